@@ -1,0 +1,74 @@
+//! The cluster: devices and the links between them, read from cluster.toml.
+
+use super::target::Target;
+
+/// A checked cluster.toml with its targets resolved and counts expanded (`pi` with `count = 5` is `pi-0` .. `pi-4`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Name.
+    pub name: String,
+    /// All devices.
+    pub devices: Vec<Device>,
+    /// All links; at most one per pair of devices.
+    pub links: Vec<Link>,
+    /// Index of the device that holds the input.
+    pub input: usize,
+    /// Index of the device that wants the answer.
+    pub output: usize,
+    /// What may happen in the field.
+    pub conditions: Vec<Condition>,
+}
+
+/// One machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Device {
+    /// Unique; `[a-z0-9-]{1,32}`.
+    pub name: String,
+    /// What kind of machine it is.
+    pub target: Target,
+    /// RAM limit: the target's, or what cluster.toml says if less.
+    pub ram_bytes: u64,
+    /// Flash limit, likewise.
+    pub flash_bytes: u64,
+    /// `host:port` on which it listens, if given.
+    pub address: Option<String>,
+}
+
+/// How a link carries frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Transport {
+    Tcp,
+    Udp,
+    Uart,
+}
+
+/// A connection between two devices, both directions at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// Indices of the two devices, ascending.
+    pub between: (usize, usize),
+    /// How frames travel.
+    pub transport: Transport,
+    /// Rate in each direction.
+    pub bytes_per_second: f64,
+    /// Time from the first byte sent to the first received.
+    pub latency_ms: f64,
+}
+
+/// A situation to be prepared for.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Condition {
+    /// Links whose rate differs: (index of link, bytes per second).
+    pub bandwidth: Vec<(usize, f64)>,
+    /// Devices that are gone.
+    pub missing: Vec<usize>,
+}
+
+impl Cluster {
+    /// The link between two devices, in either order.
+    pub fn link(&self, a: usize, b: usize) -> Option<&Link> {
+        let between = (a.min(b), a.max(b));
+        self.links.iter().find(|link| link.between == between)
+    }
+}

@@ -1,0 +1,306 @@
+//! The operator graph: a petgraph of nodes, joined by the tensors that flow between them.
+//!
+//! A [`Node`] lists its operands in order; the petgraph edges (one per use of a produced tensor) follow from those
+//! lists and are kept in step by the editing methods here, which are the only way to change a graph. A [`Tensor`] is
+//! produced by exactly one node, or is a graph input, or is a constant (it then has a value). Graph inputs and outputs
+//! keep the model's names and order. `verify` holds the full list of invariants; no code here does I/O.
+
+pub mod eval;
+pub mod infer;
+pub mod op;
+pub mod text;
+pub mod types;
+pub mod verify;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use petgraph::Direction;
+use petgraph::stable_graph::{NodeIndex, StableDiGraph};
+use petgraph::visit::EdgeRef;
+
+pub use op::{Activation, BinaryOp, Op, UnaryOp};
+pub use types::{Data, ElementType, TensorType, Value};
+
+/// Identifies a node of one graph; stays valid while other nodes are removed.
+pub type NodeId = NodeIndex;
+
+/// Identifies a tensor of one graph. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TensorId(pub u32);
+
+/// One operator application.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// The model's name, or one made from the output's name; unique, but may hold any character.
+    pub name: String,
+    /// What is computed.
+    pub op: Op,
+    /// Operands, in the order that [`Op`] documents.
+    pub inputs: Vec<TensorId>,
+    /// Results.
+    pub outputs: Vec<TensorId>,
+}
+
+/// A value that flows along edges: activation, constant, input or output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// The model's name; unique, but may hold any character.
+    pub name: String,
+    /// Element type and shape.
+    pub tensor_type: TensorType,
+    /// The value, if it is known at compile time.
+    pub value: Option<Arc<Value>>,
+    /// The node that makes it; none for inputs and constants.
+    pub producer: Option<NodeId>,
+}
+
+/// A model: typed, shaped, acyclic.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    /// Name of the model.
+    pub name: String,
+    /// ONNX opset of the default domain the model was written for; 0 for graphs from text.
+    pub opset: i64,
+    /// Tensors fed by the caller.
+    pub inputs: Vec<TensorId>,
+    /// Tensors returned to the caller.
+    pub outputs: Vec<TensorId>,
+    nodes: StableDiGraph<Node, TensorId>,
+    tensors: Vec<Tensor>,
+    /// Per tensor the nodes that read it, once per use.
+    readers: Vec<Vec<NodeId>>,
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new(name: impl Into<String>) -> Graph {
+        Graph { name: name.into(), ..Graph::default() }
+    }
+
+    /// The node `id`. Panics if it was removed.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id]
+    }
+
+    /// The tensor `id`.
+    pub fn tensor(&self, id: TensorId) -> &Tensor {
+        &self.tensors[id.0 as usize]
+    }
+
+    /// Type of a tensor.
+    pub fn tensor_type(&self, id: TensorId) -> &TensorType {
+        &self.tensor(id).tensor_type
+    }
+
+    /// Shape of a tensor.
+    pub fn shape(&self, id: TensorId) -> &[usize] {
+        &self.tensor(id).tensor_type.shape
+    }
+
+    /// Value of a tensor, if known.
+    pub fn value(&self, id: TensorId) -> Option<&Arc<Value>> {
+        self.tensor(id).value.as_ref()
+    }
+
+    /// Elements of a constant `f32` tensor.
+    pub fn f32_value(&self, id: TensorId) -> Option<&[f32]> {
+        self.value(id).and_then(|value| value.as_f32())
+    }
+
+    /// All nodes, in order of creation.
+    pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.node_indices()
+    }
+
+    /// Number of nodes.
+    pub fn node_count(&self) -> usize {
+        self.nodes.node_count()
+    }
+
+    /// All tensors ever added, also those nothing uses any more.
+    pub fn tensor_ids(&self) -> impl Iterator<Item = TensorId> + use<> {
+        (0..self.tensors.len() as u32).map(TensorId)
+    }
+
+    /// The underlying petgraph, for its algorithms. Edge weights are the tensors that flow.
+    pub fn petgraph(&self) -> &StableDiGraph<Node, TensorId> {
+        &self.nodes
+    }
+
+    /// Nodes so that each comes after the producers of its inputs; among those free to choose, in order of creation,
+    /// so the result is deterministic. `None` if there is a cycle.
+    pub fn topological_order(&self) -> Option<Vec<NodeId>> {
+        let mut missing: HashMap<NodeId, usize> = HashMap::with_capacity(self.node_count());
+        let mut ready = std::collections::BTreeSet::new();
+        for id in self.nodes.node_indices() {
+            let count = self.nodes.edges_directed(id, Direction::Incoming).count();
+            missing.insert(id, count);
+            if count == 0 {
+                ready.insert(id);
+            }
+        }
+        let mut order = Vec::with_capacity(self.node_count());
+        while let Some(id) = ready.pop_first() {
+            order.push(id);
+            for edge in self.nodes.edges_directed(id, Direction::Outgoing) {
+                let count = missing.get_mut(&edge.target()).expect("edges join existing nodes");
+                *count -= 1;
+                if *count == 0 {
+                    ready.insert(edge.target());
+                }
+            }
+        }
+        (order.len() == self.node_count()).then_some(order)
+    }
+
+    /// Nodes that read `tensor`, ascending; a node that reads it twice appears once.
+    pub fn consumers(&self, tensor: TensorId) -> Vec<NodeId> {
+        let mut found = self.readers[tensor.0 as usize].clone();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Whether the caller sees `tensor` as a graph output.
+    pub fn is_output(&self, tensor: TensorId) -> bool {
+        self.outputs.contains(&tensor)
+    }
+
+    /// Adds a tensor without producer: the caller makes it an input, or a later `add_node` produces it.
+    pub fn add_tensor(&mut self, name: impl Into<String>, tensor_type: TensorType) -> TensorId {
+        let id = TensorId(self.tensors.len() as u32);
+        self.readers.push(Vec::new());
+        self.tensors.push(Tensor { name: name.into(), tensor_type, value: None, producer: None });
+        id
+    }
+
+    /// Adds a graph input.
+    pub fn add_input(&mut self, name: impl Into<String>, tensor_type: TensorType) -> TensorId {
+        let id = self.add_tensor(name, tensor_type);
+        self.inputs.push(id);
+        id
+    }
+
+    /// Adds a constant.
+    pub fn add_constant(&mut self, name: impl Into<String>, value: impl Into<Arc<Value>>) -> TensorId {
+        let value = value.into();
+        let id = self.add_tensor(name, value.tensor_type());
+        self.tensors[id.0 as usize].value = Some(value);
+        id
+    }
+
+    /// Adds a node that produces existing tensors `outputs` (which have no producer yet).
+    pub fn add_node(
+        &mut self,
+        name: impl Into<String>,
+        op: Op,
+        inputs: Vec<TensorId>,
+        outputs: Vec<TensorId>,
+    ) -> NodeId {
+        let id = self.nodes.add_node(Node { name: name.into(), op, inputs: Vec::new(), outputs: outputs.clone() });
+        for output in &outputs {
+            let tensor = &mut self.tensors[output.0 as usize];
+            assert!(tensor.producer.is_none() && tensor.value.is_none(), "tensor `{}` has a producer", tensor.name);
+            tensor.producer = Some(id);
+            for reader in &self.readers[output.0 as usize] {
+                self.nodes.add_edge(id, *reader, *output);
+            }
+        }
+        self.set_inputs(id, inputs);
+        id
+    }
+
+    /// Replaces the operands of a node.
+    pub fn set_inputs(&mut self, id: NodeId, inputs: Vec<TensorId>) {
+        let old: Vec<_> = self.nodes.edges_directed(id, Direction::Incoming).map(|edge| edge.id()).collect();
+        for edge in old {
+            self.nodes.remove_edge(edge);
+        }
+        self.forget_reader(id);
+        for input in &inputs {
+            self.readers[input.0 as usize].push(id);
+            if let Some(producer) = self.tensor(*input).producer {
+                self.nodes.add_edge(producer, id, *input);
+            }
+        }
+        self.nodes[id].inputs = inputs;
+    }
+
+    fn forget_reader(&mut self, id: NodeId) {
+        for input in std::mem::take(&mut self.nodes[id].inputs) {
+            self.readers[input.0 as usize].retain(|reader| *reader != id);
+        }
+    }
+
+    /// Replaces the operator of a node; operands stay.
+    pub fn set_op(&mut self, id: NodeId, op: Op) {
+        self.nodes[id].op = op;
+    }
+
+    /// Gives a tensor another type, for example after its producer's operator was replaced.
+    pub fn set_tensor_type(&mut self, id: TensorId, tensor_type: TensorType) {
+        self.tensors[id.0 as usize].tensor_type = tensor_type;
+    }
+
+    /// Removes a node; its outputs keep existing, without producer.
+    pub fn remove_node(&mut self, id: NodeId) {
+        self.forget_reader(id);
+        if let Some(node) = self.nodes.remove_node(id) {
+            for output in node.outputs {
+                self.tensors[output.0 as usize].producer = None;
+            }
+        }
+    }
+
+    /// Whether `replace_uses(old, new)` is legal: a graph output must stay a produced tensor of its own.
+    pub fn can_replace(&self, old: TensorId, new: TensorId) -> bool {
+        !self.is_output(old) || (self.tensor(new).producer.is_some() && !self.is_output(new))
+    }
+
+    /// Makes every consumer of `old`, and the graph outputs, use `new` instead; see [`Graph::can_replace`].
+    /// If `old` was a graph output, `new` takes over its name, which the caller knows.
+    pub fn replace_uses(&mut self, old: TensorId, new: TensorId) {
+        for consumer in self.consumers(old) {
+            let inputs =
+                self.nodes[consumer].inputs.iter().map(|input| if *input == old { new } else { *input }).collect();
+            self.set_inputs(consumer, inputs);
+        }
+        if self.is_output(old) {
+            for output in &mut self.outputs {
+                if *output == old {
+                    *output = new;
+                }
+            }
+            let name = std::mem::take(&mut self.tensors[old.0 as usize].name);
+            let previous = std::mem::replace(&mut self.tensors[new.0 as usize].name, name);
+            self.tensors[old.0 as usize].name = previous;
+        }
+    }
+
+    /// Replaces a node by another operator with other operands that makes the same outputs.
+    pub fn replace_node(&mut self, id: NodeId, op: Op, inputs: Vec<TensorId>) {
+        self.set_op(id, op);
+        self.set_inputs(id, inputs);
+    }
+
+    /// Turns a produced tensor into a constant and removes its producer if that has no other output.
+    pub fn make_constant(&mut self, id: TensorId, value: Arc<Value>) {
+        if let Some(producer) = self.tensor(id).producer {
+            if self.nodes[producer].outputs.len() == 1 {
+                self.remove_node(producer);
+            } else {
+                // A node must keep its outputs: uses move to a fresh constant instead.
+                let fresh = self.add_constant(format!("{}.value", self.tensor(id).name), value);
+                self.replace_uses(id, fresh);
+                return;
+            }
+        }
+        self.tensors[id.0 as usize].value = Some(value);
+    }
+
+    /// Name of a node for messages: its own, or the operator if the model gave none.
+    pub fn node_label(&self, id: NodeId) -> String {
+        format!("{} ({})", self.node(id).name, text::op_name(&self.node(id).op))
+    }
+}

@@ -1,0 +1,392 @@
+//! The closed set of operators: the ones we mean, not ONNX's.
+//!
+//! The importer turns every ONNX operator into these. What ONNX passes as extra constant inputs (shapes, axes, pads,
+//! clip bounds) is an attribute here, already resolved against the input shapes: no negative axis, no `auto_pad`, no
+//! `ceil_mode`, no -1 dimension. What ONNX spells in many ways is spelled once: Flatten, Squeeze and Unsqueeze are
+//! `Reshape`; Sum, Min and Max of many are chains of `Binary`; Dropout and Identity are gone; a Constant is a tensor
+//! with a value and no producer.
+//!
+//! Spatial attributes have one entry per spatial dimension (1 to 3), outermost first, for shapes `[N, C, spatial..]`.
+
+use super::types::ElementType;
+
+/// What is applied to each element of a node's result, after bias and residual.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// `max(x, 0)`
+    Relu,
+    /// `min(max(x, low), high)`; Relu6 is `Clip(0, 6)`.
+    Clip(f32, f32),
+    /// `x` if positive, else `alpha * x`.
+    LeakyRelu(f32),
+    /// `x * min(max(x / 6 + 0.5, 0), 1)` (ONNX HardSwish-14).
+    HardSwish,
+    /// `min(max(alpha * x + beta, 0), 1)` (ONNX HardSigmoid-6).
+    HardSigmoid(f32, f32),
+}
+
+/// A function of one element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant is the ONNX operator of the same name")]
+pub enum UnaryOp {
+    /// One of the activations that a producer's epilogue can also carry.
+    Activation(Activation),
+    Sigmoid,
+    Tanh,
+    Elu {
+        alpha: f32,
+    },
+    Selu {
+        alpha: f32,
+        gamma: f32,
+    },
+    Softplus,
+    Erf,
+    /// Exact (erf) or `tanh` approximation (ONNX Gelu-20).
+    Gelu {
+        tanh: bool,
+    },
+    Exp,
+    Log,
+    Sqrt,
+    Neg,
+    Abs,
+    Reciprocal,
+    Floor,
+    Ceil,
+    Round,
+    Not,
+    /// `x / (1 + exp(-x))`, made by fusing Sigmoid and Mul.
+    Silu,
+}
+
+/// A function of two elements; the inputs broadcast as numpy does (ONNX multidirectional broadcasting).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the ONNX operator of the same name")]
+pub enum BinaryOp {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Pow,
+    Min,
+    Max,
+    /// C remainder for floats and ONNX Mod with fmod=0 for integers (sign of the divisor).
+    Mod,
+    Equal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    And,
+    Or,
+}
+
+/// Window of a convolution or pooling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Extent in each spatial dimension, at least 1.
+    pub kernel: Vec<usize>,
+    /// Step in each spatial dimension, at least 1.
+    pub stride: Vec<usize>,
+    /// Distance between taps, at least 1.
+    pub dilation: Vec<usize>,
+    /// Zero elements before the first in each spatial dimension.
+    pub pad_begin: Vec<usize>,
+    /// Zero elements after the last, enlarged for `ceil_mode` so that the output shape follows from the window alone.
+    pub pad_end: Vec<usize>,
+}
+
+/// Convolution (ONNX Conv-1, -11, -22).
+///
+/// Inputs: x `[N, C, spatial..]`, weights `[M, C/groups, kernel..]`, bias `[M]` (always there; zeros if the model has
+/// none), and if `residual` a tensor of the output's shape that is added before the activation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conv {
+    /// Window.
+    pub window: Window,
+    /// Number of groups; `groups == C` with one weight channel is depthwise.
+    pub groups: usize,
+    /// Whether a fourth input is added to the result.
+    pub residual: bool,
+    /// Applied last.
+    pub activation: Activation,
+}
+
+/// Transposed convolution (ONNX ConvTranspose-1, -11).
+///
+/// Inputs: x `[N, C, spatial..]`, weights `[C, M/groups, kernel..]`, bias `[M]`. Pads are cropped from the full result;
+/// output spatial size is the node's output shape (it already includes `output_padding`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvTranspose {
+    /// Window.
+    pub window: Window,
+    /// Extra elements at the end of each spatial dimension (ONNX `output_padding`).
+    pub output_padding: Vec<usize>,
+    /// Number of groups.
+    pub groups: usize,
+    /// Applied last.
+    pub activation: Activation,
+}
+
+/// `activation(alpha * A' * B' + beta * C)` (ONNX Gemm-7..13). Inputs: A, B, and C if there is a third input
+/// (it broadcasts to `[M, N]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gemm {
+    /// A is `[K, M]` instead of `[M, K]`.
+    pub transpose_a: bool,
+    /// B is `[N, K]` instead of `[K, N]`.
+    pub transpose_b: bool,
+    /// Factor of the product.
+    pub alpha: f32,
+    /// Factor of C.
+    pub beta: f32,
+    /// Applied last.
+    pub activation: Activation,
+}
+
+/// Maximum or average.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum PoolKind {
+    Max,
+    Average,
+}
+
+/// Pooling (ONNX MaxPool, AveragePool). Input x `[N, C, spatial..]`.
+///
+/// Padded elements never win a maximum. An average divides by the taps inside the input, or, with
+/// `count_include_pad`, by the taps inside the input or its declared pads (`declared_pad_end`, not those that
+/// `ceil_mode` adds).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Maximum or average.
+    pub kind: PoolKind,
+    /// Window; `pad_end` includes what `ceil_mode` needs.
+    pub window: Window,
+    /// Pads at the end as the model declared them.
+    pub declared_pad_end: Vec<usize>,
+    /// Whether declared pads count in an average.
+    pub count_include_pad: bool,
+}
+
+/// Reduction kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the ONNX operator Reduce<variant>")]
+pub enum ReduceKind {
+    Mean,
+    Sum,
+    Max,
+    Min,
+}
+
+/// How padding is filled (ONNX Pad `mode`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant is the ONNX mode of the same name")]
+pub enum PadMode {
+    Constant(f32),
+    Reflect,
+    Edge,
+}
+
+/// Interpolation of Resize.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResizeMode {
+    /// Nearest element, rounded as told.
+    Nearest(NearestRounding),
+    /// Multilinear.
+    Linear,
+}
+
+/// ONNX Resize `nearest_mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the ONNX value of the same name")]
+pub enum NearestRounding {
+    RoundPreferFloor,
+    RoundPreferCeil,
+    Floor,
+    Ceil,
+}
+
+/// ONNX Resize `coordinate_transformation_mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the ONNX value of the same name")]
+pub enum ResizeCoordinates {
+    HalfPixel,
+    PytorchHalfPixel,
+    AlignCorners,
+    Asymmetric,
+}
+
+/// One operator with its attributes. Inputs and outputs are in the [`super::Node`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// See [`Conv`].
+    Conv(Conv),
+    /// See [`ConvTranspose`].
+    ConvTranspose(ConvTranspose),
+    /// See [`Gemm`].
+    Gemm(Gemm),
+    /// Batched matrix product (ONNX MatMul, numpy rules). Inputs A, B.
+    MatMul,
+    /// Inference form (ONNX BatchNormalization). Inputs x, scale, bias, mean, variance, the last four `[C]`.
+    BatchNormalization {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// Inputs x, scale `[C]`, bias `[C]`; statistics per sample and channel.
+    InstanceNormalization {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// Inputs x, scale, bias (always there), both of shape `x.shape[axis..]`; statistics over `axis..`.
+    LayerNormalization {
+        /// First normalised axis.
+        axis: usize,
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// Local response normalisation across channels (ONNX LRN-1).
+    Lrn {
+        /// Scale.
+        alpha: f32,
+        /// Exponent.
+        beta: f32,
+        /// Constant.
+        bias: f32,
+        /// Number of channels in the window.
+        size: usize,
+    },
+    /// Element-wise function of one input.
+    Unary(UnaryOp),
+    /// Element-wise function of two inputs with broadcasting, then an activation (f32 only if not `None`).
+    Binary(BinaryOp, Activation),
+    /// Inputs x, slope (broadcasts to x).
+    PRelu,
+    /// Inputs condition (bool), a, b; all broadcast.
+    Where,
+    /// See [`Pool`].
+    Pool(Pool),
+    /// Reduces all spatial dimensions to 1.
+    GlobalPool(PoolKind),
+    /// Softmax along one axis (ONNX Softmax-13; older forms are imported as Reshape + this).
+    Softmax {
+        /// Axis.
+        axis: usize,
+    },
+    /// Logarithm of softmax along one axis.
+    LogSoftmax {
+        /// Axis.
+        axis: usize,
+    },
+    /// Reduction over sorted axes.
+    Reduce {
+        /// What is computed.
+        kind: ReduceKind,
+        /// Axes, ascending.
+        axes: Vec<usize>,
+        /// Whether reduced axes stay as 1.
+        keep_dims: bool,
+    },
+    /// Index of the largest element along an axis, `i64`.
+    ArgMax {
+        /// Axis.
+        axis: usize,
+        /// Whether the axis stays as 1.
+        keep_dims: bool,
+        /// Take the last of equal elements.
+        select_last: bool,
+    },
+    /// Inputs joined along an axis.
+    Concat {
+        /// Axis.
+        axis: usize,
+    },
+    /// Input cut along an axis, one output per size.
+    Split {
+        /// Axis.
+        axis: usize,
+        /// Size of each output along the axis.
+        sizes: Vec<usize>,
+    },
+    /// Every axis: `output[i] = input[start + i * step]`; output sizes are the output's shape.
+    Slice {
+        /// First index per axis.
+        starts: Vec<usize>,
+        /// Step per axis, not zero, may be negative.
+        steps: Vec<isize>,
+        /// Output size per axis.
+        sizes: Vec<usize>,
+    },
+    /// Same elements, another shape.
+    Reshape {
+        /// New shape.
+        shape: Vec<usize>,
+    },
+    /// `output.shape[i] = input.shape[permutation[i]]`
+    Transpose {
+        /// Axis of the input for each axis of the output.
+        permutation: Vec<usize>,
+    },
+    /// Elements added (never removed) around the input.
+    Pad {
+        /// How new elements are filled.
+        mode: PadMode,
+        /// Per axis, before.
+        begin: Vec<usize>,
+        /// Per axis, after.
+        end: Vec<usize>,
+    },
+    /// Inputs data, indices (i64/i32; negative counts from the end).
+    Gather {
+        /// Axis of data.
+        axis: usize,
+    },
+    /// Broadcast to a shape.
+    Expand {
+        /// Output shape.
+        shape: Vec<usize>,
+    },
+    /// Same value.
+    Identity,
+    /// Element type conversion (ONNX Cast; float to integer truncates).
+    Cast {
+        /// New element type.
+        to: ElementType,
+    },
+    /// Interpolation to another spatial size; scales are per axis (1 for unchanged axes).
+    Resize {
+        /// Interpolation.
+        mode: ResizeMode,
+        /// Coordinate mapping.
+        coordinates: ResizeCoordinates,
+        /// Output size / input size as ONNX uses it for the mapping, per axis.
+        scales: Vec<f32>,
+        /// Output size per axis.
+        sizes: Vec<usize>,
+    },
+    /// Spatial blocks to channels (ONNX SpaceToDepth-1).
+    SpaceToDepth {
+        /// Block edge.
+        block: usize,
+    },
+    /// Channels to spatial blocks (ONNX DepthToSpace-11).
+    DepthToSpace {
+        /// Block edge.
+        block: usize,
+        /// `CRD` order instead of `DCR`.
+        column_row_depth: bool,
+    },
+}
+
+impl Window {
+    /// Output extent in spatial dimension `index` for an input of `input` elements:
+    /// `(input + pads - dilation * (kernel - 1) - 1) / stride + 1`. None if the window does not fit.
+    pub fn output_extent(&self, index: usize, input: usize) -> Option<usize> {
+        let reach = self.dilation[index].checked_mul(self.kernel[index] - 1)?.checked_add(1)?;
+        let padded = input.checked_add(self.pad_begin[index])?.checked_add(self.pad_end[index])?;
+        Some(padded.checked_sub(reach)? / self.stride[index] + 1)
+    }
+}

@@ -1,0 +1,100 @@
+//! Operators to kernels: one file per family, the same names as in runtime-rt's reference kernels.
+//!
+//! A family offers the layouts it can work in, best first ([`layout_choices`]), and builds the kernel for one of them
+//! ([`lower_node`]). What no family takes runs on the portable reference kernel.
+
+use crate::config::{InstructionSet, Target};
+use crate::graph::{Op, TensorType};
+use crate::kernel::Kernel;
+use crate::program::Layout;
+
+/// What a kernel may assume of the machine it is made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Machine {
+    /// How it will be spelled; gives the number of lanes.
+    pub instruction_set: InstructionSet,
+    /// Vector registers.
+    pub registers: u32,
+    /// First-level data cache, 0 if none.
+    pub l1_bytes: u64,
+    /// Second-level cache, 0 if none.
+    pub l2_bytes: u64,
+}
+
+impl Machine {
+    /// The machine of a target.
+    pub fn of(target: &Target) -> Machine {
+        Machine {
+            instruction_set: target.instruction_set,
+            registers: target.vector_registers,
+            l1_bytes: target.l1_bytes,
+            l2_bytes: target.l2_bytes,
+        }
+    }
+}
+
+/// An input of a node, as the lowering sees it.
+#[derive(Clone, Debug)]
+pub struct Operand<'a> {
+    /// Element type and logical shape.
+    pub tensor_type: &'a TensorType,
+    /// Layout; constants are plain.
+    pub layout: Layout,
+    /// The elements, if constant and f32.
+    pub value: Option<&'a [f32]>,
+}
+
+/// A choice of layouts for the activations of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutChoice {
+    /// One per input; ignored for constants that the kernel packs.
+    pub inputs: Vec<Layout>,
+    /// Layout of the only output.
+    pub output: Layout,
+}
+
+/// What a kernel parameter is bound to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Binding {
+    /// Input number `i` of the node.
+    Input(usize),
+    /// Constants packed for this kernel.
+    Weights {
+        /// Input number of the node they were made from, for naming; elements in reading order.
+        from: usize,
+        /// Packed elements.
+        elements: Vec<f32>,
+    },
+    /// The node's output.
+    Output,
+}
+
+/// A node as a kernel call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoweredNode {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// One per kernel buffer.
+    pub bindings: Vec<Binding>,
+}
+
+/// Layouts in which an emitted kernel exists for this node, best first; empty if none does.
+pub fn layout_choices(
+    _op: &Op,
+    _inputs: &[Operand<'_>],
+    _output: &TensorType,
+    _machine: &Machine,
+) -> Vec<LayoutChoice> {
+    Vec::new()
+}
+
+/// The kernel for a node in the layouts of its operands, or `None` if only the reference kernel can do it.
+pub fn lower_node(
+    _op: &Op,
+    _inputs: &[Operand<'_>],
+    _output: &TensorType,
+    _output_layout: Layout,
+    _machine: &Machine,
+) -> Option<LoweredNode> {
+    None
+}

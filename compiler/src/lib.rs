@@ -1,0 +1,9 @@
+//! Partita compiles one neural network, ahead of time, into one program per device.
+pub mod config;
+pub mod diagnostic;
+pub mod graph;
+pub mod kernel;
+pub mod partition;
+pub mod passes;
+pub mod program;
+pub mod schedule;

@@ -1,0 +1,158 @@
+//! A [`Program`]: everything one device does for one inference, as data.
+//!
+//! `lower` makes it from a device's schedule (which nodes, which sends and receives, in which order), choosing for each
+//! node an emitted kernel or a portable reference kernel and for each tensor a layout. `memory` then gives every buffer
+//! its offset in the arena. `emit` writes it out; nothing is decided after this point.
+
+pub mod lower;
+
+use crate::graph::{ElementType, Op, TensorId};
+use crate::kernel::Kernel;
+
+/// Index into [`Program::buffers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub u32);
+
+/// Index into [`Program::weights`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WeightId(pub u32);
+
+/// How the elements of a tensor lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// Row-major over the logical shape. What links, callers and reference kernels use.
+    Plain,
+    /// `[N, ceil(C / block), spatial.., block]`: channels in blocks of one vector, the tail of the last block zero or
+    /// don't-care. A tensor whose spatial size is 1 lies the same way in `Plain`, padded at the end.
+    Blocked(u32),
+}
+
+/// A tensor in a device's memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Buffer {
+    /// Name for readers: the tensor's, or what a scratch buffer is for.
+    pub name: String,
+    /// The graph's tensor, none for scratch.
+    pub tensor: Option<TensorId>,
+    /// Element type.
+    pub element: ElementType,
+    /// Logical shape.
+    pub shape: Vec<usize>,
+    /// Layout.
+    pub layout: Layout,
+    /// Elements occupied, padding of the layout included; at least one vector more than the last full one, so
+    /// element-wise kernels may run to the end of the last vector.
+    pub elements: usize,
+    /// If set, this buffer is the part of another that begins at this element (reshape, concat and split without copy).
+    pub part_of: Option<(BufferId, usize)>,
+    /// Byte offset in the arena; set by `memory`, a multiple of the arena alignment unless a part of another.
+    pub offset_bytes: usize,
+}
+
+/// A packed constant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weight {
+    /// Name for readers: the initializer's.
+    pub name: String,
+    /// Element type.
+    pub element: ElementType,
+    /// Little-endian elements in the order in which the kernel reads them.
+    pub bytes: Vec<u8>,
+    /// Byte offset in the weights section; set by `memory`, a multiple of 64.
+    pub offset_bytes: usize,
+}
+
+/// An operand of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Argument {
+    /// An activation.
+    Buffer(BufferId),
+    /// A constant.
+    Weight(WeightId),
+}
+
+/// One thing a device does. Steps run in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Calls an emitted kernel; arguments in the order of [`Kernel::buffers`].
+    Kernel {
+        /// Name of the graph node.
+        node: String,
+        /// Index into [`Program::kernels`].
+        kernel: usize,
+        /// One per kernel buffer.
+        arguments: Vec<Argument>,
+    },
+    /// Calls a portable reference kernel of runtime-rt on plain tensors.
+    Reference {
+        /// Name of the graph node.
+        node: String,
+        /// What to compute.
+        op: Op,
+        /// Operands.
+        inputs: Vec<Argument>,
+        /// Results.
+        outputs: Vec<BufferId>,
+    },
+    /// Copies a tensor into another layout.
+    Reorder {
+        /// Source.
+        from: BufferId,
+        /// Destination; same logical shape.
+        to: BufferId,
+    },
+    /// Copies part of a tensor into part of another, `elements` contiguous elements.
+    Copy {
+        /// Source and first element.
+        from: (Argument, usize),
+        /// Destination and first element.
+        to: (BufferId, usize),
+        /// How many elements.
+        elements: usize,
+    },
+    /// Sends a plain tensor.
+    Send {
+        /// Index of the receiving device in the cluster.
+        peer: usize,
+        /// Number of the message within an inference, the same on both sides.
+        message: u16,
+        /// What is sent: the first `bytes` of it.
+        buffer: BufferId,
+        /// Payload size.
+        bytes: usize,
+    },
+    /// Waits for a plain tensor.
+    Receive {
+        /// Index of the sending device in the cluster.
+        peer: usize,
+        /// Number of the message within an inference.
+        message: u16,
+        /// Where it goes.
+        buffer: BufferId,
+        /// Payload size.
+        bytes: usize,
+    },
+}
+
+/// One device's part of a plan.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Program {
+    /// Index of the device in the cluster.
+    pub device: usize,
+    /// Activations and scratch.
+    pub buffers: Vec<Buffer>,
+    /// Constants.
+    pub weights: Vec<Weight>,
+    /// Emitted kernels, each used by at least one step.
+    pub kernels: Vec<Kernel>,
+    /// What happens, in order.
+    pub steps: Vec<Step>,
+    /// Graph inputs fed on this device: (position among the graph's inputs, buffer, plain).
+    pub inputs: Vec<(usize, BufferId)>,
+    /// Graph outputs returned on this device: (position among the graph's outputs, buffer, plain).
+    pub outputs: Vec<(usize, BufferId)>,
+    /// Size of the arena; set by `memory`.
+    pub arena_bytes: usize,
+    /// Size of the weights section; set by `memory`.
+    pub weights_bytes: usize,
+}

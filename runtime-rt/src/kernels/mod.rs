@@ -1,0 +1,1 @@
+//! Portable reference kernels, one family per file.
