@@ -3,6 +3,7 @@ pub mod config;
 pub mod diagnostic;
 pub mod graph;
 pub mod kernel;
+pub mod memory;
 pub mod partition;
 pub mod passes;
 pub mod program;

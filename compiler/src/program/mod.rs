@@ -45,6 +45,9 @@ pub struct Buffer {
     pub elements: usize,
     /// If set, this buffer is the part of another that begins at this element (reshape, concat and split without copy).
     pub part_of: Option<(BufferId, usize)>,
+    /// With `part_of`: holds a new value over memory whose old value nothing needs any more (in-place), instead of
+    /// sharing its parent's value.
+    pub replaces: bool,
     /// Byte offset in the arena; set by `memory`, a multiple of the arena alignment unless a part of another.
     pub offset_bytes: usize,
 }

@@ -1,0 +1,105 @@
+//! Independent proof of a memory plan: replays the steps and looks at bytes, not at how they were assigned.
+
+use super::lifetimes::{buffers_read, buffers_written};
+use crate::program::{Buffer, BufferId, Layout, Program};
+
+/// A read that would not find what was written; a bug of ours.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum OverlapError {
+    /// A step reads bytes that a later write has replaced.
+    #[error(
+        "step {step} reads `{buffer}`, but byte {byte} of the arena holds another value (written by step {writer:?})"
+    )]
+    Overwritten {
+        /// Step that reads (index into the program's steps; `steps.len()` is the caller reading outputs).
+        step: usize,
+        /// Name of the buffer.
+        buffer: String,
+        /// First byte in conflict.
+        byte: usize,
+        /// Step that wrote there last, if any.
+        writer: Option<usize>,
+    },
+    /// A buffer lies outside the arena.
+    #[error("buffer `{buffer}` ends at byte {end} of an arena of {arena_bytes} bytes")]
+    Outside {
+        /// Name of the buffer.
+        buffer: String,
+        /// One past its last byte.
+        end: usize,
+        /// Size of the arena.
+        arena_bytes: usize,
+    },
+}
+
+/// Granularity of the replay: the smallest alignment of any part that kernels write.
+const UNIT_BYTES: usize = 4;
+
+/// Who wrote a unit of the arena: the value group and the step.
+type Mark = Option<(BufferId, usize)>;
+
+/// Replays the program over an arena of marks. Every write marks its bytes with the writer's value group (buffers
+/// that share one value: a whole and its parts, a tensor and its reshapes); every read must find its own group.
+pub fn check(program: &Program) -> Result<(), OverlapError> {
+    for buffer in &program.buffers {
+        let end = buffer.offset_bytes + buffer.elements * buffer.element.size_bytes();
+        if end > program.arena_bytes {
+            return Err(OverlapError::Outside { buffer: buffer.name.clone(), end, arena_bytes: program.arena_bytes });
+        }
+    }
+    let mut marks: Vec<Mark> = vec![None; program.arena_bytes.div_ceil(UNIT_BYTES)];
+    for (_, buffer) in &program.inputs {
+        write(program, &mut marks, *buffer, 0);
+    }
+    for (index, step) in program.steps.iter().enumerate() {
+        for buffer in buffers_read(program, step) {
+            read(program, &marks, buffer, index)?;
+        }
+        for buffer in buffers_written(program, step) {
+            write(program, &mut marks, buffer, index);
+        }
+    }
+    for (_, buffer) in &program.outputs {
+        read(program, &marks, *buffer, program.steps.len())?;
+    }
+    Ok(())
+}
+
+fn write(program: &Program, marks: &mut [Mark], id: BufferId, step: usize) {
+    let buffer = &program.buffers[id.0 as usize];
+    let end = buffer.offset_bytes + buffer.elements * buffer.element.size_bytes();
+    marks[buffer.offset_bytes / UNIT_BYTES..end.div_ceil(UNIT_BYTES)].fill(Some((value_group(program, id), step)));
+}
+
+fn read(program: &Program, marks: &[Mark], id: BufferId, step: usize) -> Result<(), OverlapError> {
+    let buffer = &program.buffers[id.0 as usize];
+    let group = value_group(program, id);
+    let begin = buffer.offset_bytes / UNIT_BYTES;
+    let end = (buffer.offset_bytes + logical_bytes(program, id)).div_ceil(UNIT_BYTES);
+    match marks[begin..end].iter().position(|mark| mark.is_none_or(|(writer, _)| writer != group)) {
+        None => Ok(()),
+        Some(unit) => Err(OverlapError::Overwritten {
+            step,
+            buffer: buffer.name.clone(),
+            byte: (begin + unit) * UNIT_BYTES,
+            writer: marks[begin + unit].map(|(_, writer)| writer),
+        }),
+    }
+}
+
+/// The outermost buffer whose value this one shares.
+fn value_group(program: &Program, mut id: BufferId) -> BufferId {
+    while let Buffer { part_of: Some((parent, _)), replaces: false, .. } = &program.buffers[id.0 as usize] {
+        id = *parent;
+    }
+    id
+}
+
+/// Bytes that hold elements of the tensor, without the slack at the end.
+fn logical_bytes(program: &Program, id: BufferId) -> usize {
+    let buffer = &program.buffers[id.0 as usize];
+    match buffer.layout {
+        Layout::Plain => buffer.shape.iter().product::<usize>() * buffer.element.size_bytes(),
+        Layout::Blocked(_) => buffer.elements * buffer.element.size_bytes(),
+    }
+}

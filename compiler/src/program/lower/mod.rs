@@ -1,0 +1,308 @@
+//! One device's schedule to its [`Program`]: kernels or reference calls, layouts, packed weights.
+//!
+//! Nodes are taken in schedule order. For each, [`layouts`] picks the layouts that cost least to bring about; missing
+//! copies are made by `Reorder` steps and remembered. [`views`] handles the operators that need no work at all: reshapes,
+//! and concatenations and splits whose parts lie one after the other.
+
+mod layouts;
+mod views;
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Argument, Buffer, BufferId, Layout, Program, Step, Weight, WeightId};
+use crate::config::Target;
+use crate::graph::{Data, ElementType, Graph, NodeId, TensorId, TensorType, Value};
+use crate::kernel::lower::{Binding, LoweredNode, Machine, Operand, lower_node};
+use crate::schedule::{Action, Schedule};
+
+/// A fault of an earlier stage that lowering cannot work around; always a bug of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum LowerError {
+    /// A node reads a tensor that is neither constant nor present on the device.
+    #[error("tensor `{tensor}` is read on device {device} before it is made or received")]
+    MissingTensor {
+        /// Name of the tensor.
+        tensor: String,
+        /// Index of the device.
+        device: usize,
+    },
+    /// A kernel refused the layouts it had offered.
+    #[error("node `{node}` has no kernel for the layouts it offered")]
+    NoKernel {
+        /// Name of the node.
+        node: String,
+    },
+}
+
+/// Lowers the schedule of one device.
+pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Program, LowerError> {
+    let mut lowering = Lowering {
+        graph,
+        machine: Machine::of(target),
+        program: Program { device: schedule.device, ..Program::default() },
+        places: BTreeMap::new(),
+        weights: HashMap::new(),
+        kernels: HashMap::new(),
+    };
+    for action in &schedule.actions {
+        match *action {
+            Action::Input { tensor, position } => {
+                let buffer = lowering.new_buffer(tensor, Layout::Plain);
+                lowering.program.inputs.push((position, buffer));
+            }
+            Action::Compute(node) => lowering.compute(node)?,
+            Action::Send { tensor, peer, message } => {
+                let buffer = lowering.place(tensor, Layout::Plain)?;
+                let bytes = graph.tensor_type(tensor).size_bytes();
+                lowering.program.steps.push(Step::Send { peer, message, buffer, bytes });
+            }
+            Action::Receive { tensor, peer, message } => {
+                let buffer = lowering.new_buffer(tensor, Layout::Plain);
+                let bytes = graph.tensor_type(tensor).size_bytes();
+                lowering.program.steps.push(Step::Receive { peer, message, buffer, bytes });
+            }
+            Action::Output { tensor, position } => {
+                let buffer = lowering.place(tensor, Layout::Plain)?;
+                lowering.program.outputs.push((position, buffer));
+            }
+        }
+    }
+    Ok(lowering.program)
+}
+
+/// State while one device's program grows.
+struct Lowering<'a> {
+    graph: &'a Graph,
+    machine: Machine,
+    program: Program,
+    /// Where each tensor lies, at most once per layout; the first is where it was made.
+    places: BTreeMap<TensorId, Vec<BufferId>>,
+    /// Packed constants by content, so that equal ones are stored once.
+    weights: HashMap<(ElementType, Vec<u8>), WeightId>,
+    /// Kernels by text without name, so that equal ones are emitted once.
+    kernels: HashMap<String, usize>,
+}
+
+impl Lowering<'_> {
+    /// Adds a buffer for a tensor and remembers it as one of the tensor's places.
+    fn new_buffer(&mut self, tensor: TensorId, layout: Layout) -> BufferId {
+        let lanes = self.machine.instruction_set.lanes() as usize;
+        let tensor_info = self.graph.tensor(tensor);
+        let id = BufferId(self.program.buffers.len() as u32);
+        self.program.buffers.push(Buffer {
+            name: tensor_info.name.clone(),
+            tensor: Some(tensor),
+            element: tensor_info.tensor_type.element,
+            shape: tensor_info.tensor_type.shape.clone(),
+            layout,
+            elements: physical_elements(&tensor_info.tensor_type, layout, lanes),
+            part_of: None,
+            replaces: false,
+            offset_bytes: 0,
+        });
+        self.places.entry(tensor).or_default().push(id);
+        id
+    }
+
+    /// Adds a buffer for a tensor that is a part of another buffer.
+    fn new_view(&mut self, tensor: TensorId, layout: Layout, parent: BufferId, first_element: usize) -> BufferId {
+        let id = self.new_buffer(tensor, layout);
+        self.program.buffers[id.0 as usize].part_of = Some((parent, first_element));
+        id
+    }
+
+    fn buffer(&self, id: BufferId) -> &Buffer {
+        &self.program.buffers[id.0 as usize]
+    }
+
+    /// The layout a tensor was made in; `None` if it is not on the device.
+    fn home_layout(&self, tensor: TensorId) -> Option<Layout> {
+        self.places.get(&tensor).and_then(|places| places.first()).map(|id| self.buffer(*id).layout)
+    }
+
+    /// The tensor in a layout: where it already lies so, or reordered now. A constant is copied out of the weights.
+    fn place(&mut self, tensor: TensorId, layout: Layout) -> Result<BufferId, LowerError> {
+        if let Some(found) = self.existing_place(tensor, layout) {
+            return Ok(found);
+        }
+        if let Some(value) = self.graph.value(tensor).cloned() {
+            let weight = self.plain_weight(tensor, &value);
+            let plain = self.new_buffer(tensor, Layout::Plain);
+            let elements = value.data.len();
+            self.program.steps.push(Step::Copy { from: (Argument::Weight(weight), 0), to: (plain, 0), elements });
+            if layout == Layout::Plain {
+                return Ok(plain);
+            }
+        }
+        let Some(&home) = self.places.get(&tensor).and_then(|places| places.first()) else {
+            return Err(LowerError::MissingTensor {
+                tensor: self.graph.tensor(tensor).name.clone(),
+                device: self.program.device,
+            });
+        };
+        if lies_the_same(self.buffer(home)) {
+            return Ok(self.new_view(tensor, layout, home, 0));
+        }
+        // Between two blocked layouts the way leads through plain.
+        let from = match (self.buffer(home).layout, layout) {
+            (Layout::Blocked(_), Layout::Blocked(_)) => self.place(tensor, Layout::Plain)?,
+            _ => home,
+        };
+        let to = self.new_buffer(tensor, layout);
+        self.program.steps.push(Step::Reorder { from, to });
+        Ok(to)
+    }
+
+    fn existing_place(&self, tensor: TensorId, layout: Layout) -> Option<BufferId> {
+        self.places.get(&tensor)?.iter().copied().find(|id| self.buffer(*id).layout == layout)
+    }
+
+    fn compute(&mut self, node: NodeId) -> Result<(), LowerError> {
+        if self.try_view(node)? {
+            return Ok(());
+        }
+        match self.choose_layouts(node) {
+            Some(choice) => self.emit_kernel(node, &choice.inputs, choice.output),
+            None => self.emit_reference(node),
+        }
+    }
+
+    fn emit_kernel(&mut self, node: NodeId, input_layouts: &[Layout], output_layout: Layout) -> Result<(), LowerError> {
+        let graph = self.graph;
+        let info = graph.node(node);
+        let operands = self.operands(node, input_layouts);
+        let output_type = graph.tensor_type(info.outputs[0]);
+        let Some(LoweredNode { kernel, bindings }) =
+            lower_node(&info.op, &operands, output_type, output_layout, &self.machine)
+        else {
+            return Err(LowerError::NoKernel { node: info.name.clone() });
+        };
+        let mut arguments = Vec::with_capacity(bindings.len());
+        let mut output = None;
+        for binding in bindings {
+            arguments.push(match binding {
+                Binding::Input(index) => self.argument(info.inputs[index], input_layouts[index])?,
+                Binding::Weights { from, elements } => {
+                    let name = graph.tensor(info.inputs[from]).name.clone();
+                    let bytes = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
+                    Argument::Weight(self.weight(name, ElementType::F32, bytes))
+                }
+                // The output's buffer is made last, so that it follows reordered inputs in the listing.
+                Binding::Output => {
+                    let id = *output.get_or_insert_with(|| BufferId(u32::MAX));
+                    Argument::Buffer(id)
+                }
+            });
+        }
+        let made = self.new_buffer(info.outputs[0], output_layout);
+        for argument in &mut arguments {
+            if *argument == Argument::Buffer(BufferId(u32::MAX)) {
+                *argument = Argument::Buffer(made);
+            }
+        }
+        let kernel = self.kernel(kernel);
+        self.program.steps.push(Step::Kernel { node: info.name.clone(), kernel, arguments });
+        Ok(())
+    }
+
+    fn emit_reference(&mut self, node: NodeId) -> Result<(), LowerError> {
+        let graph = self.graph;
+        let info = graph.node(node);
+        let inputs =
+            info.inputs.iter().map(|input| self.argument(*input, Layout::Plain)).collect::<Result<Vec<_>, _>>()?;
+        let outputs = info.outputs.iter().map(|output| self.new_buffer(*output, Layout::Plain)).collect();
+        self.program.steps.push(Step::Reference { node: info.name.clone(), op: info.op.clone(), inputs, outputs });
+        Ok(())
+    }
+
+    /// An activation in a layout, or a constant as plain weights.
+    fn argument(&mut self, tensor: TensorId, layout: Layout) -> Result<Argument, LowerError> {
+        match self.graph.value(tensor).cloned() {
+            Some(value) => Ok(Argument::Weight(self.plain_weight(tensor, &value))),
+            None => Ok(Argument::Buffer(self.place(tensor, layout)?)),
+        }
+    }
+
+    fn plain_weight(&mut self, tensor: TensorId, value: &Value) -> WeightId {
+        let name = self.graph.tensor(tensor).name.clone();
+        self.weight(name, value.data.element(), little_endian(&value.data))
+    }
+
+    fn weight(&mut self, name: String, element: ElementType, bytes: Vec<u8>) -> WeightId {
+        let key = (element, bytes);
+        if let Some(found) = self.weights.get(&key) {
+            return *found;
+        }
+        let id = WeightId(self.program.weights.len() as u32);
+        self.program.weights.push(Weight { name, element, bytes: key.1.clone(), offset_bytes: 0 });
+        self.weights.insert(key, id);
+        id
+    }
+
+    /// Adds a kernel unless an equal one exists; gives it a unique name.
+    fn kernel(&mut self, mut kernel: crate::kernel::Kernel) -> usize {
+        let name = std::mem::take(&mut kernel.name);
+        let summary = std::mem::take(&mut kernel.summary);
+        let text = kernel.to_string();
+        if let Some(found) = self.kernels.get(&text) {
+            return *found;
+        }
+        let index = self.program.kernels.len();
+        let taken = self.program.kernels.iter().any(|other| other.name == name);
+        kernel.name = if taken { format!("{name}_v{index}") } else { name };
+        kernel.summary = summary;
+        self.program.kernels.push(kernel);
+        self.kernels.insert(text, index);
+        index
+    }
+
+    fn operands(&self, node: NodeId, layouts: &[Layout]) -> Vec<Operand<'_>> {
+        let inputs = &self.graph.node(node).inputs;
+        inputs
+            .iter()
+            .zip(layouts)
+            .map(|(input, layout)| Operand {
+                tensor_type: self.graph.tensor_type(*input),
+                layout: *layout,
+                value: self.graph.f32_value(*input),
+            })
+            .collect()
+    }
+
+    /// Whether every operand and result of a node is `f32`; only such nodes have emitted kernels.
+    fn is_f32(&self, node: NodeId) -> bool {
+        let info = self.graph.node(node);
+        info.inputs
+            .iter()
+            .chain(&info.outputs)
+            .all(|tensor| self.graph.tensor_type(*tensor).element == ElementType::F32)
+    }
+}
+
+/// Elements that a tensor occupies in a layout, rounded up to whole vectors.
+fn physical_elements(tensor_type: &TensorType, layout: Layout, lanes: usize) -> usize {
+    let shape = &tensor_type.shape;
+    match layout {
+        Layout::Plain => tensor_type.element_count().next_multiple_of(lanes),
+        Layout::Blocked(block) => {
+            let block = block as usize;
+            shape[0] * shape[1].next_multiple_of(block) * shape[2..].iter().product::<usize>()
+        }
+    }
+}
+
+/// Whether a tensor lies the same way in plain and blocked layout: one sample, spatial size 1.
+fn lies_the_same(buffer: &Buffer) -> bool {
+    buffer.shape.len() >= 2 && buffer.shape[0] == 1 && buffer.shape[2..].iter().all(|extent| *extent == 1)
+}
+
+fn little_endian(data: &Data) -> Vec<u8> {
+    match data {
+        Data::F32(elements) => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
+        Data::I64(elements) => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
+        Data::I32(elements) => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
+        Data::I8(elements) => elements.iter().map(|element| *element as u8).collect(),
+        Data::U8(elements) => elements.clone(),
+        Data::Bool(elements) => elements.iter().map(|element| u8::from(*element)).collect(),
+    }
+}
