@@ -1,1 +1,9 @@
-//! Shared pieces of the tests.
+//! Shared pieces of the tests: where things are, the `compile` command as a user runs it, and answers to compare.
+//!
+//! Tests that run foreign architectures need their emulators: `tests/setup` installs them, and without them those tests
+//! fail with that advice instead of passing in silence. Only material outside the repository may be absent.
+
+pub mod arrays;
+pub mod bundle;
+pub mod command;
+pub mod place;

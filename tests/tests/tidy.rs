@@ -1,0 +1,154 @@
+//! Mechanical rules of the code base, so that no reviewer has to look for them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use partita_tests::place;
+
+/// No file is longer; a longer one is two things.
+const MOST_LINES: usize = 700;
+
+/// Text files that people write, by extension.
+const WRITTEN: &[&str] = &["rs", "py", "toml", "md", "j2", "proto", "pass", "txt", "sh", "ir"];
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    path.extension().is_some_and(|extension| extensions.iter().any(|other| extension == *other))
+}
+
+/// The repository's files, by extension; vectors and lock files are machine-made.
+fn written(extensions: &'static [&'static str]) -> Vec<PathBuf> {
+    place::files_below(&place::repository(), &|path| has_extension(path, extensions))
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()))
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(place::repository()).unwrap_or(path).to_string_lossy().into_owned()
+}
+
+/// Fails with all complaints at once.
+fn none(complaints: Vec<String>) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn every_source_file_says_what_it_is() {
+    let without = |path: &PathBuf| !read(path).starts_with("//!");
+    none(
+        written(&["rs"])
+            .iter()
+            .filter(|path| without(path))
+            .map(|path| format!("{}: no `//!` on top", relative(path)))
+            .collect(),
+    );
+    let without = |path: &PathBuf| !read(path).starts_with("\"\"\"");
+    none(
+        written(&["py"])
+            .iter()
+            .filter(|path| without(path))
+            .map(|path| format!("{}: no docstring on top", relative(path)))
+            .collect(),
+    );
+}
+
+#[test]
+fn no_source_file_is_too_long() {
+    let length = |path: PathBuf| (read(&path).lines().count(), relative(&path));
+    let long = written(&["rs", "py", "j2"]).into_iter().map(length).filter(|(lines, _)| *lines > MOST_LINES);
+    none(long.map(|(lines, path)| format!("{path}: {lines} lines, at most {MOST_LINES}")).collect());
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Spelled in pieces, so that this file does not complain about itself.
+    let words = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("X", "XX"),
+        concat!("to", "do!("),
+        concat!("unimpl", "emented!("),
+        concat!("#[ig", "nore"),
+        concat!("allow(dead", "_code"),
+        concat!("should", "_panic"),
+        concat!("db", "g!("),
+    ];
+    none(lines_with(&written(&["rs", "py", "toml", "j2", "proto"]), &words));
+}
+
+#[test]
+fn no_path_of_one_machine() {
+    let words = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/tm", "p/")];
+    none(lines_with(&written(WRITTEN), &words));
+}
+
+/// Lines that hold one of the words: file, line number and word.
+fn lines_with(paths: &[PathBuf], words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in paths {
+        for (index, line) in read(path).lines().enumerate() {
+            for word in words.iter().filter(|word| line.contains(**word)) {
+                found.push(format!("{}:{}: `{word}`", relative(path), index + 1));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn names_say_what_a_file_is_about() {
+    let vague = ["util", "utils", "helper", "helpers", "common", "misc", "manager", "base"];
+    let stem = |path: &PathBuf| path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    let named = written(&["rs", "py"]).into_iter().filter(|path| vague.contains(&stem(path).as_str()));
+    none(named.map(|path| format!("{}: name it after what it does", relative(&path))).collect());
+}
+
+/// Each `unsafe` block gives its reason within the lines above it.
+#[test]
+fn every_unsafe_block_has_a_reason() {
+    let mut found = Vec::new();
+    for path in written(&["rs"]) {
+        let text = read(&path);
+        let lines: Vec<&str> = text.lines().collect();
+        for (index, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let opens = code.contains("unsafe {") || code.contains("unsafe impl");
+            let reason = lines[index.saturating_sub(4)..=index].iter().any(|line| line.contains("SAFETY:"));
+            let quoted = code.contains('"');
+            if opens && !reason && !quoted {
+                found.push(format!("{}:{}: unsafe without SAFETY", relative(&path), index + 1));
+            }
+        }
+    }
+    none(found);
+}
+
+/// A figure of a target without a source is a guess.
+#[test]
+fn every_target_names_its_sources() {
+    let targets = place::files_below(&place::repository().join("targets"), &|path| has_extension(path, &["toml"]));
+    let silent = targets.iter().filter(|path| !read(path).contains('#'));
+    none(silent.map(|path| format!("{}: no comment says where its figures come from", relative(path))).collect());
+}
+
+/// cases.txt lists the conformance vectors, each with its model and arrays.
+#[test]
+fn conformance_table_and_vectors_agree() {
+    let folder = place::repository().join("tests/conformance");
+    let table = read(&folder.join("cases.txt"));
+    let listed: BTreeSet<String> = table
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(" | ").next())
+        .map(str::to_string)
+        .collect();
+    let stems = |extension: &'static str| -> BTreeSet<String> {
+        place::files_below(&folder.join("vectors"), &|path| has_extension(path, &[extension]))
+            .iter()
+            .map(|path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
+            .collect()
+    };
+    assert_eq!(listed, stems("onnx"));
+    assert_eq!(listed, stems("npz"));
+}
