@@ -1,5 +1,9 @@
 //! Partita compiles one neural network, ahead of time, into one program per device.
+//!
+//! The way of the data is in [`driver::compile`]; each stage is a module here. Build scripts use [`Build`].
+
 pub mod config;
+pub mod data;
 pub mod diagnostic;
 pub mod graph;
 pub mod kernel;

@@ -1,1 +1,2 @@
+//! The `compile` command.
 fn main() {}

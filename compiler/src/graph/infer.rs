@@ -1,1 +1,497 @@
-//! (placeholder)
+//! Output types of operators. Operators carry resolved attributes, so the types of the inputs decide everything.
+//!
+//! All arithmetic is checked: attributes may come from a hostile file.
+
+use super::op::{Conv, ConvTranspose, Gemm, Op, Window};
+use super::types::{ElementType, TensorType};
+use crate::graph::op::{BinaryOp, UnaryOp};
+
+/// Largest rank of a tensor.
+pub const MAX_RANK: usize = 8;
+
+/// Largest number of elements of one tensor: 2^31, so that every index and byte count fits everywhere.
+pub const MAX_ELEMENTS: usize = 1 << 31;
+
+/// Why an operator does not fit its inputs: what was expected and what was found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InferError(pub String);
+
+type Inferred = Result<Vec<TensorType>, InferError>;
+
+macro_rules! refuse {
+    ($($text:tt)*) => { return Err(InferError(format!($($text)*))) };
+}
+
+/// Output types of an operator for inputs of these types.
+pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
+    check_count(op, inputs.len())?;
+    let outputs = match op {
+        Op::Conv(conv) => convolution(conv, inputs)?,
+        Op::ConvTranspose(conv) => transposed_convolution(conv, inputs)?,
+        Op::Gemm(gemm) => product(gemm, inputs)?,
+        Op::MatMul => matrix_product(inputs)?,
+        Op::BatchNormalization { .. } | Op::InstanceNormalization { .. } => per_channel(inputs)?,
+        Op::LayerNormalization { axis, .. } => layer_normalization(*axis, inputs)?,
+        Op::Lrn { size, .. } => {
+            if *size == 0 {
+                refuse!("`size` is 0, expected at least 1");
+            }
+            at_least(inputs[0], 2)?
+        }
+        Op::Unary(UnaryOp::Not) => same(inputs[0]),
+        Op::Unary(_) => same(inputs[0]),
+        Op::Binary(function, _) => binary(*function, inputs)?,
+        Op::PRelu => {
+            let shape = broadcast(&inputs[0].shape, &inputs[1].shape)?;
+            if shape != inputs[0].shape {
+                refuse!("slope {} does not broadcast to {}", inputs[1], inputs[0]);
+            }
+            same(inputs[0])
+        }
+        Op::Where => {
+            if inputs[1].element != inputs[2].element || inputs[0].element != ElementType::Bool {
+                refuse!("choosing between {} and {} by {}", inputs[1], inputs[2], inputs[0]);
+            }
+            let shape = broadcast(&broadcast(&inputs[0].shape, &inputs[1].shape)?, &inputs[2].shape)?;
+            vec![TensorType::new(inputs[1].element, shape)]
+        }
+        Op::Pool(pool) => {
+            let spatial = window_output(&pool.window, inputs[0])?;
+            let mut shape = inputs[0].shape[..2].to_vec();
+            shape.extend(spatial);
+            vec![TensorType::new(inputs[0].element, shape)]
+        }
+        Op::GlobalPool(_) => {
+            let mut output = at_least(inputs[0], 3)?;
+            output[0].shape[2..].fill(1);
+            output
+        }
+        Op::Softmax { axis } | Op::LogSoftmax { axis } => {
+            check_axis(*axis, inputs[0])?;
+            same(inputs[0])
+        }
+        Op::Reduce { axes, keep_dims, .. } => reduction(axes, *keep_dims, inputs[0], inputs[0].element)?,
+        Op::ArgMax { axis, keep_dims, .. } => reduction(&[*axis], *keep_dims, inputs[0], ElementType::I64)?,
+        Op::Concat { axis } => concat(*axis, inputs)?,
+        Op::Split { axis, sizes } => split(*axis, sizes, inputs[0])?,
+        Op::Slice { starts, steps, sizes } => slice(starts, steps, sizes, inputs[0])?,
+        Op::Reshape { shape } => {
+            if element_count(shape)? != inputs[0].element_count() {
+                refuse!("{} cannot take shape {shape:?}", inputs[0]);
+            }
+            vec![TensorType::new(inputs[0].element, shape.clone())]
+        }
+        Op::Transpose { permutation } => transpose(permutation, inputs[0])?,
+        Op::Pad { begin, end, .. } => pad(begin, end, inputs[0])?,
+        Op::Gather { axis } => {
+            check_axis(*axis, inputs[0])?;
+            let mut shape = inputs[0].shape[..*axis].to_vec();
+            shape.extend(&inputs[1].shape);
+            shape.extend(&inputs[0].shape[axis + 1..]);
+            vec![TensorType::new(inputs[0].element, shape)]
+        }
+        Op::Expand { shape } => {
+            if broadcast(&inputs[0].shape, shape)? != *shape {
+                refuse!("{} does not broadcast to {shape:?}", inputs[0]);
+            }
+            vec![TensorType::new(inputs[0].element, shape.clone())]
+        }
+        Op::Identity => same(inputs[0]),
+        Op::Cast { to } => vec![TensorType::new(*to, inputs[0].shape.clone())],
+        Op::Resize { sizes, scales, .. } => {
+            if sizes.len() != inputs[0].rank() || scales.len() != inputs[0].rank() {
+                refuse!("{} sizes and {} scales for {}", sizes.len(), scales.len(), inputs[0]);
+            }
+            if scales.iter().any(|scale| !(scale.is_finite() && *scale > 0.0)) {
+                refuse!("scales {scales:?} should be positive numbers");
+            }
+            vec![TensorType::new(inputs[0].element, sizes.clone())]
+        }
+        Op::SpaceToDepth { block } => blocks(*block, inputs[0], true)?,
+        Op::DepthToSpace { block, .. } => blocks(*block, inputs[0], false)?,
+    };
+    for output in &outputs {
+        element_count(&output.shape)?;
+    }
+    Ok(outputs)
+}
+
+/// Number of operands an operator takes: at least and at most.
+fn operand_counts(op: &Op) -> (usize, usize) {
+    match op {
+        Op::Conv(conv) => (3 + usize::from(conv.residual), 3 + usize::from(conv.residual)),
+        Op::ConvTranspose(_) | Op::InstanceNormalization { .. } | Op::LayerNormalization { .. } | Op::Where => (3, 3),
+        Op::Gemm(_) => (2, 3),
+        Op::BatchNormalization { .. } => (5, 5),
+        Op::MatMul | Op::Binary(..) | Op::PRelu | Op::Gather { .. } => (2, 2),
+        Op::Concat { .. } => (1, usize::MAX),
+        Op::Lrn { .. }
+        | Op::Unary(_)
+        | Op::Pool(_)
+        | Op::GlobalPool(_)
+        | Op::Softmax { .. }
+        | Op::LogSoftmax { .. }
+        | Op::Reduce { .. }
+        | Op::ArgMax { .. }
+        | Op::Split { .. }
+        | Op::Slice { .. }
+        | Op::Reshape { .. }
+        | Op::Transpose { .. }
+        | Op::Pad { .. }
+        | Op::Expand { .. }
+        | Op::Identity
+        | Op::Cast { .. }
+        | Op::Resize { .. }
+        | Op::SpaceToDepth { .. }
+        | Op::DepthToSpace { .. } => (1, 1),
+    }
+}
+
+fn check_count(op: &Op, count: usize) -> Result<(), InferError> {
+    let (least, most) = operand_counts(op);
+    if count < least || count > most {
+        refuse!("has {count} inputs, expected {least}");
+    }
+    Ok(())
+}
+
+/// Number of elements of a shape, if it is within the limits.
+pub fn element_count(shape: &[usize]) -> Result<usize, InferError> {
+    if shape.len() > MAX_RANK {
+        refuse!("rank {} is larger than {MAX_RANK}", shape.len());
+    }
+    let count = shape.iter().try_fold(1usize, |product, extent| product.checked_mul(*extent));
+    match count {
+        Some(count) if count <= MAX_ELEMENTS => Ok(count),
+        _ => refuse!("shape {shape:?} has more than {MAX_ELEMENTS} elements"),
+    }
+}
+
+/// Shape of two broadcast operands (numpy rules).
+pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, InferError> {
+    let rank = a.len().max(b.len());
+    let extent = |shape: &[usize], axis: usize| {
+        (axis + shape.len()).checked_sub(rank).map_or(1, |index| shape[index])
+    };
+    (0..rank)
+        .map(|axis| match (extent(a, axis), extent(b, axis)) {
+            (x, y) if x == y => Ok(x),
+            (1, y) => Ok(y),
+            (x, 1) => Ok(x),
+            _ => Err(InferError(format!("shapes {a:?} and {b:?} do not broadcast"))),
+        })
+        .collect()
+}
+
+fn same(input: &TensorType) -> Vec<TensorType> {
+    vec![input.clone()]
+}
+
+fn at_least(input: &TensorType, rank: usize) -> Inferred {
+    if input.rank() < rank {
+        refuse!("{input} has too few dimensions, expected at least {rank}");
+    }
+    Ok(same(input))
+}
+
+fn check_axis(axis: usize, input: &TensorType) -> Result<(), InferError> {
+    if axis >= input.rank() {
+        refuse!("axis {axis} is not an axis of {input}");
+    }
+    Ok(())
+}
+
+/// Spatial output extents of a window over `[N, C, spatial]`.
+fn window_output(window: &Window, input: &TensorType) -> Result<Vec<usize>, InferError> {
+    check_window(window, input)?;
+    (0..input.rank() - 2)
+        .map(|axis| match window.output_extent(axis, input.shape[axis + 2]) {
+            Some(extent) if extent > 0 => Ok(extent),
+            _ => Err(InferError(format!("a window of {:?} does not fit {input} with its pads", window.kernel))),
+        })
+        .collect()
+}
+
+fn check_window(window: &Window, input: &TensorType) -> Result<(), InferError> {
+    let spatial = input.rank().saturating_sub(2);
+    if !(1..=3).contains(&spatial) {
+        refuse!("{input} should have 1 to 3 spatial dimensions after batch and channels");
+    }
+    let fields = [&window.kernel, &window.stride, &window.dilation, &window.pad_begin, &window.pad_end];
+    if fields.iter().any(|field| field.len() != spatial) {
+        refuse!("the window has {} dimensions, {input} has {spatial}", window.kernel.len());
+    }
+    let names = ["kernel_shape", "strides", "dilations"];
+    for (name, field) in names.into_iter().zip([&window.kernel, &window.stride, &window.dilation]) {
+        if field.iter().any(|entry| *entry == 0 || *entry > 1 << 20) {
+            refuse!("`{name}` is {field:?}, expected 1 to 1048576");
+        }
+    }
+    if window.pad_begin.iter().chain(&window.pad_end).any(|pad| *pad > 1 << 20) {
+        refuse!("pads {:?} and {:?} are larger than 1048576", window.pad_begin, window.pad_end);
+    }
+    Ok(())
+}
+
+fn convolution(conv: &Conv, inputs: &[&TensorType]) -> Inferred {
+    let (x, weights, bias) = (inputs[0], inputs[1], inputs[2]);
+    let spatial = window_output(&conv.window, x)?;
+    if weights.rank() != x.rank() || weights.shape[2..] != conv.window.kernel[..] {
+        refuse!("weights {weights} do not fit kernel {:?} over {x}", conv.window.kernel);
+    }
+    let (channels, filters) = (x.shape[1], weights.shape[0]);
+    let groups = conv.groups;
+    if groups == 0 || channels % groups != 0 || filters % groups != 0 || filters == 0 {
+        refuse!("`group` is {groups}, which should divide {channels} input and {filters} output channels");
+    }
+    if weights.shape[1] != channels / groups {
+        refuse!("weights {weights} have {} input channels, expected {}", weights.shape[1], channels / groups);
+    }
+    if bias.shape != [filters] {
+        refuse!("bias {bias} should have {filters} elements");
+    }
+    let mut shape = vec![x.shape[0], filters];
+    shape.extend(spatial);
+    if conv.residual && inputs[3].shape != shape {
+        refuse!("residual {} should have shape {shape:?}", inputs[3]);
+    }
+    Ok(vec![TensorType::new(x.element, shape)])
+}
+
+fn transposed_convolution(conv: &ConvTranspose, inputs: &[&TensorType]) -> Inferred {
+    let (x, weights, bias) = (inputs[0], inputs[1], inputs[2]);
+    check_window(&conv.window, x)?;
+    let groups = conv.groups;
+    if weights.rank() != x.rank() || weights.shape[2..] != conv.window.kernel[..] || weights.shape[0] != x.shape[1] {
+        refuse!("weights {weights} do not fit kernel {:?} over {x}", conv.window.kernel);
+    }
+    if groups == 0 || x.shape[1] % groups != 0 {
+        refuse!("`group` is {groups}, which should divide {} input channels", x.shape[1]);
+    }
+    let Some(filters) = weights.shape[1].checked_mul(groups) else { refuse!("too many output channels") };
+    if bias.shape != [filters] {
+        refuse!("bias {bias} should have {filters} elements");
+    }
+    if conv.output_padding.len() != conv.window.kernel.len() {
+        refuse!("`output_padding` has {} entries", conv.output_padding.len());
+    }
+    let mut shape = vec![x.shape[0], filters];
+    for axis in 0..conv.window.kernel.len() {
+        // (in - 1) * stride + output_padding + dilation * (kernel - 1) + 1 - pads
+        let window = &conv.window;
+        let full = (x.shape[axis + 2].saturating_sub(1))
+            .checked_mul(window.stride[axis])
+            .and_then(|extent| extent.checked_add(conv.output_padding[axis]))
+            .and_then(|extent| extent.checked_add(window.dilation[axis].checked_mul(window.kernel[axis] - 1)?))
+            .and_then(|extent| extent.checked_add(1));
+        let cropped = full.and_then(|extent| extent.checked_sub(window.pad_begin[axis] + window.pad_end[axis]));
+        match cropped {
+            Some(extent) if extent > 0 => shape.push(extent),
+            _ => refuse!("pads {:?} and {:?} leave nothing of the result", window.pad_begin, window.pad_end),
+        }
+    }
+    Ok(vec![TensorType::new(x.element, shape)])
+}
+
+fn product(gemm: &Gemm, inputs: &[&TensorType]) -> Inferred {
+    let [a, b] = [inputs[0], inputs[1]];
+    if a.rank() != 2 || b.rank() != 2 {
+        refuse!("matrices {a} and {b} should have rank 2");
+    }
+    let (m, k) = if gemm.transpose_a { (a.shape[1], a.shape[0]) } else { (a.shape[0], a.shape[1]) };
+    let (depth, n) = if gemm.transpose_b { (b.shape[1], b.shape[0]) } else { (b.shape[0], b.shape[1]) };
+    if k != depth {
+        refuse!("matrices {a} and {b} do not multiply: {k} columns meet {depth} rows");
+    }
+    if let Some(c) = inputs.get(2)
+        && broadcast(&c.shape, &[m, n])? != [m, n]
+    {
+        refuse!("C {c} does not broadcast to [{m}, {n}]");
+    }
+    Ok(vec![TensorType::new(a.element, [m, n])])
+}
+
+fn matrix_product(inputs: &[&TensorType]) -> Inferred {
+    let [a, b] = [inputs[0], inputs[1]];
+    if a.rank() == 0 || b.rank() == 0 {
+        refuse!("{a} and {b} cannot be multiplied: scalars are not matrices");
+    }
+    let left = if a.rank() == 1 { vec![1, a.shape[0]] } else { a.shape.clone() };
+    let right = if b.rank() == 1 { vec![b.shape[0], 1] } else { b.shape.clone() };
+    let (m, k) = (left[left.len() - 2], left[left.len() - 1]);
+    let (depth, n) = (right[right.len() - 2], right[right.len() - 1]);
+    if k != depth {
+        refuse!("{a} and {b} do not multiply: {k} columns meet {depth} rows");
+    }
+    let mut shape = broadcast(&left[..left.len() - 2], &right[..right.len() - 2])?;
+    if a.rank() > 1 {
+        shape.push(m);
+    }
+    if b.rank() > 1 {
+        shape.push(n);
+    }
+    Ok(vec![TensorType::new(a.element, shape)])
+}
+
+fn per_channel(inputs: &[&TensorType]) -> Inferred {
+    let output = at_least(inputs[0], 2)?;
+    let channels = inputs[0].shape[1];
+    if let Some(parameter) = inputs[1..].iter().find(|parameter| parameter.shape != [channels]) {
+        refuse!("parameter {parameter} should have one element for each of {channels} channels");
+    }
+    Ok(output)
+}
+
+fn layer_normalization(axis: usize, inputs: &[&TensorType]) -> Inferred {
+    check_axis(axis, inputs[0])?;
+    if inputs[1..].iter().any(|parameter| parameter.shape != inputs[0].shape[axis..]) {
+        refuse!("scale {} and bias {} should have shape {:?}", inputs[1], inputs[2], &inputs[0].shape[axis..]);
+    }
+    Ok(same(inputs[0]))
+}
+
+fn binary(function: BinaryOp, inputs: &[&TensorType]) -> Inferred {
+    if inputs[0].element != inputs[1].element {
+        refuse!("operands {} and {} have different element types", inputs[0], inputs[1]);
+    }
+    let shape = broadcast(&inputs[0].shape, &inputs[1].shape)?;
+    let element = match function {
+        BinaryOp::Equal
+        | BinaryOp::Less
+        | BinaryOp::LessOrEqual
+        | BinaryOp::Greater
+        | BinaryOp::GreaterOrEqual
+        | BinaryOp::And
+        | BinaryOp::Or => ElementType::Bool,
+        BinaryOp::Add
+        | BinaryOp::Sub
+        | BinaryOp::Mul
+        | BinaryOp::Div
+        | BinaryOp::Pow
+        | BinaryOp::Min
+        | BinaryOp::Max
+        | BinaryOp::Mod => inputs[0].element,
+    };
+    Ok(vec![TensorType::new(element, shape)])
+}
+
+fn reduction(axes: &[usize], keep_dims: bool, input: &TensorType, element: ElementType) -> Inferred {
+    for axis in axes {
+        check_axis(*axis, input)?;
+    }
+    let shape: Vec<usize> = input
+        .shape
+        .iter()
+        .enumerate()
+        .filter_map(|(axis, extent)| match (axes.contains(&axis), keep_dims) {
+            (false, _) => Some(*extent),
+            (true, true) => Some(1),
+            (true, false) => None,
+        })
+        .collect();
+    Ok(vec![TensorType::new(element, shape)])
+}
+
+fn concat(axis: usize, inputs: &[&TensorType]) -> Inferred {
+    let first = inputs[0];
+    check_axis(axis, first)?;
+    let mut shape = first.shape.clone();
+    for other in &inputs[1..] {
+        let fits = other.rank() == first.rank()
+            && other.element == first.element
+            && (0..shape.len()).all(|index| index == axis || other.shape[index] == first.shape[index]);
+        let total = other.shape.get(axis).and_then(|extent| shape[axis].checked_add(*extent));
+        match total {
+            Some(total) if fits => shape[axis] = total,
+            _ => refuse!("{other} cannot be joined to {first} along axis {axis}"),
+        }
+    }
+    Ok(vec![TensorType::new(first.element, shape)])
+}
+
+fn split(axis: usize, sizes: &[usize], input: &TensorType) -> Inferred {
+    check_axis(axis, input)?;
+    let total = sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size));
+    if total != Some(input.shape[axis]) || sizes.is_empty() {
+        refuse!("parts of {sizes:?} do not add up to axis {axis} of {input}");
+    }
+    Ok(sizes
+        .iter()
+        .map(|size| {
+            let mut shape = input.shape.clone();
+            shape[axis] = *size;
+            TensorType::new(input.element, shape)
+        })
+        .collect())
+}
+
+fn slice(starts: &[usize], steps: &[isize], sizes: &[usize], input: &TensorType) -> Inferred {
+    if [starts.len(), steps.len(), sizes.len()] != [input.rank(); 3] {
+        refuse!("the slice has {} axes, {input} has {}", starts.len(), input.rank());
+    }
+    for (axis, extent) in input.shape.iter().enumerate() {
+        if steps[axis] == 0 {
+            refuse!("the step of axis {axis} is 0");
+        }
+        let last = (sizes[axis] as i128 - 1).max(0) * steps[axis] as i128 + starts[axis] as i128;
+        let inside = |index: i128| (0..*extent as i128).contains(&index);
+        if sizes[axis] > 0 && !(inside(starts[axis] as i128) && inside(last)) {
+            refuse!("axis {axis} is cut from {} to {last}, but {input} has {extent} there", starts[axis]);
+        }
+    }
+    Ok(vec![TensorType::new(input.element, sizes.to_vec())])
+}
+
+fn transpose(permutation: &[usize], input: &TensorType) -> Inferred {
+    let mut seen = vec![false; input.rank()];
+    for axis in permutation {
+        match seen.get_mut(*axis) {
+            Some(slot) if !*slot => *slot = true,
+            _ => refuse!("`perm` is {permutation:?}, not a permutation of the {} axes of {input}", input.rank()),
+        }
+    }
+    if permutation.len() != input.rank() {
+        refuse!("`perm` is {permutation:?}, not a permutation of the {} axes of {input}", input.rank());
+    }
+    let shape: Vec<usize> = permutation.iter().map(|axis| input.shape[*axis]).collect();
+    Ok(vec![TensorType::new(input.element, shape)])
+}
+
+fn pad(begin: &[usize], end: &[usize], input: &TensorType) -> Inferred {
+    if begin.len() != input.rank() || end.len() != input.rank() {
+        refuse!("{} and {} pads for {input}", begin.len(), end.len());
+    }
+    let shape = input
+        .shape
+        .iter()
+        .zip(begin.iter().zip(end))
+        .map(|(extent, (before, after))| extent.checked_add(*before)?.checked_add(*after))
+        .collect::<Option<Vec<usize>>>();
+    match shape {
+        Some(shape) => Ok(vec![TensorType::new(input.element, shape)]),
+        None => refuse!("pads {begin:?} and {end:?} are too large"),
+    }
+}
+
+fn blocks(block: usize, input: &TensorType, to_depth: bool) -> Inferred {
+    let [n, c, h, w] = input.shape[..] else { refuse!("{input} should be [N, C, H, W]") };
+    let Some(area) = block.checked_mul(block).filter(|area| *area > 0) else {
+        refuse!("`blocksize` is {block}, expected at least 1");
+    };
+    let shape = if to_depth {
+        if h % block != 0 || w % block != 0 {
+            refuse!("`blocksize` {block} does not divide the height and width of {input}");
+        }
+        c.checked_mul(area).map(|c| [n, c, h / block, w / block])
+    } else {
+        if c % area != 0 {
+            refuse!("`blocksize` {block} squared does not divide the channels of {input}");
+        }
+        h.checked_mul(block).zip(w.checked_mul(block)).map(|(h, w)| [n, c / area, h, w])
+    };
+    match shape {
+        Some(shape) => Ok(vec![TensorType::new(input.element, shape)]),
+        None => refuse!("`blocksize` {block} is too large for {input}"),
+    }
+}

@@ -8,10 +8,12 @@
 //!
 //! Spatial attributes have one entry per spatial dimension (1 to 3), outermost first, for shapes `[N, C, spatial..]`.
 
+use serde::{Deserialize, Serialize};
+
 use super::types::ElementType;
 
 /// What is applied to each element of a node's result, after bias and residual.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub enum Activation {
     /// Nothing.
     None,
@@ -28,7 +30,7 @@ pub enum Activation {
 }
 
 /// A function of one element.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "each variant is the ONNX operator of the same name")]
 pub enum UnaryOp {
     /// One of the activations that a producer's epilogue can also carry.
@@ -63,7 +65,7 @@ pub enum UnaryOp {
 }
 
 /// A function of two elements; the inputs broadcast as numpy does (ONNX multidirectional broadcasting).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "each variant is the ONNX operator of the same name")]
 pub enum BinaryOp {
     Add,
@@ -85,7 +87,7 @@ pub enum BinaryOp {
 }
 
 /// Window of a convolution or pooling.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Window {
     /// Extent in each spatial dimension, at least 1.
     pub kernel: Vec<usize>,
@@ -103,7 +105,7 @@ pub struct Window {
 ///
 /// Inputs: x `[N, C, spatial..]`, weights `[M, C/groups, kernel..]`, bias `[M]` (always there; zeros if the model has
 /// none), and if `residual` a tensor of the output's shape that is added before the activation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Conv {
     /// Window.
     pub window: Window,
@@ -119,7 +121,7 @@ pub struct Conv {
 ///
 /// Inputs: x `[N, C, spatial..]`, weights `[C, M/groups, kernel..]`, bias `[M]`. Pads are cropped from the full result;
 /// output spatial size is the node's output shape (it already includes `output_padding`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ConvTranspose {
     /// Window.
     pub window: Window,
@@ -133,7 +135,7 @@ pub struct ConvTranspose {
 
 /// `activation(alpha * A' * B' + beta * C)` (ONNX Gemm-7..13). Inputs: A, B, and C if there is a third input
 /// (it broadcasts to `[M, N]`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Gemm {
     /// A is `[K, M]` instead of `[M, K]`.
     pub transpose_a: bool,
@@ -148,7 +150,7 @@ pub struct Gemm {
 }
 
 /// Maximum or average.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum PoolKind {
     Max,
@@ -160,7 +162,7 @@ pub enum PoolKind {
 /// Padded elements never win a maximum. An average divides by the taps inside the input, or, with
 /// `count_include_pad`, by the taps inside the input or its declared pads (`declared_pad_end`, not those that
 /// `ceil_mode` adds).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Pool {
     /// Maximum or average.
     pub kind: PoolKind,
@@ -173,7 +175,7 @@ pub struct Pool {
 }
 
 /// Reduction kinds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "each variant is the ONNX operator Reduce<variant>")]
 pub enum ReduceKind {
     Mean,
@@ -183,7 +185,7 @@ pub enum ReduceKind {
 }
 
 /// How padding is filled (ONNX Pad `mode`).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "each variant is the ONNX mode of the same name")]
 pub enum PadMode {
     Constant(f32),
@@ -192,7 +194,7 @@ pub enum PadMode {
 }
 
 /// Interpolation of Resize.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum ResizeMode {
     /// Nearest element, rounded as told.
     Nearest(NearestRounding),
@@ -201,7 +203,7 @@ pub enum ResizeMode {
 }
 
 /// ONNX Resize `nearest_mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "each variant is the ONNX value of the same name")]
 pub enum NearestRounding {
     RoundPreferFloor,
@@ -211,7 +213,7 @@ pub enum NearestRounding {
 }
 
 /// ONNX Resize `coordinate_transformation_mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "each variant is the ONNX value of the same name")]
 pub enum ResizeCoordinates {
     HalfPixel,
@@ -221,7 +223,7 @@ pub enum ResizeCoordinates {
 }
 
 /// One operator with its attributes. Inputs and outputs are in the [`super::Node`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub enum Op {
     /// See [`Conv`].
     Conv(Conv),

@@ -1,1 +1,113 @@
-//! (placeholder)
+//! Every invariant of a graph:
+//!
+//! - operands and results exist; a tensor has exactly one of: a producer, a value, a place among the inputs;
+//! - the producer of a tensor lists it among its results;
+//! - the type of each result is what [`super::infer`] says;
+//! - a constant's value has the tensor's type;
+//! - graph outputs are produced, constant or inputs; names of inputs and outputs are unique;
+//! - petgraph's edges are exactly the uses of produced tensors; there is no cycle.
+
+use std::collections::{HashMap, HashSet};
+
+use petgraph::visit::{EdgeRef, IntoEdgeReferences};
+
+use super::infer::infer;
+use super::{Graph, NodeId, TensorId};
+
+/// A broken invariant; always a bug of ours, never of the model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("graph invariant broken at {at}: {rule}")]
+pub struct VerifyError {
+    /// Node or tensor.
+    pub at: String,
+    /// What should hold, and what was found.
+    pub rule: String,
+}
+
+/// Checks every invariant.
+pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
+    let inputs: HashSet<TensorId> = graph.inputs.iter().copied().collect();
+    let mut uses: HashMap<(NodeId, NodeId, TensorId), usize> = HashMap::new();
+    for id in graph.node_ids() {
+        verify_node(graph, id, &inputs, &mut uses)?;
+    }
+    for edge in graph.petgraph().edge_references() {
+        let key = (edge.source(), edge.target(), *edge.weight());
+        match uses.get_mut(&key) {
+            Some(count) if *count > 0 => *count -= 1,
+            _ => return Err(broken(graph.node_label(edge.target()), "an edge has no operand".to_string())),
+        }
+    }
+    if let Some((key, _)) = uses.iter().filter(|(_, count)| **count > 0).min() {
+        return Err(broken(graph.node_label(key.1), "an operand has no edge".to_string()));
+    }
+    if graph.topological_order().is_none() {
+        return Err(broken("the graph".to_string(), "there is a cycle".to_string()));
+    }
+    for list in [&graph.inputs, &graph.outputs] {
+        let mut names = HashSet::new();
+        for tensor in list {
+            if !names.insert(graph.tensor(*tensor).name.as_str()) {
+                return Err(broken(label(graph, *tensor), "two inputs or two outputs share this name".to_string()));
+            }
+        }
+    }
+    for output in &graph.outputs {
+        let tensor = graph.tensor(*output);
+        if tensor.producer.is_none() && tensor.value.is_none() && !inputs.contains(output) {
+            return Err(broken(label(graph, *output), "a graph output is never made".to_string()));
+        }
+    }
+    Ok(())
+}
+
+fn verify_node(
+    graph: &Graph,
+    id: NodeId,
+    inputs: &HashSet<TensorId>,
+    uses: &mut HashMap<(NodeId, NodeId, TensorId), usize>,
+) -> Result<(), VerifyError> {
+    let node = graph.node(id);
+    let mut types = Vec::with_capacity(node.inputs.len());
+    for input in &node.inputs {
+        let tensor = graph.tensor(*input);
+        let sources = usize::from(tensor.producer.is_some())
+            + usize::from(tensor.value.is_some())
+            + usize::from(inputs.contains(input));
+        if sources != 1 {
+            return Err(broken(label(graph, *input), format!("it has {sources} sources, expected 1")));
+        }
+        if let Some(value) = &tensor.value
+            && value.tensor_type() != tensor.tensor_type
+        {
+            return Err(broken(
+                label(graph, *input),
+                format!("its value is {}, its type {}", value.tensor_type(), tensor.tensor_type),
+            ));
+        }
+        if let Some(producer) = tensor.producer {
+            *uses.entry((producer, id, *input)).or_default() += 1;
+        }
+        types.push(&tensor.tensor_type);
+    }
+    for output in &node.outputs {
+        if graph.tensor(*output).producer != Some(id) {
+            return Err(broken(label(graph, *output), "its producer is not the node that lists it".to_string()));
+        }
+    }
+    let expected = infer(&node.op, &types).map_err(|error| broken(graph.node_label(id), error.to_string()))?;
+    let found: Vec<_> = node.outputs.iter().map(|output| graph.tensor_type(*output).clone()).collect();
+    if expected != found {
+        let text = |types: &[super::TensorType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        return Err(broken(graph.node_label(id), format!("makes {}, expected {}", text(&found), text(&expected))));
+    }
+    Ok(())
+}
+
+fn label(graph: &Graph, tensor: TensorId) -> String {
+    format!("tensor `{}`", graph.tensor(tensor).name)
+}
+
+fn broken(at: String, rule: String) -> VerifyError {
+    VerifyError { at, rule }
+}

@@ -68,3 +68,106 @@ fn size_bytes(program: &Program, id: BufferId) -> usize {
     let buffer = &program.buffers[id.0 as usize];
     buffer.elements * buffer.element.size_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::ElementType;
+    use crate::program::{Argument, Buffer, Layout, Step};
+
+    /// A program whose steps copy `elements` from one buffer to the next: a chain of that many buffers.
+    fn chain(elements: &[usize]) -> Program {
+        let buffers = elements
+            .iter()
+            .enumerate()
+            .map(|(index, elements)| Buffer {
+                name: format!("t{index}"),
+                tensor: None,
+                element: ElementType::F32,
+                shape: vec![*elements],
+                layout: Layout::Plain,
+                elements: *elements,
+                part_of: None,
+                replaces: false,
+                offset_bytes: 0,
+            })
+            .collect();
+        let last = elements.len() as u32 - 1;
+        let steps = (0..last)
+            .map(|index| Step::Copy {
+                from: (Argument::Buffer(BufferId(index)), 0),
+                to: (BufferId(index + 1), 0),
+                elements: 1,
+            })
+            .collect();
+        Program { buffers, steps, inputs: vec![(0, BufferId(0))], outputs: vec![(0, BufferId(last))], ..Program::default() }
+    }
+
+    #[test]
+    fn a_chain_needs_two_neighbours_at_once() {
+        let mut program = chain(&[16, 64, 32, 48, 16]);
+        plan(&mut program, 64);
+        check(&program).expect("the plan is sound");
+        assert_eq!(program.arena_bytes, (64 + 32) * 4);
+        assert_eq!(program.arena_bytes, least_arena_bytes(&program, 64));
+    }
+
+    #[test]
+    fn an_overwritten_buffer_is_refused() {
+        let mut program = chain(&[16, 16, 16]);
+        plan(&mut program, 64);
+        // The last step reads t1, but now also t0, whose place t2 may have taken.
+        let Step::Copy { from, .. } = &mut program.steps[1] else { panic!("a chain is made of copies") };
+        from.0 = Argument::Buffer(BufferId(0));
+        program.buffers[1].offset_bytes = program.buffers[0].offset_bytes;
+        let error = check(&program).expect_err("t1 lies on t0");
+        assert!(matches!(error, OverlapError::Overwritten { step: 1, writer: Some(0), .. }), "{error}");
+    }
+
+    #[test]
+    fn a_buffer_outside_the_arena_is_refused() {
+        let mut program = chain(&[16, 16]);
+        plan(&mut program, 64);
+        program.arena_bytes -= 4;
+        assert!(matches!(check(&program), Err(OverlapError::Outside { .. })));
+    }
+
+    #[test]
+    fn parts_lie_inside_their_whole() {
+        let mut program = chain(&[16, 16, 32]);
+        program.buffers[0].part_of = Some((BufferId(2), 0));
+        program.buffers[1].part_of = Some((BufferId(2), 16));
+        program.steps.truncate(1);
+        plan(&mut program, 64);
+        check(&program).expect("both parts are written once and read through the whole");
+        assert_eq!(program.arena_bytes, 32 * 4);
+        assert_eq!(program.buffers[1].offset_bytes, 64);
+    }
+
+    #[test]
+    fn random_programs_are_packed_soundly() {
+        let mut state = 1u64;
+        let mut next = |bound: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % bound
+        };
+        for _ in 0..200 {
+            let sizes: Vec<usize> = (0..2 + next(20)).map(|_| 1 + next(100) as usize).collect();
+            let mut program = chain(&sizes);
+            // Steps also read an older buffer now and then, so lifetimes overlap in every way.
+            for index in 0..program.steps.len() {
+                if next(3) == 0 {
+                    let older = BufferId(next(index as u64 + 1) as u32);
+                    let peer = 1;
+                    program.steps.insert(index, Step::Send { peer, message: 0, buffer: older, bytes: 4 });
+                }
+            }
+            // A send may have come before its buffer's writer; such programs are not valid input.
+            plan(&mut program, 16);
+            let sound = check(&program);
+            let early = matches!(sound, Err(OverlapError::Overwritten { writer: None, .. }));
+            assert!(sound.is_ok() || early, "{sound:?}");
+            assert!(program.arena_bytes >= least_arena_bytes(&program, 16));
+        }
+    }
+}

@@ -59,6 +59,8 @@ pub struct Weight {
     pub name: String,
     /// Element type.
     pub element: ElementType,
+    /// Logical shape of a plain constant; `[elements]` of one packed for a kernel.
+    pub shape: Vec<usize>,
     /// Little-endian elements in the order in which the kernel reads them.
     pub bytes: Vec<u8>,
     /// Byte offset in the weights section; set by `memory`, a multiple of 64.
@@ -159,3 +161,30 @@ pub struct Program {
     /// Size of the weights section; set by `memory`.
     pub weights_bytes: usize,
 }
+
+impl Program {
+    /// Where the caller puts the inputs: first byte in the arena and size. Several inputs lie one after the other,
+    /// each from a multiple of [`PORT_ALIGNMENT_BYTES`].
+    pub fn input_region(&self) -> (usize, usize) {
+        self.region(&self.inputs)
+    }
+
+    /// Where the caller finds the outputs: first byte in the arena and size, laid out like the inputs.
+    pub fn output_region(&self) -> (usize, usize) {
+        self.region(&self.outputs)
+    }
+
+    fn region(&self, ports: &[(usize, BufferId)]) -> (usize, usize) {
+        let ends = ports.iter().map(|(_, id)| {
+            let buffer = &self.buffers[id.0 as usize];
+            let bytes = buffer.shape.iter().product::<usize>() * buffer.element.size_bytes();
+            (buffer.offset_bytes, buffer.offset_bytes + bytes)
+        });
+        let begin = ends.clone().map(|(begin, _)| begin).min().unwrap_or(0);
+        let end = ends.map(|(_, end)| end).max().unwrap_or(0);
+        (begin, end - begin)
+    }
+}
+
+/// Alignment of each of several inputs or outputs of a program.
+pub const PORT_ALIGNMENT_BYTES: usize = 8;

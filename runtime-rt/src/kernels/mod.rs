@@ -1,1 +1,94 @@
-//! Portable reference kernels, one family per file.
+//! Portable reference kernels, one family per file: slow and obvious, no allocation, plain row-major tensors.
+//!
+//! They are what rare operators link against on every device, what the compiler folds constants with, and what every
+//! emitted kernel is tested against. Shapes are passed as slices of dimensions, outermost first; a slice that is too
+//! short for its shape makes a kernel do less, never read or write outside.
+
+mod activation;
+mod conv;
+mod elementwise;
+mod gemm;
+mod movement;
+mod normalization;
+mod pool;
+mod reduce;
+mod reorder;
+mod resize;
+
+pub use activation::Activation;
+pub use conv::{ConvParameters, conv, conv_transpose};
+pub use elementwise::{BinaryFunction, UnaryFunction, binary, p_relu, select, unary};
+pub use gemm::{GemmParameters, gemm, matmul};
+pub use movement::{
+    concat_part, depth_to_space, expand, gather, pad, slice, space_to_depth, split_part, transpose, PadFill,
+};
+pub use normalization::{batch_normalization, instance_normalization, layer_normalization, lrn};
+pub use pool::{PoolParameters, average_pool, global_average_pool, global_max_pool, max_pool};
+pub use reduce::{Reduction, arg_max, log_softmax, reduce, softmax};
+pub use reorder::{reorder_from_blocked, reorder_to_blocked};
+pub use resize::{Coordinates, Rounding, resize_linear, resize_nearest};
+
+/// Largest rank of a tensor in a kernel.
+pub const MAX_RANK: usize = 8;
+
+/// Row-major strides of a shape, 0 beyond its rank.
+fn strides(shape: &[usize]) -> [usize; MAX_RANK] {
+    let mut strides = [0; MAX_RANK];
+    let mut stride = 1;
+    for (slot, extent) in strides.iter_mut().zip(shape).take(shape.len()).rev() {
+        *slot = stride;
+        stride *= extent;
+    }
+    strides
+}
+
+/// Strides with which a tensor of `shape` is read when it broadcasts to `output` (numpy rules): 0 where it repeats.
+fn broadcast_strides(shape: &[usize], output: &[usize]) -> [usize; MAX_RANK] {
+    let own = strides(shape);
+    let mut result = [0; MAX_RANK];
+    let missing = output.len().saturating_sub(shape.len());
+    for (axis, extent) in shape.iter().enumerate() {
+        if *extent != 1
+            && let (Some(slot), Some(stride)) = (result.get_mut(axis + missing), own.get(axis))
+        {
+            *slot = *stride;
+        }
+    }
+    result
+}
+
+/// Counts through all indices of a shape, last axis fastest, keeping linear positions of `N` strided views in step.
+struct Walk<'a, const N: usize> {
+    shape: &'a [usize],
+    strides: [[usize; MAX_RANK]; N],
+    index: [usize; MAX_RANK],
+    positions: [usize; N],
+}
+
+impl<'a, const N: usize> Walk<'a, N> {
+    fn new(shape: &'a [usize], strides: [[usize; MAX_RANK]; N]) -> Walk<'a, N> {
+        Walk { shape, strides, index: [0; MAX_RANK], positions: [0; N] }
+    }
+
+    /// Linear positions of the current index.
+    fn positions(&self) -> &[usize; N] {
+        &self.positions
+    }
+
+    fn step(&mut self) {
+        for ((axis, extent), index) in self.shape.iter().enumerate().zip(&mut self.index).rev() {
+            let axis = axis.min(MAX_RANK - 1);
+            *index += 1;
+            for (position, strides) in self.positions.iter_mut().zip(&self.strides) {
+                *position += strides[axis];
+            }
+            if *index < *extent {
+                return;
+            }
+            for (position, strides) in self.positions.iter_mut().zip(&self.strides) {
+                *position = position.wrapping_sub(strides[axis].wrapping_mul(*index));
+            }
+            *index = 0;
+        }
+    }
+}

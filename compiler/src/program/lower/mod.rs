@@ -5,9 +5,12 @@
 //! and concatenations and splits whose parts lie one after the other.
 
 mod layouts;
+mod ports;
 mod views;
 
 use std::collections::{BTreeMap, HashMap};
+
+use sha2::{Digest, Sha256};
 
 use super::{Argument, Buffer, BufferId, Layout, Program, Step, Weight, WeightId};
 use crate::config::Target;
@@ -67,6 +70,8 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
             }
         }
     }
+    lowering.join_inputs();
+    lowering.join_outputs();
     Ok(lowering.program)
 }
 
@@ -77,8 +82,8 @@ struct Lowering<'a> {
     program: Program,
     /// Where each tensor lies, at most once per layout; the first is where it was made.
     places: BTreeMap<TensorId, Vec<BufferId>>,
-    /// Packed constants by content, so that equal ones are stored once.
-    weights: HashMap<(ElementType, Vec<u8>), WeightId>,
+    /// Constants by shape and digest, so that equal ones are stored once.
+    weights: HashMap<(Vec<usize>, [u8; 32]), WeightId>,
     /// Kernels by text without name, so that equal ones are emitted once.
     kernels: HashMap<String, usize>,
 }
@@ -185,7 +190,7 @@ impl Lowering<'_> {
                 Binding::Weights { from, elements } => {
                     let name = graph.tensor(info.inputs[from]).name.clone();
                     let bytes = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
-                    Argument::Weight(self.weight(name, ElementType::F32, bytes))
+                    Argument::Weight(self.weight(name, ElementType::F32, vec![elements.len()], bytes))
                 }
                 // The output's buffer is made last, so that it follows reordered inputs in the listing.
                 Binding::Output => {
@@ -225,17 +230,16 @@ impl Lowering<'_> {
 
     fn plain_weight(&mut self, tensor: TensorId, value: &Value) -> WeightId {
         let name = self.graph.tensor(tensor).name.clone();
-        self.weight(name, value.data.element(), little_endian(&value.data))
+        self.weight(name, value.data.element(), value.shape.clone(), little_endian(&value.data))
     }
 
-    fn weight(&mut self, name: String, element: ElementType, bytes: Vec<u8>) -> WeightId {
-        let key = (element, bytes);
-        if let Some(found) = self.weights.get(&key) {
-            return *found;
+    fn weight(&mut self, name: String, element: ElementType, shape: Vec<usize>, bytes: Vec<u8>) -> WeightId {
+        let digest = Sha256::new_with_prefix(element.name()).chain_update(&bytes).finalize().into();
+        let next = WeightId(self.program.weights.len() as u32);
+        let id = *self.weights.entry((shape.clone(), digest)).or_insert(next);
+        if id == next {
+            self.program.weights.push(Weight { name, element, shape, bytes, offset_bytes: 0 });
         }
-        let id = WeightId(self.program.weights.len() as u32);
-        self.program.weights.push(Weight { name, element, bytes: key.1.clone(), offset_bytes: 0 });
-        self.weights.insert(key, id);
         id
     }
 

@@ -1,0 +1,129 @@
+//! Compiling from a build script, so that an application of the user's own carries its device's program.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::driver::{self, Options};
+use crate::emit::model::{KernelsPlace, ModelContext, emit_model};
+use crate::partition::{Objective, StrategyFamily};
+
+/// A compilation inside `build.rs`:
+///
+/// ```no_run
+/// fn main() -> anyhow::Result<()> {
+///     partita::Build::new("model.onnx").targets("cluster.toml").device("cam").emit()
+/// }
+/// ```
+///
+/// The application then says `partita_rt::include_model!("model");`. Cargo runs the script again when the model, the
+/// cluster or a target file changes.
+#[derive(Clone, Debug)]
+pub struct Build {
+    model: PathBuf,
+    targets: Option<PathBuf>,
+    device: Option<String>,
+    name: String,
+    options: Options,
+}
+
+impl Build {
+    /// Starts with a model file, relative to the application's manifest.
+    pub fn new(model: impl AsRef<Path>) -> Build {
+        Build {
+            model: model.as_ref().to_path_buf(),
+            targets: None,
+            device: None,
+            name: "model".to_string(),
+            options: Options {
+                shapes: Vec::new(),
+                objective: Objective::Latency,
+                family: StrategyFamily::Auto,
+                max_latency_ms: None,
+                plan: None,
+            },
+        }
+    }
+
+    /// The cluster file.
+    pub fn targets(mut self, cluster: impl AsRef<Path>) -> Build {
+        self.targets = Some(cluster.as_ref().to_path_buf());
+        self
+    }
+
+    /// The device that this application runs on.
+    pub fn device(mut self, name: impl Into<String>) -> Build {
+        self.device = Some(name.into());
+        self
+    }
+
+    /// Name of the module, if the application holds several models.
+    pub fn name(mut self, name: impl Into<String>) -> Build {
+        self.name = name.into();
+        self
+    }
+
+    /// Shape of an input whose dimensions the model leaves open.
+    pub fn shape(mut self, input: impl Into<String>, shape: &[usize]) -> Build {
+        self.options.shapes.push((input.into(), shape.to_vec()));
+        self
+    }
+
+    /// What the plan minimises.
+    pub fn objective(mut self, objective: Objective) -> Build {
+        self.options.objective = objective;
+        self
+    }
+
+    /// Compiles, writes the module and its library into `OUT_DIR`, and tells cargo about both.
+    ///
+    /// Errors: no cluster or device was named, the device takes no part, the crate is being built for another
+    /// architecture than the device's, or anything that the command line would refuse.
+    pub fn emit(&self) -> anyhow::Result<()> {
+        let out = PathBuf::from(
+            std::env::var_os("OUT_DIR").context("OUT_DIR is not set: call this from a build script")?,
+        );
+        let targets = self.targets.as_deref().context("no cluster: call .targets(\"cluster.toml\")")?;
+        println!("cargo:rerun-if-changed={}", self.model.display());
+        println!("cargo:rerun-if-changed={}", targets.display());
+        let compiled = driver::compile(&self.model, targets, &self.options, &mut ())?;
+        for path in &compiled.inputs_read {
+            println!("cargo:rerun-if-changed={}", path.display());
+        }
+        let wanted = self.device.as_deref().context("no device: call .device(\"name\")")?;
+        let Some(index) = compiled.cluster.devices.iter().position(|device| device.name == wanted) else {
+            let names: Vec<&str> = compiled.cluster.devices.iter().map(|device| device.name.as_str()).collect();
+            bail!("`{}` has no device `{wanted}`; it has {}", targets.display(), names.join(", "));
+        };
+        check_architecture(wanted, &compiled.cluster.devices[index].target.triple)?;
+        let Some(program) = compiled.programs.iter().find(|program| program.device == index) else {
+            bail!("the plan gives device `{wanted}` nothing to do; leave it out of this cluster");
+        };
+        let context = ModelContext {
+            graph: &compiled.graph,
+            cluster: &compiled.cluster,
+            model: &compiled.model_name,
+            plan_hash: compiled.plan_hash,
+        };
+        let emitted = emit_model(program, &context, KernelsPlace::Inline)?;
+        let module = out.join(format!("{}.rs", self.name));
+        std::fs::write(&module, emitted.model_source).with_context(|| format!("writing `{}`", module.display()))?;
+        let library = out.join(format!("lib{}.a", emitted.library));
+        std::fs::write(&library, emitted.library_bytes).with_context(|| format!("writing `{}`", library.display()))?;
+        println!("cargo:rustc-link-search=native={}", out.display());
+        println!("cargo:rustc-link-lib=static:-bundle={}", emitted.library);
+        Ok(())
+    }
+}
+
+fn check_architecture(device: &str, triple: &str) -> anyhow::Result<()> {
+    let Ok(building_for) = std::env::var("TARGET") else { return Ok(()) };
+    let architecture = |triple: &str| triple.split('-').next().unwrap_or_default().to_string();
+    if triple != "host" && architecture(triple) != architecture(&building_for) {
+        bail!(
+            "device `{device}` is a {triple}, but this crate is being built for {building_for}; \
+             build with `--target {triple}`"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! The output folder: a crate per device, the plan, the reports, deployment files.
+//!
+//! Everything is written into a staging folder beside the output and swapped in at the end, so a failure leaves an
+//! earlier bundle untouched. The folder stands alone: the runtime's source is copied in.
+
+pub mod cargo;
+pub mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use include_dir::{Dir, include_dir};
+use minijinja::context;
+
+use crate::config::{Cluster, Device, System};
+use crate::driver::Compiled;
+use crate::emit::model::{EmittedModel, KernelsPlace, ModelContext, emit_model, is_object, peers};
+use crate::emit::steps::tame;
+use crate::emit::templates;
+use crate::program::Program;
+
+static RUNTIME: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../runtime-rt");
+
+/// Entries that a bundle consists of; `target` (cargo's cache) and `bin` survive a rewrite of the others.
+const KEPT: [&str; 1] = ["target"];
+
+/// Writes the bundle of a compiled model to `out`.
+pub fn write(out: &Path, compiled: &Compiled, report: &report::Report) -> anyhow::Result<()> {
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).with_context(|| format!("creating `{}`", parent.display()))?;
+    ensure!(
+        !out.is_symlink(),
+        "`{}` is a symbolic link; give the folder itself with --out",
+        out.display()
+    );
+    if out.exists() {
+        let ours = out.join("plan.pb").exists() || fs::read_dir(out)?.next().is_none();
+        ensure!(
+            ours,
+            "`{}` exists and is not a bundle of ours; give another folder with --out",
+            out.display()
+        );
+    }
+    let staging = tempfile::Builder::new()
+        .prefix(".partita-")
+        .tempdir_in(parent)
+        .with_context(|| format!("creating a folder in `{}`", parent.display()))?;
+    write_files(staging.path(), compiled, report)?;
+    swap_in(staging, out)
+}
+
+fn write_files(folder: &Path, compiled: &Compiled, report: &report::Report) -> anyhow::Result<()> {
+    let context = ModelContext {
+        graph: &compiled.graph,
+        cluster: &compiled.cluster,
+        model: &compiled.model_name,
+        plan_hash: compiled.plan_hash,
+    };
+    put(folder, "plan.pb", &compiled.plan_bytes)?;
+    write_report(folder, report)?;
+    write_runtime(folder)?;
+    for program in &compiled.programs {
+        let emitted = emit_model(program, &context, KernelsPlace::Sibling)?;
+        write_crate(folder, program, compiled, emitted)?;
+    }
+    write_deployment(folder, compiled)
+}
+
+/// Writes `report.json` and `report.html`; also called again with measured figures.
+pub fn write_report(folder: &Path, report: &report::Report) -> anyhow::Result<()> {
+    let mut json = serde_json::to_string_pretty(report)?;
+    json.push('\n');
+    put(folder, "report.json", json.as_bytes())?;
+    let page = templates::render("report/report.html.j2", minijinja::Value::from_serialize(report))?;
+    put(folder, "report.html", page.as_bytes())
+}
+
+fn write_runtime(folder: &Path) -> anyhow::Result<()> {
+    fn copy(folder: &Path, dir: &Dir<'_>) -> anyhow::Result<()> {
+        for file in dir.files() {
+            put(folder, &Path::new("runtime-rt").join(file.path()), file.contents())?;
+        }
+        dir.dirs().filter(|dir| !dir.path().starts_with("tests")).try_for_each(|dir| copy(folder, dir))
+    }
+    copy(folder, &RUNTIME)
+}
+
+fn write_crate(
+    folder: &Path,
+    program: &Program,
+    compiled: &Compiled,
+    emitted: EmittedModel,
+) -> anyhow::Result<()> {
+    let device = &compiled.cluster.devices[program.device];
+    let target = &device.target;
+    let firmware = target.system == System::CortexM;
+    let root = PathBuf::from("devices").join(&device.name);
+    let context = context! {
+        version => env!("CARGO_PKG_VERSION"),
+        model => tame(&compiled.model_name),
+        cluster => tame(&compiled.cluster.name),
+        device => device.name,
+        target => target.name,
+        package => cargo::package_name(&device.name),
+        crate_name => cargo::package_name(&device.name).replace('-', "_"),
+        library => emitted.library,
+        firmware => firmware,
+        object => is_object(target),
+        triple => if target.triple == "host" { "" } else { target.triple.as_str() },
+        rustflags => rust_flags(device),
+        memory_map => target.memory_map,
+        clock_hz => target.clock_hz,
+        ram_bytes => device.ram_bytes,
+        flash_bytes => device.flash_bytes,
+        links => link_contexts(program, &compiled.cluster),
+        holds_input => !program.inputs.is_empty(),
+        holds_output => !program.outputs.is_empty(),
+    };
+    let mut files = vec![
+        ("Cargo.toml", "crate/Cargo.toml.j2"),
+        ("build.rs", "crate/build.rs.j2"),
+        (".cargo/config.toml", "crate/config.toml.j2"),
+        ("src/lib.rs", "crate/lib.rs.j2"),
+    ];
+    if firmware {
+        files.push(("src/main.rs", "cortex-m/main.rs.j2"));
+        files.push(("memory.x", "cortex-m/memory.x.j2"));
+    } else {
+        files.push(("src/main.rs", "linux/main.rs.j2"));
+    }
+    for (path, template) in files {
+        put(folder, root.join(path), templates::render(template, context.clone())?.as_bytes())?;
+    }
+    put(folder, root.join("src/model.rs"), emitted.model_source.as_bytes())?;
+    put(folder, root.join("src/kernels.rs"), emitted.kernels_source.as_bytes())?;
+    put(folder, root.join(format!("lib{}.a", emitted.library)), &emitted.library_bytes)
+}
+
+/// Links of one device, as the templates of its `main` want them.
+fn link_contexts(program: &Program, cluster: &Cluster) -> Vec<minijinja::Value> {
+    let mut next_uart = 0;
+    peers(program)
+        .into_iter()
+        .map(|peer| {
+            let transport = cluster.link(program.device, peer).map(|link| link.transport);
+            let is_uart = transport == Some(crate::config::Transport::Uart);
+            // UART 0 is the console; links take the next ones in the order of their peers.
+            next_uart += usize::from(is_uart);
+            context! {
+                peer => peer,
+                name => cluster.devices[peer].name,
+                transport => if is_uart { "uart" } else { "tcp" },
+                uart => next_uart,
+                listens => program.device < peer,
+                address => cluster.devices[peer].address,
+            }
+        })
+        .collect()
+}
+
+/// Compiler flags of a device's crate.
+pub fn rust_flags(device: &Device) -> Vec<String> {
+    let target = &device.target;
+    let mut flags = Vec::new();
+    if !target.cpu.is_empty() {
+        flags.extend(["-C".to_string(), format!("target-cpu={}", target.cpu)]);
+    }
+    // musl targets carry their C runtime, and rust-lld comes with Rust: no cross linker has to be installed.
+    if target.triple.ends_with("-musl") && target.triple != "host" {
+        flags.extend(["-C", "linker=rust-lld", "-C", "link-self-contained=yes"].map(str::to_string));
+    }
+    flags
+}
+
+fn write_deployment(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
+    let devices: Vec<_> = compiled
+        .programs
+        .iter()
+        .map(|program| {
+            let device = &compiled.cluster.devices[program.device];
+            context! {
+                name => device.name,
+                target => device.target.name,
+                description => device.target.description,
+                triple => device.target.triple,
+                firmware => device.target.system == System::CortexM,
+                address => device.address,
+                package => cargo::package_name(&device.name),
+                links => link_contexts(program, &compiled.cluster),
+                holds_input => !program.inputs.is_empty(),
+                holds_output => !program.outputs.is_empty(),
+            }
+        })
+        .collect();
+    let context = context! {
+        model => tame(&compiled.model_name),
+        cluster => tame(&compiled.cluster.name),
+        devices => devices,
+    };
+    put(folder, "deploy/README.md", templates::render("deploy/README.md.j2", context.clone())?.as_bytes())?;
+    for device in devices {
+        if device.get_attr("firmware")?.is_true() {
+            continue;
+        }
+        let name = device.get_attr("name")?.to_string();
+        let unit = templates::render("deploy/device.service.j2", context! { device => device, ..context.clone() })?;
+        put(folder, format!("deploy/partita-{name}.service"), unit.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn put(folder: &Path, path: impl AsRef<Path>, bytes: &[u8]) -> anyhow::Result<()> {
+    let path = folder.join(path);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("creating `{}`", parent.display()))?;
+    }
+    fs::write(&path, bytes).with_context(|| format!("writing `{}`", path.display()))
+}
+
+/// Puts the staged folder in the place of `out`, keeping cargo's cache of the old one.
+fn swap_in(staging: tempfile::TempDir, out: &Path) -> anyhow::Result<()> {
+    for kept in KEPT {
+        if out.join(kept).exists() {
+            fs::rename(out.join(kept), staging.path().join(kept))?;
+        }
+    }
+    let old = staging.path().with_extension("old");
+    if out.exists() {
+        fs::rename(out, &old).with_context(|| format!("moving `{}` aside", out.display()))?;
+    }
+    let staged = staging.keep();
+    fs::set_permissions(&staged, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    if let Err(error) = fs::rename(&staged, out) {
+        if old.exists() {
+            let _ = fs::rename(&old, out);
+        }
+        return Err(error).with_context(|| format!("writing `{}`", out.display()));
+    }
+    if old.exists() {
+        fs::remove_dir_all(&old).with_context(|| format!("removing `{}`", old.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! `report.json`: where every byte and every millisecond goes. Keys are stable: add, never rename.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// The whole report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The model as compiled.
+    pub model: ModelReport,
+    /// What was decided and predicted.
+    pub plan: PlanReport,
+    /// Each device.
+    pub devices: Vec<DeviceReport>,
+    /// Each node of the simplified graph.
+    pub layers: Vec<LayerReport>,
+    /// Early exits.
+    pub exits: Vec<serde_json::Value>,
+    /// Smaller graphs over the same weights.
+    pub variants: Vec<serde_json::Value>,
+    /// Multiply-adds of an average inference.
+    pub mean_macs: u64,
+    /// Accuracy of the compiled program, with --evaluate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<AccuracyReport>,
+    /// Measured on the running cluster, with --evaluate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<EvaluationReport>,
+    /// Time of each stage of the compiler in ms.
+    pub compile: BTreeMap<String, f64>,
+}
+
+/// The model.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelReport {
+    /// File name without extension.
+    pub name: String,
+    /// ONNX opset.
+    pub opset: i64,
+    /// Nodes after simplification.
+    pub nodes: usize,
+    /// Elements of all constants.
+    pub parameters: u64,
+    /// Multiply-adds of one inference.
+    pub macs: u64,
+}
+
+/// What was decided and predicted.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanReport {
+    /// What was minimised.
+    pub objective: String,
+    /// Family of strategies.
+    pub strategy: String,
+    /// Whether nothing better exists.
+    pub optimal: bool,
+    /// Relative distance to the best bound.
+    pub gap: f64,
+    /// Predicted.
+    pub latency_ms: f64,
+    /// Predicted.
+    pub throughput_hz: f64,
+    /// Per inference, all links.
+    pub traffic_bytes: u64,
+    /// Largest RAM need of any device: arena, and weights where they live in RAM.
+    pub peak_ram_bytes: u64,
+    /// Predicted.
+    pub energy_mj: f64,
+    /// Time the solver took.
+    pub solve_ms: f64,
+    /// Digest that devices compare before they talk.
+    pub hash: String,
+    /// Predicted latency of the best single device that can hold the model, for comparison.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub single_device_ms: Option<f64>,
+}
+
+/// One device.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceReport {
+    /// Name in the cluster.
+    pub name: String,
+    /// Name of its target.
+    pub target: String,
+    /// Multiply-adds of one inference here.
+    pub macs: u64,
+    /// Packed weights.
+    pub weights_bytes: u64,
+    /// Working memory.
+    pub arena_bytes: u64,
+    /// Least working memory that any placement of these tensors could need.
+    pub least_arena_bytes: u64,
+    /// Machine code of the linked program, with --build; 0 if not built.
+    pub code_bytes: u64,
+    /// Flash of the linked program (code, constants, weights), with --build.
+    pub flash_bytes: u64,
+    /// RAM of the linked program (arena and other static data), with --build.
+    pub ram_bytes: u64,
+    /// Sent per inference.
+    pub sent_bytes: u64,
+    /// Received per inference.
+    pub received_bytes: u64,
+    /// Predicted; measured with --run or --evaluate.
+    pub compute_ms: f64,
+    /// Predicted; measured with --run or --evaluate.
+    pub link_ms: f64,
+}
+
+/// One node.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    /// Name.
+    pub node: String,
+    /// Operator.
+    pub op: String,
+    /// Strategy.
+    pub strategy: String,
+    /// Multiply-adds.
+    pub macs: u64,
+    /// Names of the devices that compute it.
+    pub devices: Vec<String>,
+    /// Bytes of its results that leave the device.
+    pub sent_bytes: u64,
+}
+
+/// Accuracy.
+#[derive(Clone, Debug, Serialize)]
+pub struct AccuracyReport {
+    /// Share of right answers of the reference kernels, if they were run too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<f64>,
+    /// Share of right answers of the running cluster.
+    pub compiled: f64,
+    /// Labelled samples.
+    pub samples: usize,
+}
+
+/// Measured over a data set.
+#[derive(Clone, Debug, Serialize)]
+pub struct EvaluationReport {
+    /// Labelled samples.
+    pub samples: usize,
+    /// Share of right answers.
+    pub accuracy: f64,
+    /// Multiply-adds of an average inference.
+    pub mean_macs: u64,
+    /// Share of each exit.
+    pub exit_shares: Vec<f64>,
+    /// Time from input to answer, as the caller sees it.
+    pub latency_ms: LatencyReport,
+}
+
+/// Quantiles of a latency.
+#[derive(Clone, Debug, Serialize)]
+pub struct LatencyReport {
+    /// Median.
+    pub p50: f64,
+    /// 95 % are below.
+    pub p95: f64,
+    /// Worst.
+    pub max: f64,
+}
+
+impl LatencyReport {
+    /// Quantiles of at least one measurement.
+    pub fn of(mut times_ms: Vec<f64>) -> LatencyReport {
+        times_ms.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let index = ((times_ms.len() as f64 * share).ceil() as usize).clamp(1, times_ms.len().max(1)) - 1;
+            times_ms.get(index).copied().unwrap_or(0.0)
+        };
+        LatencyReport { p50: at(0.5), p95: at(0.95), max: at(1.0) }
+    }
+}

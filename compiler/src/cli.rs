@@ -1,0 +1,130 @@
+//! The command line, as typed; DESIGN's contract at the edge.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// Compiles one ONNX model, ahead of time, into one static program per device of a cluster.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "compile", version, max_term_width = 110)]
+pub struct Arguments {
+    /// The trained model (ONNX, opset 7 to 25).
+    #[arg(required_unless_present = "explain")]
+    pub model: Option<PathBuf>,
+    /// The cluster: devices, links, who holds the input and who wants the answer.
+    #[arg(long, value_name = "CLUSTER.toml", required_unless_present = "explain")]
+    pub targets: Option<PathBuf>,
+    /// Output folder [default: ./out/<model>].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// What to minimise.
+    #[arg(long, value_enum, default_value_t = ObjectiveName::Latency)]
+    pub objective: ObjectiveName,
+    /// Which family of splits to use; all but `auto` are for comparison.
+    #[arg(long, value_enum, default_value_t = StrategyName::Auto)]
+    pub strategy: StrategyName,
+    /// Shape of an input whose dimensions the model leaves open: name=1x3x224x224. Open batch dimensions are 1.
+    #[arg(long = "shape", value_name = "NAME=DIMS", value_parser = parse_shape)]
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// Refuse plans slower than this.
+    #[arg(long, value_name = "MS")]
+    pub max_latency: Option<f64>,
+    /// Use the strategies of an earlier plan instead of solving.
+    #[arg(long, value_name = "PLAN.pb")]
+    pub plan: Option<PathBuf>,
+    /// Cross-compile the device crates too, into <out>/bin.
+    #[arg(long)]
+    pub build: bool,
+    /// Build, start every device as a local process (QEMU for foreign ones), infer once, print the answer.
+    #[arg(long)]
+    pub run: bool,
+    /// Input of --run: arrays named as the graph's inputs (a single input takes any single array). Default: seeded noise.
+    #[arg(long, value_name = "X.npz", requires = "run")]
+    pub input: Option<PathBuf>,
+    /// Where --run writes the answer: arrays named as the graph's outputs.
+    #[arg(long, value_name = "Y.npz", requires = "run")]
+    pub output: Option<PathBuf>,
+    /// Build, run over labelled samples (arrays `x`, `y`), report accuracy, latency and traffic.
+    #[arg(long, value_name = "DATA.npz")]
+    pub evaluate: Option<PathBuf>,
+    /// Use only this many samples of --evaluate.
+    #[arg(long, value_name = "N", requires = "evaluate")]
+    pub samples: Option<usize>,
+    /// Applied to `x` of evaluation data: mean=..,std=.. with one value or one per channel, separated by `/`.
+    #[arg(long, value_name = "mean=..,std=..", value_parser = crate::data::Normalization::parse)]
+    pub normalize: Option<crate::data::Normalization>,
+    /// Layout of `x` in evaluation data; converted to the model's.
+    #[arg(long, value_enum, default_value_t = DataLayout::Nchw)]
+    pub layout: DataLayout,
+    /// Compare every emitted program with the reference kernels on random inputs.
+    #[arg(long)]
+    pub verify: bool,
+    /// Predict latency, throughput, traffic and energy without building.
+    #[arg(long)]
+    pub simulate: bool,
+    /// Measure each step on the devices during --run, and print the slowest.
+    #[arg(long, requires = "run")]
+    pub profile: bool,
+    /// Print the graph or plan after a stage: import, a pass, partition, schedule, program; `all` prints each.
+    #[arg(long, value_name = "PASS")]
+    pub print_ir_after: Option<String>,
+    /// How results are printed.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+    /// Say what is being done.
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Explain an error code, such as E0130, and stop.
+    #[arg(long, value_name = "CODE")]
+    pub explain: Option<String>,
+}
+
+/// What to minimise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum ObjectiveName {
+    Latency,
+    Throughput,
+    Traffic,
+    Memory,
+    Energy,
+}
+
+/// Families of splits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StrategyName {
+    /// The best of all.
+    Auto,
+    /// Everything on one device.
+    Whole,
+    /// Consecutive runs of layers.
+    Pipeline,
+}
+
+/// Layout of images in a data file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum DataLayout {
+    Nchw,
+    Nhwc,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Format {
+    Human,
+    Json,
+}
+
+fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let (name, dimensions) = text.rsplit_once('=').ok_or("expected NAME=DIMS, such as input=1x3x224x224")?;
+    let shape = dimensions
+        .split('x')
+        .map(|dimension| match dimension.parse() {
+            Ok(0) | Err(_) => Err(format!("`{dimension}` is not a dimension: expected a positive number")),
+            Ok(value) => Ok(value),
+        })
+        .collect::<Result<Vec<usize>, String>>()?;
+    Ok((name.to_string(), shape))
+}

@@ -1,0 +1,176 @@
+//! `--run`: one inference on the cluster, as local processes.
+
+use anyhow::{Context, ensure};
+
+use crate::bundle::cargo::BuiltDevice;
+use crate::bundle::report::Report;
+use crate::cli::{Arguments, Format};
+use crate::config::{System, Transport};
+use crate::data::{self, Arrays};
+use crate::driver::{Compiled, Failure};
+use crate::emit::model::peers;
+use crate::graph::{Graph, TensorId, Value};
+use crate::program::PORT_ALIGNMENT_BYTES;
+use crate::run::{DeviceReport, LocalCluster, LocalDevice, LocalLink, RunOptions};
+
+/// Runs once and prints the answer; also writes it where --output says.
+pub(super) fn run_once(
+    arguments: &Arguments,
+    compiled: &Compiled,
+    built: &[BuiltDevice],
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let graph = &compiled.graph;
+    let inputs = match &arguments.input {
+        Some(path) => {
+            let arrays = data::read_npz(path).map_err(Failure::Environment)?;
+            bind_inputs(graph, &arrays)
+                .with_context(|| format!("`{}` does not fit the model", path.display()))
+                .map_err(Failure::Environment)?
+        }
+        None => noise_inputs(graph, 1),
+    };
+    let mut cluster = start(compiled, built, arguments.profile).map_err(Failure::Environment)?;
+    let input = pack(graph, &graph.inputs, &inputs).map_err(Failure::Environment)?;
+    let result = cluster.infer(&input).map_err(|error| Failure::Environment(error.into()))?;
+    let outputs = unpack(graph, &result.output).map_err(Failure::Environment)?;
+    add_measured(report, &result.reports);
+    if arguments.format == Format::Human {
+        for (name, value) in &outputs {
+            println!("{}: {}", crate::diagnostic::printable(name), preview(value));
+        }
+        println!("answered in {:.3} ms", result.wall_time.as_secs_f64() * 1e3);
+        for device in &result.reports {
+            println!(
+                "  {:<12} compute {:>10.3} ms, waiting {:>10.3} ms, sent {} B, received {} B",
+                device.name,
+                device.compute_ms(),
+                device.wait_ms(),
+                device.sent_bytes,
+                device.received_bytes
+            );
+        }
+    }
+    if let Some(path) = &arguments.output {
+        data::write_npz(path, &outputs).map_err(Failure::Environment)?;
+    }
+    Ok(())
+}
+
+/// Starts every device of the plan as a local process.
+pub(super) fn start(compiled: &Compiled, built: &[BuiltDevice], profile: bool) -> anyhow::Result<LocalCluster> {
+    let cluster = &compiled.cluster;
+    let devices = compiled
+        .programs
+        .iter()
+        .zip(built)
+        .map(|(program, built)| {
+            let device = &cluster.devices[program.device];
+            let links = peers(program)
+                .into_iter()
+                .map(|peer| LocalLink {
+                    peer,
+                    peer_name: cluster.devices[peer].name.clone(),
+                    uart: cluster.link(program.device, peer).is_some_and(|link| link.transport == Transport::Uart),
+                })
+                .collect();
+            LocalDevice {
+                name: device.name.clone(),
+                index: program.device,
+                binary: built.binary.clone(),
+                firmware: device.target.system == System::CortexM,
+                emulator: device.target.emulator.as_ref().map(|emulator| emulator.command.clone()),
+                links,
+                holds_input: !program.inputs.is_empty(),
+                holds_output: !program.outputs.is_empty(),
+            }
+        })
+        .collect::<Vec<_>>();
+    let options = RunOptions { plan_hash: compiled.plan_hash, profile, ..RunOptions::default() };
+    Ok(LocalCluster::start(&devices, &options)?)
+}
+
+/// The arrays that feed the graph's inputs, in their order: by name, or any single array for a single input.
+pub(super) fn bind_inputs(graph: &Graph, arrays: &Arrays) -> anyhow::Result<Vec<Value>> {
+    graph
+        .inputs
+        .iter()
+        .map(|input| {
+            let tensor = graph.tensor(*input);
+            let found = arrays.iter().find(|(name, _)| *name == tensor.name);
+            let single = (graph.inputs.len() == 1 && arrays.len() == 1).then(|| &arrays[0]);
+            let (_, value) = found.or(single).with_context(|| {
+                let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
+                format!("no array for input `{}`; the file has {}", tensor.name, names.join(", "))
+            })?;
+            ensure!(
+                value.data.len() == tensor.tensor_type.element_count(),
+                "input `{}` is {}, but its array has shape {:?}",
+                tensor.name,
+                tensor.tensor_type,
+                value.shape
+            );
+            Ok(value.clone())
+        })
+        .collect()
+}
+
+/// Seeded noise for every input.
+pub(super) fn noise_inputs(graph: &Graph, seed: u64) -> Vec<Value> {
+    let tensors = graph.inputs.iter().enumerate();
+    tensors.map(|(index, input)| data::noise(graph.tensor_type(*input), seed + index as u64)).collect()
+}
+
+/// Values as the bytes of a device's input region.
+pub(super) fn pack(graph: &Graph, tensors: &[TensorId], values: &[Value]) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for (tensor, value) in tensors.iter().zip(values) {
+        bytes.resize(bytes.len().next_multiple_of(PORT_ALIGNMENT_BYTES), 0);
+        let tensor = graph.tensor(*tensor);
+        bytes.extend(
+            data::to_bytes(value, &tensor.tensor_type).with_context(|| format!("input `{}`", tensor.name))?,
+        );
+    }
+    Ok(bytes)
+}
+
+/// The graph's outputs from the bytes of a device's output region.
+pub(super) fn unpack(graph: &Graph, bytes: &[u8]) -> anyhow::Result<Arrays> {
+    let mut first = 0usize;
+    graph
+        .outputs
+        .iter()
+        .map(|output| {
+            let tensor = graph.tensor(*output);
+            first = first.next_multiple_of(PORT_ALIGNMENT_BYTES);
+            let end = first + tensor.tensor_type.size_bytes();
+            let part = bytes.get(first..end).context("the answer is shorter than the model's outputs")?;
+            first = end;
+            Ok((tensor.name.clone(), data::from_bytes(part, &tensor.tensor_type)?))
+        })
+        .collect()
+}
+
+/// Replaces predicted times by measured ones.
+pub(super) fn add_measured(report: &mut Report, measured: &[DeviceReport]) {
+    for device in measured {
+        for entry in report.devices.iter_mut().filter(|entry| entry.name == device.name) {
+            entry.compute_ms = device.compute_ms();
+            entry.link_ms = device.wait_ms();
+        }
+    }
+}
+
+/// The first elements of a tensor, and the largest if it looks like class scores.
+fn preview(value: &Value) -> String {
+    let elements = data::to_f32(&value.data);
+    let shown: Vec<String> = elements.iter().take(8).map(|element| format!("{element:.5}")).collect();
+    let more = if elements.len() > shown.len() { ", .." } else { "" };
+    let largest = elements
+        .iter()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(b.1))
+        .map(|(index, element)| format!("; largest {element:.5} at {index}"))
+        .unwrap_or_default();
+    format!("{:?} [{}{more}]{largest}", value.shape, shown.join(", "))
+}

@@ -1,0 +1,114 @@
+//! What the command line asks for, done in order: explain, compile, simulate, write, build, run, evaluate, verify.
+
+mod evaluate;
+mod infer;
+mod print;
+mod summary;
+mod verify;
+
+use std::path::PathBuf;
+
+use crate::bundle;
+use crate::cli::{Arguments, Format};
+use crate::diagnostic;
+use crate::driver::{self, Compiled, Dump, Failure, Options};
+
+/// Executes the command line. Results go to standard output, messages to standard error.
+pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(code) = &arguments.explain {
+        println!("{}", diagnostic::explain(code).map_err(Failure::from)?);
+        return Ok(());
+    }
+    let (Some(model), Some(targets)) = (&arguments.model, &arguments.targets) else {
+        return Err(Failure::Environment(anyhow::anyhow!("a model and --targets are needed")));
+    };
+    let mut dump = Printer { wanted: arguments.print_ir_after.as_deref(), verbose: arguments.verbose, seen: Vec::new() };
+    let compiled = driver::compile(model, targets, &Options::of(arguments), &mut dump)?;
+    dump.check_name()?;
+    let mut report = summary::report(&compiled);
+    if arguments.simulate {
+        return print::report(&report, &compiled, arguments.format).map_err(Failure::Environment);
+    }
+    let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out").join(folder_name(&compiled)));
+    bundle::write(&out, &compiled, &report).map_err(Failure::Environment)?;
+    note(arguments, &format!("wrote {}", out.display()));
+    let needs_build = arguments.build || arguments.run || arguments.evaluate.is_some() || arguments.verify;
+    let mut built = Vec::new();
+    if needs_build {
+        for program in &compiled.programs {
+            let device = &compiled.cluster.devices[program.device];
+            note(arguments, &format!("building {} for {}", device.name, device.target.name));
+            let result = bundle::cargo::build_device(&out, device, arguments.verbose).map_err(Failure::Environment)?;
+            summary::add_sizes(&mut report, &device.name, &result.sizes);
+            built.push(result);
+        }
+        bundle::write_report(&out, &report).map_err(Failure::Environment)?;
+    }
+    if arguments.verify {
+        verify::verify(&compiled, &built)?;
+    }
+    if arguments.run {
+        infer::run_once(arguments, &compiled, &built, &mut report)?;
+    }
+    if let Some(data) = &arguments.evaluate {
+        evaluate::evaluate(arguments, data, &compiled, &built, &mut report)?;
+    }
+    if needs_build {
+        bundle::write_report(&out, &report).map_err(Failure::Environment)?;
+    }
+    print::report(&report, &compiled, arguments.format).map_err(Failure::Environment)?;
+    if arguments.format == Format::Human {
+        println!("bundle: {}", out.display());
+    }
+    Ok(())
+}
+
+/// The model's name as a folder: letters, digits, `-`, `_`, `.`.
+fn folder_name(compiled: &Compiled) -> String {
+    let name: String = compiled
+        .model_name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
+        .collect();
+    if name.chars().all(|c| c == '.') { "model".to_string() } else { name }
+}
+
+/// Progress, on standard error; quiet with --format json unless -v.
+fn note(arguments: &Arguments, message: &str) {
+    if arguments.format == Format::Human || arguments.verbose {
+        eprintln!("partita: {message}");
+    }
+}
+
+/// Prints the stages that --print-ir-after asks for.
+struct Printer<'a> {
+    wanted: Option<&'a str>,
+    verbose: bool,
+    seen: Vec<String>,
+}
+
+impl Dump for Printer<'_> {
+    fn stage(&mut self, name: &str, text: &dyn std::fmt::Display) {
+        self.seen.push(name.to_string());
+        if self.verbose {
+            eprintln!("partita: {name} done");
+        }
+        if self.wanted.is_some_and(|wanted| wanted == name || wanted == "all") {
+            println!("; after {name}\n{text}");
+        }
+    }
+}
+
+impl Printer<'_> {
+    fn check_name(&self) -> Result<(), Failure> {
+        match self.wanted {
+            Some(wanted) if wanted != "all" && !self.seen.iter().any(|name| name == wanted) => {
+                Err(Failure::Environment(anyhow::anyhow!(
+                    "there is no stage `{wanted}` to print after; there are {}",
+                    self.seen.join(", ")
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}

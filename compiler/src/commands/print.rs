@@ -1,0 +1,98 @@
+//! The report on a terminal.
+
+use crate::bundle::report::Report;
+use crate::cli::Format;
+use crate::driver::Compiled;
+
+/// Prints the report to standard output.
+pub fn report(report: &Report, compiled: &Compiled, format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(report)?),
+        Format::Human => human(report, compiled),
+    }
+    Ok(())
+}
+
+fn human(report: &Report, compiled: &Compiled) {
+    let model = &report.model;
+    println!(
+        "{}: {} nodes, {} parameters, {} MAC",
+        model.name,
+        model.nodes,
+        grouped(model.parameters),
+        grouped(model.macs)
+    );
+    let plan = &report.plan;
+    println!(
+        "plan {}: {} for least {}{}; predicted latency {:.3} ms, {:.1} /s, {} B sent, {:.3} mJ",
+        plan.hash,
+        plan.strategy,
+        plan.objective,
+        if plan.optimal { " (proven optimal)".to_string() } else { format!(" (gap {:.1} %)", plan.gap * 100.0) },
+        plan.latency_ms,
+        plan.throughput_hz,
+        grouped(plan.traffic_bytes),
+        plan.energy_mj,
+    );
+    if let Some(single) = plan.single_device_ms {
+        let verdict = if compiled.programs.len() > 1 && single < plan.latency_ms {
+            " - one device would answer sooner; the cluster buys throughput or memory"
+        } else {
+            ""
+        };
+        println!("best single device: {single:.3} ms{verdict}");
+    }
+    println!(
+        "\n{:<12} {:<16} {:>14} {:>12} {:>12} {:>10} {:>10} {:>10} {:>10}",
+        "device", "target", "MAC", "weights B", "arena B", "sent B", "recv B", "compute ms", "link ms"
+    );
+    for device in &report.devices {
+        println!(
+            "{:<12} {:<16} {:>14} {:>12} {:>12} {:>10} {:>10} {:>10.3} {:>10.3}",
+            device.name,
+            device.target,
+            grouped(device.macs),
+            grouped(device.weights_bytes),
+            grouped(device.arena_bytes),
+            grouped(device.sent_bytes),
+            grouped(device.received_bytes),
+            device.compute_ms,
+            device.link_ms,
+        );
+    }
+    if report.devices.iter().any(|device| device.flash_bytes > 0) {
+        println!("\n{:<12} {:>12} {:>12} {:>12}", "linked", "code B", "flash B", "RAM B");
+        for device in &report.devices {
+            println!(
+                "{:<12} {:>12} {:>12} {:>12}",
+                device.name,
+                grouped(device.code_bytes),
+                grouped(device.flash_bytes),
+                grouped(device.ram_bytes)
+            );
+        }
+    }
+    if let Some(evaluation) = &report.evaluation {
+        println!(
+            "\naccuracy {:.2} % of {} samples; latency p50 {:.3} ms, p95 {:.3} ms, worst {:.3} ms",
+            evaluation.accuracy * 100.0,
+            evaluation.samples,
+            evaluation.latency_ms.p50,
+            evaluation.latency_ms.p95,
+            evaluation.latency_ms.max
+        );
+    }
+}
+
+/// A number with thin groups: 12 345 678.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,51 @@
+//! `--verify`: the emitted programs, running together, against the reference kernels.
+
+use super::infer::{noise_inputs, pack, start, unpack};
+use crate::bundle::cargo::BuiltDevice;
+use crate::data;
+use crate::diagnostic::Diagnostic;
+use crate::driver::{Compiled, Failure};
+use crate::graph::eval;
+
+/// Random inputs tried.
+const TRIALS: u64 = 3;
+
+/// Largest difference allowed, relative to the output's largest absolute value: rounding of reordered additions.
+const TOLERANCE: f32 = 1e-4;
+
+/// Runs the cluster on seeded noise and compares every output.
+pub(super) fn verify(compiled: &Compiled, built: &[BuiltDevice]) -> Result<(), Failure> {
+    let graph = &compiled.graph;
+    let mut cluster = start(compiled, built, false).map_err(Failure::Environment)?;
+    let mut worst = 0.0f32;
+    for seed in 0..TRIALS {
+        let inputs = noise_inputs(graph, 1000 + seed);
+        let expected = eval::evaluate(graph, &inputs).map_err(|error| Failure::Internal(error.into()))?;
+        let input = pack(graph, &graph.inputs, &inputs).map_err(Failure::Environment)?;
+        let result = cluster.infer(&input).map_err(|error| Failure::Environment(error.into()))?;
+        let outputs = unpack(graph, &result.output).map_err(Failure::Environment)?;
+        for ((name, found), expected) in outputs.iter().zip(&expected) {
+            let (found, expected) = (data::to_f32(&found.data), data::to_f32(&expected.data));
+            let scale = expected.iter().fold(f32::MIN_POSITIVE, |scale, element| scale.max(element.abs()));
+            for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let difference = (found - expected).abs() / scale;
+                // Not `>`: a NaN on one side only must fail too.
+                if !(difference <= TOLERANCE || found.to_bits() == expected.to_bits()) {
+                    return Err(Failure::Difference(
+                        Diagnostic::new(
+                            "E0800",
+                            format!(
+                                "output `{}`[{index}] is {found}, but the reference kernels say {expected}",
+                                crate::diagnostic::printable(name)
+                            ),
+                        )
+                        .note(format!("relative difference {difference:e}, allowed {TOLERANCE:e}, seed {seed}")),
+                    ));
+                }
+                worst = worst.max(difference);
+            }
+        }
+    }
+    eprintln!("partita: verified {TRIALS} random inputs, largest relative difference {worst:.1e}");
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! Data files: `.npz` archives of inputs, labels and answers, and their conversion to what a model's input wants.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::graph::{Data, ElementType, TensorType, Value};
+
+/// Arrays of a file, by name, in the file's order.
+pub type Arrays = Vec<(String, Value)>;
+
+/// `(x - mean) / std`, per channel or for all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalization {
+    /// Subtracted; one value, or one per channel.
+    pub mean: Vec<f32>,
+    /// Divided by; one value, or one per channel.
+    pub std: Vec<f32>,
+}
+
+impl Normalization {
+    /// Reads `mean=0.5,std=0.25` or `mean=0.49/0.48/0.45,std=0.2/0.2/0.2`.
+    pub fn parse(text: &str) -> Result<Normalization, String> {
+        let mut normalization = Normalization { mean: vec![0.0], std: vec![1.0] };
+        for part in text.split(',') {
+            let (key, values) = part.split_once('=').ok_or_else(|| format!("`{part}`: expected mean=.. or std=.."))?;
+            let values = values
+                .split('/')
+                .map(|value| value.parse::<f32>().map_err(|_| format!("`{value}` is not a number")))
+                .collect::<Result<Vec<f32>, String>>()?;
+            match key {
+                "mean" => normalization.mean = values,
+                "std" if values.iter().all(|value| *value != 0.0 && value.is_finite()) => normalization.std = values,
+                "std" => return Err("std must not be 0".to_string()),
+                other => return Err(format!("`{other}`: expected mean or std")),
+            }
+        }
+        Ok(normalization)
+    }
+
+    /// Applies it to elements of `[.., C, spatial]` with `channels` channels of `plane` elements each.
+    pub fn apply(&self, elements: &mut [f32], channels: usize, plane: usize) -> anyhow::Result<()> {
+        for (name, values) in [("mean", &self.mean), ("std", &self.std)] {
+            ensure!(
+                values.len() == 1 || values.len() == channels,
+                "--normalize gives {} values of {name}, but the input has {channels} channels",
+                values.len()
+            );
+        }
+        for (index, element) in elements.iter_mut().enumerate() {
+            let channel = index / plane.max(1) % channels.max(1);
+            let of = |values: &[f32]| if values.len() == 1 { values[0] } else { values[channel] };
+            *element = (*element - of(&self.mean)) / of(&self.std);
+        }
+        Ok(())
+    }
+}
+
+/// Reads every array of an `.npz` file; 16- and 64-bit floats become `f32`, 16-bit integers `i32`.
+pub fn read_npz(path: &Path) -> anyhow::Result<Arrays> {
+    let file = File::open(path).with_context(|| format!("opening `{}`", path.display()))?;
+    let mut archive = npyz::npz::NpzArchive::new(BufReader::new(file))
+        .with_context(|| format!("`{}` is not an .npz archive", path.display()))?;
+    let names: Vec<String> = archive.array_names().map(str::to_string).collect();
+    let mut arrays = Vec::with_capacity(names.len());
+    for name in names {
+        let array = archive
+            .by_name(&name)
+            .with_context(|| format!("reading array `{name}` of `{}`", path.display()))?
+            .with_context(|| format!("`{}` lists array `{name}` but does not hold it", path.display()))?;
+        let value = read_array(array).with_context(|| format!("array `{name}` of `{}`", path.display()))?;
+        arrays.push((name, value));
+    }
+    Ok(arrays)
+}
+
+fn read_array<R: Read>(array: npyz::NpyFile<R>) -> anyhow::Result<Value> {
+    use npyz::{DType, TypeChar};
+    let shape: Vec<usize> =
+        array.shape().iter().map(|extent| usize::try_from(*extent)).collect::<Result<_, _>>()?;
+    ensure!(array.order() == npyz::Order::C || shape.len() < 2, "is stored in Fortran order; save it in C order");
+    let DType::Plain(kind) = array.dtype() else { bail!("has a structured element type") };
+    let data = match (kind.type_char(), kind.size_field()) {
+        (TypeChar::Float, 4) => Data::F32(array.into_vec()?),
+        (TypeChar::Float, 8) => Data::F32(array.into_vec::<f64>()?.into_iter().map(|x| x as f32).collect()),
+        (TypeChar::Int, 8) => Data::I64(array.into_vec()?),
+        (TypeChar::Int, 4) => Data::I32(array.into_vec()?),
+        (TypeChar::Int, 2) => Data::I32(array.into_vec::<i16>()?.into_iter().map(i32::from).collect()),
+        (TypeChar::Int, 1) => Data::I8(array.into_vec()?),
+        (TypeChar::Uint, 1) => Data::U8(array.into_vec()?),
+        (TypeChar::Uint, 2) => Data::I32(array.into_vec::<u16>()?.into_iter().map(i32::from).collect()),
+        (TypeChar::Bool, _) => Data::Bool(array.into_vec()?),
+        _ => bail!("has element type {kind}, which is not supported; use float32, int8 to int64 or uint8"),
+    };
+    ensure!(data.len() == shape.iter().product::<usize>(), "holds {} elements, not what its shape says", data.len());
+    Ok(Value { shape, data })
+}
+
+/// Writes arrays as an uncompressed `.npz` file, through a temporary file beside it.
+pub fn write_npz(path: &Path, arrays: &Arrays) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let temporary = tempfile::NamedTempFile::new_in(folder)
+        .with_context(|| format!("creating a file in `{}`", folder.display()))?;
+    let mut archive = npyz::npz::NpzWriter::new(BufWriter::new(temporary.reopen()?));
+    for (name, value) in arrays {
+        let shape: Vec<u64> = value.shape.iter().map(|extent| *extent as u64).collect();
+        write_array(&mut archive, name, &shape, &value.data).with_context(|| format!("writing array `{name}`"))?;
+    }
+    archive.zip_writer().flush()?;
+    drop(archive);
+    temporary.persist(path).with_context(|| format!("writing `{}`", path.display()))?;
+    Ok(())
+}
+
+fn write_array<W: Write + std::io::Seek>(
+    archive: &mut npyz::npz::NpzWriter<W>,
+    name: &str,
+    shape: &[u64],
+    data: &Data,
+) -> std::io::Result<()> {
+    use npyz::WriterBuilder;
+    fn put<T: npyz::AutoSerialize + Copy, W: Write + std::io::Seek>(
+        archive: &mut npyz::npz::NpzWriter<W>,
+        name: &str,
+        shape: &[u64],
+        elements: &[T],
+    ) -> std::io::Result<()> {
+        let mut writer =
+            archive.array(name, Default::default())?.default_dtype().shape(shape).begin_nd()?;
+        writer.extend(elements.iter().copied())?;
+        writer.finish()
+    }
+    match data {
+        Data::F32(elements) => put(archive, name, shape, elements),
+        Data::I64(elements) => put(archive, name, shape, elements),
+        Data::I32(elements) => put(archive, name, shape, elements),
+        Data::I8(elements) => put(archive, name, shape, elements),
+        Data::U8(elements) => put(archive, name, shape, elements),
+        Data::Bool(elements) => put(archive, name, shape, elements),
+    }
+}
+
+/// Elements as `f32`, whatever they were.
+pub fn to_f32(data: &Data) -> Vec<f32> {
+    match data {
+        Data::F32(elements) => elements.clone(),
+        Data::I64(elements) => elements.iter().map(|x| *x as f32).collect(),
+        Data::I32(elements) => elements.iter().map(|x| *x as f32).collect(),
+        Data::I8(elements) => elements.iter().map(|x| f32::from(*x)).collect(),
+        Data::U8(elements) => elements.iter().map(|x| f32::from(*x)).collect(),
+        Data::Bool(elements) => elements.iter().map(|x| f32::from(u8::from(*x))).collect(),
+    }
+}
+
+/// A value as the bytes of a tensor of the given type (little-endian), converting the element type where no value is
+/// lost: integers to `f32`.
+pub fn to_bytes(value: &Value, tensor_type: &TensorType) -> anyhow::Result<Vec<u8>> {
+    ensure!(
+        value.data.len() == tensor_type.element_count(),
+        "has shape {:?}, but the model wants {tensor_type}",
+        value.shape
+    );
+    if tensor_type.element == ElementType::F32 {
+        return Ok(to_f32(&value.data).iter().flat_map(|element| element.to_le_bytes()).collect());
+    }
+    ensure!(
+        value.data.element() == tensor_type.element,
+        "has elements of {}, but the model wants {tensor_type}",
+        value.data.element().name()
+    );
+    Ok(match &value.data {
+        Data::F32(_) => unreachable!("handled above"),
+        Data::I64(elements) => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
+        Data::I32(elements) => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
+        Data::I8(elements) => elements.iter().map(|element| *element as u8).collect(),
+        Data::U8(elements) => elements.clone(),
+        Data::Bool(elements) => elements.iter().map(|element| u8::from(*element)).collect(),
+    })
+}
+
+/// The value that little-endian bytes of a tensor hold.
+pub fn from_bytes(bytes: &[u8], tensor_type: &TensorType) -> anyhow::Result<Value> {
+    ensure!(bytes.len() == tensor_type.size_bytes(), "{} bytes are not a {tensor_type}", bytes.len());
+    fn chunks<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+        bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
+    }
+    let data = match tensor_type.element {
+        ElementType::F32 => Data::F32(chunks(bytes, f32::from_le_bytes)),
+        ElementType::I64 => Data::I64(chunks(bytes, i64::from_le_bytes)),
+        ElementType::I32 => Data::I32(chunks(bytes, i32::from_le_bytes)),
+        ElementType::I8 => Data::I8(bytes.iter().map(|byte| *byte as i8).collect()),
+        ElementType::U8 => Data::U8(bytes.to_vec()),
+        ElementType::Bool => Data::Bool(bytes.iter().map(|byte| *byte != 0).collect()),
+    };
+    Ok(Value { shape: tensor_type.shape.clone(), data })
+}
+
+/// Seeded noise in [-1, 1) for trying a model without data (splitmix64).
+pub fn noise(tensor_type: &TensorType, seed: u64) -> Value {
+    let mut state = seed;
+    let mut next = move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let count = tensor_type.element_count();
+    let data = match tensor_type.element {
+        ElementType::F32 => {
+            Data::F32((0..count).map(|_| (next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect())
+        }
+        ElementType::I64 => Data::I64(vec![0; count]),
+        ElementType::I32 => Data::I32(vec![0; count]),
+        ElementType::I8 => Data::I8((0..count).map(|_| next() as i8).collect()),
+        ElementType::U8 => Data::U8((0..count).map(|_| next() as u8).collect()),
+        ElementType::Bool => Data::Bool((0..count).map(|_| next() & 1 == 1).collect()),
+    };
+    Value { shape: tensor_type.shape.clone(), data }
+}

@@ -1,0 +1,242 @@
+//! The compiler on one page: every stage, in order, nothing else.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::cli::{Arguments, ObjectiveName, StrategyName};
+use crate::config::{self, Cluster};
+use crate::diagnostic::Diagnostic;
+use crate::graph::Graph;
+use crate::partition::{self, Objective, Partition, PartitionOptions, StrategyFamily};
+use crate::program::{self, Program};
+use crate::schedule::{self, Schedule};
+use crate::{memory, onnx, passes, plan};
+
+/// Everything decided about one model on one cluster, ready to be written out.
+#[derive(Debug)]
+pub struct Compiled {
+    /// File name of the model without extension.
+    pub model_name: String,
+    /// The simplified graph.
+    pub graph: Graph,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Who computes what.
+    pub partition: Partition,
+    /// Family of strategies that was allowed.
+    pub family: StrategyFamily,
+    /// One per device that takes part.
+    pub schedules: Vec<Schedule>,
+    /// One per schedule.
+    pub programs: Vec<Program>,
+    /// The plan file.
+    pub plan_bytes: Vec<u8>,
+    /// First eight bytes of the plan's digest.
+    pub plan_hash: u64,
+    /// Time of each stage in ms, by name.
+    pub times_ms: BTreeMap<String, f64>,
+    /// Files that were read; a build script depends on them.
+    pub inputs_read: Vec<PathBuf>,
+}
+
+/// Why there is no result, by exit status.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The model or the cluster is at fault: exit status 1.
+    #[error("{}", join(.0))]
+    Input(Vec<Diagnostic>),
+    /// Nothing satisfies the limits: exit status 3.
+    #[error("{0}")]
+    Infeasible(Diagnostic),
+    /// The emitted programs compute something else: exit status 4.
+    #[error("{0}")]
+    Difference(Diagnostic),
+    /// The machine does not let us (files, cargo, processes): exit status 1.
+    #[error("error: {0:#}")]
+    Environment(anyhow::Error),
+    /// A bug of ours: exit status 70.
+    #[error("internal error: {0:#}\n  = note: this is a bug in Partita, not in your model; please report it with the command line")]
+    Internal(anyhow::Error),
+}
+
+impl From<Vec<Diagnostic>> for Failure {
+    fn from(diagnostics: Vec<Diagnostic>) -> Failure {
+        Failure::Input(diagnostics)
+    }
+}
+
+fn join(diagnostics: &[Diagnostic]) -> String {
+    diagnostics.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// What a compilation needs to be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Shapes of inputs, by name.
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// What to minimise.
+    pub objective: Objective,
+    /// Allowed strategies.
+    pub family: StrategyFamily,
+    /// Refuse slower plans.
+    pub max_latency_ms: Option<f64>,
+    /// Strategies of an earlier plan.
+    pub plan: Option<PathBuf>,
+}
+
+impl Options {
+    /// The options among the command line's arguments.
+    pub fn of(arguments: &Arguments) -> Options {
+        Options {
+            shapes: arguments.shapes.clone(),
+            objective: match arguments.objective {
+                ObjectiveName::Latency => Objective::Latency,
+                ObjectiveName::Throughput => Objective::Throughput,
+                ObjectiveName::Traffic => Objective::Traffic,
+                ObjectiveName::Memory => Objective::Memory,
+                ObjectiveName::Energy => Objective::Energy,
+            },
+            family: match arguments.strategy {
+                StrategyName::Auto => StrategyFamily::Auto,
+                StrategyName::Whole => StrategyFamily::Whole,
+                StrategyName::Pipeline => StrategyFamily::Pipeline,
+            },
+            max_latency_ms: arguments.max_latency,
+            plan: arguments.plan.clone(),
+        }
+    }
+}
+
+/// Receives the text form after each stage; what it does not want is not rendered.
+pub trait Dump {
+    /// Called after the stage `name`.
+    fn stage(&mut self, name: &str, text: &dyn std::fmt::Display);
+}
+
+impl Dump for () {
+    fn stage(&mut self, _name: &str, _text: &dyn std::fmt::Display) {}
+}
+
+/// Compiles one model for one cluster. Stages appear here in execution order and nowhere else.
+pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn Dump) -> Result<Compiled, Failure> {
+    let mut clock = Clock::default();
+    let cluster_text = cluster;
+    let cluster = config::cluster::read(cluster)?;
+    clock.lap("cluster");
+    let mut graph = onnx::import(model, &onnx::ImportOptions { shapes: options.shapes.clone() })?;
+    clock.lap("import");
+    dump.stage("import", &graph);
+    passes::run(passes::SIMPLIFY, &mut graph, &mut |pass, graph, time| {
+        clock.record(pass.name, time.as_secs_f64() * 1e3);
+        dump.stage(pass.name, graph);
+    })
+    .map_err(internal)?;
+    clock.restart();
+    let partition = match &options.plan {
+        Some(path) => plan::read_partition(path, &graph, &cluster)?,
+        None => {
+            let wanted = PartitionOptions { objective: options.objective, family: options.family };
+            partition::solve(&graph, &cluster, &wanted).map_err(partition_failure)?
+        }
+    };
+    check_latency(&partition, options)?;
+    clock.lap("partition");
+    dump.stage("partition", &partition::text::Display { partition: &partition, graph: &graph, cluster: &cluster });
+    let schedules = schedule::build(&graph, &partition, &cluster).map_err(internal)?;
+    schedule::check::check(&graph, &schedules, &cluster).map_err(internal)?;
+    clock.lap("schedule");
+    dump.stage("schedule", &schedule::text::Display { schedules: &schedules, graph: &graph, cluster: &cluster });
+    let mut programs = Vec::with_capacity(schedules.len());
+    for schedule in &schedules {
+        let target = &cluster.devices[schedule.device].target;
+        let mut program = program::lower::lower(&graph, schedule, target).map_err(internal)?;
+        memory::plan(&mut program, memory::ALIGNMENT_BYTES);
+        memory::check(&program).map_err(internal)?;
+        programs.push(program);
+    }
+    clock.lap("lower");
+    for program in &programs {
+        dump.stage("program", program);
+    }
+    let plan_bytes = plan::write(&graph, &cluster, &partition, &schedules, &programs);
+    let plan_hash = plan::plan_hash(&plan_bytes);
+    clock.lap("plan");
+    Ok(Compiled {
+        model_name: model.file_stem().map_or_else(|| "model".to_string(), |stem| stem.to_string_lossy().into_owned()),
+        inputs_read: vec![model.to_path_buf(), cluster_text.to_path_buf()],
+        graph,
+        cluster,
+        partition,
+        family: options.family,
+        schedules,
+        programs,
+        plan_bytes,
+        plan_hash,
+        times_ms: clock.times_ms,
+    })
+}
+
+fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+    Failure::Internal(error.into())
+}
+
+fn partition_failure(error: partition::PartitionError) -> Failure {
+    match error.into_diagnostic() {
+        Ok(diagnostic) => Failure::Infeasible(diagnostic),
+        Err(error) => Failure::Internal(error),
+    }
+}
+
+fn check_latency(partition: &Partition, options: &Options) -> Result<(), Failure> {
+    match options.max_latency_ms {
+        Some(limit) if partition.latency_ms > limit => Err(Failure::Infeasible(
+            Diagnostic::new(
+                "E0172",
+                format!("the fastest plan takes {:.3} ms, but --max-latency is {limit} ms", partition.latency_ms),
+            )
+            .help("allow more time, or use faster devices or links"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Times of stages.
+struct Clock {
+    since: Instant,
+    times_ms: BTreeMap<String, f64>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock { since: Instant::now(), times_ms: BTreeMap::new() }
+    }
+}
+
+impl Clock {
+    fn lap(&mut self, name: &str) {
+        let time_ms = self.since.elapsed().as_secs_f64() * 1e3;
+        self.record(name, time_ms);
+        self.restart();
+    }
+
+    fn record(&mut self, name: &str, time_ms: f64) {
+        *self.times_ms.entry(name.to_string()).or_insert(0.0) += time_ms;
+    }
+
+    fn restart(&mut self) {
+        self.since = Instant::now();
+    }
+}
+
+impl Failure {
+    /// The process's exit status.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Failure::Input(_) | Failure::Environment(_) => 1,
+            Failure::Infeasible(_) => 3,
+            Failure::Difference(_) => 4,
+            Failure::Internal(_) => 70,
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Programs to files: Rust source from templates, machine code through Cranelift, weights as objects.
+
+pub mod archive;
+pub mod model;
+pub mod object;
+pub mod reference_call;
+pub mod rust_source;
+pub mod steps;
+pub mod templates;

@@ -1,0 +1,211 @@
+//! Steps of a program as lines of Rust.
+
+use crate::emit::reference_call::{CallOperand, reference_call};
+use crate::graph::{ElementType, TensorType};
+use crate::program::{Argument, BufferId, Layout, Program, Step};
+
+/// One step, ready for the template.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct StepText {
+    /// Short name for profiles: the operator's kind and the node's name, fit for a Rust string.
+    pub label: String,
+    /// The same with shapes, fit for a line comment.
+    pub comment: String,
+    /// The statement.
+    pub code: String,
+}
+
+/// The Rust type of an element.
+pub fn rust_type(element: ElementType) -> &'static str {
+    match element {
+        ElementType::F32 => "f32",
+        ElementType::I64 => "i64",
+        ElementType::I32 => "i32",
+        ElementType::I8 => "i8",
+        ElementType::U8 => "u8",
+        ElementType::Bool => "bool",
+    }
+}
+
+/// A model's name as it may stand in emitted comments and strings: printable ASCII without quotes or backslashes.
+pub fn tame(name: &str) -> String {
+    let mut text: String = name
+        .chars()
+        .take(80)
+        .map(|c| if c.is_ascii_graphic() && !"\"\\{}`".contains(c) || c == ' ' { c } else { '_' })
+        .collect();
+    if text.is_empty() {
+        text.push_str("unnamed");
+    }
+    text
+}
+
+/// Renders every step. `kernel_prefix` stands before the names of kernels that come from an object file.
+pub fn steps_text(program: &Program, devices: &[&str], kernel_prefix: &str) -> Vec<StepText> {
+    program.steps.iter().map(|step| step_text(program, step, devices, kernel_prefix)).collect()
+}
+
+fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &str) -> StepText {
+    match step {
+        Step::Kernel { node, kernel, arguments } => {
+            let kernel = &program.kernels[*kernel];
+            let pointers: Vec<String> = arguments.iter().map(|argument| pointer(program, *argument)).collect();
+            StepText {
+                label: format!("kernel {}", tame(node)),
+                comment: format!("{}: {}", tame(node), tame(&kernel.summary)),
+                code: format!(
+                    "// SAFETY: every range lies in the arena or the weights and is alive now.\n        \
+                     unsafe {{ kernels::{kernel_prefix}{}({}) }};",
+                    kernel.name,
+                    pointers.join(", ")
+                ),
+            }
+        }
+        Step::Reference { node, op, inputs, outputs } => {
+            let read: Vec<CallOperand> = inputs.iter().map(|input| read_operand(program, *input)).collect();
+            let written: Vec<CallOperand> = outputs.iter().map(|output| write_operand(program, *output)).collect();
+            StepText {
+                label: format!("reference {}", tame(node)),
+                comment: format!("{} ({}), portable kernel", tame(node), crate::graph::text::op_name(op)),
+                code: format!(
+                    "// SAFETY: inputs and outputs are alive, disjoint ranges of the arena or the weights.\n        \
+                     unsafe {{ {} }};",
+                    reference_call(op, &read, &written).trim_end().trim_end_matches(';')
+                ),
+            }
+        }
+        Step::Reorder { from, to } => reorder_text(program, *from, *to),
+        Step::Copy { from, to, elements } => {
+            let element = rust_type(program.buffers[to.0.0 as usize].element);
+            let size = program.buffers[to.0.0 as usize].element.size_bytes();
+            let source = match from.0 {
+                Argument::Buffer(id) => format!(
+                    "arena.pointer::<{element}>({})",
+                    program.buffers[id.0 as usize].offset_bytes + from.1 * size
+                ),
+                Argument::Weight(id) => {
+                    format!("weight::<{element}>({})", program.weights[id.0 as usize].offset_bytes + from.1 * size)
+                }
+            };
+            let to_bytes = program.buffers[to.0.0 as usize].offset_bytes + to.1 * size;
+            let name = tame(&program.buffers[to.0.0 as usize].name);
+            StepText {
+                label: format!("copy {name}"),
+                comment: format!("copy into {name}"),
+                code: format!(
+                    "// SAFETY: both ranges lie in the arena or the weights and do not overlap.\n        \
+                     unsafe {{ core::ptr::copy_nonoverlapping::<{element}>({source}, arena.pointer({to_bytes}), {elements}) }};"
+                ),
+            }
+        }
+        Step::Send { peer, message, buffer, bytes } => {
+            let info = &program.buffers[buffer.0 as usize];
+            let name = tame(&info.name);
+            StepText {
+                label: format!("send {name} to {}", devices[*peer]),
+                comment: format!("{name} goes to {}", devices[*peer]),
+                code: format!(
+                    "// SAFETY: the range lies in the arena and nothing writes to it meanwhile.\n        \
+                     links.send({peer}, {message}, unsafe {{ arena.slice({}, {bytes}) }})?;",
+                    info.offset_bytes
+                ),
+            }
+        }
+        Step::Receive { peer, message, buffer, bytes } => {
+            let info = &program.buffers[buffer.0 as usize];
+            let name = tame(&info.name);
+            StepText {
+                label: format!("receive {name} from {}", devices[*peer]),
+                comment: format!("{name} comes from {}", devices[*peer]),
+                code: format!(
+                    "// SAFETY: the range lies in the arena and nothing else uses it meanwhile.\n        \
+                     links.receive({peer}, {message}, unsafe {{ arena.slice_mut({}, {bytes}) }})?;",
+                    info.offset_bytes
+                ),
+            }
+        }
+    }
+}
+
+fn reorder_text(program: &Program, from: BufferId, to: BufferId) -> StepText {
+    let (source, destination) = (&program.buffers[from.0 as usize], &program.buffers[to.0 as usize]);
+    let (function, block) = match (source.layout, destination.layout) {
+        (Layout::Plain, Layout::Blocked(block)) => ("reorder_to_blocked", block),
+        (Layout::Blocked(block), _) => ("reorder_from_blocked", block),
+        (Layout::Plain, Layout::Plain) => ("reorder_to_blocked", 1),
+    };
+    let spatial: usize = destination.shape[2..].iter().product();
+    let plain_elements = destination.shape.iter().product::<usize>();
+    let elements = |layout: Layout, buffer: &crate::program::Buffer| match layout {
+        Layout::Plain => plain_elements,
+        Layout::Blocked(_) => buffer.elements,
+    };
+    let name = tame(&source.name);
+    StepText {
+        label: format!("reorder {name}"),
+        comment: format!("{name} from {} to {}", layout_text(source.layout), layout_text(destination.layout)),
+        code: format!(
+            "// SAFETY: both ranges are alive and do not overlap.\n        \
+             unsafe {{ partita_rt::kernels::{function}(arena.slice::<f32>({}, {}), arena.slice_mut::<f32>({}, {}), {}, {}, {spatial}, {block}) }};",
+            source.offset_bytes,
+            elements(source.layout, source),
+            destination.offset_bytes,
+            elements(destination.layout, destination),
+            destination.shape[0],
+            destination.shape[1],
+        ),
+    }
+}
+
+fn layout_text(layout: Layout) -> String {
+    match layout {
+        Layout::Plain => "plain layout".to_string(),
+        Layout::Blocked(block) => format!("channel blocks of {block}"),
+    }
+}
+
+/// A raw pointer to an operand, for emitted kernels.
+fn pointer(program: &Program, argument: Argument) -> String {
+    match argument {
+        Argument::Buffer(id) => format!("arena.pointer({})", program.buffers[id.0 as usize].offset_bytes),
+        Argument::Weight(id) => format!("weight({})", program.weights[id.0 as usize].offset_bytes),
+    }
+}
+
+fn read_operand(program: &Program, argument: Argument) -> CallOperand {
+    match argument {
+        Argument::Buffer(id) => {
+            let buffer = &program.buffers[id.0 as usize];
+            let tensor_type = TensorType::new(buffer.element, buffer.shape.clone());
+            let expression = format!(
+                "arena.slice::<{}>({}, {})",
+                rust_type(buffer.element),
+                buffer.offset_bytes,
+                tensor_type.element_count()
+            );
+            CallOperand { expression, tensor_type }
+        }
+        Argument::Weight(id) => {
+            let weight = &program.weights[id.0 as usize];
+            let elements = weight.bytes.len() / weight.element.size_bytes();
+            let expression = format!(
+                "core::slice::from_raw_parts(weight::<{}>({}), {elements})",
+                rust_type(weight.element),
+                weight.offset_bytes
+            );
+            CallOperand { expression, tensor_type: TensorType::new(weight.element, weight.shape.clone()) }
+        }
+    }
+}
+
+fn write_operand(program: &Program, id: BufferId) -> CallOperand {
+    let buffer = &program.buffers[id.0 as usize];
+    let tensor_type = TensorType::new(buffer.element, buffer.shape.clone());
+    let expression = format!(
+        "arena.slice_mut::<{}>({}, {})",
+        rust_type(buffer.element),
+        buffer.offset_bytes,
+        tensor_type.element_count()
+    );
+    CallOperand { expression, tensor_type }
+}

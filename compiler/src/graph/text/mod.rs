@@ -1,0 +1,22 @@
+//! Text form of graphs: printed after any stage, read by tests.
+//!
+//! ```text
+//! graph "toy" opset 17
+//! input %0 "x": f32[1,3,8,8]
+//! const %1 "w": f32[8,3,3,3] = random(1)
+//! const %2 "b": f32[2] = [0.5, -1.0]
+//! %3 "y": f32[1,8,8,8] = "conv1"(%0, %1, %2) Conv((window:(kernel:[3,3],stride:[1,1],..),groups:1,residual:false,activation:Relu))
+//! output %3
+//! ```
+//!
+//! Names are quoted with Rust's escapes. A node lists its results, name, operands, and its operator
+//! with attributes in RON, the notation of [`crate::graph::Op`]'s own fields. Constants are written out, or made by `random(seed)` (uniform in [-1, 1)) and `fill(value)`, or (in dumps of large graphs)
+//! summarised as `digest(..)`, which cannot be read back. `;` begins a comment.
+
+mod name;
+mod parse;
+mod print;
+
+pub use name::op_name;
+pub use parse::{ParseError, parse};
+pub use print::{Constants, print, print_dot};
