@@ -78,8 +78,7 @@ pub fn read_npz(path: &Path) -> anyhow::Result<Arrays> {
 
 fn read_array<R: Read>(array: npyz::NpyFile<R>) -> anyhow::Result<Value> {
     use npyz::{DType, TypeChar};
-    let shape: Vec<usize> =
-        array.shape().iter().map(|extent| usize::try_from(*extent)).collect::<Result<_, _>>()?;
+    let shape: Vec<usize> = array.shape().iter().map(|extent| usize::try_from(*extent)).collect::<Result<_, _>>()?;
     ensure!(array.order() == npyz::Order::C || shape.len() < 2, "is stored in Fortran order; save it in C order");
     let DType::Plain(kind) = array.dtype() else { bail!("has a structured element type") };
     let data = match (kind.type_char(), kind.size_field()) {
@@ -127,8 +126,7 @@ fn write_array<W: Write + std::io::Seek>(
         shape: &[u64],
         elements: &[T],
     ) -> std::io::Result<()> {
-        let mut writer =
-            archive.array(name, Default::default())?.default_dtype().shape(shape).begin_nd()?;
+        let mut writer = archive.array(name, Default::default())?.default_dtype().shape(shape).begin_nd()?;
         writer.extend(elements.iter().copied())?;
         writer.finish()
     }
@@ -209,9 +207,7 @@ pub fn noise(tensor_type: &TensorType, seed: u64) -> Value {
     };
     let count = tensor_type.element_count();
     let data = match tensor_type.element {
-        ElementType::F32 => {
-            Data::F32((0..count).map(|_| (next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect())
-        }
+        ElementType::F32 => Data::F32((0..count).map(|_| (next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()),
         ElementType::I64 => Data::I64(vec![0; count]),
         ElementType::I32 => Data::I32(vec![0; count]),
         ElementType::I8 => Data::I8((0..count).map(|_| next() as i8).collect()),

@@ -171,9 +171,7 @@ pub fn element_count(shape: &[usize]) -> Result<usize, InferError> {
 /// Shape of two broadcast operands (numpy rules).
 pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, InferError> {
     let rank = a.len().max(b.len());
-    let extent = |shape: &[usize], axis: usize| {
-        (axis + shape.len()).checked_sub(rank).map_or(1, |index| shape[index])
-    };
+    let extent = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |index| shape[index]);
     (0..rank)
         .map(|axis| match (extent(a, axis), extent(b, axis)) {
             (x, y) if x == y => Ok(x),

@@ -100,7 +100,13 @@ mod tests {
                 elements: 1,
             })
             .collect();
-        Program { buffers, steps, inputs: vec![(0, BufferId(0))], outputs: vec![(0, BufferId(last))], ..Program::default() }
+        Program {
+            buffers,
+            steps,
+            inputs: vec![(0, BufferId(0))],
+            outputs: vec![(0, BufferId(last))],
+            ..Program::default()
+        }
     }
 
     #[test]

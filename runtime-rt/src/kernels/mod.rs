@@ -20,7 +20,7 @@ pub use conv::{ConvParameters, conv, conv_transpose};
 pub use elementwise::{BinaryFunction, UnaryFunction, binary, p_relu, select, unary};
 pub use gemm::{GemmParameters, gemm, matmul};
 pub use movement::{
-    concat_part, depth_to_space, expand, gather, pad, slice, space_to_depth, split_part, transpose, PadFill,
+    PadFill, concat_part, depth_to_space, expand, gather, pad, slice, space_to_depth, split_part, transpose,
 };
 pub use normalization::{batch_normalization, instance_normalization, layer_normalization, lrn};
 pub use pool::{PoolParameters, average_pool, global_average_pool, global_max_pool, max_pool};

@@ -36,14 +36,7 @@ fn statistics(x: &[f32]) -> (f32, f32) {
 }
 
 /// ONNX InstanceNormalization: statistics per sample and channel.
-pub fn instance_normalization(
-    x: &[f32],
-    shape: &[usize],
-    scale: &[f32],
-    bias: &[f32],
-    y: &mut [f32],
-    epsilon: f32,
-) {
+pub fn instance_normalization(x: &[f32], shape: &[usize], scale: &[f32], bias: &[f32], y: &mut [f32], epsilon: f32) {
     let planes = x.chunks_exact(plane(shape)).zip(y.chunks_exact_mut(plane(shape)));
     for ((x, y), (scale, bias)) in planes.zip(scale.iter().zip(bias).cycle()) {
         let (mean, variance) = statistics(x);

@@ -160,11 +160,9 @@ fn integers(op: &Op, function: BinaryOp, pairs: &[(i64, i64)], inputs: &[&Value]
         })
     };
     match function {
-        BinaryOp::Equal
-        | BinaryOp::Less
-        | BinaryOp::LessOrEqual
-        | BinaryOp::Greater
-        | BinaryOp::GreaterOrEqual => compare(op, function, pairs, inputs),
+        BinaryOp::Equal | BinaryOp::Less | BinaryOp::LessOrEqual | BinaryOp::Greater | BinaryOp::GreaterOrEqual => {
+            compare(op, function, pairs, inputs)
+        }
         _ => Ok(Data::I64(pairs.iter().map(apply).collect::<Result<_, _>>()?)),
     }
 }

@@ -117,9 +117,9 @@ pub fn evaluate_observed(
     let mut values: HashMap<TensorId, Value> = HashMap::new();
     for (position, tensor) in graph.inputs.iter().enumerate() {
         let expected = graph.tensor_type(*tensor);
-        let given = inputs.get(position).filter(|value| {
-            value.data.len() == expected.element_count() && value.data.element() == expected.element
-        });
+        let given = inputs
+            .get(position)
+            .filter(|value| value.data.len() == expected.element_count() && value.data.element() == expected.element);
         let Some(given) = given else {
             return Err(EvalError::Input {
                 position,

@@ -1,13 +1,9 @@
 //! Convolutions, products, normalisations, pooling, reductions, resizing.
 
-use partita_rt::kernels::{
-    self, ConvParameters, Coordinates, GemmParameters, PoolParameters, Reduction, Rounding,
-};
+use partita_rt::kernels::{self, ConvParameters, Coordinates, GemmParameters, PoolParameters, Reduction, Rounding};
 
 use super::{EvalError, f32s};
-use crate::graph::op::{
-    Activation, NearestRounding, Op, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode, Window,
-};
+use crate::graph::op::{Activation, NearestRounding, Op, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode, Window};
 use crate::graph::types::{Data, TensorType, Value};
 
 /// The activation as runtime-rt names it.
