@@ -8,6 +8,7 @@ pub mod diagnostic;
 pub mod graph;
 pub mod kernel;
 pub mod memory;
+pub mod onnx;
 pub mod partition;
 pub mod passes;
 pub mod program;

@@ -83,6 +83,11 @@ impl Graph {
         &self.nodes[id]
     }
 
+    /// Whether the node still exists.
+    pub fn contains(&self, id: NodeId) -> bool {
+        self.nodes.contains_node(id)
+    }
+
     /// The tensor `id`.
     pub fn tensor(&self, id: TensorId) -> &Tensor {
         &self.tensors[id.0 as usize]
@@ -236,6 +241,11 @@ impl Graph {
     /// Replaces the operator of a node; operands stay.
     pub fn set_op(&mut self, id: NodeId, op: Op) {
         self.nodes[id].op = op;
+    }
+
+    /// Gives a tensor another name.
+    pub fn rename_tensor(&mut self, id: TensorId, name: impl Into<String>) {
+        self.tensors[id.0 as usize].name = name.into();
     }
 
     /// Gives a tensor another type, for example after its producer's operator was replaced.

@@ -1,0 +1,337 @@
+//! State of one import: the graph as far as it is built, and tensors by name.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use onnx_protobuf::tensor_proto::DataType;
+use onnx_protobuf::tensor_shape_proto::dimension::Value as Dimension;
+use onnx_protobuf::type_proto::Value as TypeValue;
+use onnx_protobuf::{NodeProto, TensorProto, ValueInfoProto};
+
+use super::attributes::Attributes;
+use super::{ImportOptions, ops, tensors};
+use crate::diagnostic::{Diagnostic, printable};
+use crate::graph::infer::{element_count, infer};
+use crate::graph::{ElementType, Graph, Op, TensorId, TensorType, Value, eval};
+
+/// Largest result that is evaluated while importing; only shape arithmetic is, and it is small.
+const MAX_FOLDED_ELEMENTS: usize = 4096;
+
+/// How messages name a node.
+pub fn node_label(index: usize, node: &NodeProto) -> String {
+    if node.name.is_empty() {
+        format!("node #{index} ({})", printable(&node.op_type))
+    } else {
+        format!("node `{}` ({}, #{index})", printable(&node.name), printable(&node.op_type))
+    }
+}
+
+/// One import.
+pub struct Importer {
+    /// What has been built.
+    pub graph: Graph,
+    /// Version of the operator set.
+    pub opset: i64,
+    names: HashMap<String, TensorId>,
+    folder: Option<PathBuf>,
+}
+
+impl Importer {
+    /// An empty graph.
+    pub fn new(name: &str, opset: i64, folder: Option<&Path>) -> Importer {
+        let mut graph = Graph::new(name);
+        graph.opset = opset;
+        Importer { graph, opset, names: HashMap::new(), folder: folder.map(Path::to_path_buf) }
+    }
+
+    /// Initializers become constants.
+    pub fn add_initializers(&mut self, initializers: Vec<TensorProto>) -> Result<(), Diagnostic> {
+        for mut initializer in initializers {
+            let name = std::mem::take(&mut initializer.name);
+            initializer.name.clone_from(&name);
+            let value = tensors::read(initializer, self.folder.as_deref())?;
+            self.add_constant(name, value);
+        }
+        Ok(())
+    }
+
+    /// A constant tensor by that name.
+    pub fn add_constant(&mut self, name: String, value: Value) -> TensorId {
+        let id = self.graph.add_constant(name.clone(), value);
+        self.names.insert(name, id);
+        id
+    }
+
+    /// Reads a tensor that stands in an attribute.
+    pub fn read_tensor(&self, tensor: &TensorProto) -> Result<Value, Diagnostic> {
+        tensors::read(tensor.clone(), self.folder.as_deref())
+    }
+
+    /// Graph inputs; those that are initializers too (old files list them twice) stay constants.
+    pub fn add_inputs(&mut self, inputs: &[ValueInfoProto], options: &ImportOptions) -> Result<(), Diagnostic> {
+        for (name, _) in &options.shapes {
+            if !inputs.iter().any(|input| input.name == *name) {
+                let names: Vec<String> = inputs.iter().map(|input| printable(&input.name)).collect();
+                return Err(Diagnostic::new("E0121", format!("--shape names `{}`, which is no input", printable(name)))
+                    .note(format!("inputs: {}", names.join(", "))));
+            }
+        }
+        for input in inputs {
+            if self.names.contains_key(&input.name) {
+                continue;
+            }
+            let given = options.shapes.iter().find(|(name, _)| *name == input.name).map(|(_, shape)| shape.as_slice());
+            let tensor_type = input_type(input, given)?;
+            if input.name.is_empty() {
+                return Err(Diagnostic::new("E0110", "a graph input has no name"));
+            }
+            let id = self.graph.add_input(input.name.clone(), tensor_type);
+            self.names.insert(input.name.clone(), id);
+        }
+        Ok(())
+    }
+
+    /// One node, after all that it reads.
+    pub fn add_node(&mut self, index: usize, node: &NodeProto) -> Result<(), Diagnostic> {
+        let attributes = Attributes { index, node };
+        let inputs = node
+            .input
+            .iter()
+            .map(|name| match name.as_str() {
+                "" => Ok(None),
+                name => self.names.get(name).copied().map(Some).ok_or_else(|| {
+                    Diagnostic::new(
+                        "E0110",
+                        format!("{} reads tensor `{}`, which nothing makes", node_label(index, node), printable(name)),
+                    )
+                }),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut context = NodeContext { importer: self, attributes, inputs };
+        ops::convert(&mut context)
+    }
+
+    /// Graph outputs.
+    pub fn finish(mut self, outputs: &[ValueInfoProto]) -> Result<Graph, Diagnostic> {
+        for output in outputs {
+            let name = printable(&output.name);
+            let Some(id) = self.names.get(&output.name).copied() else {
+                return Err(Diagnostic::new("E0110", format!("nothing makes graph output `{name}`")));
+            };
+            if self.graph.is_output(id) {
+                return Err(Diagnostic::new("E0110", format!("graph output `{name}` is listed twice")));
+            }
+            // A graph output must be a produced tensor of its own.
+            let produced = self.graph.tensor(id).producer.is_some();
+            let id = if produced { id } else { self.copy_of(id, &output.name) };
+            self.graph.outputs.push(id);
+        }
+        Ok(self.graph)
+    }
+
+    fn copy_of(&mut self, id: TensorId, name: &str) -> TensorId {
+        let copy = self.graph.add_tensor(name, self.graph.tensor_type(id).clone());
+        self.graph.add_node(format!("{name}.copy"), Op::Identity, vec![id], vec![copy]);
+        copy
+    }
+}
+
+/// Type of a graph input; open dimensions come from the command line, an open batch is 1.
+fn input_type(input: &ValueInfoProto, given: Option<&[usize]>) -> Result<TensorType, Diagnostic> {
+    let name = printable(&input.name);
+    let refuse = |message: String| Diagnostic::new("E0121", format!("input `{name}`: {message}"));
+    let Some(TypeValue::TensorType(tensor)) = input.type_.as_ref().and_then(|kind| kind.value.as_ref()) else {
+        return Err(refuse("it is not a tensor".to_string()));
+    };
+    let element = match protobuf::Enum::from_i32(tensor.elem_type) {
+        Some(DataType::FLOAT) => ElementType::F32,
+        Some(DataType::INT64) => ElementType::I64,
+        Some(DataType::INT32) => ElementType::I32,
+        Some(DataType::INT8) => ElementType::I8,
+        Some(DataType::UINT8) => ElementType::U8,
+        Some(DataType::BOOL) => ElementType::Bool,
+        Some(other) => {
+            let text: DataType = other;
+            return Err(refuse(format!("element type {text:?} is not supported for inputs; use float")));
+        }
+        None => return Err(refuse(format!("unknown element type {}", tensor.elem_type))),
+    };
+    let Some(shape) = tensor.shape.as_ref() else {
+        let shape = given.ok_or_else(|| {
+            refuse("its shape is not given".to_string()).help(format!("say it with --shape {name}=1x3x224x224"))
+        })?;
+        return Ok(TensorType::new(element, shape));
+    };
+    if let Some(given) = given
+        && given.len() != shape.dim.len()
+    {
+        return Err(refuse(format!("--shape gives {} dimensions, the model has {}", given.len(), shape.dim.len())));
+    }
+    let mut extents = Vec::with_capacity(shape.dim.len().min(16));
+    for (axis, dimension) in shape.dim.iter().enumerate() {
+        let wanted = given.map(|given| given[axis]);
+        let extent = match (&dimension.value, wanted) {
+            (Some(Dimension::DimValue(value)), wanted) => match (usize::try_from(*value), wanted) {
+                (Ok(value), Some(wanted)) if value > 0 && value != wanted => {
+                    return Err(refuse(format!("--shape says {wanted} for axis {axis}, the model says {value}")));
+                }
+                (Ok(value), _) if value > 0 => value,
+                // Some exporters write 0 or -1 for an open batch.
+                (_, Some(wanted)) => wanted,
+                _ => return Err(refuse(format!("axis {axis} has extent {value}, expected at least 1"))),
+            },
+            (_, Some(wanted)) => wanted,
+            (_, None) if axis == 0 => 1,
+            (_, None) => {
+                return Err(refuse(format!("axis {axis} is open"))
+                    .help(format!("pin its shape, for example --shape {name}=1x3x224x224")));
+            }
+        };
+        extents.push(extent);
+    }
+    element_count(&extents).map_err(|error| refuse(error.to_string()))?;
+    Ok(TensorType::new(element, extents))
+}
+
+/// One node while it is converted.
+pub struct NodeContext<'a> {
+    /// The import.
+    pub importer: &'a mut Importer,
+    /// Its attributes.
+    pub attributes: Attributes<'a>,
+    /// Its operands; `None` where one was left out.
+    pub inputs: Vec<Option<TensorId>>,
+}
+
+impl NodeContext<'_> {
+    /// Version of the operator set.
+    pub fn opset(&self) -> i64 {
+        self.importer.opset
+    }
+
+    /// A refusal of this node.
+    pub fn refuse(&self, message: impl AsRef<str>) -> Diagnostic {
+        self.attributes.refuse(message)
+    }
+
+    /// Operand `position`, which must be there.
+    pub fn input(&self, position: usize) -> Result<TensorId, Diagnostic> {
+        self.inputs
+            .get(position)
+            .copied()
+            .flatten()
+            .ok_or_else(|| self.refuse(format!("input {position} is missing")))
+    }
+
+    /// Operand `position`, if it is there.
+    pub fn optional_input(&self, position: usize) -> Option<TensorId> {
+        self.inputs.get(position).copied().flatten()
+    }
+
+    /// Every operand; none may be left out.
+    pub fn all_inputs(&self) -> Result<Vec<TensorId>, Diagnostic> {
+        (0..self.inputs.len()).map(|position| self.input(position)).collect()
+    }
+
+    /// Type of a tensor.
+    pub fn tensor_type(&self, id: TensorId) -> &TensorType {
+        self.importer.graph.tensor_type(id)
+    }
+
+    /// Shape of a tensor.
+    pub fn shape(&self, id: TensorId) -> Vec<usize> {
+        self.importer.graph.shape(id).to_vec()
+    }
+
+    /// Value of an operand that must be known at compile time.
+    pub fn constant(&self, position: usize) -> Result<Arc<Value>, Diagnostic> {
+        let id = self.input(position)?;
+        self.importer.graph.value(id).cloned().ok_or_else(|| {
+            let name = printable(&self.importer.graph.tensor(id).name);
+            self.refuse(format!("input {position} (`{name}`) is computed at run time, expected a constant"))
+        })
+    }
+
+    /// Integers of an operand that must be known at compile time.
+    pub fn constant_ints(&self, position: usize) -> Result<Vec<i64>, Diagnostic> {
+        let value = self.constant(position)?;
+        match &value.data {
+            crate::graph::Data::I64(elements) => Ok(elements.clone()),
+            crate::graph::Data::I32(elements) => Ok(elements.iter().map(|element| i64::from(*element)).collect()),
+            other => Err(self.refuse(format!("input {position} has {} elements, expected i64", other.element().name()))),
+        }
+    }
+
+    /// Numbers of an operand that must be known at compile time.
+    pub fn constant_floats(&self, position: usize) -> Result<Vec<f32>, Diagnostic> {
+        let value = self.constant(position)?;
+        match value.as_f32() {
+            Some(elements) => Ok(elements.to_vec()),
+            None => Err(self.refuse(format!("input {position} should have f32 elements"))),
+        }
+    }
+
+    /// An axis counted from the end if negative, for a tensor of `rank` dimensions.
+    pub fn axis(&self, axis: i64, rank: usize) -> Result<usize, Diagnostic> {
+        let resolved = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
+        match resolved.map(usize::try_from) {
+            Some(Ok(resolved)) if resolved < rank => Ok(resolved),
+            _ => Err(self.refuse(format!("axis {axis} is not an axis of a tensor with {rank} dimensions"))),
+        }
+    }
+
+    /// Adds the operator and names its results as the file does. Shape arithmetic is evaluated at once.
+    pub fn emit(&mut self, op: Op, inputs: Vec<TensorId>) -> Result<(), Diagnostic> {
+        let outputs = self.emit_unnamed(op, inputs)?;
+        self.bind(&outputs)
+    }
+
+    /// Gives results the names that the file has for them.
+    pub fn bind(&mut self, outputs: &[TensorId]) -> Result<(), Diagnostic> {
+        let names = &self.attributes.node.output;
+        let named = names.iter().filter(|name| !name.is_empty()).count();
+        if named == 0 || names.iter().skip(outputs.len()).any(|name| !name.is_empty()) {
+            return Err(self.refuse(format!("has {named} outputs, expected {}", outputs.len())));
+        }
+        for (name, id) in names.iter().zip(outputs) {
+            self.importer.graph.rename_tensor(*id, name.clone());
+            self.importer.names.insert(name.clone(), *id);
+        }
+        Ok(())
+    }
+
+    /// Adds an operator whose results have no name in the file (yet).
+    pub fn emit_unnamed(&mut self, op: Op, inputs: Vec<TensorId>) -> Result<Vec<TensorId>, Diagnostic> {
+        let graph = &mut self.importer.graph;
+        let types: Vec<&TensorType> = inputs.iter().map(|input| graph.tensor_type(*input)).collect();
+        let outputs = infer(&op, &types).map_err(|error| self.attributes.refuse(error.to_string()))?;
+        let values: Option<Vec<Arc<Value>>> = inputs.iter().map(|input| graph.value(*input).cloned()).collect();
+        let small = outputs.iter().all(|output| output.element_count() <= MAX_FOLDED_ELEMENTS);
+        let read: usize = types.iter().map(|input| input.element_count()).sum();
+        if let Some(values) = values.filter(|_| small && read <= 4 * MAX_FOLDED_ELEMENTS) {
+            let values: Vec<&Value> = values.iter().map(|value| &**value).collect();
+            let results = eval::evaluate_node(&op, &values, &outputs)
+                .map_err(|error| self.attributes.refuse(error.to_string()))?;
+            return Ok(results.into_iter().map(|value| graph.add_constant("", value)).collect());
+        }
+        let base = match self.attributes.node.name.as_str() {
+            "" => format!("{}_{}", self.attributes.node.op_type, self.attributes.index),
+            name => name.to_string(),
+        };
+        let count = graph.node_count();
+        let ids: Vec<TensorId> = outputs
+            .into_iter()
+            .enumerate()
+            .map(|(position, output)| graph.add_tensor(format!("{base}.{count}.{position}"), output))
+            .collect();
+        graph.add_node(base, op, inputs, ids.clone());
+        Ok(ids)
+    }
+
+    /// A constant without a name in the file.
+    pub fn make_constant(&mut self, role: &str, value: Value) -> TensorId {
+        let name = format!("{}.{role}", self.attributes.node.output.first().map_or("", String::as_str));
+        self.importer.graph.add_constant(name, value)
+    }
+}

@@ -1,0 +1,153 @@
+//! ONNX bytes to a typed, shaped graph; the only folder that knows protobuf's ONNX types.
+//!
+//! Everything from the file is hostile until checked: names may hold any character, numbers any value, graphs any
+//! shape. Checks come before allocations, nothing recurses over the graph, and every refusal names the node or tensor.
+//! Nodes are taken in topological order; what only computes shapes is evaluated on the way, so that every tensor has a
+//! known type and `Reshape`, `Slice` and their kin get constant attributes.
+
+mod attributes;
+mod external;
+mod importer;
+mod ops;
+mod order;
+mod tensors;
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use onnx_protobuf::{GraphProto, Message, ModelProto};
+
+use crate::diagnostic::{Diagnostic, printable};
+use crate::graph::Graph;
+
+use importer::Importer;
+
+/// Largest model file: what protobuf itself can express.
+const MAX_FILE_BYTES: u64 = (1 << 31) - 1;
+
+/// Most nodes, initializers and values of a model.
+const MAX_NODES: usize = 200_000;
+
+/// Oldest and newest operator sets of the default domain that are understood.
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=25;
+
+/// What the user adds to a model.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    /// Shapes of inputs whose dimensions the model leaves open, by name.
+    pub shapes: Vec<(String, Vec<usize>)>,
+}
+
+/// Reads a model file. All unsupported nodes are named in one list.
+pub fn import(model: &Path, options: &ImportOptions) -> Result<Graph, Vec<Diagnostic>> {
+    let shown = printable(&model.display().to_string());
+    let unreadable =
+        |error: std::io::Error| vec![Diagnostic::new("E0100", format!("model `{shown}` cannot be read: {error}"))];
+    let metadata = std::fs::metadata(model).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(vec![Diagnostic::new("E0100", format!("model `{shown}` is not a file"))]);
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        let message = format!("model `{shown}` is larger than {MAX_FILE_BYTES} bytes");
+        return Err(vec![Diagnostic::new("E0101", message).help("store its weights as external data")]);
+    }
+    let bytes = std::fs::read(model).map_err(unreadable)?;
+    let folder = model.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    import_bytes(&bytes, Some(folder), options)
+}
+
+/// Reads a model from memory. `folder` is where external data may lie; without it such models are refused.
+pub fn import_bytes(bytes: &[u8], folder: Option<&Path>, options: &ImportOptions) -> Result<Graph, Vec<Diagnostic>> {
+    if bytes.is_empty() {
+        return Err(vec![Diagnostic::new("E0101", "the model file is empty")]);
+    }
+    let model = ModelProto::parse_from_bytes(bytes)
+        .map_err(|error| vec![Diagnostic::new("E0101", format!("the model is not valid protobuf: {error}"))])?;
+    import_model(model, folder, options)
+}
+
+fn import_model(
+    mut model: ModelProto,
+    folder: Option<&Path>,
+    options: &ImportOptions,
+) -> Result<Graph, Vec<Diagnostic>> {
+    let opset = opset(&model).map_err(one)?;
+    if !model.functions.is_empty() {
+        let names: Vec<String> = model.functions.iter().take(5).map(|function| printable(&function.name)).collect();
+        return Err(one(Diagnostic::new(
+            "E0111",
+            format!("the model defines {} functions ({})", model.functions.len(), names.join(", ")),
+        )
+        .help("inline them before export, for example with onnx.inliner.inline_local_functions")));
+    }
+    let Some(graph) = model.graph.take() else {
+        return Err(one(Diagnostic::new("E0101", "the model holds no graph")));
+    };
+    check_counts(&graph).map_err(one)?;
+    ops::check_supported(&graph)?;
+    let order = order::topological(&graph).map_err(one)?;
+    let mut importer = Importer::new(&graph.name, opset, folder);
+    importer.add_initializers(graph.initializer).map_err(one)?;
+    importer.add_inputs(&graph.input, options).map_err(one)?;
+    for index in order {
+        importer.add_node(index, &graph.node[index]).map_err(one)?;
+    }
+    importer.finish(&graph.output).map_err(one)
+}
+
+fn one(diagnostic: Diagnostic) -> Vec<Diagnostic> {
+    vec![diagnostic]
+}
+
+/// Version of the default operator set.
+fn opset(model: &ModelProto) -> Result<i64, Diagnostic> {
+    let default: Vec<i64> = model
+        .opset_import
+        .iter()
+        .filter(|import| import.domain.is_empty() || import.domain == "ai.onnx")
+        .map(|import| import.version)
+        .collect();
+    let wanted = format!("expected {} to {}", OPSETS.start(), OPSETS.end());
+    match default[..] {
+        [version] if OPSETS.contains(&version) => Ok(version),
+        [version] => Err(Diagnostic::new("E0103", format!("the model uses opset {version}, {wanted}"))
+            .help("convert it with onnx.version_converter, or export it again")),
+        [] => Err(Diagnostic::new("E0103", format!("the model does not say its opset, {wanted}"))),
+        _ => Err(Diagnostic::new("E0103", format!("the model names several opsets ({default:?}), {wanted}"))),
+    }
+}
+
+fn check_counts(graph: &GraphProto) -> Result<(), Diagnostic> {
+    for (what, count) in [
+        ("nodes", graph.node.len()),
+        ("initializers", graph.initializer.len()),
+        ("inputs", graph.input.len()),
+        ("outputs", graph.output.len()),
+    ] {
+        if count > MAX_NODES {
+            return Err(Diagnostic::new("E0112", format!("the graph has {count} {what}, more than {MAX_NODES}")));
+        }
+    }
+    if !graph.sparse_initializer.is_empty() {
+        return Err(Diagnostic::new("E0120", "the graph has sparse initializers").help("store them densely"));
+    }
+    if graph.output.is_empty() {
+        return Err(Diagnostic::new("E0110", "the graph has no output"));
+    }
+    let mut names = HashSet::new();
+    for node in &graph.node {
+        for output in node.output.iter().filter(|name| !name.is_empty()) {
+            if !names.insert(output.as_str()) {
+                return Err(Diagnostic::new("E0110", format!("tensor `{}` is made twice", printable(output)))
+                    .help("every tensor must have one producer (ONNX graphs are in SSA form)"));
+            }
+        }
+    }
+    for initializer in &graph.initializer {
+        if !names.insert(initializer.name.as_str()) {
+            let name = printable(&initializer.name);
+            return Err(Diagnostic::new("E0110", format!("tensor `{name}` is made by a node or initializer twice")));
+        }
+    }
+    Ok(())
+}

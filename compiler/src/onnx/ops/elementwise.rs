@@ -1,0 +1,206 @@
+//! Functions of single elements, and softmax.
+
+use super::Converter;
+use crate::diagnostic::Diagnostic;
+use crate::graph::op::{Activation, BinaryOp, Op, UnaryOp};
+use crate::graph::{ElementType, TensorId};
+use crate::onnx::importer::NodeContext;
+
+pub(super) fn converter(op_type: &str) -> Option<Converter> {
+    Some(match op_type {
+        "Relu" => |context| unary(context, UnaryOp::Activation(Activation::Relu)),
+        "LeakyRelu" => |context| {
+            let alpha = context.attributes.float("alpha", 0.01)?;
+            unary(context, UnaryOp::Activation(Activation::LeakyRelu(alpha)))
+        },
+        "HardSwish" => |context| unary(context, UnaryOp::Activation(Activation::HardSwish)),
+        "HardSigmoid" => |context| {
+            let alpha = context.attributes.float("alpha", 0.2)?;
+            let beta = context.attributes.float("beta", 0.5)?;
+            unary(context, UnaryOp::Activation(Activation::HardSigmoid(alpha, beta)))
+        },
+        "Clip" => clip,
+        "Sigmoid" => |context| unary(context, UnaryOp::Sigmoid),
+        "Tanh" => |context| unary(context, UnaryOp::Tanh),
+        "Elu" => |context| {
+            let alpha = context.attributes.float("alpha", 1.0)?;
+            unary(context, UnaryOp::Elu { alpha })
+        },
+        "Selu" => |context| {
+            // ONNX Selu-6 defaults.
+            let alpha = context.attributes.float("alpha", 1.673_263_2)?;
+            let gamma = context.attributes.float("gamma", 1.050_701)?;
+            unary(context, UnaryOp::Selu { alpha, gamma })
+        },
+        "Softplus" => |context| unary(context, UnaryOp::Softplus),
+        "Erf" => |context| unary(context, UnaryOp::Erf),
+        "Gelu" => gelu,
+        "Exp" => |context| unary(context, UnaryOp::Exp),
+        "Log" => |context| unary(context, UnaryOp::Log),
+        "Sqrt" => |context| unary(context, UnaryOp::Sqrt),
+        "Neg" => |context| unary(context, UnaryOp::Neg),
+        "Abs" => |context| unary(context, UnaryOp::Abs),
+        "Reciprocal" => |context| unary(context, UnaryOp::Reciprocal),
+        "Floor" => |context| unary(context, UnaryOp::Floor),
+        "Ceil" => |context| unary(context, UnaryOp::Ceil),
+        "Round" => |context| unary(context, UnaryOp::Round),
+        "Not" => |context| unary(context, UnaryOp::Not),
+        "PRelu" => |context| {
+            let inputs = vec![context.input(0)?, context.input(1)?];
+            context.emit(Op::PRelu, inputs)
+        },
+        "Add" => |context| binary(context, BinaryOp::Add),
+        "Sub" => |context| binary(context, BinaryOp::Sub),
+        "Mul" => |context| binary(context, BinaryOp::Mul),
+        "Div" => |context| binary(context, BinaryOp::Div),
+        "Pow" => pow,
+        "Mod" => |context| binary(context, BinaryOp::Mod),
+        "Equal" => |context| binary(context, BinaryOp::Equal),
+        "Less" => |context| binary(context, BinaryOp::Less),
+        "LessOrEqual" => |context| binary(context, BinaryOp::LessOrEqual),
+        "Greater" => |context| binary(context, BinaryOp::Greater),
+        "GreaterOrEqual" => |context| binary(context, BinaryOp::GreaterOrEqual),
+        "And" => |context| binary(context, BinaryOp::And),
+        "Or" => |context| binary(context, BinaryOp::Or),
+        "Min" => |context| chain(context, BinaryOp::Min),
+        "Max" => |context| chain(context, BinaryOp::Max),
+        "Sum" => |context| chain(context, BinaryOp::Add),
+        "Where" => |context| {
+            let inputs = (0..3).map(|position| context.input(position)).collect::<Result<Vec<_>, _>>()?;
+            context.emit(Op::Where, inputs)
+        },
+        "Identity" => |context| {
+            let x = context.input(0)?;
+            context.emit(Op::Identity, vec![x])
+        },
+        "Dropout" => dropout,
+        "Cast" => cast,
+        "Softmax" => |context| softmax(context, |axis| Op::Softmax { axis }),
+        "LogSoftmax" => |context| softmax(context, |axis| Op::LogSoftmax { axis }),
+        _ => return None,
+    })
+}
+
+fn unary(context: &mut NodeContext<'_>, function: UnaryOp) -> Result<(), Diagnostic> {
+    let x = context.input(0)?;
+    context.emit(Op::Unary(function), vec![x])
+}
+
+fn gelu(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    match context.attributes.string("approximate", "none")?.as_str() {
+        "none" => unary(context, UnaryOp::Gelu { tanh: false }),
+        "tanh" => unary(context, UnaryOp::Gelu { tanh: true }),
+        other => Err(context.attributes.unknown_word("approximate", other, &["none", "tanh"])),
+    }
+}
+
+/// Clip-6 has attributes, Clip-11 inputs.
+fn clip(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let (mut low, mut high) = (f32::MIN, f32::MAX);
+    if context.opset() < 11 {
+        low = context.attributes.float("min", low)?;
+        high = context.attributes.float("max", high)?;
+    } else {
+        for (position, bound) in [(1, &mut low), (2, &mut high)] {
+            if context.optional_input(position).is_some() {
+                let values = context.constant_floats(position)?;
+                let [value] = values[..] else {
+                    return Err(context.refuse(format!("its bound has {} elements, expected one", values.len())));
+                };
+                *bound = value;
+            }
+        }
+    }
+    if low.is_nan() || high.is_nan() {
+        return Err(context.refuse("a bound is not a number"));
+    }
+    unary(context, UnaryOp::Activation(Activation::Clip(low, high)))
+}
+
+fn binary(context: &mut NodeContext<'_>, function: BinaryOp) -> Result<(), Diagnostic> {
+    let inputs = vec![context.input(0)?, context.input(1)?];
+    context.emit(Op::Binary(function, Activation::None), inputs)
+}
+
+/// The exponent may have another element type than the base.
+fn pow(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let (base, exponent) = (context.input(0)?, context.input(1)?);
+    let wanted = context.tensor_type(base).element;
+    let exponent = if context.tensor_type(exponent).element == wanted {
+        exponent
+    } else {
+        context.emit_unnamed(Op::Cast { to: wanted }, vec![exponent])?[0]
+    };
+    context.emit(Op::Binary(BinaryOp::Pow, Activation::None), vec![base, exponent])
+}
+
+/// A variadic operator as a chain of binary ones.
+fn chain(context: &mut NodeContext<'_>, function: BinaryOp) -> Result<(), Diagnostic> {
+    let inputs = context.all_inputs()?;
+    let Some((first, rest)) = inputs.split_first() else {
+        return Err(context.refuse("it has no inputs"));
+    };
+    let mut result: TensorId = *first;
+    if rest.is_empty() {
+        return context.emit(Op::Identity, vec![result]);
+    }
+    for (index, operand) in rest.iter().enumerate() {
+        let op = Op::Binary(function, Activation::None);
+        if index + 1 == rest.len() {
+            return context.emit(op, vec![result, *operand]);
+        }
+        result = context.emit_unnamed(op, vec![result, *operand])?[0];
+    }
+    Ok(())
+}
+
+fn dropout(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    if context.attributes.node.output.iter().skip(1).any(|name| !name.is_empty()) {
+        return Err(context.refuse("its mask output belongs to training"));
+    }
+    if context.optional_input(2).is_some() {
+        let training = context.constant(2)?;
+        if training.data != crate::graph::Data::Bool(vec![false]) {
+            return Err(context.refuse("it is in training mode"));
+        }
+    }
+    let x = context.input(0)?;
+    context.emit(Op::Identity, vec![x])
+}
+
+fn cast(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    use onnx_protobuf::tensor_proto::DataType;
+    let x = context.input(0)?;
+    let to = context.attributes.int("to", 0)?;
+    let kind: Option<DataType> = i32::try_from(to).ok().and_then(protobuf::Enum::from_i32);
+    let to = match kind {
+        Some(DataType::FLOAT | DataType::DOUBLE | DataType::FLOAT16 | DataType::BFLOAT16) => ElementType::F32,
+        Some(DataType::INT64) => ElementType::I64,
+        Some(DataType::INT32) => ElementType::I32,
+        Some(DataType::INT8) => ElementType::I8,
+        Some(DataType::UINT8) => ElementType::U8,
+        Some(DataType::BOOL) => ElementType::Bool,
+        _ => return Err(context.refuse(format!("attribute `to` is {to}, not an element type that is supported"))),
+    };
+    context.emit(Op::Cast { to }, vec![x])
+}
+
+/// Before opset 13 the input was seen as a matrix, cut at the axis.
+fn softmax(context: &mut NodeContext<'_>, op: impl Fn(usize) -> Op) -> Result<(), Diagnostic> {
+    let x = context.input(0)?;
+    let shape = context.shape(x);
+    if context.opset() >= 13 {
+        let axis = context.attributes.int("axis", -1)?;
+        let axis = context.axis(axis, shape.len())?;
+        return context.emit(op(axis), vec![x]);
+    }
+    let axis = context.attributes.int("axis", 1)?;
+    let axis = if axis == shape.len() as i64 { shape.len() } else { context.axis(axis, shape.len())? };
+    if axis + 1 == shape.len() {
+        return context.emit(op(axis), vec![x]);
+    }
+    let matrix = vec![shape[..axis].iter().product(), shape[axis..].iter().product()];
+    let flat = context.emit_unnamed(Op::Reshape { shape: matrix }, vec![x])?[0];
+    let result = context.emit_unnamed(op(1), vec![flat])?[0];
+    context.emit(Op::Reshape { shape }, vec![result])
+}

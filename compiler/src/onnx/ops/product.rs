@@ -1,0 +1,83 @@
+//! Matrix products and normalisations with learned parameters.
+
+use super::Converter;
+use crate::diagnostic::Diagnostic;
+use crate::graph::op::{Activation, Gemm, Op};
+use crate::graph::Value;
+use crate::onnx::importer::NodeContext;
+
+pub(super) fn converter(op_type: &str) -> Option<Converter> {
+    Some(match op_type {
+        "Gemm" => gemm,
+        "MatMul" => |context| {
+            let inputs = vec![context.input(0)?, context.input(1)?];
+            context.emit(Op::MatMul, inputs)
+        },
+        "BatchNormalization" => batch_normalization,
+        "InstanceNormalization" => instance_normalization,
+        "LayerNormalization" => layer_normalization,
+        _ => return None,
+    })
+}
+
+fn gemm(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let mut inputs = vec![context.input(0)?, context.input(1)?];
+    inputs.extend(context.optional_input(2));
+    let op = Op::Gemm(Gemm {
+        transpose_a: context.attributes.flag("transA", false)?,
+        transpose_b: context.attributes.flag("transB", false)?,
+        alpha: context.attributes.float("alpha", 1.0)?,
+        beta: context.attributes.float("beta", 1.0)?,
+        activation: Activation::None,
+    });
+    context.emit(op, inputs)
+}
+
+fn epsilon(context: &NodeContext<'_>) -> Result<f32, Diagnostic> {
+    let epsilon = context.attributes.float("epsilon", 1e-5)?;
+    if epsilon.is_finite() && epsilon >= 0.0 {
+        Ok(epsilon)
+    } else {
+        Err(context.refuse(format!("attribute `epsilon` is {epsilon}, expected a small positive number")))
+    }
+}
+
+fn batch_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    if context.attributes.flag("training_mode", false)? {
+        return Err(context.refuse("it is in training mode").help("export the model for inference"));
+    }
+    if context.attributes.int("spatial", 1)? != 1 {
+        return Err(context.refuse("`spatial` = 0 (statistics per element) is not supported"));
+    }
+    if context.attributes.node.output.iter().skip(1).any(|name| !name.is_empty()) {
+        return Err(context.refuse("its outputs beyond the first belong to training"));
+    }
+    let epsilon = epsilon(context)?;
+    let inputs = (0..5).map(|position| context.input(position)).collect::<Result<Vec<_>, _>>()?;
+    context.emit(Op::BatchNormalization { epsilon }, inputs)
+}
+
+fn instance_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let epsilon = epsilon(context)?;
+    let inputs = (0..3).map(|position| context.input(position)).collect::<Result<Vec<_>, _>>()?;
+    context.emit(Op::InstanceNormalization { epsilon }, inputs)
+}
+
+fn layer_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let (x, scale) = (context.input(0)?, context.input(1)?);
+    if context.attributes.node.output.iter().skip(1).any(|name| !name.is_empty()) {
+        return Err(context.refuse("its outputs beyond the first belong to training"));
+    }
+    let epsilon = epsilon(context)?;
+    let axis = context.attributes.int("axis", -1)?;
+    let axis = context.axis(axis, context.shape(x).len())?;
+    let bias = match context.optional_input(2) {
+        Some(bias) => bias,
+        None => {
+            let shape = context.shape(scale);
+            let count = shape.iter().product();
+            context.make_constant("bias", Value::f32(shape, vec![0.0; count]))
+        }
+    };
+    context.emit(Op::LayerNormalization { axis, epsilon }, vec![x, scale, bias])
+}

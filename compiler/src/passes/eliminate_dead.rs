@@ -1,0 +1,15 @@
+//! Removes nodes that no graph output needs.
+
+use super::PassError;
+use super::pattern::in_order;
+use crate::graph::Graph;
+
+pub(super) fn run(graph: &mut Graph) -> Result<(), PassError> {
+    for id in in_order(graph).into_iter().rev() {
+        let outputs = &graph.node(id).outputs;
+        if outputs.iter().all(|output| !graph.is_output(*output) && graph.consumers(*output).is_empty()) {
+            graph.remove_node(id);
+        }
+    }
+    Ok(())
+}
