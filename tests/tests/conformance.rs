@@ -32,15 +32,18 @@ fn compare(found: &Value, expected: &Value) -> Result<(), String> {
 }
 
 fn check(model: &std::path::Path, simplify: bool) -> Result<(), String> {
-    let mut graph = import(model, &ImportOptions::default()).map_err(|diagnostics| {
-        diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    })?;
+    let mut graph = import(model, &ImportOptions::default())
+        .map_err(|diagnostics| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
     if simplify {
         passes::run(passes::SIMPLIFY, &mut graph, &mut |_, _, _| {}).map_err(|error| error.to_string())?;
     }
     let arrays = data::read_npz(&model.with_extension("npz")).map_err(|error| format!("{error:#}"))?;
     let array = |name: &str| {
-        arrays.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone()).ok_or(format!("no array `{name}`"))
+        arrays
+            .iter()
+            .find(|(other, _)| other == name)
+            .map(|(_, value)| value.clone())
+            .ok_or(format!("no array `{name}`"))
     };
     let inputs = graph.inputs.iter().map(|input| array(&graph.tensor(*input).name)).collect::<Result<Vec<_>, _>>()?;
     let outputs = eval::evaluate(&graph, &inputs).map_err(|error| error.to_string())?;

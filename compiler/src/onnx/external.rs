@@ -59,7 +59,9 @@ pub fn read(tensor: &TensorProto, folder: Option<&Path>, wanted_bytes: u64) -> R
 
 fn open_beneath(folder: &Path, location: &str) -> Result<File, String> {
     let path = Path::new(location);
-    if location.contains('\0') || !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+    if location.contains('\0')
+        || !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+    {
         return Err("it leaves the model's folder".to_string());
     }
     let root = File::open(folder).map_err(|error| format!("the model's folder: {error}"))?;

@@ -73,8 +73,11 @@ impl Importer {
         for (name, _) in &options.shapes {
             if !inputs.iter().any(|input| input.name == *name) {
                 let names: Vec<String> = inputs.iter().map(|input| printable(&input.name)).collect();
-                return Err(Diagnostic::new("E0121", format!("--shape names `{}`, which is no input", printable(name)))
-                    .note(format!("inputs: {}", names.join(", "))));
+                return Err(Diagnostic::new(
+                    "E0121",
+                    format!("--shape names `{}`, which is no input", printable(name)),
+                )
+                .note(format!("inputs: {}", names.join(", "))));
             }
         }
         for input in inputs {
@@ -217,11 +220,7 @@ impl NodeContext<'_> {
 
     /// Operand `position`, which must be there.
     pub fn input(&self, position: usize) -> Result<TensorId, Diagnostic> {
-        self.inputs
-            .get(position)
-            .copied()
-            .flatten()
-            .ok_or_else(|| self.refuse(format!("input {position} is missing")))
+        self.inputs.get(position).copied().flatten().ok_or_else(|| self.refuse(format!("input {position} is missing")))
     }
 
     /// Operand `position`, if it is there.
@@ -259,7 +258,9 @@ impl NodeContext<'_> {
         match &value.data {
             crate::graph::Data::I64(elements) => Ok(elements.clone()),
             crate::graph::Data::I32(elements) => Ok(elements.iter().map(|element| i64::from(*element)).collect()),
-            other => Err(self.refuse(format!("input {position} has {} elements, expected i64", other.element().name()))),
+            other => {
+                Err(self.refuse(format!("input {position} has {} elements, expected i64", other.element().name())))
+            }
         }
     }
 

@@ -23,7 +23,8 @@ pub fn read(mut tensor: TensorProto, folder: Option<&Path>) -> Result<Value, Dia
     if tensor.segment.is_some() {
         return Err(refuse("it is stored in segments, which is not supported".to_string()));
     }
-    let kind: DataType = protobuf::Enum::from_i32(tensor.data_type).ok_or_else(|| refuse(format!("unknown element type {}", tensor.data_type)))?;
+    let kind: DataType = protobuf::Enum::from_i32(tensor.data_type)
+        .ok_or_else(|| refuse(format!("unknown element type {}", tensor.data_type)))?;
     let bytes = match tensor.data_location.enum_value() {
         Ok(DataLocation::EXTERNAL) => {
             let width = size_bytes(kind).ok_or_else(|| refuse(format!("external {kind:?} is not supported")))?;
@@ -64,7 +65,9 @@ fn size_bytes(kind: DataType) -> Option<usize> {
 
 fn from_raw(kind: DataType, bytes: &[u8], count: usize) -> Result<Data, String> {
     let Some(width) = size_bytes(kind) else {
-        return Err(format!("element type {kind:?} is not supported; supported are float, float16, bfloat16, double, int8, uint8, int32, int64, bool"));
+        return Err(format!(
+            "element type {kind:?} is not supported; supported are float, float16, bfloat16, double, int8, uint8, int32, int64, bool"
+        ));
     };
     if bytes.len() as u64 != count as u64 * width as u64 {
         return Err(format!("{} bytes of data for {count} elements of {width} bytes", bytes.len()));
@@ -127,9 +130,14 @@ mod tests {
 
     #[test]
     fn halves_become_what_they_mean() {
-        for (bits, value) in
-            [(0x0000, 0.0), (0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (0x0001, 2f32.powi(-24)), (0x3555, 0.333_251_95)]
-        {
+        for (bits, value) in [
+            (0x0000, 0.0),
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0001, 2f32.powi(-24)),
+            (0x3555, 0.333_251_95),
+        ] {
             assert_eq!(half_to_f32(bits), value, "{bits:#06x}");
         }
         assert_eq!(half_to_f32(0x7c00), f32::INFINITY);

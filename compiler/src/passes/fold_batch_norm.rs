@@ -29,13 +29,14 @@ fn scale_and_shift(graph: &Graph, id: NodeId) -> Option<(TensorId, Vec<f32>, Vec
     let node = graph.node(id);
     match &node.op {
         Op::BatchNormalization { epsilon } => {
-            let [scale, bias, mean, variance] =
-                [1, 2, 3, 4].map(|position| graph.f32_value(node.inputs[position]));
+            let [scale, bias, mean, variance] = [1, 2, 3, 4].map(|position| graph.f32_value(node.inputs[position]));
             let (scale, bias, mean, variance) = (scale?, bias?, mean?, variance?);
             let factors: Vec<f32> = scale
                 .iter()
                 .zip(variance)
-                .map(|(scale, variance)| (f64::from(*scale) / (f64::from(*variance) + f64::from(*epsilon)).sqrt()) as f32)
+                .map(|(scale, variance)| {
+                    (f64::from(*scale) / (f64::from(*variance) + f64::from(*epsilon)).sqrt()) as f32
+                })
                 .collect();
             let shifts = bias
                 .iter()
@@ -80,8 +81,7 @@ fn fold(graph: &mut Graph, id: NodeId, x: TensorId, scale: &[f32], shift: &[f32]
             let axis = usize::from(!gemm.transpose_b);
             let columns = scale.len();
             let bias = match node.inputs.get(2) {
-                Some(c) => per_channel(graph, *c, 2, columns)
-                    .map(|c| Value::f32([columns], combine(&c, scale, shift))),
+                Some(c) => per_channel(graph, *c, 2, columns).map(|c| Value::f32([columns], combine(&c, scale, shift))),
                 None => Some(Value::f32([columns], shift.to_vec())),
             };
             scaled_weights(graph, node.inputs[1], scale, axis).zip(bias)

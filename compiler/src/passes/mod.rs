@@ -60,7 +60,11 @@ pub const SIMPLIFY: &[Pass] = &[
     ELIMINATE_DEAD,
     Pass { name: "fold-batch-norm", summary: "fold per-channel scales into weights", run: fold_batch_norm::run },
     Pass { name: "fuse-residual", summary: "add a convolution's neighbour in its epilogue", run: fuse_residual::run },
-    Pass { name: "fuse-activation", summary: "apply activations in their producer's epilogue", run: fuse_activation::run },
+    Pass {
+        name: "fuse-activation",
+        summary: "apply activations in their producer's epilogue",
+        run: fuse_activation::run,
+    },
     ELIMINATE_DEAD,
 ];
 

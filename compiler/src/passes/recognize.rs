@@ -75,7 +75,8 @@ fn gelu(graph: &mut Graph, id: NodeId) {
 /// The two operands beside the constant 0.5 among three.
 fn without_half(graph: &Graph, operands: &[TensorId]) -> Option<[TensorId; 2]> {
     let at = operands.iter().position(|operand| scalar(graph, *operand) == Some(0.5))?;
-    let rest: Vec<TensorId> = operands.iter().enumerate().filter(|(index, _)| *index != at).map(|(_, id)| *id).collect();
+    let rest: Vec<TensorId> =
+        operands.iter().enumerate().filter(|(index, _)| *index != at).map(|(_, id)| *id).collect();
     rest.try_into().ok()
 }
 

@@ -147,7 +147,8 @@ fn gemm_from_matmul(graph: &mut Graph, id: NodeId) {
     {
         let add_inputs = &graph.node(add).inputs;
         let other = if add_inputs[0] == node.outputs[0] { add_inputs[1] } else { add_inputs[0] };
-        let row = graph.f32_value(other).filter(|row| row.len() == columns && graph.shape(other).last() == Some(&columns));
+        let row =
+            graph.f32_value(other).filter(|row| row.len() == columns && graph.shape(other).last() == Some(&columns));
         let same = graph.shape(graph.node(add).outputs[0]) == graph.shape(node.outputs[0]);
         if let Some(row) = row.map(<[f32]>::to_vec)
             && same
@@ -157,13 +158,8 @@ fn gemm_from_matmul(graph: &mut Graph, id: NodeId) {
             last = add;
         }
     }
-    let gemm = Op::Gemm(Gemm {
-        transpose_a: false,
-        transpose_b: false,
-        alpha: 1.0,
-        beta: 1.0,
-        activation: Activation::None,
-    });
+    let gemm =
+        Op::Gemm(Gemm { transpose_a: false, transpose_b: false, alpha: 1.0, beta: 1.0, activation: Activation::None });
     if a_shape.len() == 2 {
         if last != id {
             graph.remove_node(id);
@@ -172,7 +168,12 @@ fn gemm_from_matmul(graph: &mut Graph, id: NodeId) {
     }
     let output_shape = graph.shape(node.outputs[0]).to_vec();
     let flat = graph.add_tensor(format!("{}.rows", node.name), TensorType::f32([rows, depth]));
-    graph.add_node(format!("{}.rows", node.name), Op::Reshape { shape: vec![rows, depth] }, vec![inputs[0]], vec![flat]);
+    graph.add_node(
+        format!("{}.rows", node.name),
+        Op::Reshape { shape: vec![rows, depth] },
+        vec![inputs[0]],
+        vec![flat],
+    );
     let product = graph.add_tensor(format!("{}.product", node.name), TensorType::f32([rows, columns]));
     inputs[0] = flat;
     graph.add_node(format!("{}.gemm", node.name), gemm, inputs, vec![product]);

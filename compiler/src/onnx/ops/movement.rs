@@ -40,8 +40,11 @@ fn concat(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     };
     let axis = context.axis(axis, context.shape(*first).len())?;
     // Empty parts add nothing; exporters leave them behind.
-    let parts: Vec<TensorId> =
-        inputs.iter().copied().filter(|input| context.shape(*input).get(axis).is_some_and(|extent| *extent > 0)).collect();
+    let parts: Vec<TensorId> = inputs
+        .iter()
+        .copied()
+        .filter(|input| context.shape(*input).get(axis).is_some_and(|extent| *extent > 0))
+        .collect();
     let parts = if parts.is_empty() { inputs } else { parts };
     context.emit(Op::Concat { axis }, parts)
 }
@@ -100,8 +103,7 @@ fn slice(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         let starts = context.constant_ints(1)?;
         let ends = context.constant_ints(2)?;
         let axes = if context.optional_input(3).is_some() { context.constant_ints(3)? } else { all(starts.len()) };
-        let steps =
-            if context.optional_input(4).is_some() { context.constant_ints(4)? } else { vec![1; starts.len()] };
+        let steps = if context.optional_input(4).is_some() { context.constant_ints(4)? } else { vec![1; starts.len()] };
         (starts, ends, axes, steps)
     };
     if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
@@ -209,7 +211,9 @@ fn gather(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         let extent = shape[axis] as i64;
         let outside = match &value.data {
             Data::I64(indices) => indices.iter().copied().find(|index| !(-extent..extent).contains(index)),
-            Data::I32(indices) => indices.iter().map(|index| i64::from(*index)).find(|i| !(-extent..extent).contains(i)),
+            Data::I32(indices) => {
+                indices.iter().map(|index| i64::from(*index)).find(|i| !(-extent..extent).contains(i))
+            }
             _ => None,
         };
         if let Some(index) = outside {

@@ -2,8 +2,8 @@
 
 use super::Converter;
 use crate::diagnostic::Diagnostic;
-use crate::graph::op::{Activation, Gemm, Op};
 use crate::graph::Value;
+use crate::graph::op::{Activation, Gemm, Op};
 use crate::onnx::importer::NodeContext;
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {

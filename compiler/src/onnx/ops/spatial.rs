@@ -74,7 +74,9 @@ fn window(context: &NodeContext<'_>, input: &[usize], kernel: Vec<usize>) -> Res
             let larger: Vec<usize> = total.iter().zip(&smaller).map(|(total, half)| total - half).collect();
             if auto_pad == "SAME_UPPER" { (smaller, larger) } else { (larger, smaller) }
         }
-        other => return Err(attributes.unknown_word("auto_pad", other, &["NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"])),
+        other => {
+            return Err(attributes.unknown_word("auto_pad", other, &["NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"]));
+        }
     };
     Ok(Window { kernel, stride, dilation, pad_begin, pad_end })
 }
@@ -135,7 +137,9 @@ fn conv_transpose(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let mut window = window(context, &input, kernel)?;
     let mut output_padding = context.attributes.sizes("output_padding", 0)?.unwrap_or(vec![0; rank]);
     if output_padding.len() != rank {
-        return Err(context.refuse(format!("attribute `output_padding` is {output_padding:?}, expected {rank} entries")));
+        return Err(
+            context.refuse(format!("attribute `output_padding` is {output_padding:?}, expected {rank} entries"))
+        );
     }
     let auto_pad = context.attributes.string("auto_pad", "NOTSET")?;
     let wanted = context.attributes.sizes("output_shape", 1)?;
@@ -149,7 +153,9 @@ fn conv_transpose(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
                 // The batch and channels may be listed too.
                 Some(wanted) if wanted.len() >= rank => wanted[wanted.len() - rank + axis],
                 Some(wanted) => {
-                    return Err(context.refuse(format!("attribute `output_shape` is {wanted:?}, expected {rank} entries")));
+                    return Err(
+                        context.refuse(format!("attribute `output_shape` is {wanted:?}, expected {rank} entries"))
+                    );
                 }
                 None => input[axis] * window.stride[axis],
             };
