@@ -7,3 +7,4 @@ pub mod arrays;
 pub mod bundle;
 pub mod command;
 pub mod place;
+pub mod reference;

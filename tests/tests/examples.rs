@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use partita_tests::bundle::{ClusterText, check, read_report};
+use partita_tests::bundle::{ClusterText, TOLERANCE, check, read_report};
 use partita_tests::command::{compile, require, succeed};
-use partita_tests::place;
+use partita_tests::{place, reference};
 
 fn example(name: &str) -> PathBuf {
     place::repository().join("examples").join(name)
@@ -16,6 +16,15 @@ fn check_single(name: &str, target: &str) {
     let folder = example(name);
     let cluster = ClusterText::single(target);
     check(&format!("{name} on {target}"), &folder.join("model.onnx"), &cluster, &folder.join("reference.npz"), &[]);
+}
+
+#[test]
+fn examples_by_reference_kernels() {
+    for name in ["digits", "resnet"] {
+        let difference = reference::difference(&example(name).join("model.onnx"), &example(name).join("reference.npz"));
+        println!("{name} by reference kernels: differs by {difference:.1e} of the largest element");
+        assert!(difference <= TOLERANCE, "{name}: differs by {difference:.2e} of the largest element");
+    }
 }
 
 #[test]

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use partita_tests::bundle::{ClusterText, check};
-use partita_tests::place;
+use partita_tests::bundle::{ClusterText, TOLERANCE, check};
+use partita_tests::{place, reference};
 
 /// Models that take seconds, not minutes, under emulation.
 const SMALL: &[&str] = &["dscnn", "ecg1d", "resnet8", "squeezenet1_1"];
@@ -56,6 +56,29 @@ fn each_on(names: &[&str], target: &str) {
     each(names, |name, model, reference| {
         check(&format!("{name} on {target}"), model, &ClusterText::single(target), reference, &[]);
     });
+}
+
+fn each_by_reference_kernels(names: &[&str]) {
+    each(names, |name, model, answer| {
+        let difference = reference::difference(model, answer);
+        println!("{name} by reference kernels: differs by {difference:.1e} of the largest element");
+        assert!(difference <= TOLERANCE, "{name}: differs by {difference:.2e} of the largest element");
+    });
+}
+
+#[test]
+fn small_models_by_reference_kernels() {
+    each_by_reference_kernels(SMALL);
+}
+
+#[test]
+fn large_models_by_reference_kernels() {
+    each_by_reference_kernels(LARGE);
+}
+
+#[test]
+fn further_models_by_reference_kernels() {
+    each_by_reference_kernels(FURTHER);
 }
 
 #[test]
