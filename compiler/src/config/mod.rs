@@ -1,5 +1,9 @@
 //! What the user says about machines: targets and clusters.
-pub mod cluster;
+
+mod cluster;
+pub mod cluster_file;
+pub mod quantity;
 pub mod target;
+
 pub use cluster::{Cluster, Condition, Device, Link, Transport};
 pub use target::{InstructionSet, System, Target};

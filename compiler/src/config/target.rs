@@ -1,6 +1,11 @@
 //! Targets: kinds of machines, read from `targets/*.toml` (embedded in the compiler) or from a user's own file.
 
-use serde::Deserialize;
+use std::path::Path;
+
+use include_dir::{Dir, include_dir};
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostic::{Diagnostic, printable};
 
 /// What code a target gets and what it runs on.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -123,8 +128,8 @@ pub struct Emulator {
 }
 
 /// Where a bare-metal program lies.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, rename_all(deserialize = "kebab-case"))]
 pub struct MemoryMap {
     /// First byte of code memory.
     pub flash_origin: u64,
@@ -134,4 +139,76 @@ pub struct MemoryMap {
     pub stack_bytes: u64,
     /// Base addresses of CMSDK UARTs of the board the generated firmware runs on; the first is the console.
     pub uart_base: Vec<u64>,
+}
+
+static TARGETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../targets");
+
+/// A target by name, or by the path of a file of the user's (relative to `folder`).
+pub fn load(name: &str, folder: &Path) -> Result<Target, Diagnostic> {
+    if let Some(file) = TARGETS.get_file(format!("{name}.toml")) {
+        let text = file.contents_utf8().unwrap_or_default();
+        let target = parse(text, name)?;
+        return Ok(if name == "host" { on_this_machine(target) } else { target });
+    }
+    if name.ends_with(".toml") || name.contains('/') {
+        let path = folder.join(name);
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            Diagnostic::new("E0168", format!("target `{}` cannot be read: {error}", printable(name)))
+        })?;
+        return parse(&text, name);
+    }
+    let mut known = names();
+    known.sort_unstable();
+    Err(Diagnostic::new("E0168", format!("there is no target `{}`", printable(name)))
+        .help(format!("targets: {}; or give the path of a file of your own", known.join(", "))))
+}
+
+/// Names of the targets that come with the compiler.
+pub fn names() -> Vec<String> {
+    TARGETS.files().filter_map(|file| Some(file.path().file_stem()?.to_string_lossy().into_owned())).collect()
+}
+
+fn parse(text: &str, name: &str) -> Result<Target, Diagnostic> {
+    let target: Target = toml::from_str(text).map_err(|error| {
+        Diagnostic::new("E0168", format!("target `{}`: {}", printable(name), error.message())).note(error.to_string())
+    })?;
+    let firmware = target.system == System::CortexM;
+    let positive = [
+        target.clock_hz,
+        target.rate.conv_macs_per_second,
+        target.rate.depthwise_macs_per_second,
+        target.rate.element_per_second,
+        target.rate.memory_bytes_per_second,
+    ];
+    let problem = if positive.iter().any(|figure| !(figure.is_finite() && *figure > 0.0)) {
+        "clock and rates should be positive"
+    } else if !(8..=32).contains(&target.vector_registers) {
+        "`vector-registers` should be 8 to 32"
+    } else if firmware && target.memory_map.is_none() {
+        "a cortex-m target needs a [memory-map]"
+    } else if !target.triple.chars().chain(target.cpu.chars()).all(|c| c.is_ascii_alphanumeric() || "-_.+,=".contains(c)) {
+        "`triple` and `cpu` should be plain names"
+    } else {
+        return Ok(target);
+    };
+    Err(Diagnostic::new("E0168", format!("target `{}`: {problem}", printable(name))))
+}
+
+/// Fills in what depends on the machine that compiles: the instruction set.
+fn on_this_machine(mut target: Target) -> Target {
+    #[cfg(target_arch = "x86_64")]
+    {
+        (target.instruction_set, target.vector_registers) = if std::is_x86_feature_detected!("avx512f") {
+            (InstructionSet::Avx512, 32)
+        } else if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+            (InstructionSet::Avx2, 16)
+        } else {
+            (InstructionSet::Sse2, 16)
+        };
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        (target.instruction_set, target.vector_registers) = (InstructionSet::Neon, 32);
+    }
+    target
 }
