@@ -152,12 +152,7 @@ impl Checker<'_> {
                 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
             if !legal {
                 let help = Some("use up to 28 lower-case letters, digits and `-`".to_string());
-                self.problem(
-                    table.name.span(),
-                    "E0162",
-                    format!("`{}` is not a device name", printable(name)),
-                    help,
-                );
+                self.problem(table.name.span(), "E0162", format!("`{}` is not a device name", printable(name)), help);
                 continue;
             }
             let resolved = match target::load(table.target.get_ref(), self.folder) {
@@ -225,7 +220,8 @@ impl Checker<'_> {
         };
         let legal = |address: &String| {
             address.rsplit_once(':').is_some_and(|(host, port)| {
-                let host_is_plain = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(c));
+                let host_is_plain =
+                    !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(c));
                 host_is_plain && port.parse::<u16>().is_ok_and(|port| port > 0)
             })
         };
@@ -346,7 +342,8 @@ impl Checker<'_> {
                 };
                 let matching = self.links_of_pair(pair, links);
                 if matching.is_empty() {
-                    let message = format!("`{}` names no link, expected two linked devices joined by `-`", printable(pair));
+                    let message =
+                        format!("`{}` names no link, expected two linked devices joined by `-`", printable(pair));
                     self.problem(rate.span(), "E0167", message, None);
                 }
                 condition.bandwidth.extend(matching.into_iter().map(|link| (link, bytes_per_second)));

@@ -186,7 +186,12 @@ fn parse(text: &str, name: &str) -> Result<Target, Diagnostic> {
         "`vector-registers` should be 8 to 32"
     } else if firmware && target.memory_map.is_none() {
         "a cortex-m target needs a [memory-map]"
-    } else if !target.triple.chars().chain(target.cpu.chars()).all(|c| c.is_ascii_alphanumeric() || "-_.+,=".contains(c)) {
+    } else if !target
+        .triple
+        .chars()
+        .chain(target.cpu.chars())
+        .all(|c| c.is_ascii_alphanumeric() || "-_.+,=".contains(c))
+    {
         "`triple` and `cpu` should be plain names"
     } else {
         return Ok(target);

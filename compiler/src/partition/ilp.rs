@@ -5,9 +5,7 @@
 //! only over links; weights and the largest arena within RAM and flash. With consecutive runs the product of two
 //! neighbouring assignment variables is linearised as `t >= x[s][a] + x[s+1][b] - 1`.
 
-use good_lp::{
-    Expression, ProblemVariables, Solution, SolverModel, Variable, microlp, variable,
-};
+use good_lp::{Expression, ProblemVariables, Solution, SolverModel, Variable, microlp, variable};
 
 use super::Objective;
 use super::problem::Problem;
@@ -17,13 +15,11 @@ use super::problem::Problem;
 pub fn solve(problem: &Problem, objective: Objective, allow_moves: bool) -> Option<Vec<usize>> {
     let (segments, devices) = (problem.segment_count(), problem.device_count());
     let mut variables = ProblemVariables::new();
-    let x: Vec<Vec<Variable>> = (0..segments)
-        .map(|_| (0..devices).map(|_| variables.add(variable().binary())).collect())
-        .collect();
+    let x: Vec<Vec<Variable>> =
+        (0..segments).map(|_| (0..devices).map(|_| variables.add(variable().binary())).collect()).collect();
     // starts[s][d]: device d begins its run at segment s.
-    let starts: Vec<Vec<Variable>> = (0..segments)
-        .map(|_| (0..devices).map(|_| variables.add(variable().min(0.0).max(1.0))).collect())
-        .collect();
+    let starts: Vec<Vec<Variable>> =
+        (0..segments).map(|_| (0..devices).map(|_| variables.add(variable().min(0.0).max(1.0))).collect()).collect();
     let mut moves = Vec::new();
     for boundary in 1..segments {
         for from in 0..devices {
@@ -85,9 +81,7 @@ pub fn solve(problem: &Problem, objective: Objective, allow_moves: bool) -> Opti
         };
     }
     let solution = model.solve().ok()?;
-    (0..segments)
-        .map(|segment| (0..devices).find(|device| solution.value(x[segment][*device]) > 0.5))
-        .collect()
+    (0..segments).map(|segment| (0..devices).find(|device| solution.value(x[segment][*device]) > 0.5)).collect()
 }
 
 /// Brings the objective to the order of 1.

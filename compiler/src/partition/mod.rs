@@ -192,7 +192,8 @@ fn explain(graph: &Graph, cluster: &Cluster, problem: &Problem, segments: &[segm
                 problem.weights[segment]
             ));
         }
-        return diagnostic.help("add a device with that much memory, or split the layers once int8 or splits are at hand");
+        return diagnostic
+            .help("add a device with that much memory, or split the layers once int8 or splits are at hand");
     }
     let weights: u64 = problem.weights.iter().sum();
     let flash: u64 = problem.flash.iter().sum();

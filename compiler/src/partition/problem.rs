@@ -56,12 +56,10 @@ impl Problem {
             let row = |a: usize| (0..devices.len()).map(|b| if a == b { Some(0.0) } else { f(a, b, bytes) }).collect();
             (0..devices.len()).map(row).collect()
         };
-        let seconds_between = |a: usize, b: usize, bytes: u64| {
-            cluster.link(a, b).map(|link| cost::transfer_seconds(link, bytes))
-        };
-        let joules_between = |a: usize, b: usize, bytes: u64| {
-            Some(cost::transfer_joules(&devices[a].target, &devices[b].target, bytes))
-        };
+        let seconds_between =
+            |a: usize, b: usize, bytes: u64| cluster.link(a, b).map(|link| cost::transfer_seconds(link, bytes));
+        let joules_between =
+            |a: usize, b: usize, bytes: u64| Some(cost::transfer_joules(&devices[a].target, &devices[b].target, bytes));
         Problem {
             seconds: per_device(&|segment, device| {
                 segment.nodes.iter().map(|node| cost::node_seconds(graph, *node, &devices[device].target)).sum()
@@ -119,7 +117,8 @@ impl Problem {
             return false;
         }
         (0..self.device_count()).all(|device| {
-            let mine = || assignment.iter().enumerate().filter(|(_, owner)| **owner == device).map(|(segment, _)| segment);
+            let mine =
+                || assignment.iter().enumerate().filter(|(_, owner)| **owner == device).map(|(segment, _)| segment);
             let weights: u64 = mine().map(|segment| self.weights[segment]).sum();
             let arena = mine().map(|segment| self.arena[segment]).max().unwrap_or(0);
             let ram = if self.weights_in_ram[device] { weights + arena } else { arena };
