@@ -4,7 +4,7 @@
 
 use super::op::{Conv, ConvTranspose, Gemm, Op, Window};
 use super::types::{ElementType, TensorType};
-use crate::graph::op::{BinaryOp, UnaryOp};
+use crate::graph::op::{Activation, BinaryOp, UnaryOp};
 
 /// Largest rank of a tensor.
 pub const MAX_RANK: usize = 8;
@@ -14,18 +14,32 @@ pub const MAX_ELEMENTS: usize = 1 << 31;
 
 /// Why an operator does not fit its inputs: what was expected and what was found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InferError(pub String);
+pub enum InferError {
+    /// Attributes and input types contradict each other.
+    #[error("{0}")]
+    Mismatch(String),
+    /// A tensor is beyond [`MAX_ELEMENTS`].
+    #[error("{0}")]
+    TooLarge(String),
+}
+
+impl InferError {
+    /// Whether a limit on size was the reason.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, InferError::TooLarge(_))
+    }
+}
 
 type Inferred = Result<Vec<TensorType>, InferError>;
 
 macro_rules! refuse {
-    ($($text:tt)*) => { return Err(InferError(format!($($text)*))) };
+    ($($text:tt)*) => { return Err(InferError::Mismatch(format!($($text)*))) };
 }
 
 /// Output types of an operator for inputs of these types.
 pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
     check_count(op, inputs.len())?;
+    check_elements(op, inputs)?;
     let outputs = match op {
         Op::Conv(conv) => convolution(conv, inputs)?,
         Op::ConvTranspose(conv) => transposed_convolution(conv, inputs)?,
@@ -148,6 +162,52 @@ fn operand_counts(op: &Op) -> (usize, usize) {
     }
 }
 
+/// Operators of real numbers take no others; those that move or compare elements take all.
+fn check_elements(op: &Op, inputs: &[&TensorType]) -> Result<(), InferError> {
+    let real = match op {
+        Op::Conv(_)
+        | Op::ConvTranspose(_)
+        | Op::Gemm(_)
+        | Op::MatMul
+        | Op::BatchNormalization { .. }
+        | Op::InstanceNormalization { .. }
+        | Op::LayerNormalization { .. }
+        | Op::Lrn { .. }
+        | Op::PRelu
+        | Op::Pool(_)
+        | Op::GlobalPool(_)
+        | Op::Softmax { .. }
+        | Op::LogSoftmax { .. }
+        | Op::Resize { .. } => true,
+        Op::Binary(_, activation) => *activation != Activation::None,
+        Op::Unary(_)
+        | Op::Where
+        | Op::Reduce { .. }
+        | Op::ArgMax { .. }
+        | Op::Concat { .. }
+        | Op::Split { .. }
+        | Op::Slice { .. }
+        | Op::Reshape { .. }
+        | Op::Transpose { .. }
+        | Op::Pad { .. }
+        | Op::Gather { .. }
+        | Op::Expand { .. }
+        | Op::Identity
+        | Op::Cast { .. }
+        | Op::SpaceToDepth { .. }
+        | Op::DepthToSpace { .. } => false,
+    };
+    if let Some(input) = inputs.iter().find(|input| real && input.element != ElementType::F32) {
+        refuse!("an input is {input}, expected f32 elements");
+    }
+    if let (Op::Gather { .. }, ElementType::F32 | ElementType::I8 | ElementType::U8 | ElementType::Bool) =
+        (op, inputs.last().map_or(ElementType::I64, |input| input.element))
+    {
+        refuse!("the indices are {}, expected i64 or i32 elements", inputs[1]);
+    }
+    Ok(())
+}
+
 fn check_count(op: &Op, count: usize) -> Result<(), InferError> {
     let (least, most) = operand_counts(op);
     if count < least || count > most {
@@ -161,10 +221,11 @@ pub fn element_count(shape: &[usize]) -> Result<usize, InferError> {
     if shape.len() > MAX_RANK {
         refuse!("rank {} is larger than {MAX_RANK}", shape.len());
     }
-    let count = shape.iter().try_fold(1usize, |product, extent| product.checked_mul(*extent));
+    // An extent of 0 must not hide others whose product overflows: partial products are taken later.
+    let count = shape.iter().try_fold(1usize, |product, extent| product.checked_mul((*extent).max(1)));
     match count {
-        Some(count) if count <= MAX_ELEMENTS => Ok(count),
-        _ => refuse!("shape {shape:?} has more than {MAX_ELEMENTS} elements"),
+        Some(count) if count <= MAX_ELEMENTS => Ok(if shape.contains(&0) { 0 } else { count }),
+        _ => Err(InferError::TooLarge(format!("shape {shape:?} has more than {MAX_ELEMENTS} elements"))),
     }
 }
 
@@ -177,7 +238,7 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, InferError> {
             (x, y) if x == y => Ok(x),
             (1, y) => Ok(y),
             (x, 1) => Ok(x),
-            _ => Err(InferError(format!("shapes {a:?} and {b:?} do not broadcast"))),
+            _ => Err(InferError::Mismatch(format!("shapes {a:?} and {b:?} do not broadcast"))),
         })
         .collect()
 }
@@ -206,7 +267,9 @@ fn window_output(window: &Window, input: &TensorType) -> Result<Vec<usize>, Infe
     (0..input.rank() - 2)
         .map(|axis| match window.output_extent(axis, input.shape[axis + 2]) {
             Some(extent) if extent > 0 => Ok(extent),
-            _ => Err(InferError(format!("a window of {:?} does not fit {input} with its pads", window.kernel))),
+            _ => {
+                Err(InferError::Mismatch(format!("a window of {:?} does not fit {input} with its pads", window.kernel)))
+            }
         })
         .collect()
 }

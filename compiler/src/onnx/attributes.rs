@@ -5,6 +5,7 @@ use onnx_protobuf::{AttributeProto, NodeProto, TensorProto};
 
 use super::importer::node_label;
 use crate::diagnostic::{Diagnostic, printable};
+use crate::graph::infer::InferError;
 
 /// Longest list of numbers in an attribute.
 const MAX_ENTRIES: usize = 1 << 16;
@@ -21,6 +22,17 @@ impl<'a> Attributes<'a> {
     /// A refusal of this node.
     pub fn refuse(&self, message: impl AsRef<str>) -> Diagnostic {
         Diagnostic::new("E0130", format!("{}: {}", node_label(self.index, self.node), message.as_ref()))
+    }
+
+    /// An operator that does not fit its inputs.
+    pub fn refused(&self, error: &InferError) -> Diagnostic {
+        let code = if error.is_too_large() { "E0122" } else { "E0130" };
+        Diagnostic { code, ..self.refuse(error.to_string()) }
+    }
+
+    /// A refusal of what is valid ONNX but not supported; such refusals are gathered in one list.
+    pub fn unsupported(&self, message: impl AsRef<str>) -> Diagnostic {
+        Diagnostic { code: "E0140", ..self.refuse(message) }
     }
 
     fn find(&self, name: &str, expected: AttributeType) -> Result<Option<&'a AttributeProto>, Diagnostic> {
@@ -104,6 +116,6 @@ impl<'a> Attributes<'a> {
 
     /// A word that is not among those that are understood.
     pub fn unknown_word(&self, name: &str, found: &str, expected: &[&str]) -> Diagnostic {
-        self.refuse(format!("attribute `{name}` is `{}`, expected {}", printable(found), expected.join(", ")))
+        self.unsupported(format!("attribute `{name}` is `{}`, expected {}", printable(found), expected.join(", ")))
     }
 }

@@ -40,8 +40,8 @@ pub fn read(tensor: &TensorProto, folder: Option<&Path>, wanted_bytes: u64) -> R
     let Some(location) = location.filter(|location| !location.is_empty()) else {
         return Err(refuse("no location is given".to_string()));
     };
-    if length.is_some_and(|length| length != wanted_bytes) {
-        return Err(refuse(format!("its length is {length:?} bytes, but the tensor has {wanted_bytes}")));
+    if let Some(length) = length.filter(|length| *length != wanted_bytes) {
+        return Err(refuse(format!("its length is {length} bytes, but the tensor has {wanted_bytes}")));
     }
     let file = open_beneath(folder, location).map_err(|message| {
         refuse(format!("`{}`: {message}", printable(location)))

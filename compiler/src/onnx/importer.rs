@@ -1,13 +1,13 @@
 //! State of one import: the graph as far as it is built, and tensors by name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onnx_protobuf::tensor_proto::DataType;
 use onnx_protobuf::tensor_shape_proto::dimension::Value as Dimension;
 use onnx_protobuf::type_proto::Value as TypeValue;
-use onnx_protobuf::{NodeProto, TensorProto, ValueInfoProto};
+use onnx_protobuf::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 use super::attributes::Attributes;
 use super::{ImportOptions, ops, tensors};
@@ -17,6 +17,12 @@ use crate::graph::{ElementType, Graph, Op, TensorId, TensorType, Value, eval};
 
 /// Largest result that is evaluated while importing; only shape arithmetic is, and it is small.
 const MAX_FOLDED_ELEMENTS: usize = 4096;
+
+/// Most elements of all constants together that nodes make while importing: 256 MiB of f32.
+pub const MAX_MADE_ELEMENTS: usize = 1 << 26;
+
+/// Largest tensor that a node may make; no device of a cluster holds more.
+const MAX_RESULT_BYTES: usize = 256 << 20;
 
 /// How messages name a node.
 pub fn node_label(index: usize, node: &NodeProto) -> String {
@@ -34,15 +40,40 @@ pub struct Importer {
     /// Version of the operator set.
     pub opset: i64,
     names: HashMap<String, TensorId>,
+    /// Every name that a tensor or node has or will have.
+    taken: HashSet<String>,
+    /// Elements of constants that nodes have made so far.
+    made_elements: usize,
+    /// Names of nodes.
+    nodes: HashSet<String>,
     folder: Option<PathBuf>,
 }
 
 impl Importer {
     /// An empty graph.
-    pub fn new(name: &str, opset: i64, folder: Option<&Path>) -> Importer {
-        let mut graph = Graph::new(name);
+    pub fn new(model: &GraphProto, opset: i64, folder: Option<&Path>) -> Importer {
+        let mut graph = Graph::new(model.name.clone());
         graph.opset = opset;
-        Importer { graph, opset, names: HashMap::new(), folder: folder.map(Path::to_path_buf) }
+        let mut taken: HashSet<String> = model.initializer.iter().map(|tensor| tensor.name.clone()).collect();
+        taken.extend(model.input.iter().map(|input| input.name.clone()));
+        taken.extend(model.node.iter().flat_map(|node| &node.output).cloned());
+        let folder = folder.map(Path::to_path_buf);
+        Importer { graph, opset, names: HashMap::new(), taken, made_elements: 0, nodes: HashSet::new(), folder }
+    }
+
+    /// Takes `count` elements from what nodes may make at compile time; false if that is more than is left.
+    pub fn reserve_elements(&mut self, count: usize) -> bool {
+        let total = self.made_elements.saturating_add(count);
+        if total > MAX_MADE_ELEMENTS {
+            return false;
+        }
+        self.made_elements = total;
+        true
+    }
+
+    /// A name for a tensor that has none in the file.
+    fn tensor_name(&mut self, wanted: String) -> String {
+        unused(wanted, &mut self.taken)
     }
 
     /// Initializers become constants.
@@ -134,10 +165,26 @@ impl Importer {
     }
 
     fn copy_of(&mut self, id: TensorId, name: &str) -> TensorId {
+        if self.graph.tensor(id).name == name {
+            let moved = self.tensor_name(format!("{name}.value"));
+            self.graph.rename_tensor(id, moved);
+        }
         let copy = self.graph.add_tensor(name, self.graph.tensor_type(id).clone());
-        self.graph.add_node(format!("{name}.copy"), Op::Identity, vec![id], vec![copy]);
+        let node = unused(format!("{name}.copy"), &mut self.nodes);
+        self.graph.add_node(node, Op::Identity, vec![id], vec![copy]);
         copy
     }
+}
+
+/// `wanted`, or `wanted` with the first number that makes it new.
+fn unused(wanted: String, taken: &mut HashSet<String>) -> String {
+    let mut name = wanted.clone();
+    let mut number = taken.len();
+    while !taken.insert(name.clone()) {
+        name = format!("{wanted}.{number}");
+        number += 1;
+    }
+    name
 }
 
 /// Type of a graph input; open dimensions come from the command line, an open batch is 1.
@@ -192,6 +239,9 @@ fn input_type(input: &ValueInfoProto, given: Option<&[usize]>) -> Result<TensorT
             }
         };
         extents.push(extent);
+    }
+    if let Some(axis) = extents.iter().position(|extent| *extent == 0) {
+        return Err(refuse(format!("axis {axis} has extent 0, expected at least 1")));
     }
     element_count(&extents).map_err(|error| refuse(error.to_string()))?;
     Ok(TensorType::new(element, extents))
@@ -295,7 +345,7 @@ impl NodeContext<'_> {
         if named == 0 || names.iter().skip(outputs.len()).any(|name| !name.is_empty()) {
             return Err(self.refuse(format!("has {named} outputs, expected {}", outputs.len())));
         }
-        for (name, id) in names.iter().zip(outputs) {
+        for (name, id) in names.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
             self.importer.graph.rename_tensor(*id, name.clone());
             self.importer.names.insert(name.clone(), *id);
         }
@@ -304,35 +354,48 @@ impl NodeContext<'_> {
 
     /// Adds an operator whose results have no name in the file (yet).
     pub fn emit_unnamed(&mut self, op: Op, inputs: Vec<TensorId>) -> Result<Vec<TensorId>, Diagnostic> {
-        let graph = &mut self.importer.graph;
+        let base = match self.attributes.node.name.as_str() {
+            "" => self.attributes.node.output.first().cloned().unwrap_or_default(),
+            name => name.to_string(),
+        };
+        let graph = &self.importer.graph;
         let types: Vec<&TensorType> = inputs.iter().map(|input| graph.tensor_type(*input)).collect();
-        let outputs = infer(&op, &types).map_err(|error| self.attributes.refuse(error.to_string()))?;
+        let outputs = infer(&op, &types).map_err(|error| self.attributes.refused(&error))?;
+        if let Some(output) = outputs.iter().find(|output| output.size_bytes() > MAX_RESULT_BYTES) {
+            let message = format!("makes {output}, which is larger than {} MiB", MAX_RESULT_BYTES >> 20);
+            return Err(Diagnostic { code: "E0122", ..self.refuse(message) });
+        }
         let values: Option<Vec<Arc<Value>>> = inputs.iter().map(|input| graph.value(*input).cloned()).collect();
         let small = outputs.iter().all(|output| output.element_count() <= MAX_FOLDED_ELEMENTS);
         let read: usize = types.iter().map(|input| input.element_count()).sum();
-        if let Some(values) = values.filter(|_| small && read <= 4 * MAX_FOLDED_ELEMENTS) {
+        let made: usize = outputs.iter().map(TensorType::element_count).sum();
+        let small = small && read <= 4 * MAX_FOLDED_ELEMENTS;
+        if let Some(values) = values.filter(|_| small && self.importer.reserve_elements(made)) {
             let values: Vec<&Value> = values.iter().map(|value| &**value).collect();
             let results = eval::evaluate_node(&op, &values, &outputs)
                 .map_err(|error| self.attributes.refuse(error.to_string()))?;
-            return Ok(results.into_iter().map(|value| graph.add_constant("", value)).collect());
+            let named = results.into_iter().map(|value| {
+                let name = self.importer.tensor_name(format!("{base}.value"));
+                self.importer.graph.add_constant(name, value)
+            });
+            return Ok(named.collect());
         }
-        let base = match self.attributes.node.name.as_str() {
-            "" => format!("{}_{}", self.attributes.node.op_type, self.attributes.index),
-            name => name.to_string(),
-        };
-        let count = graph.node_count();
         let ids: Vec<TensorId> = outputs
             .into_iter()
-            .enumerate()
-            .map(|(position, output)| graph.add_tensor(format!("{base}.{count}.{position}"), output))
+            .map(|output| {
+                let name = self.importer.tensor_name(format!("{base}.result"));
+                self.importer.graph.add_tensor(name, output)
+            })
             .collect();
-        graph.add_node(base, op, inputs, ids.clone());
+        let node = unused(base, &mut self.importer.nodes);
+        self.importer.graph.add_node(node, op, inputs, ids.clone());
         Ok(ids)
     }
 
     /// A constant without a name in the file.
     pub fn make_constant(&mut self, role: &str, value: Value) -> TensorId {
         let name = format!("{}.{role}", self.attributes.node.output.first().map_or("", String::as_str));
+        let name = self.importer.tensor_name(name);
         self.importer.graph.add_constant(name, value)
     }
 }

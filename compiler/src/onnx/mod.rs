@@ -10,7 +10,9 @@ mod external;
 mod importer;
 mod ops;
 mod order;
+mod refusals;
 mod tensors;
+mod wire;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -19,8 +21,10 @@ use onnx_protobuf::{GraphProto, Message, ModelProto};
 
 use crate::diagnostic::{Diagnostic, printable};
 use crate::graph::Graph;
+use crate::graph::verify::verify;
 
 use importer::Importer;
+use refusals::Refusals;
 
 /// Largest model file: what protobuf itself can express.
 const MAX_FILE_BYTES: u64 = (1 << 31) - 1;
@@ -38,6 +42,11 @@ pub struct ImportOptions {
     pub shapes: Vec<(String, Vec<usize>)>,
 }
 
+/// Names of the ONNX operators that are understood, ascending.
+pub fn supported_operators() -> &'static [&'static str] {
+    ops::OPERATORS
+}
+
 /// Reads a model file. All unsupported nodes are named in one list.
 pub fn import(model: &Path, options: &ImportOptions) -> Result<Graph, Vec<Diagnostic>> {
     let shown = printable(&model.display().to_string());
@@ -53,17 +62,24 @@ pub fn import(model: &Path, options: &ImportOptions) -> Result<Graph, Vec<Diagno
     }
     let bytes = std::fs::read(model).map_err(unreadable)?;
     let folder = model.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    import_bytes(&bytes, Some(folder), options)
+    let model = parse(&bytes)?;
+    // The parsed model holds every byte that matters: large models would be in memory three times.
+    drop(bytes);
+    import_model(model, Some(folder), options)
 }
 
 /// Reads a model from memory. `folder` is where external data may lie; without it such models are refused.
 pub fn import_bytes(bytes: &[u8], folder: Option<&Path>, options: &ImportOptions) -> Result<Graph, Vec<Diagnostic>> {
+    import_model(parse(bytes)?, folder, options)
+}
+
+fn parse(bytes: &[u8]) -> Result<ModelProto, Vec<Diagnostic>> {
     if bytes.is_empty() {
         return Err(vec![Diagnostic::new("E0101", "the model file is empty")]);
     }
-    let model = ModelProto::parse_from_bytes(bytes)
-        .map_err(|error| vec![Diagnostic::new("E0101", format!("the model is not valid protobuf: {error}"))])?;
-    import_model(model, folder, options)
+    wire::scan(bytes).map_err(one)?;
+    ModelProto::parse_from_bytes(bytes)
+        .map_err(|error| vec![Diagnostic::new("E0101", format!("the model is not valid protobuf: {error}"))])
 }
 
 fn import_model(
@@ -84,15 +100,25 @@ fn import_model(
         return Err(one(Diagnostic::new("E0101", "the model holds no graph")));
     };
     check_counts(&graph).map_err(one)?;
-    ops::check_supported(&graph)?;
     let order = order::topological(&graph).map_err(one)?;
-    let mut importer = Importer::new(&graph.name, opset, folder);
+    let mut refusals = Refusals::new(ops::unsupported(&graph));
+    let mut importer = Importer::new(&graph, opset, folder);
     importer.add_initializers(graph.initializer).map_err(one)?;
     importer.add_inputs(&graph.input, options).map_err(one)?;
     for index in order {
-        importer.add_node(index, &graph.node[index]).map_err(one)?;
+        let node = &graph.node[index];
+        if refusals.is_tainted(node) {
+            continue;
+        }
+        if let Err(diagnostic) = importer.add_node(index, node) {
+            refusals.add(node, diagnostic);
+        }
     }
-    importer.finish(&graph.output).map_err(one)
+    refusals.into_result()?;
+    let graph = importer.finish(&graph.output).map_err(one)?;
+    // Whatever passed must be a sound graph; if it is not, that is our bug, and later stages must not see it.
+    verify(&graph).map_err(|error| one(Diagnostic::new("E0900", error.to_string())))?;
+    Ok(graph)
 }
 
 fn one(diagnostic: Diagnostic) -> Vec<Diagnostic> {
@@ -135,6 +161,12 @@ fn check_counts(graph: &GraphProto) -> Result<(), Diagnostic> {
         return Err(Diagnostic::new("E0110", "the graph has no output"));
     }
     let mut names = HashSet::new();
+    for input in &graph.input {
+        if !names.insert(input.name.as_str()) {
+            let name = printable(&input.name);
+            return Err(Diagnostic::new("E0110", format!("graph input `{name}` is listed twice")));
+        }
+    }
     for node in &graph.node {
         for output in node.output.iter().filter(|name| !name.is_empty()) {
             if !names.insert(output.as_str()) {
@@ -143,9 +175,13 @@ fn check_counts(graph: &GraphProto) -> Result<(), Diagnostic> {
             }
         }
     }
+    // Old files list initializers among the inputs too.
+    let inputs: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
+    let mut constants = HashSet::new();
     for initializer in &graph.initializer {
-        if !names.insert(initializer.name.as_str()) {
-            let name = printable(&initializer.name);
+        let name = initializer.name.as_str();
+        if !constants.insert(name) || (!inputs.contains(name) && !names.insert(name)) {
+            let name = printable(name);
             return Err(Diagnostic::new("E0110", format!("tensor `{name}` is made by a node or initializer twice")));
         }
     }

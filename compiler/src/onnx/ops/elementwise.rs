@@ -156,12 +156,12 @@ fn chain(context: &mut NodeContext<'_>, function: BinaryOp) -> Result<(), Diagno
 
 fn dropout(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     if context.attributes.node.output.iter().skip(1).any(|name| !name.is_empty()) {
-        return Err(context.refuse("its mask output belongs to training"));
+        return Err(context.attributes.unsupported("its mask output belongs to training"));
     }
     if context.optional_input(2).is_some() {
         let training = context.constant(2)?;
         if training.data != crate::graph::Data::Bool(vec![false]) {
-            return Err(context.refuse("it is in training mode"));
+            return Err(context.attributes.unsupported("it is in training mode"));
         }
     }
     let x = context.input(0)?;

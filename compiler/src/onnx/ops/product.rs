@@ -44,13 +44,13 @@ fn epsilon(context: &NodeContext<'_>) -> Result<f32, Diagnostic> {
 
 fn batch_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     if context.attributes.flag("training_mode", false)? {
-        return Err(context.refuse("it is in training mode").help("export the model for inference"));
+        return Err(context.attributes.unsupported("it is in training mode").help("export the model for inference"));
     }
     if context.attributes.int("spatial", 1)? != 1 {
-        return Err(context.refuse("`spatial` = 0 (statistics per element) is not supported"));
+        return Err(context.attributes.unsupported("`spatial` = 0 (statistics per element) is not supported"));
     }
     if context.attributes.node.output.iter().skip(1).any(|name| !name.is_empty()) {
-        return Err(context.refuse("its outputs beyond the first belong to training"));
+        return Err(context.attributes.unsupported("its outputs beyond the first belong to training"));
     }
     let epsilon = epsilon(context)?;
     let inputs = (0..5).map(|position| context.input(position)).collect::<Result<Vec<_>, _>>()?;
@@ -66,7 +66,7 @@ fn instance_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnosti
 fn layer_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let (x, scale) = (context.input(0)?, context.input(1)?);
     if context.attributes.node.output.iter().skip(1).any(|name| !name.is_empty()) {
-        return Err(context.refuse("its outputs beyond the first belong to training"));
+        return Err(context.attributes.unsupported("its outputs beyond the first belong to training"));
     }
     let epsilon = epsilon(context)?;
     let axis = context.attributes.int("axis", -1)?;

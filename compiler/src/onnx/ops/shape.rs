@@ -5,10 +5,7 @@ use crate::diagnostic::Diagnostic;
 use crate::graph::infer::element_count;
 use crate::graph::op::Op;
 use crate::graph::{Data, Value};
-use crate::onnx::importer::NodeContext;
-
-/// Largest constant that an operator may make: 256 MiB.
-const MAX_CONSTANT_ELEMENTS: usize = 1 << 26;
+use crate::onnx::importer::{MAX_MADE_ELEMENTS, NodeContext};
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
@@ -65,11 +62,15 @@ fn constant_node(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 }
 
 /// Checks a wish for many elements before they exist.
-fn check_constant(context: &NodeContext<'_>, count: usize) -> Result<(), Diagnostic> {
-    if count > MAX_CONSTANT_ELEMENTS {
+fn check_constant(context: &mut NodeContext<'_>, count: usize) -> Result<(), Diagnostic> {
+    if !context.importer.reserve_elements(count) {
         return Err(Diagnostic::new(
             "E0122",
-            context.refuse(format!("makes a constant of {count} elements, more than {MAX_CONSTANT_ELEMENTS}")).message,
+            context
+                .refuse(format!(
+                    "makes a constant of {count} elements; all such constants may have {MAX_MADE_ELEMENTS}"
+                ))
+                .message,
         ));
     }
     Ok(())
@@ -79,7 +80,7 @@ fn constant_of_shape(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let shape = context.constant_ints(0)?;
     let shape = shape.iter().map(|extent| usize::try_from(*extent).ok()).collect::<Option<Vec<usize>>>();
     let shape = shape.ok_or_else(|| context.refuse("a dimension is negative"))?;
-    let count = element_count(&shape).map_err(|error| context.refuse(error.to_string()))?;
+    let count = element_count(&shape).map_err(|error| context.attributes.refused(&error))?;
     check_constant(context, count)?;
     let fill = match context.attributes.tensor("value")? {
         Some(tensor) => context.importer.read_tensor(tensor)?.data,
@@ -113,7 +114,7 @@ fn range(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
             let count = if span > 0 { (span as u128).div_ceil(u128::from(step.unsigned_abs())) } else { 0 };
             let count = usize::try_from(count).unwrap_or(usize::MAX);
             check_constant(context, count)?;
-            Value::i64([count], (0..count as i64).map(|index| start + index * step).collect())
+            Value::i64([count], (0..count as i64).map(|index| start.wrapping_add(index.wrapping_mul(step))).collect())
         }
         (Data::F32(start), Data::F32(limit), Data::F32(step)) => {
             let (Some(&start), Some(&limit), Some(&step)) = (start.first(), limit.first(), step.first()) else {

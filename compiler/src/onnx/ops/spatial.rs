@@ -145,7 +145,7 @@ fn conv_transpose(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let wanted = context.attributes.sizes("output_shape", 1)?;
     if wanted.is_some() || auto_pad.starts_with("SAME") {
         for axis in 0..rank {
-            let full = (input[axis] - 1) * window.stride[axis]
+            let full = input[axis].saturating_sub(1) * window.stride[axis]
                 + output_padding[axis]
                 + (window.kernel[axis] - 1) * window.dilation[axis]
                 + 1;
@@ -178,7 +178,7 @@ fn conv_transpose(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 
 fn max_pool(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     if context.attributes.node.output.iter().skip(1).any(|name| !name.is_empty()) {
-        return Err(context.refuse("its second output (indices) is not supported"));
+        return Err(context.attributes.unsupported("its second output (indices) is not supported"));
     }
     pool(context, PoolKind::Max)
 }
@@ -279,10 +279,10 @@ fn resize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let shape = context.shape(x);
     let (scales_at, sizes_at) = if context.opset() < 11 { (1, usize::MAX) } else { (2, 3) };
     if context.attributes.flag("antialias", false)? {
-        return Err(context.refuse("`antialias` is not supported"));
+        return Err(context.attributes.unsupported("`antialias` is not supported"));
     }
     if context.attributes.string("keep_aspect_ratio_policy", "stretch")? != "stretch" {
-        return Err(context.refuse("`keep_aspect_ratio_policy` other than `stretch` is not supported"));
+        return Err(context.attributes.unsupported("`keep_aspect_ratio_policy` other than `stretch` is not supported"));
     }
     let axes = match context.attributes.ints("axes")? {
         Some(axes) => axes.iter().map(|axis| context.axis(*axis, shape.len())).collect::<Result<Vec<_>, _>>()?,

@@ -1,6 +1,10 @@
 //! A message for the user: a stable code, what is wrong and where, what was expected, and what to do.
 
+pub mod codes;
+
 use std::fmt;
+
+pub use codes::explain;
 
 /// An error in the model, the cluster or the command line. Displays as
 /// `error[E0130]: node `conv1` (Conv, #3): stride is 0`, then notes and help, a line each.

@@ -1,0 +1,199 @@
+//! Every code a message can carry, with the text that `--explain` prints.
+
+use super::{Diagnostic, printable};
+use crate::onnx;
+
+/// What a code means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Stable code.
+    pub code: &'static str,
+    /// One line.
+    pub title: &'static str,
+    text: &'static str,
+}
+
+/// All codes, ascending.
+pub const CODES: &[Explanation] = &[
+    Explanation {
+        code: "E0100",
+        title: "the model cannot be read",
+        text: "The path does not lead to a readable regular file. Check its spelling and its permissions.",
+    },
+    Explanation {
+        code: "E0101",
+        title: "the file is not an ONNX model",
+        text: "The bytes are not a complete ONNX protobuf message: the file is empty, cut off, of another format, holds no graph, or is\n\
+         larger than the 2 GiB that protobuf allows. A model with larger weights keeps them as external data beside the file.",
+    },
+    Explanation {
+        code: "E0102",
+        title: "the model is nested too deeply",
+        text: "Messages (graphs in attributes, types in types) may be nested 100 levels deep. No exporter comes near that.",
+    },
+    Explanation {
+        code: "E0103",
+        title: "the operator set is not known",
+        text: "The model must import the default operator set once, in a version from 7 to 25. Convert older models with\n\
+         `onnx.version_converter`, or export them again.",
+    },
+    Explanation {
+        code: "E0110",
+        title: "the graph is not sound",
+        text: "Every tensor has exactly one source (an input, an initializer or a node), every operand has a source, no node depends\n\
+         on itself, and every graph output is made. The message names the tensors or nodes that break this.",
+    },
+    Explanation {
+        code: "E0111",
+        title: "the model defines functions",
+        text: "Functions defined inside the model are not expanded, because a small file can expand to an unbounded graph. Inline them\n\
+         with `onnx.inliner.inline_local_functions` before compiling.",
+    },
+    Explanation {
+        code: "E0112",
+        title: "the model has too many parts",
+        text: "At most 200,000 nodes, initializers, inputs and outputs each, and 4,000,000 protobuf messages.",
+    },
+    Explanation {
+        code: "E0120",
+        title: "a tensor of the model is malformed",
+        text: "Its element type is unknown or not supported, a dimension is negative, its size overflows, its rank is above 8, or its\n\
+         data has another length than its shape. Supported: float, double, float16, bfloat16 (all become f32), int64, int32, int8,\n\
+         uint8, bool.",
+    },
+    Explanation {
+        code: "E0121",
+        title: "the shape of an input is not known",
+        text: "Every shape is fixed at compile time. An open first dimension is taken as a batch of 1; pin others with\n\
+         `--shape name=1x3x224x224`.",
+    },
+    Explanation {
+        code: "E0122",
+        title: "a tensor is too large",
+        text: "No node may make a tensor above 256 MiB, nor may all constants that nodes make while importing exceed that together.\n\
+         The limit is checked before anything is allocated.",
+    },
+    Explanation {
+        code: "E0130",
+        title: "a node does not fit its operands or attributes",
+        text: "An attribute has the wrong type or a value out of range, or contradicts the shapes of the operands. The message names the\n\
+         node, the attribute, its value and what was expected.",
+    },
+    Explanation {
+        code: "E0140",
+        title: "operators that are not supported",
+        text: "All nodes that Partita cannot compile are listed at once. Supported ONNX operators:\n\
+         \n\
+         {operators}\n\
+         \n\
+         Small subgraphs that only compute shapes are evaluated while importing.",
+    },
+    Explanation {
+        code: "E0150",
+        title: "external data is refused",
+        text: "Weights outside the model file must lie in regular files below the model's folder, reached by a relative path without `..`\n\
+         and without symbolic or hard links, with an offset inside the file and exactly as many bytes as the tensor's shape says.",
+    },
+    Explanation {
+        code: "E0160",
+        title: "the cluster file cannot be used",
+        text: "It cannot be read, is not TOML, or has unknown or missing keys. The message shows the line.",
+    },
+    Explanation {
+        code: "E0161",
+        title: "the cluster has no devices, or too many",
+        text: "A cluster has at least one `[[device]]` and at most the number that the message names.",
+    },
+    Explanation {
+        code: "E0162",
+        title: "a device name cannot be used",
+        text: "Names are unique and consist of lower-case letters, digits and dashes: they become folder and file names.",
+    },
+    Explanation {
+        code: "E0163",
+        title: "a quantity cannot be read",
+        text: "Sizes are like `512 KiB`, rates like `100 Mbit/s`, times like `1 ms`: a number and a unit.",
+    },
+    Explanation {
+        code: "E0164",
+        title: "addresses do not fit the devices",
+        text: "An address is the first of a range, or a list with one entry per device.",
+    },
+    Explanation {
+        code: "E0165",
+        title: "a transport cannot be used",
+        text: "The transport of a link is unknown, or one of the devices does not have it.",
+    },
+    Explanation {
+        code: "E0166",
+        title: "a link is malformed",
+        text: "A link joins at least two different devices, and two devices are joined once.",
+    },
+    Explanation {
+        code: "E0167",
+        title: "a device is not in the cluster",
+        text: "A link, an input, an output or a condition names a device that no `[[device]]` declares.",
+    },
+    Explanation {
+        code: "E0168",
+        title: "a target is not known",
+        text: "A target is the name of a file in `targets/`, or the path of your own file with the same keys.",
+    },
+    Explanation {
+        code: "E0170",
+        title: "no placement fits the devices",
+        text: "The layers cannot be placed so that every device keeps its RAM and flash limits. The message names the limit that binds and\n\
+         what would be needed. Exit status 3.",
+    },
+    Explanation {
+        code: "E0172",
+        title: "the fastest plan is too slow",
+        text: "A plan exists, but misses `--max-latency`. Allow more time, or use faster devices or links. Exit status 3.",
+    },
+    Explanation {
+        code: "E0180",
+        title: "the error code is not known",
+        text: "`--explain` takes one of the codes that messages carry, such as E0130.",
+    },
+    Explanation {
+        code: "E0800",
+        title: "an emitted program computes something else",
+        text: "`--verify` found an element that differs from the reference kernels by more than the tolerance. This is a bug; please\n\
+         report it. Exit status 4.",
+    },
+    Explanation {
+        code: "E0900",
+        title: "the compiler broke its own rule",
+        text: "An internal check failed. The model may be unusual, but the bug is ours; please report it.",
+    },
+];
+
+/// The page of a code such as `E0130`; unknown codes are answered with the list of all.
+pub fn explain(code: &str) -> Result<String, Vec<Diagnostic>> {
+    match CODES.iter().find(|explanation| explanation.code.eq_ignore_ascii_case(code)) {
+        Some(explanation) => {
+            let text = explanation.text.replace("{operators}", &onnx::supported_operators().join(" "));
+            Ok(format!("{}: {}\n\n{text}", explanation.code, explanation.title))
+        }
+        None => {
+            let known: Vec<&str> = CODES.iter().map(|explanation| explanation.code).collect();
+            let message = format!("there is no error code `{}`", printable(code));
+            Err(vec![Diagnostic::new("E0180", message).note(format!("codes: {}", known.join(", ")))])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CODES, explain};
+
+    #[test]
+    fn codes_are_ascending_and_explained() {
+        assert!(CODES.windows(2).all(|pair| pair[0].code < pair[1].code));
+        for explanation in CODES {
+            assert!(explain(explanation.code).is_ok_and(|text| text.len() > 60), "{}", explanation.code);
+        }
+        assert!(explain("E0140").is_ok_and(|text| text.contains(" Conv ") && text.contains(" Upsample ")));
+        assert!(explain("E9999").is_err());
+    }
+}
