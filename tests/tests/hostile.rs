@@ -463,3 +463,43 @@ fn external_data_stays_in_the_folder() {
     }
     assert!(answer(&[("location", "good.bin")], None).is_err());
 }
+
+#[test]
+fn small_files_do_not_multiply() {
+    // One node with a long name and many operands becomes many nodes.
+    let many = vec!["x"; 250_000];
+    let sum = NodeProto { name: "n".repeat(1 << 20), ..node("Sum", &many, &["y"], Vec::new()) };
+    refused(&model(vec![sum], Vec::new()), "E0112", &["Sum", "200000"]);
+    // A bias of zeros for as many channels as `group` says.
+    let conv = node("ConvTranspose", &["x", "w"], &["y"], vec![int("group", 1 << 29)]);
+    refused(&model(vec![conv], vec![floats("w", &[3, 1, 1, 1])]), "E0122", &["the_ConvTranspose"]);
+    // As many outputs as nodes.
+    let names: Vec<String> = (0..100_000).map(|index| format!("o{index}")).collect();
+    let nodes = names.iter().map(|name| node("Relu", &["x"], &[name.as_str()], Vec::new())).collect();
+    let mut wide = model(nodes, Vec::new());
+    wide.graph.as_mut().expect("a graph").output = names.iter().map(|name| value_info(name, &[])).collect();
+    assert_eq!(read(&wide).expect("legal").outputs.len(), 100_000);
+}
+
+#[test]
+fn nodes_of_branches_are_listed_too() {
+    let branch = GraphProto { node: vec![node("LSTM", &["x"], &["b"], Vec::new())], ..GraphProto::default() };
+    let attribute = AttributeProto {
+        name: "then_branch".to_string(),
+        type_: AttributeType::GRAPH.into(),
+        g: protobuf::MessageField::some(branch),
+        ..AttributeProto::default()
+    };
+    let bad = model(vec![node("If", &["x"], &["y"], vec![attribute])], Vec::new());
+    refused(&bad, "E0140", &["the_If", "the_LSTM", "2 nodes"]);
+}
+
+#[test]
+fn negative_pads_cut() {
+    let pad = |pads: &[i64]| model(vec![node("Pad", &["x", "p"], &["y"], Vec::new())], vec![integers("p", pads)]);
+    let graph = read(&pad(&[0, 0, -1, 2, 0, 0, -3, -4])).expect("legal");
+    assert_eq!(graph.shape(graph.outputs[0]), [1, 3, 4, 6]);
+    for pads in [&[0, 0, -4, 0, 0, 0, -4, 0][..], &[i64::MIN; 8], &[i64::MAX; 8], &[0; 7]] {
+        refused(&pad(pads), "E0130", &["the_Pad"]);
+    }
+}

@@ -52,6 +52,12 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
             }
         }
     }
+    for input in &graph.inputs {
+        let tensor = graph.tensor(*input);
+        if tensor.producer.is_some() || tensor.value.is_some() {
+            return Err(broken(label(graph, *input), "a graph input has another source".to_string()));
+        }
+    }
     for output in &graph.outputs {
         let tensor = graph.tensor(*output);
         if tensor.producer.is_none() && tensor.value.is_none() && !inputs.contains(output) {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use onnx_protobuf::tensor_proto::DataType;
 use onnx_protobuf::tensor_shape_proto::dimension::Value as Dimension;
 use onnx_protobuf::type_proto::Value as TypeValue;
-use onnx_protobuf::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use onnx_protobuf::{GraphProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, tensor_shape_proto};
 
 use super::attributes::Attributes;
-use super::{ImportOptions, ops, tensors};
+use super::{ImportOptions, MAX_NODES, ops, tensors};
 use crate::diagnostic::{Diagnostic, printable};
 use crate::graph::infer::{element_count, infer};
 use crate::graph::{ElementType, Graph, Op, TensorId, TensorType, Value, eval};
@@ -20,6 +20,12 @@ const MAX_FOLDED_ELEMENTS: usize = 4096;
 
 /// Most elements of all constants together that nodes make while importing: 256 MiB of f32.
 pub const MAX_MADE_ELEMENTS: usize = 1 << 26;
+
+/// Longest name that is kept for what one node becomes: a long name must not be multiplied by many parts.
+const MAX_NAME_CHARS: usize = 256;
+
+/// Longest list of axes, extents or pads that an operand may hold.
+const MAX_LIST: usize = 4096;
 
 /// Largest tensor that a node may make; no device of a cluster holds more.
 const MAX_RESULT_BYTES: usize = 256 << 20;
@@ -111,12 +117,15 @@ impl Importer {
                 .note(format!("inputs: {}", names.join(", "))));
             }
         }
+        // A name for an open first dimension means the batch wherever it stands.
+        let batches: HashSet<&str> =
+            inputs.iter().filter_map(|input| open_dimension(tensor_shape(input)?.dim.first()?)).collect();
         for input in inputs {
             if self.names.contains_key(&input.name) {
                 continue;
             }
             let given = options.shapes.iter().find(|(name, _)| *name == input.name).map(|(_, shape)| shape.as_slice());
-            let tensor_type = input_type(input, given)?;
+            let tensor_type = input_type(input, given, &batches)?;
             if input.name.is_empty() {
                 return Err(Diagnostic::new("E0110", "a graph input has no name"));
             }
@@ -148,12 +157,13 @@ impl Importer {
 
     /// Graph outputs.
     pub fn finish(mut self, outputs: &[ValueInfoProto]) -> Result<Graph, Diagnostic> {
+        let mut listed = HashSet::new();
         for output in outputs {
             let name = printable(&output.name);
             let Some(id) = self.names.get(&output.name).copied() else {
                 return Err(Diagnostic::new("E0110", format!("nothing makes graph output `{name}`")));
             };
-            if self.graph.is_output(id) {
+            if !listed.insert(id) {
                 return Err(Diagnostic::new("E0110", format!("graph output `{name}` is listed twice")));
             }
             // A graph output must be a produced tensor of its own.
@@ -176,6 +186,21 @@ impl Importer {
     }
 }
 
+fn tensor_shape(input: &ValueInfoProto) -> Option<&TensorShapeProto> {
+    match input.type_.as_ref()?.value.as_ref()? {
+        TypeValue::TensorType(tensor) => tensor.shape.as_ref(),
+        _ => None,
+    }
+}
+
+/// Name of an open dimension.
+fn open_dimension(dimension: &tensor_shape_proto::Dimension) -> Option<&str> {
+    match &dimension.value {
+        Some(Dimension::DimParam(name)) if !name.is_empty() => Some(name),
+        _ => None,
+    }
+}
+
 /// `wanted`, or `wanted` with the first number that makes it new.
 fn unused(wanted: String, taken: &mut HashSet<String>) -> String {
     let mut name = wanted.clone();
@@ -188,7 +213,11 @@ fn unused(wanted: String, taken: &mut HashSet<String>) -> String {
 }
 
 /// Type of a graph input; open dimensions come from the command line, an open batch is 1.
-fn input_type(input: &ValueInfoProto, given: Option<&[usize]>) -> Result<TensorType, Diagnostic> {
+fn input_type(
+    input: &ValueInfoProto,
+    given: Option<&[usize]>,
+    batches: &HashSet<&str>,
+) -> Result<TensorType, Diagnostic> {
     let name = printable(&input.name);
     let refuse = |message: String| Diagnostic::new("E0121", format!("input `{name}`: {message}"));
     let Some(TypeValue::TensorType(tensor)) = input.type_.as_ref().and_then(|kind| kind.value.as_ref()) else {
@@ -232,7 +261,7 @@ fn input_type(input: &ValueInfoProto, given: Option<&[usize]>) -> Result<TensorT
                 _ => return Err(refuse(format!("axis {axis} has extent {value}, expected at least 1"))),
             },
             (_, Some(wanted)) => wanted,
-            (_, None) if axis == 0 => 1,
+            (_, None) if axis == 0 || open_dimension(dimension).is_some_and(|name| batches.contains(name)) => 1,
             (_, None) => {
                 return Err(refuse(format!("axis {axis} is open"))
                     .help(format!("pin its shape, for example --shape {name}=1x3x224x224")));
@@ -305,6 +334,11 @@ impl NodeContext<'_> {
     /// Integers of an operand that must be known at compile time.
     pub fn constant_ints(&self, position: usize) -> Result<Vec<i64>, Diagnostic> {
         let value = self.constant(position)?;
+        if value.data.len() > MAX_LIST {
+            return Err(
+                self.refuse(format!("input {position} has {} elements, expected a short list", value.data.len()))
+            );
+        }
         match &value.data {
             crate::graph::Data::I64(elements) => Ok(elements.clone()),
             crate::graph::Data::I32(elements) => Ok(elements.iter().map(|element| i64::from(*element)).collect()),
@@ -354,10 +388,17 @@ impl NodeContext<'_> {
 
     /// Adds an operator whose results have no name in the file (yet).
     pub fn emit_unnamed(&mut self, op: Op, inputs: Vec<TensorId>) -> Result<Vec<TensorId>, Diagnostic> {
-        let base = match self.attributes.node.name.as_str() {
-            "" => self.attributes.node.output.first().cloned().unwrap_or_default(),
-            name => name.to_string(),
-        };
+        let base: String = match self.attributes.node.name.as_str() {
+            "" => self.attributes.node.output.first().map_or("", String::as_str),
+            name => name,
+        }
+        .chars()
+        .take(MAX_NAME_CHARS)
+        .collect();
+        if self.importer.graph.node_count() >= MAX_NODES {
+            let message = format!("the graph grows beyond {MAX_NODES} nodes");
+            return Err(Diagnostic { code: "E0112", ..self.refuse(message) });
+        }
         let graph = &self.importer.graph;
         let types: Vec<&TensorType> = inputs.iter().map(|input| graph.tensor_type(*input)).collect();
         let outputs = infer(&op, &types).map_err(|error| self.attributes.refused(&error))?;
@@ -392,10 +433,15 @@ impl NodeContext<'_> {
         Ok(ids)
     }
 
-    /// A constant without a name in the file.
-    pub fn make_constant(&mut self, role: &str, value: Value) -> TensorId {
+    /// Zeros for an operand that was left out; the size is checked before they exist.
+    pub fn make_zeros(&mut self, role: &str, shape: Vec<usize>) -> Result<TensorId, Diagnostic> {
+        let count = element_count(&shape).map_err(|error| self.attributes.refused(&error))?;
+        if !self.importer.reserve_elements(count) {
+            let message = format!("needs a {role} of {count} zeros; all made constants may have {MAX_MADE_ELEMENTS}");
+            return Err(Diagnostic { code: "E0122", ..self.refuse(message) });
+        }
         let name = format!("{}.{role}", self.attributes.node.output.first().map_or("", String::as_str));
         let name = self.importer.tensor_name(name);
-        self.importer.graph.add_constant(name, value)
+        Ok(self.importer.graph.add_constant(name, Value::f32(shape, vec![0.0; count])))
     }
 }

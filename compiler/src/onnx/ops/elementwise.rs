@@ -96,6 +96,10 @@ fn gelu(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 
 /// Clip-6 has attributes, Clip-11 inputs.
 fn clip(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let x = context.input(0)?;
+    if context.tensor_type(x).element != ElementType::F32 {
+        return clip_integers(context, x);
+    }
     let (mut low, mut high) = (f32::MIN, f32::MAX);
     if context.opset() < 11 {
         low = context.attributes.float("min", low)?;
@@ -115,6 +119,17 @@ fn clip(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         return Err(context.refuse("a bound is not a number"));
     }
     unary(context, UnaryOp::Activation(Activation::Clip(low, high)))
+}
+
+/// Bounds of integers are operands of Max and Min.
+fn clip_integers(context: &mut NodeContext<'_>, x: TensorId) -> Result<(), Diagnostic> {
+    let mut result = x;
+    for (position, function) in [(1, BinaryOp::Max), (2, BinaryOp::Min)] {
+        if let Some(bound) = context.optional_input(position) {
+            result = context.emit_unnamed(Op::Binary(function, Activation::None), vec![result, bound])?[0];
+        }
+    }
+    context.emit(Op::Identity, vec![result])
 }
 
 fn binary(context: &mut NodeContext<'_>, function: BinaryOp) -> Result<(), Diagnostic> {

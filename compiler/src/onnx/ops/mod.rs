@@ -130,27 +130,33 @@ pub fn convert(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 pub fn unsupported(graph: &GraphProto) -> Unsupported {
     let mut outputs = HashSet::new();
     let mut unsupported: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (index, node) in graph.node.iter().enumerate() {
-        let ours = matches!(node.domain.as_str(), "" | "ai.onnx");
-        if ours && converter(&node.op_type).is_some() {
-            continue;
+    // Nodes inside branches and bodies are named too.
+    let mut graphs = vec![graph];
+    while let Some(graph) = graphs.pop() {
+        for (index, node) in graph.node.iter().enumerate() {
+            let inner = node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
+            graphs.extend(inner);
+            let ours = matches!(node.domain.as_str(), "" | "ai.onnx");
+            if ours && converter(&node.op_type).is_some() {
+                continue;
+            }
+            let op = if ours { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
+            outputs.extend(node.output.iter().filter(|name| !name.is_empty()).cloned());
+            unsupported.entry(printable(&op)).or_default().push(node_label(index, node));
         }
-        let op = if ours { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
-        outputs.extend(node.output.iter().filter(|name| !name.is_empty()).cloned());
-        unsupported.entry(printable(&op)).or_default().push(node_label(index, node));
     }
     if unsupported.is_empty() {
         return Unsupported::default();
     }
     let total: usize = unsupported.values().map(Vec::len).sum();
-    let mut diagnostic = Diagnostic::new("E0140", format!("{total} nodes use operators that are not supported"));
+    let mut diagnostic = Diagnostic::new("E0140", format!("operators of {total} nodes are not supported"));
     for (op, nodes) in unsupported {
         let shown: Vec<&str> = nodes.iter().take(MAX_NAMES).map(String::as_str).collect();
         let more = match nodes.len() - shown.len() {
             0 => String::new(),
             left => format!(" and {left} more"),
         };
-        diagnostic = diagnostic.note(format!("{op}, {} times: {}{more}", nodes.len(), shown.join(", ")));
+        diagnostic = diagnostic.note(format!("{op} ({}): {}{more}", nodes.len(), shown.join(", ")));
     }
     let diagnostic = diagnostic.help("`--explain E0140` lists what is supported");
     Unsupported { diagnostic: Some(diagnostic), outputs }

@@ -179,14 +179,21 @@ fn pad(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         return Err(context.refuse(format!("has {} pads for {} axes", pads.len(), axes.len())));
     }
     let (mut begin, mut end) = (vec![0usize; rank], vec![0usize; rank]);
+    let (mut cut_begin, mut cut_end) = (vec![0usize; rank], vec![0usize; rank]);
     for (index, axis) in axes.iter().enumerate() {
-        for (list, pad) in [(&mut begin, pads[index]), (&mut end, pads[index + axes.len()])] {
-            list[*axis] = match usize::try_from(pad) {
-                Ok(pad) if pad < 1 << 20 => pad,
-                _ => return Err(context.refuse(format!("pad {pad} on axis {axis}, expected 0 to 1048575"))),
-            };
+        for (added, cut, pad) in
+            [(&mut begin, &mut cut_begin, pads[index]), (&mut end, &mut cut_end, pads[index + axes.len()])]
+        {
+            if pad.unsigned_abs() >= 1 << 20 {
+                return Err(context.refuse(format!("pad {pad} on axis {axis}, expected -1048575 to 1048575")));
+            }
+            // A negative pad removes elements.
+            let list = if pad < 0 { cut } else { added };
+            list[*axis] = pad.unsigned_abs() as usize;
         }
     }
+    let x =
+        if cut_begin.iter().chain(&cut_end).all(|cut| *cut == 0) { x } else { cut(context, x, cut_begin, &cut_end)? };
     let mode = match context.attributes.string("mode", "constant")?.as_str() {
         "constant" => PadMode::Constant(value),
         "reflect" => {
@@ -200,6 +207,21 @@ fn pad(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         other => return Err(context.attributes.unknown_word("mode", other, &["constant", "reflect", "edge"])),
     };
     context.emit(Op::Pad { mode, begin, end }, vec![x])
+}
+
+/// Removes elements before and after on each axis.
+fn cut(context: &mut NodeContext<'_>, x: TensorId, begin: Vec<usize>, end: &[usize]) -> Result<TensorId, Diagnostic> {
+    let shape = context.shape(x);
+    let left = shape.iter().zip(begin.iter().zip(end));
+    let sizes: Option<Vec<usize>> =
+        left.map(|(extent, (begin, end))| extent.checked_sub(begin + end).filter(|left| *left > 0)).collect();
+    let Some(sizes) = sizes else {
+        return Err(
+            context.refuse(format!("pads {begin:?} and {end:?} are cut off, which leaves nothing of {shape:?}"))
+        );
+    };
+    let steps = vec![1; shape.len()];
+    Ok(context.emit_unnamed(Op::Slice { starts: begin, steps, sizes }, vec![x])?[0])
 }
 
 fn gather(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {

@@ -2,7 +2,6 @@
 
 use super::Converter;
 use crate::diagnostic::Diagnostic;
-use crate::graph::Value;
 use crate::graph::op::{Activation, Gemm, Op};
 use crate::onnx::importer::NodeContext;
 
@@ -75,8 +74,7 @@ fn layer_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> 
         Some(bias) => bias,
         None => {
             let shape = context.shape(scale);
-            let count = shape.iter().product();
-            context.make_constant("bias", Value::f32(shape, vec![0.0; count]))
+            context.make_zeros("bias", shape)?
         }
     };
     context.emit(Op::LayerNormalization { axis, epsilon }, vec![x, scale, bias])

@@ -2,10 +2,10 @@
 
 use super::Converter;
 use crate::diagnostic::Diagnostic;
+use crate::graph::TensorId;
 use crate::graph::op::{
     Activation, Conv, ConvTranspose, NearestRounding, Op, Pool, PoolKind, ResizeCoordinates, ResizeMode, Window,
 };
-use crate::graph::{TensorId, Value};
 use crate::onnx::importer::NodeContext;
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
@@ -109,10 +109,10 @@ fn groups(context: &NodeContext<'_>) -> Result<usize, Diagnostic> {
     }
 }
 
-fn bias(context: &mut NodeContext<'_>, filters: usize) -> TensorId {
+fn bias(context: &mut NodeContext<'_>, filters: usize) -> Result<TensorId, Diagnostic> {
     match context.optional_input(2) {
-        Some(bias) => bias,
-        None => context.make_constant("bias", Value::f32([filters], vec![0.0; filters])),
+        Some(bias) => Ok(bias),
+        None => context.make_zeros("bias", vec![filters]),
     }
 }
 
@@ -123,7 +123,7 @@ fn conv(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let window = window(context, &input, kernel)?;
     let groups = groups(context)?;
     let filters = context.shape(weights)[0];
-    let bias = bias(context, filters);
+    let bias = bias(context, filters)?;
     let op = Op::Conv(Conv { window, groups, residual: false, activation: Activation::None });
     context.emit(op, vec![x, weights, bias])
 }
@@ -170,8 +170,7 @@ fn conv_transpose(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let Some(filters) = context.shape(weights)[1].checked_mul(groups) else {
         return Err(context.refuse("it has too many output channels"));
     };
-    crate::graph::infer::element_count(&[filters]).map_err(|error| context.refuse(error.to_string()))?;
-    let bias = bias(context, filters);
+    let bias = bias(context, filters)?;
     let op = Op::ConvTranspose(ConvTranspose { window, output_padding, groups, activation: Activation::None });
     context.emit(op, vec![x, weights, bias])
 }
