@@ -503,3 +503,12 @@ fn negative_pads_cut() {
         refused(&pad(pads), "E0130", &["the_Pad"]);
     }
 }
+
+#[test]
+fn results_of_training_matter_only_if_they_are_read() {
+    let dropout = || node("Dropout", &["x"], &["a", "mask"], Vec::new());
+    let unread = model(vec![dropout(), node("Relu", &["a"], &["y"], Vec::new())], Vec::new());
+    assert!(read(&unread).is_ok());
+    let nodes = vec![dropout(), node("Not", &["mask"], &["b"], Vec::new()), node("Relu", &["a"], &["y"], Vec::new())];
+    refused(&model(nodes, Vec::new()), "E0140", &["the_Dropout", "mask"]);
+}

@@ -50,6 +50,8 @@ pub struct Importer {
     taken: HashSet<String>,
     /// Elements of constants that nodes have made so far.
     made_elements: usize,
+    /// Names that a node or the caller reads.
+    read: HashSet<String>,
     /// Names of nodes.
     nodes: HashSet<String>,
     folder: Option<PathBuf>,
@@ -63,8 +65,10 @@ impl Importer {
         let mut taken: HashSet<String> = model.initializer.iter().map(|tensor| tensor.name.clone()).collect();
         taken.extend(model.input.iter().map(|input| input.name.clone()));
         taken.extend(model.node.iter().flat_map(|node| &node.output).cloned());
+        let outputs = model.output.iter().map(|output| &output.name);
+        let read = model.node.iter().flat_map(|node| &node.input).chain(outputs).cloned().collect();
         let folder = folder.map(Path::to_path_buf);
-        Importer { graph, opset, names: HashMap::new(), taken, made_elements: 0, nodes: HashSet::new(), folder }
+        Importer { graph, opset, names: HashMap::new(), taken, read, made_elements: 0, nodes: HashSet::new(), folder }
     }
 
     /// Takes `count` elements from what nodes may make at compile time; false if that is more than is left.
@@ -322,6 +326,11 @@ impl NodeContext<'_> {
         self.importer.graph.shape(id).to_vec()
     }
 
+    /// Whether anything reads a result beyond the first; exporters list masks and indices that nothing uses.
+    pub fn uses_more_than_first(&self) -> bool {
+        self.attributes.node.output.iter().skip(1).any(|name| self.importer.read.contains(name) && !name.is_empty())
+    }
+
     /// Value of an operand that must be known at compile time.
     pub fn constant(&self, position: usize) -> Result<Arc<Value>, Diagnostic> {
         let id = self.input(position)?;
@@ -376,7 +385,9 @@ impl NodeContext<'_> {
     pub fn bind(&mut self, outputs: &[TensorId]) -> Result<(), Diagnostic> {
         let names = &self.attributes.node.output;
         let named = names.iter().filter(|name| !name.is_empty()).count();
-        if named == 0 || names.iter().skip(outputs.len()).any(|name| !name.is_empty()) {
+        if named == 0
+            || names.iter().skip(outputs.len()).any(|name| !name.is_empty() && self.importer.read.contains(name))
+        {
             return Err(self.refuse(format!("has {named} outputs, expected {}", outputs.len())));
         }
         for (name, id) in names.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {

@@ -146,5 +146,5 @@ fn varint(bytes: &[u8], position: &mut usize, end: usize) -> Result<u64, Diagnos
             return Ok(value);
         }
     }
-    return Err(Diagnostic::new("E0101", format!("the file is not ONNX: byte {} is not a protobuf number", *position)));
+    Err(Diagnostic::new("E0101", format!("the file is not ONNX: byte {} is not a protobuf number", *position)))
 }

@@ -170,7 +170,7 @@ fn chain(context: &mut NodeContext<'_>, function: BinaryOp) -> Result<(), Diagno
 }
 
 fn dropout(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
-    if context.attributes.node.output.iter().skip(1).any(|name| !name.is_empty()) {
+    if context.uses_more_than_first() {
         return Err(context.attributes.unsupported("its mask output belongs to training"));
     }
     if context.optional_input(2).is_some() {

@@ -64,7 +64,7 @@ fn instance_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnosti
 
 fn layer_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let (x, scale) = (context.input(0)?, context.input(1)?);
-    if context.attributes.node.output.iter().skip(1).any(|name| !name.is_empty()) {
+    if context.uses_more_than_first() {
         return Err(context.attributes.unsupported("its outputs beyond the first belong to training"));
     }
     let epsilon = epsilon(context)?;

@@ -158,7 +158,7 @@ fn reshape(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     }
     if let Some(axis) = open {
         let known = element_count(&shape).map_err(|error| context.refuse(error.to_string()))?;
-        if known == 0 || count % known != 0 {
+        if known == 0 || !count.is_multiple_of(known) {
             return Err(context.refuse(format!("{} cannot take shape {wanted:?}", context.tensor_type(x))));
         }
         shape[axis] = count / known;

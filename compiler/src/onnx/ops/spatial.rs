@@ -176,7 +176,7 @@ fn conv_transpose(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 }
 
 fn max_pool(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
-    if context.attributes.node.output.iter().skip(1).any(|name| !name.is_empty()) {
+    if context.uses_more_than_first() {
         return Err(context.attributes.unsupported("its second output (indices) is not supported"));
     }
     pool(context, PoolKind::Max)
@@ -201,13 +201,13 @@ fn pool(context: &mut NodeContext<'_>, kind: PoolKind) -> Result<(), Diagnostic>
         }
     }
     if context.attributes.flag("ceil_mode", false)? {
-        for axis in 0..input.len() {
+        for (axis, extent) in input.iter().enumerate() {
             let reach = window.dilation[axis] * (window.kernel[axis] - 1) + 1;
-            let padded = input[axis] + window.pad_begin[axis] + window.pad_end[axis];
+            let padded = extent + window.pad_begin[axis] + window.pad_end[axis];
             let Some(room) = padded.checked_sub(reach) else { continue };
             let mut steps = room.div_ceil(window.stride[axis]);
             // A window that would begin past the input and its first pads is left out.
-            if steps * window.stride[axis] >= input[axis] + window.pad_begin[axis] {
+            if steps * window.stride[axis] >= extent + window.pad_begin[axis] {
                 steps -= 1;
             }
             let needed = steps * window.stride[axis] + reach;
@@ -271,6 +271,12 @@ fn scaled(context: &NodeContext<'_>, x: TensorId, scales: &[f32]) -> Result<Vec<
             }
         })
         .collect()
+}
+
+/// Whether every size is exactly its extent times its scale.
+fn is_exact(shape: &[usize], scales: &[f32], sizes: &[usize]) -> bool {
+    let exact = |((extent, scale), size): ((&usize, &f32), &usize)| *extent as f32 * scale == *size as f32;
+    shape.iter().zip(scales).zip(sizes).all(exact)
 }
 
 fn resize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
@@ -339,6 +345,8 @@ fn resize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         "pytorch_half_pixel" => ResizeCoordinates::PytorchHalfPixel,
         "align_corners" => ResizeCoordinates::AlignCorners,
         "asymmetric" => ResizeCoordinates::Asymmetric,
+        // The two differ only where the scaled extent was rounded.
+        "half_pixel_symmetric" if is_exact(&shape, &scales, &sizes) => ResizeCoordinates::HalfPixel,
         other => {
             let known = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"];
             return Err(context.attributes.unknown_word("coordinate_transformation_mode", other, &known));
