@@ -122,7 +122,7 @@ impl Dump for () {
 pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn Dump) -> Result<Compiled, Failure> {
     let mut clock = Clock::default();
     let cluster_text = cluster;
-    let cluster = config::cluster::read(cluster)?;
+    let cluster = config::cluster_file::read(cluster)?;
     clock.lap("cluster");
     let mut graph = onnx::import(model, &onnx::ImportOptions { shapes: options.shapes.clone() })?;
     clock.lap("import");
@@ -159,7 +159,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     for program in &programs {
         dump.stage("program", program);
     }
-    let plan_bytes = plan::write(&graph, &cluster, &partition, &schedules, &programs);
+    let plan_bytes = plan::write(&graph, &cluster, &partition, &programs);
     let plan_hash = plan::plan_hash(&plan_bytes);
     clock.lap("plan");
     Ok(Compiled {

@@ -11,5 +11,6 @@ pub mod memory;
 pub mod onnx;
 pub mod partition;
 pub mod passes;
+pub mod plan;
 pub mod program;
 pub mod schedule;

@@ -1,1 +1,216 @@
-//! (placeholder)
+//! Proof that a kernel stays inside its buffers and reads only variables that have a value.
+//!
+//! Accesses are affine, so their extremes lie at the ends of the loops. Loops whose variable decides another loop's
+//! bounds (clipped windows) are walked value by value; all others are taken as intervals.
+
+use std::collections::HashSet;
+
+use super::{Access, Affine, Bound, Buffer, Expression, Kernel, LoopVar, Statement, Variable};
+
+/// What is wrong with a kernel; always a bug of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("kernel `{kernel}`: {rule}")]
+pub struct VerifyError {
+    /// Name of the kernel.
+    pub kernel: String,
+    /// What should hold, and what was found.
+    pub rule: String,
+}
+
+/// Checks a kernel.
+pub fn verify(kernel: &Kernel) -> Result<(), VerifyError> {
+    let mut deciding = HashSet::new();
+    collect_deciding(&kernel.body, &mut deciding);
+    let mut checker = Checker {
+        kernel,
+        deciding,
+        ranges: vec![(0, 0); kernel.loop_names.len()],
+        assigned: vec![false; kernel.variable_names.len()],
+    };
+    if ![4, 8, 16].contains(&kernel.lanes) {
+        return Err(checker.broken(format!("has {} lanes", kernel.lanes)));
+    }
+    let identifiers = kernel.loop_names.iter().chain(&kernel.variable_names).chain(kernel.buffers.iter().map(|b| &b.name));
+    for name in identifiers.chain([&kernel.name]) {
+        let legal = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if !legal {
+            return Err(checker.broken(format!("`{name}` is not an identifier")));
+        }
+    }
+    checker.block(&kernel.body)
+}
+
+/// Loop variables that bounds refer to.
+fn collect_deciding(statements: &[Statement], found: &mut HashSet<LoopVar>) {
+    for statement in statements {
+        if let Statement::For { low, high, body, .. } = statement {
+            for bound in [low, high] {
+                if let Bound::Max(_, affine, _) | Bound::Min(_, affine, _) = bound {
+                    found.extend(affine.terms.iter().map(|(var, _)| *var));
+                }
+            }
+            collect_deciding(body, found);
+        }
+    }
+}
+
+struct Checker<'a> {
+    kernel: &'a Kernel,
+    deciding: HashSet<LoopVar>,
+    /// Smallest and largest value of each loop variable here.
+    ranges: Vec<(i64, i64)>,
+    assigned: Vec<bool>,
+}
+
+impl Checker<'_> {
+    fn broken(&self, rule: String) -> VerifyError {
+        VerifyError { kernel: self.kernel.name.clone(), rule }
+    }
+
+    fn block(&mut self, statements: &[Statement]) -> Result<(), VerifyError> {
+        for statement in statements {
+            match statement {
+                Statement::For { var, low, high, step, unroll, body } => {
+                    self.for_loop(*var, (low, high), *step, *unroll, body)?;
+                }
+                Statement::Assign(variable, value) => {
+                    self.expression(value)?;
+                    self.assigned[variable.0 as usize] = true;
+                }
+                Statement::Store(buffer, at, value) => {
+                    self.expression(value)?;
+                    self.access(*buffer, at, i64::from(self.kernel.lanes), true)?;
+                }
+                Statement::StorePartial(buffer, at, count, value) => {
+                    self.partial(*count)?;
+                    self.expression(value)?;
+                    self.access(*buffer, at, i64::from(*count), true)?;
+                }
+                Statement::Comment(text) => {
+                    if text.contains(['\n', '\r']) {
+                        return Err(self.broken("a comment has several lines".to_string()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn for_loop(
+        &mut self,
+        var: LoopVar,
+        (low, high): (&Bound, &Bound),
+        step: i64,
+        unroll: bool,
+        body: &[Statement],
+    ) -> Result<(), VerifyError> {
+        if step < 1 {
+            return Err(self.broken(format!("a loop has step {step}")));
+        }
+        if unroll && !matches!((low, high), (Bound::Constant(_), Bound::Constant(_))) {
+            return Err(self.broken("an unrolled loop has bounds that are not constant".to_string()));
+        }
+        let (first, end) = (self.bound(low)?, self.bound(high)?);
+        if first >= end {
+            return Ok(());
+        }
+        let last = first + (end - 1 - first) / step * step;
+        if self.deciding.contains(&var) {
+            let mut value = first;
+            while value <= last {
+                self.ranges[var.0 as usize] = (value, value);
+                self.block(body)?;
+                value += step;
+            }
+        } else {
+            self.ranges[var.0 as usize] = (first, last);
+            self.block(body)?;
+        }
+        Ok(())
+    }
+
+    fn bound(&self, bound: &Bound) -> Result<i64, VerifyError> {
+        let exact = |affine: &Affine, divisor: i64| {
+            let (low, high) = self.interval(affine);
+            if low != high || divisor < 1 {
+                return Err(self.broken("a loop bound is not decided by the loops around it".to_string()));
+            }
+            Ok(low.div_euclid(divisor) + i64::from(low.rem_euclid(divisor) != 0))
+        };
+        match bound {
+            Bound::Constant(value) => Ok(*value),
+            Bound::Max(low, affine, divisor) => Ok(exact(affine, *divisor)?.max(*low)),
+            Bound::Min(high, affine, divisor) => Ok(exact(affine, *divisor)?.min(*high)),
+        }
+    }
+
+    fn interval(&self, affine: &Affine) -> (i64, i64) {
+        affine.terms.iter().fold((affine.constant, affine.constant), |(low, high), (var, coefficient)| {
+            let (first, last) = self.ranges[var.0 as usize];
+            let (a, b) = (coefficient * first, coefficient * last);
+            (low + a.min(b), high + a.max(b))
+        })
+    }
+
+    fn access(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<(), VerifyError> {
+        let declared = &self.kernel.buffers[buffer.0 as usize];
+        let (low, high) = self.interval(at);
+        if low < 0 || high + count > declared.elements as i64 {
+            return Err(self.broken(format!(
+                "elements {low} to {} of `{}` are touched, but it has {}",
+                high + count,
+                declared.name,
+                declared.elements
+            )));
+        }
+        if write != (declared.access == Access::Output) {
+            return Err(self.broken(format!("`{}` is used against its declaration", declared.name)));
+        }
+        Ok(())
+    }
+
+    fn partial(&self, count: u32) -> Result<(), VerifyError> {
+        if count == 0 || count >= self.kernel.lanes {
+            return Err(self.broken(format!("{count} of {} lanes are moved", self.kernel.lanes)));
+        }
+        Ok(())
+    }
+
+    fn variable(&self, variable: Variable) -> Result<(), VerifyError> {
+        match self.assigned.get(variable.0 as usize) {
+            Some(true) => Ok(()),
+            _ => Err(self.broken(format!("variable {} has no value yet", variable.0))),
+        }
+    }
+
+    fn expression(&self, value: &Expression) -> Result<(), VerifyError> {
+        let lanes = i64::from(self.kernel.lanes);
+        match value {
+            Expression::Variable(variable) => self.variable(*variable),
+            Expression::Constant(_) => Ok(()),
+            Expression::Load(buffer, at) => self.access(*buffer, at, lanes, false),
+            Expression::LoadPartial(buffer, at, count) => {
+                self.partial(*count)?;
+                self.access(*buffer, at, i64::from(*count), false)
+            }
+            Expression::LoadStrided(buffer, at, stride) => {
+                self.access(*buffer, at, 1, false)?;
+                self.access(*buffer, &at.clone().plus((lanes - 1) * stride), 1, false)
+            }
+            Expression::Broadcast(buffer, at) => self.access(*buffer, at, 1, false),
+            Expression::Lane(variable, lane) if *lane < self.kernel.lanes => self.variable(*variable),
+            Expression::Lane(_, lane) => Err(self.broken(format!("there is no lane {lane}"))),
+            Expression::MulAdd(a, b, c) => {
+                self.expression(a)?;
+                self.expression(b)?;
+                self.expression(c)
+            }
+            Expression::Binary(_, a, b) => {
+                self.expression(a)?;
+                self.expression(b)
+            }
+            Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => self.expression(a),
+        }
+    }
+}

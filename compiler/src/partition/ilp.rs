@@ -10,9 +10,8 @@ use good_lp::{Expression, ProblemVariables, Solution, SolverModel, Variable, mic
 use super::Objective;
 use super::problem::Problem;
 
-/// Device of each segment, or `None` if nothing satisfies the constraints. `allow_moves` is false for plans on one
-/// device.
-pub fn solve(problem: &Problem, objective: Objective, allow_moves: bool) -> Option<Vec<usize>> {
+/// Device of each segment, or `None` if nothing satisfies the constraints. With `every_device` none may stay idle.
+pub fn solve(problem: &Problem, objective: Objective, every_device: bool) -> Option<Vec<usize>> {
     let (segments, devices) = (problem.segment_count(), problem.device_count());
     let mut variables = ProblemVariables::new();
     let x: Vec<Vec<Variable>> =
@@ -51,6 +50,10 @@ pub fn solve(problem: &Problem, objective: Objective, allow_moves: bool) -> Opti
         }
         let runs: Expression = starts.iter().map(|row| row[device]).sum();
         model = model.with(runs.leq(1.0));
+        if every_device {
+            let mine: Expression = x.iter().map(|row| row[device]).sum();
+            model = model.with(mine.geq(1.0));
+        }
         let unreachable = |boundary: usize, from: usize, to: usize| problem.transfer[boundary][from][to].is_none();
         if unreachable(0, problem.input, device) {
             model = model.with(Expression::from(x[0][device]).leq(0.0));
@@ -74,7 +77,7 @@ pub fn solve(problem: &Problem, objective: Objective, allow_moves: bool) -> Opti
     }
     for (boundary, from, to, moved) in &moves {
         let both = Expression::from(x[boundary - 1][*from]) + x[*boundary][*to];
-        model = if allow_moves && problem.transfer[*boundary][*from][*to].is_some() {
+        model = if problem.transfer[*boundary][*from][*to].is_some() {
             model.with((both - *moved).leq(1.0))
         } else {
             model.with(both.leq(1.0))

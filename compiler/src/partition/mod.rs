@@ -101,9 +101,12 @@ pub fn solve(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Re
     let single = best_single(&problem, options.objective);
     let answer = match options.family {
         StrategyFamily::Whole => single.clone(),
-        StrategyFamily::Auto => ilp::solve(&problem, options.objective, true),
-        // A forced pipeline spreads the work; one device is its own last resort.
-        StrategyFamily::Pipeline => ilp::solve(&problem, Objective::Throughput, true),
+        StrategyFamily::Auto => ilp::solve(&problem, options.objective, false),
+        // Every device takes part if limits and links allow it.
+        StrategyFamily::Pipeline => {
+            let everyone = ilp::solve(&problem, options.objective, true).filter(|found| problem.is_feasible(found));
+            everyone.or_else(|| ilp::solve(&problem, options.objective, false))
+        }
     };
     let Some(assignment) = answer.filter(|assignment| problem.is_feasible(assignment)) else {
         return Err(PartitionError::Infeasible(explain(graph, cluster, &problem, &segments)));
@@ -288,7 +291,7 @@ mod tests {
                     .filter(|assignment| problem.is_feasible(assignment))
                     .map(|assignment| problem.objective(&assignment, objective))
                     .min_by(f64::total_cmp);
-                let found = ilp::solve(&problem, objective, true);
+                let found = ilp::solve(&problem, objective, false);
                 match (best, &found) {
                     (None, None) => {}
                     (Some(best), Some(found)) => {

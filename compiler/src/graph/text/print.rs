@@ -71,11 +71,29 @@ fn declaration(graph: &Graph, tensor: TensorId) -> String {
 
 fn elements(data: &Data, constants: Constants) -> String {
     if constants == Constants::Summary && data.len() > 16 {
-        let text = list(data);
-        let digest = Sha256::digest(text.as_bytes());
+        let digest = digest(data);
         return format!("digest({:02x}{:02x}{:02x}{:02x})", digest[0], digest[1], digest[2], digest[3]);
     }
     list(data)
+}
+
+/// SHA-256 over the little-endian elements.
+fn digest(data: &Data) -> [u8; 32] {
+    fn feed<T: Copy, const N: usize>(hasher: &mut Sha256, elements: &[T], bytes: impl Fn(T) -> [u8; N]) {
+        for chunk in elements.chunks(4096) {
+            hasher.update(chunk.iter().flat_map(|element| bytes(*element)).collect::<Vec<u8>>());
+        }
+    }
+    let mut hasher = Sha256::new();
+    match data {
+        Data::F32(elements) => feed(&mut hasher, elements, f32::to_le_bytes),
+        Data::I64(elements) => feed(&mut hasher, elements, i64::to_le_bytes),
+        Data::I32(elements) => feed(&mut hasher, elements, i32::to_le_bytes),
+        Data::I8(elements) => feed(&mut hasher, elements, i8::to_le_bytes),
+        Data::U8(elements) => hasher.update(elements),
+        Data::Bool(elements) => feed(&mut hasher, elements, |element| [u8::from(element)]),
+    }
+    hasher.finalize().into()
 }
 
 fn list(data: &Data) -> String {

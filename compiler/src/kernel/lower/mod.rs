@@ -3,6 +3,16 @@
 //! A family offers the layouts it can work in, best first ([`layout_choices`]), and builds the kernel for one of them
 //! ([`lower_node`]). What no family takes runs on the portable reference kernel.
 
+mod build;
+mod conv;
+mod depthwise;
+mod elementwise;
+mod gemm;
+mod pool;
+#[cfg(test)]
+mod tests;
+mod window;
+
 use crate::config::{InstructionSet, Target};
 use crate::graph::{Op, TensorType};
 use crate::kernel::Kernel;
@@ -79,22 +89,32 @@ pub struct LoweredNode {
 }
 
 /// Layouts in which an emitted kernel exists for this node, best first; empty if none does.
-pub fn layout_choices(
-    _op: &Op,
-    _inputs: &[Operand<'_>],
-    _output: &TensorType,
-    _machine: &Machine,
-) -> Vec<LayoutChoice> {
-    Vec::new()
+pub fn layout_choices(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Vec<LayoutChoice> {
+    match op {
+        Op::Conv(conv) if depthwise::applies(conv, inputs, output) => depthwise::layouts(conv, inputs, machine),
+        Op::Conv(conv) => conv::layouts(conv, inputs, output, machine),
+        Op::Pool(_) | Op::GlobalPool(_) => pool::layouts(machine),
+        Op::Gemm(_) | Op::MatMul => gemm::layouts(op, inputs, output),
+        Op::Unary(_) | Op::Binary(..) => elementwise::layouts(op, inputs, output, machine),
+        _ => Vec::new(),
+    }
 }
 
 /// The kernel for a node in the layouts of its operands, or `None` if only the reference kernel can do it.
 pub fn lower_node(
-    _op: &Op,
-    _inputs: &[Operand<'_>],
-    _output: &TensorType,
-    _output_layout: Layout,
-    _machine: &Machine,
+    op: &Op,
+    inputs: &[Operand<'_>],
+    output: &TensorType,
+    output_layout: Layout,
+    machine: &Machine,
 ) -> Option<LoweredNode> {
-    None
+    match op {
+        Op::Conv(conv) if depthwise::applies(conv, inputs, output) => depthwise::lower(conv, inputs, output, machine),
+        Op::Conv(conv) => conv::lower(conv, inputs, output, machine),
+        Op::Pool(pool) => pool::lower(pool, inputs, output, machine),
+        Op::GlobalPool(kind) => pool::lower_global(*kind, inputs, machine),
+        Op::Gemm(_) | Op::MatMul => gemm::lower(op, inputs, output, machine),
+        Op::Unary(_) | Op::Binary(..) => elementwise::lower(op, inputs, output, output_layout, machine),
+        _ => None,
+    }
 }

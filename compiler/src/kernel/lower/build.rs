@@ -1,0 +1,117 @@
+//! Puts kernels together: names, buffers, loops.
+
+use crate::graph::op::Activation;
+use crate::kernel::{
+    Access, Affine, Arithmetic, Bound, Buffer, BufferDeclaration, Expression, Kernel, LoopVar, Statement, Variable,
+};
+
+/// A kernel under construction.
+pub(super) struct Builder {
+    lanes: u32,
+    buffers: Vec<BufferDeclaration>,
+    loop_names: Vec<String>,
+    variable_names: Vec<String>,
+}
+
+impl Builder {
+    pub(super) fn new(lanes: u32) -> Builder {
+        Builder { lanes, buffers: Vec::new(), loop_names: Vec::new(), variable_names: Vec::new() }
+    }
+
+    pub(super) fn buffer(&mut self, name: &str, access: Access, elements: usize) -> Buffer {
+        self.buffers.push(BufferDeclaration { name: name.to_string(), access, elements });
+        Buffer(self.buffers.len() as u32 - 1)
+    }
+
+    /// A loop variable; equal names get a number.
+    pub(super) fn loop_var(&mut self, name: &str) -> LoopVar {
+        let name = unique(&self.loop_names, name);
+        self.loop_names.push(name);
+        LoopVar(self.loop_names.len() as u32 - 1)
+    }
+
+    /// A vector variable; the same name is the same variable.
+    pub(super) fn variable(&mut self, name: &str) -> Variable {
+        let found = self.variable_names.iter().position(|other| other == name).unwrap_or_else(|| {
+            self.variable_names.push(name.to_string());
+            self.variable_names.len() - 1
+        });
+        Variable(found as u32)
+    }
+
+    pub(super) fn finish(self, name: String, summary: String, body: Vec<Statement>, macs: u64) -> Kernel {
+        Kernel {
+            name,
+            summary,
+            lanes: self.lanes,
+            buffers: self.buffers,
+            loop_names: self.loop_names,
+            variable_names: self.variable_names,
+            body,
+            in_place: Vec::new(),
+            macs,
+        }
+    }
+}
+
+fn unique(taken: &[String], name: &str) -> String {
+    if !taken.iter().any(|other| other == name) {
+        return name.to_string();
+    }
+    let mut number = 2;
+    while taken.iter().any(|other| *other == format!("{name}_{number}")) {
+        number += 1;
+    }
+    format!("{name}_{number}")
+}
+
+/// `for var in 0..count { body }`, or just the body with the variable at 0 if it runs once.
+pub(super) fn repeat(var: LoopVar, count: usize, step: usize, body: Vec<Statement>) -> Statement {
+    Statement::For {
+        var,
+        low: Bound::Constant(0),
+        high: Bound::Constant(count as i64),
+        step: step as i64,
+        unroll: false,
+        body,
+    }
+}
+
+pub(super) fn binary(function: Arithmetic, a: Expression, b: Expression) -> Expression {
+    Expression::Binary(function, Box::new(a), Box::new(b))
+}
+
+pub(super) fn mul_add(a: Expression, b: Expression, c: Expression) -> Expression {
+    Expression::MulAdd(Box::new(a), Box::new(b), Box::new(c))
+}
+
+/// An activation as vector arithmetic. Operand order makes a NaN survive a maximum or minimum: the second operand is
+/// the answer if either is NaN.
+pub(super) fn activate(value: Expression, activation: Activation) -> Expression {
+    let constant = Expression::Constant;
+    let clip = |value: Expression, low: f32, high: f32| {
+        let raised = if low > f32::MIN { binary(Arithmetic::Max, constant(low), value) } else { value };
+        if high < f32::MAX { binary(Arithmetic::Min, constant(high), raised) } else { raised }
+    };
+    match activation {
+        Activation::None => value,
+        Activation::Relu => binary(Arithmetic::Max, constant(0.0), value),
+        Activation::Clip(low, high) => clip(value, low, high),
+        // max(x, 0) + alpha * min(x, 0), right for every alpha.
+        Activation::LeakyRelu(alpha) => {
+            let positive = binary(Arithmetic::Max, constant(0.0), value.clone());
+            let negative = binary(Arithmetic::Min, constant(0.0), value);
+            mul_add(negative, constant(alpha), positive)
+        }
+        Activation::HardSwish => {
+            let gate = mul_add(value.clone(), constant(1.0 / 6.0), constant(0.5));
+            binary(Arithmetic::Mul, value, clip(gate, 0.0, 1.0))
+        }
+        Activation::HardSigmoid(alpha, beta) => clip(mul_add(value, constant(alpha), constant(beta)), 0.0, 1.0),
+    }
+}
+
+/// `affine + coefficient * var`
+pub(super) fn plus(affine: &Affine, var: LoopVar, coefficient: usize) -> Affine {
+    affine.clone().plus_term(var, coefficient as i64)
+}

@@ -1,0 +1,561 @@
+//! Direct convolution on channel blocks: one register tile of output pixels x output-channel vectors, weights packed in
+//! reading order, padding skipped instead of stored.
+//!
+//! Loop order: output-channel tile, output row, column tile, then input channels and taps. A tile's accumulators start
+//! from the bias and stay in registers until residual, activation and store.
+
+use super::build::{Builder, activate, binary, mul_add, plus, repeat};
+use super::window::{Columns, Window3};
+use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
+use crate::graph::TensorType;
+use crate::graph::op::Conv;
+use crate::kernel::{Access, Affine, Arithmetic, Buffer, Expression, LoopVar, Statement, Variable};
+use crate::program::Layout;
+
+/// Most statements of one column tile's inner body; larger tiles only bloat the code.
+const MAX_BODY: usize = 700;
+
+pub(super) fn layouts(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Vec<LayoutChoice> {
+    let lanes = machine.instruction_set.lanes();
+    let (x, weights) = (inputs[0].tensor_type, inputs[1].tensor_type);
+    if inputs[1].value.is_none() || inputs[2].value.is_none() || output.element_count() == 0 {
+        return Vec::new();
+    }
+    let blocked = Layout::Blocked(lanes);
+    let (channels, filters) = (x.shape[1], weights.shape[0]);
+    let whole_blocks = |groups: usize| {
+        (channels / groups).is_multiple_of(lanes as usize) && (filters / groups).is_multiple_of(lanes as usize)
+    };
+    if conv.groups != 1 && !whole_blocks(conv.groups) {
+        return Vec::new();
+    }
+    let choice = |input: Layout| {
+        let mut inputs = vec![input, Layout::Plain, Layout::Plain];
+        inputs.extend(conv.residual.then_some(blocked));
+        LayoutChoice { inputs, output: blocked }
+    };
+    // Few channels would leave most lanes of a block empty; broadcasting reads plain tensors as well.
+    if conv.groups == 1 && channels < lanes as usize {
+        vec![choice(Layout::Plain), choice(blocked)]
+    } else if conv.groups == 1 {
+        vec![choice(blocked), choice(Layout::Plain)]
+    } else {
+        vec![choice(blocked)]
+    }
+}
+
+pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Option<LoweredNode> {
+    let (weights, bias) = (inputs[1].value?, inputs[2].value?);
+    let x = inputs[0].tensor_type;
+    let plan = Plan::new(conv, x, inputs[0].layout, output, machine);
+    let mut builder = Builder::new(plan.lanes as u32);
+    let x_buffer = builder.buffer("x", Access::Input, plan.input_elements(x));
+    let residual = conv.residual.then(|| builder.buffer("residual", Access::Input, plan.output_elements()));
+    let (packed, packed_bias) = plan.pack(weights, bias);
+    let w_buffer = builder.buffer("weights", Access::Weights, packed.len());
+    let b_buffer = builder.buffer("bias", Access::Weights, packed_bias.len());
+    let y_buffer = builder.buffer("y", Access::Output, plan.output_elements());
+    let buffers = Buffers { x: x_buffer, residual, weights: w_buffer, bias: b_buffer, y: y_buffer };
+    let sample = builder.loop_var("sample");
+    let mut writer = Writer { plan: &plan, conv, builder, buffers, sample };
+    let body = writer.body();
+    let window = &plan.window;
+    let name = format!(
+        "conv_{}x{}x{}_s{}_{}x{}x{}x{}_to_{}",
+        window.kernel[0],
+        window.kernel[1],
+        window.kernel[2],
+        window.stride[2],
+        plan.channels,
+        window.input[0],
+        window.input[1],
+        window.input[2],
+        plan.filters
+    );
+    let summary = format!(
+        "convolution {:?}, stride {:?}, {} to {} channels over {:?}, tile {} pixels x {} vectors{}{}",
+        window.kernel,
+        window.stride,
+        plan.channels,
+        plan.filters,
+        window.output,
+        plan.tile.pixels,
+        plan.tile.vectors,
+        if conv.residual { ", plus residual" } else { "" },
+        match conv.activation {
+            crate::graph::Activation::None => String::new(),
+            activation => format!(", then {activation:?}"),
+        }
+    );
+    let macs = plan.batch * plan.filters * window.output_plane() * plan.group_channels * window.taps();
+    let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
+    // The residual is read in the same tile, right before the store.
+    kernel.in_place = residual.into_iter().collect();
+    let mut bindings = vec![Binding::Input(0)];
+    bindings.extend(conv.residual.then_some(Binding::Input(3)));
+    bindings.push(Binding::Weights { from: 1, elements: packed });
+    bindings.push(Binding::Weights { from: 2, elements: packed_bias });
+    bindings.push(Binding::Output);
+    Some(LoweredNode { kernel, bindings })
+}
+
+/// Output pixels and output-channel vectors computed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tile {
+    pixels: usize,
+    vectors: usize,
+}
+
+/// Everything that is decided about one convolution.
+struct Plan {
+    window: Window3,
+    batch: usize,
+    channels: usize,
+    filters: usize,
+    groups: usize,
+    group_channels: usize,
+    lanes: usize,
+    /// The input is row-major `[N, C, spatial]` instead of blocked.
+    plain_input: bool,
+    /// Activations are loaded as vectors of input channels and multiplied by lane.
+    by_lane: bool,
+    tile: Tile,
+}
+
+impl Plan {
+    fn new(conv: &Conv, x: &TensorType, layout: Layout, output: &TensorType, machine: &Machine) -> Plan {
+        let window = Window3::new(&conv.window, &x.shape, &output.shape).flattened();
+        let lanes = machine.instruction_set.lanes() as usize;
+        let plain_input = layout == Layout::Plain;
+        let by_lane = machine.instruction_set.multiplies_by_lane() && !plain_input;
+        let filters = output.shape[1];
+        let vectors = (filters / conv.groups).div_ceil(lanes);
+        let tile = choose_tile(&window, vectors, machine, by_lane);
+        Plan {
+            batch: x.shape[0],
+            channels: x.shape[1],
+            group_channels: x.shape[1] / conv.groups,
+            groups: conv.groups,
+            window,
+            filters,
+            lanes,
+            plain_input,
+            by_lane,
+            tile,
+        }
+    }
+
+    fn input_elements(&self, x: &TensorType) -> usize {
+        if self.plain_input {
+            x.element_count()
+        } else {
+            self.batch * self.channels.next_multiple_of(self.lanes) * self.window.input_plane()
+        }
+    }
+
+    fn output_elements(&self) -> usize {
+        self.batch * self.filters.next_multiple_of(self.lanes) * self.window.output_plane()
+    }
+
+    /// Vectors of output channels of one group.
+    fn group_vectors(&self) -> usize {
+        (self.filters / self.groups).div_ceil(self.lanes)
+    }
+
+    /// Input channels per block of the weights: one for plain inputs.
+    fn input_block(&self) -> usize {
+        if self.plain_input { 1 } else { self.lanes }
+    }
+
+    fn input_blocks(&self) -> usize {
+        self.group_channels.div_ceil(self.input_block())
+    }
+
+    /// Weights that one vector of output channels reads.
+    fn weights_per_vector(&self) -> usize {
+        self.input_blocks() * self.window.taps() * self.input_block() * self.lanes
+    }
+
+    /// Runs of tiles over one group's output vectors: (first vector, vectors per tile, tiles).
+    fn vector_tiles(&self) -> Vec<(usize, usize, usize)> {
+        let (all, wide) = (self.group_vectors(), self.tile.vectors);
+        let mut tiles = vec![(0, wide, all / wide)];
+        if !all.is_multiple_of(wide) {
+            tiles.push((all / wide * wide, all % wide, 1));
+        }
+        tiles.retain(|(_, _, count)| *count > 0);
+        tiles
+    }
+
+    /// Weights in the order `[group][tile][input block][depth][height][channel in block][width][vector in tile][lane]`,
+    /// zero where channels end inside a block; the bias as whole vectors per group.
+    fn pack(&self, weights: &[f32], bias: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let [k_d, k_h, k_w] = self.window.kernel;
+        let group_filters = self.filters / self.groups;
+        let block = self.input_block();
+        let mut packed = Vec::with_capacity(self.groups * self.group_vectors() * self.weights_per_vector());
+        for group in 0..self.groups {
+            for (first, wide, count) in self.vector_tiles() {
+                for tile in 0..count {
+                    for index in 0..self.input_blocks() * k_d * k_h * block * k_w * wide * self.lanes {
+                        let lane = index % self.lanes;
+                        let rest = index / self.lanes;
+                        let (vector, rest) = (rest % wide, rest / wide);
+                        let (w, rest) = (rest % k_w, rest / k_w);
+                        let (inner, rest) = (rest % block, rest / block);
+                        let (h, rest) = (rest % k_h, rest / k_h);
+                        let (d, outer) = (rest % k_d, rest / k_d);
+                        let filter = (first + tile * wide + vector) * self.lanes + lane;
+                        let channel = outer * block + inner;
+                        packed.push(if filter < group_filters && channel < self.group_channels {
+                            let row = (group * group_filters + filter) * self.group_channels + channel;
+                            weights[((row * k_d + d) * k_h + h) * k_w + w]
+                        } else {
+                            0.0
+                        });
+                    }
+                }
+            }
+        }
+        let packed_bias = (0..self.groups * self.group_vectors() * self.lanes)
+            .map(|index| {
+                let (group, filter) = (index / (self.group_vectors() * self.lanes), index % (self.group_vectors() * self.lanes));
+                if filter < group_filters { bias[group * group_filters + filter] } else { 0.0 }
+            })
+            .collect();
+        (packed, packed_bias)
+    }
+}
+
+/// The tile that needs the least estimated time over the whole output.
+///
+/// Per input channel and tap a tile of P pixels and J vectors takes the longest of P * J multiply-adds (two per cycle),
+/// P + J loads (two per cycle), and the latency of one multiply-add (four cycles, which at least eight independent
+/// ones hide).
+fn choose_tile(window: &Window3, vectors: usize, machine: &Machine, by_lane: bool) -> Tile {
+    let registers = machine.registers as usize;
+    let width = window.output[2];
+    let taps = window.kernel[2];
+    let mut best: Option<(f64, Tile)> = None;
+    for wide in 1..=vectors.min(4) {
+        for pixels in 1..=width.min(14) {
+            // A vector of input channels per pixel and the weights, or the weights and one broadcast.
+            let temporaries = if by_lane { pixels + wide.min(2) } else { wide + 1 };
+            let fits = pixels * wide + temporaries <= registers;
+            let body = taps * (pixels + if by_lane { 4 } else { 1 } * (wide + pixels * wide));
+            if pixels * wide > 1 && (!fits || body > MAX_BODY) {
+                continue;
+            }
+            let cost = |pixels: usize, wide: usize| {
+                let arithmetic = (pixels * wide) as f64 / 2.0;
+                let loads = if by_lane { (pixels as f64 / 4.0 + wide as f64) / 2.0 } else { (pixels + wide) as f64 / 2.0 };
+                arithmetic.max(loads).max(4.0) + 0.1 * loads
+            };
+            let over = |total: usize, part: usize| {
+                let mut parts = vec![(part, total / part)];
+                if !total.is_multiple_of(part) {
+                    parts.push((total % part, 1));
+                }
+                parts
+            };
+            let mut total = 0.0;
+            for (pixels, columns) in over(width, pixels) {
+                for (wide, rows) in over(vectors, wide) {
+                    total += cost(pixels, wide) * (columns * rows) as f64;
+                }
+            }
+            if best.is_none_or(|(least, _)| total < least) {
+                best = Some((total, Tile { pixels, vectors: wide }));
+            }
+        }
+    }
+    best.map_or(Tile { pixels: 1, vectors: 1 }, |(_, tile)| tile)
+}
+
+struct Buffers {
+    x: Buffer,
+    residual: Option<Buffer>,
+    weights: Buffer,
+    bias: Buffer,
+    y: Buffer,
+}
+
+/// Writes the loop nest.
+struct Writer<'a> {
+    plan: &'a Plan,
+    conv: &'a Conv,
+    builder: Builder,
+    buffers: Buffers,
+    sample: LoopVar,
+}
+
+/// Loop variables and offsets that a column tile needs.
+struct Place<'a> {
+    /// Output depth and height.
+    at: [LoopVar; 2],
+    /// First element of the tile's weights, bias, input group, and output vectors, without column and tap.
+    weights: &'a Affine,
+    bias: &'a Affine,
+    input: &'a Affine,
+    output: &'a Affine,
+    /// Vectors of output channels.
+    vectors: usize,
+}
+
+impl Writer<'_> {
+    fn body(&mut self) -> Vec<Statement> {
+        let plan = self.plan;
+        let group = self.builder.loop_var("group");
+        let per_group = plan.group_vectors() * plan.weights_per_vector();
+        let mut tiles = Vec::new();
+        for (first, wide, count) in plan.vector_tiles() {
+            let tile = self.builder.loop_var("tile");
+            let output_plane = plan.window.output_plane() * plan.lanes;
+            let weights = Affine::constant((first * plan.weights_per_vector()) as i64);
+            let weights = plus(&plus(&weights, tile, wide * plan.weights_per_vector()), group, per_group);
+            let bias = Affine::constant((first * plan.lanes) as i64);
+            let bias = plus(&plus(&bias, tile, wide * plan.lanes), group, plan.group_vectors() * plan.lanes);
+            let output = Affine::constant((first * output_plane) as i64);
+            let output = plus(&plus(&output, tile, wide * output_plane), group, plan.group_vectors() * output_plane);
+            let output = plus(&output, self.sample, plan.output_elements() / plan.batch);
+            let input = if plan.plain_input {
+                Affine::term(self.sample, (plan.channels * plan.window.input_plane()) as i64)
+            } else {
+                let blocks = plan.group_channels.next_multiple_of(plan.lanes);
+                let sample = plan.channels.next_multiple_of(plan.lanes) * plan.window.input_plane();
+                plus(&Affine::term(group, (blocks * plan.window.input_plane()) as i64), self.sample, sample)
+            };
+            let at = [self.builder.loop_var("depth"), self.builder.loop_var("row")];
+            let place =
+                Place { at, weights: &weights, bias: &bias, input: &input, output: &output, vectors: wide };
+            let mut columns = Vec::new();
+            for part in plan.window.column_tiles(plan.tile.pixels) {
+                columns.extend(self.columns(&place, part));
+            }
+            let rows = repeat(at[1], plan.window.output[1], 1, columns);
+            let depths = repeat(at[0], plan.window.output[0], 1, vec![rows]);
+            tiles.push(repeat(tile, count, 1, vec![depths]));
+        }
+        let groups = repeat(group, plan.groups, 1, tiles);
+        vec![repeat(self.sample, plan.batch, 1, vec![groups])]
+    }
+
+    /// One column tile, or a loop over equal ones.
+    fn columns(&mut self, place: &Place<'_>, part: Columns) -> Vec<Statement> {
+        let column = self.builder.loop_var("column");
+        let mut body = self.start(place, part);
+        body.extend(self.accumulate(place, part, column));
+        body.extend(self.finish(place, part, column));
+        let text = format!(
+            "columns {} to {}{}",
+            part.first,
+            part.first + part.count * part.repeat - 1,
+            if part.interior { "" } else { ", some taps on padding" }
+        );
+        vec![Statement::Comment(text), repeat(column, part.count * part.repeat, part.count, body)]
+    }
+
+    fn accumulator(&mut self, pixel: usize, vector: usize) -> Variable {
+        self.builder.variable(&format!("acc_{pixel}_{vector}"))
+    }
+
+    /// Accumulators start from the bias.
+    fn start(&mut self, place: &Place<'_>, part: Columns) -> Vec<Statement> {
+        let mut statements = Vec::new();
+        for vector in 0..place.vectors {
+            let at = place.bias.clone().plus((vector * self.plan.lanes) as i64);
+            let first = self.accumulator(0, vector);
+            statements.push(Statement::Assign(first, Expression::Load(self.buffers.bias, at)));
+            for pixel in 1..part.count {
+                let other = self.accumulator(pixel, vector);
+                statements.push(Statement::Assign(other, Expression::Variable(first)));
+            }
+        }
+        statements
+    }
+
+    /// The loops over input channels and taps.
+    fn accumulate(&mut self, place: &Place<'_>, part: Columns, column: LoopVar) -> Vec<Statement> {
+        let plan = self.plan;
+        let block = plan.input_block();
+        let full = plan.group_channels / block;
+        let rest = plan.group_channels % block;
+        let mut statements = Vec::new();
+        for (first, blocks, channels) in [(0, full, block), (full, 1, rest)] {
+            if blocks == 0 || channels == 0 {
+                continue;
+            }
+            let outer = self.builder.loop_var("block");
+            let taps = [self.builder.loop_var("tap_depth"), self.builder.loop_var("tap_row")];
+            let body = self.taps(place, part, column, (outer, first), taps, channels);
+            let (low, high) = plan.window.tap_range(1, place.at[1]);
+            let rows = Statement::For { var: taps[1], low, high, step: 1, unroll: false, body };
+            let (low, high) = plan.window.tap_range(0, place.at[0]);
+            let depths = Statement::For { var: taps[0], low, high, step: 1, unroll: false, body: vec![rows] };
+            statements.push(repeat(outer, blocks, 1, vec![depths]));
+        }
+        statements
+    }
+
+    /// All columns of the window and all channels of one block.
+    fn taps(
+        &mut self,
+        place: &Place<'_>,
+        part: Columns,
+        column: LoopVar,
+        (outer, first): (LoopVar, usize),
+        taps: [LoopVar; 2],
+        channels: usize,
+    ) -> Vec<Statement> {
+        let plan = self.plan;
+        let window = &plan.window;
+        let [_, in_h, in_w] = window.input;
+        let [k_d, k_h, k_w] = window.kernel;
+        let pixel_step = if plan.plain_input { 1 } else { plan.lanes };
+        // The input element of output column 0, tap column 0: ((block * D + d) * H + h) * W + w.
+        let mut input = place.input.clone();
+        input = plus(&input, outer, window.input_plane() * pixel_step);
+        input = input.plus((first * window.input_plane() * pixel_step) as i64);
+        for (axis, at, tap, inner) in [(0, place.at[0], taps[0], in_h * in_w), (1, place.at[1], taps[1], in_w)] {
+            let inner = inner * pixel_step;
+            input = plus(&input, at, window.stride[axis] * inner);
+            input = plus(&input, tap, window.dilation[axis] * inner);
+            input = input.plus(-((window.pad[axis] * inner) as i64));
+        }
+        input = plus(&input, column, window.stride[2] * pixel_step);
+        let vector_row = place.vectors * plan.lanes;
+        let block = plan.input_block();
+        let mut weights = place.weights.clone();
+        weights = plus(&weights, outer, k_d * k_h * block * k_w * vector_row);
+        weights = weights.plus((first * k_d * k_h * block * k_w * vector_row) as i64);
+        weights = plus(&weights, taps[0], k_h * block * k_w * vector_row);
+        weights = plus(&weights, taps[1], block * k_w * vector_row);
+        let step = Step { input, weights, pixel_step, vector_row };
+        if plan.by_lane {
+            return self.by_lane(&step, place, part, channels);
+        }
+        let channel = self.builder.loop_var("channel");
+        let mut body = Vec::new();
+        for tap in 0..k_w {
+            self.one_tap_broadcast(&step, place, part, (channel, tap), &mut body);
+        }
+        vec![repeat(channel, channels, 1, body)]
+    }
+
+    /// Whether a pixel's tap is inside the input; interior tiles stand for all their repetitions.
+    fn is_inside(&self, part: Columns, pixel: usize, tap: usize) -> bool {
+        part.interior || self.plan.window.column_is_inside(part.first + pixel, tap)
+    }
+
+    fn input_offset(&self, part: Columns, pixel: usize, tap: usize, pixel_step: usize) -> i64 {
+        let window = &self.plan.window;
+        let column = (part.first + pixel) * window.stride[2] + tap * window.dilation[2];
+        (column as i64 - window.pad[2] as i64) * pixel_step as i64
+    }
+
+    /// One channel of one tap: weights as vectors, each pixel's element in all lanes.
+    fn one_tap_broadcast(
+        &mut self,
+        step: &Step,
+        place: &Place<'_>,
+        part: Columns,
+        (channel, tap): (LoopVar, usize),
+        body: &mut Vec<Statement>,
+    ) {
+        let pixels: Vec<usize> = (0..part.count).filter(|pixel| self.is_inside(part, *pixel, tap)).collect();
+        if pixels.is_empty() {
+            return;
+        }
+        let k_w = self.plan.window.kernel[2];
+        for vector in 0..place.vectors {
+            let at = plus(&step.weights, channel, k_w * step.vector_row);
+            let at = at.plus((tap * step.vector_row + vector * self.plan.lanes) as i64);
+            let weight = self.builder.variable(&format!("w_{vector}"));
+            body.push(Statement::Assign(weight, Expression::Load(self.buffers.weights, at)));
+        }
+        for pixel in pixels {
+            let at = plus(&step.input, channel, if self.plan.plain_input { 0 } else { 1 });
+            let at = at.plus(self.input_offset(part, pixel, tap, step.pixel_step));
+            let element = self.builder.variable("x_all");
+            body.push(Statement::Assign(element, Expression::Broadcast(self.buffers.x, at)));
+            for vector in 0..place.vectors {
+                let sum = self.accumulator(pixel, vector);
+                let weight = self.builder.variable(&format!("w_{vector}"));
+                let value = mul_add(
+                    Expression::Variable(element),
+                    Expression::Variable(weight),
+                    Expression::Variable(sum),
+                );
+                body.push(Statement::Assign(sum, value));
+            }
+        }
+    }
+
+    /// Every tap column: a vector of input channels per pixel, multiplied lane by lane.
+    fn by_lane(&mut self, step: &Step, place: &Place<'_>, part: Columns, channels: usize) -> Vec<Statement> {
+        let k_w = self.plan.window.kernel[2];
+        let mut body = Vec::new();
+        for tap in 0..k_w {
+            let pixels: Vec<usize> = (0..part.count).filter(|pixel| self.is_inside(part, *pixel, tap)).collect();
+            for pixel in &pixels {
+                let at = step.input.clone().plus(self.input_offset(part, *pixel, tap, step.pixel_step));
+                let loaded = self.builder.variable(&format!("x_{pixel}"));
+                body.push(Statement::Assign(loaded, Expression::Load(self.buffers.x, at)));
+            }
+            for lane in 0..if pixels.is_empty() { 0 } else { channels } {
+                for vector in 0..place.vectors {
+                    let offset = (lane * k_w + tap) * step.vector_row + vector * self.plan.lanes;
+                    let at = step.weights.clone().plus(offset as i64);
+                    let weight = self.builder.variable(&format!("w_{vector}"));
+                    body.push(Statement::Assign(weight, Expression::Load(self.buffers.weights, at)));
+                    for pixel in &pixels {
+                        let loaded = self.builder.variable(&format!("x_{pixel}"));
+                        let sum = self.accumulator(*pixel, vector);
+                        let value = mul_add(
+                            Expression::Lane(loaded, lane as u32),
+                            Expression::Variable(weight),
+                            Expression::Variable(sum),
+                        );
+                        body.push(Statement::Assign(sum, value));
+                    }
+                }
+            }
+        }
+        body
+    }
+
+    /// Residual, activation, store.
+    fn finish(&mut self, place: &Place<'_>, part: Columns, column: LoopVar) -> Vec<Statement> {
+        let plan = self.plan;
+        let [_, out_h, out_w] = plan.window.output;
+        let mut output = plus(place.output, place.at[0], out_h * out_w * plan.lanes);
+        output = plus(&output, place.at[1], out_w * plan.lanes);
+        output = plus(&output, column, plan.lanes);
+        let mut statements = Vec::new();
+        for pixel in 0..part.count {
+            for vector in 0..place.vectors {
+                let offset = vector * plan.window.output_plane() * plan.lanes + (part.first + pixel) * plan.lanes;
+                let at = output.clone().plus(offset as i64);
+                let mut value = Expression::Variable(self.accumulator(pixel, vector));
+                if let Some(residual) = self.buffers.residual {
+                    value = binary(Arithmetic::Add, value, Expression::Load(residual, at.clone()));
+                }
+                let sum = self.accumulator(pixel, vector);
+                statements.push(Statement::Assign(sum, value));
+                let value = activate(Expression::Variable(sum), self.conv.activation);
+                statements.push(Statement::Store(self.buffers.y, at, value));
+            }
+        }
+        statements
+    }
+}
+
+/// Offsets of one step over channels and taps.
+struct Step {
+    input: Affine,
+    weights: Affine,
+    /// Elements between neighbouring input columns.
+    pixel_step: usize,
+    /// Weights of one tap and channel.
+    vector_row: usize,
+}

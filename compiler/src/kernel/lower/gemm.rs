@@ -1,0 +1,292 @@
+//! Matrix products on plain tensors: rows of A broadcast, vectors of B's columns.
+//!
+//! A constant B is packed `[column tile][depth][vector][lane]`, so it streams once per row tile (once in all for a single
+//! row). An activation as B is read where it lies.
+
+use super::build::{Builder, activate, mul_add, plus, repeat};
+use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
+use crate::graph::op::Activation;
+use crate::graph::{Op, TensorType};
+use crate::kernel::{Access, Affine, Buffer, Expression, LoopVar, Statement};
+use crate::program::Layout;
+
+/// A product as rows, depth, columns, and how often it is done on other matrices.
+struct Product {
+    batch: usize,
+    rows: usize,
+    depth: usize,
+    columns: usize,
+    /// B is the same matrix for every batch.
+    shared_b: bool,
+    activation: Activation,
+}
+
+fn product(op: &Op, inputs: &[Operand<'_>], output: &TensorType) -> Option<Product> {
+    let (a, b) = (&inputs[0].tensor_type.shape, &inputs[1].tensor_type.shape);
+    match op {
+        Op::Gemm(gemm) => {
+            if gemm.transpose_a || gemm.transpose_b || gemm.alpha != 1.0 || gemm.beta != 1.0 || inputs[0].value.is_some() {
+                return None;
+            }
+            // C must be a constant row.
+            if let Some(c) = inputs.get(2) {
+                let row = c.value?;
+                let is_row = row.len() == output.shape[1] && c.tensor_type.shape.last() == Some(&row.len());
+                if !is_row {
+                    return None;
+                }
+            }
+            let (rows, depth, columns) = (a[0], a[1], b[1]);
+            Some(Product { batch: 1, rows, depth, columns, shared_b: true, activation: gemm.activation })
+        }
+        Op::MatMul => {
+            let outer = a.len().checked_sub(2)?;
+            let batch: usize = a[..outer].iter().product();
+            let shared_b = b.len() == 2;
+            let same = b.len() == a.len() && b[..outer] == a[..outer];
+            if inputs[0].value.is_some() || !(shared_b || same) || b.len() < 2 || a.len() < 2 {
+                return None;
+            }
+            let (rows, depth, columns) = (a[outer], a[outer + 1], b[b.len() - 1]);
+            Some(Product { batch, rows, depth, columns, shared_b, activation: Activation::None })
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn layouts(op: &Op, inputs: &[Operand<'_>], output: &TensorType) -> Vec<LayoutChoice> {
+    match product(op, inputs, output) {
+        Some(product) if product.rows * product.depth * product.columns > 0 => {
+            vec![LayoutChoice { inputs: vec![Layout::Plain; inputs.len()], output: Layout::Plain }]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Rows and vectors of columns computed together.
+#[derive(Clone, Copy)]
+struct Tile {
+    rows: usize,
+    vectors: usize,
+}
+
+pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Option<LoweredNode> {
+    let product = product(op, inputs, output)?;
+    let lanes = machine.instruction_set.lanes() as usize;
+    let vectors = product.columns.div_ceil(lanes);
+    let registers = machine.registers as usize;
+    let tile = if product.rows == 1 {
+        Tile { rows: 1, vectors: vectors.min(registers.saturating_sub(2).min(8)) }
+    } else {
+        let wide = vectors.min(if registers >= 32 { 4 } else { 2 });
+        let rows = ((registers - 1 - wide) / wide).clamp(1, 6).min(product.rows);
+        Tile { rows, vectors: wide }
+    };
+    let mut builder = Builder::new(lanes as u32);
+    let plain = |elements: usize| elements.next_multiple_of(lanes);
+    let a_elements = plain(product.batch * product.rows * product.depth);
+    let a = builder.buffer("a", Access::Input, a_elements);
+    let mut bindings = vec![Binding::Input(0)];
+    let packed = inputs[1].value.filter(|_| product.shared_b).map(|b| pack(b, &product, tile, lanes));
+    let b = match &packed {
+        Some(packed) => builder.buffer("b", Access::Weights, packed.len()),
+        None => {
+            let count = if product.shared_b { 1 } else { product.batch } * product.depth * product.columns;
+            let access = if inputs[1].value.is_some() { Access::Weights } else { Access::Input };
+            builder.buffer("b", access, if access == Access::Weights { count } else { plain(count) })
+        }
+    };
+    let is_packed = packed.is_some();
+    bindings.push(match packed {
+        Some(elements) => Binding::Weights { from: 1, elements },
+        None => Binding::Input(1),
+    });
+    let bias = match inputs.get(2).filter(|_| matches!(op, Op::Gemm(_))) {
+        Some(c) => {
+            let mut row = c.value?.to_vec();
+            row.resize(vectors * lanes, 0.0);
+            let buffer = builder.buffer("bias", Access::Weights, row.len());
+            bindings.push(Binding::Weights { from: 2, elements: row });
+            Some(buffer)
+        }
+        None => None,
+    };
+    let y = builder.buffer("y", Access::Output, plain(product.batch * product.rows * product.columns));
+    bindings.push(Binding::Output);
+    let batch = builder.loop_var("batch");
+    let mut writer = Writer { builder, product: &product, lanes, a, b, bias, y, is_packed, batch };
+    let mut body = Vec::new();
+    for (first_vector, wide, tiles) in writer.column_runs(tile.vectors) {
+        let column = writer.builder.loop_var("column_tile");
+        let mut rows = Vec::new();
+        for (first_row, count, times) in runs(product.rows, tile.rows) {
+            let row = writer.builder.loop_var("row");
+            let statements = writer.tile(Place { row, column, first_row, first_vector, rows: count, vectors: wide });
+            rows.push(repeat(row, count * times, count, statements));
+        }
+        body.push(repeat(column, tiles, 1, rows));
+    }
+    let name = format!("gemm_{}x{}x{}", product.rows, product.depth, product.columns);
+    let summary = format!(
+        "matrix product [{}, {}] x [{}, {}]{}, tile {} rows x {} vectors",
+        product.rows,
+        product.depth,
+        product.depth,
+        product.columns,
+        if product.batch > 1 { format!(", {} times", product.batch) } else { String::new() },
+        tile.rows,
+        tile.vectors
+    );
+    let macs = product.batch * product.rows * product.depth * product.columns;
+    let body = vec![repeat(batch, product.batch, 1, body)];
+    let kernel = writer.builder.finish(name, summary, body, macs as u64);
+    Some(LoweredNode { kernel, bindings })
+}
+
+/// `total` things in runs of `part`: (first, part, times), the rest last.
+fn runs(total: usize, part: usize) -> Vec<(usize, usize, usize)> {
+    let mut runs = vec![(0, part, total / part)];
+    if !total.is_multiple_of(part) {
+        runs.push((total / part * part, total % part, 1));
+    }
+    runs
+}
+
+/// `[depth, columns]` to `[tile][depth][vector][lane]`, zero past the last column.
+fn pack(b: &[f32], product: &Product, tile: Tile, lanes: usize) -> Vec<f32> {
+    let vectors = product.columns.div_ceil(lanes);
+    let mut packed = Vec::with_capacity(vectors * lanes * product.depth);
+    for (first, wide, times) in runs(vectors, tile.vectors) {
+        for run in 0..times {
+            let begin = (first + run * wide) * lanes;
+            let end = (begin + wide * lanes).min(product.columns);
+            for row in b.chunks_exact(product.columns) {
+                packed.extend_from_slice(&row[begin..end]);
+                packed.resize(packed.len() + begin + wide * lanes - end, 0.0);
+            }
+        }
+    }
+    packed
+}
+
+struct Writer<'a> {
+    builder: Builder,
+    product: &'a Product,
+    lanes: usize,
+    a: Buffer,
+    b: Buffer,
+    bias: Option<Buffer>,
+    y: Buffer,
+    is_packed: bool,
+    batch: LoopVar,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    row: LoopVar,
+    column: LoopVar,
+    first_row: usize,
+    first_vector: usize,
+    rows: usize,
+    vectors: usize,
+}
+
+impl Writer<'_> {
+    /// Column tiles as (first vector, vectors, tiles); a tile with a cut vector stands alone, at the end.
+    fn column_runs(&self, wide: usize) -> Vec<(usize, usize, usize)> {
+        let vectors = self.product.columns.div_ceil(self.lanes);
+        let mut tiles = runs(vectors, wide);
+        if self.product.columns.is_multiple_of(self.lanes) {
+            return tiles;
+        }
+        if let Some((first, part, times)) = tiles.pop() {
+            if times > 1 {
+                tiles.push((first, part, times - 1));
+            }
+            tiles.push((first + (times - 1) * part, part, 1));
+        }
+        tiles
+    }
+
+    /// Lanes of a vector that are real columns.
+    fn lanes_of(&self, place: Place, vector: usize) -> usize {
+        (self.product.columns - (place.first_vector + vector) * self.lanes).min(self.lanes)
+    }
+
+    fn tile(&mut self, place: Place) -> Vec<Statement> {
+        let mut statements = Vec::new();
+        for vector in 0..place.vectors {
+            let start = match self.bias {
+                Some(bias) => {
+                    let at = Affine::term(place.column, (place.vectors * self.lanes) as i64);
+                    Expression::Load(bias, at.plus(((place.first_vector + vector) * self.lanes) as i64))
+                }
+                None => Expression::Constant(0.0),
+            };
+            for row in 0..place.rows {
+                let sum = self.builder.variable(&format!("acc_{row}_{vector}"));
+                statements.push(Statement::Assign(sum, start.clone()));
+            }
+        }
+        let depth = self.builder.loop_var("k");
+        let mut body = Vec::new();
+        for vector in 0..place.vectors {
+            let weight = self.builder.variable(&format!("b_{vector}"));
+            body.push(Statement::Assign(weight, self.load_b(place, depth, vector)));
+        }
+        for row in 0..place.rows {
+            let at = plus(&Affine::term(self.batch, (self.product.rows * self.product.depth) as i64), depth, 1);
+            let at = plus(&at, place.row, self.product.depth);
+            let at = at.plus(((place.first_row + row) * self.product.depth) as i64);
+            let element = self.builder.variable("a_all");
+            body.push(Statement::Assign(element, Expression::Broadcast(self.a, at)));
+            for vector in 0..place.vectors {
+                let sum = self.builder.variable(&format!("acc_{row}_{vector}"));
+                let weight = self.builder.variable(&format!("b_{vector}"));
+                let value =
+                    mul_add(Expression::Variable(element), Expression::Variable(weight), Expression::Variable(sum));
+                body.push(Statement::Assign(sum, value));
+            }
+        }
+        statements.push(repeat(depth, self.product.depth, 1, body));
+        statements.extend(self.store(place));
+        statements
+    }
+
+    fn load_b(&self, place: Place, depth: LoopVar, vector: usize) -> Expression {
+        if self.is_packed {
+            let per_vector = self.product.depth * self.lanes;
+            let at = Affine::constant((place.first_vector * per_vector + vector * self.lanes) as i64);
+            let at = plus(&at, place.column, place.vectors * per_vector);
+            return Expression::Load(self.b, plus(&at, depth, place.vectors * self.lanes));
+        }
+        let batch = if self.product.shared_b { 0 } else { self.product.depth * self.product.columns };
+        let at = plus(&Affine::term(self.batch, batch as i64), depth, self.product.columns);
+        let at = plus(&at, place.column, place.vectors * self.lanes);
+        let at = at.plus(((place.first_vector + vector) * self.lanes) as i64);
+        match self.lanes_of(place, vector) {
+            lanes if lanes == self.lanes => Expression::Load(self.b, at),
+            lanes => Expression::LoadPartial(self.b, at, lanes as u32),
+        }
+    }
+
+    fn store(&mut self, place: Place) -> Vec<Statement> {
+        let mut statements = Vec::new();
+        for row in 0..place.rows {
+            for vector in 0..place.vectors {
+                let at = Affine::term(self.batch, (self.product.rows * self.product.columns) as i64);
+                let at = plus(&at, place.row, self.product.columns);
+                let at = plus(&at, place.column, place.vectors * self.lanes);
+                let first = (place.first_row + row) * self.product.columns + (place.first_vector + vector) * self.lanes;
+                let at = at.plus(first as i64);
+                let sum = self.builder.variable(&format!("acc_{row}_{vector}"));
+                let value = activate(Expression::Variable(sum), self.product.activation);
+                statements.push(match self.lanes_of(place, vector) {
+                    lanes if lanes == self.lanes => Statement::Store(self.y, at, value),
+                    lanes => Statement::StorePartial(self.y, at, lanes as u32, value),
+                });
+            }
+        }
+        statements
+    }
+}

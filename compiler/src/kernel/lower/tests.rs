@@ -1,0 +1,293 @@
+//! Every family against the portable reference kernels, interpreted, over shapes that hit every remainder.
+
+use super::{Binding, LayoutChoice, Machine, Operand, layout_choices, lower_node};
+use crate::config::InstructionSet;
+use crate::data::noise;
+use crate::graph::infer::infer;
+use crate::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
+use crate::graph::{BinaryOp, Op, TensorType, Value, eval};
+use crate::kernel::{Access, eval::evaluate, verify::verify};
+use crate::program::Layout;
+use partita_rt::kernels::{reorder_from_blocked, reorder_to_blocked};
+
+fn machines() -> Vec<Machine> {
+    let machine = |instruction_set, registers| Machine { instruction_set, registers, l1_bytes: 32768, l2_bytes: 1 << 20 };
+    vec![
+        machine(InstructionSet::Avx512, 32),
+        machine(InstructionSet::Avx2, 16),
+        machine(InstructionSet::Sse2, 16),
+        machine(InstructionSet::Neon, 32),
+        machine(InstructionSet::Scalar, 8),
+    ]
+}
+
+/// Elements of a tensor as they lie in a layout, with at least `elements` of them.
+fn laid_out(value: &Value, layout: Layout, elements: usize) -> Vec<f32> {
+    let x = value.as_f32().expect("tests use f32");
+    // What lies past the tensor must not matter.
+    let mut result = vec![f32::NAN; elements];
+    match layout {
+        Layout::Plain => result[..x.len()].copy_from_slice(x),
+        Layout::Blocked(block) => {
+            let spatial = value.shape[2..].iter().product();
+            reorder_to_blocked(x, &mut result, value.shape[0], value.shape[1], spatial, block as usize);
+            // Lanes past the last channel hold whatever was there before.
+            let (channels, block) = (value.shape[1], block as usize);
+            let per_sample = channels.div_ceil(block) * spatial * block;
+            for (index, element) in result.iter_mut().enumerate() {
+                let within = index % per_sample.max(1);
+                if within / (spatial * block) * block + within % block >= channels {
+                    *element = 1e30;
+                }
+            }
+        }
+    }
+    result
+}
+
+fn check_choice(op: &Op, values: &[Value], constants: &[bool], choice: &LayoutChoice, machine: &Machine) {
+    let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+    let output = infer(op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
+    let operands: Vec<Operand<'_>> = values
+        .iter()
+        .zip(&types)
+        .zip(choice.inputs.iter().zip(constants))
+        .map(|((value, tensor_type), (layout, constant))| Operand {
+            tensor_type,
+            layout: *layout,
+            value: constant.then(|| value.as_f32().expect("tests use f32")),
+        })
+        .collect();
+    let label = format!("{op:?} on {types:?}, {choice:?}, {:?}", machine.instruction_set);
+    let lowered = lower_node(op, &operands, &output, choice.output, machine).unwrap_or_else(|| panic!("no kernel: {label}"));
+    verify(&lowered.kernel).unwrap_or_else(|error| panic!("{error}: {label}\n{}", lowered.kernel));
+    let mut buffers: Vec<Vec<f32>> = Vec::new();
+    let mut result = 0;
+    for (binding, declared) in lowered.bindings.iter().zip(&lowered.kernel.buffers) {
+        buffers.push(match binding {
+            Binding::Input(index) => laid_out(&values[*index], choice.inputs[*index], declared.elements),
+            Binding::Weights { elements, .. } => elements.clone(),
+            Binding::Output => {
+                assert_eq!(declared.access, Access::Output);
+                result = buffers.len();
+                vec![f32::NAN; declared.elements]
+            }
+        });
+        assert_eq!(buffers.last().map(Vec::len), Some(declared.elements), "{label}");
+    }
+    evaluate(&lowered.kernel, &mut buffers);
+    let expected = eval::evaluate_node(op, &values.iter().collect::<Vec<_>>(), std::slice::from_ref(&output))
+        .expect("the reference kernel runs")
+        .remove(0);
+    let expected = expected.as_f32().expect("tests use f32");
+    let mut found = vec![0.0; expected.len()];
+    match choice.output {
+        Layout::Plain => found.copy_from_slice(&buffers[result][..expected.len()]),
+        Layout::Blocked(block) => reorder_from_blocked(
+            &buffers[result],
+            &mut found,
+            output.shape[0],
+            output.shape[1],
+            output.shape[2..].iter().product(),
+            block as usize,
+        ),
+    }
+    let scale = expected.iter().fold(1e-3f32, |scale, x| scale.max(x.abs()));
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() <= 1e-5 * scale, "element {index} is {found}, expected {expected}: {label}");
+    }
+}
+
+/// Checks an operator in every layout that every machine offers; constants say which operands are known.
+fn check(op: &Op, values: &[Value], constants: &[bool]) {
+    for machine in machines() {
+        let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+        let output = infer(op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
+        let operands: Vec<Operand<'_>> = values
+            .iter()
+            .zip(&types)
+            .zip(constants)
+            .map(|((value, tensor_type), constant)| Operand {
+                tensor_type,
+                layout: Layout::Plain,
+                value: constant.then(|| value.as_f32().expect("tests use f32")),
+            })
+            .collect();
+        for choice in layout_choices(op, &operands, &output, &machine) {
+            check_choice(op, values, constants, &choice, &machine);
+        }
+    }
+}
+
+fn random(shape: &[usize], seed: u64) -> Value {
+    noise(&TensorType::f32(shape), seed)
+}
+
+fn window(kernel: &[usize], stride: usize, dilation: usize, pad: usize) -> Window {
+    let rank = kernel.len();
+    Window {
+        kernel: kernel.to_vec(),
+        stride: vec![stride; rank],
+        dilation: vec![dilation; rank],
+        pad_begin: vec![pad; rank],
+        pad_end: vec![pad; rank],
+    }
+}
+
+fn check_conv(x: &[usize], filters: usize, window: Window, groups: usize, residual: bool, activation: Activation) {
+    let mut weights = vec![filters, x[1] / groups];
+    weights.extend(&window.kernel);
+    let op = Op::Conv(Conv { window, groups, residual, activation });
+    let mut values = vec![random(x, 1), random(&weights, 2), random(&[filters], 3)];
+    let mut constants = vec![false, true, true];
+    if residual {
+        let plain = Op::Conv(match &op {
+            Op::Conv(conv) => Conv { residual: false, ..conv.clone() },
+            _ => return,
+        });
+        let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+        let output = infer(&plain, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
+        values.push(random(&output.shape, 4));
+        constants.push(false);
+    }
+    check(&op, &values, &constants);
+}
+
+#[test]
+fn convolutions_of_every_remainder() {
+    let none = Activation::None;
+    for channels in [1, 3, 5, 16, 17] {
+        for filters in [1, 8, 17, 33] {
+            check_conv(&[1, channels, 5, 7], filters, window(&[3, 3], 1, 1, 1), 1, false, Activation::Relu);
+            check_conv(&[1, channels, 4, 6], filters, window(&[1, 1], 1, 1, 0), 1, true, none);
+        }
+    }
+    for width in 1..=20 {
+        check_conv(&[1, 4, 2, width], 16, window(&[3, 3], 1, 1, 1), 1, false, none);
+        check_conv(&[1, 3, 3, width + 2], 5, window(&[2, 3], 2, 1, 0), 1, false, none);
+    }
+    for stride in 1..=3 {
+        for pad in 0..=3 {
+            for dilation in 1..=2 {
+                check_conv(&[1, 4, 11, 13], 8, window(&[3, 5], stride, dilation, pad), 1, true, Activation::HardSwish);
+            }
+        }
+    }
+}
+
+#[test]
+fn convolutions_of_other_ranks_groups_and_batches() {
+    check_conv(&[1, 3, 19], 9, window(&[5], 2, 1, 2), 1, true, Activation::Clip(-0.5, 0.5));
+    check_conv(&[2, 3, 6, 5], 6, window(&[3, 3], 1, 1, 1), 1, true, Activation::LeakyRelu(0.1));
+    check_conv(&[1, 3, 4, 5, 6], 7, window(&[3, 3, 3], 1, 1, 1), 1, false, Activation::HardSigmoid(0.2, 0.5));
+    check_conv(&[1, 2, 5, 5, 7], 4, window(&[3, 2, 3], 2, 1, 1), 1, true, Activation::None);
+    check_conv(&[1, 32, 5, 5], 64, window(&[3, 3], 1, 1, 1), 2, true, Activation::Relu);
+    check_conv(&[2, 64, 3, 9], 32, window(&[1, 1], 1, 1, 0), 4, false, Activation::Relu);
+}
+
+#[test]
+fn depthwise_convolutions() {
+    for channels in [2, 16, 17, 33] {
+        for stride in 1..=2 {
+            check_conv(&[1, channels, 7, 9], channels, window(&[3, 3], stride, 1, 1), channels, false, Activation::Relu);
+        }
+    }
+    for width in 1..=20 {
+        check_conv(&[2, 5, 3, width], 5, window(&[3, 3], 1, 1, 1), 5, true, Activation::None);
+    }
+    check_conv(&[1, 6, 25], 6, window(&[7], 1, 2, 6), 6, false, Activation::None);
+    check_conv(&[1, 6, 4, 5, 6], 6, window(&[3, 3, 3], 1, 1, 1), 6, false, Activation::None);
+}
+
+#[test]
+fn pools() {
+    for kind in [PoolKind::Max, PoolKind::Average] {
+        for count_include_pad in [false, true] {
+            for width in 3..=18 {
+                let op = Op::Pool(Pool {
+                    kind,
+                    window: window(&[3, 3], 2, 1, 1),
+                    declared_pad_end: vec![1, 1],
+                    count_include_pad,
+                });
+                check(&op, &[random(&[1, 17, 5, width], 5)], &[false]);
+            }
+            let mut ceil = window(&[2], 2, 1, 0);
+            ceil.pad_end = vec![1];
+            let op = Op::Pool(Pool { kind, window: ceil, declared_pad_end: vec![0], count_include_pad });
+            check(&op, &[random(&[2, 3, 9], 6)], &[false]);
+            let op = Op::Pool(Pool {
+                kind,
+                window: window(&[2, 2, 2], 2, 1, 0),
+                declared_pad_end: vec![0; 3],
+                count_include_pad,
+            });
+            check(&op, &[random(&[1, 4, 4, 6, 6], 7)], &[false]);
+        }
+        for plane in [[1, 1], [1, 3], [2, 2], [7, 7]] {
+            check(&Op::GlobalPool(kind), &[random(&[1, 19, plane[0], plane[1]], 8)], &[false]);
+        }
+    }
+}
+
+#[test]
+fn matrix_products() {
+    let gemm = |activation| {
+        Op::Gemm(Gemm { transpose_a: false, transpose_b: false, alpha: 1.0, beta: 1.0, activation })
+    };
+    for rows in [1, 2, 5, 7, 13] {
+        for columns in [1, 3, 16, 17, 64, 65, 150] {
+            let values = [random(&[rows, 9], 1), random(&[9, columns], 2), random(&[columns], 3)];
+            check(&gemm(Activation::Relu), &values, &[false, true, true]);
+            check(&gemm(Activation::None), &values[..2], &[false, true]);
+            check(&Op::MatMul, &values[..2], &[false, false]);
+        }
+    }
+    check(&Op::MatMul, &[random(&[2, 3, 5, 7], 1), random(&[2, 3, 7, 9], 2)], &[false, false]);
+    check(&Op::MatMul, &[random(&[3, 5, 7], 1), random(&[7, 33], 2)], &[false, true]);
+}
+
+#[test]
+fn element_wise_functions() {
+    let shape = [2, 5, 3, 7];
+    for function in [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Max, BinaryOp::Min] {
+        let op = Op::Binary(function, Activation::Relu);
+        check(&op, &[random(&shape, 1), random(&shape, 2)], &[false, false]);
+        check(&op, &[random(&shape, 1), random(&[5, 1, 1], 2)], &[false, true]);
+        check(&op, &[random(&[1], 1), random(&shape, 2)], &[true, false]);
+    }
+    let divisor = Value::f32(shape, (0..210).map(|index| 1.0 + index as f32).collect());
+    check(&Op::Binary(BinaryOp::Div, Activation::None), &[random(&shape, 1), divisor], &[false, false]);
+    for function in [
+        UnaryOp::Activation(Activation::HardSwish),
+        UnaryOp::Activation(Activation::Clip(-0.2, 0.6)),
+        UnaryOp::Neg,
+        UnaryOp::Abs,
+    ] {
+        check(&Op::Unary(function), &[random(&[1, 37], 3)], &[false]);
+        check(&Op::Unary(function), &[random(&shape, 3)], &[false]);
+    }
+}
+
+#[test]
+fn a_kernel_that_leaves_its_buffer_is_refused() {
+    let values = [random(&[1, 4, 4, 4], 1), random(&[4, 4, 1, 1], 2), random(&[4], 3)];
+    let op = Op::Conv(Conv { window: window(&[1, 1], 1, 1, 0), groups: 1, residual: false, activation: Activation::None });
+    let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+    let operands: Vec<Operand<'_>> = values
+        .iter()
+        .zip(&types)
+        .enumerate()
+        .map(|(index, (value, tensor_type))| Operand {
+            tensor_type,
+            layout: if index == 0 { Layout::Blocked(4) } else { Layout::Plain },
+            value: (index > 0).then(|| value.as_f32().expect("tests use f32")),
+        })
+        .collect();
+    let machine = machines().pop().expect("there are machines");
+    let output = TensorType::f32([1, 4, 4, 4]);
+    let mut kernel = lower_node(&op, &operands, &output, Layout::Blocked(4), &machine).expect("it lowers").kernel;
+    verify(&kernel).expect("as lowered it is sound");
+    kernel.buffers[0].elements -= 1;
+    assert!(verify(&kernel).is_err());
+}

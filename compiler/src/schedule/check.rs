@@ -1,0 +1,142 @@
+//! Independent proof of a set of schedules: replays all devices together.
+//!
+//! Every send has one receive of the same tensor; every operand is there when it is read; every node is computed once;
+//! inputs and outputs are where the cluster wants them; and nothing deadlocks even if no message is buffered: a send
+//! waits until its receiver is at the matching receive.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Action, Schedule};
+use crate::config::Cluster;
+use crate::graph::{Graph, NodeId, TensorId};
+
+/// What is wrong with a set of schedules; always a bug of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("schedules do not fit together: {0}")]
+pub struct CheckError(pub String);
+
+/// Checks the schedules of all devices.
+pub fn check(graph: &Graph, schedules: &[Schedule], cluster: &Cluster) -> Result<(), CheckError> {
+    let mut replay = Replay {
+        graph,
+        cluster,
+        schedules,
+        next: vec![0; schedules.len()],
+        present: vec![BTreeSet::new(); schedules.len()],
+        computed: BTreeSet::new(),
+        delivered: BTreeSet::new(),
+        messages: BTreeMap::new(),
+    };
+    while replay.step()? {}
+    replay.check_end()
+}
+
+struct Replay<'a> {
+    graph: &'a Graph,
+    cluster: &'a Cluster,
+    schedules: &'a [Schedule],
+    next: Vec<usize>,
+    present: Vec<BTreeSet<TensorId>>,
+    computed: BTreeSet<NodeId>,
+    delivered: BTreeSet<usize>,
+    messages: BTreeMap<u16, TensorId>,
+}
+
+impl Replay<'_> {
+    /// Advances some device by one action; false if none can move.
+    fn step(&mut self) -> Result<bool, CheckError> {
+        for index in 0..self.schedules.len() {
+            let Some(action) = self.schedules[index].actions.get(self.next[index]) else { continue };
+            match *action {
+                Action::Receive { .. } => continue,
+                Action::Send { tensor, peer, message } => {
+                    if !self.try_message(index, tensor, peer, message)? {
+                        continue;
+                    }
+                }
+                _ => self.local(index, action)?,
+            }
+            self.next[index] += 1;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// A send happens together with its receive.
+    fn try_message(&mut self, from: usize, tensor: TensorId, peer: usize, message: u16) -> Result<bool, CheckError> {
+        self.need(from, tensor)?;
+        let sender = self.schedules[from].device;
+        let Some(to) = self.schedules.iter().position(|schedule| schedule.device == peer) else {
+            return Err(CheckError(format!("message {message} goes to device {peer}, which has no schedule")));
+        };
+        if self.cluster.link(sender, peer).is_none() {
+            return Err(CheckError(format!("message {message} needs a link between devices {sender} and {peer}")));
+        }
+        let expected = Action::Receive { tensor, peer: sender, message };
+        match self.schedules[to].actions.get(self.next[to]) {
+            Some(action) if *action == expected => {}
+            _ => return Ok(false),
+        }
+        if self.messages.insert(message, tensor).is_some() {
+            return Err(CheckError(format!("message number {message} is used twice")));
+        }
+        self.present[to].insert(tensor);
+        self.next[to] += 1;
+        Ok(true)
+    }
+
+    fn local(&mut self, index: usize, action: &Action) -> Result<(), CheckError> {
+        let device = self.schedules[index].device;
+        match *action {
+            Action::Input { tensor, position } => {
+                if device != self.cluster.input || self.graph.inputs.get(position) != Some(&tensor) {
+                    return Err(CheckError(format!("input {position} is fed on device {device}")));
+                }
+                self.present[index].insert(tensor);
+            }
+            Action::Compute(node) => {
+                for input in &self.graph.node(node).inputs {
+                    if self.graph.value(*input).is_none() {
+                        self.need(index, *input)?;
+                    }
+                }
+                if !self.computed.insert(node) {
+                    return Err(CheckError(format!("node {} is computed twice", self.graph.node_label(node))));
+                }
+                self.present[index].extend(&self.graph.node(node).outputs);
+            }
+            Action::Output { tensor, position } => {
+                self.need(index, tensor)?;
+                if device != self.cluster.output || self.graph.outputs.get(position) != Some(&tensor) {
+                    return Err(CheckError(format!("output {position} is returned on device {device}")));
+                }
+                self.delivered.insert(position);
+            }
+            Action::Send { .. } | Action::Receive { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn need(&self, index: usize, tensor: TensorId) -> Result<(), CheckError> {
+        if self.present[index].contains(&tensor) || self.graph.value(tensor).is_some() {
+            return Ok(());
+        }
+        let name = &self.graph.tensor(tensor).name;
+        Err(CheckError(format!("device {} reads tensor `{name}` before it has it", self.schedules[index].device)))
+    }
+
+    fn check_end(&self) -> Result<(), CheckError> {
+        for (index, schedule) in self.schedules.iter().enumerate() {
+            if let Some(action) = schedule.actions.get(self.next[index]) {
+                return Err(CheckError(format!("device {} waits for ever at {action:?}", schedule.device)));
+            }
+        }
+        if let Some(node) = self.graph.node_ids().find(|node| !self.computed.contains(node)) {
+            return Err(CheckError(format!("node {} is computed nowhere", self.graph.node_label(node))));
+        }
+        if self.delivered.len() != self.graph.outputs.len() {
+            return Err(CheckError("an output is not returned".to_string()));
+        }
+        Ok(())
+    }
+}

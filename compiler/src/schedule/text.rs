@@ -1,0 +1,46 @@
+//! Text form of schedules, for people.
+
+use std::fmt;
+
+use super::{Action, Schedule};
+use crate::config::Cluster;
+use crate::graph::Graph;
+
+/// Shows schedules with the names of their graph and cluster.
+pub struct Display<'a> {
+    /// What is shown.
+    pub schedules: &'a [Schedule],
+    /// Their graph.
+    pub graph: &'a Graph,
+    /// Their cluster.
+    pub cluster: &'a Cluster,
+}
+
+impl fmt::Display for Display<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |device: usize| self.cluster.devices[device].name.as_str();
+        for schedule in self.schedules {
+            writeln!(f, "device {}", name(schedule.device))?;
+            for action in &schedule.actions {
+                match action {
+                    Action::Input { tensor, position } => {
+                        writeln!(f, "  input {position} {:?}", self.graph.tensor(*tensor).name)?;
+                    }
+                    Action::Compute(node) => writeln!(f, "  compute {:?}", self.graph.node(*node).name)?,
+                    Action::Send { tensor, peer, message } => {
+                        let tensor = &self.graph.tensor(*tensor).name;
+                        writeln!(f, "  send {tensor:?} to {} as message {message}", name(*peer))?;
+                    }
+                    Action::Receive { tensor, peer, message } => {
+                        let tensor = &self.graph.tensor(*tensor).name;
+                        writeln!(f, "  receive {tensor:?} from {} as message {message}", name(*peer))?;
+                    }
+                    Action::Output { tensor, position } => {
+                        writeln!(f, "  output {position} {:?}", self.graph.tensor(*tensor).name)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
