@@ -87,9 +87,6 @@ impl Build {
         println!("cargo:rerun-if-changed={}", self.model.display());
         println!("cargo:rerun-if-changed={}", targets.display());
         let compiled = driver::compile(&self.model, targets, &self.options, &mut ())?;
-        for path in &compiled.inputs_read {
-            println!("cargo:rerun-if-changed={}", path.display());
-        }
         let wanted = self.device.as_deref().context("no device: call .device(\"name\")")?;
         let Some(index) = compiled.cluster.devices.iter().position(|device| device.name == wanted) else {
             let names: Vec<&str> = compiled.cluster.devices.iter().map(|device| device.name.as_str()).collect();
@@ -104,6 +101,7 @@ impl Build {
             cluster: &compiled.cluster,
             model: &compiled.model_name,
             plan_hash: compiled.plan_hash,
+            macs: compiled.device_macs(),
         };
         let emitted = emit_model(program, &context, KernelsPlace::Inline)?;
         let module = out.join(format!("{}.rs", self.name));

@@ -62,9 +62,6 @@ pub struct Arguments {
     /// Predict latency, throughput, traffic and energy without building.
     #[arg(long)]
     pub simulate: bool,
-    /// Measure each step on the devices during --run, and print the slowest.
-    #[arg(long, requires = "run")]
-    pub profile: bool,
     /// Print the graph or plan after a stage: import, a pass, partition, schedule, program; `all` prints each.
     #[arg(long, value_name = "PASS")]
     pub print_ir_after: Option<String>,

@@ -36,8 +36,6 @@ pub struct Compiled {
     pub plan_hash: u64,
     /// Time of each stage in ms, by name.
     pub times_ms: BTreeMap<String, f64>,
-    /// Files that were read; a build script depends on them.
-    pub inputs_read: Vec<PathBuf>,
 }
 
 /// Why there is no result, by exit status.
@@ -121,7 +119,6 @@ impl Dump for () {
 /// Compiles one model for one cluster. Stages appear here in execution order and nowhere else.
 pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn Dump) -> Result<Compiled, Failure> {
     let mut clock = Clock::default();
-    let cluster_text = cluster;
     let cluster = config::cluster_file::read(cluster)?;
     clock.lap("cluster");
     let mut graph = onnx::import(model, &onnx::ImportOptions { shapes: options.shapes.clone() })?;
@@ -150,7 +147,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     let mut programs = Vec::with_capacity(schedules.len());
     for schedule in &schedules {
         let target = &cluster.devices[schedule.device].target;
-        let mut program = program::lower::lower(&graph, schedule, target).map_err(internal)?;
+        let mut program = program::lower::lower(&graph, schedule, target).map_err(lower_failure)?;
         memory::plan(&mut program, memory::ALIGNMENT_BYTES);
         memory::check(&program).map_err(internal)?;
         programs.push(program);
@@ -164,7 +161,6 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     clock.lap("plan");
     Ok(Compiled {
         model_name: model.file_stem().map_or_else(|| "model".to_string(), |stem| stem.to_string_lossy().into_owned()),
-        inputs_read: vec![model.to_path_buf(), cluster_text.to_path_buf()],
         graph,
         cluster,
         partition,
@@ -182,9 +178,17 @@ fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
 }
 
 fn partition_failure(error: partition::PartitionError) -> Failure {
-    match error.into_diagnostic() {
-        Ok(diagnostic) => Failure::Infeasible(diagnostic),
-        Err(error) => Failure::Internal(error),
+    match error {
+        partition::PartitionError::Infeasible(diagnostic) => Failure::Infeasible(diagnostic),
+    }
+}
+
+fn lower_failure(error: program::lower::LowerError) -> Failure {
+    match error {
+        program::lower::LowerError::NoReference { .. } => {
+            Failure::Input(vec![Diagnostic::new("E0141", error.to_string())])
+        }
+        other => internal(other),
     }
 }
 
@@ -238,5 +242,16 @@ impl Failure {
             Failure::Difference(_) => 4,
             Failure::Internal(_) => 70,
         }
+    }
+}
+
+impl Compiled {
+    /// Multiply-adds of each device of the cluster.
+    pub fn device_macs(&self) -> Vec<u64> {
+        let mut macs = vec![0; self.cluster.devices.len()];
+        for (node, partition::Strategy::Whole(device)) in &self.partition.strategies {
+            macs[*device] += partition::cost::node_macs(&self.graph, *node);
+        }
+        macs
     }
 }

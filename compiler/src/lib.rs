@@ -2,9 +2,15 @@
 //!
 //! The way of the data is in [`driver::compile`]; each stage is a module here. Build scripts use [`Build`].
 
+mod build_script;
+pub mod bundle;
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod data;
 pub mod diagnostic;
+pub mod driver;
+pub mod emit;
 pub mod graph;
 pub mod kernel;
 pub mod memory;
@@ -13,4 +19,7 @@ pub mod partition;
 pub mod passes;
 pub mod plan;
 pub mod program;
+pub mod run;
 pub mod schedule;
+
+pub use build_script::Build;

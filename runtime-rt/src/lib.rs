@@ -1,6 +1,52 @@
-//! Run time of programs emitted by Partita.
+//! The run time of programs emitted by Partita: no_std, no allocator, no panics.
+//!
+//! - [`kernels`]: a portable reference kernel for every operator;
+//! - [`Arena`]: the memory of a program;
+//! - [`frame`], [`FramedStream`], [`PeerLinks`]: checked frames over any byte stream, and the [`Links`] of a program;
+//! - [`include_model!`]: the module that `partita::Build` wrote.
 #![cfg_attr(not(feature = "std"), no_std)]
+
 mod arena;
+mod error;
+pub mod frame;
 pub mod kernels;
+mod link;
+mod report;
+mod serve;
+#[cfg(feature = "std")]
+pub mod hosted;
+#[cfg(feature = "std")]
+mod stream;
 
 pub use arena::Arena;
+pub use error::Error;
+pub use link::{FramedStream, Identity, Links, NoLinks, Observer, PeerLinks};
+pub use report::DeviceCosts;
+pub use serve::{Failure, Program, serve};
+#[cfg(feature = "std")]
+pub use stream::StdStream;
+
+/// Square root, for kernels in scalar registers.
+#[inline]
+pub fn square_root(x: f32) -> f32 {
+    libm::sqrtf(x)
+}
+
+/// The module that `partita::Build` wrote in this application's build script, under its name.
+///
+/// ```ignore
+/// partita_rt::include_model!("model");
+/// static MODEL: Mutex<model::Model> = Mutex::new(model::Model::new());
+/// ```
+#[macro_export]
+macro_rules! include_model {
+    ("model") => {
+        $crate::include_model!("model" as model);
+    };
+    ($file:literal as $name:ident) => {
+        #[allow(missing_docs, dead_code, clippy::all)]
+        mod $name {
+            include!(concat!(env!("OUT_DIR"), "/", $file, ".rs"));
+        }
+    };
+}

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use include_dir::{Dir, include_dir};
 use minijinja::context;
+use minijinja::value::{Serde, Value};
 
 use crate::config::{Cluster, Device, System};
 use crate::driver::Compiled;
@@ -56,6 +57,7 @@ fn write_files(folder: &Path, compiled: &Compiled, report: &report::Report) -> a
         cluster: &compiled.cluster,
         model: &compiled.model_name,
         plan_hash: compiled.plan_hash,
+        macs: compiled.device_macs(),
     };
     put(folder, "plan.pb", &compiled.plan_bytes)?;
     write_report(folder, report)?;
@@ -72,7 +74,7 @@ pub fn write_report(folder: &Path, report: &report::Report) -> anyhow::Result<()
     let mut json = serde_json::to_string_pretty(report)?;
     json.push('\n');
     put(folder, "report.json", json.as_bytes())?;
-    let page = templates::render("report/report.html.j2", minijinja::Value::from_serialize(report))?;
+    let page = templates::render("report/report.html.j2", Value::from(Serde(report)))?;
     put(folder, "report.html", page.as_bytes())
 }
 
@@ -100,16 +102,16 @@ fn write_crate(
         version => env!("CARGO_PKG_VERSION"),
         model => tame(&compiled.model_name),
         cluster => tame(&compiled.cluster.name),
-        device => device.name,
-        target => target.name,
+        device => device.name.as_str(),
+        target => target.name.as_str(),
         package => cargo::package_name(&device.name),
         crate_name => cargo::package_name(&device.name).replace('-', "_"),
-        library => emitted.library,
+        library => emitted.library.as_str(),
         firmware => firmware,
         object => is_object(target),
         triple => if target.triple == "host" { "" } else { target.triple.as_str() },
         rustflags => rust_flags(device),
-        memory_map => target.memory_map,
+        memory_map => Value::from(Serde(&target.memory_map)),
         clock_hz => target.clock_hz,
         ram_bytes => device.ram_bytes,
         flash_bytes => device.flash_bytes,
@@ -138,7 +140,7 @@ fn write_crate(
 }
 
 /// Links of one device, as the templates of its `main` want them.
-fn link_contexts(program: &Program, cluster: &Cluster) -> Vec<minijinja::Value> {
+fn link_contexts(program: &Program, cluster: &Cluster) -> Vec<Value> {
     let mut next_uart = 0;
     peers(program)
         .into_iter()
@@ -149,11 +151,11 @@ fn link_contexts(program: &Program, cluster: &Cluster) -> Vec<minijinja::Value> 
             next_uart += usize::from(is_uart);
             context! {
                 peer => peer,
-                name => cluster.devices[peer].name,
+                name => cluster.devices[peer].name.as_str(),
                 transport => if is_uart { "uart" } else { "tcp" },
                 uart => next_uart,
                 listens => program.device < peer,
-                address => cluster.devices[peer].address,
+                address => cluster.devices[peer].address.clone(),
             }
         })
         .collect()
@@ -180,12 +182,12 @@ fn write_deployment(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
         .map(|program| {
             let device = &compiled.cluster.devices[program.device];
             context! {
-                name => device.name,
-                target => device.target.name,
-                description => device.target.description,
-                triple => device.target.triple,
+                name => device.name.as_str(),
+                target => device.target.name.as_str(),
+                description => device.target.description.as_str(),
+                triple => device.target.triple.as_str(),
                 firmware => device.target.system == System::CortexM,
-                address => device.address,
+                address => device.address.clone(),
                 package => cargo::package_name(&device.name),
                 links => link_contexts(program, &compiled.cluster),
                 holds_input => !program.inputs.is_empty(),

@@ -12,6 +12,10 @@ use crate::emit::model::peers;
 use crate::graph::{Graph, TensorId, Value};
 use crate::program::PORT_ALIGNMENT_BYTES;
 use crate::run::{DeviceReport, LocalCluster, LocalDevice, LocalLink, RunOptions};
+use std::time::Duration;
+
+/// Emulated boards are slow: an answer may take this long.
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Runs once and prints the answer; also writes it where --output says.
 pub(super) fn run_once(
@@ -30,7 +34,7 @@ pub(super) fn run_once(
         }
         None => noise_inputs(graph, 1),
     };
-    let mut cluster = start(compiled, built, arguments.profile).map_err(Failure::Environment)?;
+    let mut cluster = start(compiled, built).map_err(Failure::Environment)?;
     let input = pack(graph, &graph.inputs, &inputs).map_err(Failure::Environment)?;
     let result = cluster.infer(&input).map_err(|error| Failure::Environment(error.into()))?;
     let outputs = unpack(graph, &result.output).map_err(Failure::Environment)?;
@@ -58,7 +62,7 @@ pub(super) fn run_once(
 }
 
 /// Starts every device of the plan as a local process.
-pub(super) fn start(compiled: &Compiled, built: &[BuiltDevice], profile: bool) -> anyhow::Result<LocalCluster> {
+pub(super) fn start(compiled: &Compiled, built: &[BuiltDevice]) -> anyhow::Result<LocalCluster> {
     let cluster = &compiled.cluster;
     let devices = compiled
         .programs
@@ -86,7 +90,7 @@ pub(super) fn start(compiled: &Compiled, built: &[BuiltDevice], profile: bool) -
             }
         })
         .collect::<Vec<_>>();
-    let options = RunOptions { plan_hash: compiled.plan_hash, profile, ..RunOptions::default() };
+    let options = RunOptions { plan_hash: compiled.plan_hash, deadline: DEADLINE };
     Ok(LocalCluster::start(&devices, &options)?)
 }
 

@@ -16,7 +16,7 @@ const TOLERANCE: f32 = 1e-4;
 /// Runs the cluster on seeded noise and compares every output.
 pub(super) fn verify(compiled: &Compiled, built: &[BuiltDevice]) -> Result<(), Failure> {
     let graph = &compiled.graph;
-    let mut cluster = start(compiled, built, false).map_err(Failure::Environment)?;
+    let mut cluster = start(compiled, built).map_err(Failure::Environment)?;
     let mut worst = 0.0f32;
     for seed in 0..TRIALS {
         let inputs = noise_inputs(graph, 1000 + seed);

@@ -1,6 +1,7 @@
 //! One device's program as source text and a static library: what both a bundle's crate and a build script write.
 
 use anyhow::Context;
+use minijinja::value::{Serde, Value};
 use minijinja::context;
 use serde::Serialize;
 
@@ -20,6 +21,8 @@ pub struct ModelContext<'a> {
     pub model: &'a str,
     /// First eight bytes of the plan's digest.
     pub plan_hash: u64,
+    /// Multiply-adds of each device of the cluster.
+    pub macs: Vec<u64>,
 }
 
 /// One device's program, emitted.
@@ -98,11 +101,10 @@ fn emit_library(
         section[weight.offset_bytes..weight.offset_bytes + weight.bytes.len()].copy_from_slice(&weight.bytes);
     }
     let architecture = archive::Architecture::of(target);
-    let weights = archive::weights_object(&section, weights_symbol, architecture)?;
-    drop(section);
+    let weights = archive::weights_object(section, weights_symbol, architecture)?;
     let mut members = vec![("weights.o".to_string(), weights)];
     members.extend(kernels_object.map(|bytes| ("kernels.o".to_string(), bytes)));
-    Ok(archive::static_library(&members)?)
+    archive::static_library(members)
 }
 
 /// A graph input or output in the template.
@@ -155,19 +157,18 @@ fn model_source(
     let outputs = ports(program, graph, &program.outputs, &graph.outputs);
     let peers: Vec<_> = peers(program)
         .into_iter()
-        .map(|index| context! { index => index, name => cluster.devices[index].name })
+        .map(|index| context! { index => index, name => cluster.devices[index].name.as_str() })
         .collect();
     let input_region = program.input_region();
     let output_region = program.output_region();
-    let macs: u64 = program.macs(graph);
     templates::render(
         "crate/model.rs.j2",
         context! {
             version => env!("CARGO_PKG_VERSION"),
             model => tame(context.model),
-            device => device.name,
+            device => device.name.as_str(),
             device_index => program.device,
-            target => device.target.name,
+            target => device.target.name.as_str(),
             plan_hash => format!("{:016x}", context.plan_hash),
             typed => !(inputs.is_empty() && outputs.is_empty() && peers.is_empty()),
             links_name => if peers.is_empty() { "_links" } else { "links" },
@@ -176,16 +177,16 @@ fn model_source(
             weights_bytes => program.weights_bytes,
             weights_words => program.weights_bytes.div_ceil(8),
             weights_symbol => weights_symbol,
-            macs => macs,
+            macs => context.macs[program.device],
             input_note => region_note(&inputs),
             output_note => region_note(&outputs),
             input_offset => input_region.0,
             input_bytes => input_region.1,
             output_offset => output_region.0,
             output_bytes => output_region.1,
-            inputs => inputs,
-            outputs => outputs,
-            steps => steps,
+            inputs => Value::from(Serde(&inputs)),
+            outputs => Value::from(Serde(&outputs)),
+            steps => Value::from(Serde(steps)),
             kernels_inline => kernels_inline,
         },
     )

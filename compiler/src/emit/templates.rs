@@ -3,6 +3,7 @@
 
 use anyhow::Context;
 use include_dir::{Dir, include_dir};
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 
 static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../templates");
@@ -15,9 +16,9 @@ pub fn render(path: &str, context: minijinja::Value) -> anyhow::Result<String> {
         .with_context(|| format!("template `{path}` is not embedded"))?;
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_keep_trailing_newline(true);
+    environment.set_syntax(
+        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?,
+    );
     environment.set_auto_escape_callback(|name| {
         if name.contains(".html") { AutoEscape::Html } else { AutoEscape::None }
     });

@@ -162,6 +162,37 @@ pub struct Program {
     pub weights_bytes: usize,
 }
 
+impl std::fmt::Display for Program {
+    /// Steps and buffers, for people.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "program of device {}: arena {}, weights {}", self.device, self.arena_bytes, self.weights_bytes)?;
+        for (index, buffer) in self.buffers.iter().enumerate() {
+            writeln!(
+                f,
+                "buffer {index} {:?}: {:?} {:?} at {}{}",
+                buffer.name,
+                buffer.shape,
+                buffer.layout,
+                buffer.offset_bytes,
+                match buffer.part_of {
+                    Some((parent, first)) if buffer.replaces => format!(", over {} from {first}", parent.0),
+                    Some((parent, first)) => format!(", part of {} from {first}", parent.0),
+                    None => String::new(),
+                }
+            )?;
+        }
+        for (index, step) in self.steps.iter().enumerate() {
+            match step {
+                Step::Kernel { node, kernel, arguments } => {
+                    writeln!(f, "step {index} {node:?}: {} {arguments:?}", self.kernels[*kernel].name)?;
+                }
+                other => writeln!(f, "step {index} {other:?}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Program {
     /// Where the caller puts the inputs: first byte in the arena and size. Several inputs lie one after the other,
     /// each from a multiple of [`PORT_ALIGNMENT_BYTES`].

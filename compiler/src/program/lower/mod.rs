@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Argument, Buffer, BufferId, Layout, Program, Step, Weight, WeightId};
 use crate::config::Target;
+use crate::emit::reference_call::{CallOperand, reference_call};
 use crate::graph::{Data, ElementType, Graph, NodeId, TensorId, TensorType, Value};
 use crate::kernel::lower::{Binding, LoweredNode, Machine, Operand, lower_node};
 use crate::schedule::{Action, Schedule};
@@ -28,6 +29,14 @@ pub enum LowerError {
         tensor: String,
         /// Index of the device.
         device: usize,
+    },
+    /// No kernel, emitted or portable, computes a node on these element types.
+    #[error("node {node} works on {types}, for which there is no kernel on devices")]
+    NoReference {
+        /// Label of the node.
+        node: String,
+        /// Types of its operands.
+        types: String,
     },
     /// A kernel refused the layouts it had offered.
     #[error("node `{node}` has no kernel for the layouts it offered")]
@@ -215,6 +224,16 @@ impl Lowering<'_> {
         let info = graph.node(node);
         let inputs =
             info.inputs.iter().map(|input| self.argument(*input, Layout::Plain)).collect::<Result<Vec<_>, _>>()?;
+        let operand = |tensor: &TensorId| CallOperand {
+            expression: String::new(),
+            tensor_type: graph.tensor_type(*tensor).clone(),
+        };
+        let read: Vec<CallOperand> = info.inputs.iter().map(operand).collect();
+        let written: Vec<CallOperand> = info.outputs.iter().map(operand).collect();
+        if reference_call(&info.op, &read, &written).is_none() {
+            let types: Vec<String> = read.iter().map(|operand| operand.tensor_type.to_string()).collect();
+            return Err(LowerError::NoReference { node: graph.node_label(node), types: types.join(", ") });
+        }
         let outputs = info.outputs.iter().map(|output| self.new_buffer(*output, Layout::Plain)).collect();
         self.program.steps.push(Step::Reference { node: info.name.clone(), op: info.op.clone(), inputs, outputs });
         Ok(())

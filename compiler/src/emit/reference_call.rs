@@ -1,0 +1,311 @@
+//! Calls of portable reference kernels as Rust text, every shape a literal.
+
+use super::rust_source::float;
+use crate::graph::eval::spatial::{conv_parameters, matmul_shapes, three};
+use crate::graph::op::{
+    Activation, BinaryOp, NearestRounding, Op, PadMode, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode, UnaryOp,
+    Window,
+};
+use crate::graph::types::{ElementType, TensorType};
+
+/// An operand of a call.
+pub struct CallOperand {
+    /// A Rust expression of type `&[T]` or `&mut [T]`.
+    pub expression: String,
+    /// Element type and shape.
+    pub tensor_type: TensorType,
+}
+
+const KERNELS: &str = "partita_rt::kernels";
+
+/// The expression that computes an operator with its portable kernel; `None` for element types or forms that have none.
+pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) -> Option<String> {
+    let x = inputs.first()?;
+    let y = outputs.first()?;
+    let (x_shape, y_shape) = (list(&x.tensor_type.shape), list(&y.tensor_type.shape));
+    let text = |index: usize| inputs.get(index).map(|input| input.expression.clone());
+    let call = |name: &str, arguments: &[String]| Some(format!("{KERNELS}::{name}({})", arguments.join(", ")));
+    let (from, to) = (x.expression.clone(), y.expression.clone());
+    let line = |axis: usize| {
+        let shape = &x.tensor_type.shape;
+        [shape[axis].to_string(), shape[axis + 1..].iter().product::<usize>().to_string()]
+    };
+    let is_f32 = x.tensor_type.element == ElementType::F32;
+    match op {
+        Op::Conv(conv) => {
+            let residual = if conv.residual { format!("Some({})", text(3)?) } else { "None".to_string() };
+            let parameters = conv_text(&conv.window, conv.groups, conv.activation);
+            call("conv", &[from, x_shape, text(1)?, text(2)?, residual, to, y_shape, parameters])
+        }
+        Op::ConvTranspose(conv) => {
+            let parameters = conv_text(&conv.window, conv.groups, conv.activation);
+            call("conv_transpose", &[from, x_shape, text(1)?, text(2)?, to, y_shape, parameters])
+        }
+        Op::Gemm(gemm) => {
+            let c = match inputs.get(2) {
+                Some(c) => format!("Some(({}, {}))", c.expression, list(&c.tensor_type.shape)),
+                None => "None".to_string(),
+            };
+            let depth = x.tensor_type.shape[usize::from(!gemm.transpose_a)];
+            let parameters = format!(
+                "&{KERNELS}::GemmParameters {{ transpose_a: {}, transpose_b: {}, alpha: {}, beta: {}, activation: {} }}",
+                gemm.transpose_a,
+                gemm.transpose_b,
+                float(gemm.alpha),
+                float(gemm.beta),
+                activation_text(gemm.activation)
+            );
+            let [rows, columns] = y.tensor_type.shape[..] else { return None };
+            call("gemm", &[from, text(1)?, c, to, rows.to_string(), depth.to_string(), columns.to_string(), parameters])
+        }
+        Op::MatMul => {
+            let shapes = matmul_shapes(&x.tensor_type.shape, &inputs.get(1)?.tensor_type.shape, &y.tensor_type.shape);
+            call("matmul", &[from, list(&shapes[0]), text(1)?, list(&shapes[1]), to, list(&shapes[2])])
+        }
+        Op::BatchNormalization { epsilon } => call(
+            "batch_normalization",
+            &[from, x_shape, text(1)?, text(2)?, text(3)?, text(4)?, to, float(*epsilon)],
+        ),
+        Op::InstanceNormalization { epsilon } => {
+            call("instance_normalization", &[from, x_shape, text(1)?, text(2)?, to, float(*epsilon)])
+        }
+        Op::LayerNormalization { epsilon, .. } => {
+            call("layer_normalization", &[from, text(1)?, text(2)?, to, float(*epsilon)])
+        }
+        Op::Lrn { alpha, beta, bias, size } => {
+            call("lrn", &[from, x_shape, to, float(*alpha), float(*beta), float(*bias), size.to_string()])
+        }
+        Op::Unary(function) if is_f32 => call("unary", &[from, to, unary_text(*function)?]),
+        Op::Binary(function, last) if is_f32 => {
+            let b = inputs.get(1)?;
+            let function = binary_text(*function)?;
+            let last = activation_text(*last);
+            call("binary", &[from, x_shape, b.expression.clone(), list(&b.tensor_type.shape), to, y_shape, function, last])
+        }
+        Op::PRelu => {
+            let slope = inputs.get(1)?;
+            call("p_relu", &[from, slope.expression.clone(), list(&slope.tensor_type.shape), to, y_shape])
+        }
+        Op::Where => {
+            let (a, b) = (inputs.get(1)?, inputs.get(2)?);
+            let (a_shape, b_shape) = (list(&a.tensor_type.shape), list(&b.tensor_type.shape));
+            call("select", &[from, x_shape, a.expression.clone(), a_shape, b.expression.clone(), b_shape, to, y_shape])
+        }
+        Op::Pool(pool) => {
+            let parameters = format!(
+                "&{KERNELS}::PoolParameters {{ kernel: {:?}, stride: {:?}, dilation: {:?}, pad_begin: {:?}, pad_end: {:?}, count_include_pad: {} }}",
+                three(&pool.window.kernel, 1),
+                three(&pool.window.stride, 1),
+                three(&pool.window.dilation, 1),
+                three(&pool.window.pad_begin, 0),
+                three(&pool.declared_pad_end, 0),
+                pool.count_include_pad
+            );
+            let name = if pool.kind == PoolKind::Max { "max_pool" } else { "average_pool" };
+            call(name, &[from, x_shape, to, y_shape, parameters])
+        }
+        Op::GlobalPool(kind) => {
+            let plane: usize = x.tensor_type.shape[2..].iter().product();
+            let name = if *kind == PoolKind::Max { "global_max_pool" } else { "global_average_pool" };
+            call(name, &[from, to, plane.to_string()])
+        }
+        Op::Softmax { axis } => {
+            let [extent, inner] = line(*axis);
+            call("softmax", &[from, to, extent, inner])
+        }
+        Op::LogSoftmax { axis } => {
+            let [extent, inner] = line(*axis);
+            call("log_softmax", &[from, to, extent, inner])
+        }
+        Op::Reduce { kind, axes, .. } if is_f32 => {
+            let flags: Vec<bool> = (0..x.tensor_type.rank()).map(|axis| axes.contains(&axis)).collect();
+            let kind = match kind {
+                ReduceKind::Mean => "Mean",
+                ReduceKind::Sum => "Sum",
+                ReduceKind::Max => "Max",
+                ReduceKind::Min => "Min",
+            };
+            call("reduce", &[from, x_shape, to, format!("&{flags:?}"), format!("{KERNELS}::Reduction::{kind}")])
+        }
+        Op::ArgMax { axis, select_last, .. } => {
+            let [extent, inner] = line(*axis);
+            call("arg_max", &[from, to, extent, inner, select_last.to_string()])
+        }
+        Op::Concat { axis } => {
+            let inner: usize = y.tensor_type.shape[axis + 1..].iter().product();
+            let total = y.tensor_type.shape[*axis];
+            let mut first = 0;
+            let parts: Vec<String> = inputs
+                .iter()
+                .map(|input| {
+                    let extent = input.tensor_type.shape[*axis];
+                    let part = format!(
+                        "{KERNELS}::concat_part({}, &mut *joined, {inner}, {first}, {extent}, {total});",
+                        input.expression
+                    );
+                    first += extent;
+                    part
+                })
+                .collect();
+            Some(format!("let joined = {to}; {}", parts.join(" ")))
+        }
+        Op::Split { axis, sizes } => {
+            let inner: usize = x.tensor_type.shape[axis + 1..].iter().product();
+            let total = x.tensor_type.shape[*axis];
+            let mut first = 0;
+            let parts: Vec<String> = outputs
+                .iter()
+                .zip(sizes)
+                .map(|(output, size)| {
+                    let part = format!(
+                        "{KERNELS}::split_part({from}, {}, {inner}, {first}, {size}, {total});",
+                        output.expression
+                    );
+                    first += size;
+                    part
+                })
+                .collect();
+            Some(parts.join(" "))
+        }
+        Op::Slice { starts, steps, .. } => {
+            call("slice", &[from, x_shape, to, y_shape, list(starts), format!("&{steps:?}")])
+        }
+        Op::Reshape { .. } | Op::Identity => Some(format!("{to}.copy_from_slice({from})")),
+        Op::Transpose { permutation } => call("transpose", &[from, x_shape, to, y_shape, list(permutation)]),
+        Op::Pad { mode, begin, .. } if is_f32 => {
+            let fill = match mode {
+                PadMode::Constant(value) => format!("Constant({})", float(*value)),
+                PadMode::Reflect => "Reflect".to_string(),
+                PadMode::Edge => "Edge".to_string(),
+            };
+            call("pad", &[from, x_shape, to, y_shape, list(begin), format!("{KERNELS}::PadFill::{fill}")])
+        }
+        Op::Gather { axis } if inputs.get(1)?.tensor_type.element == ElementType::I64 => {
+            let [extent, inner] = line(*axis);
+            call("gather", &[from, text(1)?, to, extent, inner])
+        }
+        Op::Expand { .. } => call("expand", &[from, x_shape, to, y_shape]),
+        Op::Cast { to: element } => cast_text(x, y, *element),
+        Op::Resize { mode, coordinates, scales, .. } => resize_text(x, y, *mode, *coordinates, scales),
+        Op::SpaceToDepth { block } => call("space_to_depth", &[from, x_shape, to, block.to_string()]),
+        Op::DepthToSpace { block, column_row_depth } => {
+            call("depth_to_space", &[from, x_shape, to, block.to_string(), column_row_depth.to_string()])
+        }
+        Op::Unary(_) | Op::Binary(..) | Op::Reduce { .. } | Op::Pad { .. } | Op::Gather { .. } => None,
+    }
+}
+
+fn list(values: &[usize]) -> String {
+    format!("&{values:?}")
+}
+
+fn floats(values: &[f32]) -> String {
+    let values: Vec<String> = values.iter().map(|value| float(*value)).collect();
+    format!("&[{}]", values.join(", "))
+}
+
+fn conv_text(window: &Window, groups: usize, activation: Activation) -> String {
+    let parameters = conv_parameters(window, groups, activation);
+    format!(
+        "&{KERNELS}::ConvParameters {{ kernel: {:?}, stride: {:?}, dilation: {:?}, pad_begin: {:?}, groups: {groups}, activation: {} }}",
+        parameters.kernel,
+        parameters.stride,
+        parameters.dilation,
+        parameters.pad_begin,
+        activation_text(activation)
+    )
+}
+
+fn activation_text(activation: Activation) -> String {
+    let variant = match activation {
+        Activation::None => "None".to_string(),
+        Activation::Relu => "Relu".to_string(),
+        Activation::Clip(low, high) => format!("Clip({}, {})", float(low), float(high)),
+        Activation::LeakyRelu(alpha) => format!("LeakyRelu({})", float(alpha)),
+        Activation::HardSwish => "HardSwish".to_string(),
+        Activation::HardSigmoid(alpha, beta) => format!("HardSigmoid({}, {})", float(alpha), float(beta)),
+    };
+    format!("{KERNELS}::Activation::{variant}")
+}
+
+fn unary_text(function: UnaryOp) -> Option<String> {
+    let variant = match function {
+        UnaryOp::Activation(activation) => format!("Activation({})", activation_text(activation)),
+        UnaryOp::Elu { alpha } => format!("Elu {{ alpha: {} }}", float(alpha)),
+        UnaryOp::Selu { alpha, gamma } => format!("Selu {{ alpha: {}, gamma: {} }}", float(alpha), float(gamma)),
+        UnaryOp::Gelu { tanh } => format!("Gelu {{ tanh: {tanh} }}"),
+        UnaryOp::Not => return None,
+        UnaryOp::Sigmoid
+        | UnaryOp::Tanh
+        | UnaryOp::Softplus
+        | UnaryOp::Erf
+        | UnaryOp::Exp
+        | UnaryOp::Log
+        | UnaryOp::Sqrt
+        | UnaryOp::Neg
+        | UnaryOp::Abs
+        | UnaryOp::Reciprocal
+        | UnaryOp::Floor
+        | UnaryOp::Ceil
+        | UnaryOp::Round
+        | UnaryOp::Silu => format!("{function:?}"),
+    };
+    Some(format!("{KERNELS}::UnaryFunction::{variant}"))
+}
+
+fn binary_text(function: BinaryOp) -> Option<String> {
+    let function = crate::graph::eval::elementwise::binary_function(function)?;
+    Some(format!("{KERNELS}::BinaryFunction::{function:?}"))
+}
+
+fn cast_text(x: &CallOperand, y: &CallOperand, to: ElementType) -> Option<String> {
+    use super::steps::rust_type;
+    let convert = match (x.tensor_type.element, to) {
+        (ElementType::Bool, ElementType::F32) => "u8::from(*x) as f32".to_string(),
+        (ElementType::Bool, ElementType::Bool) => "*x".to_string(),
+        (ElementType::F32, ElementType::Bool) => "*x != 0.0".to_string(),
+        (_, ElementType::Bool) => "*x != 0".to_string(),
+        // Through i64, as the evaluator does.
+        (ElementType::F32, ElementType::I32 | ElementType::I8 | ElementType::U8) => {
+            format!("*x as i64 as {}", rust_type(to))
+        }
+        _ => format!("*x as {}", rust_type(to)),
+    };
+    let (from, to) = (&x.expression, &y.expression);
+    Some(format!("{to}.iter_mut().zip({from}).for_each(|(y, x)| *y = {convert})"))
+}
+
+fn resize_text(
+    x: &CallOperand,
+    y: &CallOperand,
+    mode: ResizeMode,
+    coordinates: ResizeCoordinates,
+    scales: &[f32],
+) -> Option<String> {
+    let coordinates = match coordinates {
+        ResizeCoordinates::HalfPixel => "HalfPixel",
+        ResizeCoordinates::PytorchHalfPixel => "PytorchHalfPixel",
+        ResizeCoordinates::AlignCorners => "AlignCorners",
+        ResizeCoordinates::Asymmetric => "Asymmetric",
+    };
+    let common = format!(
+        "{}, {}, {}, {}, {}, {KERNELS}::Coordinates::{coordinates}",
+        x.expression,
+        list(&x.tensor_type.shape),
+        y.expression,
+        list(&y.tensor_type.shape),
+        floats(scales)
+    );
+    Some(match mode {
+        ResizeMode::Linear => format!("{KERNELS}::resize_linear({common})"),
+        ResizeMode::Nearest(rounding) => {
+            let rounding = match rounding {
+                NearestRounding::RoundPreferFloor => "RoundPreferFloor",
+                NearestRounding::RoundPreferCeil => "RoundPreferCeil",
+                NearestRounding::Floor => "Floor",
+                NearestRounding::Ceil => "Ceil",
+            };
+            format!("{KERNELS}::resize_nearest({common}, {KERNELS}::Rounding::{rounding})")
+        }
+    })
+}

@@ -1,0 +1,332 @@
+//! Runs a bundle on this machine: every device a process, foreign ones under QEMU, their links over loopback.
+
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use partita_rt::frame::{Header, Kind};
+use partita_rt::{DeviceCosts, Identity};
+
+use process::{Event, Process};
+
+/// One device of a running cluster.
+#[derive(Clone, Debug)]
+pub struct LocalDevice {
+    /// Name in the cluster.
+    pub name: String,
+    /// Number in the cluster.
+    pub index: usize,
+    /// Its executable.
+    pub binary: PathBuf,
+    /// Runs without an operating system.
+    pub firmware: bool,
+    /// Program and arguments that run foreign executables.
+    pub emulator: Option<Vec<String>>,
+    /// Its links.
+    pub links: Vec<LocalLink>,
+    /// Whether the input is fed here.
+    pub holds_input: bool,
+    /// Whether the answer comes from here.
+    pub holds_output: bool,
+}
+
+/// A link of a device.
+#[derive(Clone, Debug)]
+pub struct LocalLink {
+    /// Number of the peer.
+    pub peer: usize,
+    /// Name of the peer.
+    pub peer_name: String,
+    /// A serial line instead of TCP.
+    pub uart: bool,
+}
+
+/// How a cluster is run.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOptions {
+    /// Plan of all devices.
+    pub plan_hash: u64,
+    /// Give up on an answer after this time.
+    pub deadline: Duration,
+}
+
+/// What went wrong, naming the device.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A process could not be started.
+    #[error("starting device `{device}` ({command}): {source}")]
+    Start {
+        /// Name of the device.
+        device: String,
+        /// Program that was started.
+        command: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A device ended or broke its control stream.
+    #[error("device `{device}` stopped: {reason}{said}")]
+    Stopped {
+        /// Name of the device.
+        device: String,
+        /// Why, as far as known.
+        reason: String,
+        /// What it wrote to standard error.
+        said: String,
+    },
+    /// No answer in time.
+    #[error("no answer within {seconds} s; still waiting for {waiting}{said}")]
+    Deadline {
+        /// How long.
+        seconds: u64,
+        /// Devices whose part is missing.
+        waiting: String,
+        /// What devices wrote to standard error.
+        said: String,
+    },
+    /// The local machine failed: folders, sockets.
+    #[error("running the cluster: {0}")]
+    Local(#[from] std::io::Error),
+}
+
+/// What an inference cost one device.
+#[derive(Clone, Debug)]
+pub struct DeviceReport {
+    /// Name of the device.
+    pub name: String,
+    /// Time in computing steps.
+    pub compute_us: u64,
+    /// Time in sends and receives.
+    pub wait_us: u64,
+    /// Payload bytes sent to peers.
+    pub sent_bytes: u64,
+    /// Payload bytes received from peers.
+    pub received_bytes: u64,
+}
+
+impl DeviceReport {
+    /// Time in computing steps.
+    pub fn compute_ms(&self) -> f64 {
+        self.compute_us as f64 / 1e3
+    }
+
+    /// Time in sends and receives.
+    pub fn wait_ms(&self) -> f64 {
+        self.wait_us as f64 / 1e3
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct InferenceResult {
+    /// Bytes of the outputs.
+    pub output: Vec<u8>,
+    /// From handing in the input to having the output.
+    pub wall_time: Duration,
+    /// Costs of each device, in the order of the devices.
+    pub reports: Vec<DeviceReport>,
+}
+
+/// A cluster of local processes. Dropping it ends them.
+pub struct LocalCluster {
+    processes: Vec<Process>,
+    devices: Vec<LocalDevice>,
+    events: Receiver<(usize, Event)>,
+    options: RunOptions,
+    inferences: u32,
+    // Sockets of serial lines; removed with the cluster.
+    _folder: tempfile::TempDir,
+}
+
+impl LocalCluster {
+    /// Starts every device.
+    pub fn start(devices: &[LocalDevice], options: &RunOptions) -> Result<LocalCluster, RunError> {
+        let folder = tempfile::Builder::new().prefix("partita-run-").tempdir()?;
+        let ports = free_ports(devices.len())?;
+        let (sender, events) = channel();
+        // Firmware first: its sockets must exist before others can connect.
+        let mut order: Vec<usize> = (0..devices.len()).collect();
+        order.sort_by_key(|position| !devices[*position].firmware);
+        let mut processes: Vec<Option<Process>> = (0..devices.len()).map(|_| None).collect();
+        for position in order {
+            let device = &devices[position];
+            let command = command(devices, device, folder.path(), &ports);
+            let control = device.firmware.then(|| control_socket(folder.path(), device));
+            let identity = Identity { plan_hash: options.plan_hash, device: u8::MAX };
+            let process = Process::start(position, &command, control, identity, sender.clone()).map_err(|source| {
+                RunError::Start { device: device.name.clone(), command: command.join(" "), source }
+            })?;
+            processes[position] = Some(process);
+        }
+        let processes = processes.into_iter().flatten().collect();
+        Ok(LocalCluster {
+            processes,
+            devices: devices.to_vec(),
+            events,
+            options: *options,
+            inferences: 0,
+            _folder: folder,
+        })
+    }
+
+    /// One inference: feeds the input, waits for the output and every device's report.
+    pub fn infer(&mut self, input: &[u8]) -> Result<InferenceResult, RunError> {
+        let inference = self.inferences;
+        self.inferences += 1;
+        let begin = Instant::now();
+        for position in 0..self.devices.len() {
+            if self.devices[position].holds_input
+                && let Err(reason) = self.processes[position].send(Kind::Input, inference, input)
+            {
+                return Err(self.stopped(position, reason.to_string()));
+            }
+        }
+        let mut output = None;
+        let mut wall_time = Duration::ZERO;
+        let mut reports: Vec<Option<DeviceReport>> = vec![None; self.devices.len()];
+        while output.is_none() || reports.iter().any(Option::is_none) {
+            let left = self.options.deadline.saturating_sub(begin.elapsed());
+            match self.events.recv_timeout(left) {
+                Ok((position, Event::Frame(header, payload))) => {
+                    self.take(position, &header, payload, inference, &mut output, &mut reports)?;
+                    if output.is_some() && wall_time.is_zero() {
+                        wall_time = begin.elapsed();
+                    }
+                }
+                Ok((position, Event::End(reason))) => return Err(self.stopped(position, reason)),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    return Err(self.deadline(&reports));
+                }
+            }
+        }
+        Ok(InferenceResult {
+            output: output.unwrap_or_default(),
+            wall_time,
+            reports: reports.into_iter().flatten().collect(),
+        })
+    }
+
+    fn take(
+        &mut self,
+        position: usize,
+        header: &Header,
+        payload: Vec<u8>,
+        inference: u32,
+        output: &mut Option<Vec<u8>>,
+        reports: &mut [Option<DeviceReport>],
+    ) -> Result<(), RunError> {
+        if header.inference != inference {
+            return Err(self.stopped(position, format!("it answers inference {}", header.inference)));
+        }
+        match header.kind {
+            Kind::Output => *output = Some(payload),
+            Kind::Report => {
+                let Ok(bytes) = <[u8; DeviceCosts::BYTES]>::try_from(payload.as_slice()) else {
+                    return Err(self.stopped(position, "its report has another length".to_string()));
+                };
+                let costs = DeviceCosts::parse(&bytes);
+                reports[position] = Some(DeviceReport {
+                    name: self.devices[position].name.clone(),
+                    compute_us: costs.compute_us,
+                    wait_us: costs.wait_us,
+                    sent_bytes: costs.sent_bytes,
+                    received_bytes: costs.received_bytes,
+                });
+            }
+            Kind::Hello | Kind::Tensor | Kind::Input | Kind::Stop => {
+                return Err(self.stopped(position, format!("it sends a {:?} frame", header.kind)));
+            }
+        }
+        Ok(())
+    }
+
+    /// A device ended. What it said last may still be on its way; the device that failed first says most.
+    fn stopped(&mut self, position: usize, reason: String) -> RunError {
+        std::thread::sleep(Duration::from_millis(100));
+        let mut said = String::new();
+        for (process, device) in self.processes.iter().zip(&self.devices) {
+            let words = process.said();
+            if !words.trim().is_empty() {
+                said.push_str(&format!("\n  {} says: {}", device.name, crate::diagnostic::printable(words.trim())));
+            }
+        }
+        let ended = self.processes[position].exit_status();
+        let reason = ended.map_or(reason, |status| status.to_string());
+        RunError::Stopped { device: self.devices[position].name.clone(), reason, said }
+    }
+
+    fn deadline(&mut self, reports: &[Option<DeviceReport>]) -> RunError {
+        let waiting: Vec<&str> = self
+            .devices
+            .iter()
+            .zip(reports)
+            .filter(|(_, report)| report.is_none())
+            .map(|(device, _)| device.name.as_str())
+            .collect();
+        let said: String = self
+            .processes
+            .iter()
+            .zip(&self.devices)
+            .filter(|(process, _)| !process.said().trim().is_empty())
+            .map(|(process, device)| {
+                format!("\n  {} says: {}", device.name, crate::diagnostic::printable(process.said().trim()))
+            })
+            .collect();
+        RunError::Deadline { seconds: self.options.deadline.as_secs(), waiting: waiting.join(", "), said }
+    }
+}
+
+/// Ports that were free a moment ago.
+fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
+    let listeners =
+        (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
+    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
+
+fn control_socket(folder: &Path, device: &LocalDevice) -> PathBuf {
+    folder.join(format!("control-{}", device.index))
+}
+
+/// The socket of the serial line between two devices.
+fn uart_socket(folder: &Path, a: usize, b: usize) -> PathBuf {
+    folder.join(format!("uart-{}-{}", a.min(b), a.max(b)))
+}
+
+/// The command line that starts a device.
+fn command(devices: &[LocalDevice], device: &LocalDevice, folder: &Path, ports: &[u16]) -> Vec<String> {
+    let mut command = device.emulator.clone().unwrap_or_default();
+    let binary = std::path::absolute(&device.binary).unwrap_or_else(|_| device.binary.clone());
+    if device.firmware {
+        let socket = |id: String, path: &Path, server: bool| {
+            let role = if server { "server=on,wait=on" } else { "server=off" };
+            let chardev = format!("socket,id={id},path={},{role}", path.display());
+            ["-chardev".to_string(), chardev, "-serial".to_string(), format!("chardev:{id}")]
+        };
+        command.extend(["-display", "none", "-monitor", "none"].map(str::to_string));
+        command.extend(socket("control".to_string(), &control_socket(folder, device), true));
+        for link in device.links.iter().filter(|link| link.uart) {
+            let peer_is_firmware = devices.iter().any(|other| other.index == link.peer && other.firmware);
+            let server = !peer_is_firmware || device.index < link.peer;
+            command.extend(socket(format!("link{}", link.peer), &uart_socket(folder, device.index, link.peer), server));
+        }
+        command.extend(["-kernel".to_string(), binary.display().to_string()]);
+        return command;
+    }
+    command.push(binary.display().to_string());
+    let port = |index: usize| devices.iter().position(|other| other.index == index).map_or(0, |at| ports[at]);
+    if device.links.iter().any(|link| !link.uart && device.index < link.peer) {
+        command.extend(["--listen".to_string(), format!("127.0.0.1:{}", port(device.index))]);
+    }
+    for link in &device.links {
+        if link.uart {
+            let peer_is_firmware = devices.iter().any(|other| other.index == link.peer && other.firmware);
+            let kind = if peer_is_firmware || device.index > link.peer { "unix" } else { "unix-listen" };
+            let path = uart_socket(folder, device.index, link.peer);
+            command.extend(["--uart".to_string(), format!("{}={kind}:{}", link.peer_name, path.display())]);
+        } else if device.index > link.peer {
+            command.extend(["--peer".to_string(), format!("{}=127.0.0.1:{}", link.peer_name, port(link.peer))]);
+        }
+    }
+    command
+}

@@ -1,0 +1,178 @@
+//! The frame: what travels over every byte stream, between devices and to the local runner.
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 0..2 | magic `P`, `t` |
+//! | 2 | version of the format |
+//! | 3 | kind |
+//! | 4..12 | plan hash |
+//! | 12..16 | inference number |
+//! | 16..18 | message number |
+//! | 18 | sending device |
+//! | 19 | 0 |
+//! | 20..24 | payload length |
+//! | 24..28 | CRC-32 of the payload |
+//! | 28..32 | CRC-32 of bytes 0..28 |
+//!
+//! Numbers are little-endian; CRC-32 is that of IEEE 802.3. A receiver that loses its place looks for the next magic
+//! whose header checks.
+
+use crc::{CRC_32_ISO_HDLC, Crc};
+
+use crate::Error;
+
+const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+
+/// Bytes of a header.
+pub const HEADER_BYTES: usize = 32;
+
+const MAGIC: [u8; 2] = *b"Pt";
+const VERSION: u8 = 1;
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// First frame on a link: who is there, from which plan.
+    Hello,
+    /// A tensor of the plan.
+    Tensor,
+    /// The runner feeds an input.
+    Input,
+    /// A device returns an output.
+    Output,
+    /// What an inference cost a device.
+    Report,
+    /// The runner ends the work.
+    Stop,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Kind> {
+        Some(match byte {
+            1 => Kind::Hello,
+            2 => Kind::Tensor,
+            3 => Kind::Input,
+            4 => Kind::Output,
+            5 => Kind::Report,
+            6 => Kind::Stop,
+            _ => return None,
+        })
+    }
+
+    fn to_byte(self) -> u8 {
+        match self {
+            Kind::Hello => 1,
+            Kind::Tensor => 2,
+            Kind::Input => 3,
+            Kind::Output => 4,
+            Kind::Report => 5,
+            Kind::Stop => 6,
+        }
+    }
+}
+
+/// A header, decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What the frame carries.
+    pub kind: Kind,
+    /// Plan of the sender.
+    pub plan_hash: u64,
+    /// Counts inferences from 0.
+    pub inference: u32,
+    /// Number of the message within an inference.
+    pub message: u16,
+    /// Number of the sending device in the cluster.
+    pub sender: u8,
+    /// Bytes of payload.
+    pub length: u32,
+    /// Checksum of the payload.
+    pub payload_crc: u32,
+}
+
+impl Header {
+    /// A header for a payload.
+    pub fn new(kind: Kind, plan_hash: u64, inference: u32, message: u16, sender: u8, payload: &[u8]) -> Header {
+        let length = payload.len() as u32;
+        Header { kind, plan_hash, inference, message, sender, length, payload_crc: CRC.checksum(payload) }
+    }
+
+    /// The header's bytes.
+    pub fn emit(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0u8; HEADER_BYTES];
+        let mut put = |at: usize, field: &[u8]| {
+            for (slot, byte) in bytes.iter_mut().skip(at).zip(field) {
+                *slot = *byte;
+            }
+        };
+        put(0, &MAGIC);
+        put(2, &[VERSION, self.kind.to_byte()]);
+        put(4, &self.plan_hash.to_le_bytes());
+        put(12, &self.inference.to_le_bytes());
+        put(16, &self.message.to_le_bytes());
+        put(18, &[self.sender, 0]);
+        put(20, &self.length.to_le_bytes());
+        put(24, &self.payload_crc.to_le_bytes());
+        let (checked, _) = bytes.split_at(28);
+        let crc = CRC.checksum(checked).to_le_bytes();
+        for (slot, byte) in bytes.iter_mut().skip(28).zip(crc) {
+            *slot = byte;
+        }
+        bytes
+    }
+
+    /// Reads a header; `None` if these bytes are none.
+    pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Option<Header> {
+        fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+            bytes.get(at..at + N)?.try_into().ok()
+        }
+        let crc = u32::from_le_bytes(take(bytes, 28)?);
+        let (checked, _) = bytes.split_at(28);
+        if take::<2>(bytes, 0)? != MAGIC || take::<1>(bytes, 2)? != [VERSION] || CRC.checksum(checked) != crc {
+            return None;
+        }
+        let [kind] = take::<1>(bytes, 3)?;
+        let [sender] = take::<1>(bytes, 18)?;
+        Some(Header {
+            kind: Kind::from_byte(kind)?,
+            plan_hash: u64::from_le_bytes(take(bytes, 4)?),
+            inference: u32::from_le_bytes(take(bytes, 12)?),
+            message: u16::from_le_bytes(take(bytes, 16)?),
+            sender,
+            length: u32::from_le_bytes(take(bytes, 20)?),
+            payload_crc: u32::from_le_bytes(take(bytes, 24)?),
+        })
+    }
+
+    /// Checks a payload that has arrived.
+    pub fn check(&self, payload: &[u8]) -> Result<(), Error> {
+        if payload.len() != self.length as usize {
+            return Err(Error::WrongLength);
+        }
+        if CRC.checksum(payload) == self.payload_crc { Ok(()) } else { Err(Error::Checksum) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_reads_back() {
+        let header = Header::new(Kind::Tensor, 0x0123_4567_89ab_cdef, 7, 300, 5, b"payload");
+        assert_eq!(Header::parse(&header.emit()), Some(header));
+        assert_eq!(header.check(b"payload"), Ok(()));
+        assert_eq!(header.check(b"Payload"), Err(Error::Checksum));
+        assert_eq!(header.check(b"pay"), Err(Error::WrongLength));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = Header::new(Kind::Input, 42, 1, 2, 3, b"x").emit();
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Header::parse(&damaged), None, "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! `main` of a device with an operating system: arguments, connections, and the loop.
+//!
+//! Between two devices the one with the lower number listens and the other connects; start order does not matter.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::ExitCode;
+use std::string::{String, ToString};
+use std::time::{Duration, Instant};
+use std::vec::Vec;
+use std::{boxed::Box, format};
+
+use crate::serve::{Failure, Program, serve};
+use crate::{Error, FramedStream, Identity, PeerLinks, StdStream};
+
+/// A stream in both directions.
+pub trait Duplex: Read + Write {}
+
+impl<T: Read + Write> Duplex for T {}
+
+/// What a device knows of itself and its peers.
+#[derive(Clone, Copy, Debug)]
+pub struct Device {
+    /// Its name in the cluster.
+    pub name: &'static str,
+    /// Its number in the cluster.
+    pub index: usize,
+    /// Plan it was compiled from.
+    pub plan_hash: u64,
+    /// Number and name of each peer.
+    pub peers: &'static [(usize, &'static str)],
+}
+
+const USAGE: &str = "\
+options:
+  --listen HOST:PORT          where peers with higher numbers connect
+  --peer NAME=HOST:PORT       where a peer with a lower number listens (TCP)
+  --uart NAME=PATH            serial line to a peer: a device, unix:SOCKET, or unix-listen:SOCKET
+  --deadline-ms N             give up on a silent peer after this time [default: 30000]
+  --input FILE --output FILE  infer once from and to files of raw little-endian elements
+Without --input, frames with inputs come on standard input and answers leave on standard output.";
+
+/// The command line.
+struct Arguments {
+    listen: Option<String>,
+    peers: Vec<(String, String)>,
+    uarts: Vec<(String, String)>,
+    deadline: Duration,
+    input: Option<String>,
+    output: Option<String>,
+}
+
+/// Runs a device's program until its work ends. `N` is the number of peers.
+pub fn main<P: Program, const N: usize>(device: &Device, program: &mut P) -> ExitCode {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            std::println!("device `{}`\n{USAGE}", device.name);
+            return ExitCode::SUCCESS;
+        }
+        Err(message) => {
+            std::eprintln!("{}: {message}\n{USAGE}", device.name);
+            return ExitCode::from(2);
+        }
+    };
+    match work::<P, N>(device, program, &arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            std::eprintln!("{}: {message}", device.name);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
+    let mut arguments = Arguments {
+        listen: None,
+        peers: Vec::new(),
+        uarts: Vec::new(),
+        deadline: Duration::from_secs(30),
+        input: None,
+        output: None,
+    };
+    while let Some(word) = words.next() {
+        if word == "--help" || word == "-h" {
+            return Ok(None);
+        }
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+        let pair = |text: String| match text.split_once('=') {
+            Some((name, place)) => Ok((name.to_string(), place.to_string())),
+            None => Err(format!("`{text}`: expected NAME=PLACE")),
+        };
+        match word.as_str() {
+            "--listen" => arguments.listen = Some(value()?),
+            "--peer" => arguments.peers.push(pair(value()?)?),
+            "--uart" => arguments.uarts.push(pair(value()?)?),
+            "--deadline-ms" => {
+                let text = value()?;
+                let milliseconds = text.parse::<u64>().ok().filter(|milliseconds| *milliseconds > 0);
+                arguments.deadline = Duration::from_millis(milliseconds.ok_or(format!("`{text}` is not a time"))?);
+            }
+            "--input" => arguments.input = Some(value()?),
+            "--output" => arguments.output = Some(value()?),
+            other => return Err(format!("unknown option `{other}`")),
+        }
+    }
+    Ok(Some(arguments))
+}
+
+fn work<P: Program, const N: usize>(device: &Device, program: &mut P, arguments: &Arguments) -> Result<(), String> {
+    let mut links = connect::<N>(device, arguments)?;
+    let identity = Identity { plan_hash: device.plan_hash, device: device.index as u8 };
+    if arguments.input.is_some() || arguments.output.is_some() {
+        return infer_files(program, &mut links, arguments);
+    }
+    let mut control = FramedStream::new(StdStream(Pipes), identity);
+    serve(program, &mut links, &mut control, now_us).map_err(|failure| match failure {
+        Failure::Control(error) => format!("standard input or output: {error}"),
+        Failure::Program(error) => error.to_string(),
+    })
+}
+
+fn infer_files<P: Program, const N: usize>(
+    program: &mut P,
+    links: &mut PeerLinks<StdStream<Box<dyn Duplex>>, N>,
+    arguments: &Arguments,
+) -> Result<(), String> {
+    if let Some(path) = &arguments.input {
+        let bytes = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
+        let input = program.input_mut();
+        if bytes.len() != input.len() {
+            return Err(format!("{path} has {} bytes, the model wants {}", bytes.len(), input.len()));
+        }
+        input.copy_from_slice(&bytes);
+    }
+    program.run(links, &mut ()).map_err(|error| error.to_string())?;
+    match &arguments.output {
+        Some(path) => std::fs::write(path, program.output()).map_err(|error| format!("{path}: {error}")),
+        None => Ok(()),
+    }
+}
+
+/// Microseconds since the first call.
+fn now_us() -> u64 {
+    use std::sync::OnceLock;
+    static BEGIN: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(BEGIN.get_or_init(Instant::now).elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Standard input and output as one stream.
+struct Pipes;
+
+impl Read for Pipes {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        std::io::stdin().lock().read(buffer)
+    }
+}
+
+impl Write for Pipes {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        std::io::stdout().lock().write(buffer)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stdout().lock().flush()
+    }
+}
+
+type Line = FramedStream<StdStream<Box<dyn Duplex>>>;
+
+/// A link to every peer, hands shaken.
+fn connect<const N: usize>(
+    device: &Device,
+    arguments: &Arguments,
+) -> Result<PeerLinks<StdStream<Box<dyn Duplex>>, N>, String> {
+    let identity = Identity { plan_hash: device.plan_hash, device: device.index as u8 };
+    let give_up = Instant::now() + arguments.deadline;
+    let mut lines: Vec<(usize, Line)> = Vec::new();
+    let named = |places: &[(String, String)], name: &str| {
+        places.iter().find(|(other, _)| other == name).map(|(_, place)| place.clone())
+    };
+    let mut listening: Vec<(usize, &str)> = Vec::new();
+    for (index, name) in device.peers {
+        if let Some(place) = named(&arguments.uarts, name) {
+            let stream = open_uart(&place, arguments.deadline, give_up).map_err(|error| format!("{name}: {error}"))?;
+            let mut line = FramedStream::over_serial(StdStream(stream), identity);
+            line.shake_hands(*index as u8).map_err(|error| format!("{name}: {error}"))?;
+            lines.push((*index, line));
+        } else if device.index < *index {
+            listening.push((*index, name));
+        } else {
+            let place = named(&arguments.peers, name).ok_or_else(|| format!("where is {name}? say --peer {name}=HOST:PORT"))?;
+            let stream = retry(give_up, || TcpStream::connect(&place)).map_err(|error| format!("{name} at {place}: {error}"))?;
+            let mut line = FramedStream::new(StdStream(tcp(stream, arguments.deadline)?), identity);
+            line.shake_hands(*index as u8).map_err(|error| format!("{name}: {error}"))?;
+            lines.push((*index, line));
+        }
+    }
+    if !listening.is_empty() {
+        let place = arguments.listen.as_deref().ok_or("peers connect here, but there is no --listen HOST:PORT")?;
+        let listener = retry(give_up, || TcpListener::bind(place)).map_err(|error| format!("{place}: {error}"))?;
+        accept(&listener, identity, &listening, arguments.deadline, give_up, &mut lines)?;
+    }
+    let mut ordered: Vec<(usize, Line)> = Vec::with_capacity(N);
+    for (index, _) in device.peers {
+        if let Some(at) = lines.iter().position(|(other, _)| other == index) {
+            ordered.push(lines.swap_remove(at));
+        }
+    }
+    let links: [(usize, Line); N] = ordered.try_into().map_err(|_| "some peers are not connected".to_string())?;
+    Ok(PeerLinks::new(links))
+}
+
+/// Takes connections until every expected peer is there; one that is refused does not end the wait.
+fn accept(
+    listener: &TcpListener,
+    identity: Identity,
+    expected: &[(usize, &str)],
+    deadline: Duration,
+    give_up: Instant,
+    lines: &mut Vec<(usize, Line)>,
+) -> Result<(), String> {
+    listener.set_nonblocking(true).map_err(|error| error.to_string())?;
+    let mut missing: Vec<(usize, &str)> = expected.to_vec();
+    let mut refused = String::new();
+    while !missing.is_empty() {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < give_up => {
+                std::thread::sleep(Duration::from_millis(2));
+                continue;
+            }
+            Err(_) if Instant::now() >= give_up => {
+                let names: Vec<&str> = missing.iter().map(|(_, name)| *name).collect();
+                return Err(format!("{} did not connect in time{refused}", names.join(", ")));
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        stream.set_nonblocking(false).map_err(|error| error.to_string())?;
+        let mut line = FramedStream::new(StdStream(tcp(stream, deadline)?), identity);
+        match line.shake_hands_with_any() {
+            Ok(sender) => match missing.iter().position(|(index, _)| *index == usize::from(sender)) {
+                Some(at) => {
+                    let (index, _) = missing.swap_remove(at);
+                    lines.push((index, line));
+                }
+                None => refused = format!("; refused device number {sender}"),
+            },
+            Err(Error::WrongPlan) => {
+                std::eprintln!("refused a peer that was compiled from another plan");
+                refused = "; refused a peer that was compiled from another plan".to_string();
+            }
+            Err(error) => refused = format!("; refused a connection: {error}"),
+        }
+    }
+    Ok(())
+}
+
+fn tcp(stream: TcpStream, deadline: Duration) -> Result<Box<dyn Duplex>, String> {
+    let set = || -> std::io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(deadline))?;
+        stream.set_write_timeout(Some(deadline))
+    };
+    set().map_err(|error| error.to_string())?;
+    Ok(Box::new(stream))
+}
+
+fn open_uart(place: &str, deadline: Duration, give_up: Instant) -> std::io::Result<Box<dyn Duplex>> {
+    let socket = |stream: UnixStream| -> std::io::Result<Box<dyn Duplex>> {
+        stream.set_read_timeout(Some(deadline))?;
+        stream.set_write_timeout(Some(deadline))?;
+        Ok(Box::new(stream))
+    };
+    if let Some(path) = place.strip_prefix("unix-listen:") {
+        return socket(UnixListener::bind(path)?.accept()?.0);
+    }
+    if let Some(path) = place.strip_prefix("unix:") {
+        return socket(retry(give_up, || UnixStream::connect(path))?);
+    }
+    Ok(Box::new(std::fs::OpenOptions::new().read(true).write(true).open(place)?))
+}
+
+/// Tries until it works or time is up; peers may start later.
+fn retry<T>(give_up: Instant, mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match attempt() {
+            Err(_) if Instant::now() < give_up => std::thread::sleep(Duration::from_millis(5)),
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The life of a device: wait for work, run the program, say what came out and what it cost.
+
+use embedded_io::{Read, Write};
+
+use crate::frame::Kind;
+use crate::{DeviceCosts, Error, FramedStream, Links, Observer, PeerLinks};
+
+/// A device's compiled model, as its `main` hands it over.
+pub trait Program {
+    /// Where the input goes; empty on a device without input.
+    fn input_mut(&mut self) -> &mut [u8];
+    /// Where the output is; empty on a device without output.
+    fn output(&self) -> &[u8];
+    /// One inference.
+    fn run<L: Links, O: Observer>(&mut self, links: &mut L, observer: &mut O) -> Result<(), Error>;
+}
+
+/// What ended a device's work: whose stream, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The stream of inputs and outputs.
+    Control(Error),
+    /// A link, or the program.
+    Program(Error),
+}
+
+/// Links that measure the time spent in them.
+struct TimedLinks<'a, L> {
+    links: &'a mut L,
+    now_us: fn() -> u64,
+    wait_us: u64,
+}
+
+impl<L: Links> Links for TimedLinks<'_, L> {
+    fn send(&mut self, peer: usize, message: u16, payload: &[u8]) -> Result<(), Error> {
+        let begin = (self.now_us)();
+        let result = self.links.send(peer, message, payload);
+        self.wait_us += (self.now_us)().saturating_sub(begin);
+        result
+    }
+
+    fn receive(&mut self, peer: usize, message: u16, payload: &mut [u8]) -> Result<(), Error> {
+        let begin = (self.now_us)();
+        let result = self.links.receive(peer, message, payload);
+        self.wait_us += (self.now_us)().saturating_sub(begin);
+        result
+    }
+}
+
+/// Serves inferences until the control stream says stop, or a peer has ended its work.
+///
+/// A device with input waits for it on `control`; any other waits for its first tensor. After each inference the
+/// output, if it is here, and a report go to `control`.
+pub fn serve<P: Program, S: Read + Write, C: Read + Write, const N: usize>(
+    program: &mut P,
+    links: &mut PeerLinks<S, N>,
+    control: &mut FramedStream<C>,
+    now_us: fn() -> u64,
+) -> Result<(), Failure> {
+    let mut inference = 0u32;
+    loop {
+        if !program.input_mut().is_empty() {
+            let header = match control.receive_header() {
+                Ok(header) => header,
+                Err(Error::Closed) => return Ok(()),
+                Err(error) => return Err(Failure::Control(error)),
+            };
+            match header.kind {
+                Kind::Input => {}
+                Kind::Stop => return Ok(()),
+                Kind::Hello | Kind::Tensor | Kind::Output | Kind::Report => {
+                    return Err(Failure::Control(Error::WrongMessage));
+                }
+            }
+            control.receive_payload(&header, program.input_mut()).map_err(Failure::Control)?;
+        }
+        links.begin(inference);
+        let begin = now_us();
+        let mut timed = TimedLinks { links, now_us, wait_us: 0 };
+        let outcome = program.run(&mut timed, &mut ());
+        let wait_us = timed.wait_us;
+        match outcome {
+            Ok(()) => {}
+            // The peer before this device in the pipeline has ended its work.
+            Err(Error::Closed) if program.input_mut().is_empty() && links.received_bytes == 0 => return Ok(()),
+            Err(error) => return Err(Failure::Program(error)),
+        }
+        let costs = DeviceCosts {
+            compute_us: now_us().saturating_sub(begin).saturating_sub(wait_us),
+            wait_us,
+            sent_bytes: links.sent_bytes,
+            received_bytes: links.received_bytes,
+        };
+        if !program.output().is_empty() {
+            control.send(Kind::Output, inference, 0, program.output()).map_err(Failure::Control)?;
+        }
+        control.send(Kind::Report, inference, 0, &costs.emit()).map_err(Failure::Control)?;
+        inference = inference.wrapping_add(1);
+    }
+}
