@@ -99,9 +99,9 @@ pub fn section_sizes(binary: &Path) -> anyhow::Result<SectionSizes> {
     let file = object::File::parse(&*bytes).with_context(|| format!("reading `{}`", binary.display()))?;
     let mut sizes = SectionSizes::default();
     for section in file.sections() {
-        let SectionFlags::Elf { sh_flags } = section.flags() else { continue };
-        let allocated = sh_flags & u64::from(object::elf::SHF_ALLOC) != 0;
-        let writable = sh_flags & u64::from(object::elf::SHF_WRITE) != 0;
+        let SectionFlags::Elf { sh_flags, .. } = section.flags() else { continue };
+        let has = |flag: object::elf::SectionFlags| sh_flags.0 & flag.0 != 0;
+        let (allocated, writable) = (has(object::elf::SHF_ALLOC), has(object::elf::SHF_WRITE));
         if !allocated {
             continue;
         }

@@ -198,7 +198,7 @@ fn write_deployment(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
     let context = context! {
         model => tame(&compiled.model_name),
         cluster => tame(&compiled.cluster.name),
-        devices => devices,
+        devices => devices.clone(),
     };
     put(folder, "deploy/README.md", templates::render("deploy/README.md.j2", context.clone())?.as_bytes())?;
     for device in devices {
