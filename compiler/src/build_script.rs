@@ -80,9 +80,8 @@ impl Build {
     /// Errors: no cluster or device was named, the device takes no part, the crate is being built for another
     /// architecture than the device's, or anything that the command line would refuse.
     pub fn emit(&self) -> anyhow::Result<()> {
-        let out = PathBuf::from(
-            std::env::var_os("OUT_DIR").context("OUT_DIR is not set: call this from a build script")?,
-        );
+        let out =
+            PathBuf::from(std::env::var_os("OUT_DIR").context("OUT_DIR is not set: call this from a build script")?);
         let targets = self.targets.as_deref().context("no cluster: call .targets(\"cluster.toml\")")?;
         println!("cargo:rerun-if-changed={}", self.model.display());
         println!("cargo:rerun-if-changed={}", targets.display());

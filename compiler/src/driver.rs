@@ -54,7 +54,9 @@ pub enum Failure {
     #[error("error: {0:#}")]
     Environment(anyhow::Error),
     /// A bug of ours: exit status 70.
-    #[error("internal error: {0:#}\n  = note: this is a bug in Partita, not in your model; please report it with the command line")]
+    #[error(
+        "internal error: {0:#}\n  = note: this is a bug in Partita, not in your model; please report it with the command line"
+    )]
     Internal(anyhow::Error),
 }
 

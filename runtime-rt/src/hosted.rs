@@ -190,8 +190,10 @@ fn connect<const N: usize>(
         } else if device.index < *index {
             listening.push((*index, name));
         } else {
-            let place = named(&arguments.peers, name).ok_or_else(|| format!("where is {name}? say --peer {name}=HOST:PORT"))?;
-            let stream = retry(give_up, || TcpStream::connect(&place)).map_err(|error| format!("{name} at {place}: {error}"))?;
+            let place =
+                named(&arguments.peers, name).ok_or_else(|| format!("where is {name}? say --peer {name}=HOST:PORT"))?;
+            let stream =
+                retry(give_up, || TcpStream::connect(&place)).map_err(|error| format!("{name} at {place}: {error}"))?;
             let mut line = FramedStream::new(StdStream(tcp(stream, arguments.deadline)?), identity);
             line.shake_hands(*index as u8).map_err(|error| format!("{name}: {error}"))?;
             lines.push((*index, line));

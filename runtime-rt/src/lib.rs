@@ -9,12 +9,12 @@
 mod arena;
 mod error;
 pub mod frame;
+#[cfg(feature = "std")]
+pub mod hosted;
 pub mod kernels;
 mod link;
 mod report;
 mod serve;
-#[cfg(feature = "std")]
-pub mod hosted;
 #[cfg(feature = "std")]
 mod stream;
 

@@ -245,7 +245,9 @@ mod tests {
     #[test]
     fn a_stream_cut_anywhere_is_an_error_and_never_an_answer() {
         let (mut a, b) = pair();
-        framed(a.try_clone().expect("a socket can be cloned"), THEIRS).send(Kind::Tensor, 0, 9, b"hello").expect("works");
+        framed(a.try_clone().expect("a socket can be cloned"), THEIRS)
+            .send(Kind::Tensor, 0, 9, b"hello")
+            .expect("works");
         drop(b.try_clone());
         let mut whole = vec![0u8; HEADER_BYTES + 5];
         let mut b = b;

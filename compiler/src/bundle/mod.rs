@@ -30,18 +30,10 @@ const KEPT: [&str; 1] = ["target"];
 pub fn write(out: &Path, compiled: &Compiled, report: &report::Report) -> anyhow::Result<()> {
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).with_context(|| format!("creating `{}`", parent.display()))?;
-    ensure!(
-        !out.is_symlink(),
-        "`{}` is a symbolic link; give the folder itself with --out",
-        out.display()
-    );
+    ensure!(!out.is_symlink(), "`{}` is a symbolic link; give the folder itself with --out", out.display());
     if out.exists() {
         let ours = out.join("plan.pb").exists() || fs::read_dir(out)?.next().is_none();
-        ensure!(
-            ours,
-            "`{}` exists and is not a bundle of ours; give another folder with --out",
-            out.display()
-        );
+        ensure!(ours, "`{}` exists and is not a bundle of ours; give another folder with --out", out.display());
     }
     let staging = tempfile::Builder::new()
         .prefix(".partita-")
@@ -88,12 +80,7 @@ fn write_runtime(folder: &Path) -> anyhow::Result<()> {
     copy(folder, &RUNTIME)
 }
 
-fn write_crate(
-    folder: &Path,
-    program: &Program,
-    compiled: &Compiled,
-    emitted: EmittedModel,
-) -> anyhow::Result<()> {
+fn write_crate(folder: &Path, program: &Program, compiled: &Compiled, emitted: EmittedModel) -> anyhow::Result<()> {
     let device = &compiled.cluster.devices[program.device];
     let target = &device.target;
     let firmware = target.system == System::CortexM;

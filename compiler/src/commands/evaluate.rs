@@ -42,10 +42,7 @@ pub(super) fn evaluate(
     let mut sums: Vec<crate::run::DeviceReport> = Vec::new();
     for (index, (input, label)) in samples.inputs.iter().zip(&samples.labels).enumerate() {
         let bytes = pack(graph, &graph.inputs, std::slice::from_ref(input)).map_err(Failure::Environment)?;
-        let result = cluster
-            .infer(&bytes)
-            .with_context(|| format!("sample {index}"))
-            .map_err(Failure::Environment)?;
+        let result = cluster.infer(&bytes).with_context(|| format!("sample {index}")).map_err(Failure::Environment)?;
         times_ms.push(result.wall_time.as_secs_f64() * 1e3);
         let outputs = unpack(graph, &result.output).map_err(Failure::Environment)?;
         let answer = class(&outputs[0].1);

@@ -131,9 +131,7 @@ pub(super) fn pack(graph: &Graph, tensors: &[TensorId], values: &[Value]) -> any
     for (tensor, value) in tensors.iter().zip(values) {
         bytes.resize(bytes.len().next_multiple_of(PORT_ALIGNMENT_BYTES), 0);
         let tensor = graph.tensor(*tensor);
-        bytes.extend(
-            data::to_bytes(value, &tensor.tensor_type).with_context(|| format!("input `{}`", tensor.name))?,
-        );
+        bytes.extend(data::to_bytes(value, &tensor.tensor_type).with_context(|| format!("input `{}`", tensor.name))?);
     }
     Ok(bytes)
 }

@@ -22,7 +22,8 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let (Some(model), Some(targets)) = (&arguments.model, &arguments.targets) else {
         return Err(Failure::Environment(anyhow::anyhow!("a model and --targets are needed")));
     };
-    let mut dump = Printer { wanted: arguments.print_ir_after.as_deref(), verbose: arguments.verbose, seen: Vec::new() };
+    let mut dump =
+        Printer { wanted: arguments.print_ir_after.as_deref(), verbose: arguments.verbose, seen: Vec::new() };
     let compiled = driver::compile(model, targets, &Options::of(arguments), &mut dump)?;
     dump.check_name()?;
     let mut report = summary::report(&compiled);

@@ -28,7 +28,9 @@ impl Architecture {
             (System::CortexM, _) => Architecture::Arm,
             (System::Linux, InstructionSet::Neon) => Architecture::Aarch64,
             (System::Linux, InstructionSet::Scalar) => Architecture::Arm,
-            (System::Linux, InstructionSet::Avx512 | InstructionSet::Avx2 | InstructionSet::Sse2) => Architecture::X86_64,
+            (System::Linux, InstructionSet::Avx512 | InstructionSet::Avx2 | InstructionSet::Sse2) => {
+                Architecture::X86_64
+            }
         }
     }
 }
@@ -68,9 +70,7 @@ pub fn weights_object(bytes: Vec<u8>, symbol: &str, architecture: Architecture) 
 pub fn static_library(members: Vec<(String, Vec<u8>)>) -> anyhow::Result<Vec<u8>> {
     let members: Vec<NewArchiveMember<'_>> = members
         .into_iter()
-        .map(|(name, bytes)| {
-            NewArchiveMember::new(bytes, &ar_archive_writer::DEFAULT_OBJECT_READER, name)
-        })
+        .map(|(name, bytes)| NewArchiveMember::new(bytes, &ar_archive_writer::DEFAULT_OBJECT_READER, name))
         .collect();
     let mut library = std::io::Cursor::new(Vec::new());
     ar_archive_writer::write_archive_to_stream(&mut library, &members, ArchiveKind::Gnu, false, None)?;

@@ -1,8 +1,8 @@
 //! One device's program as source text and a static library: what both a bundle's crate and a build script write.
 
 use anyhow::Context;
-use minijinja::value::{Serde, Value};
 use minijinja::context;
+use minijinja::value::{Serde, Value};
 use serde::Serialize;
 
 use crate::config::{Cluster, InstructionSet, System, Target};

@@ -62,10 +62,9 @@ pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) 
             let shapes = matmul_shapes(&x.tensor_type.shape, &inputs.get(1)?.tensor_type.shape, &y.tensor_type.shape);
             call("matmul", &[from, list(&shapes[0]), text(1)?, list(&shapes[1]), to, list(&shapes[2])])
         }
-        Op::BatchNormalization { epsilon } => call(
-            "batch_normalization",
-            &[from, x_shape, text(1)?, text(2)?, text(3)?, text(4)?, to, float(*epsilon)],
-        ),
+        Op::BatchNormalization { epsilon } => {
+            call("batch_normalization", &[from, x_shape, text(1)?, text(2)?, text(3)?, text(4)?, to, float(*epsilon)])
+        }
         Op::InstanceNormalization { epsilon } => {
             call("instance_normalization", &[from, x_shape, text(1)?, text(2)?, to, float(*epsilon)])
         }
@@ -80,7 +79,10 @@ pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) 
             let b = inputs.get(1)?;
             let function = binary_text(*function)?;
             let last = activation_text(*last);
-            call("binary", &[from, x_shape, b.expression.clone(), list(&b.tensor_type.shape), to, y_shape, function, last])
+            call(
+                "binary",
+                &[from, x_shape, b.expression.clone(), list(&b.tensor_type.shape), to, y_shape, function, last],
+            )
         }
         Op::PRelu => {
             let slope = inputs.get(1)?;

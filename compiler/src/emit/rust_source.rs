@@ -111,7 +111,8 @@ impl Writer<'_> {
                     self.line(depth, &text);
                 }
                 Statement::StorePartial(buffer, at, count, value) => {
-                    let text = format!("store_partial({}, {count}, {});", self.place(*buffer, at), self.expression(value));
+                    let text =
+                        format!("store_partial({}, {count}, {});", self.place(*buffer, at), self.expression(value));
                     self.line(depth, &text);
                 }
                 Statement::Comment(text) => self.line(depth, &format!("// {text}")),

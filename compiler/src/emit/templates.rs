@@ -16,12 +16,13 @@ pub fn render(path: &str, context: minijinja::Value) -> anyhow::Result<String> {
         .with_context(|| format!("template `{path}` is not embedded"))?;
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_syntax(
-        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?,
+    environment
+        .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?);
+    environment.set_auto_escape_callback(
+        |name| {
+            if name.contains(".html") { AutoEscape::Html } else { AutoEscape::None }
+        },
     );
-    environment.set_auto_escape_callback(|name| {
-        if name.contains(".html") { AutoEscape::Html } else { AutoEscape::None }
-    });
     environment.add_template(path, source).with_context(|| format!("parsing template `{path}`"))?;
     let template = environment.get_template(path).with_context(|| format!("finding template `{path}`"))?;
     template.render(context).with_context(|| format!("rendering template `{path}`"))

@@ -97,8 +97,20 @@ impl State<'_> {
                     Arithmetic::Sub => a - b,
                     Arithmetic::Mul => a * b,
                     Arithmetic::Div => a / b,
-                    Arithmetic::Max => if a > b { a } else { b },
-                    Arithmetic::Min => if a < b { a } else { b },
+                    Arithmetic::Max => {
+                        if a > b {
+                            a
+                        } else {
+                            b
+                        }
+                    }
+                    Arithmetic::Min => {
+                        if a < b {
+                            a
+                        } else {
+                            b
+                        }
+                    }
                 };
                 self.expression(a).into_iter().zip(self.expression(b)).map(apply).collect()
             }

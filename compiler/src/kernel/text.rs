@@ -29,12 +29,22 @@ fn block(kernel: &Kernel, statements: &[Statement], depth: usize, out: &mut Stri
             Statement::For { var, low, high, step, unroll, body } => {
                 let name = &kernel.loop_names[var.0 as usize];
                 let unroll = if *unroll { " unroll" } else { "" };
-                writeln!(out, "{indent}for {name} in {}..{} step {step}{unroll} {{", bound(kernel, low), bound(kernel, high))?;
+                writeln!(
+                    out,
+                    "{indent}for {name} in {}..{} step {step}{unroll} {{",
+                    bound(kernel, low),
+                    bound(kernel, high)
+                )?;
                 block(kernel, body, depth + 1, out)?;
                 writeln!(out, "{indent}}}")?;
             }
             Statement::Assign(variable, value) => {
-                writeln!(out, "{indent}{} = {}", kernel.variable_names[variable.0 as usize], expression(kernel, value))?;
+                writeln!(
+                    out,
+                    "{indent}{} = {}",
+                    kernel.variable_names[variable.0 as usize],
+                    expression(kernel, value)
+                )?;
             }
             Statement::Store(buffer, at, value) => {
                 let place = place(kernel, buffer.0, at);

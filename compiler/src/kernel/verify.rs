@@ -30,7 +30,8 @@ pub fn verify(kernel: &Kernel) -> Result<(), VerifyError> {
     if ![4, 8, 16].contains(&kernel.lanes) {
         return Err(checker.broken(format!("has {} lanes", kernel.lanes)));
     }
-    let identifiers = kernel.loop_names.iter().chain(&kernel.variable_names).chain(kernel.buffers.iter().map(|b| &b.name));
+    let identifiers =
+        kernel.loop_names.iter().chain(&kernel.variable_names).chain(kernel.buffers.iter().map(|b| &b.name));
     for name in identifiers.chain([&kernel.name]) {
         let legal = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');

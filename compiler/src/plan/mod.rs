@@ -49,7 +49,8 @@ pub fn write(graph: &Graph, cluster: &Cluster, partition: &Partition, programs: 
             .iter()
             .map(|id| {
                 let node = graph.node(*id);
-                let kind = partition.strategies.get(id).map(|Strategy::Whole(device)| StrategyKind::Whole(*device as u32));
+                let kind =
+                    partition.strategies.get(id).map(|Strategy::Whole(device)| StrategyKind::Whole(*device as u32));
                 proto::Node {
                     name: node.name.clone(),
                     op: op_name(&node.op).to_string(),

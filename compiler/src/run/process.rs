@@ -106,7 +106,8 @@ impl Process {
         let from = StdStream(OneWay::From(reader));
         let serial = control.is_some();
         std::thread::spawn(move || {
-            let stream = if serial { FramedStream::over_serial(from, identity) } else { FramedStream::new(from, identity) };
+            let stream =
+                if serial { FramedStream::over_serial(from, identity) } else { FramedStream::new(from, identity) };
             listen(position, stream, &events);
         });
         Ok(process)

@@ -15,7 +15,12 @@ use crate::program::Layout;
 /// Most statements of one column tile's inner body; larger tiles only bloat the code.
 const MAX_BODY: usize = 700;
 
-pub(super) fn layouts(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Vec<LayoutChoice> {
+pub(super) fn layouts(
+    conv: &Conv,
+    inputs: &[Operand<'_>],
+    output: &TensorType,
+    machine: &Machine,
+) -> Vec<LayoutChoice> {
     let lanes = machine.instruction_set.lanes();
     let (x, weights) = (inputs[0].tensor_type, inputs[1].tensor_type);
     if inputs[1].value.is_none() || inputs[2].value.is_none() || output.element_count() == 0 {
@@ -44,7 +49,12 @@ pub(super) fn layouts(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, 
     }
 }
 
-pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Option<LoweredNode> {
+pub(super) fn lower(
+    conv: &Conv,
+    inputs: &[Operand<'_>],
+    output: &TensorType,
+    machine: &Machine,
+) -> Option<LoweredNode> {
     let (weights, bias) = (inputs[1].value?, inputs[2].value?);
     let x = inputs[0].tensor_type;
     let plan = Plan::new(conv, x, inputs[0].layout, output, machine);
@@ -219,7 +229,8 @@ impl Plan {
         }
         let packed_bias = (0..self.groups * self.group_vectors() * self.lanes)
             .map(|index| {
-                let (group, filter) = (index / (self.group_vectors() * self.lanes), index % (self.group_vectors() * self.lanes));
+                let (group, filter) =
+                    (index / (self.group_vectors() * self.lanes), index % (self.group_vectors() * self.lanes));
                 if filter < group_filters { bias[group * group_filters + filter] } else { 0.0 }
             })
             .collect();
@@ -248,7 +259,8 @@ fn choose_tile(window: &Window3, vectors: usize, machine: &Machine, by_lane: boo
             }
             let cost = |pixels: usize, wide: usize| {
                 let arithmetic = (pixels * wide) as f64 / 2.0;
-                let loads = if by_lane { (pixels as f64 / 4.0 + wide as f64) / 2.0 } else { (pixels + wide) as f64 / 2.0 };
+                let loads =
+                    if by_lane { (pixels as f64 / 4.0 + wide as f64) / 2.0 } else { (pixels + wide) as f64 / 2.0 };
                 arithmetic.max(loads).max(4.0) + 0.1 * loads
             };
             let over = |total: usize, part: usize| {
@@ -326,8 +338,7 @@ impl Writer<'_> {
                 plus(&Affine::term(group, (blocks * plan.window.input_plane()) as i64), self.sample, sample)
             };
             let at = [self.builder.loop_var("depth"), self.builder.loop_var("row")];
-            let place =
-                Place { at, weights: &weights, bias: &bias, input: &input, output: &output, vectors: wide };
+            let place = Place { at, weights: &weights, bias: &bias, input: &input, output: &output, vectors: wide };
             let mut columns = Vec::new();
             for part in plan.window.column_tiles(plan.tile.pixels) {
                 columns.extend(self.columns(&place, part));
@@ -481,11 +492,8 @@ impl Writer<'_> {
             for vector in 0..place.vectors {
                 let sum = self.accumulator(pixel, vector);
                 let weight = self.builder.variable(&format!("w_{vector}"));
-                let value = mul_add(
-                    Expression::Variable(element),
-                    Expression::Variable(weight),
-                    Expression::Variable(sum),
-                );
+                let value =
+                    mul_add(Expression::Variable(element), Expression::Variable(weight), Expression::Variable(sum));
                 body.push(Statement::Assign(sum, value));
             }
         }

@@ -24,7 +24,12 @@ pub(super) fn layouts(conv: &Conv, inputs: &[Operand<'_>], machine: &Machine) ->
     vec![LayoutChoice { inputs: layouts, output: blocked }]
 }
 
-pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Option<LoweredNode> {
+pub(super) fn lower(
+    conv: &Conv,
+    inputs: &[Operand<'_>],
+    output: &TensorType,
+    machine: &Machine,
+) -> Option<LoweredNode> {
     let (weights, bias) = (inputs[1].value?, inputs[2].value?);
     let x = inputs[0].tensor_type;
     let lanes = machine.instruction_set.lanes() as usize;
@@ -66,14 +71,12 @@ pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, ma
             let at = at_weights.clone().plus((tap * lanes) as i64);
             body.push(Statement::Assign(weight, Expression::Load(w_buffer, at)));
             for pixel in (0..count).filter(|pixel| interior || window.column_is_inside(first + pixel, tap)) {
-                let offset = ((first + pixel) * window.stride[2] + tap * window.dilation[2]) as i64 - window.pad[2] as i64;
+                let offset =
+                    ((first + pixel) * window.stride[2] + tap * window.dilation[2]) as i64 - window.pad[2] as i64;
                 let at = input.clone().plus(offset * lanes as i64);
                 let sum = builder.variable(&format!("acc_{pixel}"));
-                let product = mul_add(
-                    Expression::Load(x_buffer, at),
-                    Expression::Variable(weight),
-                    Expression::Variable(sum),
-                );
+                let product =
+                    mul_add(Expression::Load(x_buffer, at), Expression::Variable(weight), Expression::Variable(sum));
                 body.push(Statement::Assign(sum, product));
             }
         }

@@ -132,10 +132,8 @@ pub(super) fn lower(
     let word = crate::graph::text::op_name(op).to_lowercase();
     let name = format!("{word}_{}x{plane}", samples * blocks_per_sample);
     let mut kernel = builder.finish(name, format!("{word} of {} elements", output.element_count()), body, 0);
-    kernel.in_place = operands
-        .iter()
-        .filter_map(|(source, buffer)| if *source == Source::Same { *buffer } else { None })
-        .collect();
+    kernel.in_place =
+        operands.iter().filter_map(|(source, buffer)| if *source == Source::Same { *buffer } else { None }).collect();
     Some(LoweredNode { kernel, bindings })
 }
 

@@ -25,7 +25,12 @@ fn product(op: &Op, inputs: &[Operand<'_>], output: &TensorType) -> Option<Produ
     let (a, b) = (&inputs[0].tensor_type.shape, &inputs[1].tensor_type.shape);
     match op {
         Op::Gemm(gemm) => {
-            if gemm.transpose_a || gemm.transpose_b || gemm.alpha != 1.0 || gemm.beta != 1.0 || inputs[0].value.is_some() {
+            if gemm.transpose_a
+                || gemm.transpose_b
+                || gemm.alpha != 1.0
+                || gemm.beta != 1.0
+                || inputs[0].value.is_some()
+            {
                 return None;
             }
             // C must be a constant row.

@@ -39,7 +39,12 @@ fn reciprocals(pool: &Pool, window: &Window3) -> Vec<f32> {
     if all.iter().all(|value| *value == all[0]) { vec![all[0]] } else { all }
 }
 
-pub(super) fn lower(pool: &Pool, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Option<LoweredNode> {
+pub(super) fn lower(
+    pool: &Pool,
+    inputs: &[Operand<'_>],
+    output: &TensorType,
+    machine: &Machine,
+) -> Option<LoweredNode> {
     let x = inputs[0].tensor_type;
     let lanes = machine.instruction_set.lanes() as usize;
     let window = Window3::new(&pool.window, &x.shape, &output.shape);
@@ -74,7 +79,8 @@ pub(super) fn lower(pool: &Pool, inputs: &[Operand<'_>], output: &TensorType, ma
             let start = if average { 0.0 } else { f32::NEG_INFINITY };
             statements.push(Statement::Assign(sum, Expression::Constant(start)));
             for tap in (0..window.kernel[2]).filter(|tap| interior || window.column_is_inside(first + pixel, *tap)) {
-                let offset = ((first + pixel) * window.stride[2] + tap * window.dilation[2]) as i64 - window.pad[2] as i64;
+                let offset =
+                    ((first + pixel) * window.stride[2] + tap * window.dilation[2]) as i64 - window.pad[2] as i64;
                 let loaded = Expression::Load(x_buffer, input.clone().plus(offset * lanes as i64));
                 let value = if average {
                     binary(Arithmetic::Add, Expression::Variable(sum), loaded)
@@ -93,7 +99,8 @@ pub(super) fn lower(pool: &Pool, inputs: &[Operand<'_>], output: &TensorType, ma
         for pixel in 0..count {
             let sum = builder.variable(&format!("acc_{pixel}"));
             let position = position.clone().plus((first + pixel) as i64);
-            let mut at = Affine::term(block, (window.output_plane() * lanes) as i64).plus(position.constant * lanes as i64);
+            let mut at =
+                Affine::term(block, (window.output_plane() * lanes) as i64).plus(position.constant * lanes as i64);
             for (var, coefficient) in &position.terms {
                 at = at.plus_term(*var, coefficient * lanes as i64);
             }
@@ -102,7 +109,9 @@ pub(super) fn lower(pool: &Pool, inputs: &[Operand<'_>], output: &TensorType, ma
                 (true, Some(table)) => {
                     binary(Arithmetic::Mul, Expression::Variable(sum), Expression::Broadcast(table, position))
                 }
-                (true, None) => binary(Arithmetic::Mul, Expression::Variable(sum), Expression::Constant(reciprocals[0])),
+                (true, None) => {
+                    binary(Arithmetic::Mul, Expression::Variable(sum), Expression::Constant(reciprocals[0]))
+                }
             };
             statements.push(Statement::Store(y_buffer, at, value));
         }
@@ -111,7 +120,10 @@ pub(super) fn lower(pool: &Pool, inputs: &[Operand<'_>], output: &TensorType, ma
     let rows = repeat(row, out_h, 1, columns);
     let body = vec![repeat(block, blocks, 1, vec![repeat(depth, window.output[0], 1, vec![rows])])];
     let kind = if average { "average" } else { "max" };
-    let name = format!("{kind}_pool_{}x{}_s{}_{}x{}x{}", window.kernel[1], window.kernel[2], window.stride[2], x.shape[1], in_h, in_w);
+    let name = format!(
+        "{kind}_pool_{}x{}_s{}_{}x{}x{}",
+        window.kernel[1], window.kernel[2], window.stride[2], x.shape[1], in_h, in_w
+    );
     let summary = format!("{kind} pooling {:?} of {} channels over {:?}", window.kernel, x.shape[1], window.output);
     let kernel = builder.finish(name, summary, body, 0);
     let mut bindings = vec![Binding::Input(0)];
@@ -158,7 +170,9 @@ pub(super) fn lower_global(kind: PoolKind, inputs: &[Operand<'_>], machine: &Mac
         statements.push(Statement::Assign(total, value));
     }
     let value = match kind {
-        PoolKind::Average => binary(Arithmetic::Mul, Expression::Variable(total), Expression::Constant(1.0 / plane as f32)),
+        PoolKind::Average => {
+            binary(Arithmetic::Mul, Expression::Variable(total), Expression::Constant(1.0 / plane as f32))
+        }
         PoolKind::Max => Expression::Variable(total),
     };
     statements.push(Statement::Store(y_buffer, Affine::term(block, lanes as i64), value));

@@ -11,7 +11,8 @@ use crate::program::Layout;
 use partita_rt::kernels::{reorder_from_blocked, reorder_to_blocked};
 
 fn machines() -> Vec<Machine> {
-    let machine = |instruction_set, registers| Machine { instruction_set, registers, l1_bytes: 32768, l2_bytes: 1 << 20 };
+    let machine =
+        |instruction_set, registers| Machine { instruction_set, registers, l1_bytes: 32768, l2_bytes: 1 << 20 };
     vec![
         machine(InstructionSet::Avx512, 32),
         machine(InstructionSet::Avx2, 16),
@@ -59,7 +60,8 @@ fn check_choice(op: &Op, values: &[Value], constants: &[bool], choice: &LayoutCh
         })
         .collect();
     let label = format!("{op:?} on {types:?}, {choice:?}, {:?}", machine.instruction_set);
-    let lowered = lower_node(op, &operands, &output, choice.output, machine).unwrap_or_else(|| panic!("no kernel: {label}"));
+    let lowered =
+        lower_node(op, &operands, &output, choice.output, machine).unwrap_or_else(|| panic!("no kernel: {label}"));
     verify(&lowered.kernel).unwrap_or_else(|error| panic!("{error}: {label}\n{}", lowered.kernel));
     let mut buffers: Vec<Vec<f32>> = Vec::new();
     let mut result = 0;
@@ -189,7 +191,14 @@ fn convolutions_of_other_ranks_groups_and_batches() {
 fn depthwise_convolutions() {
     for channels in [2, 16, 17, 33] {
         for stride in 1..=2 {
-            check_conv(&[1, channels, 7, 9], channels, window(&[3, 3], stride, 1, 1), channels, false, Activation::Relu);
+            check_conv(
+                &[1, channels, 7, 9],
+                channels,
+                window(&[3, 3], stride, 1, 1),
+                channels,
+                false,
+                Activation::Relu,
+            );
         }
     }
     for width in 1..=20 {
@@ -232,9 +241,8 @@ fn pools() {
 
 #[test]
 fn matrix_products() {
-    let gemm = |activation| {
-        Op::Gemm(Gemm { transpose_a: false, transpose_b: false, alpha: 1.0, beta: 1.0, activation })
-    };
+    let gemm =
+        |activation| Op::Gemm(Gemm { transpose_a: false, transpose_b: false, alpha: 1.0, beta: 1.0, activation });
     for rows in [1, 2, 5, 7, 13] {
         for columns in [1, 3, 16, 17, 64, 65, 150] {
             let values = [random(&[rows, 9], 1), random(&[9, columns], 2), random(&[columns], 3)];
@@ -272,7 +280,8 @@ fn element_wise_functions() {
 #[test]
 fn a_kernel_that_leaves_its_buffer_is_refused() {
     let values = [random(&[1, 4, 4, 4], 1), random(&[4, 4, 1, 1], 2), random(&[4], 3)];
-    let op = Op::Conv(Conv { window: window(&[1, 1], 1, 1, 0), groups: 1, residual: false, activation: Activation::None });
+    let op =
+        Op::Conv(Conv { window: window(&[1, 1], 1, 1, 0), groups: 1, residual: false, activation: Activation::None });
     let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
     let operands: Vec<Operand<'_>> = values
         .iter()
