@@ -1,11 +1,382 @@
-//! AArch64 through Cranelift (being written).
+//! Kernel IR as AArch64 machine code, through Cranelift; the only file that knows Cranelift.
+//!
+//! Each kernel becomes one exported function of pointers. Loop variables are integers, vector variables `f32x4`;
+//! Cranelift's optimiser shares and hoists the address arithmetic, so addresses are spelled out where they are used,
+//! with their constant part as the offset of the load or store.
+
+use std::fmt::Write;
+
+use anyhow::Context;
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::{
+    self, AbiParam, Endianness, InstBuilder, MemFlagsData, Type, UserFuncName, Value, types,
+};
+use cranelift_codegen::isa::TargetFrontendConfig;
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_module::{Linkage, Module};
+use cranelift_object::{ObjectBuilder, ObjectModule};
+
 use crate::config::Target;
-use crate::kernel::Kernel;
-/// Stub.
-pub fn compile_kernels(_k: &[Kernel], _t: &Target, _p: &str) -> anyhow::Result<Vec<u8>> {
-    anyhow::bail!("not yet")
+use crate::kernel::{
+    Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, Statement, Variable,
+};
+
+/// Bytes of an element.
+const ELEMENT_BYTES: i64 = 4;
+
+/// An ELF object with one exported function per kernel, named `symbol_prefix` + the kernel's name, taking the kernel's
+/// buffers as pointers.
+pub fn compile_kernels(kernels: &[Kernel], target: &Target, symbol_prefix: &str) -> anyhow::Result<Vec<u8>> {
+    let mut flags = settings::builder();
+    flags.set("opt_level", "speed")?;
+    flags.set("is_pic", "true")?;
+    flags.set("enable_verifier", "true")?;
+    let isa = cranelift_codegen::isa::lookup_by_name("aarch64-unknown-linux")
+        .with_context(|| format!("Cranelift has no code for target `{}`", target.name))?
+        .finish(settings::Flags::new(flags))?;
+    let builder = ObjectBuilder::new(isa, "partita_kernels", cranelift_module::default_libcall_names())?;
+    let mut module = ObjectModule::new(builder);
+    let mut frontend = FunctionBuilderContext::new();
+    let pointer = module.target_config().pointer_type();
+    for kernel in kernels {
+        anyhow::ensure!(kernel.lanes == 4, "kernel `{}` has {} lanes, expected 4", kernel.name, kernel.lanes);
+        let mut context = module.make_context();
+        for _ in &kernel.buffers {
+            context.func.signature.params.push(AbiParam::new(pointer));
+        }
+        let name = format!("{symbol_prefix}{}", kernel.name);
+        let id = module.declare_function(&name, Linkage::Export, &context.func.signature)?;
+        context.func.name = UserFuncName::user(0, id.as_u32());
+        let builder = FunctionBuilder::new(&mut context.func, &mut frontend);
+        translate(kernel, builder, module.target_config());
+        module.define_function(id, &mut context).with_context(|| format!("compiling kernel `{}`", kernel.name))?;
+    }
+    Ok(module.finish().emit()?)
 }
-/// Stub.
-pub fn declarations(_k: &[Kernel], _p: &str) -> String {
-    String::new()
+
+/// Rust declarations of the functions that [`compile_kernels`] makes.
+pub fn declarations(kernels: &[Kernel], symbol_prefix: &str) -> String {
+    let mut text = String::from("unsafe extern \"C\" {\n");
+    for kernel in kernels {
+        let parameters: Vec<String> = kernel
+            .buffers
+            .iter()
+            .map(|buffer| {
+                let kind = if buffer.access == Access::Output { "*mut f32" } else { "*const f32" };
+                format!("{}: {kind}", buffer.name)
+            })
+            .collect();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "    /// {}.\n    pub fn {symbol_prefix}{}({});",
+            super::steps::tame(&kernel.summary),
+            kernel.name,
+            parameters.join(", ")
+        );
+    }
+    text.push_str("}\n");
+    text
+}
+
+fn translate(kernel: &Kernel, mut builder: FunctionBuilder<'_>, config: TargetFrontendConfig) {
+    let entry = builder.create_block();
+    builder.append_block_params_for_function_params(entry);
+    builder.switch_to_block(entry);
+    builder.seal_block(entry);
+    let buffers = builder.block_params(entry).to_vec();
+    let vectors = kernel.variable_names.iter().map(|_| builder.declare_var(types::F32X4)).collect();
+    let mut translator = Translator { builder, buffers, vectors, loops: vec![None; kernel.loop_names.len()] };
+    translator.block(&kernel.body);
+    translator.builder.ins().return_(&[]);
+    translator.builder.seal_all_blocks();
+    translator.builder.finalize(config);
+}
+
+/// What a loop variable is at some place.
+#[derive(Clone, Copy)]
+enum LoopValue {
+    /// The loop runs once.
+    Known(i64),
+    /// A variable of the function.
+    Running(cranelift_frontend::Variable),
+}
+
+struct Translator<'a> {
+    builder: FunctionBuilder<'a>,
+    buffers: Vec<Value>,
+    vectors: Vec<cranelift_frontend::Variable>,
+    loops: Vec<Option<LoopValue>>,
+}
+
+impl Translator<'_> {
+    fn block(&mut self, statements: &[Statement]) {
+        for statement in statements {
+            match statement {
+                Statement::For { var, low, high, step, unroll, body } => {
+                    if let (Bound::Constant(low), Bound::Constant(high)) = (low, high)
+                        && (*unroll || high - low <= *step)
+                    {
+                        let mut value = *low;
+                        while value < *high {
+                            self.loops[var.0 as usize] = Some(LoopValue::Known(value));
+                            self.block(body);
+                            value += step;
+                        }
+                        continue;
+                    }
+                    self.for_loop(var.0 as usize, low, high, *step, body);
+                }
+                Statement::Assign(variable, value) => {
+                    let value = self.expression(value);
+                    self.builder.def_var(self.vectors[variable.0 as usize], value);
+                }
+                Statement::Store(buffer, at, value) => {
+                    let value = self.expression(value);
+                    let (address, offset) = self.address(*buffer, at);
+                    self.builder.ins().store(flags(), value, address, offset);
+                }
+                Statement::StorePartial(buffer, at, count, value) => {
+                    let value = self.expression(value);
+                    for lane in 0..*count {
+                        let element = self.builder.ins().extractlane(value, lane as u8);
+                        let (address, offset) = self.address(*buffer, &at.clone().plus(i64::from(lane)));
+                        self.builder.ins().store(flags(), element, address, offset);
+                    }
+                }
+                Statement::Comment(_) => {}
+            }
+        }
+    }
+
+    fn for_loop(&mut self, var: usize, low: &Bound, high: &Bound, step: i64, body: &[Statement]) {
+        let (first, end) = (self.bound(low), self.bound(high));
+        let counter = self.builder.declare_var(types::I64);
+        self.builder.def_var(counter, first);
+        let (head, inside, after) =
+            (self.builder.create_block(), self.builder.create_block(), self.builder.create_block());
+        self.builder.ins().jump(head, &[]);
+        self.builder.switch_to_block(head);
+        let value = self.builder.use_var(counter);
+        let goes_on = self.builder.ins().icmp(IntCC::SignedLessThan, value, end);
+        self.builder.ins().brif(goes_on, inside, &[], after, &[]);
+        self.builder.switch_to_block(inside);
+        self.builder.seal_block(inside);
+        self.loops[var] = Some(LoopValue::Running(counter));
+        self.block(body);
+        let value = self.builder.use_var(counter);
+        let next = self.builder.ins().iadd_imm_s(value, step);
+        self.builder.def_var(counter, next);
+        self.builder.ins().jump(head, &[]);
+        self.builder.seal_block(head);
+        self.builder.switch_to_block(after);
+        self.builder.seal_block(after);
+    }
+
+    fn bound(&mut self, bound: &Bound) -> Value {
+        match bound {
+            Bound::Constant(value) => self.builder.ins().iconst(types::I64, *value),
+            Bound::Max(low, affine, divisor) => {
+                let value = self.ceil_quotient(affine, *divisor);
+                let low = self.builder.ins().iconst(types::I64, *low);
+                self.builder.ins().smax(value, low)
+            }
+            Bound::Min(high, affine, divisor) => {
+                let value = self.ceil_quotient(affine, *divisor);
+                let high = self.builder.ins().iconst(types::I64, *high);
+                self.builder.ins().smin(value, high)
+            }
+        }
+    }
+
+    /// `ceil(affine / divisor)` for a positive divisor: a quotient rounded towards zero, plus one if the rest is positive.
+    fn ceil_quotient(&mut self, affine: &Affine, divisor: i64) -> Value {
+        let value = self.terms(affine, 1);
+        let value = self.builder.ins().iadd_imm_s(value, affine.constant);
+        if divisor == 1 {
+            return value;
+        }
+        let by = self.builder.ins().iconst(types::I64, divisor);
+        let quotient = self.builder.ins().sdiv(value, by);
+        let whole = self.builder.ins().imul(quotient, by);
+        let rest = self.builder.ins().isub(value, whole);
+        let zero = self.builder.ins().iconst(types::I64, 0);
+        let more = self.builder.ins().icmp(IntCC::SignedGreaterThan, rest, zero);
+        let more = self.builder.ins().uextend(types::I64, more);
+        self.builder.ins().iadd(quotient, more)
+    }
+
+    /// The terms of an affine expression that are not known, times `scale`. Known ones are for [`Translator::known`].
+    fn terms(&mut self, affine: &Affine, scale: i64) -> Value {
+        let mut sum = None;
+        for (var, coefficient) in &affine.terms {
+            if let Some(LoopValue::Running(counter)) = self.loops[var.0 as usize] {
+                let value = self.builder.use_var(counter);
+                let term = self.builder.ins().imul_imm_s(value, coefficient * scale);
+                sum = Some(match sum {
+                    Some(sum) => self.builder.ins().iadd(sum, term),
+                    None => term,
+                });
+            }
+        }
+        let known = self.known(affine) * scale;
+        match sum {
+            Some(sum) if known == 0 => sum,
+            Some(sum) => self.builder.ins().iadd_imm_s(sum, known),
+            None => self.builder.ins().iconst(types::I64, known),
+        }
+    }
+
+    /// What known loop variables contribute, without the constant.
+    fn known(&self, affine: &Affine) -> i64 {
+        affine
+            .terms
+            .iter()
+            .map(|(var, coefficient)| match self.loops[var.0 as usize] {
+                Some(LoopValue::Known(value)) => coefficient * value,
+                _ => 0,
+            })
+            .sum()
+    }
+
+    /// Base address and offset of an element. The offset holds everything that is constant, as far as it fits.
+    fn address(&mut self, buffer: Buffer, at: &Affine) -> (Value, i32) {
+        let base = self.buffers[buffer.0 as usize];
+        let constant = (at.constant + self.known(at)) * ELEMENT_BYTES;
+        let mut address = base;
+        for (var, coefficient) in &at.terms {
+            if let Some(LoopValue::Running(counter)) = self.loops[var.0 as usize] {
+                let value = self.builder.use_var(counter);
+                let term = self.builder.ins().imul_imm_s(value, coefficient * ELEMENT_BYTES);
+                address = self.builder.ins().iadd(address, term);
+            }
+        }
+        // A vector load reaches 65520 bytes; what lies further shares its base with its neighbours.
+        let far = constant.div_euclid(1 << 15) << 15;
+        if far != 0 {
+            address = self.builder.ins().iadd_imm_s(address, far);
+        }
+        (address, (constant - far) as i32)
+    }
+
+    fn load(&mut self, kind: Type, buffer: Buffer, at: &Affine) -> Value {
+        let (address, offset) = self.address(buffer, at);
+        self.builder.ins().load(kind, flags(), address, offset)
+    }
+
+    fn variable(&mut self, variable: Variable) -> Value {
+        self.builder.use_var(self.vectors[variable.0 as usize])
+    }
+
+    fn expression(&mut self, value: &Expression) -> Value {
+        match value {
+            Expression::Variable(variable) => self.variable(*variable),
+            Expression::Constant(value) => {
+                let scalar = self.builder.ins().f32const(*value);
+                self.builder.ins().splat(types::F32X4, scalar)
+            }
+            Expression::Load(buffer, at) => self.load(types::F32X4, *buffer, at),
+            Expression::LoadPartial(buffer, at, count) => {
+                let zero = self.builder.ins().f32const(0.0);
+                let zeros = self.builder.ins().splat(types::F32X4, zero);
+                self.gather(zeros, *buffer, at, 1, *count)
+            }
+            Expression::LoadStrided(buffer, at, stride) => {
+                let first = self.load(types::F32, *buffer, at);
+                let all = self.builder.ins().splat(types::F32X4, first);
+                self.gather(all, *buffer, at, *stride, 4)
+            }
+            Expression::Broadcast(buffer, at) => {
+                let element = self.load(types::F32, *buffer, at);
+                self.builder.ins().splat(types::F32X4, element)
+            }
+            Expression::Lane(variable, lane) => {
+                let vector = self.variable(*variable);
+                self.lane(vector, *lane as u8)
+            }
+            Expression::MulAdd(a, b, c) => {
+                let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
+                self.builder.ins().fma(a, b, c)
+            }
+            Expression::Binary(function, a, b) => {
+                let (a, b) = (self.expression(a), self.expression(b));
+                match function {
+                    Arithmetic::Add => self.builder.ins().fadd(a, b),
+                    Arithmetic::Sub => self.builder.ins().fsub(a, b),
+                    Arithmetic::Mul => self.builder.ins().fmul(a, b),
+                    Arithmetic::Div => self.builder.ins().fdiv(a, b),
+                    Arithmetic::Max => self.choose(FloatCC::GreaterThan, a, b),
+                    Arithmetic::Min => self.choose(FloatCC::LessThan, a, b),
+                }
+            }
+            Expression::Unary(function, a) => {
+                let a = self.expression(a);
+                match function {
+                    Function::Neg => self.builder.ins().fneg(a),
+                    Function::Abs => self.builder.ins().fabs(a),
+                    Function::Sqrt => self.builder.ins().sqrt(a),
+                }
+            }
+            Expression::SumLanes(a) => {
+                let a = self.expression(a);
+                self.fold(a, &mut |this, a, b| this.builder.ins().fadd(a, b))
+            }
+            Expression::MaxLanes(a) => {
+                let a = self.expression(a);
+                self.fold(a, &mut |this, a, b| this.choose(FloatCC::GreaterThan, a, b))
+            }
+        }
+    }
+
+    /// Replaces the first `count` lanes by elements that lie `stride` apart.
+    fn gather(&mut self, mut vector: Value, buffer: Buffer, at: &Affine, stride: i64, count: u32) -> Value {
+        for lane in 0..count {
+            let element = self.load(types::F32, buffer, &at.clone().plus(i64::from(lane) * stride));
+            vector = self.builder.ins().insertlane(vector, element, lane as u8);
+        }
+        vector
+    }
+
+    /// One lane in all lanes, as the byte shuffle that Cranelift folds into `fmla` by element.
+    fn lane(&mut self, vector: Value, lane: u8) -> Value {
+        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+        let bytes = self.builder.ins().bitcast(types::I8X16, little, vector);
+        let order: Vec<u8> = (0..16).map(|byte| lane * 4 + byte % 4).collect();
+        let order = self.builder.func.dfg.immediates.push(ir::ConstantData::from(order.as_slice()));
+        let spread = self.builder.ins().shuffle(bytes, bytes, order);
+        self.builder.ins().bitcast(types::F32X4, little, spread)
+    }
+
+    /// `a` where the comparison holds, else `b`; so `b` if either is NaN.
+    fn choose(&mut self, condition: FloatCC, a: Value, b: Value) -> Value {
+        let holds = self.builder.ins().fcmp(condition, a, b);
+        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+        let mask = self.builder.ins().bitcast(types::F32X4, little, holds);
+        self.builder.ins().bitselect(mask, a, b)
+    }
+
+    /// Joins lane i with lane i + 2, then lanes 0 and 1; the result in all lanes.
+    fn fold(&mut self, a: Value, join: &mut dyn FnMut(&mut Self, Value, Value) -> Value) -> Value {
+        let upper = self.lane_pair(a);
+        let halves = join(self, a, upper);
+        let second = self.lane(halves, 1);
+        let first = self.lane(halves, 0);
+        join(self, first, second)
+    }
+
+    /// Lanes 2 and 3 twice.
+    fn lane_pair(&mut self, vector: Value) -> Value {
+        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+        let bytes = self.builder.ins().bitcast(types::I8X16, little, vector);
+        let order: Vec<u8> = (0..16).map(|byte| 8 + byte % 8).collect();
+        let order = self.builder.func.dfg.immediates.push(ir::ConstantData::from(order.as_slice()));
+        let moved = self.builder.ins().shuffle(bytes, bytes, order);
+        self.builder.ins().bitcast(types::F32X4, little, moved)
+    }
+}
+
+/// Accesses stay inside their buffers (`kernel::verify`), aligned to an element.
+fn flags() -> MemFlagsData {
+    MemFlagsData::new().with_notrap()
 }
