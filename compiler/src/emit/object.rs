@@ -8,9 +8,7 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::{
-    self, AbiParam, Endianness, InstBuilder, MemFlagsData, Type, UserFuncName, Value, types,
-};
+use cranelift_codegen::ir::{self, AbiParam, Endianness, InstBuilder, MemFlagsData, Type, UserFuncName, Value, types};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -18,9 +16,7 @@ use cranelift_module::{Linkage, Module};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 
 use crate::config::Target;
-use crate::kernel::{
-    Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, Statement, Variable,
-};
+use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, Statement, Variable};
 
 /// Bytes of an element.
 const ELEMENT_BYTES: i64 = 4;
