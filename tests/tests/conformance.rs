@@ -24,7 +24,9 @@ fn compare(found: &Value, expected: &Value) -> Result<(), String> {
     let largest = expected.iter().filter(|x| x.is_finite()).fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
         let equal = found == expected || found.is_nan() && expected.is_nan();
-        if !equal && !((found - expected).abs() <= TOLERANCE * largest) {
+        let difference = (found - expected).abs();
+        // A NaN on one side only is a difference too.
+        if !equal && (difference.is_nan() || difference > TOLERANCE * largest) {
             return Err(format!("element {index} is {found}, expected {expected}"));
         }
     }

@@ -73,7 +73,7 @@ pub fn write_report(folder: &Path, report: &report::Report) -> anyhow::Result<()
 fn write_runtime(folder: &Path) -> anyhow::Result<()> {
     fn copy(folder: &Path, dir: &Dir<'_>) -> anyhow::Result<()> {
         for file in dir.files() {
-            put(folder, &Path::new("runtime-rt").join(file.path()), file.contents())?;
+            put(folder, Path::new("runtime-rt").join(file.path()), file.contents())?;
         }
         dir.dirs().filter(|dir| !dir.path().starts_with("tests")).try_for_each(|dir| copy(folder, dir))
     }
@@ -158,6 +158,10 @@ pub fn rust_flags(device: &Device) -> Vec<String> {
     // musl targets carry their C runtime, and rust-lld comes with Rust: no cross linker has to be installed.
     if target.triple.ends_with("-musl") && target.triple != "host" {
         flags.extend(["-C", "linker=rust-lld", "-C", "link-self-contained=yes"].map(str::to_string));
+    }
+    // The C library of these boards needs their own linker.
+    if target.triple == "armv7-unknown-linux-gnueabihf" {
+        flags.extend(["-C", "linker=arm-linux-gnueabihf-gcc"].map(str::to_string));
     }
     flags
 }

@@ -22,7 +22,7 @@ pub fn bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     let value = number * factor;
-    (value.is_finite() && value >= 0.0 && value < 9e18).then_some(value as u64)
+    (0.0..9e18).contains(&value).then_some(value as u64)
 }
 
 /// Bytes per second of `100 Mbit/s`, `115200 bit/s`, `2 MB/s`.

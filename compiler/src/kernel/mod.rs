@@ -70,15 +70,6 @@ impl Affine {
         self.constant += constant;
         self
     }
-
-    /// `self + other`
-    pub fn add(mut self, other: &Affine) -> Affine {
-        self.constant += other.constant;
-        for (var, coefficient) in &other.terms {
-            self = self.plus_term(*var, *coefficient);
-        }
-        self
-    }
 }
 
 /// End of a loop range. Rounding of a quotient is towards plus infinity (`Low`) so that `max(0, ceil(a / d))` and

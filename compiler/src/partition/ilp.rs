@@ -39,8 +39,8 @@ pub fn solve(problem: &Problem, objective: Objective, every_device: bool) -> Opt
         }
     };
     let mut model = variables.minimise(whole).using(microlp);
-    for segment in 0..segments {
-        let all: Expression = x[segment].iter().sum();
+    for row in &x {
+        let all: Expression = row.iter().sum();
         model = model.with(all.eq(1.0));
     }
     for device in 0..devices {
@@ -63,9 +63,9 @@ pub fn solve(problem: &Problem, objective: Objective, every_device: bool) -> Opt
         }
         let weights: Expression = (0..segments).map(|s| problem.weights[s] as f64 * 1e-6 * x[s][device]).sum();
         model = model.with(weights.clone().leq(problem.flash[device] as f64 * 1e-6));
-        for segment in 0..segments {
-            let arena = problem.arena[segment] as f64 * 1e-6 * x[segment][device];
-            let used = if problem.weights_in_ram[device] { weights.clone() + arena } else { arena.into() };
+        for (row, arena_bytes) in x.iter().zip(&problem.arena) {
+            let arena = *arena_bytes as f64 * 1e-6 * row[device];
+            let used = if problem.weights_in_ram[device] { weights.clone() + arena } else { arena };
             model = model.with(used.clone().leq(problem.ram[device] as f64 * 1e-6));
             if objective == Objective::Memory {
                 model = model.with((used * scale * 1e6 - bound).leq(0.0));
@@ -131,9 +131,9 @@ fn device_terms(
     for (boundary, from, to, moved) in moves {
         charge(*from, *to, transfer(*boundary, *from, *to), *moved);
     }
-    for device in 0..problem.device_count() {
-        charge(problem.input, device, transfer(0, problem.input, device), x[0][device]);
-        charge(device, problem.output, transfer(segments, device, problem.output), x[segments - 1][device]);
+    for (device, (first, last)) in x[0].iter().zip(&x[segments - 1]).enumerate() {
+        charge(problem.input, device, transfer(0, problem.input, device), *first);
+        charge(device, problem.output, transfer(segments, device, problem.output), *last);
     }
     terms
 }

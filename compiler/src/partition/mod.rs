@@ -244,11 +244,10 @@ mod tests {
         let joules = table(segments, 50);
         let bytes: Vec<u64> = (0..=segments).map(|_| 1_000_000 * (1 + next(9))).collect();
         let mut linked = vec![vec![true; devices]; devices];
-        for a in 0..devices {
-            for b in 0..a {
-                linked[a][b] = next(4) > 0;
-                linked[b][a] = linked[a][b];
-            }
+        let pairs = (0..devices).flat_map(|a| (0..a).map(move |b| (a, b)));
+        for (a, b) in pairs {
+            let joined = next(4) > 0;
+            (linked[a][b], linked[b][a]) = (joined, joined);
         }
         let matrix = |bytes: u64| -> Vec<Vec<Option<f64>>> {
             (0..devices)

@@ -6,8 +6,11 @@ use super::{Objective, cost};
 use crate::config::{Cluster, System};
 use crate::graph::Graph;
 
-/// Room kept for the code of a device's program, beside its weights.
-const CODE_BYTES: u64 = 48 << 10;
+/// Room kept for the code of firmware, beside its weights.
+const FIRMWARE_CODE_BYTES: u64 = 48 << 10;
+
+/// Room kept for the code of a Linux process, Rust's standard library included.
+const PROCESS_CODE_BYTES: u64 = 480 << 10;
 
 /// Room kept for static data other than the arena.
 const STATIC_BYTES: u64 = 4 << 10;
@@ -85,7 +88,16 @@ impl Problem {
                     device.ram_bytes.saturating_sub(stack + STATIC_BYTES)
                 })
                 .collect(),
-            flash: devices.iter().map(|device| device.flash_bytes.saturating_sub(CODE_BYTES)).collect(),
+            flash: devices
+                .iter()
+                .map(|device| {
+                    let code = match device.target.system {
+                        System::Linux => PROCESS_CODE_BYTES,
+                        System::CortexM => FIRMWARE_CODE_BYTES,
+                    };
+                    device.flash_bytes.saturating_sub(code)
+                })
+                .collect(),
             weights_in_ram: devices.iter().map(|device| device.target.system == System::Linux).collect(),
             input: cluster.input,
             output: cluster.output,

@@ -14,7 +14,7 @@ pub(super) fn only_use(graph: &Graph, tensor: TensorId) -> Option<NodeId> {
 }
 
 /// The producer of a tensor if it is of the wanted kind.
-pub(super) fn producer<'a>(graph: &'a Graph, tensor: TensorId) -> Option<(NodeId, &'a Node)> {
+pub(super) fn producer(graph: &Graph, tensor: TensorId) -> Option<(NodeId, &Node)> {
     let id = graph.tensor(tensor).producer?;
     Some((id, graph.node(id)))
 }

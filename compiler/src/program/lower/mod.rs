@@ -191,28 +191,26 @@ impl Lowering<'_> {
         else {
             return Err(LowerError::NoKernel { node: info.name.clone() });
         };
+        // Inputs first: what has to be reordered for them comes before the output in the listing.
+        let mut inputs = Vec::with_capacity(bindings.len());
+        for binding in &bindings {
+            inputs.push(match binding {
+                Binding::Input(index) => Some(self.argument(info.inputs[*index], input_layouts[*index])?),
+                Binding::Weights { .. } | Binding::Output => None,
+            });
+        }
+        let output = Argument::Buffer(self.new_buffer(info.outputs[0], output_layout));
         let mut arguments = Vec::with_capacity(bindings.len());
-        let mut output = None;
-        for binding in bindings {
-            arguments.push(match binding {
-                Binding::Input(index) => self.argument(info.inputs[index], input_layouts[index])?,
-                Binding::Weights { from, elements } => {
+        for (binding, input) in bindings.into_iter().zip(inputs) {
+            arguments.push(match (binding, input) {
+                (Binding::Weights { from, elements }, _) => {
                     let name = graph.tensor(info.inputs[from]).name.clone();
                     let bytes = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
                     Argument::Weight(self.weight(name, ElementType::F32, vec![elements.len()], bytes))
                 }
-                // The output's buffer is made last, so that it follows reordered inputs in the listing.
-                Binding::Output => {
-                    let id = *output.get_or_insert_with(|| BufferId(u32::MAX));
-                    Argument::Buffer(id)
-                }
+                (_, Some(input)) => input,
+                (_, None) => output,
             });
-        }
-        let made = self.new_buffer(info.outputs[0], output_layout);
-        for argument in &mut arguments {
-            if *argument == Argument::Buffer(BufferId(u32::MAX)) {
-                *argument = Argument::Buffer(made);
-            }
         }
         let kernel = self.kernel(kernel);
         self.program.steps.push(Step::Kernel { node: info.name.clone(), kernel, arguments });

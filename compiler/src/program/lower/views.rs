@@ -67,7 +67,7 @@ impl Lowering<'_> {
             return Ok(false);
         };
         let lanes = self.machine.instruction_set.lanes() as usize;
-        if outputs.iter().any(|output| self.part_elements(*output, layout) % lanes != 0) {
+        if outputs.iter().any(|output| !self.part_elements(*output, layout).is_multiple_of(lanes)) {
             return Ok(false);
         }
         let whole = self.place(input, layout)?;
@@ -95,7 +95,7 @@ impl Lowering<'_> {
             && axis == 1
             && shape.len() > 2
             && !self.places.get(&whole).is_some_and(|places| lies_the_same(self.buffer(places[0])))
-            && parts[..parts.len() - 1].iter().all(|part| self.graph.shape(*part)[1] % block as usize == 0)
+            && parts[..parts.len() - 1].iter().all(|part| self.graph.shape(*part)[1].is_multiple_of(block as usize))
         {
             return Some(Layout::Blocked(block));
         }
