@@ -14,7 +14,7 @@ pub struct Arguments {
     /// The cluster: devices, links, who holds the input and who wants the answer.
     #[arg(long, value_name = "CLUSTER.toml", required_unless_present = "explain")]
     pub targets: Option<PathBuf>,
-    /// Output folder [default: ./out/<model>].
+    /// Output folder [default: ./out/MODEL].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// What to minimise.
@@ -32,7 +32,7 @@ pub struct Arguments {
     /// Use the strategies of an earlier plan instead of solving.
     #[arg(long, value_name = "PLAN.pb")]
     pub plan: Option<PathBuf>,
-    /// Cross-compile the device crates too, into <out>/bin.
+    /// Cross-compile the device crates too, into OUT/bin.
     #[arg(long)]
     pub build: bool,
     /// Build, start every device as a local process (QEMU for foreign ones), infer once, print the answer.

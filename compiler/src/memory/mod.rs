@@ -1,7 +1,7 @@
 //! Gives every buffer its place in the arena and every weight its place in the weights section.
 //!
-//! [`in_place`] first lets kernels write over an input that nothing needs any more; [`lifetimes`] then says from which
-//! step to which each independent buffer lives; [`arena`] packs them; [`check`] proves, without trusting the others, that
+//! `in_place` first lets kernels write over an input that nothing needs any more; [`lifetimes`] then says from which
+//! step to which each independent buffer lives; `arena` packs them; [`check`] proves, without trusting the others, that
 //! no two buffers that live at the same time overlap.
 
 mod arena;
@@ -160,19 +160,17 @@ mod tests {
         for _ in 0..200 {
             let sizes: Vec<usize> = (0..2 + next(20)).map(|_| 1 + next(100) as usize).collect();
             let mut program = chain(&sizes);
-            // Steps also read an older buffer now and then, so lifetimes overlap in every way.
-            for index in 0..program.steps.len() {
+            // Older buffers are read again now and then, so lifetimes overlap in every way.
+            let copies = std::mem::take(&mut program.steps);
+            for (index, copy) in copies.into_iter().enumerate() {
                 if next(3) == 0 {
                     let older = BufferId(next(index as u64 + 1) as u32);
-                    let peer = 1;
-                    program.steps.insert(index, Step::Send { peer, message: 0, buffer: older, bytes: 4 });
+                    program.steps.push(Step::Send { peer: 1, message: 0, buffer: older, bytes: 4 });
                 }
+                program.steps.push(copy);
             }
-            // A send may have come before its buffer's writer; such programs are not valid input.
             plan(&mut program, 16);
-            let sound = check(&program);
-            let early = matches!(sound, Err(OverlapError::Overwritten { writer: None, .. }));
-            assert!(sound.is_ok() || early, "{sound:?}");
+            check(&program).expect("the plan is sound");
             assert!(program.arena_bytes >= least_arena_bytes(&program, 16));
         }
     }

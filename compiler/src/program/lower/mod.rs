@@ -1,7 +1,7 @@
 //! One device's schedule to its [`Program`]: kernels or reference calls, layouts, packed weights.
 //!
-//! Nodes are taken in schedule order. For each, [`layouts`] picks the layouts that cost least to bring about; missing
-//! copies are made by `Reorder` steps and remembered. [`views`] handles the operators that need no work at all: reshapes,
+//! Nodes are taken in schedule order. For each, `layouts` picks the layouts that cost least to bring about; missing
+//! copies are made by `Reorder` steps and remembered. `views` handles the operators that need no work at all: reshapes,
 //! and concatenations and splits whose parts lie one after the other.
 
 mod layouts;
