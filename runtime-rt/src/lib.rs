@@ -44,7 +44,7 @@ macro_rules! include_model {
         $crate::include_model!("model" as model);
     };
     ($file:literal as $name:ident) => {
-        #[allow(missing_docs, dead_code, clippy::all)]
+        #[allow(missing_docs, unused, clippy::all)]
         mod $name {
             include!(concat!(env!("OUT_DIR"), "/", $file, ".rs"));
         }

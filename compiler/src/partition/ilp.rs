@@ -10,7 +10,8 @@ use good_lp::{Expression, ProblemVariables, Solution, SolverModel, Variable, mic
 use super::Objective;
 use super::problem::Problem;
 
-/// Device of each segment, or `None` if nothing satisfies the constraints. With `every_device` none may stay idle.
+/// Device of each segment, or `None` if nothing satisfies the constraints. With `every_device`
+/// each must have something to multiply.
 pub fn solve(problem: &Problem, objective: Objective, every_device: bool) -> Option<Vec<usize>> {
     let (segments, devices) = (problem.segment_count(), problem.device_count());
     let mut variables = ProblemVariables::new();
@@ -51,7 +52,8 @@ pub fn solve(problem: &Problem, objective: Objective, every_device: bool) -> Opt
         let runs: Expression = starts.iter().map(|row| row[device]).sum();
         model = model.with(runs.leq(1.0));
         if every_device {
-            let mine: Expression = x.iter().map(|row| row[device]).sum();
+            let real = x.iter().zip(&problem.multiplies).filter(|(_, multiplies)| **multiplies);
+            let mine: Expression = real.map(|(row, _)| row[device]).sum();
             model = model.with(mine.geq(1.0));
         }
         let unreachable = |boundary: usize, from: usize, to: usize| problem.transfer[boundary][from][to].is_none();

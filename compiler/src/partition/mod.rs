@@ -268,6 +268,7 @@ mod tests {
             transfer,
             transfer_joules,
             boundary_bytes: bytes,
+            multiplies: vec![true; segments],
             weights: (0..segments).map(|_| 1_000_000 * next(10)).collect(),
             arena: (0..segments).map(|_| 1_000_000 * (1 + next(5))).collect(),
             ram: (0..devices).map(|_| 1_000_000 * (4 + next(40))).collect(),

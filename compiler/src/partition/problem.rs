@@ -29,6 +29,8 @@ pub struct Problem {
     pub transfer_joules: Vec<Vec<Vec<f64>>>,
     /// Bytes of boundary `s`.
     pub boundary_bytes: Vec<u64>,
+    /// Whether segment `s` multiplies anything.
+    pub multiplies: Vec<bool>,
     /// Bytes of constants of segment `s`.
     pub weights: Vec<u64>,
     /// Bytes of activations of segment `s`.
@@ -79,6 +81,10 @@ impl Problem {
                 })
                 .collect(),
             boundary_bytes,
+            multiplies: segments
+                .iter()
+                .map(|segment| segment.nodes.iter().any(|node| cost::node_macs(graph, *node) > 0))
+                .collect(),
             weights: segments.iter().map(|segment| segment.weights_bytes).collect(),
             arena: segments.iter().map(|segment| segment.arena_bytes).collect(),
             ram: devices
