@@ -1,5 +1,6 @@
 //! Graph to text.
 
+use std::collections::HashMap;
 use std::fmt::{self, Write};
 
 use sha2::{Digest, Sha256};
@@ -22,51 +23,76 @@ impl fmt::Display for Graph {
     }
 }
 
-/// The text form of a graph, nodes in topological order.
+/// The text form of a graph, nodes in topological order, tensors numbered in order of appearance.
 pub fn print(graph: &Graph, constants: Constants) -> String {
-    let mut text = format!("graph {:?} opset {}\n", graph.name, graph.opset);
-    let order = graph.topological_order().unwrap_or_else(|| graph.node_ids().collect());
-    // Writing to a string cannot fail.
-    let mut write = |line: fmt::Arguments<'_>| {
-        let _ = text.write_fmt(line);
-    };
-    for input in &graph.inputs {
-        write(format_args!("input {}\n", declaration(graph, *input)));
-    }
-    let mut written = std::collections::HashSet::new();
-    for node in &order {
-        for tensor in &graph.node(*node).inputs {
-            if let Some(value) = graph.value(*tensor)
-                && written.insert(*tensor)
-            {
-                write(format_args!("const {} = {}\n", declaration(graph, *tensor), elements(&value.data, constants)));
-            }
-        }
-    }
-    for tensor in &graph.outputs {
-        if let Some(value) = graph.value(*tensor)
-            && written.insert(*tensor)
-        {
-            write(format_args!("const {} = {}\n", declaration(graph, *tensor), elements(&value.data, constants)));
-        }
-    }
-    for id in order {
-        let node = graph.node(id);
-        let outputs: Vec<String> = node.outputs.iter().map(|output| declaration(graph, *output)).collect();
-        let inputs: Vec<String> = node.inputs.iter().map(|input| format!("%{}", input.0)).collect();
-        // Operators hold numbers, lists and names of variants only: RON can always write them.
-        let op = ron::to_string(&node.op).unwrap_or_else(|error| format!("({error})"));
-        write(format_args!("{} = {:?}({}) {op}\n", outputs.join(", "), node.name, inputs.join(", ")));
-    }
-    for output in &graph.outputs {
-        write(format_args!("output %{}\n", output.0));
-    }
-    text
+    let mut printer = Printer { graph, constants, numbers: HashMap::new(), text: String::new() };
+    printer.print();
+    printer.text
 }
 
-fn declaration(graph: &Graph, tensor: TensorId) -> String {
-    let info = graph.tensor(tensor);
-    format!("%{} {:?}: {}", tensor.0, info.name, info.tensor_type)
+struct Printer<'a> {
+    graph: &'a Graph,
+    constants: Constants,
+    /// Number of each tensor that has been declared.
+    numbers: HashMap<TensorId, usize>,
+    text: String,
+}
+
+impl Printer<'_> {
+    fn print(&mut self) {
+        let graph = self.graph;
+        self.line(format_args!("graph {:?} opset {}", graph.name, graph.opset));
+        for input in &graph.inputs {
+            let declared = self.declare(*input);
+            self.line(format_args!("input {declared}"));
+        }
+        let order = graph.topological_order().unwrap_or_else(|| graph.node_ids().collect());
+        let read = order.iter().flat_map(|node| &graph.node(*node).inputs);
+        for tensor in read.chain(&graph.outputs) {
+            self.constant(*tensor);
+        }
+        for id in order {
+            let node = graph.node(id);
+            let inputs: Vec<String> = node.inputs.iter().map(|input| self.number(*input)).collect();
+            let outputs: Vec<String> = node.outputs.iter().map(|output| self.declare(*output)).collect();
+            // Operators hold numbers, lists and names of variants only: RON can always write them. It escapes a variant
+            // named like an option's.
+            let op = ron::to_string(&node.op).unwrap_or_else(|error| format!("({error})")).replace("r#None", "None");
+            self.line(format_args!("{} = {:?}({}) {op}", outputs.join(", "), node.name, inputs.join(", ")));
+        }
+        for output in &graph.outputs {
+            let number = self.number(*output);
+            self.line(format_args!("output {number}"));
+        }
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        // Writing to a string cannot fail.
+        let _ = self.text.write_fmt(line);
+        self.text.push('\n');
+    }
+
+    fn number(&self, tensor: TensorId) -> String {
+        // What nothing declares would be a broken graph, and dumps must show those too.
+        self.numbers.get(&tensor).map_or_else(|| format!("%undeclared{}", tensor.0), |number| format!("%{number}"))
+    }
+
+    fn declare(&mut self, tensor: TensorId) -> String {
+        let next = self.numbers.len();
+        let number = *self.numbers.entry(tensor).or_insert(next);
+        let info = self.graph.tensor(tensor);
+        format!("%{number} {:?}: {}", info.name, info.tensor_type)
+    }
+
+    fn constant(&mut self, tensor: TensorId) {
+        if let Some(value) = self.graph.value(tensor)
+            && !self.numbers.contains_key(&tensor)
+        {
+            let elements = elements(&value.data, self.constants);
+            let declared = self.declare(tensor);
+            self.line(format_args!("const {declared} = {elements}"));
+        }
+    }
 }
 
 fn elements(data: &Data, constants: Constants) -> String {

@@ -1,0 +1,138 @@
+//! Passes as text: a graph before, the graph after, and that both compute the same.
+//!
+//! A file under `filetests/<pass>/` holds cases separated by `====`; a case is an optional comment, the input graph, a
+//! line `----`, and the graph that the pass leaves. `BLESS=1` rewrites the expectations.
+
+use std::fs;
+use std::path::Path;
+
+use partita::data::{noise, to_f32};
+use partita::graph::text::{Constants, parse, print};
+use partita::graph::verify::verify;
+use partita::graph::{Graph, eval};
+use partita::passes::{self, SIMPLIFY};
+use partita_tests::place;
+
+/// Largest difference between results before and after, relative to the largest element.
+const TOLERANCE: f32 = 1e-5;
+
+fn folder() -> std::path::PathBuf {
+    place::repository().join("tests/filetests")
+}
+
+/// The text files of one folder.
+fn files(name: &str) -> Vec<std::path::PathBuf> {
+    place::files_below(&folder().join(name), &|path| path.extension().is_some_and(|extension| extension == "txt"))
+}
+
+/// Splits a file into cases: (input, expectation).
+fn cases(text: &str) -> Vec<(&str, &str)> {
+    text.split("\n====\n").map(|case| case.split_once("\n----").unwrap_or((case, ""))).collect()
+}
+
+fn compare(before: &Graph, after: &Graph) -> Result<(), String> {
+    let inputs: Vec<_> =
+        before.inputs.iter().enumerate().map(|(seed, input)| noise(before.tensor_type(*input), seed as u64)).collect();
+    let expected = eval::evaluate(before, &inputs).map_err(|error| error.to_string())?;
+    let found = eval::evaluate(after, &inputs).map_err(|error| error.to_string())?;
+    for (expected, found) in expected.iter().zip(&found) {
+        let (expected, found) = (to_f32(&expected.data), to_f32(&found.data));
+        let scale = expected.iter().fold(f32::MIN_POSITIVE, |scale, x| scale.max(x.abs()));
+        for (index, (expected, found)) in expected.iter().zip(&found).enumerate() {
+            let difference = (expected - found).abs();
+            if expected != found && (difference.is_nan() || difference > TOLERANCE * scale) {
+                return Err(format!("element {index} is {found} after the pass, {expected} before"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn run_pass(name: &str, input: &str) -> Result<(Graph, Graph), String> {
+    let before = parse(input).map_err(|error| error.to_string())?;
+    verify(&before).map_err(|error| format!("the input: {error}"))?;
+    let mut after = before.clone();
+    let pass = SIMPLIFY.iter().find(|pass| pass.name == name).ok_or(format!("there is no pass `{name}`"))?;
+    passes::run(std::slice::from_ref(pass), &mut after, &mut |_, _, _| {}).map_err(|error| error.to_string())?;
+    Ok((before, after))
+}
+
+fn check_file(pass: &str, path: &Path, bless: bool) -> Result<(), String> {
+    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let mut blessed = Vec::new();
+    for (number, (input, expected)) in cases(text.trim_end()).into_iter().enumerate() {
+        let (before, after) = run_pass(pass, input).map_err(|error| format!("case {number}: {error}"))?;
+        compare(&before, &after).map_err(|error| format!("case {number}: {error}"))?;
+        let found = print(&after, Constants::Summary);
+        if !bless && found.trim() != expected.trim() {
+            return Err(format!("case {number}: expected\n{expected}\nfound\n{found}\n(BLESS=1 rewrites expectations)"));
+        }
+        blessed.push(format!("{}\n----\n{}", input.trim_end(), found.trim_end()));
+    }
+    if bless {
+        fs::write(path, blessed.join("\n====\n") + "\n").map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn passes_leave_the_expected_graphs() {
+    let bless = std::env::var_os("BLESS").is_some();
+    let mut names: Vec<&str> = SIMPLIFY.iter().map(|pass| pass.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut failures = Vec::new();
+    for name in names {
+        let files = files(name);
+        assert!(!files.is_empty(), "pass `{name}` has no text test in tests/filetests/{name}");
+        for path in files {
+            if let Err(failure) = check_file(name, &path, bless) {
+                failures.push(format!("{}: {failure}", path.display()));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn text_reads_back() {
+    let mut texts = 0;
+    for path in place::files_below(&folder(), &|path| path.extension().is_some_and(|extension| extension == "txt")) {
+        let text = fs::read_to_string(&path).expect("the file is readable");
+        for (input, _) in cases(text.trim_end()) {
+            let graph = parse(input).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let printed = print(&graph, Constants::Full);
+            let again = parse(&printed).unwrap_or_else(|error| panic!("{}: {error}\n{printed}", path.display()));
+            assert_eq!(printed, print(&again, Constants::Full), "{}", path.display());
+            texts += 1;
+        }
+    }
+    assert!(texts > 20, "only {texts} graphs were read");
+}
+
+#[test]
+fn broken_texts_are_refused_with_their_line() {
+    for (text, line) in [
+        ("graph \"g\" opset 17\ninput %0 \"x\" f32[1]\n", 2),
+        ("graph \"g\" opset 17\ninput %0 \"x\": f99[1]\n", 2),
+        ("graph \"g\" opset 17\ninput %0 \"x\": f32[1]\noutput %1\n", 3),
+        ("graph \"g\" opset 17\nconst %0 \"c\": f32[2] = [1.0]\n", 2),
+        ("graph \"g\" opset 17\ninput %0 \"x\": f32[1]\n%1 \"y\": f32[1] = \"n\"(%0) Nothing\n", 3),
+    ] {
+        let error = parse(text).expect_err("the text is broken");
+        assert_eq!(error.line, line, "{error}");
+    }
+}
+
+#[test]
+fn broken_graphs_are_refused() {
+    for (text, expected) in [
+        ("input %0 \"x\": f32[2]\n%1 \"y\": f32[3] = \"n\"(%0) Identity\noutput %1\n", "makes f32[3], expected f32[2]"),
+        ("input %0 \"x\": f32[2]\n%1 \"y\": f32[2] = \"n\"(%0) MatMul\noutput %1\n", "inputs"),
+        ("input %0 \"x\": f32[2,3]\n%1 \"y\": f32[3,2] = \"n\"(%0) Transpose(permutation:[1,1])\noutput %1\n", "perm"),
+    ] {
+        let graph = parse(text).expect("the text itself is well-formed");
+        let error = verify(&graph).expect_err("the graph is broken").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
