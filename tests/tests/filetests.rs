@@ -65,7 +65,9 @@ fn check_file(pass: &str, path: &Path, bless: bool) -> Result<(), String> {
         compare(&before, &after).map_err(|error| format!("case {number}: {error}"))?;
         let found = print(&after, Constants::Summary);
         if !bless && found.trim() != expected.trim() {
-            return Err(format!("case {number}: expected\n{expected}\nfound\n{found}\n(BLESS=1 rewrites expectations)"));
+            return Err(format!(
+                "case {number}: expected\n{expected}\nfound\n{found}\n(BLESS=1 rewrites expectations)"
+            ));
         }
         blessed.push(format!("{}\n----\n{}", input.trim_end(), found.trim_end()));
     }
