@@ -38,6 +38,9 @@ pub enum LowerError {
         /// Types of its operands.
         types: String,
     },
+    /// A kernel would leave its buffers; emitted code relies on this proof.
+    #[error(transparent)]
+    Unsound(#[from] crate::kernel::verify::VerifyError),
     /// A kernel refused the layouts it had offered.
     #[error("node `{node}` has no kernel for the layouts it offered")]
     NoKernel {
@@ -212,7 +215,7 @@ impl Lowering<'_> {
                 (_, None) => output,
             });
         }
-        let kernel = self.kernel(kernel);
+        let kernel = self.kernel(kernel)?;
         self.program.steps.push(Step::Kernel { node: info.name.clone(), kernel, arguments });
         Ok(())
     }
@@ -260,21 +263,22 @@ impl Lowering<'_> {
         id
     }
 
-    /// Adds a kernel unless an equal one exists; gives it a unique name.
-    fn kernel(&mut self, mut kernel: crate::kernel::Kernel) -> usize {
+    /// Adds a kernel unless an equal one exists; gives it a unique name and proves it.
+    fn kernel(&mut self, mut kernel: crate::kernel::Kernel) -> Result<usize, LowerError> {
         let name = std::mem::take(&mut kernel.name);
         let summary = std::mem::take(&mut kernel.summary);
         let text = kernel.to_string();
         if let Some(found) = self.kernels.get(&text) {
-            return *found;
+            return Ok(*found);
         }
         let index = self.program.kernels.len();
         let taken = self.program.kernels.iter().any(|other| other.name == name);
         kernel.name = if taken { format!("{name}_v{index}") } else { name };
         kernel.summary = summary;
+        crate::kernel::verify::verify(&kernel)?;
         self.program.kernels.push(kernel);
         self.kernels.insert(text, index);
-        index
+        Ok(index)
     }
 
     fn operands(&self, node: NodeId, layouts: &[Layout]) -> Vec<Operand<'_>> {
