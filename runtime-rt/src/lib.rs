@@ -34,7 +34,7 @@ pub fn square_root(x: f32) -> f32 {
 
 /// The module that `partita::Build` wrote in this application's build script, under its name.
 ///
-/// ```ignore
+/// ```text
 /// partita_rt::include_model!("model");
 /// static MODEL: Mutex<model::Model> = Mutex::new(model::Model::new());
 /// ```
