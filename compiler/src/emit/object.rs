@@ -15,7 +15,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{Linkage, Module};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 
-use crate::config::Target;
+use crate::config::{InstructionSet, Target};
 use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, Statement, Variable};
 
 /// Bytes of an element.
@@ -24,6 +24,11 @@ const ELEMENT_BYTES: i64 = 4;
 /// An ELF object with one exported function per kernel, named `symbol_prefix` + the kernel's name, taking the kernel's
 /// buffers as pointers.
 pub fn compile_kernels(kernels: &[Kernel], target: &Target, symbol_prefix: &str) -> anyhow::Result<Vec<u8>> {
+    anyhow::ensure!(
+        target.instruction_set == InstructionSet::Neon,
+        "target `{}` is not AArch64: its kernels are Rust source",
+        target.name
+    );
     let mut flags = settings::builder();
     flags.set("opt_level", "speed")?;
     flags.set("is_pic", "true")?;

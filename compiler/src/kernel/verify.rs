@@ -24,7 +24,7 @@ pub fn verify(kernel: &Kernel) -> Result<(), VerifyError> {
     let mut checker = Checker {
         kernel,
         deciding,
-        ranges: vec![(0, 0); kernel.loop_names.len()],
+        ranges: vec![None; kernel.loop_names.len()],
         assigned: vec![false; kernel.variable_names.len()],
     };
     if ![4, 8, 16].contains(&kernel.lanes) {
@@ -59,8 +59,8 @@ fn collect_deciding(statements: &[Statement], found: &mut HashSet<LoopVar>) {
 struct Checker<'a> {
     kernel: &'a Kernel,
     deciding: HashSet<LoopVar>,
-    /// Smallest and largest value of each loop variable here.
-    ranges: Vec<(i64, i64)>,
+    /// Smallest and largest value of each loop variable here; none outside its loop.
+    ranges: Vec<Option<(i64, i64)>>,
     assigned: Vec<bool>,
 }
 
@@ -77,7 +77,10 @@ impl Checker<'_> {
                 }
                 Statement::Assign(variable, value) => {
                     self.expression(value)?;
-                    self.assigned[variable.0 as usize] = true;
+                    match self.assigned.get_mut(variable.0 as usize) {
+                        Some(assigned) => *assigned = true,
+                        None => return Err(self.broken(format!("there is no variable {}", variable.0))),
+                    }
                 }
                 Statement::Store(buffer, at, value) => {
                     self.expression(value)?;
@@ -117,23 +120,30 @@ impl Checker<'_> {
             return Ok(());
         }
         let last = first + (end - 1 - first) / step * step;
-        if self.deciding.contains(&var) {
-            let mut value = first;
-            while value <= last {
-                self.ranges[var.0 as usize] = (value, value);
-                self.block(body)?;
-                value += step;
-            }
-        } else {
-            self.ranges[var.0 as usize] = (first, last);
+        // What a loop assigns first may be read after it only if the loop ran; no family needs that.
+        let assigned = self.assigned.clone();
+        let walked = if self.deciding.contains(&var) { step } else { last - first + 1 };
+        let mut value = first;
+        while value <= last {
+            *self.range(var)? = Some((value, (value + walked - step).clamp(value, last)));
+            self.assigned.clone_from(&assigned);
             self.block(body)?;
+            value += walked;
         }
+        *self.range(var)? = None;
+        self.assigned = assigned;
         Ok(())
+    }
+
+    fn range(&mut self, var: LoopVar) -> Result<&mut Option<(i64, i64)>, VerifyError> {
+        let kernel = self.kernel.name.clone();
+        let rule = format!("there is no loop variable {}", var.0);
+        self.ranges.get_mut(var.0 as usize).ok_or(VerifyError { kernel, rule })
     }
 
     fn bound(&self, bound: &Bound) -> Result<i64, VerifyError> {
         let exact = |affine: &Affine, divisor: i64| {
-            let (low, high) = self.interval(affine);
+            let (low, high) = self.interval(affine)?;
             if low != high || divisor < 1 {
                 return Err(self.broken("a loop bound is not decided by the loops around it".to_string()));
             }
@@ -146,17 +156,25 @@ impl Checker<'_> {
         }
     }
 
-    fn interval(&self, affine: &Affine) -> (i64, i64) {
-        affine.terms.iter().fold((affine.constant, affine.constant), |(low, high), (var, coefficient)| {
-            let (first, last) = self.ranges[var.0 as usize];
-            let (a, b) = (coefficient * first, coefficient * last);
-            (low + a.min(b), high + a.max(b))
-        })
+    fn interval(&self, affine: &Affine) -> Result<(i64, i64), VerifyError> {
+        let mut ends = Some((affine.constant, affine.constant));
+        for (var, coefficient) in &affine.terms {
+            let Some(Some((first, last))) = self.ranges.get(var.0 as usize).copied() else {
+                return Err(self.broken(format!("loop variable {} is used outside its loop", var.0)));
+            };
+            ends = ends
+                .zip(coefficient.checked_mul(first))
+                .zip(coefficient.checked_mul(last))
+                .and_then(|(((low, high), a), b)| Some((low.checked_add(a.min(b))?, high.checked_add(a.max(b))?)));
+        }
+        ends.ok_or_else(|| self.broken("an offset overflows".to_string()))
     }
 
     fn access(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<(), VerifyError> {
-        let declared = &self.kernel.buffers[buffer.0 as usize];
-        let (low, high) = self.interval(at);
+        let Some(declared) = self.kernel.buffers.get(buffer.0 as usize) else {
+            return Err(self.broken(format!("there is no buffer {}", buffer.0)));
+        };
+        let (low, high) = self.interval(at)?;
         if low < 0 || high + count > declared.elements as i64 {
             return Err(self.broken(format!(
                 "elements {low} to {} of `{}` are touched, but it has {}",

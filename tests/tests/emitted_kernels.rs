@@ -1,0 +1,249 @@
+//! Emitted kernels, compiled and run, against the interpreter of the kernel IR: Rust source for every instruction set
+//! that this machine has, and AArch64 machine code under QEMU.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use partita::config::{InstructionSet, Target, target};
+use partita::data::noise;
+use partita::emit::{archive, object, rust_source};
+use partita::graph::infer::infer;
+use partita::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
+use partita::graph::{BinaryOp, Op, TensorType, Value};
+use partita::kernel::lower::{Binding, Machine, Operand, layout_choices, lower_node};
+use partita::kernel::{Access, Kernel, eval, verify};
+use partita::program::Layout;
+use partita_tests::command::{require, succeed};
+
+/// A kernel with its buffers before and after a run.
+struct Case {
+    kernel: Kernel,
+    before: Vec<Vec<f32>>,
+    after: Vec<Vec<f32>>,
+}
+
+fn window(kernel: &[usize], stride: usize, dilation: usize, pad: usize) -> Window {
+    let rank = kernel.len();
+    Window {
+        kernel: kernel.to_vec(),
+        stride: vec![stride; rank],
+        dilation: vec![dilation; rank],
+        pad_begin: vec![pad; rank],
+        pad_end: vec![pad; rank],
+    }
+}
+
+/// Operators, shapes of their operands, and which operands are constants.
+fn operators() -> Vec<(Op, Vec<Vec<usize>>, Vec<bool>)> {
+    let mut all = Vec::new();
+    let mut conv = |x: &[usize], filters: usize, window: Window, groups: usize, activation: Activation| {
+        let mut weights = vec![filters, x[1] / groups];
+        weights.extend(&window.kernel);
+        let op = Op::Conv(Conv { window, groups, residual: false, activation });
+        all.push((op, vec![x.to_vec(), weights, vec![filters]], vec![false, true, true]));
+    };
+    for width in [1, 2, 5, 7, 13, 14, 15, 20] {
+        conv(&[1, 17, 4, width], 33, window(&[3, 3], 1, 1, 1), 1, Activation::Relu);
+        conv(&[1, 3, 5, width + 4], 9, window(&[3, 5], 2, 1, 1), 1, Activation::HardSwish);
+        conv(&[1, 6, 3, width], 6, window(&[3, 3], 1, 1, 1), 6, Activation::Clip(0.0, 6.0));
+    }
+    conv(&[2, 32, 3, 7], 64, window(&[1, 1], 1, 1, 0), 2, Activation::LeakyRelu(0.1));
+    conv(&[1, 5, 19], 12, window(&[5], 2, 2, 4), 1, Activation::HardSigmoid(0.2, 0.5));
+    conv(&[1, 3, 4, 5, 6], 7, window(&[3, 3, 3], 1, 1, 1), 1, Activation::None);
+    for kind in [PoolKind::Max, PoolKind::Average] {
+        let op = Op::Pool(Pool {
+            kind,
+            window: window(&[3, 3], 2, 1, 1),
+            declared_pad_end: vec![1, 1],
+            count_include_pad: false,
+        });
+        all.push((op, vec![vec![1, 17, 7, 9]], vec![false]));
+        all.push((Op::GlobalPool(kind), vec![vec![1, 17, 3, 3]], vec![false]));
+    }
+    for (rows, columns) in [(1, 10), (1, 65), (5, 33), (7, 16)] {
+        let gemm = Op::Gemm(Gemm {
+            transpose_a: false,
+            transpose_b: false,
+            alpha: 1.0,
+            beta: 1.0,
+            activation: Activation::Relu,
+        });
+        let shapes = vec![vec![rows, 9], vec![9, columns], vec![columns]];
+        all.push((gemm, shapes.clone(), vec![false, true, true]));
+        all.push((Op::MatMul, shapes[..2].to_vec(), vec![false, false]));
+    }
+    let shape = vec![1, 5, 3, 7];
+    for function in [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Min] {
+        all.push((Op::Binary(function, Activation::None), vec![shape.clone(), shape.clone()], vec![false, false]));
+    }
+    for function in [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Activation(Activation::Clip(-0.3, 0.4))] {
+        all.push((Op::Unary(function), vec![shape.clone()], vec![false]));
+    }
+    all
+}
+
+/// Every operator in every layout a machine offers, interpreted.
+fn cases(machine: &Machine) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (op, shapes, constants) in operators() {
+        let values: Vec<Value> = shapes
+            .iter()
+            .enumerate()
+            .map(|(seed, shape)| noise(&TensorType::f32(shape.clone()), seed as u64))
+            .collect();
+        let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+        let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("the operator fits").remove(0);
+        let operands = |layouts: &[Layout]| -> Vec<Operand<'_>> {
+            let known =
+                constants.iter().zip(&values).map(|(constant, value)| if *constant { value.as_f32() } else { None });
+            let typed = types.iter().zip(layouts).zip(known);
+            typed.map(|((tensor_type, layout), value)| Operand { tensor_type, layout: *layout, value }).collect()
+        };
+        for choice in layout_choices(&op, &operands(&vec![Layout::Plain; types.len()]), &output, machine) {
+            let lowered = lower_node(&op, &operands(&choice.inputs), &output, choice.output, machine)
+                .expect("an offered layout has a kernel");
+            verify::verify(&lowered.kernel).expect("the kernel stays in its buffers");
+            let mut kernel = lowered.kernel;
+            kernel.name = format!("{}_case{}", kernel.name, cases.len());
+            let before: Vec<Vec<f32>> = lowered
+                .bindings
+                .iter()
+                .zip(&kernel.buffers)
+                .map(|(binding, declared)| match binding {
+                    Binding::Weights { elements, .. } => elements.clone(),
+                    // Any numbers do: both sides see the same, in whatever layout.
+                    Binding::Input(index) => {
+                        let noise = noise(&TensorType::f32([declared.elements]), 50 + *index as u64);
+                        noise.as_f32().unwrap_or_default().to_vec()
+                    }
+                    Binding::Output => vec![0.25; declared.elements],
+                })
+                .collect();
+            let mut after = before.clone();
+            eval::evaluate(&kernel, &mut after);
+            cases.push(Case { kernel, before, after });
+        }
+    }
+    cases
+}
+
+/// The program that runs every kernel: reads all buffers from its first argument, writes them to the second.
+fn driver(cases: &[Case], prefix: &str) -> String {
+    let mut text = String::from("fn main() {\n    let arguments: Vec<String> = std::env::args().collect();\n");
+    text.push_str("    let bytes = std::fs::read(&arguments[1]).unwrap();\n");
+    text.push_str("    let mut all: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();\n");
+    text.push_str("    let mut at = all.as_mut_ptr();\n");
+    for case in cases {
+        let mut offset = 0;
+        let mut arguments = Vec::new();
+        for buffer in &case.kernel.buffers {
+            let cast = if buffer.access == Access::Output { "" } else { ".cast_const()" };
+            arguments.push(format!("at.add({offset}){cast}"));
+            offset += buffer.elements;
+        }
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "    unsafe {{ {prefix}{}({}); at = at.add({offset}); }}",
+            case.kernel.name,
+            arguments.join(", ")
+        );
+    }
+    text.push_str("    let bytes: Vec<u8> = all.iter().flat_map(|x| x.to_le_bytes()).collect();\n");
+    text.push_str("    let _ = at;\n    std::fs::write(&arguments[2], bytes).unwrap();\n}\n");
+    text
+}
+
+/// Runs a compiled driver and compares every buffer.
+fn check(cases: &[Case], mut command: Command, folder: &Path, label: &str) {
+    let bytes = |buffers: &dyn Fn(&Case) -> Vec<Vec<f32>>| -> Vec<u8> {
+        cases.iter().flat_map(buffers).flatten().flat_map(f32::to_le_bytes).collect()
+    };
+    let (input, output) = (folder.join("input"), folder.join("output"));
+    fs::write(&input, bytes(&|case| case.before.clone())).expect("the folder can be written");
+    succeed(command.arg(&input).arg(&output));
+    let found = fs::read(&output).expect("the driver wrote its buffers");
+    let mut found = found.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes")));
+    for case in cases {
+        for (declared, expected) in case.kernel.buffers.iter().zip(&case.after) {
+            let scale = expected.iter().fold(1e-3f32, |scale, x| scale.max(x.abs()));
+            for (index, expected) in expected.iter().enumerate() {
+                let found = found.next().expect("as many elements as were written");
+                let difference = (found - expected).abs();
+                assert!(
+                    difference <= 1e-5 * scale,
+                    "{label}: {}[{index}] is {found}, expected {expected}\n{}",
+                    declared.name,
+                    case.kernel.name
+                );
+            }
+        }
+    }
+}
+
+fn machine(instruction_set: InstructionSet, registers: u32) -> Machine {
+    Machine { instruction_set, registers, l1_bytes: 32768, l2_bytes: 1 << 20 }
+}
+
+fn check_rust(instruction_set: InstructionSet, registers: u32) {
+    let cases = cases(&machine(instruction_set, registers));
+    assert!(cases.len() > 40, "only {} kernels for {instruction_set:?}", cases.len());
+    let mut source = rust_source::prelude(instruction_set).expect("there is a prelude");
+    for case in &cases {
+        source.push_str(&rust_source::render(&case.kernel, instruction_set).expect("the kernel is rendered"));
+    }
+    source.push_str("mod partita_rt { pub fn square_root(x: f32) -> f32 { x.sqrt() } }\n");
+    source.push_str(&driver(&cases, ""));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (path, binary) = (folder.path().join("kernels.rs"), folder.path().join("kernels"));
+    fs::write(&path, source).expect("the folder can be written");
+    succeed(Command::new("rustc").args(["--edition", "2024", "-O", "-o"]).arg(&binary).arg(&path));
+    check(&cases, Command::new(&binary), folder.path(), &format!("{instruction_set:?}"));
+}
+
+#[test]
+fn rust_kernels_in_scalar_registers() {
+    check_rust(InstructionSet::Scalar, 8);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn rust_kernels_for_x86_64() {
+    check_rust(InstructionSet::Sse2, 16);
+    if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+        check_rust(InstructionSet::Avx2, 16);
+    }
+    if std::is_x86_feature_detected!("avx512f") {
+        check_rust(InstructionSet::Avx512, 32);
+    }
+}
+
+#[test]
+fn machine_code_for_aarch64() {
+    require("qemu-aarch64");
+    let board: Target = target::load("raspberry-pi-4", Path::new(".")).expect("the target is built in");
+    let cases = cases(&Machine::of(&board));
+    assert!(cases.len() > 40, "only {} kernels", cases.len());
+    let kernels: Vec<Kernel> = cases.iter().map(|case| case.kernel.clone()).collect();
+    let code = object::compile_kernels(&kernels, &board, "t_").expect("Cranelift compiles them");
+    let library = archive::static_library(vec![("kernels.o".to_string(), code)]).expect("the library is written");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = format!("{}{}", object::declarations(&kernels, "t_"), driver(&cases, "t_"));
+    let (path, binary) = (folder.path().join("kernels.rs"), folder.path().join("kernels"));
+    fs::write(&path, source).expect("the folder can be written");
+    fs::write(folder.path().join("libkernels.a"), library).expect("the folder can be written");
+    succeed(
+        Command::new("rustc")
+            .args(["--edition", "2024", "-O", "--target", &board.triple])
+            .args(["-C", "linker=rust-lld", "-C", "link-self-contained=yes", "-l", "static=kernels", "-L"])
+            .arg(folder.path())
+            .arg("-o")
+            .arg(&binary)
+            .arg(&path),
+    );
+    let mut command = Command::new("qemu-aarch64");
+    command.args(["-cpu", "cortex-a72"]).arg(&binary);
+    check(&cases, command, folder.path(), "AArch64");
+}
