@@ -127,7 +127,7 @@ fn resnet18_as_a_pipeline_of_three_aarch64_devices() {
     each(&["resnet18"], |name, model, reference| {
         let mut cluster = ClusterText::new("first", "third");
         for device in ["first", "second", "third"] {
-            cluster = cluster.device(device, "raspberry-pi-4", "flash = \"20 MiB\"");
+            cluster = cluster.device(device, "raspberry-pi-4", "flash = \"21 MiB\"");
         }
         for (a, b) in [("first", "second"), ("second", "third"), ("first", "third")] {
             cluster = cluster.link(a, b, "tcp", "100 Mbit/s");
