@@ -86,6 +86,9 @@ impl Build {
         println!("cargo:rerun-if-changed={}", self.model.display());
         println!("cargo:rerun-if-changed={}", targets.display());
         let compiled = driver::compile(&self.model, targets, &self.options, &mut ())?;
+        for file in compiled.cluster.devices.iter().filter_map(|device| device.target.file.as_ref()) {
+            println!("cargo:rerun-if-changed={}", file.display());
+        }
         let wanted = self.device.as_deref().context("no device: call .device(\"name\")")?;
         let Some(index) = compiled.cluster.devices.iter().position(|device| device.name == wanted) else {
             let names: Vec<&str> = compiled.cluster.devices.iter().map(|device| device.name.as_str()).collect();

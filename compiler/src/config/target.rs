@@ -1,6 +1,6 @@
 //! Targets: kinds of machines, read from `targets/*.toml` (embedded in the compiler) or from a user's own file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,9 @@ pub struct Target {
     /// Memory map of bare-metal targets.
     #[serde(default)]
     pub memory_map: Option<MemoryMap>,
+    /// The user's own file that it was read from; none for targets that come with the compiler.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// Operating environment.
@@ -155,7 +158,7 @@ pub fn load(name: &str, folder: &Path) -> Result<Target, Diagnostic> {
         let text = std::fs::read_to_string(&path).map_err(|error| {
             Diagnostic::new("E0168", format!("target `{}` cannot be read: {error}", printable(name)))
         })?;
-        return parse(&text, name);
+        return Ok(Target { file: Some(path), ..parse(&text, name)? });
     }
     let mut known = names();
     known.sort_unstable();
