@@ -35,7 +35,13 @@ fn compare(before: &Graph, after: &Graph) -> Result<(), String> {
         before.inputs.iter().enumerate().map(|(seed, input)| noise(before.tensor_type(*input), seed as u64)).collect();
     let expected = eval::evaluate(before, &inputs).map_err(|error| error.to_string())?;
     let found = eval::evaluate(after, &inputs).map_err(|error| error.to_string())?;
+    if expected.len() != found.len() {
+        return Err(format!("{} results after the pass, {} before", found.len(), expected.len()));
+    }
     for (expected, found) in expected.iter().zip(&found) {
+        if expected.tensor_type() != found.tensor_type() {
+            return Err(format!("{} after the pass, {} before", found.tensor_type(), expected.tensor_type()));
+        }
         let (expected, found) = (to_f32(&expected.data), to_f32(&found.data));
         let scale = expected.iter().fold(f32::MIN_POSITIVE, |scale, x| scale.max(x.abs()));
         for (index, (expected, found)) in expected.iter().zip(&found).enumerate() {

@@ -66,7 +66,8 @@ fn gelu(graph: &mut Graph, id: NodeId) {
     }
     let Some([a, b]) = without_half(graph, &operands) else { return };
     for (x, gate) in [(a, b), (b, a)] {
-        if gate_of(graph, gate) == Some(x) {
+        let same_type = graph.tensor_type(x) == graph.tensor_type(graph.node(id).outputs[0]);
+        if gate_of(graph, gate) == Some(x) && same_type {
             return rewrite(graph, id, Op::Unary(UnaryOp::Gelu { tanh: false }), vec![x]);
         }
     }

@@ -55,8 +55,8 @@ fn clip_from_bounds(graph: &mut Graph, id: NodeId) {
         return;
     }
     let activation = match function {
-        BinaryOp::Max => Activation::Clip(bound, f32::MAX),
-        BinaryOp::Min => Activation::Clip(f32::MIN, bound),
+        BinaryOp::Max => Activation::Clip(bound, f32::INFINITY),
+        BinaryOp::Min => Activation::Clip(f32::NEG_INFINITY, bound),
         _ => return,
     };
     rewrite(graph, id, Op::Unary(UnaryOp::Activation(activation)), vec![x]);
@@ -73,20 +73,18 @@ fn join_activations(graph: &mut Graph, id: NodeId) {
         && let Op::Unary(UnaryOp::Activation(first)) = before.op
         && let Some((first_low, first_high)) = bounds(first)
     {
-        joined = (first_low.clamp(low, high.max(low)), first_high.clamp(low, high.max(low)));
-        if low > high || first_low > first_high {
-            return;
-        }
+        joined = (first_low.clamp(low, high), first_high.clamp(low, high));
         input = before.inputs[0];
     }
-    let activation = if joined == (0.0, f32::MAX) { Activation::Relu } else { Activation::Clip(joined.0, joined.1) };
+    let activation =
+        if joined == (0.0, f32::INFINITY) { Activation::Relu } else { Activation::Clip(joined.0, joined.1) };
     rewrite(graph, id, Op::Unary(UnaryOp::Activation(activation)), vec![input]);
 }
 
 fn bounds(activation: Activation) -> Option<(f32, f32)> {
     match activation {
-        Activation::Relu => Some((0.0, f32::MAX)),
-        Activation::Clip(low, high) => Some((low.max(f32::MIN), high.min(f32::MAX))),
+        Activation::Relu => Some((0.0, f32::INFINITY)),
+        Activation::Clip(low, high) if low <= high => Some((low, high)),
         _ => None,
     }
 }

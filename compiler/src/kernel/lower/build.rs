@@ -90,8 +90,8 @@ pub(super) fn mul_add(a: Expression, b: Expression, c: Expression) -> Expression
 pub(super) fn activate(value: Expression, activation: Activation) -> Expression {
     let constant = Expression::Constant;
     let clip = |value: Expression, low: f32, high: f32| {
-        let raised = if low > f32::MIN { binary(Arithmetic::Max, constant(low), value) } else { value };
-        if high < f32::MAX { binary(Arithmetic::Min, constant(high), raised) } else { raised }
+        let raised = if low > f32::NEG_INFINITY { binary(Arithmetic::Max, constant(low), value) } else { value };
+        if high < f32::INFINITY { binary(Arithmetic::Min, constant(high), raised) } else { raised }
     };
     match activation {
         Activation::None => value,

@@ -100,7 +100,7 @@ fn clip(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     if context.tensor_type(x).element != ElementType::F32 {
         return clip_integers(context, x);
     }
-    let (mut low, mut high) = (f32::MIN, f32::MAX);
+    let (mut low, mut high) = (f32::NEG_INFINITY, f32::INFINITY);
     if context.opset() < 11 {
         low = context.attributes.float("min", low)?;
         high = context.attributes.float("max", high)?;
