@@ -62,7 +62,10 @@ pub struct Arguments {
     /// Predict latency, throughput, traffic and energy without building.
     #[arg(long)]
     pub simulate: bool,
-    /// Print the graph or plan after a stage: import, a pass, partition, schedule, program; `all` prints each.
+    /// With --simulate: write the predicted course of one inference here, as a trace for Perfetto.
+    #[arg(long, value_name = "TRACE.json", requires = "simulate")]
+    pub timeline: Option<PathBuf>,
+    /// Print the graph or plan after a stage: import, a pass, partition, shard, schedule, program; `all` prints each.
     #[arg(long, value_name = "PASS")]
     pub print_ir_after: Option<String>,
     /// How results are printed.
@@ -96,6 +99,16 @@ pub enum StrategyName {
     Whole,
     /// Consecutive runs of layers.
     Pipeline,
+    /// Output splitting: every device computes some output channels.
+    Lop,
+    /// Input splitting: every device computes addends from some input channels.
+    Lip,
+    /// Output and input splitting; output before input needs no traffic in between.
+    Fused,
+    /// Fused tiles with recomputed halo.
+    Ftp,
+    /// Spatial splitting with exchanged halo.
+    Spatial,
 }
 
 /// Layout of images in a data file.

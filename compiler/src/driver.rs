@@ -11,6 +11,8 @@ use crate::graph::Graph;
 use crate::partition::{self, Objective, Partition, PartitionOptions, StrategyFamily};
 use crate::program::{self, Program};
 use crate::schedule::{self, Schedule};
+use crate::shard::{self, Sharded};
+use crate::simulate::{self, Prediction};
 use crate::{memory, onnx, passes, plan};
 
 /// Everything decided about one model on one cluster, ready to be written out.
@@ -26,6 +28,10 @@ pub struct Compiled {
     pub partition: Partition,
     /// Family of strategies that was allowed.
     pub family: StrategyFamily,
+    /// The graph of shards, each on one device.
+    pub sharded: Sharded,
+    /// What will happen.
+    pub prediction: Prediction,
     /// One per device that takes part.
     pub schedules: Vec<Schedule>,
     /// One per schedule.
@@ -101,6 +107,11 @@ impl Options {
                 StrategyName::Auto => StrategyFamily::Auto,
                 StrategyName::Whole => StrategyFamily::Whole,
                 StrategyName::Pipeline => StrategyFamily::Pipeline,
+                StrategyName::Lop => StrategyFamily::Lop,
+                StrategyName::Lip => StrategyFamily::Lip,
+                StrategyName::Fused => StrategyFamily::Fused,
+                StrategyName::Ftp => StrategyFamily::Ftp,
+                StrategyName::Spatial => StrategyFamily::Spatial,
             },
             max_latency_ms: arguments.max_latency,
             plan: arguments.plan.clone(),
@@ -132,33 +143,49 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     })
     .map_err(internal)?;
     clock.restart();
-    let partition = match &options.plan {
-        Some(path) => plan::read_partition(path, &graph, &cluster)?,
-        None => {
-            let wanted = PartitionOptions { objective: options.objective, family: options.family };
-            partition::solve(&graph, &cluster, &wanted).map_err(partition_failure)?
+    let mut reserve_bytes = vec![0; cluster.devices.len()];
+    let placed = loop {
+        let partition = match &options.plan {
+            Some(path) => plan::read_partition(path, &graph, &cluster)?,
+            None => {
+                let (objective, family) = (options.objective, options.family);
+                let wanted = PartitionOptions { objective, family, reserve_bytes: reserve_bytes.clone() };
+                partition::solve(&graph, &cluster, &wanted).map_err(partition_failure)?
+            }
+        };
+        clock.lap("partition");
+        let placed = place(&graph, &cluster, partition, &mut clock)?;
+        // The partition counts tensors; the memory plan counts padding, alignment and what stays alive.
+        let excess = placed.excess_bytes(&cluster);
+        if excess.iter().all(|bytes| *bytes == 0) {
+            break placed;
+        }
+        let given_up = options.plan.is_some()
+            || reserve_bytes
+                .iter()
+                .zip(&excess)
+                .any(|(reserve, excess)| *reserve > 0 && *excess > 0 && *reserve > 64 * *excess);
+        if given_up {
+            return Err(Failure::Infeasible(does_not_fit(&placed, &excess, &cluster)));
+        }
+        for (reserve, excess) in reserve_bytes.iter_mut().zip(excess) {
+            *reserve += excess + excess / 8;
         }
     };
-    check_latency(&partition, options)?;
-    clock.lap("partition");
+    let Placed { partition, sharded, schedules, programs } = placed;
     dump.stage("partition", &partition::text::Display { partition: &partition, graph: &graph, cluster: &cluster });
-    let schedules = schedule::build(&graph, &partition, &cluster).map_err(internal)?;
-    schedule::check::check(&graph, &schedules, &cluster).map_err(internal)?;
-    clock.lap("schedule");
-    dump.stage("schedule", &schedule::text::Display { schedules: &schedules, graph: &graph, cluster: &cluster });
-    let mut programs = Vec::with_capacity(schedules.len());
-    for schedule in &schedules {
-        let target = &cluster.devices[schedule.device].target;
-        let mut program = program::lower::lower(&graph, schedule, target).map_err(lower_failure)?;
-        memory::plan(&mut program, memory::ALIGNMENT_BYTES);
-        memory::check(&program).map_err(internal)?;
-        programs.push(program);
-    }
-    clock.lap("lower");
+    dump.stage("shard", &sharded.graph);
+    dump.stage(
+        "schedule",
+        &schedule::text::Display { schedules: &schedules, graph: &sharded.graph, cluster: &cluster },
+    );
     for program in &programs {
         dump.stage("program", program);
     }
-    let plan_bytes = plan::write(&graph, &cluster, &partition, &programs);
+    let prediction = simulate::simulate(&sharded.graph, &schedules, &cluster);
+    clock.lap("simulate");
+    check_latency(&prediction, options)?;
+    let plan_bytes = plan::write(&graph, &cluster, &partition, &prediction, &programs);
     let plan_hash = plan::plan_hash(&plan_bytes);
     clock.lap("plan");
     Ok(Compiled {
@@ -167,12 +194,71 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
         cluster,
         partition,
         family: options.family,
+        sharded,
+        prediction,
         schedules,
         programs,
         plan_bytes,
         plan_hash,
         times_ms: clock.times_ms,
     })
+}
+
+/// A partition carried out as far as memory.
+struct Placed {
+    partition: Partition,
+    sharded: Sharded,
+    schedules: Vec<Schedule>,
+    programs: Vec<Program>,
+}
+
+/// Shards, schedules and lowers a partition.
+fn place(graph: &Graph, cluster: &Cluster, partition: Partition, clock: &mut Clock) -> Result<Placed, Failure> {
+    let sharded = shard::apply(graph, &partition, cluster).map_err(internal)?;
+    clock.lap("shard");
+    let schedules = schedule::build(&sharded, cluster).map_err(internal)?;
+    schedule::check::check(&sharded.graph, &schedules, cluster).map_err(internal)?;
+    clock.lap("schedule");
+    let mut programs = Vec::with_capacity(schedules.len());
+    for schedule in &schedules {
+        let target = &cluster.devices[schedule.device].target;
+        let mut program = program::lower::lower(&sharded.graph, schedule, target).map_err(lower_failure)?;
+        memory::plan(&mut program, memory::ALIGNMENT_BYTES);
+        memory::check(&program).map_err(internal)?;
+        programs.push(program);
+    }
+    clock.lap("lower");
+    Ok(Placed { partition, sharded, schedules, programs })
+}
+
+impl Placed {
+    /// Bytes by which each device's memory is too small.
+    fn excess_bytes(&self, cluster: &Cluster) -> Vec<u64> {
+        let mut excess = vec![0; cluster.devices.len()];
+        for program in &self.programs {
+            let device = &cluster.devices[program.device];
+            let (arena, weights) = (program.arena_bytes as u64, program.weights_bytes as u64);
+            let in_ram = if device.target.system == config::System::Linux { weights } else { 0 };
+            let ram = (arena + in_ram).saturating_sub(partition::limits::ram_bytes(device));
+            excess[program.device] = ram.max(weights.saturating_sub(partition::limits::flash_bytes(device)));
+        }
+        excess
+    }
+}
+
+/// Says which device's memory is too small for the plan, and by how much.
+fn does_not_fit(placed: &Placed, excess: &[u64], cluster: &Cluster) -> Diagnostic {
+    let mut diagnostic = Diagnostic::new("E0170", "the plan does not fit the devices' memories");
+    for program in &placed.programs {
+        let device = &cluster.devices[program.device];
+        if excess[program.device] > 0 {
+            diagnostic = diagnostic.note(format!(
+                "device `{}` needs {} bytes of weights and {} of working memory, {} more than it has",
+                device.name, program.weights_bytes, program.arena_bytes, excess[program.device]
+            ));
+        }
+    }
+    diagnostic.help("more RAM or flash, a further device, or another --strategy would help")
 }
 
 fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
@@ -194,12 +280,12 @@ fn lower_failure(error: program::lower::LowerError) -> Failure {
     }
 }
 
-fn check_latency(partition: &Partition, options: &Options) -> Result<(), Failure> {
+fn check_latency(prediction: &Prediction, options: &Options) -> Result<(), Failure> {
     match options.max_latency_ms {
-        Some(limit) if partition.latency_ms > limit => Err(Failure::Infeasible(
+        Some(limit) if prediction.latency_ms > limit => Err(Failure::Infeasible(
             Diagnostic::new(
                 "E0172",
-                format!("the fastest plan takes {:.3} ms, but --max-latency is {limit} ms", partition.latency_ms),
+                format!("the fastest plan takes {:.3} ms, but --max-latency is {limit} ms", prediction.latency_ms),
             )
             .help("allow more time, or use faster devices or links"),
         )),
@@ -251,8 +337,8 @@ impl Compiled {
     /// Multiply-adds of each device of the cluster.
     pub fn device_macs(&self) -> Vec<u64> {
         let mut macs = vec![0; self.cluster.devices.len()];
-        for (node, partition::Strategy::Whole(device)) in &self.partition.strategies {
-            macs[*device] += partition::cost::node_macs(&self.graph, *node);
+        for (node, device) in &self.sharded.devices {
+            macs[*device] += partition::cost::node_macs(&self.sharded.graph, *node);
         }
         macs
     }

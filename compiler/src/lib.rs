@@ -21,5 +21,7 @@ pub mod plan;
 pub mod program;
 pub mod run;
 pub mod schedule;
+pub mod shard;
+pub mod simulate;
 
 pub use build_script::Build;

@@ -57,3 +57,36 @@ impl<const BYTES: usize> Arena<BYTES> {
         unsafe { core::slice::from_raw_parts_mut(self.pointer(offset_bytes), elements) }
     }
 }
+
+/// Copies `count` runs of `elements` elements whose first elements lie `from_stride` and `to_stride` elements apart.
+///
+/// # Safety
+/// Every run must lie inside memory that may be read and written as `T`, and no run read may overlap one written.
+#[inline]
+pub unsafe fn copy_runs<T>(
+    from: *const T,
+    from_stride: usize,
+    to: *mut T,
+    to_stride: usize,
+    elements: usize,
+    count: usize,
+) {
+    for run in 0..count {
+        // SAFETY: as the caller promises.
+        unsafe { core::ptr::copy_nonoverlapping(from.add(run * from_stride), to.add(run * to_stride), elements) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::copy_runs;
+
+    #[test]
+    fn runs_land_at_their_distances() {
+        let from = [1, 2, 3, 4, 5, 6];
+        let mut to = [0; 7];
+        // SAFETY: two runs of two elements, 3 and 4 apart, lie inside both arrays.
+        unsafe { copy_runs(from.as_ptr(), 3, to.as_mut_ptr().add(1), 4, 2, 2) };
+        assert_eq!(to, [0, 1, 2, 0, 0, 4, 5]);
+    }
+}

@@ -17,11 +17,15 @@
 //! Numbers are little-endian; CRC-32 is that of IEEE 802.3. A receiver that loses its place looks for the next magic
 //! whose header checks.
 
-use crc::{CRC_32_ISO_HDLC, Crc};
+use crc::{CRC_32_ISO_HDLC, Crc, Table};
 
 use crate::Error;
 
-const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+/// Sixteen bytes at a time from 16 KiB of tables on a hosted system, byte by byte on a microcontroller.
+#[cfg(feature = "std")]
+static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
+#[cfg(not(feature = "std"))]
+static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISO_HDLC);
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 32;

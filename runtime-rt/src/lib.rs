@@ -18,9 +18,9 @@ mod serve;
 #[cfg(feature = "std")]
 mod stream;
 
-pub use arena::Arena;
+pub use arena::{Arena, copy_runs};
 pub use error::Error;
-pub use link::{FramedStream, Identity, Links, NoLinks, Observer, PeerLinks};
+pub use link::{FramedStream, Identity, Incoming, InferenceLinks, Links, NoLinks, Observer, Outgoing, PeerLinks};
 pub use report::DeviceCosts;
 pub use serve::{Failure, Program, serve};
 #[cfg(feature = "std")]

@@ -12,6 +12,62 @@ pub trait Links {
 
     /// Waits for a tensor from a device.
     fn receive(&mut self, peer: usize, message: u16, payload: &mut [u8]) -> Result<(), Error>;
+
+    /// Sends and receives several tensors; both lists are in the order of message numbers. Links that cannot do it all
+    /// at the same time go through both in that order, which the compiler has proven not to deadlock.
+    fn exchange(&mut self, sends: &[Outgoing<'_>], receives: &mut [Incoming<'_>]) -> Result<(), Error> {
+        let mut sends = sends.iter().peekable();
+        for receive in receives {
+            while let Some(send) = sends.next_if(|send| send.message < receive.message) {
+                self.send(send.peer, send.message, send.payload)?;
+            }
+            self.receive(receive.peer, receive.message, receive.payload)?;
+        }
+        for send in sends {
+            self.send(send.peer, send.message, send.payload)?;
+        }
+        Ok(())
+    }
+}
+
+/// A tensor that leaves.
+pub struct Outgoing<'a> {
+    /// Number of the receiving device.
+    pub peer: usize,
+    /// Number of the message within an inference.
+    pub message: u16,
+    /// The tensor's bytes.
+    pub payload: &'a [u8],
+}
+
+/// A tensor that comes.
+pub struct Incoming<'a> {
+    /// Number of the sending device.
+    pub peer: usize,
+    /// Number of the message within an inference.
+    pub message: u16,
+    /// Where its bytes go.
+    pub payload: &'a mut [u8],
+}
+
+/// The links of a device that serves one inference after the other.
+pub trait InferenceLinks: Links {
+    /// Says which inference the next tensors belong to.
+    fn begin(&mut self, inference: u32);
+
+    /// Payload bytes sent since the inference began.
+    fn sent_bytes(&self) -> u64;
+
+    /// Payload bytes received since the inference began.
+    fn received_bytes(&self) -> u64;
+}
+
+/// Refuses a frame that is not the tensor that should come now.
+pub(crate) fn check_tensor(header: &Header, inference: u32, message: u16, peer: usize) -> Result<(), Error> {
+    if header.kind != Kind::Tensor || header.message != message || header.inference != inference {
+        return Err(Error::WrongMessage);
+    }
+    if usize::from(header.sender) == peer { Ok(()) } else { Err(Error::WrongPeer) }
 }
 
 /// For programs without peers.
@@ -148,10 +204,8 @@ fn error_of<S: ErrorType>(error: &S::Error) -> Error {
 pub struct PeerLinks<S, const N: usize> {
     links: [(usize, FramedStream<S>); N],
     inference: u32,
-    /// What crossed the links since the last inference began.
-    pub sent_bytes: u64,
-    /// What crossed the links since the last inference began.
-    pub received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
 }
 
 impl<S: Read + Write, const N: usize> PeerLinks<S, N> {
@@ -160,15 +214,36 @@ impl<S: Read + Write, const N: usize> PeerLinks<S, N> {
         PeerLinks { links, inference: 0, sent_bytes: 0, received_bytes: 0 }
     }
 
-    /// Says which inference the next tensors belong to.
-    pub fn begin(&mut self, inference: u32) {
+    /// Who is at this end.
+    #[cfg(feature = "std")]
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.links.first().map(|(_, link)| link.identity)
+    }
+
+    /// Which inference the next tensors belong to.
+    #[cfg(feature = "std")]
+    pub(crate) fn inference(&self) -> u32 {
+        self.inference
+    }
+
+    fn link(&mut self, peer: usize) -> Result<&mut FramedStream<S>, Error> {
+        self.links.iter_mut().find(|(index, _)| *index == peer).map(|(_, link)| link).ok_or(Error::NoLink)
+    }
+}
+
+impl<S: Read + Write, const N: usize> InferenceLinks for PeerLinks<S, N> {
+    fn begin(&mut self, inference: u32) {
         self.inference = inference;
         self.sent_bytes = 0;
         self.received_bytes = 0;
     }
 
-    fn link(&mut self, peer: usize) -> Result<&mut FramedStream<S>, Error> {
-        self.links.iter_mut().find(|(index, _)| *index == peer).map(|(_, link)| link).ok_or(Error::NoLink)
+    fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    fn received_bytes(&self) -> u64 {
+        self.received_bytes
     }
 }
 
@@ -184,12 +259,7 @@ impl<S: Read + Write, const N: usize> Links for PeerLinks<S, N> {
         let inference = self.inference;
         let link = self.link(peer)?;
         let header = link.receive_header()?;
-        if header.kind != Kind::Tensor || header.message != message || header.inference != inference {
-            return Err(Error::WrongMessage);
-        }
-        if usize::from(header.sender) != peer {
-            return Err(Error::WrongPeer);
-        }
+        check_tensor(&header, inference, message, peer)?;
         link.receive_payload(&header, payload)?;
         self.received_bytes += payload.len() as u64;
         Ok(())

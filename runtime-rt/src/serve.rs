@@ -3,7 +3,7 @@
 use embedded_io::{Read, Write};
 
 use crate::frame::Kind;
-use crate::{DeviceCosts, Error, FramedStream, Links, Observer, PeerLinks};
+use crate::{DeviceCosts, Error, FramedStream, Incoming, InferenceLinks, Links, Observer, Outgoing};
 
 /// A device's compiled model, as its `main` hands it over.
 pub trait Program {
@@ -45,15 +45,22 @@ impl<L: Links> Links for TimedLinks<'_, L> {
         self.wait_us += (self.now_us)().saturating_sub(begin);
         result
     }
+
+    fn exchange(&mut self, sends: &[Outgoing<'_>], receives: &mut [Incoming<'_>]) -> Result<(), Error> {
+        let begin = (self.now_us)();
+        let result = self.links.exchange(sends, receives);
+        self.wait_us += (self.now_us)().saturating_sub(begin);
+        result
+    }
 }
 
 /// Serves inferences until the control stream says stop, or a peer has ended its work.
 ///
 /// A device with input waits for it on `control`; any other waits for its first tensor. After each inference the
 /// output, if it is here, and a report go to `control`.
-pub fn serve<P: Program, S: Read + Write, C: Read + Write, const N: usize>(
+pub fn serve<P: Program, L: InferenceLinks, C: Read + Write>(
     program: &mut P,
-    links: &mut PeerLinks<S, N>,
+    links: &mut L,
     control: &mut FramedStream<C>,
     now_us: fn() -> u64,
 ) -> Result<(), Failure> {
@@ -82,14 +89,14 @@ pub fn serve<P: Program, S: Read + Write, C: Read + Write, const N: usize>(
         match outcome {
             Ok(()) => {}
             // The peer before this device in the pipeline has ended its work.
-            Err(Error::Closed) if program.input_mut().is_empty() && links.received_bytes == 0 => return Ok(()),
+            Err(Error::Closed) if program.input_mut().is_empty() && links.received_bytes() == 0 => return Ok(()),
             Err(error) => return Err(Failure::Program(error)),
         }
         let costs = DeviceCosts {
             compute_us: now_us().saturating_sub(begin).saturating_sub(wait_us),
             wait_us,
-            sent_bytes: links.sent_bytes,
-            received_bytes: links.received_bytes,
+            sent_bytes: links.sent_bytes(),
+            received_bytes: links.received_bytes(),
         };
         if !program.output().is_empty() {
             control.send(Kind::Output, inference, 0, program.output()).map_err(Failure::Control)?;

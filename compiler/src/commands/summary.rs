@@ -8,11 +8,12 @@ use crate::config::System;
 use crate::driver::Compiled;
 use crate::emit::steps::tame;
 use crate::graph::text::op_name;
-use crate::graph::{NodeId, TensorId};
+use crate::graph::{NodeId, Op, TensorId};
 use crate::memory::{ALIGNMENT_BYTES, least_arena_bytes};
-use crate::partition::cost;
-use crate::program::{Program, Step};
+use crate::partition::{Method, cost};
+use crate::program::Program;
 use crate::schedule::{Action, Schedule};
+use crate::shard::Event;
 
 /// The report of a compiled model, before anything is built or run.
 pub fn report(compiled: &Compiled) -> Report {
@@ -42,14 +43,14 @@ pub fn report(compiled: &Compiled) -> Report {
         },
         plan: PlanReport {
             objective: format!("{:?}", partition.objective).to_lowercase(),
-            strategy: if compiled.programs.len() > 1 { "pipeline" } else { "whole" }.to_string(),
+            strategy: strategy_name(compiled),
             optimal: partition.optimal,
             gap: partition.gap,
-            latency_ms: partition.latency_ms,
-            throughput_hz: partition.throughput_hz,
-            traffic_bytes: partition.traffic_bytes,
+            latency_ms: compiled.prediction.latency_ms,
+            throughput_hz: compiled.prediction.throughput_hz,
+            traffic_bytes: compiled.prediction.traffic_bytes,
             peak_ram_bytes,
-            energy_mj: partition.energy_mj,
+            energy_mj: compiled.prediction.energy_mj,
             solve_ms: partition.solve_ms,
             hash: format!("{:016x}", compiled.plan_hash),
             single_device_ms: partition.single_device_ms,
@@ -74,88 +75,95 @@ fn ram_bytes(compiled: &Compiled, program: &Program) -> u64 {
     (program.arena_bytes + weights) as u64
 }
 
-fn device_report(compiled: &Compiled, program: &Program, schedule: &Schedule) -> DeviceReport {
-    let graph = &compiled.graph;
-    let device = &compiled.cluster.devices[program.device];
-    let (mut sent_bytes, mut received_bytes, mut link_ms) = (0, 0, 0.0);
-    for step in &program.steps {
-        let (peer, bytes) = match step {
-            Step::Send { peer, bytes, .. } => {
-                sent_bytes += *bytes as u64;
-                (*peer, *bytes)
-            }
-            Step::Receive { peer, bytes, .. } => {
-                received_bytes += *bytes as u64;
-                (*peer, *bytes)
-            }
-            Step::Kernel { .. } | Step::Reference { .. } | Step::Reorder { .. } | Step::Copy { .. } => continue,
-        };
-        if let Some(link) = compiled.cluster.link(program.device, peer) {
-            link_ms += cost::transfer_seconds(link, bytes as u64) * 1e3;
-        }
+/// The methods in use, most multiply-adds first; a pipeline if whole nodes lie on several devices.
+fn strategy_name(compiled: &Compiled) -> String {
+    let mut macs: BTreeMap<Method, u64> = BTreeMap::new();
+    for (id, strategy) in &compiled.partition.strategies {
+        *macs.entry(strategy.method).or_default() += cost::node_macs(&compiled.graph, *id);
     }
-    let nodes = computed(schedule);
+    let split = macs.iter().any(|(method, macs)| *method != Method::Whole && *macs > 0);
+    if !split {
+        return if compiled.programs.len() > 1 { "pipeline" } else { "whole" }.to_string();
+    }
+    let mut used: Vec<(Method, u64)> = macs.into_iter().filter(|(_, macs)| *macs > 0).collect();
+    used.sort_by_key(|(method, macs)| (std::cmp::Reverse(*macs), *method));
+    used.iter().map(|(method, _)| method.name()).collect::<Vec<_>>().join("+")
+}
+
+fn device_report(compiled: &Compiled, program: &Program, schedule: &Schedule) -> DeviceReport {
+    let graph = &compiled.sharded.graph;
+    let device = &compiled.cluster.devices[program.device];
+    let predicted = compiled.prediction.devices[program.device];
+    let bytes = |end: &dyn Fn(&(usize, usize)) -> bool| {
+        compiled.prediction.links.iter().filter(|(pair, _)| end(pair)).map(|(_, bytes)| bytes).sum()
+    };
+    let macs = |action: &Action| match action {
+        Action::Compute(node) => cost::node_macs(graph, *node),
+        Action::Input { .. } | Action::Exchange { .. } | Action::Output { .. } => 0,
+    };
     DeviceReport {
         name: device.name.clone(),
         target: device.target.name.clone(),
-        macs: nodes.iter().map(|node| cost::node_macs(graph, *node)).sum(),
+        macs: schedule.actions.iter().map(macs).sum(),
         weights_bytes: program.weights_bytes as u64,
         arena_bytes: program.arena_bytes as u64,
         least_arena_bytes: least_arena_bytes(program, ALIGNMENT_BYTES) as u64,
         code_bytes: 0,
         flash_bytes: 0,
         ram_bytes: 0,
-        sent_bytes,
-        received_bytes,
-        compute_ms: nodes.iter().map(|node| cost::node_seconds(graph, *node, &device.target) * 1e3).sum(),
-        link_ms,
+        sent_bytes: bytes(&|pair| pair.0 == program.device),
+        received_bytes: bytes(&|pair| pair.1 == program.device),
+        compute_ms: predicted.compute_ms,
+        link_ms: predicted.link_ms,
     }
-}
-
-/// Nodes that a device computes.
-fn computed(schedule: &Schedule) -> Vec<NodeId> {
-    schedule
-        .actions
-        .iter()
-        .filter_map(|action| match action {
-            Action::Compute(node) => Some(*node),
-            Action::Input { .. } | Action::Send { .. } | Action::Receive { .. } | Action::Output { .. } => None,
-        })
-        .collect()
 }
 
 fn layers(compiled: &Compiled) -> Vec<LayerReport> {
-    let graph = &compiled.graph;
-    let mut sent: BTreeMap<TensorId, u64> = BTreeMap::new();
-    let mut devices: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
-    for schedule in &compiled.schedules {
-        let name = &compiled.cluster.devices[schedule.device].name;
-        for action in &schedule.actions {
-            match action {
-                Action::Send { tensor, .. } => {
-                    *sent.entry(*tensor).or_default() += graph.tensor_type(*tensor).size_bytes() as u64;
-                }
-                Action::Compute(node) => devices.entry(*node).or_default().push(name.clone()),
-                Action::Input { .. } | Action::Receive { .. } | Action::Output { .. } => {}
+    let (graph, sharded) = (&compiled.graph, &compiled.sharded);
+    let mut sent: BTreeMap<NodeId, u64> = BTreeMap::new();
+    for event in &sharded.events {
+        let Event::Exchange(transfers) = event else { continue };
+        for transfer in transfers {
+            if let Some(maker) = maker(compiled, transfer.tensor) {
+                *sent.entry(maker).or_default() += sharded.graph.tensor_type(transfer.tensor).size_bytes() as u64;
             }
         }
     }
+    let name = |device: usize| compiled.cluster.devices[device].name.clone();
     graph
         .topological_order()
         .unwrap_or_default()
         .into_iter()
         .map(|id| {
             let node = graph.node(id);
+            let strategy = compiled.partition.strategies.get(&id);
             LayerReport {
                 node: tame(&node.name),
                 op: op_name(&node.op).to_string(),
-                strategy: "whole".to_string(),
+                strategy: strategy.map_or("whole", |strategy| strategy.method.name()).to_string(),
                 macs: cost::node_macs(graph, id),
-                devices: devices.remove(&id).unwrap_or_default(),
-                sent_bytes: node.outputs.iter().filter_map(|output| sent.get(output)).sum(),
+                devices: strategy.map_or(Vec::new(), |strategy| strategy.devices().into_iter().map(name).collect()),
+                sent_bytes: sent.get(&id).copied().unwrap_or(0),
             }
         })
         .collect()
+}
+
+/// The node of the original graph whose result a tensor is a part of; none for the graph's inputs.
+fn maker(compiled: &Compiled, tensor: TensorId) -> Option<NodeId> {
+    let sharded = &compiled.sharded;
+    let mut tensor = tensor;
+    loop {
+        let producer = sharded.graph.tensor(tensor).producer?;
+        let origin = sharded.origins.get(&producer);
+        let is_joint = |op: &Op| matches!(op, Op::Slice { .. } | Op::Concat { .. });
+        let cut_for_a_reader = is_joint(&sharded.graph.node(producer).op)
+            && origin.is_none_or(|origin| !is_joint(&compiled.graph.node(*origin).op));
+        match origin {
+            Some(origin) if !cut_for_a_reader => return Some(*origin),
+            _ => tensor = *sharded.graph.node(producer).inputs.first()?,
+        }
+    }
 }
 
 /// Fills in what the linker made.

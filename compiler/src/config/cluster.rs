@@ -9,8 +9,10 @@ pub struct Cluster {
     pub name: String,
     /// All devices.
     pub devices: Vec<Device>,
-    /// All links; at most one per pair of devices.
+    /// All links, ordered by `between`; at most one per pair of devices.
     pub links: Vec<Link>,
+    /// What carries the links.
+    pub media: Vec<Medium>,
     /// Index of the device that holds the input.
     pub input: usize,
     /// Index of the device that wants the answer.
@@ -50,10 +52,32 @@ pub struct Link {
     pub between: (usize, usize),
     /// How frames travel.
     pub transport: Transport,
-    /// Rate in each direction.
+    /// Rate in each direction; of a medium that devices share, the rate of their ports or of the bus.
     pub bytes_per_second: f64,
     /// Time from the first byte sent to the first received.
     pub latency_ms: f64,
+    /// Index of the medium that carries it: the `[[link]]` table it came from.
+    pub medium: usize,
+}
+
+/// What the links of one `[[link]]` table have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Medium {
+    /// Who shares the rate.
+    pub topology: Topology,
+    /// Whether the rate is shared by both directions.
+    pub half_duplex: bool,
+}
+
+/// Who shares the rate of a medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// Every device has one port of that rate (Ethernet switch, or a star around a hub).
+    Switch,
+    /// All devices together have that rate (Wi-Fi, a bus).
+    Bus,
+    /// Every pair has a wire of its own.
+    PointToPoint,
 }
 
 /// A situation to be prepared for.
@@ -69,6 +93,7 @@ impl Cluster {
     /// The link between two devices, in either order.
     pub fn link(&self, a: usize, b: usize) -> Option<&Link> {
         let between = (a.min(b), a.max(b));
-        self.links.iter().find(|link| link.between == between)
+        let found = self.links.binary_search_by_key(&between, |link| link.between).ok()?;
+        self.links.get(found)
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::cluster::{Cluster, Condition, Device, Link, Transport};
+use super::cluster::{Cluster, Condition, Device, Link, Medium, Topology, Transport};
 use super::{quantity, target};
 use crate::diagnostic::{Diagnostic, printable};
 
@@ -59,6 +59,9 @@ struct LinkTable {
     transport: Spanned<String>,
     bandwidth: Spanned<String>,
     latency: Option<Spanned<String>>,
+    topology: Option<Spanned<String>>,
+    hub: Option<Spanned<String>>,
+    duplex: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -90,14 +93,14 @@ pub fn parse(text: &str, file_name: &str, folder: &Path) -> Result<Cluster, Vec<
     })?;
     let mut checker = Checker { text, file_name, folder, problems: Vec::new(), groups: BTreeMap::new() };
     let devices = checker.devices(&file.device);
-    let links = checker.links(&file.link, &devices);
+    let (links, media) = checker.links(&file.link, &devices);
     let table = file.cluster.get_ref();
     let input = checker.one_device(&table.input);
     let output = checker.one_device(&table.output);
     let conditions = checker.conditions(&file.condition, &devices, &links);
     match (input, output) {
         (Some(input), Some(output)) if checker.problems.is_empty() => {
-            Ok(Cluster { name: table.name.clone(), devices, links, input, output, conditions })
+            Ok(Cluster { name: table.name.clone(), devices, links, media, input, output, conditions })
         }
         _ => Err(checker.problems),
     }
@@ -233,8 +236,9 @@ impl Checker<'_> {
         list
     }
 
-    fn links(&mut self, tables: &[Spanned<LinkTable>], devices: &[Device]) -> Vec<Link> {
+    fn links(&mut self, tables: &[Spanned<LinkTable>], devices: &[Device]) -> (Vec<Link>, Vec<Medium>) {
         let mut links: Vec<Link> = Vec::new();
+        let mut media: Vec<Medium> = Vec::new();
         for table in tables {
             let table = table.get_ref();
             let transport = match table.transport.get_ref().as_str() {
@@ -253,6 +257,7 @@ impl Checker<'_> {
                 self.problem(table.transport.span(), "E0165", message, Some("use tcp".to_string()));
                 continue;
             }
+            let Some((medium, hub)) = self.medium(table, transport) else { continue };
             let Some(bytes_per_second) = quantity::bytes_per_second(table.bandwidth.get_ref()) else {
                 let help = Some("write it like \"100 Mbit/s\"; it must be more than 0".to_string());
                 let message = format!("`{}` is not a bandwidth", printable(table.bandwidth.get_ref()));
@@ -296,16 +301,64 @@ impl Checker<'_> {
             for (position, a) in joined.iter().enumerate() {
                 for b in &joined[position + 1..] {
                     let between = (*a, *b);
+                    if hub.is_some_and(|hub| hub != *a && hub != *b) {
+                        continue;
+                    }
                     if links.iter().any(|link| link.between == between) {
                         let message = format!("`{}` and `{}` are linked twice", devices[*a].name, devices[*b].name);
                         self.problem(table.between.span(), "E0166", message, None);
                     } else {
-                        links.push(Link { between, transport, bytes_per_second, latency_ms });
+                        links.push(Link { between, transport, bytes_per_second, latency_ms, medium: media.len() });
                     }
                 }
             }
+            media.push(medium);
         }
-        links
+        links.sort_by_key(|link| link.between);
+        (links, media)
+    }
+
+    /// Topology and duplex of a `[[link]]`, and the hub if it is a star.
+    fn medium(&mut self, table: &LinkTable, transport: Transport) -> Option<(Medium, Option<usize>)> {
+        let wire = transport == Transport::Uart;
+        let (topology, star) = match table.topology.as_ref().map(|topology| topology.get_ref().as_str()) {
+            None => (if wire { Topology::PointToPoint } else { Topology::Switch }, false),
+            Some("switch") => (Topology::Switch, false),
+            Some("star") => (Topology::Switch, true),
+            Some("bus") => (Topology::Bus, false),
+            Some("point-to-point") => (Topology::PointToPoint, false),
+            Some(other) => {
+                let span = table.topology.as_ref().map_or(0..0, Spanned::span);
+                let help = Some("topologies are switch, star (with `hub`), bus and point-to-point".to_string());
+                self.problem(span, "E0165", format!("`{}` is not a topology", printable(other)), help);
+                return None;
+            }
+        };
+        let hub = match (&table.hub, star) {
+            (Some(hub), true) => Some(self.one_device(hub)?),
+            (None, false) => None,
+            (Some(hub), false) => {
+                let help = Some("write `topology = \"star\"`, or leave `hub` out".to_string());
+                self.problem(hub.span(), "E0165", "only a star has a hub".to_string(), help);
+                return None;
+            }
+            (None, true) => {
+                let help = Some("name the device in the middle: `hub = \"..\"`".to_string());
+                self.problem(table.between.span(), "E0165", "a star needs a hub".to_string(), help);
+                return None;
+            }
+        };
+        let half_duplex = match table.duplex.as_ref().map(|duplex| duplex.get_ref().as_str()) {
+            None | Some("full") => false,
+            Some("half") => true,
+            Some(other) => {
+                let span = table.duplex.as_ref().map_or(0..0, Spanned::span);
+                let help = Some("write `full` or `half`".to_string());
+                self.problem(span, "E0165", format!("`{}` is not a duplex", printable(other)), help);
+                return None;
+            }
+        };
+        Some((Medium { topology, half_duplex }, hub))
     }
 
     fn unknown_device(&mut self, name: &str, span: Range<usize>) {

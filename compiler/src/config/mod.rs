@@ -5,5 +5,5 @@ pub mod cluster_file;
 pub mod quantity;
 pub mod target;
 
-pub use cluster::{Cluster, Condition, Device, Link, Transport};
+pub use cluster::{Cluster, Condition, Device, Link, Medium, Topology, Transport};
 pub use target::{InstructionSet, System, Target};

@@ -106,6 +106,22 @@ pub struct Rate {
     pub element_per_second: f64,
     /// Streaming reads from main memory.
     pub memory_bytes_per_second: f64,
+    /// Processor time to send or receive one message, whatever its size.
+    #[serde(default = "default_message_microseconds")]
+    pub message_microseconds: f64,
+    /// Bytes per second that the processor can send or receive: copies, checksums and the network stack.
+    #[serde(default = "default_link_bytes_per_second")]
+    pub link_bytes_per_second: f64,
+}
+
+/// An estimate for small Linux boards: two system calls and their wake-ups.
+fn default_message_microseconds() -> f64 {
+    40.0
+}
+
+/// An estimate for small Linux boards: a few copies and a checksum of every byte.
+fn default_link_bytes_per_second() -> f64 {
+    250e6
 }
 
 /// Energy of elementary actions.
@@ -182,6 +198,8 @@ fn parse(text: &str, name: &str) -> Result<Target, Diagnostic> {
         target.rate.depthwise_macs_per_second,
         target.rate.element_per_second,
         target.rate.memory_bytes_per_second,
+        target.rate.message_microseconds,
+        target.rate.link_bytes_per_second,
     ];
     let problem = if positive.iter().any(|figure| !(figure.is_finite() && *figure > 0.0)) {
         "clock and rates should be positive"

@@ -210,9 +210,9 @@ pub fn peers(program: &Program) -> Vec<usize> {
     let mut found: Vec<usize> = program
         .steps
         .iter()
-        .filter_map(|step| match step {
-            Step::Send { peer, .. } | Step::Receive { peer, .. } => Some(*peer),
-            Step::Kernel { .. } | Step::Reference { .. } | Step::Reorder { .. } | Step::Copy { .. } => None,
+        .flat_map(|step| match step {
+            Step::Exchange { sends, receives } => sends.iter().chain(receives).map(|message| message.peer).collect(),
+            Step::Kernel { .. } | Step::Reference { .. } | Step::Reorder { .. } | Step::Copy { .. } => Vec::new(),
         })
         .collect();
     found.sort_unstable();

@@ -2,7 +2,7 @@
 
 use crate::emit::reference_call::{CallOperand, reference_call};
 use crate::graph::{ElementType, TensorType};
-use crate::program::{Argument, BufferId, Layout, Program, Step};
+use crate::program::{Argument, BufferId, Layout, Message, Program, Runs, Step};
 
 /// One step, ready for the template.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -76,53 +76,100 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
             }
         }
         Step::Reorder { from, to } => reorder_text(program, *from, *to),
-        Step::Copy { from, to, elements } => {
-            let element = rust_type(program.buffers[to.0.0 as usize].element);
-            let size = program.buffers[to.0.0 as usize].element.size_bytes();
-            let source = match from.0 {
-                Argument::Buffer(id) => format!(
-                    "arena.pointer::<{element}>({})",
-                    program.buffers[id.0 as usize].offset_bytes + from.1 * size
-                ),
-                Argument::Weight(id) => {
-                    format!("weight::<{element}>({})", program.weights[id.0 as usize].offset_bytes + from.1 * size)
+        Step::Copy { from, to, runs } => copy_text(program, *from, *to, runs),
+        Step::Exchange { sends, receives } => exchange_text(program, sends, receives, devices),
+    }
+}
+
+fn copy_text(program: &Program, from: (Argument, usize), to: (BufferId, usize), runs: &Runs) -> StepText {
+    let destination = &program.buffers[to.0.0 as usize];
+    let element = rust_type(destination.element);
+    let size = destination.element.size_bytes();
+    let source = match from.0 {
+        Argument::Buffer(id) => {
+            format!("arena.pointer::<{element}>({})", program.buffers[id.0 as usize].offset_bytes + from.1 * size)
+        }
+        Argument::Weight(id) => {
+            format!("weight::<{element}>({})", program.weights[id.0 as usize].offset_bytes + from.1 * size)
+        }
+    };
+    let to_bytes = destination.offset_bytes + to.1 * size;
+    let Runs { count, elements, from_stride, to_stride } = runs;
+    let call = match count {
+        1 => format!("core::ptr::copy_nonoverlapping::<{element}>({source}, arena.pointer({to_bytes}), {elements})"),
+        _ => format!(
+            "partita_rt::copy_runs::<{element}>({source}, {from_stride}, arena.pointer({to_bytes}), {to_stride}, {elements}, {count})"
+        ),
+    };
+    let name = tame(&destination.name);
+    StepText {
+        label: format!("copy {name}"),
+        comment: format!("copy into {name}"),
+        code: format!(
+            "// SAFETY: both ranges lie in the arena or the weights and do not overlap.\n        unsafe {{ {call} }};"
+        ),
+    }
+}
+
+fn exchange_text(program: &Program, sends: &[Message], receives: &[Message], devices: &[&str]) -> StepText {
+    let name = |message: &Message| tame(&program.buffers[message.buffer.0 as usize].name);
+    let offset = |message: &Message| program.buffers[message.buffer.0 as usize].offset_bytes;
+    let leaves = |message: &Message| format!("{} goes to {}", name(message), devices[message.peer]);
+    let comes = |message: &Message| format!("{} comes from {}", name(message), devices[message.peer]);
+    let sent = |message: &Message| format!("unsafe {{ arena.slice({}, {}) }}", offset(message), message.bytes);
+    let received = |message: &Message| format!("unsafe {{ arena.slice_mut({}, {}) }}", offset(message), message.bytes);
+    match (sends, receives) {
+        ([send], []) => StepText {
+            label: format!("send {} to {}", name(send), devices[send.peer]),
+            comment: leaves(send),
+            code: format!(
+                "// SAFETY: the range lies in the arena and nothing writes to it meanwhile.\n        \
+                 links.send({}, {}, {})?;",
+                send.peer,
+                send.number,
+                sent(send)
+            ),
+        },
+        ([], [receive]) => StepText {
+            label: format!("receive {} from {}", name(receive), devices[receive.peer]),
+            comment: comes(receive),
+            code: format!(
+                "// SAFETY: the range lies in the arena and nothing else uses it meanwhile.\n        \
+                 links.receive({}, {}, {})?;",
+                receive.peer,
+                receive.number,
+                received(receive)
+            ),
+        },
+        _ => {
+            let mut code = String::from(
+                "// SAFETY: the ranges lie in the arena; what is received overlaps nothing else that is used here.\n        \
+                 links.exchange(\n            &[\n",
+            );
+            let mut list = |messages: &[Message],
+                            kind: &str,
+                            payload: &dyn Fn(&Message) -> String,
+                            what: &dyn Fn(&Message) -> String| {
+                for message in messages {
+                    let (peer, number) = (message.peer, message.number);
+                    code.push_str(&format!(
+                        "                // {}\n                partita_rt::{kind} {{ peer: {peer}, message: {number}, payload: {} }},\n",
+                        what(message),
+                        payload(message)
+                    ));
+                }
+                code.push_str("            ],\n");
+                if kind == "Outgoing" {
+                    code.push_str("            &mut [\n");
                 }
             };
-            let to_bytes = program.buffers[to.0.0 as usize].offset_bytes + to.1 * size;
-            let name = tame(&program.buffers[to.0.0 as usize].name);
+            list(sends, "Outgoing", &sent, &leaves);
+            list(receives, "Incoming", &received, &comes);
+            code.push_str("        )?;");
             StepText {
-                label: format!("copy {name}"),
-                comment: format!("copy into {name}"),
-                code: format!(
-                    "// SAFETY: both ranges lie in the arena or the weights and do not overlap.\n        \
-                     unsafe {{ core::ptr::copy_nonoverlapping::<{element}>({source}, arena.pointer({to_bytes}), {elements}) }};"
-                ),
-            }
-        }
-        Step::Send { peer, message, buffer, bytes } => {
-            let info = &program.buffers[buffer.0 as usize];
-            let name = tame(&info.name);
-            StepText {
-                label: format!("send {name} to {}", devices[*peer]),
-                comment: format!("{name} goes to {}", devices[*peer]),
-                code: format!(
-                    "// SAFETY: the range lies in the arena and nothing writes to it meanwhile.\n        \
-                     links.send({peer}, {message}, unsafe {{ arena.slice({}, {bytes}) }})?;",
-                    info.offset_bytes
-                ),
-            }
-        }
-        Step::Receive { peer, message, buffer, bytes } => {
-            let info = &program.buffers[buffer.0 as usize];
-            let name = tame(&info.name);
-            StepText {
-                label: format!("receive {name} from {}", devices[*peer]),
-                comment: format!("{name} comes from {}", devices[*peer]),
-                code: format!(
-                    "// SAFETY: the range lies in the arena and nothing else uses it meanwhile.\n        \
-                     links.receive({peer}, {message}, unsafe {{ arena.slice_mut({}, {bytes}) }})?;",
-                    info.offset_bytes
-                ),
+                label: format!("exchange: {} leave, {} come", sends.len(), receives.len()),
+                comment: "everybody at the same time".to_string(),
+                code,
             }
         }
     }

@@ -73,7 +73,7 @@ fn size_bytes(program: &Program, id: BufferId) -> usize {
 mod tests {
     use super::*;
     use crate::graph::ElementType;
-    use crate::program::{Argument, Buffer, Layout, Step};
+    use crate::program::{Argument, Buffer, Layout, Message, Runs, Step};
 
     /// A program whose steps copy `elements` from one buffer to the next: a chain of that many buffers.
     fn chain(elements: &[usize]) -> Program {
@@ -97,7 +97,7 @@ mod tests {
             .map(|index| Step::Copy {
                 from: (Argument::Buffer(BufferId(index)), 0),
                 to: (BufferId(index + 1), 0),
-                elements: 1,
+                runs: Runs::one(1),
             })
             .collect();
         Program {
@@ -165,7 +165,8 @@ mod tests {
             for (index, copy) in copies.into_iter().enumerate() {
                 if next(3) == 0 {
                     let older = BufferId(next(index as u64 + 1) as u32);
-                    program.steps.push(Step::Send { peer: 1, message: 0, buffer: older, bytes: 4 });
+                    let message = Message { peer: 1, number: 0, buffer: older, bytes: 4 };
+                    program.steps.push(Step::Exchange { sends: vec![message], receives: Vec::new() });
                 }
                 program.steps.push(copy);
             }

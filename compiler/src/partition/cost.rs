@@ -1,71 +1,194 @@
-//! What nodes and transfers cost, from the figures of target files.
+//! What shards and exchanges cost, from the figures of target files.
 
-use crate::config::{Link, Target};
-use crate::graph::{Graph, NodeId, Op, TensorId};
+use crate::config::{Cluster, Target, Topology};
+use crate::graph::{Graph, NodeId, Op};
+use crate::shard::restrict::Restriction;
+
+/// What a node, or a shard of one, asks of a processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Multiply-adds.
+    pub macs: u64,
+    /// Whether they are those of a depthwise convolution.
+    pub depthwise: bool,
+    /// Output channels of what multiplies: kernels compute whole vectors of them.
+    pub channels: u64,
+    /// Elements of the results of an operator that does not multiply.
+    pub elements: u64,
+    /// Bytes of constants.
+    pub weights_bytes: u64,
+    /// Bytes of activations read and written.
+    pub activation_bytes: u64,
+}
+
+/// Shapes of an operator's operands and result, as far as costs depend on them.
+struct Shapes<'a> {
+    op: &'a Op,
+    inputs: Vec<Vec<usize>>,
+    output: Vec<usize>,
+}
+
+impl Shapes<'_> {
+    /// Multiply-adds.
+    fn macs(&self) -> u64 {
+        let count = |shape: &[usize]| shape.iter().map(|extent| *extent as u64).product::<u64>();
+        let output = count(&self.output);
+        match self.op {
+            Op::Conv(_) => output * count(&self.inputs[1][1..]),
+            Op::ConvTranspose(_) => count(&self.inputs[0]) * count(&self.inputs[1][1..]),
+            Op::Gemm(gemm) => output * self.inputs[0][usize::from(!gemm.transpose_a)] as u64,
+            Op::MatMul => output * self.inputs[0].last().copied().unwrap_or(1) as u64,
+            _ => 0,
+        }
+    }
+
+    fn work(&self, weights_bytes: u64, activation_bytes: u64) -> Work {
+        let depthwise =
+            matches!(self.op, Op::Conv(conv) if conv.groups > 1 && self.inputs[0].get(1) == Some(&conv.groups));
+        let channels = match self.op {
+            Op::Gemm(_) | Op::MatMul => self.output.last().copied(),
+            _ => self.output.get(1).copied(),
+        };
+        let elements = match self.op {
+            // Movements are copies of memory; reshapes nothing at all.
+            Op::Reshape { .. } | Op::Identity | Op::Slice { .. } | Op::Concat { .. } | Op::Split { .. } => 0,
+            _ => self.output.iter().map(|extent| *extent as u64).product(),
+        };
+        let activation_bytes = match self.op {
+            Op::Reshape { .. } | Op::Identity => 0,
+            _ => activation_bytes,
+        };
+        let channels = channels.unwrap_or(1) as u64;
+        Work { macs: self.macs(), depthwise, channels, elements, weights_bytes, activation_bytes }
+    }
+}
+
+/// What a node of a graph asks.
+pub fn node_work(graph: &Graph, id: NodeId) -> Work {
+    let node = graph.node(id);
+    let (mut weights_bytes, mut activation_bytes) = (0, 0);
+    for input in &node.inputs {
+        let bytes = graph.tensor_type(*input).size_bytes() as u64;
+        *(if graph.value(*input).is_some() { &mut weights_bytes } else { &mut activation_bytes }) += bytes;
+    }
+    activation_bytes += node.outputs.iter().map(|output| graph.tensor_type(*output).size_bytes() as u64).sum::<u64>();
+    let inputs = node.inputs.iter().map(|input| graph.shape(*input).to_vec()).collect();
+    let output = node.outputs.first().map_or(Vec::new(), |output| graph.shape(*output).to_vec());
+    Shapes { op: &node.op, inputs, output }.work(weights_bytes, activation_bytes)
+}
+
+/// What a shard of a node asks, without building it. `output` is the shape of its result.
+pub fn shard_work(graph: &Graph, id: NodeId, restriction: &Restriction, output: Vec<usize>) -> Work {
+    let node = graph.node(id);
+    let (mut weights_bytes, mut activation_bytes) = (0, 0);
+    let mut inputs = Vec::with_capacity(node.inputs.len());
+    for (input, part) in node.inputs.iter().zip(&restriction.operands) {
+        let size = graph.tensor_type(*input).element.size_bytes() as u64;
+        let bytes = part.map_or(0, |part| part.element_count() * size);
+        *(if graph.value(*input).is_some() { &mut weights_bytes } else { &mut activation_bytes }) += bytes;
+        inputs.push(part.map_or(Vec::new(), |part| part.shape()));
+    }
+    let size = node.outputs.first().map_or(4, |output| graph.tensor_type(*output).element.size_bytes());
+    activation_bytes += output.iter().product::<usize>() as u64 * size as u64;
+    Shapes { op: &restriction.op, inputs, output }.work(weights_bytes, activation_bytes)
+}
 
 /// Multiply-adds that a node's operator needs.
 pub fn node_macs(graph: &Graph, id: NodeId) -> u64 {
-    let node = graph.node(id);
-    let output = node.outputs.first().map_or(0, |output| graph.tensor_type(*output).element_count() as u64);
-    let weights = |position: usize| graph.shape(node.inputs[position]);
-    match &node.op {
-        Op::Conv(_) => output * weights(1)[1..].iter().product::<usize>() as u64,
-        Op::ConvTranspose(_) => {
-            let input = graph.tensor_type(node.inputs[0]).element_count() as u64;
-            input * weights(1)[1..].iter().product::<usize>() as u64
-        }
-        Op::Gemm(gemm) => {
-            let shape = graph.shape(node.inputs[0]);
-            output * if gemm.transpose_a { shape[0] } else { shape[1] } as u64
-        }
-        Op::MatMul => output * graph.shape(node.inputs[0]).last().copied().unwrap_or(1) as u64,
-        _ => 0,
-    }
+    node_work(graph, id).macs
 }
 
 /// Bytes of constants that a node reads.
 pub fn node_weights_bytes(graph: &Graph, id: NodeId) -> u64 {
-    let constants = graph.node(id).inputs.iter().filter(|input| graph.value(**input).is_some());
-    constants.map(|input| graph.tensor_type(*input).size_bytes() as u64).sum()
+    node_work(graph, id).weights_bytes
 }
 
-/// Time of a node on a target: the slowest of arithmetic, memory and elements.
-pub fn node_seconds(graph: &Graph, id: NodeId, target: &Target) -> f64 {
-    let node = graph.node(id);
+/// Time of some work on a target: the slowest of arithmetic, elements and memory.
+pub fn seconds(work: &Work, target: &Target) -> f64 {
     let rate = &target.rate;
-    let macs = node_macs(graph, id) as f64;
-    let activations = |tensors: &[TensorId]| -> u64 {
-        let moved = tensors.iter().filter(|tensor| graph.value(**tensor).is_none());
-        moved.map(|tensor| graph.tensor_type(*tensor).size_bytes() as u64).sum()
-    };
-    let bytes = node_weights_bytes(graph, id) + activations(&node.inputs) + activations(&node.outputs);
-    let memory = bytes as f64 / rate.memory_bytes_per_second;
-    let arithmetic = match &node.op {
-        Op::Conv(conv) if conv.groups > 1 && conv.groups == graph.shape(node.inputs[0])[1] => {
-            macs / rate.depthwise_macs_per_second
-        }
-        Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm(_) | Op::MatMul => macs / rate.conv_macs_per_second,
-        Op::Reshape { .. } | Op::Identity => return 0.0,
-        _ => {
-            let elements: usize = node.outputs.iter().map(|output| graph.tensor_type(*output).element_count()).sum();
-            elements as f64 / rate.element_per_second
-        }
+    let memory = (work.weights_bytes + work.activation_bytes) as f64 / rate.memory_bytes_per_second;
+    let arithmetic = if work.macs > 0 {
+        let lanes = u64::from(target.instruction_set.lanes());
+        let computed = work.macs as f64 * work.channels.next_multiple_of(lanes) as f64 / work.channels.max(1) as f64;
+        computed / if work.depthwise { rate.depthwise_macs_per_second } else { rate.conv_macs_per_second }
+    } else {
+        work.elements as f64 / rate.element_per_second
     };
     arithmetic.max(memory)
 }
 
-/// Time until `bytes` have crossed a link.
-pub fn transfer_seconds(link: &Link, bytes: u64) -> f64 {
-    link.latency_ms * 1e-3 + bytes as f64 / link.bytes_per_second
+/// Time of a node on a target.
+pub fn node_seconds(graph: &Graph, id: NodeId, target: &Target) -> f64 {
+    seconds(&node_work(graph, id), target)
 }
 
-/// Energy of a node on a target.
-pub fn node_joules(graph: &Graph, id: NodeId, target: &Target) -> f64 {
-    let bytes = node_weights_bytes(graph, id) as f64;
-    (node_macs(graph, id) as f64 * target.energy.picojoule_per_mac + bytes * target.energy.picojoule_per_byte) * 1e-12
+/// Energy of some work on a target.
+pub fn joules(work: &Work, target: &Target) -> f64 {
+    (work.macs as f64 * target.energy.picojoule_per_mac + work.weights_bytes as f64 * target.energy.picojoule_per_byte)
+        * 1e-12
 }
 
 /// Energy of sending `bytes` from one target to another.
 pub fn transfer_joules(from: &Target, to: &Target, bytes: u64) -> f64 {
     bytes as f64 * (from.energy.link_nanojoule_per_byte + to.energy.link_nanojoule_per_byte) * 1e-9
+}
+
+/// Bytes and messages that go from one device to another in an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Index of the sending device.
+    pub from: usize,
+    /// Index of the receiving device.
+    pub to: usize,
+    /// Payload bytes.
+    pub bytes: u64,
+}
+
+/// Time of an exchange, all flows at once, on the media they use: ports, shared buses or wires, and the processors at
+/// their ends. `None` if two devices have no link.
+pub fn exchange_seconds(cluster: &Cluster, flows: &[Flow]) -> Option<f64> {
+    let devices = cluster.devices.len();
+    let mut latency = 0.0f64;
+    let mut slowest = 0.0f64;
+    // Seconds that each port is busy, out and in; per medium.
+    let mut ports = vec![(0.0f64, 0.0f64); cluster.media.len() * devices];
+    let mut buses = vec![0.0f64; cluster.media.len()];
+    let mut processors = vec![0.0f64; devices];
+    let mut overheads = vec![0.0f64; devices];
+    for flow in flows {
+        let link = cluster.link(flow.from, flow.to)?;
+        let time = flow.bytes as f64 / link.bytes_per_second;
+        latency = latency.max(link.latency_ms * 1e-3);
+        for device in [flow.from, flow.to] {
+            let rate = &cluster.devices[device].target.rate;
+            processors[device] += flow.bytes as f64 / rate.link_bytes_per_second;
+            overheads[device] += rate.message_microseconds * 1e-6;
+        }
+        match cluster.media[link.medium].topology {
+            Topology::Switch => {
+                ports[link.medium * devices + flow.from].0 += time;
+                ports[link.medium * devices + flow.to].1 += time;
+            }
+            Topology::Bus => buses[link.medium] += time,
+            Topology::PointToPoint => {
+                // Both directions of a wire are found by looking for the flow back.
+                let back = flows.iter().find(|other| (other.from, other.to) == (flow.to, flow.from));
+                let half = cluster.media[link.medium].half_duplex;
+                let other = back.filter(|_| half).map_or(0.0, |other| other.bytes as f64 / link.bytes_per_second);
+                slowest = slowest.max(time + other);
+            }
+        }
+    }
+    for (index, (out, into)) in ports.iter().enumerate() {
+        let half = cluster.media[index / devices.max(1)].half_duplex;
+        slowest = slowest.max(if half { out + into } else { out.max(*into) });
+    }
+    let busy = buses.into_iter().chain(processors).fold(slowest, f64::max);
+    let overhead = overheads.into_iter().fold(0.0, f64::max);
+    Some(if flows.is_empty() { 0.0 } else { latency + overhead + busy })
+}
+
+/// Time until `bytes` have crossed the link between two devices alone.
+pub fn transfer_seconds(cluster: &Cluster, from: usize, to: usize, bytes: u64) -> Option<f64> {
+    exchange_seconds(cluster, &[Flow { from, to, bytes }])
 }

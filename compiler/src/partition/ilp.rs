@@ -1,141 +1,129 @@
-//! The integer program: one 0-1 variable per (segment, device), one continuous variable per (boundary, from, to) that a
-//! change of device forces to 1.
+//! The sharding ILP: one 0-1 variable per (node, candidate), one continuous variable per (edge, pair of candidates).
 //!
-//! Minimise the objective subject to: every segment on exactly one device; a device's segments are one run; transfers
-//! only over links; weights and the largest arena within RAM and flash. With consecutive runs the product of two
-//! neighbouring assignment variables is linearised as `t >= x[s][a] + x[s+1][b] - 1`.
+//! Minimise the prices of candidates and of travel, subject to: one candidate per node; the pairs of an edge agree with
+//! the candidates at both ends (`sum_b y[a][b] = x[a]`, `sum_a y[a][b] = x'[b]`: the local polytope, tight on trees);
+//! weights and the activations of every node within each device's RAM and flash.
 
-use good_lp::{Expression, ProblemVariables, Solution, SolverModel, Variable, microlp, variable};
+use good_lp::{
+    Expression, ProblemVariables, Solution, SolverModel, Variable, WithInitialSolution, WithTimeLimit, variable,
+};
 
-use super::Objective;
-use super::problem::Problem;
+use super::network::Network;
 
-/// Device of each segment, or `None` if nothing satisfies the constraints. With `every_device`
-/// each must have something to multiply.
-pub fn solve(problem: &Problem, objective: Objective, every_device: bool) -> Option<Vec<usize>> {
-    let (segments, devices) = (problem.segment_count(), problem.device_count());
+/// What the solver found.
+pub struct Found {
+    /// Candidate of each node.
+    pub assignment: Vec<usize>,
+    /// Whether it proved that none is better.
+    pub proven: bool,
+}
+
+/// Largest number of variables that is tried.
+const MAX_VARIABLES: usize = 12_000;
+
+/// Solves the problem restricted to `allowed[node][candidate]`. `None` if it is too large, infeasible, or out of time
+/// without an answer.
+///
+/// `node_prices` and `travel_prices` are those of the objective; `start` is a known solution, for a warm start.
+pub fn solve(
+    network: &Network<'_>,
+    allowed: &[Vec<bool>],
+    node_prices: &[Vec<f64>],
+    travel_prices: &[f64],
+    start: Option<&[usize]>,
+    time_limit_seconds: f64,
+) -> Option<Found> {
+    let kept: Vec<Vec<usize>> = allowed
+        .iter()
+        .map(|node| node.iter().enumerate().filter(|(_, allowed)| **allowed).map(|(choice, _)| choice).collect())
+        .collect();
+    let size = |node: Option<usize>| node.map_or(1, |node| kept[node].len());
+    let pairs: usize =
+        network.edges.iter().map(|edge| size(edge.producer) * size(edge.consumer.map(|(node, _)| node))).sum();
+    if pairs + kept.iter().map(Vec::len).sum::<usize>() > MAX_VARIABLES {
+        return None;
+    }
+    let scale = 1.0 / node_prices.iter().flatten().copied().filter(|price| price.is_finite()).fold(1e-12, f64::max);
     let mut variables = ProblemVariables::new();
     let x: Vec<Vec<Variable>> =
-        (0..segments).map(|_| (0..devices).map(|_| variables.add(variable().binary())).collect()).collect();
-    // starts[s][d]: device d begins its run at segment s.
-    let starts: Vec<Vec<Variable>> =
-        (0..segments).map(|_| (0..devices).map(|_| variables.add(variable().min(0.0).max(1.0))).collect()).collect();
-    let mut moves = Vec::new();
-    for boundary in 1..segments {
-        for from in 0..devices {
-            for to in (0..devices).filter(|to| *to != from) {
-                moves.push((boundary, from, to, variables.add(variable().min(0.0).max(1.0))));
-            }
+        kept.iter().map(|node| node.iter().map(|_| variables.add(variable().binary())).collect()).collect();
+    let mut total = Expression::from(0.0);
+    for (node, (choices, row)) in kept.iter().zip(&x).enumerate() {
+        for (choice, x) in choices.iter().zip(row) {
+            total += node_prices[node][*choice] * scale * *x;
         }
     }
-    let bound = variables.add(variable().min(0.0));
-    // Scaled so that the solver sees numbers around 1.
-    let scale = scale(problem, objective);
-    let per_device = device_terms(problem, objective, &x, &moves, scale);
-    let whole: Expression = match objective {
-        // A small share of the total breaks ties towards less work everywhere.
-        Objective::Throughput | Objective::Memory => Expression::from(bound),
-        Objective::Latency | Objective::Traffic | Objective::Energy => {
-            per_device.iter().cloned().fold(Expression::from(0.0), |sum, term| sum + term)
+    let mut equalities: Vec<Expression> = Vec::new();
+    let mut initial: Vec<(Variable, f64)> = Vec::new();
+    for edge in &network.edges {
+        let rows = edge.producer.map_or(vec![0], |node| kept[node].clone());
+        let columns = edge.consumer.map_or(vec![0], |(node, _)| kept[node].clone());
+        let mut by_column: Vec<Expression> = columns.iter().map(|_| Expression::from(0.0)).collect();
+        for (row_at, row) in rows.iter().enumerate() {
+            let mut by_row = Expression::from(0.0);
+            for (column_at, column) in columns.iter().enumerate() {
+                let Some(price) = travel_prices.get(edge.table[row * edge.columns + column] as usize) else { continue };
+                let y = variables.add(variable().min(0.0).max(1.0));
+                total += *price * scale * y;
+                by_row += y;
+                by_column[column_at] += y;
+                if let Some(start) = start {
+                    let chosen = edge.producer.is_none_or(|node| start[node] == *row)
+                        && edge.consumer.is_none_or(|(node, _)| start[node] == *column);
+                    initial.push((y, f64::from(u8::from(chosen))));
+                }
+            }
+            let chosen = edge.producer.map_or(Expression::from(1.0), |node| x[node][row_at].into());
+            equalities.push(by_row - chosen);
         }
-    };
-    let mut model = variables.minimise(whole).using(microlp);
+        for (column_at, by_column) in by_column.into_iter().enumerate() {
+            let chosen = edge.consumer.map_or(Expression::from(1.0), |(node, _)| x[node][column_at].into());
+            equalities.push(by_column - chosen);
+        }
+    }
+    if let Some(start) = start {
+        for (node, (choices, row)) in kept.iter().zip(&x).enumerate() {
+            initial
+                .extend(choices.iter().zip(row).map(|(choice, x)| (*x, f64::from(u8::from(start[node] == *choice)))));
+        }
+    }
+    let mut model =
+        variables.minimise(total).using(good_lp::solvers::microlp::microlp).with_time_limit(time_limit_seconds);
     for row in &x {
-        let all: Expression = row.iter().sum();
-        model = model.with(all.eq(1.0));
+        model = model.with(row.iter().sum::<Expression>().eq(1.0));
     }
-    for device in 0..devices {
-        for segment in 0..segments {
-            let before: Expression = if segment > 0 { x[segment - 1][device].into() } else { 0.0.into() };
-            model = model.with((starts[segment][device] - x[segment][device] + before).geq(0.0));
-        }
-        let runs: Expression = starts.iter().map(|row| row[device]).sum();
-        model = model.with(runs.leq(1.0));
-        if every_device {
-            let real = x.iter().zip(&problem.multiplies).filter(|(_, multiplies)| **multiplies);
-            let mine: Expression = real.map(|(row, _)| row[device]).sum();
-            model = model.with(mine.geq(1.0));
-        }
-        let unreachable = |boundary: usize, from: usize, to: usize| problem.transfer[boundary][from][to].is_none();
-        if unreachable(0, problem.input, device) {
-            model = model.with(Expression::from(x[0][device]).leq(0.0));
-        }
-        if unreachable(segments, device, problem.output) {
-            model = model.with(Expression::from(x[segments - 1][device]).leq(0.0));
-        }
-        let weights: Expression = (0..segments).map(|s| problem.weights[s] as f64 * 1e-6 * x[s][device]).sum();
-        model = model.with(weights.clone().leq(problem.flash[device] as f64 * 1e-6));
-        for (row, arena_bytes) in x.iter().zip(&problem.arena) {
-            let arena = *arena_bytes as f64 * 1e-6 * row[device];
-            let used = if problem.weights_in_ram[device] { weights.clone() + arena } else { arena };
-            model = model.with(used.clone().leq(problem.ram[device] as f64 * 1e-6));
-            if objective == Objective::Memory {
-                model = model.with((used * scale * 1e6 - bound).leq(0.0));
+    for equality in equalities {
+        model = model.with(equality.eq(0.0));
+    }
+    for device in 0..network.ram.len() {
+        let mut weights = Expression::from(0.0);
+        let mut activations: Vec<Expression> = Vec::new();
+        for (node, (choices, row)) in kept.iter().zip(&x).enumerate() {
+            let mut activation = Expression::from(0.0);
+            for (choice, x) in choices.iter().zip(row) {
+                let candidate = &network.candidates[node][*choice];
+                weights += candidate.weights_bytes[device] as f64 * 1e-6 * *x;
+                activation += candidate.activation_bytes[device] as f64 * 1e-6 * *x;
             }
+            activations.push(activation);
         }
-        if objective == Objective::Throughput {
-            model = model.with((per_device[device].clone() - bound).leq(0.0));
+        model = model.with(weights.clone().leq(network.flash[device] as f64 * 1e-6));
+        let held = if network.weights_in_ram(device) { weights } else { Expression::from(0.0) };
+        for activation in activations {
+            model = model.with((held.clone() + activation).leq(network.ram[device] as f64 * 1e-6));
         }
     }
-    for (boundary, from, to, moved) in &moves {
-        let both = Expression::from(x[boundary - 1][*from]) + x[*boundary][*to];
-        model = if problem.transfer[*boundary][*from][*to].is_some() {
-            model.with((both - *moved).leq(1.0))
-        } else {
-            model.with(both.leq(1.0))
-        };
+    if !initial.is_empty() {
+        model = model.with_initial_solution(initial);
     }
     let solution = model.solve().ok()?;
-    (0..segments).map(|segment| (0..devices).find(|device| solution.value(x[segment][*device]) > 0.5)).collect()
-}
-
-/// Brings the objective to the order of 1.
-fn scale(problem: &Problem, objective: Objective) -> f64 {
-    let largest = (0..problem.device_count())
-        .map(|device| problem.objective(&vec![device; problem.segment_count()], objective))
-        .filter(|value| value.is_finite())
-        .fold(0.0, f64::max);
-    if largest > 0.0 { 1.0 / largest } else { 1.0 }
-}
-
-/// What each device contributes to the objective; a transfer is charged to both ends for throughput, once otherwise.
-fn device_terms(
-    problem: &Problem,
-    objective: Objective,
-    x: &[Vec<Variable>],
-    moves: &[(usize, usize, usize, Variable)],
-    scale: f64,
-) -> Vec<Expression> {
-    let segments = problem.segment_count();
-    let transfer = |boundary: usize, from: usize, to: usize| match objective {
-        Objective::Latency | Objective::Throughput => problem.transfer[boundary][from][to].unwrap_or(0.0),
-        Objective::Traffic if from != to => problem.boundary_bytes[boundary] as f64,
-        Objective::Energy if from != to => problem.transfer_joules[boundary][from][to],
-        Objective::Traffic | Objective::Energy | Objective::Memory => 0.0,
-    };
-    let own = |segment: usize, device: usize| match objective {
-        Objective::Latency | Objective::Throughput => problem.seconds[segment][device],
-        Objective::Energy => problem.joules[segment][device],
-        Objective::Traffic | Objective::Memory => 0.0,
-    };
-    let both_ends = objective == Objective::Throughput;
-    let mut terms: Vec<Expression> = (0..problem.device_count())
-        .map(|device| (0..segments).map(|segment| own(segment, device) * scale * x[segment][device]).sum())
-        .collect();
-    let mut charge = |from: usize, to: usize, amount: f64, moved: Variable| {
-        if from != to {
-            terms[from] += amount * scale * moved;
-            if both_ends {
-                terms[to] += amount * scale * moved;
-            }
-        }
-    };
-    for (boundary, from, to, moved) in moves {
-        charge(*from, *to, transfer(*boundary, *from, *to), *moved);
-    }
-    for (device, (first, last)) in x[0].iter().zip(&x[segments - 1]).enumerate() {
-        charge(problem.input, device, transfer(0, problem.input, device), *first);
-        charge(device, problem.output, transfer(segments, device, problem.output), *last);
-    }
-    terms
+    let assignment = kept
+        .iter()
+        .zip(&x)
+        .map(|(choices, row)| {
+            choices.iter().zip(row).find(|(_, x)| solution.value(**x) > 0.5).map(|(choice, _)| *choice)
+        })
+        .collect::<Option<Vec<usize>>>()?;
+    let proven = matches!(solution.status(), good_lp::SolutionStatus::Optimal);
+    Some(Found { assignment, proven })
 }

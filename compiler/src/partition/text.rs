@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Partition, Strategy};
+use super::{Method, Partition};
 use crate::config::Cluster;
 use crate::graph::Graph;
 use crate::graph::text::op_name;
@@ -23,12 +23,17 @@ impl fmt::Display for Display<'_> {
         writeln!(f, "partition for {:?}, optimal {}, gap {}", partition.objective, partition.optimal, partition.gap)?;
         for id in self.graph.topological_order().unwrap_or_default() {
             let node = self.graph.node(id);
+            write!(f, "{:?} ({}): ", node.name, op_name(&node.op))?;
             match partition.strategies.get(&id) {
-                Some(Strategy::Whole(device)) => {
-                    let device = &self.cluster.devices[*device].name;
-                    writeln!(f, "{:?} ({}): whole on {device}", node.name, op_name(&node.op))?;
-                }
-                None => writeln!(f, "{:?} ({}): nowhere", node.name, op_name(&node.op))?,
+                Some(strategy) => match strategy.outputs.only_device().filter(|_| strategy.method == Method::Whole) {
+                    Some(device) => writeln!(f, "whole on {}", self.cluster.devices[device].name)?,
+                    None => writeln!(f, "{strategy}")?,
+                },
+                None => writeln!(f, "nowhere")?,
+            }
+            for ((_, operand), way) in partition.ways.range((id, 0)..=(id, usize::MAX)) {
+                let parts: Vec<String> = way.parts().map(|(device, region)| format!("{device}:{region}")).collect();
+                writeln!(f, "  operand {operand} by way of {}", parts.join(" "))?;
             }
         }
         Ok(())

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use prost::Message;
+use prost::Message as _;
 use sha2::{Digest, Sha256};
 
 use crate::config::Cluster;
 use crate::diagnostic::{Diagnostic, printable};
 use crate::graph::text::{Constants, op_name, print};
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, NodeId, TensorId};
 use crate::partition::{self, Partition, Strategy};
-use crate::program::{Argument, BufferId, Layout, Program, Step};
+use crate::program::{Argument, BufferId, Layout, Message, Program, Step};
+use crate::shard::{Region, Sharding};
+use crate::simulate::Prediction;
 
 #[allow(missing_docs, reason = "generated from plan.proto, which documents it")]
 mod proto {
@@ -19,7 +21,6 @@ mod proto {
 }
 
 use proto::step::Kind as StepKind;
-use proto::strategy::Kind as StrategyKind;
 
 /// Digest of a graph: its text with the digests of all constants.
 fn model_digest(graph: &Graph) -> Vec<u8> {
@@ -27,7 +28,13 @@ fn model_digest(graph: &Graph) -> Vec<u8> {
 }
 
 /// The plan file's bytes; the same input gives the same bytes.
-pub fn write(graph: &Graph, cluster: &Cluster, partition: &Partition, programs: &[Program]) -> Vec<u8> {
+pub fn write(
+    graph: &Graph,
+    cluster: &Cluster,
+    partition: &Partition,
+    prediction: &Prediction,
+    programs: &[Program],
+) -> Vec<u8> {
     let nodes = graph.topological_order().unwrap_or_default();
     let plan = proto::Plan {
         model_digest: model_digest(graph),
@@ -41,26 +48,58 @@ pub fn write(graph: &Graph, cluster: &Cluster, partition: &Partition, programs: 
         objective: format!("{:?}", partition.objective).to_lowercase(),
         optimal: partition.optimal,
         gap: partition.gap,
-        latency_ms: partition.latency_ms,
-        throughput_hz: partition.throughput_hz,
-        traffic_bytes: partition.traffic_bytes,
-        energy_mj: partition.energy_mj,
+        latency_ms: prediction.latency_ms,
+        throughput_hz: prediction.throughput_hz,
+        traffic_bytes: prediction.traffic_bytes,
+        energy_mj: prediction.energy_mj,
         nodes: nodes
             .iter()
             .map(|id| {
                 let node = graph.node(*id);
-                let kind =
-                    partition.strategies.get(id).map(|Strategy::Whole(device)| StrategyKind::Whole(*device as u32));
                 proto::Node {
                     name: node.name.clone(),
                     op: op_name(&node.op).to_string(),
-                    strategy: Some(proto::Strategy { kind }),
+                    strategy: partition.strategies.get(id).map(|strategy| write_strategy(*id, strategy, partition)),
                 }
             })
             .collect(),
         programs: programs.iter().map(program).collect(),
     };
     plan.encode_to_vec()
+}
+
+fn write_strategy(id: NodeId, strategy: &Strategy, partition: &Partition) -> proto::Strategy {
+    let ways = partition.ways.range((id, 0)..=(id, usize::MAX));
+    proto::Strategy {
+        method: strategy.method.name().to_string(),
+        outputs: write_sharding(&strategy.outputs),
+        addends: strategy.addends.as_ref().map_or(Vec::new(), write_sharding),
+        ways: ways
+            .map(|((_, operand), way)| proto::Way { operand: *operand as u32, parts: write_sharding(way) })
+            .collect(),
+    }
+}
+
+fn write_sharding(sharding: &Sharding) -> Vec<proto::Part> {
+    let part = |(device, region): (usize, Region)| proto::Part {
+        device: device as u32,
+        begin: (0..region.rank()).map(|axis| region.begin(axis) as u32).collect(),
+        end: (0..region.rank()).map(|axis| region.end(axis) as u32).collect(),
+    };
+    sharding.parts().map(part).collect()
+}
+
+/// A sharding of a tensor of this shape over so many devices; `None` if it is not one.
+fn read_sharding(parts: &[proto::Part], devices: usize, shape: &[usize]) -> Option<Sharding> {
+    let mut sharding = Sharding(vec![None; devices]);
+    for part in parts {
+        let ranges = part.begin.iter().zip(&part.end).map(|(begin, end)| (*begin as usize, *end as usize));
+        let region =
+            Region::new(ranges).filter(|region| part.begin.len() == part.end.len() && region.rank() == shape.len());
+        let slot = sharding.0.get_mut(part.device as usize)?;
+        *slot = Some(region.filter(|region| Region::whole(shape).contains(region))?);
+    }
+    Some(sharding)
 }
 
 fn program(program: &Program) -> proto::Program {
@@ -110,18 +149,19 @@ fn step_kind(program: &Program, step: &Step) -> StepKind {
         }),
         Step::Reorder { from, to } => StepKind::Reorder(proto::Move { from: Some(from.0), to: to.0 }),
         Step::Copy { from, to, .. } => StepKind::Copy(proto::Move { from: index(&from.0), to: to.0.0 }),
-        Step::Send { peer, message, buffer, bytes } => StepKind::Send(proto::Message {
-            peer: *peer as u32,
-            number: u32::from(*message),
-            buffer: buffer.0,
-            bytes: *bytes as u64,
-        }),
-        Step::Receive { peer, message, buffer, bytes } => StepKind::Receive(proto::Message {
-            peer: *peer as u32,
-            number: u32::from(*message),
-            buffer: buffer.0,
-            bytes: *bytes as u64,
-        }),
+        Step::Exchange { sends, receives } => {
+            let messages = |messages: &[Message]| messages.iter().map(message).collect();
+            StepKind::Exchange(proto::Exchange { sends: messages(sends), receives: messages(receives) })
+        }
+    }
+}
+
+fn message(message: &Message) -> proto::Message {
+    proto::Message {
+        peer: message.peer as u32,
+        number: u32::from(message.number),
+        buffer: message.buffer.0,
+        bytes: message.bytes as u64,
     }
 }
 
@@ -148,11 +188,26 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
     }
     let order = graph.topological_order().unwrap_or_default();
     let mut strategies: BTreeMap<NodeId, Strategy> = BTreeMap::new();
-    for (id, node) in order.iter().zip(&plan.nodes) {
-        match node.strategy.as_ref().and_then(|strategy| strategy.kind.as_ref()) {
-            Some(StrategyKind::Whole(device)) => strategies.insert(*id, Strategy::Whole(*device as usize)),
-            None => return Err(refuse(format!("node `{}` has no strategy", printable(&node.name)))),
+    let mut ways: BTreeMap<(NodeId, usize), Sharding> = BTreeMap::new();
+    for (id, stored) in order.iter().zip(&plan.nodes) {
+        let unfit = || refuse(format!("the strategy of node `{}` does not fit it", printable(&stored.name)));
+        let node = graph.node(*id);
+        let strategy = stored.strategy.as_ref().ok_or_else(unfit)?;
+        let sharding = |parts: &[proto::Part], tensor: Option<&TensorId>| {
+            read_sharding(parts, cluster.devices.len(), graph.shape(*tensor?))
+                .filter(|found| !parts.is_empty() || found.0.is_empty())
         };
+        let method = partition::Method::from_name(&strategy.method).ok_or_else(unfit)?;
+        let outputs = sharding(&strategy.outputs, node.outputs.first()).ok_or_else(unfit)?;
+        let addends = match strategy.addends.as_slice() {
+            [] => None,
+            parts => Some(sharding(parts, node.inputs.first()).ok_or_else(unfit)?),
+        };
+        for way in &strategy.ways {
+            let operand = way.operand as usize;
+            ways.insert((*id, operand), sharding(&way.parts, node.inputs.get(operand)).ok_or_else(unfit)?);
+        }
+        strategies.insert(*id, Strategy { method, outputs, addends });
     }
     let objective = match plan.objective.as_str() {
         "throughput" => partition::Objective::Throughput,
@@ -161,6 +216,5 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
         "energy" => partition::Objective::Energy,
         _ => partition::Objective::Latency,
     };
-    partition::from_strategies(graph, cluster, objective, strategies)
-        .ok_or_else(|| refuse("it does not fit this cluster's links and memories".to_string()))
+    Ok(Partition { strategies, ways, objective, optimal: false, gap: 0.0, solve_ms: 0.0, single_device_ms: None })
 }

@@ -76,6 +76,26 @@ pub enum Argument {
     Weight(WeightId),
 }
 
+/// Runs of contiguous elements at regular distances on both sides of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Runs {
+    /// How many runs.
+    pub count: usize,
+    /// Elements of each.
+    pub elements: usize,
+    /// Elements from one run's first to the next one's in the source.
+    pub from_stride: usize,
+    /// The same in the destination.
+    pub to_stride: usize,
+}
+
+impl Runs {
+    /// One run.
+    pub fn one(elements: usize) -> Runs {
+        Runs { count: 1, elements, from_stride: elements, to_stride: elements }
+    }
+}
+
 /// One thing a device does. Steps run in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -106,37 +126,35 @@ pub enum Step {
         /// Destination; same logical shape.
         to: BufferId,
     },
-    /// Copies part of a tensor into part of another, `elements` contiguous elements.
+    /// Copies part of a tensor into part of another, run by run.
     Copy {
         /// Source and first element.
         from: (Argument, usize),
         /// Destination and first element.
         to: (BufferId, usize),
-        /// How many elements.
-        elements: usize,
+        /// What is copied.
+        runs: Runs,
     },
-    /// Sends a plain tensor.
-    Send {
-        /// Index of the receiving device in the cluster.
-        peer: usize,
-        /// Number of the message within an inference, the same on both sides.
-        message: u16,
-        /// What is sent: the first `bytes` of it.
-        buffer: BufferId,
-        /// Payload size.
-        bytes: usize,
+    /// Sends and receives plain tensors, all at the same time where the links can.
+    Exchange {
+        /// In the order of message numbers.
+        sends: Vec<Message>,
+        /// In the order of message numbers.
+        receives: Vec<Message>,
     },
-    /// Waits for a plain tensor.
-    Receive {
-        /// Index of the sending device in the cluster.
-        peer: usize,
-        /// Number of the message within an inference.
-        message: u16,
-        /// Where it goes.
-        buffer: BufferId,
-        /// Payload size.
-        bytes: usize,
-    },
+}
+
+/// One tensor on its way between two devices.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Message {
+    /// Index of the device at the other end.
+    pub peer: usize,
+    /// Number of the message within an inference, the same on both sides.
+    pub number: u16,
+    /// The first `bytes` of it are what travels.
+    pub buffer: BufferId,
+    /// Payload size.
+    pub bytes: usize,
 }
 
 /// One device's part of a plan.

@@ -1,12 +1,13 @@
 //! Independent proof of a set of schedules: replays all devices together.
 //!
 //! Every send has one receive of the same tensor; every operand is there when it is read; every node is computed once;
-//! inputs and outputs are where the cluster wants them; and nothing deadlocks even if no message is buffered: a send
-//! waits until its receiver is at the matching receive.
+//! inputs and outputs are where the cluster wants them; and nothing deadlocks even if no message is buffered and every
+//! device handles the messages of an exchange one after the other: a send waits until its receiver is at the matching
+//! receive. Devices that handle them at the same time can only do more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, Schedule};
+use super::{Action, Message, Schedule};
 use crate::config::Cluster;
 use crate::graph::{Graph, NodeId, TensorId};
 
@@ -21,7 +22,7 @@ pub fn check(graph: &Graph, schedules: &[Schedule], cluster: &Cluster) -> Result
         graph,
         cluster,
         schedules,
-        next: vec![0; schedules.len()],
+        next: vec![(0, 0); schedules.len()],
         present: vec![BTreeSet::new(); schedules.len()],
         computed: BTreeSet::new(),
         delivered: BTreeSet::new(),
@@ -35,7 +36,8 @@ struct Replay<'a> {
     graph: &'a Graph,
     cluster: &'a Cluster,
     schedules: &'a [Schedule],
-    next: Vec<usize>,
+    /// Per schedule: the action, and within an exchange the message.
+    next: Vec<(usize, usize)>,
     present: Vec<BTreeSet<TensorId>>,
     computed: BTreeSet<NodeId>,
     delivered: BTreeSet<usize>,
@@ -43,45 +45,57 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// Advances some device by one action; false if none can move.
+    /// Advances some device by one action or message; false if none can move.
     fn step(&mut self) -> Result<bool, CheckError> {
+        let mut moved = false;
         for index in 0..self.schedules.len() {
-            let Some(action) = self.schedules[index].actions.get(self.next[index]) else { continue };
-            match *action {
-                Action::Receive { .. } => continue,
-                Action::Send { tensor, peer, message } => {
-                    if !self.try_message(index, tensor, peer, message)? {
-                        continue;
+            while let Some(action) = self.schedules[index].actions.get(self.next[index].0) {
+                match action {
+                    Action::Exchange { .. } => match self.message(index) {
+                        None => self.next[index] = (self.next[index].0 + 1, 0),
+                        Some((message, true)) if self.try_message(index, message)? => self.next[index].1 += 1,
+                        Some(_) => break,
+                    },
+                    _ => {
+                        self.local(index, action)?;
+                        self.next[index].0 += 1;
                     }
                 }
-                _ => self.local(index, action)?,
+                moved = true;
             }
-            self.next[index] += 1;
-            return Ok(true);
         }
-        Ok(false)
+        Ok(moved)
+    }
+
+    /// The message a device is at, and whether it sends it. Messages go in the order of their numbers.
+    fn message(&self, index: usize) -> Option<(Message, bool)> {
+        let (action, position) = self.next[index];
+        let Action::Exchange { sends, receives } = self.schedules[index].actions.get(action)? else { return None };
+        let mut messages: Vec<(Message, bool)> = sends.iter().map(|message| (*message, true)).collect();
+        messages.extend(receives.iter().map(|message| (*message, false)));
+        messages.sort_by_key(|(message, _)| message.number);
+        messages.get(position).copied()
     }
 
     /// A send happens together with its receive.
-    fn try_message(&mut self, from: usize, tensor: TensorId, peer: usize, message: u16) -> Result<bool, CheckError> {
+    fn try_message(&mut self, from: usize, message: Message) -> Result<bool, CheckError> {
+        let Message { tensor, peer, number } = message;
         self.need(from, tensor)?;
         let sender = self.schedules[from].device;
         let Some(to) = self.schedules.iter().position(|schedule| schedule.device == peer) else {
-            return Err(CheckError(format!("message {message} goes to device {peer}, which has no schedule")));
+            return Err(CheckError(format!("message {number} goes to device {peer}, which has no schedule")));
         };
         if self.cluster.link(sender, peer).is_none() {
-            return Err(CheckError(format!("message {message} needs a link between devices {sender} and {peer}")));
+            return Err(CheckError(format!("message {number} needs a link between devices {sender} and {peer}")));
         }
-        let expected = Action::Receive { tensor, peer: sender, message };
-        match self.schedules[to].actions.get(self.next[to]) {
-            Some(action) if *action == expected => {}
-            _ => return Ok(false),
+        if self.message(to) != Some((Message { tensor, peer: sender, number }, false)) {
+            return Ok(false);
         }
-        if self.messages.insert(message, tensor).is_some() {
-            return Err(CheckError(format!("message number {message} is used twice")));
+        if self.messages.insert(number, tensor).is_some() {
+            return Err(CheckError(format!("message number {number} is used twice")));
         }
         self.present[to].insert(tensor);
-        self.next[to] += 1;
+        self.next[to].1 += 1;
         Ok(true)
     }
 
@@ -112,7 +126,7 @@ impl Replay<'_> {
                 }
                 self.delivered.insert(position);
             }
-            Action::Send { .. } | Action::Receive { .. } => {}
+            Action::Exchange { .. } => {}
         }
         Ok(())
     }
@@ -127,7 +141,7 @@ impl Replay<'_> {
 
     fn check_end(&self) -> Result<(), CheckError> {
         for (index, schedule) in self.schedules.iter().enumerate() {
-            if let Some(action) = schedule.actions.get(self.next[index]) {
+            if let Some(action) = schedule.actions.get(self.next[index].0) {
                 return Err(CheckError(format!("device {} waits for ever at {action:?}", schedule.device)));
             }
         }

@@ -1,14 +1,25 @@
-//! Graph and partition to one [`Schedule`] per device: computation, sends and receives, in an order that is proven to
-//! match and not to deadlock (`check`).
+//! Sharded graph to one [`Schedule`] per device: computation and exchanges, in an order that is proven to match and not
+//! to deadlock (`check`).
 
 pub mod check;
 pub mod text;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::config::Cluster;
-use crate::graph::{Graph, NodeId, TensorId};
-use crate::partition::{Partition, Strategy};
+use crate::graph::{NodeId, TensorId};
+use crate::shard::{Event, Sharded, Transfer};
+
+/// One tensor on its way between two devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The tensor.
+    pub tensor: TensorId,
+    /// Index of the device at the other end.
+    pub peer: usize,
+    /// Number of the message within an inference, unique in the cluster.
+    pub number: u16,
+}
 
 /// One action on whole tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,23 +33,13 @@ pub enum Action {
     },
     /// Computes a node; its operands are constants or have been made, fed or received before.
     Compute(NodeId),
-    /// Sends a tensor.
-    Send {
-        /// The tensor.
-        tensor: TensorId,
-        /// Index of the receiving device.
-        peer: usize,
-        /// Number of the message within an inference, unique in the cluster.
-        message: u16,
-    },
-    /// Waits for a tensor.
-    Receive {
-        /// The tensor.
-        tensor: TensorId,
-        /// Index of the sending device.
-        peer: usize,
-        /// Number of the message within an inference.
-        message: u16,
+    /// Sends and receives tensors, all at the same time where the links can; in the order of message numbers where
+    /// they cannot.
+    Exchange {
+        /// What leaves, in the order of message numbers.
+        sends: Vec<Message>,
+        /// What comes, in the order of message numbers.
+        receives: Vec<Message>,
     },
     /// Returns graph output number `position` to the caller here.
     Output {
@@ -58,12 +59,9 @@ pub struct Schedule {
     pub actions: Vec<Action>,
 }
 
-/// Why there is no schedule; `partition` has excluded it.
+/// Why there is no schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
-    /// A node has no strategy.
-    #[error("node {0} has no strategy")]
-    NoStrategy(String),
     /// More messages than a frame can number.
     #[error("the plan has more than 65535 messages")]
     TooManyMessages,
@@ -71,63 +69,40 @@ pub enum ScheduleError {
 
 /// Orders every device's work. Devices without work get no schedule.
 ///
-/// All devices follow one topological order of the graph. A tensor is sent as soon as it is made, and received at the
-/// same place of that order, so the messages between two devices come in one order on both sides; `check` proves the
-/// rest.
-pub fn build(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<Vec<Schedule>, ScheduleError> {
-    let order = graph.topological_order().unwrap_or_default();
-    let mut owner: BTreeMap<NodeId, usize> = BTreeMap::new();
-    for node in &order {
-        match partition.strategies.get(node) {
-            Some(Strategy::Whole(device)) => owner.insert(*node, *device),
-            None => return Err(ScheduleError::NoStrategy(graph.node_label(*node))),
-        };
-    }
-    let mut builder = Builder { graph, cluster, owner, actions: BTreeMap::new(), messages: 0 };
+/// All devices follow the one order of [`Sharded::events`], and messages are numbered in that order, so the messages
+/// between two devices come in one order on both sides; `check` proves the rest.
+pub fn build(sharded: &Sharded, cluster: &Cluster) -> Result<Vec<Schedule>, ScheduleError> {
+    let graph = &sharded.graph;
+    let mut actions: BTreeMap<usize, Vec<Action>> = BTreeMap::new();
+    let mut push = |device: usize, action: Action| actions.entry(device).or_default().push(action);
     for (position, tensor) in graph.inputs.iter().enumerate() {
-        builder.push(cluster.input, Action::Input { tensor: *tensor, position });
-        builder.distribute(*tensor, cluster.input)?;
+        push(cluster.input, Action::Input { tensor: *tensor, position });
     }
-    for node in order {
-        let device = builder.owner[&node];
-        builder.push(device, Action::Compute(node));
-        for output in &graph.node(node).outputs {
-            builder.distribute(*output, device)?;
+    let mut next_number = 0u32;
+    for event in &sharded.events {
+        match event {
+            Event::Compute(node) => {
+                if let Some(device) = sharded.devices.get(node) {
+                    push(*device, Action::Compute(*node));
+                }
+            }
+            Event::Exchange(transfers) => {
+                let mut messages: BTreeMap<usize, (Vec<Message>, Vec<Message>)> = BTreeMap::new();
+                for Transfer { tensor, from, to } in transfers {
+                    let number = u16::try_from(next_number).map_err(|_| ScheduleError::TooManyMessages)?;
+                    next_number += 1;
+                    let tensor = *tensor;
+                    messages.entry(*from).or_default().0.push(Message { tensor, peer: *to, number });
+                    messages.entry(*to).or_default().1.push(Message { tensor, peer: *from, number });
+                }
+                for (device, (sends, receives)) in messages {
+                    push(device, Action::Exchange { sends, receives });
+                }
+            }
         }
     }
     for (position, tensor) in graph.outputs.iter().enumerate() {
-        builder.push(cluster.output, Action::Output { tensor: *tensor, position });
+        push(cluster.output, Action::Output { tensor: *tensor, position });
     }
-    Ok(builder.actions.into_iter().map(|(device, actions)| Schedule { device, actions }).collect())
-}
-
-struct Builder<'a> {
-    graph: &'a Graph,
-    cluster: &'a Cluster,
-    owner: BTreeMap<NodeId, usize>,
-    actions: BTreeMap<usize, Vec<Action>>,
-    messages: u32,
-}
-
-impl Builder<'_> {
-    fn push(&mut self, device: usize, action: Action) {
-        self.actions.entry(device).or_default().push(action);
-    }
-
-    /// Sends a tensor from where it was made to every other device that reads it.
-    fn distribute(&mut self, tensor: TensorId, from: usize) -> Result<(), ScheduleError> {
-        let mut readers: BTreeSet<usize> =
-            self.graph.consumers(tensor).iter().map(|consumer| self.owner[consumer]).collect();
-        if self.graph.is_output(tensor) {
-            readers.insert(self.cluster.output);
-        }
-        readers.remove(&from);
-        for to in readers {
-            let message = u16::try_from(self.messages).map_err(|_| ScheduleError::TooManyMessages)?;
-            self.messages += 1;
-            self.push(from, Action::Send { tensor, peer: to, message });
-            self.push(to, Action::Receive { tensor, peer: from, message });
-        }
-        Ok(())
-    }
+    Ok(actions.into_iter().map(|(device, actions)| Schedule { device, actions }).collect())
 }

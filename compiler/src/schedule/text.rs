@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Action, Schedule};
+use super::{Action, Message, Schedule};
 use crate::config::Cluster;
 use crate::graph::Graph;
 
@@ -27,13 +27,16 @@ impl fmt::Display for Display<'_> {
                         writeln!(f, "  input {position} {:?}", self.graph.tensor(*tensor).name)?;
                     }
                     Action::Compute(node) => writeln!(f, "  compute {:?}", self.graph.node(*node).name)?,
-                    Action::Send { tensor, peer, message } => {
-                        let tensor = &self.graph.tensor(*tensor).name;
-                        writeln!(f, "  send {tensor:?} to {} as message {message}", name(*peer))?;
-                    }
-                    Action::Receive { tensor, peer, message } => {
-                        let tensor = &self.graph.tensor(*tensor).name;
-                        writeln!(f, "  receive {tensor:?} from {} as message {message}", name(*peer))?;
+                    Action::Exchange { sends, receives } => {
+                        writeln!(f, "  exchange")?;
+                        for Message { tensor, peer, number } in sends {
+                            let tensor = &self.graph.tensor(*tensor).name;
+                            writeln!(f, "    send {tensor:?} to {} as message {number}", name(*peer))?;
+                        }
+                        for Message { tensor, peer, number } in receives {
+                            let tensor = &self.graph.tensor(*tensor).name;
+                            writeln!(f, "    receive {tensor:?} from {} as message {number}", name(*peer))?;
+                        }
                     }
                     Action::Output { tensor, position } => {
                         writeln!(f, "  output {position} {:?}", self.graph.tensor(*tensor).name)?;

@@ -6,18 +6,19 @@
 
 mod layouts;
 mod ports;
+mod runs;
 mod views;
 
 use std::collections::{BTreeMap, HashMap};
 
 use sha2::{Digest, Sha256};
 
-use super::{Argument, Buffer, BufferId, Layout, Program, Step, Weight, WeightId};
+use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Step, Weight, WeightId};
 use crate::config::Target;
 use crate::emit::reference_call::{CallOperand, reference_call};
 use crate::graph::{Data, ElementType, Graph, NodeId, TensorId, TensorType, Value};
 use crate::kernel::lower::{Binding, LoweredNode, Machine, Operand, lower_node};
-use crate::schedule::{Action, Schedule};
+use crate::schedule::{self, Action, Schedule};
 
 /// A fault of an earlier stage that lowering cannot work around; always a bug of ours.
 #[derive(Debug, thiserror::Error)]
@@ -66,15 +67,23 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
                 lowering.program.inputs.push((position, buffer));
             }
             Action::Compute(node) => lowering.compute(node)?,
-            Action::Send { tensor, peer, message } => {
-                let buffer = lowering.place(tensor, Layout::Plain)?;
-                let bytes = graph.tensor_type(tensor).size_bytes();
-                lowering.program.steps.push(Step::Send { peer, message, buffer, bytes });
-            }
-            Action::Receive { tensor, peer, message } => {
-                let buffer = lowering.new_buffer(tensor, Layout::Plain);
-                let bytes = graph.tensor_type(tensor).size_bytes();
-                lowering.program.steps.push(Step::Receive { peer, message, buffer, bytes });
+            Action::Exchange { ref sends, ref receives } => {
+                let message = |message: &schedule::Message, buffer: BufferId| Message {
+                    peer: message.peer,
+                    number: message.number,
+                    buffer,
+                    bytes: graph.tensor_type(message.tensor).size_bytes(),
+                };
+                let mut step = (Vec::with_capacity(sends.len()), Vec::with_capacity(receives.len()));
+                for send in sends {
+                    let buffer = lowering.place(send.tensor, Layout::Plain)?;
+                    step.0.push(message(send, buffer));
+                }
+                for receive in receives {
+                    let buffer = lowering.new_buffer(receive.tensor, Layout::Plain);
+                    step.1.push(message(receive, buffer));
+                }
+                lowering.program.steps.push(Step::Exchange { sends: step.0, receives: step.1 });
             }
             Action::Output { tensor, position } => {
                 let buffer = lowering.place(tensor, Layout::Plain)?;
@@ -145,8 +154,8 @@ impl Lowering<'_> {
         if let Some(value) = self.graph.value(tensor).cloned() {
             let weight = self.plain_weight(tensor, &value);
             let plain = self.new_buffer(tensor, Layout::Plain);
-            let elements = value.data.len();
-            self.program.steps.push(Step::Copy { from: (Argument::Weight(weight), 0), to: (plain, 0), elements });
+            let runs = Runs::one(value.data.len());
+            self.program.steps.push(Step::Copy { from: (Argument::Weight(weight), 0), to: (plain, 0), runs });
             if layout == Layout::Plain {
                 return Ok(plain);
             }

@@ -2,7 +2,7 @@
 
 use super::Lowering;
 use crate::graph::ElementType;
-use crate::program::{Argument, Buffer, BufferId, Layout, PORT_ALIGNMENT_BYTES, Step};
+use crate::program::{Argument, Buffer, BufferId, Layout, PORT_ALIGNMENT_BYTES, Runs, Step};
 
 impl Lowering<'_> {
     /// Inputs may be parts at once: nothing has written them before the caller does.
@@ -19,8 +19,8 @@ impl Lowering<'_> {
                 info.part_of = Some((region, first_byte / info.element.size_bytes()));
             } else {
                 let view = self.port_view(buffer, region, first_byte);
-                let elements = self.buffer(view).shape.iter().product();
-                let copy = Step::Copy { from: (Argument::Buffer(view), 0), to: (buffer, 0), elements };
+                let runs = Runs::one(self.buffer(view).shape.iter().product());
+                let copy = Step::Copy { from: (Argument::Buffer(view), 0), to: (buffer, 0), runs };
                 self.program.steps.insert(0, copy);
                 for (_, port) in &mut self.program.inputs {
                     if *port == buffer {
@@ -41,8 +41,8 @@ impl Lowering<'_> {
         let mut joined = Vec::with_capacity(ports.len());
         for ((position, buffer), first_byte) in ports.into_iter().zip(offsets) {
             let view = self.port_view(buffer, region, first_byte);
-            let elements = self.buffer(buffer).shape.iter().product();
-            self.program.steps.push(Step::Copy { from: (Argument::Buffer(buffer), 0), to: (view, 0), elements });
+            let runs = Runs::one(self.buffer(buffer).shape.iter().product());
+            self.program.steps.push(Step::Copy { from: (Argument::Buffer(buffer), 0), to: (view, 0), runs });
             joined.push((position, view));
         }
         self.program.outputs = joined;

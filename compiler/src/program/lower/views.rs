@@ -3,7 +3,7 @@
 
 use super::{LowerError, Lowering, lies_the_same};
 use crate::graph::{NodeId, Op, TensorId};
-use crate::program::{Argument, BufferId, Layout, Step};
+use crate::program::{Argument, BufferId, Layout, Runs, Step};
 
 impl Lowering<'_> {
     /// Lowers a node without computation if it can be; says whether it did.
@@ -22,7 +22,9 @@ impl Lowering<'_> {
                 self.new_view(info.outputs[0], Layout::Plain, source, 0);
                 Ok(true)
             }
-            Op::Concat { axis } => self.concat(&info.inputs, info.outputs[0], *axis),
+            Op::Concat { axis } => Ok(self.concat(&info.inputs, info.outputs[0], *axis)?
+                || self.concat_runs(&info.inputs, info.outputs[0], *axis)?),
+            Op::Slice { starts, steps, .. } => self.slice(info.inputs[0], info.outputs[0], starts, steps),
             Op::Split { axis, .. } => self.split(info.inputs[0], &info.outputs, *axis),
             _ => Ok(false),
         }
@@ -48,7 +50,10 @@ impl Lowering<'_> {
                 Argument::Buffer(buffer) if self.can_become_part(buffer, elements) => {
                     self.program.buffers[buffer.0 as usize].part_of = Some((whole, first_element));
                 }
-                _ => self.program.steps.push(Step::Copy { from: (part, 0), to: (whole, first_element), elements }),
+                _ => {
+                    let runs = Runs::one(elements);
+                    self.program.steps.push(Step::Copy { from: (part, 0), to: (whole, first_element), runs });
+                }
             }
             first_element += elements;
         }

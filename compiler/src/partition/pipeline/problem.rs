@@ -2,18 +2,9 @@
 //! transfer costs. The solver and the oracle of the tests read the same numbers.
 
 use super::segments::Segment;
-use super::{Objective, cost};
 use crate::config::{Cluster, System};
-use crate::graph::Graph;
-
-/// Room kept for the code of firmware, beside its weights.
-const FIRMWARE_CODE_BYTES: u64 = 48 << 10;
-
-/// Room kept for the code of a Linux process, Rust's standard library included.
-const PROCESS_CODE_BYTES: u64 = 480 << 10;
-
-/// Room kept for static data other than the arena.
-const STATIC_BYTES: u64 = 4 << 10;
+use crate::graph::{Graph, NodeId};
+use crate::partition::{Objective, cost, limits};
 
 /// Costs and limits.
 #[derive(Clone, Debug)]
@@ -61,8 +52,7 @@ impl Problem {
             let row = |a: usize| (0..devices.len()).map(|b| if a == b { Some(0.0) } else { f(a, b, bytes) }).collect();
             (0..devices.len()).map(row).collect()
         };
-        let seconds_between =
-            |a: usize, b: usize, bytes: u64| cluster.link(a, b).map(|link| cost::transfer_seconds(link, bytes));
+        let seconds_between = |a: usize, b: usize, bytes: u64| cost::transfer_seconds(cluster, a, b, bytes);
         let joules_between =
             |a: usize, b: usize, bytes: u64| Some(cost::transfer_joules(&devices[a].target, &devices[b].target, bytes));
         Problem {
@@ -70,7 +60,8 @@ impl Problem {
                 segment.nodes.iter().map(|node| cost::node_seconds(graph, *node, &devices[device].target)).sum()
             }),
             joules: per_device(&|segment, device| {
-                segment.nodes.iter().map(|node| cost::node_joules(graph, *node, &devices[device].target)).sum()
+                let joules = |node: &NodeId| cost::joules(&cost::node_work(graph, *node), &devices[device].target);
+                segment.nodes.iter().map(joules).sum()
             }),
             transfer: boundary_bytes.iter().map(|bytes| pairs(*bytes, &seconds_between)).collect(),
             transfer_joules: boundary_bytes
@@ -87,23 +78,8 @@ impl Problem {
                 .collect(),
             weights: segments.iter().map(|segment| segment.weights_bytes).collect(),
             arena: segments.iter().map(|segment| segment.arena_bytes).collect(),
-            ram: devices
-                .iter()
-                .map(|device| {
-                    let stack = device.target.memory_map.as_ref().map_or(0, |map| map.stack_bytes);
-                    device.ram_bytes.saturating_sub(stack + STATIC_BYTES)
-                })
-                .collect(),
-            flash: devices
-                .iter()
-                .map(|device| {
-                    let code = match device.target.system {
-                        System::Linux => PROCESS_CODE_BYTES,
-                        System::CortexM => FIRMWARE_CODE_BYTES,
-                    };
-                    device.flash_bytes.saturating_sub(code)
-                })
-                .collect(),
+            ram: devices.iter().map(limits::ram_bytes).collect(),
+            flash: devices.iter().map(limits::flash_bytes).collect(),
             weights_in_ram: devices.iter().map(|device| device.target.system == System::Linux).collect(),
             input: cluster.input,
             output: cluster.output,

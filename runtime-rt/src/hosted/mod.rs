@@ -14,10 +14,14 @@ use std::{boxed::Box, format};
 use crate::serve::{Failure, Program, serve};
 use crate::{Error, FramedStream, Identity, PeerLinks, StdStream};
 
-/// A stream in both directions.
-pub trait Duplex: Read + Write {}
+mod exchange;
 
-impl<T: Read + Write> Duplex for T {}
+use exchange::HostedLinks;
+
+/// A stream in both directions.
+pub trait Duplex: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Duplex for T {}
 
 /// What a device knows of itself and its peers.
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +127,7 @@ fn work<P: Program, const N: usize>(device: &Device, program: &mut P, arguments:
 
 fn infer_files<P: Program, const N: usize>(
     program: &mut P,
-    links: &mut PeerLinks<StdStream<Box<dyn Duplex>>, N>,
+    links: &mut HostedLinks<N>,
     arguments: &Arguments,
 ) -> Result<(), String> {
     if let Some(path) = &arguments.input {
@@ -169,14 +173,14 @@ impl Write for Pipes {
 
 type Line = FramedStream<StdStream<Box<dyn Duplex>>>;
 
+/// A link to a peer, and its socket if it has one that can be polled.
+type Connection = (usize, Line, Option<TcpStream>);
+
 /// A link to every peer, hands shaken.
-fn connect<const N: usize>(
-    device: &Device,
-    arguments: &Arguments,
-) -> Result<PeerLinks<StdStream<Box<dyn Duplex>>, N>, String> {
+fn connect<const N: usize>(device: &Device, arguments: &Arguments) -> Result<HostedLinks<N>, String> {
     let identity = Identity { plan_hash: device.plan_hash, device: device.index as u8 };
     let give_up = Instant::now() + arguments.deadline;
-    let mut lines: Vec<(usize, Line)> = Vec::new();
+    let mut lines: Vec<Connection> = Vec::new();
     let named = |places: &[(String, String)], name: &str| {
         places.iter().find(|(other, _)| other == name).map(|(_, place)| place.clone())
     };
@@ -186,7 +190,7 @@ fn connect<const N: usize>(
             let stream = open_uart(&place, arguments.deadline, give_up).map_err(|error| format!("{name}: {error}"))?;
             let mut line = FramedStream::over_serial(StdStream(stream), identity);
             line.shake_hands(*index as u8).map_err(|error| format!("{name}: {error}"))?;
-            lines.push((*index, line));
+            lines.push((*index, line, None));
         } else if device.index < *index {
             listening.push((*index, name));
         } else {
@@ -194,9 +198,10 @@ fn connect<const N: usize>(
                 named(&arguments.peers, name).ok_or_else(|| format!("where is {name}? say --peer {name}=HOST:PORT"))?;
             let stream =
                 retry(give_up, || TcpStream::connect(&place)).map_err(|error| format!("{name} at {place}: {error}"))?;
-            let mut line = FramedStream::new(StdStream(tcp(stream, arguments.deadline)?), identity);
+            let (stream, socket) = tcp(stream, arguments.deadline)?;
+            let mut line = FramedStream::new(StdStream(stream), identity);
             line.shake_hands(*index as u8).map_err(|error| format!("{name}: {error}"))?;
-            lines.push((*index, line));
+            lines.push((*index, line, Some(socket)));
         }
     }
     if !listening.is_empty() {
@@ -205,13 +210,16 @@ fn connect<const N: usize>(
         accept(&listener, identity, &listening, arguments.deadline, give_up, &mut lines)?;
     }
     let mut ordered: Vec<(usize, Line)> = Vec::with_capacity(N);
+    let mut sockets = Vec::with_capacity(N);
     for (index, _) in device.peers {
-        if let Some(at) = lines.iter().position(|(other, _)| other == index) {
-            ordered.push(lines.swap_remove(at));
+        if let Some(at) = lines.iter().position(|(other, _, _)| other == index) {
+            let (index, line, socket) = lines.swap_remove(at);
+            ordered.push((index, line));
+            sockets.extend(socket.map(|socket| (index, socket)));
         }
     }
     let links: [(usize, Line); N] = ordered.try_into().map_err(|_| "some peers are not connected".to_string())?;
-    Ok(PeerLinks::new(links))
+    Ok(HostedLinks::new(PeerLinks::new(links), sockets, arguments.deadline))
 }
 
 /// Takes connections until every expected peer is there; one that is refused does not end the wait.
@@ -221,7 +229,7 @@ fn accept(
     expected: &[(usize, &str)],
     deadline: Duration,
     give_up: Instant,
-    lines: &mut Vec<(usize, Line)>,
+    lines: &mut Vec<Connection>,
 ) -> Result<(), String> {
     listener.set_nonblocking(true).map_err(|error| error.to_string())?;
     let mut missing: Vec<(usize, &str)> = expected.to_vec();
@@ -240,12 +248,15 @@ fn accept(
             Err(error) => return Err(error.to_string()),
         };
         stream.set_nonblocking(false).map_err(|error| error.to_string())?;
-        let mut line = FramedStream::new(StdStream(tcp(stream, deadline)?), identity);
+        // A connection that says nothing must not keep the others waiting for long.
+        let (stream, socket) = tcp(stream, deadline.min(GREETING))?;
+        let mut line = FramedStream::new(StdStream(stream), identity);
         match line.shake_hands_with_any() {
             Ok(sender) => match missing.iter().position(|(index, _)| *index == usize::from(sender)) {
                 Some(at) => {
                     let (index, _) = missing.swap_remove(at);
-                    lines.push((index, line));
+                    set_deadline(&socket, deadline).map_err(|error| error.to_string())?;
+                    lines.push((index, line, Some(socket)));
                 }
                 None => refused = format!("; refused device number {sender}"),
             },
@@ -259,14 +270,23 @@ fn accept(
     Ok(())
 }
 
-fn tcp(stream: TcpStream, deadline: Duration) -> Result<Box<dyn Duplex>, String> {
-    let set = || -> std::io::Result<()> {
+/// How long a new connection may take to say who it is.
+const GREETING: Duration = Duration::from_secs(2);
+
+/// A stream for single messages, and the same socket for exchanges.
+fn tcp(stream: TcpStream, deadline: Duration) -> Result<(Box<dyn Duplex>, TcpStream), String> {
+    let set = || -> std::io::Result<TcpStream> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(deadline))?;
-        stream.set_write_timeout(Some(deadline))
+        set_deadline(&stream, deadline)?;
+        stream.try_clone()
     };
-    set().map_err(|error| error.to_string())?;
-    Ok(Box::new(stream))
+    let socket = set().map_err(|error| error.to_string())?;
+    Ok((Box::new(stream), socket))
+}
+
+fn set_deadline(stream: &TcpStream, deadline: Duration) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(deadline))?;
+    stream.set_write_timeout(Some(deadline))
 }
 
 fn open_uart(place: &str, deadline: Duration, give_up: Instant) -> std::io::Result<Box<dyn Duplex>> {

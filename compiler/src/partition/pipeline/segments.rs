@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::cost;
 use crate::graph::{Graph, NodeId, TensorId};
+use crate::partition::cost;
 
 /// Most links of the chain that the solver is given; shorter neighbours are joined beyond that.
 const MAX_SEGMENTS: usize = 48;

@@ -1,0 +1,460 @@
+//! The strategies of every node, priced.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::cost::{self, Flow};
+use super::groups::{Group, ShareBy, cut, groups};
+use super::{Method, Objective, Strategy, StrategyFamily};
+use crate::config::{Cluster, System};
+use crate::graph::{Graph, NodeId, Op, TensorId};
+use crate::shard::restrict::{Restriction, addend, restrict};
+use crate::shard::{Region, Sharding};
+
+/// Most nodes that multiply in one run of fused tiles.
+const MAX_RUN: usize = 12;
+
+/// Fused tiles may compute this many times the multiply-adds of a plain split.
+const MAX_RECOMPUTATION: f64 = 2.0;
+
+/// One way to compute a node, with what it costs by itself.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The strategy.
+    pub strategy: Strategy,
+    /// The run of fused tiles it belongs to, and whether the node is its last.
+    pub run: Option<(usize, bool)>,
+    /// Per operand the part that each device reads; `None` for constants.
+    pub needs: Vec<Option<Sharding>>,
+    /// Seconds of computation, per device.
+    pub seconds: Vec<f64>,
+    /// Energy of computation.
+    pub joules: f64,
+    /// Bytes of weights, per device.
+    pub weights_bytes: Vec<u64>,
+    /// Bytes of operands and results at the same time, per device.
+    pub activation_bytes: Vec<u64>,
+    /// The exchange of addends that is part of the strategy.
+    pub flows: Vec<Flow>,
+}
+
+/// What may be chosen.
+pub struct Choice<'a> {
+    /// The graph.
+    pub graph: &'a Graph,
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// Allowed strategies.
+    pub family: StrategyFamily,
+    /// What is minimised.
+    pub objective: Objective,
+    /// Whether every device may hold whole nodes, not only the ends and one of each kind.
+    pub pipeline: bool,
+}
+
+/// The candidates of every node, in the order of `order`. Every node has at least one.
+pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> {
+    let restricted = !matches!(choice.family, StrategyFamily::Auto | StrategyFamily::Spatial);
+    let share_by: &[ShareBy] = match (choice.family, choice.objective) {
+        (StrategyFamily::Auto, Objective::Memory) => &[ShareBy::Memory, ShareBy::Equal],
+        (StrategyFamily::Auto, _) => &[ShareBy::Speed, ShareBy::Memory],
+        _ => &[ShareBy::Speed],
+    };
+    let groups = groups(choice.cluster, share_by, restricted);
+    let wholes = whole_devices(choice);
+    let mut lister = Lister { choice, groups: &groups, found: Vec::with_capacity(order.len()) };
+    for id in order {
+        lister.list(*id, &wholes);
+    }
+    if matches!(choice.family, StrategyFamily::Auto | StrategyFamily::Ftp) {
+        lister.runs(order);
+    }
+    let mut found = lister.found;
+    for (id, node) in order.iter().zip(&mut found) {
+        keep_family(choice, *id, node);
+    }
+    found
+}
+
+/// Devices that may hold whole nodes.
+fn whole_devices(choice: &Choice<'_>) -> Vec<usize> {
+    let devices = &choice.cluster.devices;
+    let ends = [choice.cluster.input, choice.cluster.output];
+    // One of a kind suffices where nothing but speed counts: equal devices are exchangeable.
+    let stands_for_its_kind = |device: usize| {
+        !devices[..device].iter().enumerate().any(|(other, info)| {
+            !ends.contains(&other)
+                && info.target.name == devices[device].target.name
+                && info.ram_bytes == devices[device].ram_bytes
+                && info.flash_bytes == devices[device].flash_bytes
+        })
+    };
+    (0..devices.len())
+        .filter(|device| choice.pipeline || ends.contains(device) || stands_for_its_kind(*device))
+        .collect()
+}
+
+/// Restricts the nodes that multiply to the family's methods, if they have any of those.
+fn keep_family(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
+    let allowed: &[Method] = match choice.family {
+        StrategyFamily::Lop => &[Method::Output],
+        StrategyFamily::Lip => &[Method::Input],
+        StrategyFamily::Fused => &[Method::Output, Method::Input],
+        StrategyFamily::Ftp if matches!(choice.graph.node(id).op, Op::Conv(_)) => &[Method::Fused],
+        StrategyFamily::Spatial if matches!(choice.graph.node(id).op, Op::Conv(_)) => &[Method::Spatial],
+        _ => return,
+    };
+    let multiplies = cost::node_macs(choice.graph, id) > 0;
+    if multiplies && candidates.iter().any(|candidate| allowed.contains(&candidate.strategy.method)) {
+        candidates.retain(|candidate| allowed.contains(&candidate.strategy.method));
+    } else if !multiplies {
+        // What does not multiply follows its operands.
+        let foreign = |method: Method| match choice.family {
+            StrategyFamily::Lop | StrategyFamily::Lip | StrategyFamily::Fused => {
+                matches!(method, Method::Spatial | Method::Fused)
+            }
+            _ => false,
+        };
+        candidates.retain(|candidate| !foreign(candidate.strategy.method));
+    }
+}
+
+struct Lister<'a> {
+    choice: &'a Choice<'a>,
+    groups: &'a [Group],
+    found: Vec<Vec<Candidate>>,
+}
+
+impl Lister<'_> {
+    fn devices(&self) -> usize {
+        self.choice.cluster.devices.len()
+    }
+
+    /// All strategies of a node but the fused tiles.
+    fn list(&mut self, id: NodeId, wholes: &[usize]) {
+        let graph = self.choice.graph;
+        let node = graph.node(id);
+        let shape = node.outputs.first().map_or(Vec::new(), |output| graph.shape(*output).to_vec());
+        let mut found: Vec<Candidate> = Vec::new();
+        let mut seen: HashSet<Strategy> = HashSet::new();
+        let devices = self.devices();
+        let mut strategies: Vec<Strategy> =
+            wholes.iter().map(|device| Strategy::whole(*device, devices, &shape)).collect();
+        if self.choice.family != StrategyFamily::Whole && self.choice.family != StrategyFamily::Pipeline {
+            for group in self.groups {
+                strategies.push(self.replicated(group, &shape));
+                strategies.extend(self.splits(group, &shape));
+                strategies.extend(self.sums(id, group, &shape));
+            }
+        }
+        for strategy in strategies {
+            if seen.insert(strategy.clone()) {
+                found.extend(price(self.choice, id, strategy, None));
+            }
+        }
+        self.found.push(found);
+    }
+
+    fn replicated(&self, group: &Group, shape: &[usize]) -> Strategy {
+        let mut regions = vec![None; self.devices()];
+        for device in &group.devices {
+            regions[*device] = Some(Region::whole(shape));
+        }
+        Strategy { method: Method::Replicated, outputs: Sharding(regions), addends: None }
+    }
+
+    /// A tensor cut along one axis.
+    fn along(&self, group: &Group, shape: &[usize], axis: usize, unit: usize) -> Sharding {
+        let mut regions = vec![None; self.devices()];
+        for (device, (begin, end)) in group.devices.iter().zip(cut(shape[axis], &group.shares, unit)) {
+            regions[*device] = Region::whole(shape).with(axis, begin, end);
+        }
+        Sharding(regions)
+    }
+
+    /// A tensor cut into a grid of rows and columns.
+    fn grid(&self, group: &Group, shape: &[usize]) -> Option<Sharding> {
+        let count = group.devices.len();
+        let rows = (2..count).filter(|rows| count.is_multiple_of(*rows) && rows * rows <= count).max()?;
+        let columns = count / rows;
+        let (rows, columns) = if shape[2] >= shape[3] { (columns, rows) } else { (rows, columns) };
+        if shape[2] < rows || shape[3] < columns {
+            return None;
+        }
+        let mut regions = vec![None; self.devices()];
+        let row_cuts = cut(shape[2], &vec![1.0; rows], 1);
+        let column_cuts = cut(shape[3], &vec![1.0; columns], 1);
+        for (index, device) in group.devices.iter().enumerate() {
+            let (row, column) = (row_cuts[index / columns], column_cuts[index % columns]);
+            regions[*device] = Region::whole(shape).with(2, row.0, row.1)?.with(3, column.0, column.1);
+        }
+        Some(Sharding(regions))
+    }
+
+    /// Vector width that channel cuts keep to where time counts.
+    fn channel_unit(&self, group: &Group, channels: usize) -> usize {
+        let lanes = |device: &usize| self.choice.cluster.devices[*device].target.instruction_set.lanes() as usize;
+        let lanes = group.devices.iter().map(lanes).max().unwrap_or(1);
+        let exact = matches!(self.choice.objective, Objective::Traffic | Objective::Memory);
+        if exact || channels < lanes * 2 { 1 } else { lanes }
+    }
+
+    /// Output channels, rows, columns, planes, grids.
+    fn splits(&self, group: &Group, shape: &[usize]) -> Vec<Strategy> {
+        let mut found = Vec::new();
+        for (axis, extent) in shape.iter().enumerate().skip(1) {
+            if *extent < 2 {
+                continue;
+            }
+            let method = if axis == 1 { Method::Output } else { Method::Spatial };
+            let unit = if axis == 1 { self.channel_unit(group, *extent) } else { 1 };
+            found.push(Strategy { method, outputs: self.along(group, shape, axis, unit), addends: None });
+        }
+        if shape.len() == 4
+            && let Some(outputs) = self.grid(group, shape)
+        {
+            found.push(Strategy { method: Method::Spatial, outputs, addends: None });
+        }
+        found
+    }
+
+    /// Input splits: addends from parts of the first operand; the sum goes to one device, or is cut by channels or rows.
+    fn sums(&self, id: NodeId, group: &Group, shape: &[usize]) -> Vec<Strategy> {
+        let graph = self.choice.graph;
+        let node = graph.node(id);
+        let Some(x) = node.inputs.first().map(|input| graph.shape(*input)) else { return Vec::new() };
+        let multiplies = cost::node_macs(graph, id) > 0;
+        let second_is_constant = node.inputs.get(1).is_none_or(|second| graph.value(*second).is_some());
+        let axes: Vec<usize> = match &node.op {
+            Op::Conv(conv) if conv.groups == 1 => vec![1],
+            Op::Gemm(gemm) => vec![usize::from(!gemm.transpose_a)],
+            Op::MatMul => vec![x.len() - 1],
+            Op::GlobalPool(_) => (2..x.len()).collect(),
+            Op::Reduce { axes, .. } => axes.clone(),
+            _ => return Vec::new(),
+        };
+        if multiplies && !second_is_constant {
+            return Vec::new();
+        }
+        let mut parts: Vec<Sharding> = Vec::new();
+        for axis in axes {
+            if x[axis] >= 2 {
+                let unit = if multiplies { self.channel_unit(group, x[axis]) } else { 1 };
+                parts.push(self.along(group, x, axis, unit));
+            }
+        }
+        if !multiplies && x.len() == 4 {
+            parts.extend(self.grid(group, x));
+        }
+        let mut results: Vec<Sharding> = Vec::new();
+        let mut ends = vec![self.choice.cluster.input, self.choice.cluster.output];
+        ends.dedup();
+        for device in ends {
+            results.push(Sharding::whole(device, self.devices(), shape));
+        }
+        if shape.get(1).is_some_and(|channels| *channels >= 2) {
+            results.push(self.along(group, shape, 1, self.channel_unit(group, shape[1])));
+        }
+        if shape.get(2).is_some_and(|rows| *rows >= 2) {
+            results.push(self.along(group, shape, 2, 1));
+        }
+        let mut found = Vec::new();
+        for addends in parts.iter().filter(|parts| parts.only_device().is_none()) {
+            for outputs in &results {
+                let (outputs, addends) = (outputs.clone(), Some(addends.clone()));
+                found.push(Strategy { method: Method::Input, outputs, addends });
+            }
+        }
+        found
+    }
+
+    /// Fused tiles: for every tensor that carries everything on by itself, the tiles of that tensor and what they need
+    /// of the nodes before it, as deep as it pays.
+    fn runs(&mut self, order: &[NodeId]) {
+        let graph = self.choice.graph;
+        let position: HashMap<NodeId, usize> = order.iter().enumerate().map(|(index, id)| (*id, index)).collect();
+        let mut run = 0;
+        for (last, _) in crossings(graph, order) {
+            let id = order[last];
+            let shape = graph.shape(graph.node(id).outputs[0]).to_vec();
+            if shape.len() < 4 {
+                continue;
+            }
+            for group in self.groups {
+                let tilings =
+                    [Some(self.along(group, &shape, 2, 1)), self.grid(group, &shape).filter(|_| shape.len() == 4)];
+                for tiles in tilings.into_iter().flatten() {
+                    if tiles.only_device().is_none() {
+                        self.run(order, &position, last, tiles, run);
+                        run += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One run: from the tiles of its last node backwards.
+    fn run(&mut self, order: &[NodeId], position: &HashMap<NodeId, usize>, last: usize, tiles: Sharding, run: usize) {
+        let graph = self.choice.graph;
+        let mut needed: BTreeMap<usize, Vec<Option<Region>>> = BTreeMap::from([(last, tiles.0)]);
+        let (mut multiplying, mut plain_macs, mut tiled_macs) = (0, 0u64, 0u64);
+        let mut members: Vec<(usize, Candidate)> = Vec::new();
+        while let Some((index, regions)) = needed.pop_last() {
+            let id = order[index];
+            let macs = cost::node_macs(graph, id);
+            let strategy = Strategy { method: Method::Fused, outputs: Sharding(regions), addends: None };
+            // A node of the run is read inside the run only, but for its last.
+            let leaves = index != last
+                && graph.node(id).outputs.iter().any(|output| {
+                    graph.is_output(*output) || graph.consumers(*output).iter().any(|reader| position[reader] > last)
+                });
+            let priced = if leaves { None } else { price(self.choice, id, strategy, Some((run, index == last))) };
+            let Some(candidate) = priced.filter(|_| graph.node(id).outputs.len() == 1) else { break };
+            let share = |region: &Region| region.element_count() as f64;
+            let whole = Region::whole(graph.shape(graph.node(id).outputs[0])).element_count() as f64;
+            let computed: f64 = candidate.strategy.outputs.0.iter().flatten().map(share).sum();
+            plain_macs += macs;
+            tiled_macs += (macs as f64 * computed / whole) as u64;
+            multiplying += usize::from(macs > 0);
+            if multiplying > MAX_RUN || tiled_macs as f64 > plain_macs as f64 * MAX_RECOMPUTATION {
+                break;
+            }
+            for (input, need) in graph.node(id).inputs.iter().zip(&candidate.needs) {
+                let Some(need) = need else { continue };
+                let Some(producer) = graph.tensor(*input).producer else { continue };
+                let slots = needed.entry(position[&producer]).or_insert_with(|| vec![None; need.0.len()]);
+                for (slot, region) in slots.iter_mut().zip(&need.0) {
+                    *slot = match (*slot, region) {
+                        (Some(a), Some(b)) => Some(a.hull(b)),
+                        (a, b) => a.or(*b),
+                    };
+                }
+            }
+            members.push((index, candidate));
+        }
+        // One node alone is a plain spatial split.
+        if members.len() > 1 {
+            for (index, candidate) in members {
+                self.found[index].push(candidate);
+            }
+        }
+    }
+}
+
+/// Positions in the order after which a single tensor carries everything on, with that tensor.
+pub fn crossings(graph: &Graph, order: &[NodeId]) -> Vec<(usize, TensorId)> {
+    let mut last_use: HashMap<TensorId, usize> = HashMap::new();
+    for (position, id) in order.iter().enumerate() {
+        for input in &graph.node(*id).inputs {
+            last_use.insert(*input, position);
+        }
+    }
+    for output in &graph.outputs {
+        last_use.insert(*output, usize::MAX);
+    }
+    let mut alive: HashSet<TensorId> = graph.inputs.iter().copied().filter(|t| last_use.contains_key(t)).collect();
+    let mut found = Vec::new();
+    for (position, id) in order.iter().enumerate() {
+        let node = graph.node(*id);
+        alive.extend(node.outputs.iter().filter(|output| last_use.contains_key(output)));
+        for input in &node.inputs {
+            if last_use.get(input) == Some(&position) {
+                alive.remove(input);
+            }
+        }
+        if let (1, Some(tensor)) = (alive.len(), alive.iter().next())
+            && node.outputs.contains(tensor)
+        {
+            found.push((position, *tensor));
+        }
+    }
+    found
+}
+
+/// Prices a strategy; `None` if the node cannot be computed that way or a share does not fit a device by itself.
+pub fn price(choice: &Choice<'_>, id: NodeId, strategy: Strategy, run: Option<(usize, bool)>) -> Option<Candidate> {
+    let (graph, cluster) = (choice.graph, choice.cluster);
+    let node = graph.node(id);
+    let devices = cluster.devices.len();
+    let output = *node.outputs.first()?;
+    let mut candidate = Candidate {
+        run,
+        needs: node
+            .inputs
+            .iter()
+            .map(|input| graph.value(*input).is_none().then(|| Sharding(vec![None; devices])))
+            .collect(),
+        seconds: vec![0.0; devices],
+        joules: 0.0,
+        weights_bytes: vec![0; devices],
+        activation_bytes: vec![0; devices],
+        flows: Vec::new(),
+        strategy: strategy.clone(),
+    };
+    match &strategy.addends {
+        None => {
+            for (device, region) in strategy.outputs.parts() {
+                candidate.account(choice, id, device, &restrict(graph, id, &region)?, region.shape());
+            }
+        }
+        Some(addends) => {
+            let shape = graph.shape(output).to_vec();
+            let mut residual = None;
+            for (index, (device, x)) in addends.parts().enumerate() {
+                let part = addend(graph, id, &x, index == 0)?;
+                residual = part.residual;
+                candidate.account(
+                    choice,
+                    id,
+                    device,
+                    &Restriction { op: part.op, operands: part.operands },
+                    shape.clone(),
+                );
+            }
+            let owners: Vec<usize> = addends.parts().map(|(device, _)| device).collect();
+            let element_bytes = graph.tensor_type(output).element.size_bytes() as u64;
+            for (device, region) in strategy.outputs.parts() {
+                let bytes = region.element_count() * element_bytes;
+                let others = owners.iter().filter(|owner| **owner != device);
+                candidate.flows.extend(others.map(|owner| Flow { from: *owner, to: device, bytes }));
+                let memory = cluster.devices[device].target.rate.memory_bytes_per_second;
+                candidate.seconds[device] += (3 * bytes * owners.len() as u64) as f64 / memory;
+                candidate.activation_bytes[device] += bytes * owners.len() as u64;
+                if let Some(Some(need)) = residual.and_then(|position| candidate.needs.get_mut(position)) {
+                    need.0[device] = Some(region);
+                }
+            }
+        }
+    }
+    cost::exchange_seconds(cluster, &candidate.flows)?;
+    let fits = (0..devices).all(|device| {
+        let info = &cluster.devices[device];
+        let in_ram = if info.target.system == System::Linux { candidate.weights_bytes[device] } else { 0 };
+        candidate.weights_bytes[device] <= info.flash_bytes
+            && in_ram + candidate.activation_bytes[device] <= info.ram_bytes
+    });
+    fits.then_some(candidate)
+}
+
+impl Candidate {
+    /// Adds what one device computes.
+    fn account(
+        &mut self,
+        choice: &Choice<'_>,
+        id: NodeId,
+        device: usize,
+        restriction: &Restriction,
+        result: Vec<usize>,
+    ) {
+        let work = cost::shard_work(choice.graph, id, restriction, result);
+        let target = &choice.cluster.devices[device].target;
+        self.seconds[device] += cost::seconds(&work, target);
+        self.joules += cost::joules(&work, target);
+        self.weights_bytes[device] += work.weights_bytes;
+        self.activation_bytes[device] += work.activation_bytes;
+        for (need, part) in self.needs.iter_mut().zip(&restriction.operands) {
+            if let (Some(need), Some(part)) = (need, part) {
+                need.0[device] = Some(need.0[device].map_or(*part, |old| old.hull(part)));
+            }
+        }
+    }
+}

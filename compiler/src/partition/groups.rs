@@ -1,0 +1,115 @@
+//! Groups of devices that may share a node, and how they share it.
+
+use crate::config::Cluster;
+
+/// Devices that share a node, and the weight of each in the share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// Indices of the devices, ascending.
+    pub devices: Vec<usize>,
+    /// Share of each, in proportion to which work is cut; they need not add up to anything.
+    pub shares: Vec<f64>,
+}
+
+/// How shares are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShareBy {
+    /// In proportion to arithmetic speed.
+    Speed,
+    /// In proportion to memory.
+    Memory,
+    /// All the same.
+    Equal,
+}
+
+/// The groups worth a look: the fastest two, three, .. devices, up to all; among equal devices those that hold the
+/// input or want the answer come first. With `everyone` only the group of all.
+pub fn groups(cluster: &Cluster, share_by: &[ShareBy], everyone: bool) -> Vec<Group> {
+    let count = cluster.devices.len();
+    let speed = |device: usize| cluster.devices[device].target.rate.conv_macs_per_second;
+    let mut order: Vec<usize> = (0..count).collect();
+    let ends = |device: usize| device != cluster.input && device != cluster.output;
+    order.sort_by(|a, b| speed(*b).total_cmp(&speed(*a)).then(ends(*a).cmp(&ends(*b))).then(a.cmp(b)));
+    let sizes: Vec<usize> = match count {
+        0 | 1 => Vec::new(),
+        _ if everyone => vec![count],
+        2..=4 => (2..=count).collect(),
+        _ => [2, count.div_ceil(2), count - 1, count].into_iter().filter(|size| *size > 1).collect(),
+    };
+    let mut found: Vec<Group> = Vec::new();
+    for size in sizes {
+        let mut devices = order[..size].to_vec();
+        devices.sort_unstable();
+        for by in share_by {
+            let share = |device: &usize| match by {
+                ShareBy::Speed => speed(*device),
+                ShareBy::Memory => cluster.devices[*device].ram_bytes.min(cluster.devices[*device].flash_bytes) as f64,
+                ShareBy::Equal => 1.0,
+            };
+            let shares: Vec<f64> = devices.iter().map(share).collect();
+            let largest = shares.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+            let group =
+                Group { shares: shares.iter().map(|share| share / largest).collect(), devices: devices.clone() };
+            if !found.contains(&group) {
+                found.push(group);
+            }
+        }
+    }
+    found
+}
+
+/// Cuts `extent` indices in proportion to shares: the range of each, in order, empty for a device that gets nothing.
+/// Whole units of `unit` indices are handed out, each to whom it delays least; what is left of the last unit belongs
+/// to its owner.
+pub fn cut(extent: usize, shares: &[f64], unit: usize) -> Vec<(usize, usize)> {
+    let units = extent.div_ceil(unit.max(1));
+    let mut counts = vec![0usize; shares.len()];
+    let total: f64 = shares.iter().sum();
+    // What everybody gets at least, then one by one.
+    for (count, share) in counts.iter_mut().zip(shares) {
+        *count = (units as f64 * share / total).floor() as usize;
+    }
+    let handed: usize = counts.iter().sum();
+    for _ in handed..units {
+        let time_after = |index: usize| (counts[index] + 1) as f64 / shares[index].max(f64::MIN_POSITIVE);
+        if let Some(next) = (0..shares.len()).min_by(|a, b| time_after(*a).total_cmp(&time_after(*b))) {
+            counts[next] += 1;
+        }
+    }
+    let mut begin = 0;
+    counts
+        .into_iter()
+        .map(|count| {
+            let end = (begin + count * unit).min(extent);
+            (std::mem::replace(&mut begin, end), end)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn cuts_are_balanced_whatever_divides() {
+        assert_eq!(cut(13, &[1.0; 5], 1), [(0, 3), (3, 6), (6, 9), (9, 11), (11, 13)]);
+        assert_eq!(cut(7, &[1.0; 7], 1).len(), 7);
+        assert_eq!(cut(2, &[1.0; 3], 1), [(0, 1), (1, 2), (2, 2)]);
+        assert_eq!(cut(10, &[3.0, 1.0, 1.0], 1), [(0, 6), (6, 8), (8, 10)]);
+        assert_eq!(cut(20, &[1.0, 1.0], 8), [(0, 16), (16, 20)]);
+        assert_eq!(cut(20, &[1.0, 0.0], 8), [(0, 20), (20, 20)]);
+    }
+
+    #[test]
+    fn every_index_has_one_owner() {
+        for extent in 1..40 {
+            for devices in 1..9 {
+                for unit in [1, 4, 16] {
+                    let ranges = cut(extent, &vec![1.0; devices], unit);
+                    assert!(ranges.windows(2).all(|pair| pair[0].1 == pair[1].0));
+                    assert_eq!((ranges[0].0, ranges[devices - 1].1), (0, extent));
+                }
+            }
+        }
+    }
+}

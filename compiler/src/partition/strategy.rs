@@ -1,0 +1,83 @@
+//! Strategies: the ways to compute one node.
+
+use std::fmt;
+
+use crate::shard::Sharding;
+
+/// Which method a strategy belongs to, for people and for restricting the choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Method {
+    /// One device computes all of it and holds all of its weights.
+    Whole,
+    /// Several devices compute all of it.
+    Replicated,
+    /// Output splitting (LOP): each device computes some output channels, with their weights.
+    Output,
+    /// Input splitting (LIP): each device computes addends from some input channels; the addends are summed.
+    Input,
+    /// Spatial splitting: each device computes a box, weights replicated, halo exchanged.
+    Spatial,
+    /// Fused tiles (FTP): spatial splitting inside a run of nodes whose halo is recomputed instead of exchanged.
+    Fused,
+}
+
+impl Method {
+    /// The word for it in plans and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Whole => "whole",
+            Method::Replicated => "replicated",
+            Method::Output => "lop",
+            Method::Input => "lip",
+            Method::Spatial => "spatial",
+            Method::Fused => "ftp",
+        }
+    }
+
+    /// The method of that name.
+    pub fn from_name(name: &str) -> Option<Method> {
+        let all = [Method::Whole, Method::Replicated, Method::Output, Method::Input, Method::Spatial, Method::Fused];
+        all.into_iter().find(|method| method.name() == name)
+    }
+}
+
+/// One way to compute a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Strategy {
+    /// Its method.
+    pub method: Method,
+    /// The part of the first result that each device has afterwards. Nodes with several results are never cut.
+    pub outputs: Sharding,
+    /// With [`Method::Input`]: the part of the first operand from which each device computes its addend.
+    pub addends: Option<Sharding>,
+}
+
+impl Strategy {
+    /// Everything on one device; `shape` is that of the node's first result.
+    pub fn whole(device: usize, devices: usize, shape: &[usize]) -> Strategy {
+        Strategy { method: Method::Whole, outputs: Sharding::whole(device, devices, shape), addends: None }
+    }
+
+    /// Devices that compute something.
+    pub fn devices(&self) -> Vec<usize> {
+        self.addends.as_ref().unwrap_or(&self.outputs).parts().map(|(device, _)| device).collect()
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.method.name())?;
+        let parts = |f: &mut fmt::Formatter<'_>, sharding: &Sharding| -> fmt::Result {
+            for (device, region) in sharding.parts() {
+                write!(f, " {device}:{region}")?;
+            }
+            Ok(())
+        };
+        if let Some(addends) = &self.addends {
+            write!(f, " of")?;
+            parts(f, addends)?;
+            write!(f, " to")?;
+        }
+        parts(f, &self.outputs)
+    }
+}

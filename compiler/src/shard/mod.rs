@@ -1,0 +1,87 @@
+//! Splits the nodes of a graph over devices: graph and strategies to a graph of shards, each whole on one device.
+//!
+//! `region` is the algebra of boxes, `restrict` says what a part of a node needs and which operator computes it, and
+//! [`apply`] rewrites the graph: every shard becomes a node of its own with its slice of the weights, what is missing is
+//! cut out where it lies (`Slice`), exchanged, and joined where it is read (`Concat`); addends of input splits are
+//! exchanged and summed. Everything after this pass works on ordinary nodes.
+
+mod assemble;
+pub mod region;
+pub mod restrict;
+mod rewrite;
+
+use std::collections::BTreeMap;
+
+pub use assemble::pieces;
+pub use region::{Region, Sharding};
+pub use rewrite::apply;
+
+use crate::graph::{Graph, NodeId, TensorId};
+
+/// A tensor that one device hands to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The tensor; it is then on both devices.
+    pub tensor: TensorId,
+    /// Index of the sending device.
+    pub from: usize,
+    /// Index of the receiving device.
+    pub to: usize,
+}
+
+/// One thing that happens in a cluster; events are in an order that every device follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A node is computed on its device.
+    Compute(NodeId),
+    /// Tensors change places, all at the same time.
+    Exchange(Vec<Transfer>),
+}
+
+/// A graph whose every node is computed by one device.
+#[derive(Clone, Debug)]
+pub struct Sharded {
+    /// The nodes, shards and joints.
+    pub graph: Graph,
+    /// What happens, in order.
+    pub events: Vec<Event>,
+    /// Device of every node.
+    pub devices: BTreeMap<NodeId, usize>,
+    /// Node of the original graph that each node belongs to; none for what joins the graph's outputs.
+    pub origins: BTreeMap<NodeId, NodeId>,
+}
+
+/// A fault of the partition that the rewrite cannot work around; always a bug of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShardError {
+    /// A node has no strategy, or one for another number of devices.
+    #[error("node {0} has no strategy for this cluster")]
+    NoStrategy(String),
+    /// A node cannot be computed in these parts.
+    #[error("node {node} cannot be restricted to {part}")]
+    NotRestrictable {
+        /// Label of the node.
+        node: String,
+        /// The part of its result.
+        part: String,
+    },
+    /// Part of a tensor is needed that no device has.
+    #[error("nobody holds {part} of tensor `{tensor}`")]
+    Missing {
+        /// Name of the tensor.
+        tensor: String,
+        /// The part.
+        part: String,
+    },
+    /// A shard does not type-check.
+    #[error("shard of node {node}: {problem}")]
+    IllTyped {
+        /// Label of the node.
+        node: String,
+        /// What does not fit.
+        problem: String,
+    },
+}
+
+#[cfg(test)]
+mod tests;

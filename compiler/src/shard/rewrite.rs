@@ -1,0 +1,523 @@
+//! The rewrite itself: one walk over the graph that remembers what every device holds of every tensor.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::assemble::{Joint, joint, pieces};
+use super::region::{Region, Sharding};
+use super::restrict::{self, Addend};
+use super::{Event, ShardError, Sharded, Transfer};
+use crate::config::Cluster;
+use crate::graph::eval::evaluate_node;
+use crate::graph::infer::infer;
+use crate::graph::{Activation, BinaryOp, Graph, NodeId, Op, TensorId, TensorType, UnaryOp, Value};
+use crate::partition::{Partition, Strategy};
+
+/// Splits every node as its strategy says.
+pub fn apply(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<Sharded, ShardError> {
+    let mut to = Graph::new(graph.name.clone());
+    to.opset = graph.opset;
+    let names: Vec<&str> = cluster.devices.iter().map(|device| device.name.as_str()).collect();
+    let mut rewriter = Rewriter {
+        from: graph,
+        to,
+        cluster,
+        device_names: &names,
+        holdings: BTreeMap::new(),
+        constants: HashMap::new(),
+        taken: HashSet::new(),
+        events: Vec::new(),
+        devices: BTreeMap::new(),
+        origins: BTreeMap::new(),
+        origin: None,
+    };
+    for input in &graph.inputs {
+        let tensor = graph.tensor(*input);
+        rewriter.taken.insert(tensor.name.clone());
+        let id = rewriter.to.add_input(tensor.name.clone(), tensor.tensor_type.clone());
+        rewriter.hold(*input, cluster.input, rewriter.whole(*input), id);
+    }
+    for id in graph.topological_order().unwrap_or_default() {
+        let strategy = partition.strategies.get(&id).filter(|strategy| strategy.outputs.0.len() == names.len());
+        let Some(strategy) = strategy else { return Err(ShardError::NoStrategy(graph.node_label(id))) };
+        rewriter.origin = Some(id);
+        rewriter.reroute(id, partition)?;
+        match &strategy.addends {
+            None => rewriter.node(id, strategy)?,
+            Some(addends) => rewriter.sum(id, strategy, addends)?,
+        }
+    }
+    rewriter.origin = None;
+    rewriter.finish(cluster.output)?;
+    let Rewriter { to, events, devices, origins, .. } = rewriter;
+    Ok(Sharded { graph: to, events, devices, origins })
+}
+
+struct Rewriter<'a> {
+    from: &'a Graph,
+    to: Graph,
+    cluster: &'a Cluster,
+    device_names: &'a [&'a str],
+    /// Per tensor of the original graph and device: boxes and the tensors of the new graph that hold them.
+    holdings: BTreeMap<TensorId, Vec<Vec<(Region, TensorId)>>>,
+    /// Slices of constants.
+    constants: HashMap<(TensorId, Option<Region>), TensorId>,
+    taken: HashSet<String>,
+    events: Vec<Event>,
+    devices: BTreeMap<NodeId, usize>,
+    origins: BTreeMap<NodeId, NodeId>,
+    /// Node of the original graph that is being split.
+    origin: Option<NodeId>,
+}
+
+impl Rewriter<'_> {
+    fn whole(&self, tensor: TensorId) -> Region {
+        Region::whole(self.from.shape(tensor))
+    }
+
+    fn hold(&mut self, tensor: TensorId, device: usize, region: Region, held_as: TensorId) {
+        let devices = self.device_names.len();
+        self.holdings.entry(tensor).or_insert_with(|| vec![Vec::new(); devices])[device].push((region, held_as));
+    }
+
+    fn held(&self, tensor: TensorId, device: usize) -> &[(Region, TensorId)] {
+        self.holdings.get(&tensor).map_or(&[], |devices| devices[device].as_slice())
+    }
+
+    fn unique(&mut self, wanted: String) -> String {
+        let mut name = wanted.clone();
+        let mut count = 1;
+        while !self.taken.insert(name.clone()) {
+            name = format!("{wanted}.{count}");
+            count += 1;
+        }
+        name
+    }
+
+    /// Adds a node with one output on a device; `name` is that of the output, and of the node unless given.
+    fn add(
+        &mut self,
+        device: usize,
+        node_name: Option<String>,
+        name: String,
+        op: Op,
+        inputs: Vec<TensorId>,
+    ) -> Result<TensorId, ShardError> {
+        let types: Vec<&TensorType> = inputs.iter().map(|input| self.to.tensor_type(*input)).collect();
+        let output_type = infer(&op, &types)
+            .map_err(|error| ShardError::IllTyped { node: name.clone(), problem: error.to_string() })?
+            .swap_remove(0);
+        let name = self.unique(name);
+        let node_name = node_name.unwrap_or_else(|| name.clone());
+        let output = self.to.add_tensor(name, output_type);
+        let node = self.to.add_node(node_name, op, inputs, vec![output]);
+        self.place(node, device);
+        Ok(output)
+    }
+
+    fn place(&mut self, node: NodeId, device: usize) {
+        self.devices.insert(node, device);
+        self.origins.extend(self.origin.map(|origin| (node, origin)));
+        self.events.push(Event::Compute(node));
+    }
+
+    /// The elements `part` of a tensor `source` that holds `region`, on a device.
+    fn slice(
+        &mut self,
+        device: usize,
+        source: TensorId,
+        region: &Region,
+        part: &Region,
+    ) -> Result<TensorId, ShardError> {
+        if region == part {
+            return Ok(source);
+        }
+        let relative = part.relative_to(region);
+        let rank = relative.rank();
+        let op = Op::Slice {
+            starts: (0..rank).map(|axis| relative.begin(axis)).collect(),
+            steps: vec![1; rank],
+            sizes: relative.shape(),
+        };
+        let name = format!("{}{part}", base_name(&self.to.tensor(source).name));
+        self.add(device, None, name, op, vec![source])
+    }
+
+    /// Brings the part that each device needs to it.
+    fn materialise(&mut self, tensor: TensorId, needs: &[Option<Region>]) -> Result<(), ShardError> {
+        let held: Vec<Vec<Region>> = (0..needs.len())
+            .map(|device| self.held(tensor, device).iter().map(|(region, _)| *region).collect())
+            .collect();
+        let mut wanted = Vec::new();
+        for (device, need) in needs.iter().enumerate() {
+            let Some(need) = need else { continue };
+            if held[device].iter().any(|region| region.contains(need)) {
+                continue;
+            }
+            match pieces(&held, device, need, &|a, b| self.cluster.link(a, b).is_some()) {
+                Some(found) => wanted.push((device, *need, found)),
+                None => return self.materialise_by_hub(tensor, device, need, needs),
+            }
+        }
+        self.exchange(
+            wanted
+                .iter()
+                .map(|(device, need, found)| {
+                    let sources = found
+                        .iter()
+                        .map(|piece| (piece.region, piece.device, self.held(tensor, piece.device)[piece.held]));
+                    (*device, *need, sources.collect())
+                })
+                .collect(),
+            Some(tensor),
+        )
+        .map(|_| ())
+    }
+
+    /// Takes what has no direct link to a device over one that has; then everything else.
+    fn materialise_by_hub(
+        &mut self,
+        tensor: TensorId,
+        device: usize,
+        need: &Region,
+        needs: &[Option<Region>],
+    ) -> Result<(), ShardError> {
+        let linked = |a: usize, b: usize| self.cluster.link(a, b).is_some();
+        let held: Vec<Vec<Region>> = (0..needs.len())
+            .map(|device| self.held(tensor, device).iter().map(|(region, _)| *region).collect())
+            .collect();
+        let hub = (0..needs.len()).find(|hub| {
+            linked(*hub, device)
+                && !held[*hub].iter().any(|region| region.contains(need))
+                && pieces(&held, *hub, need, &linked).is_some()
+        });
+        let Some(hub) = hub else {
+            let tensor = self.from.tensor(tensor).name.clone();
+            return Err(ShardError::Missing { tensor, part: need.to_string() });
+        };
+        let mut first = vec![None; needs.len()];
+        first[hub] = Some(*need);
+        self.materialise(tensor, &first)?;
+        self.materialise(tensor, needs)
+    }
+
+    /// Cuts, exchanges and joins pieces: for each (device, need, pieces with owner and where they lie). With `tensor`
+    /// the joined boxes become holdings of it; the pieces are always returned as they arrived.
+    #[allow(clippy::type_complexity, reason = "local to this file; a type for each level would hide the shape")]
+    fn exchange(
+        &mut self,
+        wanted: Vec<(usize, Region, Vec<(Region, usize, (Region, TensorId))>)>,
+        tensor: Option<TensorId>,
+    ) -> Result<Vec<Vec<TensorId>>, ShardError> {
+        let mut slices: HashMap<(TensorId, Region, usize), TensorId> = HashMap::new();
+        let mut transfers = Vec::new();
+        let mut arrived = Vec::with_capacity(wanted.len());
+        for (device, _, sources) in &wanted {
+            let mut parts = Vec::with_capacity(sources.len());
+            for (region, owner, (held_region, held_as)) in sources {
+                let key = (*held_as, *region, *owner);
+                let part = match slices.get(&key) {
+                    Some(part) => *part,
+                    None => self.slice(*owner, *held_as, held_region, region)?,
+                };
+                slices.insert(key, part);
+                if owner != device {
+                    transfers.push(Transfer { tensor: part, from: *owner, to: *device });
+                }
+                parts.push(part);
+            }
+            arrived.push(parts);
+        }
+        if !transfers.is_empty() {
+            self.events.push(Event::Exchange(transfers));
+        }
+        if let Some(tensor) = tensor {
+            for ((device, need, sources), parts) in wanted.iter().zip(&arrived) {
+                let regions: Vec<Region> = sources.iter().map(|(region, _, _)| *region).collect();
+                let joint = joint(need, &regions, &(0..regions.len()).collect::<Vec<_>>());
+                let name = self.from.tensor(tensor).name.clone();
+                let Some(joint) = joint else {
+                    return Err(ShardError::Missing { tensor: name, part: need.to_string() });
+                };
+                let name = format!("{}@{}", name, self.device_names[*device]);
+                let joined = self.join(*device, &joint, parts, &name)?;
+                self.hold(tensor, *device, *need, joined);
+            }
+        }
+        Ok(arrived)
+    }
+
+    fn join(&mut self, device: usize, joint: &Joint, parts: &[TensorId], name: &str) -> Result<TensorId, ShardError> {
+        match joint {
+            Joint::Piece(index) => Ok(parts[*index]),
+            Joint::Concat { axis, parts: inner } => {
+                let inputs =
+                    inner.iter().map(|joint| self.join(device, joint, parts, name)).collect::<Result<Vec<_>, _>>()?;
+                self.add(device, None, name.to_string(), Op::Concat { axis: *axis }, inputs)
+            }
+        }
+    }
+
+    /// The tensor of the new graph that holds exactly `part` on a device that has it.
+    fn operand(&mut self, tensor: TensorId, device: usize, part: &Region) -> Result<TensorId, ShardError> {
+        if self.from.value(tensor).is_some() {
+            return self.constant(tensor, part);
+        }
+        let held = self.held(tensor, device);
+        let found = held.iter().find(|(region, _)| region == part);
+        let Some((region, id)) = found.or_else(|| held.iter().find(|(region, _)| region.contains(part))).copied()
+        else {
+            let tensor = self.from.tensor(tensor).name.clone();
+            return Err(ShardError::Missing { tensor, part: part.to_string() });
+        };
+        let slice = self.slice(device, id, &region, part)?;
+        if region != *part {
+            self.hold(tensor, device, *part, slice);
+        }
+        Ok(slice)
+    }
+
+    fn constant(&mut self, tensor: TensorId, part: &Region) -> Result<TensorId, ShardError> {
+        let whole = self.whole(tensor);
+        let cut = (whole != *part).then_some(*part);
+        if let Some(found) = self.constants.get(&(tensor, cut)) {
+            return Ok(*found);
+        }
+        let info = self.from.tensor(tensor);
+        let Some(value) = info.value.clone() else {
+            return Err(ShardError::Missing { tensor: info.name.clone(), part: part.to_string() });
+        };
+        let id = match cut {
+            None => {
+                let name = self.unique(info.name.clone());
+                self.to.add_constant(name, value)
+            }
+            Some(part) => {
+                let rank = part.rank();
+                let starts = (0..rank).map(|axis| part.begin(axis)).collect();
+                let op = Op::Slice { starts, steps: vec![1; rank], sizes: part.shape() };
+                let tensor_type = TensorType::new(info.tensor_type.element, part.shape());
+                let sliced = evaluate_node(&op, &[&value], &[tensor_type])
+                    .map_err(|error| ShardError::IllTyped { node: info.name.clone(), problem: error.to_string() })?
+                    .swap_remove(0);
+                let name = self.unique(format!("{}{part}", info.name));
+                self.to.add_constant(name, sliced)
+            }
+        };
+        self.constants.insert((tensor, cut), id);
+        Ok(id)
+    }
+
+    /// Takes the operands of a node to the intermediate shardings that the partition chose for them.
+    fn reroute(&mut self, id: NodeId, partition: &Partition) -> Result<(), ShardError> {
+        for (position, tensor) in self.from.node(id).inputs.iter().enumerate() {
+            if let Some(way) = partition.ways.get(&(id, position)) {
+                self.materialise(*tensor, &way.0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings together what each device needs of the operands. `needs[operand][device]`.
+    fn gather(&mut self, id: NodeId, needs: &[Vec<Option<Region>>]) -> Result<(), ShardError> {
+        let from = self.from;
+        for (tensor, needs) in from.node(id).inputs.iter().zip(needs) {
+            if from.value(*tensor).is_none() {
+                self.materialise(*tensor, needs)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Splits a node by its result: every device computes its part.
+    fn node(&mut self, id: NodeId, strategy: &Strategy) -> Result<(), ShardError> {
+        let from = self.from;
+        let node = from.node(id);
+        let mut shards = Vec::new();
+        let mut needs = vec![vec![None; self.device_names.len()]; node.inputs.len()];
+        for (device, region) in strategy.outputs.parts() {
+            let restriction = restrict::restrict(from, id, &region)
+                .ok_or_else(|| ShardError::NotRestrictable { node: from.node_label(id), part: region.to_string() })?;
+            for (needs, part) in needs.iter_mut().zip(&restriction.operands) {
+                needs[device] = *part;
+            }
+            shards.push((device, region, restriction));
+        }
+        self.gather(id, &needs)?;
+        let alone = shards.len() == 1;
+        for (device, region, restriction) in shards {
+            let mut inputs = Vec::with_capacity(node.inputs.len());
+            for (tensor, part) in node.inputs.iter().zip(&restriction.operands) {
+                if let Some(part) = part {
+                    inputs.push(self.operand(*tensor, device, part)?);
+                }
+            }
+            // A concatenation of one part is that part.
+            let op = match restriction.op {
+                Op::Concat { .. } if inputs.len() == 1 => Op::Identity,
+                op => op,
+            };
+            self.shard(id, device, region, op, inputs, alone)?;
+        }
+        Ok(())
+    }
+
+    /// Adds one shard of a node, with all of its outputs.
+    fn shard(
+        &mut self,
+        id: NodeId,
+        device: usize,
+        region: Region,
+        op: Op,
+        inputs: Vec<TensorId>,
+        alone: bool,
+    ) -> Result<(), ShardError> {
+        let from = self.from;
+        let node = from.node(id);
+        let types: Vec<&TensorType> = inputs.iter().map(|input| self.to.tensor_type(*input)).collect();
+        let ill_typed = |problem: String| ShardError::IllTyped { node: from.node_label(id), problem };
+        let output_types = infer(&op, &types).map_err(|error| ill_typed(error.to_string()))?;
+        let suffix = if alone { String::new() } else { format!("@{}", self.device_names[device]) };
+        let mut outputs = Vec::with_capacity(node.outputs.len());
+        for (position, (output, output_type)) in node.outputs.iter().zip(output_types).enumerate() {
+            let region = if position == 0 { region } else { self.whole(*output) };
+            if from.shape(*output).iter().all(|extent| *extent > 0) && output_type.shape != region.shape() {
+                return Err(ill_typed(format!("{region} became {:?}", output_type.shape)));
+            }
+            let name = self.unique(format!("{}{suffix}", from.tensor(*output).name));
+            let tensor = self.to.add_tensor(name, output_type);
+            self.hold(*output, device, region, tensor);
+            outputs.push(tensor);
+        }
+        let new = self.to.add_node(format!("{}{suffix}", node.name), op, inputs, outputs);
+        self.place(new, device);
+        Ok(())
+    }
+
+    /// Splits a node by its first operand: every device computes an addend; pieces of the addends are exchanged and
+    /// summed, in the order of devices, where the strategy wants the result.
+    fn sum(&mut self, id: NodeId, strategy: &Strategy, addends: &Sharding) -> Result<(), ShardError> {
+        let from = self.from;
+        let node = from.node(id);
+        let output = node.outputs[0];
+        let mut shards: Vec<(usize, Addend)> = Vec::new();
+        let mut needs = vec![vec![None; self.device_names.len()]; node.inputs.len()];
+        for (device, x) in addends.parts() {
+            let addend = restrict::addend(from, id, &x, shards.is_empty())
+                .ok_or_else(|| ShardError::NotRestrictable { node: from.node_label(id), part: x.to_string() })?;
+            needs[0][device] = Some(x);
+            shards.push((device, addend));
+        }
+        let Some((_, first)) = shards.first() else { return Err(ShardError::NoStrategy(from.node_label(id))) };
+        let (activation, residual) = (first.activation, first.residual);
+        self.gather(id, &needs)?;
+        let whole = self.whole(output);
+        let mut parts = Vec::with_capacity(shards.len());
+        for (device, addend) in shards {
+            parts.push((device, self.addend(id, device, addend)?));
+        }
+        let wanted: Vec<_> = strategy
+            .outputs
+            .parts()
+            .map(|(device, region)| {
+                let sources = parts.iter().map(|(owner, held_as)| (region, *owner, (whole, *held_as)));
+                (device, region, sources.collect::<Vec<_>>())
+            })
+            .collect();
+        let arrived = self.exchange(wanted, None)?;
+        if let Some(position) = residual {
+            self.materialise(node.inputs[position], &strategy.outputs.0)?;
+        }
+        for ((device, region), pieces) in strategy.outputs.parts().zip(arrived) {
+            let residual = match residual {
+                Some(position) => Some(self.operand(node.inputs[position], device, &region)?),
+                None => None,
+            };
+            let terms: Vec<TensorId> = pieces.into_iter().chain(residual).collect();
+            let name = format!("{}@{}", from.tensor(output).name, self.device_names[device]);
+            let result = self.add_up(device, &name, &terms, activation)?;
+            self.hold(output, device, region, result);
+        }
+        Ok(())
+    }
+
+    /// One addend of a node on a device.
+    fn addend(&mut self, id: NodeId, device: usize, addend: Addend) -> Result<TensorId, ShardError> {
+        let node = self.from.node(id);
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for (position, (tensor, part)) in node.inputs.iter().zip(&addend.operands).enumerate() {
+            match part {
+                Some(part) => inputs.push(self.operand(*tensor, device, part)?),
+                // A convolution has a bias; only one addend may carry the real one.
+                None if position == 2 && matches!(addend.op, Op::Conv(_)) => {
+                    let channels = self.from.shape(*tensor)[0];
+                    let name = self.unique(format!("{}.zeros", node.name));
+                    inputs.push(self.to.add_constant(name, Value::f32([channels], vec![0.0; channels])));
+                }
+                None => {}
+            }
+        }
+        let suffix = format!("@{}", self.device_names[device]);
+        let name = format!("{}.addend{suffix}", self.from.tensor(node.outputs[0]).name);
+        let product = self.add(device, Some(format!("{}{suffix}", node.name)), name.clone(), addend.op, inputs)?;
+        if addend.scale == 1.0 {
+            return Ok(product);
+        }
+        let factor_name = self.unique(format!("{name}.share"));
+        let factor = self.to.add_constant(factor_name, Value::f32([], vec![addend.scale]));
+        self.add(device, None, name, Op::Binary(BinaryOp::Mul, Activation::None), vec![product, factor])
+    }
+
+    fn add_up(
+        &mut self,
+        device: usize,
+        name: &str,
+        terms: &[TensorId],
+        activation: Activation,
+    ) -> Result<TensorId, ShardError> {
+        let Some((first, rest)) = terms.split_first() else {
+            return Err(ShardError::Missing { tensor: name.to_string(), part: "any addend".to_string() });
+        };
+        if rest.is_empty() {
+            let op = Op::Unary(UnaryOp::Activation(activation));
+            return self.add(device, None, name.to_string(), op, vec![*first]);
+        }
+        let mut sum = *first;
+        for (index, term) in rest.iter().enumerate() {
+            let last = index + 1 == rest.len();
+            let activation = if last { activation } else { Activation::None };
+            let step_name = if last { name.to_string() } else { format!("{name}.sum") };
+            sum = self.add(device, None, step_name, restrict::sum(activation), vec![sum, *term])?;
+        }
+        Ok(sum)
+    }
+
+    /// Brings the graph's outputs to where they are wanted, under their names.
+    fn finish(&mut self, device: usize) -> Result<(), ShardError> {
+        let from = self.from;
+        for output in &from.outputs {
+            let whole = self.whole(*output);
+            if from.value(*output).is_none() {
+                let mut needs = vec![None; self.device_names.len()];
+                needs[device] = Some(whole);
+                self.materialise(*output, &needs)?;
+            }
+            let tensor = self.operand(*output, device, &whole)?;
+            let name = &from.tensor(*output).name;
+            if self.to.tensor(tensor).name != *name {
+                let holder = self.to.tensor_ids().find(|id| self.to.tensor(*id).name == *name);
+                let old = self.to.tensor(tensor).name.clone();
+                if let Some(holder) = holder {
+                    self.to.rename_tensor(holder, old);
+                }
+                self.to.rename_tensor(tensor, name.clone());
+            }
+            self.to.outputs.push(tensor);
+        }
+        Ok(())
+    }
+}
+
+/// The name of a tensor without the box that a slice has added.
+fn base_name(name: &str) -> &str {
+    name.split_once("[").map_or(name, |(base, _)| base)
+}

@@ -1,0 +1,179 @@
+//! Sharded graphs compute what the original computes, whatever the strategies.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::config::{Cluster, cluster_file};
+use crate::graph::eval::evaluate;
+use crate::graph::op::{Conv, Gemm, Pool, PoolKind, ReduceKind, Window};
+use crate::graph::{Activation, BinaryOp, Data, Op, TensorType, UnaryOp, Value};
+use crate::partition::{Objective, Partition, PartitionOptions, Strategy, StrategyFamily, solve, strategies_of};
+
+fn cluster(devices: usize, extra: &str) -> Cluster {
+    let text = format!(
+        "[cluster]\nname = \"t\"\ninput = \"d-0\"\noutput = \"d-{}\"\n[[device]]\nname = \"d\"\ntarget = \"cortex-m7\"\ncount = {devices}\n{}",
+        devices - 1,
+        if devices > 1 {
+            format!("[[link]]\nbetween = [\"d\"]\ntransport = \"tcp\"\nbandwidth = \"100 Mbit/s\"\n{extra}")
+        } else {
+            String::new()
+        },
+    );
+    cluster_file::parse(&text, "cluster.toml", std::path::Path::new(".")).expect("the cluster is sound")
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+
+    fn values(&mut self, shape: &[usize]) -> Value {
+        let count = shape.iter().product();
+        // Small integers, and activations that clip: sums are exact in any order.
+        Value::f32(shape, (0..count).map(|_| self.next(3) as f32 - 1.0).collect())
+    }
+}
+
+fn window(kernel: usize, stride: usize, pad: usize) -> Window {
+    Window {
+        kernel: vec![kernel; 2],
+        stride: vec![stride; 2],
+        dilation: vec![1; 2],
+        pad_begin: vec![pad; 2],
+        pad_end: vec![pad; 2],
+    }
+}
+
+/// Convolutions of every kind, pooling, a residual, a concatenation, a head.
+fn network(random: &mut Random) -> Graph {
+    let mut graph = Graph::new("t");
+    let (height, width) = (9 + random.next(6), 8 + random.next(5));
+    let mut x = graph.add_input("x", TensorType::f32([1, 3, height, width]));
+    let mut count = 0;
+    let mut add = |graph: &mut Graph, random: &mut Random, op: Op, mut inputs: Vec<TensorId>, weights: &[&[usize]]| {
+        count += 1;
+        for (index, shape) in weights.iter().enumerate() {
+            let value = random.values(shape);
+            inputs.insert((index + 1).min(inputs.len()), graph.add_constant(format!("w{count}_{index}"), value));
+        }
+        let types: Vec<TensorType> = inputs.iter().map(|input| graph.tensor_type(*input).clone()).collect();
+        let references: Vec<&TensorType> = types.iter().collect();
+        let output_type = crate::graph::infer::infer(&op, &references).expect("the node is sound").swap_remove(0);
+        let output = graph.add_tensor(format!("t{count}"), output_type);
+        graph.add_node(format!("n{count}"), op, inputs, vec![output]);
+        output
+    };
+    let conv = |window: Window, groups: usize, residual: bool| {
+        Op::Conv(Conv { window, groups, residual, activation: Activation::Clip(0.0, 20.0) })
+    };
+    let pool = |kind: PoolKind, window: Window| {
+        let declared_pad_end = window.pad_end.clone();
+        Op::Pool(Pool { kind, window, declared_pad_end, count_include_pad: false })
+    };
+    x = add(&mut graph, random, conv(window(3, 1, 1), 1, false), vec![x], &[&[10, 3, 3, 3], &[10]]);
+    x = add(&mut graph, random, conv(window(3, 1, 1), 10, false), vec![x], &[&[10, 1, 3, 3], &[10]]);
+    let branch = add(&mut graph, random, conv(window(1, 1, 0), 1, false), vec![x], &[&[10, 10, 1, 1], &[10]]);
+    x = add(&mut graph, random, conv(window(3, 1, 1), 1, true), vec![branch, x], &[&[10, 10, 3, 3], &[10]]);
+    x = add(&mut graph, random, pool(PoolKind::Max, window(3, 2, 1)), vec![x], &[]);
+    let left = add(&mut graph, random, conv(window(5, 1, 2), 2, false), vec![x], &[&[6, 5, 5, 5], &[6]]);
+    let right = add(&mut graph, random, Op::Binary(BinaryOp::Add, Activation::Clip(-9.0, 9.0)), vec![x, x], &[]);
+    x = add(&mut graph, random, Op::Concat { axis: 1 }, vec![left, right], &[]);
+    x = add(&mut graph, random, conv(window(3, 2, 0), 1, false), vec![x], &[&[8, 16, 3, 3], &[8]]);
+    let shape = graph.shape(x).to_vec();
+    let flat: usize = shape[1..].iter().product();
+    let mean =
+        add(&mut graph, random, Op::Reduce { kind: ReduceKind::Sum, axes: vec![2, 3], keep_dims: false }, vec![x], &[]);
+    let row = add(&mut graph, random, Op::Reshape { shape: vec![1, flat] }, vec![x], &[]);
+    let gemm =
+        Op::Gemm(Gemm { transpose_a: false, transpose_b: true, alpha: 1.0, beta: 1.0, activation: Activation::None });
+    let y = add(&mut graph, random, gemm, vec![row], &[&[8, flat], &[8]]);
+    let y = add(&mut graph, random, Op::Binary(BinaryOp::Mul, Activation::None), vec![y, mean], &[]);
+    let y = add(&mut graph, random, Op::Unary(UnaryOp::Neg), vec![y], &[]);
+    graph.outputs = vec![y];
+    graph
+}
+
+fn partition(strategies: BTreeMap<NodeId, Strategy>) -> Partition {
+    Partition {
+        strategies,
+        ways: BTreeMap::new(),
+        objective: Objective::Latency,
+        optimal: false,
+        gap: 0.0,
+        solve_ms: 0.0,
+        single_device_ms: None,
+    }
+}
+
+/// The sharded graph is sound, its schedules are proven, and it computes the same.
+fn check(graph: &Graph, partition: &Partition, cluster: &Cluster, input: &Value, expected: &[Value], label: &str) {
+    let sharded = apply(graph, partition, cluster).unwrap_or_else(|error| panic!("{label}: {error}"));
+    crate::graph::verify::verify(&sharded.graph).unwrap_or_else(|error| panic!("{label}: {error}"));
+    let schedules = crate::schedule::build(&sharded, cluster).expect("there are few messages");
+    crate::schedule::check::check(&sharded.graph, &schedules, cluster)
+        .unwrap_or_else(|error| panic!("{label}: {error}"));
+    let found =
+        evaluate(&sharded.graph, std::slice::from_ref(input)).unwrap_or_else(|error| panic!("{label}: {error}"));
+    for (found, expected) in found.iter().zip(expected) {
+        let (Data::F32(found), Data::F32(expected)) = (&found.data, &expected.data) else { panic!("{label}: not f32") };
+        assert!(found == expected, "{label}: {found:?} is not {expected:?}");
+    }
+}
+
+#[test]
+fn random_strategies_compute_the_same() {
+    let mut methods: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for seed in 1..60u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let graph = network(&mut random);
+        let input = random.values(graph.shape(graph.inputs[0]));
+        let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        let devices = 1 + random.next(7);
+        let cluster = cluster(devices, "");
+        let options = strategies_of(&graph, &cluster);
+        for round in 0..6 {
+            let mut strategies = BTreeMap::new();
+            for (id, choices) in &options {
+                let choice = choices[random.next(choices.len())].clone();
+                *methods.entry(choice.method.name()).or_default() += 1;
+                strategies.insert(*id, choice);
+            }
+            check(&graph, &partition(strategies), &cluster, &input, &expected, &format!("seed {seed}, round {round}"));
+        }
+    }
+    for method in ["whole", "replicated", "lop", "lip", "spatial"] {
+        assert!(methods.get(method).is_some_and(|count| *count > 50), "{method} was hardly tried: {methods:?}");
+    }
+}
+
+#[test]
+fn every_family_and_objective_computes_the_same() {
+    use Objective::{Energy, Latency, Memory, Throughput, Traffic};
+    use StrategyFamily::{Auto, Ftp, Fused, Lip, Lop, Pipeline, Spatial, Whole};
+    for seed in 1..5u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let graph = network(&mut random);
+        let input = random.values(graph.shape(graph.inputs[0]));
+        let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        for (devices, extra) in [(2, ""), (5, ""), (7, "topology = \"bus\""), (4, "topology = \"star\"\nhub = \"d-1\"")]
+        {
+            let cluster = cluster(devices, extra);
+            for family in [Auto, Whole, Pipeline, Lop, Lip, Fused, Ftp, Spatial] {
+                for objective in [Latency, Throughput, Traffic, Memory, Energy] {
+                    let label = format!("seed {seed}, {devices} devices {extra}, {family:?} for {objective:?}");
+                    let options = PartitionOptions { objective, family, reserve_bytes: Vec::new() };
+                    match solve(&graph, &cluster, &options) {
+                        Ok(partition) => check(&graph, &partition, &cluster, &input, &expected, &label),
+                        // A star has no direct links for a pipeline between its points.
+                        Err(error) => assert!(extra.contains("star"), "{label}: {error}"),
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Messages under way, sharing media fairly.
+
+use std::collections::BTreeMap;
+
+use crate::config::{Cluster, Topology};
+
+/// Beyond this many messages under way, rates are recomputed only when all of one moment have ended.
+const EXACT_FLOWS: usize = 400;
+
+/// Inference and number of a message.
+type Key = (u32, u16);
+
+struct Flow {
+    key: Key,
+    left_bytes: f64,
+    begin: f64,
+    latency: f64,
+    /// Shared capacities it uses.
+    resources: [usize; 4],
+    rate: f64,
+}
+
+/// All messages under way.
+pub struct Flows {
+    capacities: Vec<f64>,
+    devices: usize,
+    /// Per pair of devices: latency and the capacities that its messages use.
+    routes: BTreeMap<(usize, usize), (f64, [usize; 4])>,
+    active: Vec<Flow>,
+    now: f64,
+    stale: bool,
+}
+
+impl Flows {
+    /// The media of a cluster, idle.
+    pub fn new(cluster: &Cluster) -> Flows {
+        let devices = cluster.devices.len();
+        // Processors of both ends come first.
+        let mut capacities: Vec<f64> =
+            cluster.devices.iter().map(|device| device.target.rate.link_bytes_per_second).collect();
+        let mut named: BTreeMap<(usize, usize, usize), usize> = BTreeMap::new();
+        let mut routes = BTreeMap::new();
+        for link in &cluster.links {
+            let medium = cluster.media[link.medium];
+            let mut capacity = |name: (usize, usize, usize), rate: f64| {
+                *named.entry(name).or_insert_with(|| {
+                    capacities.push(rate);
+                    capacities.len() - 1
+                })
+            };
+            let rate = link.bytes_per_second;
+            let (a, b) = link.between;
+            for (from, to) in [(a, b), (b, a)] {
+                let half = medium.half_duplex;
+                let (out, into) = match medium.topology {
+                    // Ports: one name for both directions of a half-duplex one.
+                    Topology::Switch => {
+                        (capacity((link.medium, from, 0), rate), capacity((link.medium, to, usize::from(!half)), rate))
+                    }
+                    Topology::Bus => {
+                        let bus = capacity((link.medium, devices, 0), rate);
+                        (bus, bus)
+                    }
+                    Topology::PointToPoint => {
+                        let wire = if half { (a, b) } else { (from, to) };
+                        let wire = capacity((link.medium, devices + 1 + wire.0, wire.1), rate);
+                        (wire, wire)
+                    }
+                };
+                routes.insert((from, to), (link.latency_ms * 1e-3, [from, to, out, into]));
+            }
+        }
+        Flows { capacities, devices, routes, active: Vec::new(), now: 0.0, stale: false }
+    }
+
+    /// A message sets out at `begin`.
+    pub fn start(&mut self, key: Key, from: usize, to: usize, bytes: u64, begin: f64) {
+        debug_assert!(from < self.devices && to < self.devices);
+        let Some((latency, resources)) = self.routes.get(&(from, to)).copied() else { return };
+        self.active.push(Flow { key, left_bytes: bytes as f64, begin, latency, resources, rate: 0.0 });
+        self.stale = true;
+    }
+
+    /// Whether a message has not left altogether.
+    pub fn is_active(&self, key: Key) -> bool {
+        self.active.iter().any(|flow| flow.key == key)
+    }
+
+    /// When the next message ends or sets out, after `now`.
+    pub fn next_end(&mut self, now: f64) -> Option<f64> {
+        self.share(now);
+        let time = |flow: &Flow| {
+            if flow.begin > now { flow.begin } else { now + (flow.left_bytes / flow.rate.max(1e-9)).max(0.0) }
+        };
+        self.active.iter().map(time).min_by(f64::total_cmp)
+    }
+
+    /// Moves everything to `now`; the messages that have left, with the latency after which they arrive.
+    pub fn advance(&mut self, now: f64) -> Vec<(Key, f64)> {
+        self.share(self.now);
+        let elapsed = now - self.now;
+        for flow in self.active.iter_mut().filter(|flow| flow.begin <= self.now) {
+            flow.left_bytes -= flow.rate * elapsed;
+        }
+        let crossed = |begin: f64, from: f64| begin > from && begin <= now;
+        self.stale |= self.active.iter().any(|flow| crossed(flow.begin, self.now));
+        self.now = now;
+        // A millionth of a byte is rounding.
+        let ended = |flow: &Flow| flow.begin <= now && flow.left_bytes <= 1e-6 * (1.0 + flow.rate * 1e-3);
+        let left: Vec<(Key, f64)> =
+            self.active.iter().filter(|flow| ended(flow)).map(|flow| (flow.key, flow.latency)).collect();
+        if !left.is_empty() {
+            self.active.retain(|flow| !ended(flow));
+            self.stale = true;
+        }
+        left
+    }
+
+    /// Max-min fair rates: the capacity with the least per message is filled first.
+    fn share(&mut self, now: f64) {
+        if !std::mem::take(&mut self.stale) {
+            return;
+        }
+        let mut open: Vec<usize> = (0..self.active.len()).filter(|flow| self.active[*flow].begin <= now).collect();
+        if open.len() > EXACT_FLOWS {
+            self.share_by_count(&open);
+            return;
+        }
+        let mut room = self.capacities.clone();
+        while !open.is_empty() {
+            let mut users = vec![0u32; room.len()];
+            for flow in &open {
+                let mut resources = self.active[*flow].resources;
+                resources.sort_unstable();
+                let mut last = usize::MAX;
+                for resource in resources {
+                    users[resource] += u32::from(resource != last);
+                    last = resource;
+                }
+            }
+            let each = |resource: usize| room[resource] / f64::from(users[resource]);
+            let used = (0..room.len()).filter(|resource| users[*resource] > 0);
+            let Some(tightest) = used.min_by(|a, b| each(*a).total_cmp(&each(*b))) else { return };
+            let rate = each(tightest);
+            let (full, rest): (Vec<usize>, Vec<usize>) =
+                open.into_iter().partition(|flow| self.active[*flow].resources.contains(&tightest));
+            for flow in full {
+                let flow = &mut self.active[flow];
+                flow.rate = rate;
+                let mut resources = flow.resources;
+                resources.sort_unstable();
+                let mut last = usize::MAX;
+                for resource in resources {
+                    if resource != last {
+                        room[resource] = (room[resource] - rate).max(0.0);
+                    }
+                    last = resource;
+                }
+            }
+            open = rest;
+        }
+    }
+
+    /// An equal share of the most crowded capacity, for very many messages.
+    fn share_by_count(&mut self, open: &[usize]) {
+        let mut users = vec![0u32; self.capacities.len()];
+        for flow in open {
+            let [from, to, out, into] = self.active[*flow].resources;
+            users[from] += 1;
+            users[to] += 1;
+            users[out] += 1;
+            users[into] += u32::from(into != out);
+        }
+        for flow in open {
+            let flow = &mut self.active[*flow];
+            let share = |resource: &usize| self.capacities[*resource] / f64::from(users[*resource].max(1));
+            flow.rate = flow.resources.iter().map(share).fold(f64::INFINITY, f64::min);
+        }
+    }
+}

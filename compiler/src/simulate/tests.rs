@@ -1,0 +1,82 @@
+use super::*;
+use crate::config::{Cluster, cluster_file};
+use crate::graph::{Activation, Op, TensorType, UnaryOp};
+
+/// Three devices on one medium, and a graph with one tensor of 1.25 MB.
+fn cluster(link: &str) -> Cluster {
+    let text = format!(
+        "[cluster]\nname = \"t\"\ninput = \"d-0\"\noutput = \"d-0\"\n[[device]]\nname = \"d\"\ntarget = \"raspberry-pi-4\"\ncount = 3\n[[link]]\nbetween = [\"d\"]\ntransport = \"tcp\"\nbandwidth = \"100 Mbit/s\"\n{link}\n"
+    );
+    cluster_file::parse(&text, "cluster.toml", std::path::Path::new(".")).expect("the cluster is sound")
+}
+
+fn relu_graph(elements: usize) -> Graph {
+    let mut graph = Graph::new("t");
+    let x = graph.add_input("x", TensorType::f32([1, elements]));
+    let y = graph.add_tensor("y", TensorType::f32([1, elements]));
+    graph.add_node("relu", Op::Unary(UnaryOp::Activation(Activation::Relu)), vec![x], vec![y]);
+    graph.outputs.push(y);
+    graph
+}
+
+/// Device 0 sends its input to both others and they send it back: (from, to, message).
+fn schedules(graph: &Graph, messages: &[&[(usize, usize)]]) -> Vec<Schedule> {
+    let tensor = graph.inputs[0];
+    let mut number = 0;
+    let mut schedules: Vec<Schedule> = (0..3).map(|device| Schedule { device, actions: Vec::new() }).collect();
+    for exchange in messages {
+        let mut lists = vec![(Vec::new(), Vec::new()); 3];
+        for (from, to) in *exchange {
+            lists[*from].0.push(Message { tensor, peer: *to, number });
+            lists[*to].1.push(Message { tensor, peer: *from, number });
+            number += 1;
+        }
+        for (schedule, (sends, receives)) in schedules.iter_mut().zip(lists) {
+            if !sends.is_empty() || !receives.is_empty() {
+                schedule.actions.push(Action::Exchange { sends, receives });
+            }
+        }
+    }
+    schedules[0].actions.push(Action::Output { tensor, position: 0 });
+    schedules
+}
+
+/// 1.25 MB at 12.5 MB/s are 100 ms.
+fn latency_ms(link: &str, messages: &[&[(usize, usize)]]) -> f64 {
+    let graph = relu_graph(312_500);
+    simulate(&graph, &schedules(&graph, messages), &cluster(link)).latency_ms
+}
+
+#[test]
+fn ports_buses_and_wires_are_shared_as_they_are() {
+    let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1.0, "{found} ms, expected {expected}");
+    let out_and_back: &[&[(usize, usize)]] = &[&[(0, 1), (0, 2)], &[(1, 0), (2, 0)]];
+    close(latency_ms("", out_and_back), 400.0);
+    close(latency_ms("topology = \"point-to-point\"", out_and_back), 200.0);
+    close(latency_ms("topology = \"bus\"", out_and_back), 400.0);
+    let at_once: &[&[(usize, usize)]] = &[&[(0, 1), (1, 0)]];
+    close(latency_ms("", at_once), 100.0);
+    close(latency_ms("duplex = \"half\"", at_once), 200.0);
+    close(latency_ms("topology = \"bus\"", at_once), 200.0);
+    close(latency_ms("latency = \"7 ms\"", at_once), 107.0);
+    // The port of device 2 is the bottleneck of both messages to it; the third fills what they leave.
+    close(latency_ms("", &[&[(0, 2), (1, 2), (1, 0)]]), 200.0);
+}
+
+#[test]
+fn the_closed_formula_agrees_where_one_port_decides() {
+    let cluster = cluster("");
+    let flows = [(0, 1), (0, 2)].map(|(from, to)| cost::Flow { from, to, bytes: 1_250_000 });
+    let seconds = cost::exchange_seconds(&cluster, &flows).expect("all are linked");
+    let simulated = latency_ms("", &[&[(0, 1), (0, 2)]]);
+    assert!((seconds * 1e3 - simulated).abs() < 1.0, "{seconds} s against {simulated} ms");
+}
+
+#[test]
+fn a_trace_names_every_device() {
+    let graph = relu_graph(10);
+    let cluster = cluster("");
+    let prediction = simulate(&graph, &schedules(&graph, &[&[(0, 1)]]), &cluster);
+    let trace = trace_json(&prediction, &cluster).to_string();
+    assert!(trace.contains("d-2") && trace.contains("exchange: 1 out, 0 in"), "{trace}");
+}
