@@ -41,6 +41,7 @@ impl Build {
                 family: StrategyFamily::Auto,
                 max_latency_ms: None,
                 plan: None,
+                measured: None,
             },
         }
     }

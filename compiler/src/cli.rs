@@ -32,6 +32,13 @@ pub struct Arguments {
     /// Use the strategies of an earlier plan instead of solving.
     #[arg(long, value_name = "PLAN.pb")]
     pub plan: Option<PathBuf>,
+    /// Run the model on the cluster's devices in several ways, and write what was measured beside the cluster file, where
+    /// later compilations find it.
+    #[arg(long)]
+    pub measure: bool,
+    /// Measurements to use [default: CLUSTER.measured.toml beside the cluster file, if it is there].
+    #[arg(long, value_name = "FILE")]
+    pub measured: Option<PathBuf>,
     /// Cross-compile the device crates too, into OUT/bin.
     #[arg(long)]
     pub build: bool,
@@ -41,6 +48,9 @@ pub struct Arguments {
     /// Input of --run: arrays named as the graph's inputs (a single input takes any single array). Default: seeded noise.
     #[arg(long, value_name = "X.npz", requires = "run")]
     pub input: Option<PathBuf>,
+    /// Infer this many times with --run and report the median latency.
+    #[arg(long, value_name = "N", requires = "run", default_value_t = 1)]
+    pub repeat: usize,
     /// Where --run writes the answer: arrays named as the graph's outputs.
     #[arg(long, value_name = "Y.npz", requires = "run")]
     pub output: Option<PathBuf>,
@@ -56,6 +66,10 @@ pub struct Arguments {
     /// Layout of `x` in evaluation data; converted to the model's.
     #[arg(long, value_enum, default_value_t = DataLayout::Nchw)]
     pub layout: DataLayout,
+    /// Start every device as PROGRAM NAME EXECUTABLE ARGUMENTS.. instead of as a local process, with the addresses of
+    /// the cluster file: to reach other machines, or a test bed.
+    #[arg(long, value_name = "PROGRAM")]
+    pub launcher: Option<PathBuf>,
     /// Compare every emitted program with the reference kernels on random inputs.
     #[arg(long)]
     pub verify: bool,

@@ -89,6 +89,8 @@ pub struct Options {
     pub max_latency_ms: Option<f64>,
     /// Strategies of an earlier plan.
     pub plan: Option<PathBuf>,
+    /// Measurements that correct the cost model; those beside the cluster file unless given.
+    pub measured: Option<PathBuf>,
 }
 
 impl Options {
@@ -115,6 +117,7 @@ impl Options {
             },
             max_latency_ms: arguments.max_latency,
             plan: arguments.plan.clone(),
+            measured: arguments.measured.clone(),
         }
     }
 }
@@ -132,7 +135,10 @@ impl Dump for () {
 /// Compiles one model for one cluster. Stages appear here in execution order and nowhere else.
 pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn Dump) -> Result<Compiled, Failure> {
     let mut clock = Clock::default();
-    let cluster = config::cluster_file::read(cluster)?;
+    let cluster_path = cluster;
+    let mut cluster = config::cluster_file::read(cluster_path)?;
+    let measured = options.measured.clone().unwrap_or_else(|| config::measured::default_path(cluster_path));
+    config::measured::apply(&mut cluster, &measured, options.measured.is_some())?;
     clock.lap("cluster");
     let mut graph = onnx::import(model, &onnx::ImportOptions { shapes: options.shapes.clone() })?;
     clock.lap("import");
@@ -182,7 +188,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     for program in &programs {
         dump.stage("program", program);
     }
-    let prediction = simulate::simulate(&sharded.graph, &schedules, &cluster);
+    let prediction = simulate::simulate(&sharded, &schedules, &cluster);
     clock.lap("simulate");
     check_latency(&prediction, options)?;
     let plan_bytes = plan::write(&graph, &cluster, &partition, &prediction, &programs);

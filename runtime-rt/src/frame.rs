@@ -48,6 +48,8 @@ pub enum Kind {
     Report,
     /// The runner ends the work.
     Stop,
+    /// How long each step took.
+    Profile,
 }
 
 impl Kind {
@@ -59,6 +61,7 @@ impl Kind {
             4 => Kind::Output,
             5 => Kind::Report,
             6 => Kind::Stop,
+            7 => Kind::Profile,
             _ => return None,
         })
     }
@@ -71,6 +74,7 @@ impl Kind {
             Kind::Output => 4,
             Kind::Report => 5,
             Kind::Stop => 6,
+            Kind::Profile => 7,
         }
     }
 }

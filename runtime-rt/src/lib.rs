@@ -22,7 +22,7 @@ pub use arena::{Arena, copy_runs};
 pub use error::Error;
 pub use link::{FramedStream, Identity, Incoming, InferenceLinks, Links, NoLinks, Observer, Outgoing, PeerLinks};
 pub use report::DeviceCosts;
-pub use serve::{Failure, Program, serve};
+pub use serve::{Failure, Profiler, Program, serve};
 #[cfg(feature = "std")]
 pub use stream::StdStream;
 

@@ -15,6 +15,22 @@ pub trait Program {
     fn run<L: Links, O: Observer>(&mut self, links: &mut L, observer: &mut O) -> Result<(), Error>;
 }
 
+/// An observer that reports what it saw after every inference.
+pub trait Profiler: Observer {
+    /// An inference begins.
+    fn begin(&mut self);
+    /// What to report of the inference; nothing if empty.
+    fn payload(&self) -> &[u8];
+}
+
+impl Profiler for () {
+    fn begin(&mut self) {}
+
+    fn payload(&self) -> &[u8] {
+        &[]
+    }
+}
+
 /// What ended a device's work: whose stream, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -58,11 +74,12 @@ impl<L: Links> Links for TimedLinks<'_, L> {
 ///
 /// A device with input waits for it on `control`; any other waits for its first tensor. After each inference the
 /// output, if it is here, and a report go to `control`.
-pub fn serve<P: Program, L: InferenceLinks, C: Read + Write>(
+pub fn serve<P: Program, L: InferenceLinks, C: Read + Write, O: Profiler>(
     program: &mut P,
     links: &mut L,
     control: &mut FramedStream<C>,
     now_us: fn() -> u64,
+    profiler: &mut O,
 ) -> Result<(), Failure> {
     let mut inference = 0u32;
     loop {
@@ -75,7 +92,7 @@ pub fn serve<P: Program, L: InferenceLinks, C: Read + Write>(
             match header.kind {
                 Kind::Input => {}
                 Kind::Stop => return Ok(()),
-                Kind::Hello | Kind::Tensor | Kind::Output | Kind::Report => {
+                Kind::Hello | Kind::Tensor | Kind::Output | Kind::Report | Kind::Profile => {
                     return Err(Failure::Control(Error::WrongMessage));
                 }
             }
@@ -83,8 +100,9 @@ pub fn serve<P: Program, L: InferenceLinks, C: Read + Write>(
         }
         links.begin(inference);
         let begin = now_us();
+        profiler.begin();
         let mut timed = TimedLinks { links, now_us, wait_us: 0 };
-        let outcome = program.run(&mut timed, &mut ());
+        let outcome = program.run(&mut timed, profiler);
         let wait_us = timed.wait_us;
         match outcome {
             Ok(()) => {}
@@ -100,6 +118,9 @@ pub fn serve<P: Program, L: InferenceLinks, C: Read + Write>(
         };
         if !program.output().is_empty() {
             control.send(Kind::Output, inference, 0, program.output()).map_err(Failure::Control)?;
+        }
+        if !profiler.payload().is_empty() {
+            control.send(Kind::Profile, inference, 0, profiler.payload()).map_err(Failure::Control)?;
         }
         control.send(Kind::Report, inference, 0, &costs.emit()).map_err(Failure::Control)?;
         inference = inference.wrapping_add(1);

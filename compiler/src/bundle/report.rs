@@ -27,6 +27,9 @@ pub struct Report {
     /// Measured on the running cluster, with --evaluate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationReport>,
+    /// Measured latency, with --run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<LatencyReport>,
     /// Time of each stage of the compiler in ms.
     pub compile: BTreeMap<String, f64>,
 }

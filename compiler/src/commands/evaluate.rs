@@ -35,7 +35,7 @@ pub(super) fn evaluate(
     let samples = load(arguments, path, compiled)
         .with_context(|| format!("`{}` does not fit the model", path.display()))
         .map_err(Failure::Environment)?;
-    let mut cluster = start(compiled, built).map_err(Failure::Environment)?;
+    let mut cluster = start(compiled, built, arguments.launcher.as_deref(), false).map_err(Failure::Environment)?;
     let mut times_ms = Vec::with_capacity(samples.inputs.len());
     let mut right = 0;
     let (mut base_right, mut disagreements) = (0, 0);

@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 
 use crate::bundle::cargo::BuiltDevice;
-use crate::bundle::report::Report;
+use crate::bundle::report::{LatencyReport, Report};
 use crate::cli::{Arguments, Format};
 use crate::config::{System, Transport};
 use crate::data::{self, Arrays};
@@ -12,6 +12,7 @@ use crate::emit::model::peers;
 use crate::graph::{Graph, TensorId, Value};
 use crate::program::PORT_ALIGNMENT_BYTES;
 use crate::run::{DeviceReport, LocalCluster, LocalDevice, LocalLink, RunOptions};
+use std::path::Path;
 use std::time::Duration;
 
 /// Emulated boards are slow: an answer may take this long.
@@ -34,16 +35,25 @@ pub(super) fn run_once(
         }
         None => noise_inputs(graph, 1),
     };
-    let mut cluster = start(compiled, built).map_err(Failure::Environment)?;
+    let mut cluster = start(compiled, built, arguments.launcher.as_deref(), false).map_err(Failure::Environment)?;
     let input = pack(graph, &graph.inputs, &inputs).map_err(Failure::Environment)?;
-    let result = cluster.infer(&input).map_err(|error| Failure::Environment(error.into()))?;
+    let mut result = cluster.infer(&input).map_err(|error| Failure::Environment(error.into()))?;
+    let mut times_ms = vec![result.wall_time.as_secs_f64() * 1e3];
+    for _ in 1..arguments.repeat {
+        result = cluster.infer(&input).map_err(|error| Failure::Environment(error.into()))?;
+        times_ms.push(result.wall_time.as_secs_f64() * 1e3);
+    }
+    let latency = LatencyReport::of(times_ms);
     let outputs = unpack(graph, &result.output).map_err(Failure::Environment)?;
     add_measured(report, &result.reports);
     if arguments.format == Format::Human {
         for (name, value) in &outputs {
             println!("{}: {}", crate::diagnostic::printable(name), preview(value));
         }
-        println!("answered in {:.3} ms", result.wall_time.as_secs_f64() * 1e3);
+        match arguments.repeat {
+            0 | 1 => println!("answered in {:.3} ms", latency.p50),
+            runs => println!("answered in {:.3} ms (median of {runs}; worst {:.3} ms)", latency.p50, latency.max),
+        }
         for device in &result.reports {
             println!(
                 "  {:<12} compute {:>10.3} ms, waiting {:>10.3} ms, sent {} B, received {} B",
@@ -55,6 +65,7 @@ pub(super) fn run_once(
             );
         }
     }
+    report.run = Some(latency);
     if let Some(path) = &arguments.output {
         data::write_npz(path, &outputs).map_err(Failure::Environment)?;
     }
@@ -62,7 +73,12 @@ pub(super) fn run_once(
 }
 
 /// Starts every device of the plan as a local process.
-pub(super) fn start(compiled: &Compiled, built: &[BuiltDevice]) -> anyhow::Result<LocalCluster> {
+pub(super) fn start(
+    compiled: &Compiled,
+    built: &[BuiltDevice],
+    launcher: Option<&Path>,
+    profile: bool,
+) -> anyhow::Result<LocalCluster> {
     let cluster = &compiled.cluster;
     let devices = compiled
         .programs
@@ -82,6 +98,7 @@ pub(super) fn start(compiled: &Compiled, built: &[BuiltDevice]) -> anyhow::Resul
                 name: device.name.clone(),
                 index: program.device,
                 binary: built.binary.clone(),
+                address: device.address.clone(),
                 firmware: device.target.system == System::CortexM,
                 emulator: device.target.emulator.as_ref().map(|emulator| emulator.command.clone()),
                 links,
@@ -90,7 +107,8 @@ pub(super) fn start(compiled: &Compiled, built: &[BuiltDevice]) -> anyhow::Resul
             }
         })
         .collect::<Vec<_>>();
-    let options = RunOptions { plan_hash: compiled.plan_hash, deadline: DEADLINE };
+    let launcher = launcher.map(std::path::absolute).transpose()?;
+    let options = RunOptions { plan_hash: compiled.plan_hash, deadline: DEADLINE, launcher, profile };
     Ok(LocalCluster::start(&devices, &options)?)
 }
 

@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod infer;
+mod measure;
 mod print;
 mod summary;
 mod verify;
@@ -22,6 +23,9 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let (Some(model), Some(targets)) = (&arguments.model, &arguments.targets) else {
         return Err(Failure::Environment(anyhow::anyhow!("a model and --targets are needed")));
     };
+    if arguments.measure {
+        return measure::measure(arguments, model, targets);
+    }
     let mut dump =
         Printer { wanted: arguments.print_ir_after.as_deref(), verbose: arguments.verbose, seen: Vec::new() };
     let compiled = driver::compile(model, targets, &Options::of(arguments), &mut dump)?;
@@ -46,7 +50,7 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
         bundle::write_report(&out, &report).map_err(Failure::Environment)?;
     }
     if arguments.verify {
-        verify::verify(&compiled, &built)?;
+        verify::verify(arguments, &compiled, &built)?;
     }
     if arguments.run {
         infer::run_once(arguments, &compiled, &built, &mut report)?;

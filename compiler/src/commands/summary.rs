@@ -62,6 +62,7 @@ pub fn report(compiled: &Compiled) -> Report {
         mean_macs: macs,
         accuracy: None,
         evaluation: None,
+        run: None,
         compile: compiled.times_ms.clone(),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::infer::{noise_inputs, pack, start, unpack};
 use crate::bundle::cargo::BuiltDevice;
+use crate::cli::Arguments;
 use crate::data;
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Compiled, Failure};
@@ -14,9 +15,9 @@ const TRIALS: u64 = 3;
 const TOLERANCE: f32 = 1e-4;
 
 /// Runs the cluster on seeded noise and compares every output.
-pub(super) fn verify(compiled: &Compiled, built: &[BuiltDevice]) -> Result<(), Failure> {
+pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltDevice]) -> Result<(), Failure> {
     let graph = &compiled.graph;
-    let mut cluster = start(compiled, built).map_err(Failure::Environment)?;
+    let mut cluster = start(compiled, built, arguments.launcher.as_deref(), false).map_err(Failure::Environment)?;
     let mut worst = 0.0f32;
     for seed in 0..TRIALS {
         let inputs = noise_inputs(graph, 1000 + seed);

@@ -32,6 +32,8 @@ pub struct Device {
     pub ram_bytes: u64,
     /// Flash limit, likewise.
     pub flash_bytes: u64,
+    /// Share of a core that its process may use; already in the target's rates.
+    pub cpu: f64,
     /// `host:port` on which it listens, if given.
     pub address: Option<String>,
 }

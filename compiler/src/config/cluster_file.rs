@@ -42,6 +42,7 @@ struct DeviceTable {
     count: Option<Spanned<usize>>,
     ram: Option<Spanned<String>>,
     flash: Option<Spanned<String>>,
+    cpu: Option<Spanned<f64>>,
     address: Option<Spanned<Addresses>>,
 }
 
@@ -158,7 +159,7 @@ impl Checker<'_> {
                 self.problem(table.name.span(), "E0162", format!("`{}` is not a device name", printable(name)), help);
                 continue;
             }
-            let resolved = match target::load(table.target.get_ref(), self.folder) {
+            let mut resolved = match target::load(table.target.get_ref(), self.folder) {
                 Ok(target) => target,
                 Err(diagnostic) => {
                     let place = place(self.text, self.file_name, table.target.span());
@@ -166,6 +167,14 @@ impl Checker<'_> {
                     continue;
                 }
             };
+            match &table.cpu {
+                Some(share) if !(*share.get_ref() > 0.0 && *share.get_ref() <= 1.0) => {
+                    let help = Some("write the share of a core that the process may use, such as 0.25".to_string());
+                    self.problem(share.span(), "E0163", format!("`{}` is not a share", share.get_ref()), help);
+                }
+                Some(share) => resolved.rate = resolved.rate.scaled(*share.get_ref()),
+                None => {}
+            }
             let ram_bytes = self.limit(table.ram.as_ref(), resolved.ram_bytes);
             let flash_bytes = self.limit(table.flash.as_ref(), resolved.flash_bytes);
             let addresses = self.addresses(table.address.as_ref(), count);
@@ -182,6 +191,7 @@ impl Checker<'_> {
                     target: resolved.clone(),
                     ram_bytes,
                     flash_bytes,
+                    cpu: table.cpu.as_ref().map_or(1.0, |share| *share.get_ref()),
                     address: addresses.get(index).cloned(),
                 });
             }

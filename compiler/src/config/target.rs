@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 
+use super::measured::Corrections;
 use crate::diagnostic::{Diagnostic, printable};
 
 /// What code a target gets and what it runs on.
@@ -49,6 +50,9 @@ pub struct Target {
     /// The user's own file that it was read from; none for targets that come with the compiler.
     #[serde(skip)]
     pub file: Option<PathBuf>,
+    /// What measurements say against the rates.
+    #[serde(skip)]
+    pub corrections: Corrections,
 }
 
 /// Operating environment.
@@ -112,6 +116,20 @@ pub struct Rate {
     /// Bytes per second that the processor can send or receive: copies, checksums and the network stack.
     #[serde(default = "default_link_bytes_per_second")]
     pub link_bytes_per_second: f64,
+}
+
+impl Rate {
+    /// The rates of a process that may use only a share of the core.
+    pub fn scaled(&self, share: f64) -> Rate {
+        Rate {
+            conv_macs_per_second: self.conv_macs_per_second * share,
+            depthwise_macs_per_second: self.depthwise_macs_per_second * share,
+            element_per_second: self.element_per_second * share,
+            memory_bytes_per_second: self.memory_bytes_per_second * share,
+            message_microseconds: self.message_microseconds / share,
+            link_bytes_per_second: self.link_bytes_per_second * share,
+        }
+    }
 }
 
 /// An estimate for small Linux boards: two system calls and their wake-ups.

@@ -140,6 +140,13 @@ pub const CODES: &[Explanation] = &[
         text: "A target is the name of a file in `targets/`, or the path of your own file with the same keys.",
     },
     Explanation {
+        code: "E0169",
+        title: "measurements cannot be used",
+        text: "`compile --measure` writes what it measured to CLUSTER.measured.toml beside the cluster file; later compilations\n\
+         read it there, or where `--measured` says. It holds positive factors: measured time divided by predicted time.\n\
+         Measure again, or remove the file.",
+    },
+    Explanation {
         code: "E0170",
         title: "no placement fits the devices",
         text: "The layers cannot be placed so that every device keeps its RAM and flash limits. The message names the limit that binds and\n\

@@ -83,7 +83,7 @@ fn whole_devices(choice: &Choice<'_>) -> Vec<usize> {
     let stands_for_its_kind = |device: usize| {
         !devices[..device].iter().enumerate().any(|(other, info)| {
             !ends.contains(&other)
-                && info.target.name == devices[device].target.name
+                && info.target == devices[device].target
                 && info.ram_bytes == devices[device].ram_bytes
                 && info.flash_bytes == devices[device].flash_bytes
         })
@@ -447,7 +447,8 @@ impl Candidate {
     ) {
         let work = cost::shard_work(choice.graph, id, restriction, result);
         let target = &choice.cluster.devices[device].target;
-        self.seconds[device] += cost::seconds(&work, target);
+        let name = &choice.graph.node(id).name;
+        self.seconds[device] += cost::corrected_seconds(&work, target, name, self.strategy.method);
         self.joules += cost::joules(&work, target);
         self.weights_bytes[device] += work.weights_bytes;
         self.activation_bytes[device] += work.activation_bytes;

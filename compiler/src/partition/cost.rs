@@ -1,5 +1,6 @@
 //! What shards and exchanges cost, from the figures of target files.
 
+use super::Method;
 use crate::config::{Cluster, Target, Topology};
 use crate::graph::{Graph, NodeId, Op};
 use crate::shard::restrict::Restriction;
@@ -117,9 +118,23 @@ pub fn seconds(work: &Work, target: &Target) -> f64 {
     arithmetic.max(memory)
 }
 
-/// Time of a node on a target.
+/// The family of operators whose measurements speak for a node that was not measured itself.
+pub fn family(work: &Work) -> &'static str {
+    match (work.macs, work.depthwise) {
+        (0, _) => "elements",
+        (_, true) => "depthwise",
+        (_, false) => "conv",
+    }
+}
+
+/// Time of some work that belongs to a node and a method, as measured where it was.
+pub fn corrected_seconds(work: &Work, target: &Target, node: &str, method: Method) -> f64 {
+    seconds(work, target) * target.corrections.factor(node, method.name(), family(work))
+}
+
+/// Time of a whole node on a target.
 pub fn node_seconds(graph: &Graph, id: NodeId, target: &Target) -> f64 {
-    seconds(&node_work(graph, id), target)
+    corrected_seconds(&node_work(graph, id), target, &graph.node(id).name, Method::Whole)
 }
 
 /// Energy of some work on a target.

@@ -20,6 +20,8 @@ pub struct LocalDevice {
     pub index: usize,
     /// Its executable.
     pub binary: PathBuf,
+    /// `host:port` on which peers reach it where it runs, if cluster.toml says.
+    pub address: Option<String>,
     /// Runs without an operating system.
     pub firmware: bool,
     /// Program and arguments that run foreign executables.
@@ -44,12 +46,17 @@ pub struct LocalLink {
 }
 
 /// How a cluster is run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RunOptions {
     /// Plan of all devices.
     pub plan_hash: u64,
     /// Give up on an answer after this time.
     pub deadline: Duration,
+    /// Program that starts each device: it is given the device's name, the executable and its arguments, and may enter
+    /// a namespace or go to another machine. Devices then use the addresses of cluster.toml.
+    pub launcher: Option<PathBuf>,
+    /// Devices time every step.
+    pub profile: bool,
 }
 
 /// What went wrong, naming the device.
@@ -75,6 +82,9 @@ pub enum RunError {
         /// What it wrote to standard error.
         said: String,
     },
+    /// A launcher needs to know where devices are.
+    #[error("device `{0}` has no address; with --launcher, cluster.toml says where each device listens")]
+    NoAddress(String),
     /// No answer in time.
     #[error("no answer within {seconds} s; still waiting for {waiting}{said}")]
     Deadline {
@@ -126,6 +136,8 @@ pub struct InferenceResult {
     pub wall_time: Duration,
     /// Costs of each device, in the order of the devices.
     pub reports: Vec<DeviceReport>,
+    /// Nanoseconds of each step of each device, if they were asked to time them.
+    pub profiles: Vec<Vec<u64>>,
 }
 
 /// A cluster of local processes. Dropping it ends them.
@@ -143,7 +155,7 @@ impl LocalCluster {
     /// Starts every device.
     pub fn start(devices: &[LocalDevice], options: &RunOptions) -> Result<LocalCluster, RunError> {
         let folder = tempfile::Builder::new().prefix("partita-run-").tempdir()?;
-        let ports = free_ports(devices.len())?;
+        let addresses = addresses(devices, options)?;
         let (sender, events) = channel();
         // Firmware first: its sockets must exist before others can connect.
         let mut order: Vec<usize> = (0..devices.len()).collect();
@@ -151,7 +163,7 @@ impl LocalCluster {
         let mut processes: Vec<Option<Process>> = (0..devices.len()).map(|_| None).collect();
         for position in order {
             let device = &devices[position];
-            let command = command(devices, device, folder.path(), &ports);
+            let command = command(devices, device, folder.path(), &addresses, options);
             let control = device.firmware.then(|| control_socket(folder.path(), device));
             let identity = Identity { plan_hash: options.plan_hash, device: u8::MAX };
             let process = Process::start(position, &command, control, identity, sender.clone()).map_err(|source| {
@@ -164,7 +176,7 @@ impl LocalCluster {
             processes,
             devices: devices.to_vec(),
             events,
-            options: *options,
+            options: options.clone(),
             inferences: 0,
             _folder: folder,
         })
@@ -185,9 +197,14 @@ impl LocalCluster {
         let mut output = None;
         let mut wall_time = Duration::ZERO;
         let mut reports: Vec<Option<DeviceReport>> = vec![None; self.devices.len()];
+        let mut profiles: Vec<Vec<u64>> = vec![Vec::new(); self.devices.len()];
         while output.is_none() || reports.iter().any(Option::is_none) {
             let left = self.options.deadline.saturating_sub(begin.elapsed());
             match self.events.recv_timeout(left) {
+                Ok((position, Event::Frame(header, payload))) if header.kind == Kind::Profile => {
+                    let (times, _) = payload.as_chunks::<8>();
+                    profiles[position] = times.iter().map(|time| u64::from_le_bytes(*time)).collect();
+                }
                 Ok((position, Event::Frame(header, payload))) => {
                     self.take(position, &header, payload, inference, &mut output, &mut reports)?;
                     if output.is_some() && wall_time.is_zero() {
@@ -204,6 +221,7 @@ impl LocalCluster {
             output: output.unwrap_or_default(),
             wall_time,
             reports: reports.into_iter().flatten().collect(),
+            profiles,
         })
     }
 
@@ -234,7 +252,7 @@ impl LocalCluster {
                     received_bytes: costs.received_bytes,
                 });
             }
-            Kind::Hello | Kind::Tensor | Kind::Input | Kind::Stop => {
+            Kind::Hello | Kind::Tensor | Kind::Input | Kind::Stop | Kind::Profile => {
                 return Err(self.stopped(position, format!("it sends a {:?} frame", header.kind)));
             }
         }
@@ -277,11 +295,16 @@ impl LocalCluster {
     }
 }
 
-/// Ports that were free a moment ago.
-fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
+/// Where each device listens: as cluster.toml says for a launcher, else ports of this machine that were free a moment
+/// ago.
+fn addresses(devices: &[LocalDevice], options: &RunOptions) -> Result<Vec<String>, RunError> {
+    if options.launcher.is_some() {
+        let address = |device: &LocalDevice| device.address.clone().ok_or(RunError::NoAddress(device.name.clone()));
+        return devices.iter().map(address).collect();
+    }
     let listeners =
-        (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+        devices.iter().map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
+    listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
 }
 
 fn control_socket(folder: &Path, device: &LocalDevice) -> PathBuf {
@@ -294,8 +317,17 @@ fn uart_socket(folder: &Path, a: usize, b: usize) -> PathBuf {
 }
 
 /// The command line that starts a device.
-fn command(devices: &[LocalDevice], device: &LocalDevice, folder: &Path, ports: &[u16]) -> Vec<String> {
-    let mut command = device.emulator.clone().unwrap_or_default();
+fn command(
+    devices: &[LocalDevice],
+    device: &LocalDevice,
+    folder: &Path,
+    addresses: &[String],
+    options: &RunOptions,
+) -> Vec<String> {
+    let mut command = match &options.launcher {
+        Some(launcher) => vec![launcher.display().to_string(), device.name.clone()],
+        None => device.emulator.clone().unwrap_or_default(),
+    };
     let binary = std::path::absolute(&device.binary).unwrap_or_else(|_| device.binary.clone());
     if device.firmware {
         let socket = |id: String, path: &Path, server: bool| {
@@ -314,9 +346,14 @@ fn command(devices: &[LocalDevice], device: &LocalDevice, folder: &Path, ports: 
         return command;
     }
     command.push(binary.display().to_string());
-    let port = |index: usize| devices.iter().position(|other| other.index == index).map_or(0, |at| ports[at]);
+    if options.profile {
+        command.push("--profile".to_string());
+    }
+    let address = |index: usize| {
+        devices.iter().position(|other| other.index == index).map_or(String::new(), |at| addresses[at].clone())
+    };
     if device.links.iter().any(|link| !link.uart && device.index < link.peer) {
-        command.extend(["--listen".to_string(), format!("127.0.0.1:{}", port(device.index))]);
+        command.extend(["--listen".to_string(), address(device.index)]);
     }
     for link in &device.links {
         if link.uart {
@@ -325,7 +362,7 @@ fn command(devices: &[LocalDevice], device: &LocalDevice, folder: &Path, ports: 
             let path = uart_socket(folder, device.index, link.peer);
             command.extend(["--uart".to_string(), format!("{}={kind}:{}", link.peer_name, path.display())]);
         } else if device.index > link.peer {
-            command.extend(["--peer".to_string(), format!("{}=127.0.0.1:{}", link.peer_name, port(link.peer))]);
+            command.extend(["--peer".to_string(), format!("{}={}", link.peer_name, address(link.peer))]);
         }
     }
     command

@@ -16,7 +16,9 @@ pub use assemble::pieces;
 pub use region::{Region, Sharding};
 pub use rewrite::apply;
 
+use crate::config::Target;
 use crate::graph::{Graph, NodeId, TensorId};
+use crate::partition::{Method, cost};
 
 /// A tensor that one device hands to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,19 @@ pub struct Sharded {
     pub devices: BTreeMap<NodeId, usize>,
     /// Node of the original graph that each node belongs to; none for what joins the graph's outputs.
     pub origins: BTreeMap<NodeId, NodeId>,
+    /// What the shards proper, not the joints between them, are parts of: name of the original node and method.
+    pub labels: BTreeMap<NodeId, (String, Method)>,
+}
+
+impl Sharded {
+    /// Time of a node on its device's target.
+    pub fn node_seconds(&self, id: NodeId, target: &Target) -> f64 {
+        let work = cost::node_work(&self.graph, id);
+        match self.labels.get(&id) {
+            Some((name, method)) => cost::corrected_seconds(&work, target, name, *method),
+            None => cost::seconds(&work, target),
+        }
+    }
 }
 
 /// A fault of the partition that the rewrite cannot work around; always a bug of ours.

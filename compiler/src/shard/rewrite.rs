@@ -10,7 +10,7 @@ use crate::config::Cluster;
 use crate::graph::eval::evaluate_node;
 use crate::graph::infer::infer;
 use crate::graph::{Activation, BinaryOp, Graph, NodeId, Op, TensorId, TensorType, UnaryOp, Value};
-use crate::partition::{Partition, Strategy};
+use crate::partition::{Method, Partition, Strategy};
 
 /// Splits every node as its strategy says.
 pub fn apply(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<Sharded, ShardError> {
@@ -28,6 +28,7 @@ pub fn apply(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<
         events: Vec::new(),
         devices: BTreeMap::new(),
         origins: BTreeMap::new(),
+        labels: BTreeMap::new(),
         origin: None,
     };
     for input in &graph.inputs {
@@ -48,8 +49,8 @@ pub fn apply(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<
     }
     rewriter.origin = None;
     rewriter.finish(cluster.output)?;
-    let Rewriter { to, events, devices, origins, .. } = rewriter;
-    Ok(Sharded { graph: to, events, devices, origins })
+    let Rewriter { to, events, devices, origins, labels, .. } = rewriter;
+    Ok(Sharded { graph: to, events, devices, origins, labels })
 }
 
 struct Rewriter<'a> {
@@ -65,6 +66,7 @@ struct Rewriter<'a> {
     events: Vec<Event>,
     devices: BTreeMap<NodeId, usize>,
     origins: BTreeMap<NodeId, NodeId>,
+    labels: BTreeMap<NodeId, (String, Method)>,
     /// Node of the original graph that is being split.
     origin: Option<NodeId>,
 }
@@ -356,7 +358,7 @@ impl Rewriter<'_> {
                 Op::Concat { .. } if inputs.len() == 1 => Op::Identity,
                 op => op,
             };
-            self.shard(id, device, region, op, inputs, alone)?;
+            self.shard(id, strategy.method, (device, region), op, inputs, alone)?;
         }
         Ok(())
     }
@@ -365,8 +367,8 @@ impl Rewriter<'_> {
     fn shard(
         &mut self,
         id: NodeId,
-        device: usize,
-        region: Region,
+        method: Method,
+        (device, region): (usize, Region),
         op: Op,
         inputs: Vec<TensorId>,
         alone: bool,
@@ -389,6 +391,7 @@ impl Rewriter<'_> {
             outputs.push(tensor);
         }
         let new = self.to.add_node(format!("{}{suffix}", node.name), op, inputs, outputs);
+        self.labels.insert(new, (node.name.clone(), method));
         self.place(new, device);
         Ok(())
     }
@@ -459,6 +462,9 @@ impl Rewriter<'_> {
         let suffix = format!("@{}", self.device_names[device]);
         let name = format!("{}.addend{suffix}", self.from.tensor(node.outputs[0]).name);
         let product = self.add(device, Some(format!("{}{suffix}", node.name)), name.clone(), addend.op, inputs)?;
+        if let Some(node) = self.to.tensor(product).producer {
+            self.labels.insert(node, (self.from.node(id).name.clone(), Method::Input));
+        }
         if addend.scale == 1.0 {
             return Ok(product);
         }

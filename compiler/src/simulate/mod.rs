@@ -16,6 +16,7 @@ use crate::config::Cluster;
 use crate::graph::Graph;
 use crate::partition::cost;
 use crate::schedule::{Action, Message, Schedule};
+use crate::shard::Sharded;
 use flows::Flows;
 
 /// Inferences that are simulated back to back for the throughput.
@@ -65,13 +66,14 @@ pub struct Prediction {
 }
 
 /// Simulates one inference by itself, and a stream of them.
-pub fn simulate(graph: &Graph, schedules: &[Schedule], cluster: &Cluster) -> Prediction {
+pub fn simulate(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) -> Prediction {
+    let graph = &sharded.graph;
     let durations: Vec<Vec<f64>> = schedules
         .iter()
         .map(|schedule| {
             let target = &cluster.devices[schedule.device].target;
             let duration = |action: &Action| match action {
-                Action::Compute(node) => cost::node_seconds(graph, *node, target),
+                Action::Compute(node) => sharded.node_seconds(*node, target),
                 Action::Input { .. } | Action::Exchange { .. } | Action::Output { .. } => 0.0,
             };
             schedule.actions.iter().map(duration).collect()

@@ -19,6 +19,17 @@ fn relu_graph(elements: usize) -> Graph {
     graph
 }
 
+/// The graph as it is, for schedules that compute nothing.
+fn unsharded(graph: &Graph) -> Sharded {
+    Sharded {
+        graph: graph.clone(),
+        events: Vec::new(),
+        devices: BTreeMap::new(),
+        origins: BTreeMap::new(),
+        labels: BTreeMap::new(),
+    }
+}
+
 /// Device 0 sends its input to both others and they send it back: (from, to, message).
 fn schedules(graph: &Graph, messages: &[&[(usize, usize)]]) -> Vec<Schedule> {
     let tensor = graph.inputs[0];
@@ -44,7 +55,7 @@ fn schedules(graph: &Graph, messages: &[&[(usize, usize)]]) -> Vec<Schedule> {
 /// 1.25 MB at 12.5 MB/s are 100 ms.
 fn latency_ms(link: &str, messages: &[&[(usize, usize)]]) -> f64 {
     let graph = relu_graph(312_500);
-    simulate(&graph, &schedules(&graph, messages), &cluster(link)).latency_ms
+    simulate(&unsharded(&graph), &schedules(&graph, messages), &cluster(link)).latency_ms
 }
 
 #[test]
@@ -76,7 +87,7 @@ fn the_closed_formula_agrees_where_one_port_decides() {
 fn a_trace_names_every_device() {
     let graph = relu_graph(10);
     let cluster = cluster("");
-    let prediction = simulate(&graph, &schedules(&graph, &[&[(0, 1)]]), &cluster);
+    let prediction = simulate(&unsharded(&graph), &schedules(&graph, &[&[(0, 1)]]), &cluster);
     let trace = trace_json(&prediction, &cluster).to_string();
     assert!(trace.contains("d-2") && trace.contains("exchange: 1 out, 0 in"), "{trace}");
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use std::vec::Vec;
 use std::{boxed::Box, format};
 
-use crate::serve::{Failure, Program, serve};
-use crate::{Error, FramedStream, Identity, PeerLinks, StdStream};
+use crate::serve::{Failure, Profiler, Program, serve};
+use crate::{Error, FramedStream, Identity, Observer, PeerLinks, StdStream};
 
 mod exchange;
 
@@ -42,6 +42,7 @@ options:
   --peer NAME=HOST:PORT       where a peer with a lower number listens (TCP)
   --uart NAME=PATH            serial line to a peer: a device, unix:SOCKET, or unix-listen:SOCKET
   --deadline-ms N             give up on a silent peer after this time [default: 30000]
+  --profile                   time every step and report it with each answer
   --input FILE --output FILE  infer once from and to files of raw little-endian elements
 Without --input, frames with inputs come on standard input and answers leave on standard output.";
 
@@ -53,6 +54,7 @@ struct Arguments {
     deadline: Duration,
     input: Option<String>,
     output: Option<String>,
+    profile: bool,
 }
 
 /// Runs a device's program until its work ends. `N` is the number of peers.
@@ -85,6 +87,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         deadline: Duration::from_secs(30),
         input: None,
         output: None,
+        profile: false,
     };
     while let Some(word) = words.next() {
         if word == "--help" || word == "-h" {
@@ -104,6 +107,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
                 let milliseconds = text.parse::<u64>().ok().filter(|milliseconds| *milliseconds > 0);
                 arguments.deadline = Duration::from_millis(milliseconds.ok_or(format!("`{text}` is not a time"))?);
             }
+            "--profile" => arguments.profile = true,
             "--input" => arguments.input = Some(value()?),
             "--output" => arguments.output = Some(value()?),
             other => return Err(format!("unknown option `{other}`")),
@@ -119,7 +123,12 @@ fn work<P: Program, const N: usize>(device: &Device, program: &mut P, arguments:
         return infer_files(program, &mut links, arguments);
     }
     let mut control = FramedStream::new(StdStream(Pipes), identity);
-    serve(program, &mut links, &mut control, now_us).map_err(|failure| match failure {
+    let served = if arguments.profile {
+        serve(program, &mut links, &mut control, now_us, &mut StepTimes::default())
+    } else {
+        serve(program, &mut links, &mut control, now_us, &mut ())
+    };
+    served.map_err(|failure| match failure {
         Failure::Control(error) => format!("standard input or output: {error}"),
         Failure::Program(error) => error.to_string(),
     })
@@ -142,6 +151,38 @@ fn infer_files<P: Program, const N: usize>(
     match &arguments.output {
         Some(path) => std::fs::write(path, program.output()).map_err(|error| format!("{path}: {error}")),
         None => Ok(()),
+    }
+}
+
+/// Nanoseconds of every step, little-endian.
+struct StepTimes {
+    last: Instant,
+    bytes: Vec<u8>,
+}
+
+impl Default for StepTimes {
+    fn default() -> StepTimes {
+        StepTimes { last: Instant::now(), bytes: Vec::new() }
+    }
+}
+
+impl Observer for StepTimes {
+    fn step(&mut self, _index: usize) {
+        let now = Instant::now();
+        let time = u64::try_from((now - self.last).as_nanos()).unwrap_or(u64::MAX);
+        self.bytes.extend(time.to_le_bytes());
+        self.last = now;
+    }
+}
+
+impl Profiler for StepTimes {
+    fn begin(&mut self) {
+        self.bytes.clear();
+        self.last = Instant::now();
+    }
+
+    fn payload(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -1,0 +1,175 @@
+//! `--measure`: runs the model on the cluster's devices in several ways, compares each step with its prediction, and
+//! writes factors that correct later predictions.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::infer::{noise_inputs, pack, start};
+use super::{folder_name, note};
+use crate::bundle;
+use crate::cli::Arguments;
+use crate::config::measured::{Corrections, Kind, Measured, default_path};
+use crate::driver::{self, Compiled, Failure, Options};
+use crate::graph::NodeId;
+use crate::partition::{StrategyFamily, cost};
+use crate::program::{Program, Step};
+
+/// Inferences per way; the first is not counted.
+const RUNS: usize = 16;
+
+/// Measured and predicted seconds.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    measured: f64,
+    predicted: f64,
+}
+
+impl Sum {
+    fn factor(self) -> Option<f64> {
+        (self.predicted > 0.0 && self.measured > 0.0).then(|| self.measured / self.predicted)
+    }
+}
+
+/// Everything seen of one kind of device: by family, and by node and method.
+#[derive(Default)]
+struct Seen {
+    family: BTreeMap<String, Sum>,
+    node: BTreeMap<String, BTreeMap<String, Sum>>,
+}
+
+/// Measures and writes the file.
+pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path) -> Result<(), Failure> {
+    // Predictions of the target files alone: factors replace earlier ones.
+    let nothing = tempfile::NamedTempFile::new().map_err(|error| Failure::Environment(error.into()))?;
+    let mut seen: BTreeMap<(String, String), Seen> = BTreeMap::new();
+    let mut predicted_and_measured = Vec::new();
+    let ways = [StrategyFamily::Whole, StrategyFamily::Lop, StrategyFamily::Spatial, StrategyFamily::Ftp];
+    for family in ways {
+        let options = Options { family, measured: Some(nothing.path().to_path_buf()), ..Options::of(arguments) };
+        let compiled = match driver::compile(model, targets, &options, &mut ()) {
+            Ok(compiled) => compiled,
+            // Not every model fits every device whole; the other ways tell enough.
+            Err(Failure::Infeasible(why)) => {
+                note(arguments, &format!("{family:?} is left out: {why}"));
+                continue;
+            }
+            Err(other) => return Err(other),
+        };
+        let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out").join(folder_name(&compiled)));
+        let latency_ms = run(arguments, &compiled, &out, &mut seen).map_err(Failure::Environment)?;
+        note(
+            arguments,
+            &format!("{family:?}: predicted {:.3} ms, measured {latency_ms:.3} ms", compiled.prediction.latency_ms),
+        );
+        predicted_and_measured.push((family, compiled.prediction.latency_ms, latency_ms));
+    }
+    let measured = Measured { kind: seen.into_iter().map(kind).collect() };
+    let path = arguments.measured.clone().unwrap_or_else(|| default_path(targets));
+    let text = toml::to_string(&measured).map_err(|error| Failure::Internal(error.into()))?;
+    let head = format!(
+        "# Written by compile --measure from {}: measured time divided by what the target files predict.\n\n",
+        model.file_name().map_or_else(String::new, |name| crate::diagnostic::printable(&name.to_string_lossy()))
+    );
+    std::fs::write(&path, head + &text)
+        .with_context(|| format!("writing {}", path.display()))
+        .map_err(Failure::Environment)?;
+    println!(
+        "{:<12} {:>14} {:>14} {:>10}   with these measurements",
+        "strategy", "predicted ms", "measured ms", "error"
+    );
+    for (family, before_ms, measured_ms) in predicted_and_measured {
+        let options = Options { family, measured: Some(path.clone()), ..Options::of(arguments) };
+        let after_ms = driver::compile(model, targets, &options, &mut ())?.prediction.latency_ms;
+        let error = |predicted: f64| (predicted / measured_ms - 1.0) * 100.0;
+        println!(
+            "{:<12} {before_ms:>14.3} {measured_ms:>14.3} {:>8.1} %   {after_ms:.3} ms, {:+.1} %",
+            format!("{family:?}").to_lowercase(),
+            error(before_ms),
+            error(after_ms)
+        );
+    }
+    println!("wrote {}", path.display());
+    Ok(())
+}
+
+/// Builds and runs one way, and adds what its steps took. Gives the median latency.
+fn run(
+    arguments: &Arguments,
+    compiled: &Compiled,
+    out: &Path,
+    seen: &mut BTreeMap<(String, String), Seen>,
+) -> anyhow::Result<f64> {
+    let report = super::summary::report(compiled);
+    bundle::write(out, compiled, &report)?;
+    let mut built = Vec::new();
+    for program in &compiled.programs {
+        let device = &compiled.cluster.devices[program.device];
+        built.push(bundle::cargo::build_device(out, device, arguments.verbose)?);
+    }
+    let mut cluster = start(compiled, &built, arguments.launcher.as_deref(), true)?;
+    let input = pack(&compiled.graph, &compiled.graph.inputs, &noise_inputs(&compiled.graph, 1))?;
+    let mut times_ms = Vec::with_capacity(RUNS);
+    let mut profiles: Vec<Vec<Vec<u64>>> = vec![Vec::new(); compiled.programs.len()];
+    for round in 0..RUNS {
+        let result = cluster.infer(&input)?;
+        if round > 0 {
+            times_ms.push(result.wall_time.as_secs_f64() * 1e3);
+            profiles.iter_mut().zip(result.profiles).for_each(|(all, one)| all.push(one));
+        }
+    }
+    for (program, profiles) in compiled.programs.iter().zip(&profiles) {
+        let device = &compiled.cluster.devices[program.device];
+        let seen = seen.entry((device.target.name.clone(), device.cpu.to_string())).or_default();
+        add_steps(compiled, program, profiles, seen);
+    }
+    times_ms.sort_by(f64::total_cmp);
+    Ok(times_ms[times_ms.len() / 2])
+}
+
+/// Adds one device's steps. Copies and reorders count for the step that they prepare.
+fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen: &mut Seen) {
+    let graph = &compiled.sharded.graph;
+    let by_name: BTreeMap<&str, NodeId> =
+        compiled.sharded.labels.keys().map(|id| (graph.node(*id).name.as_str(), *id)).collect();
+    let target = &compiled.cluster.devices[program.device].target;
+    let mut pending = 0.0;
+    for (index, step) in program.steps.iter().enumerate() {
+        let times: Vec<u64> = profiles.iter().filter_map(|profile| profile.get(index).copied()).collect();
+        // The mean: on a device that is given its processor in slices, pauses belong to the cost.
+        let seconds = times.iter().sum::<u64>() as f64 * 1e-9 / times.len().max(1) as f64;
+        let node = match step {
+            Step::Kernel { node, .. } | Step::Reference { node, .. } => node,
+            Step::Reorder { .. } | Step::Copy { .. } => {
+                pending += seconds;
+                continue;
+            }
+            Step::Exchange { .. } => continue,
+        };
+        let Some((id, (name, method))) =
+            by_name.get(node.as_str()).and_then(|id| Some((*id, compiled.sharded.labels.get(id)?)))
+        else {
+            continue;
+        };
+        let work = cost::node_work(graph, id);
+        let measured = seconds + std::mem::take(&mut pending);
+        let predicted = cost::seconds(&work, target);
+        let by_node = seen.node.entry(name.clone()).or_default().entry(method.name().to_string()).or_default();
+        let by_family = seen.family.entry(cost::family(&work).to_string()).or_default();
+        for sum in [by_node, by_family] {
+            sum.measured += measured;
+            sum.predicted += predicted;
+        }
+    }
+}
+
+/// Sums as factors.
+fn kind(((target, cpu), seen): ((String, String), Seen)) -> Kind {
+    let factors = |sums: BTreeMap<String, Sum>| -> BTreeMap<String, f64> {
+        sums.into_iter().filter_map(|(name, sum)| Some((name, sum.factor()?))).collect()
+    };
+    let node = seen.node.into_iter().map(|(name, methods)| (name, factors(methods))).collect();
+    let corrections = Corrections { family: factors(seen.family), node };
+    Kind { target, cpu: cpu.parse().unwrap_or(1.0), corrections }
+}

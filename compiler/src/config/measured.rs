@@ -1,0 +1,99 @@
+//! Measurements of real devices, written by `compile --measure` and read back to correct the cost model.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Cluster;
+use crate::diagnostic::{Diagnostic, printable};
+
+/// What was measured: one entry per kind of device.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Kinds of devices.
+    #[serde(default)]
+    pub kind: Vec<Kind>,
+}
+
+/// Measurements of one kind of device.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kind {
+    /// Name of the target.
+    pub target: String,
+    /// Share of a core, as in cluster.toml.
+    pub cpu: f64,
+    /// What the times were.
+    #[serde(flatten)]
+    pub corrections: Corrections,
+}
+
+/// Measured time divided by what the target file's rates predict.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Corrections {
+    /// Of all convolutions and matrix products, of depthwise ones, of everything else.
+    #[serde(default)]
+    pub family: BTreeMap<String, f64>,
+    /// Of each node, by method.
+    #[serde(default)]
+    pub node: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+impl Corrections {
+    /// The factor for a node under a method; that of its family if it was not measured, else 1.
+    pub fn factor(&self, node: &str, method: &str, family: &str) -> f64 {
+        let by_method = self.node.get(node);
+        let exact = by_method.and_then(|methods| methods.get(method));
+        let whole = || by_method.and_then(|methods| methods.get("whole"));
+        exact.or_else(whole).or_else(|| self.family.get(family)).copied().unwrap_or(1.0)
+    }
+}
+
+/// Where measurements of a cluster lie unless told otherwise: beside its file.
+pub fn default_path(cluster: &Path) -> PathBuf {
+    cluster.with_extension("measured.toml")
+}
+
+/// Applies measurements to the devices they fit. A missing file is a fault only if it was asked for.
+pub fn apply(cluster: &mut Cluster, path: &Path, asked_for: bool) -> Result<(), Vec<Diagnostic>> {
+    if !asked_for && !path.exists() {
+        return Ok(());
+    }
+    let shown = printable(&path.display().to_string());
+    let refuse = |message: String| vec![Diagnostic::new("E0169", format!("measurements `{shown}`: {message}"))];
+    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+    let measured: Measured = toml::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+    let factors = measured.kind.iter().flat_map(|kind| {
+        kind.corrections.family.values().chain(kind.corrections.node.values().flat_map(BTreeMap::values))
+    });
+    if factors.into_iter().any(|factor| !(factor.is_finite() && *factor > 0.0)) {
+        return Err(refuse("factors should be positive numbers".to_string()));
+    }
+    for device in &mut cluster.devices {
+        let fits = |kind: &&Kind| kind.target == device.target.name && (kind.cpu - device.cpu).abs() < 1e-9;
+        if let Some(kind) = measured.kind.iter().find(fits) {
+            device.target.corrections = kind.corrections.clone();
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_fall_back_from_method_to_whole_to_family() {
+        let text = "[[kind]]\ntarget = \"host\"\ncpu = 0.5\n[kind.family]\nconv = 2.0\n[kind.node.\"a\"]\nwhole = 3.0\nlop = 4.0\n";
+        let measured: Measured = toml::from_str(text).expect("the text is sound");
+        let corrections = &measured.kind[0].corrections;
+        assert_eq!(corrections.factor("a", "lop", "conv"), 4.0);
+        assert_eq!(corrections.factor("a", "lip", "conv"), 3.0);
+        assert_eq!(corrections.factor("b", "lip", "conv"), 2.0);
+        assert_eq!(corrections.factor("b", "lip", "elements"), 1.0);
+        let written = toml::to_string(&measured).expect("it is plain data");
+        assert_eq!(toml::from_str::<Measured>(&written).expect("it was just written"), measured);
+    }
+}
