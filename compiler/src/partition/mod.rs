@@ -14,6 +14,7 @@ mod ilp;
 pub mod limits;
 mod network;
 mod pipeline;
+pub mod published;
 mod reshard;
 mod search;
 mod strategy;

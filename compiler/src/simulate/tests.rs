@@ -1,3 +1,5 @@
+//! Media are shared as they are, and traces name everything.
+
 use super::*;
 use crate::config::{Cluster, cluster_file};
 use crate::graph::{Activation, Op, TensorType, UnaryOp};
