@@ -13,6 +13,9 @@ use crate::shard::{Region, Sharding};
 /// Most nodes that multiply in one run of fused tiles.
 const MAX_RUN: usize = 12;
 
+/// Clusters up to this size are also cut into stages of several devices.
+const MAX_STAGED: usize = 12;
+
 /// Fused tiles may compute this many times the multiply-adds of a plain split.
 const MAX_RECOMPUTATION: f64 = 2.0;
 
@@ -59,7 +62,8 @@ pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> 
         (StrategyFamily::Auto, _) => &[ShareBy::Speed, ShareBy::Memory],
         _ => &[ShareBy::Speed],
     };
-    let groups = groups(choice.cluster, share_by, restricted);
+    let groups =
+        groups(choice.cluster, share_by, restricted, choice.pipeline && choice.cluster.devices.len() <= MAX_STAGED);
     let wholes = whole_devices(choice);
     let mut lister = Lister { choice, groups: &groups, found: Vec::with_capacity(order.len()) };
     for id in order {
@@ -279,7 +283,9 @@ impl Lister<'_> {
             if shape.len() < 4 {
                 continue;
             }
-            for group in self.groups {
+            // Tiles pay where many share; stages of a pipeline do without.
+            let first = self.groups.first().map_or(0, |group| group.devices[0]);
+            for group in self.groups.iter().filter(|group| group.devices[0] == first) {
                 let tilings =
                     [Some(self.along(group, &shape, 2, 1)), self.grid(group, &shape).filter(|_| shape.len() == 4)];
                 for tiles in tilings.into_iter().flatten() {

@@ -23,8 +23,9 @@ pub enum ShareBy {
 }
 
 /// The groups worth a look: the fastest two, three, .. devices, up to all; among equal devices those that hold the
-/// input or want the answer come first. With `everyone` only the group of all.
-pub fn groups(cluster: &Cluster, share_by: &[ShareBy], everyone: bool) -> Vec<Group> {
+/// input or want the answer come first. With `everyone` only the group of all; with `stages` also the groups of
+/// [`stages`].
+pub fn groups(cluster: &Cluster, share_by: &[ShareBy], everyone: bool, with_stages: bool) -> Vec<Group> {
     let count = cluster.devices.len();
     let speed = |device: usize| cluster.devices[device].target.rate.conv_macs_per_second;
     let mut order: Vec<usize> = (0..count).collect();
@@ -36,9 +37,12 @@ pub fn groups(cluster: &Cluster, share_by: &[ShareBy], everyone: bool) -> Vec<Gr
         2..=4 => (2..=count).collect(),
         _ => [2, count.div_ceil(2), count - 1, count].into_iter().filter(|size| *size > 1).collect(),
     };
+    let mut members: Vec<Vec<usize>> = sizes.into_iter().map(|size| order[..size].to_vec()).collect();
+    if with_stages && !everyone {
+        members.extend((2..count).flat_map(|size| stages(count, size)));
+    }
     let mut found: Vec<Group> = Vec::new();
-    for size in sizes {
-        let mut devices = order[..size].to_vec();
+    for mut devices in members {
         devices.sort_unstable();
         for by in share_by {
             let share = |device: &usize| match by {
@@ -48,14 +52,22 @@ pub fn groups(cluster: &Cluster, share_by: &[ShareBy], everyone: bool) -> Vec<Gr
             };
             let shares: Vec<f64> = devices.iter().map(share).collect();
             let largest = shares.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-            let group =
-                Group { shares: shares.iter().map(|share| share / largest).collect(), devices: devices.clone() };
+            let shares = shares.iter().map(|share| share / largest).collect();
+            let group = Group { shares, devices: devices.clone() };
             if !found.contains(&group) {
                 found.push(group);
             }
         }
     }
     found
+}
+
+/// The stages of a pipeline whose every stage is shared by `size` devices; the last takes who is left.
+pub fn stages(count: usize, size: usize) -> Vec<Vec<usize>> {
+    let stages = (count / size.max(1)).max(1);
+    (0..stages)
+        .map(|stage| (stage * size..if stage + 1 == stages { count } else { (stage + 1) * size }).collect())
+        .collect()
 }
 
 /// Cuts `extent` indices in proportion to shares: the range of each, in order, empty for a device that gets nothing.

@@ -1,7 +1,7 @@
 //! The sharding ILP: one 0-1 variable per (node, candidate), one continuous variable per (edge, pair of candidates).
 //!
 //! Minimise the prices of candidates and of travel, subject to: one candidate per node; the pairs of an edge agree with
-//! the candidates at both ends (`sum_b y[a][b] = x[a]`, `sum_a y[a][b] = x'[b]`: the local polytope, tight on trees);
+//! the candidates at both ends (`sum_b y[a][b] = x[a]`, `sum_a y[a][b] >= x'[b]`: the local polytope, tight on trees);
 //! weights and the activations of every node within each device's RAM and flash.
 
 use good_lp::{
@@ -53,7 +53,10 @@ pub fn solve(
             total += node_prices[node][*choice] * scale * *x;
         }
     }
+    // Rows agree with the producer exactly; that columns cover the consumer then suffices, and keeps the equations
+    // independent of each other.
     let mut equalities: Vec<Expression> = Vec::new();
+    let mut covers: Vec<Expression> = Vec::new();
     let mut initial: Vec<(Variable, f64)> = Vec::new();
     for edge in &network.edges {
         let rows = edge.producer.map_or(vec![0], |node| kept[node].clone());
@@ -78,7 +81,7 @@ pub fn solve(
         }
         for (column_at, by_column) in by_column.into_iter().enumerate() {
             let chosen = edge.consumer.map_or(Expression::from(1.0), |(node, _)| x[node][column_at].into());
-            equalities.push(by_column - chosen);
+            covers.push(by_column - chosen);
         }
     }
     if let Some(start) = start {
@@ -94,6 +97,9 @@ pub fn solve(
     }
     for equality in equalities {
         model = model.with(equality.eq(0.0));
+    }
+    for cover in covers {
+        model = model.with(cover.geq(0.0));
     }
     for device in 0..network.ram.len() {
         let mut weights = Expression::from(0.0);

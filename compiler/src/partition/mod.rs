@@ -168,7 +168,7 @@ fn explain(graph: &Graph, cluster: &Cluster, chain: &pipeline::Chain) -> Diagnos
     }
     let weights: u64 = problem.weights.iter().sum();
     let flash: u64 = problem.flash.iter().sum();
-    let mut diagnostic = Diagnostic::new("E0170", "no assignment of layers to devices keeps every limit")
+    let mut diagnostic = Diagnostic::new("E0170", "no plan was found that keeps every limit")
         .note(format!("the model has {weights} bytes of weights; the devices have {flash} bytes of flash together"));
     for device in devices {
         diagnostic = diagnostic.note(format!(

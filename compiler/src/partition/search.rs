@@ -6,12 +6,14 @@
 //! throughput) is bounded the same way, with multipliers on the devices' shares.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
-use super::candidates::Choice;
+use super::candidates::{Candidate, Choice};
 use super::elimination::Elimination;
+use super::groups::stages;
 use super::network::Network;
 use super::pipeline::Chain;
-use super::{Objective, PartitionOptions, Strategy, StrategyFamily, ilp, limits};
+use super::{Objective, PartitionOptions, Strategy, StrategyFamily, cost, ilp, limits};
 use crate::config::Cluster;
 use crate::graph::{Graph, NodeId};
 use crate::shard::Sharding;
@@ -22,8 +24,27 @@ const ROUNDS: usize = 40;
 /// Relative gap at which the search stops.
 const GOOD_GAP: f64 = 1e-4;
 
-/// What the ILP may take.
-const ILP_SECONDS: f64 = 6.0;
+/// Solutions whose choices the ILP combines.
+const MAX_POOL: usize = 40;
+
+/// The same where that is too much for it.
+const SMALL_POOL: usize = 12;
+
+/// How much a search with limits may try.
+#[derive(Clone, Copy)]
+struct Effort<'a> {
+    /// What the rounds of multipliers may take.
+    rounds_seconds: f64,
+    /// What the ILP may take.
+    ilp_seconds: f64,
+    /// Candidates (of a node) that may be used.
+    allowed: &'a dyn Fn(usize, &Candidate) -> bool,
+}
+
+impl Effort<'_> {
+    const FULL: Effort<'static> = Effort { rounds_seconds: 4.0, ilp_seconds: 9.0, allowed: &|_, _| true };
+    const LITTLE: Effort<'static> = Effort { rounds_seconds: 1.0, ilp_seconds: 1.0, allowed: &|_, _| true };
+}
 
 /// A decision and its relative distance to the proven bound.
 pub struct Answer {
@@ -74,12 +95,22 @@ pub fn search(graph: &Graph, cluster: &Cluster, options: &PartitionOptions, chai
         }
     }
     let full = network(true);
-    let starts: Vec<Vec<usize>> = if options.family == StrategyFamily::Auto {
-        let pipelines = [chain.solve(options.objective, false), chain.best_single(options.objective)];
-        pipelines.into_iter().flatten().filter_map(|found| full.whole_assignment(&chain.devices(&found))).collect()
-    } else {
-        Vec::new()
-    };
+    // Warm starts: the families by themselves are small problems, and the answer is never worse than the best of them.
+    let mut starts: Vec<Vec<usize>> = Vec::new();
+    if options.family == StrategyFamily::Auto {
+        for found in [chain.solve(options.objective, false), chain.best_single(options.objective)].into_iter().flatten()
+        {
+            let answer = Answer::of_devices(graph, cluster, &chain.devices(&found));
+            starts.extend(full.assignment_of(&answer.strategies));
+        }
+        for family in [StrategyFamily::Lop, StrategyFamily::Fused, StrategyFamily::Spatial, StrategyFamily::Ftp] {
+            let alone = PartitionOptions { family, ..options.clone() };
+            if let Some(answer) = search(graph, cluster, &alone, chain) {
+                starts.extend(full.assignment_of(&answer.strategies));
+            }
+        }
+        starts.extend(staged(graph, &full, options));
+    }
     let (found, gap) = match options.objective {
         Objective::Memory => least_memory(full, starts)?,
         Objective::Throughput => {
@@ -87,11 +118,92 @@ pub fn search(graph: &Graph, cluster: &Cluster, options: &PartitionOptions, chai
             (answer(&full, &found, gap), gap)
         }
         _ => {
-            let (found, gap) = limited(&full, options.objective, starts, ILP_SECONDS)?;
+            let (found, gap) = limited(&full, options.objective, starts, Effort::FULL)?;
             (answer(&full, &found, gap), gap)
         }
     };
     Some(Answer { gap, ..found })
+}
+
+/// Pipelines whose stages are shared by several devices: the order of nodes is cut where least crosses so that each
+/// stage's weights fit its devices together; then the best strategies within each stage.
+fn staged(graph: &Graph, network: &Network<'_>, options: &PartitionOptions) -> Vec<Vec<usize>> {
+    let cluster = network.cluster;
+    let count = cluster.devices.len();
+    let weights: Vec<u64> = network.order.iter().map(|id| cost::node_weights_bytes(graph, *id)).collect();
+    let crossing = crossing_bytes(graph, &network.order);
+    let mut found = Vec::new();
+    for size in 2..=count / 2 {
+        let stages = stages(count, size);
+        let room = |stage: &Vec<usize>| -> u64 {
+            let held = |device: &usize| {
+                let ram = if network.weights_in_ram(*device) { network.ram[*device] } else { u64::MAX };
+                ram.min(network.flash[*device])
+            };
+            stage.iter().map(held).sum()
+        };
+        let rooms: Vec<u64> = stages.iter().map(room).collect();
+        let Some(ends) = least_crossing(&weights, &crossing, &rooms) else { continue };
+        let stage_of = |node: usize| ends.iter().position(|end| node < *end).unwrap_or(ends.len() - 1);
+        let members: Vec<&Vec<usize>> = (0..network.order.len()).map(|node| &stages[stage_of(node)]).collect();
+        let allowed = |node: usize, candidate: &Candidate| {
+            let devices = candidate.strategy.devices();
+            let shared = candidate.strategy.addends.is_some() || devices.len() > 1;
+            let has_weights = candidate.weights_bytes.iter().any(|bytes| *bytes > 0);
+            devices.iter().all(|device| members[node].contains(device))
+                && (!has_weights || shared && devices.len() == members[node].len())
+                && (!has_weights || candidate.strategy.method != super::Method::Replicated)
+        };
+        let effort = Effort { allowed: &allowed, ..Effort::LITTLE };
+        found.extend(limited(network, options.objective, Vec::new(), effort).map(|(assignment, _)| assignment));
+    }
+    found
+}
+
+/// Bytes alive after each node of the order.
+fn crossing_bytes(graph: &Graph, order: &[NodeId]) -> Vec<u64> {
+    let position: BTreeMap<NodeId, usize> = order.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+    let mut crossing = vec![0; order.len()];
+    for (at, id) in order.iter().enumerate() {
+        for output in &graph.node(*id).outputs {
+            let last = graph.consumers(*output).iter().map(|reader| position[reader]).max().unwrap_or(at);
+            let bytes = graph.tensor_type(*output).size_bytes() as u64;
+            crossing[at..last].iter_mut().for_each(|sum| *sum += bytes);
+        }
+    }
+    crossing
+}
+
+/// Ends of consecutive stages so that the weights of each fit its room and least crosses the cuts; `None` if there are
+/// no such cuts.
+fn least_crossing(weights: &[u64], crossing: &[u64], rooms: &[u64]) -> Option<Vec<usize>> {
+    let count = weights.len();
+    // best[end]: least crossing with the stages so far ending here, and where they end.
+    let mut best: Vec<Option<(u64, Vec<usize>)>> = vec![None; count + 1];
+    best[0] = Some((0, Vec::new()));
+    for (stage, room) in rooms.iter().enumerate() {
+        let mut next: Vec<Option<(u64, Vec<usize>)>> = vec![None; count + 1];
+        for (begin, known) in best.iter().enumerate() {
+            let Some((sum, ends)) = known else { continue };
+            let mut held = 0;
+            for end in begin + 1..=count {
+                held += weights[end - 1];
+                if held > *room {
+                    break;
+                }
+                let last = stage + 1 == rooms.len();
+                let total = sum + if end < count { crossing[end - 1] } else { 0 };
+                let better = next[end].as_ref().is_none_or(|(known, _)| total < *known);
+                if better && (!last || end == count) {
+                    let mut ends = ends.clone();
+                    ends.push(end);
+                    next[end] = Some((total, ends));
+                }
+            }
+        }
+        best = next;
+    }
+    best[count].take().map(|(_, ends)| ends)
 }
 
 fn answer(network: &Network<'_>, assignment: &[usize], gap: f64) -> Answer {
@@ -113,7 +225,7 @@ fn limited(
     network: &Network<'_>,
     objective: Objective,
     starts: Vec<Vec<usize>>,
-    ilp_seconds: f64,
+    effort: Effort<'_>,
 ) -> Option<(Vec<usize>, f64)> {
     let devices = network.ram.len();
     let mut best: Option<(f64, Vec<usize>)> = None;
@@ -123,7 +235,10 @@ fn limited(
             *best = Some((value, assignment));
         }
     };
+    // What was seen on the way; the ILP combines it.
+    let mut pool = starts.clone();
     starts.into_iter().for_each(|start| consider(start, &mut best));
+    let begin = Instant::now();
     let capacity = |device: usize| {
         let ram = if network.weights_in_ram(device) { network.ram[device] } else { u64::MAX };
         ram.min(network.flash[device]) as f64
@@ -134,7 +249,10 @@ fn limited(
     let mut agility = 1.0;
     for round in 0..ROUNDS {
         let factors = network.factors(
-            &|_, candidate| {
+            &|node, candidate| {
+                if !(effort.allowed)(node, candidate) {
+                    return f64::INFINITY;
+                }
                 let charged =
                     multipliers.iter().zip(&candidate.weights_bytes).map(|(price, bytes)| price * *bytes as f64);
                 network.node_price(objective, candidate) + charged.sum::<f64>()
@@ -157,9 +275,12 @@ fn limited(
         let assignment = solved.assignment();
         let (weights, activations) = (network.weights(&assignment), network.activations(&assignment));
         let fits = network.fits(&assignment);
+        if pool.len() < MAX_POOL {
+            pool.push(assignment.clone());
+        }
         consider(assignment, &mut best);
         let gap = best.as_ref().map_or(f64::INFINITY, |(known, _)| (known - bound) / known.max(f64::MIN_POSITIVE));
-        if gap < GOOD_GAP || (round == 0 && fits) {
+        if gap < GOOD_GAP || (round == 0 && fits) || begin.elapsed().as_secs_f64() > effort.rounds_seconds {
             break;
         }
         // Towards room for the activations too.
@@ -178,7 +299,7 @@ fn limited(
             *price = (*price + agility * distance * excess / norm).max(0.0);
         }
     }
-    close_gap(network, objective, best, bound, &bounds, ilp_seconds)
+    close_gap(network, objective, best, (bound, &bounds), &pool, effort)
 }
 
 /// Leaves what the bounds exclude, gives the rest to the ILP.
@@ -186,13 +307,15 @@ fn close_gap(
     network: &Network<'_>,
     objective: Objective,
     mut best: Option<(f64, Vec<usize>)>,
-    bound: f64,
-    bounds: &[Vec<f64>],
-    ilp_seconds: f64,
+    (bound, bounds): (f64, &[Vec<f64>]),
+    pool: &[Vec<usize>],
+    effort: Effort<'_>,
 ) -> Option<(Vec<usize>, f64)> {
-    let known = best.as_ref().map_or(f64::INFINITY, |(known, _)| *known);
-    let mut gap =
-        if known.is_finite() { ((known - bound) / known.max(f64::MIN_POSITIVE)).max(0.0) } else { f64::INFINITY };
+    let distance = |best: &Option<(f64, Vec<usize>)>| match best {
+        Some((known, _)) => ((known - bound) / known.max(f64::MIN_POSITIVE)).max(0.0),
+        None => f64::INFINITY,
+    };
+    let mut gap = distance(&best);
     if gap > GOOD_GAP {
         let node_prices: Vec<Vec<f64>> = network
             .candidates
@@ -201,21 +324,33 @@ fn close_gap(
             .collect();
         let travel_prices: Vec<f64> =
             network.reshards.iter().map(|reshard| network.travel_price(objective, reshard)).collect();
-        let allowed: Vec<Vec<bool>> = network
-            .candidates
-            .iter()
-            .enumerate()
-            .map(|(node, candidates)| {
-                let least = bounds.get(node);
-                (0..candidates.len()).map(|choice| least.is_none_or(|least| least[choice] <= known)).collect()
-            })
-            .collect();
-        let start = best.as_ref().map(|(_, assignment)| assignment.as_slice());
-        if let Some(found) = ilp::solve(network, &allowed, &node_prices, &travel_prices, start, ilp_seconds) {
+        let seen = |node: usize, choice: usize, pool: &[Vec<usize>]| pool.iter().any(|seen| seen[node] == choice);
+        // First the best combination of what was seen, then everything that the bounds cannot exclude.
+        let small = &pool[..pool.len().min(SMALL_POOL)];
+        for combined in [Some(small), Some(pool), None] {
+            let known = best.as_ref().map_or(f64::INFINITY, |(known, _)| *known);
+            let possible = |node: usize, choice: usize| bounds.get(node).is_none_or(|least| least[choice] <= known);
+            let allowed: Vec<Vec<bool>> = network
+                .domains()
+                .into_iter()
+                .enumerate()
+                .map(|(node, choices)| {
+                    let keep = |choice: usize| match combined {
+                        Some(pool) => seen(node, choice, pool),
+                        None => possible(node, choice),
+                    };
+                    let usable = |choice: usize| (effort.allowed)(node, &network.candidates[node][choice]);
+                    (0..choices).map(|choice| usable(choice) && keep(choice)).collect()
+                })
+                .collect();
+            let start = best.as_ref().map(|(_, assignment)| assignment.as_slice());
+            let seconds = effort.ilp_seconds / 3.0;
+            let found = ilp::solve(network, &allowed, &node_prices, &travel_prices, start, seconds);
+            let Some(found) = found.filter(|found| network.fits(&found.assignment)) else { continue };
             let value = network.value(objective, &found.assignment);
-            if network.fits(&found.assignment) && value <= known {
+            if value <= known * (1.0 + 1e-9) {
                 best = Some((value, found.assignment));
-                gap = if found.proven { 0.0 } else { ((value - bound) / value.max(f64::MIN_POSITIVE)).max(0.0) };
+                gap = if found.proven && combined.is_none() { 0.0 } else { distance(&best) };
             }
         }
     }
@@ -231,7 +366,7 @@ fn least_memory(mut network: Network<'_>, starts: Vec<Vec<usize>>) -> Option<(An
     let used =
         |network: &Network<'_>, assignment: &[usize]| network.ram_used(assignment).into_iter().max().unwrap_or(0);
     let alone = network.candidates.iter().map(|node| {
-        let need = |choice: &super::candidates::Candidate| {
+        let need = |choice: &Candidate| {
             (0..devices).map(|device| choice.weights_bytes[device] + choice.activation_bytes[device]).max().unwrap_or(0)
         };
         node.iter().map(need).min().unwrap_or(0)
@@ -261,7 +396,7 @@ fn least_memory(mut network: Network<'_>, starts: Vec<Vec<usize>>) -> Option<(An
     for _ in 0..12 {
         let limit = (low + high) / 2.0;
         network.ram = original.iter().map(|ram| (*ram).min(limit as u64)).collect();
-        match limited(&network, Objective::Latency, Vec::new(), 1.0) {
+        match limited(&network, Objective::Latency, Vec::new(), Effort::LITTLE) {
             Some((found, _)) => {
                 keep(&network, found, &mut best);
                 high = best.as_ref().map_or(limit, |(used, _)| *used as f64).min(limit);
@@ -285,7 +420,7 @@ fn largest_share(network: &Network<'_>, starts: Vec<Vec<usize>>) -> Option<(Vec<
         .candidates
         .iter()
         .map(|node| {
-            let busy = |candidate: &super::candidates::Candidate| {
+            let busy = |candidate: &Candidate| {
                 let mut busy = candidate.seconds.clone();
                 network.busy_of_flows(&candidate.flows, &mut busy);
                 busy
@@ -358,19 +493,13 @@ fn largest_share(network: &Network<'_>, starts: Vec<Vec<usize>>) -> Option<(Vec<
 }
 
 impl Network<'_> {
-    /// The assignment that puts whole nodes on these devices.
-    fn whole_assignment(&self, devices: &[(NodeId, usize)]) -> Option<Vec<usize>> {
-        let device_of: BTreeMap<NodeId, usize> = devices.iter().copied().collect();
-        self.order
-            .iter()
-            .zip(&self.candidates)
-            .map(|(id, candidates)| {
-                let wanted = *device_of.get(id)?;
-                candidates.iter().position(|candidate| {
-                    candidate.strategy.method == super::Method::Whole
-                        && candidate.strategy.outputs.only_device() == Some(wanted)
-                })
-            })
-            .collect()
+    /// The assignment that these strategies are, if all are candidates. Those of fused tiles belong to one run only.
+    fn assignment_of(&self, strategies: &BTreeMap<NodeId, Strategy>) -> Option<Vec<usize>> {
+        let mut found = Vec::with_capacity(self.order.len());
+        for (id, candidates) in self.order.iter().zip(&self.candidates) {
+            let wanted = strategies.get(id)?;
+            found.push(candidates.iter().position(|candidate| candidate.strategy == *wanted)?);
+        }
+        Some(found)
     }
 }

@@ -12,4 +12,6 @@ pub mod tiles;
 pub mod traffic;
 
 #[cfg(test)]
+mod beyond;
+#[cfg(test)]
 mod tests;
