@@ -58,12 +58,14 @@ pub struct Choice<'a> {
 pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> {
     let restricted = !matches!(choice.family, StrategyFamily::Auto | StrategyFamily::Spatial);
     let share_by: &[ShareBy] = match (choice.family, choice.objective) {
-        (StrategyFamily::Auto, Objective::Memory) => &[ShareBy::Memory, ShareBy::Equal],
-        (StrategyFamily::Auto, _) => &[ShareBy::Speed, ShareBy::Memory],
-        _ => &[ShareBy::Speed],
+        (StrategyFamily::Auto, Objective::Memory) => &[ShareBy::Memory],
+        _ => &[ShareBy::Speed, ShareBy::SpeedWithinMemory],
     };
-    let groups =
-        groups(choice.cluster, share_by, restricted, choice.pipeline && choice.cluster.devices.len() <= MAX_STAGED);
+    // Memory is least where everybody takes part.
+    let restricted = restricted || choice.objective == Objective::Memory;
+    let stages = choice.pipeline && choice.cluster.devices.len() <= MAX_STAGED;
+    let weights_bytes = order.iter().map(|id| cost::node_weights_bytes(choice.graph, *id)).sum();
+    let groups = groups(choice.cluster, weights_bytes, share_by, restricted, stages);
     let wholes = whole_devices(choice);
     let mut lister = Lister { choice, groups: &groups, found: Vec::with_capacity(order.len()) };
     for id in order {
@@ -275,6 +277,7 @@ impl Lister<'_> {
     /// of the nodes before it, as deep as it pays.
     fn runs(&mut self, order: &[NodeId]) {
         let graph = self.choice.graph;
+        let (pipeline, devices) = (self.choice.pipeline, self.devices());
         let position: HashMap<NodeId, usize> = order.iter().enumerate().map(|(index, id)| (*id, index)).collect();
         let mut run = 0;
         for (last, _) in crossings(graph, order) {
@@ -283,9 +286,9 @@ impl Lister<'_> {
             if shape.len() < 4 {
                 continue;
             }
-            // Tiles pay where many share; stages of a pipeline do without.
-            let first = self.groups.first().map_or(0, |group| group.devices[0]);
-            for group in self.groups.iter().filter(|group| group.devices[0] == first) {
+            // Stages of a pipeline do without tiles.
+            let groups = self.groups.iter().filter(|group| !pipeline || group.devices.len() == devices);
+            for group in groups {
                 let tilings =
                     [Some(self.along(group, &shape, 2, 1)), self.grid(group, &shape).filter(|_| shape.len() == 4)];
                 for tiles in tilings.into_iter().flatten() {

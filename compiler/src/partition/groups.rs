@@ -18,14 +18,20 @@ pub enum ShareBy {
     Speed,
     /// In proportion to memory.
     Memory,
-    /// All the same.
-    Equal,
+    /// In proportion to speed, but nobody more than its memory holds of the model.
+    SpeedWithinMemory,
 }
 
 /// The groups worth a look: the fastest two, three, .. devices, up to all; among equal devices those that hold the
 /// input or want the answer come first. With `everyone` only the group of all; with `stages` also the groups of
 /// [`stages`].
-pub fn groups(cluster: &Cluster, share_by: &[ShareBy], everyone: bool, with_stages: bool) -> Vec<Group> {
+pub fn groups(
+    cluster: &Cluster,
+    weights_bytes: u64,
+    share_by: &[ShareBy],
+    everyone: bool,
+    with_stages: bool,
+) -> Vec<Group> {
     let count = cluster.devices.len();
     let speed = |device: usize| cluster.devices[device].target.rate.conv_macs_per_second;
     let mut order: Vec<usize> = (0..count).collect();
@@ -45,12 +51,17 @@ pub fn groups(cluster: &Cluster, share_by: &[ShareBy], everyone: bool, with_stag
     for mut devices in members {
         devices.sort_unstable();
         for by in share_by {
-            let share = |device: &usize| match by {
-                ShareBy::Speed => speed(*device),
-                ShareBy::Memory => cluster.devices[*device].ram_bytes.min(cluster.devices[*device].flash_bytes) as f64,
-                ShareBy::Equal => 1.0,
+            let memory =
+                |device: &usize| cluster.devices[*device].ram_bytes.min(cluster.devices[*device].flash_bytes) as f64;
+            let speeds: Vec<f64> = devices.iter().map(|device| speed(*device)).collect();
+            let shares: Vec<f64> = match by {
+                ShareBy::Speed => speeds,
+                ShareBy::Memory => devices.iter().map(memory).collect(),
+                ShareBy::SpeedWithinMemory => {
+                    let room = |device: &usize| memory(device) * WEIGHTS_OF_MEMORY / weights_bytes.max(1) as f64;
+                    within(&speeds, &devices.iter().map(room).collect::<Vec<f64>>())
+                }
             };
-            let shares: Vec<f64> = devices.iter().map(share).collect();
             let largest = shares.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
             let shares = shares.iter().map(|share| share / largest).collect();
             let group = Group { shares, devices: devices.clone() };
@@ -60,6 +71,29 @@ pub fn groups(cluster: &Cluster, share_by: &[ShareBy], everyone: bool, with_stag
         }
     }
     found
+}
+
+/// Share of a device's memory that weights may take; the rest is for activations and code.
+const WEIGHTS_OF_MEMORY: f64 = 0.75;
+
+/// Shares of 1 in proportion to `speeds`, none above its limit; what the limited cannot take goes to the others. In
+/// proportion to the limits if they do not suffice.
+fn within(speeds: &[f64], limits: &[f64]) -> Vec<f64> {
+    if limits.iter().sum::<f64>() <= 1.0 {
+        return limits.to_vec();
+    }
+    let mut full = vec![false; speeds.len()];
+    loop {
+        let left: f64 = 1.0 - (0..limits.len()).filter(|at| full[*at]).map(|at| limits[at]).sum::<f64>();
+        let speed: f64 = (0..speeds.len()).filter(|at| !full[*at]).map(|at| speeds[at]).sum();
+        let share = |at: usize| if full[at] { limits[at] } else { left * speeds[at] / speed };
+        let shares: Vec<f64> = (0..speeds.len()).map(share).collect();
+        let over: Vec<usize> = (0..speeds.len()).filter(|at| !full[*at] && shares[*at] > limits[*at]).collect();
+        if over.is_empty() {
+            return shares;
+        }
+        over.into_iter().for_each(|at| full[at] = true);
+    }
 }
 
 /// The stages of a pipeline whose every stage is shared by `size` devices; the last takes who is left.
@@ -100,7 +134,15 @@ pub fn cut(extent: usize, shares: &[f64], unit: usize) -> Vec<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::cut;
+    use super::{cut, within};
+
+    #[test]
+    fn shares_keep_their_limits() {
+        assert_eq!(within(&[3.0, 1.0], &[1.0, 1.0]), [0.75, 0.25]);
+        assert_eq!(within(&[3.0, 1.0], &[0.5, 1.0]), [0.5, 0.5]);
+        assert_eq!(within(&[8.0, 1.0, 1.0], &[0.4, 0.2, 1.0]), [0.4, 0.2, 0.39999999999999997]);
+        assert_eq!(within(&[1.0, 1.0], &[0.2, 0.3]), [0.2, 0.3]);
+    }
 
     #[test]
     fn cuts_are_balanced_whatever_divides() {

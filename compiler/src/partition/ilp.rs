@@ -19,24 +19,20 @@ pub struct Found {
 }
 
 /// Largest number of variables that is tried.
-const MAX_VARIABLES: usize = 12_000;
+const MAX_VARIABLES: usize = 3_000;
 
-/// Solves the problem restricted to `allowed[node][candidate]`. `None` if it is too large, infeasible, or out of time
+/// Solves the problem restricted to the candidates `kept[node]`. `None` if it is too large, infeasible, or out of time
 /// without an answer.
 ///
 /// `node_prices` and `travel_prices` are those of the objective; `start` is a known solution, for a warm start.
 pub fn solve(
     network: &Network<'_>,
-    allowed: &[Vec<bool>],
+    kept: &[Vec<usize>],
     node_prices: &[Vec<f64>],
     travel_prices: &[f64],
     start: Option<&[usize]>,
     time_limit_seconds: f64,
 ) -> Option<Found> {
-    let kept: Vec<Vec<usize>> = allowed
-        .iter()
-        .map(|node| node.iter().enumerate().filter(|(_, allowed)| **allowed).map(|(choice, _)| choice).collect())
-        .collect();
     let size = |node: Option<usize>| node.map_or(1, |node| kept[node].len());
     let pairs: usize =
         network.edges.iter().map(|edge| size(edge.producer) * size(edge.consumer.map(|(node, _)| node))).sum();

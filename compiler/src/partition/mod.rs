@@ -112,10 +112,12 @@ pub fn solve(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Re
     let found = match options.family {
         StrategyFamily::Whole => chain
             .best_single(options.objective)
-            .map(|found| search::Answer::of_devices(graph, cluster, &chain.devices(&found))),
+            .map(|found| search::Answer::of_devices(graph, cluster, &chain.devices(&found), true)),
         StrategyFamily::Pipeline => chain
             .solve(options.objective, true)
-            .map(|found| search::Answer::of_devices(graph, cluster, &chain.devices(&found))),
+            .map(|(found, proven)| search::Answer::of_devices(graph, cluster, &chain.devices(&found), proven)),
+        // Weights may be held more than once, never less.
+        _ if weights_exceed(&chain.problem) => None,
         _ => search::search(graph, cluster, options, &chain),
     };
     let Some(answer) = found else {
@@ -137,10 +139,31 @@ pub fn solve(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Re
 /// Relative gaps below this are rounding.
 const OPTIMAL_GAP: f64 = 1e-6;
 
+/// Whether the weights alone are too much for all devices together.
+fn weights_exceed(problem: &pipeline::problem::Problem) -> bool {
+    let room = limits::weights_room(&problem.ram, &problem.flash, &problem.weights_in_ram);
+    problem.weights.iter().sum::<u64>() > room
+}
+
 /// Names the limit that nothing satisfies, and what it would take.
 fn explain(graph: &Graph, cluster: &Cluster, chain: &pipeline::Chain) -> Diagnostic {
     let (problem, segments) = (&chain.problem, &chain.segments);
     let devices = 0..problem.device_count();
+    let weights: u64 = problem.weights.iter().sum();
+    let room = limits::weights_room(&problem.ram, &problem.flash, &problem.weights_in_ram);
+    if weights_exceed(problem) {
+        let mut diagnostic = Diagnostic::new(
+            "E0170",
+            format!("the model's weights take {weights} bytes; all devices together have room for {room}"),
+        );
+        for device in devices {
+            diagnostic = diagnostic.note(format!(
+                "device `{}`: {} bytes of RAM, {} of flash",
+                cluster.devices[device].name, problem.ram[device], problem.flash[device]
+            ));
+        }
+        return diagnostic.help("add devices or memory; nothing that a partition does makes weights smaller");
+    }
     for (segment, info) in segments.iter().enumerate() {
         let needed = |device: usize| {
             problem.arena[segment] + if problem.weights_in_ram[device] { problem.weights[segment] } else { 0 }
@@ -166,10 +189,8 @@ fn explain(graph: &Graph, cluster: &Cluster, chain: &pipeline::Chain) -> Diagnos
         }
         return diagnostic.help("add a device with that much memory, or further devices to split these layers over");
     }
-    let weights: u64 = problem.weights.iter().sum();
-    let flash: u64 = problem.flash.iter().sum();
     let mut diagnostic = Diagnostic::new("E0170", "no plan was found that keeps every limit")
-        .note(format!("the model has {weights} bytes of weights; the devices have {flash} bytes of flash together"));
+        .note(format!("the model has {weights} bytes of weights; the devices have room for {room} together"));
     for device in devices {
         diagnostic = diagnostic.note(format!(
             "device `{}`: {} bytes of RAM, {} of flash",

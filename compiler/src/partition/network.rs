@@ -148,36 +148,41 @@ impl<'a> Network<'a> {
         self.candidates.iter().map(Vec::len).collect()
     }
 
-    /// The problem as tables, for prices of candidates and of travel.
+    /// The problem as tables, for prices of candidates (node, choice) and of travel (index into the reshards).
     pub fn factors(
         &self,
-        node_price: &dyn Fn(usize, &Candidate) -> f64,
-        travel_price: &dyn Fn(&Reshard) -> f64,
+        node_price: &dyn Fn(usize, usize) -> f64,
+        travel_price: &dyn Fn(usize) -> f64,
     ) -> Vec<Factor> {
-        let travel: Vec<f64> = self.reshards.iter().map(travel_price).collect();
+        let travel: Vec<f64> = (0..self.reshards.len()).map(travel_price).collect();
         let mut factors: Vec<Factor> = self
             .candidates
             .iter()
             .enumerate()
             .map(|(node, candidates)| Factor {
                 scope: vec![node],
-                table: candidates.iter().map(|candidate| node_price(node, candidate)).collect(),
+                table: (0..candidates.len()).map(|choice| node_price(node, choice)).collect(),
             })
             .collect();
         for edge in &self.edges {
-            let table =
-                edge.table.iter().map(|index| travel.get(*index as usize).copied().unwrap_or(f64::INFINITY)).collect();
+            let price = |index: &u32| travel.get(*index as usize).copied().unwrap_or(f64::INFINITY);
             let scope = edge.producer.into_iter().chain(edge.consumer.map(|(node, _)| node)).collect();
-            factors.push(Factor { scope, table });
+            factors.push(Factor { scope, table: edge.table.iter().map(price).collect() });
         }
         factors
     }
 
-    /// What travels on an edge under an assignment; `None` if the two choices do not go together.
-    pub fn travel(&self, edge: &Edge, assignment: &[usize]) -> Option<&Reshard> {
+    /// Index of what travels on an edge under an assignment; `None` if the two choices do not go together.
+    pub fn travel_index(&self, edge: &Edge, assignment: &[usize]) -> Option<usize> {
         let row = edge.producer.map_or(0, |node| assignment[node]);
         let column = edge.consumer.map_or(0, |(node, _)| assignment[node]);
-        self.reshards.get(edge.table[row * edge.columns + column] as usize)
+        let index = edge.table[row * edge.columns + column] as usize;
+        (index < self.reshards.len()).then_some(index)
+    }
+
+    /// What travels on an edge under an assignment; `None` if the two choices do not go together.
+    pub fn travel(&self, edge: &Edge, assignment: &[usize]) -> Option<&Reshard> {
+        self.travel_index(edge, assignment).map(|index| &self.reshards[index])
     }
 
     /// Price of a candidate under an objective that adds up. A little of the other goods breaks ties.

@@ -2,12 +2,16 @@
 
 mod ilp;
 pub(super) mod problem;
+mod runs;
 pub(super) mod segments;
 
 use super::Objective;
 use crate::config::Cluster;
 use crate::graph::{Graph, NodeId};
 use problem::Problem;
+
+/// Largest number of possible moves between devices that is given to the ILP.
+const MAX_ILP_MOVES: usize = 400;
 
 /// A chain of segments on a cluster, ready to be solved.
 pub struct Chain {
@@ -37,11 +41,24 @@ impl Chain {
             .min_by(|a, b| self.problem.objective(a, objective).total_cmp(&self.problem.objective(b, objective)))
     }
 
-    /// The best pipeline; with `everyone` each device has something to multiply, if limits and links allow it.
-    pub fn solve(&self, objective: Objective, everyone: bool) -> Option<Vec<usize>> {
+    /// The best pipeline, and whether that is proven; with `everyone` each device has something to multiply, if limits
+    /// and links allow it.
+    pub fn solve(&self, objective: Objective, everyone: bool) -> Option<(Vec<usize>, bool)> {
+        let with_everyone = if everyone { self.solve_with(objective, true) } else { None };
+        with_everyone.or_else(|| self.solve_with(objective, false))
+    }
+
+    fn solve_with(&self, objective: Objective, everyone: bool) -> Option<(Vec<usize>, bool)> {
         let feasible = |found: &Vec<usize>| self.problem.is_feasible(found);
-        let with_everyone = if everyone { ilp::solve(&self.problem, objective, true).filter(feasible) } else { None };
-        with_everyone.or_else(|| ilp::solve(&self.problem, objective, false)).filter(feasible)
+        let (found, exact) = runs::solve(&self.problem, objective, everyone);
+        let found = found.filter(feasible);
+        if exact || self.problem.segment_count() * self.problem.device_count().pow(2) > MAX_ILP_MOVES {
+            return found.map(|found| (found, exact));
+        }
+        ilp::solve(&self.problem, objective, everyone)
+            .filter(feasible)
+            .map(|found| (found, true))
+            .or(found.map(|found| (found, false)))
     }
 
     /// Device of every node under an assignment of segments.
@@ -135,6 +152,13 @@ mod tests {
                     .map(|assignment| problem.objective(&assignment, objective))
                     .min_by(f64::total_cmp);
                 let found = ilp::solve(&problem, objective, false);
+                let (by_runs, exact) = runs::solve(&problem, objective, false);
+                let by_runs = by_runs.filter(|found| problem.is_feasible(found));
+                assert!(!exact || by_runs.is_some() == best.is_some(), "seed {seed}, {objective:?}: runs differ");
+                if let (Some(best), Some(by_runs), true) = (best, &by_runs, exact) {
+                    let value = problem.objective(by_runs, objective);
+                    assert!(value <= best * (1.0 + 1e-9), "seed {seed}, {objective:?}: runs {value} > {best}");
+                }
                 match (best, &found) {
                     (None, None) => {}
                     (Some(best), Some(found)) => {

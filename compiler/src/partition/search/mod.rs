@@ -1,0 +1,189 @@
+//! The search for the best assignment, with a certificate.
+//!
+//! Objectives that add up (latency, traffic, energy): the network without memory limits is solved exactly by
+//! elimination; limits enter by Lagrangian multipliers, which give a lower bound, and by assignments that happen to keep
+//! them. What the bound cannot exclude goes to the ILP, which closes the gap or states it. The largest share (memory,
+//! throughput) is bounded the same way, with multipliers on the devices' shares.
+
+mod additive;
+mod busiest;
+mod memory;
+mod stages;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::candidates::{Candidate, Choice};
+use super::network::Network;
+use super::pipeline::Chain;
+use super::{Objective, PartitionOptions, Strategy, StrategyFamily, limits};
+use crate::config::Cluster;
+use crate::graph::{Graph, NodeId};
+use crate::shard::Sharding;
+
+/// Rounds of multipliers.
+const ROUNDS: usize = 40;
+
+/// Relative gap at which the search stops.
+const GOOD_GAP: f64 = 1e-4;
+
+/// What everything together may take where limits bind.
+const SEARCH_TIME: Duration = Duration::from_secs(8);
+
+/// What one warm start may take.
+const START_TIME: Duration = Duration::from_millis(400);
+
+/// How much a search with limits may try.
+#[derive(Clone, Copy)]
+struct Effort<'a> {
+    /// When it must end.
+    deadline: Instant,
+    /// Candidates (of a node) that may be used.
+    allowed: &'a dyn Fn(usize, &Candidate) -> bool,
+}
+
+impl<'a> Effort<'a> {
+    /// All candidates until then.
+    fn until(deadline: Instant) -> Effort<'static> {
+        Effort { deadline, allowed: &|_, _| true }
+    }
+
+    /// The same for a shorter time.
+    fn at_most(self, time: Duration) -> Effort<'a> {
+        Effort { deadline: self.deadline.min(Instant::now() + time), ..self }
+    }
+
+    /// Half of the time that is left.
+    fn half(self) -> Effort<'a> {
+        self.at_most(self.left() / 2)
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    fn over(&self) -> bool {
+        self.left().is_zero()
+    }
+}
+
+/// A decision and its relative distance to the proven bound.
+pub struct Answer {
+    /// Strategy of every node.
+    pub strategies: BTreeMap<NodeId, Strategy>,
+    /// Operands that travel in two steps.
+    pub ways: BTreeMap<(NodeId, usize), Sharding>,
+    /// 0 if proven optimal.
+    pub gap: f64,
+}
+
+impl Answer {
+    /// Whole nodes on devices; who calls knows whether none is better.
+    pub fn of_devices(graph: &Graph, cluster: &Cluster, devices: &[(NodeId, usize)], proven: bool) -> Answer {
+        let whole = |(id, device): &(NodeId, usize)| {
+            let shape = graph.node(*id).outputs.first().map_or(&[][..], |output| graph.shape(*output));
+            (*id, Strategy::whole(*device, cluster.devices.len(), shape))
+        };
+        Answer {
+            strategies: devices.iter().map(whole).collect(),
+            ways: BTreeMap::new(),
+            gap: if proven { 0.0 } else { 1.0 },
+        }
+    }
+}
+
+/// The best assignment of the network of all allowed strategies; `None` if nothing keeps the limits.
+pub fn search(graph: &Graph, cluster: &Cluster, options: &PartitionOptions, chain: &Chain) -> Option<Answer> {
+    search_with(graph, cluster, options, chain, Effort::until(Instant::now() + SEARCH_TIME))
+}
+
+fn search_with(
+    graph: &Graph,
+    cluster: &Cluster,
+    options: &PartitionOptions,
+    chain: &Chain,
+    effort: Effort<'_>,
+) -> Option<Answer> {
+    let reserve = |device: usize| options.reserve_bytes.get(device).copied().unwrap_or(0);
+    let ram: Vec<u64> = cluster
+        .devices
+        .iter()
+        .enumerate()
+        .map(|(device, info)| limits::ram_bytes(info).saturating_sub(reserve(device)))
+        .collect();
+    let flash: Vec<u64> = cluster
+        .devices
+        .iter()
+        .enumerate()
+        .map(|(device, info)| limits::flash_bytes(info).saturating_sub(reserve(device)))
+        .collect();
+    let network = |pipeline: bool| {
+        let choice = Choice { graph, cluster, family: options.family, objective: options.objective, pipeline };
+        Network::new(&choice, ram.clone(), flash.clone())
+    };
+    let adds_up = matches!(options.objective, Objective::Latency | Objective::Traffic | Objective::Energy);
+    let mut answers: Vec<Answer> = Vec::new();
+    if adds_up {
+        // Without need for memory, equal devices are exchangeable and one of each kind may stand for all.
+        let small = network(false);
+        if let Some(found) = additive::unlimited(&small, options.objective).filter(|found| small.fits(found)) {
+            return Some(answer(&small, &found, 0.0));
+        }
+        if options.family == StrategyFamily::Auto {
+            let found = additive::limited(&small, options.objective, Vec::new(), effort.at_most(effort.left() / 4));
+            answers.extend(found.map(|(found, gap)| answer(&small, &found, gap)));
+        }
+    }
+    let full = network(true);
+    // Warm starts: the families by themselves are small problems, and the answer is never worse than the best of them.
+    let mut starts: Vec<Vec<usize>> = Vec::new();
+    if options.family == StrategyFamily::Auto {
+        let pipeline = chain.solve(options.objective, false).map(|(found, _)| found);
+        for found in [pipeline, chain.best_single(options.objective)].into_iter().flatten() {
+            let answer = Answer::of_devices(graph, cluster, &chain.devices(&found), false);
+            starts.extend(full.assignment_of(&answer.strategies));
+        }
+        for family in [StrategyFamily::Lop, StrategyFamily::Fused, StrategyFamily::Spatial, StrategyFamily::Ftp] {
+            let alone = PartitionOptions { family, ..options.clone() };
+            if let Some(answer) = search_with(graph, cluster, &alone, chain, effort.at_most(START_TIME)) {
+                starts.extend(full.assignment_of(&answer.strategies));
+            }
+        }
+        starts.extend(answers.iter().filter_map(|answer| full.assignment_of(&answer.strategies)));
+        starts.extend(stages::staged(graph, &full, options, effort));
+        if options.objective == Objective::Throughput {
+            // What answers soonest is seldom far from what answers most often.
+            let soonest = additive::limited(&full, Objective::Latency, starts.clone(), effort.half());
+            starts.extend(soonest.map(|(found, _)| found));
+        }
+    }
+    let (found, gap) = match options.objective {
+        Objective::Memory => memory::least(full, starts, effort)?,
+        Objective::Throughput => {
+            let (found, gap) = busiest::least(&full, starts, effort)?;
+            (answer(&full, &found, gap), gap)
+        }
+        _ => {
+            let (found, gap) = additive::limited(&full, options.objective, starts, effort)?;
+            (answer(&full, &found, gap), gap)
+        }
+    };
+    Some(Answer { gap, ..found })
+}
+
+fn answer(network: &Network<'_>, assignment: &[usize], gap: f64) -> Answer {
+    let (strategies, ways) = network.decode(assignment);
+    Answer { strategies, ways, gap }
+}
+
+impl Network<'_> {
+    /// The assignment that these strategies are, if all are candidates. Those of fused tiles belong to one run only.
+    fn assignment_of(&self, strategies: &BTreeMap<NodeId, Strategy>) -> Option<Vec<usize>> {
+        let mut found = Vec::with_capacity(self.order.len());
+        for (id, candidates) in self.order.iter().zip(&self.candidates) {
+            let wanted = strategies.get(id)?;
+            found.push(candidates.iter().position(|candidate| candidate.strategy == *wanted)?);
+        }
+        Some(found)
+    }
+}
