@@ -40,6 +40,12 @@ impl ClusterText {
         self
     }
 
+    /// Adds a network of several devices; `more` are further lines of its table.
+    pub fn network(mut self, between: &[&str], more: &str) -> ClusterText {
+        self.text += &format!("\n[[link]]\nbetween = {between:?}\ntransport = \"tcp\"\n{more}\n");
+        self
+    }
+
     /// Writes the file into a folder.
     pub fn write(&self, folder: &Path) -> PathBuf {
         let path = folder.join("cluster.toml");

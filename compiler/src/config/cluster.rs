@@ -47,6 +47,19 @@ pub enum Transport {
     Uart,
 }
 
+impl Transport {
+    /// Share of the wire's rate that is left for payload.
+    pub fn payload_share(self) -> f64 {
+        match self {
+            // 1448 bytes of payload in a frame that takes 1538 on Ethernet, with preamble, gap and time stamps.
+            Transport::Tcp => 1448.0 / 1538.0,
+            Transport::Udp => 1472.0 / 1538.0,
+            // A start and a stop bit around each byte.
+            Transport::Uart => 0.8,
+        }
+    }
+}
+
 /// A connection between two devices, both directions at once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Link {
@@ -54,7 +67,7 @@ pub struct Link {
     pub between: (usize, usize),
     /// How frames travel.
     pub transport: Transport,
-    /// Rate in each direction; of a medium that devices share, the rate of their ports or of the bus.
+    /// Rate of payload in each direction, without what the transport adds; of a medium that devices share, the rate of their ports or of the bus.
     pub bytes_per_second: f64,
     /// Time from the first byte sent to the first received.
     pub latency_ms: f64,

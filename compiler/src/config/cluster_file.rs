@@ -268,12 +268,13 @@ impl Checker<'_> {
                 continue;
             }
             let Some((medium, hub)) = self.medium(table, transport) else { continue };
-            let Some(bytes_per_second) = quantity::bytes_per_second(table.bandwidth.get_ref()) else {
+            let Some(wire_bytes_per_second) = quantity::bytes_per_second(table.bandwidth.get_ref()) else {
                 let help = Some("write it like \"100 Mbit/s\"; it must be more than 0".to_string());
                 let message = format!("`{}` is not a bandwidth", printable(table.bandwidth.get_ref()));
                 self.problem(table.bandwidth.span(), "E0163", message, help);
                 continue;
             };
+            let bytes_per_second = wire_bytes_per_second * transport.payload_share();
             let latency_ms = match &table.latency {
                 None => 0.0,
                 Some(latency) => match quantity::milliseconds(latency.get_ref()) {
@@ -409,7 +410,8 @@ impl Checker<'_> {
                         format!("`{}` names no link, expected two linked devices joined by `-`", printable(pair));
                     self.problem(rate.span(), "E0167", message, None);
                 }
-                condition.bandwidth.extend(matching.into_iter().map(|link| (link, bytes_per_second)));
+                let payload = |link: usize| (link, bytes_per_second * links[link].transport.payload_share());
+                condition.bandwidth.extend(matching.into_iter().map(payload));
             }
             for name in &table.missing {
                 match self.groups.get(name.get_ref()) {

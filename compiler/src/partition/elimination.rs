@@ -67,6 +67,26 @@ impl Elimination {
         Some(Elimination { domains: domains.to_vec(), buckets, total })
     }
 
+    /// Entries of all tables that were joined.
+    pub fn work(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.joined.len() as u64).sum()
+    }
+
+    /// Variable that was eliminated as number `position`.
+    pub fn variable(&self, position: usize) -> usize {
+        self.buckets[position].variable
+    }
+
+    /// How much more than the least each value of the variable at `position` costs, given the values of the variables
+    /// that were eliminated after it.
+    pub fn regrets(&self, position: usize, values: &[usize]) -> Vec<f64> {
+        let bucket = &self.buckets[position];
+        let row = index(&bucket.scope, &self.domains, values);
+        let size = self.domains[bucket.variable];
+        let least = bucket.message[row];
+        bucket.joined[row * size..(row + 1) * size].iter().map(|total| total - least).collect()
+    }
+
     /// The least sum.
     pub fn minimum(&self) -> f64 {
         self.total

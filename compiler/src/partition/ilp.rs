@@ -19,7 +19,27 @@ pub struct Found {
 }
 
 /// Largest number of variables that is tried.
-const MAX_VARIABLES: usize = 3_000;
+const MAX_VARIABLES: usize = 1_200;
+
+/// Work per pair of variables, in table entries.
+const ENTRIES_PER_PAIR: usize = 60;
+
+/// When the solver gives up. Problems of the size above seldom come near.
+const MAX_SECONDS: f64 = 10.0;
+
+/// Variables of the problem restricted to the candidates `kept[node]`.
+fn variables(network: &Network<'_>, kept: &[Vec<usize>]) -> usize {
+    let size = |node: Option<usize>| node.map_or(1, |node| kept[node].len());
+    let pairs: usize =
+        network.edges.iter().map(|edge| size(edge.producer) * size(edge.consumer.map(|(node, _)| node))).sum();
+    pairs + kept.iter().map(Vec::len).sum::<usize>()
+}
+
+/// What [`solve`] costs in table entries of the elimination, roughly; 0 if it would refuse.
+pub fn work(network: &Network<'_>, kept: &[Vec<usize>]) -> u64 {
+    let variables = variables(network, kept);
+    if variables > MAX_VARIABLES { 0 } else { (variables * variables * ENTRIES_PER_PAIR) as u64 }
+}
 
 /// Solves the problem restricted to the candidates `kept[node]`. `None` if it is too large, infeasible, or out of time
 /// without an answer.
@@ -31,12 +51,8 @@ pub fn solve(
     node_prices: &[Vec<f64>],
     travel_prices: &[f64],
     start: Option<&[usize]>,
-    time_limit_seconds: f64,
 ) -> Option<Found> {
-    let size = |node: Option<usize>| node.map_or(1, |node| kept[node].len());
-    let pairs: usize =
-        network.edges.iter().map(|edge| size(edge.producer) * size(edge.consumer.map(|(node, _)| node))).sum();
-    if pairs + kept.iter().map(Vec::len).sum::<usize>() > MAX_VARIABLES {
+    if variables(network, kept) > MAX_VARIABLES {
         return None;
     }
     let scale = 1.0 / node_prices.iter().flatten().copied().filter(|price| price.is_finite()).fold(1e-12, f64::max);
@@ -86,8 +102,7 @@ pub fn solve(
                 .extend(choices.iter().zip(row).map(|(choice, x)| (*x, f64::from(u8::from(start[node] == *choice)))));
         }
     }
-    let mut model =
-        variables.minimise(total).using(good_lp::solvers::microlp::microlp).with_time_limit(time_limit_seconds);
+    let mut model = variables.minimise(total).using(good_lp::solvers::microlp::microlp).with_time_limit(MAX_SECONDS);
     for row in &x {
         model = model.with(row.iter().sum::<Expression>().eq(1.0));
     }

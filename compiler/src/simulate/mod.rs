@@ -1,7 +1,7 @@
 //! Event-driven simulation of the schedules on the cluster's devices and links: what will happen, in microseconds.
 //!
 //! Every device goes through its actions as the emitted program does: it computes, or it is inside one exchange until
-//! all of its messages have left and come. Messages share ports, buses and wires fairly ([`flows`]). The same schedules
+//! all of its messages have left and come. Messages share ports, buses and wires fairly (`flows`). The same schedules
 //! are executed, so what the simulator knows of compute and communication is exactly what overlaps: nothing within one
 //! device, everything between devices.
 

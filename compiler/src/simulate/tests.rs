@@ -4,10 +4,13 @@ use super::*;
 use crate::config::{Cluster, cluster_file};
 use crate::graph::{Activation, Op, TensorType, UnaryOp};
 
+/// A wire whose payload is 12.5 MB/s over TCP.
+const WIRE: &str = "106.215469613 Mbit/s";
+
 /// Three devices on one medium, and a graph with one tensor of 1.25 MB.
 fn cluster(link: &str) -> Cluster {
     let text = format!(
-        "[cluster]\nname = \"t\"\ninput = \"d-0\"\noutput = \"d-0\"\n[[device]]\nname = \"d\"\ntarget = \"raspberry-pi-4\"\ncount = 3\n[[link]]\nbetween = [\"d\"]\ntransport = \"tcp\"\nbandwidth = \"100 Mbit/s\"\n{link}\n"
+        "[cluster]\nname = \"t\"\ninput = \"d-0\"\noutput = \"d-0\"\n[[device]]\nname = \"d\"\ntarget = \"raspberry-pi-4\"\ncount = 3\n[[link]]\nbetween = [\"d\"]\ntransport = \"tcp\"\nbandwidth = \"{WIRE}\"\n{link}\n"
     );
     cluster_file::parse(&text, "cluster.toml", std::path::Path::new(".")).expect("the cluster is sound")
 }

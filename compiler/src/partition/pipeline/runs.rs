@@ -56,8 +56,8 @@ pub fn solve(problem: &Problem, objective: Objective, everyone: bool) -> (Option
                 let leaving = if objective == Objective::Throughput { arrival } else { 0.0 };
                 let before = total(&Label { run: label.run + leaving, ..label });
                 let mut run = Run::default();
-                for end in begin + 1..=segments {
-                    run.add(problem, objective, end - 1, device);
+                for (segment, ended) in labels[begin + 1..].iter_mut().enumerate() {
+                    run.add(problem, objective, begin + segment, device);
                     if !run.fits(problem, device) {
                         break;
                     }
@@ -66,7 +66,7 @@ pub fn solve(problem: &Problem, objective: Objective, everyone: bool) -> (Option
                     }
                     let run = arrival + run.value(problem, objective, device);
                     let found = Label { before, run, from: Some((state, begin)) };
-                    let known = labels[end].entry((used | 1 << device, device)).or_insert(found);
+                    let known = ended.entry((used | 1 << device, device)).or_insert(found);
                     if total(&found) < total(known) {
                         *known = found;
                     }

@@ -22,7 +22,7 @@ pub fn elements(layers: &[Layer], break_point: usize, devices: u64) -> f64 {
     largest + weights
 }
 
-/// The break point of least memory by an integer program: b[l] is 1 behind it, never falling.
+/// The break point of least memory by an integer program: `b[l]` is 1 behind it, never falling.
 pub fn least_by_ilp(layers: &[Layer], devices: u64) -> Option<usize> {
     let n = devices as f64;
     let mut variables = ProblemVariables::new();

@@ -14,4 +14,6 @@ pub mod traffic;
 #[cfg(test)]
 mod beyond;
 #[cfg(test)]
+mod hadidi;
+#[cfg(test)]
 mod tests;

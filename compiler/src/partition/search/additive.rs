@@ -8,13 +8,16 @@ use super::super::candidates::Candidate;
 use super::super::elimination::{Elimination, Factor};
 use super::super::network::Network;
 use super::super::{Objective, ilp};
-use super::{Effort, GOOD_GAP, ROUNDS};
+use super::{Effort, GOOD_GAP, ROUNDS, beam};
 
 /// Solutions whose choices the ILP combines.
 const MAX_POOL: usize = 40;
 
 /// The same where that is too much for it.
 const SMALL_POOL: usize = 12;
+
+/// Assignments that the beam keeps at once.
+const BEAM: usize = 400;
 
 /// The optimum without limits on memory.
 pub(super) fn unlimited(network: &Network<'_>, objective: Objective) -> Option<Vec<usize>> {
@@ -48,6 +51,7 @@ pub(super) fn limited(
     }
     let multipliers = search.multiply(&mut pool, effort.half())?;
     if search.gap() > GOOD_GAP {
+        search.follow(&multipliers, effort.half());
         search.improve(&multipliers, &pool, effort.half());
         search.close_gap(&pool, effort);
     }
@@ -136,6 +140,7 @@ impl Search<'_> {
         let mut agility = 1.0;
         for round in 0..ROUNDS {
             let Some(solved) = self.solve(&self.kept, &multipliers) else { break };
+            effort.spend(2 * solved.work());
             if !solved.minimum().is_finite() {
                 return None;
             }
@@ -225,6 +230,25 @@ impl Search<'_> {
         solved.assignment().into_iter().zip(choices).map(|(at, listed)| listed[at]).collect()
     }
 
+    /// Assignments that fit near the best at these multipliers, at some more and at less.
+    fn follow(&mut self, multipliers: &[f64], effort: Effort<'_>) {
+        for (scale, width) in [(1.0, BEAM), (1.5, BEAM), (0.6, BEAM), (3.0, BEAM), (1.0, 4 * BEAM)] {
+            if effort.over() || self.gap() < GOOD_GAP {
+                return;
+            }
+            let scaled: Vec<f64> = multipliers.iter().map(|price| price * scale).collect();
+            let Some(solved) = self.solve(&self.kept, &scaled) else { return };
+            if !solved.minimum().is_finite() {
+                return;
+            }
+            let (found, work) = beam::fitting(self.network, &self.kept, &solved, width);
+            effort.spend(solved.work() + work);
+            for assignment in found {
+                self.consider(assignment);
+            }
+        }
+    }
+
     /// Bytes that an assignment needs beyond the devices' memory, and what it costs.
     fn merit(&self, assignment: &[usize]) -> (u64, f64) {
         let network = self.network;
@@ -261,6 +285,7 @@ impl Search<'_> {
                         .collect();
                     let scaled: Vec<f64> = multipliers.iter().map(|price| price * scale).collect();
                     let Some(solved) = self.solve(&choices, &scaled) else { continue };
+                    effort.spend(solved.work());
                     if !solved.minimum().is_finite() {
                         continue;
                     }
@@ -296,8 +321,8 @@ impl Search<'_> {
                 .map(|(node, listed)| listed.iter().copied().filter(|choice| seen(node, *choice)).collect())
                 .collect();
             let start = self.best.as_ref().map(|(_, assignment)| assignment.as_slice());
-            let seconds = effort.left().as_secs_f64();
-            let found = ilp::solve(self.network, &kept, &self.prices.nodes, &self.prices.travel, start, seconds);
+            effort.spend(ilp::work(self.network, &kept));
+            let found = ilp::solve(self.network, &kept, &self.prices.nodes, &self.prices.travel, start);
             let Some(found) = found else { continue };
             self.consider(found.assignment);
             if found.proven

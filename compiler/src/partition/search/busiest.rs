@@ -69,6 +69,7 @@ pub(super) fn least(network: &Network<'_>, starts: Vec<Vec<usize>>, effort: Effo
             weighted(&busy_of_travel[travel])
         });
         let Some(solved) = Elimination::new(&network.domains(), factors) else { break };
+        effort.spend(solved.work());
         bound = bound.max(solved.minimum());
         let busy = consider(solved.assignment(), &mut best);
         if best.as_ref().is_some_and(|(known, _)| known - bound <= GOOD_GAP * known) {

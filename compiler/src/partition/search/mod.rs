@@ -6,12 +6,15 @@
 //! throughput) is bounded the same way, with multipliers on the devices' shares.
 
 mod additive;
+mod beam;
 mod busiest;
 mod memory;
 mod stages;
+#[cfg(test)]
+mod tests;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use super::candidates::{Candidate, Choice};
 use super::network::Network;
@@ -27,43 +30,50 @@ const ROUNDS: usize = 40;
 /// Relative gap at which the search stops.
 const GOOD_GAP: f64 = 1e-4;
 
-/// What everything together may take where limits bind.
-const SEARCH_TIME: Duration = Duration::from_secs(8);
+/// Work that everything together may take where limits bind: table entries, some 8 s of a desktop core. Counted, not
+/// timed, so that the answer depends on nothing but the question.
+const SEARCH_WORK: u64 = 500_000_000;
 
-/// What one warm start may take.
-const START_TIME: Duration = Duration::from_millis(400);
+/// Work that one warm start may take.
+const START_WORK: u64 = SEARCH_WORK / 20;
 
 /// How much a search with limits may try.
 #[derive(Clone, Copy)]
 struct Effort<'a> {
-    /// When it must end.
-    deadline: Instant,
+    /// Work done so far by the whole search.
+    done: &'a Cell<u64>,
+    /// Work at which this part must end.
+    end: u64,
     /// Candidates (of a node) that may be used.
     allowed: &'a dyn Fn(usize, &Candidate) -> bool,
 }
 
 impl<'a> Effort<'a> {
-    /// All candidates until then.
-    fn until(deadline: Instant) -> Effort<'static> {
-        Effort { deadline, allowed: &|_, _| true }
+    /// All candidates, that much work.
+    fn new(done: &'a Cell<u64>, work: u64) -> Effort<'a> {
+        Effort { done, end: done.get() + work, allowed: &|_, _| true }
     }
 
-    /// The same for a shorter time.
-    fn at_most(self, time: Duration) -> Effort<'a> {
-        Effort { deadline: self.deadline.min(Instant::now() + time), ..self }
+    /// The same with less work.
+    fn at_most(self, work: u64) -> Effort<'a> {
+        Effort { end: self.end.min(self.done.get() + work), ..self }
     }
 
-    /// Half of the time that is left.
+    /// Half of the work that is left.
     fn half(self) -> Effort<'a> {
         self.at_most(self.left() / 2)
     }
 
-    fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+    fn left(&self) -> u64 {
+        self.end.saturating_sub(self.done.get())
     }
 
     fn over(&self) -> bool {
-        self.left().is_zero()
+        self.left() == 0
+    }
+
+    fn spend(&self, work: u64) {
+        self.done.set(self.done.get() + work);
     }
 }
 
@@ -94,7 +104,8 @@ impl Answer {
 
 /// The best assignment of the network of all allowed strategies; `None` if nothing keeps the limits.
 pub fn search(graph: &Graph, cluster: &Cluster, options: &PartitionOptions, chain: &Chain) -> Option<Answer> {
-    search_with(graph, cluster, options, chain, Effort::until(Instant::now() + SEARCH_TIME))
+    let done = Cell::new(0);
+    search_with(graph, cluster, options, chain, Effort::new(&done, SEARCH_WORK))
 }
 
 fn search_with(
@@ -145,7 +156,7 @@ fn search_with(
         }
         for family in [StrategyFamily::Lop, StrategyFamily::Fused, StrategyFamily::Spatial, StrategyFamily::Ftp] {
             let alone = PartitionOptions { family, ..options.clone() };
-            if let Some(answer) = search_with(graph, cluster, &alone, chain, effort.at_most(START_TIME)) {
+            if let Some(answer) = search_with(graph, cluster, &alone, chain, effort.at_most(START_WORK)) {
                 starts.extend(full.assignment_of(&answer.strategies));
             }
         }

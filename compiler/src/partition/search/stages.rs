@@ -7,7 +7,7 @@ use super::super::groups::stages;
 use super::super::network::Network;
 use super::super::{Method, PartitionOptions, cost};
 use super::additive::limited;
-use super::{Effort, START_TIME};
+use super::{Effort, START_WORK};
 use crate::graph::{Graph, NodeId};
 
 /// Pipelines whose stages are shared by several devices: the order of nodes is cut where least crosses so that each
@@ -44,7 +44,7 @@ pub(super) fn staged(
                 && (!has_weights || shared && devices.len() == members[node].len())
                 && (!has_weights || candidate.strategy.method != Method::Replicated)
         };
-        let effort = Effort { allowed: &allowed, ..effort.at_most(START_TIME) };
+        let effort = Effort { allowed: &allowed, ..effort.at_most(START_WORK) };
         found.extend(limited(network, options.objective, Vec::new(), effort).map(|(assignment, _)| assignment));
     }
     found

@@ -1,0 +1,85 @@
+//! Nodes split over devices, on real processes: every family of strategies answers as one device does, and sends what
+//! its plan says.
+
+use std::path::PathBuf;
+
+use partita_tests::bundle::{ClusterText, TOLERANCE, check, read_report, run};
+use partita_tests::command::{compile, succeed};
+use partita_tests::place;
+
+fn example(name: &str) -> (PathBuf, PathBuf) {
+    let folder = place::repository().join("examples").join(name);
+    (folder.join("model.onnx"), folder.join("reference.npz"))
+}
+
+const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// Five devices on one switch; one of them twice as fast as the others, one slow.
+fn five() -> ClusterText {
+    let cluster = FIVE.iter().fold(ClusterText::new("a", "c"), |cluster, name| {
+        let share = match *name {
+            "b" => "cpu = 0.02",
+            "d" => "cpu = 0.005",
+            _ => "cpu = 0.01",
+        };
+        cluster.device(name, "host", share)
+    });
+    cluster.network(&FIVE, "topology = \"switch\"\nbandwidth = \"1 Gbit/s\"\nlatency = \"0.02 ms\"")
+}
+
+#[test]
+fn every_family_on_five_unequal_processes() {
+    let (model, reference) = example("resnet");
+    for family in ["lop", "lip", "fused", "ftp", "spatial", "pipeline", "auto"] {
+        let run = check(&format!("resnet, {family}"), &model, &five(), &reference, &["--strategy", family]);
+        let busy = run.computing.len();
+        assert!(family == "auto" || busy == 5, "{family} uses {busy} of 5 devices: {:?}", run.computing);
+    }
+}
+
+#[test]
+fn what_is_sent_is_what_was_planned() {
+    let (model, reference) = example("resnet");
+    let run = run(&model, &five(), &reference, &["--strategy", "fused"]);
+    assert!(run.difference <= TOLERANCE);
+    let devices = run.report["devices"].as_array().expect("the report lists devices");
+    let sum = |key: &str| devices.iter().map(|device| device[key].as_u64().expect(key)).sum::<u64>();
+    let planned = run.report["plan"]["traffic_bytes"].as_u64().expect("the plan has its traffic");
+    assert!(planned > 0);
+    assert_eq!(sum("sent_bytes"), planned);
+    assert_eq!(sum("received_bytes"), planned);
+}
+
+#[test]
+fn a_star_sends_over_its_hub() {
+    let (model, reference) = example("resnet");
+    let devices =
+        FIVE.iter().fold(ClusterText::new("a", "b"), |cluster, name| cluster.device(name, "host", "cpu = 0.01"));
+    let star =
+        devices.network(&FIVE, "topology = \"star\"\nhub = \"c\"\nbandwidth = \"1 Gbit/s\"\nlatency = \"0.02 ms\"");
+    for family in ["lop", "spatial", "auto"] {
+        check(&format!("resnet over a star, {family}"), &model, &star, &reference, &["--strategy", family]);
+    }
+}
+
+#[test]
+fn a_plan_reads_back() {
+    let (model, _) = example("digits");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let cluster = five().write(folder.path());
+    let emit = |out: &str, more: &[&str]| {
+        let out = folder.path().join(out);
+        succeed(compile().arg(&model).arg("--targets").arg(&cluster).arg("--out").arg(&out).args(more));
+        out
+    };
+    let first = emit("first", &["--strategy", "lop"]);
+    let plan = first.join("plan.pb");
+    let second = emit("second", &["--plan", plan.to_str().expect("a plain path")]);
+    let devices = |out: &PathBuf| read_report(out)["devices"].clone();
+    assert_eq!(devices(&first), devices(&second));
+    for device in FIVE {
+        let program =
+            |out: &PathBuf| std::fs::read(out.join("devices").join(device).join("src/model.rs")).expect("a program");
+        assert_eq!(program(&first), program(&second), "program of `{device}`");
+    }
+}
