@@ -33,7 +33,13 @@ fn every_family_on_five_unequal_processes() {
     for family in ["lop", "lip", "fused", "ftp", "spatial", "pipeline", "auto"] {
         let run = check(&format!("resnet, {family}"), &model, &five(), &reference, &["--strategy", family]);
         let busy = run.computing.len();
-        assert!(family == "auto" || busy == 5, "{family} uses {busy} of 5 devices: {:?}", run.computing);
+        // Few rows are not worth a message to everybody.
+        let least = match family {
+            "auto" => 1,
+            "ftp" | "spatial" => 3,
+            _ => 5,
+        };
+        assert!(busy >= least, "{family} uses {busy} of 5 devices: {:?}", run.computing);
     }
 }
 
@@ -78,8 +84,13 @@ fn a_plan_reads_back() {
     let devices = |out: &PathBuf| read_report(out)["devices"].clone();
     assert_eq!(devices(&first), devices(&second));
     for device in FIVE {
-        let program =
-            |out: &PathBuf| std::fs::read(out.join("devices").join(device).join("src/model.rs")).expect("a program");
-        assert_eq!(program(&first), program(&second), "program of `{device}`");
+        let program = |out: &PathBuf| {
+            let path = out.join("devices").join(device).join("src/model.rs");
+            let text = std::fs::read_to_string(path).expect("a program");
+            let hashed = |line: &&str| line.contains("PLAN_HASH") || line.contains("link_name");
+            text.lines().filter(|line| !hashed(line)).collect::<Vec<_>>().join("\n")
+        };
+        // What the solver proved is part of the plan, and so of its hash, but not of the program.
+        assert!(program(&first) == program(&second), "programs of `{device}` differ");
     }
 }

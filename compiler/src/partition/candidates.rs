@@ -50,22 +50,38 @@ pub struct Choice<'a> {
     pub family: StrategyFamily,
     /// What is minimised.
     pub objective: Objective,
-    /// Whether every device may hold whole nodes, not only the ends and one of each kind.
-    pub pipeline: bool,
+    /// How much is listed.
+    pub breadth: Breadth,
+}
+
+/// How many candidates are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breadth {
+    /// For devices with memory enough: equal ones are exchangeable, so one of each kind may stand for all.
+    Roomy,
+    /// For devices short of memory, in brief: whole nodes anywhere, shares of all or half of the devices.
+    Tight,
+    /// For devices short of memory: whole nodes anywhere, groups of all sizes, and stages.
+    Full,
 }
 
 /// The candidates of every node, in the order of `order`. Every node has at least one.
 pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> {
     let restricted = !matches!(choice.family, StrategyFamily::Auto | StrategyFamily::Spatial);
+    let tight = choice.breadth == Breadth::Tight;
     let share_by: &[ShareBy] = match (choice.family, choice.objective) {
         (StrategyFamily::Auto, Objective::Memory) => &[ShareBy::Memory],
+        _ if tight => &[ShareBy::SpeedWithinMemory],
         _ => &[ShareBy::Speed, ShareBy::SpeedWithinMemory],
     };
     // Memory is least where everybody takes part.
     let restricted = restricted || choice.objective == Objective::Memory;
-    let stages = choice.pipeline && choice.cluster.devices.len() <= MAX_STAGED;
+    let stages = choice.breadth == Breadth::Full && choice.cluster.devices.len() <= MAX_STAGED;
     let weights_bytes = order.iter().map(|id| cost::node_weights_bytes(choice.graph, *id)).sum();
     let groups = groups(choice.cluster, weights_bytes, share_by, restricted, stages);
+    let half = choice.cluster.devices.len().div_ceil(2);
+    let brief = |group: &Group| !tight || group.devices.len() >= half;
+    let groups: Vec<Group> = groups.into_iter().filter(brief).collect();
     let wholes = whole_devices(choice);
     let mut lister = Lister { choice, groups: &groups, found: Vec::with_capacity(order.len()) };
     for id in order {
@@ -95,7 +111,7 @@ fn whole_devices(choice: &Choice<'_>) -> Vec<usize> {
         })
     };
     (0..devices.len())
-        .filter(|device| choice.pipeline || ends.contains(device) || stands_for_its_kind(*device))
+        .filter(|device| choice.breadth != Breadth::Roomy || ends.contains(device) || stands_for_its_kind(*device))
         .collect()
 }
 
@@ -277,7 +293,7 @@ impl Lister<'_> {
     /// of the nodes before it, as deep as it pays.
     fn runs(&mut self, order: &[NodeId]) {
         let graph = self.choice.graph;
-        let (pipeline, devices) = (self.choice.pipeline, self.devices());
+        let (roomy, devices) = (self.choice.breadth == Breadth::Roomy, self.devices());
         let position: HashMap<NodeId, usize> = order.iter().enumerate().map(|(index, id)| (*id, index)).collect();
         let mut run = 0;
         for (last, _) in crossings(graph, order) {
@@ -286,8 +302,8 @@ impl Lister<'_> {
             if shape.len() < 4 {
                 continue;
             }
-            // Stages of a pipeline do without tiles.
-            let groups = self.groups.iter().filter(|group| !pipeline || group.devices.len() == devices);
+            // Where memory binds, whole nodes and stages make the problem large enough.
+            let groups = self.groups.iter().filter(|group| roomy || group.devices.len() == devices);
             for group in groups {
                 let tilings =
                     [Some(self.along(group, &shape, 2, 1)), self.grid(group, &shape).filter(|_| shape.len() == 4)];

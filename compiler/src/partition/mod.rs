@@ -121,7 +121,7 @@ pub fn solve(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Re
         _ => search::search(graph, cluster, options, &chain),
     };
     let Some(answer) = found else {
-        return Err(PartitionError::Infeasible(explain(graph, cluster, &chain)));
+        return Err(PartitionError::Infeasible(explain(graph, cluster, &chain, options.family)));
     };
     Ok(Partition {
         strategies: answer.strategies,
@@ -146,7 +146,7 @@ fn weights_exceed(problem: &pipeline::problem::Problem) -> bool {
 }
 
 /// Names the limit that nothing satisfies, and what it would take.
-fn explain(graph: &Graph, cluster: &Cluster, chain: &pipeline::Chain) -> Diagnostic {
+fn explain(graph: &Graph, cluster: &Cluster, chain: &pipeline::Chain, family: StrategyFamily) -> Diagnostic {
     let (problem, segments) = (&chain.problem, &chain.segments);
     let devices = 0..problem.device_count();
     let weights: u64 = problem.weights.iter().sum();
@@ -164,7 +164,9 @@ fn explain(graph: &Graph, cluster: &Cluster, chain: &pipeline::Chain) -> Diagnos
         }
         return diagnostic.help("add devices or memory; nothing that a partition does makes weights smaller");
     }
-    for (segment, info) in segments.iter().enumerate() {
+    // Only where nodes stay whole is it one device that must hold them.
+    let whole = matches!(family, StrategyFamily::Whole | StrategyFamily::Pipeline);
+    for (segment, info) in segments.iter().enumerate().filter(|_| whole) {
         let needed = |device: usize| {
             problem.arena[segment] + if problem.weights_in_ram[device] { problem.weights[segment] } else { 0 }
         };
@@ -204,7 +206,7 @@ fn explain(graph: &Graph, cluster: &Cluster, chain: &pipeline::Chain) -> Diagnos
 #[cfg(test)]
 pub(crate) fn strategies_of(graph: &Graph, cluster: &Cluster) -> BTreeMap<NodeId, Vec<Strategy>> {
     let (family, objective) = (StrategyFamily::Auto, Objective::Memory);
-    let choice = candidates::Choice { graph, cluster, family, objective, pipeline: true };
+    let choice = candidates::Choice { graph, cluster, family, objective, breadth: candidates::Breadth::Full };
     let order = graph.topological_order().unwrap_or_default();
     let listed = candidates::candidates(&choice, &order);
     let plain = |listed: Vec<candidates::Candidate>| {

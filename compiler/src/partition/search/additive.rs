@@ -29,14 +29,28 @@ pub(super) fn unlimited(network: &Network<'_>, objective: Objective) -> Option<V
     solved.minimum().is_finite().then(|| solved.assignment())
 }
 
+/// What a search begins with.
+#[derive(Clone, Default)]
+pub(super) struct Start {
+    /// Known assignments.
+    pub assignments: Vec<Vec<usize>>,
+    /// Prices of a byte on each device; none yet if empty.
+    pub multipliers: Vec<f64>,
+}
+
+/// What a search found.
+pub(super) struct Found {
+    /// The assignment.
+    pub assignment: Vec<usize>,
+    /// Its relative distance to the bound.
+    pub gap: f64,
+    /// Prices of a byte on each device, of the best bound.
+    pub multipliers: Vec<f64>,
+}
+
 /// The best that fits, and its relative distance to the bound: multipliers for bounds and first answers, windows to
 /// improve those, the ILP for what they leave open. `None` if nothing was found that fits.
-pub(super) fn limited(
-    network: &Network<'_>,
-    objective: Objective,
-    starts: Vec<Vec<usize>>,
-    effort: Effort<'_>,
-) -> Option<(Vec<usize>, f64)> {
+pub(super) fn limited(network: &Network<'_>, objective: Objective, start: Start, effort: Effort<'_>) -> Option<Found> {
     let prices = Prices::new(network, objective, effort.allowed);
     let finite = |listed: &Vec<f64>| (0..listed.len()).filter(|choice| listed[*choice].is_finite()).collect();
     let kept: Vec<Vec<usize>> = prices.nodes.iter().map(finite).collect();
@@ -45,18 +59,18 @@ pub(super) fn limited(
     }
     let mut search = Search { network, objective, prices, kept, best: None, bound: f64::NEG_INFINITY };
     // What was seen on the way; the ILP combines it.
-    let mut pool = starts.clone();
-    for start in starts {
+    let mut pool = start.assignments.clone();
+    for start in start.assignments {
         search.consider(start);
     }
-    let multipliers = search.multiply(&mut pool, effort.half())?;
+    let multipliers = search.multiply(start.multipliers, &mut pool, effort.half())?;
     if search.gap() > GOOD_GAP {
         search.follow(&multipliers, effort.half());
         search.improve(&multipliers, &pool, effort.half());
         search.close_gap(&pool, effort);
     }
     let gap = search.gap();
-    search.best.map(|(_, assignment)| (assignment, gap))
+    search.best.map(|(_, assignment)| Found { assignment, gap, multipliers })
 }
 
 /// What every choice costs by itself; infinite where it is not allowed.
@@ -131,14 +145,16 @@ impl Search<'_> {
     }
 
     /// Subgradient steps on the multipliers of the devices' weights; leaves out the choices that the bounds exclude.
-    /// Returns the last multipliers; `None` if nothing can fit.
-    fn multiply(&mut self, pool: &mut Vec<Vec<usize>>, effort: Effort<'_>) -> Option<Vec<f64>> {
+    /// Returns the multipliers of the best bound; `None` if nothing can fit.
+    fn multiply(&mut self, start: Vec<f64>, pool: &mut Vec<Vec<usize>>, effort: Effort<'_>) -> Option<Vec<f64>> {
         let network = self.network;
         let devices = network.ram.len();
         let ceiling = self.ceiling();
-        let mut multipliers = vec![0.0f64; devices];
+        let mut multipliers = start;
+        multipliers.resize(devices, 0.0);
+        let mut best_multipliers = multipliers.clone();
         let mut agility = 1.0;
-        for round in 0..ROUNDS {
+        for _ in 0..ROUNDS {
             let Some(solved) = self.solve(&self.kept, &multipliers) else { break };
             effort.spend(2 * solved.work());
             if !solved.minimum().is_finite() {
@@ -159,11 +175,12 @@ impl Search<'_> {
             self.consider(assignment);
             if value > self.bound {
                 self.bound = value;
+                best_multipliers.clone_from(&multipliers);
                 self.exclude(&solved.lower_bounds(), allowance);
             } else {
                 agility *= 0.9;
             }
-            if self.gap() < GOOD_GAP || (round == 0 && fits) || effort.over() {
+            if self.gap() < GOOD_GAP || (fits && multipliers.iter().all(|price| *price == 0.0)) || effort.over() {
                 break;
             }
             // Towards room for the activations too.
@@ -182,7 +199,7 @@ impl Search<'_> {
                 *price = (*price + agility * distance * excess / norm).max(0.0);
             }
         }
-        Some(multipliers)
+        Some(best_multipliers)
     }
 
     /// Leaves out choices whose least total exceeds the best known.

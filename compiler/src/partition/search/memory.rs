@@ -3,7 +3,7 @@
 use super::super::Objective;
 use super::super::candidates::Candidate;
 use super::super::network::Network;
-use super::additive::limited;
+use super::additive::{Start, limited};
 use super::{Answer, Effort, answer};
 
 /// Smallest largest RAM, and among the plans near it the fastest.
@@ -42,10 +42,12 @@ pub(super) fn least(mut network: Network<'_>, starts: Vec<Vec<usize>>, effort: E
     // Bisection on a common limit, with the fastest plan that keeps it as witness.
     let (mut low, mut high) =
         (bound, best.as_ref().map_or(original.iter().copied().max()? as f64, |(used, _)| *used as f64));
+    let mut multipliers = Vec::new();
     for _ in 0..12 {
         let limit = (low + high) / 2.0;
         network.ram = original.iter().map(|ram| (*ram).min(limit as u64)).collect();
-        let near: Vec<Vec<usize>> = best.iter().map(|(_, found)| found.clone()).collect();
+        let assignments = best.iter().map(|(_, found)| found.clone()).collect();
+        let near = Start { assignments, multipliers: std::mem::take(&mut multipliers) };
         // Where everybody holds an equal part of the weights, this is left for activations.
         let left_bytes = limit as u64 - (weights / devices as u64).min(limit as u64);
         let allowed = |_: usize, candidate: &Candidate| candidate.activation_bytes.iter().all(|it| *it <= left_bytes);
@@ -53,8 +55,9 @@ pub(super) fn least(mut network: Network<'_>, starts: Vec<Vec<usize>>, effort: E
         let found = limited(&network, Objective::Latency, near.clone(), Effort { allowed: &allowed, ..quarter })
             .or_else(|| limited(&network, Objective::Latency, near, quarter));
         match found {
-            Some((found, _)) => {
-                keep(&network, found, &mut best);
+            Some(found) => {
+                multipliers = found.multipliers;
+                keep(&network, found.assignment, &mut best);
                 high = best.as_ref().map_or(limit, |(used, _)| *used as f64).min(limit);
             }
             None => low = limit,

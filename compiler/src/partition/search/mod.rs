@@ -16,7 +16,7 @@ mod tests;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use super::candidates::{Candidate, Choice};
+use super::candidates::{Breadth, Candidate, Choice};
 use super::network::Network;
 use super::pipeline::Chain;
 use super::{Objective, PartitionOptions, Strategy, StrategyFamily, limits};
@@ -128,27 +128,30 @@ fn search_with(
         .enumerate()
         .map(|(device, info)| limits::flash_bytes(info).saturating_sub(reserve(device)))
         .collect();
-    let network = |pipeline: bool| {
-        let choice = Choice { graph, cluster, family: options.family, objective: options.objective, pipeline };
+    let network = |breadth: Breadth| {
+        let choice = Choice { graph, cluster, family: options.family, objective: options.objective, breadth };
         Network::new(&choice, ram.clone(), flash.clone())
     };
     let adds_up = matches!(options.objective, Objective::Latency | Objective::Traffic | Objective::Energy);
-    let mut answers: Vec<Answer> = Vec::new();
     if adds_up {
-        // Without need for memory, equal devices are exchangeable and one of each kind may stand for all.
-        let small = network(false);
-        if let Some(found) = additive::unlimited(&small, options.objective).filter(|found| small.fits(found)) {
-            return Some(answer(&small, &found, 0.0));
-        }
-        if options.family == StrategyFamily::Auto {
-            let found = additive::limited(&small, options.objective, Vec::new(), effort.at_most(effort.left() / 4));
-            answers.extend(found.map(|(found, gap)| answer(&small, &found, gap)));
+        let roomy = network(Breadth::Roomy);
+        if let Some(found) = additive::unlimited(&roomy, options.objective).filter(|found| roomy.fits(found)) {
+            return Some(answer(&roomy, &found, 0.0));
         }
     }
-    let full = network(true);
+    let full = network(Breadth::Full);
+    let mut multipliers = Vec::new();
     // Warm starts: the families by themselves are small problems, and the answer is never worse than the best of them.
     let mut starts: Vec<Vec<usize>> = Vec::new();
     if options.family == StrategyFamily::Auto {
+        let tight = network(Breadth::Tight);
+        let objective = if adds_up { options.objective } else { Objective::Latency };
+        let found = additive::limited(&tight, objective, additive::Start::default(), effort.at_most(effort.left() / 4));
+        if let Some(found) = found {
+            let answer = answer(&tight, &found.assignment, found.gap);
+            starts.extend(full.assignment_of(&answer.strategies));
+            multipliers = found.multipliers;
+        }
         let pipeline = chain.solve(options.objective, false).map(|(found, _)| found);
         for found in [pipeline, chain.best_single(options.objective)].into_iter().flatten() {
             let answer = Answer::of_devices(graph, cluster, &chain.devices(&found), false);
@@ -160,12 +163,12 @@ fn search_with(
                 starts.extend(full.assignment_of(&answer.strategies));
             }
         }
-        starts.extend(answers.iter().filter_map(|answer| full.assignment_of(&answer.strategies)));
         starts.extend(stages::staged(graph, &full, options, effort));
         if options.objective == Objective::Throughput {
             // What answers soonest is seldom far from what answers most often.
-            let soonest = additive::limited(&full, Objective::Latency, starts.clone(), effort.half());
-            starts.extend(soonest.map(|(found, _)| found));
+            let start = additive::Start { assignments: starts.clone(), multipliers: multipliers.clone() };
+            let soonest = additive::limited(&full, Objective::Latency, start, effort.half());
+            starts.extend(soonest.map(|found| found.assignment));
         }
     }
     let (found, gap) = match options.objective {
@@ -175,8 +178,9 @@ fn search_with(
             (answer(&full, &found, gap), gap)
         }
         _ => {
-            let (found, gap) = additive::limited(&full, options.objective, starts, effort)?;
-            (answer(&full, &found, gap), gap)
+            let start = additive::Start { assignments: starts, multipliers };
+            let found = additive::limited(&full, options.objective, start, effort)?;
+            (answer(&full, &found.assignment, found.gap), found.gap)
         }
     };
     Some(Answer { gap, ..found })

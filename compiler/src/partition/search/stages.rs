@@ -6,7 +6,7 @@ use super::super::candidates::Candidate;
 use super::super::groups::stages;
 use super::super::network::Network;
 use super::super::{Method, PartitionOptions, cost};
-use super::additive::limited;
+use super::additive::{Start, limited};
 use super::{Effort, START_WORK};
 use crate::graph::{Graph, NodeId};
 
@@ -45,7 +45,7 @@ pub(super) fn staged(
                 && (!has_weights || candidate.strategy.method != Method::Replicated)
         };
         let effort = Effort { allowed: &allowed, ..effort.at_most(START_WORK) };
-        found.extend(limited(network, options.objective, Vec::new(), effort).map(|(assignment, _)| assignment));
+        found.extend(limited(network, options.objective, Start::default(), effort).map(|found| found.assignment));
     }
     found
 }

@@ -73,7 +73,7 @@ fn the_search_agrees_with_exhaustive_search() {
                         cluster: &cluster,
                         family: StrategyFamily::Auto,
                         objective,
-                        pipeline: true,
+                        breadth: Breadth::Full,
                     };
                     let room = (weights as f64 * share) as u64 + (4 * channels * extent * extent * 4) as u64;
                     let network = Network::new(&choice, vec![room; 2], vec![u64::MAX; 2]);
@@ -87,11 +87,11 @@ fn the_search_agrees_with_exhaustive_search() {
                     });
                     let done = Cell::new(0);
                     let effort = Effort::new(&done, SEARCH_WORK);
-                    let found = additive::limited(&network, objective, Vec::new(), effort);
+                    let found = additive::limited(&network, objective, additive::Start::default(), effort);
                     bound_by_memory += usize::from(share < 1.0 && best.is_some());
                     match (best, found) {
                         (None, None) => {}
-                        (Some(best), Some((found, gap))) => {
+                        (Some(best), Some(additive::Found { assignment: found, gap, .. })) => {
                             let value = network.value(objective, &found);
                             assert!(network.fits(&found), "{what}: does not fit");
                             assert!(value >= best * (1.0 - 1e-9), "{what}: {value} is better than everything, {best}");
@@ -103,7 +103,7 @@ fn the_search_agrees_with_exhaustive_search() {
                             assert!(value <= best * 1.01, "{what}: {value} instead of {best}");
                         }
                         (best, found) => {
-                            panic!("{what}: {best:?} by trying, {:?} by search", found.map(|found| found.1))
+                            panic!("{what}: {best:?} by trying, {:?} by search", found.map(|found| found.gap))
                         }
                     }
                 }
