@@ -145,7 +145,7 @@ fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen
                 pending += seconds;
                 continue;
             }
-            Step::Exchange { .. } => continue,
+            Step::Exchange { .. } | Step::Leave { .. } => continue,
         };
         let Some((id, (name, method))) =
             by_name.get(node.as_str()).and_then(|id| Some((*id, compiled.sharded.labels.get(id)?)))

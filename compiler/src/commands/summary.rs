@@ -100,7 +100,7 @@ fn device_report(compiled: &Compiled, program: &Program, schedule: &Schedule) ->
     };
     let macs = |action: &Action| match action {
         Action::Compute(node) => cost::node_macs(graph, *node),
-        Action::Input { .. } | Action::Exchange { .. } | Action::Output { .. } => 0,
+        Action::Input { .. } | Action::Exchange { .. } | Action::Leave { .. } | Action::Output { .. } => 0,
     };
     DeviceReport {
         name: device.name.clone(),

@@ -117,6 +117,11 @@ fn whole_devices(choice: &Choice<'_>) -> Vec<usize> {
 
 /// Restricts the nodes that multiply to the family's methods, if they have any of those.
 fn keep_family(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
+    if matches!(choice.graph.node(id).op, Op::Decide(_)) {
+        // One device decides for all.
+        candidates.retain(|candidate| candidate.strategy.method == Method::Whole);
+        return;
+    }
     let allowed: &[Method] = match choice.family {
         StrategyFamily::Lop => &[Method::Output],
         StrategyFamily::Lip => &[Method::Input],

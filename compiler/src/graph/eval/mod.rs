@@ -78,7 +78,7 @@ pub fn evaluate_node(op: &Op, inputs: &[&Value], outputs: &[TensorType]) -> Resu
         Op::Unary(_) | Op::Binary(..) | Op::PRelu | Op::Where | Op::Cast { .. } => {
             single(elementwise::evaluate(op, inputs, output)?)
         }
-        Op::Reduce { .. } | Op::ArgMax { .. } => single(spatial::evaluate_reduction(op, inputs, output)?),
+        Op::Reduce { .. } | Op::ArgMax { .. } | Op::Decide(_) => single(spatial::evaluate_reduction(op, inputs, output)?),
         Op::Split { axis, sizes } => movement::split(inputs[0], *axis, sizes, outputs),
         Op::Concat { .. }
         | Op::Slice { .. }

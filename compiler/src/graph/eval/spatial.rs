@@ -185,6 +185,17 @@ pub(super) fn evaluate_reduction(op: &Op, inputs: &[&Value], output: &TensorType
             kernels::reduce(x, x_shape, &mut y, &reduced, reduction);
             Ok(Data::F32(y))
         }
+        Op::Decide(decide) => {
+            let scores = f32s(op, inputs[0])?;
+            let mut verdict = vec![0.0; output.element_count()];
+            let rule = match decide.rule {
+                ExitRule::Probability => kernels::Confidence::Probability,
+                ExitRule::Margin => kernels::Confidence::Margin,
+                ExitRule::Entropy => kernels::Confidence::Entropy,
+            };
+            kernels::decide(scores, &mut verdict, rule, decide.logits.then_some(decide.temperature), decide.threshold);
+            Ok(Data::F32(verdict))
+        }
         Op::ArgMax { axis, select_last, .. } => {
             let x = f32s(op, inputs[0])?;
             let mut y = vec![0i64; output.element_count()];
