@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::infer::{noise_inputs, pack, start};
+use super::infer::noise_inputs;
 use super::{folder_name, note};
 use crate::bundle;
 use crate::cli::Arguments;
@@ -15,6 +15,7 @@ use crate::driver::{self, Compiled, Failure, Options};
 use crate::graph::NodeId;
 use crate::partition::{StrategyFamily, cost};
 use crate::program::{Program, Step};
+use crate::run::local::{pack, start};
 
 /// Inferences per way; the first is not counted.
 const RUNS: usize = 16;

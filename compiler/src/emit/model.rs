@@ -230,9 +230,11 @@ pub fn peers(program: &Program) -> Vec<usize> {
         .iter()
         .flat_map(|step| match step {
             Step::Exchange { sends, receives } => sends.iter().chain(receives).map(|message| message.peer).collect(),
-            Step::Kernel { .. } | Step::Reference { .. } | Step::Reorder { .. } | Step::Copy { .. } | Step::Leave { .. } => {
-                Vec::new()
-            },
+            Step::Kernel { .. }
+            | Step::Reference { .. }
+            | Step::Reorder { .. }
+            | Step::Copy { .. }
+            | Step::Leave { .. } => Vec::new(),
         })
         .collect();
     found.sort_unstable();

@@ -3,8 +3,8 @@
 use super::rust_source::float;
 use crate::graph::eval::spatial::{conv_parameters, matmul_shapes, three};
 use crate::graph::op::{
-    Activation, BinaryOp, ExitRule, NearestRounding, Op, PadMode, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode, UnaryOp,
-    Window,
+    Activation, BinaryOp, ExitRule, NearestRounding, Op, PadMode, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode,
+    UnaryOp, Window,
 };
 use crate::graph::types::{ElementType, TensorType};
 

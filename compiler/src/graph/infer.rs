@@ -184,6 +184,7 @@ fn check_elements(op: &Op, inputs: &[&TensorType]) -> Result<(), InferError> {
         | Op::Pool(_)
         | Op::GlobalPool(_)
         | Op::Softmax { .. }
+        | Op::Decide(_)
         | Op::LogSoftmax { .. }
         | Op::Resize { .. } => true,
         Op::Binary(_, activation) => *activation != Activation::None,

@@ -58,7 +58,8 @@ impl<'a> Network<'a> {
         let candidates = candidates(choice, &order);
         let by_node = graph.reach();
         let reach = order.iter().map(|id| by_node.get(id).copied().unwrap_or(1.0)).collect();
-        let mut network = Network { cluster, order, candidates, reach, edges: Vec::new(), reshards: Vec::new(), ram, flash };
+        let mut network =
+            Network { cluster, order, candidates, reach, edges: Vec::new(), reshards: Vec::new(), ram, flash };
         network.connect(graph);
         network
     }

@@ -1,5 +1,6 @@
 //! Runs a bundle on this machine: every device a process, foreign ones under QEMU, their links over loopback.
 
+pub mod local;
 mod process;
 
 use std::path::{Path, PathBuf};

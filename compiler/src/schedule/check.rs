@@ -45,7 +45,8 @@ pub fn check(graph: &Graph, schedules: &[Schedule], cluster: &Cluster) -> Result
         };
         while replay.step()? {}
         replay.check_finished()?;
-        let answers = |action: &Action| matches!(action, Action::Leave { exit: found, answer: Some(_), .. } if *found == exit);
+        let answers =
+            |action: &Action| matches!(action, Action::Leave { exit: found, answer: Some(_), .. } if *found == exit);
         if !early.iter().any(|schedule| schedule.actions.last().is_some_and(answers)) {
             return Err(CheckError(format!("exit {exit} gives no answer")));
         }

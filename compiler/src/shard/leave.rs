@@ -28,12 +28,7 @@ pub fn add(
         devices.insert(cluster.output);
         spread(cluster, verdict, decider, &devices, &mut found)?;
         spread(cluster, answer, decider, &BTreeSet::from([cluster.output]), &mut found)?;
-        found.push(Event::Leave(Leave {
-            exit: decide.exit,
-            verdict,
-            answer,
-            devices: devices.into_iter().collect(),
-        }));
+        found.push(Event::Leave(Leave { exit: decide.exit, verdict, answer, devices: devices.into_iter().collect() }));
     }
     Some(found)
 }

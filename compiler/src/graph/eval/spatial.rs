@@ -1,5 +1,6 @@
 //! Convolutions, products, normalisations, pooling, reductions, resizing.
 
+use crate::graph::op::ExitRule;
 use partita_rt::kernels::{self, ConvParameters, Coordinates, GemmParameters, PoolParameters, Reduction, Rounding};
 
 use super::{EvalError, f32s};

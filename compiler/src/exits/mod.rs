@@ -1,0 +1,484 @@
+//! Early exits, added to a trained classifier after the fact (Sponner et al. 2024): the backbone stays as it is.
+//!
+//! `candidates` finds places, `features` runs the calibration set through the backbone once, `heads` trains a small
+//! classifier per place, `calibrate` says how sure it is, `choose` picks exits and thresholds together, `insert` adds
+//! them to the graph. From there on an exit is nodes like any others, and one that decides ([`crate::graph::op::Decide`]).
+//!
+//! Heads are judged on samples that they have not learned from: the calibration set is cut into [`FOLDS`] folds, a head is
+//! trained on all but one and judged on that one; what is compiled is the head trained on all.
+
+pub mod calibrate;
+pub mod candidates;
+pub mod choose;
+pub mod features;
+pub mod heads;
+pub mod insert;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::cli::Arguments;
+use crate::config::Cluster;
+use crate::diagnostic::Diagnostic;
+use crate::driver::Failure;
+use crate::graph::op::ExitRule;
+use crate::graph::{Graph, Op};
+use crate::partition::node_macs;
+use crate::samples::{self, Preparation, Samples};
+use calibrate::{Seen, class};
+use candidates::{Place, View};
+use choose::{Chosen, Limit, Possible};
+use features::Features;
+use heads::{Chance, Head, Lesson};
+
+/// Parts of the calibration set, each judged by heads that have learned from the others.
+const FOLDS: usize = 4;
+
+/// Heads that are trained on all folds; the others have lost the first comparison.
+const MAX_FINALISTS: usize = 16;
+
+/// Widths of hidden layers that are tried, beside a single matrix.
+const HIDDEN: [usize; 1] = [64];
+
+/// Least number of samples from which anything can be learned, and per class.
+const MIN_SAMPLES: usize = 100;
+
+/// Loss of accuracy that is allowed unless the user says otherwise.
+const DEFAULT_DROP: f64 = 0.01;
+
+/// Most bytes of features kept at once.
+const MAX_FEATURE_BYTES: usize = 2 << 30;
+
+/// What the user wants of exits.
+#[derive(Clone, Debug)]
+pub struct ExitOptions {
+    /// Calibration samples.
+    pub calibration: PathBuf,
+    /// How they lie in the file.
+    pub preparation: Preparation,
+    /// Least accuracy; the base's less [`DEFAULT_DROP`] if not given.
+    pub min_accuracy: Option<f64>,
+    /// Where finished work is kept.
+    pub cache: PathBuf,
+}
+
+impl ExitOptions {
+    /// As the command line says; `None` unless exits are wanted.
+    pub fn of(arguments: &Arguments) -> Option<ExitOptions> {
+        let calibration = arguments.calibration.clone().filter(|_| arguments.exits == crate::cli::Switch::Auto)?;
+        let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out"));
+        let cache = out.parent().unwrap_or(std::path::Path::new("")).join(".partita-features");
+        let preparation = Preparation::of(arguments);
+        Some(ExitOptions { calibration, preparation, min_accuracy: arguments.min_accuracy, cache })
+    }
+}
+
+/// What is known of the exits that were chosen.
+#[derive(Clone, Debug)]
+pub struct ExitsReport {
+    /// The exits, in the order of the graph.
+    pub exits: Vec<ExitReport>,
+    /// What the calibration set says of them.
+    pub calibration: CalibrationReport,
+}
+
+/// What the calibration set says of the exits together.
+#[derive(Clone, Debug, Serialize)]
+pub struct CalibrationReport {
+    /// Calibration samples.
+    pub samples: usize,
+    /// Share of right answers on them without exits.
+    pub base_accuracy: f64,
+    /// The same with exits, by heads that have not learned from the samples.
+    pub accuracy: f64,
+    /// Loss of accuracy that is not exceeded with 90 % probability.
+    pub drop_bound: f64,
+    /// Multiply-adds without exits.
+    pub base_macs: u64,
+    /// Mean multiply-adds with exits.
+    pub mean_macs: u64,
+    /// Multiply-adds of an inference that takes no exit.
+    pub worst_macs: u64,
+    /// Best accuracy for every mean cost that was seen.
+    pub curve: Vec<CurvePoint>,
+}
+
+/// One exit.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExitReport {
+    /// Name of the node behind which it is.
+    pub after: String,
+    /// Name of the device that decides; filled in when it is known.
+    pub device: String,
+    /// What counts as confidence.
+    pub rule: ExitRule,
+    /// Least confidence.
+    pub threshold: f32,
+    /// What scores are divided by.
+    pub temperature: f32,
+    /// Share of all samples that end here.
+    pub share: f64,
+    /// Share of right answers among those.
+    pub accuracy: f64,
+    /// Weights and biases of the head.
+    pub head_parameters: u64,
+    /// Multiply-adds of an inference that ends here.
+    pub macs: u64,
+}
+
+/// A point of the accuracy-operations curve.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct CurvePoint {
+    /// Mean multiply-adds.
+    pub mean_macs: u64,
+    /// Accuracy.
+    pub accuracy: f64,
+}
+
+/// A head under consideration.
+struct Contender {
+    place: usize,
+    view: usize,
+    hidden: Option<usize>,
+}
+
+/// Adds the exits that pay to a simplified graph.
+pub fn add(graph: &mut Graph, _cluster: &Cluster, options: &ExitOptions) -> Result<ExitsReport, Failure> {
+    let samples = samples::load(&options.calibration, graph, &options.preparation, None).map_err(|error| {
+        Failure::Environment(error.context(format!("calibration data `{}`", options.calibration.display())))
+    })?;
+    let classes = classes(graph)?;
+    let probabilities = graph
+        .outputs
+        .first()
+        .and_then(|output| graph.tensor(*output).producer)
+        .is_some_and(|producer| matches!(graph.node(producer).op, Op::Softmax { .. }));
+    check_samples(&samples, classes)?;
+    let places = affordable(candidates::places(graph), samples.inputs.len());
+    if places.is_empty() {
+        let message = "there is no place for an exit: nowhere does a single tensor carry everything on";
+        return Err(input_fault("E0181", message, "compile without --exits"));
+    }
+    let features = features::extract(graph, &places, &samples.inputs, &options.cache)?;
+    let study = Study::new(graph, &places, &features, &samples, classes, probabilities);
+    study.run(graph, options)
+}
+
+fn input_fault(code: &'static str, message: impl Into<String>, help: &str) -> Failure {
+    Failure::Input(vec![Diagnostic::new(code, message.into()).help(help)])
+}
+
+/// Number of classes of a classifier with one output.
+fn classes(graph: &Graph) -> Result<usize, Failure> {
+    match graph.outputs.as_slice() {
+        [output] => match graph.shape(*output) {
+            [1, classes] if *classes >= 2 => Ok(*classes),
+            shape => Err(input_fault(
+                "E0180",
+                format!("exits need a classifier with scores [1, classes]; this model's output has shape {shape:?}"),
+                "compile without --exits",
+            )),
+        },
+        outputs => Err(input_fault(
+            "E0180",
+            format!("exits need a model with one output; this one has {}", outputs.len()),
+            "compile without --exits",
+        )),
+    }
+}
+
+/// Refuses data from which nothing can be learned.
+fn check_samples(samples: &Samples, classes: usize) -> Result<(), Failure> {
+    let count = samples.inputs.len();
+    if count < MIN_SAMPLES.max(5 * classes) {
+        let wanted = MIN_SAMPLES.max(5 * classes);
+        let message = format!("{count} calibration samples are too few to train and judge exits; at least {wanted}");
+        return Err(input_fault("E0182", message, "give more samples that the model has not been trained on"));
+    }
+    if let Some(labels) = &samples.labels {
+        if let Some((sample, label)) = labels.iter().enumerate().find(|(_, label)| **label >= classes) {
+            let message = format!("label {label} of sample {sample} is not a class; the model has {classes}");
+            return Err(input_fault("E0182", message, "labels count classes from 0"));
+        }
+        if labels.iter().all(|label| *label == labels[0]) {
+            let message = format!("all {count} calibration samples are of class {}", labels[0]);
+            return Err(input_fault("E0182", message, "give samples of every class"));
+        }
+    }
+    Ok(())
+}
+
+/// Leaves out views, the largest first, until the features fit in memory.
+fn affordable(mut places: Vec<Place>, samples: usize) -> Vec<Place> {
+    loop {
+        let features: usize = places.iter().flat_map(|place| &place.views).map(|view| view.features).sum();
+        if features * samples * size_of::<f32>() <= MAX_FEATURE_BYTES {
+            places.retain(|place| !place.views.is_empty());
+            return places;
+        }
+        let largest = places
+            .iter_mut()
+            .flat_map(|place| {
+                let views = &mut place.views;
+                (0..views.len())
+                    .max_by_key(|view| views[*view].features)
+                    .map(|view| (views[view].features, view, views))
+            })
+            .max_by_key(|(features, _, _)| *features);
+        match largest {
+            Some((_, view, views)) => drop(views.remove(view)),
+            None => return Vec::new(),
+        }
+    }
+}
+
+/// Everything that is known while exits are chosen.
+struct Study<'a> {
+    places: &'a [Place],
+    features: &'a Features,
+    classes: usize,
+    probabilities: bool,
+    labels: Vec<u32>,
+    /// Fold of each sample.
+    folds: Vec<usize>,
+    /// The backbone's probabilities.
+    opinions: Vec<f32>,
+    base_right: Vec<bool>,
+    base_macs: u64,
+}
+
+impl<'a> Study<'a> {
+    fn new(
+        graph: &Graph,
+        places: &'a [Place],
+        features: &'a Features,
+        samples: &Samples,
+        classes: usize,
+        probabilities: bool,
+    ) -> Study<'a> {
+        let answers: Vec<usize> = features.answers.chunks_exact(classes).map(class).collect();
+        let labels: Vec<u32> = match &samples.labels {
+            Some(labels) => labels.iter().map(|label| *label as u32).collect(),
+            None => answers.iter().map(|answer| *answer as u32).collect(),
+        };
+        let mut order: Vec<usize> = (0..labels.len()).collect();
+        Chance(0x5eed).shuffle(&mut order);
+        let mut folds = vec![0; labels.len()];
+        order.iter().enumerate().for_each(|(position, sample)| folds[*sample] = position % FOLDS);
+        let opinions = features.answers.chunks_exact(classes).flat_map(|row| opinion(row, probabilities)).collect();
+        let base_right = answers.iter().zip(&labels).map(|(answer, label)| *answer == *label as usize).collect();
+        let base_macs = graph.node_ids().map(|id| node_macs(graph, id)).sum();
+        Study { places, features, classes, probabilities, labels, folds, opinions, base_right, base_macs }
+    }
+
+    fn view(&self, contender: &Contender) -> &View {
+        &self.places[contender.place].views[contender.view]
+    }
+
+    /// Trains on all folds but one; on all if there is none.
+    fn train(&self, contender: &Contender, without: Option<usize>) -> anyhow::Result<Head> {
+        let rest: Vec<usize> = (0..self.labels.len()).filter(|sample| Some(self.folds[*sample]) != without).collect();
+        let held_out: Vec<usize> = rest.iter().copied().filter(|sample| sample % 8 == 7).collect();
+        let train: Vec<usize> = rest.iter().copied().filter(|sample| sample % 8 != 7).collect();
+        heads::train(&Lesson {
+            features: &self.features.views[contender.place][contender.view],
+            width: self.view(contender).features,
+            labels: &self.labels,
+            opinions: &self.opinions,
+            classes: self.classes,
+            train: &train,
+            held_out: &held_out,
+            hidden: contender.hidden,
+            seed: (contender.place * 64 + contender.view * 8 + usize::from(contender.hidden.is_some())) as u64,
+        })
+    }
+
+    fn samples_of(&self, fold: usize) -> Vec<usize> {
+        (0..self.labels.len()).filter(|sample| self.folds[*sample] == fold).collect()
+    }
+
+    fn scores(&self, contender: &Contender, head: &Head, samples: &[usize]) -> Vec<f32> {
+        head.scores(&self.features.views[contender.place][contender.view], self.view(contender).features, samples)
+    }
+
+    /// A head as a possible exit, on these samples.
+    fn possible(
+        &self,
+        contender: &Contender,
+        scores: &[f32],
+        samples: &[usize],
+        head: &Head,
+    ) -> (Possible, ExitRule, f32) {
+        let labels: Vec<u32> = samples.iter().map(|sample| self.labels[*sample]).collect();
+        let seen = Seen { scores, classes: self.classes, labels: &labels };
+        let temperature = seen.temperature();
+        let rule = seen.best_rule(temperature);
+        let place = &self.places[contender.place];
+        let possible = Possible {
+            cost: place.macs as f64,
+            head_cost: head.macs() as f64,
+            confidence: seen.confidence(rule, temperature),
+            right: seen.right(),
+            place: contender.place,
+        };
+        (possible, rule, temperature)
+    }
+
+    fn limit(&self, options: &ExitOptions) -> Limit {
+        options.min_accuracy.map_or(Limit::Drop(DEFAULT_DROP), Limit::Accuracy)
+    }
+
+    fn run(&self, graph: &mut Graph, options: &ExitOptions) -> Result<ExitsReport, Failure> {
+        let contenders: Vec<Contender> = self
+            .places
+            .iter()
+            .enumerate()
+            .flat_map(|(place, info)| (0..info.views.len()).map(move |view| (place, view)))
+            .flat_map(|(place, view)| {
+                let plain = [None].into_iter().chain(HIDDEN.into_iter().map(Some));
+                plain.map(move |hidden| Contender { place, view, hidden })
+            })
+            .collect();
+        // First comparison: every head once, judged on the first fold.
+        let bar = progress(contenders.len() as u64, "heads");
+        let first = self.samples_of(0);
+        let base: Vec<bool> = first.iter().map(|sample| self.base_right[*sample]).collect();
+        let mut worth: Vec<(f64, usize)> = Vec::new();
+        for (index, contender) in contenders.iter().enumerate() {
+            let head = self.train(contender, Some(0)).map_err(Failure::Environment)?;
+            let scores = self.scores(contender, &head, &first);
+            let (possible, _, _) = self.possible(contender, &scores, &first, &head);
+            let alone =
+                choose::choose(std::slice::from_ref(&possible), self.base_macs as f64, &base, Limit::Drop(0.02));
+            worth.push((alone.best.cost, index));
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        worth.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut finalists: Vec<usize> = Vec::new();
+        for (_, index) in worth {
+            // The two best of a place are enough.
+            let rivals = finalists.iter().filter(|other| contenders[**other].place == contenders[index].place).count();
+            if rivals < 2 && finalists.len() < MAX_FINALISTS {
+                finalists.push(index);
+            }
+        }
+        finalists.sort_unstable();
+        // Then the finalists on every fold, by heads that have not seen it.
+        let bar = progress((finalists.len() * FOLDS) as u64, "heads, on every fold");
+        let mut possible = Vec::with_capacity(finalists.len());
+        let mut rules = Vec::with_capacity(finalists.len());
+        let everybody: Vec<usize> = (0..self.labels.len()).collect();
+        for index in &finalists {
+            let contender = &contenders[*index];
+            let mut scores = vec![0.0; self.labels.len() * self.classes];
+            let mut last = None;
+            for fold in 0..FOLDS {
+                let head = self.train(contender, Some(fold)).map_err(Failure::Environment)?;
+                let samples = self.samples_of(fold);
+                let found = self.scores(contender, &head, &samples);
+                for (sample, row) in samples.iter().zip(found.chunks_exact(self.classes)) {
+                    scores[sample * self.classes..(sample + 1) * self.classes].copy_from_slice(row);
+                }
+                last = Some(head);
+                bar.inc(1);
+            }
+            let Some(head) = last else { continue };
+            let (exit, rule, temperature) = self.possible(contender, &scores, &everybody, &head);
+            possible.push(exit);
+            rules.push((rule, temperature));
+        }
+        bar.finish_and_clear();
+        let chosen = choose::choose(&possible, self.base_macs as f64, &self.base_right, self.limit(options));
+        let picked: Vec<(&Contender, &Possible, (ExitRule, f32), f32)> = chosen
+            .best
+            .exits
+            .iter()
+            .map(|(exit, threshold)| (&contenders[finalists[*exit]], &possible[*exit], rules[*exit], *threshold))
+            .collect();
+        self.insert(graph, &picked, &chosen)
+    }
+
+    /// Trains the chosen heads on everything and adds them to the graph.
+    fn insert(
+        &self,
+        graph: &mut Graph,
+        picked: &[(&Contender, &Possible, (ExitRule, f32), f32)],
+        chosen: &Chosen,
+    ) -> Result<ExitsReport, Failure> {
+        let samples = self.labels.len();
+        let mut alive = vec![true; samples];
+        let mut exits = Vec::with_capacity(picked.len());
+        let mut head_macs = 0;
+        for (number, (contender, possible, (rule, temperature), threshold)) in picked.iter().enumerate() {
+            let head = self.train(contender, None).map_err(Failure::Environment)?;
+            let leaving: Vec<usize> =
+                (0..samples).filter(|sample| alive[*sample] && possible.confidence[*sample] >= *threshold).collect();
+            leaving.iter().for_each(|sample| alive[*sample] = false);
+            let share = leaving.len() as f64 / samples as f64;
+            let right = leaving.iter().filter(|sample| possible.right[**sample]).count();
+            let place = &self.places[contender.place];
+            head_macs += head.macs();
+            exits.push(ExitReport {
+                after: graph.node(place.node).name.clone(),
+                device: String::new(),
+                rule: *rule,
+                threshold: *threshold,
+                temperature: *temperature,
+                share,
+                accuracy: right as f64 / leaving.len().max(1) as f64,
+                head_parameters: head.layers.iter().map(|layer| (layer.weights.len() + layer.bias.len()) as u64).sum(),
+                macs: place.macs + head_macs,
+            });
+            insert::insert(
+                graph,
+                &insert::Exit {
+                    number,
+                    tensor: place.tensor,
+                    view: self.view(contender),
+                    head: &head,
+                    rule: *rule,
+                    temperature: *temperature,
+                    threshold: *threshold,
+                    share,
+                    probabilities: self.probabilities,
+                },
+            )
+            .map_err(|error| Failure::Internal(anyhow::anyhow!("exit {number}: {error}")))?;
+        }
+        let right = self.base_right.iter().filter(|right| **right).count();
+        let point = |choice: &choose::Choice| CurvePoint { mean_macs: choice.cost as u64, accuracy: choice.accuracy() };
+        let calibration = CalibrationReport {
+            samples,
+            base_accuracy: right as f64 / samples as f64,
+            accuracy: chosen.best.accuracy(),
+            drop_bound: chosen.best.drop_bound(),
+            base_macs: self.base_macs,
+            mean_macs: chosen.best.cost as u64,
+            worst_macs: self.base_macs + head_macs,
+            curve: chosen.curve.iter().map(point).collect(),
+        };
+        Ok(ExitsReport { exits, calibration })
+    }
+}
+
+/// Scores as probabilities.
+fn opinion(scores: &[f32], probabilities: bool) -> Vec<f32> {
+    if probabilities {
+        return scores.to_vec();
+    }
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f32> = scores.iter().map(|score| (score - largest).exp()).collect();
+    let sum: f32 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / sum).collect()
+}
+
+fn progress(length: u64, what: &str) -> indicatif::ProgressBar {
+    let bar = indicatif::ProgressBar::with_draw_target(Some(length), indicatif::ProgressDrawTarget::stderr());
+    let template = format!("partita: {what} {{wide_bar}} {{pos}}/{{len}}, {{eta}} left");
+    match indicatif::ProgressStyle::with_template(&template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
