@@ -4,6 +4,9 @@ use partita_rt::kernels::{Confidence, confidence};
 
 use crate::graph::op::ExitRule;
 
+/// Weight of a temperature of 1, in samples.
+const PRIOR_SAMPLES: f64 = 4.0;
+
 /// Scores of samples that the head has not learned from.
 pub struct Seen<'a> {
     /// Row-major `[samples, classes]`.
@@ -24,9 +27,10 @@ pub fn kernel_rule(rule: ExitRule) -> Confidence {
 }
 
 impl Seen<'_> {
-    /// Temperature at which the labels are likeliest (Guo et al. 2017): golden section on its logarithm.
+    /// Temperature at which the labels are likeliest (Guo et al. 2017): golden section on its logarithm. Few samples
+    /// move it little from 1.
     pub fn temperature(&self) -> f32 {
-        let cost = |logarithm: f64| self.cost(logarithm.exp() as f32);
+        let cost = |logarithm: f64| self.cost(logarithm.exp() as f32) + PRIOR_SAMPLES * logarithm * logarithm;
         let ratio = (5f64.sqrt() - 1.0) / 2.0;
         let (mut low, mut high) = (-2.0f64, 3.0f64);
         for _ in 0..40 {

@@ -3,6 +3,13 @@
 //! A sample that leaves at one exit is not seen by the next, so thresholds cannot be chosen one by one (the assumption of
 //! shortest-path formulations). Here every combination of up to three exits and their quantised thresholds is tried on
 //! the samples themselves, kept as sets of bits; then one exit at a time is refined, added or removed while that helps.
+//!
+//! Whoever picks the best of many combinations by some samples is flattered by these samples. So the choice is judged on
+//! samples that had no part in it: for every aim (loss on the proposing samples) each fold judges what the other folds
+//! propose. Aims are tested from the most cautious on, until one does not keep the limit with the stated confidence;
+//! testing in an order fixed beforehand and stopping at the first failure needs no correction for the number of tests
+//! (fixed-sequence testing; Angelopoulos et al. 2021, Learn then Test, section 3). What is used is the proposal of all
+//! samples for the last aim that passed.
 
 /// Exits that the exact search combines at most.
 const MAX_EXITS: usize = 3;
@@ -13,6 +20,9 @@ const MAX_CANDIDATES: usize = 18;
 /// Thresholds tried per exit in the exact search, and when it is refined.
 const LEVELS: usize = 16;
 const FINE_LEVELS: usize = 64;
+
+/// Losses that are aimed at, in shares of the limit, most cautious first.
+const AIMS: [f64; 14] = [-0.5, -0.2, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2];
 
 /// One-sided quantile of the normal distribution for the stated confidence.
 pub const CONFIDENCE: f64 = 0.9;
@@ -30,6 +40,17 @@ pub struct Possible {
     pub right: Vec<bool>,
     /// Exits with the same number exclude each other.
     pub place: usize,
+}
+
+impl Possible {
+    /// The same on some of the samples.
+    fn on(&self, samples: &[usize]) -> Possible {
+        Possible {
+            confidence: samples.iter().map(|sample| self.confidence[*sample]).collect(),
+            right: samples.iter().map(|sample| self.right[*sample]).collect(),
+            ..*self
+        }
+    }
 }
 
 /// What must be kept.
@@ -65,10 +86,11 @@ impl Choice {
     }
 
     /// Loss of accuracy that is not exceeded with probability [`CONFIDENCE`]: the mean of the paired differences and
-    /// their standard error.
+    /// their standard error, with half a sample added to both kinds (Agresti and Min 2005) so that few samples without
+    /// a difference do not prove that there is none.
     pub fn drop_bound(&self) -> f64 {
-        let samples = self.samples.max(1) as f64;
-        let (lost, gained) = (self.lost as f64, self.gained as f64);
+        let samples = self.samples as f64 + 1.0;
+        let (lost, gained) = (self.lost as f64 + 0.5, self.gained as f64 + 0.5);
         let variance = (lost + gained - (lost - gained).powi(2) / samples).max(0.0);
         (lost - gained) / samples + QUANTILE * variance.sqrt() / samples
     }
@@ -79,33 +101,93 @@ impl Choice {
         accuracy - QUANTILE * (accuracy * (1.0 - accuracy) / self.samples.max(1) as f64).sqrt()
     }
 
-    fn keeps(&self, limit: Limit) -> bool {
+    /// Whether the limit is kept with probability [`CONFIDENCE`].
+    fn proves(&self, limit: Limit) -> bool {
         match limit {
             Limit::Drop(allowed) => self.drop_bound() <= allowed,
             Limit::Accuracy(wanted) => self.accuracy_bound() >= wanted,
         }
     }
+
+    /// Loss of accuracy on these samples.
+    fn drop(&self) -> f64 {
+        (self.lost as f64 - self.gained as f64) / self.samples.max(1) as f64
+    }
 }
 
-/// The cheapest choice that keeps the limit, and the best accuracy at every cost that was seen, cheapest first.
+/// The choice, and what could have been chosen.
 pub struct Chosen {
-    /// The choice; no exits if none pays.
+    /// The choice on the samples that chose it; no exits if none pays.
     pub best: Choice,
-    /// Choices that none beats in both cost and accuracy.
+    /// The same kind of choice on samples that had no part in it: this is what may be expected.
+    pub expected: Choice,
+    /// Choices that none beats in both cost and accuracy, cheapest first.
     pub curve: Vec<Choice>,
 }
 
-/// Decides. `whole_cost` is that of the network without exits; `base_right` says which samples it answers rightly.
-pub fn choose(possible: &[Possible], whole_cost: f64, base_right: &[bool], limit: Limit) -> Chosen {
+/// Decides. `whole_cost` is the cost of the network without exits, `base_right` says which samples it answers rightly,
+/// `folds` which fold each sample belongs to.
+pub fn choose(possible: &[Possible], whole_cost: f64, base_right: &[bool], folds: &[usize], limit: Limit) -> Chosen {
+    let part = |keep: &dyn Fn(usize) -> bool| -> (Vec<Possible>, Vec<bool>) {
+        let samples: Vec<usize> = (0..base_right.len()).filter(|sample| keep(folds[*sample])).collect();
+        let base = samples.iter().map(|sample| base_right[*sample]).collect();
+        (possible.iter().map(|exit| exit.on(&samples)).collect(), base)
+    };
+    let base_accuracy = base_right.iter().filter(|right| **right).count() as f64 / base_right.len().max(1) as f64;
+    let allowed = match limit {
+        Limit::Drop(allowed) => allowed,
+        Limit::Accuracy(wanted) => base_accuracy - wanted,
+    };
+    let curve = propose(possible, whole_cost, base_right, allowed);
+    let judge = Judge::new(possible, whole_cost, base_right);
+    let (mut best, mut expected) = (judge.nothing(), judge.nothing());
+    let count = folds.iter().max().map_or(0, |most| most + 1);
+    // What the other folds propose, and the samples that judge it.
+    let rounds: Vec<_> = (0..count)
+        .map(|fold| {
+            let (others, own) = (part(&|other| other != fold), part(&|other| other == fold));
+            (propose(&others.0, whole_cost, &others.1, allowed), own)
+        })
+        .collect();
+    for aim in AIMS.map(|share| share * allowed.abs()) {
+        let mut sum = Choice { exits: Vec::new(), cost: 0.0, lost: 0, gained: 0, samples: 0, base_right: 0 };
+        for (proposals, (own, base)) in &rounds {
+            let judge = Judge::new(own, whole_cost, base);
+            let judged = judge.judge(&cheapest(proposals, aim).map_or(Vec::new(), |choice| choice.exits.clone()));
+            sum.cost += judged.cost * judged.samples as f64;
+            sum.lost += judged.lost;
+            sum.gained += judged.gained;
+            sum.samples += judged.samples;
+            sum.base_right += judged.base_right;
+        }
+        sum.cost /= sum.samples.max(1) as f64;
+        if !sum.proves(limit) {
+            break;
+        }
+        if let Some(choice) = cheapest(&curve, aim) {
+            (best, expected) = (choice.clone(), sum);
+        }
+    }
+    Chosen { best, expected, curve }
+}
+
+/// The cheapest choice that loses no more than `aim`.
+fn cheapest(curve: &[Choice], aim: f64) -> Option<&Choice> {
+    curve.iter().find(|choice| choice.drop() <= aim + 1e-12)
+}
+
+/// Choices that none beats in both cost and accuracy on these samples, cheapest first; sought most carefully where the
+/// loss is about what is allowed.
+pub fn propose(possible: &[Possible], whole_cost: f64, base_right: &[bool], allowed: f64) -> Vec<Choice> {
     let judge = Judge::new(possible, whole_cost, base_right);
     let nothing = judge.nothing();
-    let mut search = Search { judge: &judge, limit, best: nothing.clone(), curve: vec![nothing.clone()] };
+    let mut search = Search { judge: &judge, allowed, best: nothing.clone(), curve: vec![nothing.clone()] };
     let mut worth: Vec<(f64, usize)> = Vec::new();
     for candidate in 0..possible.len() {
         // Alone, at the threshold that serves it best.
         let least = judge.levels(candidate, FINE_LEVELS).into_iter().map(|threshold| {
             let choice = judge.judge(&[(candidate, threshold)]);
-            let cost = if choice.keeps(limit) { choice.cost } else { whole_cost };
+            let cost = if choice.drop() <= allowed { choice.cost } else { whole_cost };
             search.see(choice);
             cost
         });
@@ -116,21 +198,21 @@ pub fn choose(possible: &[Possible], whole_cost: f64, base_right: &[bool], limit
     kept.sort_by(|a, b| possible[*a].cost.total_cmp(&possible[*b].cost).then(a.cmp(b)));
     search.combine(&kept);
     search.refine(&kept);
-    let Search { best, mut curve, .. } = search;
+    let mut curve = search.curve;
     curve.sort_by(|a, b| a.cost.total_cmp(&b.cost));
-    Chosen { best, curve }
+    curve
 }
 
 struct Search<'a> {
     judge: &'a Judge<'a>,
-    limit: Limit,
+    allowed: f64,
     best: Choice,
     curve: Vec<Choice>,
 }
 
 impl Search<'_> {
     fn see(&mut self, choice: Choice) {
-        if choice.keeps(self.limit) && choice.cost < self.best.cost {
+        if choice.drop() <= self.allowed && choice.cost < self.best.cost {
             self.best = choice.clone();
         }
         let right = |choice: &Choice| choice.base_right + choice.gained - choice.lost;
@@ -358,9 +440,9 @@ mod tests {
     fn no_combination_of_quantised_thresholds_is_better() {
         for seed in 1..6 {
             let (possible, base) = random_possible(seed, 3, 300);
-            for limit in [Limit::Drop(0.02), Limit::Drop(0.1), Limit::Accuracy(0.8)] {
+            for allowed in [0.02, 0.1, 0.3] {
                 let judge = Judge::new(&possible, 40.0, &base);
-                let chosen = choose(&possible, 40.0, &base, limit);
+                let curve = propose(&possible, 40.0, &base, allowed);
                 let mut options: Vec<Vec<(usize, f32)>> = vec![Vec::new()];
                 for candidate in 0..possible.len() {
                     let longer = options.clone().into_iter().flat_map(|path| {
@@ -372,11 +454,11 @@ mod tests {
                     });
                     options = options.iter().cloned().chain(longer).collect();
                 }
-                let kept = options.iter().map(|path| judge.judge(path)).filter(|choice| choice.keeps(limit));
+                let kept = options.iter().map(|path| judge.judge(path)).filter(|choice| choice.drop() <= allowed);
                 let least = kept.map(|choice| choice.cost).fold(f64::INFINITY, f64::min).min(40.0);
-                assert!(chosen.best.cost <= least + 1e-9, "seed {seed}, {limit:?}: {} > {least}", chosen.best.cost);
-                assert!(chosen.best.exits.is_empty() || chosen.best.keeps(limit));
-                assert_eq!(judge.judge(&chosen.best.exits), chosen.best, "the search and the judge agree");
+                let best = cheapest(&curve, allowed).expect("no exits lose nothing");
+                assert!(best.cost <= least + 1e-9, "seed {seed}, {allowed}: {} > {least}", best.cost);
+                assert_eq!(judge.judge(&best.exits), *best, "the search and the judge agree");
             }
         }
     }
@@ -384,7 +466,28 @@ mod tests {
     #[test]
     fn the_curve_never_falls() {
         let (possible, base) = random_possible(9, 3, 200);
-        let curve = choose(&possible, 40.0, &base, Limit::Drop(0.01)).curve;
+        let curve = propose(&possible, 40.0, &base, 0.01);
         assert!(curve.windows(2).all(|pair| pair[0].cost < pair[1].cost && pair[0].accuracy() < pair[1].accuracy()));
+    }
+
+    #[test]
+    fn the_limit_holds_on_samples_that_nobody_has_seen() {
+        // Heads whose confidence says little: what looks good on few samples is not.
+        let mut broken = 0;
+        for seed in 1..=40 {
+            let (possible, base) = random_possible(seed, 4, 4000);
+            let (seen, fresh): (Vec<usize>, Vec<usize>) = ((0..1000).collect(), (1000..4000).collect());
+            let part = |samples: &[usize]| -> (Vec<Possible>, Vec<bool>) {
+                let base = samples.iter().map(|sample| base[*sample]).collect();
+                (possible.iter().map(|exit| exit.on(samples)).collect(), base)
+            };
+            let (seen, fresh) = (part(&seen), part(&fresh));
+            let folds: Vec<usize> = (0..1000).map(|sample| sample % 4).collect();
+            let chosen = choose(&seen.0, 40.0, &seen.1, &folds, Limit::Drop(0.03)).best;
+            let later = Judge::new(&fresh.0, 40.0, &fresh.1).judge(&chosen.exits);
+            broken += usize::from(later.lost > later.gained + 90);
+        }
+        // Stated: at most 1 in 10, and chance on top.
+        assert!(broken <= 8, "{broken} of 40 choices lose more than was allowed");
     }
 }

@@ -276,12 +276,13 @@ impl<'a> Study<'a> {
         &self.places[contender.place].views[contender.view]
     }
 
-    /// Trains on all folds but one; on all if there is none.
-    fn train(&self, contender: &Contender, without: Option<usize>) -> anyhow::Result<Head> {
+    /// Trains on all folds but one; on all if there is none. Every head gets the temperature of the samples that said
+    /// when to stop, so that confidences of heads that have learned from different samples mean the same.
+    fn train(&self, contender: &Contender, without: Option<usize>) -> anyhow::Result<(Head, f32)> {
         let rest: Vec<usize> = (0..self.labels.len()).filter(|sample| Some(self.folds[*sample]) != without).collect();
         let held_out: Vec<usize> = rest.iter().copied().filter(|sample| sample % 8 == 7).collect();
         let train: Vec<usize> = rest.iter().copied().filter(|sample| sample % 8 != 7).collect();
-        heads::train(&Lesson {
+        let head = heads::train(&Lesson {
             features: &self.features.views[contender.place][contender.view],
             width: self.view(contender).features,
             labels: &self.labels,
@@ -291,7 +292,11 @@ impl<'a> Study<'a> {
             held_out: &held_out,
             hidden: contender.hidden,
             seed: (contender.place * 64 + contender.view * 8 + usize::from(contender.hidden.is_some())) as u64,
-        })
+        })?;
+        let labels: Vec<u32> = held_out.iter().map(|sample| self.labels[*sample]).collect();
+        let scores = self.scores(contender, &head, &held_out);
+        let temperature = Seen { scores: &scores, classes: self.classes, labels: &labels }.temperature();
+        Ok((head, temperature))
     }
 
     fn samples_of(&self, fold: usize) -> Vec<usize> {
@@ -302,27 +307,32 @@ impl<'a> Study<'a> {
         head.scores(&self.features.views[contender.place][contender.view], self.view(contender).features, samples)
     }
 
-    /// A head as a possible exit, on these samples.
+    /// A head as a possible exit, on these samples; `scores` are divided by the heads' temperatures already.
     fn possible(
         &self,
         contender: &Contender,
         scores: &[f32],
         samples: &[usize],
-        head: &Head,
-    ) -> (Possible, ExitRule, f32) {
+        head_macs: u64,
+    ) -> (Possible, ExitRule) {
         let labels: Vec<u32> = samples.iter().map(|sample| self.labels[*sample]).collect();
         let seen = Seen { scores, classes: self.classes, labels: &labels };
-        let temperature = seen.temperature();
-        let rule = seen.best_rule(temperature);
-        let place = &self.places[contender.place];
+        let rule = seen.best_rule(1.0);
         let possible = Possible {
-            cost: place.macs as f64,
-            head_cost: head.macs() as f64,
-            confidence: seen.confidence(rule, temperature),
+            cost: self.places[contender.place].macs as f64,
+            head_cost: head_macs as f64,
+            confidence: seen.confidence(rule, 1.0),
             right: seen.right(),
             place: contender.place,
         };
-        (possible, rule, temperature)
+        (possible, rule)
+    }
+
+    /// Scores by a head that has not seen the fold, divided by its temperature.
+    fn judged(&self, contender: &Contender, fold: usize) -> anyhow::Result<(Vec<f32>, u64)> {
+        let (head, temperature) = self.train(contender, Some(fold))?;
+        let scores = self.scores(contender, &head, &self.samples_of(fold));
+        Ok((scores.into_iter().map(|score| score / temperature).collect(), head.macs()))
     }
 
     fn limit(&self, options: &ExitOptions) -> Limit {
@@ -346,12 +356,11 @@ impl<'a> Study<'a> {
         let base: Vec<bool> = first.iter().map(|sample| self.base_right[*sample]).collect();
         let mut worth: Vec<(f64, usize)> = Vec::new();
         for (index, contender) in contenders.iter().enumerate() {
-            let head = self.train(contender, Some(0)).map_err(Failure::Environment)?;
-            let scores = self.scores(contender, &head, &first);
-            let (possible, _, _) = self.possible(contender, &scores, &first, &head);
-            let alone =
-                choose::choose(std::slice::from_ref(&possible), self.base_macs as f64, &base, Limit::Drop(0.02));
-            worth.push((alone.best.cost, index));
+            let (scores, head_macs) = self.judged(contender, 0).map_err(Failure::Environment)?;
+            let (possible, _) = self.possible(contender, &scores, &first, head_macs);
+            let curve = choose::propose(std::slice::from_ref(&possible), self.base_macs as f64, &base, 0.02);
+            let least = curve.iter().find(|choice| choice.lost <= choice.gained + first.len() / 50);
+            worth.push((least.map_or(f64::INFINITY, |choice| choice.cost), index));
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -373,25 +382,23 @@ impl<'a> Study<'a> {
         for index in &finalists {
             let contender = &contenders[*index];
             let mut scores = vec![0.0; self.labels.len() * self.classes];
-            let mut last = None;
+            let mut head_macs = 0;
             for fold in 0..FOLDS {
-                let head = self.train(contender, Some(fold)).map_err(Failure::Environment)?;
-                let samples = self.samples_of(fold);
-                let found = self.scores(contender, &head, &samples);
-                for (sample, row) in samples.iter().zip(found.chunks_exact(self.classes)) {
+                let (found, macs) = self.judged(contender, fold).map_err(Failure::Environment)?;
+                for (sample, row) in self.samples_of(fold).iter().zip(found.chunks_exact(self.classes)) {
                     scores[sample * self.classes..(sample + 1) * self.classes].copy_from_slice(row);
                 }
-                last = Some(head);
+                head_macs = macs;
                 bar.inc(1);
             }
-            let Some(head) = last else { continue };
-            let (exit, rule, temperature) = self.possible(contender, &scores, &everybody, &head);
+            let (exit, rule) = self.possible(contender, &scores, &everybody, head_macs);
             possible.push(exit);
-            rules.push((rule, temperature));
+            rules.push(rule);
         }
         bar.finish_and_clear();
-        let chosen = choose::choose(&possible, self.base_macs as f64, &self.base_right, self.limit(options));
-        let picked: Vec<(&Contender, &Possible, (ExitRule, f32), f32)> = chosen
+        let chosen =
+            choose::choose(&possible, self.base_macs as f64, &self.base_right, &self.folds, self.limit(options));
+        let picked: Vec<(&Contender, &Possible, ExitRule, f32)> = chosen
             .best
             .exits
             .iter()
@@ -404,15 +411,15 @@ impl<'a> Study<'a> {
     fn insert(
         &self,
         graph: &mut Graph,
-        picked: &[(&Contender, &Possible, (ExitRule, f32), f32)],
+        picked: &[(&Contender, &Possible, ExitRule, f32)],
         chosen: &Chosen,
     ) -> Result<ExitsReport, Failure> {
         let samples = self.labels.len();
         let mut alive = vec![true; samples];
         let mut exits = Vec::with_capacity(picked.len());
         let mut head_macs = 0;
-        for (number, (contender, possible, (rule, temperature), threshold)) in picked.iter().enumerate() {
-            let head = self.train(contender, None).map_err(Failure::Environment)?;
+        for (number, (contender, possible, rule, threshold)) in picked.iter().enumerate() {
+            let (head, temperature) = self.train(contender, None).map_err(Failure::Environment)?;
             let leaving: Vec<usize> =
                 (0..samples).filter(|sample| alive[*sample] && possible.confidence[*sample] >= *threshold).collect();
             leaving.iter().for_each(|sample| alive[*sample] = false);
@@ -425,7 +432,7 @@ impl<'a> Study<'a> {
                 device: String::new(),
                 rule: *rule,
                 threshold: *threshold,
-                temperature: *temperature,
+                temperature,
                 share,
                 accuracy: right as f64 / leaving.len().max(1) as f64,
                 head_parameters: head.layers.iter().map(|layer| (layer.weights.len() + layer.bias.len()) as u64).sum(),
@@ -439,7 +446,7 @@ impl<'a> Study<'a> {
                     view: self.view(contender),
                     head: &head,
                     rule: *rule,
-                    temperature: *temperature,
+                    temperature,
                     threshold: *threshold,
                     share,
                     probabilities: self.probabilities,
@@ -452,8 +459,8 @@ impl<'a> Study<'a> {
         let calibration = CalibrationReport {
             samples,
             base_accuracy: right as f64 / samples as f64,
-            accuracy: chosen.best.accuracy(),
-            drop_bound: chosen.best.drop_bound(),
+            accuracy: chosen.expected.accuracy(),
+            drop_bound: chosen.expected.drop_bound(),
             base_macs: self.base_macs,
             mean_macs: chosen.best.cost as u64,
             worst_macs: self.base_macs + head_macs,
