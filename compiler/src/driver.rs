@@ -156,7 +156,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     let mut report = None;
     if let Some(wanted) = &options.exits {
         clock.restart();
-        report = Some(exits::add(&mut graph, &cluster, wanted)?);
+        report = Some(exits::add(&mut graph, wanted)?);
         clock.lap("exits");
         dump.stage("exits", &graph);
     }

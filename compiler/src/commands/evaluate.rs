@@ -51,11 +51,11 @@ pub(super) fn evaluate(
         let exit = result.exit.map(|(exit, _)| exit as usize);
         exits.count(exit, answer == *label);
         if index < BASE_SAMPLES {
-            let (expected, expected_exit) = eval::evaluate_until_exit(graph, std::slice::from_ref(input))
+            let expected = eval::evaluate_until_exit(graph, std::slice::from_ref(input))
                 .map_err(|error| Failure::Internal(error.into()))?;
-            let base = class(&expected[0]);
+            let base = class(&expected.outputs[0]);
             base_right += usize::from(base == *label);
-            disagreements += usize::from(base != answer || expected_exit.map(|(exit, _)| exit) != exit);
+            disagreements += usize::from(base != answer || expected.exit.map(|(exit, _)| exit) != exit);
         }
         accumulate(&mut sums, result.reports);
     }

@@ -104,12 +104,12 @@ mod tests {
     #[test]
     fn temperature_undoes_overconfidence() {
         // Right in 3 of 4, with scores that claim e^8 : 1.
-        let scores: Vec<f32> = (0..400).flat_map(|_| [8.0, 0.0]).collect();
-        let labels: Vec<u32> = (0..400).map(|sample| u32::from(sample % 4 == 0)).collect();
+        let scores: Vec<f32> = (0..8000).flat_map(|_| [8.0, 0.0]).collect();
+        let labels: Vec<u32> = (0..8000).map(|sample| u32::from(sample % 4 == 0)).collect();
         let seen = Seen { scores: &scores, classes: 2, labels: &labels };
         let temperature = seen.temperature();
         let probability = seen.confidence(ExitRule::Probability, temperature)[0];
         assert!((probability - 0.75).abs() < 0.01, "temperature {temperature} gives {probability}");
-        assert_eq!(seen.right().iter().filter(|right| **right).count(), 300);
+        assert_eq!(seen.right().iter().filter(|right| **right).count(), 6000);
     }
 }

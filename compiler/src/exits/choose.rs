@@ -22,7 +22,8 @@ const LEVELS: usize = 16;
 const FINE_LEVELS: usize = 64;
 
 /// Losses that are aimed at, in shares of the limit, most cautious first.
-const AIMS: [f64; 14] = [-0.5, -0.2, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2];
+const AIMS: [f64; 20] =
+    [-0.5, -0.2, 0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0, 1.2];
 
 /// One-sided quantile of the normal distribution for the stated confidence.
 pub const CONFIDENCE: f64 = 0.9;

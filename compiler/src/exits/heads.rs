@@ -7,17 +7,18 @@ use anyhow::Context;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss, ops};
 
-/// Largest number of passes over the data.
-const MAX_EPOCHS: usize = 40;
+/// Least number of passes over the data, and of steps; whichever takes longer.
+const EPOCHS: usize = 40;
+const STEPS: usize = 1200;
 
-/// Passes without a better score on the held-out part before training stops.
-const PATIENCE: usize = 6;
+/// Share of the passes without a better score on the held-out part before training stops.
+const PATIENCE: f64 = 0.15;
 
 /// Samples per step.
 const BATCH: usize = 128;
 
 /// Share of the backbone's own opinion in the target, beside the label.
-const DISTILLATION: f64 = 0.5;
+const DISTILLATION: f32 = 0.5;
 
 /// A trained head: one or two matrices.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +42,7 @@ pub struct Lesson<'a> {
     pub features: &'a [f32],
     /// Features of a sample.
     pub width: usize,
-    /// Class of each sample.
+    /// Class of each sample; samples beyond have none and learn from opinions alone.
     pub labels: &'a [u32],
     /// Probabilities of the backbone, row-major `[samples, classes]`.
     pub opinions: &'a [f32],
@@ -108,9 +109,10 @@ pub fn train(lesson: &Lesson<'_>) -> anyhow::Result<Head> {
     let mut best: Option<(f32, Head)> = None;
     let mut order: Vec<u32> = (0..lesson.train.len() as u32).collect();
     let mut since_best = 0;
-    for epoch in 0..MAX_EPOCHS {
-        optimizer
-            .set_learning_rate(2e-3 * 0.5 * (1.0 + (std::f64::consts::PI * epoch as f64 / MAX_EPOCHS as f64).cos()));
+    let steps_per_epoch = order.len().div_ceil(BATCH).max(1);
+    let epochs = EPOCHS.max(STEPS.div_ceil(steps_per_epoch));
+    for epoch in 0..epochs {
+        optimizer.set_learning_rate(2e-3 * 0.5 * (1.0 + (std::f64::consts::PI * epoch as f64 / epochs as f64).cos()));
         chance.shuffle(&mut order);
         for batch in order.chunks(BATCH) {
             let picked = Tensor::new(batch, &Device::Cpu)?;
@@ -125,7 +127,7 @@ pub fn train(lesson: &Lesson<'_>) -> anyhow::Result<Head> {
             best = Some((cost, scale.fold(&layers)?));
             since_best = 0;
         }
-        if since_best > PATIENCE {
+        if since_best as f64 > epochs as f64 * PATIENCE {
             break;
         }
     }
@@ -155,8 +157,13 @@ fn targets(lesson: &Lesson<'_>) -> candle_core::Result<Tensor> {
     for sample in lesson.train {
         let opinion = &lesson.opinions[sample * classes..(sample + 1) * classes];
         for (class, share) in opinion.iter().enumerate() {
-            let label = if lesson.labels[*sample] as usize == class { 1.0 } else { 0.0 };
-            mixed.push((DISTILLATION * f64::from(*share) + (1.0 - DISTILLATION) * label) as f32);
+            mixed.push(match lesson.labels.get(*sample) {
+                Some(label) => {
+                    let right = if *label as usize == class { 1.0 } else { 0.0 };
+                    DISTILLATION * share + (1.0 - DISTILLATION) * right
+                }
+                None => *share,
+            });
         }
     }
     Tensor::from_vec(mixed, (lesson.train.len(), classes), &Device::Cpu)

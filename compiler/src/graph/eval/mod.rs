@@ -100,8 +100,17 @@ pub fn evaluate(graph: &Graph, inputs: &[Value]) -> Result<Vec<Value>, EvalError
     evaluate_observed(graph, inputs, &mut |_, _| {})
 }
 
-/// Evaluates a graph with exits: the answer, and the exit that gave it with its confidence.
-pub fn evaluate_until_exit(graph: &Graph, inputs: &[Value]) -> Result<(Vec<Value>, Option<(usize, f32)>), EvalError> {
+/// An answer, and the exit that gave it with its confidence; no exit if the whole network was needed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EarlyAnswer {
+    /// The outputs.
+    pub outputs: Vec<Value>,
+    /// The exit.
+    pub exit: Option<(usize, f32)>,
+}
+
+/// Evaluates a graph with exits.
+pub fn evaluate_until_exit(graph: &Graph, inputs: &[Value]) -> Result<EarlyAnswer, EvalError> {
     let exits = graph.exits();
     let ports: Vec<(TensorId, TensorId)> =
         exits.iter().map(|id| (graph.node(*id).inputs[0], graph.node(*id).outputs[0])).collect();
@@ -115,10 +124,11 @@ pub fn evaluate_until_exit(graph: &Graph, inputs: &[Value]) -> Result<(Vec<Value
         if let (Some(scores), Some(Data::F32(verdict))) = (seen.get(scores), seen.get(verdict).map(|value| &value.data))
             && partita_rt::kernels::leaves(verdict)
         {
-            return Ok((vec![scores.clone()], Some((exit, verdict.get(1).copied().unwrap_or(0.0)))));
+            let confidence = verdict.get(1).copied().unwrap_or(0.0);
+            return Ok(EarlyAnswer { outputs: vec![scores.clone()], exit: Some((exit, confidence)) });
         }
     }
-    Ok((outputs, None))
+    Ok(EarlyAnswer { outputs, exit: None })
 }
 
 /// Evaluates a graph and shows every tensor as it is made. Tensors that nothing needs any more are freed.
