@@ -42,11 +42,15 @@ pub fn insert(graph: &mut Graph, exit: &Exit<'_>) -> Result<NodeId, crate::graph
         let last = index + 1 == exit.head.layers.len();
         let outputs = layer.bias.len();
         let name = format!("{prefix}.layer{index}");
-        let shape = [outputs, layer.weights.len() / outputs.max(1)];
-        let weights = graph.add_constant(format!("{name}.weights"), Value::f32(shape, layer.weights.clone()));
+        let inputs = layer.weights.len() / outputs.max(1);
+        // The form in which simplification leaves matrix products, and in which kernels want them.
+        let transposed =
+            (0..inputs).flat_map(|input| (0..outputs).map(move |output| layer.weights[output * inputs + input]));
+        let value = Value::f32([inputs, outputs], transposed.collect());
+        let weights = graph.add_constant(format!("{name}.weights"), value);
         let bias = graph.add_constant(format!("{name}.bias"), Value::f32([outputs], layer.bias.clone()));
         let activation = if last { Activation::None } else { Activation::Relu };
-        let gemm = Gemm { transpose_a: false, transpose_b: true, alpha: 1.0, beta: 1.0, activation };
+        let gemm = Gemm { transpose_a: false, transpose_b: false, alpha: 1.0, beta: 1.0, activation };
         x = add(graph, name, Op::Gemm(gemm), vec![x, weights, bias])?;
     }
     let mut temperature = exit.temperature;
