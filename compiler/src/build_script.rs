@@ -41,6 +41,7 @@ impl Build {
                 family: StrategyFamily::Auto,
                 max_latency_ms: None,
                 plan: None,
+                exits: None,
                 measured: None,
             },
         }

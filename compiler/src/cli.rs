@@ -57,6 +57,16 @@ pub struct Arguments {
     /// Build, run over labelled samples (arrays `x`, `y`), report accuracy, latency and traffic.
     #[arg(long, value_name = "DATA.npz")]
     pub evaluate: Option<PathBuf>,
+    /// Samples for exits: arrays `x`, and `y` with the right classes (the model's own answers without). The model must
+    /// not have been trained on them.
+    #[arg(long, value_name = "DATA.npz")]
+    pub calibration: Option<PathBuf>,
+    /// Add early exits, trained and chosen on the calibration samples.
+    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    pub exits: Switch,
+    /// Least accuracy with exits, between 0 and 1, kept with 90 % probability; by default 1 point below the model's own.
+    #[arg(long, value_name = "F", requires = "calibration")]
+    pub min_accuracy: Option<f64>,
     /// Use only this many samples of --evaluate.
     #[arg(long, value_name = "N", requires = "evaluate")]
     pub samples: Option<usize>,
@@ -91,6 +101,15 @@ pub struct Arguments {
     /// Explain an error code, such as E0130, and stop.
     #[arg(long, value_name = "CODE")]
     pub explain: Option<String>,
+}
+
+/// Whether something is done that the user did not choose in detail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Where it pays.
+    Auto,
+    /// Not at all.
+    Off,
 }
 
 /// What to minimise.

@@ -13,7 +13,7 @@ use crate::program::{self, Program};
 use crate::schedule::{self, Schedule};
 use crate::shard::{self, Sharded};
 use crate::simulate::{self, Prediction};
-use crate::{memory, onnx, passes, plan};
+use crate::{exits, memory, onnx, passes, plan};
 
 /// Everything decided about one model on one cluster, ready to be written out.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct Compiled {
     pub partition: Partition,
     /// Family of strategies that was allowed.
     pub family: StrategyFamily,
+    /// What is known of its exits, if it has been given any.
+    pub exits: Option<exits::ExitsReport>,
     /// The graph of shards, each on one device.
     pub sharded: Sharded,
     /// What will happen.
@@ -89,6 +91,8 @@ pub struct Options {
     pub max_latency_ms: Option<f64>,
     /// Strategies of an earlier plan.
     pub plan: Option<PathBuf>,
+    /// Exits to add.
+    pub exits: Option<exits::ExitOptions>,
     /// Measurements that correct the cost model; those beside the cluster file unless given.
     pub measured: Option<PathBuf>,
 }
@@ -117,6 +121,7 @@ impl Options {
             },
             max_latency_ms: arguments.max_latency,
             plan: arguments.plan.clone(),
+            exits: exits::ExitOptions::of(arguments),
             measured: arguments.measured.clone(),
         }
     }
@@ -148,6 +153,27 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
         dump.stage(pass.name, graph);
     })
     .map_err(internal)?;
+    let mut report = None;
+    if let Some(wanted) = &options.exits {
+        clock.restart();
+        report = Some(exits::add(&mut graph, wanted)?);
+        clock.lap("exits");
+        dump.stage("exits", &graph);
+    }
+    let model_name = model.file_stem().map_or_else(|| "model".to_string(), |stem| stem.to_string_lossy().into_owned());
+    let compiled = compile_graph(model_name, graph, cluster, options, clock, dump)?;
+    Ok(Compiled { exits: report, ..compiled })
+}
+
+/// Everything behind the passes, for a graph that is already simplified.
+pub fn compile_graph(
+    model_name: String,
+    graph: Graph,
+    cluster: Cluster,
+    options: &Options,
+    mut clock: Clock,
+    dump: &mut dyn Dump,
+) -> Result<Compiled, Failure> {
     clock.restart();
     let mut reserve_bytes = vec![0; cluster.devices.len()];
     let placed = loop {
@@ -195,11 +221,12 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     let plan_hash = plan::plan_hash(&plan_bytes);
     clock.lap("plan");
     Ok(Compiled {
-        model_name: model.file_stem().map_or_else(|| "model".to_string(), |stem| stem.to_string_lossy().into_owned()),
+        model_name,
         graph,
         cluster,
         partition,
         family: options.family,
+        exits: None,
         sharded,
         prediction,
         schedules,
@@ -325,7 +352,7 @@ fn check_latency(prediction: &Prediction, options: &Options) -> Result<(), Failu
 }
 
 /// Times of stages.
-struct Clock {
+pub struct Clock {
     since: Instant,
     times_ms: BTreeMap<String, f64>,
 }

@@ -11,6 +11,10 @@ pub trait Program {
     fn input_mut(&mut self) -> &mut [u8];
     /// Where the output is; empty on a device without output.
     fn output(&self) -> &[u8];
+    /// Exit at which the last inference ended, and the confidence there; none if it went to the end.
+    fn exit(&self) -> Option<(u32, f32)> {
+        None
+    }
     /// One inference.
     fn run<L: Links, O: Observer>(&mut self, links: &mut L, observer: &mut O) -> Result<(), Error>;
 }
@@ -115,6 +119,7 @@ pub fn serve<P: Program, L: InferenceLinks, C: Read + Write, O: Profiler>(
             wait_us,
             sent_bytes: links.sent_bytes(),
             received_bytes: links.received_bytes(),
+            exit: program.exit(),
         };
         if !program.output().is_empty() {
             control.send(Kind::Output, inference, 0, program.output()).map_err(Failure::Control)?;

@@ -44,6 +44,14 @@ pub fn write(out: &Path, compiled: &Compiled, report: &report::Report) -> anyhow
 }
 
 fn write_files(folder: &Path, compiled: &Compiled, report: &report::Report) -> anyhow::Result<()> {
+    put(folder, "plan.pb", &compiled.plan_bytes)?;
+    write_report(folder, report)?;
+    write_programs(folder, compiled)?;
+    write_deployment(folder, compiled)
+}
+
+/// Writes the programs alone into a fresh folder, ready to be built.
+pub fn write_programs(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
     let context = ModelContext {
         graph: &compiled.graph,
         cluster: &compiled.cluster,
@@ -51,14 +59,12 @@ fn write_files(folder: &Path, compiled: &Compiled, report: &report::Report) -> a
         plan_hash: compiled.plan_hash,
         macs: compiled.device_macs(),
     };
-    put(folder, "plan.pb", &compiled.plan_bytes)?;
-    write_report(folder, report)?;
     write_runtime(folder)?;
     for program in &compiled.programs {
         let emitted = emit_model(program, &context, KernelsPlace::Sibling)?;
         write_crate(folder, program, compiled, emitted)?;
     }
-    write_deployment(folder, compiled)
+    Ok(())
 }
 
 /// Writes `report.json` and `report.html`; also called again with measured figures.
@@ -105,6 +111,7 @@ fn write_crate(folder: &Path, program: &Program, compiled: &Compiled, emitted: E
         links => link_contexts(program, &compiled.cluster),
         holds_input => !program.inputs.is_empty(),
         holds_output => !program.outputs.is_empty(),
+        exits => compiled.graph.exits().len(),
     };
     let mut files = vec![
         ("Cargo.toml", "crate/Cargo.toml.j2"),
@@ -173,17 +180,18 @@ fn write_deployment(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
         .map(|program| {
             let device = &compiled.cluster.devices[program.device];
             context! {
-                name => device.name.as_str(),
-                target => device.target.name.as_str(),
-                description => device.target.description.as_str(),
-                triple => device.target.triple.as_str(),
-                firmware => device.target.system == System::CortexM,
-                address => device.address.clone(),
-                package => cargo::package_name(&device.name),
-                links => link_contexts(program, &compiled.cluster),
-                holds_input => !program.inputs.is_empty(),
-                holds_output => !program.outputs.is_empty(),
-            }
+                    name => device.name.as_str(),
+                    target => device.target.name.as_str(),
+                    description => device.target.description.as_str(),
+                    triple => device.target.triple.as_str(),
+                    firmware => device.target.system == System::CortexM,
+                    address => device.address.clone(),
+                    package => cargo::package_name(&device.name),
+                    links => link_contexts(program, &compiled.cluster),
+                    holds_input => !program.inputs.is_empty(),
+                    holds_output => !program.outputs.is_empty(),
+            exits => compiled.graph.exits().len(),
+                }
         })
         .collect();
     let context = context! {

@@ -16,7 +16,10 @@ pub struct Report {
     /// Each node of the simplified graph.
     pub layers: Vec<LayerReport>,
     /// Early exits.
-    pub exits: Vec<serde_json::Value>,
+    pub exits: Vec<crate::exits::ExitReport>,
+    /// What the calibration set says of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<crate::exits::CalibrationReport>,
     /// Smaller graphs over the same weights.
     pub variants: Vec<serde_json::Value>,
     /// Multiply-adds of an average inference.
@@ -60,8 +63,10 @@ pub struct PlanReport {
     pub optimal: bool,
     /// Relative distance to the best bound.
     pub gap: f64,
-    /// Predicted.
+    /// Predicted; of an inference that takes no exit.
     pub latency_ms: f64,
+    /// Predicted mean over all exits.
+    pub mean_latency_ms: f64,
     /// Predicted.
     pub throughput_hz: f64,
     /// Per inference, all links.
@@ -148,8 +153,12 @@ pub struct EvaluationReport {
     pub accuracy: f64,
     /// Multiply-adds of an average inference.
     pub mean_macs: u64,
-    /// Share of each exit.
+    /// Share of each exit, and last of the network's end.
     pub exit_shares: Vec<f64>,
+    /// Share of right answers of each of them.
+    pub exit_accuracies: Vec<f64>,
+    /// Mean time from input to answer.
+    pub mean_ms: f64,
     /// Time from input to answer, as the caller sees it.
     pub latency_ms: LatencyReport,
 }

@@ -5,18 +5,11 @@ use anyhow::{Context, ensure};
 use crate::bundle::cargo::BuiltDevice;
 use crate::bundle::report::{LatencyReport, Report};
 use crate::cli::{Arguments, Format};
-use crate::config::{System, Transport};
 use crate::data::{self, Arrays};
 use crate::driver::{Compiled, Failure};
-use crate::emit::model::peers;
-use crate::graph::{Graph, TensorId, Value};
-use crate::program::PORT_ALIGNMENT_BYTES;
-use crate::run::{DeviceReport, LocalCluster, LocalDevice, LocalLink, RunOptions};
-use std::path::Path;
-use std::time::Duration;
-
-/// Emulated boards are slow: an answer may take this long.
-const DEADLINE: Duration = Duration::from_secs(300);
+use crate::graph::{Graph, Value};
+use crate::run::DeviceReport;
+use crate::run::local::{pack, start, unpack};
 
 /// Runs once and prints the answer; also writes it where --output says.
 pub(super) fn run_once(
@@ -72,46 +65,6 @@ pub(super) fn run_once(
     Ok(())
 }
 
-/// Starts every device of the plan as a local process.
-pub(super) fn start(
-    compiled: &Compiled,
-    built: &[BuiltDevice],
-    launcher: Option<&Path>,
-    profile: bool,
-) -> anyhow::Result<LocalCluster> {
-    let cluster = &compiled.cluster;
-    let devices = compiled
-        .programs
-        .iter()
-        .zip(built)
-        .map(|(program, built)| {
-            let device = &cluster.devices[program.device];
-            let links = peers(program)
-                .into_iter()
-                .map(|peer| LocalLink {
-                    peer,
-                    peer_name: cluster.devices[peer].name.clone(),
-                    uart: cluster.link(program.device, peer).is_some_and(|link| link.transport == Transport::Uart),
-                })
-                .collect();
-            LocalDevice {
-                name: device.name.clone(),
-                index: program.device,
-                binary: built.binary.clone(),
-                address: device.address.clone(),
-                firmware: device.target.system == System::CortexM,
-                emulator: device.target.emulator.as_ref().map(|emulator| emulator.command.clone()),
-                links,
-                holds_input: !program.inputs.is_empty(),
-                holds_output: !program.outputs.is_empty(),
-            }
-        })
-        .collect::<Vec<_>>();
-    let launcher = launcher.map(std::path::absolute).transpose()?;
-    let options = RunOptions { plan_hash: compiled.plan_hash, deadline: DEADLINE, launcher, profile };
-    Ok(LocalCluster::start(&devices, &options)?)
-}
-
 /// The arrays that feed the graph's inputs, in their order: by name, or any single array for a single input.
 pub(super) fn bind_inputs(graph: &Graph, arrays: &Arrays) -> anyhow::Result<Vec<Value>> {
     graph
@@ -141,34 +94,6 @@ pub(super) fn bind_inputs(graph: &Graph, arrays: &Arrays) -> anyhow::Result<Vec<
 pub(super) fn noise_inputs(graph: &Graph, seed: u64) -> Vec<Value> {
     let tensors = graph.inputs.iter().enumerate();
     tensors.map(|(index, input)| data::noise(graph.tensor_type(*input), seed + index as u64)).collect()
-}
-
-/// Values as the bytes of a device's input region.
-pub(super) fn pack(graph: &Graph, tensors: &[TensorId], values: &[Value]) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    for (tensor, value) in tensors.iter().zip(values) {
-        bytes.resize(bytes.len().next_multiple_of(PORT_ALIGNMENT_BYTES), 0);
-        let tensor = graph.tensor(*tensor);
-        bytes.extend(data::to_bytes(value, &tensor.tensor_type).with_context(|| format!("input `{}`", tensor.name))?);
-    }
-    Ok(bytes)
-}
-
-/// The graph's outputs from the bytes of a device's output region.
-pub(super) fn unpack(graph: &Graph, bytes: &[u8]) -> anyhow::Result<Arrays> {
-    let mut first = 0usize;
-    graph
-        .outputs
-        .iter()
-        .map(|output| {
-            let tensor = graph.tensor(*output);
-            first = first.next_multiple_of(PORT_ALIGNMENT_BYTES);
-            let end = first + tensor.tensor_type.size_bytes();
-            let part = bytes.get(first..end).context("the answer is shorter than the model's outputs")?;
-            first = end;
-            Ok((tensor.name.clone(), data::from_bytes(part, &tensor.tensor_type)?))
-        })
-        .collect()
 }
 
 /// Replaces predicted times by measured ones.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::infer::{noise_inputs, pack, start};
+use super::infer::noise_inputs;
 use super::{folder_name, note};
 use crate::bundle;
 use crate::cli::Arguments;
@@ -15,6 +15,7 @@ use crate::driver::{self, Compiled, Failure, Options};
 use crate::graph::NodeId;
 use crate::partition::{StrategyFamily, cost};
 use crate::program::{Program, Step};
+use crate::run::local::{pack, start};
 
 /// Inferences per way; the first is not counted.
 const RUNS: usize = 16;
@@ -145,7 +146,7 @@ fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen
                 pending += seconds;
                 continue;
             }
-            Step::Exchange { .. } => continue,
+            Step::Exchange { .. } | Step::Leave { .. } => continue,
         };
         let Some((id, (name, method))) =
             by_name.get(node.as_str()).and_then(|id| Some((*id, compiled.sharded.labels.get(id)?)))

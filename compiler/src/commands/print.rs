@@ -3,6 +3,7 @@
 use crate::bundle::report::Report;
 use crate::cli::Format;
 use crate::driver::Compiled;
+use crate::exits::CalibrationReport;
 
 /// Prints the report to standard output.
 pub fn report(report: &Report, compiled: &Compiled, format: Format) -> anyhow::Result<()> {
@@ -72,6 +73,9 @@ fn human(report: &Report, compiled: &Compiled) {
             );
         }
     }
+    if let Some(calibration) = &report.calibration {
+        print_exits(report, calibration);
+    }
     if let Some(evaluation) = &report.evaluation {
         println!(
             "\naccuracy {:.2} % of {} samples; latency p50 {:.3} ms, p95 {:.3} ms, worst {:.3} ms",
@@ -82,6 +86,41 @@ fn human(report: &Report, compiled: &Compiled) {
             evaluation.latency_ms.max
         );
     }
+}
+
+/// Each exit, and what the calibration set says of all together.
+fn print_exits(report: &Report, calibration: &CalibrationReport) {
+    println!(
+        "\n{:<12} {:<24} {:<12} {:>9} {:>7} {:>9} {:>14}",
+        "exit on", "after", "rule", "from", "share", "accuracy", "MAC"
+    );
+    for exit in &report.exits {
+        println!(
+            "{:<12} {:<24} {:<12} {:>9.3} {:>6.1}% {:>8.2}% {:>14}",
+            exit.device,
+            crate::diagnostic::printable(&exit.after),
+            format!("{:?}", exit.rule).to_lowercase(),
+            exit.threshold,
+            exit.share * 100.0,
+            exit.accuracy * 100.0,
+            grouped(exit.macs)
+        );
+    }
+    if report.exits.is_empty() {
+        println!("none: no exit keeps the accuracy, or none saves anything");
+    }
+    let saved = 1.0 - calibration.mean_macs as f64 / calibration.base_macs.max(1) as f64;
+    println!(
+        "calibration, {} samples: accuracy {:.2} % without exits, {:.2} % with them (loss below {:.2} points with 90 % \
+         probability); {} MAC on average, {:.1} % less, at worst {}",
+        calibration.samples,
+        calibration.base_accuracy * 100.0,
+        calibration.accuracy * 100.0,
+        calibration.drop_bound * 100.0,
+        grouped(calibration.mean_macs),
+        saved * 100.0,
+        grouped(calibration.worst_macs)
+    );
 }
 
 /// A number with thin groups: 12 345 678.

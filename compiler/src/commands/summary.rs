@@ -7,13 +7,15 @@ use crate::bundle::report::{DeviceReport, LayerReport, ModelReport, PlanReport, 
 use crate::config::System;
 use crate::driver::Compiled;
 use crate::emit::steps::tame;
+use crate::exits::ExitReport;
 use crate::graph::text::op_name;
 use crate::graph::{NodeId, Op, TensorId};
 use crate::memory::{ALIGNMENT_BYTES, least_arena_bytes};
 use crate::partition::{Method, cost};
 use crate::program::Program;
-use crate::schedule::{Action, Schedule};
+use crate::schedule::{self, Action, Schedule};
 use crate::shard::Event;
+use crate::simulate;
 
 /// The report of a compiled model, before anything is built or run.
 pub fn report(compiled: &Compiled) -> Report {
@@ -47,6 +49,7 @@ pub fn report(compiled: &Compiled) -> Report {
             optimal: partition.optimal,
             gap: partition.gap,
             latency_ms: compiled.prediction.latency_ms,
+            mean_latency_ms: mean_latency_ms(compiled),
             throughput_hz: compiled.prediction.throughput_hz,
             traffic_bytes: compiled.prediction.traffic_bytes,
             peak_ram_bytes,
@@ -57,14 +60,44 @@ pub fn report(compiled: &Compiled) -> Report {
         },
         devices,
         layers: layers(compiled),
-        exits: Vec::new(),
+        exits: exits(compiled),
+        calibration: compiled.exits.as_ref().map(|exits| exits.calibration.clone()),
         variants: Vec::new(),
-        mean_macs: macs,
+        mean_macs: compiled.exits.as_ref().map_or(macs, |exits| exits.calibration.mean_macs),
         accuracy: None,
         evaluation: None,
         run: None,
         compile: compiled.times_ms.clone(),
     }
+}
+
+/// The exits with the device that decides each.
+fn exits(compiled: &Compiled) -> Vec<ExitReport> {
+    let Some(report) = &compiled.exits else { return Vec::new() };
+    let deciders = compiled.graph.exits().into_iter().map(|id| {
+        let strategy = compiled.partition.strategies.get(&id);
+        strategy.and_then(|strategy| strategy.outputs.only_device())
+    });
+    let name = |device: Option<usize>| device.map_or("", |device| &compiled.cluster.devices[device].name).to_string();
+    report
+        .exits
+        .iter()
+        .zip(deciders)
+        .map(|(exit, device)| ExitReport { device: name(device), ..exit.clone() })
+        .collect()
+}
+
+/// Predicted time of a mean inference: each exit with its share.
+fn mean_latency_ms(compiled: &Compiled) -> f64 {
+    let mut left = 1.0;
+    let mut mean_ms = 0.0;
+    for (number, exit) in compiled.graph.exits().into_iter().enumerate() {
+        let share = compiled.graph.decide(exit).map_or(0.0, |decide| decide.share);
+        let early = schedule::until_exit(&compiled.schedules, number);
+        mean_ms += share * simulate::simulate(&compiled.sharded, &early, &compiled.cluster).latency_ms;
+        left -= share;
+    }
+    mean_ms + left * compiled.prediction.latency_ms
 }
 
 /// RAM that a program needs: the arena, and its weights where they are loaded into RAM.
@@ -100,7 +133,7 @@ fn device_report(compiled: &Compiled, program: &Program, schedule: &Schedule) ->
     };
     let macs = |action: &Action| match action {
         Action::Compute(node) => cost::node_macs(graph, *node),
-        Action::Input { .. } | Action::Exchange { .. } | Action::Output { .. } => 0,
+        Action::Input { .. } | Action::Exchange { .. } | Action::Leave { .. } | Action::Output { .. } => 0,
     };
     DeviceReport {
         name: device.name.clone(),

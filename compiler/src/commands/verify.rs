@@ -1,12 +1,13 @@
 //! `--verify`: the emitted programs, running together, against the reference kernels.
 
-use super::infer::{noise_inputs, pack, start, unpack};
+use super::infer::noise_inputs;
 use crate::bundle::cargo::BuiltDevice;
 use crate::cli::Arguments;
 use crate::data;
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Compiled, Failure};
 use crate::graph::eval;
+use crate::run::local::{pack, start, unpack};
 
 /// Random inputs tried.
 const TRIALS: u64 = 3;

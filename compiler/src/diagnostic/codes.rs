@@ -163,6 +163,23 @@ pub const CODES: &[Explanation] = &[
         text: "`--explain` takes one of the codes that messages carry, such as E0130.",
     },
     Explanation {
+        code: "E0190",
+        title: "exits need a classifier",
+        text: "An exit answers in place of the model, so the model must have one output of scores or probabilities, [1, classes].",
+    },
+    Explanation {
+        code: "E0191",
+        title: "there is no place for an exit",
+        text: "An exit lies behind a node whose result is all that the rest of the network reads. This graph has no such node before\n\
+         its end.",
+    },
+    Explanation {
+        code: "E0192",
+        title: "nothing can be learned from the calibration samples",
+        text: "Heads are trained and judged on the calibration samples: there must be enough of them, of several classes, with labels\n\
+         that count the model's classes from 0. The model must not have been trained on them, or exits become overconfident.",
+    },
+    Explanation {
         code: "E0800",
         title: "an emitted program computes something else",
         text: "`--verify` found an element that differs from the reference kernels by more than the tolerance. This is a bug; please\n\

@@ -9,7 +9,7 @@ use crate::config::{Cluster, InstructionSet, System, Target};
 use crate::emit::steps::{StepText, rust_type, steps_text, tame};
 use crate::emit::{archive, object, rust_source, templates};
 use crate::graph::{Graph, TensorId};
-use crate::program::{BufferId, Program};
+use crate::program::{BufferId, Program, Step};
 
 /// What the emitted text needs to know beside the program.
 pub struct ModelContext<'a> {
@@ -161,6 +161,22 @@ fn model_source(
         .collect();
     let input_region = program.input_region();
     let output_region = program.output_region();
+    let thresholds: Vec<String> = graph
+        .exits()
+        .into_iter()
+        .filter_map(|id| graph.decide(id))
+        .map(|decide| rust_source::float(decide.threshold))
+        .collect();
+    let answers: Vec<_> = program
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Leave { exit, answer: Some(answer), .. } => {
+                Some(context! { exit => exit, offset => program.buffers[answer.0 as usize].offset_bytes })
+            }
+            _ => None,
+        })
+        .collect();
     templates::render(
         "crate/model.rs.j2",
         context! {
@@ -188,6 +204,9 @@ fn model_source(
             outputs => Value::from(Serde(&outputs)),
             steps => Value::from(Serde(steps)),
             kernels_inline => kernels_inline,
+            exits => thresholds.len(),
+            thresholds => thresholds.join(", "),
+            answers => answers,
         },
     )
 }
@@ -206,13 +225,16 @@ fn region_note(ports: &[Port]) -> String {
 
 /// Devices that a program exchanges tensors with, ascending.
 pub fn peers(program: &Program) -> Vec<usize> {
-    use crate::program::Step;
     let mut found: Vec<usize> = program
         .steps
         .iter()
         .flat_map(|step| match step {
             Step::Exchange { sends, receives } => sends.iter().chain(receives).map(|message| message.peer).collect(),
-            Step::Kernel { .. } | Step::Reference { .. } | Step::Reorder { .. } | Step::Copy { .. } => Vec::new(),
+            Step::Kernel { .. }
+            | Step::Reference { .. }
+            | Step::Reorder { .. }
+            | Step::Copy { .. }
+            | Step::Leave { .. } => Vec::new(),
         })
         .collect();
     found.sort_unstable();

@@ -3,8 +3,8 @@
 use super::rust_source::float;
 use crate::graph::eval::spatial::{conv_parameters, matmul_shapes, three};
 use crate::graph::op::{
-    Activation, BinaryOp, NearestRounding, Op, PadMode, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode, UnaryOp,
-    Window,
+    Activation, BinaryOp, ExitRule, NearestRounding, Op, PadMode, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode,
+    UnaryOp, Window,
 };
 use crate::graph::types::{ElementType, TensorType};
 
@@ -128,6 +128,20 @@ pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) 
                 ReduceKind::Min => "Min",
             };
             call("reduce", &[from, x_shape, to, format!("&{flags:?}"), format!("{KERNELS}::Reduction::{kind}")])
+        }
+        Op::Decide(decide) => {
+            let rule = match decide.rule {
+                ExitRule::Probability => "Probability",
+                ExitRule::Margin => "Margin",
+                ExitRule::Entropy => "Entropy",
+            };
+            let temperature = match decide.logits {
+                true => format!("Some({})", float(decide.temperature)),
+                false => "None".to_string(),
+            };
+            // The threshold is the model's, so that it can be moved while the program runs.
+            let threshold = format!("self.thresholds[{}]", decide.exit);
+            call("decide", &[from, to, format!("{KERNELS}::Confidence::{rule}"), temperature, threshold])
         }
         Op::ArgMax { axis, select_last, .. } => {
             let [extent, inner] = line(*axis);

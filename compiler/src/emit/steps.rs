@@ -77,6 +77,18 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
         }
         Step::Reorder { from, to } => reorder_text(program, *from, *to),
         Step::Copy { from, to, runs } => copy_text(program, *from, *to, runs),
+        Step::Leave { exit, verdict, .. } => StepText {
+            label: format!("exit {exit}"),
+            comment: format!("the inference ends at exit {exit} if the scores are sure enough"),
+            code: format!(
+                "// SAFETY: the verdict lies in the arena and nothing writes to it meanwhile.\n        \
+                 let verdict = unsafe {{ arena.slice::<f32>({}, 2) }};\n        \
+                 if partita_rt::kernels::leaves(verdict) {{\n            \
+                 self.exit = Some(({exit}, verdict[1]));\n            \
+                 return Ok(());\n        }}",
+                program.buffers[verdict.0 as usize].offset_bytes
+            ),
+        },
         Step::Exchange { sends, receives } => exchange_text(program, sends, receives, devices),
     }
 }

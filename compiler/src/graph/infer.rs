@@ -86,6 +86,12 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
             same(inputs[0])
         }
         Op::Reduce { axes, keep_dims, .. } => reduction(axes, *keep_dims, inputs[0], inputs[0].element)?,
+        Op::Decide(_) => {
+            if inputs[0].element_count() < 2 {
+                refuse!("{} has fewer than two scores", inputs[0]);
+            }
+            vec![TensorType::f32([2])]
+        }
         Op::ArgMax { axis, keep_dims, .. } => reduction(&[*axis], *keep_dims, inputs[0], ElementType::I64)?,
         Op::Concat { axis } => concat(*axis, inputs)?,
         Op::Split { axis, sizes } => split(*axis, sizes, inputs[0])?,
@@ -148,6 +154,7 @@ fn operand_counts(op: &Op) -> (usize, usize) {
         | Op::LogSoftmax { .. }
         | Op::Reduce { .. }
         | Op::ArgMax { .. }
+        | Op::Decide(_)
         | Op::Split { .. }
         | Op::Slice { .. }
         | Op::Reshape { .. }
@@ -177,6 +184,7 @@ fn check_elements(op: &Op, inputs: &[&TensorType]) -> Result<(), InferError> {
         | Op::Pool(_)
         | Op::GlobalPool(_)
         | Op::Softmax { .. }
+        | Op::Decide(_)
         | Op::LogSoftmax { .. }
         | Op::Resize { .. } => true,
         Op::Binary(_, activation) => *activation != Activation::None,

@@ -6,6 +6,7 @@
 //! keep the model's names and order. `verify` holds the full list of invariants; no code here does I/O.
 
 pub mod eval;
+mod exits;
 pub mod infer;
 pub mod op;
 pub mod text;
@@ -155,6 +156,11 @@ impl Graph {
                     ready.insert(edge.target());
                 }
             }
+        }
+        // What an exit needs comes before what it may save; the sort keeps the order otherwise.
+        let stages = self.stages();
+        if !stages.is_empty() {
+            order.sort_by_key(|id| stages.get(id).copied().unwrap_or(usize::MAX));
         }
         (order.len() == self.node_count()).then_some(order)
     }

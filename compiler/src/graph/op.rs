@@ -374,6 +374,8 @@ pub enum Op {
         /// Block edge.
         block: usize,
     },
+    /// See [`Decide`].
+    Decide(Decide),
     /// Channels to spatial blocks (ONNX DepthToSpace-11).
     DepthToSpace {
         /// Block edge.
@@ -381,6 +383,35 @@ pub enum Op {
         /// `CRD` order instead of `DCR`.
         column_row_depth: bool,
     },
+}
+
+/// How sure scores must be for an inference to end at an exit. Confidence is between 0 and 1 for every rule.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum ExitRule {
+    /// The largest probability.
+    Probability,
+    /// The largest probability less the second largest.
+    Margin,
+    /// 1 less the entropy of the probabilities, relative to that of equal ones.
+    Entropy,
+}
+
+/// The decision of an exit. Input: scores `[1, classes]`; output `[2]`: 1 to leave or 0 to go on, and the confidence.
+/// The scores are the answer if the inference ends here.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Decide {
+    /// Number of the exit, from 0 in the order of the graph.
+    pub exit: usize,
+    /// What counts.
+    pub rule: ExitRule,
+    /// Whether scores become probabilities by softmax; they are probabilities already if not.
+    pub logits: bool,
+    /// What scores are divided by before the softmax.
+    pub temperature: f32,
+    /// Least confidence that ends the inference.
+    pub threshold: f32,
+    /// Share of all inferences that are expected to end here.
+    pub share: f64,
 }
 
 impl Window {

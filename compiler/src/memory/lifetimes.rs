@@ -57,6 +57,7 @@ pub fn buffers_read(program: &Program, step: &Step) -> Vec<BufferId> {
         Step::Reference { inputs, .. } => inputs.iter().filter_map(buffer_of).collect(),
         Step::Reorder { from, .. } => vec![*from],
         Step::Copy { from, .. } => buffer_of(&from.0).into_iter().collect(),
+        Step::Leave { verdict, answer, .. } => std::iter::once(*verdict).chain(*answer).collect(),
         Step::Exchange { sends, .. } => sends.iter().map(|message| message.buffer).collect(),
     }
 }
@@ -79,6 +80,7 @@ pub fn buffers_written(program: &Program, step: &Step) -> Vec<BufferId> {
         Step::Reference { outputs, .. } => outputs.clone(),
         Step::Reorder { to, .. } => vec![*to],
         Step::Copy { to, .. } => vec![to.0],
+        Step::Leave { .. } => Vec::new(),
         Step::Exchange { receives, .. } => receives.iter().map(|message| message.buffer).collect(),
     }
 }

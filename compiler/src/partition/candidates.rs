@@ -117,6 +117,11 @@ fn whole_devices(choice: &Choice<'_>) -> Vec<usize> {
 
 /// Restricts the nodes that multiply to the family's methods, if they have any of those.
 fn keep_family(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
+    if matches!(choice.graph.node(id).op, Op::Decide(_)) {
+        // One device decides for all.
+        candidates.retain(|candidate| candidate.strategy.method == Method::Whole);
+        return;
+    }
     let allowed: &[Method] = match choice.family {
         StrategyFamily::Lop => &[Method::Output],
         StrategyFamily::Lip => &[Method::Input],
@@ -330,7 +335,8 @@ impl Lister<'_> {
             // A node of the run is read inside the run only, but for its last.
             let leaves = index != last
                 && graph.node(id).outputs.iter().any(|output| {
-                    graph.is_output(*output) || graph.consumers(*output).iter().any(|reader| position[reader] > last)
+                    let outside = |reader: &NodeId| !members.iter().any(|(member, _)| *member == position[reader]);
+                    graph.is_output(*output) || graph.consumers(*output).iter().any(outside)
                 });
             let priced = if leaves { None } else { price(self.choice, id, strategy, Some((run, index == last))) };
             let Some(candidate) = priced.filter(|_| graph.node(id).outputs.len() == 1) else { break };

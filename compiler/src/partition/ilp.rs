@@ -79,7 +79,7 @@ pub fn solve(
             for (column_at, column) in columns.iter().enumerate() {
                 let Some(price) = travel_prices.get(edge.table[row * edge.columns + column] as usize) else { continue };
                 let y = variables.add(variable().min(0.0).max(1.0));
-                total += *price * scale * y;
+                total += *price * edge.reach * scale * y;
                 by_row += y;
                 by_column[column_at] += y;
                 if let Some(start) = start {

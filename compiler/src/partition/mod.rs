@@ -23,6 +23,8 @@ pub mod text;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+pub use candidates::crossings;
+pub use cost::node_macs;
 pub use strategy::{Method, Strategy};
 
 use crate::config::Cluster;

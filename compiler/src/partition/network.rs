@@ -23,6 +23,8 @@ pub struct Edge {
     pub table: Vec<u32>,
     /// Candidates of the consumer, 1 if there is none.
     pub columns: usize,
+    /// Share of inferences in which it is travelled.
+    pub reach: f64,
 }
 
 /// Two choices that do not go together.
@@ -36,6 +38,8 @@ pub struct Network<'a> {
     pub order: Vec<NodeId>,
     /// Candidates of each.
     pub candidates: Vec<Vec<Candidate>>,
+    /// Share of inferences that reach each: exits before it end the others.
+    pub reach: Vec<f64>,
     /// What flows between them.
     pub edges: Vec<Edge>,
     /// What may have to travel.
@@ -52,7 +56,10 @@ impl<'a> Network<'a> {
         let (graph, cluster) = (choice.graph, choice.cluster);
         let order = graph.topological_order().unwrap_or_default();
         let candidates = candidates(choice, &order);
-        let mut network = Network { cluster, order, candidates, edges: Vec::new(), reshards: Vec::new(), ram, flash };
+        let by_node = graph.reach();
+        let reach = order.iter().map(|id| by_node.get(id).copied().unwrap_or(1.0)).collect();
+        let mut network =
+            Network { cluster, order, candidates, reach, edges: Vec::new(), reshards: Vec::new(), ram, flash };
         network.connect(graph);
         network
     }
@@ -140,7 +147,8 @@ impl<'a> Network<'a> {
             }
         }
         let columns = needed.len();
-        self.edges.push(Edge { producer, consumer, table, columns });
+        let reach = consumer.map(|(node, _)| node).or(producer).map_or(1.0, |node| self.reach[node]);
+        self.edges.push(Edge { producer, consumer, table, columns, reach });
     }
 
     /// Number of candidates of each node.
@@ -148,7 +156,8 @@ impl<'a> Network<'a> {
         self.candidates.iter().map(Vec::len).collect()
     }
 
-    /// The problem as tables, for prices of candidates (node, choice) and of travel (index into the reshards).
+    /// The problem as tables, for prices of candidates (node, choice) and of travel (index into the reshards) whenever
+    /// it happens.
     pub fn factors(
         &self,
         node_price: &dyn Fn(usize, usize) -> f64,
@@ -165,7 +174,7 @@ impl<'a> Network<'a> {
             })
             .collect();
         for edge in &self.edges {
-            let price = |index: &u32| travel.get(*index as usize).copied().unwrap_or(f64::INFINITY);
+            let price = |index: &u32| travel.get(*index as usize).map_or(f64::INFINITY, |price| price * edge.reach);
             let scope = edge.producer.into_iter().chain(edge.consumer.map(|(node, _)| node)).collect();
             factors.push(Factor { scope, table: edge.table.iter().map(price).collect() });
         }
@@ -185,8 +194,12 @@ impl<'a> Network<'a> {
         self.travel_index(edge, assignment).map(|index| &self.reshards[index])
     }
 
-    /// Price of a candidate under an objective that adds up. A little of the other goods breaks ties.
-    pub fn node_price(&self, objective: Objective, candidate: &Candidate) -> f64 {
+    /// Mean price of a candidate under an objective that adds up. A little of the other goods breaks ties.
+    pub fn node_price(&self, objective: Objective, node: usize, candidate: &Candidate) -> f64 {
+        self.reach[node] * self.price_when_reached(objective, candidate)
+    }
+
+    fn price_when_reached(&self, objective: Objective, candidate: &Candidate) -> f64 {
         let inner = exchange_seconds(self.cluster, &candidate.flows).unwrap_or(f64::INFINITY);
         let seconds = candidate.seconds.iter().copied().fold(0.0, f64::max) + inner;
         let bytes: u64 = candidate.flows.iter().map(|flow| flow.bytes).sum();
@@ -219,10 +232,12 @@ impl<'a> Network<'a> {
         let nodes: f64 = assignment
             .iter()
             .zip(&self.candidates)
-            .map(|(choice, node)| self.node_price(objective, &node[*choice]))
+            .enumerate()
+            .map(|(node, (choice, listed))| self.node_price(objective, node, &listed[*choice]))
             .sum();
         let travel = |edge: &Edge| {
-            self.travel(edge, assignment).map_or(f64::INFINITY, |reshard| self.travel_price(objective, reshard))
+            let price = |reshard: &Reshard| edge.reach * self.travel_price(objective, reshard);
+            self.travel(edge, assignment).map_or(f64::INFINITY, price)
         };
         nodes + self.edges.iter().map(travel).sum::<f64>()
     }

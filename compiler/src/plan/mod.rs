@@ -149,6 +149,11 @@ fn step_kind(program: &Program, step: &Step) -> StepKind {
         }),
         Step::Reorder { from, to } => StepKind::Reorder(proto::Move { from: Some(from.0), to: to.0 }),
         Step::Copy { from, to, .. } => StepKind::Copy(proto::Move { from: index(&from.0), to: to.0.0 }),
+        Step::Leave { exit, verdict, answer } => StepKind::Leave(proto::Leave {
+            exit: *exit as u32,
+            verdict: verdict.0,
+            answer: answer.map(|answer| answer.0),
+        }),
         Step::Exchange { sends, receives } => {
             let messages = |messages: &[Message]| messages.iter().map(message).collect();
             StepKind::Exchange(proto::Exchange { sends: messages(sends), receives: messages(receives) })

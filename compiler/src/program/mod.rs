@@ -135,6 +135,15 @@ pub enum Step {
         /// What is copied.
         runs: Runs,
     },
+    /// Ends the inference if a verdict says so.
+    Leave {
+        /// Number of the exit.
+        exit: usize,
+        /// `[2]`: 1 to leave, and the confidence.
+        verdict: BufferId,
+        /// The answer, on the device that wants it.
+        answer: Option<BufferId>,
+    },
     /// Sends and receives plain tensors, all at the same time where the links can.
     Exchange {
         /// In the order of message numbers.

@@ -1,5 +1,6 @@
 //! Runs a bundle on this machine: every device a process, foreign ones under QEMU, their links over loopback.
 
+pub mod local;
 mod process;
 
 use std::path::{Path, PathBuf};
@@ -113,6 +114,8 @@ pub struct DeviceReport {
     pub sent_bytes: u64,
     /// Payload bytes received from peers.
     pub received_bytes: u64,
+    /// Exit at which its work ended, and the confidence there.
+    pub exit: Option<(u32, f32)>,
 }
 
 impl DeviceReport {
@@ -134,6 +137,8 @@ pub struct InferenceResult {
     pub output: Vec<u8>,
     /// From handing in the input to having the output.
     pub wall_time: Duration,
+    /// Exit at which it ended, and the confidence there; none if it went to the end.
+    pub exit: Option<(u32, f32)>,
     /// Costs of each device, in the order of the devices.
     pub reports: Vec<DeviceReport>,
     /// Nanoseconds of each step of each device, if they were asked to time them.
@@ -217,10 +222,13 @@ impl LocalCluster {
                 }
             }
         }
+        let reports: Vec<DeviceReport> = reports.into_iter().flatten().collect();
+        let exit = self.devices.iter().zip(&reports).find(|(device, _)| device.holds_output);
         Ok(InferenceResult {
             output: output.unwrap_or_default(),
             wall_time,
-            reports: reports.into_iter().flatten().collect(),
+            exit: exit.and_then(|(_, report)| report.exit),
+            reports,
             profiles,
         })
     }
@@ -250,6 +258,7 @@ impl LocalCluster {
                     wait_us: costs.wait_us,
                     sent_bytes: costs.sent_bytes,
                     received_bytes: costs.received_bytes,
+                    exit: costs.exit,
                 });
             }
             Kind::Hello | Kind::Tensor | Kind::Input | Kind::Stop | Kind::Profile => {

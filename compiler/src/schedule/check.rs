@@ -29,7 +29,29 @@ pub fn check(graph: &Graph, schedules: &[Schedule], cluster: &Cluster) -> Result
         messages: BTreeMap::new(),
     };
     while replay.step()? {}
-    replay.check_end()
+    replay.check_end()?;
+    // An inference that ends early must end everywhere.
+    for exit in 0..graph.exits().len() {
+        let early = super::until_exit(schedules, exit);
+        let mut replay = Replay {
+            graph,
+            cluster,
+            schedules: &early,
+            next: vec![(0, 0); early.len()],
+            present: vec![BTreeSet::new(); early.len()],
+            computed: BTreeSet::new(),
+            delivered: BTreeSet::new(),
+            messages: BTreeMap::new(),
+        };
+        while replay.step()? {}
+        replay.check_finished()?;
+        let answers =
+            |action: &Action| matches!(action, Action::Leave { exit: found, answer: Some(_), .. } if *found == exit);
+        if !early.iter().any(|schedule| schedule.actions.last().is_some_and(answers)) {
+            return Err(CheckError(format!("exit {exit} gives no answer")));
+        }
+    }
+    Ok(())
 }
 
 struct Replay<'a> {
@@ -119,6 +141,14 @@ impl Replay<'_> {
                 }
                 self.present[index].extend(&self.graph.node(node).outputs);
             }
+            Action::Leave { exit, verdict, answer } => {
+                self.need(index, verdict)?;
+                match answer {
+                    Some(answer) if device == self.cluster.output => self.need(index, answer)?,
+                    None if device != self.cluster.output => {}
+                    _ => return Err(CheckError(format!("exit {exit} answers on the wrong device"))),
+                }
+            }
             Action::Output { tensor, position } => {
                 self.need(index, tensor)?;
                 if device != self.cluster.output || self.graph.outputs.get(position) != Some(&tensor) {
@@ -139,12 +169,17 @@ impl Replay<'_> {
         Err(CheckError(format!("device {} reads tensor `{name}` before it has it", self.schedules[index].device)))
     }
 
-    fn check_end(&self) -> Result<(), CheckError> {
+    fn check_finished(&self) -> Result<(), CheckError> {
         for (index, schedule) in self.schedules.iter().enumerate() {
             if let Some(action) = schedule.actions.get(self.next[index].0) {
                 return Err(CheckError(format!("device {} waits for ever at {action:?}", schedule.device)));
             }
         }
+        Ok(())
+    }
+
+    fn check_end(&self) -> Result<(), CheckError> {
+        self.check_finished()?;
         if let Some(node) = self.graph.node_ids().find(|node| !self.computed.contains(node)) {
             return Err(CheckError(format!("node {} is computed nowhere", self.graph.node_label(node))));
         }

@@ -41,6 +41,15 @@ pub enum Action {
         /// What comes, in the order of message numbers.
         receives: Vec<Message>,
     },
+    /// Ends the inference if the verdict says so.
+    Leave {
+        /// Number of the exit.
+        exit: usize,
+        /// The verdict.
+        verdict: TensorId,
+        /// The scores that are then the answer, on the device that wants it.
+        answer: Option<TensorId>,
+    },
     /// Returns graph output number `position` to the caller here.
     Output {
         /// The tensor.
@@ -86,6 +95,12 @@ pub fn build(sharded: &Sharded, cluster: &Cluster) -> Result<Vec<Schedule>, Sche
                     push(*device, Action::Compute(*node));
                 }
             }
+            Event::Leave(leave) => {
+                for device in &leave.devices {
+                    let answer = (*device == cluster.output).then_some(leave.answer);
+                    push(*device, Action::Leave { exit: leave.exit, verdict: leave.verdict, answer });
+                }
+            }
             Event::Exchange(transfers) => {
                 let mut messages: BTreeMap<usize, (Vec<Message>, Vec<Message>)> = BTreeMap::new();
                 for Transfer { tensor, from, to } in transfers {
@@ -105,4 +120,14 @@ pub fn build(sharded: &Sharded, cluster: &Cluster) -> Result<Vec<Schedule>, Sche
         push(cluster.output, Action::Output { tensor: *tensor, position });
     }
     Ok(actions.into_iter().map(|(device, actions)| Schedule { device, actions }).collect())
+}
+
+/// What happens in an inference that ends at an exit: each schedule up to its end there.
+pub fn until_exit(schedules: &[Schedule], exit: usize) -> Vec<Schedule> {
+    let cut = |schedule: &Schedule| {
+        let leaves = |action: &Action| matches!(action, Action::Leave { exit: found, .. } if *found == exit);
+        let end = schedule.actions.iter().position(leaves).map_or(schedule.actions.len(), |at| at + 1);
+        Schedule { device: schedule.device, actions: schedule.actions[..end].to_vec() }
+    };
+    schedules.iter().map(cut).collect()
 }

@@ -38,6 +38,9 @@ impl fmt::Display for Display<'_> {
                             writeln!(f, "    receive {tensor:?} from {} as message {number}", name(*peer))?;
                         }
                     }
+                    Action::Leave { exit, verdict, .. } => {
+                        writeln!(f, "  leave at exit {exit} if {:?}", self.graph.tensor(*verdict).name)?;
+                    }
                     Action::Output { tensor, position } => {
                         writeln!(f, "  output {position} {:?}", self.graph.tensor(*tensor).name)?;
                     }

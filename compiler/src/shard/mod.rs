@@ -6,6 +6,7 @@
 //! exchanged and summed. Everything after this pass works on ordinary nodes.
 
 mod assemble;
+mod leave;
 pub mod region;
 pub mod restrict;
 mod rewrite;
@@ -31,6 +32,19 @@ pub struct Transfer {
     pub to: usize,
 }
 
+/// An exit, once its verdict is everywhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leave {
+    /// Number of the exit.
+    pub exit: usize,
+    /// The verdict; on every one of `devices`.
+    pub verdict: TensorId,
+    /// The scores; on the device that wants the answer.
+    pub answer: TensorId,
+    /// Indices of the devices that still have something to do, and of the one that wants the answer.
+    pub devices: Vec<usize>,
+}
+
 /// One thing that happens in a cluster; events are in an order that every device follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -38,6 +52,8 @@ pub enum Event {
     Compute(NodeId),
     /// Tensors change places, all at the same time.
     Exchange(Vec<Transfer>),
+    /// The inference ends here if the verdict says so.
+    Leave(Leave),
 }
 
 /// A graph whose every node is computed by one device.

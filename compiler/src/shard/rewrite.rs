@@ -50,6 +50,8 @@ pub fn apply(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<
     rewriter.origin = None;
     rewriter.finish(cluster.output)?;
     let Rewriter { to, events, devices, origins, labels, .. } = rewriter;
+    let events = super::leave::add(events, &to, cluster, |node| devices.get(&node).copied())
+        .ok_or_else(|| ShardError::Missing { tensor: "verdict".to_string(), part: "any of it".to_string() })?;
     Ok(Sharded { graph: to, events, devices, origins, labels })
 }
 

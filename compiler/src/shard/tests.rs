@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::config::{Cluster, cluster_file};
 use crate::graph::eval::evaluate;
-use crate::graph::op::{Conv, Gemm, Pool, PoolKind, ReduceKind, Window};
+use crate::graph::op::{Conv, Decide, ExitRule, Gemm, Pool, PoolKind, ReduceKind, Window};
 use crate::graph::{Activation, BinaryOp, Data, Op, TensorType, UnaryOp, Value};
 use crate::partition::{Objective, Partition, PartitionOptions, Strategy, StrategyFamily, solve, strategies_of};
+use crate::schedule;
 
 fn cluster(devices: usize, extra: &str) -> Cluster {
     let text = format!(
@@ -172,6 +173,57 @@ fn every_family_and_objective_computes_the_same() {
                         // A star has no direct links for a pipeline between its points.
                         Err(error) => assert!(extra.contains("star"), "{label}: {error}"),
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Adds a head behind the first node that makes four dimensions.
+fn with_exit(graph: &mut Graph) {
+    let behind = graph.topological_order().expect("the graph is acyclic")[0];
+    let tensor = graph.node(behind).outputs[0];
+    let channels = graph.shape(tensor)[1];
+    let pooled = graph.add_tensor("pooled", TensorType::f32([1, channels, 1, 1]));
+    graph.add_node("pool", Op::GlobalPool(PoolKind::Average), vec![tensor], vec![pooled]);
+    let flat = graph.add_tensor("flat", TensorType::f32([1, channels]));
+    graph.add_node("flatten", Op::Reshape { shape: vec![1, channels] }, vec![pooled], vec![flat]);
+    let verdict = graph.add_tensor("verdict", TensorType::f32([2]));
+    let decide =
+        Decide { exit: 0, rule: ExitRule::Probability, logits: true, temperature: 1.0, threshold: 0.9, share: 0.5 };
+    graph.add_node("decide", Op::Decide(decide), vec![flat], vec![verdict]);
+}
+
+#[test]
+fn an_exit_ends_the_inference_everywhere() {
+    use StrategyFamily::{Auto, Ftp, Fused, Lip, Lop, Pipeline, Spatial};
+    for seed in 1..4u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut graph = network(&mut random);
+        with_exit(&mut graph);
+        for (devices, extra) in [(1, ""), (3, ""), (5, "topology = \"star\"\nhub = \"d-1\"")] {
+            let cluster = cluster(devices, extra);
+            for family in [Auto, Pipeline, Lop, Lip, Fused, Ftp, Spatial] {
+                let label = format!("seed {seed}, {devices} devices {extra}, {family:?}");
+                let options = PartitionOptions { objective: Objective::Latency, family, reserve_bytes: Vec::new() };
+                let Ok(partition) = solve(&graph, &cluster, &options) else {
+                    assert!(extra.contains("star"), "{label}: no partition");
+                    continue;
+                };
+                let sharded = apply(&graph, &partition, &cluster).unwrap_or_else(|error| panic!("{label}: {error}"));
+                let schedules = schedule::build(&sharded, &cluster).expect("few messages");
+                schedule::check::check(&sharded.graph, &schedules, &cluster)
+                    .unwrap_or_else(|error| panic!("{label}: {error}"));
+                // A device that would not be told is found out.
+                let told = |action: &schedule::Action| !matches!(action, schedule::Action::Leave { .. });
+                let silent = schedules.iter().rposition(|schedule| {
+                    schedule.device != cluster.output && schedule.actions.iter().any(|action| !told(action))
+                });
+                if let Some(silent) = silent {
+                    let mut broken = schedules.clone();
+                    broken[silent].actions.retain(told);
+                    let found = schedule::check::check(&sharded.graph, &broken, &cluster);
+                    assert!(found.is_err(), "{label}: a device goes on alone");
                 }
             }
         }

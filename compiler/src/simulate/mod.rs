@@ -74,7 +74,7 @@ pub fn simulate(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) ->
             let target = &cluster.devices[schedule.device].target;
             let duration = |action: &Action| match action {
                 Action::Compute(node) => sharded.node_seconds(*node, target),
-                Action::Input { .. } | Action::Exchange { .. } | Action::Output { .. } => 0.0,
+                Action::Input { .. } | Action::Exchange { .. } | Action::Leave { .. } | Action::Output { .. } => 0.0,
             };
             schedule.actions.iter().map(duration).collect()
         })
@@ -104,7 +104,7 @@ pub fn simulate(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) ->
                         joules += cost::transfer_joules(target, &cluster.devices[send.peer].target, bytes);
                     }
                 }
-                Action::Input { .. } | Action::Output { .. } => {}
+                Action::Input { .. } | Action::Leave { .. } | Action::Output { .. } => {}
             }
         }
     }
@@ -211,8 +211,11 @@ impl<'a> Replay<'a> {
             return true;
         };
         match action {
-            Action::Input { .. } | Action::Output { .. } => {
-                if matches!(action, Action::Output { position: 0, .. }) {
+            Action::Input { .. } | Action::Leave { .. } | Action::Output { .. } => {
+                let last = position + 1 == schedule.actions.len();
+                if matches!(action, Action::Output { position: 0, .. })
+                    || last && matches!(action, Action::Leave { answer: Some(_), .. })
+                {
                     self.done.push(now);
                 }
                 self.next[index].1 += 1;

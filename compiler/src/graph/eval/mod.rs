@@ -78,7 +78,9 @@ pub fn evaluate_node(op: &Op, inputs: &[&Value], outputs: &[TensorType]) -> Resu
         Op::Unary(_) | Op::Binary(..) | Op::PRelu | Op::Where | Op::Cast { .. } => {
             single(elementwise::evaluate(op, inputs, output)?)
         }
-        Op::Reduce { .. } | Op::ArgMax { .. } => single(spatial::evaluate_reduction(op, inputs, output)?),
+        Op::Reduce { .. } | Op::ArgMax { .. } | Op::Decide(_) => {
+            single(spatial::evaluate_reduction(op, inputs, output)?)
+        }
         Op::Split { axis, sizes } => movement::split(inputs[0], *axis, sizes, outputs),
         Op::Concat { .. }
         | Op::Slice { .. }
@@ -96,6 +98,37 @@ pub fn evaluate_node(op: &Op, inputs: &[&Value], outputs: &[TensorType]) -> Resu
 /// Evaluates a graph; gives its outputs in order.
 pub fn evaluate(graph: &Graph, inputs: &[Value]) -> Result<Vec<Value>, EvalError> {
     evaluate_observed(graph, inputs, &mut |_, _| {})
+}
+
+/// An answer, and the exit that gave it with its confidence; no exit if the whole network was needed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EarlyAnswer {
+    /// The outputs.
+    pub outputs: Vec<Value>,
+    /// The exit.
+    pub exit: Option<(usize, f32)>,
+}
+
+/// Evaluates a graph with exits.
+pub fn evaluate_until_exit(graph: &Graph, inputs: &[Value]) -> Result<EarlyAnswer, EvalError> {
+    let exits = graph.exits();
+    let ports: Vec<(TensorId, TensorId)> =
+        exits.iter().map(|id| (graph.node(*id).inputs[0], graph.node(*id).outputs[0])).collect();
+    let mut seen: HashMap<TensorId, Value> = HashMap::new();
+    let outputs = evaluate_observed(graph, inputs, &mut |tensor, value| {
+        if ports.iter().any(|(scores, verdict)| tensor == *scores || tensor == *verdict) {
+            seen.insert(tensor, value.clone());
+        }
+    })?;
+    for (exit, (scores, verdict)) in ports.iter().enumerate() {
+        if let (Some(scores), Some(Data::F32(verdict))) = (seen.get(scores), seen.get(verdict).map(|value| &value.data))
+            && partita_rt::kernels::leaves(verdict)
+        {
+            let confidence = verdict.get(1).copied().unwrap_or(0.0);
+            return Ok(EarlyAnswer { outputs: vec![scores.clone()], exit: Some((exit, confidence)) });
+        }
+    }
+    Ok(EarlyAnswer { outputs, exit: None })
 }
 
 /// Evaluates a graph and shows every tensor as it is made. Tensors that nothing needs any more are freed.

@@ -1,5 +1,6 @@
 //! Convolutions, products, normalisations, pooling, reductions, resizing.
 
+use crate::graph::op::ExitRule;
 use partita_rt::kernels::{self, ConvParameters, Coordinates, GemmParameters, PoolParameters, Reduction, Rounding};
 
 use super::{EvalError, f32s};
@@ -184,6 +185,17 @@ pub(super) fn evaluate_reduction(op: &Op, inputs: &[&Value], output: &TensorType
             };
             kernels::reduce(x, x_shape, &mut y, &reduced, reduction);
             Ok(Data::F32(y))
+        }
+        Op::Decide(decide) => {
+            let scores = f32s(op, inputs[0])?;
+            let mut verdict = vec![0.0; output.element_count()];
+            let rule = match decide.rule {
+                ExitRule::Probability => kernels::Confidence::Probability,
+                ExitRule::Margin => kernels::Confidence::Margin,
+                ExitRule::Entropy => kernels::Confidence::Entropy,
+            };
+            kernels::decide(scores, &mut verdict, rule, decide.logits.then_some(decide.temperature), decide.threshold);
+            Ok(Data::F32(verdict))
         }
         Op::ArgMax { axis, select_last, .. } => {
             let x = f32s(op, inputs[0])?;

@@ -32,6 +32,7 @@ pub fn op_name(op: &Op) -> &'static str {
             ReduceKind::Min => "ReduceMin",
         },
         Op::ArgMax { .. } => "ArgMax",
+        Op::Decide(_) => "Decide",
         Op::Concat { .. } => "Concat",
         Op::Split { .. } => "Split",
         Op::Slice { .. } => "Slice",

@@ -22,7 +22,7 @@ const BEAM: usize = 400;
 /// The optimum without limits on memory.
 pub(super) fn unlimited(network: &Network<'_>, objective: Objective) -> Option<Vec<usize>> {
     let factors = network
-        .factors(&|node, choice| network.node_price(objective, &network.candidates[node][choice]), &|travel| {
+        .factors(&|node, choice| network.node_price(objective, node, &network.candidates[node][choice]), &|travel| {
             network.travel_price(objective, &network.reshards[travel])
         });
     let solved = Elimination::new(&network.domains(), factors)?;
@@ -82,7 +82,7 @@ struct Prices {
 impl Prices {
     fn new(network: &Network<'_>, objective: Objective, allowed: &dyn Fn(usize, &Candidate) -> bool) -> Prices {
         let price = |node: usize, candidate: &Candidate| {
-            if allowed(node, candidate) { network.node_price(objective, candidate) } else { f64::INFINITY }
+            if allowed(node, candidate) { network.node_price(objective, node, candidate) } else { f64::INFINITY }
         };
         let nodes = network.candidates.iter().enumerate();
         Prices {
@@ -231,7 +231,7 @@ impl Search<'_> {
             let columns = edge.consumer.map_or(&[0][..], |(node, _)| &choices[node]);
             let price = |row: usize, column: usize| {
                 let index = edge.table[row * edge.columns + column] as usize;
-                self.prices.travel.get(index).copied().unwrap_or(f64::INFINITY)
+                self.prices.travel.get(index).map_or(f64::INFINITY, |price| price * edge.reach)
             };
             let pairs = rows.iter().flat_map(|row| columns.iter().map(|column| (*row, *column)));
             factors.push(Factor {

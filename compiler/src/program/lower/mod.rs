@@ -85,6 +85,11 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
                 }
                 lowering.program.steps.push(Step::Exchange { sends: step.0, receives: step.1 });
             }
+            Action::Leave { exit, verdict, answer } => {
+                let verdict = lowering.place(verdict, Layout::Plain)?;
+                let answer = answer.map(|answer| lowering.place(answer, Layout::Plain)).transpose()?;
+                lowering.program.steps.push(Step::Leave { exit, verdict, answer });
+            }
             Action::Output { tensor, position } => {
                 let buffer = lowering.place(tensor, Layout::Plain)?;
                 lowering.program.outputs.push((position, buffer));

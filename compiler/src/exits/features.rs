@@ -1,0 +1,182 @@
+//! What heads see of every sample: one pass over the data by the backbone itself, compiled for this machine.
+//!
+//! The graph gets the views of all places as further outputs and goes through the whole compiler; as many processes as
+//! the machine has cores then answer the samples. Parts that are done are kept on disk, so that a run that was killed
+//! goes on where it was.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, ensure};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sha2::{Digest, Sha256};
+
+use super::candidates::Place;
+use crate::bundle;
+use crate::config::cluster_file;
+use crate::data;
+use crate::driver::{Clock, Failure, Options, compile_graph};
+use crate::graph::infer::infer;
+use crate::graph::{Data, Graph, TensorType, Value};
+use crate::partition::{Objective, StrategyFamily};
+use crate::run::local;
+
+/// Samples of a part.
+const PART: usize = 250;
+
+/// All samples through the backbone.
+pub struct Features {
+    /// The model's output, row-major `[samples, classes]`.
+    pub answers: Vec<f32>,
+    /// Per place and view row-major `[samples, features]`.
+    pub views: Vec<Vec<Vec<f32>>>,
+}
+
+/// Runs all samples. Finished parts are in `cache`.
+pub fn extract(graph: &Graph, places: &[Place], inputs: &[Value], cache: &Path) -> Result<Features, Failure> {
+    let probe = probe(graph, places)?;
+    let folder = cache.join(key(&probe, inputs));
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("creating `{}`", folder.display()))
+        .map_err(Failure::Environment)?;
+    let parts = inputs.len().div_ceil(PART);
+    let missing: Vec<usize> = (0..parts).filter(|part| !part_path(&folder, *part).is_file()).collect();
+    if !missing.is_empty() {
+        run(&probe, inputs, &folder, &missing)?;
+    }
+    collect(&probe, places, inputs.len(), &folder).map_err(Failure::Environment)
+}
+
+/// The graph with every view as a further output.
+fn probe(graph: &Graph, places: &[Place]) -> Result<Graph, Failure> {
+    let mut probe = graph.clone();
+    for (number, place) in places.iter().enumerate() {
+        for (index, view) in place.views.iter().enumerate() {
+            let Some(op) = &view.op else {
+                probe.outputs.push(place.tensor);
+                continue;
+            };
+            let tensor_type = infer(op, &[probe.tensor_type(place.tensor)])
+                .map_err(|error| Failure::Internal(anyhow::anyhow!("{error}")))?
+                .swap_remove(0);
+            let name = format!("partita.view.{number}.{index}");
+            let output = probe.add_tensor(name.clone(), tensor_type);
+            probe.add_node(name, op.clone(), vec![place.tensor], vec![output]);
+            probe.outputs.push(output);
+        }
+    }
+    Ok(probe)
+}
+
+/// Names the work: another model, other views or other data get another folder.
+fn key(probe: &Graph, inputs: &[Value]) -> String {
+    let mut digest = Sha256::new();
+    digest.update(probe.to_string());
+    for tensor in probe.tensor_ids() {
+        if let Some(elements) = probe.f32_value(tensor) {
+            elements.iter().for_each(|element| digest.update(element.to_le_bytes()));
+        }
+    }
+    for input in inputs {
+        data::to_f32(&input.data).iter().for_each(|element| digest.update(element.to_le_bytes()));
+    }
+    digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn part_path(folder: &Path, part: usize) -> PathBuf {
+    folder.join(format!("part-{part:05}.npz"))
+}
+
+/// Compiles the probe for this machine and lets processes of it answer the missing parts.
+fn run(probe: &Graph, inputs: &[Value], folder: &Path, missing: &[usize]) -> Result<(), Failure> {
+    let text = "[cluster]\nname = \"features\"\ninput = \"host\"\noutput = \"host\"\n[[device]]\nname = \"host\"\ntarget = \"host\"\n";
+    let cluster = cluster_file::parse(text, "features", Path::new("."))?;
+    let options = Options {
+        shapes: Vec::new(),
+        objective: Objective::Latency,
+        family: StrategyFamily::Whole,
+        max_latency_ms: None,
+        plan: None,
+        exits: None,
+        measured: None,
+    };
+    let compiled = compile_graph("features".to_string(), probe.clone(), cluster, &options, Clock::default(), &mut ())?;
+    let programs = tempfile::tempdir().context("creating a temporary folder").map_err(Failure::Environment)?;
+    bundle::write_programs(programs.path(), &compiled).map_err(Failure::Environment)?;
+    let built = bundle::cargo::build_device(programs.path(), &compiled.cluster.devices[0], false)
+        .map_err(Failure::Environment)?;
+    let bar = ProgressBar::with_draw_target(
+        Some(missing.iter().map(|part| part_range(*part, inputs.len()).len() as u64).sum()),
+        ProgressDrawTarget::stderr(),
+    );
+    if let Ok(style) = ProgressStyle::with_template("partita: features {wide_bar} {pos}/{len} samples, {eta} left") {
+        bar.set_style(style);
+    }
+    let next = AtomicUsize::new(0);
+    let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+    let work = || -> anyhow::Result<()> {
+        let mut process = local::start(&compiled, std::slice::from_ref(&built), None, false)?;
+        while let Some(part) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut rows: Vec<Vec<f32>> = vec![Vec::new(); probe.outputs.len()];
+            for sample in part_range(*part, inputs.len()) {
+                let bytes = local::pack(probe, &probe.inputs, std::slice::from_ref(&inputs[sample]))?;
+                let result = process.infer(&bytes)?;
+                for (row, (_, value)) in rows.iter_mut().zip(local::unpack(probe, &result.output)?) {
+                    row.extend(data::to_f32(&value.data));
+                }
+                bar.inc(1);
+            }
+            let count = part_range(*part, inputs.len()).len();
+            let array = |(index, elements): (usize, Vec<f32>)| {
+                let shape = vec![count, elements.len() / count.max(1)];
+                (format!("output-{index}"), Value { shape, data: Data::F32(elements) })
+            };
+            data::write_npz(&part_path(folder, *part), &rows.into_iter().enumerate().map(array).collect())?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                if let Err(error) = work() {
+                    let mut slot = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    slot.get_or_insert(error);
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        Some(error) => Err(Failure::Environment(error.context("running the calibration samples"))),
+        None => Ok(()),
+    }
+}
+
+fn part_range(part: usize, samples: usize) -> std::ops::Range<usize> {
+    part * PART..((part + 1) * PART).min(samples)
+}
+
+fn collect(probe: &Graph, places: &[Place], samples: usize, folder: &Path) -> anyhow::Result<Features> {
+    let mut outputs: Vec<Vec<f32>> = vec![Vec::new(); probe.outputs.len()];
+    for part in 0..samples.div_ceil(PART) {
+        let path = part_path(folder, part);
+        for (name, value) in data::read_npz(&path)? {
+            let index: usize = name.strip_prefix("output-").and_then(|index| index.parse().ok()).unwrap_or(usize::MAX);
+            let wanted = |output: usize| probe.tensor_type(probe.outputs[output]).element_count();
+            let expected = part_range(part, samples).len();
+            let fits = index < outputs.len() && value.data.len() == expected * wanted(index);
+            ensure!(fits, "`{}` is not a part of these features; remove its folder", path.display());
+            outputs[index].extend(data::to_f32(&value.data));
+        }
+    }
+    for (output, elements) in probe.outputs.iter().zip(&outputs) {
+        let tensor: &TensorType = probe.tensor_type(*output);
+        ensure!(elements.len() == samples * tensor.element_count(), "`{}` lacks a part; remove it", folder.display());
+    }
+    let mut outputs = outputs.into_iter();
+    let answers = outputs.next().unwrap_or_default();
+    let views = places.iter().map(|place| outputs.by_ref().take(place.views.len()).collect()).collect();
+    Ok(Features { answers, views })
+}

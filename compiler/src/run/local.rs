@@ -1,0 +1,86 @@
+//! A compiled and built model as processes of this machine, and its inputs and outputs as their bytes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::{LocalCluster, LocalDevice, LocalLink, RunOptions};
+use crate::bundle::cargo::BuiltDevice;
+use crate::config::{System, Transport};
+use crate::data::{self, Arrays};
+use crate::driver::Compiled;
+use crate::emit::model::peers;
+use crate::graph::{Graph, TensorId, Value};
+use crate::program::PORT_ALIGNMENT_BYTES;
+
+/// Emulated boards are slow: an answer may take this long.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Starts every device of the plan as a local process.
+pub fn start(
+    compiled: &Compiled,
+    built: &[BuiltDevice],
+    launcher: Option<&Path>,
+    profile: bool,
+) -> anyhow::Result<LocalCluster> {
+    let cluster = &compiled.cluster;
+    let devices = compiled
+        .programs
+        .iter()
+        .zip(built)
+        .map(|(program, built)| {
+            let device = &cluster.devices[program.device];
+            let links = peers(program)
+                .into_iter()
+                .map(|peer| LocalLink {
+                    peer,
+                    peer_name: cluster.devices[peer].name.clone(),
+                    uart: cluster.link(program.device, peer).is_some_and(|link| link.transport == Transport::Uart),
+                })
+                .collect();
+            LocalDevice {
+                name: device.name.clone(),
+                index: program.device,
+                binary: built.binary.clone(),
+                address: device.address.clone(),
+                firmware: device.target.system == System::CortexM,
+                emulator: device.target.emulator.as_ref().map(|emulator| emulator.command.clone()),
+                links,
+                holds_input: !program.inputs.is_empty(),
+                holds_output: !program.outputs.is_empty(),
+            }
+        })
+        .collect::<Vec<_>>();
+    let launcher = launcher.map(std::path::absolute).transpose()?;
+    let options = RunOptions { plan_hash: compiled.plan_hash, deadline: DEADLINE, launcher, profile };
+    Ok(LocalCluster::start(&devices, &options)?)
+}
+
+/// Values as the bytes of a device's input region.
+pub fn pack(graph: &Graph, tensors: &[TensorId], values: &[Value]) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for (tensor, value) in tensors.iter().zip(values) {
+        bytes.resize(bytes.len().next_multiple_of(PORT_ALIGNMENT_BYTES), 0);
+        let tensor = graph.tensor(*tensor);
+        bytes.extend(data::to_bytes(value, &tensor.tensor_type).with_context(|| format!("input `{}`", tensor.name))?);
+    }
+    Ok(bytes)
+}
+
+/// The graph's outputs from the bytes of a device's output region.
+pub fn unpack(graph: &Graph, bytes: &[u8]) -> anyhow::Result<Arrays> {
+    let mut first = 0usize;
+    graph
+        .outputs
+        .iter()
+        .map(|output| {
+            let tensor = graph.tensor(*output);
+            first = first.next_multiple_of(PORT_ALIGNMENT_BYTES);
+            let end = first + tensor.tensor_type.size_bytes();
+            let part = bytes.get(first..end).context("the answer is shorter than the model's outputs")?;
+            first = end;
+            Ok((tensor.name.clone(), data::from_bytes(part, &tensor.tensor_type)?))
+        })
+        .collect()
+}

@@ -1,0 +1,97 @@
+//! Labelled samples, converted to the model's input.
+
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::cli::{Arguments, DataLayout};
+use crate::data::{self, Normalization};
+use crate::graph::{Data, Graph, TensorType, Value};
+
+/// Samples of a data set.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    /// Each the model's input type.
+    pub inputs: Vec<Value>,
+    /// Right class of each; none if the file has no labels.
+    pub labels: Option<Vec<usize>>,
+}
+
+/// How the data lies in its file.
+#[derive(Clone, Debug, Default)]
+pub struct Preparation {
+    /// Applied to every element.
+    pub normalize: Option<Normalization>,
+    /// Order of channels and space.
+    pub layout: Option<DataLayout>,
+}
+
+impl Preparation {
+    /// As the command line says.
+    pub fn of(arguments: &Arguments) -> Preparation {
+        Preparation { normalize: arguments.normalize.clone(), layout: Some(arguments.layout) }
+    }
+}
+
+/// Reads up to `limit` samples: array `x`, the first dimension counting them, and labels `y`.
+pub fn load(path: &Path, graph: &Graph, preparation: &Preparation, limit: Option<usize>) -> anyhow::Result<Samples> {
+    let [input] = graph.inputs[..] else {
+        bail!("labelled data needs a model with one input; this one has {}", graph.inputs.len());
+    };
+    let wanted = graph.tensor_type(input);
+    let arrays = data::read_npz(path)?;
+    let array = |name: &str| arrays.iter().find(|(other, _)| other == name).map(|(_, value)| value);
+    let x = array("x").with_context(|| {
+        let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
+        format!("there is no array `x`, only {}", names.join(", "))
+    })?;
+    let count = *x.shape.first().context("array `x` is a scalar; its first dimension should count samples")?;
+    ensure!(count > 0, "there are no samples");
+    let labels = array("y").map(|y| labels(&y.data, count)).transpose()?;
+    let per_sample = x.data.len() / count;
+    ensure!(
+        per_sample == wanted.element_count(),
+        "a sample of `x` has shape {:?}, but the model's input is {wanted}",
+        &x.shape[1..]
+    );
+    let count = limit.unwrap_or(count).min(count);
+    let elements = data::to_f32(&x.data);
+    if let Some(position) = elements.iter().take(count * per_sample).position(|element| !element.is_finite()) {
+        bail!("sample {} of `x` holds {}; expected finite numbers", position / per_sample.max(1), elements[position]);
+    }
+    let inputs = elements
+        .chunks_exact(per_sample)
+        .take(count)
+        .map(|sample| sample_value(preparation, sample, wanted))
+        .collect::<anyhow::Result<Vec<Value>>>()?;
+    Ok(Samples { inputs, labels: labels.map(|labels| labels.into_iter().take(count).collect()) })
+}
+
+fn labels(data: &Data, count: usize) -> anyhow::Result<Vec<usize>> {
+    ensure!(data.len() == count, "there are {count} samples but {} labels", data.len());
+    if matches!(data, Data::F32(_)) {
+        bail!("labels `y` are floats; expected integers");
+    }
+    let label = |(sample, label): (usize, f32)| {
+        ensure!(label >= 0.0, "label {label} of sample {sample} is negative");
+        Ok(label as usize)
+    };
+    data::to_f32(data).into_iter().enumerate().map(label).collect()
+}
+
+/// One sample in the model's layout and scale.
+fn sample_value(preparation: &Preparation, sample: &[f32], wanted: &TensorType) -> anyhow::Result<Value> {
+    let mut elements = sample.to_vec();
+    let channels = wanted.shape.get(1).copied().unwrap_or(1);
+    let plane: usize = wanted.shape.iter().skip(2).product();
+    if preparation.layout == Some(DataLayout::Nhwc) {
+        ensure!(wanted.rank() >= 3, "--layout nhwc needs an input with channels and space, not {wanted}");
+        for (index, element) in elements.iter_mut().enumerate() {
+            *element = sample[index % plane * channels + index / plane % channels];
+        }
+    }
+    if let Some(normalization) = &preparation.normalize {
+        normalization.apply(&mut elements, channels, plane)?;
+    }
+    Ok(Value::f32(wanted.shape.clone(), elements))
+}

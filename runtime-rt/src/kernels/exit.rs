@@ -1,0 +1,94 @@
+//! The decision of an early exit.
+
+/// What counts as confidence; between 0 and 1, larger is surer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confidence {
+    /// The largest probability.
+    Probability,
+    /// The largest probability less the second largest.
+    Margin,
+    /// 1 less the entropy of the probabilities, relative to that of equal ones.
+    Entropy,
+}
+
+/// Writes 1 (leave) or 0 (go on) and the confidence of `scores` to `verdict`. Scores are divided by the temperature
+/// and become probabilities by softmax; without a temperature they are probabilities already. Scores that are not
+/// numbers never leave.
+pub fn decide(scores: &[f32], verdict: &mut [f32], rule: Confidence, temperature: Option<f32>, threshold: f32) {
+    let confidence = confidence(scores, rule, temperature);
+    if let [leave, seen] = verdict {
+        *leave = if confidence >= threshold { 1.0 } else { 0.0 };
+        *seen = confidence;
+    }
+}
+
+/// Whether a verdict says that the inference ends.
+pub fn leaves(verdict: &[f32]) -> bool {
+    verdict.first().is_some_and(|leave| *leave > 0.5)
+}
+
+/// The confidence of scores; 0 if they are not numbers.
+pub fn confidence(scores: &[f32], rule: Confidence, temperature: Option<f32>) -> f32 {
+    let largest = scores.iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
+    let weight = |score: f32| match temperature {
+        Some(temperature) => libm::expf((score - largest) / temperature),
+        None => score,
+    };
+    let sum: f32 = scores.iter().map(|score| weight(*score)).sum();
+    let probability = |score: f32| weight(score) / sum;
+    let found = match rule {
+        Confidence::Probability => probability(largest),
+        Confidence::Margin => {
+            // The second largest may equal the largest.
+            let (mut first, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+            for score in scores {
+                if *score > first {
+                    (first, second) = (*score, first);
+                } else if *score > second {
+                    second = *score;
+                }
+            }
+            probability(first) - probability(second)
+        }
+        Confidence::Entropy => {
+            let entropy: f32 = scores
+                .iter()
+                .map(|score| probability(*score))
+                .map(|p| if p > 0.0 { -p * libm::logf(p) } else { 0.0 })
+                .sum();
+            1.0 - entropy / libm::logf(scores.len().max(2) as f32)
+        }
+    };
+    if found.is_nan() { 0.0 } else { found }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confidence_by_every_rule() {
+        let scores = [1.0f32.ln(), 2.0f32.ln(), 5.0f32.ln()];
+        let close = |a: f32, b: f32| assert!((a - b).abs() < 1e-6, "{a} instead of {b}");
+        close(confidence(&scores, Confidence::Probability, Some(1.0)), 0.625);
+        close(confidence(&scores, Confidence::Margin, Some(1.0)), 0.375);
+        close(confidence(&[0.125, 0.25, 0.625], Confidence::Margin, None), 0.375);
+        close(confidence(&[1.0, 1.0, 1.0], Confidence::Entropy, Some(1.0)), 0.0);
+        close(confidence(&[1.0, 1.0], Confidence::Margin, Some(1.0)), 0.0);
+        close(confidence(&[100.0, 0.0, 0.0], Confidence::Entropy, Some(1.0)), 1.0);
+        // A high temperature makes unsure.
+        assert!(confidence(&scores, Confidence::Probability, Some(10.0)) < 0.4);
+    }
+
+    #[test]
+    fn what_is_no_number_goes_on() {
+        let mut verdict = [9.0; 2];
+        decide(&[f32::NAN, 1.0], &mut verdict, Confidence::Probability, Some(1.0), 0.5);
+        assert_eq!(verdict, [0.0, 0.0]);
+        decide(&[f32::INFINITY, 1.0], &mut verdict, Confidence::Probability, Some(1.0), 0.5);
+        assert!(!leaves(&verdict));
+        decide(&[9.0, 1.0], &mut verdict, Confidence::Probability, Some(1.0), 0.5);
+        assert!(leaves(&verdict));
+        assert!(!leaves(&[]));
+    }
+}

@@ -1,0 +1,100 @@
+//! Early exits from a calibration set to running processes.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use partita::data::{read_npz, write_npz};
+use partita::graph::{Data, Value};
+use partita_tests::bundle::{ClusterText, read_report};
+use partita_tests::command::{compile, succeed};
+use partita_tests::place;
+
+fn example() -> PathBuf {
+    place::repository().join("examples/resnet")
+}
+
+/// A `compile` with exits for the ResNet example.
+fn with_exits(cluster: &Path, calibration: &Path, out: &Path) -> Command {
+    let mut command = compile();
+    command.arg(example().join("model.onnx")).arg("--targets").arg(cluster).arg("--out").arg(out);
+    command.arg("--calibration").arg(calibration).args(["--exits", "auto"]);
+    command
+}
+
+fn cluster(folder: &Path) -> PathBuf {
+    ClusterText::new("a", "c")
+        .device("a", "host", "cpu = 0.01")
+        .device("b", "host", "cpu = 0.02")
+        .device("c", "host", "cpu = 0.01")
+        .network(&["a", "b", "c"], "topology = \"star\"\nhub = \"b\"\nbandwidth = \"100 Mbit/s\"")
+        .write(folder)
+}
+
+#[test]
+fn exits_on_three_processes() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (cluster, out) = (cluster(folder.path()), folder.path().join("out"));
+    let calibration = example().join("calibration.npz");
+    let mut command = with_exits(&cluster, &calibration, &out);
+    command.args(["--strategy", "pipeline", "--min-accuracy", "0.9", "--evaluate"]).arg(example().join("test.npz"));
+    let output = succeed(&mut command);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("differ"), "devices and reference kernels decide differently:\n{said}");
+    let report = read_report(&out);
+    let exits = report["exits"].as_array().expect("the report lists exits");
+    assert!(!exits.is_empty(), "no exit was worth it: {}", report["calibration"]);
+    assert!(exits.iter().all(|exit| exit["device"].as_str().is_some_and(|device| !device.is_empty())));
+    let evaluation = &report["evaluation"];
+    let shares: Vec<f64> =
+        evaluation["exit_shares"].as_array().expect("shares").iter().filter_map(serde_json::Value::as_f64).collect();
+    assert_eq!(shares.len(), exits.len() + 1);
+    assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}");
+    assert!(shares[..exits.len()].iter().sum::<f64>() > 0.05, "nothing leaves early: {shares:?}");
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    assert!(number(&evaluation["mean_macs"]) < number(&report["calibration"]["base_macs"]));
+    assert!(number(&evaluation["accuracy"]) >= 0.88, "{evaluation}");
+    assert!(number(&report["plan"]["mean_latency_ms"]) <= number(&report["plan"]["latency_ms"]));
+}
+
+/// The message of a refusal.
+fn refusal(x: Value, y: Value) -> String {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data.npz");
+    write_npz(&data, &vec![("x".to_string(), x), ("y".to_string(), y)]).expect("the folder is writable");
+    let (cluster, out) = (cluster(folder.path()), folder.path().join("out"));
+    let output = with_exits(&cluster, &data, &out).output().expect("compile starts");
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!out.exists(), "nothing is written");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn data_that_teaches_nothing_is_refused() {
+    let arrays = read_npz(&example().join("calibration.npz")).expect("the example has samples");
+    let array = |name: &str| arrays.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone());
+    let (x, y) = (array("x").expect("samples"), array("y").expect("labels"));
+    let (count, per_sample) = (x.shape[0], x.data.len() / x.shape[0]);
+    let elements = partita::data::to_f32(&x.data);
+    let labels: Vec<i64> = partita::data::to_f32(&y.data).into_iter().map(|label| label as i64).collect();
+    let some = |count: usize| {
+        let shape = [vec![count], x.shape[1..].to_vec()].concat();
+        Value::f32(shape, elements[..count * per_sample].to_vec())
+    };
+    let classes = |labels: &[i64]| Value { shape: vec![labels.len()], data: Data::I64(labels.to_vec()) };
+    let few = refusal(some(20), classes(&labels[..20]));
+    assert!(few.contains("E0192") && few.contains("20 calibration samples are too few"), "{few}");
+    let one = refusal(some(count), classes(&vec![3; count]));
+    assert!(one.contains("E0192") && one.contains("are of class 3"), "{one}");
+    let mut beyond = labels.clone();
+    beyond[7] = 99;
+    let beyond = refusal(some(count), classes(&beyond));
+    assert!(beyond.contains("label 99 of sample 7"), "{beyond}");
+    let mut broken = elements.clone();
+    broken[3 * per_sample] = f32::NAN;
+    let broken = refusal(Value::f32(x.shape.clone(), broken), classes(&labels));
+    assert!(broken.contains("sample 3 of `x` holds NaN"), "{broken}");
+    let narrow = refusal(Value::f32([count, 5], vec![0.0; count * 5]), classes(&labels));
+    assert!(narrow.contains("a sample of `x` has shape [5]"), "{narrow}");
+    let uneven = refusal(some(count), classes(&labels[1..]));
+    assert!(uneven.contains("labels"), "{uneven}");
+}
