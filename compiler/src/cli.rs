@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::partition::Objective;
+
 /// Compiles one ONNX model, ahead of time, into one static program per device of a cluster.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "compile", version, max_term_width = 110)]
@@ -17,9 +19,10 @@ pub struct Arguments {
     /// Output folder [default: ./out/MODEL].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// What to minimise.
-    #[arg(long, value_enum, default_value_t = ObjectiveName::Latency)]
-    pub objective: ObjectiveName,
+    /// What to minimise: latency, throughput, traffic, memory, energy, or weights of a sum, such as
+    /// latency=1,traffic=0.5 (per ms, MB, mJ).
+    #[arg(long, value_name = "OBJECTIVE", default_value = "latency", value_parser = Objective::parse)]
+    pub objective: Objective,
     /// Which family of splits to use; all but `auto` are for comparison.
     #[arg(long, value_enum, default_value_t = StrategyName::Auto)]
     pub strategy: StrategyName,
@@ -110,17 +113,6 @@ pub enum Switch {
     Auto,
     /// Not at all.
     Off,
-}
-
-/// What to minimise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum ObjectiveName {
-    Latency,
-    Throughput,
-    Traffic,
-    Memory,
-    Energy,
 }
 
 /// Families of splits.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::cli::{Arguments, ObjectiveName, StrategyName};
+use crate::cli::{Arguments, StrategyName};
 use crate::config::{self, Cluster};
 use crate::diagnostic::Diagnostic;
 use crate::graph::Graph;
@@ -102,13 +102,7 @@ impl Options {
     pub fn of(arguments: &Arguments) -> Options {
         Options {
             shapes: arguments.shapes.clone(),
-            objective: match arguments.objective {
-                ObjectiveName::Latency => Objective::Latency,
-                ObjectiveName::Throughput => Objective::Throughput,
-                ObjectiveName::Traffic => Objective::Traffic,
-                ObjectiveName::Memory => Objective::Memory,
-                ObjectiveName::Energy => Objective::Energy,
-            },
+            objective: arguments.objective,
             family: match arguments.strategy {
                 StrategyName::Auto => StrategyFamily::Auto,
                 StrategyName::Whole => StrategyFamily::Whole,

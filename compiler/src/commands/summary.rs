@@ -44,7 +44,7 @@ pub fn report(compiled: &Compiled) -> Report {
             macs,
         },
         plan: PlanReport {
-            objective: format!("{:?}", partition.objective).to_lowercase(),
+            objective: partition.objective.to_string(),
             strategy: strategy_name(compiled),
             optimal: partition.optimal,
             gap: partition.gap,

@@ -8,6 +8,11 @@ use good_lp::{
     Expression, ProblemVariables, Solution, SolverModel, Variable, WithInitialSolution, WithTimeLimit, variable,
 };
 
+#[cfg(feature = "highs")]
+use good_lp::solvers::highs::highs as solver;
+#[cfg(not(feature = "highs"))]
+use good_lp::solvers::microlp::microlp as solver;
+
 use super::network::Network;
 
 /// What the solver found.
@@ -18,8 +23,8 @@ pub struct Found {
     pub proven: bool,
 }
 
-/// Largest number of variables that is tried.
-const MAX_VARIABLES: usize = 1_200;
+/// Largest number of variables that is tried: microlp is quick with some thousand, HiGHS with many more.
+const MAX_VARIABLES: usize = if cfg!(feature = "highs") { 20_000 } else { 1_200 };
 
 /// Work per pair of variables, in table entries.
 const ENTRIES_PER_PAIR: usize = 60;
@@ -102,7 +107,7 @@ pub fn solve(
                 .extend(choices.iter().zip(row).map(|(choice, x)| (*x, f64::from(u8::from(start[node] == *choice)))));
         }
     }
-    let mut model = variables.minimise(total).using(good_lp::solvers::microlp::microlp).with_time_limit(MAX_SECONDS);
+    let mut model = variables.minimise(total).using(solver).with_time_limit(MAX_SECONDS);
     for row in &x {
         model = model.with(row.iter().sum::<Expression>().eq(1.0));
     }

@@ -13,6 +13,7 @@ mod groups;
 mod ilp;
 pub mod limits;
 mod network;
+mod objective;
 mod pipeline;
 pub mod published;
 mod reshard;
@@ -25,27 +26,13 @@ use std::time::Instant;
 
 pub use candidates::crossings;
 pub use cost::node_macs;
+pub use objective::{Objective, Weights};
 pub use strategy::{Method, Strategy};
 
 use crate::config::Cluster;
 use crate::diagnostic::Diagnostic;
 use crate::graph::{Graph, NodeId};
 use crate::shard::Sharding;
-
-/// What is minimised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Objective {
-    /// Time of one inference.
-    Latency,
-    /// Time of the slowest stage of a pipeline.
-    Throughput,
-    /// Bytes sent over all links.
-    Traffic,
-    /// Largest RAM need of any device.
-    Memory,
-    /// Energy of one inference.
-    Energy,
-}
 
 /// The decision, with what was predicted for it.
 #[derive(Clone, Debug, PartialEq)]

@@ -203,21 +203,25 @@ impl<'a> Network<'a> {
         let inner = exchange_seconds(self.cluster, &candidate.flows).unwrap_or(f64::INFINITY);
         let seconds = candidate.seconds.iter().copied().fold(0.0, f64::max) + inner;
         let bytes: u64 = candidate.flows.iter().map(|flow| flow.bytes).sum();
+        let joules = || candidate.joules + self.flow_joules(&candidate.flows);
         match objective {
             Objective::Latency | Objective::Throughput | Objective::Memory => seconds + bytes as f64 * 1e-13,
             Objective::Traffic => bytes as f64 + seconds,
-            Objective::Energy => candidate.joules + self.flow_joules(&candidate.flows) + seconds * 1e-6,
+            Objective::Energy => joules() + seconds * 1e-6,
+            Objective::Weighted(weights) => weights.cost(seconds, bytes as f64, joules()) + seconds * 1e-6,
         }
     }
 
     /// Price of travel, likewise.
     pub fn travel_price(&self, objective: Objective, reshard: &Reshard) -> f64 {
         let bytes = reshard.bytes();
+        let joules = || reshard.steps.iter().map(|step| self.flow_joules(step)).sum::<f64>();
         match objective {
             Objective::Latency | Objective::Throughput | Objective::Memory => reshard.seconds + bytes as f64 * 1e-13,
             Objective::Traffic => bytes as f64 + reshard.seconds,
-            Objective::Energy => {
-                reshard.steps.iter().map(|step| self.flow_joules(step)).sum::<f64>() + reshard.seconds * 1e-6
+            Objective::Energy => joules() + reshard.seconds * 1e-6,
+            Objective::Weighted(weights) => {
+                weights.cost(reshard.seconds, bytes as f64, joules()) + reshard.seconds * 1e-6
             }
         }
     }

@@ -45,7 +45,7 @@ pub fn write(
             .iter()
             .map(|device| proto::Device { name: device.name.clone(), target: device.target.name.clone() })
             .collect(),
-        objective: format!("{:?}", partition.objective).to_lowercase(),
+        objective: partition.objective.to_string(),
         optimal: partition.optimal,
         gap: partition.gap,
         latency_ms: prediction.latency_ms,
@@ -214,12 +214,6 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
         }
         strategies.insert(*id, Strategy { method, outputs, addends });
     }
-    let objective = match plan.objective.as_str() {
-        "throughput" => partition::Objective::Throughput,
-        "traffic" => partition::Objective::Traffic,
-        "memory" => partition::Objective::Memory,
-        "energy" => partition::Objective::Energy,
-        _ => partition::Objective::Latency,
-    };
+    let objective = partition::Objective::parse(&plan.objective).unwrap_or(partition::Objective::Latency);
     Ok(Partition { strategies, ways, objective, optimal: false, gap: 0.0, solve_ms: 0.0, single_device_ms: None })
 }

@@ -35,7 +35,7 @@ pub fn solve(problem: &Problem, objective: Objective, every_device: bool) -> Opt
     let whole: Expression = match objective {
         // A small share of the total breaks ties towards less work everywhere.
         Objective::Throughput | Objective::Memory => Expression::from(bound),
-        Objective::Latency | Objective::Traffic | Objective::Energy => {
+        Objective::Latency | Objective::Traffic | Objective::Energy | Objective::Weighted(_) => {
             per_device.iter().cloned().fold(Expression::from(0.0), |sum, term| sum + term)
         }
     };
@@ -111,11 +111,19 @@ fn device_terms(
         Objective::Latency | Objective::Throughput => problem.transfer[boundary][from][to].unwrap_or(0.0),
         Objective::Traffic if from != to => problem.boundary_bytes[boundary] as f64,
         Objective::Energy if from != to => problem.transfer_joules[boundary][from][to],
-        Objective::Traffic | Objective::Energy | Objective::Memory => 0.0,
+        Objective::Weighted(weights) if from != to => weights.cost(
+            problem.transfer[boundary][from][to].unwrap_or(0.0),
+            problem.boundary_bytes[boundary] as f64,
+            problem.transfer_joules[boundary][from][to],
+        ),
+        Objective::Traffic | Objective::Energy | Objective::Memory | Objective::Weighted(_) => 0.0,
     };
     let own = |segment: usize, device: usize| match objective {
         Objective::Latency | Objective::Throughput => problem.seconds[segment][device],
         Objective::Energy => problem.joules[segment][device],
+        Objective::Weighted(weights) => {
+            weights.cost(problem.seconds[segment][device], 0.0, problem.joules[segment][device])
+        }
         Objective::Traffic | Objective::Memory => 0.0,
     };
     let both_ends = objective == Objective::Throughput;

@@ -74,6 +74,7 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::partition::Weights;
 
     /// Every assignment of `segments` to `devices`.
     fn all_assignments(segments: usize, devices: usize) -> impl Iterator<Item = Vec<usize>> {
@@ -141,8 +142,15 @@ mod tests {
 
     #[test]
     fn the_solver_agrees_with_exhaustive_search() {
-        let objectives =
-            [Objective::Latency, Objective::Throughput, Objective::Traffic, Objective::Memory, Objective::Energy];
+        let weights = Weights { latency: 0.01, traffic: 1.0, energy: 0.02 };
+        let objectives = [
+            Objective::Latency,
+            Objective::Throughput,
+            Objective::Traffic,
+            Objective::Memory,
+            Objective::Energy,
+            Objective::Weighted(weights),
+        ];
         let mut feasible = 0;
         for seed in 1..120 {
             let problem = random_problem(seed);

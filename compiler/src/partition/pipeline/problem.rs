@@ -186,6 +186,11 @@ impl Problem {
             Objective::Traffic => self.traffic_bytes(assignment) as f64,
             Objective::Memory => self.peak_ram_bytes(assignment) as f64,
             Objective::Energy => self.energy_joules(assignment),
+            Objective::Weighted(weights) => weights.cost(
+                self.latency_seconds(assignment),
+                self.traffic_bytes(assignment) as f64,
+                self.energy_joules(assignment),
+            ),
         }
     }
 }

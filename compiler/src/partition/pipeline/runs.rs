@@ -129,6 +129,10 @@ fn arrival(problem: &Problem, objective: Objective, boundary: usize, from: usize
         Objective::Latency | Objective::Throughput => seconds,
         Objective::Traffic => problem.boundary_bytes[boundary] as f64,
         Objective::Energy => problem.transfer_joules[boundary][from][to],
+        Objective::Weighted(weights) => {
+            let joules = problem.transfer_joules[boundary][from][to];
+            weights.cost(seconds, problem.boundary_bytes[boundary] as f64, joules)
+        }
         Objective::Memory => 0.0,
     })
 }
@@ -146,6 +150,9 @@ impl Run {
     fn add(&mut self, problem: &Problem, objective: Objective, segment: usize, device: usize) {
         self.cost += match objective {
             Objective::Energy => problem.joules[segment][device],
+            Objective::Weighted(weights) => {
+                weights.cost(problem.seconds[segment][device], 0.0, problem.joules[segment][device])
+            }
             Objective::Latency | Objective::Throughput => problem.seconds[segment][device],
             Objective::Traffic | Objective::Memory => 0.0,
         };

@@ -132,7 +132,7 @@ fn search_with(
         let choice = Choice { graph, cluster, family: options.family, objective: options.objective, breadth };
         Network::new(&choice, ram.clone(), flash.clone())
     };
-    let adds_up = matches!(options.objective, Objective::Latency | Objective::Traffic | Objective::Energy);
+    let adds_up = !matches!(options.objective, Objective::Throughput | Objective::Memory);
     if adds_up {
         let roomy = network(Breadth::Roomy);
         if let Some(found) = additive::unlimited(&roomy, options.objective).filter(|found| roomy.fits(found)) {
