@@ -278,6 +278,10 @@ impl LocalCluster {
                 said.push_str(&format!("\n  {} says: {}", device.name, crate::diagnostic::printable(words.trim())));
             }
         }
+        // One that was killed did not choose to end; the others followed.
+        let killed = (0..self.processes.len())
+            .find(|other| self.processes[*other].exit_status().is_some_and(|status| status.code().is_none()));
+        let position = killed.unwrap_or(position);
         let ended = self.processes[position].exit_status();
         let reason = ended.map_or(reason, |status| status.to_string());
         RunError::Stopped { device: self.devices[position].name.clone(), reason, said }
