@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 use crate::driver::{self, Options};
 use crate::emit::model::{KernelsPlace, ModelContext, emit_model};
-use crate::partition::{Objective, StrategyFamily};
+use crate::partition::Objective;
 
 /// A compilation inside `build.rs`:
 ///
@@ -35,15 +35,7 @@ impl Build {
             targets: None,
             device: None,
             name: "model".to_string(),
-            options: Options {
-                shapes: Vec::new(),
-                objective: Objective::Latency,
-                family: StrategyFamily::Auto,
-                max_latency_ms: None,
-                plan: None,
-                exits: None,
-                measured: None,
-            },
+            options: Options::default(),
         }
     }
 

@@ -29,6 +29,10 @@ pub struct Arguments {
     /// Shape of an input whose dimensions the model leaves open: name=1x3x224x224. Open batch dimensions are 1.
     #[arg(long = "shape", value_name = "NAME=DIMS", value_parser = parse_shape)]
     pub shapes: Vec<(String, Vec<usize>)>,
+    /// Answer this many samples together: inputs and outputs are stacked along their first dimension. For throughput,
+    /// devices may then take whole samples each (data-parallel stages).
+    #[arg(long, value_name = "SAMPLES", default_value_t = 1, value_parser = parse_batch)]
+    pub batch: usize,
     /// Refuse plans slower than this.
     #[arg(long, value_name = "MS")]
     pub max_latency: Option<f64>,
@@ -65,7 +69,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DATA.npz")]
     pub calibration: Option<PathBuf>,
     /// Add early exits, trained and chosen on the calibration samples.
-    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    #[arg(long, value_enum, default_value_t = Switch::Off, conflicts_with = "batch")]
     pub exits: Switch,
     /// Least accuracy with exits, between 0 and 1, kept with 90 % probability; by default 1 point below the model's own.
     #[arg(long, value_name = "F", requires = "calibration")]
@@ -134,6 +138,8 @@ pub enum StrategyName {
     Ftp,
     /// Spatial splitting with exchanged halo.
     Spatial,
+    /// Some of the samples of --batch on each device.
+    Batch,
 }
 
 /// Layout of images in a data file.
@@ -150,6 +156,13 @@ pub enum DataLayout {
 pub enum Format {
     Human,
     Json,
+}
+
+fn parse_batch(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(samples @ 1..=4096) => Ok(samples),
+        _ => Err("expected a number of samples from 1 to 4096".to_string()),
+    }
 }
 
 fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {

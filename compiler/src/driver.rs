@@ -28,6 +28,8 @@ pub struct Compiled {
     pub partition: Partition,
     /// Family of strategies that was allowed.
     pub family: StrategyFamily,
+    /// Samples that are answered together.
+    pub batch: usize,
     /// What is known of its exits, if it has been given any.
     pub exits: Option<exits::ExitsReport>,
     /// The graph of shards, each on one device.
@@ -83,6 +85,8 @@ fn join(diagnostics: &[Diagnostic]) -> String {
 pub struct Options {
     /// Shapes of inputs, by name.
     pub shapes: Vec<(String, Vec<usize>)>,
+    /// Samples that are answered together.
+    pub batch: usize,
     /// What to minimise.
     pub objective: Objective,
     /// Allowed strategies.
@@ -97,11 +101,28 @@ pub struct Options {
     pub measured: Option<PathBuf>,
 }
 
+impl Default for Options {
+    /// The best plan for least latency, one sample at a time.
+    fn default() -> Options {
+        Options {
+            shapes: Vec::new(),
+            batch: 1,
+            objective: Objective::Latency,
+            family: StrategyFamily::Auto,
+            max_latency_ms: None,
+            plan: None,
+            exits: None,
+            measured: None,
+        }
+    }
+}
+
 impl Options {
     /// The options among the command line's arguments.
     pub fn of(arguments: &Arguments) -> Options {
         Options {
             shapes: arguments.shapes.clone(),
+            batch: arguments.batch,
             objective: arguments.objective,
             family: match arguments.strategy {
                 StrategyName::Auto => StrategyFamily::Auto,
@@ -112,6 +133,7 @@ impl Options {
                 StrategyName::Fused => StrategyFamily::Fused,
                 StrategyName::Ftp => StrategyFamily::Ftp,
                 StrategyName::Spatial => StrategyFamily::Spatial,
+                StrategyName::Batch => StrategyFamily::Batch,
             },
             max_latency_ms: arguments.max_latency,
             plan: arguments.plan.clone(),
@@ -153,6 +175,12 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
         report = Some(exits::add(&mut graph, wanted)?);
         clock.lap("exits");
         dump.stage("exits", &graph);
+    }
+    if options.batch > 1 {
+        clock.restart();
+        graph = passes::batch::batch(&graph, options.batch).map_err(|error| no_batch(&error, options.batch))?;
+        clock.lap("batch");
+        dump.stage("batch", &graph);
     }
     let model_name = model.file_stem().map_or_else(|| "model".to_string(), |stem| stem.to_string_lossy().into_owned());
     let compiled = compile_graph(model_name, graph, cluster, options, clock, dump)?;
@@ -198,6 +226,33 @@ pub fn compile_graph(
             *reserve += excess + excess / 8;
         }
     };
+    let compiled = finish(model_name, graph, cluster, placed, options, clock, dump)?;
+    check_latency(&compiled.prediction, options)?;
+    Ok(compiled)
+}
+
+/// Everything behind the partition, for strategies that somebody has chosen.
+pub fn compile_partition(
+    model_name: String,
+    graph: Graph,
+    cluster: Cluster,
+    partition: Partition,
+) -> Result<Compiled, Failure> {
+    let mut clock = Clock::default();
+    let placed = place(&graph, &cluster, partition, &mut clock)?;
+    finish(model_name, graph, cluster, placed, &Options::default(), clock, &mut ())
+}
+
+/// From programs to a plan.
+fn finish(
+    model_name: String,
+    graph: Graph,
+    cluster: Cluster,
+    placed: Placed,
+    options: &Options,
+    mut clock: Clock,
+    dump: &mut dyn Dump,
+) -> Result<Compiled, Failure> {
     let Placed { partition, sharded, schedules, programs } = placed;
     dump.stage("partition", &partition::text::Display { partition: &partition, graph: &graph, cluster: &cluster });
     dump.stage("shard", &sharded.graph);
@@ -208,9 +263,9 @@ pub fn compile_graph(
     for program in &programs {
         dump.stage("program", program);
     }
-    let prediction = simulate::simulate(&sharded, &schedules, &cluster);
+    let mut prediction = simulate::simulate(&sharded, &schedules, &cluster);
+    prediction.throughput_hz *= options.batch as f64;
     clock.lap("simulate");
-    check_latency(&prediction, options)?;
     let plan_bytes = plan::write(&graph, &cluster, &partition, &prediction, &programs);
     let plan_hash = plan::plan_hash(&plan_bytes);
     clock.lap("plan");
@@ -220,6 +275,7 @@ pub fn compile_graph(
         cluster,
         partition,
         family: options.family,
+        batch: options.batch,
         exits: None,
         sharded,
         prediction,
@@ -231,29 +287,47 @@ pub fn compile_graph(
     })
 }
 
-/// The best partition. The optimisation adds up nodes and travel; where branches run beside each other the simulation
-/// knows better, so the families that are quick to solve have their say too.
+/// The best partition. The optimisation adds up nodes and travel, or finds the busiest device; where branches run beside
+/// each other, or devices wait for each other, the simulation knows better, so plans that are quick to find have their
+/// say too.
 fn solve(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> Result<Partition, Failure> {
     let best = partition::solve(graph, cluster, wanted).map_err(partition_failure)?;
-    if wanted.family != StrategyFamily::Auto || wanted.objective != Objective::Latency || !best.optimal {
-        return Ok(best);
-    }
-    let simulated = |partition: &Partition| {
+    let others: &[(Objective, StrategyFamily)] = match (wanted.family, wanted.objective) {
+        (StrategyFamily::Auto, Objective::Latency) if best.optimal => {
+            &[(Objective::Latency, StrategyFamily::Ftp), (Objective::Latency, StrategyFamily::Spatial)]
+        }
+        (StrategyFamily::Auto, Objective::Throughput) => &[
+            (Objective::Latency, StrategyFamily::Auto),
+            (Objective::Latency, StrategyFamily::Whole),
+            (Objective::Throughput, StrategyFamily::Pipeline),
+            (Objective::Latency, StrategyFamily::Batch),
+        ],
+        _ => return Ok(best),
+    };
+    let simulated_seconds = |partition: &Partition| {
         let sharded = shard::apply(graph, partition, cluster).ok()?;
         let schedules = schedule::build(&sharded, cluster).ok()?;
-        Some(simulate::simulate(&sharded, &schedules, cluster).latency_ms)
+        let prediction = simulate::simulate(&sharded, &schedules, cluster);
+        Some(match wanted.objective {
+            Objective::Throughput => 1.0 / prediction.throughput_hz.max(1e-12),
+            _ => prediction.latency_ms * 1e-3,
+        })
     };
-    let mut least = (simulated(&best).unwrap_or(f64::INFINITY), best);
-    for family in [StrategyFamily::Ftp, StrategyFamily::Spatial] {
-        let Ok(other) = partition::solve(graph, cluster, &PartitionOptions { family, ..wanted.clone() }) else {
-            continue;
-        };
-        if let Some(latency_ms) = simulated(&other).filter(|latency_ms| *latency_ms < least.0) {
-            let (optimal, gap) = (least.1.optimal, least.1.gap);
-            least = (latency_ms, Partition { optimal, gap, ..other });
+    let mut least = (simulated_seconds(&best).unwrap_or(f64::INFINITY), best);
+    for (objective, family) in others {
+        let options = PartitionOptions { objective: *objective, family: *family, ..wanted.clone() };
+        let Ok(other) = partition::solve(graph, cluster, &options) else { continue };
+        if let Some(seconds) = simulated_seconds(&other).filter(|seconds| *seconds < least.0) {
+            let Partition { objective, optimal, gap, period_bound_seconds, .. } = least.1;
+            least = (seconds, Partition { objective, optimal, gap, period_bound_seconds, ..other });
         }
     }
-    Ok(least.1)
+    let (seconds, mut best) = least;
+    if let Some(bound) = best.period_bound_seconds {
+        best.gap = ((seconds - bound) / seconds).max(0.0);
+        best.optimal = best.gap <= partition::OPTIMAL_GAP;
+    }
+    Ok(best)
 }
 
 /// A partition carried out as far as memory.
@@ -311,6 +385,12 @@ fn does_not_fit(placed: &Placed, excess: &[u64], cluster: &Cluster) -> Diagnosti
         }
     }
     diagnostic.help("more RAM or flash, a further device, or another --strategy would help")
+}
+
+fn no_batch(error: &passes::batch::BatchError, samples: usize) -> Failure {
+    let diagnostic =
+        Diagnostic::new("E0142", format!("--batch {samples}: {}", crate::diagnostic::printable(&error.to_string())));
+    Failure::Input(vec![diagnostic.help("leave --batch out; samples are then answered one by one")])
 }
 
 fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Failure {

@@ -11,7 +11,7 @@ use crate::graph::{Data, Graph, TensorType, Value};
 /// Samples of a data set.
 #[derive(Clone, Debug)]
 pub struct Samples {
-    /// Each the model's input type.
+    /// Each the type of one sample of the model's input.
     pub inputs: Vec<Value>,
     /// Right class of each; none if the file has no labels.
     pub labels: Option<Vec<usize>>,
@@ -24,12 +24,14 @@ pub struct Preparation {
     pub normalize: Option<Normalization>,
     /// Order of channels and space.
     pub layout: Option<DataLayout>,
+    /// Samples that the graph answers together, 0 or 1 for one.
+    pub batch: usize,
 }
 
 impl Preparation {
     /// As the command line says.
     pub fn of(arguments: &Arguments) -> Preparation {
-        Preparation { normalize: arguments.normalize.clone(), layout: Some(arguments.layout) }
+        Preparation { normalize: arguments.normalize.clone(), layout: Some(arguments.layout), batch: arguments.batch }
     }
 }
 
@@ -38,7 +40,11 @@ pub fn load(path: &Path, graph: &Graph, preparation: &Preparation, limit: Option
     let [input] = graph.inputs[..] else {
         bail!("labelled data needs a model with one input; this one has {}", graph.inputs.len());
     };
-    let wanted = graph.tensor_type(input);
+    let mut wanted = graph.tensor_type(input).clone();
+    if preparation.batch > 1 {
+        wanted.shape[0] = 1;
+    }
+    let wanted = &wanted;
     let arrays = data::read_npz(path)?;
     let array = |name: &str| arrays.iter().find(|(other, _)| other == name).map(|(_, value)| value);
     let x = array("x").with_context(|| {
@@ -65,6 +71,20 @@ pub fn load(path: &Path, graph: &Graph, preparation: &Preparation, limit: Option
         .map(|sample| sample_value(preparation, sample, wanted))
         .collect::<anyhow::Result<Vec<Value>>>()?;
     Ok(Samples { inputs, labels: labels.map(|labels| labels.into_iter().take(count).collect()) })
+}
+
+/// Samples stacked along their first dimension, `batch` of them in each; the last is repeated where too few are left.
+pub fn stacked(samples: &[Value], batch: usize) -> Vec<Value> {
+    let stack = |chunk: &[Value]| {
+        let elements = (0..batch).filter_map(|index| chunk.get(index).or(chunk.last()));
+        let elements: Vec<f32> = elements.flat_map(|sample| data::to_f32(&sample.data)).collect();
+        let mut shape = chunk[0].shape.clone();
+        if batch > 1 {
+            shape[0] = batch;
+        }
+        Value::f32(shape, elements)
+    };
+    samples.chunks(batch.max(1)).map(stack).collect()
 }
 
 fn labels(data: &Data, count: usize) -> anyhow::Result<Vec<usize>> {

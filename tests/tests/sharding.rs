@@ -94,3 +94,31 @@ fn a_plan_reads_back() {
         assert!(program(&first) == program(&second), "programs of `{device}` differ");
     }
 }
+
+#[test]
+fn samples_answered_together_are_answered_as_alone() {
+    let (model, _) = example("resnet");
+    let data = model.with_file_name("test.npz");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let cluster = five().write(folder.path());
+    let evaluation = |more: &[&str]| {
+        let out = folder.path().join(format!("out{}", more.join("")));
+        let arguments = ["--samples", "10", "--out", out.to_str().expect("a plain path"), "--evaluate"];
+        let output =
+            succeed(compile().arg(&model).arg("--targets").arg(&cluster).args(arguments).arg(&data).args(more));
+        // The first answers are compared with the reference kernels'; any difference is a warning.
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!said.contains("warning"), "{said}");
+        read_report(&out)
+    };
+    let alone = evaluation(&[]);
+    // Four do not divide ten samples, nor go round five devices.
+    let together = evaluation(&["--batch", "4", "--strategy", "batch"]);
+    assert_eq!(together["evaluation"]["accuracy"], alone["evaluation"]["accuracy"]);
+    assert_eq!(together["plan"]["batch"], 4);
+    let devices = together["devices"].as_array().expect("devices").iter();
+    let macs: Vec<u64> = devices.filter_map(|device| device["macs"].as_u64()).filter(|macs| *macs > 0).collect();
+    // The fast device takes two samples, the slow one none.
+    let one = together["model"]["macs"].as_u64().expect("the model has its multiply-adds") / 4;
+    assert_eq!(macs, [one, 2 * one, one]);
+}

@@ -63,6 +63,8 @@ pub struct PlanReport {
     pub optimal: bool,
     /// Relative distance to the best bound.
     pub gap: f64,
+    /// Samples that are answered together.
+    pub batch: usize,
     /// Predicted; of an inference that takes no exit.
     pub latency_ms: f64,
     /// Predicted mean over all exits.

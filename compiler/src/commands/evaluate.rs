@@ -42,34 +42,39 @@ pub(super) fn evaluate(
     let (mut base_right, mut disagreements) = (0, 0);
     let mut answers = Vec::with_capacity(samples.inputs.len());
     let mut sums: Vec<crate::run::DeviceReport> = Vec::new();
-    for (index, (input, label)) in samples.inputs.iter().zip(labels).enumerate() {
+    let batches = samples::stacked(&samples.inputs, compiled.batch);
+    for (index, (input, labels)) in batches.iter().zip(labels.chunks(compiled.batch)).enumerate() {
         let bytes = pack(graph, &graph.inputs, std::slice::from_ref(input)).map_err(Failure::Environment)?;
         let result = cluster.infer(&bytes).with_context(|| format!("sample {index}")).map_err(Failure::Environment)?;
         times_ms.push(result.wall_time.as_secs_f64() * 1e3);
         let outputs = unpack(graph, &result.output).map_err(Failure::Environment)?;
-        let answer = class(&outputs[0].1);
-        right += usize::from(answer == *label);
         let exit = result.exit.map(|(exit, _)| exit as usize);
-        exits.count(exit, answer == *label);
-        answers.push((answer, exit));
+        for (answer, label) in classes(&outputs[0].1, compiled.batch).into_iter().zip(labels) {
+            right += usize::from(answer == *label);
+            exits.count(exit, answer == *label);
+            answers.push((answer, exit));
+        }
         accumulate(&mut sums, result.reports);
     }
     drop(cluster);
     // Only now: while this machine evaluates, devices would wait, and their waiting is part of what is reported.
-    for ((input, label), (answer, exit)) in samples.inputs.iter().zip(labels).zip(&answers).take(BASE_SAMPLES) {
+    let count = samples.inputs.len();
+    let base_count = count.min(BASE_SAMPLES);
+    let mut rest = answers[..base_count].iter().zip(labels);
+    for input in &batches[..base_count.div_ceil(compiled.batch)] {
         let expected = eval::evaluate_until_exit(graph, std::slice::from_ref(input))
             .map_err(|error| Failure::Internal(error.into()))?;
-        let base = class(&expected.outputs[0]);
-        base_right += usize::from(base == *label);
-        disagreements += usize::from(base != *answer || expected.exit.map(|(exit, _)| exit) != *exit);
+        let bases = classes(&expected.outputs[0], compiled.batch);
+        for (base, ((answer, exit), label)) in bases.into_iter().zip(rest.by_ref()) {
+            base_right += usize::from(base == *label);
+            disagreements += usize::from(base != *answer || expected.exit.map(|(exit, _)| exit) != *exit);
+        }
     }
-    let count = samples.inputs.len();
     for device in &mut sums {
-        device.compute_us /= count as u64;
-        device.wait_us /= count as u64;
+        device.compute_us /= batches.len() as u64;
+        device.wait_us /= batches.len() as u64;
     }
     add_measured(report, &sums);
-    let base_count = count.min(BASE_SAMPLES);
     if disagreements > 0 {
         eprintln!("warning: {disagreements} of {base_count} answers differ from the reference kernels'");
     }
@@ -85,7 +90,7 @@ pub(super) fn evaluate(
         mean_macs: exits.mean_macs(),
         exit_shares: exits.shares(),
         exit_accuracies: exits.accuracies(),
-        mean_ms: times_ms.iter().sum::<f64>() / count as f64,
+        mean_ms: times_ms.iter().sum::<f64>() / times_ms.len() as f64,
         latency_ms: LatencyReport::of(times_ms),
     });
     Ok(())
@@ -156,8 +161,11 @@ fn accumulate(sums: &mut Vec<crate::run::DeviceReport>, reports: Vec<crate::run:
     }
 }
 
-/// Index of the largest score.
-fn class(scores: &Value) -> usize {
+/// Index of the largest score of each sample.
+fn classes(scores: &Value, batch: usize) -> Vec<usize> {
     let elements = data::to_f32(&scores.data);
-    elements.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0))).map_or(0, |(index, _)| index)
+    let largest = |scores: &[f32]| {
+        scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0))).map_or(0, |(index, _)| index)
+    };
+    elements.chunks((elements.len() / batch.max(1)).max(1)).map(largest).collect()
 }

@@ -48,6 +48,7 @@ pub fn report(compiled: &Compiled) -> Report {
             strategy: strategy_name(compiled),
             optimal: partition.optimal,
             gap: partition.gap,
+            batch: compiled.batch,
             latency_ms: compiled.prediction.latency_ms,
             mean_latency_ms: mean_latency_ms(compiled),
             throughput_hz: compiled.prediction.throughput_hz,

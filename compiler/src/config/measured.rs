@@ -15,6 +15,25 @@ pub struct Measured {
     /// Kinds of devices.
     #[serde(default)]
     pub kind: Vec<Kind>,
+    /// Links.
+    #[serde(default)]
+    pub link: Vec<LinkMeasurement>,
+}
+
+/// What one pair of devices saw of the links of one `[[link]]` table.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkMeasurement {
+    /// Position of the table in cluster.toml, from 1.
+    pub link: usize,
+    /// The pair.
+    pub between: [String; 2],
+    /// A small tensor there and back.
+    pub round_trip_ms: f64,
+    /// One way, without what the devices do for a message.
+    pub latency_ms: f64,
+    /// Payload.
+    pub bytes_per_second: f64,
 }
 
 /// Measurements of one kind of device.
@@ -71,6 +90,43 @@ pub fn apply(cluster: &mut Cluster, path: &Path, asked_for: bool) -> Result<(), 
     if factors.into_iter().any(|factor| !(factor.is_finite() && *factor > 0.0)) {
         return Err(refuse("factors should be positive numbers".to_string()));
     }
+    for seen in &measured.link {
+        let name = |device: usize| &cluster.devices[device].name;
+        let medium = seen.link.wrapping_sub(1);
+        let links = || cluster.links.iter().filter(|link| link.medium == medium);
+        if links().next().is_none() {
+            continue;
+        }
+        // Measurements of a cluster file that has been changed since are about other links.
+        let fits =
+            links().any(|link| [name(link.between.0), name(link.between.1)] == [&seen.between[0], &seen.between[1]]);
+        if !fits {
+            return Err(refuse(format!(
+                "link {} does not join `{}` and `{}` in the cluster file; measure again",
+                seen.link,
+                printable(&seen.between[0]),
+                printable(&seen.between[1])
+            )));
+        }
+        if !(seen.bytes_per_second.is_finite()
+            && seen.bytes_per_second > 0.0
+            && seen.latency_ms.is_finite()
+            && seen.latency_ms >= 0.0)
+        {
+            return Err(refuse(format!("rate and latency of link {} should be positive numbers", seen.link)));
+        }
+    }
+    for seen in &measured.link {
+        for link in cluster.links.iter_mut().filter(|link| link.medium + 1 == seen.link) {
+            link.bytes_per_second = seen.bytes_per_second;
+            link.latency_ms = seen.latency_ms;
+            // A message cannot have cost a processor more than it took altogether.
+            for device in [link.between.0, link.between.1] {
+                let cost = &mut cluster.devices[device].target.rate.message_microseconds;
+                *cost = cost.min(seen.round_trip_ms * 500.0);
+            }
+        }
+    }
     for device in &mut cluster.devices {
         let fits = |kind: &&Kind| kind.target == device.target.name && (kind.cpu - device.cpu).abs() < 1e-9;
         if let Some(kind) = measured.kind.iter().find(fits) {
@@ -95,5 +151,27 @@ mod tests {
         assert_eq!(corrections.factor("b", "lip", "elements"), 1.0);
         let written = toml::to_string(&measured).expect("it is plain data");
         assert_eq!(toml::from_str::<Measured>(&written).expect("it was just written"), measured);
+    }
+
+    #[test]
+    fn links_are_replaced_by_what_was_seen_of_them() {
+        let text = "[cluster]\nname = \"t\"\ninput = \"d-0\"\noutput = \"d-1\"\n[[device]]\nname = \"d\"\ntarget = \"host\"\ncount = 3\n\
+                    [[link]]\nbetween = [\"d\"]\ntransport = \"tcp\"\nbandwidth = \"100 Mbit/s\"\nlatency = \"1 ms\"\n";
+        let cluster =
+            || crate::config::cluster_file::parse(text, "cluster.toml", Path::new(".")).expect("the cluster is sound");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("cluster.measured.toml");
+        let applied = |link: &str| {
+            std::fs::write(&path, link).expect("the folder is ours");
+            let mut cluster = cluster();
+            apply(&mut cluster, &path, true).map(|()| cluster)
+        };
+        let seen = "[[link]]\nlink = 1\nbetween = [\"d-0\", \"d-2\"]\nround_trip_ms = 0.004\nlatency_ms = 0.001\nbytes_per_second = 5e6\n";
+        let changed = applied(seen).expect("the measurements are of this cluster");
+        assert!(changed.links.iter().all(|link| (link.bytes_per_second, link.latency_ms) == (5e6, 0.001)));
+        assert!(changed.devices.iter().all(|device| device.target.rate.message_microseconds <= 2.0));
+        for (from, to) in [("d-2", "d-7"), ("5e6", "0.0"), ("latency_ms = 0", "latency_ms = -1")] {
+            assert!(applied(&seen.replace(from, to)).is_err(), "{to}");
+        }
     }
 }

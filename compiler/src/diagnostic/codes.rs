@@ -89,6 +89,17 @@ pub const CODES: &[Explanation] = &[
          Small subgraphs that only compute shapes are evaluated while importing.",
     },
     Explanation {
+        code: "E0141",
+        title: "an operator has no kernel for these element types",
+        text: "The operator is known, but neither an emitted nor a portable kernel computes it on tensors of this kind.",
+    },
+    Explanation {
+        code: "E0142",
+        title: "the model answers one sample at a time only",
+        text: "`--batch` stacks samples along the first dimension of every activation. That needs inputs and outputs whose first\n\
+         dimension is 1, and operators whose result for one sample depends on no other. The message names what stands in the way.",
+    },
+    Explanation {
         code: "E0150",
         title: "external data is refused",
         text: "Weights outside the model file must lie in regular files below the model's folder, reached by a relative path without `..`\n\

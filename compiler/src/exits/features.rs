@@ -19,7 +19,7 @@ use crate::data;
 use crate::driver::{Clock, Failure, Options, compile_graph};
 use crate::graph::infer::infer;
 use crate::graph::{Data, Graph, TensorType, Value};
-use crate::partition::{Objective, StrategyFamily};
+use crate::partition::StrategyFamily;
 use crate::run::local;
 
 /// Samples of a part.
@@ -92,15 +92,7 @@ fn part_path(folder: &Path, part: usize) -> PathBuf {
 fn run(probe: &Graph, inputs: &[Value], folder: &Path, missing: &[usize]) -> Result<(), Failure> {
     let text = "[cluster]\nname = \"features\"\ninput = \"host\"\noutput = \"host\"\n[[device]]\nname = \"host\"\ntarget = \"host\"\n";
     let cluster = cluster_file::parse(text, "features", Path::new("."))?;
-    let options = Options {
-        shapes: Vec::new(),
-        objective: Objective::Latency,
-        family: StrategyFamily::Whole,
-        max_latency_ms: None,
-        plan: None,
-        exits: None,
-        measured: None,
-    };
+    let options = Options { family: StrategyFamily::Whole, ..Options::default() };
     let compiled = compile_graph("features".to_string(), probe.clone(), cluster, &options, Clock::default(), &mut ())?;
     let programs = tempfile::tempdir().context("creating a temporary folder").map_err(Failure::Environment)?;
     bundle::write_programs(programs.path(), &compiled).map_err(Failure::Environment)?;

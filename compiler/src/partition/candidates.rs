@@ -67,7 +67,7 @@ pub enum Breadth {
 
 /// The candidates of every node, in the order of `order`. Every node has at least one.
 pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> {
-    let restricted = !matches!(choice.family, StrategyFamily::Auto | StrategyFamily::Spatial);
+    let restricted = !matches!(choice.family, StrategyFamily::Auto | StrategyFamily::Spatial | StrategyFamily::Batch);
     let tight = choice.breadth == Breadth::Tight;
     let share_by: &[ShareBy] = match (choice.family, choice.objective) {
         (StrategyFamily::Auto, Objective::Memory) => &[ShareBy::Memory],
@@ -127,6 +127,7 @@ fn keep_family(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>)
         StrategyFamily::Lip => &[Method::Input],
         StrategyFamily::Fused => &[Method::Output, Method::Input],
         StrategyFamily::Ftp if matches!(choice.graph.node(id).op, Op::Conv(_)) => &[Method::Fused],
+        StrategyFamily::Batch => &[Method::Batch],
         StrategyFamily::Spatial if matches!(choice.graph.node(id).op, Op::Conv(_)) => &[Method::Spatial],
         _ => return,
     };
@@ -225,14 +226,18 @@ impl Lister<'_> {
         if exact || channels < lanes * 2 { 1 } else { lanes }
     }
 
-    /// Output channels, rows, columns, planes, grids.
+    /// Samples, output channels, rows, columns, planes, grids.
     fn splits(&self, group: &Group, shape: &[usize]) -> Vec<Strategy> {
         let mut found = Vec::new();
-        for (axis, extent) in shape.iter().enumerate().skip(1) {
+        for (axis, extent) in shape.iter().enumerate() {
             if *extent < 2 {
                 continue;
             }
-            let method = if axis == 1 { Method::Output } else { Method::Spatial };
+            let method = match axis {
+                0 => Method::Batch,
+                1 => Method::Output,
+                _ => Method::Spatial,
+            };
             let unit = if axis == 1 { self.channel_unit(group, *extent) } else { 1 };
             found.push(Strategy { method, outputs: self.along(group, shape, axis, unit), addends: None });
         }

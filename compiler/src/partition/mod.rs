@@ -48,10 +48,28 @@ pub struct Partition {
     pub optimal: bool,
     /// Relative distance between the answer and the best bound; 0 if optimal.
     pub gap: f64,
+    /// For throughput: seconds between answers that no plan can go below, as far as known.
+    pub period_bound_seconds: Option<f64>,
     /// Time the solver took.
     pub solve_ms: f64,
     /// Predicted time of one inference on the best device that could hold everything alone, if there is one.
     pub single_device_ms: Option<f64>,
+}
+
+impl Partition {
+    /// Strategies that somebody has chosen; nothing is known of their quality.
+    pub fn given(strategies: BTreeMap<NodeId, Strategy>) -> Partition {
+        Partition {
+            strategies,
+            ways: BTreeMap::new(),
+            objective: Objective::Latency,
+            optimal: false,
+            gap: 0.0,
+            period_bound_seconds: None,
+            solve_ms: 0.0,
+            single_device_ms: None,
+        }
+    }
 }
 
 /// Strategies that may be used.
@@ -73,6 +91,8 @@ pub enum StrategyFamily {
     Ftp,
     /// Spatial splitting with exchanged halo for convolutions.
     Spatial,
+    /// Some of the samples that are answered together, for everything that multiplies.
+    Batch,
 }
 
 /// What is asked for.
@@ -118,6 +138,7 @@ pub fn solve(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Re
         objective: options.objective,
         optimal: answer.gap <= OPTIMAL_GAP,
         gap: if answer.gap <= OPTIMAL_GAP { 0.0 } else { answer.gap },
+        period_bound_seconds: answer.period_bound_seconds,
         solve_ms: begin.elapsed().as_secs_f64() * 1e3,
         single_device_ms: chain
             .best_single(Objective::Latency)
@@ -126,7 +147,7 @@ pub fn solve(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Re
 }
 
 /// Relative gaps below this are rounding.
-const OPTIMAL_GAP: f64 = 1e-6;
+pub const OPTIMAL_GAP: f64 = 1e-6;
 
 /// Whether the weights alone are too much for all devices together.
 fn weights_exceed(problem: &pipeline::problem::Problem) -> bool {

@@ -17,6 +17,8 @@ pub enum Method {
     Input,
     /// Spatial splitting: each device computes a box, weights replicated, halo exchanged.
     Spatial,
+    /// Data-parallel: each device computes some of the samples that are answered together, weights replicated.
+    Batch,
     /// Fused tiles (FTP): spatial splitting inside a run of nodes whose halo is recomputed instead of exchanged.
     Fused,
 }
@@ -30,13 +32,22 @@ impl Method {
             Method::Output => "lop",
             Method::Input => "lip",
             Method::Spatial => "spatial",
+            Method::Batch => "batch",
             Method::Fused => "ftp",
         }
     }
 
     /// The method of that name.
     pub fn from_name(name: &str) -> Option<Method> {
-        let all = [Method::Whole, Method::Replicated, Method::Output, Method::Input, Method::Spatial, Method::Fused];
+        let all = [
+            Method::Whole,
+            Method::Replicated,
+            Method::Output,
+            Method::Input,
+            Method::Spatial,
+            Method::Batch,
+            Method::Fused,
+        ];
         all.into_iter().find(|method| method.name() == name)
     }
 }

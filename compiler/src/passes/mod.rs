@@ -3,6 +3,7 @@
 //! [`SIMPLIFY`] lists them in the order in which they run; each leaves a graph that `graph::verify` accepts. A pass never
 //! changes a result beyond rounding, and keeps graph outputs and their names.
 
+pub mod batch;
 mod eliminate_dead;
 mod eliminate_identity;
 mod fold_batch_norm;

@@ -215,5 +215,5 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
         strategies.insert(*id, Strategy { method, outputs, addends });
     }
     let objective = partition::Objective::parse(&plan.objective).unwrap_or(partition::Objective::Latency);
-    Ok(Partition { strategies, ways, objective, optimal: false, gap: 0.0, solve_ms: 0.0, single_device_ms: None })
+    Ok(Partition { ways, objective, ..Partition::given(strategies) })
 }

@@ -82,6 +82,21 @@ pub fn restrict(graph: &Graph, id: NodeId, result: &Region) -> Option<Restrictio
             }))?;
             same(&node.op, vec![Some(x)])
         }
+        // Whole slices along the axis, in the order of the indices; the indices are read whole.
+        Op::Gather { axis } => {
+            let indices = shapes[1].len();
+            if !(*axis..axis + indices).all(|axis| full(result, axis)) {
+                return None;
+            }
+            let data = Region::new((0..shapes[0].len()).map(|dimension| match dimension.cmp(axis) {
+                std::cmp::Ordering::Less => (result.begin(dimension), result.end(dimension)),
+                std::cmp::Ordering::Equal => (0, shapes[0][dimension]),
+                std::cmp::Ordering::Greater => {
+                    (result.begin(dimension + indices - 1), result.end(dimension + indices - 1))
+                }
+            }))?;
+            same(&node.op, vec![Some(data), Some(Region::whole(shapes[1]))])
+        }
         Op::Concat { axis } => {
             let mut first = 0;
             let mut operands = Vec::with_capacity(shapes.len());

@@ -7,7 +7,7 @@ use crate::config::{Cluster, cluster_file};
 use crate::graph::eval::evaluate;
 use crate::graph::op::{Conv, Decide, ExitRule, Gemm, Pool, PoolKind, ReduceKind, Window};
 use crate::graph::{Activation, BinaryOp, Data, Op, TensorType, UnaryOp, Value};
-use crate::partition::{Objective, Partition, PartitionOptions, Strategy, StrategyFamily, solve, strategies_of};
+use crate::partition::{Objective, Partition, PartitionOptions, StrategyFamily, solve, strategies_of};
 use crate::schedule;
 
 fn cluster(devices: usize, extra: &str) -> Cluster {
@@ -99,18 +99,6 @@ fn network(random: &mut Random) -> Graph {
     graph
 }
 
-fn partition(strategies: BTreeMap<NodeId, Strategy>) -> Partition {
-    Partition {
-        strategies,
-        ways: BTreeMap::new(),
-        objective: Objective::Latency,
-        optimal: false,
-        gap: 0.0,
-        solve_ms: 0.0,
-        single_device_ms: None,
-    }
-}
-
 /// The sharded graph is sound, its schedules are proven, and it computes the same.
 fn check(graph: &Graph, partition: &Partition, cluster: &Cluster, input: &Value, expected: &[Value], label: &str) {
     let sharded = apply(graph, partition, cluster).unwrap_or_else(|error| panic!("{label}: {error}"));
@@ -131,7 +119,10 @@ fn random_strategies_compute_the_same() {
     let mut methods: BTreeMap<&'static str, usize> = BTreeMap::new();
     for seed in 1..60u64 {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let graph = network(&mut random);
+        let mut graph = network(&mut random);
+        if seed % 2 == 0 {
+            graph = crate::passes::batch::batch(&graph, 3).expect("samples are apart");
+        }
         let input = random.values(graph.shape(graph.inputs[0]));
         let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
         let devices = 1 + random.next(7);
@@ -144,10 +135,17 @@ fn random_strategies_compute_the_same() {
                 *methods.entry(choice.method.name()).or_default() += 1;
                 strategies.insert(*id, choice);
             }
-            check(&graph, &partition(strategies), &cluster, &input, &expected, &format!("seed {seed}, round {round}"));
+            check(
+                &graph,
+                &Partition::given(strategies),
+                &cluster,
+                &input,
+                &expected,
+                &format!("seed {seed}, round {round}"),
+            );
         }
     }
-    for method in ["whole", "replicated", "lop", "lip", "spatial"] {
+    for method in ["whole", "replicated", "lop", "lip", "spatial", "batch"] {
         assert!(methods.get(method).is_some_and(|count| *count > 50), "{method} was hardly tried: {methods:?}");
     }
 }

@@ -51,7 +51,7 @@ pub struct DevicePrediction {
 pub struct Prediction {
     /// Time of one inference by itself.
     pub latency_ms: f64,
-    /// Inferences per second when inputs come back to back.
+    /// Answers per second when inputs come back to back.
     pub throughput_hz: f64,
     /// Bytes over all links, per inference.
     pub traffic_bytes: u64,

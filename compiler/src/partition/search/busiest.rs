@@ -5,8 +5,18 @@ use super::super::elimination::Elimination;
 use super::super::network::Network;
 use super::{Effort, GOOD_GAP, ROUNDS};
 
+/// A plan for streams of inferences.
+pub(super) struct Found {
+    /// Candidate of every node.
+    pub assignment: Vec<usize>,
+    /// Relative distance to the bound.
+    pub gap: f64,
+    /// No plan's busiest device is busy for less, in seconds per inference.
+    pub bound_seconds: f64,
+}
+
 /// Smallest busiest device, for streams of inferences.
-pub(super) fn least(network: &Network<'_>, starts: Vec<Vec<usize>>, effort: Effort<'_>) -> Option<(Vec<usize>, f64)> {
+pub(super) fn least(network: &Network<'_>, starts: Vec<Vec<usize>>, effort: Effort<'_>) -> Option<Found> {
     let devices = network.ram.len();
     let busy_of_node: Vec<Vec<Vec<f64>>> = network
         .candidates
@@ -84,6 +94,7 @@ pub(super) fn least(network: &Network<'_>, starts: Vec<Vec<usize>>, effort: Effo
         let sum: f64 = weights.iter().sum();
         weights.iter_mut().for_each(|weight| *weight /= sum);
     }
-    let (value, found) = best?;
-    Some((found, ((value - bound) / value.max(f64::MIN_POSITIVE)).max(0.0)))
+    let (value, assignment) = best?;
+    let gap = ((value - bound) / value.max(f64::MIN_POSITIVE)).max(0.0);
+    Some(Found { assignment, gap, bound_seconds: bound })
 }

@@ -85,6 +85,8 @@ pub struct Answer {
     pub ways: BTreeMap<(NodeId, usize), Sharding>,
     /// 0 if proven optimal.
     pub gap: f64,
+    /// For throughput: seconds between answers that no plan can go below.
+    pub period_bound_seconds: Option<f64>,
 }
 
 impl Answer {
@@ -98,6 +100,7 @@ impl Answer {
             strategies: devices.iter().map(whole).collect(),
             ways: BTreeMap::new(),
             gap: if proven { 0.0 } else { 1.0 },
+            period_bound_seconds: None,
         }
     }
 }
@@ -174,8 +177,9 @@ fn search_with(
     let (found, gap) = match options.objective {
         Objective::Memory => memory::least(full, starts, effort)?,
         Objective::Throughput => {
-            let (found, gap) = busiest::least(&full, starts, effort)?;
-            (answer(&full, &found, gap), gap)
+            let found = busiest::least(&full, starts, effort)?;
+            let answer = answer(&full, &found.assignment, found.gap);
+            (Answer { period_bound_seconds: Some(found.bound_seconds), ..answer }, found.gap)
         }
         _ => {
             let start = additive::Start { assignments: starts, multipliers };
@@ -188,7 +192,7 @@ fn search_with(
 
 fn answer(network: &Network<'_>, assignment: &[usize], gap: f64) -> Answer {
     let (strategies, ways) = network.decode(assignment);
-    Answer { strategies, ways, gap }
+    Answer { strategies, ways, gap, period_bound_seconds: None }
 }
 
 impl Network<'_> {

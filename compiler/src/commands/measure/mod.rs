@@ -1,5 +1,7 @@
-//! `--measure`: runs the model on the cluster's devices in several ways, compares each step with its prediction, and
-//! writes factors that correct later predictions.
+//! `--measure`: runs the model on the cluster's devices in several ways, compares each step with its prediction, sends
+//! tensors to and fro over the links, and writes what corrects later predictions.
+
+mod links;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use super::infer::noise_inputs;
 use super::{folder_name, note};
 use crate::bundle;
 use crate::cli::Arguments;
+use crate::config;
 use crate::config::measured::{Corrections, Kind, Measured, default_path};
 use crate::driver::{self, Compiled, Failure, Options};
 use crate::graph::NodeId;
@@ -66,11 +69,15 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path) -> Re
         );
         predicted_and_measured.push((family, compiled.prediction.latency_ms, latency_ms));
     }
-    let measured = Measured { kind: seen.into_iter().map(kind).collect() };
+    let cluster = config::cluster_file::read(targets)?;
+    let folder = tempfile::Builder::new().prefix("partita-links-").tempdir();
+    let folder = folder.map_err(|error| Failure::Environment(error.into()))?;
+    let link = links::measure(arguments, &cluster, folder.path())?;
+    let measured = Measured { kind: seen.into_iter().map(kind).collect(), link };
     let path = arguments.measured.clone().unwrap_or_else(|| default_path(targets));
     let text = toml::to_string(&measured).map_err(|error| Failure::Internal(error.into()))?;
     let head = format!(
-        "# Written by compile --measure from {}: measured time divided by what the target files predict.\n\n",
+        "# Written by compile --measure from {}: computation as measured time divided by what the\n# target files predict, links as seen by programs.\n\n",
         model.file_name().map_or_else(String::new, |name| crate::diagnostic::printable(&name.to_string_lossy()))
     );
     std::fs::write(&path, head + &text)
