@@ -83,6 +83,7 @@ impl Build {
         for file in compiled.cluster.devices.iter().filter_map(|device| device.target.file.as_ref()) {
             println!("cargo:rerun-if-changed={}", file.display());
         }
+        crate::bundle::check_wire(&compiled)?;
         let wanted = self.device.as_deref().context("no device: call .device(\"name\")")?;
         let Some(index) = compiled.cluster.devices.iter().position(|device| device.name == wanted) else {
             let names: Vec<&str> = compiled.cluster.devices.iter().map(|device| device.name.as_str()).collect();

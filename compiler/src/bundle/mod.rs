@@ -19,7 +19,7 @@ use crate::driver::Compiled;
 use crate::emit::model::{EmittedModel, KernelsPlace, ModelContext, emit_model, is_object, peers};
 use crate::emit::steps::tame;
 use crate::emit::templates;
-use crate::program::Program;
+use crate::program::{Program, Step};
 
 static RUNTIME: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../runtime-rt");
 
@@ -35,12 +35,35 @@ pub fn write(out: &Path, compiled: &Compiled, report: &report::Report) -> anyhow
         let ours = out.join("plan.pb").exists() || fs::read_dir(out)?.next().is_none();
         ensure!(ours, "`{}` exists and is not a bundle of ours; give another folder with --out", out.display());
     }
+    check_wire(compiled)?;
     let staging = tempfile::Builder::new()
         .prefix(".partita-")
         .tempdir_in(parent)
         .with_context(|| format!("creating a folder in `{}`", parent.display()))?;
     write_files(staging.path(), compiled, report)?;
     swap_in(staging, out)
+}
+
+/// Devices that a frame can name; the last number is the local runner's.
+const WIRE_DEVICES: usize = 255;
+
+/// Messages of an inference that a frame can number.
+const WIRE_MESSAGES: usize = 1 << 16;
+
+/// Whether frames can carry the plan.
+pub fn check_wire(compiled: &Compiled) -> anyhow::Result<()> {
+    let devices = compiled.cluster.devices.len();
+    ensure!(
+        devices <= WIRE_DEVICES,
+        "the cluster has {devices} devices, but frames name at most {WIRE_DEVICES}; such a plan can be simulated only (--simulate)"
+    );
+    let sends = |step: &Step| if let Step::Exchange { sends, .. } = step { sends.len() } else { 0 };
+    let messages: usize = compiled.programs.iter().flat_map(|program| &program.steps).map(sends).sum();
+    ensure!(
+        messages <= WIRE_MESSAGES,
+        "the plan has {messages} messages, but frames number at most {WIRE_MESSAGES}; such a plan can be simulated only (--simulate)"
+    );
+    Ok(())
 }
 
 fn write_files(folder: &Path, compiled: &Compiled, report: &report::Report) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! Reads and checks cluster.toml; every problem is reported at once, with its line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::{quantity, target};
 use crate::diagnostic::{Diagnostic, printable};
 
 /// Most devices of a cluster.
-const MAX_DEVICES: usize = 64;
+const MAX_DEVICES: usize = 1000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -248,6 +248,7 @@ impl Checker<'_> {
 
     fn links(&mut self, tables: &[Spanned<LinkTable>], devices: &[Device]) -> (Vec<Link>, Vec<Medium>) {
         let mut links: Vec<Link> = Vec::new();
+        let mut pairs: HashSet<(usize, usize)> = HashSet::new();
         let mut media: Vec<Medium> = Vec::new();
         for table in tables {
             let table = table.get_ref();
@@ -315,7 +316,7 @@ impl Checker<'_> {
                     if hub.is_some_and(|hub| hub != *a && hub != *b) {
                         continue;
                     }
-                    if links.iter().any(|link| link.between == between) {
+                    if !pairs.insert(between) {
                         let message = format!("`{}` and `{}` are linked twice", devices[*a].name, devices[*b].name);
                         self.problem(table.between.span(), "E0166", message, None);
                     } else {

@@ -41,7 +41,7 @@ pub fn groups(
         0 | 1 => Vec::new(),
         _ if everyone => vec![count],
         2..=4 => (2..=count).collect(),
-        _ => [2, count.div_ceil(2), count - 1, count].into_iter().filter(|size| *size > 1).collect(),
+        _ => [2, count.div_ceil(4), count.div_ceil(2), count - 1, count].into_iter().filter(|size| *size > 1).collect(),
     };
     let mut members: Vec<Vec<usize>> = sizes.into_iter().map(|size| order[..size].to_vec()).collect();
     if with_stages && !everyone {

@@ -25,9 +25,3 @@ pub fn flash_bytes(device: &Device) -> u64 {
     };
     device.flash_bytes.saturating_sub(code)
 }
-
-/// Bytes of weights that all devices together have room for.
-pub fn weights_room(ram: &[u64], flash: &[u64], weights_in_ram: &[bool]) -> u64 {
-    let devices = ram.iter().zip(flash).zip(weights_in_ram);
-    devices.fold(0, |sum, ((ram, flash), in_ram)| sum.saturating_add(if *in_ram { *ram.min(flash) } else { *flash }))
-}

@@ -9,6 +9,7 @@
 mod candidates;
 pub mod cost;
 mod elimination;
+mod explain;
 mod groups;
 mod ilp;
 pub mod limits;
@@ -17,6 +18,7 @@ mod objective;
 mod pipeline;
 pub mod published;
 mod reshard;
+mod roster;
 mod search;
 mod strategy;
 pub mod text;
@@ -116,8 +118,36 @@ pub enum PartitionError {
 
 /// Decides which device computes what.
 pub fn solve(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Result<Partition, PartitionError> {
+    let everyone = matches!(options.family, StrategyFamily::Lop | StrategyFamily::Lip | StrategyFamily::Fused);
+    let count = cluster.devices.len();
+    if everyone || count <= roster::LARGEST {
+        return solve_for(graph, cluster, options);
+    }
+    let mut size = roster::LARGEST;
+    loop {
+        let devices = roster::best(cluster, size);
+        let reserve = |device: &usize| options.reserve_bytes.get(*device).copied().unwrap_or(0);
+        let reserve_bytes = devices.iter().map(reserve).collect();
+        let asked = PartitionOptions { reserve_bytes, ..options.clone() };
+        match solve_for(graph, &roster::restricted(cluster, &devices), &asked) {
+            Ok(found) => return Ok(roster::widened(found, &devices, count)),
+            Err(error) if size >= count => return Err(error),
+            Err(_) => size = (2 * size).min(count),
+        }
+    }
+}
+
+/// The same for a cluster of which all devices may be asked.
+fn solve_for(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Result<Partition, PartitionError> {
     let begin = Instant::now();
-    let chain = pipeline::Chain::new(graph, cluster, &options.reserve_bytes);
+    // Single devices and pipelines of very many devices are not worth their tables.
+    let few = roster::best(cluster, roster::LARGEST);
+    let small = (cluster.devices.len() > roster::LARGEST).then(|| roster::restricted(cluster, &few));
+    let reserve: Vec<u64> = few.iter().map(|device| options.reserve_bytes.get(*device).copied().unwrap_or(0)).collect();
+    let chain = match &small {
+        Some(small) => pipeline::Chain::new(graph, small, &reserve),
+        None => pipeline::Chain::new(graph, cluster, &options.reserve_bytes),
+    };
     let found = match options.family {
         StrategyFamily::Whole => chain
             .best_single(options.objective)
@@ -126,11 +156,11 @@ pub fn solve(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Re
             .solve(options.objective, true)
             .map(|(found, proven)| search::Answer::of_devices(graph, cluster, &chain.devices(&found), proven)),
         // Weights may be held more than once, never less.
-        _ if weights_exceed(&chain.problem) => None,
+        _ if explain::weights_exceed(&chain, cluster, &options.reserve_bytes) => None,
         _ => search::search(graph, cluster, options, &chain),
     };
     let Some(answer) = found else {
-        return Err(PartitionError::Infeasible(explain(graph, cluster, &chain, options.family)));
+        return Err(PartitionError::Infeasible(explain::explain(graph, cluster, &chain, options)));
     };
     Ok(Partition {
         strategies: answer.strategies,
@@ -148,69 +178,6 @@ pub fn solve(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Re
 
 /// Relative gaps below this are rounding.
 pub const OPTIMAL_GAP: f64 = 1e-6;
-
-/// Whether the weights alone are too much for all devices together.
-fn weights_exceed(problem: &pipeline::problem::Problem) -> bool {
-    let room = limits::weights_room(&problem.ram, &problem.flash, &problem.weights_in_ram);
-    problem.weights.iter().sum::<u64>() > room
-}
-
-/// Names the limit that nothing satisfies, and what it would take.
-fn explain(graph: &Graph, cluster: &Cluster, chain: &pipeline::Chain, family: StrategyFamily) -> Diagnostic {
-    let (problem, segments) = (&chain.problem, &chain.segments);
-    let devices = 0..problem.device_count();
-    let weights: u64 = problem.weights.iter().sum();
-    let room = limits::weights_room(&problem.ram, &problem.flash, &problem.weights_in_ram);
-    if weights_exceed(problem) {
-        let mut diagnostic = Diagnostic::new(
-            "E0170",
-            format!("the model's weights take {weights} bytes; all devices together have room for {room}"),
-        );
-        for device in devices {
-            diagnostic = diagnostic.note(format!(
-                "device `{}`: {} bytes of RAM, {} of flash",
-                cluster.devices[device].name, problem.ram[device], problem.flash[device]
-            ));
-        }
-        return diagnostic.help("add devices or memory; nothing that a partition does makes weights smaller");
-    }
-    // Only where nodes stay whole is it one device that must hold them.
-    let whole = matches!(family, StrategyFamily::Whole | StrategyFamily::Pipeline);
-    for (segment, info) in segments.iter().enumerate().filter(|_| whole) {
-        let needed = |device: usize| {
-            problem.arena[segment] + if problem.weights_in_ram[device] { problem.weights[segment] } else { 0 }
-        };
-        if devices.clone().any(|d| needed(d) <= problem.ram[d] && problem.weights[segment] <= problem.flash[d]) {
-            continue;
-        }
-        let largest = info.nodes.iter().max_by_key(|node| cost::node_weights_bytes(graph, **node));
-        let label = largest.map_or(String::new(), |node| graph.node_label(*node));
-        let mut diagnostic = Diagnostic::new(
-            "E0170",
-            format!("no device can hold the layers around node {}", crate::diagnostic::printable(&label)),
-        );
-        for device in devices.clone() {
-            diagnostic = diagnostic.note(format!(
-                "device `{}` has {} bytes of RAM and {} of flash for them; they need {} and {}",
-                cluster.devices[device].name,
-                problem.ram[device],
-                problem.flash[device],
-                needed(device),
-                problem.weights[segment]
-            ));
-        }
-        return diagnostic.help("add a device with that much memory, or further devices to split these layers over");
-    }
-    let mut diagnostic = Diagnostic::new("E0170", "no plan was found that keeps every limit")
-        .note(format!("the model has {weights} bytes of weights; the devices have room for {room} together"));
-    for device in devices {
-        diagnostic = diagnostic.note(format!(
-            "device `{}`: {} bytes of RAM, {} of flash",
-            cluster.devices[device].name, problem.ram[device], problem.flash[device]
-        ));
-    }
-    diagnostic.help("more RAM or flash, a further device, or a link between devices that have none would help")
-}
 
 /// Every strategy of every node that is worth a look on a cluster, for tests of what follows.
 #[cfg(test)]

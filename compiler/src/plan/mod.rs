@@ -164,7 +164,7 @@ fn step_kind(program: &Program, step: &Step) -> StepKind {
 fn message(message: &Message) -> proto::Message {
     proto::Message {
         peer: message.peer as u32,
-        number: u32::from(message.number),
+        number: message.number,
         buffer: message.buffer.0,
         bytes: message.bytes as u64,
     }

@@ -159,7 +159,7 @@ pub struct Message {
     /// Index of the device at the other end.
     pub peer: usize,
     /// Number of the message within an inference, the same on both sides.
-    pub number: u16,
+    pub number: u32,
     /// The first `bytes` of it are what travels.
     pub buffer: BufferId,
     /// Payload size.

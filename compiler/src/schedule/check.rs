@@ -18,31 +18,13 @@ pub struct CheckError(pub String);
 
 /// Checks the schedules of all devices.
 pub fn check(graph: &Graph, schedules: &[Schedule], cluster: &Cluster) -> Result<(), CheckError> {
-    let mut replay = Replay {
-        graph,
-        cluster,
-        schedules,
-        next: vec![(0, 0); schedules.len()],
-        present: vec![BTreeSet::new(); schedules.len()],
-        computed: BTreeSet::new(),
-        delivered: BTreeSet::new(),
-        messages: BTreeMap::new(),
-    };
+    let mut replay = Replay::new(graph, schedules, cluster);
     while replay.step()? {}
     replay.check_end()?;
     // An inference that ends early must end everywhere.
     for exit in 0..graph.exits().len() {
         let early = super::until_exit(schedules, exit);
-        let mut replay = Replay {
-            graph,
-            cluster,
-            schedules: &early,
-            next: vec![(0, 0); early.len()],
-            present: vec![BTreeSet::new(); early.len()],
-            computed: BTreeSet::new(),
-            delivered: BTreeSet::new(),
-            messages: BTreeMap::new(),
-        };
+        let mut replay = Replay::new(graph, &early, cluster);
         while replay.step()? {}
         replay.check_finished()?;
         let answers =
@@ -58,15 +40,52 @@ struct Replay<'a> {
     graph: &'a Graph,
     cluster: &'a Cluster,
     schedules: &'a [Schedule],
+    /// Schedule of each device that has one.
+    positions: BTreeMap<usize, usize>,
     /// Per schedule: the action, and within an exchange the message.
     next: Vec<(usize, usize)>,
+    /// Per schedule: the messages of the exchange it is in, by number, and whether each is sent.
+    exchange: Vec<Vec<(Message, bool)>>,
     present: Vec<BTreeSet<TensorId>>,
     computed: BTreeSet<NodeId>,
     delivered: BTreeSet<usize>,
-    messages: BTreeMap<u16, TensorId>,
+    messages: BTreeMap<u32, TensorId>,
 }
 
-impl Replay<'_> {
+impl<'a> Replay<'a> {
+    fn new(graph: &'a Graph, schedules: &'a [Schedule], cluster: &'a Cluster) -> Replay<'a> {
+        let mut replay = Replay {
+            graph,
+            cluster,
+            schedules,
+            positions: schedules.iter().enumerate().map(|(position, schedule)| (schedule.device, position)).collect(),
+            next: vec![(0, 0); schedules.len()],
+            exchange: vec![Vec::new(); schedules.len()],
+            present: vec![BTreeSet::new(); schedules.len()],
+            computed: BTreeSet::new(),
+            delivered: BTreeSet::new(),
+            messages: BTreeMap::new(),
+        };
+        (0..schedules.len()).for_each(|index| replay.enter(index));
+        replay
+    }
+
+    /// Lists the messages of the exchange that a device has come to, if it is one. They go in the order of numbers.
+    fn enter(&mut self, index: usize) {
+        self.exchange[index].clear();
+        if let Some(Action::Exchange { sends, receives }) = self.schedules[index].actions.get(self.next[index].0) {
+            self.exchange[index].extend(sends.iter().map(|message| (*message, true)));
+            self.exchange[index].extend(receives.iter().map(|message| (*message, false)));
+            self.exchange[index].sort_by_key(|(message, _)| message.number);
+        }
+    }
+
+    /// Goes on to a device's next action.
+    fn advance(&mut self, index: usize) {
+        self.next[index] = (self.next[index].0 + 1, 0);
+        self.enter(index);
+    }
+
     /// Advances some device by one action or message; false if none can move.
     fn step(&mut self) -> Result<bool, CheckError> {
         let mut moved = false;
@@ -74,13 +93,13 @@ impl Replay<'_> {
             while let Some(action) = self.schedules[index].actions.get(self.next[index].0) {
                 match action {
                     Action::Exchange { .. } => match self.message(index) {
-                        None => self.next[index] = (self.next[index].0 + 1, 0),
+                        None => self.advance(index),
                         Some((message, true)) if self.try_message(index, message)? => self.next[index].1 += 1,
                         Some(_) => break,
                     },
                     _ => {
                         self.local(index, action)?;
-                        self.next[index].0 += 1;
+                        self.advance(index);
                     }
                 }
                 moved = true;
@@ -89,14 +108,9 @@ impl Replay<'_> {
         Ok(moved)
     }
 
-    /// The message a device is at, and whether it sends it. Messages go in the order of their numbers.
+    /// The message a device is at, and whether it sends it.
     fn message(&self, index: usize) -> Option<(Message, bool)> {
-        let (action, position) = self.next[index];
-        let Action::Exchange { sends, receives } = self.schedules[index].actions.get(action)? else { return None };
-        let mut messages: Vec<(Message, bool)> = sends.iter().map(|message| (*message, true)).collect();
-        messages.extend(receives.iter().map(|message| (*message, false)));
-        messages.sort_by_key(|(message, _)| message.number);
-        messages.get(position).copied()
+        self.exchange[index].get(self.next[index].1).copied()
     }
 
     /// A send happens together with its receive.
@@ -104,7 +118,7 @@ impl Replay<'_> {
         let Message { tensor, peer, number } = message;
         self.need(from, tensor)?;
         let sender = self.schedules[from].device;
-        let Some(to) = self.schedules.iter().position(|schedule| schedule.device == peer) else {
+        let Some(to) = self.positions.get(&peer).copied() else {
             return Err(CheckError(format!("message {number} goes to device {peer}, which has no schedule")));
         };
         if self.cluster.link(sender, peer).is_none() {

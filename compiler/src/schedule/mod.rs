@@ -18,7 +18,7 @@ pub struct Message {
     /// Index of the device at the other end.
     pub peer: usize,
     /// Number of the message within an inference, unique in the cluster.
-    pub number: u16,
+    pub number: u32,
 }
 
 /// One action on whole tensors.
@@ -71,8 +71,8 @@ pub struct Schedule {
 /// Why there is no schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
-    /// More messages than a frame can number.
-    #[error("the plan has more than 65535 messages")]
+    /// More messages than can be numbered.
+    #[error("the plan has more than 4294967295 messages")]
     TooManyMessages,
 }
 
@@ -104,8 +104,8 @@ pub fn build(sharded: &Sharded, cluster: &Cluster) -> Result<Vec<Schedule>, Sche
             Event::Exchange(transfers) => {
                 let mut messages: BTreeMap<usize, (Vec<Message>, Vec<Message>)> = BTreeMap::new();
                 for Transfer { tensor, from, to } in transfers {
-                    let number = u16::try_from(next_number).map_err(|_| ScheduleError::TooManyMessages)?;
-                    next_number += 1;
+                    let number = next_number;
+                    next_number = next_number.checked_add(1).ok_or(ScheduleError::TooManyMessages)?;
                     let tensor = *tensor;
                     messages.entry(*from).or_default().0.push(Message { tensor, peer: *to, number });
                     messages.entry(*to).or_default().1.push(Message { tensor, peer: *from, number });

@@ -227,3 +227,21 @@ fn an_exit_ends_the_inference_everywhere() {
         }
     }
 }
+
+#[test]
+fn hundreds_of_devices_compute_the_same() {
+    let mut random = Random(7);
+    let graph = network(&mut random);
+    let input = random.values(graph.shape(graph.inputs[0]));
+    let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+    for (devices, extra) in [(150, ""), (300, "topology = \"star\"\nhub = \"d-7\"")] {
+        let cluster = cluster(devices, extra);
+        for family in [StrategyFamily::Auto, StrategyFamily::Lop, StrategyFamily::Spatial] {
+            let label = format!("{devices} devices {extra}, {family:?}");
+            let options = PartitionOptions { objective: Objective::Latency, family, reserve_bytes: Vec::new() };
+            let partition = solve(&graph, &cluster, &options).unwrap_or_else(|error| panic!("{label}: {error}"));
+            assert!(partition.strategies.values().all(|strategy| strategy.outputs.0.len() == devices), "{label}");
+            check(&graph, &partition, &cluster, &input, &expected, &label);
+        }
+    }
+}

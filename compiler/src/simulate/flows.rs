@@ -1,6 +1,6 @@
 //! Messages under way, sharing media fairly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{Cluster, Topology};
 
@@ -8,7 +8,7 @@ use crate::config::{Cluster, Topology};
 const EXACT_FLOWS: usize = 400;
 
 /// Inference and number of a message.
-type Key = (u32, u16);
+type Key = (u32, u32);
 
 struct Flow {
     key: Key,
@@ -21,69 +21,65 @@ struct Flow {
 }
 
 /// All messages under way.
-pub struct Flows {
+pub struct Flows<'a> {
+    cluster: &'a Cluster,
     capacities: Vec<f64>,
-    devices: usize,
-    /// Per pair of devices: latency and the capacities that its messages use.
-    routes: BTreeMap<(usize, usize), (f64, [usize; 4])>,
+    /// Ports, buses and wires that have carried something, as indices of capacities: by medium and two numbers.
+    named: BTreeMap<(usize, usize, usize), usize>,
     active: Vec<Flow>,
+    under_way: BTreeSet<Key>,
     now: f64,
     stale: bool,
 }
 
-impl Flows {
+impl<'a> Flows<'a> {
     /// The media of a cluster, idle.
-    pub fn new(cluster: &Cluster) -> Flows {
-        let devices = cluster.devices.len();
+    pub fn new(cluster: &'a Cluster) -> Flows<'a> {
         // Processors of both ends come first.
-        let mut capacities: Vec<f64> =
-            cluster.devices.iter().map(|device| device.target.rate.link_bytes_per_second).collect();
-        let mut named: BTreeMap<(usize, usize, usize), usize> = BTreeMap::new();
-        let mut routes = BTreeMap::new();
-        for link in &cluster.links {
-            let medium = cluster.media[link.medium];
-            let mut capacity = |name: (usize, usize, usize), rate: f64| {
-                *named.entry(name).or_insert_with(|| {
-                    capacities.push(rate);
-                    capacities.len() - 1
-                })
-            };
-            let rate = link.bytes_per_second;
-            let (a, b) = link.between;
-            for (from, to) in [(a, b), (b, a)] {
-                let half = medium.half_duplex;
-                let (out, into) = match medium.topology {
-                    // Ports: one name for both directions of a half-duplex one.
-                    Topology::Switch => {
-                        (capacity((link.medium, from, 0), rate), capacity((link.medium, to, usize::from(!half)), rate))
-                    }
-                    Topology::Bus => {
-                        let bus = capacity((link.medium, devices, 0), rate);
-                        (bus, bus)
-                    }
-                    Topology::PointToPoint => {
-                        let wire = if half { (a, b) } else { (from, to) };
-                        let wire = capacity((link.medium, devices + 1 + wire.0, wire.1), rate);
-                        (wire, wire)
-                    }
-                };
-                routes.insert((from, to), (link.latency_ms * 1e-3, [from, to, out, into]));
-            }
-        }
-        Flows { capacities, devices, routes, active: Vec::new(), now: 0.0, stale: false }
+        let capacities = cluster.devices.iter().map(|device| device.target.rate.link_bytes_per_second).collect();
+        let (active, under_way) = (Vec::new(), BTreeSet::new());
+        Flows { cluster, capacities, named: BTreeMap::new(), active, under_way, now: 0.0, stale: false }
+    }
+
+    /// Index of a shared capacity.
+    fn capacity(&mut self, name: (usize, usize, usize), rate: f64) -> usize {
+        *self.named.entry(name).or_insert_with(|| {
+            self.capacities.push(rate);
+            self.capacities.len() - 1
+        })
     }
 
     /// A message sets out at `begin`.
     pub fn start(&mut self, key: Key, from: usize, to: usize, bytes: u64, begin: f64) {
-        debug_assert!(from < self.devices && to < self.devices);
-        let Some((latency, resources)) = self.routes.get(&(from, to)).copied() else { return };
+        let devices = self.cluster.devices.len();
+        let Some(link) = self.cluster.link(from, to) else { return };
+        let medium = self.cluster.media[link.medium];
+        let (half, rate) = (medium.half_duplex, link.bytes_per_second);
+        let (out, into) = match medium.topology {
+            // Ports: one name for both directions of a half-duplex one.
+            Topology::Switch => {
+                let out = self.capacity((link.medium, from, 0), rate);
+                (out, self.capacity((link.medium, to, usize::from(!half)), rate))
+            }
+            Topology::Bus => {
+                let bus = self.capacity((link.medium, devices, 0), rate);
+                (bus, bus)
+            }
+            Topology::PointToPoint => {
+                let wire = if half { link.between } else { (from, to) };
+                let wire = self.capacity((link.medium, devices + 1 + wire.0, wire.1), rate);
+                (wire, wire)
+            }
+        };
+        let (latency, resources) = (link.latency_ms * 1e-3, [from, to, out, into]);
         self.active.push(Flow { key, left_bytes: bytes as f64, begin, latency, resources, rate: 0.0 });
+        self.under_way.insert(key);
         self.stale = true;
     }
 
     /// Whether a message has not left altogether.
     pub fn is_active(&self, key: Key) -> bool {
-        self.active.iter().any(|flow| flow.key == key)
+        self.under_way.contains(&key)
     }
 
     /// When the next message ends or sets out, after `now`.
@@ -110,6 +106,9 @@ impl Flows {
         let left: Vec<(Key, f64)> =
             self.active.iter().filter(|flow| ended(flow)).map(|flow| (flow.key, flow.latency)).collect();
         if !left.is_empty() {
+            left.iter().for_each(|(key, _)| {
+                self.under_way.remove(key);
+            });
             self.active.retain(|flow| !ended(flow));
             self.stale = true;
         }

@@ -138,9 +138,9 @@ struct Replay<'a> {
     /// Per schedule: inference and action.
     next: Vec<(u32, usize)>,
     states: Vec<State>,
-    flows: Flows,
+    flows: Flows<'a>,
     /// When each message, by inference and number, has arrived.
-    arrived: BTreeMap<(u32, u16), f64>,
+    arrived: BTreeMap<(u32, u32), f64>,
     spans: Vec<Span>,
     /// When each inference's answer was there.
     done: Vec<f64>,
