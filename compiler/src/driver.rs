@@ -8,12 +8,14 @@ use crate::cli::{Arguments, StrategyName};
 use crate::config::{self, Cluster};
 use crate::diagnostic::Diagnostic;
 use crate::graph::Graph;
-use crate::partition::{self, Objective, Partition, PartitionOptions, StrategyFamily};
-use crate::program::{self, Program};
+use crate::partition::{self, Objective, Partition, StrategyFamily};
+use crate::placement::{self, Placed};
+use crate::program::Program;
 use crate::schedule::{self, Schedule};
-use crate::shard::{self, Sharded};
+use crate::shard::Sharded;
+use crate::shard::patches::PatchReport;
 use crate::simulate::{self, Prediction};
-use crate::{exits, memory, onnx, passes, plan};
+use crate::{exits, onnx, passes, plan};
 
 /// Everything decided about one model on one cluster, ready to be written out.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct Compiled {
     pub schedules: Vec<Schedule>,
     /// One per schedule.
     pub programs: Vec<Program>,
+    /// What is computed patch by patch.
+    pub patches: Vec<PatchReport>,
     /// The plan file.
     pub plan_bytes: Vec<u8>,
     /// First eight bytes of the plan's digest.
@@ -197,35 +201,7 @@ pub fn compile_graph(
     dump: &mut dyn Dump,
 ) -> Result<Compiled, Failure> {
     clock.restart();
-    let mut reserve_bytes = vec![0; cluster.devices.len()];
-    let placed = loop {
-        let partition = match &options.plan {
-            Some(path) => plan::read_partition(path, &graph, &cluster)?,
-            None => {
-                let (objective, family) = (options.objective, options.family);
-                let wanted = PartitionOptions { objective, family, reserve_bytes: reserve_bytes.clone() };
-                solve(&graph, &cluster, &wanted)?
-            }
-        };
-        clock.lap("partition");
-        let placed = place(&graph, &cluster, partition, &mut clock)?;
-        // The partition counts tensors; the memory plan counts padding, alignment and what stays alive.
-        let excess = placed.excess_bytes(&cluster);
-        if excess.iter().all(|bytes| *bytes == 0) {
-            break placed;
-        }
-        let given_up = options.plan.is_some()
-            || reserve_bytes
-                .iter()
-                .zip(&excess)
-                .any(|(reserve, excess)| *reserve > 0 && *excess > 0 && *reserve > 64 * *excess);
-        if given_up {
-            return Err(Failure::Infeasible(does_not_fit(&placed, &excess, &cluster)));
-        }
-        for (reserve, excess) in reserve_bytes.iter_mut().zip(excess) {
-            *reserve += excess + excess / 8;
-        }
-    };
+    let placed = placement::fit(&graph, &cluster, options, &mut clock)?;
     let compiled = finish(model_name, graph, cluster, placed, options, clock, dump)?;
     check_latency(&compiled.prediction, options)?;
     Ok(compiled)
@@ -239,7 +215,7 @@ pub fn compile_partition(
     partition: Partition,
 ) -> Result<Compiled, Failure> {
     let mut clock = Clock::default();
-    let placed = place(&graph, &cluster, partition, &mut clock)?;
+    let placed = placement::place(&graph, &cluster, partition, &mut clock)?;
     finish(model_name, graph, cluster, placed, &Options::default(), clock, &mut ())
 }
 
@@ -253,7 +229,7 @@ fn finish(
     mut clock: Clock,
     dump: &mut dyn Dump,
 ) -> Result<Compiled, Failure> {
-    let Placed { partition, sharded, schedules, programs } = placed;
+    let Placed { partition, sharded, schedules, programs, patches } = placed;
     dump.stage("partition", &partition::text::Display { partition: &partition, graph: &graph, cluster: &cluster });
     dump.stage("shard", &sharded.graph);
     dump.stage(
@@ -281,110 +257,11 @@ fn finish(
         prediction,
         schedules,
         programs,
+        patches,
         plan_bytes,
         plan_hash,
         times_ms: clock.times_ms,
     })
-}
-
-/// The best partition. The optimisation adds up nodes and travel, or finds the busiest device; where branches run beside
-/// each other, or devices wait for each other, the simulation knows better, so plans that are quick to find have their
-/// say too.
-fn solve(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> Result<Partition, Failure> {
-    let best = partition::solve(graph, cluster, wanted).map_err(partition_failure)?;
-    let others: &[(Objective, StrategyFamily)] = match (wanted.family, wanted.objective) {
-        (StrategyFamily::Auto, Objective::Latency) if best.optimal => {
-            &[(Objective::Latency, StrategyFamily::Ftp), (Objective::Latency, StrategyFamily::Spatial)]
-        }
-        (StrategyFamily::Auto, Objective::Throughput) => &[
-            (Objective::Latency, StrategyFamily::Auto),
-            (Objective::Latency, StrategyFamily::Whole),
-            (Objective::Throughput, StrategyFamily::Pipeline),
-            (Objective::Latency, StrategyFamily::Batch),
-        ],
-        _ => return Ok(best),
-    };
-    let simulated_seconds = |partition: &Partition| {
-        let sharded = shard::apply(graph, partition, cluster).ok()?;
-        let schedules = schedule::build(&sharded, cluster).ok()?;
-        let prediction = simulate::simulate(&sharded, &schedules, cluster);
-        Some(match wanted.objective {
-            Objective::Throughput => 1.0 / prediction.throughput_hz.max(1e-12),
-            _ => prediction.latency_ms * 1e-3,
-        })
-    };
-    let mut least = (simulated_seconds(&best).unwrap_or(f64::INFINITY), best);
-    for (objective, family) in others {
-        let options = PartitionOptions { objective: *objective, family: *family, ..wanted.clone() };
-        let Ok(other) = partition::solve(graph, cluster, &options) else { continue };
-        if let Some(seconds) = simulated_seconds(&other).filter(|seconds| *seconds < least.0) {
-            let Partition { objective, optimal, gap, period_bound_seconds, .. } = least.1;
-            least = (seconds, Partition { objective, optimal, gap, period_bound_seconds, ..other });
-        }
-    }
-    let (seconds, mut best) = least;
-    if let Some(bound) = best.period_bound_seconds {
-        best.gap = ((seconds - bound) / seconds).max(0.0);
-        best.optimal = best.gap <= partition::OPTIMAL_GAP;
-    }
-    Ok(best)
-}
-
-/// A partition carried out as far as memory.
-struct Placed {
-    partition: Partition,
-    sharded: Sharded,
-    schedules: Vec<Schedule>,
-    programs: Vec<Program>,
-}
-
-/// Shards, schedules and lowers a partition.
-fn place(graph: &Graph, cluster: &Cluster, partition: Partition, clock: &mut Clock) -> Result<Placed, Failure> {
-    let sharded = shard::apply(graph, &partition, cluster).map_err(internal)?;
-    clock.lap("shard");
-    let schedules = schedule::build(&sharded, cluster).map_err(internal)?;
-    schedule::check::check(&sharded.graph, &schedules, cluster).map_err(internal)?;
-    clock.lap("schedule");
-    let mut programs = Vec::with_capacity(schedules.len());
-    for schedule in &schedules {
-        let target = &cluster.devices[schedule.device].target;
-        let mut program = program::lower::lower(&sharded.graph, schedule, target).map_err(lower_failure)?;
-        memory::plan(&mut program, memory::ALIGNMENT_BYTES);
-        memory::check(&program).map_err(internal)?;
-        programs.push(program);
-    }
-    clock.lap("lower");
-    Ok(Placed { partition, sharded, schedules, programs })
-}
-
-impl Placed {
-    /// Bytes by which each device's memory is too small.
-    fn excess_bytes(&self, cluster: &Cluster) -> Vec<u64> {
-        let mut excess = vec![0; cluster.devices.len()];
-        for program in &self.programs {
-            let device = &cluster.devices[program.device];
-            let (arena, weights) = (program.arena_bytes as u64, program.weights_bytes as u64);
-            let in_ram = if device.target.system == config::System::Linux { weights } else { 0 };
-            let ram = (arena + in_ram).saturating_sub(partition::limits::ram_bytes(device));
-            excess[program.device] = ram.max(weights.saturating_sub(partition::limits::flash_bytes(device)));
-        }
-        excess
-    }
-}
-
-/// Says which device's memory is too small for the plan, and by how much.
-fn does_not_fit(placed: &Placed, excess: &[u64], cluster: &Cluster) -> Diagnostic {
-    let mut diagnostic = Diagnostic::new("E0170", "the plan does not fit the devices' memories");
-    for program in &placed.programs {
-        let device = &cluster.devices[program.device];
-        if excess[program.device] > 0 {
-            diagnostic = diagnostic.note(format!(
-                "device `{}` needs {} bytes of weights and {} of working memory, {} more than it has",
-                device.name, program.weights_bytes, program.arena_bytes, excess[program.device]
-            ));
-        }
-    }
-    diagnostic.help("more RAM or flash, a further device, or another --strategy would help")
 }
 
 fn no_batch(error: &passes::batch::BatchError, samples: usize) -> Failure {
@@ -393,23 +270,9 @@ fn no_batch(error: &passes::batch::BatchError, samples: usize) -> Failure {
     Failure::Input(vec![diagnostic.help("leave --batch out; samples are then answered one by one")])
 }
 
-fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+/// A bug of ours.
+pub(crate) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
     Failure::Internal(error.into())
-}
-
-fn partition_failure(error: partition::PartitionError) -> Failure {
-    match error {
-        partition::PartitionError::Infeasible(diagnostic) => Failure::Infeasible(diagnostic),
-    }
-}
-
-fn lower_failure(error: program::lower::LowerError) -> Failure {
-    match error {
-        program::lower::LowerError::NoReference { .. } => {
-            Failure::Input(vec![Diagnostic::new("E0141", error.to_string())])
-        }
-        other => internal(other),
-    }
 }
 
 fn check_latency(prediction: &Prediction, options: &Options) -> Result<(), Failure> {
@@ -438,7 +301,8 @@ impl Default for Clock {
 }
 
 impl Clock {
-    fn lap(&mut self, name: &str) {
+    /// Adds the time since the last lap to a stage.
+    pub(crate) fn lap(&mut self, name: &str) {
         let time_ms = self.since.elapsed().as_secs_f64() * 1e3;
         self.record(name, time_ms);
         self.restart();

@@ -18,6 +18,7 @@ pub mod memory;
 pub mod onnx;
 pub mod partition;
 pub mod passes;
+pub mod placement;
 pub mod plan;
 pub mod program;
 pub mod run;

@@ -122,3 +122,14 @@ fn samples_answered_together_are_answered_as_alone() {
     let one = together["model"]["macs"].as_u64().expect("the model has its multiply-adds") / 4;
     assert_eq!(macs, [one, 2 * one, one]);
 }
+
+#[test]
+fn a_board_that_is_too_small_computes_patch_by_patch() {
+    let (model, reference) = example("resnet");
+    let cluster = ClusterText::new("cam", "cam").device("cam", "cortex-m7", "ram = \"128 KiB\"");
+    let run = check("resnet in 128 KiB", &model, &cluster, &reference, &[]);
+    let patches = run.report["patches"].as_array().expect("the report lists patches");
+    assert_eq!(patches.len(), 1, "whole activations need 128 KiB by themselves");
+    let linked = run.report["devices"][0]["ram_bytes"].as_u64().expect("it was linked");
+    assert!(linked < 112 << 10, "{linked} bytes of RAM");
+}

@@ -15,6 +15,8 @@ pub struct Report {
     pub devices: Vec<DeviceReport>,
     /// Each node of the simplified graph.
     pub layers: Vec<LayerReport>,
+    /// Runs of nodes that are computed patch by patch.
+    pub patches: Vec<crate::shard::patches::PatchReport>,
     /// Early exits.
     pub exits: Vec<crate::exits::ExitReport>,
     /// What the calibration set says of them.

@@ -63,6 +63,16 @@ fn human(report: &Report, compiled: &Compiled) {
             device.link_ms,
         );
     }
+    for patch in &report.patches {
+        println!(
+            "{} computes {} to {} in {} patches: {:.1} % more multiply-adds there",
+            patch.device,
+            crate::diagnostic::printable(&patch.nodes.0),
+            crate::diagnostic::printable(&patch.nodes.1),
+            patch.tiles,
+            (patch.macs.1 as f64 / patch.macs.0.max(1) as f64 - 1.0) * 100.0
+        );
+    }
     if report.devices.iter().any(|device| device.flash_bytes > 0) {
         println!("\n{:<12} {:>12} {:>12} {:>12}", "linked", "code B", "flash B", "RAM B");
         for device in &report.devices {

@@ -61,6 +61,7 @@ pub fn report(compiled: &Compiled) -> Report {
         },
         devices,
         layers: layers(compiled),
+        patches: compiled.patches.clone(),
         exits: exits(compiled),
         calibration: compiled.exits.as_ref().map(|exits| exits.calibration.clone()),
         variants: Vec::new(),

@@ -6,6 +6,7 @@
 
 mod arena;
 mod check;
+mod hoist;
 mod in_place;
 mod lifetimes;
 
@@ -17,8 +18,20 @@ use crate::program::{BufferId, Program};
 /// Alignment of every independent buffer and weight: a cache line, and the widest vector.
 pub const ALIGNMENT_BYTES: usize = 64;
 
-/// Fills in all offsets and the sizes of the arena and the weights section.
+/// Fills in all offsets and the sizes of the arena and the weights section. Copies are made earlier where that makes the
+/// arena smaller.
 pub fn plan(program: &mut Program, alignment_bytes: usize) {
+    let hoisted = hoist::hoisted(program);
+    place_all(program, alignment_bytes);
+    if let Some(mut hoisted) = hoisted {
+        place_all(&mut hoisted, alignment_bytes);
+        if hoisted.arena_bytes < program.arena_bytes {
+            *program = hoisted;
+        }
+    }
+}
+
+fn place_all(program: &mut Program, alignment_bytes: usize) {
     in_place::share(program);
     let lifetimes = lifetimes(program);
     let placed = arena::pack(program, &lifetimes, alignment_bytes);
@@ -116,6 +129,33 @@ mod tests {
         check(&program).expect("the plan is sound");
         assert_eq!(program.arena_bytes, (64 + 32) * 4);
         assert_eq!(program.arena_bytes, least_arena_bytes(&program, 64));
+    }
+
+    #[test]
+    fn parts_are_copied_as_soon_as_they_are_made() {
+        // t0 makes t1, t2 and t3 one after the other; all three are copied into t4, which is read.
+        let mut program = chain(&[16, 64, 64, 64, 192, 16]);
+        let copy = |from: u32, to: u32, first: usize| Step::Copy {
+            from: (Argument::Buffer(BufferId(from)), 0),
+            to: (BufferId(to), first),
+            runs: Runs::one(16),
+        };
+        let made = [copy(0, 1, 0), copy(0, 2, 0), copy(0, 3, 0)];
+        let joined = [copy(1, 4, 0), copy(2, 4, 64), copy(3, 4, 128)];
+        program.steps = made.into_iter().chain(joined).chain([copy(4, 5, 0)]).collect();
+        plan(&mut program, 64);
+        check(&program).expect("the plan is sound");
+        // The input, one part at a time, and the whole.
+        assert_eq!(program.arena_bytes, (16 + 64 + 192) * 4);
+        let order: Vec<u32> = program
+            .steps
+            .iter()
+            .map(|step| match step {
+                Step::Copy { from: (Argument::Buffer(from), _), to, .. } if to.0.0 == 4 => from.0,
+                _ => 0,
+            })
+            .collect();
+        assert_eq!(order, [0, 1, 0, 2, 0, 3, 0]);
     }
 
     #[test]

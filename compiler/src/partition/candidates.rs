@@ -52,6 +52,8 @@ pub struct Choice<'a> {
     pub objective: Objective,
     /// How much is listed.
     pub breadth: Breadth,
+    /// Share of activations that counts.
+    pub activation_share: f64,
 }
 
 /// How many candidates are listed.
@@ -462,6 +464,9 @@ pub fn price(choice: &Choice<'_>, id: NodeId, strategy: Strategy, run: Option<(u
         }
     }
     cost::exchange_seconds(cluster, &candidate.flows)?;
+    for bytes in &mut candidate.activation_bytes {
+        *bytes = (*bytes as f64 * choice.activation_share) as u64;
+    }
     let fits = (0..devices).all(|device| {
         let info = &cluster.devices[device];
         let in_ram = if info.target.system == System::Linux { candidate.weights_bytes[device] } else { 0 };

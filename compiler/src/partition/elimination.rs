@@ -36,8 +36,12 @@ pub struct Elimination {
 const MAX_TABLE: usize = 8 << 20;
 
 impl Elimination {
-    /// Eliminates all variables, those with few neighbours first; `None` if a table would be too large.
+    /// Eliminates all variables, those with few neighbours first; `None` if a table would be too large, or a variable has no
+    /// value.
     pub fn new(domains: &[usize], factors: Vec<Factor>) -> Option<Elimination> {
+        if domains.contains(&0) {
+            return None;
+        }
         let mut factors = factors;
         let mut left: Vec<usize> = (0..domains.len()).collect();
         let mut buckets = Vec::with_capacity(domains.len());

@@ -11,10 +11,14 @@ const PROCESS_CODE_BYTES: u64 = 480 << 10;
 /// Room kept for static data other than the arena.
 const STATIC_BYTES: u64 = 4 << 10;
 
-/// RAM of a device after what every program needs.
+/// RAM of a device after what every program needs; on Linux the code is in RAM too.
 pub fn ram_bytes(device: &Device) -> u64 {
     let stack = device.target.memory_map.as_ref().map_or(0, |map| map.stack_bytes);
-    device.ram_bytes.saturating_sub(stack + STATIC_BYTES)
+    let code = match device.target.system {
+        System::Linux => PROCESS_CODE_BYTES,
+        System::CortexM => 0,
+    };
+    device.ram_bytes.saturating_sub(stack + STATIC_BYTES + code)
 }
 
 /// Flash of a device after its code.

@@ -106,6 +106,15 @@ pub struct PartitionOptions {
     pub family: StrategyFamily,
     /// Bytes of each device's memory that must stay free, beyond what every program needs; missing entries are 0.
     pub reserve_bytes: Vec<u64>,
+    /// Share of activations that counts; less than 1 where devices will compute patch by patch (`shard::patches`).
+    pub activation_share: f64,
+}
+
+impl PartitionOptions {
+    /// All of every device's memory, all of every activation.
+    pub fn new(objective: Objective, family: StrategyFamily) -> PartitionOptions {
+        PartitionOptions { objective, family, reserve_bytes: Vec::new(), activation_share: 1.0 }
+    }
 }
 
 /// Why there is no partition.
@@ -144,10 +153,13 @@ fn solve_for(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Re
     let few = roster::best(cluster, roster::LARGEST);
     let small = (cluster.devices.len() > roster::LARGEST).then(|| roster::restricted(cluster, &few));
     let reserve: Vec<u64> = few.iter().map(|device| options.reserve_bytes.get(*device).copied().unwrap_or(0)).collect();
-    let chain = match &small {
+    let mut chain = match &small {
         Some(small) => pipeline::Chain::new(graph, small, &reserve),
         None => pipeline::Chain::new(graph, cluster, &options.reserve_bytes),
     };
+    for bytes in &mut chain.problem.arena {
+        *bytes = (*bytes as f64 * options.activation_share) as u64;
+    }
     let found = match options.family {
         StrategyFamily::Whole => chain
             .best_single(options.objective)
@@ -183,7 +195,8 @@ pub const OPTIMAL_GAP: f64 = 1e-6;
 #[cfg(test)]
 pub(crate) fn strategies_of(graph: &Graph, cluster: &Cluster) -> BTreeMap<NodeId, Vec<Strategy>> {
     let (family, objective) = (StrategyFamily::Auto, Objective::Memory);
-    let choice = candidates::Choice { graph, cluster, family, objective, breadth: candidates::Breadth::Full };
+    let breadth = candidates::Breadth::Full;
+    let choice = candidates::Choice { graph, cluster, family, objective, breadth, activation_share: 1.0 };
     let order = graph.topological_order().unwrap_or_default();
     let listed = candidates::candidates(&choice, &order);
     let plain = |listed: Vec<candidates::Candidate>| {

@@ -7,6 +7,7 @@
 
 mod assemble;
 mod leave;
+pub mod patches;
 pub mod region;
 pub mod restrict;
 mod rewrite;

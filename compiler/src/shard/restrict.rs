@@ -288,6 +288,12 @@ fn windowed(window: &Window, shape: &[usize], result: &Region, channels: (usize,
     let mut ranges = vec![(result.begin(0), result.end(0)), channels];
     for index in 0..window.kernel.len() {
         let axis = index + 2;
+        // Along an axis that is not cut the operand stays whole, with what strides pass over at its end: it need not be
+        // copied then.
+        if result.begin(axis) == 0 && Some(result.end(axis)) == window.output_extent(index, shape[axis]) {
+            ranges.push((0, shape[axis]));
+            continue;
+        }
         let (begin, end, pad_begin, pad_end) =
             window_part(window, index, shape[axis], result.begin(axis), result.end(axis))?;
         (restricted.pad_begin[index], restricted.pad_end[index]) = (pad_begin, pad_end);

@@ -165,7 +165,7 @@ fn every_family_and_objective_computes_the_same() {
             for family in [Auto, Whole, Pipeline, Lop, Lip, Fused, Ftp, Spatial] {
                 for objective in [Latency, Throughput, Traffic, Memory, Energy] {
                     let label = format!("seed {seed}, {devices} devices {extra}, {family:?} for {objective:?}");
-                    let options = PartitionOptions { objective, family, reserve_bytes: Vec::new() };
+                    let options = PartitionOptions::new(objective, family);
                     match solve(&graph, &cluster, &options) {
                         Ok(partition) => check(&graph, &partition, &cluster, &input, &expected, &label),
                         // A star has no direct links for a pipeline between its points.
@@ -203,7 +203,7 @@ fn an_exit_ends_the_inference_everywhere() {
             let cluster = cluster(devices, extra);
             for family in [Auto, Pipeline, Lop, Lip, Fused, Ftp, Spatial] {
                 let label = format!("seed {seed}, {devices} devices {extra}, {family:?}");
-                let options = PartitionOptions { objective: Objective::Latency, family, reserve_bytes: Vec::new() };
+                let options = PartitionOptions::new(Objective::Latency, family);
                 let Ok(partition) = solve(&graph, &cluster, &options) else {
                     assert!(extra.contains("star"), "{label}: no partition");
                     continue;
@@ -238,10 +238,43 @@ fn hundreds_of_devices_compute_the_same() {
         let cluster = cluster(devices, extra);
         for family in [StrategyFamily::Auto, StrategyFamily::Lop, StrategyFamily::Spatial] {
             let label = format!("{devices} devices {extra}, {family:?}");
-            let options = PartitionOptions { objective: Objective::Latency, family, reserve_bytes: Vec::new() };
+            let options = PartitionOptions::new(Objective::Latency, family);
             let partition = solve(&graph, &cluster, &options).unwrap_or_else(|error| panic!("{label}: {error}"));
             assert!(partition.strategies.values().all(|strategy| strategy.outputs.0.len() == devices), "{label}");
             check(&graph, &partition, &cluster, &input, &expected, &label);
         }
     }
+}
+
+#[test]
+fn patches_compute_the_same() {
+    let mut patched = 0;
+    for seed in 1..40u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let graph = network(&mut random);
+        let input = random.values(graph.shape(graph.inputs[0]));
+        let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        let cluster = cluster(1 + random.next(3), "");
+        let options = PartitionOptions::new(Objective::Latency, StrategyFamily::Auto);
+        let partition = solve(&graph, &cluster, &options).expect("there is room");
+        let mut sharded = apply(&graph, &partition, &cluster).expect("the partition is sound");
+        for _ in 0..3 {
+            let schedules = schedule::build(&sharded, &cluster).expect("few messages");
+            let schedule = &schedules[random.next(schedules.len())];
+            let whole = patches::whole_bytes(&sharded, schedule);
+            let Some(patch) = patches::find(&sharded, schedule, random.next(whole as usize) as u64) else { continue };
+            assert!(patch.peak_bytes < whole, "seed {seed}");
+            patches::apply(&mut sharded, &patch).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            crate::graph::verify::verify(&sharded.graph).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let schedules = schedule::build(&sharded, &cluster).expect("few messages");
+            schedule::check::check(&sharded.graph, &schedules, &cluster)
+                .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let found = evaluate(&sharded.graph, std::slice::from_ref(&input)).expect("the graph is sound");
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!(found.data == expected.data, "seed {seed}: {patch:?}");
+            }
+            patched += 1;
+        }
+    }
+    assert!(patched > 20, "only {patched} runs were computed in patches");
 }

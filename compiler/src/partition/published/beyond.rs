@@ -147,7 +147,7 @@ fn sent(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Sent {
 
 /// A plan of a family for least traffic.
 fn plan(graph: &Graph, cluster: &Cluster, family: StrategyFamily) -> Sent {
-    let options = PartitionOptions { objective: Objective::Traffic, family, reserve_bytes: Vec::new() };
+    let options = PartitionOptions::new(Objective::Traffic, family);
     let partition = solve(graph, cluster, &options).expect("the weights fit the devices together");
     sent(graph, &partition, cluster)
 }

@@ -132,22 +132,24 @@ fn search_with(
         .map(|(device, info)| limits::flash_bytes(info).saturating_sub(reserve(device)))
         .collect();
     let network = |breadth: Breadth| {
-        let choice = Choice { graph, cluster, family: options.family, objective: options.objective, breadth };
-        Network::new(&choice, ram.clone(), flash.clone())
+        let PartitionOptions { family, objective, activation_share, .. } = *options;
+        let choice = Choice { graph, cluster, family, objective, breadth, activation_share };
+        // A node that fits nowhere ends the search.
+        Some(Network::new(&choice, ram.clone(), flash.clone())).filter(|network| !network.domains().contains(&0))
     };
     let adds_up = !matches!(options.objective, Objective::Throughput | Objective::Memory);
     if adds_up {
-        let roomy = network(Breadth::Roomy);
+        let roomy = network(Breadth::Roomy)?;
         if let Some(found) = additive::unlimited(&roomy, options.objective).filter(|found| roomy.fits(found)) {
             return Some(answer(&roomy, &found, 0.0));
         }
     }
-    let full = network(Breadth::Full);
+    let full = network(Breadth::Full)?;
     let mut multipliers = Vec::new();
     // Warm starts: the families by themselves are small problems, and the answer is never worse than the best of them.
     let mut starts: Vec<Vec<usize>> = Vec::new();
     if options.family == StrategyFamily::Auto {
-        let tight = network(Breadth::Tight);
+        let tight = network(Breadth::Tight)?;
         let objective = if adds_up { options.objective } else { Objective::Latency };
         let found = additive::limited(&tight, objective, additive::Start::default(), effort.at_most(effort.left() / 4));
         if let Some(found) = found {
@@ -175,7 +177,7 @@ fn search_with(
         }
     }
     let (found, gap) = match options.objective {
-        Objective::Memory => memory::least(full, starts, effort)?,
+        Objective::Memory => memory::least(full, starts, options.activation_share > 1.0, effort)?,
         Objective::Throughput => {
             let found = busiest::least(&full, starts, effort)?;
             let answer = answer(&full, &found.assignment, found.gap);

@@ -1,0 +1,320 @@
+//! From a graph to programs that fit the devices: partition, shard, schedule, lower and plan memory, again where the
+//! memory plan needs more than the partition thought, and patch by patch where whole activations are too large.
+
+use crate::config::{Cluster, System};
+use crate::diagnostic::Diagnostic;
+use crate::driver::{Clock, Failure, Options, internal};
+use crate::graph::Graph;
+use crate::partition::{self, Objective, Partition, PartitionOptions, StrategyFamily, limits};
+use crate::program::{self, Program};
+use crate::schedule::{self, Schedule};
+use crate::shard::patches::{self, PatchReport};
+use crate::shard::{self, Sharded};
+use crate::{memory, plan, simulate};
+
+/// A partition carried out as far as memory.
+pub struct Placed {
+    /// Who computes what.
+    pub partition: Partition,
+    /// The graph of shards.
+    pub sharded: Sharded,
+    /// One per device that takes part.
+    pub schedules: Vec<Schedule>,
+    /// One per schedule.
+    pub programs: Vec<Program>,
+    /// What is computed patch by patch.
+    pub patches: Vec<PatchReport>,
+}
+
+/// Shares of activations that are counted, one after the other, until a plan is found: with less than all, plans whose
+/// devices will have to compute patch by patch.
+const ACTIVATION_SHARES: [f64; 3] = [1.0, 0.4, 0.15];
+
+/// Shares of the room that tensors may take by their sizes: what a program really needs is known only afterwards.
+const PATCH_ROOM: [f64; 4] = [1.0, 0.85, 0.7, 0.5];
+
+/// With memory as the objective, what patches must save of a device's RAM to be worth their recomputation.
+const WORTH_PATCHING: f64 = 0.05;
+
+/// Runs of one device that may be computed patch by patch.
+const MAX_PATCHES: usize = 3;
+
+/// The best plan that keeps every limit.
+pub fn fit(graph: &Graph, cluster: &Cluster, options: &Options, clock: &mut Clock) -> Result<Placed, Failure> {
+    let mut refusal = None;
+    for share in ACTIVATION_SHARES {
+        match fit_counting(graph, cluster, options, share, clock) {
+            Err(Failure::Infeasible(why)) => refusal = refusal.or(Some(why)),
+            other => return other,
+        }
+        if options.plan.is_some() {
+            break;
+        }
+    }
+    Err(refusal.map_or_else(|| Failure::Internal(anyhow::anyhow!("no share was tried")), Failure::Infeasible))
+}
+
+/// The same with a share of activations counted.
+fn fit_counting(
+    graph: &Graph,
+    cluster: &Cluster,
+    options: &Options,
+    activation_share: f64,
+    clock: &mut Clock,
+) -> Result<Placed, Failure> {
+    let mut reserve_bytes = vec![0; cluster.devices.len()];
+    loop {
+        let partition = match &options.plan {
+            Some(path) => plan::read_partition(path, graph, cluster)?,
+            None => {
+                let (objective, family) = (options.objective, options.family);
+                solve(
+                    graph,
+                    cluster,
+                    &PartitionOptions { objective, family, reserve_bytes: reserve_bytes.clone(), activation_share },
+                )?
+            }
+        };
+        clock.lap("partition");
+        let mut placed = place(graph, cluster, partition, clock)?;
+        placed.patch(cluster)?;
+        clock.lap("patches");
+        // The partition counts tensors; the memory plan counts padding, alignment and what stays alive.
+        let excess = placed.excess_bytes(cluster);
+        if excess.iter().all(|bytes| *bytes == 0) {
+            return Ok(placed);
+        }
+        let given_up = options.plan.is_some()
+            || reserve_bytes
+                .iter()
+                .zip(&excess)
+                .any(|(reserve, excess)| *reserve > 0 && *excess > 0 && *reserve > 64 * *excess);
+        if given_up {
+            return Err(Failure::Infeasible(does_not_fit(&placed, &excess, cluster)));
+        }
+        for (reserve, excess) in reserve_bytes.iter_mut().zip(excess) {
+            *reserve += excess + excess / 8;
+        }
+    }
+}
+
+/// Where memory is the objective, programs need more than tensors: copies in other layouts, and parts beside the whole.
+/// The partition is also solved with activations counted this many times.
+const HEAVIER_ACTIVATIONS: [f64; 3] = [1.5, 2.0, 3.0];
+
+/// The best partition. The optimisation adds up nodes and travel, or finds the busiest or fullest device, by the sizes of
+/// tensors. Where branches run beside each other, or devices wait for each other, the simulation knows better; what
+/// memory a program takes, the memory plan. So further plans that are quick to find have their say.
+fn solve(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> Result<Partition, Failure> {
+    let best = partition::solve(graph, cluster, wanted).map_err(partition_failure)?;
+    let others = others(wanted, best.optimal);
+    if others.is_empty() {
+        return Ok(best);
+    }
+    let mut least = (price(graph, cluster, &best).unwrap_or(f64::INFINITY), best);
+    for options in others {
+        let Ok(other) = partition::solve(graph, cluster, &options) else { continue };
+        let other = Partition { objective: wanted.objective, ..other };
+        if let Some(price) = price(graph, cluster, &other).filter(|price| *price < least.0) {
+            let Partition { optimal, gap, period_bound_seconds, .. } = least.1;
+            least = (price, Partition { optimal, gap, period_bound_seconds, ..other });
+        }
+    }
+    let (seconds, mut best) = least;
+    if let Some(bound) = best.period_bound_seconds {
+        best.gap = ((seconds - bound) / seconds).max(0.0);
+        best.optimal = best.gap <= partition::OPTIMAL_GAP;
+    }
+    Ok(best)
+}
+
+/// Questions whose answers may turn out better than the optimum of the question asked.
+fn others(wanted: &PartitionOptions, optimal: bool) -> Vec<PartitionOptions> {
+    let with = |objective: Objective, family: StrategyFamily| PartitionOptions { objective, family, ..wanted.clone() };
+    if wanted.family != StrategyFamily::Auto {
+        return Vec::new();
+    }
+    match wanted.objective {
+        Objective::Latency if optimal => {
+            vec![with(Objective::Latency, StrategyFamily::Ftp), with(Objective::Latency, StrategyFamily::Spatial)]
+        }
+        Objective::Throughput => vec![
+            with(Objective::Latency, StrategyFamily::Auto),
+            with(Objective::Latency, StrategyFamily::Whole),
+            with(Objective::Throughput, StrategyFamily::Pipeline),
+            with(Objective::Latency, StrategyFamily::Batch),
+        ],
+        Objective::Memory => {
+            let heavier =
+                |times: f64| PartitionOptions { activation_share: wanted.activation_share * times, ..wanted.clone() };
+            HEAVIER_ACTIVATIONS.into_iter().map(heavier).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What a partition comes to when it is carried out: seconds per inference, seconds between answers, or bytes of RAM of
+/// the fullest device, by its objective.
+fn price(graph: &Graph, cluster: &Cluster, partition: &Partition) -> Option<f64> {
+    let sharded = shard::apply(graph, partition, cluster).ok()?;
+    let schedules = schedule::build(&sharded, cluster).ok()?;
+    if partition.objective == Objective::Memory {
+        let programs =
+            schedules.iter().map(|schedule| lower(&sharded, schedule, cluster).ok()).collect::<Option<_>>()?;
+        let partition = partition.clone();
+        let mut placed = Placed { partition, sharded, schedules, programs, patches: Vec::new() };
+        placed.patch(cluster).ok()?;
+        let ram = placed.programs.iter().map(|program| ram_bytes(program, cluster)).max();
+        return ram.map(|bytes| bytes as f64);
+    }
+    let prediction = simulate::simulate(&sharded, &schedules, cluster);
+    Some(match partition.objective {
+        Objective::Throughput => 1.0 / prediction.throughput_hz.max(1e-12),
+        _ => prediction.latency_ms * 1e-3,
+    })
+}
+
+/// Shards, schedules and lowers a partition.
+pub fn place(graph: &Graph, cluster: &Cluster, partition: Partition, clock: &mut Clock) -> Result<Placed, Failure> {
+    let sharded = shard::apply(graph, &partition, cluster).map_err(internal)?;
+    clock.lap("shard");
+    let schedules = schedules(&sharded, cluster)?;
+    clock.lap("schedule");
+    let programs = schedules.iter().map(|schedule| lower(&sharded, schedule, cluster)).collect::<Result<_, _>>()?;
+    clock.lap("lower");
+    Ok(Placed { partition, sharded, schedules, programs, patches: Vec::new() })
+}
+
+/// Schedules, proven.
+fn schedules(sharded: &Sharded, cluster: &Cluster) -> Result<Vec<Schedule>, Failure> {
+    let schedules = schedule::build(sharded, cluster).map_err(internal)?;
+    schedule::check::check(&sharded.graph, &schedules, cluster).map_err(internal)?;
+    Ok(schedules)
+}
+
+/// The program of one device, its memory planned and checked.
+fn lower(sharded: &Sharded, schedule: &Schedule, cluster: &Cluster) -> Result<Program, Failure> {
+    let target = &cluster.devices[schedule.device].target;
+    let mut program = program::lower::lower(&sharded.graph, schedule, target).map_err(lower_failure)?;
+    memory::plan(&mut program, memory::ALIGNMENT_BYTES);
+    memory::check(&program).map_err(internal)?;
+    Ok(program)
+}
+
+/// RAM that a program takes of its device.
+fn ram_bytes(program: &Program, cluster: &Cluster) -> u64 {
+    let in_ram = cluster.devices[program.device].target.system == System::Linux;
+    program.arena_bytes as u64 + if in_ram { program.weights_bytes as u64 } else { 0 }
+}
+
+impl Placed {
+    /// Bytes by which each device's memory is too small.
+    fn excess_bytes(&self, cluster: &Cluster) -> Vec<u64> {
+        let mut excess = vec![0; cluster.devices.len()];
+        for program in &self.programs {
+            let device = &cluster.devices[program.device];
+            let ram = ram_bytes(program, cluster).saturating_sub(limits::ram_bytes(device));
+            let flash = (program.weights_bytes as u64).saturating_sub(limits::flash_bytes(device));
+            excess[program.device] = ram.max(flash);
+        }
+        excess
+    }
+
+    /// Computes patch by patch on devices whose RAM is too small for whole activations, and, if memory is the
+    /// objective, wherever it saves enough.
+    fn patch(&mut self, cluster: &Cluster) -> Result<(), Failure> {
+        for index in 0..self.programs.len() {
+            for _ in 0..MAX_PATCHES {
+                let program = &self.programs[index];
+                let (ram, arena) = (ram_bytes(program, cluster), program.arena_bytes as u64);
+                let over = ram.saturating_sub(limits::ram_bytes(&cluster.devices[program.device]));
+                let enough = if over > 0 {
+                    arena.saturating_sub(over)
+                } else if self.partition.objective == Objective::Memory {
+                    arena.saturating_sub((ram as f64 * WORTH_PATCHING) as u64)
+                } else {
+                    break;
+                };
+                // For memory as the objective the least is wanted, not just enough.
+                let limit = if over > 0 { enough } else { 0 };
+                if !self.patch_once(index, limit, enough, cluster)? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the patches that bring one device's arena to `limit` bytes, or nearest to it and at most to `enough`; says
+    /// whether there are any that save something. Too large an arena is better than one still larger.
+    fn patch_once(&mut self, index: usize, limit: u64, enough: u64, cluster: &Cluster) -> Result<bool, Failure> {
+        let device = self.schedules[index].device;
+        let mut best: Option<(Sharded, Vec<Schedule>, Program, PatchReport)> = None;
+        let whole_bytes = patches::whole_bytes(&self.sharded, &self.schedules[index]) as f64;
+        let scale = whole_bytes / self.programs[index].arena_bytes.max(1) as f64;
+        for room in PATCH_ROOM {
+            let room_bytes = (limit as f64 * scale * room) as u64;
+            let Some(patch) = patches::find(&self.sharded, &self.schedules[index], room_bytes) else { break };
+            let name = |node| self.sharded.graph.node(node).name.clone();
+            let report = PatchReport {
+                device: cluster.devices[device].name.clone(),
+                nodes: (name(patch.nodes[0]), name(patch.nodes[patch.nodes.len() - 1])),
+                tiles: patch.tiles.len(),
+                macs: patch.macs,
+            };
+            let mut sharded = self.sharded.clone();
+            patches::apply(&mut sharded, &patch).map_err(internal)?;
+            let schedules = schedules(&sharded, cluster)?;
+            let program = lower(&sharded, &schedules[index], cluster)?;
+            let arena_bytes = program.arena_bytes;
+            if best.as_ref().is_none_or(|(_, _, known, _)| arena_bytes < known.arena_bytes) {
+                best = Some((sharded, schedules, program, report));
+            }
+            if arena_bytes as u64 <= limit || limit == 0 {
+                break;
+            }
+        }
+        let saves = |program: &Program| {
+            let arena = program.arena_bytes as u64;
+            if limit == 0 { arena <= enough } else { program.arena_bytes < self.programs[index].arena_bytes }
+        };
+        let Some((sharded, schedules, program, report)) = best.filter(|(_, _, program, _)| saves(program)) else {
+            return Ok(false);
+        };
+        self.sharded = sharded;
+        self.schedules = schedules;
+        self.programs[index] = program;
+        self.patches.push(report);
+        Ok(true)
+    }
+}
+
+/// Says which device's memory is too small for the plan, and by how much.
+fn does_not_fit(placed: &Placed, excess: &[u64], cluster: &Cluster) -> Diagnostic {
+    let mut diagnostic = Diagnostic::new("E0170", "the plan does not fit the devices' memories");
+    for program in &placed.programs {
+        let device = &cluster.devices[program.device];
+        if excess[program.device] > 0 {
+            diagnostic = diagnostic.note(format!(
+                "device `{}` needs {} bytes of weights and {} of working memory, {} more than it has",
+                device.name, program.weights_bytes, program.arena_bytes, excess[program.device]
+            ));
+        }
+    }
+    diagnostic.help("more RAM or flash, a further device, or another --strategy would help")
+}
+
+fn partition_failure(error: partition::PartitionError) -> Failure {
+    match error {
+        partition::PartitionError::Infeasible(diagnostic) => Failure::Infeasible(diagnostic),
+    }
+}
+
+fn lower_failure(error: program::lower::LowerError) -> Failure {
+    match error {
+        program::lower::LowerError::NoReference { .. } => {
+            Failure::Input(vec![Diagnostic::new("E0141", error.to_string())])
+        }
+        other => internal(other),
+    }
+}
