@@ -133,3 +133,17 @@ fn a_board_that_is_too_small_computes_patch_by_patch() {
     let linked = run.report["devices"][0]["ram_bytes"].as_u64().expect("it was linked");
     assert!(linked < 112 << 10, "{linked} bytes of RAM");
 }
+
+#[test]
+fn a_ring_hands_on_from_neighbour_to_neighbour() {
+    let (model, reference) = example("resnet");
+    let devices =
+        FIVE.iter().fold(ClusterText::new("a", "c"), |cluster, name| cluster.device(name, "host", "cpu = 0.01"));
+    let ring = (0..FIVE.len()).fold(devices, |cluster, index| {
+        let pair = [FIVE[index], FIVE[(index + 1) % FIVE.len()]];
+        cluster.network(&pair, "topology = \"point-to-point\"\nbandwidth = \"1 Gbit/s\"\nlatency = \"0.02 ms\"")
+    });
+    for family in ["lop", "spatial", "auto"] {
+        check(&format!("resnet around a ring, {family}"), &model, &ring, &reference, &["--strategy", family]);
+    }
+}

@@ -17,6 +17,7 @@ mod network;
 mod objective;
 mod pipeline;
 pub mod published;
+pub mod relay;
 mod reshard;
 mod roster;
 mod search;
@@ -41,9 +42,9 @@ use crate::shard::Sharding;
 pub struct Partition {
     /// Strategy of every node.
     pub strategies: BTreeMap<NodeId, Strategy>,
-    /// Operands (node, position) that travel in two steps: the sharding in between, for example scattered before
-    /// everybody gathers everything, or collected on a hub.
-    pub ways: BTreeMap<(NodeId, usize), Sharding>,
+    /// Operands (node, position) that travel in several steps: the shardings in between, for example scattered before
+    /// everybody gathers everything, or along a tree or a ring.
+    pub ways: BTreeMap<(NodeId, usize), Vec<Sharding>>,
     /// What was minimised.
     pub objective: Objective,
     /// Whether the solver proved that nothing is better.

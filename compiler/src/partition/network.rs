@@ -1,6 +1,6 @@
 //! The optimisation problem: a choice of one candidate per node, and what the choice of two neighbours makes travel.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::candidates::{Candidate, Choice, candidates};
 use super::cost::{self, Flow, exchange_seconds};
@@ -298,12 +298,12 @@ impl<'a> Network<'a> {
         (0..self.ram.len()).all(|device| ram[device] <= self.ram[device] && weights[device] <= self.flash[device])
     }
 
-    /// The assignment as strategies, and the operands that travel in two steps.
+    /// The assignment as strategies, and the operands that travel in several steps.
     #[allow(clippy::type_complexity, reason = "the two fields of a partition")]
     pub fn decode(
         &self,
         assignment: &[usize],
-    ) -> (std::collections::BTreeMap<NodeId, Strategy>, std::collections::BTreeMap<(NodeId, usize), Sharding>) {
+    ) -> (BTreeMap<NodeId, Strategy>, BTreeMap<(NodeId, usize), Vec<Sharding>>) {
         let strategies = self
             .order
             .iter()
@@ -311,12 +311,12 @@ impl<'a> Network<'a> {
             .zip(&self.candidates)
             .map(|((id, choice), node)| (*id, node[*choice].strategy.clone()))
             .collect();
-        let mut ways = std::collections::BTreeMap::new();
+        let mut ways = BTreeMap::new();
         for edge in &self.edges {
             if let (Some((consumer, operand)), Some(reshard)) = (edge.consumer, self.travel(edge, assignment))
-                && let Some(way) = &reshard.way
+                && !reshard.ways.is_empty()
             {
-                ways.insert((self.order[consumer], operand), way.clone());
+                ways.insert((self.order[consumer], operand), reshard.ways.clone());
             }
         }
         (strategies, ways)

@@ -1,15 +1,16 @@
 //! What has to travel between two shardings of a tensor, and the cheapest way for it.
 
 use super::cost::{Flow, exchange_seconds};
+use super::relay;
 use crate::config::Cluster;
 use crate::shard::{Region, Sharding};
 
 /// The traffic between what devices hold and what they need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reshard {
-    /// The sharding in between, if two steps are cheaper than one (scatter, then gather) or if there is no direct link
-    /// (everything to the hub, then out again).
-    pub way: Option<Sharding>,
+    /// The shardings in between, one after the other, where several steps are cheaper than one or links do not lead
+    /// there directly: scattered before everybody gathers, along a tree, around a ring, or over a hub.
+    pub ways: Vec<Sharding>,
     /// The exchanges, one after the other.
     pub steps: Vec<Vec<Flow>>,
     /// Time of all of them.
@@ -33,25 +34,49 @@ pub fn reshard(
 ) -> Option<Reshard> {
     let direct = flows(cluster, held, needed, element_bytes).and_then(|flows| {
         let seconds = exchange_seconds(cluster, &flows)? + joining_seconds(cluster, &flows, needed, element_bytes);
-        Some(Reshard { way: None, steps: vec![flows], seconds })
+        Some(Reshard { ways: Vec::new(), steps: vec![flows], seconds })
     });
     if direct.as_ref().is_some_and(|direct| direct.steps[0].is_empty()) {
         return direct;
     }
     let mut best = direct;
-    for way in ways(cluster, held, needed, shape, best.is_some()) {
-        let steps =
-            [flows(cluster, held, &way, element_bytes), flows_of_both(cluster, held, &way, needed, element_bytes)];
-        let [Some(first), Some(second)] = steps else { continue };
-        let times = [exchange_seconds(cluster, &first), exchange_seconds(cluster, &second)];
-        let [Some(first_seconds), Some(second_seconds)] = times else { continue };
-        let joining = joining_seconds(cluster, &second, needed, element_bytes);
-        let seconds = first_seconds + second_seconds + joining;
-        if best.as_ref().is_none_or(|best| seconds < best.seconds) {
-            best = Some(Reshard { way: Some(way), steps: vec![first, second], seconds });
+    for ways in routes(cluster, held, needed, shape, best.is_some()) {
+        if let Some(found) = by_way_of(cluster, held, ways, needed, element_bytes)
+            && best.as_ref().is_none_or(|best| found.seconds < best.seconds)
+        {
+            best = Some(found);
         }
     }
-    best
+    best.or_else(|| by_way_of(cluster, held, relay::flood(cluster, held, needed)?, needed, element_bytes))
+}
+
+/// The exchanges through intermediate shardings; `None` if some step has no links.
+fn by_way_of(
+    cluster: &Cluster,
+    held: &Sharding,
+    ways: Vec<Sharding>,
+    needed: &Sharding,
+    element_bytes: u64,
+) -> Option<Reshard> {
+    let mut holdings: Vec<Vec<Region>> = held.0.iter().map(|region| region.iter().copied().collect()).collect();
+    let mut steps = Vec::with_capacity(ways.len() + 1);
+    let mut seconds = 0.0;
+    for way in &ways {
+        let flows = gather(cluster, &holdings, way, element_bytes)?;
+        seconds += exchange_seconds(cluster, &flows)?;
+        steps.push(flows);
+        for (holdings, region) in holdings.iter_mut().zip(&way.0) {
+            holdings.extend(region);
+        }
+    }
+    let last = gather(cluster, &holdings, needed, element_bytes)?;
+    seconds += exchange_seconds(cluster, &last)?;
+    // Whoever received anything on the way joins it in the end.
+    let all: Vec<Flow> = steps.iter().flatten().chain(&last).copied().collect();
+    seconds += joining_seconds(cluster, &all, needed, element_bytes);
+    steps.push(last);
+    steps.retain(|step: &Vec<Flow>| !step.is_empty());
+    Some(Reshard { ways, steps, seconds })
 }
 
 /// Time to put what came and what was there together: every byte of the operand is read and written once.
@@ -64,8 +89,8 @@ fn joining_seconds(cluster: &Cluster, flows: &[Flow], needed: &Sharding, element
     needed.parts().filter(|(device, _)| receives(*device)).map(copy).fold(0.0, f64::max)
 }
 
-/// Shardings worth going through.
-fn ways(cluster: &Cluster, held: &Sharding, needed: &Sharding, shape: &[usize], linked: bool) -> Vec<Sharding> {
+/// Sequences of shardings worth going through.
+fn routes(cluster: &Cluster, held: &Sharding, needed: &Sharding, shape: &[usize], linked: bool) -> Vec<Vec<Sharding>> {
     let devices = cluster.devices.len();
     let mut found = Vec::new();
     let readers: Vec<usize> = needed.parts().map(|(device, _)| device).collect();
@@ -80,11 +105,13 @@ fn ways(cluster: &Cluster, held: &Sharding, needed: &Sharding, shape: &[usize], 
             for (reader, (begin, end)) in readers.iter().zip(cuts) {
                 regions[*reader] = whole.with(axis, begin, end);
             }
-            found.push(Sharding(regions));
+            found.push(vec![Sharding(regions)]);
         }
+        found.extend(relay::tree(held, needed));
     }
     if !linked {
-        found.extend((0..devices).map(|hub| Sharding::whole(hub, devices, shape)));
+        found.extend((0..devices).map(|hub| vec![Sharding::whole(hub, devices, shape)]));
+        found.extend(relay::ring(cluster, held, needed));
     }
     found
 }
@@ -92,19 +119,6 @@ fn ways(cluster: &Cluster, held: &Sharding, needed: &Sharding, shape: &[usize], 
 /// Bytes that each device sends to each other so that all have what they need; `None` if nobody holds some of it.
 pub fn flows(cluster: &Cluster, held: &Sharding, needed: &Sharding, element_bytes: u64) -> Option<Vec<Flow>> {
     let held: Vec<Vec<Region>> = held.0.iter().map(|region| region.iter().copied().collect()).collect();
-    gather(cluster, &held, needed, element_bytes)
-}
-
-/// The same with two holdings per device.
-fn flows_of_both(
-    cluster: &Cluster,
-    first: &Sharding,
-    second: &Sharding,
-    needed: &Sharding,
-    element_bytes: u64,
-) -> Option<Vec<Flow>> {
-    let held: Vec<Vec<Region>> =
-        first.0.iter().zip(&second.0).map(|(a, b)| a.iter().chain(b).copied().collect()).collect();
     gather(cluster, &held, needed, element_bytes)
 }
 

@@ -67,7 +67,7 @@ pub fn widened(partition: Partition, devices: &[usize], count: usize) -> Partiti
     });
     Partition {
         strategies: strategies.collect(),
-        ways: partition.ways.into_iter().map(|(operand, way)| (operand, wide(way))).collect(),
+        ways: partition.ways.into_iter().map(|(operand, way)| (operand, way.into_iter().map(wide).collect())).collect(),
         optimal: false,
         gap: 1.0,
         period_bound_seconds: None,

@@ -31,7 +31,8 @@ impl fmt::Display for Display<'_> {
                 },
                 None => writeln!(f, "nowhere")?,
             }
-            for ((_, operand), way) in partition.ways.range((id, 0)..=(id, usize::MAX)) {
+            let ways = partition.ways.range((id, 0)..=(id, usize::MAX));
+            for (operand, way) in ways.flat_map(|((_, operand), ways)| ways.iter().map(move |way| (operand, way))) {
                 let parts: Vec<String> = way.parts().map(|(device, region)| format!("{device}:{region}")).collect();
                 writeln!(f, "  operand {operand} by way of {}", parts.join(" "))?;
             }

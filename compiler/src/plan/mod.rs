@@ -75,7 +75,8 @@ fn write_strategy(id: NodeId, strategy: &Strategy, partition: &Partition) -> pro
         outputs: write_sharding(&strategy.outputs),
         addends: strategy.addends.as_ref().map_or(Vec::new(), write_sharding),
         ways: ways
-            .map(|((_, operand), way)| proto::Way { operand: *operand as u32, parts: write_sharding(way) })
+            .flat_map(|((_, operand), ways)| ways.iter().map(move |way| (*operand as u32, way)))
+            .map(|(operand, way)| proto::Way { operand, parts: write_sharding(way) })
             .collect(),
     }
 }
@@ -193,7 +194,7 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
     }
     let order = graph.topological_order().unwrap_or_default();
     let mut strategies: BTreeMap<NodeId, Strategy> = BTreeMap::new();
-    let mut ways: BTreeMap<(NodeId, usize), Sharding> = BTreeMap::new();
+    let mut ways: BTreeMap<(NodeId, usize), Vec<Sharding>> = BTreeMap::new();
     for (id, stored) in order.iter().zip(&plan.nodes) {
         let unfit = || refuse(format!("the strategy of node `{}` does not fit it", printable(&stored.name)));
         let node = graph.node(*id);
@@ -210,7 +211,8 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
         };
         for way in &strategy.ways {
             let operand = way.operand as usize;
-            ways.insert((*id, operand), sharding(&way.parts, node.inputs.get(operand)).ok_or_else(unfit)?);
+            let way = sharding(&way.parts, node.inputs.get(operand)).ok_or_else(unfit)?;
+            ways.entry((*id, operand)).or_default().push(way);
         }
         strategies.insert(*id, Strategy { method, outputs, addends });
     }

@@ -10,6 +10,7 @@ use crate::config::Cluster;
 use crate::graph::eval::evaluate_node;
 use crate::graph::infer::infer;
 use crate::graph::{Activation, BinaryOp, Graph, NodeId, Op, TensorId, TensorType, UnaryOp, Value};
+use crate::partition::relay::route;
 use crate::partition::{Method, Partition, Strategy};
 
 /// Splits every node as its strategy says.
@@ -159,7 +160,7 @@ impl Rewriter<'_> {
             }
             match pieces(&held, device, need, &|a, b| self.cluster.link(a, b).is_some()) {
                 Some(found) => wanted.push((device, *need, found)),
-                None => return self.materialise_by_hub(tensor, device, need, needs),
+                None => return self.materialise_by_hops(tensor, device, need, needs),
             }
         }
         self.exchange(
@@ -177,30 +178,31 @@ impl Rewriter<'_> {
         .map(|_| ())
     }
 
-    /// Takes what has no direct link to a device over one that has; then everything else.
-    fn materialise_by_hub(
+    /// Takes what has no direct link to a device there from hop to hop; then everything else.
+    fn materialise_by_hops(
         &mut self,
         tensor: TensorId,
         device: usize,
         need: &Region,
         needs: &[Option<Region>],
     ) -> Result<(), ShardError> {
-        let linked = |a: usize, b: usize| self.cluster.link(a, b).is_some();
         let held: Vec<Vec<Region>> = (0..needs.len())
             .map(|device| self.held(tensor, device).iter().map(|(region, _)| *region).collect())
             .collect();
-        let hub = (0..needs.len()).find(|hub| {
-            linked(*hub, device)
-                && !held[*hub].iter().any(|region| region.contains(need))
-                && pieces(&held, *hub, need, &linked).is_some()
+        let missing = || ShardError::Missing { tensor: self.from.tensor(tensor).name.clone(), part: need.to_string() };
+        let found = pieces(&held, device, need, &|_, _| true).ok_or_else(missing)?;
+        let routes = found.iter().map(|piece| match piece.device == device {
+            true => Some(Vec::new()),
+            false => route(self.cluster, piece.device, device),
         });
-        let Some(hub) = hub else {
-            let tensor = self.from.tensor(tensor).name.clone();
-            return Err(ShardError::Missing { tensor, part: need.to_string() });
-        };
-        let mut first = vec![None; needs.len()];
-        first[hub] = Some(*need);
-        self.materialise(tensor, &first)?;
+        let routes: Vec<Vec<usize>> = routes.collect::<Option<_>>().ok_or_else(missing)?;
+        for (piece, route) in found.iter().zip(routes).filter(|(_, route)| route.len() > 1) {
+            for hop in route {
+                let mut there = vec![None; needs.len()];
+                there[hop] = Some(piece.region);
+                self.materialise(tensor, &there)?;
+            }
+        }
         self.materialise(tensor, needs)
     }
 
@@ -314,7 +316,7 @@ impl Rewriter<'_> {
     /// Takes the operands of a node to the intermediate shardings that the partition chose for them.
     fn reroute(&mut self, id: NodeId, partition: &Partition) -> Result<(), ShardError> {
         for (position, tensor) in self.from.node(id).inputs.iter().enumerate() {
-            if let Some(way) = partition.ways.get(&(id, position)) {
+            for way in partition.ways.get(&(id, position)).into_iter().flatten() {
                 self.materialise(*tensor, &way.0)?;
             }
         }

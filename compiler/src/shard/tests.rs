@@ -278,3 +278,41 @@ fn patches_compute_the_same() {
     }
     assert!(patched > 20, "only {patched} runs were computed in patches");
 }
+
+/// Devices that are linked to their neighbours only; `closed` joins the last to the first.
+fn neighbours(devices: usize, closed: bool) -> Cluster {
+    let mut text = format!(
+        "[cluster]\nname = \"t\"\ninput = \"d-1\"\noutput = \"d-0\"\n[[device]]\nname = \"d\"\ntarget = \"cortex-m7\"\ncount = {devices}\n"
+    );
+    for device in 0..if closed { devices } else { devices - 1 } {
+        let next = (device + 1) % devices;
+        text += &format!(
+            "[[link]]\nbetween = [\"d-{device}\", \"d-{next}\"]\ntransport = \"tcp\"\nbandwidth = \"10 Mbit/s\"\n"
+        );
+    }
+    cluster_file::parse(&text, "cluster.toml", std::path::Path::new(".")).expect("the cluster is sound")
+}
+
+#[test]
+fn rings_and_chains_compute_the_same() {
+    use StrategyFamily::{Auto, Fused, Lop, Spatial};
+    let mut hops = 0;
+    for seed in 1..6u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let graph = network(&mut random);
+        let input = random.values(graph.shape(graph.inputs[0]));
+        let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        for (devices, closed) in [(3, false), (4, true), (5, true), (5, false), (6, true)] {
+            let cluster = neighbours(devices, closed);
+            for family in [Auto, Lop, Fused, Spatial] {
+                let label = format!("seed {seed}, {devices} devices, closed {closed}, {family:?}");
+                // For least traffic channels are not kept in whole vectors, so that everybody has some.
+                let options = PartitionOptions::new(Objective::Traffic, family);
+                let partition = solve(&graph, &cluster, &options).unwrap_or_else(|error| panic!("{label}: {error}"));
+                hops += partition.ways.values().filter(|ways| ways.len() > 1).count();
+                check(&graph, &partition, &cluster, &input, &expected, &label);
+            }
+        }
+    }
+    assert!(hops > 50, "only {hops} operands went over several hops");
+}
