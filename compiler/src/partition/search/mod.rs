@@ -30,9 +30,9 @@ const ROUNDS: usize = 40;
 /// Relative gap at which the search stops.
 const GOOD_GAP: f64 = 1e-4;
 
-/// Work that everything together may take where limits bind: table entries, some 5 s of a desktop core. Counted, not
+/// Work that everything together may take where limits bind: table entries, some 6 s of a desktop core. Counted, not
 /// timed, so that the answer depends on nothing but the question.
-const SEARCH_WORK: u64 = 300_000_000;
+const SEARCH_WORK: u64 = 400_000_000;
 
 /// Work that one warm start may take.
 const START_WORK: u64 = SEARCH_WORK / 20;
