@@ -164,6 +164,12 @@ pub const CODES: &[Explanation] = &[
          what would be needed. Exit status 3.",
     },
     Explanation {
+        code: "E0171",
+        title: "no links lead from the input to the answer",
+        text: "The device that holds the input and the one that wants the answer are not joined by links, not even over others.\n\
+         Exit status 3.",
+    },
+    Explanation {
         code: "E0172",
         title: "the fastest plan is too slow",
         text: "A plan exists, but misses `--max-latency`. Allow more time, or use faster devices or links. Exit status 3.",

@@ -1,7 +1,7 @@
 //! Why nothing keeps the limits: which one cannot be kept, and what it would take.
 
 use super::pipeline::Chain;
-use super::{PartitionOptions, StrategyFamily, cost, limits};
+use super::{PartitionOptions, StrategyFamily, cost, limits, relay};
 use crate::config::{Cluster, System};
 use crate::diagnostic::Diagnostic;
 use crate::graph::Graph;
@@ -42,6 +42,16 @@ fn list(mut diagnostic: Diagnostic, cluster: &Cluster, line: &dyn Fn(usize) -> S
 /// Names the limit that nothing satisfies, and what it would take.
 pub fn explain(graph: &Graph, cluster: &Cluster, chain: &Chain, options: &PartitionOptions) -> Diagnostic {
     let (problem, segments) = (&chain.problem, &chain.segments);
+    if relay::route(cluster, cluster.input, cluster.output).is_none() {
+        let name = |device: usize| &cluster.devices[device].name;
+        let title = format!(
+            "device `{}` holds the input and device `{}` wants the answer, but no links lead from one to the other",
+            name(cluster.input),
+            name(cluster.output)
+        );
+        return Diagnostic::new("E0171", title)
+            .help("add a [[link]] to the cluster file that joins them, or a device between them");
+    }
     let weights: u64 = problem.weights.iter().sum();
     let room = room_for_weights(cluster, &options.reserve_bytes);
     let has = |device: usize| {

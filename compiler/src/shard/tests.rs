@@ -316,3 +316,16 @@ fn rings_and_chains_compute_the_same() {
     }
     assert!(hops > 50, "only {hops} operands went over several hops");
 }
+
+#[test]
+fn a_cluster_in_two_parts_is_named_as_the_fault() {
+    let text = "[cluster]\nname = \"t\"\ninput = \"d-0\"\noutput = \"d-2\"\n[[device]]\nname = \"d\"\ntarget = \"cortex-m7\"\ncount = 3\n\
+                [[link]]\nbetween = [\"d-0\", \"d-1\"]\ntransport = \"tcp\"\nbandwidth = \"10 Mbit/s\"\n";
+    let cluster = cluster_file::parse(text, "cluster.toml", std::path::Path::new(".")).expect("the file is sound");
+    let graph = network(&mut Random(5));
+    for family in [StrategyFamily::Auto, StrategyFamily::Pipeline, StrategyFamily::Lop] {
+        let refused = solve(&graph, &cluster, &PartitionOptions::new(Objective::Latency, family));
+        let message = refused.expect_err("no links lead there").to_string();
+        assert!(message.contains("E0171") && message.contains("`d-2`"), "{message}");
+    }
+}
