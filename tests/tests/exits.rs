@@ -44,6 +44,14 @@ fn exits_on_three_processes() {
     let exits = report["exits"].as_array().expect("the report lists exits");
     assert!(!exits.is_empty(), "no exit was worth it: {}", report["calibration"]);
     assert!(exits.iter().all(|exit| exit["device"].as_str().is_some_and(|device| !device.is_empty())));
+    // Every calibration sample is in the tables once.
+    let tables = &report["calibration"]["tables"];
+    let count = |value: &serde_json::Value| -> u64 {
+        let rows = value.as_array().expect("a table").iter();
+        rows.flat_map(|row| row.as_array().expect("a row")).filter_map(serde_json::Value::as_u64).sum()
+    };
+    let samples = report["calibration"]["samples"].as_u64().expect("a number");
+    assert_eq!((count(&tables["confusion_before"]), count(&tables["confusion_after"])), (samples, samples));
     let evaluation = &report["evaluation"];
     let shares: Vec<f64> =
         evaluation["exit_shares"].as_array().expect("shares").iter().filter_map(serde_json::Value::as_f64).collect();

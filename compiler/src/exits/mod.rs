@@ -14,6 +14,7 @@ pub mod features;
 pub mod heads;
 pub mod insert;
 mod study;
+pub mod tables;
 
 use std::path::PathBuf;
 
@@ -87,6 +88,8 @@ pub struct CalibrationReport {
     pub worst_macs: u64,
     /// Best accuracy for every mean cost that was seen.
     pub curve: Vec<CurvePoint>,
+    /// Confusion before and after, and each class by itself.
+    pub tables: tables::ClassTables,
 }
 
 /// One exit.

@@ -5,6 +5,7 @@ use super::candidates::{Place, View};
 use super::choose::{self, Choice, Chosen, Limit, Possible};
 use super::features::Features;
 use super::heads::{self, Chance, Head, Lesson};
+use super::tables::{self, Answered};
 use super::{CalibrationReport, CurvePoint, ExitOptions, ExitReport, ExitsReport, insert};
 use crate::driver::Failure;
 use crate::graph::Graph;
@@ -42,8 +43,20 @@ pub(super) struct Study<'a> {
     folds: Vec<usize>,
     /// The backbone's probabilities.
     opinions: Vec<f32>,
+    /// The backbone's answers.
+    base: Vec<usize>,
     base_right: Vec<bool>,
     base_macs: u64,
+}
+
+/// An exit that is to be inserted.
+struct Picked<'a> {
+    contender: &'a Contender,
+    possible: &'a Possible,
+    /// Answers of heads that have not learned from the samples.
+    answers: &'a [usize],
+    rule: ExitRule,
+    threshold: f32,
 }
 
 impl<'a> Study<'a> {
@@ -68,7 +81,18 @@ impl<'a> Study<'a> {
         let opinions = features.answers.chunks_exact(classes).flat_map(|row| opinion(row, probabilities)).collect();
         let base_right = answers.iter().zip(&labels).map(|(answer, label)| *answer == *label as usize).collect();
         let base_macs = graph.node_ids().map(|id| node_macs(graph, id)).sum();
-        Study { places, features, classes, probabilities, labels, folds, opinions, base_right, base_macs }
+        Study {
+            places,
+            features,
+            classes,
+            probabilities,
+            labels,
+            folds,
+            opinions,
+            base: answers,
+            base_right,
+            base_macs,
+        }
     }
 
     fn view(&self, contender: &Contender) -> &View {
@@ -182,6 +206,7 @@ impl<'a> Study<'a> {
         let bar = progress((finalists.len() * FOLDS) as u64, "heads, on every fold");
         let mut possible = Vec::with_capacity(finalists.len());
         let mut rules = Vec::with_capacity(finalists.len());
+        let mut answers: Vec<Vec<usize>> = Vec::with_capacity(finalists.len());
         let everybody: Vec<usize> = (0..self.labels.len()).collect();
         for index in &finalists {
             let contender = &contenders[*index];
@@ -196,37 +221,47 @@ impl<'a> Study<'a> {
                 bar.inc(1);
             }
             let (exit, rule) = self.possible(contender, &scores, &everybody, head_macs);
+            answers.push(scores.chunks_exact(self.classes).map(class).collect());
             possible.push(exit);
             rules.push(rule);
         }
         bar.finish_and_clear();
         let chosen =
             choose::choose(&possible, self.base_macs as f64, &self.base_right, &self.folds, self.limit(options));
-        let picked: Vec<(&Contender, &Possible, ExitRule, f32)> = chosen
+        let picked: Vec<Picked<'_>> = chosen
             .best
             .exits
             .iter()
-            .map(|(exit, threshold)| (&contenders[finalists[*exit]], &possible[*exit], rules[*exit], *threshold))
+            .map(|(exit, threshold)| Picked {
+                contender: &contenders[finalists[*exit]],
+                possible: &possible[*exit],
+                answers: &answers[*exit],
+                rule: rules[*exit],
+                threshold: *threshold,
+            })
             .collect();
         self.insert(graph, &picked, &chosen)
     }
 
     /// Trains the chosen heads on everything and adds them to the graph.
-    fn insert(
-        &self,
-        graph: &mut Graph,
-        picked: &[(&Contender, &Possible, ExitRule, f32)],
-        chosen: &Chosen,
-    ) -> Result<ExitsReport, Failure> {
+    fn insert(&self, graph: &mut Graph, picked: &[Picked<'_>], chosen: &Chosen) -> Result<ExitsReport, Failure> {
         let samples = self.labels.len();
         let mut alive = vec![true; samples];
         let mut exits = Vec::with_capacity(picked.len());
         let mut head_macs = 0;
-        for (number, (contender, possible, rule, threshold)) in picked.iter().enumerate() {
+        let answered = |(sample, label): (usize, &u32)| {
+            let base = self.base[sample];
+            Answered { label: *label as usize, base, answer: base, exit: None }
+        };
+        let mut ends: Vec<Answered> = self.labels.iter().enumerate().map(answered).collect();
+        for (number, Picked { contender, possible, answers, rule, threshold }) in picked.iter().enumerate() {
             let (head, temperature) = self.train(contender, None).map_err(Failure::Environment)?;
             let leaving: Vec<usize> =
                 (0..samples).filter(|sample| alive[*sample] && possible.confidence[*sample] >= *threshold).collect();
-            leaving.iter().for_each(|sample| alive[*sample] = false);
+            for sample in &leaving {
+                alive[*sample] = false;
+                ends[*sample] = Answered { answer: answers[*sample], exit: Some(number), ..ends[*sample] };
+            }
             let share = leaving.len() as f64 / samples as f64;
             let right = leaving.iter().filter(|sample| possible.right[**sample]).count();
             let place = &self.places[contender.place];
@@ -269,6 +304,7 @@ impl<'a> Study<'a> {
             mean_macs: chosen.best.cost as u64,
             worst_macs: self.base_macs + head_macs,
             curve: chosen.curve.iter().map(point).collect(),
+            tables: tables::tables(&ends, self.classes, picked.len()),
         };
         Ok(ExitsReport { exits, calibration })
     }
