@@ -1,6 +1,7 @@
 //! Where the pieces of a box come from, and how they are joined.
 
 use super::region::Region;
+use crate::graph::Op;
 
 /// A piece of a needed box.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,6 +46,17 @@ pub fn pieces(
         }
     }
     missing.is_empty().then_some(found)
+}
+
+/// The operator that cuts `part` out of a tensor that holds `region`.
+pub fn slice(region: &Region, part: &Region) -> Op {
+    let relative = part.relative_to(region);
+    let rank = relative.rank();
+    Op::Slice {
+        starts: (0..rank).map(|axis| relative.begin(axis)).collect(),
+        steps: vec![1; rank],
+        sizes: relative.shape(),
+    }
 }
 
 /// How pieces are joined into a box.

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::assemble;
 use super::region::Region;
 use super::restrict::restrict;
 use super::{Event, ShardError, Sharded};
@@ -277,10 +278,14 @@ impl Needs {
             let Some(region) = region.filter(|_| node.outputs.len() == 1) else { break };
             let Some(restriction) = restrict(graph, id, &region) else { break };
             for (input, part) in node.inputs.iter().zip(&restriction.operands) {
+                let Some(part) = part else { return needs };
                 if graph.value(*input).is_some() {
+                    // A constant with rows of its own would have to be stored in parts: a run begins behind it.
+                    if *part != Region::whole(graph.shape(*input)) {
+                        return needs;
+                    }
                     continue;
                 }
-                let Some(part) = part else { return needs };
                 let hull = |old: &mut Region| *old = old.hull(part);
                 needs.made.entry(*input).and_modify(hull).or_insert(*part);
                 needs.reads.entry((position, *input)).and_modify(hull).or_insert(*part);
@@ -482,13 +487,7 @@ impl Writer<'_> {
         for axis in 0..part.rank() {
             let cut = region.with(axis, part.begin(axis), part.end(axis));
             let Some(cut) = cut.filter(|cut| *cut != region) else { continue };
-            let relative = cut.relative_to(&region);
-            let op = Op::Slice {
-                starts: (0..relative.rank()).map(|axis| relative.begin(axis)).collect(),
-                steps: vec![1; relative.rank()],
-                sizes: relative.shape(),
-            };
-            source = self.add("cut", origin, op, vec![source])?;
+            source = self.add("cut", origin, assemble::slice(&region, &cut), vec![source])?;
             region = cut;
         }
         Ok(source)

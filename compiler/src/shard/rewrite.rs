@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::assemble::{Joint, joint, pieces};
+use super::assemble::{self, Joint, joint, pieces};
 use super::region::{Region, Sharding};
 use super::restrict::{self, Addend};
 use super::{Event, ShardError, Sharded, Transfer};
@@ -136,13 +136,7 @@ impl Rewriter<'_> {
         if region == part {
             return Ok(source);
         }
-        let relative = part.relative_to(region);
-        let rank = relative.rank();
-        let op = Op::Slice {
-            starts: (0..rank).map(|axis| relative.begin(axis)).collect(),
-            steps: vec![1; rank],
-            sizes: relative.shape(),
-        };
+        let op = assemble::slice(region, part);
         let name = format!("{}{part}", base_name(&self.to.tensor(source).name));
         self.add(device, None, name, op, vec![source])
     }
@@ -298,9 +292,7 @@ impl Rewriter<'_> {
                 self.to.add_constant(name, value)
             }
             Some(part) => {
-                let rank = part.rank();
-                let starts = (0..rank).map(|axis| part.begin(axis)).collect();
-                let op = Op::Slice { starts, steps: vec![1; rank], sizes: part.shape() };
+                let op = assemble::slice(&whole, &part);
                 let tensor_type = TensorType::new(info.tensor_type.element, part.shape());
                 let sliced = evaluate_node(&op, &[&value], &[tensor_type])
                     .map_err(|error| ShardError::IllTyped { node: info.name.clone(), problem: error.to_string() })?

@@ -329,3 +329,29 @@ fn a_cluster_in_two_parts_is_named_as_the_fault() {
         assert!(message.contains("E0171") && message.contains("`d-2`"), "{message}");
     }
 }
+
+#[test]
+fn a_constant_with_rows_of_its_own_is_not_cut_into_patches() {
+    let text = r#"graph "case" opset 17
+input %0 "x": f32[1,3,24,24]
+const %1 "w": f32[8,3,3,3] = random(1)
+const %2 "b": f32[8] = random(2)
+const %3 "map": f32[1,8,24,24] = random(3)
+const %4 "v": f32[8,8,3,3] = random(4)
+%5 "c": f32[1,8,24,24] = "first"(%0, %1, %2) Conv((window:(kernel:[3,3],stride:[1,1],dilation:[1,1],pad_begin:[1,1],pad_end:[1,1]),groups:1,residual:false,activation:None))
+%6 "s": f32[1,8,24,24] = "add"(%5, %3) Binary(Add,None)
+%7 "d": f32[1,8,24,24] = "second"(%6, %4, %2) Conv((window:(kernel:[3,3],stride:[1,1],dilation:[1,1],pad_begin:[1,1],pad_end:[1,1]),groups:1,residual:false,activation:None))
+%8 "y": f32[1,8,12,12] = "third"(%7, %4, %2) Conv((window:(kernel:[3,3],stride:[2,2],dilation:[1,1],pad_begin:[1,1],pad_end:[1,1]),groups:1,residual:false,activation:None))
+output %8
+"#;
+    let graph = crate::graph::text::parse(text).expect("the text is a graph");
+    let cluster = cluster(1, "");
+    let options = PartitionOptions::new(Objective::Latency, StrategyFamily::Whole);
+    let partition = solve(&graph, &cluster, &options).expect("there is room");
+    let mut sharded = apply(&graph, &partition, &cluster).expect("the partition is sound");
+    let schedules = schedule::build(&sharded, &cluster).expect("no messages");
+    let patch = patches::find(&sharded, &schedules[0], 0).expect("the last two convolutions can be cut");
+    let names: Vec<&str> = patch.nodes.iter().map(|node| sharded.graph.node(*node).name.as_str()).collect();
+    assert!(names.iter().all(|name| !name.contains("add")), "{names:?}");
+    patches::apply(&mut sharded, &patch).expect("what was found can be done");
+}
