@@ -438,7 +438,7 @@ pub fn price(choice: &Choice<'_>, id: NodeId, strategy: Strategy, run: Option<(u
             let shape = graph.shape(output).to_vec();
             let mut residual = None;
             for (index, (device, x)) in addends.parts().enumerate() {
-                let part = addend(graph, id, &x, index == 0)?;
+                let part = addend(graph, id, &x, &Region::whole(&shape), index == 0)?;
                 residual = part.residual;
                 candidate.account(
                     choice,

@@ -45,6 +45,8 @@ pub struct Partition {
     /// Operands (node, position) that travel in several steps: the shardings in between, for example scattered before
     /// everybody gathers everything, or along a tree or a ring.
     pub ways: BTreeMap<(NodeId, usize), Vec<Sharding>>,
+    /// Nodes that are computed some rows after others, so that no device has to hold whole operands.
+    pub stripes: Vec<Stripes>,
     /// What was minimised.
     pub objective: Objective,
     /// Whether the solver proved that nothing is better.
@@ -59,12 +61,24 @@ pub struct Partition {
     pub single_device_ms: Option<f64>,
 }
 
+/// Nodes that follow each other in topological order and are computed together, in turns: each turn makes some rows of
+/// every result, as many as the nodes behind need for theirs. Nothing is computed twice; rows that windows share are kept
+/// from turn to turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stripes {
+    /// The nodes.
+    pub nodes: Vec<NodeId>,
+    /// How many turns.
+    pub count: usize,
+}
+
 impl Partition {
     /// Strategies that somebody has chosen; nothing is known of their quality.
     pub fn given(strategies: BTreeMap<NodeId, Strategy>) -> Partition {
         Partition {
             strategies,
             ways: BTreeMap::new(),
+            stripes: Vec::new(),
             objective: Objective::Latency,
             optimal: false,
             gap: 0.0,
@@ -178,6 +192,7 @@ fn solve_for(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Re
     Ok(Partition {
         strategies: answer.strategies,
         ways: answer.ways,
+        stripes: Vec::new(),
         objective: options.objective,
         optimal: answer.gap <= OPTIMAL_GAP,
         gap: if answer.gap <= OPTIMAL_GAP { 0.0 } else { answer.gap },

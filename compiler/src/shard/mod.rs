@@ -5,12 +5,14 @@
 //! cut out where it lies (`Slice`), exchanged, and joined where it is read (`Concat`); addends of input splits are
 //! exchanged and summed. Everything after this pass works on ordinary nodes.
 
+mod addends;
 mod assemble;
 mod leave;
 pub mod patches;
 pub mod region;
 pub mod restrict;
 mod rewrite;
+mod stripes;
 
 use std::collections::BTreeMap;
 

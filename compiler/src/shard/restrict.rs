@@ -188,18 +188,24 @@ pub struct Addend {
 }
 
 /// The part of a node's result that comes from the part `x` of its first operand (input splitting); `None` if the
-/// result is not a sum over such parts. `first` says whether this addend carries the bias.
-pub fn addend(graph: &Graph, id: NodeId, x: &Region, first: bool) -> Option<Addend> {
+/// result is not a sum over such parts. `result` is the part of the result that is wanted: all of it, or some rows of a
+/// convolution's. `first` says whether this addend carries the bias.
+pub fn addend(graph: &Graph, id: NodeId, x: &Region, result: &Region, first: bool) -> Option<Addend> {
     let node = graph.node(id);
     let shapes: Vec<&[usize]> = node.inputs.iter().map(|input| graph.shape(*input)).collect();
     let cut_only =
         |allowed: &[usize]| (0..x.rank()).all(|axis| allowed.contains(&axis) || x.extent(axis) == shapes[0][axis]);
+    let whole = Region::whole(graph.shape(*node.outputs.first()?));
+    if *result != whole && !matches!(node.op, Op::Conv(_)) {
+        return None;
+    }
     let bias = |position: usize| first.then(|| Region::whole(shapes[position]));
     match &node.op {
         Op::Conv(conv) if conv.groups == 1 && cut_only(&[1]) => {
             let weights = Region::whole(shapes[1]).with(1, x.begin(1), x.end(1))?;
-            let op = Op::Conv(Conv { residual: false, activation: Activation::None, ..conv.clone() });
-            let mut operands = vec![Some(*x), Some(weights), bias(2)];
+            let (window, x) = windowed(&conv.window, shapes[0], result, (x.begin(1), x.end(1)))?;
+            let op = Op::Conv(Conv { window, residual: false, activation: Activation::None, ..conv.clone() });
+            let mut operands = vec![Some(x), Some(weights), bias(2)];
             operands.extend(conv.residual.then_some(None));
             let residual = conv.residual.then_some(3);
             Some(Addend { op, operands, scale: 1.0, activation: conv.activation, residual })

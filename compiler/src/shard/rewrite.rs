@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::assemble::{self, Joint, joint, pieces};
 use super::region::{Region, Sharding};
-use super::restrict::{self, Addend};
-use super::{Event, ShardError, Sharded, Transfer};
+use super::{Event, ShardError, Sharded, Transfer, restrict, stripes};
 use crate::config::Cluster;
 use crate::graph::eval::evaluate_node;
 use crate::graph::infer::infer;
-use crate::graph::{Activation, BinaryOp, Graph, NodeId, Op, TensorId, TensorType, UnaryOp, Value};
+use crate::graph::{Graph, NodeId, Op, TensorId, TensorType};
 use crate::partition::relay::route;
-use crate::partition::{Method, Partition, Strategy};
+use crate::partition::{Method, Partition};
 
 /// Splits every node as its strategy says.
 pub fn apply(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<Sharded, ShardError> {
@@ -38,14 +37,18 @@ pub fn apply(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<
         let id = rewriter.to.add_input(tensor.name.clone(), tensor.tensor_type.clone());
         rewriter.hold(*input, cluster.input, rewriter.whole(*input), id);
     }
-    for id in graph.topological_order().unwrap_or_default() {
-        let strategy = partition.strategies.get(&id).filter(|strategy| strategy.outputs.0.len() == names.len());
-        let Some(strategy) = strategy else { return Err(ShardError::NoStrategy(graph.node_label(id))) };
-        rewriter.origin = Some(id);
-        rewriter.reroute(id, partition)?;
-        match &strategy.addends {
-            None => rewriter.node(id, strategy)?,
-            Some(addends) => rewriter.sum(id, strategy, addends)?,
+    let order = graph.topological_order().unwrap_or_default();
+    let mut left = order.as_slice();
+    while let Some((id, rest)) = left.split_first() {
+        match partition.stripes.iter().find(|stripes| stripes.nodes.first() == Some(id)) {
+            Some(stripes) => {
+                left = left.strip_prefix(stripes.nodes.as_slice()).ok_or_else(|| unfit(graph, *id))?;
+                rewriter.stripes(partition, stripes)?;
+            }
+            None => {
+                left = rest;
+                rewriter.split(partition, *id, None)?;
+            }
         }
     }
     rewriter.origin = None;
@@ -56,39 +59,43 @@ pub fn apply(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<
     Ok(Sharded { graph: to, events, devices, origins, labels })
 }
 
-struct Rewriter<'a> {
-    from: &'a Graph,
-    to: Graph,
+fn unfit(graph: &Graph, id: NodeId) -> ShardError {
+    ShardError::NotRestrictable { node: graph.node_label(id), part: "stripes with the nodes behind it".to_string() }
+}
+
+pub(super) struct Rewriter<'a> {
+    pub(super) from: &'a Graph,
+    pub(super) to: Graph,
     cluster: &'a Cluster,
-    device_names: &'a [&'a str],
+    pub(super) device_names: &'a [&'a str],
     /// Per tensor of the original graph and device: boxes and the tensors of the new graph that hold them.
-    holdings: BTreeMap<TensorId, Vec<Vec<(Region, TensorId)>>>,
+    pub(super) holdings: BTreeMap<TensorId, Vec<Vec<(Region, TensorId)>>>,
     /// Slices of constants.
     constants: HashMap<(TensorId, Option<Region>), TensorId>,
     taken: HashSet<String>,
     events: Vec<Event>,
     devices: BTreeMap<NodeId, usize>,
     origins: BTreeMap<NodeId, NodeId>,
-    labels: BTreeMap<NodeId, (String, Method)>,
+    pub(super) labels: BTreeMap<NodeId, (String, Method)>,
     /// Node of the original graph that is being split.
-    origin: Option<NodeId>,
+    pub(super) origin: Option<NodeId>,
 }
 
 impl Rewriter<'_> {
-    fn whole(&self, tensor: TensorId) -> Region {
+    pub(super) fn whole(&self, tensor: TensorId) -> Region {
         Region::whole(self.from.shape(tensor))
     }
 
-    fn hold(&mut self, tensor: TensorId, device: usize, region: Region, held_as: TensorId) {
+    pub(super) fn hold(&mut self, tensor: TensorId, device: usize, region: Region, held_as: TensorId) {
         let devices = self.device_names.len();
         self.holdings.entry(tensor).or_insert_with(|| vec![Vec::new(); devices])[device].push((region, held_as));
     }
 
-    fn held(&self, tensor: TensorId, device: usize) -> &[(Region, TensorId)] {
+    pub(super) fn held(&self, tensor: TensorId, device: usize) -> &[(Region, TensorId)] {
         self.holdings.get(&tensor).map_or(&[], |devices| devices[device].as_slice())
     }
 
-    fn unique(&mut self, wanted: String) -> String {
+    pub(super) fn unique(&mut self, wanted: String) -> String {
         let mut name = wanted.clone();
         let mut count = 1;
         while !self.taken.insert(name.clone()) {
@@ -99,7 +106,7 @@ impl Rewriter<'_> {
     }
 
     /// Adds a node with one output on a device; `name` is that of the output, and of the node unless given.
-    fn add(
+    pub(super) fn add(
         &mut self,
         device: usize,
         node_name: Option<String>,
@@ -142,7 +149,7 @@ impl Rewriter<'_> {
     }
 
     /// Brings the part that each device needs to it.
-    fn materialise(&mut self, tensor: TensorId, needs: &[Option<Region>]) -> Result<(), ShardError> {
+    pub(super) fn materialise(&mut self, tensor: TensorId, needs: &[Option<Region>]) -> Result<(), ShardError> {
         let held: Vec<Vec<Region>> = (0..needs.len())
             .map(|device| self.held(tensor, device).iter().map(|(region, _)| *region).collect())
             .collect();
@@ -203,7 +210,7 @@ impl Rewriter<'_> {
     /// Cuts, exchanges and joins pieces: for each (device, need, pieces with owner and where they lie). With `tensor`
     /// the joined boxes become holdings of it; the pieces are always returned as they arrived.
     #[allow(clippy::type_complexity, reason = "local to this file; a type for each level would hide the shape")]
-    fn exchange(
+    pub(super) fn exchange(
         &mut self,
         wanted: Vec<(usize, Region, Vec<(Region, usize, (Region, TensorId))>)>,
         tensor: Option<TensorId>,
@@ -258,7 +265,7 @@ impl Rewriter<'_> {
     }
 
     /// The tensor of the new graph that holds exactly `part` on a device that has it.
-    fn operand(&mut self, tensor: TensorId, device: usize, part: &Region) -> Result<TensorId, ShardError> {
+    pub(super) fn operand(&mut self, tensor: TensorId, device: usize, part: &Region) -> Result<TensorId, ShardError> {
         if self.from.value(tensor).is_some() {
             return self.constant(tensor, part);
         }
@@ -305,6 +312,31 @@ impl Rewriter<'_> {
         Ok(id)
     }
 
+    /// Splits a node as its strategy says, or only these rows of its result.
+    pub(super) fn split(
+        &mut self,
+        partition: &Partition,
+        id: NodeId,
+        rows: Option<(usize, usize)>,
+    ) -> Result<(), ShardError> {
+        let strategy = partition.strategies.get(&id);
+        let Some(strategy) = strategy.filter(|strategy| strategy.outputs.0.len() == self.device_names.len()) else {
+            return Err(ShardError::NoStrategy(self.from.node_label(id)));
+        };
+        self.origin = Some(id);
+        let outputs = match rows {
+            None => {
+                self.reroute(id, partition)?;
+                strategy.outputs.clone()
+            }
+            Some(rows) => stripes::of_rows(&strategy.outputs, rows),
+        };
+        match &strategy.addends {
+            None => self.node(id, strategy.method, &outputs),
+            Some(addends) => self.sum(id, &outputs, addends, rows),
+        }
+    }
+
     /// Takes the operands of a node to the intermediate shardings that the partition chose for them.
     fn reroute(&mut self, id: NodeId, partition: &Partition) -> Result<(), ShardError> {
         for (position, tensor) in self.from.node(id).inputs.iter().enumerate() {
@@ -316,7 +348,7 @@ impl Rewriter<'_> {
     }
 
     /// Brings together what each device needs of the operands. `needs[operand][device]`.
-    fn gather(&mut self, id: NodeId, needs: &[Vec<Option<Region>>]) -> Result<(), ShardError> {
+    pub(super) fn gather(&mut self, id: NodeId, needs: &[Vec<Option<Region>>]) -> Result<(), ShardError> {
         let from = self.from;
         for (tensor, needs) in from.node(id).inputs.iter().zip(needs) {
             if from.value(*tensor).is_none() {
@@ -327,12 +359,12 @@ impl Rewriter<'_> {
     }
 
     /// Splits a node by its result: every device computes its part.
-    fn node(&mut self, id: NodeId, strategy: &Strategy) -> Result<(), ShardError> {
+    fn node(&mut self, id: NodeId, method: Method, outputs: &Sharding) -> Result<(), ShardError> {
         let from = self.from;
         let node = from.node(id);
         let mut shards = Vec::new();
         let mut needs = vec![vec![None; self.device_names.len()]; node.inputs.len()];
-        for (device, region) in strategy.outputs.parts() {
+        for (device, region) in outputs.parts() {
             let restriction = restrict::restrict(from, id, &region)
                 .ok_or_else(|| ShardError::NotRestrictable { node: from.node_label(id), part: region.to_string() })?;
             for (needs, part) in needs.iter_mut().zip(&restriction.operands) {
@@ -354,7 +386,7 @@ impl Rewriter<'_> {
                 Op::Concat { .. } if inputs.len() == 1 => Op::Identity,
                 op => op,
             };
-            self.shard(id, strategy.method, (device, region), op, inputs, alone)?;
+            self.shard(id, method, (device, region), op, inputs, alone)?;
         }
         Ok(())
     }
@@ -390,107 +422,6 @@ impl Rewriter<'_> {
         self.labels.insert(new, (node.name.clone(), method));
         self.place(new, device);
         Ok(())
-    }
-
-    /// Splits a node by its first operand: every device computes an addend; pieces of the addends are exchanged and
-    /// summed, in the order of devices, where the strategy wants the result.
-    fn sum(&mut self, id: NodeId, strategy: &Strategy, addends: &Sharding) -> Result<(), ShardError> {
-        let from = self.from;
-        let node = from.node(id);
-        let output = node.outputs[0];
-        let mut shards: Vec<(usize, Addend)> = Vec::new();
-        let mut needs = vec![vec![None; self.device_names.len()]; node.inputs.len()];
-        for (device, x) in addends.parts() {
-            let addend = restrict::addend(from, id, &x, shards.is_empty())
-                .ok_or_else(|| ShardError::NotRestrictable { node: from.node_label(id), part: x.to_string() })?;
-            needs[0][device] = Some(x);
-            shards.push((device, addend));
-        }
-        let Some((_, first)) = shards.first() else { return Err(ShardError::NoStrategy(from.node_label(id))) };
-        let (activation, residual) = (first.activation, first.residual);
-        self.gather(id, &needs)?;
-        let whole = self.whole(output);
-        let mut parts = Vec::with_capacity(shards.len());
-        for (device, addend) in shards {
-            parts.push((device, self.addend(id, device, addend)?));
-        }
-        let wanted: Vec<_> = strategy
-            .outputs
-            .parts()
-            .map(|(device, region)| {
-                let sources = parts.iter().map(|(owner, held_as)| (region, *owner, (whole, *held_as)));
-                (device, region, sources.collect::<Vec<_>>())
-            })
-            .collect();
-        let arrived = self.exchange(wanted, None)?;
-        if let Some(position) = residual {
-            self.materialise(node.inputs[position], &strategy.outputs.0)?;
-        }
-        for ((device, region), pieces) in strategy.outputs.parts().zip(arrived) {
-            let residual = match residual {
-                Some(position) => Some(self.operand(node.inputs[position], device, &region)?),
-                None => None,
-            };
-            let terms: Vec<TensorId> = pieces.into_iter().chain(residual).collect();
-            let name = format!("{}@{}", from.tensor(output).name, self.device_names[device]);
-            let result = self.add_up(device, &name, &terms, activation)?;
-            self.hold(output, device, region, result);
-        }
-        Ok(())
-    }
-
-    /// One addend of a node on a device.
-    fn addend(&mut self, id: NodeId, device: usize, addend: Addend) -> Result<TensorId, ShardError> {
-        let node = self.from.node(id);
-        let mut inputs = Vec::with_capacity(node.inputs.len());
-        for (position, (tensor, part)) in node.inputs.iter().zip(&addend.operands).enumerate() {
-            match part {
-                Some(part) => inputs.push(self.operand(*tensor, device, part)?),
-                // A convolution has a bias; only one addend may carry the real one.
-                None if position == 2 && matches!(addend.op, Op::Conv(_)) => {
-                    let channels = self.from.shape(*tensor)[0];
-                    let name = self.unique(format!("{}.zeros", node.name));
-                    inputs.push(self.to.add_constant(name, Value::f32([channels], vec![0.0; channels])));
-                }
-                None => {}
-            }
-        }
-        let suffix = format!("@{}", self.device_names[device]);
-        let name = format!("{}.addend{suffix}", self.from.tensor(node.outputs[0]).name);
-        let product = self.add(device, Some(format!("{}{suffix}", node.name)), name.clone(), addend.op, inputs)?;
-        if let Some(node) = self.to.tensor(product).producer {
-            self.labels.insert(node, (self.from.node(id).name.clone(), Method::Input));
-        }
-        if addend.scale == 1.0 {
-            return Ok(product);
-        }
-        let factor_name = self.unique(format!("{name}.share"));
-        let factor = self.to.add_constant(factor_name, Value::f32([], vec![addend.scale]));
-        self.add(device, None, name, Op::Binary(BinaryOp::Mul, Activation::None), vec![product, factor])
-    }
-
-    fn add_up(
-        &mut self,
-        device: usize,
-        name: &str,
-        terms: &[TensorId],
-        activation: Activation,
-    ) -> Result<TensorId, ShardError> {
-        let Some((first, rest)) = terms.split_first() else {
-            return Err(ShardError::Missing { tensor: name.to_string(), part: "any addend".to_string() });
-        };
-        if rest.is_empty() {
-            let op = Op::Unary(UnaryOp::Activation(activation));
-            return self.add(device, None, name.to_string(), op, vec![*first]);
-        }
-        let mut sum = *first;
-        for (index, term) in rest.iter().enumerate() {
-            let last = index + 1 == rest.len();
-            let activation = if last { activation } else { Activation::None };
-            let step_name = if last { name.to_string() } else { format!("{name}.sum") };
-            sum = self.add(device, None, step_name, restrict::sum(activation), vec![sum, *term])?;
-        }
-        Ok(sum)
     }
 
     /// Brings the graph's outputs to where they are wanted, under their names.

@@ -7,7 +7,9 @@ use crate::config::{Cluster, cluster_file};
 use crate::graph::eval::evaluate;
 use crate::graph::op::{Conv, Decide, ExitRule, Gemm, Pool, PoolKind, ReduceKind, Window};
 use crate::graph::{Activation, BinaryOp, Data, Op, TensorType, UnaryOp, Value};
-use crate::partition::{Objective, Partition, PartitionOptions, StrategyFamily, solve, strategies_of};
+use crate::partition::{
+    Method, Objective, Partition, PartitionOptions, Strategy, StrategyFamily, Stripes, solve, strategies_of,
+};
 use crate::schedule;
 
 fn cluster(devices: usize, extra: &str) -> Cluster {
@@ -148,6 +150,46 @@ fn random_strategies_compute_the_same() {
     for method in ["whole", "replicated", "lop", "lip", "spatial", "batch"] {
         assert!(methods.get(method).is_some_and(|count| *count > 50), "{method} was hardly tried: {methods:?}");
     }
+}
+
+#[test]
+fn random_stripes_compute_the_same() {
+    let (mut runs, mut longest) = (0, 0);
+    for seed in 1..60u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let graph = network(&mut random);
+        let input = random.values(graph.shape(graph.inputs[0]));
+        let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        let devices = 1 + random.next(7);
+        let hub = ["", "topology = \"star\"\nhub = \"d-0\""][if devices > 2 { random.next(2) } else { 0 }];
+        let cluster = cluster(devices, hub);
+        let options = strategies_of(&graph, &cluster);
+        for round in 0..6 {
+            // Mostly cut by channels, as where memory is short; so that runs become long.
+            let strategies = options.iter().map(|(id, choices)| {
+                let uncut = |strategy: &&Strategy| !matches!(strategy.method, Method::Spatial);
+                let uncut: Vec<&Strategy> = choices.iter().filter(uncut).collect();
+                (*id, uncut[random.next(uncut.len())].clone())
+            });
+            let mut partition = Partition::given(strategies.collect());
+            let mut run: Vec<NodeId> = Vec::new();
+            for id in graph.topological_order().expect("the graph is acyclic") {
+                let rows = stripes::rows(&graph, id, &partition);
+                if rows.is_some() {
+                    run.push(id);
+                }
+                if rows.is_none() || random.next(4) == 0 {
+                    let nodes = std::mem::take(&mut run);
+                    longest = longest.max(nodes.len());
+                    runs += usize::from(!nodes.is_empty());
+                    let count = 1 + random.next(6);
+                    partition.stripes.extend((!nodes.is_empty()).then_some(Stripes { nodes, count }));
+                }
+            }
+            check(&graph, &partition, &cluster, &input, &expected, &format!("seed {seed}, round {round}"));
+        }
+    }
+    assert!(runs > 300 && longest > 4, "{runs} runs, the longest of {longest} nodes");
 }
 
 #[test]

@@ -72,7 +72,8 @@ fn by_output((graph, id): &(Graph, NodeId), begin: usize, end: usize) -> Part {
 fn by_input((graph, id): &(Graph, NodeId), begin: usize, end: usize) -> Part {
     let node = graph.node(*id);
     let x = Region::whole(graph.shape(node.inputs[0])).with(1, begin, end).expect("channels of the operand");
-    let addend = addend(graph, *id, &x, begin == 0).expect("convolutions and matrix products split by input");
+    let result = Region::whole(graph.shape(node.outputs[0]));
+    let addend = addend(graph, *id, &x, &result, begin == 0).expect("convolutions and matrix products split by input");
     let restriction = Restriction { op: addend.op, operands: addend.operands };
     part_of(graph, *id, restriction, graph.shape(node.outputs[0]).to_vec())
 }
