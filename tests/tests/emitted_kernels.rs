@@ -99,7 +99,14 @@ fn cases(machine: &Machine) -> Vec<Case> {
             let known =
                 constants.iter().zip(&values).map(|(constant, value)| if *constant { value.as_f32() } else { None });
             let typed = types.iter().zip(layouts).zip(known);
-            typed.map(|((tensor_type, layout), value)| Operand { tensor_type, layout: *layout, value }).collect()
+            typed
+                .map(|((tensor_type, layout), value)| Operand {
+                    tensor_type,
+                    layout: *layout,
+                    value,
+                    packed_vectors: None,
+                })
+                .collect()
         };
         for choice in layout_choices(&op, &operands(&vec![Layout::Plain; types.len()]), &output, machine) {
             let lowered = lower_node(&op, &operands(&choice.inputs), &output, choice.output, machine)
@@ -113,6 +120,7 @@ fn cases(machine: &Machine) -> Vec<Case> {
                 .zip(&kernel.buffers)
                 .map(|(binding, declared)| match binding {
                     Binding::Weights { elements, .. } => elements.clone(),
+                    Binding::SameWeights { .. } => panic!("no other kernel has packed these weights"),
                     // Any numbers do: both sides see the same, in whatever layout.
                     Binding::Input(index) => {
                         let noise = noise(&TensorType::f32([declared.elements]), 50 + *index as u64);

@@ -68,9 +68,9 @@ fn a_star_sends_over_its_hub() {
     }
 }
 
-#[test]
-fn a_plan_reads_back() {
-    let (model, _) = example("digits");
+/// Emits programs twice, the second time from the plan of the first; returns the first report.
+fn read_back(model: &str, arguments: &[&str]) -> serde_json::Value {
+    let (model, _) = example(model);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let cluster = five().write(folder.path());
     let emit = |out: &str, more: &[&str]| {
@@ -78,7 +78,7 @@ fn a_plan_reads_back() {
         succeed(compile().arg(&model).arg("--targets").arg(&cluster).arg("--out").arg(&out).args(more));
         out
     };
-    let first = emit("first", &["--strategy", "lop"]);
+    let first = emit("first", arguments);
     let plan = first.join("plan.pb");
     let second = emit("second", &["--plan", plan.to_str().expect("a plain path")]);
     let devices = |out: &PathBuf| read_report(out)["devices"].clone();
@@ -93,6 +93,20 @@ fn a_plan_reads_back() {
         // What the solver proved is part of the plan, and so of its hash, but not of the program.
         assert!(program(&first) == program(&second), "programs of `{device}` differ");
     }
+    read_report(&first)
+}
+
+#[test]
+fn a_plan_reads_back() {
+    read_back("digits", &["--strategy", "lop"]);
+    let striped = read_back("resnet", &["--objective", "memory"]);
+    assert!(!striped["stripes"].as_array().expect("runs").is_empty(), "nothing is computed in stripes");
+}
+
+#[test]
+fn stripes_answer_as_one_device() {
+    let (model, reference) = example("resnet");
+    check("resnet for least memory", &model, &five(), &reference, &["--objective", "memory"]);
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// Runs of nodes that are computed patch by patch.
     pub patches: Vec<crate::shard::patches::PatchReport>,
+    /// Runs of nodes that are computed some rows at a time.
+    pub stripes: Vec<crate::shard::stripes::StripesReport>,
     /// Early exits.
     pub exits: Vec<crate::exits::ExitReport>,
     /// What the calibration set says of them.

@@ -73,6 +73,11 @@ fn human(report: &Report, compiled: &Compiled) {
             (patch.macs.1 as f64 / patch.macs.0.max(1) as f64 - 1.0) * 100.0
         );
     }
+    for run in &report.stripes {
+        let (first, last) = (crate::diagnostic::printable(&run.nodes.0), crate::diagnostic::printable(&run.nodes.1));
+        let what = if run.nodes.0 == run.nodes.1 { first } else { format!("{first} to {last}") };
+        println!("{what} in {} stripes: as many rows at a time are exchanged and computed", run.count);
+    }
     if report.devices.iter().any(|device| device.flash_bytes > 0) {
         println!("\n{:<12} {:>12} {:>12} {:>12}", "linked", "code B", "flash B", "RAM B");
         for device in &report.devices {

@@ -15,6 +15,7 @@ use crate::partition::{Method, cost};
 use crate::program::Program;
 use crate::schedule::{self, Action, Schedule};
 use crate::shard::Event;
+use crate::shard::stripes::StripesReport;
 use crate::simulate;
 
 /// The report of a compiled model, before anything is built or run.
@@ -62,6 +63,7 @@ pub fn report(compiled: &Compiled) -> Report {
         devices,
         layers: layers(compiled),
         patches: compiled.patches.clone(),
+        stripes: compiled.partition.stripes.iter().filter_map(|run| StripesReport::of(&compiled.graph, run)).collect(),
         exits: exits(compiled),
         calibration: compiled.exits.as_ref().map(|exits| exits.calibration.clone()),
         variants: Vec::new(),

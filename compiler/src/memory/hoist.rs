@@ -9,8 +9,9 @@ use super::lifetimes::{buffers_read, buffers_written};
 use super::root_of;
 use crate::program::{Argument, BufferId, Program, Step};
 
-/// The program with copies moved forwards where nothing else touches their destination; `None` if there is none.
-pub fn hoisted(program: &Program) -> Option<Program> {
+/// The program with copies moved forwards, by at most so many steps, where nothing else touches their destination; `None`
+/// if there is none.
+pub fn hoisted(program: &Program, most_steps: usize) -> Option<Program> {
     // Only what is put together from several parts gains.
     let mut parts: HashMap<BufferId, usize> = HashMap::new();
     for step in &program.steps {
@@ -25,7 +26,7 @@ pub fn hoisted(program: &Program) -> Option<Program> {
     let mut changed = false;
     let mut index = 0;
     while index < moved.steps.len() {
-        if let Some(place) = earliest(&moved, index, &parts) {
+        if let Some(place) = earliest(&moved, index, &parts).filter(|place| index - place <= most_steps) {
             let step = moved.steps.remove(index);
             moved.steps.insert(place, step);
             changed = true;

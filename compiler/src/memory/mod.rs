@@ -21,15 +21,19 @@ pub const ALIGNMENT_BYTES: usize = 64;
 /// Fills in all offsets and the sizes of the arena and the weights section. Copies are made earlier where that makes the
 /// arena smaller.
 pub fn plan(program: &mut Program, alignment_bytes: usize) {
-    let hoisted = hoist::hoisted(program);
+    let moved: Vec<Program> = HOISTED_STEPS.iter().filter_map(|most| hoist::hoisted(program, *most)).collect();
     place_all(program, alignment_bytes);
-    if let Some(mut hoisted) = hoisted {
-        place_all(&mut hoisted, alignment_bytes);
-        if hoisted.arena_bytes < program.arena_bytes {
-            *program = hoisted;
+    for mut moved in moved {
+        place_all(&mut moved, alignment_bytes);
+        if moved.arena_bytes < program.arena_bytes {
+            *program = moved;
         }
     }
 }
+
+/// Copies that are made earlier: all, or those into what is soon put together, such as one stripe. What is put together
+/// over a long time, such as the stripes of a result, is better left in parts if something else is large meanwhile.
+const HOISTED_STEPS: [usize; 2] = [usize::MAX, 48];
 
 fn place_all(program: &mut Program, alignment_bytes: usize) {
     in_place::share(program);

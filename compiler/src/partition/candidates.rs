@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::balance::{self, ChannelCuts};
 use super::cost::{self, Flow};
 use super::groups::{Group, ShareBy, cut, groups};
 use super::{Method, Objective, Strategy, StrategyFamily};
@@ -84,8 +85,11 @@ pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> 
     let half = choice.cluster.devices.len().div_ceil(2);
     let brief = |group: &Group| !tight || group.devices.len() >= half;
     let groups: Vec<Group> = groups.into_iter().filter(brief).collect();
+    let balanced = |group: &Group| balance::channel_cuts(choice.graph, order, group, group.lanes(choice.cluster));
+    let by_memory = choice.objective == Objective::Memory;
+    let channel_cuts = groups.iter().filter(|_| by_memory).map(balanced).collect();
     let wholes = whole_devices(choice);
-    let mut lister = Lister { choice, groups: &groups, found: Vec::with_capacity(order.len()) };
+    let mut lister = Lister { choice, groups: &groups, channel_cuts, found: Vec::with_capacity(order.len()) };
     for id in order {
         lister.list(*id, &wholes);
     }
@@ -151,6 +155,8 @@ fn keep_family(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>)
 struct Lister<'a> {
     choice: &'a Choice<'a>,
     groups: &'a [Group],
+    /// Per group, if memory is minimised.
+    channel_cuts: Vec<ChannelCuts>,
     found: Vec<Vec<Candidate>>,
 }
 
@@ -170,10 +176,10 @@ impl Lister<'_> {
         let mut strategies: Vec<Strategy> =
             wholes.iter().map(|device| Strategy::whole(*device, devices, &shape)).collect();
         if self.choice.family != StrategyFamily::Whole && self.choice.family != StrategyFamily::Pipeline {
-            for group in self.groups {
+            for (index, group) in self.groups.iter().enumerate() {
                 strategies.push(self.replicated(group, &shape));
-                strategies.extend(self.splits(group, &shape));
-                strategies.extend(self.sums(id, group, &shape));
+                strategies.extend(self.splits(id, index, &shape));
+                strategies.extend(self.sums(id, index, &shape));
             }
         }
         for strategy in strategies {
@@ -222,14 +228,27 @@ impl Lister<'_> {
 
     /// Vector width that channel cuts keep to where time counts.
     fn channel_unit(&self, group: &Group, channels: usize) -> usize {
-        let lanes = |device: &usize| self.choice.cluster.devices[*device].target.instruction_set.lanes() as usize;
-        let lanes = group.devices.iter().map(lanes).max().unwrap_or(1);
+        let lanes = group.lanes(self.choice.cluster);
         let exact = matches!(self.choice.objective, Objective::Traffic | Objective::Memory);
         if exact || channels < lanes * 2 { 1 } else { lanes }
     }
 
+    /// A tensor cut along its channels.
+    fn by_channels(&self, index: usize, tensor: TensorId) -> Sharding {
+        let (group, shape) = (&self.groups[index], self.choice.graph.shape(tensor));
+        let Some(ranges) = self.channel_cuts.get(index).and_then(|cuts| cuts.get(&tensor)) else {
+            return self.along(group, shape, 1, self.channel_unit(group, shape[1]));
+        };
+        let mut regions = vec![None; self.devices()];
+        for (device, (begin, end)) in group.devices.iter().zip(ranges) {
+            regions[*device] = Region::whole(shape).with(1, *begin, *end);
+        }
+        Sharding(regions)
+    }
+
     /// Samples, output channels, rows, columns, planes, grids.
-    fn splits(&self, group: &Group, shape: &[usize]) -> Vec<Strategy> {
+    fn splits(&self, id: NodeId, index: usize, shape: &[usize]) -> Vec<Strategy> {
+        let group = &self.groups[index];
         let mut found = Vec::new();
         for (axis, extent) in shape.iter().enumerate() {
             if *extent < 2 {
@@ -240,8 +259,11 @@ impl Lister<'_> {
                 1 => Method::Output,
                 _ => Method::Spatial,
             };
-            let unit = if axis == 1 { self.channel_unit(group, *extent) } else { 1 };
-            found.push(Strategy { method, outputs: self.along(group, shape, axis, unit), addends: None });
+            let outputs = match axis {
+                1 => self.by_channels(index, self.choice.graph.node(id).outputs[0]),
+                _ => self.along(group, shape, axis, 1),
+            };
+            found.push(Strategy { method, outputs, addends: None });
         }
         if shape.len() == 4
             && let Some(outputs) = self.grid(group, shape)
@@ -252,8 +274,8 @@ impl Lister<'_> {
     }
 
     /// Input splits: addends from parts of the first operand; the sum goes to one device, or is cut by channels or rows.
-    fn sums(&self, id: NodeId, group: &Group, shape: &[usize]) -> Vec<Strategy> {
-        let graph = self.choice.graph;
+    fn sums(&self, id: NodeId, index: usize, shape: &[usize]) -> Vec<Strategy> {
+        let (graph, group) = (self.choice.graph, &self.groups[index]);
         let node = graph.node(id);
         let Some(x) = node.inputs.first().map(|input| graph.shape(*input)) else { return Vec::new() };
         let multiplies = cost::node_macs(graph, id) > 0;
@@ -272,8 +294,11 @@ impl Lister<'_> {
         let mut parts: Vec<Sharding> = Vec::new();
         for axis in axes {
             if x[axis] >= 2 {
-                let unit = if multiplies { self.channel_unit(group, x[axis]) } else { 1 };
-                parts.push(self.along(group, x, axis, unit));
+                parts.push(match axis {
+                    1 if multiplies => self.by_channels(index, node.inputs[0]),
+                    _ if multiplies => self.along(group, x, axis, self.channel_unit(group, x[axis])),
+                    _ => self.along(group, x, axis, 1),
+                });
             }
         }
         if !multiplies && x.len() == 4 {
@@ -286,7 +311,7 @@ impl Lister<'_> {
             results.push(Sharding::whole(device, self.devices(), shape));
         }
         if shape.get(1).is_some_and(|channels| *channels >= 2) {
-            results.push(self.along(group, shape, 1, self.channel_unit(group, shape[1])));
+            results.push(self.by_channels(index, node.outputs[0]));
         }
         if shape.get(2).is_some_and(|rows| *rows >= 2) {
             results.push(self.along(group, shape, 2, 1));

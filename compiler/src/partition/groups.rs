@@ -11,6 +11,14 @@ pub struct Group {
     pub shares: Vec<f64>,
 }
 
+impl Group {
+    /// Channels of the widest vector in the group.
+    pub fn lanes(&self, cluster: &Cluster) -> usize {
+        let lanes = |device: &usize| cluster.devices[*device].target.instruction_set.lanes() as usize;
+        self.devices.iter().map(lanes).max().unwrap_or(1)
+    }
+}
+
 /// How shares are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShareBy {

@@ -6,6 +6,7 @@
 //! Lagrangian bounds (`elimination`), and by the ILP where these leave a gap (`ilp`). `pipeline` is the special case of
 //! whole nodes in consecutive runs.
 
+mod balance;
 mod candidates;
 pub mod cost;
 mod elimination;
@@ -27,6 +28,7 @@ pub mod text;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+pub use balance::rebalanced;
 pub use candidates::crossings;
 pub use cost::node_macs;
 pub use objective::{Objective, Weights};

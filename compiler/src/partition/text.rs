@@ -37,6 +37,10 @@ impl fmt::Display for Display<'_> {
                 writeln!(f, "  operand {operand} by way of {}", parts.join(" "))?;
             }
         }
+        for stripes in &partition.stripes {
+            let names: Vec<&str> = stripes.nodes.iter().map(|id| self.graph.node(*id).name.as_str()).collect();
+            writeln!(f, "in {} stripes: {}", stripes.count, names.join(", "))?;
+        }
         Ok(())
     }
 }

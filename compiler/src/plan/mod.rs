@@ -1,6 +1,6 @@
 //! The plan file: what was decided, as protobuf (schema in `proto/plan.proto`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use prost::Message as _;
@@ -10,8 +10,9 @@ use crate::config::Cluster;
 use crate::diagnostic::{Diagnostic, printable};
 use crate::graph::text::{Constants, op_name, print};
 use crate::graph::{Graph, NodeId, TensorId};
-use crate::partition::{self, Partition, Strategy};
+use crate::partition::{self, Partition, Strategy, Stripes};
 use crate::program::{Argument, BufferId, Layout, Message, Program, Step};
+use crate::shard::stripes::rows;
 use crate::shard::{Region, Sharding};
 use crate::simulate::Prediction;
 
@@ -64,6 +65,7 @@ pub fn write(
             })
             .collect(),
         programs: programs.iter().map(program).collect(),
+        stripes: partition.stripes.iter().filter_map(|stripes| write_stripes(&nodes, stripes)).collect(),
     };
     plan.encode_to_vec()
 }
@@ -88,6 +90,27 @@ fn write_sharding(sharding: &Sharding) -> Vec<proto::Part> {
         end: (0..region.rank()).map(|axis| region.end(axis) as u32).collect(),
     };
     sharding.parts().map(part).collect()
+}
+
+fn write_stripes(order: &[NodeId], stripes: &Stripes) -> Option<proto::Stripes> {
+    let first = order.iter().position(|id| stripes.nodes.first() == Some(id))?;
+    let number = |number: usize| u32::try_from(number).ok();
+    Some(proto::Stripes { first: number(first)?, nodes: number(stripes.nodes.len())?, count: number(stripes.count)? })
+}
+
+/// Runs whose nodes can all be computed in rows, apart from each other; `None` if they are not.
+fn read_stripes(stored: &[proto::Stripes], graph: &Graph, partition: &Partition) -> Option<Vec<Stripes>> {
+    let order = graph.topological_order()?;
+    let mut taken = HashSet::new();
+    let read = |stripes: &proto::Stripes| {
+        let (first, count) = (stripes.first as usize, stripes.count as usize);
+        let nodes = order.get(first..first.checked_add(stripes.nodes as usize)?)?.to_vec();
+        let sound = |id: &NodeId| taken.insert(*id) && rows(graph, *id, partition).is_some();
+        // More turns than rows would only repeat nothing.
+        let most = nodes.iter().filter_map(|id| rows(graph, *id, partition)).max()?;
+        ((1..=most).contains(&count) && nodes.iter().all(sound)).then_some(Stripes { nodes, count })
+    };
+    stored.iter().map(read).collect()
 }
 
 /// A sharding of a tensor of this shape over so many devices; `None` if it is not one.
@@ -217,5 +240,8 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
         strategies.insert(*id, Strategy { method, outputs, addends });
     }
     let objective = partition::Objective::parse(&plan.objective).unwrap_or(partition::Objective::Latency);
-    Ok(Partition { ways, objective, ..Partition::given(strategies) })
+    let partition = Partition { ways, objective, ..Partition::given(strategies) };
+    let unfit = || refuse("its stripes do not fit the nodes".to_string());
+    let stripes = read_stripes(&plan.stripes, graph, &partition).ok_or_else(unfit)?;
+    Ok(Partition { stripes, ..partition })
 }

@@ -30,7 +30,12 @@ pub fn pieces(
         if offset > 0 && !linked(owner, device) {
             continue;
         }
-        for (position, have) in held[owner].iter().enumerate() {
+        // Large pieces first: there are fewer then.
+        let mut boxes: Vec<(usize, &Region)> = held[owner].iter().enumerate().collect();
+        boxes.sort_by_cached_key(|(_, have)| {
+            std::cmp::Reverse(need.intersection(have).map_or(0, |shared| shared.element_count()))
+        });
+        for (position, have) in boxes {
             if missing.is_empty() {
                 return Some(found);
             }

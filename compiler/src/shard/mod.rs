@@ -12,13 +12,13 @@ pub mod patches;
 pub mod region;
 pub mod restrict;
 mod rewrite;
-mod stripes;
+pub mod stripes;
 
 use std::collections::BTreeMap;
 
 pub use assemble::pieces;
 pub use region::{Region, Sharding};
-pub use rewrite::apply;
+pub use rewrite::{apply, sketch};
 
 use crate::config::Target;
 use crate::graph::{Graph, NodeId, TensorId};

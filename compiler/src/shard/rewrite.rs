@@ -14,6 +14,20 @@ use crate::partition::{Method, Partition};
 
 /// Splits every node as its strategy says.
 pub fn apply(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<Sharded, ShardError> {
+    rewrite(graph, partition, cluster, true)
+}
+
+/// The same without the values of constants, which are then tensors that nobody makes: for whoever asks for sizes only.
+pub fn sketch(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<Sharded, ShardError> {
+    rewrite(graph, partition, cluster, false)
+}
+
+fn rewrite(
+    graph: &Graph,
+    partition: &Partition,
+    cluster: &Cluster,
+    with_constants: bool,
+) -> Result<Sharded, ShardError> {
     let mut to = Graph::new(graph.name.clone());
     to.opset = graph.opset;
     let names: Vec<&str> = cluster.devices.iter().map(|device| device.name.as_str()).collect();
@@ -23,6 +37,7 @@ pub fn apply(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<
         cluster,
         device_names: &names,
         holdings: BTreeMap::new(),
+        with_constants,
         constants: HashMap::new(),
         taken: HashSet::new(),
         events: Vec::new(),
@@ -70,6 +85,7 @@ pub(super) struct Rewriter<'a> {
     pub(super) device_names: &'a [&'a str],
     /// Per tensor of the original graph and device: boxes and the tensors of the new graph that hold them.
     pub(super) holdings: BTreeMap<TensorId, Vec<Vec<(Region, TensorId)>>>,
+    with_constants: bool,
     /// Slices of constants.
     constants: HashMap<(TensorId, Option<Region>), TensorId>,
     taken: HashSet<String>,
@@ -294,6 +310,10 @@ impl Rewriter<'_> {
             return Err(ShardError::Missing { tensor: info.name.clone(), part: part.to_string() });
         };
         let id = match cut {
+            _ if !self.with_constants => {
+                let name = self.unique(info.name.clone());
+                self.to.add_tensor(name, TensorType::new(info.tensor_type.element, part.shape()))
+            }
             None => {
                 let name = self.unique(info.name.clone());
                 self.to.add_constant(name, value)

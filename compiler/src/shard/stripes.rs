@@ -13,6 +13,24 @@ use super::rewrite::Rewriter;
 use crate::graph::{Graph, NodeId, Op, TensorId};
 use crate::partition::{Partition, Stripes};
 
+/// A run, for people.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct StripesReport {
+    /// First and last node.
+    pub nodes: (String, String),
+    /// Turns in which the rows are made.
+    pub count: usize,
+}
+
+impl StripesReport {
+    /// Names the nodes of a run; `None` if there are none.
+    pub fn of(graph: &Graph, stripes: &Stripes) -> Option<StripesReport> {
+        let name = |id: &NodeId| graph.node(*id).name.clone();
+        let nodes = (name(stripes.nodes.first()?), name(stripes.nodes.last()?));
+        Some(StripesReport { nodes, count: stripes.count })
+    }
+}
+
 /// Axis of the rows.
 pub const ROWS: usize = 2;
 

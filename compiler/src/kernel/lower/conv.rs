@@ -57,12 +57,12 @@ pub(super) fn lower(
 ) -> Option<LoweredNode> {
     let (weights, bias) = (inputs[1].value?, inputs[2].value?);
     let x = inputs[0].tensor_type;
-    let plan = Plan::new(conv, x, inputs[0].layout, output, machine);
+    let plan = Plan::new(conv, inputs, output, machine);
     let mut builder = Builder::new(plan.lanes as u32);
     let x_buffer = builder.buffer("x", Access::Input, plan.input_elements(x));
     let residual = conv.residual.then(|| builder.buffer("residual", Access::Input, plan.output_elements()));
-    let (packed, packed_bias) = plan.pack(weights, bias);
-    let w_buffer = builder.buffer("weights", Access::Weights, packed.len());
+    let packed_bias = plan.pack_bias(bias);
+    let w_buffer = builder.buffer("weights", Access::Weights, plan.packed_elements());
     let b_buffer = builder.buffer("bias", Access::Weights, packed_bias.len());
     let y_buffer = builder.buffer("y", Access::Output, plan.output_elements());
     let buffers = Buffers { x: x_buffer, residual, weights: w_buffer, bias: b_buffer, y: y_buffer };
@@ -98,15 +98,19 @@ pub(super) fn lower(
         }
     );
     let macs = plan.batch * plan.filters * window.output_plane() * plan.group_channels * window.taps();
+    let packed_vectors = plan.tile.vectors;
     let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
     // The residual is read in the same tile, right before the store.
     kernel.in_place = residual.into_iter().collect();
     let mut bindings = vec![Binding::Input(0)];
     bindings.extend(conv.residual.then_some(Binding::Input(3)));
-    bindings.push(Binding::Weights { from: 1, elements: packed });
+    bindings.push(match inputs[1].packed_vectors {
+        Some(_) => Binding::SameWeights { from: 1 },
+        None => Binding::Weights { from: 1, elements: writer.plan.pack(weights) },
+    });
     bindings.push(Binding::Weights { from: 2, elements: packed_bias });
     bindings.push(Binding::Output);
-    Some(LoweredNode { kernel, bindings })
+    Some(LoweredNode { kernel, bindings, packed_vectors: Some(packed_vectors) })
 }
 
 /// Output pixels and output-channel vectors computed together.
@@ -133,14 +137,15 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(conv: &Conv, x: &TensorType, layout: Layout, output: &TensorType, machine: &Machine) -> Plan {
+    fn new(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Plan {
+        let x = inputs[0].tensor_type;
         let window = Window3::new(&conv.window, &x.shape, &output.shape).flattened();
         let lanes = machine.instruction_set.lanes() as usize;
-        let plain_input = layout == Layout::Plain;
+        let plain_input = inputs[0].layout == Layout::Plain;
         let by_lane = machine.instruction_set.multiplies_by_lane() && !plain_input;
         let filters = output.shape[1];
         let vectors = (filters / conv.groups).div_ceil(lanes);
-        let tile = choose_tile(&window, vectors, machine, by_lane);
+        let tile = choose_tile(&window, vectors, inputs[1].packed_vectors, machine, by_lane);
         Plan {
             batch: x.shape[0],
             channels: x.shape[1],
@@ -199,11 +204,11 @@ impl Plan {
 
     /// Weights in the order `[group][tile][input block][depth][height][channel in block][width][vector in tile][lane]`,
     /// zero where channels end inside a block; the bias as whole vectors per group.
-    fn pack(&self, weights: &[f32], bias: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    fn pack(&self, weights: &[f32]) -> Vec<f32> {
         let [k_d, k_h, k_w] = self.window.kernel;
         let group_filters = self.filters / self.groups;
         let block = self.input_block();
-        let mut packed = Vec::with_capacity(self.groups * self.group_vectors() * self.weights_per_vector());
+        let mut packed = Vec::with_capacity(self.packed_elements());
         for group in 0..self.groups {
             for (first, wide, count) in self.vector_tiles() {
                 for tile in 0..count {
@@ -227,14 +232,22 @@ impl Plan {
                 }
             }
         }
-        let packed_bias = (0..self.groups * self.group_vectors() * self.lanes)
+        packed
+    }
+
+    fn packed_elements(&self) -> usize {
+        self.groups * self.group_vectors() * self.weights_per_vector()
+    }
+
+    fn pack_bias(&self, bias: &[f32]) -> Vec<f32> {
+        let group_filters = self.filters / self.groups;
+        (0..self.groups * self.group_vectors() * self.lanes)
             .map(|index| {
                 let (group, filter) =
                     (index / (self.group_vectors() * self.lanes), index % (self.group_vectors() * self.lanes));
                 if filter < group_filters { bias[group * group_filters + filter] } else { 0.0 }
             })
-            .collect();
-        (packed, packed_bias)
+            .collect()
     }
 }
 
@@ -242,13 +255,19 @@ impl Plan {
 ///
 /// Per input channel and tap a tile of P pixels and J vectors takes the longest of P * J multiply-adds (two per cycle),
 /// P + J loads (two per cycle), and the latency of one multiply-add (four cycles, which at least eight independent
-/// ones hide).
-fn choose_tile(window: &Window3, vectors: usize, machine: &Machine, by_lane: bool) -> Tile {
+/// ones hide). Weights that are packed already give the vectors.
+fn choose_tile(
+    window: &Window3,
+    vectors: usize,
+    packed_vectors: Option<usize>,
+    machine: &Machine,
+    by_lane: bool,
+) -> Tile {
     let registers = machine.registers as usize;
     let width = window.output[2];
     let taps = window.kernel[2];
     let mut best: Option<(f64, Tile)> = None;
-    for wide in 1..=vectors.min(4) {
+    for wide in packed_vectors.map_or(1..=vectors.min(4), |wide| wide..=wide) {
         for pixels in 1..=width.min(14) {
             // A vector of input channels per pixel and the weights, or the weights and one broadcast.
             let temporaries = if by_lane { pixels + wide.min(2) } else { wide + 1 };
@@ -281,7 +300,7 @@ fn choose_tile(window: &Window3, vectors: usize, machine: &Machine, by_lane: boo
             }
         }
     }
-    best.map_or(Tile { pixels: 1, vectors: 1 }, |(_, tile)| tile)
+    best.map_or(Tile { pixels: 1, vectors: packed_vectors.unwrap_or(1) }, |(_, tile)| tile)
 }
 
 struct Buffers {

@@ -52,6 +52,8 @@ pub struct Operand<'a> {
     pub layout: Layout,
     /// The elements, if constant and f32.
     pub value: Option<&'a [f32]>,
+    /// If another kernel reads the same weights: the vectors per tile in which they are packed for it.
+    pub packed_vectors: Option<usize>,
 }
 
 /// A choice of layouts for the activations of a node.
@@ -75,6 +77,11 @@ pub enum Binding {
         /// Packed elements.
         elements: Vec<f32>,
     },
+    /// Constants that are packed in the same way as for another kernel ([`Operand::packed_vectors`]).
+    SameWeights {
+        /// Input number of the node they were made from.
+        from: usize,
+    },
     /// The node's output.
     Output,
 }
@@ -86,6 +93,8 @@ pub struct LoweredNode {
     pub kernel: Kernel,
     /// One per kernel buffer.
     pub bindings: Vec<Binding>,
+    /// Vectors of output channels per tile, if the order of the packed weights depends on it.
+    pub packed_vectors: Option<usize>,
 }
 
 /// Layouts in which an emitted kernel exists for this node, best first; empty if none does.

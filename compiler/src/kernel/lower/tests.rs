@@ -46,7 +46,15 @@ fn laid_out(value: &Value, layout: Layout, elements: usize) -> Vec<f32> {
     result
 }
 
-fn check_choice(op: &Op, values: &[Value], constants: &[bool], choice: &LayoutChoice, machine: &Machine) {
+/// Checks a kernel; `packed` are weights that another one wants in so many vectors per tile. Returns the kernel's own.
+fn check_choice(
+    op: &Op,
+    values: &[Value],
+    constants: &[bool],
+    choice: &LayoutChoice,
+    machine: &Machine,
+    packed: Option<&(usize, Vec<f32>)>,
+) -> Option<(usize, Vec<f32>)> {
     let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
     let output = infer(op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
     let operands: Vec<Operand<'_>> = values
@@ -54,6 +62,7 @@ fn check_choice(op: &Op, values: &[Value], constants: &[bool], choice: &LayoutCh
         .zip(&types)
         .zip(choice.inputs.iter().zip(constants))
         .map(|((value, tensor_type), (layout, constant))| Operand {
+            packed_vectors: packed.map(|(vectors, _)| *vectors),
             tensor_type,
             layout: *layout,
             value: constant.then(|| value.as_f32().expect("tests use f32")),
@@ -69,6 +78,7 @@ fn check_choice(op: &Op, values: &[Value], constants: &[bool], choice: &LayoutCh
         buffers.push(match binding {
             Binding::Input(index) => laid_out(&values[*index], choice.inputs[*index], declared.elements),
             Binding::Weights { elements, .. } => elements.clone(),
+            Binding::SameWeights { .. } => packed.map_or(Vec::new(), |(_, elements)| elements.clone()),
             Binding::Output => {
                 assert_eq!(declared.access, Access::Output);
                 result = buffers.len();
@@ -98,6 +108,37 @@ fn check_choice(op: &Op, values: &[Value], constants: &[bool], choice: &LayoutCh
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
         assert!((found - expected).abs() <= 1e-5 * scale, "element {index} is {found}, expected {expected}: {label}");
     }
+    let weights = lowered.bindings.into_iter().find_map(|binding| match binding {
+        Binding::Weights { from: 1, elements } => Some(elements),
+        _ => None,
+    });
+    lowered.packed_vectors.zip(weights)
+}
+
+#[test]
+fn stripes_of_a_convolution_read_the_same_weights() {
+    for (filters, kernel) in [(20, 3), (37, 1), (64, 3), (6, 5)] {
+        let op = Op::Conv(Conv {
+            window: window(&[kernel, kernel], 1, 1, kernel / 2),
+            groups: 1,
+            residual: false,
+            activation: Activation::None,
+        });
+        let weights = random(&[filters, 8, kernel, kernel], 2);
+        let values = |rows| [random(&[1, 8, rows, 11], 1), weights.clone(), random(&[filters], 3)];
+        for machine in machines() {
+            for input in [Layout::Plain, Layout::Blocked(machine.instruction_set.lanes())] {
+                let inputs = vec![input, Layout::Plain, Layout::Plain];
+                let choice = LayoutChoice { inputs, output: Layout::Blocked(machine.instruction_set.lanes()) };
+                let constants = [false, true, true];
+                let packed = check_choice(&op, &values(9), &constants, &choice, &machine, None);
+                for rows in [1, 2, 5] {
+                    let repacked = check_choice(&op, &values(rows), &constants, &choice, &machine, packed.as_ref());
+                    assert!(packed.is_some() && repacked.is_none(), "{filters} filters: weights are stored twice");
+                }
+            }
+        }
+    }
 }
 
 /// Checks an operator in every layout that every machine offers; constants say which operands are known.
@@ -110,13 +151,14 @@ fn check(op: &Op, values: &[Value], constants: &[bool]) {
             .zip(&types)
             .zip(constants)
             .map(|((value, tensor_type), constant)| Operand {
+                packed_vectors: None,
                 tensor_type,
                 layout: Layout::Plain,
                 value: constant.then(|| value.as_f32().expect("tests use f32")),
             })
             .collect();
         for choice in layout_choices(op, &operands, &output, &machine) {
-            check_choice(op, values, constants, &choice, &machine);
+            check_choice(op, values, constants, &choice, &machine, None);
         }
     }
 }
@@ -288,6 +330,7 @@ fn a_kernel_that_leaves_its_buffer_is_refused() {
         .zip(&types)
         .enumerate()
         .map(|(index, (value, tensor_type))| Operand {
+            packed_vectors: None,
             tensor_type,
             layout: if index == 0 { Layout::Blocked(4) } else { Layout::Plain },
             value: (index > 0).then(|| value.as_f32().expect("tests use f32")),

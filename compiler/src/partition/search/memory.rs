@@ -2,106 +2,15 @@
 
 use super::super::Objective;
 use super::super::candidates::Candidate;
-use super::super::elimination::Elimination;
-use super::super::network::{Edge, Network};
+use super::super::network::Network;
 use super::additive::{Start, limited};
 use super::{Answer, Effort, answer};
-use crate::shard::Region;
 
-/// Limits on activations that are tried, each this many times the last.
-const NEXT_LIMIT: f64 = 1.19;
-
-/// Bytes that a second of latency is worth where plans need the same memory.
-const BYTES_PER_SECOND: f64 = 1e4;
-
-/// For a limit on activations, the plan within it whose weights load the devices least: exactly, by elimination. What an
-/// exchange needs beside operands and results, parts that are cut out and parts that come, is kept within the limit too.
-/// The best over all limits.
-fn by_limits(network: &Network<'_>, effort: Effort<'_>) -> Option<Vec<usize>> {
-    let most = |candidate: &Candidate| candidate.activation_bytes.iter().copied().max().unwrap_or(0);
-    let least = |node: &Vec<Candidate>| node.iter().map(most).min().unwrap_or(0);
-    let lowest = network.candidates.iter().map(least).max()?;
-    let highest = network.candidates.iter().flatten().map(most).max()?;
-    let exchanges: Vec<Vec<u64>> = network.edges.iter().map(|edge| exchange_bytes(network, edge)).collect();
-    let mut best: Option<(u64, Vec<usize>)> = None;
-    let mut limit = lowest as f64;
-    while limit <= highest as f64 * NEXT_LIMIT && !effort.over() {
-        let node_price = |node: usize, choice: usize| {
-            let candidate = &network.candidates[node][choice];
-            let heaviest = candidate.weights_bytes.iter().copied().max().unwrap_or(0) as f64;
-            let seconds = network.node_price(Objective::Latency, node, candidate);
-            if most(candidate) as f64 <= limit { heaviest + seconds * BYTES_PER_SECOND } else { f64::INFINITY }
-        };
-        let mut factors = network.factors(&node_price, &|travel| {
-            network.travel_price(Objective::Latency, &network.reshards[travel]) * BYTES_PER_SECOND
-        });
-        let first_edge = network.candidates.len();
-        for (factor, bytes) in factors[first_edge..].iter_mut().zip(&exchanges) {
-            for (price, bytes) in factor.table.iter_mut().zip(bytes) {
-                if *bytes as f64 > limit {
-                    *price = f64::INFINITY;
-                }
-            }
-        }
-        let solved = Elimination::new(&network.domains(), factors)?;
-        effort.spend(solved.work());
-        if solved.minimum().is_finite() {
-            let assignment = solved.assignment();
-            let weights = network.weights(&assignment).into_iter().max().unwrap_or(0);
-            let used = weights + limit as u64;
-            // With higher limits only activations grow from here on.
-            if best.as_ref().is_some_and(|(known, _)| (limit as u64) > *known) {
-                break;
-            }
-            if best.as_ref().is_none_or(|(known, _)| used < *known) {
-                best = Some((used, assignment));
-            }
-        }
-        limit *= NEXT_LIMIT;
-    }
-    best.map(|(_, assignment)| assignment)
-}
-
-/// Bytes alive on the fullest device in the exchanges of an edge, for each pair of choices: what it holds, what it cuts
-/// out of that, and what it needs.
-fn exchange_bytes(network: &Network<'_>, edge: &Edge) -> Vec<u64> {
-    let devices = network.ram.len();
-    let bytes_of = |region: &Option<Region>| region.as_ref().map_or(0, |region| region.element_count() * 4);
-    let held = |row: usize| edge.producer.map(|producer| &network.candidates[producer][row].strategy.outputs);
-    let needed = |column: usize| {
-        edge.consumer.and_then(|(consumer, operand)| network.candidates[consumer][column].needs[operand].as_ref())
-    };
-    let price = |(at, index): (usize, &u32)| {
-        let Some(reshard) = network.reshards.get(*index as usize) else { return u64::MAX };
-        if reshard.steps.iter().all(Vec::is_empty) {
-            return 0;
-        }
-        let (held, needed) = (held(at / edge.columns), needed(at % edge.columns));
-        let mut alive: Vec<u64> = (0..devices)
-            .map(|device| {
-                held.map_or(0, |held| bytes_of(&held.0[device]))
-                    + needed.map_or(0, |needed| bytes_of(&needed.0[device]))
-            })
-            .collect();
-        for flow in reshard.steps.iter().flatten() {
-            alive[flow.from] += flow.bytes;
-        }
-        alive.into_iter().max().unwrap_or(0)
-    };
-    edge.table.iter().enumerate().map(price).collect()
-}
-
-/// Smallest largest RAM, and among the plans near it the fastest; `heavier` if activations count more than by their
-/// sizes, where the plan of least memory is worth more than a fast one near it.
+/// Smallest largest RAM, and among the plans near it the fastest.
 ///
 /// Memory does not depend on what travels, so the bound comes from each node by itself: multipliers on the devices'
 /// weights make it tight where weights decide, the node that needs most by itself where activations do.
-pub(super) fn least(
-    mut network: Network<'_>,
-    starts: Vec<Vec<usize>>,
-    heavier: bool,
-    effort: Effort<'_>,
-) -> Option<(Answer, f64)> {
+pub(super) fn least(mut network: Network<'_>, starts: Vec<Vec<usize>>, effort: Effort<'_>) -> Option<(Answer, f64)> {
     let devices = network.ram.len();
     let used =
         |network: &Network<'_>, assignment: &[usize]| network.ram_used(assignment).into_iter().max().unwrap_or(0);
@@ -125,8 +34,7 @@ pub(super) fn least(
             *best = Some((used, found));
         }
     };
-    let limited_activations = if heavier { by_limits(&network, effort.half()) } else { None };
-    for start in starts.into_iter().chain(limited_activations) {
+    for start in starts {
         if network.fits(&start) {
             keep(&network, start, &mut best);
         }

@@ -177,7 +177,7 @@ fn search_with(
         }
     }
     let (found, gap) = match options.objective {
-        Objective::Memory => memory::least(full, starts, options.activation_share > 1.0, effort)?,
+        Objective::Memory => memory::least(full, starts, effort)?,
         Objective::Throughput => {
             let found = busiest::least(&full, starts, effort)?;
             let answer = answer(&full, &found.assignment, found.gap);

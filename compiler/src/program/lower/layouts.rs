@@ -1,5 +1,6 @@
 //! The choice of layouts for one node: the offer that needs the fewest elements reordered, the family's favourite
-//! among equals.
+//! among equals. Nodes that read the same weights, as the patches and stripes of one do, take the same layouts, so that
+//! the weights are stored once.
 
 use super::Lowering;
 use crate::graph::NodeId;
@@ -17,6 +18,10 @@ impl Lowering<'_> {
         let operands = self.operands(node, &plain);
         let output = self.graph.tensor_type(*info.outputs.first()?);
         let choices = layout_choices(&info.op, &operands, output, &self.machine);
+        let packed = info.inputs.iter().find_map(|input| self.packings.get(input));
+        if let Some(packing) = packed.filter(|packing| choices.contains(&packing.choice)) {
+            return Some(packing.choice.clone());
+        }
         choices.into_iter().min_by_key(|choice| self.reordered_elements(node, choice))
     }
 

@@ -17,7 +17,7 @@ use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Step, We
 use crate::config::Target;
 use crate::emit::reference_call::{CallOperand, reference_call};
 use crate::graph::{Data, ElementType, Graph, NodeId, TensorId, TensorType, Value};
-use crate::kernel::lower::{Binding, LoweredNode, Machine, Operand, lower_node};
+use crate::kernel::lower::{Binding, LayoutChoice, LoweredNode, Machine, Operand, lower_node};
 use crate::schedule::{self, Action, Schedule};
 
 /// A fault of an earlier stage that lowering cannot work around; always a bug of ours.
@@ -58,6 +58,7 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
         program: Program { device: schedule.device, ..Program::default() },
         places: BTreeMap::new(),
         weights: HashMap::new(),
+        packings: HashMap::new(),
         kernels: HashMap::new(),
     };
     for action in &schedule.actions {
@@ -110,8 +111,20 @@ struct Lowering<'a> {
     places: BTreeMap<TensorId, Vec<BufferId>>,
     /// Constants by shape and digest, so that equal ones are stored once.
     weights: HashMap<(Vec<usize>, [u8; 32]), WeightId>,
+    /// How the weights of convolutions are packed.
+    packings: HashMap<TensorId, Packing>,
     /// Kernels by text without name, so that equal ones are emitted once.
     kernels: HashMap<String, usize>,
+}
+
+/// Weights as the first kernel that reads them wants them. Others, such as those of a node's stripes, take the same.
+struct Packing {
+    /// Layouts of that kernel.
+    choice: LayoutChoice,
+    /// Vectors of output channels per tile.
+    vectors: usize,
+    /// Where they are.
+    weight: WeightId,
 }
 
 impl Lowering<'_> {
@@ -201,9 +214,14 @@ impl Lowering<'_> {
     fn emit_kernel(&mut self, node: NodeId, input_layouts: &[Layout], output_layout: Layout) -> Result<(), LowerError> {
         let graph = self.graph;
         let info = graph.node(node);
-        let operands = self.operands(node, input_layouts);
+        let mut operands = self.operands(node, input_layouts);
+        let choice = LayoutChoice { inputs: input_layouts.to_vec(), output: output_layout };
+        for (operand, input) in operands.iter_mut().zip(&info.inputs) {
+            let packing = self.packings.get(input).filter(|packing| packing.choice == choice);
+            operand.packed_vectors = packing.map(|packing| packing.vectors);
+        }
         let output_type = graph.tensor_type(info.outputs[0]);
-        let Some(LoweredNode { kernel, bindings }) =
+        let Some(LoweredNode { kernel, bindings, packed_vectors }) =
             lower_node(&info.op, &operands, output_type, output_layout, &self.machine)
         else {
             return Err(LowerError::NoKernel { node: info.name.clone() });
@@ -213,7 +231,7 @@ impl Lowering<'_> {
         for binding in &bindings {
             inputs.push(match binding {
                 Binding::Input(index) => Some(self.argument(info.inputs[*index], input_layouts[*index])?),
-                Binding::Weights { .. } | Binding::Output => None,
+                Binding::Weights { .. } | Binding::SameWeights { .. } | Binding::Output => None,
             });
         }
         let output = Argument::Buffer(self.new_buffer(info.outputs[0], output_layout));
@@ -223,8 +241,17 @@ impl Lowering<'_> {
                 (Binding::Weights { from, elements }, _) => {
                     let name = graph.tensor(info.inputs[from]).name.clone();
                     let bytes = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
-                    Argument::Weight(self.weight(name, ElementType::F32, vec![elements.len()], bytes))
+                    let weight = self.weight(name, ElementType::F32, vec![elements.len()], bytes);
+                    if let Some(vectors) = packed_vectors {
+                        let packing = Packing { choice: choice.clone(), vectors, weight };
+                        self.packings.entry(info.inputs[from]).or_insert(packing);
+                    }
+                    Argument::Weight(weight)
                 }
+                (Binding::SameWeights { from }, _) => match self.packings.get(&info.inputs[from]) {
+                    Some(packing) => Argument::Weight(packing.weight),
+                    None => return Err(LowerError::NoKernel { node: info.name.clone() }),
+                },
                 (_, Some(input)) => input,
                 (_, None) => output,
             });
@@ -304,6 +331,7 @@ impl Lowering<'_> {
                 tensor_type: self.graph.tensor_type(*input),
                 layout: *layout,
                 value: self.graph.f32_value(*input),
+                packed_vectors: None,
             })
             .collect()
     }

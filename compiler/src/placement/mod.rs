@@ -1,6 +1,9 @@
 //! From a graph to programs that fit the devices: partition, shard, schedule, lower and plan memory, again where the
 //! memory plan needs more than the partition thought, and patch by patch where whole activations are too large.
 
+mod memory_objective;
+mod stripes;
+
 use crate::config::{Cluster, System};
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Clock, Failure, Options, internal};
@@ -73,7 +76,11 @@ fn fit_counting(
                 solve(
                     graph,
                     cluster,
-                    &PartitionOptions { objective, family, reserve_bytes: reserve_bytes.clone(), activation_share },
+                    &PartitionOptions {
+                        reserve_bytes: reserve_bytes.clone(),
+                        activation_share,
+                        ..PartitionOptions::new(objective, family)
+                    },
                 )?
             }
         };
@@ -85,6 +92,9 @@ fn fit_counting(
         let excess = placed.excess_bytes(cluster);
         if excess.iter().all(|bytes| *bytes == 0) {
             return Ok(placed);
+        }
+        if let Some(striped) = in_stripes(graph, cluster, options, &placed.partition) {
+            return Ok(striped);
         }
         let given_up = options.plan.is_some()
             || reserve_bytes
@@ -100,15 +110,29 @@ fn fit_counting(
     }
 }
 
-/// Where memory is the objective, programs need more than tensors: copies in other layouts, and parts beside the whole.
-/// The partition is also solved with activations counted this many times.
-const HEAVIER_ACTIVATIONS: [f64; 3] = [1.5, 2.0, 3.0];
+/// The partition in stripes, where microcontrollers share a network that is too large for them otherwise.
+fn in_stripes(graph: &Graph, cluster: &Cluster, options: &Options, partition: &Partition) -> Option<Placed> {
+    let shared = cluster.devices.len() > 1 && options.plan.is_none() && partition.stripes.is_empty();
+    let firmware = cluster.devices.iter().any(|device| device.target.system == System::CortexM);
+    let candidates = if shared && firmware { stripes::found(graph, cluster, partition) } else { Vec::new() };
+    let carried_out = candidates.into_iter().filter_map(|striped| {
+        let mut placed = place(graph, cluster, striped, &mut Clock::default()).ok()?;
+        placed.patch(cluster).ok()?;
+        placed.excess_bytes(cluster).iter().all(|bytes| *bytes == 0).then_some(placed)
+    });
+    // The fewest messages.
+    carried_out.min_by_key(|placed| placed.sharded.events.len())
+}
 
 /// The best partition. The optimisation adds up nodes and travel, or finds the busiest or fullest device, by the sizes of
 /// tensors. Where branches run beside each other, or devices wait for each other, the simulation knows better; what
-/// memory a program takes, the memory plan. So further plans that are quick to find have their say.
+/// memory a program takes, the memory plan. So further plans that are quick to find have their say, and where memory is
+/// the objective, plans in stripes.
 fn solve(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> Result<Partition, Failure> {
     let best = partition::solve(graph, cluster, wanted).map_err(partition_failure)?;
+    if wanted.objective == Objective::Memory && wanted.family == StrategyFamily::Auto {
+        return Ok(memory_objective::least(graph, cluster, wanted, best));
+    }
     let others = others(wanted, best.optimal);
     if others.is_empty() {
         return Ok(best);
@@ -146,29 +170,14 @@ fn others(wanted: &PartitionOptions, optimal: bool) -> Vec<PartitionOptions> {
             with(Objective::Throughput, StrategyFamily::Pipeline),
             with(Objective::Latency, StrategyFamily::Batch),
         ],
-        Objective::Memory => {
-            let heavier =
-                |times: f64| PartitionOptions { activation_share: wanted.activation_share * times, ..wanted.clone() };
-            HEAVIER_ACTIVATIONS.into_iter().map(heavier).collect()
-        }
         _ => Vec::new(),
     }
 }
 
-/// What a partition comes to when it is carried out: seconds per inference, seconds between answers, or bytes of RAM of
-/// the fullest device, by its objective.
+/// What a partition comes to when it is carried out: seconds per inference or seconds between answers, by its objective.
 fn price(graph: &Graph, cluster: &Cluster, partition: &Partition) -> Option<f64> {
     let sharded = shard::apply(graph, partition, cluster).ok()?;
     let schedules = schedule::build(&sharded, cluster).ok()?;
-    if partition.objective == Objective::Memory {
-        let programs =
-            schedules.iter().map(|schedule| lower(&sharded, schedule, cluster).ok()).collect::<Option<_>>()?;
-        let partition = partition.clone();
-        let mut placed = Placed { partition, sharded, schedules, programs, patches: Vec::new() };
-        placed.patch(cluster).ok()?;
-        let ram = placed.programs.iter().map(|program| ram_bytes(program, cluster)).max();
-        return ram.map(|bytes| bytes as f64);
-    }
     let prediction = simulate::simulate(&sharded, &schedules, cluster);
     Some(match partition.objective {
         Objective::Throughput => 1.0 / prediction.throughput_hz.max(1e-12),

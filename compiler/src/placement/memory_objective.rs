@@ -1,0 +1,75 @@
+//! Plans for least memory: nodes in stripes, and weights where activations leave room for them.
+
+use super::{Placed, place, ram_bytes, stripes};
+use crate::config::{Cluster, System};
+use crate::driver::Clock;
+use crate::graph::Graph;
+use crate::partition::{self, Partition, PartitionOptions};
+use crate::program::Program;
+
+/// Shares of activations that are counted: all, and so little that weights decide, since stripes make activations small.
+const SHARES: [f64; 2] = [1.0, 0.15];
+
+/// How often weights are distributed anew, by what activations then need.
+const ROUNDS: usize = 5;
+
+/// The fullest device against the mean where that is not worth the while any more.
+const EVEN: f64 = 1.003;
+
+/// Least share of the weights that a device is asked to hold, against an equal share.
+const LEAST_SHARE: f64 = 0.02;
+
+/// The partition whose fullest device needs least RAM: `best`, or one in stripes. What a program needs beside tensors,
+/// copies and parts, only the program knows: each partition is carried out.
+pub fn least(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions, best: Partition) -> Partition {
+    let carried_out = |partition: &Partition| {
+        let mut placed = place(graph, cluster, partition.clone(), &mut Clock::default()).ok()?;
+        if partition.stripes.is_empty() {
+            placed.patch(cluster).ok()?;
+        }
+        Some(placed)
+    };
+    // What does not fit is worse than anything that does.
+    let price = |placed: &Placed| {
+        let excess: u64 = placed.excess_bytes(cluster).iter().sum();
+        (excess, placed.programs.iter().map(|program| ram_bytes(program, cluster)).max().unwrap_or(0))
+    };
+    let mut least = (carried_out(&best).map_or((u64::MAX, 0), |placed| price(&placed)), best.clone());
+    let weights_in_ram = cluster.devices.iter().all(|device| device.target.system == System::Linux);
+    for share in SHARES {
+        let asked = PartitionOptions { activation_share: wanted.activation_share * share, ..wanted.clone() };
+        let found = if share == 1.0 { Ok(best.clone()) } else { partition::solve(graph, cluster, &asked) };
+        let Ok(mut partition) = found else { break };
+        let mut previous = (u64::MAX, 0);
+        for _ in 0..ROUNDS {
+            let found = stripes::found(graph, cluster, &partition);
+            let carried_out = found.iter().filter_map(carried_out);
+            let Some(placed) = carried_out.min_by_key(price) else { break };
+            let price = price(&placed);
+            if price < least.0 {
+                let gap = best.gap.max(partition.gap);
+                least = (price, Partition { gap, optimal: false, ..placed.partition.clone() });
+            }
+            let (shares, mean) = weights_shares(&placed.programs, cluster.devices.len());
+            if !weights_in_ram || price.1 as f64 <= mean * EVEN || price >= previous {
+                break;
+            }
+            previous = price;
+            partition = partition::rebalanced(graph, cluster, &partition, &shares);
+        }
+    }
+    least.1
+}
+
+/// Shares of the weights with which all devices would need the same, as far as that is possible, and what they need on
+/// average.
+fn weights_shares(programs: &[Program], devices: usize) -> (Vec<f64>, f64) {
+    let mut activations = vec![0.0; devices];
+    for program in programs {
+        activations[program.device] = program.arena_bytes as f64;
+    }
+    let weights = programs.iter().map(|program| program.weights_bytes as f64).sum::<f64>().max(1.0);
+    let each = (weights + activations.iter().sum::<f64>()) / devices as f64;
+    let least = LEAST_SHARE * weights / devices as f64;
+    (activations.into_iter().map(|activations| (each - activations).max(least) / weights).collect(), each)
+}
