@@ -1,6 +1,8 @@
 //! Lets a kernel write its result over an input that nothing reads later.
 
-use super::lifetimes::{buffers_read, lifetimes};
+use std::collections::BTreeMap;
+
+use super::lifetimes::{Lifetime, buffers_read, lifetimes};
 use super::root_of;
 use crate::kernel::Access;
 use crate::program::{Argument, BufferId, Program, Step};
@@ -11,8 +13,13 @@ use crate::program::{Argument, BufferId, Program, Step};
 /// memory is not read after the step, the step reads it only through that one argument, and the output's memory
 /// did not exist before the step.
 pub fn share(program: &mut Program) {
+    let mut lives = lifetimes(program);
     for index in 0..program.steps.len() {
-        if let Some((input, output)) = candidate(program, index) {
+        if let Some((input, output)) = candidate(program, &lives, index) {
+            let (root, _) = root_of(program, input);
+            if let (Some(of_output), Some(of_root)) = (lives.remove(&output), lives.get_mut(&root)) {
+                of_root.last = of_root.last.max(of_output.last);
+            }
             let output = &mut program.buffers[output.0 as usize];
             output.part_of = Some((input, 0));
             output.replaces = true;
@@ -20,7 +27,7 @@ pub fn share(program: &mut Program) {
     }
 }
 
-fn candidate(program: &Program, index: usize) -> Option<(BufferId, BufferId)> {
+fn candidate(program: &Program, lives: &BTreeMap<BufferId, Lifetime>, index: usize) -> Option<(BufferId, BufferId)> {
     let step = &program.steps[index];
     let Step::Kernel { kernel, arguments, .. } = step else { return None };
     let kernel = &program.kernels[*kernel];
@@ -32,7 +39,6 @@ fn candidate(program: &Program, index: usize) -> Option<(BufferId, BufferId)> {
     if output_info.part_of.is_some() {
         return None;
     }
-    let lives = lifetimes(program);
     // A concat may have made other buffers parts of the output: then its memory lives before this step.
     if lives.get(&output)?.first != index + 1 {
         return None;

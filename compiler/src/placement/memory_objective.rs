@@ -4,11 +4,14 @@ use super::{Placed, place, ram_bytes, stripes};
 use crate::config::{Cluster, System};
 use crate::driver::Clock;
 use crate::graph::Graph;
-use crate::partition::{self, Partition, PartitionOptions};
+use crate::partition::{self, Partition, PartitionOptions, StrategyFamily};
 use crate::program::Program;
 
-/// Shares of activations that are counted: all, and so little that weights decide, since stripes make activations small.
-const SHARES: [f64; 2] = [1.0, 0.15];
+/// What is asked for before stripes are chosen: the family, and the share of activations that counts. First what is asked
+/// for, then so little that weights decide, since stripes make activations small; and without cuts by rows, which stripes
+/// need for themselves.
+const QUESTIONS: [(StrategyFamily, f64); 3] =
+    [(StrategyFamily::Auto, 1.0), (StrategyFamily::Auto, 0.15), (StrategyFamily::Fused, 0.15)];
 
 /// How often weights are distributed anew, by what activations then need.
 const ROUNDS: usize = 5;
@@ -36,10 +39,16 @@ pub fn least(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions, best: 
     };
     let mut least = (carried_out(&best).map_or((u64::MAX, 0), |placed| price(&placed)), best.clone());
     let weights_in_ram = cluster.devices.iter().all(|device| device.target.system == System::Linux);
-    for share in SHARES {
-        let asked = PartitionOptions { activation_share: wanted.activation_share * share, ..wanted.clone() };
-        let found = if share == 1.0 { Ok(best.clone()) } else { partition::solve(graph, cluster, &asked) };
-        let Ok(mut partition) = found else { break };
+    let mut answers = Vec::new();
+    for (family, share) in QUESTIONS {
+        let activation_share = wanted.activation_share * share;
+        let asked = PartitionOptions { family, activation_share, ..wanted.clone() };
+        let found = if asked == *wanted { Ok(best.clone()) } else { partition::solve(graph, cluster, &asked) };
+        let Ok(mut partition) = found else { continue };
+        if answers.contains(&partition.strategies) {
+            continue;
+        }
+        answers.push(partition.strategies.clone());
         let mut previous = (u64::MAX, 0);
         for _ in 0..ROUNDS {
             let found = stripes::found(graph, cluster, &partition);

@@ -18,8 +18,9 @@ const FIRST_COUNT: usize = 4;
 /// Most stripes of a run: each costs messages.
 const MAX_COUNT: usize = 64;
 
-/// Steps of the search.
-const MAX_STEPS: usize = 60;
+/// Computations and exchanges that one search may look at, some seconds of a desktop core. Counted, not timed, so that
+/// the answer depends on nothing but the question.
+const SEARCH_WORK: usize = 500_000;
 
 /// Nodes with the most bytes alive that are tried before the search ends.
 const MAX_SUSPECTS: usize = 4;
@@ -36,6 +37,8 @@ struct Alive {
     devices: Vec<u64>,
     /// Per node of the original graph and device, most at once while it is computed.
     nodes: BTreeMap<NodeId, Vec<u64>>,
+    /// Computations and exchanges.
+    events: usize,
 }
 
 impl Alive {
@@ -84,14 +87,15 @@ fn search(
     alive: &dyn Fn(&Runs) -> Option<Alive>,
 ) -> Option<Runs> {
     let mut known = alive(&runs)?;
-    'search: for _ in 0..MAX_STEPS {
+    let mut work = known.events;
+    'search: while work < SEARCH_WORK {
         let mut fullest: Vec<usize> = (0..order.len()).collect();
         fullest.sort_by_key(|at| std::cmp::Reverse(known.of(order[*at])));
         for suspect in fullest.into_iter().take(MAX_SUSPECTS) {
             let better = runs
                 .moves(suspect, extents)
                 .into_iter()
-                .filter_map(|runs| Some((alive(&runs)?, runs)))
+                .filter_map(|runs| Some((alive(&runs).inspect(|found| work += found.events)?, runs)))
                 .min_by(|(a, _), (b, _)| a.score().total_cmp(&b.score()))
                 .filter(|(found, _)| found.score() < known.score() * (1.0 - GAIN));
             if let Some((found, changed)) = better {
@@ -182,7 +186,7 @@ fn alive(graph: &Graph, cluster: &Cluster, partition: &Partition) -> Option<Aliv
     let sharded = shard::sketch(graph, partition, cluster).ok()?;
     let schedules = schedule::build(&sharded, cluster).ok()?;
     let count = cluster.devices.len();
-    let mut found = Alive { devices: vec![0; count], nodes: BTreeMap::new() };
+    let mut found = Alive { devices: vec![0; count], nodes: BTreeMap::new(), events: sharded.events.len() };
     for schedule in &schedules {
         let bytes = bytes_alive(&sharded, schedule, cluster);
         found.devices[schedule.device] = bytes.iter().copied().max().unwrap_or(0);
