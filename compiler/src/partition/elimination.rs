@@ -42,32 +42,44 @@ impl Elimination {
         if domains.contains(&0) {
             return None;
         }
-        let mut factors = factors;
+        let mut factors: Vec<Option<Factor>> = factors.into_iter().map(Some).collect();
+        // Which factors mention each variable.
+        let mut mentions: Vec<Vec<usize>> = vec![Vec::new(); domains.len()];
+        for (at, factor) in factors.iter().enumerate() {
+            factor.iter().flat_map(|factor| &factor.scope).for_each(|variable| mentions[*variable].push(at));
+        }
+        let size = |factors: &[Option<Factor>], mentions: &[Vec<usize>], variable: usize| -> f64 {
+            scope_without(factors, &mentions[variable], variable).iter().map(|v| domains[*v] as f64).product()
+        };
+        let mut sizes: Vec<f64> = (0..domains.len()).map(|variable| size(&factors, &mentions, variable)).collect();
         let mut left: Vec<usize> = (0..domains.len()).collect();
         let mut buckets = Vec::with_capacity(domains.len());
         while !left.is_empty() {
-            let size =
-                |variable: usize| scope_without(&factors, variable).iter().map(|v| domains[*v] as f64).product::<f64>();
             let (position, _) =
-                left.iter().map(|variable| size(*variable)).enumerate().min_by(|a, b| a.1.total_cmp(&b.1))?;
+                left.iter().map(|variable| sizes[*variable]).enumerate().min_by(|a, b| a.1.total_cmp(&b.1))?;
             let variable = left.swap_remove(position);
-            let scope = scope_without(&factors, variable);
+            let scope = scope_without(&factors, &mentions[variable], variable);
             let entries = scope.iter().try_fold(domains[variable], |product, v| product.checked_mul(domains[*v]))?;
             if entries > MAX_TABLE {
                 return None;
             }
-            let (mine, others): (Vec<Factor>, Vec<Factor>) =
-                factors.into_iter().partition(|factor| factor.scope.contains(&variable));
-            factors = others;
+            let mine: Vec<Factor> = mentions[variable].iter().filter_map(|at| factors[*at].take()).collect();
             let mut order = scope.clone();
             order.push(variable);
             let joined = join(&order, domains, &mine, entries);
             let message: Vec<f64> =
                 joined.chunks(domains[variable]).map(|row| row.iter().copied().fold(f64::INFINITY, f64::min)).collect();
-            factors.push(Factor { scope: scope.clone(), table: message.clone() });
+            factors.push(Some(Factor { scope: scope.clone(), table: message.clone() }));
+            for neighbour in &scope {
+                mentions[*neighbour].retain(|at| factors[*at].is_some());
+                mentions[*neighbour].push(factors.len() - 1);
+            }
+            for neighbour in &scope {
+                sizes[*neighbour] = size(&factors, &mentions, *neighbour);
+            }
             buckets.push(Bucket { variable, scope, joined, message });
         }
-        let total = factors.iter().map(|factor| factor.table.iter().sum::<f64>()).sum();
+        let total = factors.iter().flatten().map(|factor| factor.table.iter().sum::<f64>()).sum();
         Some(Elimination { domains: domains.to_vec(), buckets, total })
     }
 
@@ -151,12 +163,9 @@ impl Elimination {
 }
 
 /// Variables that share a factor with one.
-fn scope_without(factors: &[Factor], variable: usize) -> Vec<usize> {
-    let mut scope: Vec<usize> = factors
-        .iter()
-        .filter(|factor| factor.scope.contains(&variable))
-        .flat_map(|factor| factor.scope.clone())
-        .collect();
+fn scope_without(factors: &[Option<Factor>], mentions: &[usize], variable: usize) -> Vec<usize> {
+    let mentioning = mentions.iter().filter_map(|at| factors[*at].as_ref());
+    let mut scope: Vec<usize> = mentioning.flat_map(|factor| factor.scope.iter().copied()).collect();
     scope.retain(|other| *other != variable);
     scope.sort_unstable();
     scope.dedup();

@@ -338,7 +338,11 @@ impl Search<'_> {
                 .map(|(node, listed)| listed.iter().copied().filter(|choice| seen(node, *choice)).collect())
                 .collect();
             let start = self.best.as_ref().map(|(_, assignment)| assignment.as_slice());
-            effort.spend(ilp::work(self.network, &kept));
+            let work = ilp::work(self.network, &kept);
+            if work > effort.left() {
+                continue;
+            }
+            effort.spend(work);
             let found = ilp::solve(self.network, &kept, &self.prices.nodes, &self.prices.travel, start);
             let Some(found) = found else { continue };
             self.consider(found.assignment);

@@ -51,9 +51,9 @@ pub(super) fn least(mut network: Network<'_>, starts: Vec<Vec<usize>>, effort: E
         // Where everybody holds an equal part of the weights, this is left for activations.
         let left_bytes = limit as u64 - (weights / devices as u64).min(limit as u64);
         let allowed = |_: usize, candidate: &Candidate| candidate.activation_bytes.iter().all(|it| *it <= left_bytes);
-        let quarter = effort.at_most(effort.left() / 4);
-        let found = limited(&network, Objective::Latency, near.clone(), Effort { allowed: &allowed, ..quarter })
-            .or_else(|| limited(&network, Objective::Latency, near, quarter));
+        let part = effort.at_most(effort.left() / 16);
+        let found = limited(&network, Objective::Latency, near.clone(), Effort { allowed: &allowed, ..part })
+            .or_else(|| limited(&network, Objective::Latency, near, part));
         match found {
             Some(found) => {
                 multipliers = found.multipliers;
