@@ -71,6 +71,9 @@ pub struct Arguments {
     /// Add early exits, trained and chosen on the calibration samples.
     #[arg(long, value_enum, default_value_t = Switch::Off, conflicts_with = "batch")]
     pub exits: Switch,
+    /// Outputs of the model that are exits already (BranchyNet): they are calibrated, none is trained.
+    #[arg(long, value_name = "A,B,..", value_delimiter = ',', requires = "calibration", conflicts_with_all = ["exits", "batch"])]
+    pub exit_outputs: Vec<String>,
     /// Least accuracy with exits, between 0 and 1, kept with 90 % probability; by default 1 point below the model's own.
     #[arg(long, value_name = "F", requires = "calibration")]
     pub min_accuracy: Option<f64>,

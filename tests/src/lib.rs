@@ -6,5 +6,6 @@
 pub mod arrays;
 pub mod bundle;
 pub mod command;
+pub mod onnx;
 pub mod place;
 pub mod reference;

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use onnx_protobuf::attribute_proto::AttributeType;
-use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
 use onnx_protobuf::{
     AttributeProto, FunctionProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+    StringStringEntryProto, TensorProto,
 };
 use partita::diagnostic::Diagnostic;
 use partita::graph::Graph;
 use partita::onnx::{ImportOptions, import, import_bytes};
+use partita_tests::onnx::{int, ints, node, value_info};
 use partita_tests::place;
 
 /// Longest time for any refusal, in an unoptimised build on a busy machine.
@@ -71,44 +71,6 @@ fn model(nodes: Vec<NodeProto>, initializers: Vec<TensorProto>) -> ModelProto {
         opset_import: vec![OperatorSetIdProto { version: 17, ..OperatorSetIdProto::default() }],
         graph: protobuf::MessageField::some(graph),
         ..ModelProto::default()
-    }
-}
-
-fn value_info(name: &str, extents: &[i64]) -> ValueInfoProto {
-    let dim = extents
-        .iter()
-        .map(|extent| Dimension { value: Some(dimension::Value::DimValue(*extent)), ..Dimension::default() })
-        .collect();
-    let tensor = type_proto::Tensor {
-        elem_type: 1,
-        shape: protobuf::MessageField::some(TensorShapeProto { dim, ..TensorShapeProto::default() }),
-        ..type_proto::Tensor::default()
-    };
-    let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
-    ValueInfoProto { name: name.to_string(), type_: protobuf::MessageField::some(kind), ..ValueInfoProto::default() }
-}
-
-fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: Vec<AttributeProto>) -> NodeProto {
-    NodeProto {
-        name: format!("the_{op}"),
-        op_type: op.to_string(),
-        input: inputs.iter().map(ToString::to_string).collect(),
-        output: outputs.iter().map(ToString::to_string).collect(),
-        attribute: attributes,
-        ..NodeProto::default()
-    }
-}
-
-fn int(name: &str, value: i64) -> AttributeProto {
-    AttributeProto { name: name.to_string(), type_: AttributeType::INT.into(), i: value, ..AttributeProto::default() }
-}
-
-fn ints(name: &str, values: &[i64]) -> AttributeProto {
-    AttributeProto {
-        name: name.to_string(),
-        type_: AttributeType::INTS.into(),
-        ints: values.to_vec(),
-        ..AttributeProto::default()
     }
 }
 

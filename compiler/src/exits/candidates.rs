@@ -19,6 +19,8 @@ pub struct Place {
     pub node: NodeId,
     /// Multiply-adds up to there.
     pub macs: u64,
+    /// Multiply-adds of a branch that the model has for this exit, beyond the way to its last answer.
+    pub head_macs: u64,
     /// Views of it, coarsest first.
     pub views: Vec<View>,
 }
@@ -57,7 +59,7 @@ pub fn places(graph: &Graph) -> Vec<Place> {
             found.pop();
         }
         if !views.is_empty() {
-            found.push(Place { tensor, node: order[position], macs, views });
+            found.push(Place { tensor, node: order[position], macs, head_macs: 0, views });
         }
     }
     if found.len() <= MAX_PLACES {

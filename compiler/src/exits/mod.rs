@@ -11,6 +11,7 @@ pub mod calibrate;
 pub mod candidates;
 pub mod choose;
 pub mod features;
+pub mod given;
 pub mod heads;
 pub mod insert;
 mod study;
@@ -45,6 +46,8 @@ pub struct ExitOptions {
     pub preparation: Preparation,
     /// Least accuracy; the base's less one point if not given.
     pub min_accuracy: Option<f64>,
+    /// Outputs of the model that are exits; places are looked for, and heads trained, if there are none.
+    pub outputs: Vec<String>,
     /// Where finished work is kept.
     pub cache: PathBuf,
 }
@@ -52,11 +55,13 @@ pub struct ExitOptions {
 impl ExitOptions {
     /// As the command line says; `None` unless exits are wanted.
     pub fn of(arguments: &Arguments) -> Option<ExitOptions> {
-        let calibration = arguments.calibration.clone().filter(|_| arguments.exits == crate::cli::Switch::Auto)?;
+        let outputs = arguments.exit_outputs.clone();
+        let wanted = arguments.exits == crate::cli::Switch::Auto || !outputs.is_empty();
+        let calibration = arguments.calibration.clone().filter(|_| wanted)?;
         let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out/model"));
         let cache = out.parent().unwrap_or(std::path::Path::new("")).join(".partita-features");
         let preparation = Preparation::of(arguments);
-        Some(ExitOptions { calibration, preparation, min_accuracy: arguments.min_accuracy, cache })
+        Some(ExitOptions { calibration, preparation, min_accuracy: arguments.min_accuracy, outputs, cache })
     }
 }
 
@@ -129,6 +134,10 @@ pub fn add(graph: &mut Graph, options: &ExitOptions) -> Result<ExitsReport, Fail
     let samples = samples::load(&options.calibration, graph, &options.preparation, None).map_err(|error| {
         Failure::Environment(error.context(format!("calibration data `{}`", options.calibration.display())))
     })?;
+    let given = match options.outputs.as_slice() {
+        [] => None,
+        names => Some(given::places(graph, names).map_err(|refusal| Failure::Input(vec![refusal]))?),
+    };
     let classes = classes(graph)?;
     let probabilities = graph
         .outputs
@@ -136,16 +145,22 @@ pub fn add(graph: &mut Graph, options: &ExitOptions) -> Result<ExitsReport, Fail
         .and_then(|output| graph.tensor(*output).producer)
         .is_some_and(|producer| matches!(graph.node(producer).op, Op::Softmax { .. }));
     check_samples(&samples, classes)?;
-    let places = affordable(candidates::places(graph), 2 * samples.inputs.len());
+    let trained = given.is_none();
+    let places = given.unwrap_or_else(|| affordable(candidates::places(graph), 2 * samples.inputs.len()));
     if places.is_empty() {
         let message = "there is no place for an exit: nowhere does a single tensor carry everything on";
         return Err(input_fault("E0191", message, "compile without --exits"));
     }
     let mut inputs = samples.inputs.clone();
-    inputs.extend(samples.inputs.iter().filter_map(mirrored));
+    // Only what learns needs copies.
+    inputs.extend(samples.inputs.iter().filter_map(mirrored).filter(|_| trained));
     let features = features::extract(graph, &places, &inputs, &options.cache)?;
-    let study = Study::new(graph, &places, &features, &samples, classes, probabilities);
-    study.run(graph, options)
+    let study = Study::new(graph, &places, &features, &samples, classes, probabilities, !trained);
+    let report = study.run(graph, options)?;
+    if !trained {
+        given::remove_others(graph);
+    }
+    Ok(report)
 }
 
 /// A picture (three channels and two dimensions of space) seen in a mirror. Heads learn from it what the backbone says of

@@ -38,6 +38,8 @@ pub(super) struct Study<'a> {
     features: &'a Features,
     classes: usize,
     probabilities: bool,
+    /// Whether the model has the heads already.
+    given: bool,
     labels: Vec<u32>,
     /// Fold of each sample.
     folds: Vec<usize>,
@@ -67,6 +69,7 @@ impl<'a> Study<'a> {
         samples: &Samples,
         classes: usize,
         probabilities: bool,
+        given: bool,
     ) -> Study<'a> {
         let count = samples.inputs.len();
         let answers: Vec<usize> = features.answers.chunks_exact(classes).take(count).map(class).collect();
@@ -80,12 +83,15 @@ impl<'a> Study<'a> {
         order.iter().enumerate().for_each(|(position, sample)| folds[*sample] = position % FOLDS);
         let opinions = features.answers.chunks_exact(classes).flat_map(|row| opinion(row, probabilities)).collect();
         let base_right = answers.iter().zip(&labels).map(|(answer, label)| *answer == *label as usize).collect();
-        let base_macs = graph.node_ids().map(|id| node_macs(graph, id)).sum();
+        let branches: u64 = places.iter().map(|place| place.head_macs).sum();
+        let all: u64 = graph.node_ids().map(|id| node_macs(graph, id)).sum();
+        let base_macs = all.saturating_sub(branches);
         Study {
             places,
             features,
             classes,
             probabilities,
+            given,
             labels,
             folds,
             opinions,
@@ -103,6 +109,13 @@ impl<'a> Study<'a> {
     /// when to stop, so that confidences of heads that have learned from different samples mean the same.
     fn train(&self, contender: &Contender, without: Option<usize>) -> anyhow::Result<(Head, f32)> {
         let rest: Vec<usize> = (0..self.labels.len()).filter(|sample| Some(self.folds[*sample]) != without).collect();
+        if self.given {
+            let head = Head { layers: Vec::new() };
+            let labels: Vec<u32> = rest.iter().map(|sample| self.labels[*sample]).collect();
+            let scores = self.scores(contender, &head, &rest);
+            let temperature = Seen { scores: &scores, classes: self.classes, labels: &labels }.temperature();
+            return Ok((head, temperature));
+        }
         let held_out: Vec<usize> = rest.iter().copied().filter(|sample| sample % 8 == 7).collect();
         let mut train: Vec<usize> = rest.iter().copied().filter(|sample| sample % 8 != 7).collect();
         // Mirrored copies lie behind the samples, in their order.
@@ -148,7 +161,7 @@ impl<'a> Study<'a> {
         let rule = seen.best_rule(1.0);
         let possible = Possible {
             cost: self.places[contender.place].macs as f64,
-            head_cost: head_macs as f64,
+            head_cost: (head_macs + self.places[contender.place].head_macs) as f64,
             confidence: seen.confidence(rule, 1.0),
             right: seen.right(),
             place: contender.place,
@@ -174,7 +187,8 @@ impl<'a> Study<'a> {
             .enumerate()
             .flat_map(|(place, info)| (0..info.views.len()).map(move |view| (place, view)))
             .flat_map(|(place, view)| {
-                let plain = [None].into_iter().chain(HIDDEN.into_iter().map(Some));
+                let hidden = HIDDEN.into_iter().filter(|_| !self.given).map(Some);
+                let plain = [None].into_iter().chain(hidden);
                 plain.map(move |hidden| Contender { place, view, hidden })
             })
             .collect();
@@ -265,7 +279,7 @@ impl<'a> Study<'a> {
             let share = leaving.len() as f64 / samples as f64;
             let right = leaving.iter().filter(|sample| possible.right[**sample]).count();
             let place = &self.places[contender.place];
-            head_macs += head.macs();
+            head_macs += head.macs() + place.head_macs;
             exits.push(ExitReport {
                 after: graph.node(place.node).name.clone(),
                 device: String::new(),

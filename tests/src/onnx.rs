@@ -1,0 +1,47 @@
+//! ONNX models built in code.
+
+use onnx_protobuf::attribute_proto::AttributeType;
+use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
+use onnx_protobuf::{AttributeProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
+
+/// An input or output of f32.
+pub fn value_info(name: &str, extents: &[i64]) -> ValueInfoProto {
+    let dim = extents
+        .iter()
+        .map(|extent| Dimension { value: Some(dimension::Value::DimValue(*extent)), ..Dimension::default() })
+        .collect();
+    let tensor = type_proto::Tensor {
+        elem_type: 1,
+        shape: protobuf::MessageField::some(TensorShapeProto { dim, ..TensorShapeProto::default() }),
+        ..type_proto::Tensor::default()
+    };
+    let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
+    ValueInfoProto { name: name.to_string(), type_: protobuf::MessageField::some(kind), ..ValueInfoProto::default() }
+}
+
+/// A node, named after its operator.
+pub fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: Vec<AttributeProto>) -> NodeProto {
+    NodeProto {
+        name: format!("the_{op}"),
+        op_type: op.to_string(),
+        input: inputs.iter().map(ToString::to_string).collect(),
+        output: outputs.iter().map(ToString::to_string).collect(),
+        attribute: attributes,
+        ..NodeProto::default()
+    }
+}
+
+/// An attribute with one integer.
+pub fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { name: name.to_string(), type_: AttributeType::INT.into(), i: value, ..AttributeProto::default() }
+}
+
+/// An attribute with several integers.
+pub fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    AttributeProto {
+        name: name.to_string(),
+        type_: AttributeType::INTS.into(),
+        ints: values.to_vec(),
+        ..AttributeProto::default()
+    }
+}
