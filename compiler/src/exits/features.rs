@@ -9,10 +9,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, ensure};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
 
 use super::candidates::Place;
+use super::progress::Progress;
 use crate::bundle;
 use crate::config::cluster_file;
 use crate::data;
@@ -98,13 +98,8 @@ fn run(probe: &Graph, inputs: &[Value], folder: &Path, missing: &[usize]) -> Res
     bundle::write_programs(programs.path(), &compiled).map_err(Failure::Environment)?;
     let built = bundle::cargo::build_device(programs.path(), &compiled.cluster.devices[0], false)
         .map_err(Failure::Environment)?;
-    let bar = ProgressBar::with_draw_target(
-        Some(missing.iter().map(|part| part_range(*part, inputs.len()).len() as u64).sum()),
-        ProgressDrawTarget::stderr(),
-    );
-    if let Ok(style) = ProgressStyle::with_template("partita: features {wide_bar} {pos}/{len} samples, {eta} left") {
-        bar.set_style(style);
-    }
+    let samples: usize = missing.iter().map(|part| part_range(*part, inputs.len()).len()).sum();
+    let progress = Progress::new(samples as u64, "samples through the backbone");
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
@@ -118,7 +113,7 @@ fn run(probe: &Graph, inputs: &[Value], folder: &Path, missing: &[usize]) -> Res
                 for (row, (_, value)) in rows.iter_mut().zip(local::unpack(probe, &result.output)?) {
                     row.extend(data::to_f32(&value.data));
                 }
-                bar.inc(1);
+                progress.step();
             }
             let count = part_range(*part, inputs.len()).len();
             let array = |(index, elements): (usize, Vec<f32>)| {
@@ -139,7 +134,7 @@ fn run(probe: &Graph, inputs: &[Value], folder: &Path, missing: &[usize]) -> Res
             });
         }
     });
-    bar.finish_and_clear();
+    progress.finish();
     match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
         Some(error) => Err(Failure::Environment(error.context("running the calibration samples"))),
         None => Ok(()),

@@ -14,6 +14,7 @@ pub mod features;
 pub mod given;
 pub mod heads;
 pub mod insert;
+mod progress;
 mod study;
 pub mod tables;
 

@@ -5,6 +5,7 @@ use super::candidates::{Place, View};
 use super::choose::{self, Choice, Chosen, Limit, Possible};
 use super::features::Features;
 use super::heads::{self, Chance, Head, Lesson};
+use super::progress::Progress;
 use super::tables::{self, Answered};
 use super::{CalibrationReport, CurvePoint, ExitOptions, ExitReport, ExitsReport, insert};
 use crate::driver::Failure;
@@ -193,7 +194,7 @@ impl<'a> Study<'a> {
             })
             .collect();
         // First comparison: every head once, judged on the first fold.
-        let bar = progress(contenders.len() as u64, "heads");
+        let progress = Progress::new(contenders.len() as u64, "heads");
         let first = self.samples_of(0);
         let base: Vec<bool> = first.iter().map(|sample| self.base_right[*sample]).collect();
         let mut worth: Vec<(f64, usize)> = Vec::new();
@@ -203,9 +204,9 @@ impl<'a> Study<'a> {
             let curve = choose::propose(std::slice::from_ref(&possible), self.base_macs as f64, &base, 0.02);
             let least = curve.iter().find(|choice| choice.lost <= choice.gained + first.len() / 50);
             worth.push((least.map_or(f64::INFINITY, |choice| choice.cost), index));
-            bar.inc(1);
+            progress.step();
         }
-        bar.finish_and_clear();
+        progress.finish();
         worth.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let mut finalists: Vec<usize> = Vec::new();
         for (_, index) in worth {
@@ -217,7 +218,7 @@ impl<'a> Study<'a> {
         }
         finalists.sort_unstable();
         // Then the finalists on every fold, by heads that have not seen it.
-        let bar = progress((finalists.len() * FOLDS) as u64, "heads, on every fold");
+        let progress = Progress::new((finalists.len() * FOLDS) as u64, "heads, on every fold");
         let mut possible = Vec::with_capacity(finalists.len());
         let mut rules = Vec::with_capacity(finalists.len());
         let mut answers: Vec<Vec<usize>> = Vec::with_capacity(finalists.len());
@@ -232,14 +233,14 @@ impl<'a> Study<'a> {
                     scores[sample * self.classes..(sample + 1) * self.classes].copy_from_slice(row);
                 }
                 head_macs = macs;
-                bar.inc(1);
+                progress.step();
             }
             let (exit, rule) = self.possible(contender, &scores, &everybody, head_macs);
             answers.push(scores.chunks_exact(self.classes).map(class).collect());
             possible.push(exit);
             rules.push(rule);
         }
-        bar.finish_and_clear();
+        progress.finish();
         let chosen =
             choose::choose(&possible, self.base_macs as f64, &self.base_right, &self.folds, self.limit(options));
         let picked: Vec<Picked<'_>> = chosen
@@ -333,13 +334,4 @@ fn opinion(scores: &[f32], probabilities: bool) -> Vec<f32> {
     let weights: Vec<f32> = scores.iter().map(|score| (score - largest).exp()).collect();
     let sum: f32 = weights.iter().sum();
     weights.into_iter().map(|weight| weight / sum).collect()
-}
-
-fn progress(length: u64, what: &str) -> indicatif::ProgressBar {
-    let bar = indicatif::ProgressBar::with_draw_target(Some(length), indicatif::ProgressDrawTarget::stderr());
-    let template = format!("partita: {what} {{wide_bar}} {{pos}}/{{len}}, {{eta}} left");
-    match indicatif::ProgressStyle::with_template(&template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
