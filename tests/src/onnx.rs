@@ -2,14 +2,29 @@
 
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
-use onnx_protobuf::{AttributeProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
+use onnx_protobuf::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    type_proto,
+};
+
+/// A model of the default operator set in this version.
+pub fn model(opset: i64, graph: GraphProto) -> ModelProto {
+    ModelProto {
+        ir_version: 9,
+        opset_import: vec![OperatorSetIdProto { version: opset, ..OperatorSetIdProto::default() }],
+        graph: protobuf::MessageField::some(graph),
+        ..ModelProto::default()
+    }
+}
 
 /// An input or output of f32.
 pub fn value_info(name: &str, extents: &[i64]) -> ValueInfoProto {
-    let dim = extents
-        .iter()
-        .map(|extent| Dimension { value: Some(dimension::Value::DimValue(*extent)), ..Dimension::default() })
-        .collect();
+    value_info_of(name, extents.iter().map(|extent| dimension::Value::DimValue(*extent)).collect())
+}
+
+/// The same with dimensions that may be names.
+pub fn value_info_of(name: &str, dimensions: Vec<dimension::Value>) -> ValueInfoProto {
+    let dim = dimensions.into_iter().map(|value| Dimension { value: Some(value), ..Dimension::default() }).collect();
     let tensor = type_proto::Tensor {
         elem_type: 1,
         shape: protobuf::MessageField::some(TensorShapeProto { dim, ..TensorShapeProto::default() }),

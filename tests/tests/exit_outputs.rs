@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::Output;
 
-use onnx_protobuf::{GraphProto, Message, ModelProto, OperatorSetIdProto, TensorProto};
+use onnx_protobuf::{GraphProto, Message, ModelProto, TensorProto};
 use partita::data::write_npz;
 use partita::graph::{Data, Value};
 use partita_tests::bundle::{ClusterText, read_report};
 use partita_tests::command::compile;
-use partita_tests::onnx::{ints, node, value_info};
+use partita_tests::onnx::{self, ints, node, value_info};
 
 const CLASSES: usize = 4;
 const EXTENT: usize = 12;
@@ -70,12 +70,7 @@ fn model() -> ModelProto {
         output: ["early", "blind", "last"].iter().map(|name| value_info(name, &[1, classes])).collect(),
         ..GraphProto::default()
     };
-    ModelProto {
-        ir_version: 9,
-        opset_import: vec![OperatorSetIdProto { version: 17, ..OperatorSetIdProto::default() }],
-        graph: protobuf::MessageField::some(graph),
-        ..ModelProto::default()
-    }
+    onnx::model(17, graph)
 }
 
 /// Noise, and in one channel something more: much, or little.

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{
-    AttributeProto, FunctionProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto,
+    AttributeProto, FunctionProto, GraphProto, Message, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
 };
 use partita::diagnostic::Diagnostic;
 use partita::graph::Graph;
 use partita::onnx::{ImportOptions, import, import_bytes};
-use partita_tests::onnx::{int, ints, node, value_info};
+use partita_tests::onnx::{self, int, ints, node, value_info};
 use partita_tests::place;
 
 /// Longest time for any refusal, in an unoptimised build on a busy machine.
@@ -66,12 +65,7 @@ fn model(nodes: Vec<NodeProto>, initializers: Vec<TensorProto>) -> ModelProto {
         output: vec![value_info("y", &[])],
         ..GraphProto::default()
     };
-    ModelProto {
-        ir_version: 9,
-        opset_import: vec![OperatorSetIdProto { version: 17, ..OperatorSetIdProto::default() }],
-        graph: protobuf::MessageField::some(graph),
-        ..ModelProto::default()
-    }
+    onnx::model(17, graph)
 }
 
 fn floats(name: &str, dims: &[i64]) -> TensorProto {

@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use onnx_protobuf::{
-    GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
-    tensor_shape_proto, type_proto,
-};
+use onnx_protobuf::{GraphProto, Message, NodeProto, tensor_shape_proto};
 use partita::graph::{Graph, Value, eval};
 use partita::onnx::{ImportOptions, import, import_bytes};
-use partita_tests::{arrays, place};
+use partita_tests::{arrays, onnx, place};
 
 /// Models that use operators we do not have, and one of these operators; everything else must import.
 const REFUSED: &[(&str, &str)] = &[
@@ -110,20 +107,6 @@ fn small_models_evaluate_to_the_reference() {
     }
 }
 
-fn value_info(name: &str, dims: Vec<tensor_shape_proto::dimension::Value>) -> ValueInfoProto {
-    let dim = dims
-        .into_iter()
-        .map(|value| tensor_shape_proto::Dimension { value: Some(value), ..tensor_shape_proto::Dimension::default() })
-        .collect();
-    let tensor = type_proto::Tensor {
-        elem_type: 1,
-        shape: protobuf::MessageField::some(TensorShapeProto { dim, ..TensorShapeProto::default() }),
-        ..type_proto::Tensor::default()
-    };
-    let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
-    ValueInfoProto { name: name.to_string(), type_: protobuf::MessageField::some(kind), ..ValueInfoProto::default() }
-}
-
 /// `length` Relu nodes in a row over an input with the given dimensions.
 fn chain(length: usize, dims: Vec<tensor_shape_proto::dimension::Value>) -> Vec<u8> {
     let nodes = (0..length).map(|index| NodeProto {
@@ -134,16 +117,11 @@ fn chain(length: usize, dims: Vec<tensor_shape_proto::dimension::Value>) -> Vec<
     });
     let graph = GraphProto {
         node: nodes.collect(),
-        input: vec![value_info("t0", dims)],
-        output: vec![value_info(&format!("t{length}"), Vec::new())],
+        input: vec![onnx::value_info_of("t0", dims)],
+        output: vec![onnx::value_info_of(&format!("t{length}"), Vec::new())],
         ..GraphProto::default()
     };
-    let model = ModelProto {
-        opset_import: vec![OperatorSetIdProto { version: 25, ..OperatorSetIdProto::default() }],
-        graph: protobuf::MessageField::some(graph),
-        ..ModelProto::default()
-    };
-    model.write_to_bytes().expect("serialisable")
+    onnx::model(25, graph).write_to_bytes().expect("serialisable")
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Plans for least memory: nodes in stripes, and weights where activations leave room for them.
 
+use std::collections::BTreeSet;
+
 use super::{Placed, place, ram_bytes, stripes};
 use crate::config::{Cluster, System};
 use crate::driver::Clock;
-use crate::graph::Graph;
+use crate::graph::{Graph, TensorId};
 use crate::partition::{self, Partition, PartitionOptions, StrategyFamily};
 use crate::program::Program;
 
@@ -37,7 +39,8 @@ pub fn least(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions, best: 
         let excess: u64 = placed.excess_bytes(cluster).iter().sum();
         (excess, placed.programs.iter().map(|program| ram_bytes(program, cluster)).max().unwrap_or(0))
     };
-    let mut least = (carried_out(&best).map_or((u64::MAX, 0), |placed| price(&placed)), best.clone());
+    let Some(first) = carried_out(&best) else { return best };
+    let mut least = (price(&first), best.clone());
     let weights_in_ram = cluster.devices.iter().all(|device| device.target.system == System::Linux);
     let mut answers = Vec::new();
     for (family, share) in QUESTIONS {
@@ -56,8 +59,7 @@ pub fn least(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions, best: 
             let Some(placed) = carried_out.min_by_key(price) else { break };
             let price = price(&placed);
             if price < least.0 {
-                let gap = best.gap.max(partition.gap);
-                least = (price, Partition { gap, optimal: false, ..placed.partition.clone() });
+                least = (price, placed.partition.clone());
             }
             let (shares, mean) = weights_shares(&placed.programs, cluster.devices.len());
             if !weights_in_ram || price.1 as f64 <= mean * EVEN || price >= previous {
@@ -67,7 +69,24 @@ pub fn least(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions, best: 
             partition = partition::rebalanced(graph, cluster, &partition, &shares);
         }
     }
-    least.1
+    // What the optimisation proved holds for whole operands; stripes need less.
+    let ((_, bytes), found) = least;
+    let bound = bound_bytes(graph, cluster, weights_in_ram) as f64;
+    Partition { gap: ((bytes as f64 - bound) / bytes.max(1) as f64).max(0.0), optimal: false, ..found }
+}
+
+/// RAM that the fullest device needs whatever the plan: an equal share of the weights, or the inputs or outputs, which
+/// are whole where they come from and go to.
+fn bound_bytes(graph: &Graph, cluster: &Cluster, weights_in_ram: bool) -> u64 {
+    let bytes =
+        |tensors: &[TensorId]| tensors.iter().map(|tensor| graph.tensor_type(*tensor).size_bytes() as u64).sum();
+    let constants: BTreeSet<TensorId> = graph
+        .node_ids()
+        .flat_map(|id| graph.node(id).inputs.clone())
+        .filter(|input| weights_in_ram && graph.value(*input).is_some())
+        .collect();
+    let weights: u64 = bytes(&constants.into_iter().collect::<Vec<_>>());
+    (weights / cluster.devices.len() as u64).max(bytes(&graph.inputs)).max(bytes(&graph.outputs))
 }
 
 /// Shares of the weights with which all devices would need the same, as far as that is possible, and what they need on

@@ -1,5 +1,6 @@
 //! From a graph to programs that fit the devices: partition, shard, schedule, lower and plan memory, again where the
-//! memory plan needs more than the partition thought, and patch by patch where whole activations are too large.
+//! memory plan needs more than the partition thought, and patch by patch or in stripes where whole activations are too
+//! large.
 
 mod memory_objective;
 mod stripes;

@@ -154,7 +154,6 @@ impl Runs {
         // A neighbour brings its whole run along.
         let before = first.checked_sub(1).map(|at| self.whole_run(at));
         let behind = (last + 1 < extents.len()).then(|| self.whole_run(last + 1));
-        offer(first, last, count);
         for count in [count, 2 * count] {
             offer(first, last, count);
             if let Some((first, _)) = before {
