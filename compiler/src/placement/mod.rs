@@ -46,13 +46,13 @@ const MAX_PATCHES: usize = 3;
 /// The best plan that keeps every limit.
 pub fn fit(graph: &Graph, cluster: &Cluster, options: &Options, clock: &mut Clock) -> Result<Placed, Failure> {
     let mut refusal = None;
+    let firmware = cluster.devices.iter().any(|device| device.target.system == System::CortexM);
     for share in ACTIVATION_SHARES {
         match fit_counting(graph, cluster, options, share, clock) {
             Err(Failure::Infeasible(why)) => refusal = refusal.or(Some(why)),
             other => return other,
         }
         // Where weights lie in RAM too, and nodes are shared, whole activations are not what fails.
-        let firmware = cluster.devices.iter().any(|device| device.target.system == System::CortexM);
         if options.plan.is_some() || !firmware && cluster.devices.len() > 1 {
             break;
         }
@@ -94,9 +94,6 @@ fn fit_counting(
         if excess.iter().all(|bytes| *bytes == 0) {
             return Ok(placed);
         }
-        if let Some(striped) = in_stripes(graph, cluster, options, &placed.partition) {
-            return Ok(striped);
-        }
         let given_up = options.plan.is_some()
             || reserve_bytes
                 .iter()
@@ -109,20 +106,6 @@ fn fit_counting(
             *reserve += excess + excess / 8;
         }
     }
-}
-
-/// The partition in stripes, where microcontrollers share a network that is too large for them otherwise.
-fn in_stripes(graph: &Graph, cluster: &Cluster, options: &Options, partition: &Partition) -> Option<Placed> {
-    let shared = cluster.devices.len() > 1 && options.plan.is_none() && partition.stripes.is_empty();
-    let firmware = cluster.devices.iter().any(|device| device.target.system == System::CortexM);
-    let candidates = if shared && firmware { stripes::found(graph, cluster, partition) } else { Vec::new() };
-    let carried_out = candidates.into_iter().filter_map(|striped| {
-        let mut placed = place(graph, cluster, striped, &mut Clock::default()).ok()?;
-        placed.patch(cluster).ok()?;
-        placed.excess_bytes(cluster).iter().all(|bytes| *bytes == 0).then_some(placed)
-    });
-    // The fewest messages.
-    carried_out.min_by_key(|placed| placed.sharded.events.len())
 }
 
 /// The best partition. The optimisation adds up nodes and travel, or finds the busiest or fullest device, by the sizes of
