@@ -74,6 +74,21 @@ pub struct Arguments {
     /// Outputs of the model that are exits already (BranchyNet): they are calibrated, none is trained.
     #[arg(long, value_name = "A,B,..", value_delimiter = ',', requires = "calibration", conflicts_with_all = ["exits", "batch"])]
     pub exit_outputs: Vec<String>,
+    /// Further samples for heads of exits to learn from; the model may have been trained on them. Those of --calibration
+    /// then only judge.
+    #[arg(long, value_name = "DATA.npz", requires = "calibration", conflicts_with = "exit_outputs")]
+    pub training: Option<PathBuf>,
+    /// Array of the calibration data that says which samples belong together (patients, speakers): none of a group is
+    /// judged by a head that has learned from the group.
+    #[arg(long = "calibration-groups", value_name = "ARRAY", requires = "calibration")]
+    pub groups: Option<String>,
+    /// The calibration samples follow each other in time, as samples later will: an exit may then be surer where it has
+    /// said the same for some time.
+    #[arg(long = "calibration-stream", requires = "calibration", conflicts_with = "groups")]
+    pub stream: bool,
+    /// How long heads of exits may learn: 1 is some minutes.
+    #[arg(long = "exit-effort", value_name = "F", default_value_t = 1.0, value_parser = parse_effort)]
+    pub effort: f64,
     /// Least accuracy with exits, between 0 and 1, kept with 90 % probability; by default 1 point below the model's own.
     #[arg(long, value_name = "F", requires = "calibration")]
     pub min_accuracy: Option<f64>,
@@ -90,7 +105,7 @@ pub struct Arguments {
     /// the cluster file: to reach other machines, or a test bed.
     #[arg(long, value_name = "PROGRAM")]
     pub launcher: Option<PathBuf>,
-    /// Compare every emitted program with the reference kernels on random inputs.
+    /// Compare every emitted program with the reference kernels on random inputs; with --evaluate, on all of its samples.
     #[arg(long)]
     pub verify: bool,
     /// Predict latency, throughput, traffic and energy without building.
@@ -159,6 +174,13 @@ pub enum DataLayout {
 pub enum Format {
     Human,
     Json,
+}
+
+fn parse_effort(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(effort) if (0.001..=100.0).contains(&effort) => Ok(effort),
+        _ => Err("expected a number from 0.001 to 100".to_string()),
+    }
 }
 
 fn parse_batch(text: &str) -> Result<usize, String> {

@@ -176,7 +176,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     let mut report = None;
     if let Some(wanted) = &options.exits {
         clock.restart();
-        report = Some(exits::add(&mut graph, wanted)?);
+        report = Some(exits::add(&mut graph, wanted, &cluster, options)?);
         clock.lap("exits");
         dump.stage("exits", &graph);
     }

@@ -73,6 +73,19 @@ pub fn load(path: &Path, graph: &Graph, preparation: &Preparation, limit: Option
     Ok(Samples { inputs, labels: labels.map(|labels| labels.into_iter().take(count).collect()) })
 }
 
+/// Which group each sample belongs to, by an array of integers.
+pub fn groups(path: &Path, array: &str, samples: usize) -> anyhow::Result<Vec<u32>> {
+    let arrays = data::read_npz(path)?;
+    let value = arrays.iter().find(|(name, _)| name == array).map(|(_, value)| value);
+    let value = value.with_context(|| {
+        let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
+        format!("there is no array `{array}`, only {}", names.join(", "))
+    })?;
+    ensure!(value.data.len() == samples, "there are {samples} samples but {} elements of `{array}`", value.data.len());
+    ensure!(!matches!(value.data, Data::F32(_)), "groups `{array}` are floats; expected integers");
+    Ok(data::to_f32(&value.data).into_iter().map(|group| group as i64 as u32).collect())
+}
+
 /// Samples stacked along their first dimension, `batch` of them in each; the last is repeated where too few are left.
 pub fn stacked(samples: &[Value], batch: usize) -> Vec<Value> {
     let stack = |chunk: &[Value]| {

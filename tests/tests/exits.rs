@@ -17,7 +17,7 @@ fn example() -> PathBuf {
 fn with_exits(cluster: &Path, calibration: &Path, out: &Path) -> Command {
     let mut command = compile();
     command.arg(example().join("model.onnx")).arg("--targets").arg(cluster).arg("--out").arg(out);
-    command.arg("--calibration").arg(calibration).args(["--exits", "auto"]);
+    command.arg("--calibration").arg(calibration).args(["--exits", "auto", "--exit-effort", "0.01"]);
     command
 }
 
@@ -64,6 +64,40 @@ fn exits_on_three_processes() {
     assert!(number(&report["plan"]["mean_latency_ms"]) <= number(&report["plan"]["latency_ms"]));
 }
 
+/// The example's samples of one split, those of a class behind each other.
+fn by_class(split: &str, folder: &Path) -> PathBuf {
+    let arrays = read_npz(&example().join(split)).expect("the example has samples");
+    let array = |name: &str| arrays.iter().find(|(other, _)| other == name).map(|(_, value)| value);
+    let (x, y) = (array("x").expect("samples"), array("y").expect("labels"));
+    let (elements, labels) = (partita::data::to_f32(&x.data), partita::data::to_f32(&y.data));
+    let per_sample = elements.len() / labels.len();
+    let mut order: Vec<usize> = (0..labels.len()).collect();
+    order.sort_by_key(|sample| labels[*sample] as i64);
+    let sorted = order.iter().flat_map(|sample| &elements[sample * per_sample..(sample + 1) * per_sample]);
+    let x = Value::f32(x.shape.clone(), sorted.copied().collect());
+    let labels = order.iter().map(|sample| labels[*sample] as i64).collect();
+    let path = folder.join(split);
+    let y = Value { shape: vec![order.len()], data: Data::I64(labels) };
+    write_npz(&path, &vec![("x".to_string(), x), ("y".to_string(), y)]).expect("the folder is writable");
+    path
+}
+
+#[test]
+fn exits_of_a_stream_are_patient_on_devices_too() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (cluster, out) = (cluster(folder.path()), folder.path().join("out"));
+    let mut command = with_exits(&cluster, &by_class("calibration.npz", folder.path()), &out);
+    command.args(["--calibration-stream", "--strategy", "pipeline", "--min-accuracy", "0.9", "--evaluate"]);
+    let output = succeed(command.arg(by_class("test.npz", folder.path())));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("differ"), "devices and reference kernels decide differently:\n{said}");
+    let report = read_report(&out);
+    let first = &report["exits"][0];
+    assert!(first["patience"]["doubt"].as_f64().is_some_and(|doubt| doubt < 1.0), "{first}");
+    let shares = report["evaluation"]["exit_shares"].as_array().expect("shares");
+    assert!(shares[0].as_f64().is_some_and(|share| share > 0.05), "nothing leaves early: {shares:?}");
+}
+
 /// The message of a refusal.
 fn refusal(x: Value, y: Value) -> String {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -74,6 +108,31 @@ fn refusal(x: Value, y: Value) -> String {
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!out.exists(), "nothing is written");
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn training_data_and_groups_that_do_not_fit_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (cluster, out) = (cluster(folder.path()), folder.path().join("out"));
+    let calibration = example().join("calibration.npz");
+    let arrays = read_npz(&calibration).expect("the example has samples");
+    let (_, x) = arrays.iter().find(|(name, _)| name == "x").expect("samples").clone();
+    let unlabelled = folder.path().join("unlabelled.npz");
+    write_npz(&unlabelled, &vec![("x".to_string(), x.clone())]).expect("the folder is writable");
+    let few_groups = folder.path().join("groups.npz");
+    let groups = Value { shape: vec![x.shape[0]], data: Data::I64((0..x.shape[0] as i64).map(|at| at % 3).collect()) };
+    write_npz(&few_groups, &[arrays, vec![("speaker".to_string(), groups)]].concat()).expect("the folder is writable");
+    let refused = |calibration: &Path, arguments: &[&str], words: &str| {
+        let output = with_exits(&cluster, calibration, &out).args(arguments).output().expect("compile starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(words) && !out.exists(), "{said}");
+    };
+    let unlabelled = unlabelled.to_str().expect("a name");
+    refused(&calibration, &["--training", unlabelled], "only one of calibration and training data has labels");
+    refused(&calibration, &["--training", "nowhere.npz"], "nowhere.npz");
+    refused(&calibration, &["--calibration-groups", "patient"], "there is no array `patient`, only x, y");
+    refused(&few_groups, &["--calibration-groups", "speaker"], "array `speaker` has 3 groups; expected at least 8");
 }
 
 #[test]

@@ -79,8 +79,12 @@ pub struct PlanReport {
     pub traffic_bytes: u64,
     /// Largest RAM need of any device: arena, and weights where they live in RAM.
     pub peak_ram_bytes: u64,
-    /// Predicted.
+    /// Predicted; of an inference that takes no exit.
     pub energy_mj: f64,
+    /// Predicted mean over all exits.
+    pub mean_energy_mj: f64,
+    /// Mean over all exits, all links.
+    pub mean_traffic_bytes: u64,
     /// Time the solver took.
     pub solve_ms: f64,
     /// Digest that devices compare before they talk.
@@ -97,8 +101,14 @@ pub struct DeviceReport {
     pub name: String,
     /// Name of its target.
     pub target: String,
-    /// Multiply-adds of one inference here.
+    /// Multiply-adds of an inference that takes no exit here.
     pub macs: u64,
+    /// Mean over all exits.
+    pub mean_macs: u64,
+    /// Predicted mean over all exits.
+    pub mean_compute_ms: f64,
+    /// Mean over all exits.
+    pub mean_sent_bytes: u64,
     /// Packed weights.
     pub weights_bytes: u64,
     /// Working memory.
@@ -163,6 +173,10 @@ pub struct EvaluationReport {
     pub exit_shares: Vec<f64>,
     /// Share of right answers of each of them.
     pub exit_accuracies: Vec<f64>,
+    /// Predicted mean latency of inferences that end where these did.
+    pub predicted_ms: f64,
+    /// Mean energy by the targets' figures, of inferences that end where these did.
+    pub mean_energy_mj: f64,
     /// Mean time from input to answer.
     pub mean_ms: f64,
     /// Time from input to answer, as the caller sees it.

@@ -1,5 +1,6 @@
 //! `--evaluate`: the running cluster over labelled samples.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
@@ -14,8 +15,10 @@ use crate::graph::{Value, eval};
 use crate::partition::node_macs;
 use crate::run::local::{pack, start, unpack};
 use crate::samples::{self, Preparation};
+use crate::simulate::outcomes::{Outcome, mean, outcomes};
 
-/// Samples whose answers are also computed by the reference kernels, to state the base accuracy on the same data.
+/// Samples whose answers are also computed by the reference kernels, to state the base accuracy on the same data; with
+/// --verify it is all of them.
 const BASE_SAMPLES: usize = 200;
 
 /// Runs every sample and adds accuracy and latency to the report.
@@ -59,10 +62,11 @@ pub(super) fn evaluate(
     drop(cluster);
     // Only now: while this machine evaluates, devices would wait, and their waiting is part of what is reported.
     let count = samples.inputs.len();
-    let base_count = count.min(BASE_SAMPLES);
+    let base_count = if arguments.verify { count } else { count.min(BASE_SAMPLES) };
+    let mut steady = BTreeMap::new();
     let mut rest = answers[..base_count].iter().zip(labels);
     for input in &batches[..base_count.div_ceil(compiled.batch)] {
-        let expected = eval::evaluate_until_exit(graph, std::slice::from_ref(input))
+        let expected = eval::evaluate_until_exit(graph, std::slice::from_ref(input), &mut steady)
             .map_err(|error| Failure::Internal(error.into()))?;
         let bases = classes(&expected.outputs[0], compiled.batch);
         for (base, ((answer, exit), label)) in bases.into_iter().zip(rest.by_ref()) {
@@ -79,6 +83,10 @@ pub(super) fn evaluate(
         eprintln!("warning: {disagreements} of {base_count} answers differ from the reference kernels'");
     }
     let accuracy = right as f64 / count as f64;
+    // What was predicted for inferences that end where these did.
+    let outcomes = outcomes(graph, &compiled.sharded, &compiled.schedules, &compiled.cluster);
+    let outcomes: Vec<Outcome> =
+        outcomes.into_iter().zip(exits.shares()).map(|(outcome, share)| Outcome { share, ..outcome }).collect();
     report.accuracy = Some(AccuracyReport {
         base: (base_count == count).then(|| base_right as f64 / base_count as f64),
         compiled: accuracy,
@@ -90,6 +98,8 @@ pub(super) fn evaluate(
         mean_macs: exits.mean_macs(),
         exit_shares: exits.shares(),
         exit_accuracies: exits.accuracies(),
+        predicted_ms: mean(&outcomes, |outcome| outcome.prediction.latency_ms),
+        mean_energy_mj: mean(&outcomes, |outcome| outcome.prediction.energy_mj),
         mean_ms: times_ms.iter().sum::<f64>() / times_ms.len() as f64,
         latency_ms: LatencyReport::of(times_ms),
     });

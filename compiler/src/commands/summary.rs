@@ -13,10 +13,11 @@ use crate::graph::{NodeId, Op, TensorId};
 use crate::memory::{ALIGNMENT_BYTES, least_arena_bytes};
 use crate::partition::{Method, cost};
 use crate::program::Program;
-use crate::schedule::{self, Action, Schedule};
+use crate::schedule::{Action, Schedule};
 use crate::shard::Event;
 use crate::shard::stripes::StripesReport;
-use crate::simulate;
+use crate::simulate::Prediction;
+use crate::simulate::outcomes::{Outcome, mean, outcomes};
 
 /// The report of a compiled model, before anything is built or run.
 pub fn report(compiled: &Compiled) -> Report {
@@ -28,11 +29,13 @@ pub fn report(compiled: &Compiled) -> Report {
         .filter_map(|tensor| graph.value(tensor))
         .map(|value| value.data.len() as u64)
         .sum();
+    let outcomes = outcomes(graph, &compiled.sharded, &compiled.schedules, &compiled.cluster);
     let devices = compiled
         .programs
         .iter()
         .zip(&compiled.schedules)
-        .map(|(program, schedule)| device_report(compiled, program, schedule))
+        .enumerate()
+        .map(|(index, (program, schedule))| device_report(compiled, program, schedule, index, &outcomes))
         .collect::<Vec<_>>();
     let partition = &compiled.partition;
     let peak_ram_bytes = compiled.programs.iter().map(|program| ram_bytes(compiled, program)).max().unwrap_or(0);
@@ -51,11 +54,13 @@ pub fn report(compiled: &Compiled) -> Report {
             gap: partition.gap,
             batch: compiled.batch,
             latency_ms: compiled.prediction.latency_ms,
-            mean_latency_ms: mean_latency_ms(compiled),
+            mean_latency_ms: mean(&outcomes, |outcome| outcome.prediction.latency_ms),
             throughput_hz: compiled.prediction.throughput_hz,
             traffic_bytes: compiled.prediction.traffic_bytes,
             peak_ram_bytes,
             energy_mj: compiled.prediction.energy_mj,
+            mean_energy_mj: mean(&outcomes, |outcome| outcome.prediction.energy_mj),
+            mean_traffic_bytes: mean(&outcomes, |outcome| outcome.prediction.traffic_bytes as f64).round() as u64,
             solve_ms: partition.solve_ms,
             hash: format!("{:016x}", compiled.plan_hash),
             single_device_ms: partition.single_device_ms,
@@ -91,19 +96,6 @@ fn exits(compiled: &Compiled) -> Vec<ExitReport> {
         .collect()
 }
 
-/// Predicted time of a mean inference: each exit with its share.
-fn mean_latency_ms(compiled: &Compiled) -> f64 {
-    let mut left = 1.0;
-    let mut mean_ms = 0.0;
-    for (number, exit) in compiled.graph.exits().into_iter().enumerate() {
-        let share = compiled.graph.decide(exit).map_or(0.0, |decide| decide.share);
-        let early = schedule::until_exit(&compiled.schedules, number);
-        mean_ms += share * simulate::simulate(&compiled.sharded, &early, &compiled.cluster).latency_ms;
-        left -= share;
-    }
-    mean_ms + left * compiled.prediction.latency_ms
-}
-
 /// RAM that a program needs: the arena, and its weights where they are loaded into RAM.
 fn ram_bytes(compiled: &Compiled, program: &Program) -> u64 {
     let weights = match compiled.cluster.devices[program.device].target.system {
@@ -128,7 +120,13 @@ fn strategy_name(compiled: &Compiled) -> String {
     used.iter().map(|(method, _)| method.name()).collect::<Vec<_>>().join("+")
 }
 
-fn device_report(compiled: &Compiled, program: &Program, schedule: &Schedule) -> DeviceReport {
+fn device_report(
+    compiled: &Compiled,
+    program: &Program,
+    schedule: &Schedule,
+    index: usize,
+    outcomes: &[Outcome],
+) -> DeviceReport {
     let graph = &compiled.sharded.graph;
     let device = &compiled.cluster.devices[program.device];
     let predicted = compiled.prediction.devices[program.device];
@@ -139,10 +137,17 @@ fn device_report(compiled: &Compiled, program: &Program, schedule: &Schedule) ->
         Action::Compute(node) => cost::node_macs(graph, *node),
         Action::Input { .. } | Action::Exchange { .. } | Action::Leave { .. } | Action::Output { .. } => 0,
     };
+    let macs_of = |schedule: &Schedule| schedule.actions.iter().map(macs).sum::<u64>();
+    let sent = |prediction: &Prediction| {
+        prediction.links.iter().filter(|(pair, _)| pair.0 == program.device).map(|(_, bytes)| bytes).sum::<u64>()
+    };
     DeviceReport {
         name: device.name.clone(),
         target: device.target.name.clone(),
-        macs: schedule.actions.iter().map(macs).sum(),
+        macs: macs_of(schedule),
+        mean_macs: mean(outcomes, |outcome| macs_of(&outcome.schedules[index]) as f64).round() as u64,
+        mean_compute_ms: mean(outcomes, |outcome| outcome.prediction.devices[program.device].compute_ms),
+        mean_sent_bytes: mean(outcomes, |outcome| sent(&outcome.prediction) as f64).round() as u64,
         weights_bytes: program.weights_bytes as u64,
         arena_bytes: program.arena_bytes as u64,
         least_arena_bytes: least_arena_bytes(program, ALIGNMENT_BYTES) as u64,

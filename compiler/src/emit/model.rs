@@ -205,6 +205,7 @@ fn model_source(
             steps => Value::from(Serde(steps)),
             kernels_inline => kernels_inline,
             exits => thresholds.len(),
+            steady => graph.exits().into_iter().filter_map(|id| graph.decide(id)).any(|decide| decide.patience.is_some()),
             thresholds => thresholds.join(", "),
             answers => answers,
         },

@@ -141,7 +141,12 @@ pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) 
             };
             // The threshold is the model's, so that it can be moved while the program runs.
             let threshold = format!("self.thresholds[{}]", decide.exit);
-            call("decide", &[from, to, format!("{KERNELS}::Confidence::{rule}"), temperature, threshold])
+            let patience = decide.patience.map_or("None".to_string(), |patience| {
+                let (runs, doubt) = (patience.runs, float(patience.doubt));
+                let steady = format!("&mut self.steady[{}]", decide.exit);
+                format!("Some(({KERNELS}::Patience {{ runs: {runs}, doubt: {doubt} }}, {steady}))")
+            });
+            call("decide", &[from, to, format!("{KERNELS}::Confidence::{rule}"), temperature, threshold, patience])
         }
         Op::ArgMax { axis, select_last, .. } => {
             let [extent, inner] = line(*axis);

@@ -10,6 +10,9 @@ const MAX_PLACES: usize = 32;
 /// Share of the model's operations behind which an exit saves nothing worth a head.
 const LAST_SHARE: f64 = 0.95;
 
+/// Most elements of a map that a head convolves.
+const MAX_MAP: usize = 1 << 15;
+
 /// A place for an exit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Place {
@@ -23,6 +26,19 @@ pub struct Place {
     pub head_macs: u64,
     /// Views of it, coarsest first.
     pub views: Vec<View>,
+    /// What heads that convolve see of it; none if it has no space.
+    pub map: Option<Map>,
+}
+
+/// Channels over space.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Map {
+    /// The operator that makes it; none if it is the tensor itself.
+    pub op: Option<Op>,
+    /// Channels.
+    pub channels: usize,
+    /// Rows and columns; one row if space has one dimension.
+    pub space: [usize; 2],
 }
 
 /// What a head sees of a tensor.
@@ -59,7 +75,8 @@ pub fn places(graph: &Graph) -> Vec<Place> {
             found.pop();
         }
         if !views.is_empty() {
-            found.push(Place { tensor, node: order[position], macs, head_macs: 0, views });
+            let map = map(graph.shape(tensor));
+            found.push(Place { tensor, node: order[position], macs, head_macs: 0, views, map });
         }
     }
     if found.len() <= MAX_PLACES {
@@ -98,18 +115,39 @@ fn views(shape: &[usize]) -> Vec<View> {
     }
 }
 
+/// The tensor itself, or, if it is large, averages over small cells of it.
+fn map(shape: &[usize]) -> Option<Map> {
+    let [1, channels, space @ ..] = shape else { return None };
+    if !(1..=2).contains(&space.len()) || space.contains(&0) {
+        return None;
+    }
+    let square = |space: &[usize]| if let [rows, columns] = space { [*rows, *columns] } else { [1, space[0]] };
+    let size = |cell: usize| channels * space.iter().map(|extent| extent / cell.min(*extent)).product::<usize>();
+    let cell = (1..).find(|cell| size(*cell) <= MAX_MAP || space.iter().all(|extent| extent <= cell))?;
+    if cell == 1 {
+        return Some(Map { op: None, channels: *channels, space: square(space) });
+    }
+    let kernel: Vec<usize> = space.iter().map(|extent| cell.min(*extent)).collect();
+    let outputs: Vec<usize> = space.iter().zip(&kernel).map(|(extent, kernel)| extent / kernel).collect();
+    Some(Map { op: Some(average(kernel)), channels: *channels, space: square(&outputs) })
+}
+
 /// Averages over cells; what does not fill a cell at the end is left out.
 fn grid(channels: usize, space: &[usize], cells: usize) -> Option<View> {
     let kernel: Vec<usize> = space.iter().map(|extent| extent / cells).collect();
     let outputs: usize = space.iter().zip(&kernel).map(|(extent, kernel)| extent / kernel).product();
-    let none = vec![0; space.len()];
+    (outputs > 1).then(|| View { op: Some(average(kernel)), features: channels * outputs, global: false })
+}
+
+/// Averages over cells that do not overlap.
+fn average(kernel: Vec<usize>) -> Op {
+    let none = vec![0; kernel.len()];
     let window = Window {
         stride: kernel.clone(),
         kernel,
-        dilation: vec![1; space.len()],
+        dilation: vec![1; none.len()],
         pad_begin: none.clone(),
         pad_end: none.clone(),
     };
-    let pool = Pool { kind: PoolKind::Average, window, declared_pad_end: none, count_include_pad: false };
-    (outputs > 1).then(|| View { op: Some(Op::Pool(pool)), features: channels * outputs, global: false })
+    Op::Pool(Pool { kind: PoolKind::Average, window, declared_pad_end: none, count_include_pad: false })
 }

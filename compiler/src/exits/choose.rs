@@ -30,6 +30,7 @@ pub const CONFIDENCE: f64 = 0.9;
 const QUANTILE: f64 = 1.2816;
 
 /// A possible exit, seen on samples that its head has not learned from.
+#[derive(Clone, Debug)]
 pub struct Possible {
     /// Cost of the backbone up to here.
     pub cost: f64,
@@ -41,6 +42,8 @@ pub struct Possible {
     pub right: Vec<bool>,
     /// Exits with the same number exclude each other.
     pub place: usize,
+    /// Whether what it says depends on all samples before, so that no other exit may end some of them.
+    pub first: bool,
 }
 
 impl Possible {
@@ -124,6 +127,14 @@ pub struct Chosen {
     pub expected: Choice,
     /// Choices that none beats in both cost and accuracy, cheapest first.
     pub curve: Vec<Choice>,
+}
+
+impl Chosen {
+    /// No exits.
+    pub fn nothing(whole_cost: f64, base_right: &[bool]) -> Chosen {
+        let nothing = Judge::new(&[], whole_cost, base_right).nothing();
+        Chosen { best: nothing.clone(), expected: nothing.clone(), curve: vec![nothing] }
+    }
 }
 
 /// Decides. `whole_cost` is the cost of the network without exits, `base_right` says which samples it answers rightly,
@@ -259,7 +270,8 @@ impl Search<'_> {
         for at in from..kept.len() {
             let candidate = kept[at];
             let possible = &judge.possible[candidate];
-            if path.iter().any(|(other, _)| judge.possible[*other].place == possible.place) {
+            let taken = path.iter().any(|(other, _)| judge.possible[*other].place == possible.place);
+            if taken || possible.first && !path.is_empty() {
                 continue;
             }
             let spent = spent + count * (possible.cost - before + possible.head_cost);
@@ -295,6 +307,10 @@ impl Search<'_> {
                 self.see(self.judge.judge(&others));
                 let cost = |other: &(usize, f32)| self.judge.possible[other.0].cost;
                 let at = others.partition_point(|other| cost(other) < self.judge.possible[*candidate].cost);
+                let follows = others.get(at).is_some_and(|(next, _)| self.judge.possible[*next].first);
+                if follows || self.judge.possible[*candidate].first && at > 0 {
+                    continue;
+                }
                 others.insert(at, (*candidate, 0.0));
                 for threshold in self.judge.levels(*candidate, FINE_LEVELS) {
                     others[at].1 = threshold;
@@ -431,7 +447,7 @@ mod tests {
                 let confidence: Vec<f32> = (0..samples).map(|_| unit()).collect();
                 let right = confidence.iter().map(|c| unit() < skill + (1.0 - skill) * c).collect();
                 let cost = 10.0 * (place + 1) as f64;
-                Possible { cost, head_cost: 1.0, confidence, right, place }
+                Possible { cost, head_cost: 1.0, confidence, right, place, first: false }
             })
             .collect();
         (possible, base)

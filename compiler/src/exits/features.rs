@@ -11,16 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 
+use super::backbone::{Backbone, processes};
 use super::candidates::Place;
 use super::progress::Progress;
-use crate::bundle;
-use crate::config::cluster_file;
 use crate::data;
-use crate::driver::{Clock, Failure, Options, compile_graph};
+use crate::driver::Failure;
 use crate::graph::infer::infer;
-use crate::graph::{Data, Graph, TensorType, Value};
-use crate::partition::StrategyFamily;
-use crate::run::local;
+use crate::graph::{Data, Graph, Op, TensorId, TensorType, Value};
 
 /// Samples of a part.
 const PART: usize = 250;
@@ -35,7 +32,8 @@ pub struct Features {
 
 /// Runs all samples. Finished parts are in `cache`.
 pub fn extract(graph: &Graph, places: &[Place], inputs: &[Value], cache: &Path) -> Result<Features, Failure> {
-    let probe = probe(graph, places)?;
+    let views = places.iter().flat_map(|place| place.views.iter().map(|view| (place.tensor, view.op.as_ref())));
+    let probe = probe(graph, views)?;
     let folder = cache.join(key(&probe, inputs));
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("creating `{}`", folder.display()))
@@ -49,28 +47,29 @@ pub fn extract(graph: &Graph, places: &[Place], inputs: &[Value], cache: &Path) 
 }
 
 /// The graph with every view as a further output.
-fn probe(graph: &Graph, places: &[Place]) -> Result<Graph, Failure> {
+pub(super) fn probe<'a>(
+    graph: &Graph,
+    views: impl Iterator<Item = (TensorId, Option<&'a Op>)>,
+) -> Result<Graph, Failure> {
     let mut probe = graph.clone();
-    for (number, place) in places.iter().enumerate() {
-        for (index, view) in place.views.iter().enumerate() {
-            let Some(op) = &view.op else {
-                probe.outputs.push(place.tensor);
-                continue;
-            };
-            let tensor_type = infer(op, &[probe.tensor_type(place.tensor)])
-                .map_err(|error| Failure::Internal(anyhow::anyhow!("{error}")))?
-                .swap_remove(0);
-            let name = format!("partita.view.{number}.{index}");
-            let output = probe.add_tensor(name.clone(), tensor_type);
-            probe.add_node(name, op.clone(), vec![place.tensor], vec![output]);
-            probe.outputs.push(output);
-        }
+    for (number, (tensor, op)) in views.enumerate() {
+        let Some(op) = op else {
+            probe.outputs.push(tensor);
+            continue;
+        };
+        let tensor_type = infer(op, &[probe.tensor_type(tensor)])
+            .map_err(|error| Failure::Internal(anyhow::anyhow!("{error}")))?
+            .swap_remove(0);
+        let name = format!("partita.view.{number}");
+        let output = probe.add_tensor(name.clone(), tensor_type);
+        probe.add_node(name, op.clone(), vec![tensor], vec![output]);
+        probe.outputs.push(output);
     }
     Ok(probe)
 }
 
 /// Names the work: another model, other views or other data get another folder.
-fn key(probe: &Graph, inputs: &[Value]) -> String {
+pub(super) fn key(probe: &Graph, inputs: &[Value]) -> String {
     let mut digest = Sha256::new();
     digest.update(probe.to_string());
     for tensor in probe.tensor_ids() {
@@ -90,28 +89,18 @@ fn part_path(folder: &Path, part: usize) -> PathBuf {
 
 /// Compiles the probe for this machine and lets processes of it answer the missing parts.
 fn run(probe: &Graph, inputs: &[Value], folder: &Path, missing: &[usize]) -> Result<(), Failure> {
-    let text = "[cluster]\nname = \"features\"\ninput = \"host\"\noutput = \"host\"\n[[device]]\nname = \"host\"\ntarget = \"host\"\n";
-    let cluster = cluster_file::parse(text, "features", Path::new("."))?;
-    let options = Options { family: StrategyFamily::Whole, ..Options::default() };
-    let compiled = compile_graph("features".to_string(), probe.clone(), cluster, &options, Clock::default(), &mut ())?;
-    let programs = tempfile::tempdir().context("creating a temporary folder").map_err(Failure::Environment)?;
-    bundle::write_programs(programs.path(), &compiled).map_err(Failure::Environment)?;
-    let built = bundle::cargo::build_device(programs.path(), &compiled.cluster.devices[0], false)
-        .map_err(Failure::Environment)?;
+    let backbone = Backbone::build(probe, &[])?;
     let samples: usize = missing.iter().map(|part| part_range(*part, inputs.len()).len()).sum();
     let progress = Progress::new(samples as u64, "samples through the backbone");
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
     let work = || -> anyhow::Result<()> {
-        let mut process = local::start(&compiled, std::slice::from_ref(&built), None, false)?;
+        let mut process = backbone.start()?;
         while let Some(part) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
             let mut rows: Vec<Vec<f32>> = vec![Vec::new(); probe.outputs.len()];
             for sample in part_range(*part, inputs.len()) {
-                let bytes = local::pack(probe, &probe.inputs, std::slice::from_ref(&inputs[sample]))?;
-                let result = process.infer(&bytes)?;
-                for (row, (_, value)) in rows.iter_mut().zip(local::unpack(probe, &result.output)?) {
-                    row.extend(data::to_f32(&value.data));
+                for (row, elements) in rows.iter_mut().zip(process.answer(&inputs[sample])?) {
+                    row.extend(elements);
                 }
                 progress.step();
             }
@@ -125,7 +114,7 @@ fn run(probe: &Graph, inputs: &[Value], folder: &Path, missing: &[usize]) -> Res
         Ok(())
     };
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..processes(missing.len()) {
             scope.spawn(|| {
                 if let Err(error) = work() {
                     let mut slot = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

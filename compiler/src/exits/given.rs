@@ -64,6 +64,7 @@ pub fn places(graph: &mut Graph, names: &[String]) -> Result<Vec<Place>, Diagnos
             macs: macs(&mut all.intersection(&trunk)),
             head_macs: macs(&mut all.difference(&trunk)),
             views,
+            map: None,
         });
     }
     places.sort_by_key(|place| (place.macs, place.tensor));

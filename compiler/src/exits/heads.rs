@@ -1,4 +1,5 @@
-//! Heads: small classifiers on the frozen backbone's features, trained here with candle.
+//! Heads: small classifiers on the frozen backbone's features, trained with candle; those that see averages here, those
+//! that convolve in `network`.
 //!
 //! Features are scaled to mean 0 and deviation 1; the scales are folded into the first matrix afterwards. Training is
 //! deterministic: initial weights and the order of samples come from a seed, sums are taken in one order.
@@ -6,6 +7,8 @@
 use anyhow::Context;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss, ops};
+
+use super::network::{self, Block};
 
 /// Least number of passes over the data, and of steps; whichever takes longer.
 const EPOCHS: usize = 40;
@@ -20,11 +23,31 @@ const BATCH: usize = 128;
 /// Share of the backbone's own opinion in the target, beside the label.
 const DISTILLATION: f32 = 0.5;
 
-/// A trained head: one or two matrices.
-#[derive(Clone, Debug, PartialEq)]
+/// A trained head: separable blocks and an average over space if it convolves, then one or two matrices.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Head {
+    /// Rows and columns of the tensor that blocks see.
+    pub space: [usize; 2],
+    /// Blocks; none if the head sees averages.
+    pub blocks: Vec<Separable>,
     /// Layers, each weights `[outputs, inputs]` and bias `[outputs]`; ReLU between them.
     pub layers: Vec<Layer>,
+}
+
+/// A depthwise convolution and a pointwise one, ReLU behind each; the block's input is added before the second if it
+/// has the result's shape.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Separable {
+    /// Channels and window.
+    pub block: Block,
+    /// `[taps, inputs]`.
+    pub depthwise: Vec<f32>,
+    /// `[inputs]`.
+    pub depthwise_bias: Vec<f32>,
+    /// `[inputs, outputs]`.
+    pub pointwise: Vec<f32>,
+    /// `[outputs]`.
+    pub pointwise_bias: Vec<f32>,
 }
 
 /// One matrix and bias.
@@ -62,8 +85,28 @@ impl Head {
     /// Scores of some samples, row-major `[samples, classes]`.
     pub fn scores(&self, features: &[f32], width: usize, samples: &[usize]) -> Vec<f32> {
         let mut found = Vec::new();
-        for sample in samples {
-            let mut x = features[sample * width..(sample + 1) * width].to_vec();
+        for part in samples.chunks(BATCH) {
+            let rows = part.iter().flat_map(|sample| &features[sample * width..(sample + 1) * width]);
+            found.extend(self.answer(rows.copied().collect(), part.len()));
+        }
+        found
+    }
+
+    /// Scores of a few samples.
+    fn answer(&self, features: Vec<f32>, samples: usize) -> Vec<f32> {
+        let seen = match self.blocks.first() {
+            None => features,
+            Some(first) => {
+                // Only a tensor of another size than the head's could fail, and features are cut to size.
+                let channels = first.block.inputs;
+                let maps = network::channels_last(&features, samples, channels, self.space);
+                maps.and_then(|maps| network::averages(&self.blocks, &maps)?.flatten_all()?.to_vec1())
+                    .unwrap_or_default()
+            }
+        };
+        let mut found = Vec::new();
+        for row in seen.chunks_exact((seen.len() / samples.max(1)).max(1)) {
+            let mut x = row.to_vec();
             for (index, layer) in self.layers.iter().enumerate() {
                 let last = index + 1 == self.layers.len();
                 x = layer
@@ -81,9 +124,35 @@ impl Head {
         found
     }
 
-    /// Multiply-adds of the matrices.
+    /// What it is like, in a word or two.
+    pub fn kind(&self) -> String {
+        match (self.blocks.len(), self.layers.len()) {
+            (0, 0) => "the model's own".to_string(),
+            (0, 1) => "one matrix".to_string(),
+            (0, layers) => format!("{layers} matrices"),
+            (blocks, _) => format!("{blocks} blocks"),
+        }
+    }
+
+    /// Multiply-adds.
     pub fn macs(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.weights.len() as u64).sum()
+        let mut space = self.space;
+        let mut macs = 0;
+        for Separable { block, depthwise, pointwise, .. } in &self.blocks {
+            space = block.window.output(space);
+            macs += space.iter().product::<usize>() * (depthwise.len() + pointwise.len());
+        }
+        macs as u64 + self.layers.iter().map(|layer| layer.weights.len() as u64).sum::<u64>()
+    }
+
+    /// Weights and biases.
+    pub fn parameters(&self) -> u64 {
+        let blocks = self.blocks.iter().map(|separable| {
+            let Separable { depthwise, depthwise_bias, pointwise, pointwise_bias, .. } = separable;
+            depthwise.len() + depthwise_bias.len() + pointwise.len() + pointwise_bias.len()
+        });
+        let layers = self.layers.iter().map(|layer| layer.weights.len() + layer.bias.len());
+        blocks.chain(layers).sum::<usize>() as u64
     }
 }
 
@@ -207,7 +276,7 @@ impl Scale {
 
     /// The layers as a head on unscaled features.
     fn fold(&self, layers: &[(Var, Var)]) -> candle_core::Result<Head> {
-        let mut head = Head { layers: Vec::with_capacity(layers.len()) };
+        let mut head = Head::default();
         for (index, (weights, bias)) in layers.iter().enumerate() {
             let mut weights = weights.flatten_all()?.to_vec1::<f32>()?;
             let mut bias = bias.to_vec1::<f32>()?;
@@ -229,7 +298,8 @@ impl Scale {
 pub struct Chance(pub u64);
 
 impl Chance {
-    fn next(&mut self) -> u64 {
+    /// 64 bits.
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -237,14 +307,15 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 24) as f32
+    /// Between 0 and 1.
+    pub fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 24) as f32
     }
 
     /// Fisher-Yates.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            let other = (self.next() % (last as u64 + 1)) as usize;
+            let other = (self.bits() % (last as u64 + 1)) as usize;
             items.swap(last, other);
         }
     }

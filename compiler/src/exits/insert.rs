@@ -1,9 +1,9 @@
-//! Chosen exits into the graph: view, matrices, decision.
+//! Chosen exits into the graph: view, blocks, matrices, decision.
 
-use super::candidates::View;
-use super::heads::Head;
-use crate::graph::infer::infer;
-use crate::graph::op::{Decide, ExitRule, Gemm};
+use super::heads::{Head, Separable};
+use super::network::Block;
+use crate::graph::infer::{InferError, infer};
+use crate::graph::op::{Conv, Decide, ExitRule, Gemm, Patience, PoolKind, Window};
 use crate::graph::{Activation, Graph, NodeId, Op, TensorId, Value};
 
 /// What is added behind one tensor.
@@ -12,14 +12,16 @@ pub struct Exit<'a> {
     pub number: usize,
     /// The tensor.
     pub tensor: TensorId,
-    /// What the head sees of it.
-    pub view: &'a View,
+    /// What makes of it what the head sees; none if that is the tensor itself.
+    pub view: Option<&'a Op>,
     /// The head.
     pub head: &'a Head,
     /// What counts as confidence.
     pub rule: ExitRule,
     /// What scores are divided by.
     pub temperature: f32,
+    /// In a stream, what the answers before count.
+    pub patience: Option<Patience>,
     /// Least confidence.
     pub threshold: f32,
     /// Share of inferences that are expected to end here.
@@ -29,14 +31,21 @@ pub struct Exit<'a> {
 }
 
 /// Adds an exit. Returns the node that decides.
-pub fn insert(graph: &mut Graph, exit: &Exit<'_>) -> Result<NodeId, crate::graph::infer::InferError> {
+pub fn insert(graph: &mut Graph, exit: &Exit<'_>) -> Result<NodeId, InferError> {
     let prefix = format!("exit{}", exit.number);
     let mut x = exit.tensor;
-    if let Some(op) = &exit.view.op {
+    if let Some(op) = exit.view {
         x = add(graph, format!("{prefix}.view"), op.clone(), vec![x])?;
     }
-    if graph.shape(x) != [1, exit.view.features] {
-        x = add(graph, format!("{prefix}.flatten"), Op::Reshape { shape: vec![1, exit.view.features] }, vec![x])?;
+    for (index, separable) in exit.head.blocks.iter().enumerate() {
+        x = block(graph, &format!("{prefix}.block{index}"), separable, x)?;
+    }
+    if !exit.head.blocks.is_empty() {
+        x = add(graph, format!("{prefix}.average"), Op::GlobalPool(PoolKind::Average), vec![x])?;
+    }
+    let features = graph.tensor_type(x).element_count();
+    if graph.shape(x) != [1, features] {
+        x = add(graph, format!("{prefix}.flatten"), Op::Reshape { shape: vec![1, features] }, vec![x])?;
     }
     for (index, layer) in exit.head.layers.iter().enumerate() {
         let last = index + 1 == exit.head.layers.len();
@@ -69,17 +78,50 @@ pub fn insert(graph: &mut Graph, exit: &Exit<'_>) -> Result<NodeId, crate::graph
         temperature,
         threshold: exit.threshold,
         share: exit.share,
+        patience: exit.patience,
     };
     let verdict = add(graph, format!("{prefix}.verdict"), Op::Decide(decide), vec![x])?;
     Ok(graph.tensor(verdict).producer.unwrap_or_default())
 }
 
-fn add(
-    graph: &mut Graph,
-    name: String,
-    op: Op,
-    inputs: Vec<TensorId>,
-) -> Result<TensorId, crate::graph::infer::InferError> {
+/// A depthwise convolution and a pointwise one, and what they add up to.
+fn block(graph: &mut Graph, prefix: &str, separable: &Separable, x: TensorId) -> Result<TensorId, InferError> {
+    let Block { inputs, outputs, window } = separable.block;
+    // Where space has one dimension, blocks see it as one row.
+    let axes = 4 - graph.shape(x).len()..2;
+    let conv = |kernel: [usize; 2], stride: [usize; 2], groups: usize, residual: bool| {
+        let pads: Vec<usize> = kernel[axes.clone()].iter().map(|extent| extent / 2).collect();
+        let window = Window {
+            kernel: kernel[axes.clone()].to_vec(),
+            stride: stride[axes.clone()].to_vec(),
+            dilation: vec![1; pads.len()],
+            pad_begin: pads.clone(),
+            pad_end: pads,
+        };
+        Op::Conv(Conv { window, groups, residual, activation: Activation::Relu })
+    };
+    let mut weights = |name: &str, shape: Vec<usize>, weights: &[f32], rows: usize, bias: &[f32]| {
+        // From `[rows, outputs]` to `[outputs, rows]`.
+        let outputs = bias.len();
+        let turned = (0..outputs).flat_map(|output| (0..rows).map(move |row| weights[row * outputs + output]));
+        let weights = graph.add_constant(format!("{prefix}.{name}.weights"), Value::f32(shape, turned.collect()));
+        [weights, graph.add_constant(format!("{prefix}.{name}.bias"), Value::f32([outputs], bias.to_vec()))]
+    };
+    let taps = window.kernel.iter().product();
+    let shape = |first: usize, second: usize, kernel: &[usize]| [&[first, second], kernel].concat();
+    let depthwise = shape(inputs, 1, &window.kernel[axes.clone()]);
+    let depthwise = weights("depthwise", depthwise, &separable.depthwise, taps, &separable.depthwise_bias);
+    let pointwise = shape(outputs, inputs, &[1, 1][axes.clone()]);
+    let pointwise = weights("pointwise", pointwise, &separable.pointwise, inputs, &separable.pointwise_bias);
+    let op = conv(window.kernel, window.stride, inputs, false);
+    let y = add(graph, format!("{prefix}.depthwise"), op, [&[x][..], &depthwise[..]].concat())?;
+    let residual = separable.block.residual();
+    let mut operands = vec![y, pointwise[0], pointwise[1]];
+    operands.extend(residual.then_some(x));
+    add(graph, format!("{prefix}.pointwise"), conv([1, 1], [1, 1], 1, residual), operands)
+}
+
+fn add(graph: &mut Graph, name: String, op: Op, inputs: Vec<TensorId>) -> Result<TensorId, InferError> {
     let types: Vec<_> = inputs.iter().map(|input| graph.tensor_type(*input)).collect();
     let output_type = infer(&op, &types)?.swap_remove(0);
     let output = graph.add_tensor(format!("{name}.out"), output_type);

@@ -1,12 +1,14 @@
 //! Early exits, added to a trained classifier after the fact (Sponner et al. 2024): the backbone stays as it is.
 //!
-//! `candidates` finds places, `features` runs the calibration set through the backbone once, `heads` trains a small
-//! classifier per place, `calibrate` says how sure it is, `choose` picks exits and thresholds together, `insert` adds
-//! them to the graph. From there on an exit is nodes like any others, and one that decides ([`crate::graph::op::Decide`]).
-//!
-//! Heads are judged on samples that they have not learned from: the calibration set is cut into folds, a head is
-//! trained on all but one and judged on that one; what is compiled is the head trained on all.
+//! `candidates` finds places; `split` says which samples teach and which judge; `features` runs all of them through the
+//! backbone once, and `heads` trains small classifiers on what that gives; heads that convolve (`network`) learn in
+//! `training` from a `stream` of samples that `alter` changes each time; `study` lets heads compete, `calibrate` says how
+//! sure each is, `choose` picks exits and thresholds together, `settle` does so with the mapping to devices, `insert`
+//! adds them to the graph. From there on an exit is nodes like any others, and one that decides
+//! ([`crate::graph::op::Decide`]).
 
+mod alter;
+mod backbone;
 pub mod calibrate;
 pub mod candidates;
 pub mod choose;
@@ -14,29 +16,51 @@ pub mod features;
 pub mod given;
 pub mod heads;
 pub mod insert;
+mod network;
 mod progress;
+mod settle;
+mod split;
+mod stream;
 mod study;
 pub mod tables;
+mod training;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use crate::cli::Arguments;
+use crate::config::{Cluster, System};
 use crate::data;
 use crate::diagnostic::Diagnostic;
-use crate::driver::Failure;
-use crate::graph::op::ExitRule;
+use crate::driver::{Failure, Options};
+use crate::graph::op::{ExitRule, Patience};
 use crate::graph::{Graph, Op, Value};
+use crate::partition::{limits, node_macs};
 use crate::samples::{self, Preparation, Samples};
 use candidates::Place;
-use study::Study;
+use choose::Limit;
+use split::Split;
+use study::Material;
 
 /// Least number of samples from which anything can be learned, and per class.
 const MIN_SAMPLES: usize = 100;
 
 /// Most bytes of features kept at once.
 const MAX_FEATURE_BYTES: usize = 2 << 30;
+
+/// Loss of accuracy that is allowed unless the user says otherwise.
+const DEFAULT_DROP: f64 = 0.01;
+
+/// A head's weights may take one part in so many of the smallest device's room for weights.
+const HEAD_PART: u64 = 8;
+
+/// Groups of samples from which some can judge the others.
+const MIN_GROUPS: usize = 8;
+
+/// Pieces that a stream is cut into, where some of it judges heads that have learned from the rest.
+const PIECES: usize = 16;
 
 /// What the user wants of exits.
 #[derive(Clone, Debug)]
@@ -51,6 +75,15 @@ pub struct ExitOptions {
     pub outputs: Vec<String>,
     /// Where finished work is kept.
     pub cache: PathBuf,
+    /// Samples that heads learn from, and that the model may have been trained on; the calibration samples then only
+    /// judge.
+    pub training: Option<PathBuf>,
+    /// Array of the calibration data that says which samples belong together: they are never on both sides.
+    pub groups: Option<String>,
+    /// Whether calibration samples follow each other in time.
+    pub stream: bool,
+    /// How long heads that convolve may learn; 1 is some minutes.
+    pub effort: f64,
 }
 
 impl ExitOptions {
@@ -62,7 +95,17 @@ impl ExitOptions {
         let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out/model"));
         let cache = out.parent().unwrap_or(std::path::Path::new("")).join(".partita-features");
         let preparation = Preparation::of(arguments);
-        Some(ExitOptions { calibration, preparation, min_accuracy: arguments.min_accuracy, outputs, cache })
+        Some(ExitOptions {
+            calibration,
+            preparation,
+            min_accuracy: arguments.min_accuracy,
+            outputs,
+            cache,
+            training: arguments.training.clone(),
+            groups: arguments.groups.clone(),
+            stream: arguments.stream,
+            effort: arguments.effort,
+        })
     }
 }
 
@@ -92,6 +135,8 @@ pub struct CalibrationReport {
     pub mean_macs: u64,
     /// Multiply-adds of an inference that takes no exit.
     pub worst_macs: u64,
+    /// Heads that went into the choice.
+    pub heads: Vec<HeadReport>,
     /// Best accuracy for every mean cost that was seen.
     pub curve: Vec<CurvePoint>,
     /// Confusion before and after, and each class by itself.
@@ -109,16 +154,38 @@ pub struct ExitReport {
     pub rule: ExitRule,
     /// Least confidence.
     pub threshold: f32,
+    /// In a stream, what the answers before count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<Patience>,
     /// What scores are divided by.
     pub temperature: f32,
     /// Share of all samples that end here.
     pub share: f64,
     /// Share of right answers among those.
     pub accuracy: f64,
+    /// What the head is like.
+    pub head: String,
     /// Weights and biases of the head.
     pub head_parameters: u64,
+    /// Multiply-adds of the head alone.
+    pub head_macs: u64,
     /// Multiply-adds of an inference that ends here.
     pub macs: u64,
+}
+
+/// A head that could have been chosen.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeadReport {
+    /// Name of the node behind which it is.
+    pub after: String,
+    /// What it is like.
+    pub head: String,
+    /// Multiply-adds of the backbone up to there.
+    pub backbone_macs: u64,
+    /// Multiply-adds of the head.
+    pub head_macs: u64,
+    /// Share of right answers if every inference ended here.
+    pub accuracy: f64,
 }
 
 /// A point of the accuracy-operations curve.
@@ -130,12 +197,31 @@ pub struct CurvePoint {
     pub accuracy: f64,
 }
 
-/// Adds the exits that pay to a simplified graph.
-pub fn add(graph: &mut Graph, options: &ExitOptions) -> Result<ExitsReport, Failure> {
-    let samples = samples::load(&options.calibration, graph, &options.preparation, None).map_err(|error| {
-        Failure::Environment(error.context(format!("calibration data `{}`", options.calibration.display())))
-    })?;
-    let given = match options.outputs.as_slice() {
+/// Adds the exits that pay on a cluster to a simplified graph. `mapping` says how the graph will be compiled.
+pub fn add(
+    graph: &mut Graph,
+    wanted: &ExitOptions,
+    cluster: &Cluster,
+    mapping: &Options,
+) -> Result<ExitsReport, Failure> {
+    let load = |path: &Path, what: &str| {
+        samples::load(path, graph, &wanted.preparation, None)
+            .map_err(|error| Failure::Environment(error.context(format!("{what} `{}`", path.display()))))
+    };
+    let samples = load(&wanted.calibration, "calibration data")?;
+    let further = wanted.training.as_ref().map(|path| load(path, "training data")).transpose()?;
+    let groups = match &wanted.groups {
+        // Samples near each other in time are alike.
+        None if wanted.stream => Some(pieces(samples.inputs.len())),
+        None => None,
+        Some(array) => Some(
+            samples::groups(&wanted.calibration, array, samples.inputs.len())
+                .and_then(|groups| check_groups(groups, array))
+                .with_context(|| format!("calibration data `{}`", wanted.calibration.display()))
+                .map_err(Failure::Environment)?,
+        ),
+    };
+    let given = match wanted.outputs.as_slice() {
         [] => None,
         names => Some(given::places(graph, names).map_err(|refusal| Failure::Input(vec![refusal]))?),
     };
@@ -146,6 +232,11 @@ pub fn add(graph: &mut Graph, options: &ExitOptions) -> Result<ExitsReport, Fail
         .and_then(|output| graph.tensor(*output).producer)
         .is_some_and(|producer| matches!(graph.node(producer).op, Op::Softmax { .. }));
     check_samples(&samples, classes)?;
+    let calibration = samples.inputs.len();
+    let samples = match further {
+        None => samples,
+        Some(further) => with_further(samples, further, classes)?,
+    };
     let trained = given.is_none();
     let places = given.unwrap_or_else(|| affordable(candidates::places(graph), 2 * samples.inputs.len()));
     if places.is_empty() {
@@ -155,13 +246,73 @@ pub fn add(graph: &mut Graph, options: &ExitOptions) -> Result<ExitsReport, Fail
     let mut inputs = samples.inputs.clone();
     // Only what learns needs copies.
     inputs.extend(samples.inputs.iter().filter_map(mirrored).filter(|_| trained));
-    let features = features::extract(graph, &places, &inputs, &options.cache)?;
-    let study = Study::new(graph, &places, &features, &samples, classes, probabilities, !trained);
-    let report = study.run(graph, options)?;
+    let features = features::extract(graph, &places, &inputs, &wanted.cache)?;
+    let split = Split::of(calibration, calibration..samples.inputs.len(), groups.as_deref());
+    let answers = features.answers.chunks_exact(classes).take(samples.inputs.len()).map(calibrate::class);
+    let labels: Vec<u32> = match &samples.labels {
+        Some(labels) => labels.iter().map(|label| *label as u32).collect(),
+        None => answers.map(|answer| answer as u32).collect(),
+    };
+    let branches: u64 = places.iter().map(|place| place.head_macs).sum();
+    let all: u64 = graph.node_ids().map(|id| node_macs(graph, id)).sum();
+    let material = Material {
+        graph,
+        places: &places,
+        features: &features,
+        inputs: &samples.inputs,
+        labels,
+        labelled: samples.labels.is_some(),
+        split: &split,
+        classes,
+        probabilities,
+        given: !trained,
+        macs: all.saturating_sub(branches),
+        stream: wanted.stream,
+        head_bytes: head_bytes(cluster),
+    };
+    let judged = study::judge(&material, &wanted.cache, wanted.effort)?;
+    let limit = wanted.min_accuracy.map_or(Limit::Drop(DEFAULT_DROP), Limit::Accuracy);
+    let (with_exits, report) = settle::settle(&material, &judged, limit, cluster, mapping)?;
+    *graph = with_exits;
     if !trained {
         given::remove_others(graph);
     }
     Ok(report)
+}
+
+/// What a head's weights may take on the smallest device: a small part of where they would lie.
+fn head_bytes(cluster: &Cluster) -> u64 {
+    let room = cluster.devices.iter().map(|device| match device.target.system {
+        System::Linux => limits::ram_bytes(device),
+        System::CortexM => limits::flash_bytes(device),
+    });
+    room.min().unwrap_or(0) / HEAD_PART
+}
+
+/// Samples that judge, then samples that only teach.
+fn with_further(samples: Samples, further: Samples, classes: usize) -> Result<Samples, Failure> {
+    check_samples(&further, classes)?;
+    let labels = match (samples.labels, further.labels) {
+        (Some(own), Some(further)) => Some([own, further].concat()),
+        (None, None) => None,
+        _ => {
+            let message = "only one of calibration and training data has labels";
+            return Err(input_fault("E0192", message, "give labels `y` in both, or in none"));
+        }
+    };
+    Ok(Samples { inputs: [samples.inputs, further.inputs].concat(), labels })
+}
+
+/// Samples that follow each other, in pieces.
+fn pieces(samples: usize) -> Vec<u32> {
+    (0..samples).map(|sample| (sample * PIECES / samples.max(1)) as u32).collect()
+}
+
+/// Refuses groups of which too few are left when some judge the others.
+fn check_groups(groups: Vec<u32>, array: &str) -> anyhow::Result<Vec<u32>> {
+    let different = groups.iter().collect::<std::collections::BTreeSet<_>>().len();
+    ensure!(different >= MIN_GROUPS, "array `{array}` has {different} groups; expected at least {MIN_GROUPS}");
+    Ok(groups)
 }
 
 /// A picture (three channels and two dimensions of space) seen in a mirror. Heads learn from it what the backbone says of

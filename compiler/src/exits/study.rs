@@ -1,207 +1,182 @@
-//! The study: which heads are trained and judged, and what is made of it.
+//! The study: which heads are trained, and how each does on samples that it has not learned from.
+
+use std::collections::HashMap;
+use std::path::Path;
 
 use super::calibrate::{Seen, class};
-use super::candidates::{Place, View};
-use super::choose::{self, Choice, Chosen, Limit, Possible};
+use super::candidates::Place;
+use super::choose::{self, Possible};
 use super::features::Features;
-use super::heads::{self, Chance, Head, Lesson};
+use super::heads::{self, Head, Lesson};
 use super::progress::Progress;
-use super::tables::{self, Answered};
-use super::{CalibrationReport, CurvePoint, ExitOptions, ExitReport, ExitsReport, insert};
+use super::split::Split;
+use super::training::{Pupil, School, Trained};
 use crate::driver::Failure;
-use crate::graph::Graph;
-use crate::graph::op::ExitRule;
-use crate::partition::node_macs;
-use crate::samples::Samples;
+use crate::graph::op::{ExitRule, Patience};
+use crate::graph::{Graph, Op, TensorId, Value};
 
-/// Parts of the calibration set, each judged by heads that have learned from the others.
-const FOLDS: usize = 4;
-
-/// Heads that are trained on all folds; the others have lost the first comparison.
+/// Heads that are trained in every version; the others have lost the first comparison.
 const MAX_FINALISTS: usize = 16;
+
+/// Heads of one place that go on.
+const RIVALS: usize = 2;
 
 /// Widths of hidden layers that are tried, beside a single matrix.
 const HIDDEN: [usize; 1] = [64];
 
-/// Loss of accuracy that is allowed unless the user says otherwise.
-const DEFAULT_DROP: f64 = 0.01;
+/// Where heads that convolve are trained: about after these shares of the multiply-adds; and what such a head may cost, as
+/// a share of them.
+const CONVOLVING: [(f64, f64); 2] = [(0.0, 0.1), (0.35, 0.08)];
+
+/// What a head sees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    /// Averages: a view of the place, and the width of a hidden layer.
+    Averages { view: usize, hidden: Option<usize> },
+    /// The map: the number of the pupil.
+    Map { pupil: usize },
+}
 
 /// A head under consideration.
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Contender {
     place: usize,
-    view: usize,
-    hidden: Option<usize>,
+    kind: Kind,
 }
 
-/// Everything that is known while exits are chosen.
-pub(super) struct Study<'a> {
-    places: &'a [Place],
-    features: &'a Features,
-    classes: usize,
-    probabilities: bool,
+/// Samples, and what the backbone says of them.
+pub(super) struct Material<'a> {
+    /// The graph, without exits.
+    pub graph: &'a Graph,
+    /// Places for exits.
+    pub places: &'a [Place],
+    /// What heads see of the samples; mirrored copies lie behind them.
+    pub features: &'a Features,
+    /// The samples.
+    pub inputs: &'a [Value],
+    /// Their classes, as far as they are known; otherwise the backbone's answers.
+    pub labels: Vec<u32>,
+    /// Whether somebody has said what their classes are.
+    pub labelled: bool,
+    /// Who learns what.
+    pub split: &'a Split,
+    /// Number of classes.
+    pub classes: usize,
+    /// Whether the model answers probabilities rather than scores.
+    pub probabilities: bool,
     /// Whether the model has the heads already.
-    given: bool,
-    labels: Vec<u32>,
-    /// Fold of each sample.
-    folds: Vec<usize>,
-    /// The backbone's probabilities.
+    pub given: bool,
+    /// Multiply-adds of the model.
+    pub macs: u64,
+    /// Whether the samples that judge follow each other in time.
+    pub stream: bool,
+    /// Most bytes that a head's weights may take: what the smallest device can spare.
+    pub head_bytes: u64,
+}
+
+impl Material<'_> {
+    /// The backbone's answer to a sample.
+    pub fn base(&self, sample: usize) -> usize {
+        class(&self.features.answers[sample * self.classes..(sample + 1) * self.classes])
+    }
+}
+
+/// A head that may be compiled, and how it did.
+#[derive(Clone, Debug)]
+pub(super) struct Judged {
+    /// Index of the place.
+    pub place: usize,
+    /// The tensor that is looked at, and what is done to it first.
+    pub tensor: TensorId,
+    /// The operator that makes what the head sees; none if it is the tensor itself.
+    pub view: Option<Op>,
+    /// The head.
+    pub head: Head,
+    /// What its scores are divided by.
+    pub temperature: f32,
+    /// What counts as confidence.
+    pub rule: ExitRule,
+    /// In a stream, what the answers before count.
+    pub patience: Option<Patience>,
+    /// How it did on the samples that judge.
+    pub possible: Possible,
+    /// Its answers to them.
+    pub answers: Vec<usize>,
+}
+
+/// The study of one model.
+struct Study<'a> {
+    material: &'a Material<'a>,
+    /// The backbone's probabilities of all samples.
     opinions: Vec<f32>,
-    /// The backbone's answers.
-    base: Vec<usize>,
+    /// Whether the backbone is right, by sample that judges.
     base_right: Vec<bool>,
-    base_macs: u64,
+    pupils: Vec<Pupil>,
+    trained: Trained,
+    /// Heads that see averages, by contender and version; with their temperature.
+    known: HashMap<(usize, usize), (Head, f32)>,
 }
 
-/// An exit that is to be inserted.
-struct Picked<'a> {
-    contender: &'a Contender,
-    possible: &'a Possible,
-    /// Answers of heads that have not learned from the samples.
-    answers: &'a [usize],
-    rule: ExitRule,
-    threshold: f32,
+/// Trains heads and judges them. Files go to `cache`.
+pub(super) fn judge(material: &Material<'_>, cache: &Path, effort: f64) -> Result<Vec<Judged>, Failure> {
+    let answers = |samples: usize| material.features.answers.chunks_exact(material.classes).take(samples).map(class);
+    let base: Vec<u32> = answers(material.inputs.len()).map(|answer| answer as u32).collect();
+    let pupils = if material.given { Vec::new() } else { pupils(material) };
+    let school = School {
+        graph: material.graph,
+        places: material.places,
+        inputs: material.inputs,
+        labels: material.labelled.then_some(material.labels.as_slice()),
+        answers: &base,
+        split: material.split,
+        probabilities: material.probabilities,
+        macs: material.macs,
+        effort,
+        cache,
+    };
+    let trained = match pupils.as_slice() {
+        [] => Trained { heads: Vec::new(), scores: Vec::new() },
+        pupils => school.train(pupils)?,
+    };
+    let rows = material.features.answers.chunks_exact(material.classes);
+    let opinions = rows.flat_map(|row| opinion(row, material.probabilities)).collect();
+    let right = |sample: &usize| base[*sample] == material.labels[*sample];
+    let base_right = material.split.judged.iter().map(right).collect();
+    Study { material, opinions, base_right, pupils, trained, known: HashMap::new() }.run()
 }
 
-impl<'a> Study<'a> {
-    pub(super) fn new(
-        graph: &Graph,
-        places: &'a [Place],
-        features: &'a Features,
-        samples: &Samples,
-        classes: usize,
-        probabilities: bool,
-        given: bool,
-    ) -> Study<'a> {
-        let count = samples.inputs.len();
-        let answers: Vec<usize> = features.answers.chunks_exact(classes).take(count).map(class).collect();
-        let labels: Vec<u32> = match &samples.labels {
-            Some(labels) => labels.iter().map(|label| *label as u32).collect(),
-            None => answers.iter().map(|answer| *answer as u32).collect(),
-        };
-        let mut order: Vec<usize> = (0..labels.len()).collect();
-        Chance(0x5eed).shuffle(&mut order);
-        let mut folds = vec![0; labels.len()];
-        order.iter().enumerate().for_each(|(position, sample)| folds[*sample] = position % FOLDS);
-        let opinions = features.answers.chunks_exact(classes).flat_map(|row| opinion(row, probabilities)).collect();
-        let base_right = answers.iter().zip(&labels).map(|(answer, label)| *answer == *label as usize).collect();
-        let branches: u64 = places.iter().map(|place| place.head_macs).sum();
-        let all: u64 = graph.node_ids().map(|id| node_macs(graph, id)).sum();
-        let base_macs = all.saturating_sub(branches);
-        Study {
-            places,
-            features,
-            classes,
-            probabilities,
-            given,
-            labels,
-            folds,
-            opinions,
-            base: answers,
-            base_right,
-            base_macs,
+/// Heads that convolve: at a few places, as large as they may be there.
+fn pupils(material: &Material<'_>) -> Vec<Pupil> {
+    let mut found: Vec<Pupil> = Vec::new();
+    for (share, cost) in CONVOLVING {
+        let wanted = share * material.macs as f64;
+        let places = material.places.iter().enumerate().filter(|(_, place)| place.map.is_some());
+        let nearest =
+            places.min_by(|(_, a), (_, b)| (a.macs as f64 - wanted).abs().total_cmp(&(b.macs as f64 - wanted).abs()));
+        let Some((place, Place { map: Some(map), .. })) = nearest else { continue };
+        // What only shrinks further has less to say about neighbours than about channels.
+        let macs = (material.macs as f64 * cost) as u64;
+        let widest =
+            super::network::Design::within(map.channels, map.space, material.classes, macs, material.head_bytes);
+        if let Some(design) = widest.filter(|_| found.iter().all(|pupil| pupil.place != place)) {
+            found.push(Pupil { place, design });
         }
     }
+    found
+}
 
-    fn view(&self, contender: &Contender) -> &View {
-        &self.places[contender.place].views[contender.view]
-    }
-
-    /// Trains on all folds but one; on all if there is none. Every head gets the temperature of the samples that said
-    /// when to stop, so that confidences of heads that have learned from different samples mean the same.
-    fn train(&self, contender: &Contender, without: Option<usize>) -> anyhow::Result<(Head, f32)> {
-        let rest: Vec<usize> = (0..self.labels.len()).filter(|sample| Some(self.folds[*sample]) != without).collect();
-        if self.given {
-            let head = Head { layers: Vec::new() };
-            let labels: Vec<u32> = rest.iter().map(|sample| self.labels[*sample]).collect();
-            let scores = self.scores(contender, &head, &rest);
-            let temperature = Seen { scores: &scores, classes: self.classes, labels: &labels }.temperature();
-            return Ok((head, temperature));
-        }
-        let held_out: Vec<usize> = rest.iter().copied().filter(|sample| sample % 8 == 7).collect();
-        let mut train: Vec<usize> = rest.iter().copied().filter(|sample| sample % 8 != 7).collect();
-        // Mirrored copies lie behind the samples, in their order.
-        let copies = self.opinions.len() / self.classes - self.labels.len();
-        if copies == self.labels.len() {
-            train.extend(train.clone().into_iter().map(|sample| sample + copies));
-        }
-        let head = heads::train(&Lesson {
-            features: &self.features.views[contender.place][contender.view],
-            width: self.view(contender).features,
-            labels: &self.labels,
-            opinions: &self.opinions,
-            classes: self.classes,
-            train: &train,
-            held_out: &held_out,
-            hidden: contender.hidden,
-            seed: (contender.place * 64 + contender.view * 8 + usize::from(contender.hidden.is_some())) as u64,
-        })?;
-        let labels: Vec<u32> = held_out.iter().map(|sample| self.labels[*sample]).collect();
-        let scores = self.scores(contender, &head, &held_out);
-        let temperature = Seen { scores: &scores, classes: self.classes, labels: &labels }.temperature();
-        Ok((head, temperature))
-    }
-
-    fn samples_of(&self, fold: usize) -> Vec<usize> {
-        (0..self.labels.len()).filter(|sample| self.folds[*sample] == fold).collect()
-    }
-
-    fn scores(&self, contender: &Contender, head: &Head, samples: &[usize]) -> Vec<f32> {
-        head.scores(&self.features.views[contender.place][contender.view], self.view(contender).features, samples)
-    }
-
-    /// A head as a possible exit, on these samples; `scores` are divided by the heads' temperatures already.
-    fn possible(
-        &self,
-        contender: &Contender,
-        scores: &[f32],
-        samples: &[usize],
-        head_macs: u64,
-    ) -> (Possible, ExitRule) {
-        let labels: Vec<u32> = samples.iter().map(|sample| self.labels[*sample]).collect();
-        let seen = Seen { scores, classes: self.classes, labels: &labels };
-        let rule = seen.best_rule(1.0);
-        let possible = Possible {
-            cost: self.places[contender.place].macs as f64,
-            head_cost: (head_macs + self.places[contender.place].head_macs) as f64,
-            confidence: seen.confidence(rule, 1.0),
-            right: seen.right(),
-            place: contender.place,
-        };
-        (possible, rule)
-    }
-
-    /// Scores by a head that has not seen the fold, divided by its temperature.
-    fn judged(&self, contender: &Contender, fold: usize) -> anyhow::Result<(Vec<f32>, u64)> {
-        let (head, temperature) = self.train(contender, Some(fold))?;
-        let scores = self.scores(contender, &head, &self.samples_of(fold));
-        Ok((scores.into_iter().map(|score| score / temperature).collect(), head.macs()))
-    }
-
-    fn limit(&self, options: &ExitOptions) -> Limit {
-        options.min_accuracy.map_or(Limit::Drop(DEFAULT_DROP), Limit::Accuracy)
-    }
-
-    pub(super) fn run(&self, graph: &mut Graph, options: &ExitOptions) -> Result<ExitsReport, Failure> {
-        let contenders: Vec<Contender> = self
-            .places
-            .iter()
-            .enumerate()
-            .flat_map(|(place, info)| (0..info.views.len()).map(move |view| (place, view)))
-            .flat_map(|(place, view)| {
-                let hidden = HIDDEN.into_iter().filter(|_| !self.given).map(Some);
-                let plain = [None].into_iter().chain(hidden);
-                plain.map(move |hidden| Contender { place, view, hidden })
-            })
-            .collect();
-        // First comparison: every head once, judged on the first fold.
+impl Study<'_> {
+    fn run(mut self) -> Result<Vec<Judged>, Failure> {
+        let contenders = self.contenders();
+        // First comparison: every head in one version.
+        let first: Vec<usize> = self.judged_by(0);
+        let base: Vec<bool> = first.iter().map(|at| self.base_right[*at]).collect();
         let progress = Progress::new(contenders.len() as u64, "heads");
-        let first = self.samples_of(0);
-        let base: Vec<bool> = first.iter().map(|sample| self.base_right[*sample]).collect();
         let mut worth: Vec<(f64, usize)> = Vec::new();
         for (index, contender) in contenders.iter().enumerate() {
-            let (scores, head_macs) = self.judged(contender, 0).map_err(Failure::Environment)?;
-            let (possible, _) = self.possible(contender, &scores, &first, head_macs);
-            let curve = choose::propose(std::slice::from_ref(&possible), self.base_macs as f64, &base, 0.02);
+            let (scores, head_macs) = self.judged(index, *contender, 0).map_err(Failure::Environment)?;
+            let (possible, _) = self.possible(*contender, &scores, &first, head_macs);
+            let curve = choose::propose(std::slice::from_ref(&possible), self.material.macs as f64, &base, 0.02);
             let least = curve.iter().find(|choice| choice.lost <= choice.gained + first.len() / 50);
             worth.push((least.map_or(f64::INFINITY, |choice| choice.cost), index));
             progress.step();
@@ -210,118 +185,171 @@ impl<'a> Study<'a> {
         worth.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let mut finalists: Vec<usize> = Vec::new();
         for (_, index) in worth {
-            // The two best of a place are enough.
             let rivals = finalists.iter().filter(|other| contenders[**other].place == contenders[index].place).count();
-            if rivals < 2 && finalists.len() < MAX_FINALISTS {
+            if rivals < RIVALS && finalists.len() < MAX_FINALISTS {
                 finalists.push(index);
             }
         }
         finalists.sort_unstable();
-        // Then the finalists on every fold, by heads that have not seen it.
-        let progress = Progress::new((finalists.len() * FOLDS) as u64, "heads, on every fold");
-        let mut possible = Vec::with_capacity(finalists.len());
-        let mut rules = Vec::with_capacity(finalists.len());
-        let mut answers: Vec<Vec<usize>> = Vec::with_capacity(finalists.len());
-        let everybody: Vec<usize> = (0..self.labels.len()).collect();
-        for index in &finalists {
-            let contender = &contenders[*index];
-            let mut scores = vec![0.0; self.labels.len() * self.classes];
-            let mut head_macs = 0;
-            for fold in 0..FOLDS {
-                let (found, macs) = self.judged(contender, fold).map_err(Failure::Environment)?;
-                for (sample, row) in self.samples_of(fold).iter().zip(found.chunks_exact(self.classes)) {
-                    scores[sample * self.classes..(sample + 1) * self.classes].copy_from_slice(row);
-                }
-                head_macs = macs;
-                progress.step();
-            }
-            let (exit, rule) = self.possible(contender, &scores, &everybody, head_macs);
-            answers.push(scores.chunks_exact(self.classes).map(class).collect());
-            possible.push(exit);
-            rules.push(rule);
+        // Then the finalists in every version, each judged by what it has not seen.
+        let versions = self.material.split.versions.len();
+        let progress = Progress::new((finalists.len() * versions) as u64, "heads, on every part");
+        let mut found = Vec::with_capacity(finalists.len());
+        for index in finalists {
+            found.extend(self.finalist(index, contenders[index], &progress).map_err(Failure::Environment)?);
         }
         progress.finish();
-        let chosen =
-            choose::choose(&possible, self.base_macs as f64, &self.base_right, &self.folds, self.limit(options));
-        let picked: Vec<Picked<'_>> = chosen
-            .best
-            .exits
-            .iter()
-            .map(|(exit, threshold)| Picked {
-                contender: &contenders[finalists[*exit]],
-                possible: &possible[*exit],
-                answers: &answers[*exit],
-                rule: rules[*exit],
-                threshold: *threshold,
-            })
-            .collect();
-        self.insert(graph, &picked, &chosen)
+        Ok(found)
     }
 
-    /// Trains the chosen heads on everything and adds them to the graph.
-    fn insert(&self, graph: &mut Graph, picked: &[Picked<'_>], chosen: &Chosen) -> Result<ExitsReport, Failure> {
-        let samples = self.labels.len();
-        let mut alive = vec![true; samples];
-        let mut exits = Vec::with_capacity(picked.len());
+    fn contenders(&self) -> Vec<Contender> {
+        let averages = self.material.places.iter().enumerate().flat_map(|(place, info)| {
+            let hidden = HIDDEN.into_iter().filter(|_| !self.material.given).map(Some);
+            let widths: Vec<Option<usize>> = [None].into_iter().chain(hidden).collect();
+            (0..info.views.len()).flat_map(move |view| {
+                widths.clone().into_iter().map(move |hidden| Contender { place, kind: Kind::Averages { view, hidden } })
+            })
+        });
+        let maps = self.pupils.iter().enumerate();
+        let maps = maps.map(|(pupil, info)| Contender { place: info.place, kind: Kind::Map { pupil } });
+        averages.chain(maps).collect()
+    }
+
+    /// A head in all versions; in a stream also with patience, if that helps.
+    fn finalist(&mut self, index: usize, contender: Contender, progress: &Progress) -> anyhow::Result<Vec<Judged>> {
+        let classes = self.material.classes;
+        let split = self.material.split;
+        let mut scores = vec![0.0; split.judged.len() * classes];
         let mut head_macs = 0;
-        let answered = |(sample, label): (usize, &u32)| {
-            let base = self.base[sample];
-            Answered { label: *label as usize, base, answer: base, exit: None }
-        };
-        let mut ends: Vec<Answered> = self.labels.iter().enumerate().map(answered).collect();
-        for (number, Picked { contender, possible, answers, rule, threshold }) in picked.iter().enumerate() {
-            let (head, temperature) = self.train(contender, None).map_err(Failure::Environment)?;
-            let leaving: Vec<usize> =
-                (0..samples).filter(|sample| alive[*sample] && possible.confidence[*sample] >= *threshold).collect();
-            for sample in &leaving {
-                alive[*sample] = false;
-                ends[*sample] = Answered { answer: answers[*sample], exit: Some(number), ..ends[*sample] };
+        for version in 0..split.versions.len() {
+            let judged = self.judged_by(version);
+            if !judged.is_empty() {
+                let (found, macs) = self.judged(index, contender, version)?;
+                for (at, row) in judged.iter().zip(found.chunks_exact(classes)) {
+                    scores[at * classes..(at + 1) * classes].copy_from_slice(row);
+                }
+                head_macs = macs;
             }
-            let share = leaving.len() as f64 / samples as f64;
-            let right = leaving.iter().filter(|sample| possible.right[**sample]).count();
-            let place = &self.places[contender.place];
-            head_macs += head.macs() + place.head_macs;
-            exits.push(ExitReport {
-                after: graph.node(place.node).name.clone(),
-                device: String::new(),
-                rule: *rule,
-                threshold: *threshold,
-                temperature,
-                share,
-                accuracy: right as f64 / leaving.len().max(1) as f64,
-                head_parameters: head.layers.iter().map(|layer| (layer.weights.len() + layer.bias.len()) as u64).sum(),
-                macs: place.macs + head_macs,
-            });
-            insert::insert(
-                graph,
-                &insert::Exit {
-                    number,
-                    tensor: place.tensor,
-                    view: self.view(contender),
-                    head: &head,
-                    rule: *rule,
-                    temperature,
-                    threshold: *threshold,
-                    share,
-                    probabilities: self.probabilities,
-                },
-            )
-            .map_err(|error| Failure::Internal(anyhow::anyhow!("exit {number}: {error}")))?;
+            progress.step();
         }
-        let right = self.base_right.iter().filter(|right| **right).count();
-        let point = |choice: &Choice| CurvePoint { mean_macs: choice.cost as u64, accuracy: choice.accuracy() };
-        let calibration = CalibrationReport {
-            samples,
-            base_accuracy: right as f64 / samples as f64,
-            accuracy: chosen.expected.accuracy(),
-            drop_bound: chosen.expected.drop_bound(),
-            base_macs: self.base_macs,
-            mean_macs: chosen.best.cost as u64,
-            worst_macs: self.base_macs + head_macs,
-            curve: chosen.curve.iter().map(point).collect(),
-            tables: tables::tables(&ends, self.classes, picked.len()),
+        let everybody: Vec<usize> = (0..split.judged.len()).collect();
+        let (possible, rule) = self.possible(contender, &scores, &everybody, head_macs);
+        let (head, temperature) = self.train(index, contender, split.compiled)?;
+        let place = &self.material.places[contender.place];
+        let view = match contender.kind {
+            Kind::Averages { view, .. } => place.views[view].op.clone(),
+            Kind::Map { .. } => place.map.as_ref().and_then(|map| map.op.clone()),
         };
-        Ok(ExitsReport { exits, calibration })
+        let answers = scores.chunks_exact(classes).map(class).collect();
+        let labels: Vec<u32> = split.judged.iter().map(|sample| self.material.labels[*sample]).collect();
+        let seen = Seen { scores: &scores, classes, labels: &labels };
+        let patience = seen.best_patience(&possible.confidence).filter(|_| self.material.stream);
+        let patient = patience.map(|patience| Possible {
+            confidence: seen.patient(&possible.confidence, patience),
+            first: true,
+            ..possible.clone()
+        });
+        let plain = Judged {
+            place: contender.place,
+            tensor: place.tensor,
+            view,
+            head,
+            temperature,
+            rule,
+            patience: None,
+            possible,
+            answers,
+        };
+        let patient = patient.map(|possible| Judged { possible, patience, ..plain.clone() });
+        Ok([plain].into_iter().chain(patient).collect())
+    }
+
+    /// Those of the samples that judge, by position, that a version judges.
+    fn judged_by(&self, version: usize) -> Vec<usize> {
+        let split = self.material.split;
+        (0..split.judged.len()).filter(|at| split.judge[*at] == version).collect()
+    }
+
+    /// Trains one version. Every head gets the temperature of samples that it has not learned from, so that confidences
+    /// of heads that have learned from different samples mean the same.
+    fn train(&mut self, index: usize, contender: Contender, version: usize) -> anyhow::Result<(Head, f32)> {
+        if let Some(known) = self.known.get(&(index, version)) {
+            return Ok(known.clone());
+        }
+        let material = self.material;
+        let learning = &material.split.versions[version];
+        let held_out_samples: Vec<usize> =
+            learning.iter().copied().filter(|sample| material.given || material.split.held_out(*sample)).collect();
+        let head = match contender.kind {
+            _ if material.given => Head::default(),
+            Kind::Map { pupil } => self.trained.heads[pupil][version].clone(),
+            Kind::Averages { view, hidden } => {
+                let mut train: Vec<usize> =
+                    learning.iter().copied().filter(|sample| !material.split.held_out(*sample)).collect();
+                // Mirrored copies lie behind the samples, in their order.
+                let samples = material.labels.len();
+                if self.opinions.len() == 2 * samples * material.classes {
+                    train.extend(train.clone().into_iter().map(|sample| sample + samples));
+                }
+                heads::train(&Lesson {
+                    features: &material.features.views[contender.place][view],
+                    width: material.places[contender.place].views[view].features,
+                    labels: &material.labels,
+                    opinions: &self.opinions,
+                    classes: material.classes,
+                    train: &train,
+                    held_out: &held_out_samples,
+                    hidden,
+                    seed: (contender.place * 64 + view * 8 + usize::from(hidden.is_some())) as u64,
+                })?
+            }
+        };
+        let labels: Vec<u32> = held_out_samples.iter().map(|sample| material.labels[*sample]).collect();
+        let scores = self.scores(contender, &head, version, &held_out_samples);
+        let temperature = Seen { scores: &scores, classes: material.classes, labels: &labels }.temperature();
+        self.known.insert((index, version), (head.clone(), temperature));
+        Ok((head, temperature))
+    }
+
+    /// Scores of samples by one version.
+    fn scores(&self, contender: Contender, head: &Head, version: usize, samples: &[usize]) -> Vec<f32> {
+        let classes = self.material.classes;
+        match contender.kind {
+            Kind::Averages { view, .. } => {
+                let width = self.material.places[contender.place].views[view].features;
+                head.scores(&self.material.features.views[contender.place][view], width, samples)
+            }
+            Kind::Map { pupil } => {
+                let all = &self.trained.scores[pupil][version];
+                samples.iter().flat_map(|sample| &all[sample * classes..(sample + 1) * classes]).copied().collect()
+            }
+        }
+    }
+
+    /// Scores of the samples that a version judges, divided by its temperature; and the head's multiply-adds.
+    fn judged(&mut self, index: usize, contender: Contender, version: usize) -> anyhow::Result<(Vec<f32>, u64)> {
+        let (head, temperature) = self.train(index, contender, version)?;
+        let judged: Vec<usize> = self.judged_by(version).into_iter().map(|at| self.material.split.judged[at]).collect();
+        let scores = self.scores(contender, &head, version, &judged);
+        Ok((scores.into_iter().map(|score| score / temperature).collect(), head.macs()))
+    }
+
+    /// A head as a possible exit, on samples that judge; `scores` are divided by temperatures already.
+    fn possible(&self, contender: Contender, scores: &[f32], judged: &[usize], macs: u64) -> (Possible, ExitRule) {
+        let material = self.material;
+        let labels: Vec<u32> = judged.iter().map(|at| material.labels[material.split.judged[*at]]).collect();
+        let seen = Seen { scores, classes: material.classes, labels: &labels };
+        let rule = seen.best_rule(1.0);
+        let place = &material.places[contender.place];
+        let possible = Possible {
+            cost: place.macs as f64,
+            head_cost: (macs + place.head_macs) as f64,
+            confidence: seen.confidence(rule, 1.0),
+            right: seen.right(),
+            place: contender.place,
+            first: false,
+        };
+        (possible, rule)
     }
 }
 

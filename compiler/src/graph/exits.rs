@@ -66,8 +66,15 @@ mod tests {
         let second = graph.add_node("second", relu(), vec![a], vec![b]);
         let third = graph.add_node("third", relu(), vec![b], vec![c]);
         let head = graph.add_node("head", relu(), vec![a], vec![scores]);
-        let decide =
-            Decide { exit: 0, rule: ExitRule::Margin, logits: true, temperature: 1.0, threshold: 0.5, share: 0.25 };
+        let decide = Decide {
+            exit: 0,
+            rule: ExitRule::Margin,
+            logits: true,
+            temperature: 1.0,
+            threshold: 0.5,
+            share: 0.25,
+            patience: None,
+        };
         let decide = graph.add_node("decide", Op::Decide(decide), vec![scores], vec![verdict]);
         graph.outputs.push(c);
         assert_eq!(graph.topological_order(), Some(vec![first, head, decide, second, third]));

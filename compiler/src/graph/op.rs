@@ -412,6 +412,24 @@ pub struct Decide {
     pub threshold: f32,
     /// Share of all inferences that are expected to end here.
     pub share: f64,
+    /// In a stream, what the answers before count; nothing if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<Patience>,
+}
+
+/// See [`partita_rt::kernels::Patience`].
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Patience {
+    /// How many answers before this one must have been of the same class.
+    pub runs: u32,
+    /// Part of the doubt that is then left.
+    pub doubt: f32,
+}
+
+impl From<Patience> for partita_rt::kernels::Patience {
+    fn from(patience: Patience) -> partita_rt::kernels::Patience {
+        partita_rt::kernels::Patience { runs: patience.runs, doubt: patience.doubt }
+    }
 }
 
 impl Window {

@@ -158,6 +158,27 @@ fn others(wanted: &PartitionOptions, optimal: bool) -> Vec<PartitionOptions> {
     }
 }
 
+/// A mapping before programs are made of it.
+pub struct Outlook {
+    /// Strategies.
+    pub partition: Partition,
+    /// Each device's part.
+    pub sharded: Sharded,
+    /// What each device does.
+    pub schedules: Vec<Schedule>,
+    /// What that comes to.
+    pub prediction: simulate::Prediction,
+}
+
+/// The best mapping by the sizes of tensors; none if there is none.
+pub fn outlook(graph: &Graph, cluster: &Cluster, options: &Options) -> Option<Outlook> {
+    let partition = solve(graph, cluster, &PartitionOptions::new(options.objective, options.family)).ok()?;
+    let sharded = shard::apply(graph, &partition, cluster).ok()?;
+    let schedules = schedule::build(&sharded, cluster).ok()?;
+    let prediction = simulate::simulate(&sharded, &schedules, cluster);
+    Some(Outlook { partition, sharded, schedules, prediction })
+}
+
 /// What a partition comes to when it is carried out: seconds per inference or seconds between answers, by its objective.
 fn price(graph: &Graph, cluster: &Cluster, partition: &Partition) -> Option<f64> {
     let sharded = shard::apply(graph, partition, cluster).ok()?;

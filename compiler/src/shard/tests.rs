@@ -229,8 +229,15 @@ fn with_exit(graph: &mut Graph) {
     let flat = graph.add_tensor("flat", TensorType::f32([1, channels]));
     graph.add_node("flatten", Op::Reshape { shape: vec![1, channels] }, vec![pooled], vec![flat]);
     let verdict = graph.add_tensor("verdict", TensorType::f32([2]));
-    let decide =
-        Decide { exit: 0, rule: ExitRule::Probability, logits: true, temperature: 1.0, threshold: 0.9, share: 0.5 };
+    let decide = Decide {
+        exit: 0,
+        rule: ExitRule::Probability,
+        logits: true,
+        temperature: 1.0,
+        threshold: 0.9,
+        share: 0.5,
+        patience: None,
+    };
     graph.add_node("decide", Op::Decide(decide), vec![flat], vec![verdict]);
 }
 

@@ -6,6 +6,7 @@
 //! device, everything between devices.
 
 mod flows;
+pub mod outcomes;
 mod timeline;
 
 use std::collections::BTreeMap;

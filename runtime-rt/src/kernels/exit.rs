@@ -11,11 +11,75 @@ pub enum Confidence {
     Entropy,
 }
 
+/// In a stream of samples, an exit that has said the same for some time is surer (temporal patience; Sponner et al.
+/// 2023).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Patience {
+    /// How many answers before this one must have been of the same class.
+    pub runs: u32,
+    /// Part of the doubt that is then left.
+    pub doubt: f32,
+}
+
+/// What an exit has said lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Steady {
+    class: Option<u32>,
+    runs: u32,
+}
+
+impl Default for Steady {
+    fn default() -> Self {
+        Steady::new()
+    }
+}
+
+impl Steady {
+    /// Nothing yet.
+    pub const fn new() -> Steady {
+        Steady { class: None, runs: 0 }
+    }
+
+    /// Takes note of scores; how many answers before them were of the same class.
+    pub fn note(&mut self, scores: &[f32]) -> u32 {
+        let mut best: Option<(u32, f32)> = None;
+        for (class, score) in (0u32..).zip(scores) {
+            if !score.is_nan() && best.is_none_or(|(_, most)| *score > most) {
+                best = Some((class, *score));
+            }
+        }
+        let class = best.map(|(class, _)| class);
+        self.runs = if class.is_some() && class == self.class { self.runs.saturating_add(1) } else { 0 };
+        self.class = class;
+        self.runs
+    }
+}
+
+impl Patience {
+    /// The confidence after so many answers of the same class.
+    pub fn confidence(&self, confidence: f32, runs: u32) -> f32 {
+        if runs >= self.runs { 1.0 - (1.0 - confidence) * self.doubt } else { confidence }
+    }
+}
+
 /// Writes 1 (leave) or 0 (go on) and the confidence of `scores` to `verdict`. Scores are divided by the temperature
 /// and become probabilities by softmax; without a temperature they are probabilities already. Scores that are not
-/// numbers never leave.
-pub fn decide(scores: &[f32], verdict: &mut [f32], rule: Confidence, temperature: Option<f32>, threshold: f32) {
-    let confidence = confidence(scores, rule, temperature);
+/// numbers never leave. With patience, what was said before counts too.
+pub fn decide(
+    scores: &[f32],
+    verdict: &mut [f32],
+    rule: Confidence,
+    temperature: Option<f32>,
+    threshold: f32,
+    patience: Option<(Patience, &mut Steady)>,
+) {
+    let mut confidence = confidence(scores, rule, temperature);
+    if let Some((patience, steady)) = patience {
+        let runs = steady.note(scores);
+        if confidence > 0.0 {
+            confidence = patience.confidence(confidence, runs);
+        }
+    }
     if let [leave, seen] = verdict {
         *leave = if confidence >= threshold { 1.0 } else { 0.0 };
         *seen = confidence;
@@ -81,13 +145,31 @@ mod tests {
     }
 
     #[test]
+    fn patience_makes_surer_until_the_class_changes() {
+        let patience = Patience { runs: 2, doubt: 0.25 };
+        let mut steady = Steady::new();
+        let mut leaves_with = |scores: [f32; 2]| {
+            let mut verdict = [0.0; 2];
+            decide(&scores, &mut verdict, Confidence::Probability, None, 0.85, Some((patience, &mut steady)));
+            (leaves(&verdict), verdict[1])
+        };
+        let (first, other) = ([0.6, 0.4], [0.4, 0.6]);
+        assert_eq!([(); 2].map(|()| leaves_with(first)), [(false, 0.6); 2]);
+        assert_eq!(leaves_with(first), (true, 0.9));
+        assert_eq!([(); 2].map(|()| leaves_with(other)), [(false, 0.6); 2]);
+        assert_eq!(leaves_with(other), (true, 0.9));
+        assert_eq!(leaves_with([f32::NAN, f32::NAN]), (false, 0.0));
+        assert_eq!(leaves_with(other), (false, 0.6), "what is no number is of no class");
+    }
+
+    #[test]
     fn what_is_no_number_goes_on() {
         let mut verdict = [9.0; 2];
-        decide(&[f32::NAN, 1.0], &mut verdict, Confidence::Probability, Some(1.0), 0.5);
+        decide(&[f32::NAN, 1.0], &mut verdict, Confidence::Probability, Some(1.0), 0.5, None);
         assert_eq!(verdict, [0.0, 0.0]);
-        decide(&[f32::INFINITY, 1.0], &mut verdict, Confidence::Probability, Some(1.0), 0.5);
+        decide(&[f32::INFINITY, 1.0], &mut verdict, Confidence::Probability, Some(1.0), 0.5, None);
         assert!(!leaves(&verdict));
-        decide(&[9.0, 1.0], &mut verdict, Confidence::Probability, Some(1.0), 0.5);
+        decide(&[9.0, 1.0], &mut verdict, Confidence::Probability, Some(1.0), 0.5, None);
         assert!(leaves(&verdict));
         assert!(!leaves(&[]));
     }

@@ -19,7 +19,7 @@ mod resize;
 pub use activation::Activation;
 pub use conv::{ConvParameters, conv, conv_transpose};
 pub use elementwise::{BinaryFunction, UnaryFunction, binary, p_relu, select, unary};
-pub use exit::{Confidence, confidence, decide, leaves};
+pub use exit::{Confidence, Patience, Steady, confidence, decide, leaves};
 pub use gemm::{GemmParameters, gemm, matmul};
 pub use movement::{
     PadFill, concat_part, depth_to_space, expand, gather, pad, slice, space_to_depth, split_part, transpose,

@@ -6,7 +6,9 @@ pub(crate) mod elementwise;
 pub(crate) mod movement;
 pub(crate) mod spatial;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+
+use partita_rt::kernels::Steady;
 
 use super::op::Op;
 use super::types::{Data, TensorType, Value};
@@ -109,23 +111,27 @@ pub struct EarlyAnswer {
     pub exit: Option<(usize, f32)>,
 }
 
-/// Evaluates a graph with exits.
-pub fn evaluate_until_exit(graph: &Graph, inputs: &[Value]) -> Result<EarlyAnswer, EvalError> {
+/// Evaluates a graph with exits. `steady` is what the exits have said to the samples before; an empty map at first.
+pub fn evaluate_until_exit(
+    graph: &Graph,
+    inputs: &[Value],
+    steady: &mut BTreeMap<usize, Steady>,
+) -> Result<EarlyAnswer, EvalError> {
     let exits = graph.exits();
-    let ports: Vec<(TensorId, TensorId)> =
-        exits.iter().map(|id| (graph.node(*id).inputs[0], graph.node(*id).outputs[0])).collect();
+    let ports: Vec<TensorId> = exits.iter().map(|id| graph.node(*id).inputs[0]).collect();
     let mut seen: HashMap<TensorId, Value> = HashMap::new();
     let outputs = evaluate_observed(graph, inputs, &mut |tensor, value| {
-        if ports.iter().any(|(scores, verdict)| tensor == *scores || tensor == *verdict) {
+        if ports.contains(&tensor) {
             seen.insert(tensor, value.clone());
         }
     })?;
-    for (exit, (scores, verdict)) in ports.iter().enumerate() {
-        if let (Some(scores), Some(Data::F32(verdict))) = (seen.get(scores), seen.get(verdict).map(|value| &value.data))
-            && partita_rt::kernels::leaves(verdict)
-        {
-            let confidence = verdict.get(1).copied().unwrap_or(0.0);
-            return Ok(EarlyAnswer { outputs: vec![scores.clone()], exit: Some((exit, confidence)) });
+    for (exit, (id, scores)) in exits.iter().zip(&ports).enumerate() {
+        let (Some(decide), Some(scores)) = (graph.decide(*id), seen.get(scores)) else { continue };
+        let Data::F32(elements) = &scores.data else { continue };
+        let mut verdict = [0.0; 2];
+        spatial::verdict_of(decide, elements, &mut verdict, steady.entry(exit).or_default());
+        if partita_rt::kernels::leaves(&verdict) {
+            return Ok(EarlyAnswer { outputs: vec![scores.clone()], exit: Some((exit, verdict[1])) });
         }
     }
     Ok(EarlyAnswer { outputs, exit: None })

@@ -4,7 +4,9 @@ use crate::graph::op::ExitRule;
 use partita_rt::kernels::{self, ConvParameters, Coordinates, GemmParameters, PoolParameters, Reduction, Rounding};
 
 use super::{EvalError, f32s};
-use crate::graph::op::{Activation, NearestRounding, Op, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode, Window};
+use crate::graph::op::{
+    Activation, Decide, NearestRounding, Op, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode, Window,
+};
 use crate::graph::types::{Data, TensorType, Value};
 
 /// The activation as runtime-rt names it.
@@ -189,12 +191,7 @@ pub(super) fn evaluate_reduction(op: &Op, inputs: &[&Value], output: &TensorType
         Op::Decide(decide) => {
             let scores = f32s(op, inputs[0])?;
             let mut verdict = vec![0.0; output.element_count()];
-            let rule = match decide.rule {
-                ExitRule::Probability => kernels::Confidence::Probability,
-                ExitRule::Margin => kernels::Confidence::Margin,
-                ExitRule::Entropy => kernels::Confidence::Entropy,
-            };
-            kernels::decide(scores, &mut verdict, rule, decide.logits.then_some(decide.temperature), decide.threshold);
+            verdict_of(decide, scores, &mut verdict, &mut kernels::Steady::new());
             Ok(Data::F32(verdict))
         }
         Op::ArgMax { axis, select_last, .. } => {
@@ -239,4 +236,16 @@ fn reduce_integers(
         ReduceKind::Min => group.iter().copied().min().unwrap_or(i64::MAX),
     };
     Ok(Data::I64(groups.iter().map(fold).collect()))
+}
+
+/// What an exit decides; `steady` is what it has said before.
+pub(super) fn verdict_of(decide: &Decide, scores: &[f32], verdict: &mut [f32], steady: &mut kernels::Steady) {
+    let rule = match decide.rule {
+        ExitRule::Probability => kernels::Confidence::Probability,
+        ExitRule::Margin => kernels::Confidence::Margin,
+        ExitRule::Entropy => kernels::Confidence::Entropy,
+    };
+    let temperature = decide.logits.then_some(decide.temperature);
+    let patience = decide.patience.map(|patience| (patience.into(), steady));
+    kernels::decide(scores, verdict, rule, temperature, decide.threshold, patience);
 }

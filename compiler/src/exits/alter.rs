@@ -1,0 +1,194 @@
+//! Alterations of samples from which heads learn more than the samples themselves show: shifted, mirrored, mixed.
+//!
+//! Nothing is known of what a sample means. So the backbone decides which alterations leave a sample what it is: those
+//! after which it still answers about as well. Mixtures are for imitation only; the backbone says what they are.
+
+use super::backbone::Process;
+use super::calibrate::class;
+use super::heads::Chance;
+use crate::data;
+use crate::graph::Value;
+
+/// Least extent of an axis along which samples are altered.
+const LEAST_EXTENT: usize = 8;
+
+/// Shifts are at most this part of the extent.
+const SHIFT: usize = 8;
+
+/// Samples on which an alteration is tried, at most.
+const TRIED: usize = 400;
+
+/// Accuracy that the backbone may lose by an alteration that leaves samples what they are.
+const TOLERATED: f64 = 0.06;
+
+/// Share of samples that are mixed with another.
+const MIXED: f32 = 0.5;
+
+/// What may be done to a sample, by axis.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Alterations {
+    /// Axes that may be mirrored.
+    pub mirrored: Vec<usize>,
+    /// Axes along which samples may be shifted.
+    pub shifted: Vec<usize>,
+}
+
+/// One sample to be altered, and how.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw {
+    /// Index of the sample.
+    pub sample: usize,
+    /// Another one to mix it with.
+    pub other: Option<usize>,
+    /// Where chance begins.
+    pub seed: u64,
+}
+
+impl Draw {
+    /// A draw of this sample; half of all are mixed with one that `other` picks.
+    pub fn of(sample: usize, chance: &mut Chance, other: impl FnOnce(&mut Chance) -> usize) -> Draw {
+        let mixed = chance.unit() < MIXED;
+        let other = other(chance);
+        Draw { sample, other: mixed.then_some(other), seed: chance.bits() }
+    }
+}
+
+impl Alterations {
+    /// Those after which the backbone still answers as well, on some of the samples.
+    pub fn harmless(process: &mut Process<'_>, inputs: &[Value], labels: &[u32]) -> anyhow::Result<Alterations> {
+        let Some(first) = inputs.first() else { return Ok(Alterations::default()) };
+        let tried: Vec<usize> = (0..inputs.len()).step_by(inputs.len().div_ceil(TRIED)).collect();
+        let mut accuracy = |alterations: &Alterations| -> anyhow::Result<f64> {
+            let mut chance = Chance(0xa17e);
+            let mut right = 0;
+            for sample in &tried {
+                let altered = alterations.apply(&inputs[*sample], &mut chance);
+                let scores = process.answer(&altered)?.swap_remove(0);
+                right += usize::from(class(&scores) == labels[*sample] as usize);
+            }
+            Ok(right as f64 / tried.len() as f64)
+        };
+        let untouched = accuracy(&Alterations::default())?;
+        let mut found = Alterations::default();
+        for axis in (1..first.shape.len()).filter(|axis| first.shape[*axis] >= LEAST_EXTENT) {
+            if accuracy(&Alterations { mirrored: vec![axis], ..Alterations::default() })? >= untouched - TOLERATED {
+                found.mirrored.push(axis);
+            }
+            if accuracy(&Alterations { shifted: vec![axis], ..Alterations::default() })? >= untouched - TOLERATED {
+                found.shifted.push(axis);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A sample mirrored or not, and shifted; what is shifted in repeats the edge.
+    fn apply(&self, sample: &Value, chance: &mut Chance) -> Value {
+        let sources: Vec<Vec<usize>> = (sample.shape.iter().enumerate())
+            .map(|(axis, extent)| {
+                let most = if self.shifted.contains(&axis) { extent / SHIFT } else { 0 };
+                let shift = (chance.unit() * (2 * most + 1) as f32) as isize - most as isize;
+                let mirrored = self.mirrored.contains(&axis) && chance.unit() < 0.5;
+                let source = |index: usize| {
+                    let moved = (index as isize + shift).clamp(0, *extent as isize - 1) as usize;
+                    if mirrored { extent - 1 - moved } else { moved }
+                };
+                (0..*extent).map(source).collect()
+            })
+            .collect();
+        let elements = data::to_f32(&sample.data);
+        // Offsets of all elements, one axis after the other.
+        let mut offsets = vec![0];
+        for source in &sources {
+            offsets = offsets
+                .iter()
+                .flat_map(|offset| source.iter().map(move |index| offset * source.len() + index))
+                .collect();
+        }
+        Value::f32(sample.shape.clone(), offsets.into_iter().map(|offset| elements[offset]).collect())
+    }
+
+    /// The sample that is drawn.
+    pub fn draw(&self, inputs: &[Value], draw: &Draw) -> Value {
+        let mut chance = Chance(draw.seed);
+        let own = self.apply(&inputs[draw.sample], &mut chance);
+        match draw.other {
+            None => own,
+            Some(other) => mixed(own, &self.apply(&inputs[other], &mut chance), &mut chance),
+        }
+    }
+}
+
+/// Two samples in one: blended (Zhang et al. 2018), or a box of one in the other (Yun et al. 2019).
+fn mixed(own: Value, other: &Value, chance: &mut Chance) -> Value {
+    let share = chance.unit();
+    let (mut elements, others) = (data::to_f32(&own.data), data::to_f32(&other.data));
+    if chance.unit() < 0.5 {
+        elements.iter_mut().zip(&others).for_each(|(own, other)| *own += share * (other - *own));
+        return Value::f32(own.shape, elements);
+    }
+    let spatial = own.shape.iter().skip(1).filter(|extent| **extent >= LEAST_EXTENT).count().max(1);
+    let side = share.powf(1.0 / spatial as f32);
+    let boxed: Vec<std::ops::Range<usize>> = (own.shape.iter().enumerate())
+        .map(|(axis, extent)| {
+            if axis == 0 || *extent < LEAST_EXTENT {
+                return 0..*extent;
+            }
+            let length = (side * *extent as f32) as usize;
+            let from = (chance.unit() * (extent - length + 1) as f32) as usize;
+            from..from + length
+        })
+        .collect();
+    for (offset, (own_element, other_element)) in elements.iter_mut().zip(&others).enumerate() {
+        let mut rest = offset;
+        let inside = own.shape.iter().zip(&boxed).rev().all(|(extent, range)| {
+            let index = rest % extent;
+            rest /= extent;
+            range.contains(&index)
+        });
+        if inside {
+            *own_element = *other_element;
+        }
+    }
+    Value::f32(own.shape, elements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(shape: [usize; 4]) -> Value {
+        Value::f32(shape.to_vec(), (0..shape.iter().product::<usize>()).map(|x| x as f32).collect())
+    }
+
+    #[test]
+    fn shifts_repeat_the_edge_and_mirrors_turn_rows() {
+        let sample = counted([1, 1, 2, 8]);
+        let shift = Alterations { shifted: vec![3], mirrored: vec![] };
+        let mirror = Alterations { shifted: vec![], mirrored: vec![3] };
+        let (mut shifted, mut turned) = (Vec::new(), Vec::new());
+        let mut chance = Chance(5);
+        for _ in 0..40 {
+            shifted.push(data::to_f32(&shift.apply(&sample, &mut chance).data)[..8].to_vec());
+            turned.push(data::to_f32(&mirror.apply(&sample, &mut chance).data)[8..].to_vec());
+        }
+        assert!(shifted.contains(&vec![0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), "to the right");
+        assert!(shifted.contains(&vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 7.0]), "to the left");
+        assert!(turned.contains(&vec![15.0, 14.0, 13.0, 12.0, 11.0, 10.0, 9.0, 8.0]));
+        assert!(turned.contains(&vec![8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0]));
+    }
+
+    #[test]
+    fn mixtures_hold_nothing_but_the_two() {
+        let (a, b) = (counted([1, 2, 8, 8]), Value::f32(vec![1, 2, 8, 8], vec![1000.0; 128]));
+        let mut boxes = 0;
+        for seed in 0..50 {
+            let elements = data::to_f32(&mixed(a.clone(), &b, &mut Chance(seed)).data);
+            let own = elements.iter().enumerate().filter(|(index, element)| **element == *index as f32).count();
+            let other = elements.iter().filter(|element| **element == 1000.0).count();
+            let between = elements.iter().enumerate().all(|(i, element)| (i as f32..=1000.0).contains(element));
+            assert!(between);
+            boxes += usize::from(own + other == 128 && other % 2 == 0);
+        }
+        assert!((10..45).contains(&boxes), "{boxes} of 50");
+    }
+}

@@ -1,0 +1,70 @@
+//! The backbone on this machine: compiled by the whole compiler, run by as many processes as there are cores.
+
+use std::path::Path;
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::bundle::{self, cargo::BuiltDevice};
+use crate::config::cluster_file;
+use crate::data;
+use crate::driver::{Clock, Compiled, Failure, Options, compile_graph};
+use crate::graph::{Graph, TensorId, Value};
+use crate::partition::StrategyFamily;
+use crate::run::{LocalCluster, local};
+
+/// A graph that can answer.
+pub struct Backbone {
+    /// The graph.
+    graph: Graph,
+    compiled: Compiled,
+    built: BuiltDevice,
+    /// Where the program is.
+    _programs: TempDir,
+}
+
+/// A process of a backbone.
+pub struct Process<'a> {
+    backbone: &'a Backbone,
+    process: LocalCluster,
+}
+
+impl Backbone {
+    /// Compiles and builds a graph, with further tensors as outputs.
+    pub fn build(graph: &Graph, further: &[TensorId]) -> Result<Backbone, Failure> {
+        let mut graph = graph.clone();
+        graph.outputs.extend(further);
+        let text = "[cluster]\nname = \"features\"\ninput = \"host\"\noutput = \"host\"\n[[device]]\nname = \"host\"\ntarget = \"host\"\n";
+        let cluster = cluster_file::parse(text, "features", Path::new("."))?;
+        let options = Options { family: StrategyFamily::Whole, ..Options::default() };
+        let compiled =
+            compile_graph("features".to_string(), graph.clone(), cluster, &options, Clock::default(), &mut ())?;
+        let programs = tempfile::tempdir().context("creating a temporary folder").map_err(Failure::Environment)?;
+        bundle::write_programs(programs.path(), &compiled).map_err(Failure::Environment)?;
+        let built = bundle::cargo::build_device(programs.path(), &compiled.cluster.devices[0], false)
+            .map_err(Failure::Environment)?;
+        Ok(Backbone { graph, compiled, built, _programs: programs })
+    }
+
+    /// Starts a process.
+    pub fn start(&self) -> anyhow::Result<Process<'_>> {
+        let process = local::start(&self.compiled, std::slice::from_ref(&self.built), None, false)?;
+        Ok(Process { backbone: self, process })
+    }
+}
+
+impl Process<'_> {
+    /// Elements of every output.
+    pub fn answer(&mut self, input: &Value) -> anyhow::Result<Vec<Vec<f32>>> {
+        let graph = &self.backbone.graph;
+        let bytes = local::pack(graph, &graph.inputs, std::slice::from_ref(input))?;
+        let result = self.process.infer(&bytes)?;
+        let outputs = local::unpack(graph, &result.output)?;
+        Ok(outputs.into_iter().map(|(_, value)| data::to_f32(&value.data)).collect())
+    }
+}
+
+/// How many processes are worth starting for so many pieces of work.
+pub fn processes(pieces: usize) -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(pieces.max(1))
+}

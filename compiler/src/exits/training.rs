@@ -1,0 +1,329 @@
+//! Heads that convolve learn all together from one stream of altered samples: the backbone answers each sample once, and
+//! every head takes a step on what it sees of it. What has been learned goes to a file now and then, so that a run that
+//! was killed goes on where it was.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use candle_core::{Device, Tensor};
+use sha2::{Digest, Sha256};
+
+use super::alter::{Alterations, Draw};
+use super::backbone::{Backbone, processes};
+use super::candidates::Place;
+use super::features;
+use super::heads::{Chance, Head};
+use super::network::{Batch, Design, Network, channels_last};
+use super::progress::Progress;
+use super::split::Split;
+use super::stream::{Answers, stream};
+use crate::driver::Failure;
+use crate::graph::{Graph, Value};
+
+/// Samples of a step.
+const BATCH: usize = 128;
+
+/// Multiply-adds that training may take, backbone and heads together, with an effort of 1.
+const EFFORT_MACS: f64 = 4e13;
+
+/// More passes over the samples than this teach nothing, and more samples, if the passes are short.
+const MOST_EPOCHS: usize = 100;
+const MOST_SAMPLES: usize = 100_000;
+
+/// Largest step of the descent, and the share of steps in which it grows to that.
+const RATE: f64 = 0.05;
+const WARM_UP: f64 = 0.05;
+
+/// Time between two files.
+const BETWEEN_FILES: Duration = Duration::from_secs(30);
+
+/// A head that is to learn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pupil {
+    /// Index of the place.
+    pub place: usize,
+    /// What it will be like.
+    pub design: Design,
+}
+
+/// Everything that heads learn from.
+pub struct School<'a> {
+    /// The model.
+    pub graph: &'a Graph,
+    /// Places of its exits.
+    pub places: &'a [Place],
+    /// All samples.
+    pub inputs: &'a [Value],
+    /// Their classes, if they are known.
+    pub labels: Option<&'a [u32]>,
+    /// What the model answers to them.
+    pub answers: &'a [u32],
+    /// Who learns what.
+    pub split: &'a Split,
+    /// Whether the model answers probabilities rather than scores.
+    pub probabilities: bool,
+    /// Multiply-adds of the model.
+    pub macs: u64,
+    /// How long training may take; 1 is some minutes.
+    pub effort: f64,
+    /// Where files go.
+    pub cache: &'a Path,
+}
+
+/// Heads that have learned, by pupil and version; and their scores of all samples, `[samples, classes]`.
+pub struct Trained {
+    /// By pupil, then version.
+    pub heads: Vec<Vec<Head>>,
+    /// By pupil, then version.
+    pub scores: Vec<Vec<Vec<f32>>>,
+}
+
+impl School<'_> {
+    /// Trains every version of every pupil.
+    pub fn train(&self, pupils: &[Pupil]) -> Result<Trained, Failure> {
+        let views: Vec<_> = pupils.iter().map(|pupil| &self.places[pupil.place]).collect();
+        let maps = views.iter().filter_map(|place| place.map.as_ref().map(|map| (place.tensor, map.op.as_ref())));
+        let probe = features::probe(self.graph, maps)?;
+        let backbone = Backbone::build(&probe, &[])?;
+        self.teach(&backbone, pupils).map_err(Failure::Environment)
+    }
+
+    fn teach(&self, backbone: &Backbone, pupils: &[Pupil]) -> anyhow::Result<Trained> {
+        let known = self.labels.unwrap_or(self.answers);
+        let alterations = Alterations::harmless(&mut backbone.start()?, self.inputs, known)?;
+        let versions = self.split.versions.len();
+        let mut networks = fresh(pupils, versions)?;
+        let batches = self.batches(self.steps(pupils));
+        let path = self.cache.join(format!("heads-{}.safetensors", self.key(pupils, &alterations, batches.len())));
+        let begin = restore(&path, &networks).map_or(0, |step| step.min(batches.len()));
+        if begin == 0 {
+            // A damaged file may have left its traces.
+            networks = fresh(pupils, versions)?;
+        }
+        let progress = Progress::new((batches.len() - begin) as u64, "steps of heads that convolve");
+        let members = self.members();
+        let mut saved = Instant::now();
+        stream(backbone, self.inputs, &alterations, &batches[begin..], |index, answers| {
+            let step = begin + index;
+            let lesson = Lesson { draws: &batches[step], members: &members, labels: self.labels, answers: &answers };
+            let rate = rate(step, batches.len());
+            in_parallel(networks.len(), |at| {
+                let (pupil, version) = (&pupils[at / versions], at % versions);
+                let batch = lesson.batch(pupil, at / versions, version, self.probabilities)?;
+                let Some(batch) = batch else { return Ok(()) };
+                let mut network = networks[at].lock().map_err(|_| anyhow!("a step has failed"))?;
+                let cost = network.step(&batch, rate)?;
+                if cost.is_finite() { Ok(()) } else { Err(anyhow!("training went astray: the cost is {cost}")) }
+            })?;
+            if saved.elapsed() > BETWEEN_FILES || step + 1 == batches.len() {
+                save(&path, &networks, step + 1)?;
+                saved = Instant::now();
+            }
+            progress.step();
+            Ok(())
+        })?;
+        progress.finish();
+        let mut heads = networks.into_iter().map(|network| {
+            let network = network.into_inner().map_err(|_| anyhow!("a step has failed"))?;
+            Ok(network.head()?)
+        });
+        let heads: Vec<Vec<Head>> = (pupils.iter())
+            .map(|_| heads.by_ref().take(versions).collect::<anyhow::Result<_>>())
+            .collect::<anyhow::Result<_>>()?;
+        let scores = self.scores(backbone, pupils, &heads)?;
+        Ok(Trained { heads, scores })
+    }
+
+    /// Scores of every head for every sample as it is.
+    fn scores(&self, backbone: &Backbone, pupils: &[Pupil], heads: &[Vec<Head>]) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
+        let draws: Vec<Draw> =
+            (0..self.inputs.len()).map(|sample| Draw { sample, other: None, seed: sample as u64 }).collect();
+        let batches: Vec<Vec<Draw>> = draws.chunks(BATCH).map(<[Draw]>::to_vec).collect();
+        let versions = self.split.versions.len();
+        let scores: Vec<Mutex<Vec<f32>>> = (0..pupils.len() * versions).map(|_| Mutex::default()).collect();
+        let progress = Progress::new(batches.len() as u64, "batches judged by heads that convolve");
+        stream(backbone, self.inputs, &Alterations::default(), &batches, |index, answers| {
+            let samples: Vec<usize> = (0..batches[index].len()).collect();
+            in_parallel(scores.len(), |at| {
+                let maps = &answers[1 + at / versions];
+                let found = heads[at / versions][at % versions].scores(maps, maps.len() / samples.len(), &samples);
+                scores[at].lock().map_err(|_| anyhow!("a head has failed"))?.extend(found);
+                Ok(())
+            })?;
+            progress.step();
+            Ok(())
+        })?;
+        progress.finish();
+        let mut scores = scores.into_iter().map(|scores| scores.into_inner().unwrap_or_default());
+        Ok(pupils.iter().map(|_| scores.by_ref().take(versions).collect()).collect())
+    }
+
+    /// Samples that at least one version learns from.
+    fn learning(&self) -> Vec<usize> {
+        let mut all: Vec<usize> =
+            self.split.versions.iter().flatten().copied().filter(|s| !self.split.held_out(*s)).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// By version, whether it learns from each sample.
+    fn members(&self) -> Vec<Vec<bool>> {
+        let member = |version: &Vec<usize>| {
+            let mut member = vec![false; self.inputs.len()];
+            version.iter().filter(|sample| !self.split.held_out(**sample)).for_each(|sample| member[*sample] = true);
+            member
+        };
+        self.split.versions.iter().map(member).collect()
+    }
+
+    /// Steps that the effort allows.
+    fn steps(&self, pupils: &[Pupil]) -> usize {
+        let heads: u64 = pupils.iter().map(|pupil| pupil.design.macs()).sum();
+        // Backwards through a layer takes twice what forwards takes.
+        let per_sample = self.macs + 3 * heads * self.split.versions.len() as u64;
+        let affordable = EFFORT_MACS * self.effort / per_sample.max(1) as f64;
+        let useful = (MOST_EPOCHS * self.learning().len()).max(MOST_SAMPLES) as f64 * self.effort.max(1.0);
+        ((affordable.min(useful) / BATCH as f64).ceil() as usize).max(1)
+    }
+
+    /// Which samples each step sees. What is mixed is of versions that learn from both.
+    fn batches(&self, steps: usize) -> Vec<Vec<Draw>> {
+        let members = self.members();
+        let mut order = self.learning();
+        let signature = |sample: usize| members.iter().map(|member| member[sample]).collect::<Vec<bool>>();
+        let mut kin: HashMap<Vec<bool>, Vec<usize>> = HashMap::new();
+        order.iter().for_each(|sample| kin.entry(signature(*sample)).or_default().push(*sample));
+        let mut chance = Chance(0x1e55);
+        let mut batches = Vec::with_capacity(steps);
+        while batches.len() < steps && !order.is_empty() {
+            chance.shuffle(&mut order);
+            for part in order.chunks(BATCH).take(steps - batches.len()) {
+                let draw = |sample: &usize| {
+                    let kin = &kin[&signature(*sample)];
+                    Draw::of(*sample, &mut chance, |chance| kin[(chance.bits() % kin.len() as u64) as usize])
+                };
+                batches.push(part.iter().map(draw).collect());
+            }
+        }
+        batches
+    }
+
+    /// Names the work: other models, samples or designs get another file.
+    fn key(&self, pupils: &[Pupil], alterations: &Alterations, steps: usize) -> String {
+        let mut digest = Sha256::new();
+        digest.update(features::key(self.graph, self.inputs));
+        digest.update(format!("{pupils:?} {alterations:?} {steps} {:?} {:?}", self.split.versions, self.labels));
+        digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// What one step teaches.
+struct Lesson<'a> {
+    draws: &'a [Draw],
+    members: &'a [Vec<bool>],
+    labels: Option<&'a [u32]>,
+    answers: &'a Answers,
+}
+
+impl Lesson<'_> {
+    /// The part of it that one version of a pupil learns from; none if that is too little.
+    fn batch(&self, pupil: &Pupil, index: usize, version: usize, probabilities: bool) -> anyhow::Result<Option<Batch>> {
+        let Design { channels, space, classes, .. } = pupil.design;
+        let rows: Vec<usize> =
+            (0..self.draws.len()).filter(|row| self.members[version][self.draws[*row].sample]).collect();
+        if rows.len() < 2 {
+            return Ok(None);
+        }
+        let pick = |elements: &[f32], width: usize| -> Vec<f32> {
+            rows.iter().flat_map(|row| &elements[row * width..(row + 1) * width]).copied().collect()
+        };
+        let maps = pick(&self.answers[1 + index], channels * space[0] * space[1]);
+        let mut scores = pick(&self.answers[0], classes);
+        if probabilities {
+            scores.iter_mut().for_each(|score| *score = score.max(1e-9).ln());
+        }
+        let mut labels = vec![0.0f32; rows.len() * classes];
+        for (row, label) in rows.iter().zip(labels.chunks_exact_mut(classes)) {
+            let Draw { sample, other: None, .. } = self.draws[*row] else { continue };
+            if let Some(class) = self.labels.and_then(|labels| labels.get(sample)) {
+                label[*class as usize] = 1.0;
+            }
+        }
+        Ok(Some(Batch {
+            maps: channels_last(&maps, rows.len(), channels, space)?,
+            scores: Tensor::from_vec(scores, (rows.len(), classes), &Device::Cpu)?,
+            labels: Tensor::from_vec(labels, (rows.len(), classes), &Device::Cpu)?,
+        }))
+    }
+}
+
+/// Grows at first, then falls to nothing.
+fn rate(step: usize, steps: usize) -> f64 {
+    let done = step as f64 / steps.max(1) as f64;
+    RATE * (done / WARM_UP).min((1.0 - done) / (1.0 - WARM_UP)).max(1e-3)
+}
+
+/// Does something for each index, on all cores.
+fn in_parallel(count: usize, work: impl Fn(usize) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+    let next = AtomicUsize::new(0);
+    let run = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= count {
+                return Ok(());
+            }
+            work(at)?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..processes(count)).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a thread has failed"))))
+    })
+}
+
+/// Heads that know nothing, by pupil and version.
+fn fresh(pupils: &[Pupil], versions: usize) -> anyhow::Result<Vec<Mutex<Network>>> {
+    let each = pupils.iter().enumerate().flat_map(|(index, pupil)| (0..versions).map(move |v| (index, pupil, v)));
+    each.map(|(index, pupil, version)| {
+        Ok(Mutex::new(Network::new(pupil.design.clone(), (index * 64 + version) as u64 + 1)?))
+    })
+    .collect()
+}
+
+fn names(network: usize, count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(move |index| format!("{network}.{index}"))
+}
+
+/// Writes what has been learned so far, in one go.
+fn save(path: &Path, networks: &[Mutex<Network>], step: usize) -> anyhow::Result<()> {
+    let mut tensors: HashMap<String, Tensor> = HashMap::new();
+    for (index, network) in networks.iter().enumerate() {
+        let state = network.lock().map_err(|_| anyhow!("a step has failed"))?.state()?;
+        tensors.extend(names(index, state.len()).zip(state));
+    }
+    tensors.insert("step".to_string(), Tensor::new(&[step as u32], &Device::Cpu)?);
+    let unfinished: PathBuf = path.with_extension("part");
+    let context = || format!("writing `{}`", unfinished.display());
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(context)?;
+    }
+    candle_core::safetensors::save(&tensors, &unfinished).with_context(context)?;
+    std::fs::rename(&unfinished, path).with_context(context)
+}
+
+/// Reads what an earlier run has learned; how many steps it took. Nothing if there is no such file, or a damaged one.
+fn restore(path: &Path, networks: &[Mutex<Network>]) -> Option<usize> {
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu).ok()?;
+    let step = *tensors.get("step")?.to_vec1::<u32>().ok()?.first()? as usize;
+    for (index, network) in networks.iter().enumerate() {
+        let mut network = network.lock().ok()?;
+        let state: Vec<Tensor> = names(index, tensors.len()).map_while(|name| tensors.get(&name).cloned()).collect();
+        network.restore(&state).ok()?;
+    }
+    Some(step)
+}
