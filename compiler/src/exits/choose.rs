@@ -11,6 +11,8 @@
 //! (fixed-sequence testing; Angelopoulos et al. 2021, Learn then Test, section 3). What is used is the proposal of all
 //! samples for the last aim that passed.
 
+use std::collections::BTreeMap;
+
 /// Exits that the exact search combines at most.
 const MAX_EXITS: usize = 3;
 
@@ -81,6 +83,9 @@ pub struct Choice {
     pub samples: usize,
     /// Samples right without exits.
     pub base_right: usize,
+    /// Squares of what each group of samples has lost, less what it has gained; a sample by itself is a group. Samples
+    /// of one group (one patient) go wrong together, and that makes the sum less sure.
+    pub squares: f64,
 }
 
 impl Choice {
@@ -95,14 +100,16 @@ impl Choice {
     pub fn drop_bound(&self) -> f64 {
         let samples = self.samples as f64 + 1.0;
         let (lost, gained) = (self.lost as f64 + 0.5, self.gained as f64 + 0.5);
-        let variance = (lost + gained - (lost - gained).powi(2) / samples).max(0.0);
+        let variance = (self.squares + 1.0 - (lost - gained).powi(2) / samples).max(0.0);
         (lost - gained) / samples + QUANTILE * variance.sqrt() / samples
     }
 
-    /// Accuracy that is reached with probability [`CONFIDENCE`].
+    /// Accuracy that is reached with probability [`CONFIDENCE`]. Where samples go wrong in groups, there are as many
+    /// fewer samples as the differences show.
     pub fn accuracy_bound(&self) -> f64 {
         let accuracy = self.accuracy();
-        accuracy - QUANTILE * (accuracy * (1.0 - accuracy) / self.samples.max(1) as f64).sqrt()
+        let alike = (self.squares / (self.lost + self.gained).max(1) as f64).max(1.0);
+        accuracy - QUANTILE * (accuracy * (1.0 - accuracy) * alike / self.samples.max(1) as f64).sqrt()
     }
 
     /// Whether the limit is kept with probability [`CONFIDENCE`].
@@ -137,13 +144,24 @@ impl Chosen {
     }
 }
 
-/// Decides. `whole_cost` is the cost of the network without exits, `base_right` says which samples it answers rightly,
-/// `folds` which fold each sample belongs to.
-pub fn choose(possible: &[Possible], whole_cost: f64, base_right: &[bool], folds: &[usize], limit: Limit) -> Chosen {
-    let part = |keep: &dyn Fn(usize) -> bool| -> (Vec<Possible>, Vec<bool>) {
-        let samples: Vec<usize> = (0..base_right.len()).filter(|sample| keep(folds[*sample])).collect();
+/// What belongs together among samples.
+#[derive(Clone, Copy, Debug)]
+pub struct Sides<'a> {
+    /// Fold of each sample: some propose, the others judge.
+    pub folds: &'a [usize],
+    /// Group of each sample; none if each is by itself.
+    pub groups: Option<&'a [u32]>,
+}
+
+/// Decides. `whole_cost` is the cost of the network without exits, `base_right` says which samples it answers rightly.
+pub fn choose(possible: &[Possible], whole_cost: f64, base_right: &[bool], sides: Sides<'_>, limit: Limit) -> Chosen {
+    let Sides { folds, groups } = sides;
+    let samples_of = |keep: &dyn Fn(usize) -> bool| -> Vec<usize> {
+        (0..base_right.len()).filter(|sample| keep(folds[*sample])).collect()
+    };
+    let part = |samples: &[usize]| -> (Vec<Possible>, Vec<bool>) {
         let base = samples.iter().map(|sample| base_right[*sample]).collect();
-        (possible.iter().map(|exit| exit.on(&samples)).collect(), base)
+        (possible.iter().map(|exit| exit.on(samples)).collect(), base)
     };
     let base_accuracy = base_right.iter().filter(|right| **right).count() as f64 / base_right.len().max(1) as f64;
     let allowed = match limit {
@@ -157,15 +175,24 @@ pub fn choose(possible: &[Possible], whole_cost: f64, base_right: &[bool], folds
     // What the other folds propose, and the samples that judge it.
     let rounds: Vec<_> = (0..count)
         .map(|fold| {
-            let (others, own) = (part(&|other| other != fold), part(&|other| other == fold));
-            (propose(&others.0, whole_cost, &others.1, allowed), own)
+            let (others, own) = (samples_of(&|other| other != fold), samples_of(&|other| other == fold));
+            let others = part(&others);
+            (propose(&others.0, whole_cost, &others.1, allowed), part(&own), own)
         })
         .collect();
     for aim in AIMS.map(|share| share * allowed.abs()) {
-        let mut sum = Choice { exits: Vec::new(), cost: 0.0, lost: 0, gained: 0, samples: 0, base_right: 0 };
-        for (proposals, (own, base)) in &rounds {
+        let mut sum =
+            Choice { exits: Vec::new(), cost: 0.0, lost: 0, gained: 0, samples: 0, base_right: 0, squares: 0.0 };
+        let mut by_group: BTreeMap<u32, f64> = BTreeMap::new();
+        for (proposals, (own, base), samples) in &rounds {
             let judge = Judge::new(own, whole_cost, base);
             let judged = judge.judge(&cheapest(proposals, aim).map_or(Vec::new(), |choice| choice.exits.clone()));
+            sum.squares += judged.squares;
+            for (sample, difference) in samples.iter().zip(judge.differences(&judged.exits)) {
+                if let Some(groups) = groups {
+                    *by_group.entry(groups[*sample]).or_default() += difference;
+                }
+            }
             sum.cost += judged.cost * judged.samples as f64;
             sum.lost += judged.lost;
             sum.gained += judged.gained;
@@ -173,6 +200,10 @@ pub fn choose(possible: &[Possible], whole_cost: f64, base_right: &[bool], folds
             sum.base_right += judged.base_right;
         }
         sum.cost /= sum.samples.max(1) as f64;
+        if groups.is_some() {
+            let few = by_group.len() as f64 / (by_group.len().max(2) - 1) as f64;
+            sum.squares = few * by_group.values().map(|difference| difference * difference).sum::<f64>();
+        }
         if !sum.proves(limit) {
             break;
         }
@@ -354,7 +385,27 @@ impl Judge<'_> {
     }
 
     fn choice(&self, exits: Vec<(usize, f32)>, cost: f64, lost: usize, gained: usize) -> Choice {
-        Choice { exits, cost, lost, gained, samples: self.samples, base_right: self.base_right.count() }
+        let (samples, base_right) = (self.samples, self.base_right.count());
+        Choice { exits, cost, lost, gained, samples, base_right, squares: (lost + gained) as f64 }
+    }
+
+    /// What each sample loses (1) or gains (-1) by exits.
+    fn differences(&self, exits: &[(usize, f32)]) -> Vec<f64> {
+        let mut alive = Bits::all(self.samples);
+        let mut found = vec![0.0; self.samples];
+        for (candidate, threshold) in exits {
+            let leaving = self.leaving(*candidate, *threshold);
+            let left = alive.and(&leaving);
+            for (sample, difference) in found.iter_mut().enumerate() {
+                let is = |set: &Bits| set.0[sample / 64] >> (sample % 64) & 1 == 1;
+                if is(&left) {
+                    let worth = |right: bool| if right { 1.0 } else { 0.0 };
+                    *difference = worth(is(&self.base_right)) - worth(is(&self.right[*candidate]));
+                }
+            }
+            alive = alive.without(&leaving);
+        }
+        found
     }
 
     fn leaving(&self, candidate: usize, threshold: f32) -> Bits {
@@ -488,6 +539,29 @@ mod tests {
     }
 
     #[test]
+    fn groups_that_go_wrong_together_prove_less() {
+        let (possible, base) = random_possible(4, 3, 2000);
+        let folds: Vec<usize> = (0..2000).map(|sample| sample / 25 % 4).collect();
+        let bound = |groups: Option<&[u32]>| {
+            let sides = Sides { folds: &folds, groups };
+            choose(&possible, 40.0, &base, sides, Limit::Drop(0.1)).expected.drop_bound()
+        };
+        let alone: Vec<u32> = (0..2000).collect();
+        assert!((bound(Some(&alone)) - bound(None)).abs() < 1e-3, "samples by themselves are groups of one");
+        // Groups of samples that are right and wrong like their first.
+        let first = |flags: &[bool]| (0..2000).map(|sample| flags[sample / 25 * 25]).collect::<Vec<bool>>();
+        let alike: Vec<Possible> = (possible.iter())
+            .map(|exit| Possible { right: first(&exit.right), confidence: exit.confidence.clone(), ..*exit })
+            .collect();
+        let base = first(&base);
+        let groups: Vec<u32> = (0..2000).map(|sample| sample / 25).collect();
+        let cost = |groups: Option<&[u32]>| {
+            choose(&alike, 40.0, &base, Sides { folds: &folds, groups }, Limit::Drop(0.05)).best.cost
+        };
+        assert!(cost(Some(&groups)) > cost(None), "what cannot be proven is not done");
+    }
+
+    #[test]
     fn the_limit_holds_on_samples_that_nobody_has_seen() {
         // Heads whose confidence says little: what looks good on few samples is not.
         let mut broken = 0;
@@ -500,7 +574,8 @@ mod tests {
             };
             let (seen, fresh) = (part(&seen), part(&fresh));
             let folds: Vec<usize> = (0..1000).map(|sample| sample % 4).collect();
-            let chosen = choose(&seen.0, 40.0, &seen.1, &folds, Limit::Drop(0.03)).best;
+            let sides = Sides { folds: &folds, groups: None };
+            let chosen = choose(&seen.0, 40.0, &seen.1, sides, Limit::Drop(0.03)).best;
             let later = Judge::new(&fresh.0, 40.0, &fresh.1).judge(&chosen.exits);
             broken += usize::from(later.lost > later.gained + 90);
         }

@@ -6,7 +6,7 @@
 //! computed what they look at, and so on. Each pair is simulated, and the one whose mean inference is best by the
 //! objective stays; without exits, if that is best.
 
-use super::choose::{self, Choice, Chosen, Limit, Possible};
+use super::choose::{self, Choice, Chosen, Limit, Possible, Sides};
 use super::insert;
 use super::study::{Judged, Material};
 use super::tables::{self, Answered};
@@ -116,7 +116,7 @@ fn chosen(material: &Material<'_>, judged: &[Judged], prices: &Prices, limit: Li
             ..exit.possible.clone()
         })
         .collect();
-    choose::choose(&possible, prices.whole, &base_right(material), &material.split.parts, limit)
+    choose::choose(&possible, prices.whole, &base_right(material), sides(material), limit)
 }
 
 fn head_report(material: &Material<'_>, exit: &Judged) -> HeadReport {
@@ -129,6 +129,11 @@ fn head_report(material: &Material<'_>, exit: &Judged) -> HeadReport {
         head_macs: exit.head.macs() + place.head_macs,
         accuracy: right as f64 / exit.possible.right.len().max(1) as f64,
     }
+}
+
+/// What belongs together among the samples that judge.
+fn sides<'a>(material: &'a Material<'_>) -> Sides<'a> {
+    Sides { folds: &material.split.parts, groups: material.split.groups.as_deref() }
 }
 
 /// Whether the backbone is right, by sample that judges.

@@ -24,6 +24,8 @@ pub struct Split {
     pub judge: Vec<usize>,
     /// Part to which each of those belongs where choices are judged in their turn.
     pub parts: Vec<usize>,
+    /// Group of each of those, if they belong to groups.
+    pub groups: Option<Vec<u32>>,
     /// The version that is compiled.
     pub compiled: usize,
 }
@@ -41,19 +43,23 @@ impl Split {
     pub fn of(calibration: usize, further: Range<usize>, groups: Option<&[u32]>) -> Split {
         let parts = parts(calibration, groups);
         let all = || (0..calibration).collect::<Vec<usize>>();
+        let of =
+            |samples: &[usize]| groups.map(|groups| samples.iter().map(|sample| groups[*sample]).collect::<Vec<u32>>());
         if !further.is_empty() {
             return Split {
                 versions: vec![further.collect()],
                 judged: all(),
                 judge: vec![0; calibration],
                 parts,
+                groups: of(&all()),
                 compiled: 0,
             };
         }
         if calibration < MANY {
             let without = |part: usize| (0..calibration).filter(|sample| parts[*sample] != part).collect();
             let versions = (0..FOLDS).map(without).chain([all()]).collect();
-            return Split { versions, judged: all(), judge: parts.clone(), parts, compiled: FOLDS };
+            let judge = parts.clone();
+            return Split { versions, judged: all(), judge, parts, groups: of(&all()), compiled: FOLDS };
         }
         // Parts as equal as those of folds, but finer: groups are not torn apart here either.
         let mut order: Vec<usize> = all();
@@ -64,9 +70,10 @@ impl Split {
         let mut judged = order[..end].to_vec();
         judged.sort_unstable();
         let learning = all().into_iter().filter(|sample| judged.binary_search(sample).is_err()).collect();
-        let own: Vec<u32> = groups.map_or(Vec::new(), |groups| judged.iter().map(|sample| groups[*sample]).collect());
-        let parts = self::parts(judged.len(), groups.map(|_| own.as_slice()));
-        Split { versions: vec![learning], judge: vec![0; judged.len()], judged, parts, compiled: 0 }
+        let own = of(&judged);
+        let parts = self::parts(judged.len(), own.as_deref());
+        let judge = vec![0; judged.len()];
+        Split { versions: vec![learning], judge, groups: own, judged, parts, compiled: 0 }
     }
 }
 
