@@ -130,8 +130,8 @@ fn training_data_and_groups_that_do_not_fit_are_refused() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(words) && !out.exists(), "{said}");
     };
-    let unlabelled = unlabelled.to_str().expect("a name");
-    refused(&calibration, &["--training", unlabelled], "only one of calibration and training data has labels");
+    let labelled = calibration.to_str().expect("a name");
+    refused(&unlabelled, &["--training", labelled], "the training data has labels, but the calibration data");
     refused(&calibration, &["--training", "nowhere.npz"], "nowhere.npz");
     refused(&calibration, &["--calibration-groups", "patient"], "there is no array `patient`, only x, y");
     refused(&few_groups, &["--calibration-groups", "speaker"], "array `speaker` has 3 groups; expected at least 8");

@@ -4,15 +4,17 @@
 //! Features are scaled to mean 0 and deviation 1; the scales are folded into the first matrix afterwards. Training is
 //! deterministic: initial weights and the order of samples come from a seed, sums are taken in one order.
 
+use std::ops::RangeInclusive;
+
 use anyhow::Context;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss, ops};
 
 use super::network::{self, Block};
 
-/// Least number of passes over the data, and of steps; whichever takes longer.
+/// Passes over the data, but at least and at most so many steps.
 const EPOCHS: usize = 40;
-const STEPS: usize = 1200;
+const STEPS: RangeInclusive<usize> = 1200..=2400;
 
 /// Share of the passes without a better score on the held-out part before training stops.
 const PATIENCE: f64 = 0.15;
@@ -179,7 +181,8 @@ pub fn train(lesson: &Lesson<'_>) -> anyhow::Result<Head> {
     let mut order: Vec<u32> = (0..lesson.train.len() as u32).collect();
     let mut since_best = 0;
     let steps_per_epoch = order.len().div_ceil(BATCH).max(1);
-    let epochs = EPOCHS.max(STEPS.div_ceil(steps_per_epoch));
+    let steps = (EPOCHS * steps_per_epoch).clamp(*STEPS.start(), *STEPS.end());
+    let epochs = steps.div_ceil(steps_per_epoch);
     for epoch in 0..epochs {
         optimizer.set_learning_rate(2e-3 * 0.5 * (1.0 + (std::f64::consts::PI * epoch as f64 / epochs as f64).cos()));
         chance.shuffle(&mut order);

@@ -249,10 +249,10 @@ pub fn add(
     let features = features::extract(graph, &places, &inputs, &wanted.cache)?;
     let split = Split::of(calibration, calibration..samples.inputs.len(), groups.as_deref());
     let answers = features.answers.chunks_exact(classes).take(samples.inputs.len()).map(calibrate::class);
-    let labels: Vec<u32> = match &samples.labels {
-        Some(labels) => labels.iter().map(|label| *label as u32).collect(),
-        None => answers.map(|answer| answer as u32).collect(),
-    };
+    // Where nobody says what a sample is, it is what the backbone says.
+    let mut labels: Vec<u32> = answers.map(|answer| answer as u32).collect();
+    let known = samples.labels.as_deref().unwrap_or(&[]);
+    labels.iter_mut().zip(known).for_each(|(label, known)| *label = *known as u32);
     let branches: u64 = places.iter().map(|place| place.head_macs).sum();
     let all: u64 = graph.node_ids().map(|id| node_macs(graph, id)).sum();
     let material = Material {
@@ -261,7 +261,7 @@ pub fn add(
         features: &features,
         inputs: &samples.inputs,
         labels,
-        labelled: samples.labels.is_some(),
+        labelled: known.len(),
         split: &split,
         classes,
         probabilities,
@@ -294,9 +294,11 @@ fn with_further(samples: Samples, further: Samples, classes: usize) -> Result<Sa
     check_samples(&further, classes)?;
     let labels = match (samples.labels, further.labels) {
         (Some(own), Some(further)) => Some([own, further].concat()),
+        // Those without labels teach what the backbone says of them.
+        (Some(own), None) => Some(own),
         (None, None) => None,
-        _ => {
-            let message = "only one of calibration and training data has labels";
+        (None, Some(_)) => {
+            let message = "the training data has labels, but the calibration data, which judges, has none";
             return Err(input_fault("E0192", message, "give labels `y` in both, or in none"));
         }
     };

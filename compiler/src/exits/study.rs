@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::calibrate::{Seen, class};
 use super::candidates::Place;
@@ -10,7 +11,7 @@ use super::features::Features;
 use super::heads::{self, Head, Lesson};
 use super::progress::Progress;
 use super::split::Split;
-use super::training::{Pupil, School, Trained};
+use super::training::{Pupil, School, Trained, in_parallel};
 use crate::driver::Failure;
 use crate::graph::op::{ExitRule, Patience};
 use crate::graph::{Graph, Op, TensorId, Value};
@@ -56,8 +57,8 @@ pub(super) struct Material<'a> {
     pub inputs: &'a [Value],
     /// Their classes, as far as they are known; otherwise the backbone's answers.
     pub labels: Vec<u32>,
-    /// Whether somebody has said what their classes are.
-    pub labelled: bool,
+    /// Of how many, from the first on, somebody has said what their classes are.
+    pub labelled: usize,
     /// Who learns what.
     pub split: &'a Split,
     /// Number of classes.
@@ -112,7 +113,8 @@ struct Study<'a> {
     /// Whether the backbone is right, by sample that judges.
     base_right: Vec<bool>,
     pupils: Vec<Pupil>,
-    trained: Trained,
+    /// Heads that convolve.
+    convolving: Trained,
     /// Heads that see averages, by contender and version; with their temperature.
     known: HashMap<(usize, usize), (Head, f32)>,
 }
@@ -126,7 +128,7 @@ pub(super) fn judge(material: &Material<'_>, cache: &Path, effort: f64) -> Resul
         graph: material.graph,
         places: material.places,
         inputs: material.inputs,
-        labels: material.labelled.then_some(material.labels.as_slice()),
+        labels: &material.labels[..material.labelled],
         answers: &base,
         split: material.split,
         probabilities: material.probabilities,
@@ -134,7 +136,7 @@ pub(super) fn judge(material: &Material<'_>, cache: &Path, effort: f64) -> Resul
         effort,
         cache,
     };
-    let trained = match pupils.as_slice() {
+    let convolving = match pupils.as_slice() {
         [] => Trained { heads: Vec::new(), scores: Vec::new() },
         pupils => school.train(pupils)?,
     };
@@ -142,7 +144,7 @@ pub(super) fn judge(material: &Material<'_>, cache: &Path, effort: f64) -> Resul
     let opinions = rows.flat_map(|row| opinion(row, material.probabilities)).collect();
     let right = |sample: &usize| base[*sample] == material.labels[*sample];
     let base_right = material.split.judged.iter().map(right).collect();
-    Study { material, opinions, base_right, pupils, trained, known: HashMap::new() }.run()
+    Study { material, opinions, base_right, pupils, convolving, known: HashMap::new() }.run()
 }
 
 /// Heads that convolve: at a few places, as large as they may be there.
@@ -171,7 +173,8 @@ impl Study<'_> {
         // First comparison: every head in one version.
         let first: Vec<usize> = self.judged_by(0);
         let base: Vec<bool> = first.iter().map(|at| self.base_right[*at]).collect();
-        let progress = Progress::new(contenders.len() as u64, "heads");
+        let all: Vec<(usize, usize)> = (0..contenders.len()).map(|index| (index, 0)).collect();
+        self.train_all(&contenders, &all, "heads").map_err(Failure::Environment)?;
         let mut worth: Vec<(f64, usize)> = Vec::new();
         for (index, contender) in contenders.iter().enumerate() {
             let (scores, head_macs) = self.judged(index, *contender, 0).map_err(Failure::Environment)?;
@@ -179,9 +182,7 @@ impl Study<'_> {
             let curve = choose::propose(std::slice::from_ref(&possible), self.material.macs as f64, &base, 0.02);
             let least = curve.iter().find(|choice| choice.lost <= choice.gained + first.len() / 50);
             worth.push((least.map_or(f64::INFINITY, |choice| choice.cost), index));
-            progress.step();
         }
-        progress.finish();
         worth.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let mut finalists: Vec<usize> = Vec::new();
         for (_, index) in worth {
@@ -193,12 +194,12 @@ impl Study<'_> {
         finalists.sort_unstable();
         // Then the finalists in every version, each judged by what it has not seen.
         let versions = self.material.split.versions.len();
-        let progress = Progress::new((finalists.len() * versions) as u64, "heads, on every part");
+        let all = finalists.iter().flat_map(|index| (0..versions).map(|version| (*index, version)));
+        self.train_all(&contenders, &all.collect::<Vec<_>>(), "heads, on every part").map_err(Failure::Environment)?;
         let mut found = Vec::with_capacity(finalists.len());
         for index in finalists {
-            found.extend(self.finalist(index, contenders[index], &progress).map_err(Failure::Environment)?);
+            found.extend(self.finalist(index, contenders[index]).map_err(Failure::Environment)?);
         }
-        progress.finish();
         Ok(found)
     }
 
@@ -216,7 +217,7 @@ impl Study<'_> {
     }
 
     /// A head in all versions; in a stream also with patience, if that helps.
-    fn finalist(&mut self, index: usize, contender: Contender, progress: &Progress) -> anyhow::Result<Vec<Judged>> {
+    fn finalist(&self, index: usize, contender: Contender) -> anyhow::Result<Vec<Judged>> {
         let classes = self.material.classes;
         let split = self.material.split;
         let mut scores = vec![0.0; split.judged.len() * classes];
@@ -230,7 +231,6 @@ impl Study<'_> {
                 }
                 head_macs = macs;
             }
-            progress.step();
         }
         let everybody: Vec<usize> = (0..split.judged.len()).collect();
         let (possible, rule) = self.possible(contender, &scores, &everybody, head_macs);
@@ -270,19 +270,47 @@ impl Study<'_> {
         (0..split.judged.len()).filter(|at| split.judge[*at] == version).collect()
     }
 
+    /// Trains heads, by contender and version, that are not known yet; on all cores.
+    fn train_all(
+        &mut self,
+        contenders: &[Contender],
+        wanted: &[(usize, usize)],
+        what: &'static str,
+    ) -> anyhow::Result<()> {
+        let missing: Vec<(usize, usize)> =
+            wanted.iter().copied().filter(|wanted| !self.known.contains_key(wanted)).collect();
+        let progress = Progress::new(missing.len() as u64, what);
+        let found = Mutex::new(Vec::with_capacity(missing.len()));
+        in_parallel(missing.len(), |at| {
+            let (index, version) = missing[at];
+            let trained = self.trained(contenders[index], version)?;
+            found.lock().unwrap_or_else(PoisonError::into_inner).push((missing[at], trained));
+            progress.step();
+            Ok(())
+        })?;
+        progress.finish();
+        self.known.extend(found.into_inner().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }
+
+    /// A head in one version, from what is known.
+    fn train(&self, index: usize, contender: Contender, version: usize) -> anyhow::Result<(Head, f32)> {
+        match self.known.get(&(index, version)) {
+            Some(known) => Ok(known.clone()),
+            None => self.trained(contender, version),
+        }
+    }
+
     /// Trains one version. Every head gets the temperature of samples that it has not learned from, so that confidences
     /// of heads that have learned from different samples mean the same.
-    fn train(&mut self, index: usize, contender: Contender, version: usize) -> anyhow::Result<(Head, f32)> {
-        if let Some(known) = self.known.get(&(index, version)) {
-            return Ok(known.clone());
-        }
+    fn trained(&self, contender: Contender, version: usize) -> anyhow::Result<(Head, f32)> {
         let material = self.material;
         let learning = &material.split.versions[version];
         let held_out_samples: Vec<usize> =
             learning.iter().copied().filter(|sample| material.given || material.split.held_out(*sample)).collect();
         let head = match contender.kind {
             _ if material.given => Head::default(),
-            Kind::Map { pupil } => self.trained.heads[pupil][version].clone(),
+            Kind::Map { pupil } => self.convolving.heads[pupil][version].clone(),
             Kind::Averages { view, hidden } => {
                 let mut train: Vec<usize> =
                     learning.iter().copied().filter(|sample| !material.split.held_out(*sample)).collect();
@@ -307,7 +335,6 @@ impl Study<'_> {
         let labels: Vec<u32> = held_out_samples.iter().map(|sample| material.labels[*sample]).collect();
         let scores = self.scores(contender, &head, version, &held_out_samples);
         let temperature = Seen { scores: &scores, classes: material.classes, labels: &labels }.temperature();
-        self.known.insert((index, version), (head.clone(), temperature));
         Ok((head, temperature))
     }
 
@@ -320,14 +347,14 @@ impl Study<'_> {
                 head.scores(&self.material.features.views[contender.place][view], width, samples)
             }
             Kind::Map { pupil } => {
-                let all = &self.trained.scores[pupil][version];
+                let all = &self.convolving.scores[pupil][version];
                 samples.iter().flat_map(|sample| &all[sample * classes..(sample + 1) * classes]).copied().collect()
             }
         }
     }
 
     /// Scores of the samples that a version judges, divided by its temperature; and the head's multiply-adds.
-    fn judged(&mut self, index: usize, contender: Contender, version: usize) -> anyhow::Result<(Vec<f32>, u64)> {
+    fn judged(&self, index: usize, contender: Contender, version: usize) -> anyhow::Result<(Vec<f32>, u64)> {
         let (head, temperature) = self.train(index, contender, version)?;
         let judged: Vec<usize> = self.judged_by(version).into_iter().map(|at| self.material.split.judged[at]).collect();
         let scores = self.scores(contender, &head, version, &judged);

@@ -58,9 +58,9 @@ pub struct School<'a> {
     pub places: &'a [Place],
     /// All samples.
     pub inputs: &'a [Value],
-    /// Their classes, if they are known.
-    pub labels: Option<&'a [u32]>,
-    /// What the model answers to them.
+    /// Classes of the first of them, as far as they are known.
+    pub labels: &'a [u32],
+    /// What the model answers to all of them.
     pub answers: &'a [u32],
     /// Who learns what.
     pub split: &'a Split,
@@ -93,8 +93,8 @@ impl School<'_> {
     }
 
     fn teach(&self, backbone: &Backbone, pupils: &[Pupil]) -> anyhow::Result<Trained> {
-        let known = self.labels.unwrap_or(self.answers);
-        let alterations = Alterations::harmless(&mut backbone.start()?, self.inputs, known)?;
+        let known = if self.labels.is_empty() { self.answers } else { self.labels };
+        let alterations = Alterations::harmless(&mut backbone.start()?, &self.inputs[..known.len()], known)?;
         let versions = self.split.versions.len();
         let mut networks = fresh(pupils, versions)?;
         let batches = self.batches(self.steps(pupils));
@@ -226,7 +226,7 @@ impl School<'_> {
 struct Lesson<'a> {
     draws: &'a [Draw],
     members: &'a [Vec<bool>],
-    labels: Option<&'a [u32]>,
+    labels: &'a [u32],
     answers: &'a Answers,
 }
 
@@ -250,7 +250,7 @@ impl Lesson<'_> {
         let mut labels = vec![0.0f32; rows.len() * classes];
         for (row, label) in rows.iter().zip(labels.chunks_exact_mut(classes)) {
             let Draw { sample, other: None, .. } = self.draws[*row] else { continue };
-            if let Some(class) = self.labels.and_then(|labels| labels.get(sample)) {
+            if let Some(class) = self.labels.get(sample) {
                 label[*class as usize] = 1.0;
             }
         }
@@ -269,7 +269,7 @@ fn rate(step: usize, steps: usize) -> f64 {
 }
 
 /// Does something for each index, on all cores.
-fn in_parallel(count: usize, work: impl Fn(usize) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+pub(super) fn in_parallel(count: usize, work: impl Fn(usize) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
     let next = AtomicUsize::new(0);
     let run = || {
         loop {
