@@ -10,6 +10,9 @@ const FOLDS: usize = 4;
 /// Calibration samples from which a part of them judges well enough to leave the rest to learning.
 const MANY: usize = 3000;
 
+/// Calibration samples that judge well enough, where others are there to learn from.
+const ENOUGH: usize = 1000;
+
 /// Share of many samples that judge.
 const JUDGING: f64 = 0.4;
 
@@ -46,7 +49,7 @@ impl Split {
         let all = || (0..calibration).collect::<Vec<usize>>();
         let of =
             |samples: &[usize]| groups.map(|groups| samples.iter().map(|sample| groups[*sample]).collect::<Vec<u32>>());
-        if !further.is_empty() && calibration >= MANY {
+        if !further.is_empty() && calibration >= ENOUGH {
             return Split {
                 versions: vec![further.collect()],
                 judged: all(),
