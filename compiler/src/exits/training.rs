@@ -327,3 +327,50 @@ fn restore(path: &Path, networks: &[Mutex<Network>]) -> Option<usize> {
     }
     Some(step)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_learned_is_read_back_and_a_damaged_file_is_not() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("deeper/heads.safetensors");
+        let design = Design::within(4, [8, 8], 3, 50_000, u64::MAX).expect("it is wide enough");
+        let pupils = [Pupil { place: 0, design }];
+        let written = fresh(&pupils, 2).expect("heads");
+        save(&path, &written, 17).expect("the folder is writable");
+        let read = fresh(&[Pupil { place: 1, ..pupils[0].clone() }], 2).expect("heads");
+        assert_eq!(restore(&path, &read), Some(17));
+        let head = |networks: &[Mutex<Network>]| networks[1].lock().ok().and_then(|network| network.head().ok());
+        assert_eq!(head(&read), head(&written));
+        let bytes = std::fs::read(&path).expect("the file");
+        for length in [0, 7, bytes.len() / 2, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..length]).expect("the folder is writable");
+            assert_eq!(restore(&path, &fresh(&pupils, 2).expect("heads")), None, "{length} bytes");
+        }
+        let other = Design::within(5, [8, 8], 3, 50_000, u64::MAX).expect("it is wide enough");
+        std::fs::write(&path, &bytes).expect("the folder is writable");
+        assert_eq!(restore(&path, &fresh(&[Pupil { place: 0, design: other }], 2).expect("heads")), None);
+    }
+
+    #[test]
+    fn steps_grow_then_shrink() {
+        let rates: Vec<f64> = (0..100).map(|step| rate(step, 100)).collect();
+        assert!(rates.iter().all(|rate| *rate > 0.0 && *rate <= RATE));
+        assert!(rates[..5].windows(2).all(|pair| pair[0] < pair[1]), "{rates:?}");
+        assert!(rates[5..].windows(2).all(|pair| pair[0] > pair[1]), "{rates:?}");
+    }
+
+    #[test]
+    fn work_that_fails_says_so() {
+        let done = AtomicUsize::new(0);
+        in_parallel(10, |_| {
+            done.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        })
+        .expect("nothing fails");
+        assert_eq!(done.into_inner(), 10);
+        assert!(in_parallel(10, |at| if at == 7 { Err(anyhow!("seven")) } else { Ok(()) }).is_err());
+    }
+}
