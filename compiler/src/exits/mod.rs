@@ -48,7 +48,7 @@ use study::Material;
 const MIN_SAMPLES: usize = 100;
 
 /// Most bytes of features kept at once.
-const MAX_FEATURE_BYTES: usize = 2 << 30;
+const MAX_FEATURE_BYTES: usize = 1 << 30;
 
 /// Loss of accuracy that is allowed unless the user says otherwise.
 const DEFAULT_DROP: f64 = 0.01;
@@ -243,10 +243,12 @@ pub fn add(
         let message = "there is no place for an exit: nowhere does a single tensor carry everything on";
         return Err(input_fault("E0191", message, "compile without --exits"));
     }
-    let mut inputs = samples.inputs.clone();
-    // Only what learns needs copies.
-    inputs.extend(samples.inputs.iter().filter_map(mirrored).filter(|_| trained));
-    let features = features::extract(graph, &places, &inputs, &wanted.cache)?;
+    let features = {
+        let mut inputs = samples.inputs.clone();
+        // Only what learns needs copies.
+        inputs.extend(samples.inputs.iter().filter_map(mirrored).filter(|_| trained));
+        features::extract(graph, &places, &inputs, &wanted.cache)?
+    };
     let split = Split::of(calibration, calibration..samples.inputs.len(), groups.as_deref());
     let answers = features.answers.chunks_exact(classes).take(samples.inputs.len()).map(calibrate::class);
     // Where nobody says what a sample is, it is what the backbone says.
