@@ -47,6 +47,9 @@ use study::Material;
 /// Least number of samples from which anything can be learned, and per class.
 const MIN_SAMPLES: usize = 100;
 
+/// From so many samples on, mirrored copies of them teach little that is new.
+const COPIED: usize = 8000;
+
 /// Most bytes of features kept at once.
 const MAX_FEATURE_BYTES: usize = 1 << 30;
 
@@ -245,8 +248,9 @@ pub fn add(
     }
     let features = {
         let mut inputs = samples.inputs.clone();
-        // Only what learns needs copies.
-        inputs.extend(samples.inputs.iter().filter_map(mirrored).filter(|_| trained));
+        // Only what learns needs copies, and only where there is little to learn from.
+        let copied = trained && inputs.len() < COPIED;
+        inputs.extend(samples.inputs.iter().filter_map(mirrored).filter(|_| copied));
         features::extract(graph, &places, &inputs, &wanted.cache)?
     };
     let split = Split::of(calibration, calibration..samples.inputs.len(), groups.as_deref());

@@ -30,6 +30,11 @@ const BATCH: usize = 128;
 /// Multiply-adds that training may take, backbone and heads together, with an effort of 1.
 const EFFORT_MACS: f64 = 4e13;
 
+/// Weights that do not stay in a cache are read anew for every sample, by processes that share the memory's bandwidth; in
+/// that time so many multiply-adds could be done.
+const CACHED_BYTES: u64 = 8 << 20;
+const MACS_PER_BYTE: u64 = 16;
+
 /// More passes over the samples than this teach nothing, and more samples, if the passes are short.
 const MOST_EPOCHS: usize = 100;
 const MOST_SAMPLES: usize = 100_000;
@@ -74,7 +79,8 @@ pub struct School<'a> {
     pub cache: &'a Path,
 }
 
-/// Heads that have learned, by pupil and version; and their scores of all samples, `[samples, classes]`.
+/// Heads that have learned, by pupil and version; and their scores of samples, `[samples, classes]`, zeros for those that
+/// neither judge nor are held out.
 pub struct Trained {
     /// By pupil, then version.
     pub heads: Vec<Vec<Head>>,
@@ -138,10 +144,13 @@ impl School<'_> {
         Ok(Trained { heads, scores })
     }
 
-    /// Scores of every head for every sample as it is.
+    /// Scores of every head for the samples that are judged by, as they are; zeros for the others.
     fn scores(&self, backbone: &Backbone, pupils: &[Pupil], heads: &[Vec<Head>]) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
+        // Those that judge, and those that say how sure a head may be.
+        let wanted = |sample: &usize| self.split.held_out(*sample) || self.split.judged.binary_search(sample).is_ok();
+        let wanted: Vec<usize> = (0..self.inputs.len()).filter(wanted).collect();
         let draws: Vec<Draw> =
-            (0..self.inputs.len()).map(|sample| Draw { sample, other: None, seed: sample as u64 }).collect();
+            wanted.iter().map(|sample| Draw { sample: *sample, other: None, seed: *sample as u64 }).collect();
         let batches: Vec<Vec<Draw>> = draws.chunks(BATCH).map(<[Draw]>::to_vec).collect();
         let versions = self.split.versions.len();
         let scores: Vec<Mutex<Vec<f32>>> = (0..pupils.len() * versions).map(|_| Mutex::default()).collect();
@@ -158,7 +167,16 @@ impl School<'_> {
             Ok(())
         })?;
         progress.finish();
-        let mut scores = scores.into_iter().map(|scores| scores.into_inner().unwrap_or_default());
+        let scores = scores.into_iter().zip(0..).map(|(scores, index): (_, usize)| {
+            let classes = pupils[index / versions].design.classes;
+            let found = scores.into_inner().unwrap_or_default();
+            let mut all = vec![0.0; self.inputs.len() * classes];
+            for (sample, row) in wanted.iter().zip(found.chunks_exact(classes)) {
+                all[sample * classes..(sample + 1) * classes].copy_from_slice(row);
+            }
+            all
+        });
+        let mut scores = scores.collect::<Vec<Vec<f32>>>().into_iter();
         Ok(pupils.iter().map(|_| scores.by_ref().take(versions).collect()).collect())
     }
 
@@ -185,10 +203,18 @@ impl School<'_> {
     fn steps(&self, pupils: &[Pupil]) -> usize {
         let heads: u64 = pupils.iter().map(|pupil| pupil.design.macs()).sum();
         // Backwards through a layer takes twice what forwards takes.
-        let per_sample = self.macs + 3 * heads * self.split.versions.len() as u64;
+        let reading = MACS_PER_BYTE * self.weights_bytes().saturating_sub(CACHED_BYTES);
+        let per_sample = self.macs + reading + 3 * heads * self.split.versions.len() as u64;
         let affordable = EFFORT_MACS * self.effort / per_sample.max(1) as f64;
         let useful = (MOST_EPOCHS * self.learning().len()).max(MOST_SAMPLES) as f64 * self.effort.max(1.0);
         ((affordable.min(useful) / BATCH as f64).ceil() as usize).max(1)
+    }
+
+    /// Bytes of the backbone's weights.
+    fn weights_bytes(&self) -> u64 {
+        let used = self.graph.tensor_ids().filter(|tensor| !self.graph.consumers(*tensor).is_empty());
+        let constants = used.filter_map(|tensor| self.graph.value(tensor));
+        constants.map(|value| value.data.len() as u64 * 4).sum()
     }
 
     /// Which samples each step sees. What is mixed is of versions that learn from both.
