@@ -58,12 +58,13 @@ impl Normalization {
     }
 }
 
-/// Reads every array of an `.npz` file; 16- and 64-bit floats become `f32`, 16-bit integers `i32`.
+/// Reads every array of an `.npz` file, by name; 16- and 64-bit floats become `f32`, 16-bit integers `i32`.
 pub fn read_npz(path: &Path) -> anyhow::Result<Arrays> {
     let file = File::open(path).with_context(|| format!("opening `{}`", path.display()))?;
     let mut archive = npyz::npz::NpzArchive::new(BufReader::new(file))
         .with_context(|| format!("`{}` is not an .npz archive", path.display()))?;
-    let names: Vec<String> = archive.array_names().map(str::to_string).collect();
+    let mut names: Vec<String> = archive.array_names().map(str::to_string).collect();
+    names.sort_unstable();
     let mut arrays = Vec::with_capacity(names.len());
     for name in names {
         let array = archive
