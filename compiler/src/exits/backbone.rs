@@ -9,7 +9,7 @@ use crate::bundle::{self, cargo::BuiltDevice};
 use crate::config::cluster_file;
 use crate::data;
 use crate::driver::{Clock, Compiled, Failure, Options, compile_graph};
-use crate::graph::{Graph, TensorId, Value};
+use crate::graph::{Graph, Value};
 use crate::partition::StrategyFamily;
 use crate::run::{LocalCluster, local};
 
@@ -30,10 +30,8 @@ pub struct Process<'a> {
 }
 
 impl Backbone {
-    /// Compiles and builds a graph, with further tensors as outputs.
-    pub fn build(graph: &Graph, further: &[TensorId]) -> Result<Backbone, Failure> {
-        let mut graph = graph.clone();
-        graph.outputs.extend(further);
+    /// Compiles and builds a graph.
+    pub fn build(graph: Graph) -> Result<Backbone, Failure> {
         let text = "[cluster]\nname = \"features\"\ninput = \"host\"\noutput = \"host\"\n[[device]]\nname = \"host\"\ntarget = \"host\"\n";
         let cluster = cluster_file::parse(text, "features", Path::new("."))?;
         let options = Options { family: StrategyFamily::Whole, ..Options::default() };
@@ -62,9 +60,4 @@ impl Process<'_> {
         let outputs = local::unpack(graph, &result.output)?;
         Ok(outputs.into_iter().map(|(_, value)| data::to_f32(&value.data)).collect())
     }
-}
-
-/// How many processes are worth starting for so many pieces of work.
-pub fn processes(pieces: usize) -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(pieces.max(1))
 }

@@ -1,6 +1,6 @@
 //! How sure a head is: temperature, and the rule that ranks its answers best.
 
-use partita_rt::kernels::{self, Confidence, Steady, confidence};
+use partita_rt::kernels::{self, Steady, confidence};
 
 use crate::graph::op::{ExitRule, Patience};
 
@@ -22,15 +22,6 @@ pub struct Seen<'a> {
     pub classes: usize,
     /// Class of each sample.
     pub labels: &'a [u32],
-}
-
-/// The runtime's name of a rule.
-pub fn kernel_rule(rule: ExitRule) -> Confidence {
-    match rule {
-        ExitRule::Probability => Confidence::Probability,
-        ExitRule::Margin => Confidence::Margin,
-        ExitRule::Entropy => Confidence::Entropy,
-    }
 }
 
 impl Seen<'_> {
@@ -71,7 +62,7 @@ impl Seen<'_> {
     /// Confidence of each answer.
     pub fn confidence(&self, rule: ExitRule, temperature: f32) -> Vec<f32> {
         let rows = self.scores.chunks_exact(self.classes);
-        rows.map(|row| confidence(row, kernel_rule(rule), Some(temperature))).collect()
+        rows.map(|row| confidence(row, rule.into(), Some(temperature))).collect()
     }
 
     /// Confidences of samples in the order of their stream, with patience.

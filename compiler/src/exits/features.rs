@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 
-use super::backbone::{Backbone, processes};
+use super::backbone::Backbone;
 use super::candidates::Place;
+use super::parallel::workers;
 use super::progress::Progress;
 use crate::data;
 use crate::driver::Failure;
@@ -89,7 +90,7 @@ fn part_path(folder: &Path, part: usize) -> PathBuf {
 
 /// Compiles the probe for this machine and lets processes of it answer the missing parts.
 fn run(probe: &Graph, inputs: &[Value], folder: &Path, missing: &[usize]) -> Result<(), Failure> {
-    let backbone = Backbone::build(probe, &[])?;
+    let backbone = Backbone::build(probe.clone())?;
     let samples: usize = missing.iter().map(|part| part_range(*part, inputs.len()).len()).sum();
     let progress = Progress::new(samples as u64, "samples through the backbone");
     let next = AtomicUsize::new(0);
@@ -114,7 +115,7 @@ fn run(probe: &Graph, inputs: &[Value], folder: &Path, missing: &[usize]) -> Res
         Ok(())
     };
     std::thread::scope(|scope| {
-        for _ in 0..processes(missing.len()) {
+        for _ in 0..workers(missing.len()) {
             scope.spawn(|| {
                 if let Err(error) = work() {
                     let mut slot = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -16,7 +16,9 @@ pub mod features;
 pub mod given;
 pub mod heads;
 pub mod insert;
+mod material;
 mod network;
+mod parallel;
 mod progress;
 mod settle;
 mod split;
@@ -41,8 +43,8 @@ use crate::partition::{limits, node_macs};
 use crate::samples::{self, Preparation, Samples};
 use candidates::Place;
 use choose::Limit;
+use material::Material;
 use split::Split;
-use study::Material;
 
 /// Least number of samples from which anything can be learned, and per class.
 const MIN_SAMPLES: usize = 100;

@@ -8,7 +8,8 @@
 
 use super::choose::{self, Choice, Chosen, Limit, Possible, Sides};
 use super::insert;
-use super::study::{Judged, Material};
+use super::material::Material;
+use super::study::Judged;
 use super::tables::{self, Answered};
 use super::{CalibrationReport, CurvePoint, ExitReport, ExitsReport, HeadReport};
 use crate::config::Cluster;
@@ -70,7 +71,7 @@ pub(super) fn settle(
     }
     // An exit that costs more than it saves is none.
     let without =
-        carried_out(material, judged, &Chosen::nothing(material.macs as f64, &base_right(material)), &first.curve)?;
+        carried_out(material, judged, &Chosen::nothing(material.macs as f64, &material.base_right()), &first.curve)?;
     match placement::outlook(&without.0, cluster, options) {
         Some(outlook) if price(&without.0, &outlook, cluster, options.objective) <= least => Ok(without),
         _ => Ok(best),
@@ -116,7 +117,7 @@ fn chosen(material: &Material<'_>, judged: &[Judged], prices: &Prices, limit: Li
             ..exit.possible.clone()
         })
         .collect();
-    choose::choose(&possible, prices.whole, &base_right(material), sides(material), limit)
+    choose::choose(&possible, prices.whole, &material.base_right(), sides(material), limit)
 }
 
 fn head_report(material: &Material<'_>, exit: &Judged) -> HeadReport {
@@ -134,12 +135,6 @@ fn head_report(material: &Material<'_>, exit: &Judged) -> HeadReport {
 /// What belongs together among the samples that judge.
 fn sides<'a>(material: &'a Material<'_>) -> Sides<'a> {
     Sides { folds: &material.split.parts, groups: material.split.groups.as_deref() }
-}
-
-/// Whether the backbone is right, by sample that judges.
-fn base_right(material: &Material<'_>) -> Vec<bool> {
-    let judged = material.split.judged.iter();
-    judged.map(|sample| material.base(*sample) == material.labels[*sample] as usize).collect()
 }
 
 /// Adds the chosen exits to the graph, and says what the samples say of them.
@@ -208,7 +203,7 @@ fn carried_out(
         .map_err(|error| Failure::Internal(anyhow::anyhow!("exit {number}: {error}")))?;
     }
     mean_macs += alive.iter().filter(|alive| **alive).count() as f64 * (material.macs - macs_before) as f64;
-    let right = base_right(material).into_iter().filter(|right| *right).count();
+    let right = material.base_right().into_iter().filter(|right| *right).count();
     let point = |choice: &Choice| CurvePoint { mean_macs: choice.cost as u64, accuracy: choice.accuracy() };
     let calibration = CalibrationReport {
         samples,

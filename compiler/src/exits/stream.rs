@@ -5,7 +5,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use anyhow::Context;
 
 use super::alter::{Alterations, Draw};
-use super::backbone::{Backbone, Process, processes};
+use super::backbone::{Backbone, Process};
+use super::parallel;
 use crate::graph::Value;
 
 /// Batches that a process may be ahead.
@@ -22,7 +23,7 @@ pub fn stream(
     batches: &[Vec<Draw>],
     mut each: impl FnMut(usize, Answers) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let workers = processes(batches.len());
+    let workers = parallel::workers(batches.len());
     std::thread::scope(|scope| {
         let answers: Vec<Receiver<anyhow::Result<Answers>>> = (0..workers)
             .map(|worker| {

@@ -7,14 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use super::calibrate::{Seen, class};
 use super::candidates::Place;
 use super::choose::{self, Possible};
-use super::features::Features;
 use super::heads::{self, Head, Lesson};
+use super::material::Material;
+use super::parallel::in_parallel;
 use super::progress::Progress;
-use super::split::Split;
-use super::training::{Pupil, School, Trained, in_parallel};
+use super::training::{Student, Trained, Training};
 use crate::driver::Failure;
 use crate::graph::op::{ExitRule, Patience};
-use crate::graph::{Graph, Op, TensorId, Value};
+use crate::graph::{Op, TensorId};
 
 /// Heads that are trained in every version; the others have lost the first comparison.
 const MAX_FINALISTS: usize = 16;
@@ -34,8 +34,8 @@ const CONVOLVING: [(f64, f64); 2] = [(0.0, 0.1), (0.35, 0.08)];
 enum Kind {
     /// Averages: a view of the place, and the width of a hidden layer.
     Averages { view: usize, hidden: Option<usize> },
-    /// The map: the number of the pupil.
-    Map { pupil: usize },
+    /// The map: the number of the student.
+    Map { student: usize },
 }
 
 /// A head under consideration.
@@ -43,43 +43,6 @@ enum Kind {
 struct Contender {
     place: usize,
     kind: Kind,
-}
-
-/// Samples, and what the backbone says of them.
-pub(super) struct Material<'a> {
-    /// The graph, without exits.
-    pub graph: &'a Graph,
-    /// Places for exits.
-    pub places: &'a [Place],
-    /// What heads see of the samples; mirrored copies lie behind them.
-    pub features: &'a Features,
-    /// The samples.
-    pub inputs: &'a [Value],
-    /// Their classes, as far as they are known; otherwise the backbone's answers.
-    pub labels: Vec<u32>,
-    /// Of how many, from the first on, somebody has said what their classes are.
-    pub labelled: usize,
-    /// Who learns what.
-    pub split: &'a Split,
-    /// Number of classes.
-    pub classes: usize,
-    /// Whether the model answers probabilities rather than scores.
-    pub probabilities: bool,
-    /// Whether the model has the heads already.
-    pub given: bool,
-    /// Multiply-adds of the model.
-    pub macs: u64,
-    /// Whether the samples that judge follow each other in time.
-    pub stream: bool,
-    /// Most bytes that a head's weights may take: what the smallest device can spare.
-    pub head_bytes: u64,
-}
-
-impl Material<'_> {
-    /// The backbone's answer to a sample.
-    pub fn base(&self, sample: usize) -> usize {
-        class(&self.features.answers[sample * self.classes..(sample + 1) * self.classes])
-    }
 }
 
 /// A head that may be compiled, and how it did.
@@ -112,56 +75,40 @@ struct Study<'a> {
     opinions: Vec<f32>,
     /// Whether the backbone is right, by sample that judges.
     base_right: Vec<bool>,
-    pupils: Vec<Pupil>,
+    students: Vec<Student>,
     /// Heads that convolve.
     convolving: Trained,
-    /// Heads that see averages, by contender and version; with their temperature.
+    /// Heads that have been trained, by contender and version; with their temperature.
     known: HashMap<(usize, usize), (Head, f32)>,
 }
 
 /// Trains heads and judges them. Files go to `cache`.
 pub(super) fn judge(material: &Material<'_>, cache: &Path, effort: f64) -> Result<Vec<Judged>, Failure> {
-    let answers = |samples: usize| material.features.answers.chunks_exact(material.classes).take(samples).map(class);
-    let base: Vec<u32> = answers(material.inputs.len()).map(|answer| answer as u32).collect();
-    let pupils = if material.given { Vec::new() } else { pupils(material) };
-    let school = School {
-        graph: material.graph,
-        places: material.places,
-        inputs: material.inputs,
-        labels: &material.labels[..material.labelled],
-        answers: &base,
-        split: material.split,
-        probabilities: material.probabilities,
-        macs: material.macs,
-        effort,
-        cache,
-    };
-    let convolving = match pupils.as_slice() {
+    let students = if material.given { Vec::new() } else { students(material) };
+    let convolving = match students.as_slice() {
         [] => Trained { heads: Vec::new(), scores: Vec::new() },
-        pupils => school.train(pupils)?,
+        students => Training { material, effort, cache }.train(students)?,
     };
     let rows = material.features.answers.chunks_exact(material.classes);
     let opinions = rows.flat_map(|row| opinion(row, material.probabilities)).collect();
-    let right = |sample: &usize| base[*sample] == material.labels[*sample];
-    let base_right = material.split.judged.iter().map(right).collect();
-    Study { material, opinions, base_right, pupils, convolving, known: HashMap::new() }.run()
+    let base_right = material.base_right();
+    Study { material, opinions, base_right, students, convolving, known: HashMap::new() }.run()
 }
 
 /// Heads that convolve: at a few places, as large as they may be there.
-fn pupils(material: &Material<'_>) -> Vec<Pupil> {
-    let mut found: Vec<Pupil> = Vec::new();
+fn students(material: &Material<'_>) -> Vec<Student> {
+    let mut found: Vec<Student> = Vec::new();
     for (share, cost) in CONVOLVING {
         let wanted = share * material.macs as f64;
         let places = material.places.iter().enumerate().filter(|(_, place)| place.map.is_some());
         let nearest =
             places.min_by(|(_, a), (_, b)| (a.macs as f64 - wanted).abs().total_cmp(&(b.macs as f64 - wanted).abs()));
         let Some((place, Place { map: Some(map), .. })) = nearest else { continue };
-        // What only shrinks further has less to say about neighbours than about channels.
         let macs = (material.macs as f64 * cost) as u64;
         let widest =
             super::network::Design::within(map.channels, map.space, material.classes, macs, material.head_bytes);
-        if let Some(design) = widest.filter(|_| found.iter().all(|pupil| pupil.place != place)) {
-            found.push(Pupil { place, design });
+        if let Some(design) = widest.filter(|_| found.iter().all(|student| student.place != place)) {
+            found.push(Student { place, design });
         }
     }
     found
@@ -211,8 +158,8 @@ impl Study<'_> {
                 widths.clone().into_iter().map(move |hidden| Contender { place, kind: Kind::Averages { view, hidden } })
             })
         });
-        let maps = self.pupils.iter().enumerate();
-        let maps = maps.map(|(pupil, info)| Contender { place: info.place, kind: Kind::Map { pupil } });
+        let maps = self.students.iter().enumerate();
+        let maps = maps.map(|(student, info)| Contender { place: info.place, kind: Kind::Map { student } });
         averages.chain(maps).collect()
     }
 
@@ -310,7 +257,7 @@ impl Study<'_> {
             learning.iter().copied().filter(|sample| material.given || material.split.held_out(*sample)).collect();
         let head = match contender.kind {
             _ if material.given => Head::default(),
-            Kind::Map { pupil } => self.convolving.heads[pupil][version].clone(),
+            Kind::Map { student } => self.convolving.heads[student][version].clone(),
             Kind::Averages { view, hidden } => {
                 let mut train: Vec<usize> =
                     learning.iter().copied().filter(|sample| !material.split.held_out(*sample)).collect();
@@ -346,8 +293,8 @@ impl Study<'_> {
                 let width = self.material.places[contender.place].views[view].features;
                 head.scores(&self.material.features.views[contender.place][view], width, samples)
             }
-            Kind::Map { pupil } => {
-                let all = &self.convolving.scores[pupil][version];
+            Kind::Map { student } => {
+                let all = &self.convolving.scores[student][version];
                 samples.iter().flat_map(|sample| &all[sample * classes..(sample + 1) * classes]).copied().collect()
             }
         }

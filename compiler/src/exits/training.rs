@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -13,16 +12,15 @@ use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 
 use super::alter::{Alterations, Draw};
-use super::backbone::{Backbone, processes};
-use super::candidates::Place;
+use super::backbone::Backbone;
 use super::features;
 use super::heads::{Chance, Head};
+use super::material::Material;
 use super::network::{Batch, Design, Network, channels_last};
+use super::parallel::in_parallel;
 use super::progress::Progress;
-use super::split::Split;
 use super::stream::{Answers, stream};
 use crate::driver::Failure;
-use crate::graph::{Graph, Value};
 
 /// Samples of a step.
 const BATCH: usize = 128;
@@ -48,7 +46,7 @@ const BETWEEN_FILES: Duration = Duration::from_secs(30);
 
 /// A head that is to learn.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pupil {
+pub struct Student {
     /// Index of the place.
     pub place: usize,
     /// What it will be like.
@@ -56,70 +54,60 @@ pub struct Pupil {
 }
 
 /// Everything that heads learn from.
-pub struct School<'a> {
-    /// The model.
-    pub graph: &'a Graph,
-    /// Places of its exits.
-    pub places: &'a [Place],
-    /// All samples.
-    pub inputs: &'a [Value],
-    /// Classes of the first of them, as far as they are known.
-    pub labels: &'a [u32],
-    /// What the model answers to all of them.
-    pub answers: &'a [u32],
-    /// Who learns what.
-    pub split: &'a Split,
-    /// Whether the model answers probabilities rather than scores.
-    pub probabilities: bool,
-    /// Multiply-adds of the model.
-    pub macs: u64,
+pub struct Training<'a> {
+    /// The samples, and what the model says of them.
+    pub material: &'a Material<'a>,
     /// How long training may take; 1 is some minutes.
     pub effort: f64,
     /// Where files go.
     pub cache: &'a Path,
 }
 
-/// Heads that have learned, by pupil and version; and their scores of samples, `[samples, classes]`, zeros for those that
+/// Heads that have learned, by student and version; and their scores of samples, `[samples, classes]`, zeros for those that
 /// neither judge nor are held out.
 pub struct Trained {
-    /// By pupil, then version.
+    /// By student, then version.
     pub heads: Vec<Vec<Head>>,
-    /// By pupil, then version.
+    /// By student, then version.
     pub scores: Vec<Vec<Vec<f32>>>,
 }
 
-impl School<'_> {
-    /// Trains every version of every pupil.
-    pub fn train(&self, pupils: &[Pupil]) -> Result<Trained, Failure> {
-        let views: Vec<_> = pupils.iter().map(|pupil| &self.places[pupil.place]).collect();
+impl Training<'_> {
+    /// Trains every version of every student.
+    pub fn train(&self, students: &[Student]) -> Result<Trained, Failure> {
+        let views: Vec<_> = students.iter().map(|student| &self.material.places[student.place]).collect();
         let maps = views.iter().filter_map(|place| place.map.as_ref().map(|map| (place.tensor, map.op.as_ref())));
-        let probe = features::probe(self.graph, maps)?;
-        let backbone = Backbone::build(&probe, &[])?;
-        self.teach(&backbone, pupils).map_err(Failure::Environment)
+        let probe = features::probe(self.material.graph, maps)?;
+        let backbone = Backbone::build(probe)?;
+        self.teach(&backbone, students).map_err(Failure::Environment)
     }
 
-    fn teach(&self, backbone: &Backbone, pupils: &[Pupil]) -> anyhow::Result<Trained> {
-        let known = if self.labels.is_empty() { self.answers } else { self.labels };
-        let alterations = Alterations::harmless(&mut backbone.start()?, &self.inputs[..known.len()], known)?;
-        let versions = self.split.versions.len();
-        let mut networks = fresh(pupils, versions)?;
-        let batches = self.batches(self.steps(pupils));
-        let path = self.cache.join(format!("heads-{}.safetensors", self.key(pupils, &alterations, batches.len())));
+    fn teach(&self, backbone: &Backbone, students: &[Student]) -> anyhow::Result<Trained> {
+        // Where nobody says what a sample is, the material has what the model says.
+        let material = self.material;
+        let known = if material.labelled > 0 { material.labelled } else { material.inputs.len() };
+        let (inputs, labels) = (&material.inputs[..known], &material.labels[..known]);
+        let alterations = Alterations::harmless(&mut backbone.start()?, inputs, labels)?;
+        let versions = self.material.split.versions.len();
+        let mut networks = fresh(students, versions)?;
+        let batches = self.batches(self.steps(students));
+        let path = self.cache.join(format!("heads-{}.safetensors", self.key(students, &alterations, batches.len())));
         let begin = restore(&path, &networks).map_or(0, |step| step.min(batches.len()));
         if begin == 0 {
             // A damaged file may have left its traces.
-            networks = fresh(pupils, versions)?;
+            networks = fresh(students, versions)?;
         }
         let progress = Progress::new((batches.len() - begin) as u64, "steps of heads that convolve");
         let members = self.members();
         let mut saved = Instant::now();
-        stream(backbone, self.inputs, &alterations, &batches[begin..], |index, answers| {
+        stream(backbone, self.material.inputs, &alterations, &batches[begin..], |index, answers| {
             let step = begin + index;
-            let lesson = Lesson { draws: &batches[step], members: &members, labels: self.labels, answers: &answers };
+            let lesson =
+                Lesson { draws: &batches[step], members: &members, labels: material.known_labels(), answers: &answers };
             let rate = rate(step, batches.len());
             in_parallel(networks.len(), |at| {
-                let (pupil, version) = (&pupils[at / versions], at % versions);
-                let batch = lesson.batch(pupil, at / versions, version, self.probabilities)?;
+                let (student, version) = (&students[at / versions], at % versions);
+                let batch = lesson.batch(student, at / versions, version, material.probabilities)?;
                 let Some(batch) = batch else { return Ok(()) };
                 let mut network = networks[at].lock().map_err(|_| anyhow!("a step has failed"))?;
                 let cost = network.step(&batch, rate)?;
@@ -137,25 +125,32 @@ impl School<'_> {
             let network = network.into_inner().map_err(|_| anyhow!("a step has failed"))?;
             Ok(network.head()?)
         });
-        let heads: Vec<Vec<Head>> = (pupils.iter())
+        let heads: Vec<Vec<Head>> = (students.iter())
             .map(|_| heads.by_ref().take(versions).collect::<anyhow::Result<_>>())
             .collect::<anyhow::Result<_>>()?;
-        let scores = self.scores(backbone, pupils, &heads)?;
+        let scores = self.scores(backbone, students, &heads)?;
         Ok(Trained { heads, scores })
     }
 
     /// Scores of every head for the samples that are judged by, as they are; zeros for the others.
-    fn scores(&self, backbone: &Backbone, pupils: &[Pupil], heads: &[Vec<Head>]) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
+    fn scores(
+        &self,
+        backbone: &Backbone,
+        students: &[Student],
+        heads: &[Vec<Head>],
+    ) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
         // Those that judge, and those that say how sure a head may be.
-        let wanted = |sample: &usize| self.split.held_out(*sample) || self.split.judged.binary_search(sample).is_ok();
-        let wanted: Vec<usize> = (0..self.inputs.len()).filter(wanted).collect();
+        let wanted = |sample: &usize| {
+            self.material.split.held_out(*sample) || self.material.split.judged.binary_search(sample).is_ok()
+        };
+        let wanted: Vec<usize> = (0..self.material.inputs.len()).filter(wanted).collect();
         let draws: Vec<Draw> =
             wanted.iter().map(|sample| Draw { sample: *sample, other: None, seed: *sample as u64 }).collect();
         let batches: Vec<Vec<Draw>> = draws.chunks(BATCH).map(<[Draw]>::to_vec).collect();
-        let versions = self.split.versions.len();
-        let scores: Vec<Mutex<Vec<f32>>> = (0..pupils.len() * versions).map(|_| Mutex::default()).collect();
+        let versions = self.material.split.versions.len();
+        let scores: Vec<Mutex<Vec<f32>>> = (0..students.len() * versions).map(|_| Mutex::default()).collect();
         let progress = Progress::new(batches.len() as u64, "batches judged by heads that convolve");
-        stream(backbone, self.inputs, &Alterations::default(), &batches, |index, answers| {
+        stream(backbone, self.material.inputs, &Alterations::default(), &batches, |index, answers| {
             let samples: Vec<usize> = (0..batches[index].len()).collect();
             in_parallel(scores.len(), |at| {
                 let maps = &answers[1 + at / versions];
@@ -168,22 +163,29 @@ impl School<'_> {
         })?;
         progress.finish();
         let scores = scores.into_iter().zip(0..).map(|(scores, index): (_, usize)| {
-            let classes = pupils[index / versions].design.classes;
+            let classes = students[index / versions].design.classes;
             let found = scores.into_inner().unwrap_or_default();
-            let mut all = vec![0.0; self.inputs.len() * classes];
+            let mut all = vec![0.0; self.material.inputs.len() * classes];
             for (sample, row) in wanted.iter().zip(found.chunks_exact(classes)) {
                 all[sample * classes..(sample + 1) * classes].copy_from_slice(row);
             }
             all
         });
         let mut scores = scores.collect::<Vec<Vec<f32>>>().into_iter();
-        Ok(pupils.iter().map(|_| scores.by_ref().take(versions).collect()).collect())
+        Ok(students.iter().map(|_| scores.by_ref().take(versions).collect()).collect())
     }
 
     /// Samples that at least one version learns from.
     fn learning(&self) -> Vec<usize> {
-        let mut all: Vec<usize> =
-            self.split.versions.iter().flatten().copied().filter(|s| !self.split.held_out(*s)).collect();
+        let mut all: Vec<usize> = self
+            .material
+            .split
+            .versions
+            .iter()
+            .flatten()
+            .copied()
+            .filter(|s| !self.material.split.held_out(*s))
+            .collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -192,19 +194,22 @@ impl School<'_> {
     /// By version, whether it learns from each sample.
     fn members(&self) -> Vec<Vec<bool>> {
         let member = |version: &Vec<usize>| {
-            let mut member = vec![false; self.inputs.len()];
-            version.iter().filter(|sample| !self.split.held_out(**sample)).for_each(|sample| member[*sample] = true);
+            let mut member = vec![false; self.material.inputs.len()];
+            version
+                .iter()
+                .filter(|sample| !self.material.split.held_out(**sample))
+                .for_each(|sample| member[*sample] = true);
             member
         };
-        self.split.versions.iter().map(member).collect()
+        self.material.split.versions.iter().map(member).collect()
     }
 
     /// Steps that the effort allows.
-    fn steps(&self, pupils: &[Pupil]) -> usize {
-        let heads: u64 = pupils.iter().map(|pupil| pupil.design.macs()).sum();
+    fn steps(&self, students: &[Student]) -> usize {
+        let heads: u64 = students.iter().map(|student| student.design.macs()).sum();
         // Backwards through a layer takes twice what forwards takes.
         let reading = MACS_PER_BYTE * self.weights_bytes().saturating_sub(CACHED_BYTES);
-        let per_sample = self.macs + reading + 3 * heads * self.split.versions.len() as u64;
+        let per_sample = self.material.macs + reading + 3 * heads * self.material.split.versions.len() as u64;
         let affordable = EFFORT_MACS * self.effort / per_sample.max(1) as f64;
         let useful = (MOST_EPOCHS * self.learning().len()).max(MOST_SAMPLES) as f64 * self.effort.max(1.0);
         ((affordable.min(useful) / BATCH as f64).ceil() as usize).max(1)
@@ -212,9 +217,10 @@ impl School<'_> {
 
     /// Bytes of the backbone's weights.
     fn weights_bytes(&self) -> u64 {
-        let used = self.graph.tensor_ids().filter(|tensor| !self.graph.consumers(*tensor).is_empty());
-        let constants = used.filter_map(|tensor| self.graph.value(tensor));
-        constants.map(|value| value.data.len() as u64 * 4).sum()
+        let graph = self.material.graph;
+        let constants = graph.tensor_ids().filter(|tensor| graph.value(*tensor).is_some());
+        let used = constants.filter(|tensor| !graph.consumers(*tensor).is_empty());
+        used.map(|tensor| graph.tensor_type(tensor).size_bytes() as u64).sum()
     }
 
     /// Which samples each step sees. What is mixed is of versions that learn from both.
@@ -240,10 +246,14 @@ impl School<'_> {
     }
 
     /// Names the work: other models, samples or designs get another file.
-    fn key(&self, pupils: &[Pupil], alterations: &Alterations, steps: usize) -> String {
+    fn key(&self, students: &[Student], alterations: &Alterations, steps: usize) -> String {
         let mut digest = Sha256::new();
-        digest.update(features::key(self.graph, self.inputs));
-        digest.update(format!("{pupils:?} {alterations:?} {steps} {:?} {:?}", self.split.versions, self.labels));
+        digest.update(features::key(self.material.graph, self.material.inputs));
+        digest.update(format!(
+            "{students:?} {alterations:?} {steps} {:?} {:?}",
+            self.material.split.versions,
+            self.material.known_labels()
+        ));
         digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 }
@@ -257,9 +267,15 @@ struct Lesson<'a> {
 }
 
 impl Lesson<'_> {
-    /// The part of it that one version of a pupil learns from; none if that is too little.
-    fn batch(&self, pupil: &Pupil, index: usize, version: usize, probabilities: bool) -> anyhow::Result<Option<Batch>> {
-        let Design { channels, space, classes, .. } = pupil.design;
+    /// The part of it that one version of a student learns from; none if that is too little.
+    fn batch(
+        &self,
+        student: &Student,
+        index: usize,
+        version: usize,
+        probabilities: bool,
+    ) -> anyhow::Result<Option<Batch>> {
+        let Design { channels, space, classes, .. } = student.design;
         let rows: Vec<usize> =
             (0..self.draws.len()).filter(|row| self.members[version][self.draws[*row].sample]).collect();
         if rows.len() < 2 {
@@ -294,29 +310,11 @@ fn rate(step: usize, steps: usize) -> f64 {
     RATE * (done / WARM_UP).min((1.0 - done) / (1.0 - WARM_UP)).max(1e-3)
 }
 
-/// Does something for each index, on all cores.
-pub(super) fn in_parallel(count: usize, work: impl Fn(usize) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
-    let next = AtomicUsize::new(0);
-    let run = || {
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            if at >= count {
-                return Ok(());
-            }
-            work(at)?;
-        }
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..processes(count)).map(|_| scope.spawn(run)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a thread has failed"))))
-    })
-}
-
-/// Heads that know nothing, by pupil and version.
-fn fresh(pupils: &[Pupil], versions: usize) -> anyhow::Result<Vec<Mutex<Network>>> {
-    let each = pupils.iter().enumerate().flat_map(|(index, pupil)| (0..versions).map(move |v| (index, pupil, v)));
-    each.map(|(index, pupil, version)| {
-        Ok(Mutex::new(Network::new(pupil.design.clone(), (index * 64 + version) as u64 + 1)?))
+/// Heads that know nothing, by student and version.
+fn fresh(students: &[Student], versions: usize) -> anyhow::Result<Vec<Mutex<Network>>> {
+    let each = students.iter().enumerate().flat_map(|(index, student)| (0..versions).map(move |v| (index, student, v)));
+    each.map(|(index, student, version)| {
+        Ok(Mutex::new(Network::new(student.design.clone(), (index * 64 + version) as u64 + 1)?))
     })
     .collect()
 }
@@ -363,21 +361,21 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("deeper/heads.safetensors");
         let design = Design::within(4, [8, 8], 3, 50_000, u64::MAX).expect("it is wide enough");
-        let pupils = [Pupil { place: 0, design }];
-        let written = fresh(&pupils, 2).expect("heads");
+        let students = [Student { place: 0, design }];
+        let written = fresh(&students, 2).expect("heads");
         save(&path, &written, 17).expect("the folder is writable");
-        let read = fresh(&[Pupil { place: 1, ..pupils[0].clone() }], 2).expect("heads");
+        let read = fresh(&[Student { place: 1, ..students[0].clone() }], 2).expect("heads");
         assert_eq!(restore(&path, &read), Some(17));
         let head = |networks: &[Mutex<Network>]| networks[1].lock().ok().and_then(|network| network.head().ok());
         assert_eq!(head(&read), head(&written));
         let bytes = std::fs::read(&path).expect("the file");
         for length in [0, 7, bytes.len() / 2, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).expect("the folder is writable");
-            assert_eq!(restore(&path, &fresh(&pupils, 2).expect("heads")), None, "{length} bytes");
+            assert_eq!(restore(&path, &fresh(&students, 2).expect("heads")), None, "{length} bytes");
         }
         let other = Design::within(5, [8, 8], 3, 50_000, u64::MAX).expect("it is wide enough");
         std::fs::write(&path, &bytes).expect("the folder is writable");
-        assert_eq!(restore(&path, &fresh(&[Pupil { place: 0, design: other }], 2).expect("heads")), None);
+        assert_eq!(restore(&path, &fresh(&[Student { place: 0, design: other }], 2).expect("heads")), None);
     }
 
     #[test]
@@ -386,17 +384,5 @@ mod tests {
         assert!(rates.iter().all(|rate| *rate > 0.0 && *rate <= RATE));
         assert!(rates[..5].windows(2).all(|pair| pair[0] < pair[1]), "{rates:?}");
         assert!(rates[5..].windows(2).all(|pair| pair[0] > pair[1]), "{rates:?}");
-    }
-
-    #[test]
-    fn work_that_fails_says_so() {
-        let done = AtomicUsize::new(0);
-        in_parallel(10, |_| {
-            done.fetch_add(1, Ordering::Relaxed);
-            Ok(())
-        })
-        .expect("nothing fails");
-        assert_eq!(done.into_inner(), 10);
-        assert!(in_parallel(10, |at| if at == 7 { Err(anyhow!("seven")) } else { Ok(()) }).is_err());
     }
 }

@@ -417,6 +417,16 @@ pub struct Decide {
     pub patience: Option<Patience>,
 }
 
+impl From<ExitRule> for partita_rt::kernels::Confidence {
+    fn from(rule: ExitRule) -> partita_rt::kernels::Confidence {
+        match rule {
+            ExitRule::Probability => partita_rt::kernels::Confidence::Probability,
+            ExitRule::Margin => partita_rt::kernels::Confidence::Margin,
+            ExitRule::Entropy => partita_rt::kernels::Confidence::Entropy,
+        }
+    }
+}
+
 /// See [`partita_rt::kernels::Patience`].
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Patience {

@@ -56,9 +56,9 @@ impl Steady {
 }
 
 impl Patience {
-    /// The confidence after so many answers of the same class.
+    /// The confidence after so many answers of the same class; none stays none.
     pub fn confidence(&self, confidence: f32, runs: u32) -> f32 {
-        if runs >= self.runs { 1.0 - (1.0 - confidence) * self.doubt } else { confidence }
+        if runs >= self.runs && confidence > 0.0 { 1.0 - (1.0 - confidence) * self.doubt } else { confidence }
     }
 }
 
@@ -75,10 +75,7 @@ pub fn decide(
 ) {
     let mut confidence = confidence(scores, rule, temperature);
     if let Some((patience, steady)) = patience {
-        let runs = steady.note(scores);
-        if confidence > 0.0 {
-            confidence = patience.confidence(confidence, runs);
-        }
+        confidence = patience.confidence(confidence, steady.note(scores));
     }
     if let [leave, seen] = verdict {
         *leave = if confidence >= threshold { 1.0 } else { 0.0 };

@@ -1,6 +1,5 @@
 //! Convolutions, products, normalisations, pooling, reductions, resizing.
 
-use crate::graph::op::ExitRule;
 use partita_rt::kernels::{self, ConvParameters, Coordinates, GemmParameters, PoolParameters, Reduction, Rounding};
 
 use super::{EvalError, f32s};
@@ -240,12 +239,7 @@ fn reduce_integers(
 
 /// What an exit decides; `steady` is what it has said before.
 pub(super) fn verdict_of(decide: &Decide, scores: &[f32], verdict: &mut [f32], steady: &mut kernels::Steady) {
-    let rule = match decide.rule {
-        ExitRule::Probability => kernels::Confidence::Probability,
-        ExitRule::Margin => kernels::Confidence::Margin,
-        ExitRule::Entropy => kernels::Confidence::Entropy,
-    };
     let temperature = decide.logits.then_some(decide.temperature);
     let patience = decide.patience.map(|patience| (patience.into(), steady));
-    kernels::decide(scores, verdict, rule, temperature, decide.threshold, patience);
+    kernels::decide(scores, verdict, decide.rule.into(), temperature, decide.threshold, patience);
 }
