@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use crate::driver::{self, Options};
-use crate::emit::model::{KernelsPlace, ModelContext, emit_model};
+use crate::emit::model::{KernelsPlace, emit_model};
 use crate::partition::Objective;
 
 /// A compilation inside `build.rs`:
@@ -90,17 +90,10 @@ impl Build {
             bail!("`{}` has no device `{wanted}`; it has {}", targets.display(), names.join(", "));
         };
         check_architecture(wanted, &compiled.cluster.devices[index].target.triple)?;
-        let Some(program) = compiled.programs.iter().find(|program| program.device == index) else {
+        let Some(position) = compiled.programs.iter().position(|program| program.device == index) else {
             bail!("the plan gives device `{wanted}` nothing to do; leave it out of this cluster");
         };
-        let context = ModelContext {
-            graph: &compiled.graph,
-            cluster: &compiled.cluster,
-            model: &compiled.model_name,
-            plan_hash: compiled.plan_hash,
-            macs: compiled.device_macs(),
-        };
-        let emitted = emit_model(program, &context, KernelsPlace::Inline)?;
+        let emitted = emit_model(&compiled.device_programs(position), &compiled.model_context(), KernelsPlace::Inline)?;
         let module = out.join(format!("{}.rs", self.name));
         std::fs::write(&module, emitted.model_source).with_context(|| format!("writing `{}`", module.display()))?;
         let library = out.join(format!("lib{}.a", emitted.library));

@@ -71,6 +71,11 @@ pub struct Arguments {
     /// Add early exits, trained and chosen on the calibration samples.
     #[arg(long, value_enum, default_value_t = Switch::Off, conflicts_with = "batch")]
     pub exits: Switch,
+    /// Find what the network can do without (residual branches, skip connections), and compile smaller ways through it,
+    /// over the same weights, for the [[condition]]s of the cluster file, or for slower links and lost devices if it has
+    /// none.
+    #[arg(long, value_enum, default_value_t = Switch::Off, requires = "calibration", conflicts_with_all = ["batch", "plan"])]
+    pub variants: Switch,
     /// Outputs of the model that are exits already (BranchyNet): they are calibrated, none is trained.
     #[arg(long, value_name = "A,B,..", value_delimiter = ',', requires = "calibration", conflicts_with_all = ["exits", "batch"])]
     pub exit_outputs: Vec<String>,
@@ -90,6 +95,7 @@ pub struct Arguments {
     #[arg(long = "exit-effort", value_name = "F", default_value_t = 1.0, value_parser = parse_effort)]
     pub effort: f64,
     /// Least accuracy with exits, between 0 and 1, kept with 90 % probability; by default 1 point below the model's own.
+    /// Also the least accuracy of variants; by default 5 points below the model's own.
     #[arg(long, value_name = "F", requires = "calibration")]
     pub min_accuracy: Option<f64>,
     /// Use only this many samples of --evaluate.

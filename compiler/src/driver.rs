@@ -7,15 +7,18 @@ use std::time::Instant;
 use crate::cli::{Arguments, StrategyName};
 use crate::config::{self, Cluster};
 use crate::diagnostic::Diagnostic;
+use crate::emit::family::Family as Choices;
+use crate::emit::model::{ModelContext, RouteContext};
 use crate::graph::Graph;
 use crate::partition::{self, Objective, Partition, StrategyFamily};
 use crate::placement::{self, Placed};
-use crate::program::Program;
+use crate::program::{self, Program};
 use crate::schedule::{self, Schedule};
 use crate::shard::Sharded;
 use crate::shard::patches::PatchReport;
 use crate::simulate::{self, Prediction};
-use crate::{exits, onnx, passes, plan};
+use crate::variants::report::VariantsReport;
+use crate::{exits, onnx, passes, plan, variants};
 
 /// Everything decided about one model on one cluster, ready to be written out.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct Compiled {
     pub batch: usize,
     /// What is known of its exits, if it has been given any.
     pub exits: Option<exits::ExitsReport>,
+    /// What is known of its variants, if they were asked for.
+    pub variants: Option<VariantsReport>,
     /// The graph of shards, each on one device.
     pub sharded: Sharded,
     /// What will happen.
@@ -44,12 +49,31 @@ pub struct Compiled {
     pub programs: Vec<Program>,
     /// What is computed patch by patch.
     pub patches: Vec<PatchReport>,
+    /// Smaller ways through the network, over the same weights.
+    pub routes: Vec<Route>,
+    /// When each route is taken, if there are several; the first is everything above.
+    pub choices: Option<Choices>,
     /// The plan file.
     pub plan_bytes: Vec<u8>,
     /// First eight bytes of the plan's digest.
     pub plan_hash: u64,
     /// Time of each stage in ms, by name.
     pub times_ms: BTreeMap<String, f64>,
+}
+
+/// A smaller way through the network.
+#[derive(Debug)]
+pub struct Route {
+    /// Name, for readers.
+    pub name: String,
+    /// The network that it computes.
+    pub graph: Graph,
+    /// Who computes what.
+    pub partition: Partition,
+    /// The graph of shards.
+    pub sharded: Sharded,
+    /// One per program of the whole network, in the same order; a device may have nothing to do.
+    pub programs: Vec<Program>,
 }
 
 /// Why there is no result, by exit status.
@@ -101,6 +125,8 @@ pub struct Options {
     pub plan: Option<PathBuf>,
     /// Exits to add.
     pub exits: Option<exits::ExitOptions>,
+    /// Smaller ways through the network.
+    pub variants: Option<variants::VariantOptions>,
     /// Measurements that correct the cost model; those beside the cluster file unless given.
     pub measured: Option<PathBuf>,
 }
@@ -116,6 +142,7 @@ impl Default for Options {
             max_latency_ms: None,
             plan: None,
             exits: None,
+            variants: None,
             measured: None,
         }
     }
@@ -142,6 +169,7 @@ impl Options {
             max_latency_ms: arguments.max_latency,
             plan: arguments.plan.clone(),
             exits: exits::ExitOptions::of(arguments),
+            variants: variants::VariantOptions::of(arguments),
             measured: arguments.measured.clone(),
         }
     }
@@ -173,6 +201,12 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
         dump.stage(pass.name, graph);
     })
     .map_err(internal)?;
+    let mut study = None;
+    if let Some(wanted) = &options.variants {
+        clock.restart();
+        study = Some(variants::study(&graph, wanted)?);
+        clock.lap("variants");
+    }
     let mut report = None;
     if let Some(wanted) = &options.exits {
         clock.restart();
@@ -187,8 +221,16 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
         dump.stage("batch", &graph);
     }
     let model_name = model.file_stem().map_or_else(|| "model".to_string(), |stem| stem.to_string_lossy().into_owned());
-    let compiled = compile_graph(model_name, graph, cluster, options, clock, dump)?;
-    Ok(Compiled { exits: report, ..compiled })
+    let mut compiled = compile_graph(model_name, graph, cluster, options, clock, dump)?;
+    compiled.exits = report;
+    if let Some(study) = study {
+        let mut clock = Clock::default();
+        compiled.variants = Some(variants::add(&mut compiled, &study, options)?);
+        plan::add_routes(&mut compiled);
+        clock.lap("routes");
+        compiled.times_ms.append(&mut clock.times_ms);
+    }
+    Ok(compiled)
 }
 
 /// Everything behind the passes, for a graph that is already simplified.
@@ -253,11 +295,14 @@ fn finish(
         family: options.family,
         batch: options.batch,
         exits: None,
+        variants: None,
         sharded,
         prediction,
         schedules,
         programs,
         patches,
+        routes: Vec::new(),
+        choices: None,
         plan_bytes,
         plan_hash,
         times_ms: clock.times_ms,
@@ -332,10 +377,59 @@ impl Failure {
 impl Compiled {
     /// Multiply-adds of each device of the cluster.
     pub fn device_macs(&self) -> Vec<u64> {
-        let mut macs = vec![0; self.cluster.devices.len()];
-        for (node, device) in &self.sharded.devices {
-            macs[*device] += partition::cost::node_macs(&self.sharded.graph, *node);
-        }
-        macs
+        device_macs(&self.sharded, &self.cluster)
     }
+
+    /// As a smaller way through another network.
+    pub fn into_route(self, name: String) -> Route {
+        let Compiled { graph, partition, sharded, programs, .. } = self;
+        Route { name, graph, partition, sharded, programs }
+    }
+
+    /// Adds routes whose programs stand in the order of this one's; all programs of a device then share their weights.
+    /// Whoever feeds inputs says which route is taken.
+    pub fn add_routes(&mut self, routes: Vec<Route>) {
+        if routes.is_empty() {
+            return;
+        }
+        self.routes = routes;
+        for position in 0..self.programs.len() {
+            let further = self.routes.iter_mut().map(|route| &mut route.programs[position]);
+            program::family::unite(&mut std::iter::once(&mut self.programs[position]).chain(further).collect::<Vec<_>>());
+        }
+        let names = std::iter::once("whole").chain(self.routes.iter().map(|route| route.name.as_str()));
+        let devices: Vec<usize> = self.programs.iter().map(|program| program.device).collect();
+        self.choices = Some(Choices::new(names.map(str::to_string).collect(), &self.cluster, &devices));
+    }
+
+    /// Programs of the device at this position among [`Compiled::programs`], one per route.
+    pub fn device_programs(&self, position: usize) -> Vec<&Program> {
+        let further = self.routes.iter().map(|route| &route.programs[position]);
+        std::iter::once(&self.programs[position]).chain(further).collect()
+    }
+
+    /// What emitted text needs to know.
+    pub fn model_context(&self) -> ModelContext<'_> {
+        let whole = RouteContext { name: "the whole network", graph: &self.graph, macs: self.device_macs() };
+        let further = self.routes.iter().map(|route| RouteContext {
+            name: &route.name,
+            graph: &route.graph,
+            macs: device_macs(&route.sharded, &self.cluster),
+        });
+        ModelContext {
+            routes: std::iter::once(whole).chain(further).collect(),
+            family: self.choices.as_ref(),
+            cluster: &self.cluster,
+            model: &self.model_name,
+            plan_hash: self.plan_hash,
+        }
+    }
+}
+
+fn device_macs(sharded: &Sharded, cluster: &Cluster) -> Vec<u64> {
+    let mut macs = vec![0; cluster.devices.len()];
+    for (node, device) in &sharded.devices {
+        macs[*device] += partition::cost::node_macs(&sharded.graph, *node);
+    }
+    macs
 }

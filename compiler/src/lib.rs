@@ -13,6 +13,7 @@ pub mod driver;
 pub mod emit;
 pub mod exits;
 pub mod graph;
+pub mod host;
 pub mod kernel;
 pub mod memory;
 pub mod onnx;
@@ -26,5 +27,6 @@ pub mod samples;
 pub mod schedule;
 pub mod shard;
 pub mod simulate;
+pub mod variants;
 
 pub use build_script::Build;

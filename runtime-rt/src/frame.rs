@@ -9,7 +9,7 @@
 //! | 12..16 | inference number |
 //! | 16..18 | message number |
 //! | 18 | sending device |
-//! | 19 | 0 |
+//! | 19 | route: which variant of the network this inference takes, 0 for the whole one |
 //! | 20..24 | payload length |
 //! | 24..28 | CRC-32 of the payload |
 //! | 28..32 | CRC-32 of bytes 0..28 |
@@ -50,6 +50,14 @@ pub enum Kind {
     Stop,
     /// How long each step took.
     Profile,
+    /// The next inference and its route, from the device that holds the input.
+    Announce,
+    /// An inference is given up.
+    Abandon,
+    /// What a device knows of its links.
+    Status,
+    /// Bytes that say how fast a link is.
+    Probe,
 }
 
 impl Kind {
@@ -62,6 +70,10 @@ impl Kind {
             5 => Kind::Report,
             6 => Kind::Stop,
             7 => Kind::Profile,
+            8 => Kind::Announce,
+            9 => Kind::Abandon,
+            10 => Kind::Status,
+            11 => Kind::Probe,
             _ => return None,
         })
     }
@@ -75,6 +87,10 @@ impl Kind {
             Kind::Report => 5,
             Kind::Stop => 6,
             Kind::Profile => 7,
+            Kind::Announce => 8,
+            Kind::Abandon => 9,
+            Kind::Status => 10,
+            Kind::Probe => 11,
         }
     }
 }
@@ -92,6 +108,8 @@ pub struct Header {
     pub message: u16,
     /// Number of the sending device in the cluster.
     pub sender: u8,
+    /// Which variant of the network the inference takes; 0 is the whole one.
+    pub route: u8,
     /// Bytes of payload.
     pub length: u32,
     /// Checksum of the payload.
@@ -102,7 +120,12 @@ impl Header {
     /// A header for a payload.
     pub fn new(kind: Kind, plan_hash: u64, inference: u32, message: u16, sender: u8, payload: &[u8]) -> Header {
         let length = payload.len() as u32;
-        Header { kind, plan_hash, inference, message, sender, length, payload_crc: CRC.checksum(payload) }
+        Header { kind, plan_hash, inference, message, sender, route: 0, length, payload_crc: CRC.checksum(payload) }
+    }
+
+    /// The same on another route.
+    pub fn on_route(self, route: u8) -> Header {
+        Header { route, ..self }
     }
 
     /// The header's bytes.
@@ -118,7 +141,7 @@ impl Header {
         put(4, &self.plan_hash.to_le_bytes());
         put(12, &self.inference.to_le_bytes());
         put(16, &self.message.to_le_bytes());
-        put(18, &[self.sender, 0]);
+        put(18, &[self.sender, self.route]);
         put(20, &self.length.to_le_bytes());
         put(24, &self.payload_crc.to_le_bytes());
         let (checked, _) = bytes.split_at(28);
@@ -140,13 +163,14 @@ impl Header {
             return None;
         }
         let [kind] = take::<1>(bytes, 3)?;
-        let [sender] = take::<1>(bytes, 18)?;
+        let [sender, route] = take::<2>(bytes, 18)?;
         Some(Header {
             kind: Kind::from_byte(kind)?,
             plan_hash: u64::from_le_bytes(take(bytes, 4)?),
             inference: u32::from_le_bytes(take(bytes, 12)?),
             message: u16::from_le_bytes(take(bytes, 16)?),
             sender,
+            route,
             length: u32::from_le_bytes(take(bytes, 20)?),
             payload_crc: u32::from_le_bytes(take(bytes, 24)?),
         })
@@ -167,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_header_reads_back() {
-        let header = Header::new(Kind::Tensor, 0x0123_4567_89ab_cdef, 7, 300, 5, b"payload");
+        let header = Header::new(Kind::Tensor, 0x0123_4567_89ab_cdef, 7, 300, 5, b"payload").on_route(3);
         assert_eq!(Header::parse(&header.emit()), Some(header));
         assert_eq!(header.check(b"payload"), Ok(()));
         assert_eq!(header.check(b"Payload"), Err(Error::Checksum));

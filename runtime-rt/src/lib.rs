@@ -8,11 +8,14 @@
 
 mod arena;
 mod error;
+pub mod family;
 pub mod frame;
 #[cfg(feature = "std")]
 pub mod hosted;
 pub mod kernels;
 mod link;
+mod news;
+mod peer_links;
 mod report;
 mod serve;
 #[cfg(feature = "std")]
@@ -20,9 +23,14 @@ mod stream;
 
 pub use arena::{Arena, copy_runs};
 pub use error::Error;
-pub use link::{FramedStream, Identity, Incoming, InferenceLinks, Links, NoLinks, Observer, Outgoing, PeerLinks};
+pub use family::{Chooser, Family};
+pub use link::{
+    FamilyLinks, FramedStream, Identity, Incoming, InferenceLinks, Links, NoLinks, Observer, Outgoing, Turn,
+};
+pub use news::{News, Seen};
+pub use peer_links::PeerLinks;
 pub use report::DeviceCosts;
-pub use serve::{Failure, Profiler, Program, serve};
+pub use serve::{Failure, Profiler, Program, serve, serve_family};
 #[cfg(feature = "std")]
 pub use stream::StdStream;
 

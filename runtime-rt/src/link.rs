@@ -2,8 +2,8 @@
 
 use embedded_io::{ErrorType, Read, Write};
 
-use crate::Error;
 use crate::frame::{HEADER_BYTES, Header, Kind};
+use crate::{Error, News};
 
 /// What an emitted program sends and receives through.
 pub trait Links {
@@ -53,7 +53,7 @@ pub struct Incoming<'a> {
 /// The links of a device that serves one inference after the other.
 pub trait InferenceLinks: Links {
     /// Says which inference the next tensors belong to.
-    fn begin(&mut self, inference: u32);
+    fn begin(&mut self, turn: Turn);
 
     /// Payload bytes sent since the inference began.
     fn sent_bytes(&self) -> u64;
@@ -62,12 +62,50 @@ pub trait InferenceLinks: Links {
     fn received_bytes(&self) -> u64;
 }
 
+/// Which inference tensors belong to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Number of the inference.
+    pub inference: u32,
+    /// Variant of the network that it takes; 0 is the whole one.
+    pub route: u8,
+}
+
+impl Turn {
+    /// Whether something of `inference` is of the past. Numbers wrap around.
+    pub(crate) fn is_past(self, inference: u32) -> bool {
+        (inference.wrapping_sub(self.inference) as i32) < 0
+    }
+}
+
 /// Refuses a frame that is not the tensor that should come now.
-pub(crate) fn check_tensor(header: &Header, inference: u32, message: u16, peer: usize) -> Result<(), Error> {
-    if header.kind != Kind::Tensor || header.message != message || header.inference != inference {
+pub(crate) fn check_tensor(header: &Header, turn: Turn, message: u16, peer: usize) -> Result<(), Error> {
+    let now = header.inference == turn.inference && header.route == turn.route;
+    if header.kind != Kind::Tensor || header.message != message || !now {
         return Err(Error::WrongMessage);
     }
     if usize::from(header.sender) == peer { Ok(()) } else { Err(Error::WrongPeer) }
+}
+
+/// What devices that share several routes say to each other beside tensors.
+pub trait FamilyLinks: InferenceLinks {
+    /// Tells a device which inference begins.
+    fn announce(&mut self, peer: usize, turn: Turn) -> Result<(), Error>;
+
+    /// Waits until a device tells which inference begins; what is left of earlier ones is skipped.
+    fn announced(&mut self, peer: usize) -> Result<Turn, Error>;
+
+    /// Tells every device that can be reached that the inference which has begun is given up.
+    fn abandon(&mut self);
+
+    /// What has been learned of links, here or by others, oldest first; each is told once.
+    fn news(&mut self) -> Option<News>;
+
+    /// Passes news on.
+    fn tell(&mut self, peer: usize, news: &News) -> Result<(), Error>;
+
+    /// Sends bytes from whose arrival the other side learns how fast the link is.
+    fn probe(&mut self, peer: usize) -> Result<(), Error>;
 }
 
 /// For programs without peers.
@@ -124,8 +162,13 @@ impl<S: Read + Write> FramedStream<S> {
 
     /// Sends one frame.
     pub fn send(&mut self, kind: Kind, inference: u32, message: u16, payload: &[u8]) -> Result<(), Error> {
+        self.send_on(kind, Turn { inference, route: 0 }, message, payload)
+    }
+
+    /// The same with a route.
+    pub(crate) fn send_on(&mut self, kind: Kind, turn: Turn, message: u16, payload: &[u8]) -> Result<(), Error> {
         let Identity { plan_hash, device } = self.identity;
-        let header = Header::new(kind, plan_hash, inference, message, device, payload);
+        let header = Header::new(kind, plan_hash, turn.inference, message, device, payload).on_route(turn.route);
         self.stream.write_all(&header.emit()).map_err(|_| Error::Stream)?;
         self.stream.write_all(payload).map_err(|_| Error::Stream)?;
         self.stream.flush().map_err(|_| Error::Stream)
@@ -160,6 +203,23 @@ impl<S: Read + Write> FramedStream<S> {
         }
         self.fill(payload, false)?;
         header.check(payload)
+    }
+
+    /// Reads the payload that follows a header, and forgets it.
+    pub(crate) fn skip_payload(&mut self, header: &Header) -> Result<(), Error> {
+        let mut rest = header.length as usize;
+        let mut bytes = [0; 256];
+        while rest > 0 {
+            let count = rest.min(bytes.len());
+            self.fill(bytes.split_at_mut_checked(count).map_or(&mut [], |(part, _)| part), false)?;
+            rest -= count;
+        }
+        Ok(())
+    }
+
+    /// Who is at this end.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// Exchanges hellos with the peer; refuses a device that is not `peer` or comes from another plan.
@@ -200,75 +260,10 @@ fn error_of<S: ErrorType>(error: &S::Error) -> Error {
     }
 }
 
-/// Links of a device, one stream per peer. `N` is the number of peers.
-pub struct PeerLinks<S, const N: usize> {
-    links: [(usize, FramedStream<S>); N],
-    inference: u32,
-    pub(crate) sent_bytes: u64,
-    pub(crate) received_bytes: u64,
-}
-
-impl<S: Read + Write, const N: usize> PeerLinks<S, N> {
-    /// Links that have shaken hands.
-    pub fn new(links: [(usize, FramedStream<S>); N]) -> PeerLinks<S, N> {
-        PeerLinks { links, inference: 0, sent_bytes: 0, received_bytes: 0 }
-    }
-
-    /// Who is at this end.
-    #[cfg(feature = "std")]
-    pub(crate) fn identity(&self) -> Option<Identity> {
-        self.links.first().map(|(_, link)| link.identity)
-    }
-
-    /// Which inference the next tensors belong to.
-    #[cfg(feature = "std")]
-    pub(crate) fn inference(&self) -> u32 {
-        self.inference
-    }
-
-    fn link(&mut self, peer: usize) -> Result<&mut FramedStream<S>, Error> {
-        self.links.iter_mut().find(|(index, _)| *index == peer).map(|(_, link)| link).ok_or(Error::NoLink)
-    }
-}
-
-impl<S: Read + Write, const N: usize> InferenceLinks for PeerLinks<S, N> {
-    fn begin(&mut self, inference: u32) {
-        self.inference = inference;
-        self.sent_bytes = 0;
-        self.received_bytes = 0;
-    }
-
-    fn sent_bytes(&self) -> u64 {
-        self.sent_bytes
-    }
-
-    fn received_bytes(&self) -> u64 {
-        self.received_bytes
-    }
-}
-
-impl<S: Read + Write, const N: usize> Links for PeerLinks<S, N> {
-    fn send(&mut self, peer: usize, message: u16, payload: &[u8]) -> Result<(), Error> {
-        let inference = self.inference;
-        self.link(peer)?.send(Kind::Tensor, inference, message, payload)?;
-        self.sent_bytes += payload.len() as u64;
-        Ok(())
-    }
-
-    fn receive(&mut self, peer: usize, message: u16, payload: &mut [u8]) -> Result<(), Error> {
-        let inference = self.inference;
-        let link = self.link(peer)?;
-        let header = link.receive_header()?;
-        check_tensor(&header, inference, message, peer)?;
-        link.receive_payload(&header, payload)?;
-        self.received_bytes += payload.len() as u64;
-        Ok(())
-    }
-}
-
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
+    use crate::PeerLinks;
     use std::io::{Read as _, Write as _};
     use std::os::unix::net::UnixStream;
     use std::vec::Vec;

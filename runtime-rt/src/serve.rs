@@ -3,7 +3,10 @@
 use embedded_io::{Read, Write};
 
 use crate::frame::Kind;
-use crate::{DeviceCosts, Error, FramedStream, Incoming, InferenceLinks, Links, Observer, Outgoing};
+use crate::{
+    Chooser, DeviceCosts, Error, Family, FamilyLinks, FramedStream, Incoming, InferenceLinks, Links, Observer, Outgoing,
+    Turn,
+};
 
 /// A device's compiled model, as its `main` hands it over.
 pub trait Program {
@@ -14,6 +17,11 @@ pub trait Program {
     /// Exit at which the last inference ended, and the confidence there; none if it went to the end.
     fn exit(&self) -> Option<(u32, f32)> {
         None
+    }
+    /// Says which route the next inference takes; before the input is put in its place. Numbers that are none are
+    /// refused.
+    fn set_route(&mut self, route: u8) -> bool {
+        route == 0
     }
     /// One inference.
     fn run<L: Links, O: Observer>(&mut self, links: &mut L, observer: &mut O) -> Result<(), Error>;
@@ -96,38 +104,132 @@ pub fn serve<P: Program, L: InferenceLinks, C: Read + Write, O: Profiler>(
             match header.kind {
                 Kind::Input => {}
                 Kind::Stop => return Ok(()),
-                Kind::Hello | Kind::Tensor | Kind::Output | Kind::Report | Kind::Profile => {
-                    return Err(Failure::Control(Error::WrongMessage));
-                }
+                _ => return Err(Failure::Control(Error::WrongMessage)),
             }
             control.receive_payload(&header, program.input_mut()).map_err(Failure::Control)?;
         }
-        links.begin(inference);
-        let begin = now_us();
-        profiler.begin();
-        let mut timed = TimedLinks { links, now_us, wait_us: 0 };
-        let outcome = program.run(&mut timed, profiler);
-        let wait_us = timed.wait_us;
-        match outcome {
+        let turn = Turn { inference, route: 0 };
+        match infer(program, turn, links, control, now_us, profiler)? {
             Ok(()) => {}
             // The peer before this device in the pipeline has ended its work.
             Err(Error::Closed) if program.input_mut().is_empty() && links.received_bytes() == 0 => return Ok(()),
             Err(error) => return Err(Failure::Program(error)),
         }
-        let costs = DeviceCosts {
-            compute_us: now_us().saturating_sub(begin).saturating_sub(wait_us),
-            wait_us,
-            sent_bytes: links.sent_bytes(),
-            received_bytes: links.received_bytes(),
-            exit: program.exit(),
-        };
-        if !program.output().is_empty() {
-            control.send(Kind::Output, inference, 0, program.output()).map_err(Failure::Control)?;
-        }
-        if !profiler.payload().is_empty() {
-            control.send(Kind::Profile, inference, 0, profiler.payload()).map_err(Failure::Control)?;
-        }
-        control.send(Kind::Report, inference, 0, &costs.emit()).map_err(Failure::Control)?;
         inference = inference.wrapping_add(1);
+    }
+}
+
+/// One inference, and what it has cost; inside, what the program says.
+fn infer<P: Program, L: InferenceLinks, C: Read + Write, O: Profiler>(
+    program: &mut P,
+    turn: Turn,
+    links: &mut L,
+    control: &mut FramedStream<C>,
+    now_us: fn() -> u64,
+    profiler: &mut O,
+) -> Result<Result<(), Error>, Failure> {
+    links.begin(turn);
+    let begin = now_us();
+    profiler.begin();
+    let mut timed = TimedLinks { links, now_us, wait_us: 0 };
+    let outcome = program.run(&mut timed, profiler);
+    let wait_us = timed.wait_us;
+    if let Err(error) = outcome {
+        return Ok(Err(error));
+    }
+    let costs = DeviceCosts {
+        compute_us: now_us().saturating_sub(begin).saturating_sub(wait_us),
+        wait_us,
+        sent_bytes: links.sent_bytes(),
+        received_bytes: links.received_bytes(),
+        exit: program.exit(),
+    };
+    if !program.output().is_empty() {
+        control.send_on(Kind::Output, turn, 0, program.output()).map_err(Failure::Control)?;
+    }
+    if !profiler.payload().is_empty() {
+        control.send_on(Kind::Profile, turn, 0, profiler.payload()).map_err(Failure::Control)?;
+    }
+    control.send_on(Kind::Report, turn, 0, &costs.emit()).map_err(Failure::Control)?;
+    Ok(Ok(()))
+}
+
+/// Serves inferences with a family of routes until the control stream says stop, or the device that this one follows has
+/// ended its work.
+///
+/// The device with input chooses a route for each inference and announces it; an input frame whose message number is
+/// not 0 asks for the route before that number. When an inference fails, every device is told to give it up, the caller
+/// gets an abandon frame, and the next inference takes a route without what was lost.
+pub fn serve_family<P: Program, L: FamilyLinks, C: Read + Write, O: Profiler>(
+    program: &mut P,
+    (own, family): (usize, &'static Family),
+    links: &mut L,
+    control: &mut FramedStream<C>,
+    now_us: fn() -> u64,
+    profiler: &mut O,
+) -> Result<(), Failure> {
+    let mut chooser = Chooser::new(family);
+    loop {
+        let turn = match family.follows {
+            Some(leader) => match links.announced(leader) {
+                Ok(turn) => turn,
+                Err(Error::Closed) => return Ok(()),
+                Err(error) => return Err(Failure::Program(error)),
+            },
+            None => {
+                let header = match control.receive_header() {
+                    Ok(header) => header,
+                    Err(Error::Closed) => return Ok(()),
+                    Err(error) => return Err(Failure::Control(error)),
+                };
+                match header.kind {
+                    Kind::Input => {}
+                    Kind::Stop => return Ok(()),
+                    _ => return Err(Failure::Control(Error::WrongMessage)),
+                }
+                while let Some(news) = links.news() {
+                    chooser.hear(&news);
+                }
+                let wanted = header.message.checked_sub(1).map(|route| route as u8).or_else(|| chooser.choose());
+                let turn = Turn { inference: header.inference, route: wanted.unwrap_or(u8::MAX) };
+                if !program.set_route(turn.route) {
+                    control.skip_payload(&header).map_err(Failure::Control)?;
+                    control.send_on(Kind::Abandon, turn, 0, &[]).map_err(Failure::Control)?;
+                    continue;
+                }
+                control.receive_payload(&header, program.input_mut()).map_err(Failure::Control)?;
+                turn
+            }
+        };
+        for follower in family.leads {
+            // One that cannot be reached is remembered as lost.
+            let _ = links.announce(*follower, turn);
+        }
+        let outcome = match program.set_route(turn.route) {
+            true => infer(program, turn, links, control, now_us, profiler)?,
+            false => Err(Error::WrongMessage),
+        };
+        if outcome.is_err() {
+            links.abandon();
+            if family.follows.is_none() {
+                control.send_on(Kind::Abandon, turn, 0, &[]).map_err(Failure::Control)?;
+            }
+        }
+        match family.follows {
+            Some(leader) => {
+                while let Some(news) = links.news() {
+                    // If the leader is gone, the next announcement says so.
+                    let _ = links.tell(leader, &news);
+                }
+            }
+            None => {
+                while let Some(news) = links.news() {
+                    chooser.hear(&news);
+                }
+                if let Some(peer) = chooser.probe(own, now_us()) {
+                    let _ = links.probe(peer);
+                }
+            }
+        }
     }
 }

@@ -104,7 +104,7 @@ fn cases(machine: &Machine) -> Vec<Case> {
                     tensor_type,
                     layout: *layout,
                     value,
-                    packed_vectors: None,
+                    packing: partita::kernel::lower::Packing::Free,
                 })
                 .collect()
         };

@@ -14,12 +14,12 @@ use include_dir::{Dir, include_dir};
 use minijinja::context;
 use minijinja::value::{Serde, Value};
 
-use crate::config::{Cluster, Device, System};
+use crate::config::{Device, System};
 use crate::driver::Compiled;
-use crate::emit::model::{EmittedModel, KernelsPlace, ModelContext, emit_model, is_object, peers};
+use crate::emit::model::{EmittedModel, KernelsPlace, emit_model, is_object, peers};
 use crate::emit::steps::tame;
 use crate::emit::templates;
-use crate::program::{Program, Step};
+use crate::program::Step;
 
 static RUNTIME: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../runtime-rt");
 
@@ -75,17 +75,11 @@ fn write_files(folder: &Path, compiled: &Compiled, report: &report::Report) -> a
 
 /// Writes the programs alone into a fresh folder, ready to be built.
 pub fn write_programs(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
-    let context = ModelContext {
-        graph: &compiled.graph,
-        cluster: &compiled.cluster,
-        model: &compiled.model_name,
-        plan_hash: compiled.plan_hash,
-        macs: compiled.device_macs(),
-    };
+    let context = compiled.model_context();
     write_runtime(folder)?;
-    for program in &compiled.programs {
-        let emitted = emit_model(program, &context, KernelsPlace::Sibling)?;
-        write_crate(folder, program, compiled, emitted)?;
+    for position in 0..compiled.programs.len() {
+        let emitted = emit_model(&compiled.device_programs(position), &context, KernelsPlace::Sibling)?;
+        write_crate(folder, position, compiled, emitted)?;
     }
     Ok(())
 }
@@ -109,7 +103,8 @@ fn write_runtime(folder: &Path) -> anyhow::Result<()> {
     copy(folder, &RUNTIME)
 }
 
-fn write_crate(folder: &Path, program: &Program, compiled: &Compiled, emitted: EmittedModel) -> anyhow::Result<()> {
+fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: EmittedModel) -> anyhow::Result<()> {
+    let program = &compiled.programs[position];
     let device = &compiled.cluster.devices[program.device];
     let target = &device.target;
     let firmware = target.system == System::CortexM;
@@ -131,7 +126,8 @@ fn write_crate(folder: &Path, program: &Program, compiled: &Compiled, emitted: E
         clock_hz => target.clock_hz,
         ram_bytes => device.ram_bytes,
         flash_bytes => device.flash_bytes,
-        links => link_contexts(program, &compiled.cluster),
+        links => link_contexts(compiled, position),
+        family => compiled.choices.is_some(),
         holds_input => !program.inputs.is_empty(),
         holds_output => !program.outputs.is_empty(),
         exits => compiled.graph.exits().len(),
@@ -157,9 +153,10 @@ fn write_crate(folder: &Path, program: &Program, compiled: &Compiled, emitted: E
 }
 
 /// Links of one device, as the templates of its `main` want them.
-fn link_contexts(program: &Program, cluster: &Cluster) -> Vec<Value> {
+fn link_contexts(compiled: &Compiled, position: usize) -> Vec<Value> {
+    let (program, cluster) = (&compiled.programs[position], &compiled.cluster);
     let mut next_uart = 0;
-    peers(program)
+    peers(&compiled.device_programs(position), compiled.choices.as_ref(), program.device)
         .into_iter()
         .map(|peer| {
             let transport = cluster.link(program.device, peer).map(|link| link.transport);
@@ -200,7 +197,8 @@ fn write_deployment(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
     let devices: Vec<_> = compiled
         .programs
         .iter()
-        .map(|program| {
+        .enumerate()
+        .map(|(position, program)| {
             let device = &compiled.cluster.devices[program.device];
             context! {
                     name => device.name.as_str(),
@@ -210,7 +208,7 @@ fn write_deployment(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
                     firmware => device.target.system == System::CortexM,
                     address => device.address.clone(),
                     package => cargo::package_name(&device.name),
-                    links => link_contexts(program, &compiled.cluster),
+                    links => link_contexts(compiled, position),
                     holds_input => !program.inputs.is_empty(),
                     holds_output => !program.outputs.is_empty(),
             exits => compiled.graph.exits().len(),

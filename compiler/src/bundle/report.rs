@@ -25,7 +25,10 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<crate::exits::CalibrationReport>,
     /// Smaller graphs over the same weights.
-    pub variants: Vec<serde_json::Value>,
+    pub variants: Vec<crate::variants::report::VariantReport>,
+    /// What is known of them beside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<FamilyReport>,
     /// Multiply-adds of an average inference.
     pub mean_macs: u64,
     /// Accuracy of the compiled program, with --evaluate.
@@ -39,6 +42,21 @@ pub struct Report {
     pub run: Option<LatencyReport>,
     /// Time of each stage of the compiler in ms.
     pub compile: BTreeMap<String, f64>,
+}
+
+/// When each variant is taken, and what the network can do without.
+#[derive(Clone, Debug, Serialize)]
+pub struct FamilyReport {
+    /// What is taken when.
+    pub conditions: Vec<crate::variants::report::ConditionReport>,
+    /// Each part alone.
+    pub sensitivity: Vec<crate::variants::report::SensitivityReport>,
+    /// Sets of parts that were measured.
+    pub measured_sets: usize,
+    /// An answer should not take longer.
+    pub max_latency_ms: f64,
+    /// Share by which variants make the weights of the device where it is most larger.
+    pub more_flash: f64,
 }
 
 /// The model.

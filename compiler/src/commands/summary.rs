@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::bundle::cargo::SectionSizes;
-use crate::bundle::report::{DeviceReport, LayerReport, ModelReport, PlanReport, Report};
+use crate::bundle::report::{DeviceReport, FamilyReport, LayerReport, ModelReport, PlanReport, Report};
 use crate::config::System;
 use crate::driver::Compiled;
 use crate::emit::steps::tame;
@@ -71,7 +71,14 @@ pub fn report(compiled: &Compiled) -> Report {
         stripes: compiled.partition.stripes.iter().filter_map(|run| StripesReport::of(&compiled.graph, run)).collect(),
         exits: exits(compiled),
         calibration: compiled.exits.as_ref().map(|exits| exits.calibration.clone()),
-        variants: Vec::new(),
+        variants: compiled.variants.as_ref().map_or(Vec::new(), |known| known.variants.clone()),
+        family: compiled.variants.as_ref().map(|known| FamilyReport {
+            conditions: known.conditions.clone(),
+            sensitivity: known.sensitivity.clone(),
+            measured_sets: known.measured_sets,
+            max_latency_ms: known.max_latency_ms,
+            more_flash: known.more_flash,
+        }),
         mean_macs: compiled.exits.as_ref().map_or(macs, |exits| exits.calibration.mean_macs),
         accuracy: None,
         evaluation: None,

@@ -19,6 +19,8 @@ pub struct Cluster {
     pub output: usize,
     /// What may happen in the field.
     pub conditions: Vec<Condition>,
+    /// An answer should not take longer, whatever happens.
+    pub max_latency_ms: Option<f64>,
 }
 
 /// One machine.
@@ -98,6 +100,8 @@ pub enum Topology {
 /// A situation to be prepared for.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Condition {
+    /// As the file says it, for readers.
+    pub name: String,
     /// Links whose rate differs: (index of link, bytes per second).
     pub bandwidth: Vec<(usize, f64)>,
     /// Devices that are gone.

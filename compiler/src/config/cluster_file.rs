@@ -32,6 +32,7 @@ struct ClusterTable {
     name: String,
     input: Spanned<String>,
     output: Spanned<String>,
+    max_latency: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -99,9 +100,10 @@ pub fn parse(text: &str, file_name: &str, folder: &Path) -> Result<Cluster, Vec<
     let input = checker.one_device(&table.input);
     let output = checker.one_device(&table.output);
     let conditions = checker.conditions(&file.condition, &devices, &links);
+    let max_latency_ms = table.max_latency.as_ref().and_then(|text| checker.latency_limit(text));
     match (input, output) {
         (Some(input), Some(output)) if checker.problems.is_empty() => {
-            Ok(Cluster { name: table.name.clone(), devices, links, media, input, output, conditions })
+            Ok(Cluster { name: table.name.clone(), devices, links, media, input, output, conditions, max_latency_ms })
         }
         _ => Err(checker.problems),
     }
@@ -394,6 +396,15 @@ impl Checker<'_> {
         }
     }
 
+    fn latency_limit(&mut self, text: &Spanned<String>) -> Option<f64> {
+        let found = quantity::milliseconds(text.get_ref()).filter(|limit| *limit > 0.0);
+        if found.is_none() {
+            let message = format!("`{}` is not a time, such as `50 ms`", printable(text.get_ref()));
+            self.problem(text.span(), "E0163", message, None);
+        }
+        found
+    }
+
     fn conditions(&mut self, tables: &[Spanned<ConditionTable>], devices: &[Device], links: &[Link]) -> Vec<Condition> {
         let mut conditions = Vec::with_capacity(tables.len());
         for table in tables {
@@ -421,6 +432,11 @@ impl Checker<'_> {
                 }
             }
             condition.missing.retain(|device| *device < devices.len());
+            condition.missing.sort_unstable();
+            condition.missing.dedup();
+            let rates = table.bandwidth.iter().map(|(pair, rate)| format!("{pair} {}", rate.get_ref()));
+            let missing = table.missing.iter().map(|name| format!("without {}", name.get_ref()));
+            condition.name = rates.chain(missing).collect::<Vec<_>>().join(", ");
             conditions.push(condition);
         }
         conditions

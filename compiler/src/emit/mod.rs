@@ -1,6 +1,7 @@
 //! Programs to files: Rust source from templates, machine code through Cranelift, weights as objects.
 
 pub mod archive;
+pub mod family;
 pub mod model;
 pub mod object;
 pub mod reference_call;

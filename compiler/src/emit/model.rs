@@ -6,21 +6,32 @@ use minijinja::value::{Serde, Value};
 use serde::Serialize;
 
 use crate::config::{Cluster, InstructionSet, System, Target};
+use crate::emit::family::Family;
 use crate::emit::steps::{StepText, rust_type, steps_text, tame};
 use crate::emit::{archive, object, rust_source, templates};
 use crate::graph::{Graph, TensorId};
 use crate::program::{BufferId, Program, Step};
 
-/// What the emitted text needs to know beside the program.
+/// What the emitted text needs to know beside the programs.
 pub struct ModelContext<'a> {
-    /// The compiled graph, for names and types of inputs and outputs.
-    pub graph: &'a Graph,
+    /// The ways through the network, one per program of a device.
+    pub routes: Vec<RouteContext<'a>>,
+    /// When each is taken, if there are several.
+    pub family: Option<&'a Family>,
     /// The cluster.
     pub cluster: &'a Cluster,
     /// Name of the model, for readers.
     pub model: &'a str,
     /// First eight bytes of the plan's digest.
     pub plan_hash: u64,
+}
+
+/// One way through the network.
+pub struct RouteContext<'a> {
+    /// Name, for readers.
+    pub name: &'a str,
+    /// The compiled graph, for names and types of inputs and outputs.
+    pub graph: &'a Graph,
     /// Multiply-adds of each device of the cluster.
     pub macs: Vec<u64>,
 }
@@ -46,8 +57,14 @@ pub enum KernelsPlace {
     Inline,
 }
 
-/// Emits the program of one device.
-pub fn emit_model(program: &Program, context: &ModelContext<'_>, place: KernelsPlace) -> anyhow::Result<EmittedModel> {
+/// Emits the programs of one device, one per route; they share weights and kernels
+/// ([`crate::program::family::unite`]).
+pub fn emit_model(
+    programs: &[&Program],
+    context: &ModelContext<'_>,
+    place: KernelsPlace,
+) -> anyhow::Result<EmittedModel> {
+    let program = programs.first().context("a device without a program")?;
     let device = &context.cluster.devices[program.device];
     let target = &device.target;
     let prefix = format!("partita_{:016x}_{}_", context.plan_hash, program.device);
@@ -59,12 +76,12 @@ pub fn emit_model(program: &Program, context: &ModelContext<'_>, place: KernelsP
         .with_context(|| format!("emitting the weights of device `{}`", device.name))?;
     let names: Vec<&str> = context.cluster.devices.iter().map(|device| device.name.as_str()).collect();
     let call_prefix = if is_object(target) { prefix.as_str() } else { "" };
-    let steps = steps_text(program, &names, call_prefix);
+    let steps = programs.iter().map(|program| steps_text(program, &names, call_prefix)).collect();
     let inline = match place {
         KernelsPlace::Sibling => String::new(),
         KernelsPlace::Inline => format!("mod kernels {{\n{kernels_source}\n}}"),
     };
-    let model_source = model_source(program, context, &steps, &weights_symbol, &inline)?;
+    let model_source = model_source(programs, context, steps, &weights_symbol, &inline)?;
     Ok(EmittedModel { model_source, kernels_source, library, library_bytes })
 }
 
@@ -118,14 +135,48 @@ struct Port {
     shape: String,
     rust_type: &'static str,
     elements: usize,
-    offset: usize,
+    offset: String,
 }
 
-fn ports(program: &Program, graph: &Graph, bound: &[(usize, BufferId)], tensors: &[TensorId]) -> Vec<Port> {
-    bound
+/// A route in the template.
+#[derive(Serialize)]
+struct RouteText {
+    number: usize,
+    name: String,
+    /// `_1`, empty where there is one route only.
+    suffix: String,
+    links_name: &'static str,
+    observer_name: &'static str,
+    steps: Vec<StepText>,
+}
+
+/// An expression for a number that differs by route.
+fn by_route(values: &[usize]) -> String {
+    match values {
+        [] => "0".to_string(),
+        [first, rest @ ..] if rest.iter().all(|value| value == first) => first.to_string(),
+        [first, rest @ ..] => {
+            let arms = rest.iter().enumerate().map(|(index, value)| format!("{} => {value}, ", index + 1));
+            format!("match self.route {{ {}_ => {first} }}", arms.collect::<String>())
+        }
+    }
+}
+
+/// Inputs or outputs on a device: those of the first route, at the places that each route has for them.
+fn ports(
+    programs: &[&Program],
+    graph: &Graph,
+    bound: impl Fn(&Program) -> &[(usize, BufferId)],
+    tensors: &[TensorId],
+) -> Vec<Port> {
+    let Some(first) = programs.first() else { return Vec::new() };
+    bound(first)
         .iter()
-        .map(|(position, buffer)| {
-            let info = &program.buffers[buffer.0 as usize];
+        .map(|(position, _)| {
+            let offset = |program: &&Program| {
+                let found = bound(program).iter().find(|(other, _)| other == position);
+                found.map_or(0, |(_, buffer)| program.buffers[buffer.0 as usize].offset_bytes)
+            };
             let tensor = graph.tensor(tensors[*position]);
             let suffix = if tensors.len() == 1 { String::new() } else { format!("_{position}") };
             let shape: Vec<String> = tensor.tensor_type.shape.iter().map(usize::to_string).collect();
@@ -137,44 +188,66 @@ fn ports(program: &Program, graph: &Graph, bound: &[(usize, BufferId)], tensors:
                 shape: shape.join(", "),
                 rust_type: rust_type(tensor.tensor_type.element),
                 elements: tensor.tensor_type.element_count(),
-                offset: info.offset_bytes,
+                offset: by_route(&programs.iter().map(offset).collect::<Vec<_>>()),
             }
         })
         .collect()
 }
 
+/// Regions of all routes: expressions for the first byte and the size.
+fn regions(programs: &[&Program], region: impl Fn(&Program) -> (usize, usize)) -> (String, String) {
+    let (offsets, lengths): (Vec<usize>, Vec<usize>) = programs.iter().map(|program| region(program)).unzip();
+    (by_route(&offsets), by_route(&lengths))
+}
+
 fn model_source(
-    program: &Program,
+    programs: &[&Program],
     context: &ModelContext<'_>,
-    steps: &[StepText],
+    steps: Vec<Vec<StepText>>,
     weights_symbol: &str,
     kernels_inline: &str,
 ) -> anyhow::Result<String> {
-    let graph = context.graph;
+    let program = programs[0];
+    let route = context.routes.first().context("a model without routes")?;
+    let graph = route.graph;
     let cluster = context.cluster;
     let device = &cluster.devices[program.device];
-    let inputs = ports(program, graph, &program.inputs, &graph.inputs);
-    let outputs = ports(program, graph, &program.outputs, &graph.outputs);
-    let peers: Vec<_> = peers(program)
+    let inputs = ports(programs, graph, |program| &program.inputs, &graph.inputs);
+    let outputs = ports(programs, graph, |program| &program.outputs, &graph.outputs);
+    let peer_numbers = peers(programs, context.family, program.device);
+    let peers: Vec<_> = peer_numbers
         .into_iter()
         .map(|index| context! { index => index, name => cluster.devices[index].name.as_str() })
         .collect();
-    let input_region = program.input_region();
-    let output_region = program.output_region();
+    let (input_offset, input_length) = regions(programs, Program::input_region);
+    let (output_offset, output_length) = regions(programs, Program::output_region);
     let thresholds: Vec<String> = graph
         .exits()
         .into_iter()
         .filter_map(|id| graph.decide(id))
         .map(|decide| rust_source::float(decide.threshold))
         .collect();
-    let answers: Vec<_> = program
-        .steps
-        .iter()
-        .filter_map(|step| match step {
+    let answer = |(route, program): (usize, &&Program)| -> Vec<Value> {
+        let answer = |step: &Step| match step {
             Step::Leave { exit, answer: Some(answer), .. } => {
-                Some(context! { exit => exit, offset => program.buffers[answer.0 as usize].offset_bytes })
+                let offset = program.buffers[answer.0 as usize].offset_bytes;
+                Some(context! { route => route, exit => exit, offset => offset })
             }
             _ => None,
+        };
+        program.steps.iter().filter_map(answer).collect()
+    };
+    let answers: Vec<Value> = programs.iter().enumerate().flat_map(answer).collect();
+    let several = context.family.is_some();
+    let speaks = |program: &Program| program.steps.iter().any(|step| matches!(step, Step::Exchange { .. }));
+    let routes: Vec<RouteText> = (steps.into_iter().zip(programs).zip(&context.routes).enumerate())
+        .map(|(number, ((steps, program), route))| RouteText {
+            number,
+            name: tame(route.name),
+            suffix: if several { format!("_{number}") } else { String::new() },
+            links_name: if speaks(program) { "links" } else { "_links" },
+            observer_name: if steps.is_empty() { "_observer" } else { "observer" },
+            steps,
         })
         .collect();
     templates::render(
@@ -187,22 +260,25 @@ fn model_source(
             target => device.target.name.as_str(),
             plan_hash => format!("{:016x}", context.plan_hash),
             typed => !(inputs.is_empty() && outputs.is_empty() && peers.is_empty()),
-            links_name => if peers.is_empty() { "_links" } else { "links" },
+            links_name => if several || programs.iter().any(|program| speaks(program)) { "links" } else { "_links" },
             peers => peers,
             arena_bytes => program.arena_bytes,
             weights_bytes => program.weights_bytes,
             weights_words => program.weights_bytes.div_ceil(8),
             weights_symbol => weights_symbol,
-            macs => context.macs[program.device],
+            macs => route.macs[program.device],
             input_note => region_note(&inputs),
             output_note => region_note(&outputs),
-            input_offset => input_region.0,
-            input_bytes => input_region.1,
-            output_offset => output_region.0,
-            output_bytes => output_region.1,
+            input_offset => input_offset,
+            input_length => if several { input_length.as_str() } else { "INPUT_BYTES" },
+            input_bytes => program.input_region().1,
+            output_offset => output_offset,
+            output_length => if several { output_length.as_str() } else { "OUTPUT_BYTES" },
+            output_bytes => program.output_region().1,
             inputs => Value::from(Serde(&inputs)),
             outputs => Value::from(Serde(&outputs)),
-            steps => Value::from(Serde(steps)),
+            routes => Value::from(Serde(&routes)),
+            family => context.family.map(|family| family.text(program.device)),
             kernels_inline => kernels_inline,
             exits => thresholds.len(),
             steady => graph.exits().into_iter().filter_map(|id| graph.decide(id)).any(|decide| decide.patience.is_some()),
@@ -224,20 +300,19 @@ fn region_note(ports: &[Port]) -> String {
     }
 }
 
-/// Devices that a program exchanges tensors with, ascending.
-pub fn peers(program: &Program) -> Vec<usize> {
-    let mut found: Vec<usize> = program
-        .steps
-        .iter()
-        .flat_map(|step| match step {
-            Step::Exchange { sends, receives } => sends.iter().chain(receives).map(|message| message.peer).collect(),
-            Step::Kernel { .. }
-            | Step::Reference { .. }
-            | Step::Reorder { .. }
-            | Step::Copy { .. }
-            | Step::Leave { .. } => Vec::new(),
-        })
-        .collect();
+/// Devices that a device has links to, ascending: those that its programs exchange tensors with, and those that it follows
+/// or leads.
+pub fn peers(programs: &[&Program], family: Option<&Family>, device: usize) -> Vec<usize> {
+    let exchanged = programs.iter().flat_map(|program| &program.steps).flat_map(|step| match step {
+        Step::Exchange { sends, receives } => sends.iter().chain(receives).map(|message| message.peer).collect(),
+        Step::Kernel { .. }
+        | Step::Reference { .. }
+        | Step::Reorder { .. }
+        | Step::Copy { .. }
+        | Step::Leave { .. } => Vec::new(),
+    });
+    let family = family.map_or_else(Vec::new, |family| family.neighbours(device));
+    let mut found: Vec<usize> = exchanged.chain(family).collect();
     found.sort_unstable();
     found.dedup();
     found

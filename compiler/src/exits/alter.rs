@@ -3,7 +3,7 @@
 //! Nothing is known of what a sample means. So the backbone decides which alterations leave a sample what it is: those
 //! after which it still answers about as well. Mixtures are for imitation only; the backbone says what they are.
 
-use super::backbone::Process;
+use crate::host::backbone::Process;
 use super::calibrate::class;
 use super::heads::Chance;
 use crate::data;

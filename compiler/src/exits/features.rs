@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 
-use super::backbone::Backbone;
+use crate::host::backbone::Backbone;
 use super::candidates::Place;
-use super::parallel::workers;
-use super::progress::Progress;
+use crate::host::parallel::workers;
+use crate::host::progress::Progress;
 use crate::data;
 use crate::driver::Failure;
 use crate::graph::infer::infer;
@@ -70,7 +70,7 @@ pub(super) fn probe<'a>(
 }
 
 /// Names the work: another model, other views or other data get another folder.
-pub(super) fn key(probe: &Graph, inputs: &[Value]) -> String {
+pub fn key(probe: &Graph, inputs: &[Value]) -> String {
     let mut digest = Sha256::new();
     digest.update(probe.to_string());
     for tensor in probe.tensor_ids() {

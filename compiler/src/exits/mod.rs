@@ -8,7 +8,6 @@
 //! ([`crate::graph::op::Decide`]).
 
 mod alter;
-mod backbone;
 pub mod calibrate;
 pub mod candidates;
 pub mod choose;
@@ -18,8 +17,6 @@ pub mod heads;
 pub mod insert;
 mod material;
 mod network;
-mod parallel;
-mod progress;
 mod settle;
 mod split;
 mod stream;
@@ -97,21 +94,25 @@ impl ExitOptions {
         let outputs = arguments.exit_outputs.clone();
         let wanted = arguments.exits == crate::cli::Switch::Auto || !outputs.is_empty();
         let calibration = arguments.calibration.clone().filter(|_| wanted)?;
-        let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out/model"));
-        let cache = out.parent().unwrap_or(std::path::Path::new("")).join(".partita-features");
         let preparation = Preparation::of(arguments);
         Some(ExitOptions {
             calibration,
             preparation,
             min_accuracy: arguments.min_accuracy,
             outputs,
-            cache,
+            cache: cache(arguments),
             training: arguments.training.clone(),
             groups: arguments.groups.clone(),
             stream: arguments.stream,
             effort: arguments.effort,
         })
     }
+}
+
+/// Where finished work on calibration samples is kept: beside the output folder.
+pub fn cache(arguments: &Arguments) -> PathBuf {
+    let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out/model"));
+    out.parent().unwrap_or(Path::new("")).join(".partita-features")
 }
 
 /// What is known of the exits that were chosen.

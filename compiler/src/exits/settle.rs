@@ -15,7 +15,7 @@ use super::{CalibrationReport, CurvePoint, ExitReport, ExitsReport, HeadReport};
 use crate::config::Cluster;
 use crate::driver::{Failure, Options};
 use crate::graph::Graph;
-use crate::partition::Objective;
+use crate::partition::{Objective, PartitionOptions};
 use crate::placement::{self, Outlook};
 use crate::simulate::outcomes::{mean, outcomes};
 
@@ -51,7 +51,8 @@ pub(super) fn settle(
         return Ok(best);
     }
     // Where nothing fits, the mapping says so itself later.
-    let Some(outlook) = placement::outlook(&best.0, cluster, options) else { return Ok(best) };
+    let wanted = PartitionOptions::new(options.objective, options.family);
+    let Some(outlook) = placement::outlook(&best.0, cluster, &wanted) else { return Ok(best) };
     let mut least = price(&best.0, &outlook, cluster, options.objective);
     let mut outlook = outlook;
     let mut seen = vec![first.best.exits.clone()];
@@ -62,7 +63,7 @@ pub(super) fn settle(
         }
         seen.push(next.best.exits.clone());
         let other = carried_out(material, judged, &next, &first.curve)?;
-        let Some(found) = placement::outlook(&other.0, cluster, options) else { break };
+        let Some(found) = placement::outlook(&other.0, cluster, &wanted) else { break };
         outlook = found;
         let price = price(&other.0, &outlook, cluster, options.objective);
         if price < least {
@@ -72,7 +73,7 @@ pub(super) fn settle(
     // An exit that costs more than it saves is none.
     let without =
         carried_out(material, judged, &Chosen::nothing(material.macs as f64, &material.base_right()), &first.curve)?;
-    match placement::outlook(&without.0, cluster, options) {
+    match placement::outlook(&without.0, cluster, &wanted) {
         Some(outlook) if price(&without.0, &outlook, cluster, options.objective) <= least => Ok(without),
         _ => Ok(best),
     }

@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use anyhow::Context;
 
 use super::alter::{Alterations, Draw};
-use super::backbone::{Backbone, Process};
-use super::parallel;
+use crate::host::backbone::{Backbone, Process};
+use crate::host::parallel;
 use crate::graph::Value;
 
 /// Batches that a process may be ahead.

@@ -12,13 +12,13 @@ use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 
 use super::alter::{Alterations, Draw};
-use super::backbone::Backbone;
+use crate::host::backbone::Backbone;
 use super::features;
 use super::heads::{Chance, Head};
 use super::material::Material;
 use super::network::{Batch, Design, Network, channels_last};
-use super::parallel::in_parallel;
-use super::progress::Progress;
+use crate::host::parallel::in_parallel;
+use crate::host::progress::Progress;
 use super::stream::{Answers, stream};
 use crate::driver::Failure;
 

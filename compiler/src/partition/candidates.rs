@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::balance::{self, ChannelCuts};
 use super::cost::{self, Flow};
 use super::groups::{Group, ShareBy, cut, groups};
+use super::held::Held;
 use super::{Method, Objective, Strategy, StrategyFamily};
 use crate::config::{Cluster, System};
 use crate::graph::{Graph, NodeId, Op, TensorId};
@@ -55,6 +56,8 @@ pub struct Choice<'a> {
     pub breadth: Breadth,
     /// Share of activations that counts.
     pub activation_share: f64,
+    /// Weights that devices hold, if others may not be used.
+    pub held: Option<&'a Held>,
 }
 
 /// How many candidates are listed.
@@ -99,8 +102,20 @@ pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> 
     let mut found = lister.found;
     for (id, node) in order.iter().zip(&mut found) {
         keep_family(choice, *id, node);
+        keep_held(choice, *id, node);
     }
     found
+}
+
+/// Leaves what devices can compute with the weights that they hold, as they compute it with all of the network at least.
+fn keep_held(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
+    let Some(held) = choice.held else { return };
+    if let Some(strategy) = held.strategy(choice.graph, id)
+        && !candidates.iter().any(|candidate| candidate.strategy == *strategy)
+    {
+        candidates.extend(price(choice, id, strategy.clone(), None));
+    }
+    candidates.retain(|candidate| held.allows(choice.graph, id, &candidate.strategy));
 }
 
 /// Devices that may hold whole nodes.

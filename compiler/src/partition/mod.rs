@@ -12,6 +12,7 @@ pub mod cost;
 mod elimination;
 mod explain;
 mod groups;
+pub mod held;
 mod ilp;
 pub mod limits;
 mod network;
@@ -20,7 +21,7 @@ mod pipeline;
 pub mod published;
 pub mod relay;
 mod reshard;
-mod roster;
+pub mod roster;
 mod search;
 mod strategy;
 pub mod text;
@@ -125,12 +126,14 @@ pub struct PartitionOptions {
     pub reserve_bytes: Vec<u64>,
     /// Share of activations that counts; less than 1 where devices will compute patch by patch (`shard::patches`).
     pub activation_share: f64,
+    /// Weights that devices hold; others may not be used.
+    pub held: Option<std::sync::Arc<held::Held>>,
 }
 
 impl PartitionOptions {
     /// All of every device's memory, all of every activation.
     pub fn new(objective: Objective, family: StrategyFamily) -> PartitionOptions {
-        PartitionOptions { objective, family, reserve_bytes: Vec::new(), activation_share: 1.0 }
+        PartitionOptions { objective, family, reserve_bytes: Vec::new(), activation_share: 1.0, held: None }
     }
 }
 
@@ -214,7 +217,7 @@ pub const OPTIMAL_GAP: f64 = 1e-6;
 pub(crate) fn strategies_of(graph: &Graph, cluster: &Cluster) -> BTreeMap<NodeId, Vec<Strategy>> {
     let (family, objective) = (StrategyFamily::Auto, Objective::Memory);
     let breadth = candidates::Breadth::Full;
-    let choice = candidates::Choice { graph, cluster, family, objective, breadth, activation_share: 1.0 };
+    let choice = candidates::Choice { graph, cluster, family, objective, breadth, activation_share: 1.0, held: None };
     let order = graph.topological_order().unwrap_or_default();
     let listed = candidates::candidates(&choice, &order);
     let plain = |listed: Vec<candidates::Candidate>| {

@@ -48,6 +48,7 @@ pub fn restricted(cluster: &Cluster, devices: &[usize]) -> Cluster {
         output: position(cluster.output).unwrap_or(0),
         // What may happen in the field is about the whole cluster.
         conditions: Vec::new(),
+        max_latency_ms: cluster.max_latency_ms,
     }
 }
 

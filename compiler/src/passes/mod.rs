@@ -69,6 +69,9 @@ pub const SIMPLIFY: &[Pass] = &[
     ELIMINATE_DEAD,
 ];
 
+/// What tidies up behind a rewrite that makes nodes superfluous.
+pub const TIDY: &[Pass] = &[ELIMINATE_IDENTITY, ELIMINATE_DEAD];
+
 const FOLD_CONSTANTS: Pass =
     Pass { name: "fold-constants", summary: "evaluate nodes whose inputs are all known", run: fold_constants::run };
 

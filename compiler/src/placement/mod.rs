@@ -10,7 +10,7 @@ use crate::diagnostic::Diagnostic;
 use crate::driver::{Clock, Failure, Options, internal};
 use crate::graph::Graph;
 use crate::partition::{self, Objective, Partition, PartitionOptions, StrategyFamily, limits};
-use crate::program::{self, Program};
+use crate::program::{self, Program, Weight};
 use crate::schedule::{self, Schedule};
 use crate::shard::patches::{self, PatchReport};
 use crate::shard::{self, Sharded};
@@ -171,8 +171,8 @@ pub struct Outlook {
 }
 
 /// The best mapping by the sizes of tensors; none if there is none.
-pub fn outlook(graph: &Graph, cluster: &Cluster, options: &Options) -> Option<Outlook> {
-    let partition = solve(graph, cluster, &PartitionOptions::new(options.objective, options.family)).ok()?;
+pub fn outlook(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> Option<Outlook> {
+    let partition = solve(graph, cluster, wanted).ok()?;
     let sharded = shard::apply(graph, &partition, cluster).ok()?;
     let schedules = schedule::build(&sharded, cluster).ok()?;
     let prediction = simulate::simulate(&sharded, &schedules, cluster);
@@ -192,11 +192,26 @@ fn price(graph: &Graph, cluster: &Cluster, partition: &Partition) -> Option<f64>
 
 /// Shards, schedules and lowers a partition.
 pub fn place(graph: &Graph, cluster: &Cluster, partition: Partition, clock: &mut Clock) -> Result<Placed, Failure> {
+    place_like(graph, cluster, partition, &[], clock)
+}
+
+/// The same for devices that have programs already: what weights are in both is packed alike.
+pub fn place_like(
+    graph: &Graph,
+    cluster: &Cluster,
+    partition: Partition,
+    known: &[Program],
+    clock: &mut Clock,
+) -> Result<Placed, Failure> {
     let sharded = shard::apply(graph, &partition, cluster).map_err(internal)?;
     clock.lap("shard");
     let schedules = schedules(&sharded, cluster)?;
     clock.lap("schedule");
-    let programs = schedules.iter().map(|schedule| lower(&sharded, schedule, cluster)).collect::<Result<_, _>>()?;
+    let like = |schedule: &Schedule| -> &[Weight] {
+        known.iter().find(|program| program.device == schedule.device).map_or(&[], |program| &program.weights)
+    };
+    let programs = (schedules.iter().map(|schedule| lower(&sharded, schedule, cluster, like(schedule))))
+        .collect::<Result<_, _>>()?;
     clock.lap("lower");
     Ok(Placed { partition, sharded, schedules, programs, patches: Vec::new() })
 }
@@ -209,16 +224,21 @@ fn schedules(sharded: &Sharded, cluster: &Cluster) -> Result<Vec<Schedule>, Fail
 }
 
 /// The program of one device, its memory planned and checked.
-fn lower(sharded: &Sharded, schedule: &Schedule, cluster: &Cluster) -> Result<Program, Failure> {
+fn lower(
+    sharded: &Sharded,
+    schedule: &Schedule,
+    cluster: &Cluster,
+    like: &[Weight],
+) -> Result<Program, Failure> {
     let target = &cluster.devices[schedule.device].target;
-    let mut program = program::lower::lower(&sharded.graph, schedule, target).map_err(lower_failure)?;
+    let mut program = program::lower::lower(&sharded.graph, schedule, target, like).map_err(lower_failure)?;
     memory::plan(&mut program, memory::ALIGNMENT_BYTES);
     memory::check(&program).map_err(internal)?;
     Ok(program)
 }
 
 /// RAM that a program takes of its device.
-fn ram_bytes(program: &Program, cluster: &Cluster) -> u64 {
+pub fn ram_bytes(program: &Program, cluster: &Cluster) -> u64 {
     let in_ram = cluster.devices[program.device].target.system == System::Linux;
     program.arena_bytes as u64 + if in_ram { program.weights_bytes as u64 } else { 0 }
 }
@@ -281,7 +301,7 @@ impl Placed {
             let mut sharded = self.sharded.clone();
             patches::apply(&mut sharded, &patch).map_err(internal)?;
             let schedules = schedules(&sharded, cluster)?;
-            let program = lower(&sharded, &schedules[index], cluster)?;
+            let program = lower(&sharded, &schedules[index], cluster, &[])?;
             let arena_bytes = program.arena_bytes;
             if best.as_ref().is_none_or(|(_, _, known, _)| arena_bytes < known.arena_bytes) {
                 best = Some((sharded, schedules, program, report));

@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Cluster;
 use crate::diagnostic::{Diagnostic, printable};
+use crate::driver::{Compiled, Route};
+use crate::emit::family::Row;
 use crate::graph::text::{Constants, op_name, print};
 use crate::graph::{Graph, NodeId, TensorId};
 use crate::partition::{self, Partition, Strategy, Stripes};
@@ -53,21 +55,46 @@ pub fn write(
         throughput_hz: prediction.throughput_hz,
         traffic_bytes: prediction.traffic_bytes,
         energy_mj: prediction.energy_mj,
-        nodes: nodes
-            .iter()
-            .map(|id| {
-                let node = graph.node(*id);
-                proto::Node {
-                    name: node.name.clone(),
-                    op: op_name(&node.op).to_string(),
-                    strategy: partition.strategies.get(id).map(|strategy| write_strategy(*id, strategy, partition)),
-                }
-            })
-            .collect(),
+        nodes: write_nodes(graph, &nodes, partition),
         programs: programs.iter().map(program).collect(),
         stripes: partition.stripes.iter().filter_map(|stripes| write_stripes(&nodes, stripes)).collect(),
+        routes: Vec::new(),
+        conditions: Vec::new(),
     };
     plan.encode_to_vec()
+}
+
+fn write_nodes(graph: &Graph, order: &[NodeId], partition: &Partition) -> Vec<proto::Node> {
+    let node = |id: &NodeId| {
+        let node = graph.node(*id);
+        proto::Node {
+            name: node.name.clone(),
+            op: op_name(&node.op).to_string(),
+            strategy: partition.strategies.get(id).map(|strategy| write_strategy(*id, strategy, partition)),
+        }
+    };
+    order.iter().map(node).collect()
+}
+
+/// Adds routes and conditions to the plan of a compiled model; devices of other routes are devices of another plan.
+pub fn add_routes(compiled: &mut Compiled) {
+    let Ok(mut plan) = proto::Plan::decode(&*compiled.plan_bytes) else { return };
+    let Some(choices) = &compiled.choices else { return };
+    let route = |route: &Route| proto::Route {
+        name: route.name.clone(),
+        nodes: write_nodes(&route.graph, &route.graph.topological_order().unwrap_or_default(), &route.partition),
+        programs: route.programs.iter().map(program).collect(),
+    };
+    plan.programs = compiled.programs.iter().map(program).collect();
+    plan.routes = compiled.routes.iter().map(route).collect();
+    let condition = |row: &Row| proto::Condition {
+        missing: row.missing.iter().map(|device| *device as u32).collect(),
+        bytes_per_second: row.bytes_per_second.clone(),
+        route: row.route as u32,
+    };
+    plan.conditions = choices.conditions.iter().map(condition).collect();
+    compiled.plan_bytes = plan.encode_to_vec();
+    compiled.plan_hash = plan_hash(&compiled.plan_bytes);
 }
 
 fn write_strategy(id: NodeId, strategy: &Strategy, partition: &Partition) -> proto::Strategy {

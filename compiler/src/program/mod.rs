@@ -4,6 +4,7 @@
 //! node an emitted kernel or a portable reference kernel and for each tensor a layout. `memory` then gives every buffer
 //! its offset in the arena. `emit` writes it out; nothing is decided after this point.
 
+pub mod family;
 pub mod lower;
 
 use crate::graph::{ElementType, Op, TensorId};
@@ -63,6 +64,8 @@ pub struct Weight {
     pub shape: Vec<usize>,
     /// Little-endian elements in the order in which the kernel reads them.
     pub bytes: Vec<u8>,
+    /// Vectors of output channels per tile, if a convolution's kernel has packed it so.
+    pub tile_vectors: Option<usize>,
     /// Byte offset in the weights section; set by `memory`, a multiple of 64.
     pub offset_bytes: usize,
 }

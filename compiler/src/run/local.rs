@@ -29,9 +29,10 @@ pub fn start(
         .programs
         .iter()
         .zip(built)
-        .map(|(program, built)| {
+        .enumerate()
+        .map(|(position, (program, built))| {
             let device = &cluster.devices[program.device];
-            let links = peers(program)
+            let links = peers(&compiled.device_programs(position), compiled.choices.as_ref(), program.device)
                 .into_iter()
                 .map(|peer| LocalLink {
                     peer,
@@ -53,7 +54,7 @@ pub fn start(
         })
         .collect::<Vec<_>>();
     let launcher = launcher.map(std::path::absolute).transpose()?;
-    let options = RunOptions { plan_hash: compiled.plan_hash, deadline: DEADLINE, launcher, profile };
+    let options = RunOptions { plan_hash: compiled.plan_hash, deadline: DEADLINE, launcher, profile, several_routes: compiled.choices.is_some() };
     Ok(LocalCluster::start(&devices, &options)?)
 }
 

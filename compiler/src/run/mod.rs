@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use partita_rt::frame::{Header, Kind};
+use partita_rt::frame::Kind;
 use partita_rt::{DeviceCosts, Identity};
 
 use process::{Event, Process};
@@ -58,6 +58,8 @@ pub struct RunOptions {
     pub launcher: Option<PathBuf>,
     /// Devices time every step.
     pub profile: bool,
+    /// The devices share several routes: one that ends does not end the others.
+    pub several_routes: bool,
 }
 
 /// What went wrong, naming the device.
@@ -93,6 +95,14 @@ pub enum RunError {
         seconds: u64,
         /// Devices whose part is missing.
         waiting: String,
+        /// What devices wrote to standard error.
+        said: String,
+    },
+    /// Devices gave an inference up, and every repetition of it.
+    #[error("the cluster gave the inference up {times} times{said}")]
+    GivenUp {
+        /// How often.
+        times: usize,
         /// What devices wrote to standard error.
         said: String,
     },
@@ -139,7 +149,11 @@ pub struct InferenceResult {
     pub wall_time: Duration,
     /// Exit at which it ended, and the confidence there; none if it went to the end.
     pub exit: Option<(u32, f32)>,
-    /// Costs of each device, in the order of the devices.
+    /// Way through the network that it took; 0 is the whole network.
+    pub route: u8,
+    /// How often it was given up before.
+    pub given_up: usize,
+    /// Costs of each device that is there, in the order of the devices.
     pub reports: Vec<DeviceReport>,
     /// Nanoseconds of each step of each device, if they were asked to time them.
     pub profiles: Vec<Vec<u64>>,
@@ -152,6 +166,8 @@ pub struct LocalCluster {
     events: Receiver<(usize, Event)>,
     options: RunOptions,
     inferences: u32,
+    /// Devices that have ended, where that does not end the others.
+    ended: Vec<bool>,
     // Sockets of serial lines; removed with the cluster.
     _folder: tempfile::TempDir,
 }
@@ -183,101 +199,115 @@ impl LocalCluster {
             events,
             options: options.clone(),
             inferences: 0,
+            ended: vec![false; devices.len()],
             _folder: folder,
         })
     }
 
-    /// One inference: feeds the input, waits for the output and every device's report.
+    /// One inference: feeds the input, waits for the output and every device's report. One that devices give up is
+    /// repeated.
     pub fn infer(&mut self, input: &[u8]) -> Result<InferenceResult, RunError> {
+        self.infer_on(input, None)
+    }
+
+    /// The same on a given route, where there are several.
+    pub fn infer_on(&mut self, input: &[u8], route: Option<u8>) -> Result<InferenceResult, RunError> {
+        let begin = Instant::now();
+        // Each time at least one more device is known to be lost.
+        for given_up in 0..=self.devices.len() {
+            if let Some(result) = self.attempt(input, route, begin)? {
+                return Ok(InferenceResult { given_up, ..result });
+            }
+        }
+        Err(RunError::GivenUp { times: self.devices.len() + 1, said: self.said() })
+    }
+
+    /// One inference; nothing if devices give it up.
+    fn attempt(
+        &mut self,
+        input: &[u8],
+        route: Option<u8>,
+        begin: Instant,
+    ) -> Result<Option<InferenceResult>, RunError> {
         let inference = self.inferences;
         self.inferences += 1;
-        let begin = Instant::now();
+        let wanted = route.map_or(0, |route| u16::from(route) + 1);
         for position in 0..self.devices.len() {
             if self.devices[position].holds_input
-                && let Err(reason) = self.processes[position].send(Kind::Input, inference, input)
+                && let Err(reason) = self.processes[position].send(Kind::Input, inference, wanted, input)
             {
                 return Err(self.stopped(position, reason.to_string()));
             }
         }
-        let mut output = None;
+        let mut answer: Option<(Vec<u8>, u8)> = None;
         let mut wall_time = Duration::ZERO;
         let mut reports: Vec<Option<DeviceReport>> = vec![None; self.devices.len()];
         let mut profiles: Vec<Vec<u64>> = vec![Vec::new(); self.devices.len()];
-        while output.is_none() || reports.iter().any(Option::is_none) {
+        while answer.is_none() || reports.iter().zip(&self.ended).any(|(report, ended)| report.is_none() && !ended) {
             let left = self.options.deadline.saturating_sub(begin.elapsed());
             match self.events.recv_timeout(left) {
-                Ok((position, Event::Frame(header, payload))) if header.kind == Kind::Profile => {
-                    let (times, _) = payload.as_chunks::<8>();
-                    profiles[position] = times.iter().map(|time| u64::from_le_bytes(*time)).collect();
+                // What is left of an inference that was given up.
+                Ok((_, Event::Frame(header, _))) if self.options.several_routes && header.inference < inference => {}
+                Ok((_, Event::Frame(header, _))) if header.kind == Kind::Abandon => return Ok(None),
+                Ok((position, Event::Frame(header, _))) if header.inference != inference => {
+                    return Err(self.stopped(position, format!("it answers inference {}", header.inference)));
                 }
-                Ok((position, Event::Frame(header, payload))) => {
-                    self.take(position, &header, payload, inference, &mut output, &mut reports)?;
-                    if output.is_some() && wall_time.is_zero() {
+                Ok((position, Event::Frame(header, payload))) => match header.kind {
+                    Kind::Profile => {
+                        let (times, _) = payload.as_chunks::<8>();
+                        profiles[position] = times.iter().map(|time| u64::from_le_bytes(*time)).collect();
+                    }
+                    Kind::Output => {
+                        answer = Some((payload, header.route));
                         wall_time = begin.elapsed();
                     }
-                }
+                    Kind::Report => reports[position] = Some(self.report(position, &payload)?),
+                    _ => return Err(self.stopped(position, format!("it sends a {:?} frame", header.kind))),
+                },
+                Ok((position, Event::End(_))) if self.may_end(position) => self.ended[position] = true,
                 Ok((position, Event::End(reason))) => return Err(self.stopped(position, reason)),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     return Err(self.deadline(&reports));
                 }
             }
         }
-        let reports: Vec<DeviceReport> = reports.into_iter().flatten().collect();
+        let (output, route) = answer.unwrap_or_default();
         let exit = self.devices.iter().zip(&reports).find(|(device, _)| device.holds_output);
-        Ok(InferenceResult {
-            output: output.unwrap_or_default(),
-            wall_time,
-            exit: exit.and_then(|(_, report)| report.exit),
-            reports,
-            profiles,
-        })
+        let exit = exit.and_then(|(_, report)| report.as_ref()?.exit);
+        let reports: Vec<DeviceReport> = reports.into_iter().flatten().collect();
+        Ok(Some(InferenceResult { output, wall_time, exit, route, given_up: 0, reports, profiles }))
     }
 
-    fn take(
-        &mut self,
-        position: usize,
-        header: &Header,
-        payload: Vec<u8>,
-        inference: u32,
-        output: &mut Option<Vec<u8>>,
-        reports: &mut [Option<DeviceReport>],
-    ) -> Result<(), RunError> {
-        if header.inference != inference {
-            return Err(self.stopped(position, format!("it answers inference {}", header.inference)));
-        }
-        match header.kind {
-            Kind::Output => *output = Some(payload),
-            Kind::Report => {
-                let Ok(bytes) = <[u8; DeviceCosts::BYTES]>::try_from(payload.as_slice()) else {
-                    return Err(self.stopped(position, "its report has another length".to_string()));
-                };
-                let costs = DeviceCosts::parse(&bytes);
-                reports[position] = Some(DeviceReport {
-                    name: self.devices[position].name.clone(),
-                    compute_us: costs.compute_us,
-                    wait_us: costs.wait_us,
-                    sent_bytes: costs.sent_bytes,
-                    received_bytes: costs.received_bytes,
-                    exit: costs.exit,
-                });
-            }
-            Kind::Hello | Kind::Tensor | Kind::Input | Kind::Stop | Kind::Profile => {
-                return Err(self.stopped(position, format!("it sends a {:?} frame", header.kind)));
-            }
-        }
-        Ok(())
+    /// Whether the others go on without a device.
+    fn may_end(&self, position: usize) -> bool {
+        let device = &self.devices[position];
+        self.options.several_routes && !device.holds_input && !device.holds_output
+    }
+
+    /// Ends a device's process, as if it had lost its power.
+    pub fn kill(&mut self, position: usize) {
+        self.processes[position].kill();
+    }
+
+    fn report(&mut self, position: usize, payload: &[u8]) -> Result<DeviceReport, RunError> {
+        let Ok(bytes) = <[u8; DeviceCosts::BYTES]>::try_from(payload) else {
+            return Err(self.stopped(position, "its report has another length".to_string()));
+        };
+        let costs = DeviceCosts::parse(&bytes);
+        Ok(DeviceReport {
+            name: self.devices[position].name.clone(),
+            compute_us: costs.compute_us,
+            wait_us: costs.wait_us,
+            sent_bytes: costs.sent_bytes,
+            received_bytes: costs.received_bytes,
+            exit: costs.exit,
+        })
     }
 
     /// A device ended. What it said last may still be on its way; the device that failed first says most.
     fn stopped(&mut self, position: usize, reason: String) -> RunError {
         std::thread::sleep(Duration::from_millis(100));
-        let mut said = String::new();
-        for (process, device) in self.processes.iter().zip(&self.devices) {
-            let words = process.said();
-            if !words.trim().is_empty() {
-                said.push_str(&format!("\n  {} says: {}", device.name, crate::diagnostic::printable(words.trim())));
-            }
-        }
+        let said = self.said();
         // One that was killed did not choose to end; the others followed.
         let killed = (0..self.processes.len())
             .find(|other| self.processes[*other].exit_status().is_some_and(|status| status.code().is_none()));
@@ -285,6 +315,13 @@ impl LocalCluster {
         let ended = self.processes[position].exit_status();
         let reason = ended.map_or(reason, |status| status.to_string());
         RunError::Stopped { device: self.devices[position].name.clone(), reason, said }
+    }
+
+    /// What devices wrote to standard error.
+    fn said(&self) -> String {
+        let words = self.processes.iter().map(|process| crate::diagnostic::printable(process.said().trim()));
+        let says = words.zip(&self.devices).filter(|(words, _)| !words.is_empty());
+        says.map(|(words, device)| format!("\n  {} says: {words}", device.name)).collect()
     }
 
     fn deadline(&mut self, reports: &[Option<DeviceReport>]) -> RunError {
@@ -295,15 +332,7 @@ impl LocalCluster {
             .filter(|(_, report)| report.is_none())
             .map(|(device, _)| device.name.as_str())
             .collect();
-        let said: String = self
-            .processes
-            .iter()
-            .zip(&self.devices)
-            .filter(|(process, _)| !process.said().trim().is_empty())
-            .map(|(process, device)| {
-                format!("\n  {} says: {}", device.name, crate::diagnostic::printable(process.said().trim()))
-            })
-            .collect();
+        let said = self.said();
         RunError::Deadline { seconds: self.options.deadline.as_secs(), waiting: waiting.join(", "), said }
     }
 }

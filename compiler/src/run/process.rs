@@ -130,9 +130,9 @@ impl Process {
     }
 
     /// Sends a frame to the device.
-    pub fn send(&mut self, kind: Kind, inference: u32, payload: &[u8]) -> Result<(), Error> {
+    pub fn send(&mut self, kind: Kind, inference: u32, message: u16, payload: &[u8]) -> Result<(), Error> {
         match &mut self.writer {
-            Some(writer) => writer.send(kind, inference, 0, payload),
+            Some(writer) => writer.send(kind, inference, message, payload),
             None => Err(Error::NoLink),
         }
     }
@@ -148,13 +148,19 @@ impl Process {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
+impl Process {
+    /// Ends the process, unless it has ended.
+    pub fn kill(&mut self) {
         if let Ok(mut child) = self.child.lock() {
-            // It may have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

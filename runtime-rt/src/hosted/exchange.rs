@@ -1,18 +1,20 @@
 //! Links of a hosted device: several messages at the same time over sockets, by polling.
 
 use std::net::TcpStream;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use std::vec::Vec;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, recv};
 
 use super::Duplex;
+use super::lanes::{self, Arrivals, Lane};
 use crate::frame::{HEADER_BYTES, Header, Kind};
-use crate::link::check_tensor;
-use crate::{Error, Identity, Incoming, InferenceLinks, Links, Outgoing, PeerLinks, StdStream};
+use crate::{
+    Error, FamilyLinks, FramedStream, Identity, Incoming, InferenceLinks, Links, News, Outgoing, PeerLinks, Seen, StdStream,
+    Turn,
+};
 
 /// Streams to all peers. Exchanges among sockets use them all at once; anything else goes one by one.
 pub struct HostedLinks<const N: usize> {
@@ -20,6 +22,8 @@ pub struct HostedLinks<const N: usize> {
     /// The sockets among the streams.
     sockets: Vec<(usize, TcpStream)>,
     deadline: Duration,
+    /// Per socket what this inference has shown of its rate.
+    arrivals: Vec<Arrivals>,
 }
 
 impl<const N: usize> HostedLinks<N> {
@@ -29,7 +33,8 @@ impl<const N: usize> HostedLinks<N> {
         sockets: Vec<(usize, TcpStream)>,
         deadline: Duration,
     ) -> HostedLinks<N> {
-        HostedLinks { streams, sockets, deadline }
+        let arrivals = vec![Arrivals::default(); sockets.len()];
+        HostedLinks { streams, sockets, deadline, arrivals }
     }
 
     fn socket(&self, peer: usize) -> Option<&TcpStream> {
@@ -38,8 +43,9 @@ impl<const N: usize> HostedLinks<N> {
 }
 
 impl<const N: usize> InferenceLinks for HostedLinks<N> {
-    fn begin(&mut self, inference: u32) {
-        self.streams.begin(inference);
+    fn begin(&mut self, turn: Turn) {
+        self.streams.begin(turn);
+        self.arrivals.fill(Arrivals::default());
     }
 
     fn sent_bytes(&self) -> u64 {
@@ -57,7 +63,10 @@ impl<const N: usize> Links for HostedLinks<N> {
     }
 
     fn receive(&mut self, peer: usize, message: u16, payload: &mut [u8]) -> Result<(), Error> {
-        self.streams.receive(peer, message, payload)
+        match self.socket(peer) {
+            Some(_) => self.exchange(&[], &mut [Incoming { peer, message, payload }]),
+            None => self.streams.receive(peer, message, payload),
+        }
     }
 
     fn exchange(&mut self, sends: &[Outgoing<'_>], receives: &mut [Incoming<'_>]) -> Result<(), Error> {
@@ -67,13 +76,18 @@ impl<const N: usize> Links for HostedLinks<N> {
         else {
             return self.streams.exchange(sends, receives);
         };
-        let inference = self.streams.inference();
-        let mut lanes: Vec<Lane<'_, '_>> = self.sockets.iter().map(|(peer, socket)| Lane::new(*peer, socket)).collect();
+        let turn = self.streams.turn();
+        let involved = |peer: usize| {
+            sends.iter().any(|send| send.peer == peer) || receives.iter().any(|receive| receive.peer == peer)
+        };
+        let sockets = self.sockets.iter().filter(|(peer, _)| involved(*peer));
+        let mut lanes: Vec<Lane<'_, '_>> =
+            sockets.map(|(peer, socket)| Lane::new(*peer, socket, turn, identity)).collect();
         for send in sends {
-            let header =
-                Header::new(Kind::Tensor, identity.plan_hash, inference, send.message, identity.device, send.payload);
+            let Identity { plan_hash, device } = identity;
+            let header = Header::new(Kind::Tensor, plan_hash, turn.inference, send.message, device, send.payload);
             let lane = lanes.iter_mut().find(|lane| lane.peer == send.peer).ok_or(Error::NoLink)?;
-            lane.sends.push((header.emit(), send.payload));
+            lane.sends.push((header.on_route(turn.route).emit(), send.payload));
         }
         let (mut sent_bytes, mut received_bytes) = (0, 0);
         sent_bytes += sends.iter().map(|send| send.payload.len() as u64).sum::<u64>();
@@ -82,157 +96,120 @@ impl<const N: usize> Links for HostedLinks<N> {
             let lane = lanes.iter_mut().find(|lane| lane.peer == receive.peer).ok_or(Error::NoLink)?;
             lane.receives.push((receive.message, receive.payload));
         }
-        run(&mut lanes, identity, inference, self.deadline)?;
+        let result = lanes::run(&mut lanes, self.deadline);
+        let mut lost: Vec<usize> = Vec::new();
+        if let Err((peer, error)) = result {
+            if matches!(error, Error::Closed | Error::Stream | Error::Deadline | Error::Checksum) {
+                lost.push(peer);
+            }
+            // Frames that have been begun are ended, or what follows on those streams could not be read.
+            for lane in &mut lanes {
+                if !lost.contains(&lane.peer) && lane.settle(SETTLE.min(self.deadline)).is_err() {
+                    lost.push(lane.peer);
+                }
+            }
+        }
+        let mut heard: Vec<News> = Vec::new();
+        for lane in &mut lanes {
+            let at = self.sockets.iter().position(|(peer, _)| *peer == lane.peer);
+            if let Some(arrivals) = at.and_then(|at| self.arrivals.get_mut(at)) {
+                arrivals.add(lane.arrivals);
+            }
+            heard.append(&mut lane.news);
+        }
+        heard.into_iter().for_each(|news| self.streams.learn(news));
+        lost.into_iter().for_each(|peer| self.streams.lose(peer));
+        result.map_err(|(_, error)| error)?;
         self.streams.sent_bytes += sent_bytes;
         self.streams.received_bytes += received_bytes;
         Ok(())
     }
 }
 
-/// What goes over one socket during an exchange.
-struct Lane<'s, 'p> {
-    peer: usize,
-    socket: &'s TcpStream,
-    /// Headers and payloads, in order; the first `sends_done` have left, and `sent` bytes of the next.
-    sends: Vec<([u8; HEADER_BYTES], &'p [u8])>,
-    sends_done: usize,
-    sent: usize,
-    /// Message numbers and where the payloads go, in order; likewise.
-    receives: Vec<(u16, &'p mut [u8])>,
-    receives_done: usize,
-    received: usize,
-    header_bytes: [u8; HEADER_BYTES],
-    header: Option<Header>,
-}
+/// How long a frame that has been begun may take to end when its inference is given up.
+const SETTLE: Duration = Duration::from_secs(5);
 
-/// Moves all lanes until everything has left and come; gives up when nothing moves for the deadline.
-fn run(lanes: &mut [Lane<'_, '_>], identity: Identity, inference: u32, deadline: Duration) -> Result<(), Error> {
-    let mut last_move = Instant::now();
-    loop {
-        let mut moved = false;
-        for lane in lanes.iter_mut() {
-            moved |= lane.write()?;
-            moved |= lane.read(identity, inference)?;
-        }
-        if lanes.iter().all(|lane| lane.wants().is_empty()) {
-            return Ok(());
-        }
-        if moved {
-            last_move = Instant::now();
-            continue;
-        }
-        let left = deadline.checked_sub(last_move.elapsed()).ok_or(Error::Deadline)?;
-        let mut waiting: Vec<PollFd<'_>> = lanes
-            .iter()
-            .filter(|lane| !lane.wants().is_empty())
-            .map(|lane| PollFd::from_borrowed_fd(lane.socket.as_fd(), lane.wants()))
-            .collect();
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) as _ };
-        match poll(&mut waiting, Some(&timeout)) {
-            Ok(0) => return Err(Error::Deadline),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return Err(Error::Stream),
-        }
-    }
-}
-
-impl<'s> Lane<'s, '_> {
-    fn new(peer: usize, socket: &'s TcpStream) -> Lane<'s, 'static> {
-        Lane {
-            peer,
-            socket,
-            sends: Vec::new(),
-            sends_done: 0,
-            sent: 0,
-            receives: Vec::new(),
-            receives_done: 0,
-            received: 0,
-            header_bytes: [0; HEADER_BYTES],
-            header: None,
-        }
+impl<const N: usize> FamilyLinks for HostedLinks<N> {
+    fn announce(&mut self, peer: usize, turn: Turn) -> Result<(), Error> {
+        self.streams.announce(peer, turn)
     }
 
-    /// What to wait for.
-    fn wants(&self) -> PollFlags {
-        let mut wants = PollFlags::empty();
-        if self.sends_done < self.sends.len() {
-            wants |= PollFlags::OUT;
-        }
-        if self.receives_done < self.receives.len() {
-            wants |= PollFlags::IN;
-        }
-        wants
-    }
-
-    /// Writes what the socket takes; says whether it took anything.
-    fn write(&mut self) -> Result<bool, Error> {
-        let mut moved = false;
-        while let Some((header, payload)) = self.sends.get(self.sends_done) {
-            let (bytes, flags) = match self.sent.checked_sub(HEADER_BYTES) {
-                None => (header.get(self.sent..).unwrap_or(&[]), SendFlags::MORE),
-                Some(at) => (payload.get(at..).unwrap_or(&[]), SendFlags::empty()),
-            };
-            if bytes.is_empty() {
-                (self.sends_done, self.sent) = (self.sends_done + 1, 0);
-                continue;
+    fn announced(&mut self, peer: usize) -> Result<Turn, Error> {
+        loop {
+            let Some(socket) = self.socket(peer) else { return self.streams.announced(peer) };
+            // There may be nothing to do for long.
+            let mut waiting = [PollFd::new(socket, PollFlags::IN)];
+            match poll(&mut waiting, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return Err(Error::Stream),
             }
-            match send(self.socket, bytes, flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Ok(count) => (self.sent, moved) = (self.sent + count, true),
-                Err(Errno::AGAIN) => return Ok(moved),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error_of(error)),
+            match self.peek(peer) {
+                Some(Kind::Probe) => self.answer_probe(peer)?,
+                _ => return self.streams.announced(peer),
             }
         }
-        Ok(moved)
     }
 
-    /// Reads what the socket has; says whether it had anything.
-    fn read(&mut self, identity: Identity, inference: u32) -> Result<bool, Error> {
-        let mut moved = false;
-        while let Some((message, payload)) = self.receives.get_mut(self.receives_done) {
-            let room = match self.header {
-                None => self.header_bytes.get_mut(self.received..).unwrap_or_default(),
-                Some(_) => payload.get_mut(self.received..).unwrap_or_default(),
-            };
-            if room.is_empty() {
-                match self.header.take() {
-                    None => {
-                        let header = Header::parse(&self.header_bytes).ok_or(Error::Checksum)?;
-                        if header.plan_hash != identity.plan_hash {
-                            return Err(Error::WrongPlan);
-                        }
-                        check_tensor(&header, inference, *message, self.peer)?;
-                        if header.length as usize != payload.len() {
-                            return Err(Error::WrongLength);
-                        }
-                        self.header = Some(header);
-                    }
-                    Some(header) => {
-                        header.check(payload)?;
-                        self.receives_done += 1;
-                    }
+    fn abandon(&mut self) {
+        self.streams.abandon();
+    }
+
+    fn news(&mut self) -> Option<News> {
+        self.notice_arrivals();
+        for at in 0..self.sockets.len() {
+            let peer = self.sockets.get(at).map_or(usize::MAX, |(peer, _)| *peer);
+            while self.peek(peer) == Some(Kind::Status) {
+                let header = self.streams.with(peer, FramedStream::receive_header);
+                if header.and_then(|header| self.streams.take_news(peer, &header)).is_err() {
+                    break;
                 }
-                self.received = 0;
-                continue;
-            }
-            match recv(self.socket, room, RecvFlags::DONTWAIT) {
-                Ok((0, _)) if self.received == 0 && self.header.is_none() => return Err(Error::Closed),
-                Ok((0, _)) => return Err(Error::Stream),
-                Ok((count, _)) => (self.received, moved) = (self.received + count, true),
-                Err(Errno::AGAIN) => return Ok(moved),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error_of(error)),
             }
         }
-        Ok(moved)
+        self.streams.news()
+    }
+
+    fn tell(&mut self, peer: usize, news: &News) -> Result<(), Error> {
+        self.streams.tell(peer, news)
+    }
+
+    fn probe(&mut self, peer: usize) -> Result<(), Error> {
+        self.streams.probe(peer)
     }
 }
 
-fn error_of(error: Errno) -> Error {
-    match error {
-        Errno::PIPE | Errno::CONNRESET | Errno::CONNABORTED => Error::Closed,
-        Errno::TIMEDOUT => Error::Deadline,
-        _ => Error::Stream,
+/// Payload of an inference that has to arrive in several pieces before its rate is believed.
+const TELLING_BYTES: usize = 4096;
+
+impl<const N: usize> HostedLinks<N> {
+    /// What the next frame from a device is, if its header is there.
+    fn peek(&self, peer: usize) -> Option<Kind> {
+        let mut bytes = [0u8; HEADER_BYTES];
+        match recv(self.socket(peer)?, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((HEADER_BYTES, _)) => Header::parse(&bytes).map(|header| header.kind),
+            _ => None,
+        }
+    }
+
+    /// Reads a probe, and tells its sender how fast it came.
+    fn answer_probe(&mut self, peer: usize) -> Result<(), Error> {
+        let own = self.streams.identity().map_or(0, |identity| identity.device);
+        let header = self.streams.with(peer, FramedStream::receive_header)?;
+        let begin = Instant::now();
+        self.streams.with(peer, |stream| stream.skip_payload(&header))?;
+        let rate = header.length as f32 / begin.elapsed().as_secs_f32().max(1e-6);
+        self.streams.tell(peer, &News { between: (own, peer as u8), what: Seen::BytesPerSecond(rate) })
+    }
+
+    /// Makes news of what this inference has shown of the links.
+    fn notice_arrivals(&mut self) {
+        let Some(Identity { device, .. }) = self.streams.identity() else { return };
+        for ((peer, _), arrivals) in self.sockets.iter().zip(&mut self.arrivals) {
+            if arrivals.bytes >= TELLING_BYTES {
+                let rate = arrivals.bytes as f32 / arrivals.time.as_secs_f32().max(1e-6);
+                self.streams.learn(News { between: (device, *peer as u8), what: Seen::BytesPerSecond(rate) });
+            }
+            *arrivals = Arrivals::default();
+        }
     }
 }
 

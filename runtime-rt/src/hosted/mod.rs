@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use std::vec::Vec;
 use std::{boxed::Box, format};
 
-use crate::serve::{Failure, Profiler, Program, serve};
-use crate::{Error, FramedStream, Identity, Observer, PeerLinks, StdStream};
+use crate::serve::{Failure, Profiler, Program, serve, serve_family};
+use crate::{Error, Family, FramedStream, Identity, Observer, PeerLinks, StdStream};
 
 mod exchange;
+mod lanes;
 
 use exchange::HostedLinks;
 
@@ -34,6 +35,8 @@ pub struct Device {
     pub plan_hash: u64,
     /// Number and name of each peer.
     pub peers: &'static [(usize, &'static str)],
+    /// Its routes, if there are several.
+    pub family: Option<&'static Family>,
 }
 
 const USAGE: &str = "\
@@ -123,10 +126,16 @@ fn work<P: Program, const N: usize>(device: &Device, program: &mut P, arguments:
         return infer_files(program, &mut links, arguments);
     }
     let mut control = FramedStream::new(StdStream(Pipes), identity);
-    let served = if arguments.profile {
-        serve(program, &mut links, &mut control, now_us, &mut StepTimes::default())
-    } else {
-        serve(program, &mut links, &mut control, now_us, &mut ())
+    let served = match (device.family, arguments.profile) {
+        (None, true) => serve(program, &mut links, &mut control, now_us, &mut StepTimes::default()),
+        (None, false) => serve(program, &mut links, &mut control, now_us, &mut ()),
+        (Some(family), true) => {
+            let family = (device.index, family);
+            serve_family(program, family, &mut links, &mut control, now_us, &mut StepTimes::default())
+        }
+        (Some(family), false) => {
+            serve_family(program, (device.index, family), &mut links, &mut control, now_us, &mut ())
+        }
     };
     served.map_err(|failure| match failure {
         Failure::Control(error) => format!("standard input or output: {error}"),

@@ -6,7 +6,7 @@
 
 use super::build::{Builder, activate, binary, mul_add, plus, repeat};
 use super::window::{Columns, Window3};
-use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
+use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing};
 use crate::graph::TensorType;
 use crate::graph::op::Conv;
 use crate::kernel::{Access, Affine, Arithmetic, Buffer, Expression, LoopVar, Statement, Variable};
@@ -104,9 +104,9 @@ pub(super) fn lower(
     kernel.in_place = residual.into_iter().collect();
     let mut bindings = vec![Binding::Input(0)];
     bindings.extend(conv.residual.then_some(Binding::Input(3)));
-    bindings.push(match inputs[1].packed_vectors {
-        Some(_) => Binding::SameWeights { from: 1 },
-        None => Binding::Weights { from: 1, elements: writer.plan.pack(weights) },
+    bindings.push(match inputs[1].packing {
+        Packing::Shared(_) => Binding::SameWeights { from: 1 },
+        Packing::Free | Packing::Like(_) => Binding::Weights { from: 1, elements: writer.plan.pack(weights) },
     });
     bindings.push(Binding::Weights { from: 2, elements: packed_bias });
     bindings.push(Binding::Output);
@@ -145,7 +145,7 @@ impl Plan {
         let by_lane = machine.instruction_set.multiplies_by_lane() && !plain_input;
         let filters = output.shape[1];
         let vectors = (filters / conv.groups).div_ceil(lanes);
-        let tile = choose_tile(&window, vectors, inputs[1].packed_vectors, machine, by_lane);
+        let tile = choose_tile(&window, vectors, inputs[1].packing.vectors(), machine, by_lane);
         Plan {
             batch: x.shape[0],
             channels: x.shape[1],

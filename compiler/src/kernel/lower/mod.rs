@@ -52,8 +52,29 @@ pub struct Operand<'a> {
     pub layout: Layout,
     /// The elements, if constant and f32.
     pub value: Option<&'a [f32]>,
-    /// If another kernel reads the same weights: the vectors per tile in which they are packed for it.
-    pub packed_vectors: Option<usize>,
+    /// How it is packed, of weights.
+    pub packing: Packing,
+}
+
+/// How a kernel's weights are packed, in vectors of output channels per tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// As suits the kernel.
+    Free,
+    /// Another kernel has packed them so, and this one reads the same.
+    Shared(usize),
+    /// This kernel packs them so, for the sake of another program of the device.
+    Like(usize),
+}
+
+impl Packing {
+    /// Vectors per tile, if they are given.
+    pub fn vectors(self) -> Option<usize> {
+        match self {
+            Packing::Free => None,
+            Packing::Shared(vectors) | Packing::Like(vectors) => Some(vectors),
+        }
+    }
 }
 
 /// A choice of layouts for the activations of a node.

@@ -1,6 +1,6 @@
 //! Every family against the portable reference kernels, interpreted, over shapes that hit every remainder.
 
-use super::{Binding, LayoutChoice, Machine, Operand, layout_choices, lower_node};
+use super::{Binding, LayoutChoice, Machine, Operand, Packing, layout_choices, lower_node};
 use crate::config::InstructionSet;
 use crate::data::noise;
 use crate::graph::infer::infer;
@@ -62,7 +62,7 @@ fn check_choice(
         .zip(&types)
         .zip(choice.inputs.iter().zip(constants))
         .map(|((value, tensor_type), (layout, constant))| Operand {
-            packed_vectors: packed.map(|(vectors, _)| *vectors),
+            packing: packed.map_or(Packing::Free, |(vectors, _)| Packing::Shared(*vectors)),
             tensor_type,
             layout: *layout,
             value: constant.then(|| value.as_f32().expect("tests use f32")),
@@ -151,7 +151,7 @@ fn check(op: &Op, values: &[Value], constants: &[bool]) {
             .zip(&types)
             .zip(constants)
             .map(|((value, tensor_type), constant)| Operand {
-                packed_vectors: None,
+                packing: Packing::Free,
                 tensor_type,
                 layout: Layout::Plain,
                 value: constant.then(|| value.as_f32().expect("tests use f32")),
@@ -330,7 +330,7 @@ fn a_kernel_that_leaves_its_buffer_is_refused() {
         .zip(&types)
         .enumerate()
         .map(|(index, (value, tensor_type))| Operand {
-            packed_vectors: None,
+            packing: Packing::Free,
             tensor_type,
             layout: if index == 0 { Layout::Blocked(4) } else { Layout::Plain },
             value: (index > 0).then(|| value.as_f32().expect("tests use f32")),

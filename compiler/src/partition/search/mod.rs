@@ -133,7 +133,8 @@ fn search_with(
         .collect();
     let network = |breadth: Breadth| {
         let PartitionOptions { family, objective, activation_share, .. } = *options;
-        let choice = Choice { graph, cluster, family, objective, breadth, activation_share };
+        let held = options.held.as_deref();
+        let choice = Choice { graph, cluster, family, objective, breadth, activation_share, held };
         // A node that fits nowhere ends the search.
         Some(Network::new(&choice, ram.clone(), flash.clone())).filter(|network| !network.domains().contains(&0))
     };

@@ -17,7 +17,7 @@ use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Step, We
 use crate::config::Target;
 use crate::emit::reference_call::{CallOperand, reference_call};
 use crate::graph::{Data, ElementType, Graph, NodeId, TensorId, TensorType, Value};
-use crate::kernel::lower::{Binding, LayoutChoice, LoweredNode, Machine, Operand, lower_node};
+use crate::kernel::lower::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, lower_node};
 use crate::schedule::{self, Action, Schedule};
 
 /// A fault of an earlier stage that lowering cannot work around; always a bug of ours.
@@ -50,8 +50,9 @@ pub enum LowerError {
     },
 }
 
-/// Lowers the schedule of one device.
-pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Program, LowerError> {
+/// Lowers the schedule of one device. Weights are packed as in `like`, those of another program of the device, where they
+/// are the same.
+pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target, like: &[Weight]) -> Result<Program, LowerError> {
     let mut lowering = Lowering {
         graph,
         machine: Machine::of(target),
@@ -59,6 +60,7 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target) -> Result<Prog
         places: BTreeMap::new(),
         weights: HashMap::new(),
         packings: HashMap::new(),
+        like,
         kernels: HashMap::new(),
     };
     for action in &schedule.actions {
@@ -112,13 +114,15 @@ struct Lowering<'a> {
     /// Constants by shape and digest, so that equal ones are stored once.
     weights: HashMap<(Vec<usize>, [u8; 32]), WeightId>,
     /// How the weights of convolutions are packed.
-    packings: HashMap<TensorId, Packing>,
+    packings: HashMap<TensorId, Packed>,
+    /// Weights of another program of the device; what is in both is packed alike.
+    like: &'a [Weight],
     /// Kernels by text without name, so that equal ones are emitted once.
     kernels: HashMap<String, usize>,
 }
 
 /// Weights as the first kernel that reads them wants them. Others, such as those of a node's stripes, take the same.
-struct Packing {
+struct Packed {
     /// Layouts of that kernel.
     choice: LayoutChoice,
     /// Vectors of output channels per tile.
@@ -217,8 +221,13 @@ impl Lowering<'_> {
         let mut operands = self.operands(node, input_layouts);
         let choice = LayoutChoice { inputs: input_layouts.to_vec(), output: output_layout };
         for (operand, input) in operands.iter_mut().zip(&info.inputs) {
-            let packing = self.packings.get(input).filter(|packing| packing.choice == choice);
-            operand.packed_vectors = packing.map(|packing| packing.vectors);
+            let here = self.packings.get(input).filter(|packing| packing.choice == choice);
+            let name = &graph.tensor(*input).name;
+            let elsewhere = || self.like.iter().find(|weight| weight.name == *name)?.tile_vectors;
+            operand.packing = match here {
+                Some(packing) => Packing::Shared(packing.vectors),
+                None => elsewhere().map_or(Packing::Free, Packing::Like),
+            };
         }
         let output_type = graph.tensor_type(info.outputs[0]);
         let Some(LoweredNode { kernel, bindings, packed_vectors }) =
@@ -243,7 +252,8 @@ impl Lowering<'_> {
                     let bytes = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
                     let weight = self.weight(name, ElementType::F32, vec![elements.len()], bytes);
                     if let Some(vectors) = packed_vectors {
-                        let packing = Packing { choice: choice.clone(), vectors, weight };
+                        self.program.weights[weight.0 as usize].tile_vectors = Some(vectors);
+                        let packing = Packed { choice: choice.clone(), vectors, weight };
                         self.packings.entry(info.inputs[from]).or_insert(packing);
                     }
                     Argument::Weight(weight)
@@ -299,7 +309,7 @@ impl Lowering<'_> {
         let next = WeightId(self.program.weights.len() as u32);
         let id = *self.weights.entry((shape.clone(), digest)).or_insert(next);
         if id == next {
-            self.program.weights.push(Weight { name, element, shape, bytes, offset_bytes: 0 });
+            self.program.weights.push(Weight { name, element, shape, bytes, tile_vectors: None, offset_bytes: 0 });
         }
         id
     }
@@ -331,7 +341,7 @@ impl Lowering<'_> {
                 tensor_type: self.graph.tensor_type(*input),
                 layout: *layout,
                 value: self.graph.f32_value(*input),
-                packed_vectors: None,
+                packing: Packing::Free,
             })
             .collect()
     }

@@ -13,10 +13,9 @@ use crate::graph::{Graph, Value};
 use crate::partition::StrategyFamily;
 use crate::run::{LocalCluster, local};
 
-/// A graph that can answer.
+/// Graphs that can answer.
 pub struct Backbone {
-    /// The graph.
-    graph: Graph,
+    graphs: Vec<Graph>,
     compiled: Compiled,
     built: BuiltDevice,
     /// Where the program is.
@@ -32,16 +31,27 @@ pub struct Process<'a> {
 impl Backbone {
     /// Compiles and builds a graph.
     pub fn build(graph: Graph) -> Result<Backbone, Failure> {
+        Backbone::build_all(vec![graph])
+    }
+
+    /// Compiles and builds several graphs into one program, whose route says which of them answers. Weights that they
+    /// share are stored once.
+    pub fn build_all(graphs: Vec<Graph>) -> Result<Backbone, Failure> {
         let text = "[cluster]\nname = \"features\"\ninput = \"host\"\noutput = \"host\"\n[[device]]\nname = \"host\"\ntarget = \"host\"\n";
         let cluster = cluster_file::parse(text, "features", Path::new("."))?;
         let options = Options { family: StrategyFamily::Whole, ..Options::default() };
-        let compiled =
-            compile_graph("features".to_string(), graph.clone(), cluster, &options, Clock::default(), &mut ())?;
+        let compile = |graph: &Graph| {
+            let (name, graph) = ("features".to_string(), graph.clone());
+            compile_graph(name, graph, cluster.clone(), &options, Clock::default(), &mut ())
+        };
+        let mut all = graphs.iter().map(compile).collect::<Result<Vec<Compiled>, Failure>>()?.into_iter();
+        let mut compiled = all.next().context("no graph").map_err(Failure::Internal)?;
+        compiled.add_routes(all.enumerate().map(|(index, one)| one.into_route(format!("graph {}", index + 1))).collect());
         let programs = tempfile::tempdir().context("creating a temporary folder").map_err(Failure::Environment)?;
         bundle::write_programs(programs.path(), &compiled).map_err(Failure::Environment)?;
         let built = bundle::cargo::build_device(programs.path(), &compiled.cluster.devices[0], false)
             .map_err(Failure::Environment)?;
-        Ok(Backbone { graph, compiled, built, _programs: programs })
+        Ok(Backbone { graphs, compiled, built, _programs: programs })
     }
 
     /// Starts a process.
@@ -54,9 +64,14 @@ impl Backbone {
 impl Process<'_> {
     /// Elements of every output.
     pub fn answer(&mut self, input: &Value) -> anyhow::Result<Vec<Vec<f32>>> {
-        let graph = &self.backbone.graph;
+        self.answer_by(0, input)
+    }
+
+    /// The same of one of several graphs.
+    pub fn answer_by(&mut self, number: usize, input: &Value) -> anyhow::Result<Vec<Vec<f32>>> {
+        let graph = self.backbone.graphs.get(number).context("no such graph")?;
         let bytes = local::pack(graph, &graph.inputs, std::slice::from_ref(input))?;
-        let result = self.process.infer(&bytes)?;
+        let result = self.process.infer_on(&bytes, Some(number as u8))?;
         let outputs = local::unpack(graph, &result.output)?;
         Ok(outputs.into_iter().map(|(_, value)| data::to_f32(&value.data)).collect())
     }

@@ -1,0 +1,81 @@
+//! The table by which devices choose among routes, and the way in which they tell each other.
+
+use crate::config::Cluster;
+use crate::emit::steps::tame;
+
+/// Routes of a cluster.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Family {
+    /// Names; the first is the whole network.
+    pub routes: Vec<String>,
+    /// When each is taken; the first is how the cluster should be.
+    pub conditions: Vec<Row>,
+    /// Per device of the cluster the one whose announcements it follows; none for the device with the input, and for
+    /// devices that take no part.
+    pub follows: Vec<Option<usize>>,
+    /// Links: two devices, ascending, and their medium.
+    pub links: Vec<(usize, usize, usize)>,
+}
+
+/// A situation that is prepared for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Devices that are not needed, ascending.
+    pub missing: Vec<usize>,
+    /// Payload bytes per second of each medium.
+    pub bytes_per_second: Vec<f64>,
+    /// Number of the route.
+    pub route: usize,
+}
+
+impl Family {
+    /// Routes without conditions on a cluster, of which `devices` take part: whoever feeds inputs says which is taken.
+    /// Announcements go from the device with the input along the fewest links.
+    pub fn new(routes: Vec<String>, cluster: &Cluster, devices: &[usize]) -> Family {
+        let mut follows = vec![None; cluster.devices.len()];
+        let mut reached = vec![cluster.input];
+        let mut at = 0;
+        while let Some(device) = reached.get(at).copied() {
+            for other in devices {
+                if !reached.contains(other) && cluster.link(device, *other).is_some() {
+                    follows[*other] = Some(device);
+                    reached.push(*other);
+                }
+            }
+            at += 1;
+        }
+        let links = cluster.links.iter().map(|link| (link.between.0, link.between.1, link.medium)).collect();
+        Family { routes, conditions: Vec::new(), follows, links }
+    }
+
+    /// Devices that follow one.
+    fn leads(&self, device: usize) -> Vec<usize> {
+        (0..self.follows.len()).filter(|other| self.follows[*other] == Some(device)).collect()
+    }
+
+    /// Devices that one tells or is told by.
+    pub fn neighbours(&self, device: usize) -> Vec<usize> {
+        self.follows[device].into_iter().chain(self.leads(device)).collect()
+    }
+
+    /// As one device has it, in Rust.
+    pub fn text(&self, device: usize) -> String {
+        let routes: String = self.routes.iter().map(|name| format!("\"{}\", ", tame(name))).collect();
+        let condition = |row: &Row| {
+            let rates: Vec<String> = row.bytes_per_second.iter().map(|rate| format!("{rate:.1}")).collect();
+            let Row { missing, route, .. } = row;
+            format!(
+                "        Condition {{ missing: &{missing:?}, bytes_per_second: &[{}], route: {route} }},\n",
+                rates.join(", ")
+            )
+        };
+        let conditions: String = self.conditions.iter().map(condition).collect();
+        format!(
+            "Family {{\n    routes: &[{}],\n    follows: {:?},\n    leads: &{:?},\n    conditions: &[\n{conditions}    ],\n    links: &{:?},\n}}",
+            routes.trim_end_matches(", "),
+            self.follows[device],
+            self.leads(device),
+            self.links,
+        )
+    }
+}

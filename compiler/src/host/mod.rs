@@ -1,0 +1,5 @@
+//! This machine as a calculator: networks compiled for it, run by as many processes as there are cores.
+
+pub mod backbone;
+pub mod parallel;
+pub mod progress;

@@ -1,0 +1,98 @@
+//! Weights that devices hold already: what a smaller way through a network may use without more flash.
+
+use std::collections::HashMap;
+
+use super::{Method, Partition, Strategy};
+use crate::graph::{Graph, NodeId};
+use crate::shard::{Region, Sharding};
+
+/// For each constant the strategy by which devices hold it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Held {
+    by_weight: HashMap<String, Strategy>,
+}
+
+/// Which part of a node's weights a device needs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Slice {
+    All,
+    /// Output channels.
+    Output(usize, usize),
+    /// Input channels.
+    Input(usize, usize),
+}
+
+impl Held {
+    /// What devices hold when a graph is partitioned.
+    pub fn of(graph: &Graph, partition: &Partition) -> Held {
+        let entry = |(id, strategy): (&NodeId, &Strategy)| Some((first_weight(graph, *id)?, strategy.clone()));
+        Held { by_weight: partition.strategies.iter().filter_map(entry).collect() }
+    }
+
+    /// The same for a cluster of these devices only.
+    pub fn restricted(&self, devices: &[usize]) -> Held {
+        let narrow = |sharding: &Sharding| Sharding(devices.iter().map(|device| sharding.0[*device]).collect());
+        let entry = |(weight, strategy): (&String, &Strategy)| {
+            let strategy = Strategy {
+                method: strategy.method,
+                outputs: narrow(&strategy.outputs),
+                addends: strategy.addends.as_ref().map(narrow),
+            };
+            (weight.clone(), strategy)
+        };
+        Held { by_weight: self.by_weight.iter().map(entry).collect() }
+    }
+
+    /// The strategy by which a node's weights are held; none if it has none, or new ones.
+    pub fn strategy(&self, graph: &Graph, id: NodeId) -> Option<&Strategy> {
+        self.by_weight.get(&first_weight(graph, id)?)
+    }
+
+    /// Whether a strategy needs no weights that its devices do not hold. Weights that nobody holds are new, and may go
+    /// anywhere.
+    pub fn allows(&self, graph: &Graph, id: NodeId, strategy: &Strategy) -> bool {
+        let Some(held) = self.strategy(graph, id) else { return true };
+        strategy.devices().into_iter().all(|device| {
+            let (Some(needed), Some(there)) = (slice(strategy, device), slice(held, device)) else { return false };
+            // Output channels of all are part of all; input channels are packed apart from each other.
+            needed == there || there == Slice::All && matches!(needed, Slice::Output(..))
+        })
+    }
+}
+
+/// Name of the first constant that a node reads.
+fn first_weight(graph: &Graph, id: NodeId) -> Option<String> {
+    let constant = graph.node(id).inputs.iter().find(|input| graph.value(**input).is_some())?;
+    Some(graph.tensor(*constant).name.clone())
+}
+
+/// What a device computes with; nothing if it takes no part.
+fn slice(strategy: &Strategy, device: usize) -> Option<Slice> {
+    let region = |sharding: &Sharding| -> Option<Region> { sharding.0.get(device).copied().flatten() };
+    let channels = |region: Region| if region.rank() > 1 { (region.begin(1), region.end(1)) } else { (0, usize::MAX) };
+    match (&strategy.addends, strategy.method) {
+        (Some(addends), _) => region(addends).map(channels).map(|(begin, end)| Slice::Input(begin, end)),
+        (None, Method::Output) => region(&strategy.outputs).map(channels).map(|(begin, end)| Slice::Output(begin, end)),
+        (None, _) => region(&strategy.outputs).map(|_| Slice::All),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_held_may_be_used() {
+        let whole = Strategy::whole(1, 3, &[1, 8, 4, 4]);
+        assert_eq!(slice(&whole, 1), Some(Slice::All));
+        assert_eq!(slice(&whole, 0), None);
+        let region = |begin, end| Region::new([(0, 1), (begin, end), (0, 4), (0, 4)]);
+        let outputs = Sharding(vec![region(0, 4), region(4, 8), None]);
+        let split = Strategy { method: Method::Output, outputs: outputs.clone(), addends: None };
+        assert_eq!(slice(&split, 1), Some(Slice::Output(4, 8)));
+        let inputs = Strategy { method: Method::Input, outputs: outputs.clone(), addends: Some(outputs.clone()) };
+        assert_eq!(slice(&inputs, 0), Some(Slice::Input(0, 4)));
+        let rows = Strategy { method: Method::Spatial, outputs, addends: None };
+        assert_eq!(slice(&rows, 0), Some(Slice::All));
+    }
+}

@@ -1,0 +1,88 @@
+//! Sets of parts on the cluster in each situation: how each is best computed with the weights that devices hold, and which
+//! is taken when.
+
+use std::sync::Arc;
+
+use super::situations::Situation;
+use super::study::Study;
+use crate::driver::{Failure, Options, internal};
+use crate::graph::Graph;
+use crate::partition::held::Held;
+use crate::partition::{Partition, PartitionOptions, roster};
+use crate::placement;
+use crate::simulate::outcomes::{mean, outcomes};
+
+/// How a set is best computed in a situation.
+#[derive(Clone, Debug)]
+pub struct Mapped {
+    /// Which member of the front.
+    pub member: usize,
+    /// Who computes what, of the whole cluster.
+    pub partition: Partition,
+    /// Mean time of an inference.
+    pub latency_ms: f64,
+    /// Mean bytes of an inference over all links.
+    pub traffic_bytes: u64,
+    /// Mean energy of an inference.
+    pub energy_mj: f64,
+}
+
+/// The graph of each member of the front, exits included.
+pub fn graphs(graph: &Graph, study: &Study) -> Result<Vec<Graph>, Failure> {
+    let without = |set| super::parts::dropped(graph, &study.drops(set)).map_err(internal);
+    study.front.iter().map(|member| without(&member.set)).collect()
+}
+
+/// The best way to compute a graph in a situation with the weights that devices hold; nothing if there is none.
+pub fn map(
+    graph: &Graph,
+    member: usize,
+    situation: &Situation,
+    held: &Held,
+    options: &Options,
+) -> Option<Mapped> {
+    let there = &situation.present;
+    if [situation.cluster.input, situation.cluster.output].iter().any(|end| !there.contains(end)) {
+        return None;
+    }
+    let cluster = roster::restricted(&situation.cluster, there);
+    let held = Some(Arc::new(held.restricted(there)));
+    let wanted = PartitionOptions { held, ..PartitionOptions::new(options.objective, options.family) };
+    let found = placement::outlook(graph, &cluster, &wanted)?;
+    let outcomes = outcomes(graph, &found.sharded, &found.schedules, &cluster);
+    Some(Mapped {
+        member,
+        latency_ms: mean(&outcomes, |outcome| outcome.prediction.latency_ms),
+        traffic_bytes: mean(&outcomes, |outcome| outcome.prediction.traffic_bytes as f64) as u64,
+        energy_mj: mean(&outcomes, |outcome| outcome.prediction.energy_mj),
+        partition: roster::widened(found.partition, there, situation.cluster.devices.len()),
+    })
+}
+
+/// The one to take: of those that keep the limit the most accurate, then the fastest; the fastest if none keeps it.
+pub fn choose<'a>(mapped: &'a [Mapped], limit_ms: f64, accuracy: impl Fn(usize) -> f64) -> Option<&'a Mapped> {
+    let faster = |a: &&Mapped, b: &&Mapped| a.latency_ms.total_cmp(&b.latency_ms);
+    let in_time = mapped.iter().filter(|one| one.latency_ms <= limit_ms);
+    let best = in_time.min_by(|a, b| accuracy(b.member).total_cmp(&accuracy(a.member)).then(faster(a, b)));
+    best.or_else(|| mapped.iter().min_by(faster))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn mapped(member: usize, latency_ms: f64) -> Mapped {
+        let partition = Partition::given(BTreeMap::new());
+        Mapped { member, partition, latency_ms, traffic_bytes: 0, energy_mj: 0.0 }
+    }
+
+    #[test]
+    fn the_most_accurate_in_time_is_taken_and_the_fastest_if_none_is() {
+        let all = [mapped(0, 30.0), mapped(1, 18.0), mapped(2, 12.0), mapped(3, 9.0)];
+        let accuracy = |member: usize| [0.9, 0.89, 0.89, 0.7][member];
+        let chosen = |limit: f64| choose(&all, limit, accuracy).map(|one| one.member);
+        assert_eq!((chosen(40.0), chosen(20.0), chosen(10.0), chosen(5.0)), (Some(0), Some(2), Some(3), Some(3)));
+        assert!(choose(&[], 1.0, accuracy).is_none());
+    }
+}

@@ -1,0 +1,258 @@
+//! Variants: what is left of a network when links get slow or devices go away (Khan et al. 2023).
+//!
+//! `parts` finds what can go, `segments` cuts the network into pieces from which what is left of any set is put together,
+//! `repair` fits what takes the place of a part, `scores` measures sets, `search` finds good ones, `study` does all that
+//! on the calibration samples. `situations` says what may happen, `mapping` how each set is best computed then with the
+//! weights that devices hold, and which is taken. The result is a family of routes over the same weights: see
+//! [`crate::program::family`] and `partita_rt::family`.
+
+pub mod mapping;
+pub mod parts;
+pub mod repair;
+pub mod report;
+pub mod scores;
+pub mod search;
+pub mod segments;
+pub mod situations;
+pub mod study;
+
+use std::path::PathBuf;
+
+use crate::cli::{Arguments, Switch};
+use crate::diagnostic::Diagnostic;
+use crate::driver::{Compiled, Failure, Options, Route};
+use crate::emit::family::Row;
+use crate::graph::Graph;
+use crate::partition::Partition;
+use crate::partition::held::Held;
+use crate::placement::{self, Placed};
+use crate::program::Program;
+use crate::samples::Preparation;
+use mapping::Mapped;
+use report::VariantsReport;
+use situations::{Situation, situations};
+use study::Study;
+
+/// Loss of accuracy beyond which no variant is wanted, unless the user says otherwise.
+const DEFAULT_LOSS: f64 = 0.05;
+
+/// Share by which variants may make a device's weights larger.
+const MORE_FLASH: f64 = 0.1;
+
+/// Room that the code of one more kernel and one more route may take.
+const KERNEL_CODE_BYTES: usize = 4 << 10;
+const ROUTE_CODE_BYTES: usize = 4 << 10;
+
+/// Where nobody says what is in time: so many times the latency of the whole network on the whole cluster.
+const IN_TIME: f64 = 1.25;
+
+/// What the user wants of variants.
+#[derive(Clone, Debug)]
+pub struct VariantOptions {
+    /// Calibration samples.
+    pub calibration: PathBuf,
+    /// How they lie in the file.
+    pub preparation: Preparation,
+    /// Least accuracy of a variant.
+    pub min_accuracy: Option<f64>,
+    /// Where finished work is kept.
+    pub cache: PathBuf,
+}
+
+impl VariantOptions {
+    /// As the command line says; `None` unless variants are wanted.
+    pub fn of(arguments: &Arguments) -> Option<VariantOptions> {
+        let calibration = arguments.calibration.clone().filter(|_| arguments.variants == Switch::Auto)?;
+        let preparation = Preparation::of(arguments);
+        Some(VariantOptions { calibration, preparation, min_accuracy: arguments.min_accuracy, cache: crate::exits::cache(arguments) })
+    }
+}
+
+/// Finds what can go in a simplified graph.
+pub fn study(graph: &Graph, wanted: &VariantOptions) -> Result<Study, Failure> {
+    let samples = study::load(&wanted.calibration, graph, &wanted.preparation)?;
+    if samples.inputs.len() < 2 * MIN_SAMPLES {
+        let count = samples.inputs.len();
+        let message = format!("{count} calibration samples say too little of what can go; {} are the least", 2 * MIN_SAMPLES);
+        return Err(refusal("E0195", message, "give more samples that the model has not been trained on"));
+    }
+    check_labels(graph, samples.labels.as_deref())?;
+    // What is allowed is a loss against the whole model; a wanted accuracy is turned into one when the model's is known.
+    let loss = match wanted.min_accuracy {
+        None => DEFAULT_LOSS,
+        Some(_) => 1.0,
+    };
+    let mut study = study::study(graph, &samples, loss, &wanted.cache)?;
+    if study.parts.is_empty() {
+        let message = "nothing can go: the network has no residual blocks, skip connections or concatenations";
+        return Err(refusal("E0196", message.to_string(), "compile without --variants"));
+    }
+    let least = wanted.min_accuracy.unwrap_or(study.base.accuracy() - DEFAULT_LOSS);
+    study.front.retain(|member| member.score.accuracy() >= least || member.set.iter().all(|way| *way == 0));
+    Ok(study)
+}
+
+/// Samples in each half.
+const MIN_SAMPLES: usize = 50;
+
+fn check_labels(graph: &Graph, labels: Option<&[usize]>) -> Result<(), Failure> {
+    let classes = graph.outputs.first().map_or(0, |output| graph.tensor_type(*output).element_count());
+    match labels.and_then(|labels| labels.iter().position(|label| *label >= classes)) {
+        None => Ok(()),
+        Some(at) => {
+            let label = labels.and_then(|labels| labels.get(at)).copied().unwrap_or(0);
+            let message = format!("sample {at} has label {label}, but the model has {classes} classes");
+            Err(refusal("E0195", message, "labels count classes from 0"))
+        }
+    }
+}
+
+fn refusal(code: &'static str, message: String, help: &str) -> Failure {
+    Failure::Input(vec![Diagnostic::new(code, message).help(help.to_string())])
+}
+
+/// A route to be: what is computed, and by whom.
+struct Planned {
+    name: String,
+    member: usize,
+    partition: Partition,
+}
+
+/// Adds to a compiled model the routes that situations ask for.
+pub fn add(compiled: &mut Compiled, study: &Study, options: &Options) -> Result<VariantsReport, Failure> {
+    let graphs = mapping::graphs(&compiled.graph, study)?;
+    let held = Held::of(&compiled.graph, &compiled.partition);
+    let taking_part: Vec<usize> = compiled.programs.iter().map(|program| program.device).collect();
+    let situations: Vec<Situation> = situations(&compiled.cluster, &taking_part)
+        .into_iter()
+        .map(|situation| with_only(situation, &taking_part))
+        .collect();
+    let nominal = mapping_of_base(compiled);
+    let limit_ms = compiled.cluster.max_latency_ms.or(options.max_latency_ms).unwrap_or(nominal.latency_ms * IN_TIME);
+    let mut tables: Vec<Vec<Mapped>> = Vec::with_capacity(situations.len());
+    for (number, situation) in situations.iter().enumerate() {
+        let mut mapped: Vec<Mapped> = Vec::new();
+        for (member, graph) in graphs.iter().enumerate() {
+            match (number, member) {
+                (0, 0) => mapped.push(nominal.clone()),
+                _ => mapped.extend(mapping::map(graph, member, situation, &held, options)),
+            }
+        }
+        tables.push(mapped);
+    }
+    let accuracy = |member: usize| study.front[member].score.accuracy();
+    // Routes that need too much flash are taken out, and situations choose again.
+    loop {
+        let chosen: Vec<Option<&Mapped>> =
+            tables.iter().map(|mapped| mapping::choose(mapped, limit_ms, accuracy)).collect();
+        let mut planned: Vec<Planned> = Vec::new();
+        let mut rows: Vec<Row> = Vec::new();
+        for (situation, mapped) in situations.iter().zip(&chosen) {
+            let Some(mapped) = mapped else { continue };
+            let whole = mapped.member == 0 && mapped.partition.strategies == compiled.partition.strategies;
+            let same = |known: &Planned| {
+                known.member == mapped.member && known.partition.strategies == mapped.partition.strategies
+            };
+            let route = match (whole, planned.iter().position(same)) {
+                (true, _) => 0,
+                (false, Some(known)) => known + 1,
+                (false, None) => {
+                    let name = format!("{}, {}", report::name(mapped.member), situation.name);
+                    planned.push(Planned { name, member: mapped.member, partition: mapped.partition.clone() });
+                    planned.len()
+                }
+            };
+            rows.push(Row { missing: situation.missing(), bytes_per_second: situation.bytes_per_second(), route });
+        }
+        let routes = planned.iter().map(|plan| route(compiled, &graphs, plan)).collect::<Result<Vec<Route>, Failure>>()?;
+        let before: Vec<usize> = compiled.programs.iter().map(|program| program.weights_bytes).collect();
+        if let Some(worst) = too_large(compiled, &routes, &before) {
+            let Planned { member, partition, .. } = &planned[worst];
+            for mapped in &mut tables {
+                mapped.retain(|one| one.member != *member || one.partition.strategies != partition.strategies);
+            }
+            continue;
+        }
+        let report = report::report(compiled, study, &situations, &tables, &rows, limit_ms, &graphs);
+        compiled.add_routes(routes);
+        if let Some(choices) = &mut compiled.choices {
+            choices.conditions = rows;
+        }
+        return Ok(report.with_flash(compiled, &before));
+    }
+}
+
+/// Devices that hold no weights cannot help; those that hold the input or want the answer take part all the same.
+fn with_only(mut situation: Situation, devices: &[usize]) -> Situation {
+    let ends = [situation.cluster.input, situation.cluster.output];
+    situation.present.retain(|device| devices.contains(device) || ends.contains(device));
+    situation
+}
+
+/// The whole network as it is compiled.
+fn mapping_of_base(compiled: &Compiled) -> Mapped {
+    let outcomes = crate::simulate::outcomes::outcomes(
+        &compiled.graph,
+        &compiled.sharded,
+        &compiled.schedules,
+        &compiled.cluster,
+    );
+    let mean = |figure: fn(&crate::simulate::Prediction) -> f64| {
+        crate::simulate::outcomes::mean(&outcomes, |outcome| figure(&outcome.prediction))
+    };
+    Mapped {
+        member: 0,
+        partition: compiled.partition.clone(),
+        latency_ms: mean(|prediction| prediction.latency_ms),
+        traffic_bytes: mean(|prediction| prediction.traffic_bytes as f64) as u64,
+        energy_mj: mean(|prediction| prediction.energy_mj),
+    }
+}
+
+/// Programs of a route, in the order of the whole network's; devices that have nothing to do get empty ones.
+fn route(compiled: &Compiled, graphs: &[Graph], plan: &Planned) -> Result<Route, Failure> {
+    let graph = graphs[plan.member].clone();
+    let mut clock = crate::driver::Clock::default();
+    let placed = placement::place_like(&graph, &compiled.cluster, plan.partition.clone(), &compiled.programs, &mut clock)?;
+    let Placed { partition, sharded, programs, .. } = placed;
+    let mut by_device: std::collections::HashMap<usize, Program> =
+        programs.into_iter().map(|program| (program.device, program)).collect();
+    let programs = compiled
+        .programs
+        .iter()
+        .map(|base| by_device.remove(&base.device).unwrap_or(Program { device: base.device, ..Program::default() }))
+        .collect();
+    if let Some(device) = by_device.keys().next() {
+        return Err(Failure::Internal(anyhow::anyhow!("a variant gives work to device {device}, which holds no weights")));
+    }
+    Ok(Route { name: plan.name.clone(), graph, partition, sharded, programs })
+}
+
+/// The route that needs most of a device whose weights get too large, or whose memory does not suffice.
+fn too_large(compiled: &Compiled, routes: &[Route], before: &[usize]) -> Option<usize> {
+    let limit = |position: usize| before[position] as f64 * (1.0 + MORE_FLASH);
+    let united = |position: usize, which: &[usize]| {
+        let mut programs: Vec<Program> = vec![compiled.programs[position].clone()];
+        programs.extend(which.iter().map(|route| routes[*route].programs[position].clone()));
+        crate::program::family::unite(&mut programs.iter_mut().collect::<Vec<_>>());
+        programs.swap_remove(0)
+    };
+    let all: Vec<usize> = (0..routes.len()).collect();
+    for position in 0..compiled.programs.len() {
+        let program = united(position, &all);
+        let device = &compiled.cluster.devices[program.device];
+        let in_ram = placement::ram_bytes(&program, &compiled.cluster) > crate::partition::limits::ram_bytes(device);
+        let kernels = program.kernels.len() - compiled.programs[position].kernels.len();
+        let code_bytes = kernels * KERNEL_CODE_BYTES + routes.len() * ROUTE_CODE_BYTES;
+        let flash = (program.weights_bytes + code_bytes) as u64;
+        let in_flash = flash > crate::partition::limits::flash_bytes(device);
+        if program.weights_bytes as f64 > limit(position) || in_ram || in_flash {
+            let size = |route: &usize| {
+                let alone = united(position, &[*route]);
+                alone.weights_bytes + alone.arena_bytes
+            };
+            return all.iter().copied().max_by_key(size);
+        }
+    }
+    None
+}

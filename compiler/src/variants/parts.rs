@@ -1,0 +1,216 @@
+//! Parts of a network that can go: residual branches, skip connections, projections, and operands of a concatenation.
+//!
+//! A sum of two tensors stands for a residual block or its skip connection: either term can be left out, and what only
+//! it needed goes with it (Khan et al. 2023; Veit, Wilber and Belongie 2016). Found from the graph, not from names.
+
+use crate::graph::op::{Activation, Conv, Window};
+use crate::graph::{BinaryOp, Graph, NodeId, Op, TensorId, UnaryOp, Value};
+use crate::partition::node_macs;
+use crate::passes::{self, PassError};
+
+/// Most parts that are looked at: those whose absence saves most.
+const MAX_PARTS: usize = 96;
+
+/// What a part is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The branch of a sum that computes more: its block becomes an identity, or its projection.
+    Block,
+    /// The other term: the skip connection.
+    Skip,
+    /// A projection: a skip connection that computes something.
+    Projection,
+    /// An operand of a concatenation.
+    Branch,
+}
+
+/// Something that can go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// What it is.
+    pub kind: Kind,
+    /// The node that joins it with the rest.
+    pub join: NodeId,
+    /// Which operand of the join goes; for a convolution with a residual, 0 is the convolution itself and 3 the
+    /// residual.
+    pub operand: usize,
+    /// Multiply-adds that go with it.
+    pub macs: u64,
+}
+
+/// What takes the place of a part.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Repair {
+    /// The result becomes `activation(weights * x + bias)` at each place: a linear map of the channels of a tensor, with
+    /// a step in space.
+    Map {
+        /// The tensor it reads, `[1, C, spatial..]`.
+        from: TensorId,
+        /// `[M, C]`, row-major.
+        weights: Vec<f32>,
+        /// `[M]`
+        bias: Vec<f32>,
+        /// Step in each spatial dimension.
+        stride: Vec<usize>,
+    },
+    /// This is added to each channel of what stays.
+    Shift(Vec<f32>),
+}
+
+/// All parts of a graph, in its order.
+pub fn parts(graph: &Graph) -> Vec<Part> {
+    let total = macs(graph);
+    let mut found = Vec::new();
+    for join in graph.topological_order().unwrap_or_default() {
+        let terms: Vec<usize> = match &graph.node(join).op {
+            Op::Conv(conv) if conv.residual => vec![0, 3],
+            Op::Binary(BinaryOp::Add, _) => vec![0, 1],
+            Op::Concat { axis: 1 } => (0..graph.node(join).inputs.len()).collect(),
+            _ => continue,
+        };
+        let sum = !matches!(graph.node(join).op, Op::Concat { .. });
+        let constant = |operand: &usize| graph.value(graph.node(join).inputs[*operand]).is_some();
+        let alike = |operand: &usize| {
+            *operand == 0 && terms.contains(&3)
+                || graph.shape(graph.node(join).inputs[*operand]) == graph.shape(graph.node(join).outputs[0])
+        };
+        if sum && !terms.iter().all(alike) || terms.iter().any(|term| (*term != 0 || !terms.contains(&3)) && constant(term)) {
+            continue;
+        }
+        let saved = |operand: usize| {
+            let part = Part { kind: Kind::Block, join, operand, macs: 0 };
+            let without = dropped(graph, &[(&part, None)]).ok()?;
+            let alive = without.inputs.iter().all(|input| !without.consumers(*input).is_empty());
+            alive.then(|| total.saturating_sub(macs(&without)))
+        };
+        let saved: Vec<(usize, u64)> = terms.iter().filter_map(|operand| Some((*operand, saved(*operand)?))).collect();
+        let most = saved.iter().map(|(_, macs)| *macs).max().unwrap_or(0);
+        for (operand, macs) in saved {
+            let kind = match (sum, macs) {
+                (false, 0) => continue,
+                (false, _) => Kind::Branch,
+                (true, 0) => Kind::Skip,
+                (true, macs) if macs == most => Kind::Block,
+                (true, _) => Kind::Projection,
+            };
+            found.push(Part { kind, join, operand, macs });
+        }
+    }
+    while found.len() > MAX_PARTS {
+        let least = (0..found.len()).min_by_key(|at| found[*at].macs).unwrap_or(0);
+        found.remove(least);
+    }
+    found
+}
+
+/// Multiply-adds of a graph.
+pub fn macs(graph: &Graph) -> u64 {
+    graph.node_ids().map(|id| node_macs(graph, id)).sum()
+}
+
+/// The graph without some parts, each with what takes its place. Weights, tensors and nodes that stay keep their names.
+///
+/// Errors: a pass that cleans up failed, which is a bug of ours.
+pub fn dropped(graph: &Graph, drops: &[(&Part, Option<&Repair>)]) -> Result<Graph, PassError> {
+    let mut result = graph.clone();
+    for (part, repair) in drops {
+        drop_part(&mut result, part, *repair);
+    }
+    passes::run(passes::TIDY, &mut result, &mut |_, _, _| {})?;
+    Ok(result)
+}
+
+fn drop_part(graph: &mut Graph, part: &Part, repair: Option<&Repair>) {
+    let node = graph.node(part.join).clone();
+    let output = node.outputs[0];
+    if let (Op::Concat { .. }, Some(operand)) = (&node.op, node.inputs.get(part.operand)) {
+        drop_operand(graph, part, *operand, repair);
+        return;
+    }
+    let activation = match &node.op {
+        Op::Conv(conv) => conv.activation,
+        Op::Binary(_, activation) => *activation,
+        _ => return,
+    };
+    match (repair, &node.op) {
+        (Some(Repair::Map { from, weights, bias, stride }), _) => {
+            let (channels, results) = (graph.shape(*from)[1], bias.len());
+            let ones = vec![1; stride.len()];
+            let shape: Vec<usize> = [results, channels].iter().chain(&ones).copied().collect();
+            let name = format!("{}.map", node.name);
+            let weights = graph.add_constant(format!("{name}.weights"), Value::f32(shape, weights.clone()));
+            let bias = graph.add_constant(format!("{name}.bias"), Value::f32([results], bias.clone()));
+            let zeros = vec![0; stride.len()];
+            let window = Window {
+                kernel: ones.clone(),
+                stride: stride.clone(),
+                dilation: ones,
+                pad_begin: zeros.clone(),
+                pad_end: zeros,
+            };
+            let conv = Conv { window, groups: 1, residual: false, activation };
+            graph.replace_node(part.join, Op::Conv(conv), vec![*from, weights, bias]);
+        }
+        // The residual goes, the convolution stays.
+        (shift, Op::Conv(conv)) if part.operand == 3 => {
+            let mut inputs = node.inputs.clone();
+            inputs.truncate(3);
+            if let (Some(Repair::Shift(shift)), Some(bias)) = (shift, graph.f32_value(inputs[2])) {
+                let moved: Vec<f32> = bias.iter().zip(shift).map(|(bias, shift)| bias + shift).collect();
+                inputs[2] = graph.add_constant(format!("{}.shifted", node.name), Value::f32([moved.len()], moved));
+            }
+            graph.replace_node(part.join, Op::Conv(Conv { residual: false, ..conv.clone() }), inputs);
+        }
+        (shift, op) => {
+            let stays = match op {
+                Op::Conv(_) => node.inputs[3],
+                _ => node.inputs[1 - part.operand],
+            };
+            match shift {
+                Some(Repair::Shift(shift)) => {
+                    let rank = graph.shape(output).len();
+                    let mut shape = vec![1; rank];
+                    shape[1] = shift.len();
+                    let name = format!("{}.shift", node.name);
+                    let shift = graph.add_constant(name, Value::f32(shape, shift.clone()));
+                    graph.replace_node(part.join, Op::Binary(BinaryOp::Add, activation), vec![stays, shift]);
+                }
+                _ if activation == Activation::None || is_activated(graph, stays, activation) => {
+                    graph.replace_node(part.join, Op::Identity, vec![stays]);
+                }
+                _ => graph.replace_node(part.join, Op::Unary(UnaryOp::Activation(activation)), vec![stays]),
+            }
+        }
+    }
+}
+
+/// Whether a tensor has been through a rectifier already, so that another changes nothing.
+fn is_activated(graph: &Graph, tensor: TensorId, activation: Activation) -> bool {
+    let Some(producer) = graph.tensor(tensor).producer else { return false };
+    let last = match &graph.node(producer).op {
+        Op::Conv(conv) => conv.activation,
+        Op::Binary(_, activation) | Op::Unary(UnaryOp::Activation(activation)) => *activation,
+        _ => return false,
+    };
+    last == activation && matches!(activation, Activation::Relu | Activation::Clip(..))
+}
+
+/// An operand of a concatenation becomes a constant in each channel.
+fn drop_operand(graph: &mut Graph, part: &Part, operand: TensorId, repair: Option<&Repair>) {
+    let tensor_type = graph.tensor_type(operand).clone();
+    let channels = tensor_type.shape[1];
+    let values = match repair {
+        Some(Repair::Shift(shift)) if shift.len() == channels => shift.clone(),
+        _ => vec![0.0; channels],
+    };
+    let mut shape = vec![1; tensor_type.shape.len()];
+    shape[1] = channels;
+    let name = format!("{}.operand-{}", graph.node(part.join).name, part.operand);
+    let value = graph.add_constant(format!("{name}.mean"), Value::f32(shape, values));
+    let spread = graph.add_tensor(name.clone(), tensor_type.clone());
+    graph.add_node(name, Op::Expand { shape: tensor_type.shape }, vec![value], vec![spread]);
+    let mut inputs = graph.node(part.join).inputs.clone();
+    inputs[part.operand] = spread;
+    graph.set_inputs(part.join, inputs);
+}

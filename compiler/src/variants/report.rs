@@ -1,0 +1,251 @@
+//! What is known of variants, for `report.json`.
+
+use serde::Serialize;
+
+use super::mapping::{Mapped, choose};
+use super::parts::{Kind, Repair};
+use super::scores::Score;
+use super::situations::Situation;
+use super::study::{Member, Study};
+use crate::driver::Compiled;
+use crate::emit::family::Row;
+use crate::graph::{Graph, Op};
+
+/// Everything about variants.
+#[derive(Clone, Debug, Serialize)]
+pub struct VariantsReport {
+    /// The front: sets of parts that nothing beats; the first is the whole network.
+    pub variants: Vec<VariantReport>,
+    /// What is taken when.
+    pub conditions: Vec<ConditionReport>,
+    /// Each part alone.
+    pub sensitivity: Vec<SensitivityReport>,
+    /// Sets of parts that were measured.
+    pub measured_sets: usize,
+    /// An answer should not take longer.
+    pub max_latency_ms: f64,
+    /// Share by which variants make the weights of the device where it is most larger.
+    pub more_flash: f64,
+}
+
+/// A set of parts that can go.
+#[derive(Clone, Debug, Serialize)]
+pub struct VariantReport {
+    /// Name: `base` or `v1`, `v2`, ..
+    pub name: String,
+    /// What goes: kind and node.
+    pub dropped: Vec<DroppedReport>,
+    /// Share of right answers on calibration samples that did not guide the search.
+    pub accuracy: f64,
+    /// Between these it lies with 95 % probability (Wilson).
+    pub accuracy_range: (f64, f64),
+    /// Multiply-adds.
+    pub macs: u64,
+    /// Predicted where everything is as cluster.toml says.
+    pub latency_ms: f64,
+    /// Per inference over all links, likewise.
+    pub traffic_bytes: u64,
+    /// Likewise.
+    pub energy_mj: f64,
+    /// Whether some condition takes it.
+    pub compiled: bool,
+}
+
+/// Something that goes.
+#[derive(Clone, Debug, Serialize)]
+pub struct DroppedReport {
+    /// What it is.
+    pub kind: Kind,
+    /// The node that joined it with the rest.
+    pub node: String,
+    /// What takes its place: `nothing`, `map` (a linear map of channels), or `shift` (a constant per channel).
+    pub repair: &'static str,
+}
+
+/// What is taken in a situation.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConditionReport {
+    /// What has happened.
+    pub name: String,
+    /// Names of the devices that are gone.
+    pub missing: Vec<String>,
+    /// Number of the route, as frames carry it; none if nothing can be computed then.
+    pub route: Option<usize>,
+    /// The variant that is taken.
+    pub variant: Option<String>,
+    /// Whether it is in time.
+    pub in_time: bool,
+    /// How each variant is best computed then.
+    pub choices: Vec<ChoiceReport>,
+}
+
+/// A variant in a situation.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChoiceReport {
+    /// Name of the variant.
+    pub variant: String,
+    /// Predicted.
+    pub latency_ms: f64,
+    /// Per inference over all links.
+    pub traffic_bytes: u64,
+    /// Predicted.
+    pub energy_mj: f64,
+    /// Names of the devices that compute something.
+    pub devices: Vec<String>,
+}
+
+/// A part alone.
+#[derive(Clone, Debug, Serialize)]
+pub struct SensitivityReport {
+    /// What it is.
+    pub kind: Kind,
+    /// The node that joins it with the rest.
+    pub node: String,
+    /// Place among the model's operations, from 0 to 1.
+    pub position: f64,
+    /// Multiply-adds that go with it, as a share of the model's.
+    pub macs_share: f64,
+    /// What takes its place.
+    pub repair: &'static str,
+    /// Loss of accuracy, on the samples that guide the search.
+    pub accuracy_loss: f64,
+    /// Mean surprise that it adds.
+    pub surprise: f64,
+}
+
+/// Name of a member of the front.
+pub fn name(member: usize) -> String {
+    if member == 0 { "base".to_string() } else { format!("v{member}") }
+}
+
+fn repair_name(repair: Option<&Repair>) -> &'static str {
+    match repair {
+        None => "nothing",
+        Some(Repair::Map { .. }) => "map",
+        Some(Repair::Shift(_)) => "shift",
+    }
+}
+
+/// Range in which a share lies with 95 % probability (Wilson's interval).
+pub fn range(score: &Score) -> (f64, f64) {
+    let (n, p, z) = (score.samples.max(1) as f64, score.accuracy(), 1.96f64);
+    let middle = (p + z * z / (2.0 * n)) / (1.0 + z * z / n);
+    let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt() / (1.0 + z * z / n);
+    (middle - half, middle + half)
+}
+
+/// All that is known before the routes are compiled.
+pub fn report(
+    compiled: &Compiled,
+    study: &Study,
+    situations: &[Situation],
+    tables: &[Vec<Mapped>],
+    rows: &[Row],
+    limit_ms: f64,
+    graphs: &[Graph],
+) -> VariantsReport {
+    let device_name = |device: &usize| compiled.cluster.devices[*device].name.clone();
+    let accuracy = |member: usize| study.front[member].score.accuracy();
+    let mut next_row = rows.iter();
+    let mut taken = vec![false; study.front.len()];
+    let conditions: Vec<ConditionReport> = situations
+        .iter()
+        .zip(tables)
+        .map(|(situation, mapped)| {
+            let chosen = choose(mapped, limit_ms, accuracy);
+            let row = chosen.and_then(|_| next_row.next());
+            if let Some(chosen) = chosen {
+                taken[chosen.member] = true;
+            }
+            ConditionReport {
+                name: situation.name.clone(),
+                missing: situation.missing().iter().map(device_name).collect(),
+                route: row.map(|row| row.route),
+                variant: chosen.map(|chosen| name(chosen.member)),
+                in_time: chosen.is_some_and(|chosen| chosen.latency_ms <= limit_ms),
+                choices: mapped.iter().map(|one| choice(one, &graphs[one.member], &device_name)).collect(),
+            }
+        })
+        .collect();
+    let nominal = |member: usize| tables.first().and_then(|mapped| mapped.iter().find(|one| one.member == member));
+    let variant = |(number, member): (usize, &Member)| {
+        let dropped = study.drops(&member.set).into_iter().map(|(part, repair)| DroppedReport {
+            kind: part.kind,
+            node: compiled.graph.node(part.join).name.clone(),
+            repair: repair_name(repair),
+        });
+        VariantReport {
+            name: name(number),
+            dropped: dropped.collect(),
+            accuracy: member.score.accuracy(),
+            accuracy_range: range(&member.score),
+            macs: super::parts::macs(&graphs[number]),
+            latency_ms: nominal(number).map_or(0.0, |one| one.latency_ms),
+            traffic_bytes: nominal(number).map_or(0, |one| one.traffic_bytes),
+            energy_mj: nominal(number).map_or(0.0, |one| one.energy_mj),
+            compiled: taken[number],
+        }
+    };
+    VariantsReport {
+        variants: study.front.iter().enumerate().map(variant).collect(),
+        conditions,
+        sensitivity: sensitivity(&compiled.graph, study),
+        measured_sets: study.measured,
+        max_latency_ms: limit_ms,
+        more_flash: 0.0,
+    }
+}
+
+fn choice(mapped: &Mapped, graph: &Graph, device_name: &dyn Fn(&usize) -> String) -> ChoiceReport {
+    let mut devices: Vec<usize> = mapped
+        .partition
+        .strategies
+        .iter()
+        .filter(|(id, _)| graph.contains(**id) && !matches!(graph.node(**id).op, Op::Reshape { .. }))
+        .flat_map(|(_, strategy)| strategy.devices())
+        .collect();
+    devices.sort_unstable();
+    devices.dedup();
+    ChoiceReport {
+        variant: name(mapped.member),
+        latency_ms: mapped.latency_ms,
+        traffic_bytes: mapped.traffic_bytes,
+        energy_mj: mapped.energy_mj,
+        devices: devices.iter().map(device_name).collect(),
+    }
+}
+
+fn sensitivity(graph: &Graph, study: &Study) -> Vec<SensitivityReport> {
+    let total: u64 = study.segments.iter().map(|segment| segment.ways[0].macs).sum();
+    let mut before = Vec::with_capacity(study.segments.len());
+    let mut sum = 0;
+    for segment in &study.segments {
+        before.push(sum);
+        sum += segment.ways[0].macs;
+    }
+    let of_one = |(at, way, score): &(usize, u8, Score)| {
+        let segment = &study.segments[*at];
+        let way = &segment.ways[usize::from(*way)];
+        let (part, repair) = way.drops.first()?;
+        let part = &study.parts[*part];
+        Some(SensitivityReport {
+            kind: part.kind,
+            node: graph.node(part.join).name.clone(),
+            position: (before[*at] + segment.ways[0].macs / 2) as f64 / total.max(1) as f64,
+            macs_share: segment.ways[0].macs.saturating_sub(way.macs) as f64 / total.max(1) as f64,
+            repair: repair_name(repair.as_ref()),
+            accuracy_loss: study.guide.accuracy() - score.accuracy(),
+            surprise: score.loss() - study.guide.loss(),
+        })
+    };
+    study.singles.iter().filter_map(of_one).collect()
+}
+
+impl VariantsReport {
+    /// With what the routes add to devices whose weights took so many bytes before.
+    pub fn with_flash(self, compiled: &Compiled, before: &[usize]) -> VariantsReport {
+        let more = compiled.programs.iter().zip(before);
+        let more = more.map(|(program, before)| program.weights_bytes as f64 / (*before).max(1) as f64 - 1.0);
+        VariantsReport { more_flash: more.fold(0.0, f64::max), ..self }
+    }
+}

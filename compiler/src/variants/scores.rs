@@ -1,0 +1,190 @@
+//! How well a network answers without some of its parts: sets of parts are scored together, and what two of them have in
+//! common at their beginning is computed once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use super::segments::Segment;
+use sha2::{Digest, Sha256};
+
+use crate::exits::features::key;
+use crate::graph::{Graph, Value};
+use crate::host::backbone::{Backbone, Process};
+use crate::host::parallel::{in_parallel, workers};
+use crate::host::progress::Progress;
+
+/// Which way each segment is computed.
+pub type Set = Vec<u8>;
+
+/// What samples say of a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Samples with the right answer.
+    pub right: usize,
+    /// Sum over samples of the negative logarithm of the right class's probability.
+    pub surprise: f64,
+    /// Samples.
+    pub samples: usize,
+}
+
+impl Score {
+    /// Share of right answers.
+    pub fn accuracy(&self) -> f64 {
+        self.right as f64 / self.samples.max(1) as f64
+    }
+
+    /// Mean surprise.
+    pub fn loss(&self) -> f64 {
+        self.surprise / self.samples.max(1) as f64
+    }
+
+    fn add(&mut self, other: Score) {
+        self.right += other.right;
+        self.surprise += other.surprise;
+        self.samples += other.samples;
+    }
+}
+
+/// All ways of all segments, ready to run.
+pub struct Scorer<'a> {
+    backbone: Backbone,
+    segments: &'a [Segment],
+    /// Number of the graph of each way of each segment.
+    numbers: Vec<Vec<Option<usize>>>,
+    /// Shape of what comes out of each segment.
+    shapes: Vec<Vec<usize>>,
+    /// Whether the model answers probabilities rather than scores.
+    probabilities: bool,
+    /// Where scores are kept.
+    cache: PathBuf,
+}
+
+impl<'a> Scorer<'a> {
+    /// Compiles all ways. Scores are kept in `cache`, by what was computed on which samples.
+    pub fn new(
+        graph: &Graph,
+        segments: &'a [Segment],
+        probabilities: bool,
+        cache: &Path,
+    ) -> Result<Scorer<'a>, crate::driver::Failure> {
+        let mut graphs: Vec<Graph> = Vec::new();
+        let mut number = |graph: &Option<Graph>| {
+            graph.as_ref().map(|graph| {
+                graphs.push(graph.clone());
+                graphs.len() - 1
+            })
+        };
+        let numbers = segments.iter().map(|segment| segment.ways.iter().map(|way| number(&way.graph)).collect()).collect();
+        let shapes = segments.iter().map(|segment| graph.shape(segment.to).to_vec()).collect();
+        let mut digest = Sha256::new();
+        graphs.iter().for_each(|graph| digest.update(key(graph, &[])));
+        let cache = cache.join(format!("variants-{:.16x}", digest.finalize()));
+        Ok(Scorer { backbone: Backbone::build_all(graphs)?, segments, numbers, shapes, probabilities, cache })
+    }
+
+    /// Scores of sets on some samples; those that are known from an earlier run are not measured again.
+    pub fn score(
+        &self,
+        sets: &[Set],
+        inputs: &[&Value],
+        labels: &[u32],
+        what: &'static str,
+    ) -> anyhow::Result<Vec<Score>> {
+        let mut digest = Sha256::new();
+        for (input, label) in inputs.iter().zip(labels) {
+            crate::data::to_f32(&input.data).iter().for_each(|element| digest.update(element.to_le_bytes()));
+            digest.update(label.to_le_bytes());
+        }
+        let file = self.cache.join(format!("scores-{:.16x}.json", digest.finalize()));
+        // A file that is damaged is as good as none.
+        let known = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let mut known: BTreeMap<String, Score> = known.unwrap_or_default();
+        let name = |set: &Set| set.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
+        let new: Vec<Set> = sets.iter().filter(|set| !known.contains_key(&name(set))).cloned().collect();
+        if !new.is_empty() {
+            let scores = self.measure(&new, inputs, labels, what)?;
+            known.extend(new.iter().map(name).zip(scores));
+            std::fs::create_dir_all(&self.cache).with_context(|| format!("creating `{}`", self.cache.display()))?;
+            let part = file.with_extension("part");
+            std::fs::write(&part, serde_json::to_vec(&known)?).with_context(|| format!("writing `{}`", part.display()))?;
+            std::fs::rename(&part, &file).with_context(|| format!("writing `{}`", file.display()))?;
+        }
+        Ok(sets.iter().map(|set| known.get(&name(set)).copied().unwrap_or_default()).collect())
+    }
+
+    fn measure(
+        &self,
+        sets: &[Set],
+        inputs: &[&Value],
+        labels: &[u32],
+        what: &'static str,
+    ) -> anyhow::Result<Vec<Score>> {
+        let mut order: Vec<usize> = (0..sets.len()).collect();
+        order.sort_by_key(|at| &sets[*at]);
+        let scores = Mutex::new(vec![Score::default(); sets.len()]);
+        let progress = Progress::new(inputs.len() as u64, what);
+        let pieces = workers(inputs.len());
+        in_parallel(pieces, |piece| {
+            let mut process = self.backbone.start()?;
+            let mut own = vec![Score::default(); sets.len()];
+            for (input, label) in inputs.iter().zip(labels).skip(piece).step_by(pieces) {
+                self.descend(&mut process, 0, input, sets, &order, *label as usize, &mut own)?;
+                progress.step();
+            }
+            let mut all = scores.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            all.iter_mut().zip(own).for_each(|(all, own)| all.add(own));
+            Ok(())
+        })?;
+        progress.finish();
+        Ok(scores.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// From a tensor on, all sets that agree so far.
+    #[allow(clippy::too_many_arguments, reason = "a recursion over one sample")]
+    fn descend(
+        &self,
+        process: &mut Process<'_>,
+        depth: usize,
+        tensor: &Value,
+        sets: &[Set],
+        agreeing: &[usize],
+        label: usize,
+        scores: &mut [Score],
+    ) -> anyhow::Result<()> {
+        if depth == self.segments.len() {
+            let score = self.judge(tensor, label);
+            agreeing.iter().for_each(|set| scores[*set].add(score));
+            return Ok(());
+        }
+        for same in agreeing.chunk_by(|a, b| sets[*a][depth] == sets[*b][depth]) {
+            let way = usize::from(sets[same[0]][depth]);
+            match self.numbers[depth].get(way).context("no such way")? {
+                None => self.descend(process, depth + 1, tensor, sets, same, label, scores)?,
+                Some(number) => {
+                    let elements = process.answer_by(*number, tensor)?.swap_remove(0);
+                    let next = Value::f32(self.shapes[depth].clone(), elements);
+                    self.descend(process, depth + 1, &next, sets, same, label, scores)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&self, answer: &Value, label: usize) -> Score {
+        let scores = answer.as_f32().unwrap_or(&[]);
+        let best = crate::exits::calibrate::class(scores);
+        let own = f64::from(scores.get(label).copied().unwrap_or(0.0));
+        let surprise = if self.probabilities {
+            -own.max(1e-9).ln()
+        } else {
+            let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = scores.iter().map(|score| f64::from(score - most).exp()).sum();
+            sum.ln() + f64::from(most) - own
+        };
+        Score { right: usize::from(best == label), surprise: surprise.min(20.0), samples: 1 }
+    }
+}

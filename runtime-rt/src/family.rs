@@ -1,0 +1,240 @@
+//! A family of routes over the same weights: which one an inference takes, by what is known of the links and who is
+//! there.
+//!
+//! The compiler has solved the choice for every condition it was told of; here it is a walk through a short table. The
+//! device that holds the input decides and announces; every other device follows.
+
+use crate::{News, Seen};
+
+/// The routes of a cluster, and when each is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Names of the routes; the first is the whole network on the whole cluster.
+    pub routes: &'static [&'static str],
+    /// The device whose announcements this one follows; none on the device that decides.
+    pub follows: Option<usize>,
+    /// Devices that follow this one.
+    pub leads: &'static [usize],
+    /// When each route is taken.
+    pub conditions: &'static [Condition],
+    /// Links of the cluster: two devices and the number of their medium.
+    pub links: &'static [(u8, u8, u8)],
+}
+
+/// A situation that the compiler has prepared for.
+#[derive(Clone, Copy, Debug)]
+pub struct Condition {
+    /// Devices that are not needed, ascending.
+    pub missing: &'static [u8],
+    /// Payload bytes per second of each medium.
+    pub bytes_per_second: &'static [f32],
+    /// Route that is best then.
+    pub route: u8,
+}
+
+/// Most media that are told apart; further ones count as the last.
+const MEDIA: usize = 16;
+
+/// Share of a condition's rate that has to be there for the condition to hold.
+const ENOUGH: f32 = 0.75;
+
+/// How often in a row a faster link has to be seen before it is believed.
+const BELIEVED: u8 = 2;
+
+/// Time between two probes of a link that has become slow, at first; it doubles while the link stays slow.
+const FIRST_PROBE_US: u64 = 500_000;
+
+/// The longest such time.
+const LAST_PROBE_US: u64 = 8_000_000;
+
+/// What is known of a medium.
+#[derive(Clone, Copy, Debug)]
+struct Medium {
+    /// Rate that is believed, in payload bytes per second.
+    rate: f32,
+    /// How often in a row a faster rate was seen.
+    better: u8,
+    /// When the next probe is due, and how long to wait after it.
+    probe_at_us: u64,
+    wait_us: u64,
+}
+
+/// Chooses routes.
+#[derive(Debug)]
+pub struct Chooser {
+    family: &'static Family,
+    media: [Medium; MEDIA],
+    /// One bit per device that cannot be reached.
+    lost: [u64; 4],
+}
+
+impl Chooser {
+    /// Everybody is there, and all links are as cluster.toml says.
+    pub fn new(family: &'static Family) -> Chooser {
+        let mut media = [Medium { rate: f32::INFINITY, better: 0, probe_at_us: 0, wait_us: FIRST_PROBE_US }; MEDIA];
+        let nominal = family.conditions.first().map_or(&[] as &[f32], |condition| condition.bytes_per_second);
+        for (medium, rate) in media.iter_mut().zip(nominal) {
+            medium.rate = *rate;
+        }
+        Chooser { family, media, lost: [0; 4] }
+    }
+
+    /// Whether a device cannot be reached.
+    pub fn is_lost(&self, device: usize) -> bool {
+        self.lost.get(device / 64).is_some_and(|word| word >> (device % 64) & 1 == 1)
+    }
+
+    fn medium_of(&self, between: (u8, u8)) -> Option<usize> {
+        let (low, high) = (between.0.min(between.1), between.0.max(between.1));
+        let found = self.family.links.iter().find(|(a, b, _)| (*a, *b) == (low, high))?;
+        Some(usize::from(found.2).min(MEDIA - 1))
+    }
+
+    /// Takes news into account.
+    pub fn hear(&mut self, news: &News) {
+        match news.what {
+            Seen::Lost => {
+                let device = usize::from(news.between.1);
+                if let Some(word) = self.lost.get_mut(device / 64) {
+                    *word |= 1 << (device % 64);
+                }
+            }
+            Seen::BytesPerSecond(rate) => {
+                let Some(medium) = self.medium_of(news.between).and_then(|at| self.media.get_mut(at)) else { return };
+                if rate <= medium.rate {
+                    // A slow link is believed at once: the limit is broken already.
+                    (medium.rate, medium.better) = (rate, 0);
+                } else {
+                    medium.better += 1;
+                    if medium.better >= BELIEVED {
+                        (medium.rate, medium.better, medium.wait_us) = (rate, 0, FIRST_PROBE_US);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The route that is best by what is known; none if too many devices are lost for all of them.
+    ///
+    /// Of the conditions that need no lost device, those with the fewest missing devices count. The first among them
+    /// whose rates are there decides; if there is none, the last, which is the slowest.
+    pub fn choose(&self) -> Option<u8> {
+        let possible = |condition: &&Condition| {
+            (0..self.lost.len() * 64)
+                .all(|device| !self.is_lost(device) || condition.missing.contains(&(device as u8)))
+        };
+        let conditions = self.family.conditions;
+        let fewest = conditions.iter().filter(possible).map(|condition| condition.missing.len()).min()?;
+        let mut slowest = None;
+        for condition in conditions.iter().filter(possible).filter(|condition| condition.missing.len() == fewest) {
+            let rates = condition.bytes_per_second.iter();
+            if rates.zip(&self.media).all(|(needed, medium)| medium.rate >= needed * ENOUGH) {
+                return Some(condition.route);
+            }
+            slowest = Some(condition.route);
+        }
+        slowest
+    }
+
+    /// A device whose link to `own` is to be probed now: links that have become slow are, now and then, since a route
+    /// that sends little says little about them.
+    pub fn probe(&mut self, own: usize, now_us: u64) -> Option<usize> {
+        let family = self.family;
+        let nominal = family.conditions.first()?.bytes_per_second;
+        for (at, (medium, nominal)) in self.media.iter_mut().zip(nominal).enumerate() {
+            if medium.rate >= nominal * ENOUGH {
+                continue;
+            }
+            if medium.probe_at_us == 0 {
+                medium.probe_at_us = now_us + medium.wait_us;
+            }
+            if now_us < medium.probe_at_us {
+                continue;
+            }
+            // A second probe soon confirms what a first has seen.
+            let wait_us = if medium.better > 0 { FIRST_PROBE_US / 4 } else { medium.wait_us };
+            medium.wait_us = (medium.wait_us * 2).min(LAST_PROBE_US);
+            medium.probe_at_us = now_us + wait_us;
+            let end = |(a, b, _): &(u8, u8, u8)| match (usize::from(*a) == own, usize::from(*b) == own) {
+                (true, _) => Some(usize::from(*b)),
+                (_, true) => Some(usize::from(*a)),
+                _ => None,
+            };
+            let ends = family.links.iter().filter(|link| usize::from(link.2).min(MEDIA - 1) == at).filter_map(end);
+            let lost = self.lost;
+            let reached = |peer: &usize| lost.get(peer / 64).is_some_and(|word| word >> (peer % 64) & 1 == 0);
+            match ends.into_iter().find(|peer| family.leads.contains(peer) && reached(peer)) {
+                Some(peer) => return Some(peer),
+                // No link of this device is on that medium: only trying again tells.
+                None => medium.rate = *nominal,
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn condition(missing: &'static [u8], bytes_per_second: &'static [f32], route: u8) -> Condition {
+        Condition { missing, bytes_per_second, route }
+    }
+
+    static FAMILY: Family = Family {
+        routes: &["base", "slow", "slower", "without 2"],
+        follows: None,
+        leads: &[1, 2],
+        conditions: &[
+            condition(&[], &[1000.0], 0),
+            condition(&[], &[100.0], 1),
+            condition(&[], &[10.0], 2),
+            condition(&[2], &[1000.0], 3),
+        ],
+        links: &[(0, 1, 0), (0, 2, 0), (1, 2, 0)],
+    };
+
+    fn saw(rate: f32) -> News {
+        News { between: (1, 0), what: Seen::BytesPerSecond(rate) }
+    }
+
+    #[test]
+    fn slow_links_are_believed_at_once_and_fast_ones_the_second_time() {
+        let mut chooser = Chooser::new(&FAMILY);
+        assert_eq!(chooser.choose(), Some(0));
+        chooser.hear(&saw(300.0));
+        assert_eq!(chooser.choose(), Some(1), "300 is enough for 100, not for 1000");
+        chooser.hear(&saw(2.0));
+        assert_eq!(chooser.choose(), Some(2), "slower than all conditions: the slowest");
+        chooser.hear(&saw(990.0));
+        assert_eq!(chooser.choose(), Some(2));
+        chooser.hear(&saw(5.0));
+        chooser.hear(&saw(990.0));
+        chooser.hear(&saw(990.0));
+        assert_eq!(chooser.choose(), Some(0));
+    }
+
+    #[test]
+    fn a_lost_device_leaves_routes_without_it() {
+        let mut chooser = Chooser::new(&FAMILY);
+        chooser.hear(&News { between: (0, 2), what: Seen::Lost });
+        assert_eq!(chooser.choose(), Some(3));
+        chooser.hear(&News { between: (0, 1), what: Seen::Lost });
+        assert_eq!(chooser.choose(), None);
+    }
+
+    #[test]
+    fn slow_links_are_probed_less_and_less_often() {
+        let mut chooser = Chooser::new(&FAMILY);
+        assert_eq!(chooser.probe(0, 1), None, "nothing is slow");
+        chooser.hear(&saw(10.0));
+        let mut expected = [501, 1001, 2001, 4001, 8001, 16001].iter();
+        for millisecond in 1..20_000u64 {
+            if chooser.probe(0, millisecond * 1000) == Some(1) {
+                assert_eq!(expected.next(), Some(&millisecond));
+                chooser.hear(&saw(10.0));
+            }
+        }
+        assert_eq!(expected.next(), None);
+    }
+}
