@@ -101,6 +101,10 @@ pub struct Arguments {
     /// Use only this many samples of --evaluate.
     #[arg(long, value_name = "N", requires = "evaluate")]
     pub samples: Option<usize>,
+    /// With --evaluate: write a line per inference here: sample, milliseconds, route, exit, whether it was right, how often
+    /// it was given up before.
+    #[arg(long, value_name = "FILE.csv", requires = "evaluate")]
+    pub log: Option<PathBuf>,
     /// Applied to `x` of evaluation data: mean=..,std=.. with one value or one per channel, separated by `/`.
     #[arg(long, value_name = "mean=..,std=..", value_parser = crate::data::Normalization::parse)]
     pub normalize: Option<crate::data::Normalization>,

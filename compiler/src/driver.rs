@@ -204,7 +204,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     let mut study = None;
     if let Some(wanted) = &options.variants {
         clock.restart();
-        study = Some(variants::study(&graph, wanted)?);
+        study = Some(variants::study(&graph, wanted, &cluster, options)?);
         clock.lap("variants");
     }
     let mut report = None;
@@ -395,7 +395,9 @@ impl Compiled {
         self.routes = routes;
         for position in 0..self.programs.len() {
             let further = self.routes.iter_mut().map(|route| &mut route.programs[position]);
-            program::family::unite(&mut std::iter::once(&mut self.programs[position]).chain(further).collect::<Vec<_>>());
+            program::family::unite(
+                &mut std::iter::once(&mut self.programs[position]).chain(further).collect::<Vec<_>>(),
+            );
         }
         let names = std::iter::once("whole").chain(self.routes.iter().map(|route| route.name.as_str()));
         let devices: Vec<usize> = self.programs.iter().map(|program| program.device).collect();

@@ -24,8 +24,10 @@ pub struct Family {
 /// A situation that the compiler has prepared for.
 #[derive(Clone, Copy, Debug)]
 pub struct Condition {
-    /// Devices that are not needed, ascending.
+    /// Devices that are gone, ascending.
     pub missing: &'static [u8],
+    /// Devices that the route does without, those among them; ascending.
+    pub unneeded: &'static [u8],
     /// Payload bytes per second of each medium.
     pub bytes_per_second: &'static [f32],
     /// Route that is best then.
@@ -116,17 +118,21 @@ impl Chooser {
 
     /// The route that is best by what is known; none if too many devices are lost for all of them.
     ///
-    /// Of the conditions that need no lost device, those with the fewest missing devices count. The first among them
-    /// whose rates are there decides; if there is none, the last, which is the slowest.
+    /// Of the conditions whose routes need no lost device, those count that differ from what is lost in the fewest devices.
+    /// The first among them whose rates are there decides; if there is none, the last, which is the slowest.
     pub fn choose(&self) -> Option<u8> {
+        let devices = 0..self.lost.len() * 64;
         let possible = |condition: &&Condition| {
-            (0..self.lost.len() * 64)
-                .all(|device| !self.is_lost(device) || condition.missing.contains(&(device as u8)))
+            devices.clone().all(|device| !self.is_lost(device) || condition.unneeded.contains(&(device as u8)))
+        };
+        let differs = |condition: &Condition| {
+            let differs = |device: &usize| self.is_lost(*device) != condition.missing.contains(&(*device as u8));
+            devices.clone().filter(differs).count()
         };
         let conditions = self.family.conditions;
-        let fewest = conditions.iter().filter(possible).map(|condition| condition.missing.len()).min()?;
+        let least = conditions.iter().filter(possible).map(differs).min()?;
         let mut slowest = None;
-        for condition in conditions.iter().filter(possible).filter(|condition| condition.missing.len() == fewest) {
+        for condition in conditions.iter().filter(possible).filter(|condition| differs(condition) == least) {
             let rates = condition.bytes_per_second.iter();
             if rates.zip(&self.media).all(|(needed, medium)| medium.rate >= needed * ENOUGH) {
                 return Some(condition.route);
@@ -178,7 +184,7 @@ mod tests {
     use super::*;
 
     const fn condition(missing: &'static [u8], bytes_per_second: &'static [f32], route: u8) -> Condition {
-        Condition { missing, bytes_per_second, route }
+        Condition { missing, unneeded: missing, bytes_per_second, route }
     }
 
     static FAMILY: Family = Family {
@@ -221,6 +227,21 @@ mod tests {
         assert_eq!(chooser.choose(), Some(3));
         chooser.hear(&News { between: (0, 1), what: Seen::Lost });
         assert_eq!(chooser.choose(), None);
+    }
+
+    #[test]
+    fn a_route_that_does_without_more_serves_where_nothing_was_prepared() {
+        static ALONE: Family = Family {
+            conditions: &[
+                condition(&[], &[1000.0], 0),
+                Condition { missing: &[], unneeded: &[1, 2], bytes_per_second: &[10.0], route: 1 },
+            ],
+            ..FAMILY
+        };
+        let mut chooser = Chooser::new(&ALONE);
+        assert_eq!(chooser.choose(), Some(0));
+        chooser.hear(&News { between: (0, 1), what: Seen::Lost });
+        assert_eq!(chooser.choose(), Some(1));
     }
 
     #[test]

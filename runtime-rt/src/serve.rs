@@ -4,8 +4,8 @@ use embedded_io::{Read, Write};
 
 use crate::frame::Kind;
 use crate::{
-    Chooser, DeviceCosts, Error, Family, FamilyLinks, FramedStream, Incoming, InferenceLinks, Links, Observer, Outgoing,
-    Turn,
+    Chooser, DeviceCosts, Error, Family, FamilyLinks, FramedStream, Incoming, InferenceLinks, Links, Observer,
+    Outgoing, Turn,
 };
 
 /// A device's compiled model, as its `main` hands it over.

@@ -191,6 +191,8 @@ pub struct EvaluationReport {
     pub exit_shares: Vec<f64>,
     /// Share of right answers of each of them.
     pub exit_accuracies: Vec<f64>,
+    /// How many inferences took each route; the first is the whole network.
+    pub routes: Vec<usize>,
     /// Predicted mean latency of inferences that end where these did.
     pub predicted_ms: f64,
     /// Mean energy by the targets' figures, of inferences that end where these did.

@@ -1,7 +1,8 @@
 //! `--evaluate`: the running cluster over labelled samples.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -45,6 +46,8 @@ pub(super) fn evaluate(
     let (mut base_right, mut disagreements) = (0, 0);
     let mut answers = Vec::with_capacity(samples.inputs.len());
     let mut sums: Vec<crate::run::DeviceReport> = Vec::new();
+    let mut routes = vec![0usize; compiled.routes.len() + 1];
+    let mut log = arguments.log.as_deref().map(Log::create).transpose().map_err(Failure::Environment)?;
     let batches = samples::stacked(&samples.inputs, compiled.batch);
     for (index, (input, labels)) in batches.iter().zip(labels.chunks(compiled.batch)).enumerate() {
         let bytes = pack(graph, &graph.inputs, std::slice::from_ref(input)).map_err(Failure::Environment)?;
@@ -52,10 +55,17 @@ pub(super) fn evaluate(
         times_ms.push(result.wall_time.as_secs_f64() * 1e3);
         let outputs = unpack(graph, &result.output).map_err(Failure::Environment)?;
         let exit = result.exit.map(|(exit, _)| exit as usize);
+        if let Some(taken) = routes.get_mut(usize::from(result.route)) {
+            *taken += 1;
+        }
+        let right_before = right;
         for (answer, label) in classes(&outputs[0].1, compiled.batch).into_iter().zip(labels) {
             right += usize::from(answer == *label);
             exits.count(exit, answer == *label);
             answers.push((answer, exit));
+        }
+        if let Some(log) = &mut log {
+            log.line(index, &result, right - right_before).map_err(Failure::Environment)?;
         }
         accumulate(&mut sums, result.reports);
     }
@@ -98,12 +108,38 @@ pub(super) fn evaluate(
         mean_macs: exits.mean_macs(),
         exit_shares: exits.shares(),
         exit_accuracies: exits.accuracies(),
+        routes,
         predicted_ms: mean(&outcomes, |outcome| outcome.prediction.latency_ms),
         mean_energy_mj: mean(&outcomes, |outcome| outcome.prediction.energy_mj),
         mean_ms: times_ms.iter().sum::<f64>() / times_ms.len() as f64,
         latency_ms: LatencyReport::of(times_ms),
     });
     Ok(())
+}
+
+/// A line per inference.
+struct Log {
+    file: std::fs::File,
+    path: PathBuf,
+}
+
+impl Log {
+    fn create(path: &Path) -> anyhow::Result<Log> {
+        let file = std::fs::File::create(path).with_context(|| format!("creating `{}`", path.display()))?;
+        let mut log = Log { file, path: path.to_path_buf() };
+        log.write("sample,ms,route,exit,right,given_up\n")?;
+        Ok(log)
+    }
+
+    fn line(&mut self, sample: usize, result: &crate::run::InferenceResult, right: usize) -> anyhow::Result<()> {
+        let exit = result.exit.map_or(String::new(), |(exit, _)| exit.to_string());
+        let milliseconds = result.wall_time.as_secs_f64() * 1e3;
+        self.write(&format!("{sample},{milliseconds:.3},{},{exit},{right},{}\n", result.route, result.given_up))
+    }
+
+    fn write(&mut self, text: &str) -> anyhow::Result<()> {
+        self.file.write_all(text.as_bytes()).with_context(|| format!("writing `{}`", self.path.display()))
+    }
 }
 
 /// Where inferences ended.
@@ -165,9 +201,11 @@ fn accumulate(sums: &mut Vec<crate::run::DeviceReport>, reports: Vec<crate::run:
         *sums = reports;
         return;
     }
-    for (sum, report) in sums.iter_mut().zip(reports) {
-        sum.compute_us += report.compute_us;
-        sum.wait_us += report.wait_us;
+    for report in reports {
+        if let Some(sum) = sums.iter_mut().find(|sum| sum.name == report.name) {
+            sum.compute_us += report.compute_us;
+            sum.wait_us += report.wait_us;
+        }
     }
 }
 

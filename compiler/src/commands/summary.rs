@@ -9,12 +9,10 @@ use crate::driver::Compiled;
 use crate::emit::steps::tame;
 use crate::exits::ExitReport;
 use crate::graph::text::op_name;
-use crate::graph::{NodeId, Op, TensorId};
 use crate::memory::{ALIGNMENT_BYTES, least_arena_bytes};
 use crate::partition::{Method, cost};
 use crate::program::Program;
 use crate::schedule::{Action, Schedule};
-use crate::shard::Event;
 use crate::shard::stripes::StripesReport;
 use crate::simulate::Prediction;
 use crate::simulate::outcomes::{Outcome, mean, outcomes};
@@ -170,15 +168,7 @@ fn device_report(
 
 fn layers(compiled: &Compiled) -> Vec<LayerReport> {
     let (graph, sharded) = (&compiled.graph, &compiled.sharded);
-    let mut sent: BTreeMap<NodeId, u64> = BTreeMap::new();
-    for event in &sharded.events {
-        let Event::Exchange(transfers) = event else { continue };
-        for transfer in transfers {
-            if let Some(maker) = maker(compiled, transfer.tensor) {
-                *sent.entry(maker).or_default() += sharded.graph.tensor_type(transfer.tensor).size_bytes() as u64;
-            }
-        }
-    }
+    let sent = sharded.sent_bytes(graph);
     let name = |device: usize| compiled.cluster.devices[device].name.clone();
     graph
         .topological_order()
@@ -197,23 +187,6 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
             }
         })
         .collect()
-}
-
-/// The node of the original graph whose result a tensor is a part of; none for the graph's inputs.
-fn maker(compiled: &Compiled, tensor: TensorId) -> Option<NodeId> {
-    let sharded = &compiled.sharded;
-    let mut tensor = tensor;
-    loop {
-        let producer = sharded.graph.tensor(tensor).producer?;
-        let origin = sharded.origins.get(&producer);
-        let is_joint = |op: &Op| matches!(op, Op::Slice { .. } | Op::Concat { .. });
-        let cut_for_a_reader = is_joint(&sharded.graph.node(producer).op)
-            && origin.is_none_or(|origin| !is_joint(&compiled.graph.node(*origin).op));
-        match origin {
-            Some(origin) if !cut_for_a_reader => return Some(*origin),
-            _ => tensor = *sharded.graph.node(producer).inputs.first()?,
-        }
-    }
 }
 
 /// Fills in what the linker made.

@@ -6,7 +6,7 @@ use crate::cli::Arguments;
 use crate::data;
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Compiled, Failure};
-use crate::graph::eval;
+use crate::graph::{Value, eval};
 use crate::run::local::{pack, start, unpack};
 
 /// Random inputs tried.
@@ -15,39 +15,50 @@ const TRIALS: u64 = 3;
 /// Largest difference allowed, relative to the output's largest absolute value: rounding of reordered additions.
 const TOLERANCE: f32 = 1e-4;
 
-/// Runs the cluster on seeded noise and compares every output.
+/// Runs the cluster on seeded noise, on every route that it has, and compares every output.
 pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltDevice]) -> Result<(), Failure> {
-    let graph = &compiled.graph;
     let mut cluster = start(compiled, built, arguments.launcher.as_deref(), false).map_err(Failure::Environment)?;
     let mut worst = 0.0f32;
-    for seed in 0..TRIALS {
-        let inputs = noise_inputs(graph, 1000 + seed);
-        let expected = eval::evaluate(graph, &inputs).map_err(|error| Failure::Internal(error.into()))?;
-        let input = pack(graph, &graph.inputs, &inputs).map_err(Failure::Environment)?;
-        let result = cluster.infer(&input).map_err(|error| Failure::Environment(error.into()))?;
-        let outputs = unpack(graph, &result.output).map_err(Failure::Environment)?;
-        for ((name, found), expected) in outputs.iter().zip(&expected) {
-            let (found, expected) = (data::to_f32(&found.data), data::to_f32(&expected.data));
-            let scale = expected.iter().fold(f32::MIN_POSITIVE, |scale, element| scale.max(element.abs()));
-            for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                let difference = (found - expected).abs() / scale;
-                // Not `>`: a NaN on one side only must fail too.
-                if !(difference <= TOLERANCE || found.to_bits() == expected.to_bits()) {
-                    return Err(Failure::Difference(
-                        Diagnostic::new(
-                            "E0800",
-                            format!(
-                                "output `{}`[{index}] is {found}, but the reference kernels say {expected}",
-                                crate::diagnostic::printable(name)
-                            ),
-                        )
-                        .note(format!("relative difference {difference:e}, allowed {TOLERANCE:e}, seed {seed}")),
-                    ));
-                }
+    let graphs = std::iter::once(&compiled.graph).chain(compiled.routes.iter().map(|route| &route.graph));
+    for (route, graph) in graphs.enumerate() {
+        for seed in 0..TRIALS {
+            let inputs = noise_inputs(graph, 1000 + seed);
+            let expected = eval::evaluate(graph, &inputs).map_err(|error| Failure::Internal(error.into()))?;
+            let input = pack(graph, &graph.inputs, &inputs).map_err(Failure::Environment)?;
+            let wanted = compiled.choices.as_ref().map(|_| route as u8);
+            let result = cluster.infer_on(&input, wanted).map_err(|error| Failure::Environment(error.into()))?;
+            let outputs = unpack(graph, &result.output).map_err(Failure::Environment)?;
+            for ((name, found), expected) in outputs.iter().zip(&expected) {
+                let difference = difference(name, found, expected).map_err(|diagnostic| {
+                    Failure::Difference(diagnostic.note(format!("route {route}, seed {seed}")))
+                })?;
                 worst = worst.max(difference);
             }
         }
     }
-    eprintln!("partita: verified {TRIALS} random inputs, largest relative difference {worst:.1e}");
+    let routes = match compiled.routes.len() {
+        0 => String::new(),
+        further => format!(" on each of {} routes", further + 1),
+    };
+    eprintln!("partita: verified {TRIALS} random inputs{routes}, largest relative difference {worst:.1e}");
     Ok(())
+}
+
+/// Largest relative difference of a tensor; an error if it is too large.
+fn difference(name: &str, found: &Value, expected: &Value) -> Result<f32, Diagnostic> {
+    let (found, expected) = (data::to_f32(&found.data), data::to_f32(&expected.data));
+    let scale = expected.iter().fold(f32::MIN_POSITIVE, |scale, element| scale.max(element.abs()));
+    let mut worst = 0.0f32;
+    for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        let difference = (found - expected).abs() / scale;
+        // Not `>`: a NaN on one side only must fail too.
+        if !(difference <= TOLERANCE || found.to_bits() == expected.to_bits()) {
+            let name = crate::diagnostic::printable(name);
+            let message = format!("output `{name}`[{index}] is {found}, but the reference kernels say {expected}");
+            let note = format!("relative difference {difference:e}, allowed {TOLERANCE:e}");
+            return Err(Diagnostic::new("E0800", message).note(note));
+        }
+        worst = worst.max(difference);
+    }
+    Ok(worst)
 }

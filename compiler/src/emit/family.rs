@@ -20,8 +20,10 @@ pub struct Family {
 /// A situation that is prepared for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Devices that are not needed, ascending.
+    /// Devices that are gone, ascending.
     pub missing: Vec<usize>,
+    /// Devices that the route does without, those among them; ascending.
+    pub unneeded: Vec<usize>,
     /// Payload bytes per second of each medium.
     pub bytes_per_second: Vec<f64>,
     /// Number of the route.
@@ -63,9 +65,9 @@ impl Family {
         let routes: String = self.routes.iter().map(|name| format!("\"{}\", ", tame(name))).collect();
         let condition = |row: &Row| {
             let rates: Vec<String> = row.bytes_per_second.iter().map(|rate| format!("{rate:.1}")).collect();
-            let Row { missing, route, .. } = row;
+            let Row { missing, unneeded, route, .. } = row;
             format!(
-                "        Condition {{ missing: &{missing:?}, bytes_per_second: &[{}], route: {route} }},\n",
+                "        Condition {{ missing: &{missing:?}, unneeded: &{unneeded:?}, bytes_per_second: &[{}], route: {route} }},\n",
                 rates.join(", ")
             )
         };

@@ -3,11 +3,11 @@
 //! Nothing is known of what a sample means. So the backbone decides which alterations leave a sample what it is: those
 //! after which it still answers about as well. Mixtures are for imitation only; the backbone says what they are.
 
-use crate::host::backbone::Process;
 use super::calibrate::class;
 use super::heads::Chance;
 use crate::data;
 use crate::graph::Value;
+use crate::host::backbone::Process;
 
 /// Least extent of an axis along which samples are altered.
 const LEAST_EXTENT: usize = 8;

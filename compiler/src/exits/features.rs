@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::host::backbone::Backbone;
 use super::candidates::Place;
-use crate::host::parallel::workers;
-use crate::host::progress::Progress;
 use crate::data;
 use crate::driver::Failure;
 use crate::graph::infer::infer;
 use crate::graph::{Data, Graph, Op, TensorId, TensorType, Value};
+use crate::host::backbone::Backbone;
+use crate::host::parallel::workers;
+use crate::host::progress::Progress;
 
 /// Samples of a part.
 const PART: usize = 250;

@@ -5,9 +5,9 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use anyhow::Context;
 
 use super::alter::{Alterations, Draw};
+use crate::graph::Value;
 use crate::host::backbone::{Backbone, Process};
 use crate::host::parallel;
-use crate::graph::Value;
 
 /// Batches that a process may be ahead.
 const AHEAD: usize = 2;

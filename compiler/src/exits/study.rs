@@ -9,12 +9,12 @@ use super::candidates::Place;
 use super::choose::{self, Possible};
 use super::heads::{self, Head, Lesson};
 use super::material::Material;
-use crate::host::parallel::in_parallel;
-use crate::host::progress::Progress;
 use super::training::{Student, Trained, Training};
 use crate::driver::Failure;
 use crate::graph::op::{ExitRule, Patience};
 use crate::graph::{Op, TensorId};
+use crate::host::parallel::in_parallel;
+use crate::host::progress::Progress;
 
 /// Heads that are trained in every version; the others have lost the first comparison.
 const MAX_FINALISTS: usize = 16;

@@ -12,15 +12,15 @@ use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 
 use super::alter::{Alterations, Draw};
-use crate::host::backbone::Backbone;
 use super::features;
 use super::heads::{Chance, Head};
 use super::material::Material;
 use super::network::{Batch, Design, Network, channels_last};
-use crate::host::parallel::in_parallel;
-use crate::host::progress::Progress;
 use super::stream::{Answers, stream};
 use crate::driver::Failure;
+use crate::host::backbone::Backbone;
+use crate::host::parallel::in_parallel;
+use crate::host::progress::Progress;
 
 /// Samples of a step.
 const BATCH: usize = 128;

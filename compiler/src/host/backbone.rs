@@ -46,7 +46,8 @@ impl Backbone {
         };
         let mut all = graphs.iter().map(compile).collect::<Result<Vec<Compiled>, Failure>>()?.into_iter();
         let mut compiled = all.next().context("no graph").map_err(Failure::Internal)?;
-        compiled.add_routes(all.enumerate().map(|(index, one)| one.into_route(format!("graph {}", index + 1))).collect());
+        compiled
+            .add_routes(all.enumerate().map(|(index, one)| one.into_route(format!("graph {}", index + 1))).collect());
         let programs = tempfile::tempdir().context("creating a temporary folder").map_err(Failure::Environment)?;
         bundle::write_programs(programs.path(), &compiled).map_err(Failure::Environment)?;
         let built = bundle::cargo::build_device(programs.path(), &compiled.cluster.devices[0], false)

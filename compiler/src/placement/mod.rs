@@ -224,12 +224,7 @@ fn schedules(sharded: &Sharded, cluster: &Cluster) -> Result<Vec<Schedule>, Fail
 }
 
 /// The program of one device, its memory planned and checked.
-fn lower(
-    sharded: &Sharded,
-    schedule: &Schedule,
-    cluster: &Cluster,
-    like: &[Weight],
-) -> Result<Program, Failure> {
+fn lower(sharded: &Sharded, schedule: &Schedule, cluster: &Cluster, like: &[Weight]) -> Result<Program, Failure> {
     let target = &cluster.devices[schedule.device].target;
     let mut program = program::lower::lower(&sharded.graph, schedule, target, like).map_err(lower_failure)?;
     memory::plan(&mut program, memory::ALIGNMENT_BYTES);

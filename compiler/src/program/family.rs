@@ -122,16 +122,20 @@ mod tests {
 
     fn weight(bytes: &[u8]) -> Weight {
         let bytes = bytes.to_vec();
-        Weight { name: "w".to_string(), element: ElementType::I8, shape: vec![bytes.len()], bytes, tile_vectors: None, offset_bytes: 0 }
+        Weight {
+            name: "w".to_string(),
+            element: ElementType::I8,
+            shape: vec![bytes.len()],
+            bytes,
+            tile_vectors: None,
+            offset_bytes: 0,
+        }
     }
 
     /// A program that copies each of its weights.
     fn program(weights: Vec<Weight>, arena_bytes: usize) -> Program {
-        let copy = |at| Step::Copy {
-            from: (Argument::Weight(WeightId(at)), 0),
-            to: (BufferId(0), 0),
-            runs: Runs::one(1),
-        };
+        let copy =
+            |at| Step::Copy { from: (Argument::Weight(WeightId(at)), 0), to: (BufferId(0), 0), runs: Runs::one(1) };
         let steps = (0..weights.len() as u32).map(copy).collect();
         Program { weights, steps, arena_bytes, ..Program::default() }
     }

@@ -54,7 +54,13 @@ pub fn start(
         })
         .collect::<Vec<_>>();
     let launcher = launcher.map(std::path::absolute).transpose()?;
-    let options = RunOptions { plan_hash: compiled.plan_hash, deadline: DEADLINE, launcher, profile, several_routes: compiled.choices.is_some() };
+    let options = RunOptions {
+        plan_hash: compiled.plan_hash,
+        deadline: DEADLINE,
+        launcher,
+        profile,
+        several_routes: compiled.choices.is_some(),
+    };
     Ok(LocalCluster::start(&devices, &options)?)
 }
 

@@ -21,7 +21,7 @@ pub use region::{Region, Sharding};
 pub use rewrite::{apply, sketch};
 
 use crate::config::Target;
-use crate::graph::{Graph, NodeId, TensorId};
+use crate::graph::{Graph, NodeId, Op, TensorId};
 use crate::partition::{Method, cost};
 
 /// A tensor that one device hands to another.
@@ -75,6 +75,35 @@ pub struct Sharded {
 }
 
 impl Sharded {
+    /// Bytes that travel of the result of each node of the graph before sharding.
+    pub fn sent_bytes(&self, graph: &Graph) -> BTreeMap<NodeId, u64> {
+        let mut sent = BTreeMap::new();
+        for event in &self.events {
+            let Event::Exchange(transfers) = event else { continue };
+            for transfer in transfers {
+                if let Some(maker) = self.maker(graph, transfer.tensor) {
+                    *sent.entry(maker).or_default() += self.graph.tensor_type(transfer.tensor).size_bytes() as u64;
+                }
+            }
+        }
+        sent
+    }
+
+    /// The node of the original graph whose result a tensor is a part of; none for the graph's inputs.
+    fn maker(&self, graph: &Graph, mut tensor: TensorId) -> Option<NodeId> {
+        loop {
+            let producer = self.graph.tensor(tensor).producer?;
+            let origin = self.origins.get(&producer);
+            let is_joint = |op: &Op| matches!(op, Op::Slice { .. } | Op::Concat { .. });
+            let cut_for_a_reader = is_joint(&self.graph.node(producer).op)
+                && origin.is_none_or(|origin| !is_joint(&graph.node(*origin).op));
+            match origin {
+                Some(origin) if !cut_for_a_reader => return Some(*origin),
+                _ => tensor = *self.graph.node(producer).inputs.first()?,
+            }
+        }
+    }
+
     /// Time of a node on its device's target.
     pub fn node_seconds(&self, id: NodeId, target: &Target) -> f64 {
         let work = cost::node_work(&self.graph, id);

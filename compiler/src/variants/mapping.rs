@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::situations::Situation;
-use super::study::Study;
+use super::study::{Member, Study};
 use crate::driver::{Failure, Options, internal};
 use crate::graph::Graph;
 use crate::partition::held::Held;
@@ -29,18 +29,12 @@ pub struct Mapped {
 
 /// The graph of each member of the front, exits included.
 pub fn graphs(graph: &Graph, study: &Study) -> Result<Vec<Graph>, Failure> {
-    let without = |set| super::parts::dropped(graph, &study.drops(set)).map_err(internal);
-    study.front.iter().map(|member| without(&member.set)).collect()
+    let without = |member: &Member| super::parts::dropped(graph, &member.drops(&study.parts)).map_err(internal);
+    study.front.iter().map(without).collect()
 }
 
 /// The best way to compute a graph in a situation with the weights that devices hold; nothing if there is none.
-pub fn map(
-    graph: &Graph,
-    member: usize,
-    situation: &Situation,
-    held: &Held,
-    options: &Options,
-) -> Option<Mapped> {
+pub fn map(graph: &Graph, member: usize, situation: &Situation, held: &Held, options: &Options) -> Option<Mapped> {
     let there = &situation.present;
     if [situation.cluster.input, situation.cluster.output].iter().any(|end| !there.contains(end)) {
         return None;

@@ -6,6 +6,7 @@
 //! weights that devices hold, and which is taken. The result is a family of routes over the same weights: see
 //! [`crate::program::family`] and `partita_rt::family`.
 
+pub mod fitting;
 pub mod mapping;
 pub mod parts;
 pub mod repair;
@@ -19,12 +20,13 @@ pub mod study;
 use std::path::PathBuf;
 
 use crate::cli::{Arguments, Switch};
+use crate::config::Cluster;
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Compiled, Failure, Options, Route};
 use crate::emit::family::Row;
 use crate::graph::Graph;
-use crate::partition::Partition;
 use crate::partition::held::Held;
+use crate::partition::{Partition, PartitionOptions};
 use crate::placement::{self, Placed};
 use crate::program::Program;
 use crate::samples::Preparation;
@@ -64,25 +66,34 @@ impl VariantOptions {
     pub fn of(arguments: &Arguments) -> Option<VariantOptions> {
         let calibration = arguments.calibration.clone().filter(|_| arguments.variants == Switch::Auto)?;
         let preparation = Preparation::of(arguments);
-        Some(VariantOptions { calibration, preparation, min_accuracy: arguments.min_accuracy, cache: crate::exits::cache(arguments) })
+        Some(VariantOptions {
+            calibration,
+            preparation,
+            min_accuracy: arguments.min_accuracy,
+            cache: crate::exits::cache(arguments),
+        })
     }
 }
 
 /// Finds what can go in a simplified graph.
-pub fn study(graph: &Graph, wanted: &VariantOptions) -> Result<Study, Failure> {
+pub fn study(graph: &Graph, wanted: &VariantOptions, cluster: &Cluster, options: &Options) -> Result<Study, Failure> {
     let samples = study::load(&wanted.calibration, graph, &wanted.preparation)?;
     if samples.inputs.len() < 2 * MIN_SAMPLES {
         let count = samples.inputs.len();
-        let message = format!("{count} calibration samples say too little of what can go; {} are the least", 2 * MIN_SAMPLES);
+        let message =
+            format!("{count} calibration samples say too little of what can go; {} are the least", 2 * MIN_SAMPLES);
         return Err(refusal("E0195", message, "give more samples that the model has not been trained on"));
     }
     check_labels(graph, samples.labels.as_deref())?;
     // What is allowed is a loss against the whole model; a wanted accuracy is turned into one when the model's is known.
     let loss = match wanted.min_accuracy {
         None => DEFAULT_LOSS,
-        Some(_) => 1.0,
+        Some(_) => DEFAULT_LOSS.max(0.15),
     };
-    let mut study = study::study(graph, &samples, loss, &wanted.cache)?;
+    let whole = PartitionOptions::new(options.objective, options.family);
+    let nominal = placement::outlook(graph, cluster, &whole);
+    let sent_bytes = nominal.map_or_else(Default::default, |nominal| nominal.sharded.sent_bytes(graph));
+    let mut study = study::study(graph, &samples, loss, &wanted.cache, &sent_bytes)?;
     if study.parts.is_empty() {
         let message = "nothing can go: the network has no residual blocks, skip connections or concatenations";
         return Err(refusal("E0196", message.to_string(), "compile without --variants"));
@@ -162,9 +173,11 @@ pub fn add(compiled: &mut Compiled, study: &Study, options: &Options) -> Result<
                     planned.len()
                 }
             };
-            rows.push(Row { missing: situation.missing(), bytes_per_second: situation.bytes_per_second(), route });
+            let (missing, bytes_per_second) = (situation.missing(), situation.bytes_per_second());
+            rows.push(Row { missing, unneeded: Vec::new(), bytes_per_second, route });
         }
-        let routes = planned.iter().map(|plan| route(compiled, &graphs, plan)).collect::<Result<Vec<Route>, Failure>>()?;
+        let routes =
+            planned.iter().map(|plan| route(compiled, &graphs, plan)).collect::<Result<Vec<Route>, Failure>>()?;
         let before: Vec<usize> = compiled.programs.iter().map(|program| program.weights_bytes).collect();
         if let Some(worst) = too_large(compiled, &routes, &before) {
             let Planned { member, partition, .. } = &planned[worst];
@@ -172,6 +185,9 @@ pub fn add(compiled: &mut Compiled, study: &Study, options: &Options) -> Result<
                 mapped.retain(|one| one.member != *member || one.partition.strategies != partition.strategies);
             }
             continue;
+        }
+        for row in &mut rows {
+            row.unneeded = unneeded(compiled, row.route.checked_sub(1).map(|further| &routes[further]));
         }
         let report = report::report(compiled, study, &situations, &tables, &rows, limit_ms, &graphs);
         compiled.add_routes(routes);
@@ -189,14 +205,17 @@ fn with_only(mut situation: Situation, devices: &[usize]) -> Situation {
     situation
 }
 
+/// Devices that a route does without; the whole network if there is none.
+fn unneeded(compiled: &Compiled, route: Option<&Route>) -> Vec<usize> {
+    let programs = route.map_or(&compiled.programs, |route| &route.programs);
+    let needed = |device: usize| programs.iter().any(|program| program.device == device && !program.steps.is_empty());
+    (0..compiled.cluster.devices.len()).filter(|device| !needed(*device)).collect()
+}
+
 /// The whole network as it is compiled.
 fn mapping_of_base(compiled: &Compiled) -> Mapped {
-    let outcomes = crate::simulate::outcomes::outcomes(
-        &compiled.graph,
-        &compiled.sharded,
-        &compiled.schedules,
-        &compiled.cluster,
-    );
+    let outcomes =
+        crate::simulate::outcomes::outcomes(&compiled.graph, &compiled.sharded, &compiled.schedules, &compiled.cluster);
     let mean = |figure: fn(&crate::simulate::Prediction) -> f64| {
         crate::simulate::outcomes::mean(&outcomes, |outcome| figure(&outcome.prediction))
     };
@@ -213,7 +232,8 @@ fn mapping_of_base(compiled: &Compiled) -> Mapped {
 fn route(compiled: &Compiled, graphs: &[Graph], plan: &Planned) -> Result<Route, Failure> {
     let graph = graphs[plan.member].clone();
     let mut clock = crate::driver::Clock::default();
-    let placed = placement::place_like(&graph, &compiled.cluster, plan.partition.clone(), &compiled.programs, &mut clock)?;
+    let placed =
+        placement::place_like(&graph, &compiled.cluster, plan.partition.clone(), &compiled.programs, &mut clock)?;
     let Placed { partition, sharded, programs, .. } = placed;
     let mut by_device: std::collections::HashMap<usize, Program> =
         programs.into_iter().map(|program| (program.device, program)).collect();
@@ -223,7 +243,9 @@ fn route(compiled: &Compiled, graphs: &[Graph], plan: &Planned) -> Result<Route,
         .map(|base| by_device.remove(&base.device).unwrap_or(Program { device: base.device, ..Program::default() }))
         .collect();
     if let Some(device) = by_device.keys().next() {
-        return Err(Failure::Internal(anyhow::anyhow!("a variant gives work to device {device}, which holds no weights")));
+        return Err(Failure::Internal(anyhow::anyhow!(
+            "a variant gives work to device {device}, which holds no weights"
+        )));
     }
     Ok(Route { name: plan.name.clone(), graph, partition, sharded, programs })
 }

@@ -75,7 +75,9 @@ pub fn parts(graph: &Graph) -> Vec<Part> {
             *operand == 0 && terms.contains(&3)
                 || graph.shape(graph.node(join).inputs[*operand]) == graph.shape(graph.node(join).outputs[0])
         };
-        if sum && !terms.iter().all(alike) || terms.iter().any(|term| (*term != 0 || !terms.contains(&3)) && constant(term)) {
+        if sum && !terms.iter().all(alike)
+            || terms.iter().any(|term| (*term != 0 || !terms.contains(&3)) && constant(term))
+        {
             continue;
         }
         let saved = |operand: usize| {

@@ -169,7 +169,7 @@ pub fn report(
         .collect();
     let nominal = |member: usize| tables.first().and_then(|mapped| mapped.iter().find(|one| one.member == member));
     let variant = |(number, member): (usize, &Member)| {
-        let dropped = study.drops(&member.set).into_iter().map(|(part, repair)| DroppedReport {
+        let dropped = member.drops(&study.parts).into_iter().map(|(part, repair)| DroppedReport {
             kind: part.kind,
             node: compiled.graph.node(part.join).name.clone(),
             repair: repair_name(repair),
@@ -234,8 +234,8 @@ fn sensitivity(graph: &Graph, study: &Study) -> Vec<SensitivityReport> {
             position: (before[*at] + segment.ways[0].macs / 2) as f64 / total.max(1) as f64,
             macs_share: segment.ways[0].macs.saturating_sub(way.macs) as f64 / total.max(1) as f64,
             repair: repair_name(repair.as_ref()),
-            accuracy_loss: study.guide.accuracy() - score.accuracy(),
-            surprise: score.loss() - study.guide.loss(),
+            accuracy_loss: study.alone.accuracy() - score.accuracy(),
+            surprise: score.loss() - study.alone.loss(),
         })
     };
     study.singles.iter().filter_map(of_one).collect()

@@ -78,7 +78,8 @@ impl<'a> Scorer<'a> {
                 graphs.len() - 1
             })
         };
-        let numbers = segments.iter().map(|segment| segment.ways.iter().map(|way| number(&way.graph)).collect()).collect();
+        let numbers =
+            segments.iter().map(|segment| segment.ways.iter().map(|way| number(&way.graph)).collect()).collect();
         let shapes = segments.iter().map(|segment| graph.shape(segment.to).to_vec()).collect();
         let mut digest = Sha256::new();
         graphs.iter().for_each(|graph| digest.update(key(graph, &[])));
@@ -110,7 +111,8 @@ impl<'a> Scorer<'a> {
             known.extend(new.iter().map(name).zip(scores));
             std::fs::create_dir_all(&self.cache).with_context(|| format!("creating `{}`", self.cache.display()))?;
             let part = file.with_extension("part");
-            std::fs::write(&part, serde_json::to_vec(&known)?).with_context(|| format!("writing `{}`", part.display()))?;
+            std::fs::write(&part, serde_json::to_vec(&known)?)
+                .with_context(|| format!("writing `{}`", part.display()))?;
             std::fs::rename(&part, &file).with_context(|| format!("writing `{}`", file.display()))?;
         }
         Ok(sets.iter().map(|set| known.get(&name(set)).copied().unwrap_or_default()).collect())
@@ -164,9 +166,8 @@ impl<'a> Scorer<'a> {
             let way = usize::from(sets[same[0]][depth]);
             match self.numbers[depth].get(way).context("no such way")? {
                 None => self.descend(process, depth + 1, tensor, sets, same, label, scores)?,
-                Some(number) => {
-                    let elements = process.answer_by(*number, tensor)?.swap_remove(0);
-                    let next = Value::f32(self.shapes[depth].clone(), elements);
+                Some(_) => {
+                    let next = self.pass(process, depth, way as u8, tensor)?;
                     self.descend(process, depth + 1, &next, sets, same, label, scores)?;
                 }
             }
@@ -174,17 +175,77 @@ impl<'a> Scorer<'a> {
         Ok(())
     }
 
+    /// What comes out of a segment.
+    pub fn pass(&self, process: &mut Process<'_>, segment: usize, way: u8, tensor: &Value) -> anyhow::Result<Value> {
+        match self.numbers[segment].get(usize::from(way)).context("no such way")? {
+            None => Ok(tensor.clone()),
+            Some(number) => {
+                let elements = process.answer_by(*number, tensor)?.swap_remove(0);
+                Ok(Value::f32(self.shapes[segment].clone(), elements))
+            }
+        }
+    }
+
+    /// A process that computes segments.
+    pub fn start(&self) -> anyhow::Result<Process<'_>> {
+        self.backbone.start()
+    }
+
     fn judge(&self, answer: &Value, label: usize) -> Score {
-        let scores = answer.as_f32().unwrap_or(&[]);
-        let best = crate::exits::calibrate::class(scores);
-        let own = f64::from(scores.get(label).copied().unwrap_or(0.0));
-        let surprise = if self.probabilities {
-            -own.max(1e-9).ln()
-        } else {
-            let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f64 = scores.iter().map(|score| f64::from(score - most).exp()).sum();
-            sum.ln() + f64::from(most) - own
-        };
-        Score { right: usize::from(best == label), surprise: surprise.min(20.0), samples: 1 }
+        judge(answer.as_f32().unwrap_or(&[]), label, self.probabilities)
     }
 }
+
+/// What one answer says.
+fn judge(scores: &[f32], label: usize, probabilities: bool) -> Score {
+    let best = crate::exits::calibrate::class(scores);
+    let own = f64::from(scores.get(label).copied().unwrap_or(0.0));
+    let surprise = if probabilities {
+        -own.max(1e-9).ln()
+    } else {
+        let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = scores.iter().map(|score| f64::from(score - most).exp()).sum();
+        sum.ln() + f64::from(most) - own
+    };
+    Score { right: usize::from(best == label), surprise: surprise.min(20.0), samples: 1 }
+}
+
+/// Scores of whole graphs with the same input and classes, all of them on all samples.
+pub fn score_graphs(
+    graphs: &[Graph],
+    inputs: &[&Value],
+    labels: &[u32],
+    probabilities: bool,
+) -> anyhow::Result<Vec<Score>> {
+    let mut scores = vec![Score::default(); graphs.len()];
+    // As many routes as one program can have.
+    for (first, some) in graphs.chunks(ROUTES).enumerate().map(|(at, some)| (at * ROUTES, some)) {
+        let backbone = Backbone::build_all(some.to_vec())?;
+        let all = Mutex::new(vec![Score::default(); some.len()]);
+        let progress = Progress::new(inputs.len() as u64, "samples that judge");
+        let pieces = workers(inputs.len());
+        in_parallel(pieces, |piece| {
+            let mut process = backbone.start()?;
+            let mut own = vec![Score::default(); some.len()];
+            for (input, label) in inputs.iter().zip(labels).skip(piece).step_by(pieces) {
+                for (number, score) in own.iter_mut().enumerate() {
+                    let answer = process.answer_by(number, input)?.swap_remove(0);
+                    score.add(judge(&answer, *label as usize, probabilities));
+                }
+                progress.step();
+            }
+            let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            all.iter_mut().zip(own).for_each(|(all, own)| all.add(own));
+            Ok(())
+        })?;
+        progress.finish();
+        scores[first..]
+            .iter_mut()
+            .zip(all.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+            .for_each(|(a, b)| *a = b);
+    }
+    Ok(scores)
+}
+
+/// Graphs in one program.
+const ROUTES: usize = 200;

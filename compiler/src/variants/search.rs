@@ -227,7 +227,8 @@ mod tests {
         known.insert(vec![0; 4], base);
         let options = options(&[0.0, 0.0, 0.001, 0.2]);
         search(4, &options, &[1.0, 1.0, 1.0, 1.0], 0.85, &mut known, &mut measure).expect("it can be measured");
-        let best = known.iter().filter(|(_, score)| score.accuracy() >= 0.89).map(|(set, _)| set.iter().sum::<u8>()).max();
+        let best =
+            known.iter().filter(|(_, score)| score.accuracy() >= 0.89).map(|(set, _)| set.iter().sum::<u8>()).max();
         assert_eq!(best, Some(2), "one of 0 and 1, and 2");
         assert!(asked < 40, "{asked} sets were measured");
     }

@@ -3,7 +3,7 @@
 //! A segment lies between two tensors that carry everything on. Each has the ways in which it can be computed: as it is,
 //! or without some part. All ways of all segments are compiled once, into one program for this machine.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::parts::{Part, Repair, dropped, macs};
 use crate::driver::Failure;
@@ -23,6 +23,18 @@ pub struct Way {
     pub graph: Option<Graph>,
     /// Multiply-adds.
     pub macs: u64,
+}
+
+impl Way {
+    /// Bytes that travel of what it computes, by node of the whole network.
+    pub fn sent_bytes(&self, by_node: &BTreeMap<NodeId, u64>, whole: &Graph) -> u64 {
+        let names: HashSet<&str> = self.graph.iter().flat_map(|graph| names(graph)).collect();
+        by_node.iter().filter(|(id, _)| names.contains(whole.node(**id).name.as_str())).map(|(_, bytes)| bytes).sum()
+    }
+}
+
+fn names(graph: &Graph) -> impl Iterator<Item = &str> {
+    graph.node_ids().map(|id| graph.node(id).name.as_str())
 }
 
 /// What lies between two tensors.

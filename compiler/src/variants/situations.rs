@@ -44,7 +44,13 @@ pub fn situations(cluster: &Cluster, taking_part: &[usize]) -> Vec<Situation> {
     let mut found: Vec<Situation> = conditions.map(|condition| applied(cluster, condition)).collect();
     // The slower the links, the later; whoever chooses takes the first whose rates are there.
     let speed = |situation: &Situation| -> f64 {
-        situation.cluster.links.iter().zip(&cluster.links).map(|(now, nominal)| now.bytes_per_second / nominal.bytes_per_second).sum()
+        situation
+            .cluster
+            .links
+            .iter()
+            .zip(&cluster.links)
+            .map(|(now, nominal)| now.bytes_per_second / nominal.bytes_per_second)
+            .sum()
     };
     found.sort_by(|a, b| {
         let missing = |situation: &Situation| cluster.devices.len() - situation.present.len();

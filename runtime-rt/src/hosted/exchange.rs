@@ -12,8 +12,8 @@ use super::Duplex;
 use super::lanes::{self, Arrivals, Lane};
 use crate::frame::{HEADER_BYTES, Header, Kind};
 use crate::{
-    Error, FamilyLinks, FramedStream, Identity, Incoming, InferenceLinks, Links, News, Outgoing, PeerLinks, Seen, StdStream,
-    Turn,
+    Error, FamilyLinks, FramedStream, Identity, Incoming, InferenceLinks, Links, News, Outgoing, PeerLinks, Seen,
+    StdStream, Turn,
 };
 
 /// Streams to all peers. Exchanges among sockets use them all at once; anything else goes one by one.

@@ -1,0 +1,271 @@
+//! Repairs fitted on calibration samples: first each part alone, then all of a set one behind the other.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+
+use super::parts::{Kind, Part, Repair};
+use super::repair;
+use super::scores::{Scorer, Set};
+use super::segments::{Segment, Way, way};
+use crate::driver::Failure;
+use crate::exits::calibrate::class;
+use crate::graph::op::Activation;
+use crate::graph::{Graph, Op, TensorId, Value};
+use crate::host::backbone::Backbone;
+use crate::samples::Samples;
+
+/// Samples from which repairs are fitted.
+const FITTED: usize = 256;
+
+/// Rows of a fit per channel, and at least; more change nothing.
+const ROWS_PER_CHANNEL: usize = 24;
+const LEAST_ROWS: usize = 4096;
+
+/// Largest map that is fitted: beyond this it costs more flash than it is worth.
+const MAX_MAP_ELEMENTS: usize = 1 << 18;
+
+/// Elements of tensors between segments in the whole network, of the fitted samples one after the other; the network's
+/// input under no tensor.
+pub type Seen = BTreeMap<Option<TensorId>, Vec<f32>>;
+
+/// Runs samples through the whole network, and adds to each segment ways with a repair. The labels, or the model's own
+/// answers where nobody says what samples are.
+pub fn add_repairs(
+    graph: &Graph,
+    parts: &[Part],
+    segments: &mut [Segment],
+    samples: &Samples,
+) -> Result<(Vec<u32>, Seen), Failure> {
+    let environment = |error: anyhow::Error| Failure::Environment(error.context("running the calibration samples"));
+    let mut probe = graph.clone();
+    let cuts: Vec<TensorId> = segments.iter().map(|segment| segment.to).filter(|to| !graph.is_output(*to)).collect();
+    probe.outputs.extend(&cuts);
+    let backbone = Backbone::build(probe)?;
+    let mut process = backbone.start().map_err(environment)?;
+    let known: Vec<u32> = samples.labels.iter().flatten().map(|label| *label as u32).collect();
+    let wanted = if samples.labels.is_some() { FITTED.min(samples.inputs.len()) } else { samples.inputs.len() };
+    let mut answers = Vec::new();
+    // Per cut the rows of channels that were seen, `[rows, channels]`; the network's input first.
+    let mut rows = Seen::new();
+    for (number, input) in samples.inputs.iter().take(wanted).enumerate() {
+        let mut outputs = process.answer(input).map_err(environment)?.into_iter();
+        answers.push(class(&outputs.next().unwrap_or_default()) as u32);
+        if number >= FITTED {
+            continue;
+        }
+        let tensors = cuts.iter().map(|cut| Some(*cut)).zip(outputs);
+        let first = (None, crate::data::to_f32(&input.data));
+        for (cut, elements) in std::iter::once(first).chain(tensors) {
+            let known = rows.entry(cut).or_default();
+            known.extend(elements);
+        }
+    }
+    for segment in segments.iter_mut() {
+        let single: Vec<(usize, usize)> = segment.ways.iter().skip(1).enumerate().filter_map(single_part).collect();
+        for (at, part) in single {
+            let Some(repair) = repaired(graph, segment, &parts[part], &rows) else { continue };
+            let way = way(graph, segment.from, segment.to, vec![(part, Some(repair))], parts)?;
+            let plain = &segment.ways[at + 1];
+            // Where the plain way computes something already, the repair takes nothing more.
+            let keeps_both = plain.macs < way.macs;
+            if keeps_both {
+                segment.ways.push(way);
+            } else {
+                segment.ways[at + 1] = way;
+            }
+        }
+    }
+    Ok((if samples.labels.is_some() { known } else { answers }, rows))
+}
+
+fn single_part((at, way): (usize, &Way)) -> Option<(usize, usize)> {
+    match way.drops.as_slice() {
+        [(part, None)] => Some((at, *part)),
+        _ => None,
+    }
+}
+
+/// What best takes the place of a part that is all that goes in a segment; `rows` holds all elements of both its ends.
+fn repaired(graph: &Graph, segment: &Segment, part: &Part, rows: &Seen) -> Option<Repair> {
+    let join = graph.node(part.join);
+    let from = segment.from?;
+    if join.outputs.first() != Some(&segment.to) || graph.shape(from).len() < 3 {
+        return None;
+    }
+    let (input, output) = (graph.shape(from), graph.shape(segment.to));
+    let x = Rows { shape: input, elements: rows.get(&Some(from))? };
+    match part.kind {
+        Kind::Block => {
+            let activation = match &join.op {
+                Op::Conv(conv) => conv.activation,
+                Op::Binary(_, activation) => *activation,
+                _ => return None,
+            };
+            fit_map(&x, &Rows { shape: output, elements: rows.get(&Some(segment.to))? }, from, activation)
+        }
+        Kind::Skip => {
+            let residual = match &join.op {
+                Op::Conv(_) => join.inputs.get(3),
+                _ => join.inputs.get(part.operand),
+            };
+            let bare = matches!(&join.op, Op::Conv(conv) if conv.activation != Activation::None || conv.residual);
+            (residual == Some(&from) && (bare || matches!(join.op, Op::Binary(..)))).then(|| Repair::Shift(x.means()))
+        }
+        Kind::Projection | Kind::Branch => None,
+    }
+}
+
+/// Elements of a tensor `[1, C, spatial..]` of several samples, one after the other.
+struct Rows<'a> {
+    shape: &'a [usize],
+    elements: &'a [f32],
+}
+
+impl Rows<'_> {
+    fn plane(&self) -> usize {
+        self.shape[2..].iter().product()
+    }
+
+    /// Places in space of all samples.
+    fn places(&self) -> usize {
+        self.elements.len() / self.shape[1].max(1)
+    }
+
+    /// Channels at `stride` times a place of a tensor of shape `output`; places count through all samples.
+    fn row(&self, place: usize, stride: &[usize], output: &[usize], row: &mut Vec<f32>) {
+        let plane: usize = output[2..].iter().product();
+        let (sample, mut rest) = (place / plane, place % plane);
+        let mut offset = 0;
+        let mut step = 1;
+        for axis in (2..output.len()).rev() {
+            offset += rest % output[axis] * stride[axis - 2] * step;
+            rest /= output[axis];
+            step *= self.shape[axis];
+        }
+        let own = self.plane();
+        let first = sample * self.shape[1] * own + offset;
+        row.extend((0..self.shape[1]).map(|channel| self.elements[first + channel * own]));
+    }
+
+    /// Mean of each channel.
+    fn means(&self) -> Vec<f32> {
+        let (channels, plane) = (self.shape[1], self.plane());
+        let mut sums = vec![0.0f64; channels];
+        for (at, elements) in self.elements.chunks_exact(plane.max(1)).enumerate() {
+            sums[at % channels] += elements.iter().map(|element| f64::from(*element)).sum::<f64>();
+        }
+        sums.into_iter().map(|sum| (sum / self.places().max(1) as f64) as f32).collect()
+    }
+}
+
+/// Activation of the node that joins a part with the rest.
+fn activation_of(graph: &Graph, part: &Part) -> Option<Activation> {
+    match &graph.node(part.join).op {
+        Op::Conv(conv) => Some(conv.activation),
+        Op::Binary(_, activation) => Some(*activation),
+        _ => None,
+    }
+}
+
+/// The linear map of channels that comes nearest to `y` from `x`, with a step in space if `y` is smaller.
+fn fit_map(x: &Rows<'_>, y: &Rows<'_>, from: TensorId, activation: Activation) -> Option<Repair> {
+    let (input, output) = (x.shape, y.shape);
+    let (channels, results) = (input[1], output[1]);
+    let stride: Vec<usize> = input[2..].iter().zip(&output[2..]).map(|(a, b)| a / b.max(&1)).collect();
+    let fits = |((a, b), step): ((&usize, &usize), &usize)| *step > 0 && a.div_ceil(*step) == *b;
+    let divides = input[2..].iter().zip(&output[2..]).zip(&stride).all(fits);
+    if !divides || channels * results > MAX_MAP_ELEMENTS {
+        return None;
+    }
+    let wanted = LEAST_ROWS.max(ROWS_PER_CHANNEL * channels);
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    let ones = vec![1; stride.len()];
+    // An odd step visits all rows and columns of space.
+    let every = (y.places() / wanted).max(1) | 1;
+    for place in (0..y.places()).step_by(every) {
+        y.row(place, &ones, output, &mut b);
+        x.row(place, &stride, output, &mut a);
+    }
+    let map = repair::fit(&a, &b, channels, results, activation)?;
+    Some(Repair::Map { from, weights: map.weights, bias: map.bias, stride })
+}
+
+/// What a set's repairs become when each is fitted to what really reaches it: behind other parts that have gone, not in
+/// the whole network. The goal of each is still what the whole network has there.
+pub fn refit(
+    graph: &Graph,
+    parts: &[Part],
+    segments: &[Segment],
+    set: &Set,
+    seen: &Seen,
+    scorer: &Scorer<'_>,
+) -> anyhow::Result<Vec<(usize, Option<Repair>)>> {
+    let mut process = scorer.start()?;
+    let mut drops = Vec::new();
+    // Elements of what reaches the segment, of all samples; none while it is what the whole network has.
+    let mut now: Option<Vec<f32>> = None;
+    for (depth, (segment, way)) in segments.iter().zip(set).enumerate() {
+        let way_info = &segment.ways[usize::from(*way)];
+        let shape = segment.from.map_or_else(|| graph.shape(graph.inputs[0]), |from| graph.shape(from)).to_vec();
+        let x = match &now {
+            Some(elements) => elements,
+            None => seen.get(&segment.from).context("a tensor was not seen")?,
+        };
+        let map = match way_info.drops.as_slice() {
+            [(part, Some(Repair::Map { from, .. }))] if now.is_some() => {
+                let goal = seen.get(&Some(segment.to)).context("a tensor was not seen")?;
+                let activation = activation_of(graph, &parts[*part]).unwrap_or(Activation::None);
+                let (x, y) =
+                    (Rows { shape: &shape, elements: x }, Rows { shape: graph.shape(segment.to), elements: goal });
+                fit_map(&x, &y, *from, activation).map(|map| (*part, map, activation))
+            }
+            _ => None,
+        };
+        let outgoing = match &map {
+            Some((_, map, activation)) => Some(apply(map, *activation, &shape, x, graph.shape(segment.to))),
+            None if *way == 0 && now.is_none() => None,
+            None => {
+                let one: usize = shape.iter().product();
+                let samples = x.chunks_exact(one.max(1));
+                let answers = samples.map(|sample| {
+                    let value = Value::f32(shape.clone(), sample.to_vec());
+                    scorer.pass(&mut process, depth, *way, &value).map(|value| value.as_f32().unwrap_or(&[]).to_vec())
+                });
+                Some(answers.collect::<anyhow::Result<Vec<Vec<f32>>>>()?.concat())
+            }
+        };
+        now = outgoing.or(now.filter(|_| *way != 0));
+        match map {
+            Some((part, map, _)) => drops.push((part, Some(map))),
+            None => drops.extend(way_info.drops.iter().cloned()),
+        }
+    }
+    Ok(drops)
+}
+
+/// A map of channels on all samples.
+fn apply(map: &Repair, activation: Activation, shape: &[usize], x: &[f32], result: &[usize]) -> Vec<f32> {
+    let Repair::Map { weights, bias, stride, .. } = map else { return x.to_vec() };
+    let rows = Rows { shape, elements: x };
+    let (channels, results) = (shape[1], result[1]);
+    let plane: usize = result[2..].iter().product();
+    let samples = x.len() / shape.iter().product::<usize>().max(1);
+    let mut y = vec![0.0; samples * results * plane];
+    let mut row = Vec::with_capacity(channels);
+    let (low, high) = match activation {
+        Activation::Relu => (0.0, f32::INFINITY),
+        Activation::Clip(low, high) => (low, high),
+        _ => (f32::NEG_INFINITY, f32::INFINITY),
+    };
+    for place in 0..samples * plane {
+        row.clear();
+        rows.row(place, stride, result, &mut row);
+        let first = place / plane * results * plane + place % plane;
+        for (m, (weights, bias)) in weights.chunks_exact(channels).zip(bias).enumerate() {
+            let sum: f32 = weights.iter().zip(&row).map(|(w, x)| w * x).sum();
+            y[first + m * plane] = (sum + bias).clamp(low, high);
+        }
+    }
+    y
+}

@@ -1,0 +1,250 @@
+//! Variants, from the calibration samples to running processes that lose a device.
+
+use std::path::Path;
+
+use onnx_protobuf::{GraphProto, Message, ModelProto, TensorProto};
+use partita::bundle;
+use partita::data::{noise, write_npz};
+use partita::driver::{self, Compiled, Options};
+use partita::graph::{Data, Value, eval};
+use partita::partition::StrategyFamily;
+use partita::run::{LocalCluster, local};
+use partita::variants::VariantOptions;
+use partita_tests::onnx::{self, ints, node, value_info};
+
+const CLASSES: i64 = 4;
+const WIDE: i64 = 16;
+const EXTENT: i64 = 16;
+
+fn constant(name: &str, dims: &[i64], seed: u64, scale: f32) -> TensorProto {
+    let count = dims.iter().product::<i64>() as usize;
+    let tensor_type = partita::graph::TensorType::new(partita::graph::ElementType::F32, vec![count]);
+    let elements = partita::data::to_f32(&noise(&tensor_type, seed).data).iter().map(|x| x * scale).collect();
+    TensorProto {
+        name: name.to_string(),
+        dims: dims.to_vec(),
+        data_type: 1,
+        float_data: elements,
+        ..TensorProto::default()
+    }
+}
+
+/// A stem, three residual blocks whose branches add little, and a classifier.
+fn model() -> ModelProto {
+    let pads = || vec![ints("pads", &[1, 1, 1, 1])];
+    let mut nodes = vec![node("Conv", &["x", "stem"], &["s"], pads()), node("Relu", &["s"], &["b0"], vec![])];
+    let mut initializer = vec![constant("stem", &[WIDE, 3, 3, 3], 1, 0.3)];
+    for block in 0..3 {
+        let name = |what: &str| format!("{what}{block}");
+        let (first, second) = (name("first"), name("second"));
+        initializer.push(constant(&first, &[WIDE, WIDE, 3, 3], 10 + block, 0.1));
+        initializer.push(constant(&second, &[WIDE, WIDE, 3, 3], 20 + block, 0.02));
+        let (input, output) = (name("b"), format!("b{}", block + 1));
+        let (u, v, w, sum) = (name("u"), name("v"), name("w"), name("sum"));
+        nodes.push(node("Conv", &[&input, &first], &[&u], pads()));
+        nodes.push(node("Relu", &[&u], &[&v], vec![]));
+        nodes.push(node("Conv", &[&v, &second], &[&w], pads()));
+        nodes.push(node("Add", &[&w, &input], &[&sum], vec![]));
+        nodes.push(node("Relu", &[&sum], &[&output], vec![]));
+    }
+    nodes.push(node("GlobalAveragePool", &["b3"], &["mean"], vec![]));
+    nodes.push(node("Flatten", &["mean"], &["row"], vec![]));
+    nodes.push(node("Gemm", &["row", "head", "bias"], &["scores"], vec![]));
+    initializer.push(constant("head", &[WIDE, CLASSES], 30, 1.0));
+    initializer.push(constant("bias", &[CLASSES], 31, 0.1));
+    for (number, node) in nodes.iter_mut().enumerate() {
+        node.name = format!("n{number}");
+    }
+    let graph = GraphProto {
+        name: "residual".to_string(),
+        node: nodes,
+        initializer,
+        input: vec![value_info("x", &[1, 3, EXTENT, EXTENT])],
+        output: vec![value_info("scores", &[1, CLASSES])],
+        ..GraphProto::default()
+    };
+    onnx::model(17, graph)
+}
+
+/// A board so slow, in the cost model, that all of them are worth their messages. Its programs run here.
+const TARGET: &str = r#"
+name = "slow"
+description = "A slow board, imitated"
+triple = "host"
+cpu = "native"
+system = "linux"
+instruction-set = "sse2"
+vector-registers = 16
+l1-bytes = 32768
+l2-bytes = 1048576
+clock-hz = 3.0e9
+ram-bytes = 4294967296
+flash-bytes = 32000000000
+[rate]
+conv-macs-per-second = 2e8
+depthwise-macs-per-second = 1e8
+element-per-second = 1e8
+memory-bytes-per-second = 2e9
+[energy]
+picojoule-per-mac = 120.0
+picojoule-per-byte = 160.0
+idle-watt = 2.7
+link-nanojoule-per-byte = 80.0
+"#;
+
+/// Four equal devices on a switch, one of which may be lost, and links that may get slow.
+const CLUSTER: &str = r#"
+[cluster]
+name = "test"
+input = "d-0"
+output = "d-0"
+max_latency = "25 ms"
+[[device]]
+name = "d"
+target = "slow.toml"
+count = 4
+[[link]]
+between = ["d"]
+transport = "tcp"
+bandwidth = "1 Gbit/s"
+latency = "0.1 ms"
+[[condition]]
+bandwidth = { "d-d" = "2 Mbit/s" }
+[[condition]]
+missing = ["d-3"]
+"#;
+
+/// The model on the cluster, all of it split over all devices.
+fn compiled(folder: &Path) -> Compiled {
+    let (model_path, cluster_path) = (folder.join("residual.onnx"), folder.join("cluster.toml"));
+    std::fs::write(&model_path, model().write_to_bytes().expect("it can be written")).expect("the folder is writable");
+    std::fs::write(&cluster_path, CLUSTER).expect("the folder is writable");
+    std::fs::write(folder.join("slow.toml"), TARGET).expect("the folder is writable");
+    let extent = EXTENT as usize;
+    let count = 240;
+    let tensor_type = partita::graph::TensorType::new(partita::graph::ElementType::F32, vec![count, 3, extent, extent]);
+    let x = noise(&tensor_type, 5);
+    write_npz(&folder.join("calibration.npz"), &vec![("x".to_string(), x)]).expect("the folder is writable");
+    let variants = VariantOptions {
+        calibration: folder.join("calibration.npz"),
+        preparation: partita::samples::Preparation::default(),
+        min_accuracy: Some(0.2),
+        cache: folder.join("cache"),
+    };
+    let options = Options { family: StrategyFamily::Spatial, variants: Some(variants), ..Options::default() };
+    driver::compile(&model_path, &cluster_path, &options, &mut ()).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+fn start(folder: &Path, compiled: &Compiled) -> LocalCluster {
+    bundle::write_programs(folder, compiled).expect("the folder is writable");
+    let built: Vec<_> = compiled
+        .programs
+        .iter()
+        .map(|program| {
+            let device = &compiled.cluster.devices[program.device];
+            bundle::cargo::build_device(folder, device, false).expect("the crate builds")
+        })
+        .collect();
+    local::start(compiled, &built, None, false).expect("the cluster starts")
+}
+
+/// The largest difference of a route's answer from the reference kernels', relative to the largest score.
+fn difference(compiled: &Compiled, route: u8, input: &Value, output: &[u8]) -> f32 {
+    let graph = match usize::from(route).checked_sub(1) {
+        None => &compiled.graph,
+        Some(further) => &compiled.routes[further].graph,
+    };
+    let expected =
+        eval::evaluate(graph, std::slice::from_ref(input)).expect("the reference computes it").swap_remove(0);
+    let expected = partita::data::to_f32(&expected.data);
+    let found = local::unpack(graph, output).expect("it has the size of an answer").swap_remove(0).1;
+    let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    let pairs = expected.iter().zip(partita::data::to_f32(&found.data));
+    pairs.map(|(a, b)| (a - b).abs() / largest).fold(0.0, f32::max)
+}
+
+#[test]
+fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let compiled = compiled(folder.path());
+    let known = compiled.variants.as_ref().expect("variants were asked for");
+    assert!(known.variants.len() > 1, "blocks that add little can go: {:?}", known.sensitivity);
+    assert!(known.more_flash < 0.1, "variants add {} to a device's weights", known.more_flash);
+    let without = known.conditions.iter().find(|condition| condition.name == "without d-3").expect("it was named");
+    let route_without = without.route.expect("three devices can do it") as u8;
+    assert!(route_without > 0, "the whole plan needs all devices");
+
+    assert_eq!(compiled.programs.len(), 4, "everybody takes part");
+    let mut cluster = start(folder.path(), &compiled);
+    let extent = EXTENT as usize;
+    let input = Value::f32([1, 3, extent, extent], (0..3 * extent * extent).map(|i| (i % 17) as f32 / 17.0).collect());
+    let bytes = local::pack(&compiled.graph, &compiled.graph.inputs, std::slice::from_ref(&input)).expect("it fits");
+    // Whoever feeds inputs may say which way is taken; all of them compute what they should.
+    for route in 0..=compiled.routes.len() as u8 {
+        let result = cluster.infer_on(&bytes, Some(route)).expect("everybody is there");
+        assert_eq!(result.route, route);
+        let difference = difference(&compiled, route, &input, &result.output);
+        assert!(difference < 1e-4, "route {route} is {difference} off");
+    }
+    // In the middle of it all a device loses its power.
+    let before = cluster.infer(&bytes).expect("everybody is there");
+    assert_eq!(before.given_up, 0);
+    cluster.kill(3);
+    let mut given_up = 0;
+    for _ in 0..10 {
+        let result = cluster.infer(&bytes).expect("three devices can do it");
+        given_up += result.given_up;
+        assert_eq!(result.route, route_without);
+        let difference = difference(&compiled, result.route, &input, &result.output);
+        assert!(difference < 1e-4, "{difference} off without d-3");
+    }
+    assert!(given_up <= 2, "one loss cost {given_up} repetitions");
+    // Alone, d-0 cannot go on: an error, not a wrong answer.
+    cluster.kill(1);
+    cluster.kill(2);
+    assert!(cluster.infer(&bytes).is_err());
+}
+
+#[test]
+fn what_cannot_be_learned_from_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("plain.onnx");
+    let pads = || vec![ints("pads", &[1, 1, 1, 1])];
+    let graph = GraphProto {
+        name: "plain".to_string(),
+        node: vec![
+            node("Conv", &["x", "w"], &["a"], pads()),
+            node("GlobalAveragePool", &["a"], &["mean"], vec![]),
+            node("Flatten", &["mean"], &["scores"], vec![]),
+        ],
+        initializer: vec![constant("w", &[4, 3, 3, 3], 1, 0.3)],
+        input: vec![value_info("x", &[1, 3, 8, 8])],
+        output: vec![value_info("scores", &[1, 4])],
+        ..GraphProto::default()
+    };
+    std::fs::write(&path, onnx::model(17, graph).write_to_bytes().expect("it can be written")).expect("writable");
+    let cluster = folder.path().join("cluster.toml");
+    std::fs::write(
+        &cluster,
+        "[cluster]\nname = \"c\"\ninput = \"d\"\noutput = \"d\"\n[[device]]\nname = \"d\"\ntarget = \"host\"\n",
+    )
+    .expect("writable");
+    let ask = |count: usize, labels: Option<Vec<i64>>| {
+        let data = folder.path().join("data.npz");
+        let x = Value { shape: vec![count, 3, 8, 8], data: Data::F32(vec![0.5; count * 192]) };
+        let mut arrays = vec![("x".to_string(), x)];
+        arrays.extend(labels.map(|y| ("y".to_string(), Value { shape: vec![count], data: Data::I64(y) })));
+        write_npz(&data, &arrays).expect("writable");
+        let variants = VariantOptions {
+            calibration: data,
+            preparation: partita::samples::Preparation::default(),
+            min_accuracy: None,
+            cache: folder.path().join("cache"),
+        };
+        let options = Options { variants: Some(variants), ..Options::default() };
+        driver::compile(&path, &cluster, &options, &mut ()).expect_err("there is nothing to find").to_string()
+    };
+    assert!(ask(50, None).contains("E0195"), "{}", ask(50, None));
+    assert!(ask(200, None).contains("E0196"), "{}", ask(200, None));
+    assert!(ask(200, Some(vec![9; 200])).contains("label 9"), "{}", ask(200, Some(vec![9; 200])));
+}
