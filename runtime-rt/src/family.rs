@@ -19,6 +19,8 @@ pub struct Family {
     pub conditions: &'static [Condition],
     /// Links of the cluster: two devices and the number of their medium.
     pub links: &'static [(u8, u8, u8)],
+    /// Whether the device that decides also gets the answer, and so sees how long an inference takes.
+    pub closes: bool,
 }
 
 /// A situation that the compiler has prepared for.
@@ -32,6 +34,8 @@ pub struct Condition {
     pub bytes_per_second: &'static [f32],
     /// Route that is best then.
     pub route: u8,
+    /// Microseconds that an inference on it should take then.
+    pub expected_us: u32,
 }
 
 /// Most media that are told apart; further ones count as the last.
@@ -40,8 +44,23 @@ const MEDIA: usize = 16;
 /// Share of a condition's rate that has to be there for the condition to hold.
 const ENOUGH: f32 = 0.75;
 
-/// How often in a row a faster link has to be seen before it is believed.
+/// How often in a row a faster link has to be seen before it is tried.
 const BELIEVED: u8 = 2;
+
+/// How much faster.
+const FASTER: f32 = 2.0;
+
+/// An inference that takes so many times as long as usual is late.
+const LATE: f32 = 1.5;
+
+/// The same for the first on a route, against what the compiler expects.
+const LATE_AT_FIRST: f32 = 2.5;
+
+/// What is left of the longest usual time with each inference.
+const FADES: f32 = 0.98;
+
+/// Most routes whose usual times are kept apart.
+const ROUTES: usize = 32;
 
 /// Time between two probes of a link that has become slow, at first; it doubles while the link stays slow.
 const FIRST_PROBE_US: u64 = 500_000;
@@ -68,6 +87,10 @@ pub struct Chooser {
     media: [Medium; MEDIA],
     /// One bit per device that cannot be reached.
     lost: [u64; 4],
+    /// Longest usual time of an inference on each route, in microseconds; 0 if there was none yet.
+    usual_us: [f32; ROUTES],
+    /// Whether the last inference took longer than usual.
+    late: bool,
 }
 
 impl Chooser {
@@ -78,12 +101,24 @@ impl Chooser {
         for (medium, rate) in media.iter_mut().zip(nominal) {
             medium.rate = *rate;
         }
-        Chooser { family, media, lost: [0; 4] }
+        Chooser { family, media, lost: [0; 4], usual_us: [0.0; ROUTES], late: false }
     }
 
     /// Whether a device cannot be reached.
     pub fn is_lost(&self, device: usize) -> bool {
         self.lost.get(device / 64).is_some_and(|word| word >> (device % 64) & 1 == 1)
+    }
+
+    /// Takes into account how long an inference took.
+    pub fn took(&mut self, route: u8, microseconds: u64) {
+        let took = microseconds as f32;
+        let expected = self.family.conditions.iter().filter(|condition| condition.route == route);
+        let expected = expected.map(|condition| condition.expected_us as f32).fold(0.0, f32::max);
+        let Some(usual) = self.usual_us.get_mut(usize::from(route)) else { return };
+        self.late = if *usual > 0.0 { took > *usual * LATE } else { took > expected * LATE_AT_FIRST };
+        if !self.late {
+            *usual = took.max(*usual * FADES);
+        }
     }
 
     fn medium_of(&self, between: (u8, u8)) -> Option<usize> {
@@ -102,14 +137,23 @@ impl Chooser {
                 }
             }
             Seen::BytesPerSecond(rate) => {
-                let Some(medium) = self.medium_of(news.between).and_then(|at| self.media.get_mut(at)) else { return };
-                if rate <= medium.rate {
-                    // A slow link is believed at once: the limit is broken already.
-                    (medium.rate, medium.better) = (rate, 0);
-                } else {
+                let Some(at) = self.medium_of(news.between) else { return };
+                let nominal = self.family.conditions.first().and_then(|first| first.bytes_per_second.get(at));
+                let nominal = nominal.copied().unwrap_or(f32::INFINITY);
+                // A device whose processor is busy elsewhere reads late, and its links look slow. Only where answers are
+                // late too is a slow link believed, and then at once.
+                let believable = self.late || !self.family.closes;
+                let Some(medium) = self.media.get_mut(at) else { return };
+                if rate < medium.rate * ENOUGH {
+                    medium.better = 0;
+                    if believable {
+                        medium.rate = rate;
+                    }
+                } else if rate >= (medium.rate * FASTER).min(nominal * ENOUGH) && medium.rate < nominal * ENOUGH {
                     medium.better += 1;
                     if medium.better >= BELIEVED {
-                        (medium.rate, medium.better, medium.wait_us) = (rate, 0, FIRST_PROBE_US);
+                        // How fast it really is shows in use.
+                        (medium.rate, medium.better) = (nominal, 0);
                     }
                 }
             }
@@ -149,6 +193,9 @@ impl Chooser {
         let nominal = family.conditions.first()?.bytes_per_second;
         for (at, (medium, nominal)) in self.media.iter_mut().zip(nominal).enumerate() {
             if medium.rate >= nominal * ENOUGH {
+                if !self.late {
+                    (medium.wait_us, medium.probe_at_us) = ((medium.wait_us / 2).max(FIRST_PROBE_US), 0);
+                }
                 continue;
             }
             if medium.probe_at_us == 0 {
@@ -184,7 +231,7 @@ mod tests {
     use super::*;
 
     const fn condition(missing: &'static [u8], bytes_per_second: &'static [f32], route: u8) -> Condition {
-        Condition { missing, unneeded: missing, bytes_per_second, route }
+        Condition { missing, unneeded: missing, bytes_per_second, route, expected_us: 1000 }
     }
 
     static FAMILY: Family = Family {
@@ -198,6 +245,7 @@ mod tests {
             condition(&[2], &[1000.0], 3),
         ],
         links: &[(0, 1, 0), (0, 2, 0), (1, 2, 0)],
+        closes: false,
     };
 
     fn saw(rate: f32) -> News {
@@ -221,6 +269,33 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_link_is_not_believed_while_answers_are_in_time() {
+        static CLOSED: Family = Family { closes: true, ..FAMILY };
+        let mut chooser = Chooser::new(&CLOSED);
+        for _ in 0..5 {
+            chooser.took(0, 1100);
+            chooser.hear(&saw(2.0));
+            assert_eq!(chooser.choose(), Some(0), "a busy processor, not a slow link");
+        }
+        chooser.took(0, 9000);
+        chooser.hear(&saw(20.0));
+        assert_eq!(chooser.choose(), Some(2));
+        chooser.took(2, 500);
+        for _ in 0..2 {
+            assert_eq!(chooser.choose(), Some(2));
+            chooser.hear(&saw(60.0));
+        }
+        assert_eq!(chooser.choose(), Some(0), "much faster: it is tried");
+        chooser.took(0, 5000);
+        chooser.hear(&saw(90.0));
+        assert_eq!(chooser.choose(), Some(1), "in use it turns out as it is");
+        let mut first = Chooser::new(&CLOSED);
+        first.took(0, 3000);
+        first.hear(&saw(20.0));
+        assert_eq!(first.choose(), Some(2), "late from the beginning");
+    }
+
+    #[test]
     fn a_lost_device_leaves_routes_without_it() {
         let mut chooser = Chooser::new(&FAMILY);
         chooser.hear(&News { between: (0, 2), what: Seen::Lost });
@@ -234,7 +309,7 @@ mod tests {
         static ALONE: Family = Family {
             conditions: &[
                 condition(&[], &[1000.0], 0),
-                Condition { missing: &[], unneeded: &[1, 2], bytes_per_second: &[10.0], route: 1 },
+                Condition { missing: &[], unneeded: &[1, 2], ..condition(&[], &[10.0], 1) },
             ],
             ..FAMILY
         };

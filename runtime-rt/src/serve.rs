@@ -205,6 +205,7 @@ pub fn serve_family<P: Program, L: FamilyLinks, C: Read + Write, O: Profiler>(
             // One that cannot be reached is remembered as lost.
             let _ = links.announce(*follower, turn);
         }
+        let begin_us = now_us();
         let outcome = match program.set_route(turn.route) {
             true => infer(program, turn, links, control, now_us, profiler)?,
             false => Err(Error::WrongMessage),
@@ -223,6 +224,9 @@ pub fn serve_family<P: Program, L: FamilyLinks, C: Read + Write, O: Profiler>(
                 }
             }
             None => {
+                if outcome.is_ok() {
+                    chooser.took(turn.route, now_us().saturating_sub(begin_us));
+                }
                 while let Some(news) = links.news() {
                     chooser.hear(&news);
                 }

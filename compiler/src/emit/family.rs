@@ -15,6 +15,8 @@ pub struct Family {
     pub follows: Vec<Option<usize>>,
     /// Links: two devices, ascending, and their medium.
     pub links: Vec<(usize, usize, usize)>,
+    /// Whether the device that holds the input also wants the answer.
+    pub closes: bool,
 }
 
 /// A situation that is prepared for.
@@ -28,6 +30,8 @@ pub struct Row {
     pub bytes_per_second: Vec<f64>,
     /// Number of the route.
     pub route: usize,
+    /// Milliseconds that an inference on it should take then.
+    pub latency_ms: f64,
 }
 
 impl Family {
@@ -47,7 +51,7 @@ impl Family {
             at += 1;
         }
         let links = cluster.links.iter().map(|link| (link.between.0, link.between.1, link.medium)).collect();
-        Family { routes, conditions: Vec::new(), follows, links }
+        Family { routes, conditions: Vec::new(), follows, links, closes: cluster.input == cluster.output }
     }
 
     /// Devices that follow one.
@@ -65,19 +69,21 @@ impl Family {
         let routes: String = self.routes.iter().map(|name| format!("\"{}\", ", tame(name))).collect();
         let condition = |row: &Row| {
             let rates: Vec<String> = row.bytes_per_second.iter().map(|rate| format!("{rate:.1}")).collect();
-            let Row { missing, unneeded, route, .. } = row;
+            let Row { missing, unneeded, route, latency_ms, .. } = row;
+            let expected_us = (latency_ms * 1e3).clamp(1.0, 4e9) as u32;
             format!(
-                "        Condition {{ missing: &{missing:?}, unneeded: &{unneeded:?}, bytes_per_second: &[{}], route: {route} }},\n",
+                "        Condition {{ missing: &{missing:?}, unneeded: &{unneeded:?}, bytes_per_second: &[{}], route: {route}, expected_us: {expected_us} }},\n",
                 rates.join(", ")
             )
         };
         let conditions: String = self.conditions.iter().map(condition).collect();
         format!(
-            "Family {{\n    routes: &[{}],\n    follows: {:?},\n    leads: &{:?},\n    conditions: &[\n{conditions}    ],\n    links: &{:?},\n}}",
+            "Family {{\n    routes: &[{}],\n    follows: {:?},\n    leads: &{:?},\n    conditions: &[\n{conditions}    ],\n    links: &{:?},\n    closes: {},\n}}",
             routes.trim_end_matches(", "),
             self.follows[device],
             self.leads(device),
             self.links,
+            self.closes,
         )
     }
 }

@@ -174,7 +174,7 @@ pub fn add(compiled: &mut Compiled, study: &Study, options: &Options) -> Result<
                 }
             };
             let (missing, bytes_per_second) = (situation.missing(), situation.bytes_per_second());
-            rows.push(Row { missing, unneeded: Vec::new(), bytes_per_second, route });
+            rows.push(Row { missing, unneeded: Vec::new(), bytes_per_second, route, latency_ms: mapped.latency_ms });
         }
         let routes =
             planned.iter().map(|plan| route(compiled, &graphs, plan)).collect::<Result<Vec<Route>, Failure>>()?;

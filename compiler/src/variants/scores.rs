@@ -95,27 +95,13 @@ impl<'a> Scorer<'a> {
         labels: &[u32],
         what: &'static str,
     ) -> anyhow::Result<Vec<Score>> {
-        let mut digest = Sha256::new();
-        for (input, label) in inputs.iter().zip(labels) {
-            crate::data::to_f32(&input.data).iter().for_each(|element| digest.update(element.to_le_bytes()));
-            digest.update(label.to_le_bytes());
-        }
-        let file = self.cache.join(format!("scores-{:.16x}.json", digest.finalize()));
-        // A file that is damaged is as good as none.
-        let known = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let mut known: BTreeMap<String, Score> = known.unwrap_or_default();
         let name = |set: &Set| set.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
-        let new: Vec<Set> = sets.iter().filter(|set| !known.contains_key(&name(set))).cloned().collect();
-        if !new.is_empty() {
-            let scores = self.measure(&new, inputs, labels, what)?;
-            known.extend(new.iter().map(name).zip(scores));
-            std::fs::create_dir_all(&self.cache).with_context(|| format!("creating `{}`", self.cache.display()))?;
-            let part = file.with_extension("part");
-            std::fs::write(&part, serde_json::to_vec(&known)?)
-                .with_context(|| format!("writing `{}`", part.display()))?;
-            std::fs::rename(&part, &file).with_context(|| format!("writing `{}`", file.display()))?;
-        }
-        Ok(sets.iter().map(|set| known.get(&name(set)).copied().unwrap_or_default()).collect())
+        let names: Vec<String> = sets.iter().map(name).collect();
+        let file = self.cache.join(format!("scores-{}.json", digest(inputs, labels)));
+        remembered(&file, &names, |new| {
+            let new: Vec<Set> = new.iter().map(|at| sets[*at].clone()).collect();
+            self.measure(&new, inputs, labels, what)
+        })
     }
 
     fn measure(
@@ -210,41 +196,87 @@ fn judge(scores: &[f32], label: usize, probabilities: bool) -> Score {
     Score { right: usize::from(best == label), surprise: surprise.min(20.0), samples: 1 }
 }
 
-/// Scores of whole graphs with the same input and classes, all of them on all samples.
+/// Names samples and their labels.
+fn digest(inputs: &[&Value], labels: &[u32]) -> String {
+    let mut digest = Sha256::new();
+    for (input, label) in inputs.iter().zip(labels) {
+        crate::data::to_f32(&input.data).iter().for_each(|element| digest.update(element.to_le_bytes()));
+        digest.update(label.to_le_bytes());
+    }
+    format!("{:.16x}", digest.finalize())
+}
+
+/// Scores by name from a file; those that it lacks (positions among the names) are measured and added to it. A file that
+/// is damaged is as good as none.
+fn remembered(
+    file: &Path,
+    names: &[String],
+    measure: impl FnOnce(&[usize]) -> anyhow::Result<Vec<Score>>,
+) -> anyhow::Result<Vec<Score>> {
+    let known = std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let mut known: BTreeMap<String, Score> = known.unwrap_or_default();
+    let new: Vec<usize> = (0..names.len()).filter(|at| !known.contains_key(&names[*at])).collect();
+    if !new.is_empty() {
+        let scores = measure(&new)?;
+        known.extend(new.iter().map(|at| names[*at].clone()).zip(scores));
+        let folder = file.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).with_context(|| format!("creating `{}`", folder.display()))?;
+        let part = file.with_extension("part");
+        std::fs::write(&part, serde_json::to_vec(&known)?).with_context(|| format!("writing `{}`", part.display()))?;
+        std::fs::rename(&part, file).with_context(|| format!("writing `{}`", file.display()))?;
+    }
+    Ok(names.iter().map(|name| known.get(name).copied().unwrap_or_default()).collect())
+}
+
+/// Scores of whole graphs with the same input and classes, all of them on all samples; those that are known from an
+/// earlier run (in `cache`) are not measured again.
 pub fn score_graphs(
-    graphs: &[Graph],
+    graphs: &[&Graph],
+    inputs: &[&Value],
+    labels: &[u32],
+    probabilities: bool,
+    cache: &Path,
+) -> anyhow::Result<Vec<Score>> {
+    let names: Vec<String> = graphs.iter().map(|graph| key(graph, &[])).collect();
+    let file = cache.join("variants").join(format!("graphs-{}.json", digest(inputs, labels)));
+    remembered(&file, &names, |new| {
+        let mut scores = Vec::with_capacity(new.len());
+        // As many routes as one program can have.
+        for some in new.chunks(ROUTES) {
+            let some: Vec<Graph> = some.iter().map(|at| graphs[*at].clone()).collect();
+            scores.extend(measure_graphs(some, inputs, labels, probabilities)?);
+        }
+        Ok(scores)
+    })
+}
+
+fn measure_graphs(
+    graphs: Vec<Graph>,
     inputs: &[&Value],
     labels: &[u32],
     probabilities: bool,
 ) -> anyhow::Result<Vec<Score>> {
-    let mut scores = vec![Score::default(); graphs.len()];
-    // As many routes as one program can have.
-    for (first, some) in graphs.chunks(ROUTES).enumerate().map(|(at, some)| (at * ROUTES, some)) {
-        let backbone = Backbone::build_all(some.to_vec())?;
-        let all = Mutex::new(vec![Score::default(); some.len()]);
-        let progress = Progress::new(inputs.len() as u64, "samples that judge");
-        let pieces = workers(inputs.len());
-        in_parallel(pieces, |piece| {
-            let mut process = backbone.start()?;
-            let mut own = vec![Score::default(); some.len()];
-            for (input, label) in inputs.iter().zip(labels).skip(piece).step_by(pieces) {
-                for (number, score) in own.iter_mut().enumerate() {
-                    let answer = process.answer_by(number, input)?.swap_remove(0);
-                    score.add(judge(&answer, *label as usize, probabilities));
-                }
-                progress.step();
+    let count = graphs.len();
+    let backbone = Backbone::build_all(graphs)?;
+    let all = Mutex::new(vec![Score::default(); count]);
+    let progress = Progress::new(inputs.len() as u64, "samples that judge");
+    let pieces = workers(inputs.len());
+    in_parallel(pieces, |piece| {
+        let mut process = backbone.start()?;
+        let mut own = vec![Score::default(); count];
+        for (input, label) in inputs.iter().zip(labels).skip(piece).step_by(pieces) {
+            for (number, score) in own.iter_mut().enumerate() {
+                let answer = process.answer_by(number, input)?.swap_remove(0);
+                score.add(judge(&answer, *label as usize, probabilities));
             }
-            let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            all.iter_mut().zip(own).for_each(|(all, own)| all.add(own));
-            Ok(())
-        })?;
-        progress.finish();
-        scores[first..]
-            .iter_mut()
-            .zip(all.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
-            .for_each(|(a, b)| *a = b);
-    }
-    Ok(scores)
+            progress.step();
+        }
+        let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.iter_mut().zip(own).for_each(|(all, own)| all.add(own));
+        Ok(())
+    })?;
+    progress.finish();
+    Ok(all.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
 
 /// Graphs in one program.

@@ -25,7 +25,10 @@ const SEARCH_MACS: f64 = 4e13;
 const LEAST_GUIDES: usize = 200;
 
 /// Most sets that are measured on the samples that judge.
-const MOST_JUDGED: usize = 24;
+const MOST_JUDGED: usize = 12;
+
+/// Samples by which the two kinds of repairs of a set are compared.
+const COMPARED: usize = 500;
 
 /// Accuracy that a set may lack while its repairs are those of single parts.
 const WON_BACK: f64 = 0.03;
@@ -93,7 +96,7 @@ pub fn study(
     let (labels, seen) = fitting::add_repairs(graph, &parts, &mut segments, samples)?;
     let scorer = Scorer::new(graph, &segments, answers_probabilities(graph), cache)?;
     let travels = segments.iter().map(|segment| segment.ways[0].sent_bytes(sent_bytes, graph)).collect();
-    let guided = Guided::new(&scorer, &segments, travels, samples, &labels);
+    let guided = Guided::new(&scorer, &segments, travels, samples, &labels, cache);
     let (found, known) = guided.search(most_loss).map_err(Failure::Environment)?;
     let sets = guided.worth(known, found.guide.accuracy() - most_loss);
     // What each set's repairs are where all of its parts have gone.
@@ -124,6 +127,7 @@ struct Guided<'a> {
     travels: Vec<u64>,
     guides: (Vec<&'a Value>, Vec<u32>),
     judges: (Vec<&'a Value>, Vec<u32>),
+    cache: &'a Path,
 }
 
 impl<'a> Guided<'a> {
@@ -133,6 +137,7 @@ impl<'a> Guided<'a> {
         travels: Vec<u64>,
         samples: &'a Samples,
         labels: &[u32],
+        cache: &'a Path,
     ) -> Guided<'a> {
         let half = |odd: usize| -> (Vec<&'a Value>, Vec<u32>) {
             let picked = samples.inputs.iter().zip(labels).skip(odd).step_by(2);
@@ -146,7 +151,7 @@ impl<'a> Guided<'a> {
         let count = guides.0.len().min(affordable.max(LEAST_GUIDES));
         guides.0.truncate(count);
         guides.1.truncate(count);
-        Guided { scorer, segments, travels, guides, judges }
+        Guided { scorer, segments, travels, guides, judges, cache }
     }
 
     fn macs(&self, set: &Set) -> u64 {
@@ -246,22 +251,26 @@ impl<'a> Guided<'a> {
             dropped(graph, &drops).map_err(internal)
         };
         let graphs = choices.iter().map(without).collect::<Result<Vec<Graph>, Failure>>()?;
-        let macs: Vec<u64> = graphs.iter().map(macs).collect();
         let probabilities = answers_probabilities(graph);
-        let scores = |which: &(Vec<&Value>, Vec<u32>)| {
-            score_graphs(&graphs, &which.0, &which.1, probabilities).map_err(Failure::Environment)
+        let scores = |graphs: &[&Graph], inputs: &[&Value], labels: &[u32]| {
+            score_graphs(graphs, inputs, labels, probabilities, self.cache).map_err(Failure::Environment)
         };
-        let (guided, judged) = (scores(&self.guides)?, scores(&self.judges)?);
+        let few = self.guides.0.len().min(COMPARED);
+        let guided = scores(&graphs.iter().collect::<Vec<_>>(), &self.guides.0[..few], &self.guides.1[..few])?;
         let best = |at: usize| {
             let own = (0..choices.len()).filter(|choice| choices[*choice].0 == at);
             own.min_by(|a, b| guided[*a].surprise.total_cmp(&guided[*b].surprise))
         };
-        let member = |at: usize| {
-            let choice = best(at)?;
-            let (set, drops) = (sets[at].clone(), choices[choice].1.clone());
-            Some(Member { drops, score: judged[choice], macs: macs[choice], sent_bytes: self.sent_bytes(&set), set })
+        let best: Vec<usize> = (0..sets.len()).filter_map(best).collect();
+        let judged: Vec<&Graph> = best.iter().map(|choice| &graphs[*choice]).collect();
+        let judged = scores(&judged, &self.judges.0, &self.judges.1)?;
+        let member = |(choice, score): (&usize, Score)| {
+            let (at, drops) = &choices[*choice];
+            let set = sets[*at].clone();
+            let (macs, sent_bytes) = (macs(&graphs[*choice]), self.sent_bytes(&set));
+            Member { set, drops: drops.clone(), score, macs, sent_bytes }
         };
-        let all: Vec<Member> = (0..sets.len()).filter_map(member).collect();
+        let all: Vec<Member> = best.iter().zip(judged).map(member).collect();
         let beaten = |member: &Member| {
             all.iter().any(|other| {
                 other.macs <= member.macs

@@ -17,7 +17,7 @@ use crate::{Error, Family, FramedStream, Identity, Observer, PeerLinks, StdStrea
 mod exchange;
 mod lanes;
 
-use exchange::HostedLinks;
+pub use exchange::HostedLinks;
 
 /// A stream in both directions.
 pub trait Duplex: Read + Write + Send {}
