@@ -39,6 +39,8 @@ pub struct Compiled {
     pub exits: Option<exits::ExitsReport>,
     /// What is known of its variants, if they were asked for.
     pub variants: Option<VariantsReport>,
+    /// The network of each variant, in the order of the report; the first is the whole one.
+    pub variant_graphs: Vec<Graph>,
     /// The graph of shards, each on one device.
     pub sharded: Sharded,
     /// What will happen.
@@ -296,6 +298,7 @@ fn finish(
         batch: options.batch,
         exits: None,
         variants: None,
+        variant_graphs: Vec::new(),
         sharded,
         prediction,
         schedules,

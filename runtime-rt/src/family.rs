@@ -66,7 +66,7 @@ const ROUTES: usize = 32;
 const FIRST_PROBE_US: u64 = 500_000;
 
 /// The longest such time.
-const LAST_PROBE_US: u64 = 8_000_000;
+const LAST_PROBE_US: u64 = 4_000_000;
 
 /// What is known of a medium.
 #[derive(Clone, Copy, Debug)]
@@ -324,7 +324,7 @@ mod tests {
         let mut chooser = Chooser::new(&FAMILY);
         assert_eq!(chooser.probe(0, 1), None, "nothing is slow");
         chooser.hear(&saw(10.0));
-        let mut expected = [501, 1001, 2001, 4001, 8001, 16001].iter();
+        let mut expected = [501, 1001, 2001, 4001, 8001, 12001, 16001].iter();
         for millisecond in 1..20_000u64 {
             if chooser.probe(0, millisecond * 1000) == Some(1) {
                 assert_eq!(expected.next(), Some(&millisecond));

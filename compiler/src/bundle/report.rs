@@ -53,6 +53,10 @@ pub struct FamilyReport {
     pub sensitivity: Vec<crate::variants::report::SensitivityReport>,
     /// Sets of parts that were measured.
     pub measured_sets: usize,
+    /// What is proven of multiply-adds that can be saved at what loss.
+    pub macs_bounds: Vec<crate::variants::search::Bound>,
+    /// The same of traffic.
+    pub traffic_bounds: Vec<crate::variants::search::Bound>,
     /// An answer should not take longer.
     pub max_latency_ms: f64,
     /// Share by which variants make the weights of the device where it is most larger.

@@ -12,11 +12,12 @@ use crate::bundle::report::{AccuracyReport, EvaluationReport, LatencyReport, Rep
 use crate::cli::Arguments;
 use crate::data;
 use crate::driver::{Compiled, Failure};
-use crate::graph::{Value, eval};
+use crate::graph::{Graph, Value, eval};
 use crate::partition::node_macs;
 use crate::run::local::{pack, start, unpack};
 use crate::samples::{self, Preparation};
 use crate::simulate::outcomes::{Outcome, mean, outcomes};
+use crate::variants;
 
 /// Samples whose answers are also computed by the reference kernels, to state the base accuracy on the same data; with
 /// --verify it is all of them.
@@ -92,6 +93,7 @@ pub(super) fn evaluate(
     if disagreements > 0 {
         eprintln!("warning: {disagreements} of {base_count} answers differ from the reference kernels'");
     }
+    evaluate_variants(compiled, &samples.inputs, labels, report).map_err(Failure::Environment)?;
     let accuracy = right as f64 / count as f64;
     // What was predicted for inferences that end where these did.
     let outcomes = outcomes(graph, &compiled.sharded, &compiled.schedules, &compiled.cluster);
@@ -114,6 +116,26 @@ pub(super) fn evaluate(
         mean_ms: times_ms.iter().sum::<f64>() / times_ms.len() as f64,
         latency_ms: LatencyReport::of(times_ms),
     });
+    Ok(())
+}
+
+/// What each variant of the front says of the samples, on this machine.
+fn evaluate_variants(
+    compiled: &Compiled,
+    inputs: &[Value],
+    labels: &[usize],
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    if compiled.variant_graphs.len() < 2 {
+        return Ok(());
+    }
+    let graphs: Vec<&Graph> = compiled.variant_graphs.iter().collect();
+    let inputs: Vec<&Value> = inputs.iter().collect();
+    let labels: Vec<u32> = labels.iter().map(|label| *label as u32).collect();
+    let scores = variants::scores::measure_graphs(&graphs, &inputs, &labels, false)?;
+    for (variant, score) in report.variants.iter_mut().zip(scores) {
+        variant.evaluated_accuracy = Some(score.accuracy());
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The report on a terminal.
 
-use crate::bundle::report::Report;
+use crate::bundle::report::{FamilyReport, Report};
 use crate::cli::Format;
 use crate::driver::Compiled;
 use crate::exits::CalibrationReport;
@@ -93,6 +93,9 @@ fn human(report: &Report, compiled: &Compiled) {
     if let Some(calibration) = &report.calibration {
         print_exits(report, calibration);
     }
+    if let Some(family) = &report.family {
+        print_variants(report, family);
+    }
     if let Some(evaluation) = &report.evaluation {
         println!(
             "\naccuracy {:.2} % of {} samples; latency p50 {:.3} ms, p95 {:.3} ms, worst {:.3} ms",
@@ -103,6 +106,47 @@ fn human(report: &Report, compiled: &Compiled) {
             evaluation.latency_ms.max
         );
     }
+}
+
+/// Each variant, and which is taken when.
+fn print_variants(report: &Report, family: &FamilyReport) {
+    println!(
+        "\n{:<8} {:>6} {:>22} {:>14} {:>11} {:>12} {:>10}",
+        "variant", "parts", "right (95 %)", "MAC", "latency ms", "sent B", "energy mJ"
+    );
+    for variant in &report.variants {
+        let (low, high) = variant.accuracy_range;
+        let right = format!("{:.1} % ({:.1}-{:.1})", variant.accuracy * 100.0, low * 100.0, high * 100.0);
+        println!(
+            "{:<8} {:>6} {:>22} {:>14} {:>11.3} {:>12} {:>10.3}",
+            variant.name,
+            variant.dropped.len(),
+            right,
+            grouped(variant.macs),
+            variant.latency_ms,
+            grouped(variant.traffic_bytes),
+            variant.energy_mj,
+        );
+    }
+    println!("\nan answer should take {:.3} ms at most", family.max_latency_ms);
+    for condition in &family.conditions {
+        let taken = condition.variant.as_deref().and_then(|name| {
+            condition.choices.iter().find(|choice| choice.variant == name).map(|choice| (name, choice))
+        });
+        match taken {
+            None => println!("{:<24} nothing can be computed then", condition.name),
+            Some((name, choice)) => println!(
+                "{:<24} {:<6} {:>10.3} ms{}, {} B sent, on {}",
+                condition.name,
+                name,
+                choice.latency_ms,
+                if condition.in_time { "" } else { " (late)" },
+                grouped(choice.traffic_bytes),
+                choice.devices.join(", ")
+            ),
+        }
+    }
+    println!("variants make the weights of a device {:.2} % larger at most", family.more_flash * 100.0);
 }
 
 /// Each exit, and what the calibration set says of all together.

@@ -74,6 +74,8 @@ pub fn report(compiled: &Compiled) -> Report {
             conditions: known.conditions.clone(),
             sensitivity: known.sensitivity.clone(),
             measured_sets: known.measured_sets,
+            macs_bounds: known.macs_bounds.clone(),
+            traffic_bounds: known.traffic_bounds.clone(),
             max_latency_ms: known.max_latency_ms,
             more_flash: known.more_flash,
         }),

@@ -197,6 +197,19 @@ pub const CODES: &[Explanation] = &[
          that count the model's classes from 0. The model must not have been trained on them, or exits become overconfident.",
     },
     Explanation {
+        code: "E0195",
+        title: "the calibration samples do not say what can go",
+        text: "Variants are found by measuring the network without some of its parts on the calibration samples. Half of them guide\n\
+         the search and the others say what the result is worth, so there must be some hundreds, that the model has not been\n\
+         trained on, with labels that count its classes from 0 (or none: the model's own answers are then the right ones).",
+    },
+    Explanation {
+        code: "E0196",
+        title: "nothing in the network can go",
+        text: "Variants leave out residual branches, skip connections, projections and operands of concatenations. A network without\n\
+         any has no variants; early exits (--exits auto) may still make it cheaper.",
+    },
+    Explanation {
         code: "E0800",
         title: "an emitted program computes something else",
         text: "`--verify` found an element that differs from the reference kernels by more than the tolerance. This is a bug; please\n\

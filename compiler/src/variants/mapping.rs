@@ -53,10 +53,13 @@ pub fn map(graph: &Graph, member: usize, situation: &Situation, held: &Held, opt
     })
 }
 
-/// The one to take: of those that keep the limit the most accurate, then the fastest; the fastest if none keeps it.
-pub fn choose<'a>(mapped: &'a [Mapped], limit_ms: f64, accuracy: impl Fn(usize) -> f64) -> Option<&'a Mapped> {
+/// Predictions may be too short by the rest.
+const CERTAIN: f64 = 0.85;
+
+/// The one to take: of those that surely keep the limit the most accurate, then the fastest; the fastest if none does.
+pub fn choose(mapped: &[Mapped], limit_ms: f64, accuracy: impl Fn(usize) -> f64) -> Option<&Mapped> {
     let faster = |a: &&Mapped, b: &&Mapped| a.latency_ms.total_cmp(&b.latency_ms);
-    let in_time = mapped.iter().filter(|one| one.latency_ms <= limit_ms);
+    let in_time = mapped.iter().filter(|one| one.latency_ms <= limit_ms * CERTAIN);
     let best = in_time.min_by(|a, b| accuracy(b.member).total_cmp(&accuracy(a.member)).then(faster(a, b)));
     best.or_else(|| mapped.iter().min_by(faster))
 }
@@ -75,7 +78,7 @@ mod tests {
     fn the_most_accurate_in_time_is_taken_and_the_fastest_if_none_is() {
         let all = [mapped(0, 30.0), mapped(1, 18.0), mapped(2, 12.0), mapped(3, 9.0)];
         let accuracy = |member: usize| [0.9, 0.89, 0.89, 0.7][member];
-        let chosen = |limit: f64| choose(&all, limit, accuracy).map(|one| one.member);
+        let chosen = |limit: f64| choose(&all, limit / CERTAIN, accuracy).map(|one| one.member);
         assert_eq!((chosen(40.0), chosen(20.0), chosen(10.0), chosen(5.0)), (Some(0), Some(2), Some(3), Some(3)));
         assert!(choose(&[], 1.0, accuracy).is_none());
     }

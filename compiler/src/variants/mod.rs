@@ -46,7 +46,7 @@ const KERNEL_CODE_BYTES: usize = 4 << 10;
 const ROUTE_CODE_BYTES: usize = 4 << 10;
 
 /// Where nobody says what is in time: so many times the latency of the whole network on the whole cluster.
-const IN_TIME: f64 = 1.25;
+const IN_TIME: f64 = 1.5;
 
 /// What the user wants of variants.
 #[derive(Clone, Debug)]
@@ -190,6 +190,7 @@ pub fn add(compiled: &mut Compiled, study: &Study, options: &Options) -> Result<
             row.unneeded = unneeded(compiled, row.route.checked_sub(1).map(|further| &routes[further]));
         }
         let report = report::report(compiled, study, &situations, &tables, &rows, limit_ms, &graphs);
+        compiled.variant_graphs.clone_from(&graphs);
         compiled.add_routes(routes);
         if let Some(choices) = &mut compiled.choices {
             choices.conditions = rows;

@@ -216,3 +216,85 @@ fn drop_operand(graph: &mut Graph, part: &Part, operand: TensorId, repair: Optio
     inputs[part.operand] = spread;
     graph.set_inputs(part.join, inputs);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::text::{Constants, parse, print};
+
+    const CONV: &str = "window:(kernel:[3,3],stride:[1,1],dilation:[1,1],pad_begin:[1,1],pad_end:[1,1]),groups:1";
+
+    /// A stem, a block with an identity, a block with a projection, a concatenation of two branches.
+    fn network() -> Graph {
+        let text = format!(
+            r#"graph "case" opset 17
+input %0 "x": f32[1,4,6,6]
+const %1 "w": f32[4,4,3,3] = random(1)
+const %2 "b": f32[4] = [0.5, -0.5, 0.25, 0.0]
+const %3 "p": f32[4,4,3,3] = random(2)
+%4 "stem": f32[1,4,6,6] = "stem"(%0, %1, %2) Conv(({CONV},residual:false,activation:Relu))
+%5 "u": f32[1,4,6,6] = "first"(%4, %1, %2) Conv(({CONV},residual:false,activation:Relu))
+%6 "y": f32[1,4,6,6] = "second"(%5, %1, %2, %4) Conv(({CONV},residual:true,activation:Relu))
+%7 "v": f32[1,4,6,6] = "third"(%6, %1, %2) Conv(({CONV},residual:false,activation:Relu))
+%8 "w2": f32[1,4,6,6] = "fourth"(%7, %1, %2) Conv(({CONV},residual:false,activation:None))
+%9 "z": f32[1,4,6,6] = "projection"(%6, %3, %2, %8) Conv(({CONV},residual:true,activation:Relu))
+%10 "left": f32[1,4,6,6] = "left"(%9, %1, %2) Conv(({CONV},residual:false,activation:Relu))
+%11 "both": f32[1,8,6,6] = "both"(%10, %9) Concat(axis:1)
+output %11
+"#
+        );
+        parse(&text).expect("the text is a graph")
+    }
+
+    fn nodes(graph: &Graph) -> Vec<String> {
+        let order = graph.topological_order().expect("there is no cycle");
+        order.into_iter().map(|id| graph.node(id).name.clone()).collect()
+    }
+
+    #[test]
+    fn blocks_skips_projections_and_branches_are_found() {
+        let graph = network();
+        let found: Vec<(Kind, &str, usize)> = parts(&graph)
+            .iter()
+            .map(|part| (part.kind, graph.node(part.join).name.clone().leak() as &str, part.operand))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (Kind::Block, "second", 0),
+                (Kind::Skip, "second", 3),
+                (Kind::Projection, "projection", 0),
+                (Kind::Block, "projection", 3),
+                (Kind::Branch, "both", 0),
+            ],
+            "what the other operand of the concatenation hands on is needed anyway"
+        );
+    }
+
+    #[test]
+    fn what_only_a_part_needed_goes_with_it() {
+        let graph = network();
+        let parts = parts(&graph);
+        let without =
+            |at: usize, repair: Option<&Repair>| dropped(&graph, &[(&parts[at], repair)]).expect("a part can go");
+        assert_eq!(nodes(&without(0, None)), ["stem", "third", "fourth", "projection", "left", "both"]);
+        // The skip connection: the branch stays as it is.
+        assert_eq!(nodes(&without(1, None)).len(), 8);
+        assert!(print(&without(1, None), Constants::Summary).contains("\"second\"(%"), "the convolution stays");
+        // Without the projection the branch is activated by itself.
+        assert_eq!(
+            nodes(&without(2, None)),
+            ["stem", "first", "second", "third", "fourth", "projection", "left", "both"]
+        );
+        assert_eq!(nodes(&without(3, None)), ["stem", "first", "second", "projection", "left", "both"]);
+        let from = graph.node(parts[0].join).inputs[3];
+        let map = Repair::Map { from, weights: vec![1.0; 16], bias: vec![0.0; 4], stride: vec![1, 1] };
+        let mapped = without(0, Some(&map));
+        assert_eq!(nodes(&mapped), ["stem", "second", "third", "fourth", "projection", "left", "both"]);
+        assert_eq!(macs(&without(0, None)) + 16 * 36, macs(&mapped), "a map of 4 channels to 4 at 36 places");
+        // Everything at once.
+        let all: Vec<(&Part, Option<&Repair>)> = [0, 3, 4].map(|at| (&parts[at], None)).to_vec();
+        let least = dropped(&graph, &all).expect("all can go");
+        assert_eq!(nodes(&least), ["stem", "projection", "both.operand-0", "both"]);
+    }
+}

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::mapping::{Mapped, choose};
 use super::parts::{Kind, Repair};
 use super::scores::Score;
+use super::search::Bound;
 use super::situations::Situation;
 use super::study::{Member, Study};
 use crate::driver::Compiled;
@@ -22,6 +23,10 @@ pub struct VariantsReport {
     pub sensitivity: Vec<SensitivityReport>,
     /// Sets of parts that were measured.
     pub measured_sets: usize,
+    /// What is proven of multiply-adds that can be saved at what loss, on the samples that guide the search.
+    pub macs_bounds: Vec<Bound>,
+    /// The same of traffic.
+    pub traffic_bounds: Vec<Bound>,
     /// An answer should not take longer.
     pub max_latency_ms: f64,
     /// Share by which variants make the weights of the device where it is most larger.
@@ -47,6 +52,9 @@ pub struct VariantReport {
     pub traffic_bytes: u64,
     /// Likewise.
     pub energy_mj: f64,
+    /// Share of right answers on the samples of --evaluate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evaluated_accuracy: Option<f64>,
     /// Whether some condition takes it.
     pub compiled: bool,
 }
@@ -183,6 +191,7 @@ pub fn report(
             latency_ms: nominal(number).map_or(0.0, |one| one.latency_ms),
             traffic_bytes: nominal(number).map_or(0, |one| one.traffic_bytes),
             energy_mj: nominal(number).map_or(0.0, |one| one.energy_mj),
+            evaluated_accuracy: None,
             compiled: taken[number],
         }
     };
@@ -191,6 +200,8 @@ pub fn report(
         conditions,
         sensitivity: sensitivity(&compiled.graph, study),
         measured_sets: study.measured,
+        macs_bounds: study.bounds.0.clone(),
+        traffic_bounds: study.bounds.1.clone(),
         max_latency_ms: limit_ms,
         more_flash: 0.0,
     }

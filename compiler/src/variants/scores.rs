@@ -243,21 +243,22 @@ pub fn score_graphs(
         let mut scores = Vec::with_capacity(new.len());
         // As many routes as one program can have.
         for some in new.chunks(ROUTES) {
-            let some: Vec<Graph> = some.iter().map(|at| graphs[*at].clone()).collect();
-            scores.extend(measure_graphs(some, inputs, labels, probabilities)?);
+            let some: Vec<&Graph> = some.iter().map(|at| graphs[*at]).collect();
+            scores.extend(measure_graphs(&some, inputs, labels, probabilities)?);
         }
         Ok(scores)
     })
 }
 
-fn measure_graphs(
-    graphs: Vec<Graph>,
+/// The same for as many graphs as one program can have, without a memory.
+pub fn measure_graphs(
+    graphs: &[&Graph],
     inputs: &[&Value],
     labels: &[u32],
     probabilities: bool,
 ) -> anyhow::Result<Vec<Score>> {
     let count = graphs.len();
-    let backbone = Backbone::build_all(graphs)?;
+    let backbone = Backbone::build_all(graphs.iter().map(|graph| (*graph).clone()).collect())?;
     let all = Mutex::new(vec![Score::default(); count]);
     let progress = Progress::new(inputs.len() as u64, "samples that judge");
     let pieces = workers(inputs.len());

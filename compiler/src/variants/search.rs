@@ -15,7 +15,7 @@ use super::scores::{Score, Set};
 const LOOKAHEAD: usize = 3;
 
 /// Proposals of the surrogate that are measured for each budget.
-const PROPOSALS: usize = 6;
+const PROPOSALS: usize = 10;
 
 /// Losses of accuracy for which the best set is looked for.
 const BUDGETS: [f64; 6] = [0.0025, 0.005, 0.01, 0.02, 0.03, 0.05];
@@ -39,8 +39,21 @@ pub type Measure<'a> = dyn FnMut(&[Set]) -> anyhow::Result<Vec<Score>> + 'a;
 /// What was found, by set.
 pub type Known = BTreeMap<Set, Score>;
 
+/// What is proven for one budget.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Bound {
+    /// Loss of accuracy that is allowed.
+    pub budget: f64,
+    /// Most that a measured set saves within it, as a share of all that could go.
+    pub best: f64,
+    /// What no set saves more than, whose single losses add up to the budget at most.
+    pub bound: f64,
+    /// Whether the two meet.
+    pub proven: bool,
+}
+
 /// Sets worth knowing for one kind of saving. `gains` are those of the options, 0 or more; no set below `floor` accuracy is
-/// pursued.
+/// pursued. What is proven for each budget.
 pub fn search(
     segments: usize,
     options: &[Candidate],
@@ -48,15 +61,16 @@ pub fn search(
     floor: f64,
     known: &mut Known,
     measure: &mut Measure<'_>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<Bound>> {
     greedy(segments, options, gains, floor, known, measure)?;
     let base = known.get(&vec![0; segments]).map_or(1.0, Score::accuracy);
+    let mut bounds = Vec::new();
     for budget in BUDGETS {
         if base - budget >= floor - 1e-9 {
-            surrogate(segments, options, gains, base - budget, known, measure)?;
+            bounds.push(surrogate(segments, options, gains, base - budget, known, measure)?);
         }
     }
-    Ok(())
+    Ok(bounds)
 }
 
 fn measured(known: &mut Known, sets: &[Set], measure: &mut Measure<'_>) -> anyhow::Result<()> {
@@ -113,8 +127,21 @@ fn surrogate(
     least: f64,
     known: &mut Known,
     measure: &mut Measure<'_>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Bound> {
     let base = known.get(&vec![0; segments]).map_or(1.0, Score::accuracy);
+    let all: f64 = (0..segments)
+        .map(|segment| {
+            let own = options.iter().zip(gains).filter(|(option, _)| option.segment == segment);
+            own.map(|(_, gain)| *gain).fold(0.0, f64::max)
+        })
+        .sum();
+    let bound = |best: f64, bound: f64| Bound {
+        budget: base - least,
+        best: best / all.max(1e-12),
+        bound: bound.max(best) / all.max(1e-12),
+        proven: bound <= best * (1.0 + 1e-9),
+    };
+    let mut last = all;
     let gain = |set: &Set| -> f64 {
         let of = |segment: usize| {
             let found = options.iter().position(|option| option.segment == segment && option.way == set[segment]);
@@ -129,13 +156,14 @@ fn surrogate(
     for _ in 0..PROPOSALS {
         // Sets that were measured and lose too much are cut off, with everything beyond them.
         let bad: Vec<&Set> = known.iter().filter(|(_, score)| score.accuracy() < least).map(|(set, _)| set).collect();
-        let Some(set) = propose(segments, options, gains, base - least, &bad) else { return Ok(()) };
-        if known.contains_key(&set) || gain(&set) <= keeps(known) {
-            return Ok(());
+        let Some(set) = propose(segments, options, gains, base - least, &bad) else { break };
+        last = gain(&set);
+        if last <= keeps(known) {
+            return Ok(bound(keeps(known), last));
         }
         measured(known, &[set], measure)?;
     }
-    Ok(())
+    Ok(bound(keeps(known), last))
 }
 
 /// The most saving whose single losses add up to at most `budget`, and that holds none of the sets `bad`.
@@ -226,7 +254,10 @@ mod tests {
         let base = measure(&[vec![0; 4]]).expect("it can be measured")[0];
         known.insert(vec![0; 4], base);
         let options = options(&[0.0, 0.0, 0.001, 0.2]);
-        search(4, &options, &[1.0, 1.0, 1.0, 1.0], 0.85, &mut known, &mut measure).expect("it can be measured");
+        let bounds =
+            search(4, &options, &[1.0, 1.0, 1.0, 1.0], 0.85, &mut known, &mut measure).expect("it can be measured");
+        let one_point = bounds.iter().find(|bound| bound.budget > 0.009 && bound.budget < 0.011).expect("it was asked");
+        assert!(one_point.proven && one_point.best == 0.5, "{one_point:?}");
         let best =
             known.iter().filter(|(_, score)| score.accuracy() >= 0.89).map(|(set, _)| set.iter().sum::<u8>()).max();
         assert_eq!(best, Some(2), "one of 0 and 1, and 2");

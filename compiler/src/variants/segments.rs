@@ -28,7 +28,7 @@ pub struct Way {
 impl Way {
     /// Bytes that travel of what it computes, by node of the whole network.
     pub fn sent_bytes(&self, by_node: &BTreeMap<NodeId, u64>, whole: &Graph) -> u64 {
-        let names: HashSet<&str> = self.graph.iter().flat_map(|graph| names(graph)).collect();
+        let names: HashSet<&str> = self.graph.iter().flat_map(names).collect();
         by_node.iter().filter(|(id, _)| names.contains(whole.node(**id).name.as_str())).map(|(_, bytes)| bytes).sum()
     }
 }

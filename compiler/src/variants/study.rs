@@ -11,7 +11,7 @@ use anyhow::Context;
 use super::fitting;
 use super::parts::{Part, Repair, dropped, macs, parts};
 use super::scores::{Score, Scorer, Set, score_graphs};
-use super::search::{self, Candidate, Known};
+use super::search::{self, Bound, Candidate, Known};
 use super::segments::{Segment, segments};
 use crate::driver::{Failure, internal};
 use crate::graph::{Graph, NodeId, Op, Value};
@@ -55,6 +55,8 @@ pub struct Study {
     pub front: Vec<Member>,
     /// Sets that were measured.
     pub measured: usize,
+    /// What is proven of multiply-adds and of traffic that can be saved.
+    pub bounds: (Vec<Bound>, Vec<Bound>),
 }
 
 /// A set of parts that can go.
@@ -201,10 +203,10 @@ impl<'a> Guided<'a> {
         let macs: Vec<f64> = candidates.iter().map(|one| self.saved(one)).collect();
         let bytes: Vec<f64> = candidates.iter().map(|one| self.travels[one.segment] as f64).collect();
         let floor = guide.accuracy() - most_loss;
-        for gains in [&macs, &bytes] {
-            search::search(self.segments.len(), &candidates, gains, floor, &mut known, &mut measure)?;
-        }
-        Ok((Study { singles, alone, guide, measured: known.len(), ..Study::default() }, known))
+        let mut seek =
+            |gains: &[f64]| search::search(self.segments.len(), &candidates, gains, floor, &mut known, &mut measure);
+        let bounds = (seek(&macs)?, seek(&bytes)?);
+        Ok((Study { singles, alone, guide, bounds, measured: known.len(), ..Study::default() }, known))
     }
 
     /// Sets that none beats in accuracy and operations, or in accuracy and traffic; the whole network first.
