@@ -72,7 +72,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Switch::Off, conflicts_with = "batch")]
     pub exits: Switch,
     /// Find what the network can do without (residual branches, skip connections), and compile smaller ways through it,
-    /// over the same weights, for the [[condition]]s of the cluster file, or for slower links and lost devices if it has
+    /// over the same weights, for the conditions of the cluster file, or for slower links and lost devices if it has
     /// none.
     #[arg(long, value_enum, default_value_t = Switch::Off, requires = "calibration", conflicts_with_all = ["batch", "plan"])]
     pub variants: Switch,

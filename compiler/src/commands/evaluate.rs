@@ -32,14 +32,8 @@ pub(super) fn evaluate(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let graph = &compiled.graph;
-    let samples = samples::load(path, graph, &Preparation::of(arguments), arguments.samples)
-        .with_context(|| format!("`{}` does not fit the model", path.display()))
-        .map_err(Failure::Environment)?;
-    let labels = samples
-        .labels
-        .as_ref()
-        .with_context(|| format!("`{}` has no labels: array `y`", path.display()))
-        .map_err(Failure::Environment)?;
+    let (samples, labels) = labelled(arguments, path, graph).map_err(Failure::Environment)?;
+    let labels = &labels;
     let mut exits = Exits::new(compiled);
     let mut cluster = start(compiled, built, arguments.launcher.as_deref(), false).map_err(Failure::Environment)?;
     let mut times_ms = Vec::with_capacity(samples.inputs.len());
@@ -117,6 +111,26 @@ pub(super) fn evaluate(
         latency_ms: LatencyReport::of(times_ms),
     });
     Ok(())
+}
+
+/// With --simulate, what variants answer is computed here; nothing is built for devices.
+pub(super) fn evaluate_here(
+    arguments: &Arguments,
+    path: &Path,
+    compiled: &Compiled,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let (samples, labels) = labelled(arguments, path, &compiled.graph).map_err(Failure::Environment)?;
+    evaluate_variants(compiled, &samples.inputs, &labels, report).map_err(Failure::Environment)
+}
+
+/// Samples with labels.
+fn labelled(arguments: &Arguments, path: &Path, graph: &Graph) -> anyhow::Result<(samples::Samples, Vec<usize>)> {
+    let mut samples = samples::load(path, graph, &Preparation::of(arguments), arguments.samples)
+        .with_context(|| format!("`{}` does not fit the model", path.display()))?;
+    let labels = samples.labels.take();
+    let labels = labels.with_context(|| format!("`{}` has no labels: array `y`", path.display()))?;
+    Ok((samples, labels))
 }
 
 /// What each variant of the front says of the samples, on this machine.

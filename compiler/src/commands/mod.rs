@@ -32,6 +32,9 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     dump.check_name()?;
     let mut report = summary::report(&compiled);
     if arguments.simulate {
+        if let Some(data) = &arguments.evaluate {
+            evaluate::evaluate_here(arguments, data, &compiled, &mut report)?;
+        }
         return print::report(&report, &compiled, arguments.format).map_err(Failure::Environment);
     }
     let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out").join(folder_name(&compiled)));

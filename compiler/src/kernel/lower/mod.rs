@@ -98,7 +98,7 @@ pub enum Binding {
         /// Packed elements.
         elements: Vec<f32>,
     },
-    /// Constants that are packed in the same way as for another kernel ([`Operand::packed_vectors`]).
+    /// Constants that are packed in the same way as for another kernel ([`Packing::Shared`]).
     SameWeights {
         /// Input number of the node they were made from.
         from: usize,
