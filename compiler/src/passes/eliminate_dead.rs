@@ -1,13 +1,14 @@
-//! Removes nodes that no graph output needs.
+//! Removes nodes that no graph output needs, and that decide nothing.
 
 use super::PassError;
 use super::pattern::in_order;
-use crate::graph::Graph;
+use crate::graph::{Graph, Op};
 
 pub(super) fn run(graph: &mut Graph) -> Result<(), PassError> {
     for id in in_order(graph).into_iter().rev() {
         let outputs = &graph.node(id).outputs;
-        if outputs.iter().all(|output| !graph.is_output(*output) && graph.consumers(*output).is_empty()) {
+        let decides = matches!(graph.node(id).op, Op::Decide(_));
+        if !decides && outputs.iter().all(|output| !graph.is_output(*output) && graph.consumers(*output).is_empty()) {
             graph.remove_node(id);
         }
     }

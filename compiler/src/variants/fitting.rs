@@ -24,6 +24,7 @@ const LEAST_ROWS: usize = 4096;
 
 /// Largest map that is fitted: beyond this it costs more flash than it is worth.
 const MAX_MAP_ELEMENTS: usize = 1 << 18;
+const MAX_MAP_INPUTS: usize = 1024;
 
 /// Elements of tensors between segments in the whole network, of the fitted samples one after the other; the network's
 /// input under no tensor.
@@ -64,15 +65,15 @@ pub fn add_repairs(
     for segment in segments.iter_mut() {
         let single: Vec<(usize, usize)> = segment.ways.iter().skip(1).enumerate().filter_map(single_part).collect();
         for (at, part) in single {
-            let Some(repair) = repaired(graph, segment, &parts[part], &rows) else { continue };
-            let way = way(graph, segment.from, segment.to, vec![(part, Some(repair))], parts)?;
-            let plain = &segment.ways[at + 1];
-            // Where the plain way computes something already, the repair takes nothing more.
-            let keeps_both = plain.macs < way.macs;
-            if keeps_both {
-                segment.ways.push(way);
-            } else {
-                segment.ways[at + 1] = way;
+            for repair in repaired(graph, segment, &parts[part], &rows) {
+                let way = way(graph, segment.from, segment.to, vec![(part, Some(repair))], parts)?;
+                // Where the plain way computes something already, the repair takes nothing more.
+                let keeps_both = segment.ways[at + 1].macs < way.macs;
+                if keeps_both && way.macs < segment.ways[0].macs {
+                    segment.ways.push(way);
+                } else if !keeps_both {
+                    segment.ways[at + 1] = way;
+                }
             }
         }
     }
@@ -86,8 +87,13 @@ fn single_part((at, way): (usize, &Way)) -> Option<(usize, usize)> {
     }
 }
 
-/// What best takes the place of a part that is all that goes in a segment; `rows` holds all elements of both its ends.
-fn repaired(graph: &Graph, segment: &Segment, part: &Part, rows: &Seen) -> Option<Repair> {
+/// What may take the place of a part that is all that goes in a segment; `rows` holds all elements of both its ends.
+fn repaired(graph: &Graph, segment: &Segment, part: &Part, rows: &Seen) -> Vec<Repair> {
+    let kernels: &[usize] = if part.kind == Kind::Block { &[1, 3] } else { &[1] };
+    kernels.iter().filter_map(|kernel| repaired_by(graph, segment, part, rows, *kernel)).collect()
+}
+
+fn repaired_by(graph: &Graph, segment: &Segment, part: &Part, rows: &Seen, kernel: usize) -> Option<Repair> {
     let join = graph.node(part.join);
     let from = segment.from?;
     if join.outputs.first() != Some(&segment.to) || graph.shape(from).len() < 3 {
@@ -102,7 +108,7 @@ fn repaired(graph: &Graph, segment: &Segment, part: &Part, rows: &Seen) -> Optio
                 Op::Binary(_, activation) => *activation,
                 _ => return None,
             };
-            fit_map(&x, &Rows { shape: output, elements: rows.get(&Some(segment.to))? }, from, activation)
+            fit_map(&x, &Rows { shape: output, elements: rows.get(&Some(segment.to))? }, from, activation, kernel)
         }
         Kind::Skip => {
             let residual = match &join.op {
@@ -112,7 +118,7 @@ fn repaired(graph: &Graph, segment: &Segment, part: &Part, rows: &Seen) -> Optio
             let bare = matches!(&join.op, Op::Conv(conv) if conv.activation != Activation::None || conv.residual);
             (residual == Some(&from) && (bare || matches!(join.op, Op::Binary(..)))).then(|| Repair::Shift(x.means()))
         }
-        Kind::Projection | Kind::Branch => None,
+        Kind::Projection | Kind::Branch | Kind::Channels => None,
     }
 }
 
@@ -132,20 +138,31 @@ impl Rows<'_> {
         self.elements.len() / self.shape[1].max(1)
     }
 
-    /// Channels at `stride` times a place of a tensor of shape `output`; places count through all samples.
-    fn row(&self, place: usize, stride: &[usize], output: &[usize], row: &mut Vec<f32>) {
+    /// Channels around `stride` times a place of a tensor of shape `output`, `kernel` places wide in each direction, zero
+    /// outside: `[C, kernel..]`. Places count through all samples.
+    fn row(&self, place: usize, stride: &[usize], kernel: usize, output: &[usize], row: &mut Vec<f32>) {
         let plane: usize = output[2..].iter().product();
         let (sample, mut rest) = (place / plane, place % plane);
-        let mut offset = 0;
+        let axes = stride.len();
+        // Offset of each tap in a plane; none outside.
+        let mut taps: Vec<Option<usize>> = vec![Some(0)];
         let mut step = 1;
-        for axis in (2..output.len()).rev() {
-            offset += rest % output[axis] * stride[axis - 2] * step;
-            rest /= output[axis];
-            step *= self.shape[axis];
+        let mut offsets: Vec<Vec<Option<usize>>> = Vec::with_capacity(axes);
+        for axis in (0..axes).rev() {
+            let (extent, centre) = (self.shape[axis + 2], rest % output[axis + 2] * stride[axis]);
+            rest /= output[axis + 2];
+            let along = (0..kernel).map(|tap| (centre + tap).checked_sub(kernel / 2).filter(|at| *at < extent));
+            offsets.push(along.map(|at| at.map(|at| at * step)).collect());
+            step *= extent;
+        }
+        for along in offsets.iter().rev() {
+            taps = taps.iter().flat_map(|tap| along.iter().map(move |offset| Some((*tap)? + (*offset)?))).collect();
         }
         let own = self.plane();
-        let first = sample * self.shape[1] * own + offset;
-        row.extend((0..self.shape[1]).map(|channel| self.elements[first + channel * own]));
+        for channel in 0..self.shape[1] {
+            let first = (sample * self.shape[1] + channel) * own;
+            row.extend(taps.iter().map(|tap| tap.map_or(0.0, |tap| self.elements[first + tap])));
+        }
     }
 
     /// Mean of each channel.
@@ -169,26 +186,27 @@ fn activation_of(graph: &Graph, part: &Part) -> Option<Activation> {
 }
 
 /// The linear map of channels that comes nearest to `y` from `x`, with a step in space if `y` is smaller.
-fn fit_map(x: &Rows<'_>, y: &Rows<'_>, from: TensorId, activation: Activation) -> Option<Repair> {
+fn fit_map(x: &Rows<'_>, y: &Rows<'_>, from: TensorId, activation: Activation, kernel: usize) -> Option<Repair> {
     let (input, output) = (x.shape, y.shape);
     let (channels, results) = (input[1], output[1]);
     let stride: Vec<usize> = input[2..].iter().zip(&output[2..]).map(|(a, b)| a / b.max(&1)).collect();
     let fits = |((a, b), step): ((&usize, &usize), &usize)| *step > 0 && a.div_ceil(*step) == *b;
     let divides = input[2..].iter().zip(&output[2..]).zip(&stride).all(fits);
-    if !divides || channels * results > MAX_MAP_ELEMENTS {
+    let inputs = channels * kernel.pow(stride.len() as u32);
+    if !divides || inputs * results > MAX_MAP_ELEMENTS || inputs > MAX_MAP_INPUTS {
         return None;
     }
-    let wanted = LEAST_ROWS.max(ROWS_PER_CHANNEL * channels);
+    let wanted = LEAST_ROWS.max(ROWS_PER_CHANNEL * inputs);
     let (mut a, mut b) = (Vec::new(), Vec::new());
     let ones = vec![1; stride.len()];
     // An odd step visits all rows and columns of space.
     let every = (y.places() / wanted).max(1) | 1;
     for place in (0..y.places()).step_by(every) {
-        y.row(place, &ones, output, &mut b);
-        x.row(place, &stride, output, &mut a);
+        y.row(place, &ones, 1, output, &mut b);
+        x.row(place, &stride, kernel, output, &mut a);
     }
-    let map = repair::fit(&a, &b, channels, results, activation)?;
-    Some(Repair::Map { from, weights: map.weights, bias: map.bias, stride })
+    let map = repair::fit(&a, &b, inputs, results, activation)?;
+    Some(Repair::Map { from, weights: map.weights, bias: map.bias, stride, kernel })
 }
 
 /// What a set's repairs become when each is fitted to what really reaches it: behind other parts that have gone, not in
@@ -213,12 +231,12 @@ pub fn refit(
             None => seen.get(&segment.from).context("a tensor was not seen")?,
         };
         let map = match way_info.drops.as_slice() {
-            [(part, Some(Repair::Map { from, .. }))] if now.is_some() => {
+            [(part, Some(Repair::Map { from, kernel, .. }))] if now.is_some() => {
                 let goal = seen.get(&Some(segment.to)).context("a tensor was not seen")?;
                 let activation = activation_of(graph, &parts[*part]).unwrap_or(Activation::None);
                 let (x, y) =
                     (Rows { shape: &shape, elements: x }, Rows { shape: graph.shape(segment.to), elements: goal });
-                fit_map(&x, &y, *from, activation).map(|map| (*part, map, activation))
+                fit_map(&x, &y, *from, activation, *kernel).map(|map| (*part, map, activation))
             }
             _ => None,
         };
@@ -246,13 +264,14 @@ pub fn refit(
 
 /// A map of channels on all samples.
 fn apply(map: &Repair, activation: Activation, shape: &[usize], x: &[f32], result: &[usize]) -> Vec<f32> {
-    let Repair::Map { weights, bias, stride, .. } = map else { return x.to_vec() };
+    let Repair::Map { weights, bias, stride, kernel, .. } = map else { return x.to_vec() };
     let rows = Rows { shape, elements: x };
     let (channels, results) = (shape[1], result[1]);
     let plane: usize = result[2..].iter().product();
     let samples = x.len() / shape.iter().product::<usize>().max(1);
     let mut y = vec![0.0; samples * results * plane];
-    let mut row = Vec::with_capacity(channels);
+    let inputs = channels * kernel.pow(stride.len() as u32);
+    let mut row = Vec::with_capacity(inputs);
     let (low, high) = match activation {
         Activation::Relu => (0.0, f32::INFINITY),
         Activation::Clip(low, high) => (low, high),
@@ -260,9 +279,9 @@ fn apply(map: &Repair, activation: Activation, shape: &[usize], x: &[f32], resul
     };
     for place in 0..samples * plane {
         row.clear();
-        rows.row(place, stride, result, &mut row);
+        rows.row(place, stride, *kernel, result, &mut row);
         let first = place / plane * results * plane + place % plane;
-        for (m, (weights, bias)) in weights.chunks_exact(channels).zip(bias).enumerate() {
+        for (m, (weights, bias)) in weights.chunks_exact(inputs).zip(bias).enumerate() {
             let sum: f32 = weights.iter().zip(&row).map(|(w, x)| w * x).sum();
             y[first + m * plane] = (sum + bias).clamp(low, high);
         }

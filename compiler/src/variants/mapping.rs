@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use super::situations::Situation;
-use super::study::{Member, Study};
-use crate::driver::{Failure, Options, internal};
+use crate::driver::Options;
 use crate::graph::Graph;
 use crate::partition::held::Held;
 use crate::partition::{Partition, PartitionOptions, roster};
@@ -25,12 +24,6 @@ pub struct Mapped {
     pub traffic_bytes: u64,
     /// Mean energy of an inference.
     pub energy_mj: f64,
-}
-
-/// The graph of each member of the front, exits included.
-pub fn graphs(graph: &Graph, study: &Study) -> Result<Vec<Graph>, Failure> {
-    let without = |member: &Member| super::parts::dropped(graph, &member.drops(&study.parts)).map_err(internal);
-    study.front.iter().map(without).collect()
 }
 
 /// The best way to compute a graph in a situation with the weights that devices hold; nothing if there is none.

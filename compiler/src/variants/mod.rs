@@ -99,6 +99,7 @@ pub fn study(graph: &Graph, wanted: &VariantOptions, cluster: &Cluster, options:
         return Err(refusal("E0196", message.to_string(), "compile without --variants"));
     }
     let least = wanted.min_accuracy.unwrap_or(study.base.accuracy() - DEFAULT_LOSS);
+    study.least = least;
     study.front.retain(|member| member.score.accuracy() >= least || member.set.iter().all(|way| *way == 0));
     Ok(study)
 }
@@ -130,8 +131,9 @@ struct Planned {
 }
 
 /// Adds to a compiled model the routes that situations ask for.
-pub fn add(compiled: &mut Compiled, study: &Study, options: &Options) -> Result<VariantsReport, Failure> {
-    let graphs = mapping::graphs(&compiled.graph, study)?;
+pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Result<VariantsReport, Failure> {
+    let graphs = study.with_exits(&compiled.graph)?;
+    let study = &study;
     let held = Held::of(&compiled.graph, &compiled.partition);
     let taking_part: Vec<usize> = compiled.programs.iter().map(|program| program.device).collect();
     let situations: Vec<Situation> = situations(&compiled.cluster, &taking_part)

@@ -23,6 +23,8 @@ pub enum Kind {
     Projection,
     /// An operand of a concatenation.
     Branch,
+    /// Half of the channels between two convolutions: those whose filters weigh least.
+    Channels,
 }
 
 /// Something that can go.
@@ -33,7 +35,7 @@ pub struct Part {
     /// The node that joins it with the rest.
     pub join: NodeId,
     /// Which operand of the join goes; for a convolution with a residual, 0 is the convolution itself and 3 the
-    /// residual.
+    /// residual. Of channels, how many stay.
     pub operand: usize,
     /// Multiply-adds that go with it.
     pub macs: u64,
@@ -42,17 +44,19 @@ pub struct Part {
 /// What takes the place of a part.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Repair {
-    /// The result becomes `activation(weights * x + bias)` at each place: a linear map of the channels of a tensor, with
-    /// a step in space.
+    /// The result becomes `activation(weights * x + bias)` at each place: a linear map of the channels of a tensor, or of
+    /// its neighbourhood, with a step in space.
     Map {
         /// The tensor it reads, `[1, C, spatial..]`.
         from: TensorId,
-        /// `[M, C]`, row-major.
+        /// `[M, C, kernel..]`, row-major.
         weights: Vec<f32>,
         /// `[M]`
         bias: Vec<f32>,
         /// Step in each spatial dimension.
         stride: Vec<usize>,
+        /// Extent of the neighbourhood in each spatial dimension: 1 or 3.
+        kernel: usize,
     },
     /// This is added to each channel of what stays.
     Shift(Vec<f32>),
@@ -63,6 +67,7 @@ pub fn parts(graph: &Graph) -> Vec<Part> {
     let total = macs(graph);
     let mut found = Vec::new();
     for join in graph.topological_order().unwrap_or_default() {
+        found.extend(narrowed(graph, join, total));
         let terms: Vec<usize> = match &graph.node(join).op {
             Op::Conv(conv) if conv.residual => vec![0, 3],
             Op::Binary(BinaryOp::Add, _) => vec![0, 1],
@@ -106,6 +111,86 @@ pub fn parts(graph: &Graph) -> Vec<Part> {
     found
 }
 
+/// Fewest channels of which some can go, and of how many those that stay are a multiple.
+const LEAST_CHANNELS: usize = 16;
+const CHANNEL_GROUP: usize = 8;
+
+/// The channels between a convolution and the one before it, if nothing else reads them.
+fn narrowed(graph: &Graph, second: NodeId, total: u64) -> Option<Part> {
+    let first = narrow_pair(graph, second)?;
+    let channels = graph.shape(graph.node(first).outputs[0])[1];
+    let kept = (channels / 2).next_multiple_of(CHANNEL_GROUP);
+    if channels < LEAST_CHANNELS || kept >= channels {
+        return None;
+    }
+    let part = Part { kind: Kind::Channels, join: second, operand: kept, macs: 0 };
+    let without = dropped(graph, &[(&part, None)]).ok()?;
+    Some(Part { macs: total.saturating_sub(macs(&without)), ..part })
+}
+
+/// The convolution before a convolution that alone reads it; both dense.
+fn narrow_pair(graph: &Graph, second: NodeId) -> Option<NodeId> {
+    let dense = |id: NodeId| matches!(&graph.node(id).op, Op::Conv(conv) if conv.groups == 1);
+    let between = *graph.node(second).inputs.first()?;
+    let first = graph.tensor(between).producer?;
+    let alone = graph.consumers(between) == [second] && !graph.is_output(between);
+    let residual = matches!(&graph.node(first).op, Op::Conv(conv) if conv.residual);
+    let weights = [first, second].map(|id| graph.node(id).inputs.get(1).and_then(|w| graph.f32_value(*w)));
+    (dense(second) && dense(first) && alone && !residual && weights.iter().all(Option::is_some)).then_some(first)
+}
+
+/// Leaves the channels between two convolutions whose filters, on both sides, weigh most.
+fn narrow(graph: &mut Graph, part: &Part) {
+    let Some(first) = narrow_pair(graph, part.join) else { return };
+    let (before, after) = (graph.node(first).clone(), graph.node(part.join).clone());
+    let values =
+        [before.inputs[1], before.inputs[2], after.inputs[1]].map(|input| graph.f32_value(input).map(<[f32]>::to_vec));
+    let [Some(first_weights), Some(bias), Some(second_weights)] = values else { return };
+    let channels = bias.len();
+    let per_filter = first_weights.len() / channels;
+    let results = graph.shape(after.inputs[1])[0];
+    let taps = second_weights.len() / (results * channels);
+    let column = |result: usize, channel: usize| {
+        let begin = (result * channels + channel) * taps;
+        &second_weights[begin..begin + taps]
+    };
+    let norm = |weights: &mut dyn Iterator<Item = f32>| weights.map(|w| f64::from(w) * f64::from(w)).sum::<f64>();
+    let weight = |channel: usize| {
+        let own = norm(&mut first_weights[channel * per_filter..(channel + 1) * per_filter].iter().copied());
+        own * norm(&mut (0..results).flat_map(|result| column(result, channel).iter().copied()))
+    };
+    let mut kept: Vec<usize> = (0..channels).collect();
+    kept.sort_by(|a, b| weight(*b).total_cmp(&weight(*a)).then(a.cmp(b)));
+    kept.truncate(part.operand);
+    kept.sort_unstable();
+    let rows: Vec<f32> = kept
+        .iter()
+        .flat_map(|channel| first_weights[channel * per_filter..(channel + 1) * per_filter].iter().copied())
+        .collect();
+    let columns: Vec<f32> = (0..results)
+        .flat_map(|result| kept.iter().flat_map(move |channel| column(result, *channel).iter().copied()))
+        .collect();
+    let with = |shape: &[usize], axis: usize| {
+        let mut shape = shape.to_vec();
+        shape[axis] = kept.len();
+        shape
+    };
+    let shapes = (with(graph.shape(before.inputs[1]), 0), with(graph.shape(after.inputs[1]), 1));
+    let name = |node: &str, what: &str| format!("{node}.narrow.{what}");
+    let first_weights = graph.add_constant(name(&before.name, "weights"), Value::f32(shapes.0, rows));
+    let biases: Vec<f32> = kept.iter().map(|channel| bias[*channel]).collect();
+    let bias = graph.add_constant(name(&before.name, "bias"), Value::f32([kept.len()], biases));
+    let second_weights = graph.add_constant(name(&after.name, "weights"), Value::f32(shapes.1, columns));
+    let between = before.outputs[0];
+    let mut tensor_type = graph.tensor_type(between).clone();
+    tensor_type.shape[1] = kept.len();
+    graph.set_inputs(first, vec![before.inputs[0], first_weights, bias]);
+    graph.set_tensor_type(between, tensor_type);
+    let mut inputs = after.inputs;
+    inputs[1] = second_weights;
+    graph.set_inputs(part.join, inputs);
+}
+
 /// Multiply-adds of a graph.
 pub fn macs(graph: &Graph) -> u64 {
     graph.node_ids().map(|id| node_macs(graph, id)).sum()
@@ -126,6 +211,10 @@ pub fn dropped(graph: &Graph, drops: &[(&Part, Option<&Repair>)]) -> Result<Grap
 fn drop_part(graph: &mut Graph, part: &Part, repair: Option<&Repair>) {
     let node = graph.node(part.join).clone();
     let output = node.outputs[0];
+    if part.kind == Kind::Channels {
+        narrow(graph, part);
+        return;
+    }
     if let (Op::Concat { .. }, Some(operand)) = (&node.op, node.inputs.get(part.operand)) {
         drop_operand(graph, part, *operand, repair);
         return;
@@ -136,20 +225,21 @@ fn drop_part(graph: &mut Graph, part: &Part, repair: Option<&Repair>) {
         _ => return,
     };
     match (repair, &node.op) {
-        (Some(Repair::Map { from, weights, bias, stride }), _) => {
+        (Some(Repair::Map { from, weights, bias, stride, kernel }), _) => {
             let (channels, results) = (graph.shape(*from)[1], bias.len());
             let ones = vec![1; stride.len()];
-            let shape: Vec<usize> = [results, channels].iter().chain(&ones).copied().collect();
+            let extents = vec![*kernel; stride.len()];
+            let shape: Vec<usize> = [results, channels].iter().chain(&extents).copied().collect();
             let name = format!("{}.map", node.name);
             let weights = graph.add_constant(format!("{name}.weights"), Value::f32(shape, weights.clone()));
             let bias = graph.add_constant(format!("{name}.bias"), Value::f32([results], bias.clone()));
-            let zeros = vec![0; stride.len()];
+            let pads = vec![kernel / 2; stride.len()];
             let window = Window {
-                kernel: ones.clone(),
+                kernel: extents,
                 stride: stride.clone(),
                 dilation: ones,
-                pad_begin: zeros.clone(),
-                pad_end: zeros,
+                pad_begin: pads.clone(),
+                pad_end: pads,
             };
             let conv = Conv { window, groups: 1, residual: false, activation };
             graph.replace_node(part.join, Op::Conv(conv), vec![*from, weights, bias]);
@@ -288,7 +378,7 @@ output %11
         );
         assert_eq!(nodes(&without(3, None)), ["stem", "first", "second", "projection", "left", "both"]);
         let from = graph.node(parts[0].join).inputs[3];
-        let map = Repair::Map { from, weights: vec![1.0; 16], bias: vec![0.0; 4], stride: vec![1, 1] };
+        let map = Repair::Map { from, weights: vec![1.0; 16], bias: vec![0.0; 4], stride: vec![1, 1], kernel: 1 };
         let mapped = without(0, Some(&map));
         assert_eq!(nodes(&mapped), ["stem", "second", "third", "fourth", "projection", "left", "both"]);
         assert_eq!(macs(&without(0, None)) + 16 * 36, macs(&mapped), "a map of 4 channels to 4 at 36 places");

@@ -40,6 +40,9 @@ pub struct VariantReport {
     pub name: String,
     /// What goes: kind and node.
     pub dropped: Vec<DroppedReport>,
+    /// The exit at which every inference ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends_at_exit: Option<usize>,
     /// Share of right answers on calibration samples that did not guide the search.
     pub accuracy: f64,
     /// Between these it lies with 95 % probability (Wilson).
@@ -66,7 +69,8 @@ pub struct DroppedReport {
     pub kind: Kind,
     /// The node that joined it with the rest.
     pub node: String,
-    /// What takes its place: `nothing`, `map` (a linear map of channels), or `shift` (a constant per channel).
+    /// What takes its place: `nothing`, `map` (a linear map of channels), `convolution` (of the neighbourhood, too), or
+    /// `shift` (a constant per channel).
     pub repair: &'static str,
 }
 
@@ -129,7 +133,8 @@ pub fn name(member: usize) -> String {
 fn repair_name(repair: Option<&Repair>) -> &'static str {
     match repair {
         None => "nothing",
-        Some(Repair::Map { .. }) => "map",
+        Some(Repair::Map { kernel: 1, .. }) => "map",
+        Some(Repair::Map { .. }) => "convolution",
         Some(Repair::Shift(_)) => "shift",
     }
 }
@@ -185,6 +190,7 @@ pub fn report(
         VariantReport {
             name: name(number),
             dropped: dropped.collect(),
+            ends_at_exit: member.ends_at,
             accuracy: member.score.accuracy(),
             accuracy_range: range(&member.score),
             macs: super::parts::macs(&graphs[number]),

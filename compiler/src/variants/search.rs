@@ -15,7 +15,10 @@ use super::scores::{Score, Set};
 const LOOKAHEAD: usize = 3;
 
 /// Proposals of the surrogate that are measured for each budget.
-const PROPOSALS: usize = 10;
+const PROPOSALS: usize = 25;
+
+/// Weights that a set may add, as a share of the model's: several sets are to fit beside each other.
+const MOST_SIZE: f64 = 0.06;
 
 /// Losses of accuracy for which the best set is looked for.
 const BUDGETS: [f64; 6] = [0.0025, 0.005, 0.01, 0.02, 0.03, 0.05];
@@ -31,6 +34,8 @@ pub struct Candidate {
     pub loss: f64,
     /// Accuracy that it costs alone.
     pub drop: f64,
+    /// Weights that it adds, as a share of the model's.
+    pub size: f64,
 }
 
 /// Measures sets; answers in their order.
@@ -96,6 +101,7 @@ fn greedy(
     loop {
         let mut next: Vec<(f64, usize)> = (0..options.len())
             .filter(|at| now[options[*at].segment] == 0 && gains[*at] > 0.0)
+            .filter(|at| size(&now, options) + options[*at].size <= MOST_SIZE)
             .map(|at| (options[at].loss.max(1e-6) / gains[at], at))
             .collect();
         next.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -117,6 +123,11 @@ fn greedy(
         }
         now = set;
     }
+}
+
+/// Weights that a set adds.
+fn size(set: &Set, options: &[Candidate]) -> f64 {
+    options.iter().filter(|option| set[option.segment] == option.way).map(|option| option.size).sum()
 }
 
 /// The set that saves most at `least` accuracy by the surrogate; proposals are measured until one keeps it.
@@ -177,7 +188,8 @@ pub fn propose(segments: usize, options: &[Candidate], gains: &[f64], budget: f6
     let mut model = problem
         .maximise(sum(&|at| gains[at] / most))
         .using(good_lp::microlp)
-        .with(constraint!(sum(&|at| options[at].drop.max(0.0)) <= budget));
+        .with(constraint!(sum(&|at| options[at].drop.max(0.0)) <= budget))
+        .with(constraint!(sum(&|at| options[at].size) <= MOST_SIZE));
     for segment in 0..segments {
         if options.iter().filter(|option| option.segment == segment).count() > 1 {
             let of = sum(&|at| f64::from(u8::from(options[at].segment == segment)));
@@ -205,7 +217,8 @@ mod tests {
     use super::*;
 
     fn options(drops: &[f64]) -> Vec<Candidate> {
-        let option = |(segment, drop): (usize, &f64)| Candidate { segment, way: 1, loss: *drop, drop: *drop };
+        let option =
+            |(segment, drop): (usize, &f64)| Candidate { segment, way: 1, loss: *drop, drop: *drop, size: 0.0 };
         drops.iter().enumerate().map(option).collect()
     }
 

@@ -3,7 +3,7 @@
 //! Half of the samples guide the search, the others say what the sets that were found are worth.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::Context;
@@ -16,13 +16,15 @@ use super::segments::{Segment, segments};
 use crate::driver::{Failure, internal};
 use crate::graph::{Graph, NodeId, Op, Value};
 use crate::host::parallel::in_parallel;
+use crate::passes;
 use crate::samples::Samples;
 
 /// Multiply-adds that the search may take: some minutes on two cores.
 const SEARCH_MACS: f64 = 4e13;
 
-/// Least samples that guide the search, if there are as many.
+/// Least samples that guide the search, if there are as many, and most: more say little more of differences.
 const LEAST_GUIDES: usize = 200;
+const MOST_GUIDES: usize = 1500;
 
 /// Most sets that are measured on the samples that judge.
 const MOST_JUDGED: usize = 12;
@@ -57,6 +59,12 @@ pub struct Study {
     pub measured: usize,
     /// What is proven of multiply-adds and of traffic that can be saved.
     pub bounds: (Vec<Bound>, Vec<Bound>),
+    /// The samples that judge, and what they are.
+    pub judges: (Vec<Value>, Vec<u32>),
+    /// Where scores are kept.
+    pub cache: PathBuf,
+    /// Least accuracy that is wanted.
+    pub least: f64,
 }
 
 /// A set of parts that can go.
@@ -72,6 +80,8 @@ pub struct Member {
     pub macs: u64,
     /// Bytes that travel of what stays, where the whole network runs on the whole cluster.
     pub sent_bytes: u64,
+    /// The exit at which every inference ends; none if it goes on.
+    pub ends_at: Option<usize>,
 }
 
 impl Member {
@@ -112,7 +122,61 @@ pub fn study(
     let refitted = refitted.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let front = guided.judge(graph, &parts, &sets, refitted)?;
     let base = front.first().map_or_else(Score::default, |member| member.score);
-    Ok(Study { base, front, segments: segments.clone(), parts, ..found })
+    let judges = (guided.judges.0.iter().map(|input| (*input).clone()).collect(), guided.judges.1.clone());
+    Ok(Study { base, front, segments: segments.clone(), parts, judges, cache: cache.to_path_buf(), ..found })
+}
+
+impl Study {
+    /// The front as it answers with exits: every set is measured again, and networks that end at each exit join it.
+    pub fn with_exits(&mut self, graph: &Graph) -> Result<Vec<Graph>, Failure> {
+        let without = |member: &Member| dropped(graph, &member.drops(&self.parts)).map_err(internal);
+        let mut graphs = self.front.iter().map(without).collect::<Result<Vec<Graph>, Failure>>()?;
+        if graph.exits().is_empty() {
+            return Ok(graphs);
+        }
+        let mut ends: Vec<usize> = Vec::new();
+        for exit in 0..graph.exits().len() {
+            if let Some(short) = truncated(graph, exit)? {
+                graphs.push(short);
+                ends.push(exit);
+            }
+        }
+        let probabilities = answers_probabilities(graph);
+        let inputs: Vec<&Value> = self.judges.0.iter().collect();
+        let all: Vec<&Graph> = graphs.iter().collect();
+        let scores = score_graphs(&all, &inputs, &self.judges.1, probabilities, &self.cache);
+        let scores = scores.map_err(Failure::Environment)?;
+        let (known, short) = scores.split_at(self.front.len());
+        self.front.iter_mut().zip(known).for_each(|(member, score)| member.score = *score);
+        let mut kept = graphs.split_off(self.front.len()).into_iter();
+        for (exit, score) in ends.into_iter().zip(short) {
+            let Some(graph) = kept.next().filter(|_| score.accuracy() >= self.least) else { continue };
+            let (set, drops, macs) = (Set::new(), Vec::new(), macs(&graph));
+            self.front.push(Member { set, drops, score: *score, macs, sent_bytes: 0, ends_at: Some(exit) });
+            graphs.push(graph);
+        }
+        self.base = self.front.first().map_or_else(Score::default, |member| member.score);
+        Ok(graphs)
+    }
+}
+
+/// A graph that ends at an exit, whatever the exit says; none if the exit cannot be the answer.
+fn truncated(graph: &Graph, exit: usize) -> Result<Option<Graph>, Failure> {
+    let (Some(decide), [output]) = (graph.exits().get(exit).copied(), &graph.outputs[..]) else { return Ok(None) };
+    let scores = graph.node(decide).inputs[0];
+    if graph.tensor_type(scores) != graph.tensor_type(*output) {
+        return Ok(None);
+    }
+    let mut short = graph.clone();
+    for id in graph.exits() {
+        short.remove_node(id);
+    }
+    let name = graph.tensor(*output).name.clone();
+    short.rename_tensor(*output, format!("{name}.whole"));
+    short.rename_tensor(scores, name);
+    short.outputs = vec![scores];
+    passes::run(passes::TIDY, &mut short, &mut |_, _, _| {}).map_err(internal)?;
+    Ok(Some(short))
 }
 
 /// Whether the first output is a softmax's.
@@ -150,7 +214,7 @@ impl<'a> Guided<'a> {
         let macs: u64 = segments.iter().map(|segment| segment.ways[0].macs).sum();
         let ways: usize = segments.iter().map(|segment| segment.ways.len()).sum();
         let affordable = (SEARCH_MACS / (macs as f64 * 3.0 * ways as f64).max(1.0)) as usize;
-        let count = guides.0.len().min(affordable.max(LEAST_GUIDES));
+        let count = guides.0.len().min(affordable.clamp(LEAST_GUIDES, MOST_GUIDES));
         guides.0.truncate(count);
         guides.1.truncate(count);
         Guided { scorer, segments, travels, guides, judges, cache }
@@ -160,9 +224,14 @@ impl<'a> Guided<'a> {
         set.iter().zip(self.segments).map(|(way, segment)| segment.ways[usize::from(*way)].macs).sum()
     }
 
-    /// Bytes that travel of what the segments that stay as they are compute.
+    /// Bytes that travel of what segments compute; of one that stays in part, as much as of its operations.
     fn sent_bytes(&self, set: &Set) -> u64 {
-        set.iter().zip(&self.travels).filter(|(way, _)| **way == 0).map(|(_, bytes)| bytes).sum()
+        let left = |(segment, way): (usize, &u8)| {
+            let ways = &self.segments[segment].ways;
+            let share = ways[usize::from(*way)].macs as f64 / ways[0].macs.max(1) as f64;
+            (self.travels[segment] as f64 * share) as u64
+        };
+        set.iter().enumerate().map(left).sum()
     }
 
     fn score_guides(&self, sets: &[Set], count: usize, what: &'static str) -> anyhow::Result<Vec<Score>> {
@@ -194,6 +263,7 @@ impl<'a> Guided<'a> {
             way: *way,
             loss: score.loss() - alone.loss(),
             drop: alone.accuracy() - score.accuracy(),
+            size: self.added(*segment, *way),
         };
         let candidates = undominated(&singles.iter().map(candidate).collect::<Vec<_>>(), self.segments);
         let mut known = Known::new();
@@ -201,7 +271,7 @@ impl<'a> Guided<'a> {
         known.insert(none, guide);
         let mut measure = |sets: &[Set]| self.score_guides(sets, all, "samples without some parts");
         let macs: Vec<f64> = candidates.iter().map(|one| self.saved(one)).collect();
-        let bytes: Vec<f64> = candidates.iter().map(|one| self.travels[one.segment] as f64).collect();
+        let bytes: Vec<f64> = candidates.iter().map(|one| self.spared(one)).collect();
         let floor = guide.accuracy() - most_loss;
         let mut seek =
             |gains: &[f64]| search::search(self.segments.len(), &candidates, gains, floor, &mut known, &mut measure);
@@ -270,7 +340,7 @@ impl<'a> Guided<'a> {
             let (at, drops) = &choices[*choice];
             let set = sets[*at].clone();
             let (macs, sent_bytes) = (macs(&graphs[*choice]), self.sent_bytes(&set));
-            Member { set, drops: drops.clone(), score, macs, sent_bytes }
+            Member { set, drops: drops.clone(), score, macs, sent_bytes, ends_at: None }
         };
         let all: Vec<Member> = best.iter().zip(judged).map(member).collect();
         let beaten = |member: &Member| {
@@ -286,6 +356,24 @@ impl<'a> Guided<'a> {
         Ok(all.iter().filter(|member| member.drops.is_empty() || !beaten(member)).cloned().collect())
     }
 
+    /// Bytes that need not travel: of a segment that stays in part, as much as its operations shrink.
+    fn spared(&self, candidate: &Candidate) -> f64 {
+        let ways = &self.segments[candidate.segment].ways;
+        let (whole, left) = (ways[0].macs.max(1) as f64, ways[usize::from(candidate.way)].macs as f64);
+        self.travels[candidate.segment] as f64 * (1.0 - left / whole)
+    }
+
+    /// Weights that a way adds, as a share of the model's.
+    fn added(&self, segment: usize, way: u8) -> f64 {
+        let ways = &self.segments[segment].ways;
+        let whole = self.segments.iter().filter_map(|segment| segment.ways[0].graph.as_ref());
+        let all: usize = whole.flat_map(constants).map(|(_, bytes)| bytes).sum();
+        let own = |way: usize| ways[way].graph.iter().flat_map(constants);
+        let known: Vec<String> = own(0).map(|(name, _)| name).collect();
+        let new: usize = own(usize::from(way)).filter(|(name, _)| !known.contains(name)).map(|(_, bytes)| bytes).sum();
+        new as f64 / all.max(1) as f64
+    }
+
     fn saved(&self, candidate: &Candidate) -> f64 {
         let ways = &self.segments[candidate.segment].ways;
         ways[0].macs.saturating_sub(ways[usize::from(candidate.way)].macs) as f64
@@ -296,9 +384,17 @@ impl<'a> Guided<'a> {
 fn undominated(candidates: &[Candidate], segments: &[Segment]) -> Vec<Candidate> {
     let macs = |candidate: &Candidate| segments[candidate.segment].ways[usize::from(candidate.way)].macs;
     let beats = |a: &Candidate, b: &Candidate| {
-        a.segment == b.segment && a.way != b.way && macs(a) <= macs(b) && (a.loss, a.way) < (b.loss, b.way)
+        let cheaper = macs(a) <= macs(b) && a.size <= b.size;
+        a.segment == b.segment && a.way != b.way && cheaper && (a.loss, a.way) < (b.loss, b.way)
     };
     candidates.iter().filter(|b| !candidates.iter().any(|a| beats(a, b))).copied().collect()
+}
+
+/// Names and bytes of the constants that a graph reads.
+fn constants(graph: &Graph) -> Vec<(String, usize)> {
+    let read = |tensor: &crate::graph::TensorId| !graph.consumers(*tensor).is_empty() && graph.value(*tensor).is_some();
+    let named = |tensor| (graph.tensor(tensor).name.clone(), graph.tensor_type(tensor).size_bytes());
+    graph.tensor_ids().filter(read).map(named).collect()
 }
 
 /// Sets that none beats in both accuracy and a cost, from the cheapest.
