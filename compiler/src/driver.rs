@@ -247,7 +247,10 @@ pub fn compile_graph(
     clock.restart();
     let placed = placement::fit(&graph, &cluster, options, &mut clock)?;
     let compiled = finish(model_name, graph, cluster, placed, options, clock, dump)?;
-    check_latency(&compiled.prediction, options)?;
+    // Variants are there to keep the limit where the whole network does not.
+    if options.variants.is_none() {
+        check_latency(&compiled, options)?;
+    }
     Ok(compiled)
 }
 
@@ -323,16 +326,16 @@ pub(crate) fn internal(error: impl std::error::Error + Send + Sync + 'static) ->
     Failure::Internal(error.into())
 }
 
-fn check_latency(prediction: &Prediction, options: &Options) -> Result<(), Failure> {
-    match options.max_latency_ms {
-        Some(limit) if prediction.latency_ms > limit => Err(Failure::Infeasible(
-            Diagnostic::new(
-                "E0172",
-                format!("the fastest plan takes {:.3} ms, but --max-latency is {limit} ms", prediction.latency_ms),
-            )
-            .help("allow more time, or use faster devices or links"),
+fn check_latency(compiled: &Compiled, options: &Options) -> Result<(), Failure> {
+    let latency_ms = compiled.prediction.latency_ms;
+    let limits =
+        [("--max-latency", options.max_latency_ms), ("max_latency of the cluster", compiled.cluster.max_latency_ms)];
+    match limits.into_iter().find_map(|(who, limit)| Some((who, limit.filter(|limit| latency_ms > *limit)?))) {
+        Some((who, limit)) => Err(Failure::Infeasible(
+            Diagnostic::new("E0172", format!("the fastest plan takes {latency_ms:.3} ms, but {who} is {limit} ms"))
+                .help("allow more time, use faster devices or links, or let the network shrink (--variants auto)"),
         )),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

@@ -172,7 +172,7 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0172",
         title: "the fastest plan is too slow",
-        text: "A plan exists, but misses `--max-latency`. Allow more time, or use faster devices or links. Exit status 3.",
+        text: "A plan exists, but misses `--max-latency`, or `max_latency` in the cluster file. Allow more time, or use faster devices or links. Exit status 3.",
     },
     Explanation {
         code: "E0180",

@@ -181,6 +181,11 @@ fn solve_for(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Re
         *bytes = (*bytes as f64 * options.activation_share) as u64;
     }
     let found = match options.family {
+        // What devices hold decides where weights are; the tables of chains do not know it.
+        StrategyFamily::Whole | StrategyFamily::Pipeline if options.held.is_some() => {
+            let family = StrategyFamily::Auto;
+            search::search(graph, cluster, &PartitionOptions { family, ..options.clone() }, &chain)
+        }
         StrategyFamily::Whole => chain
             .best_single(options.objective)
             .map(|found| search::Answer::of_devices(graph, cluster, &chain.devices(&found), true)),

@@ -148,6 +148,11 @@ pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Resu
         for (member, graph) in graphs.iter().enumerate() {
             match (number, member) {
                 (0, 0) => mapped.push(nominal.clone()),
+                // The plan as it is may still be best.
+                (_, 0) => {
+                    mapped.extend(as_it_is(compiled, situation));
+                    mapped.extend(mapping::map(graph, member, situation, &held, options));
+                }
                 _ => mapped.extend(mapping::map(graph, member, situation, &held, options)),
             }
         }
@@ -215,10 +220,20 @@ fn unneeded(compiled: &Compiled, route: Option<&Route>) -> Vec<usize> {
     (0..compiled.cluster.devices.len()).filter(|device| !needed(*device)).collect()
 }
 
+/// The whole network as it is compiled, in a situation; nothing if a device is missing.
+fn as_it_is(compiled: &Compiled, situation: &Situation) -> Option<Mapped> {
+    let there = |program: &Program| situation.present.contains(&program.device);
+    compiled.programs.iter().all(there).then(|| mapped_on(compiled, &situation.cluster))
+}
+
 /// The whole network as it is compiled.
 fn mapping_of_base(compiled: &Compiled) -> Mapped {
+    mapped_on(compiled, &compiled.cluster)
+}
+
+fn mapped_on(compiled: &Compiled, cluster: &Cluster) -> Mapped {
     let outcomes =
-        crate::simulate::outcomes::outcomes(&compiled.graph, &compiled.sharded, &compiled.schedules, &compiled.cluster);
+        crate::simulate::outcomes::outcomes(&compiled.graph, &compiled.sharded, &compiled.schedules, cluster);
     let mean = |figure: fn(&crate::simulate::Prediction) -> f64| {
         crate::simulate::outcomes::mean(&outcomes, |outcome| figure(&outcome.prediction))
     };

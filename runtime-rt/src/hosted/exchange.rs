@@ -135,17 +135,30 @@ impl<const N: usize> FamilyLinks for HostedLinks<N> {
     }
 
     fn announced(&mut self, peer: usize) -> Result<Turn, Error> {
+        // Peers that have something for the next inference already; it is read then.
+        let mut early: Vec<usize> = Vec::new();
         loop {
-            let Some(socket) = self.socket(peer) else { return self.streams.announced(peer) };
+            if self.socket(peer).is_none() {
+                return self.streams.announced(peer);
+            }
+            let watched = |other: usize| other == peer || !early.contains(&other);
             // There may be nothing to do for long.
-            let mut waiting = [PollFd::new(socket, PollFlags::IN)];
+            let sockets = self.sockets.iter().filter(|(other, _)| watched(*other));
+            let mut waiting: Vec<PollFd<'_>> = sockets.map(|(_, socket)| PollFd::new(socket, PollFlags::IN)).collect();
             match poll(&mut waiting, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return Err(Error::Stream),
             }
             match self.peek(peer) {
-                Some(Kind::Probe) => self.answer_probe(peer)?,
-                _ => return self.streams.announced(peer),
+                Peeked::Frame(header) if header.kind == Kind::Probe => self.answer_probe(peer)?,
+                Peeked::Frame(_) | Peeked::End => return self.streams.announced(peer),
+                Peeked::Nothing => {}
+            }
+            for at in 0..self.sockets.len() {
+                let other = self.sockets.get(at).map_or(peer, |(other, _)| *other);
+                if other != peer && !early.contains(&other) && !self.skip_past(other) {
+                    early.push(other);
+                }
             }
         }
     }
@@ -158,7 +171,7 @@ impl<const N: usize> FamilyLinks for HostedLinks<N> {
         self.notice_arrivals();
         for at in 0..self.sockets.len() {
             let peer = self.sockets.get(at).map_or(usize::MAX, |(peer, _)| *peer);
-            while self.peek(peer) == Some(Kind::Status) {
+            while self.peek(peer).is(Kind::Status) {
                 let header = self.streams.with(peer, FramedStream::receive_header);
                 if header.and_then(|header| self.streams.take_news(peer, &header)).is_err() {
                     break;
@@ -177,16 +190,69 @@ impl<const N: usize> FamilyLinks for HostedLinks<N> {
     }
 }
 
+/// What comes next on a stream.
+enum Peeked {
+    /// A frame whose header is there.
+    Frame(Header),
+    /// Not even a header yet.
+    Nothing,
+    /// Nothing that can be read any more.
+    End,
+}
+
+impl Peeked {
+    fn is(&self, kind: Kind) -> bool {
+        matches!(self, Peeked::Frame(header) if header.kind == kind)
+    }
+}
+
 /// Payload of an inference that has to arrive in several pieces before its rate is believed.
 const TELLING_BYTES: usize = 4096;
 
 impl<const N: usize> HostedLinks<N> {
-    /// What the next frame from a device is, if its header is there.
-    fn peek(&self, peer: usize) -> Option<Kind> {
+    /// What comes next from a device.
+    fn peek(&self, peer: usize) -> Peeked {
         let mut bytes = [0u8; HEADER_BYTES];
-        match recv(self.socket(peer)?, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            Ok((HEADER_BYTES, _)) => Header::parse(&bytes).map(|header| header.kind),
-            _ => None,
+        let Some(socket) = self.socket(peer) else { return Peeked::Nothing };
+        match recv(socket, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((HEADER_BYTES, _)) => Header::parse(&bytes).map_or(Peeked::End, Peeked::Frame),
+            Ok((0, _)) => Peeked::End,
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Peeked::Nothing,
+            Err(_) => Peeked::End,
+        }
+    }
+
+    /// Reads what a device has sent for inferences that are over, so that it is not kept waiting; says whether more may
+    /// come.
+    fn skip_past(&mut self, peer: usize) -> bool {
+        loop {
+            match self.peek(peer) {
+                Peeked::Nothing => return true,
+                Peeked::End => {
+                    self.streams.lose(peer);
+                    return false;
+                }
+                Peeked::Frame(header) if header.kind == Kind::Status => {
+                    let taken = self.streams.with(peer, FramedStream::receive_header);
+                    if taken.and_then(|header| self.streams.take_news(peer, &header)).is_err() {
+                        return false;
+                    }
+                }
+                Peeked::Frame(header) => {
+                    let turn = self.streams.turn();
+                    let over = turn.is_past(header.inference) || turn.inference == header.inference;
+                    if !over || !matches!(header.kind, Kind::Tensor | Kind::Abandon) {
+                        return false;
+                    }
+                    let skipped = self.streams.with(peer, |stream| {
+                        let header = stream.receive_header()?;
+                        stream.skip_payload(&header)
+                    });
+                    if skipped.is_err() {
+                        return false;
+                    }
+                }
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use crate::frame::{HEADER_BYTES, Header};
+use crate::frame::{HEADER_BYTES, Header, Kind};
 use crate::peer_links::{Come, sort};
 use crate::{Error, Identity, News, Turn};
 
@@ -74,15 +74,25 @@ pub(super) fn run(lanes: &mut [Lane<'_, '_>], deadline: Duration) -> Result<(), 
             last_move = Instant::now();
             continue;
         }
-        let left = deadline.checked_sub(last_move.elapsed()).ok_or((waiting_for, Error::Deadline))?;
+        // Who has given the inference up does not read any more; that is seen where nothing is to be received, too.
+        if let Some(lane) = lanes.iter().find(|lane| lane.is_abandoned()) {
+            return Err((lane.peer, Error::Abandoned));
+        }
+        let left = deadline.checked_sub(last_move.elapsed()).ok_or((waiting_for, Error::Deadline))?.min(LOOK_AROUND);
         let mut waiting: Vec<PollFd<'_>> = lanes
             .iter()
             .filter(|lane| !lane.wants().is_empty())
             .map(|lane| PollFd::from_borrowed_fd(lane.socket.as_fd(), lane.wants()))
             .collect();
-        wait(&mut waiting, left).map_err(|error| (waiting_for, error))?;
+        match wait(&mut waiting, left) {
+            Ok(()) | Err(Error::Deadline) => {}
+            Err(error) => return Err((waiting_for, error)),
+        }
     }
 }
+
+/// Time between two looks at lanes on which nothing is to be received.
+const LOOK_AROUND: Duration = Duration::from_millis(50);
 
 fn wait(waiting: &mut [PollFd<'_>], left: Duration) -> Result<(), Error> {
     let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) as _ };
@@ -127,6 +137,17 @@ impl<'s, 'p> Lane<'s, 'p> {
             wants |= PollFlags::IN;
         }
         wants
+    }
+
+    /// Whether the other side has given the inference up, where only something is to be sent.
+    fn is_abandoned(&self) -> bool {
+        if self.receives_done < self.receives.len() {
+            return false;
+        }
+        let mut bytes = [0u8; HEADER_BYTES];
+        let peeked = recv(self.socket, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        let header = peeked.ok().filter(|(count, _)| *count == HEADER_BYTES).and_then(|_| Header::parse(&bytes));
+        header.is_some_and(|header| header.kind == Kind::Abandon && header.inference == self.turn.inference)
     }
 
     /// Writes what the socket takes; says whether it took anything.

@@ -35,8 +35,6 @@ pub struct Device {
     pub plan_hash: u64,
     /// Number and name of each peer.
     pub peers: &'static [(usize, &'static str)],
-    /// Its routes, if there are several.
-    pub family: Option<&'static Family>,
 }
 
 const USAGE: &str = "\
@@ -62,6 +60,32 @@ struct Arguments {
 
 /// Runs a device's program until its work ends. `N` is the number of peers.
 pub fn main<P: Program, const N: usize>(device: &Device, program: &mut P) -> ExitCode {
+    run::<P, N>(device, program, |program, links, control, profile| match profile {
+        true => serve(program, links, control, now_us, &mut StepTimes::default()),
+        false => serve(program, links, control, now_us, &mut ()),
+    })
+}
+
+/// The same for a program with several routes; apart, so that others do not carry what it needs.
+pub fn main_of_family<P: Program, const N: usize>(
+    device: &Device,
+    family: &'static Family,
+    program: &mut P,
+) -> ExitCode {
+    let family = (device.index, family);
+    run::<P, N>(device, program, |program, links, control, profile| match profile {
+        true => serve_family(program, family, links, control, now_us, &mut StepTimes::default()),
+        false => serve_family(program, family, links, control, now_us, &mut ()),
+    })
+}
+
+type Control = FramedStream<StdStream<Pipes>>;
+
+fn run<P: Program, const N: usize>(
+    device: &Device,
+    program: &mut P,
+    serve: impl FnOnce(&mut P, &mut HostedLinks<N>, &mut Control, bool) -> Result<(), Failure>,
+) -> ExitCode {
     let arguments = match parse(std::env::args().skip(1)) {
         Ok(Some(arguments)) => arguments,
         Ok(None) => {
@@ -73,7 +97,7 @@ pub fn main<P: Program, const N: usize>(device: &Device, program: &mut P) -> Exi
             return ExitCode::from(2);
         }
     };
-    match work::<P, N>(device, program, &arguments) {
+    match work::<P, N>(device, program, &arguments, serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             std::eprintln!("{}: {message}", device.name);
@@ -119,24 +143,19 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
     Ok(Some(arguments))
 }
 
-fn work<P: Program, const N: usize>(device: &Device, program: &mut P, arguments: &Arguments) -> Result<(), String> {
+fn work<P: Program, const N: usize>(
+    device: &Device,
+    program: &mut P,
+    arguments: &Arguments,
+    serve: impl FnOnce(&mut P, &mut HostedLinks<N>, &mut Control, bool) -> Result<(), Failure>,
+) -> Result<(), String> {
     let mut links = connect::<N>(device, arguments)?;
     let identity = Identity { plan_hash: device.plan_hash, device: device.index as u8 };
     if arguments.input.is_some() || arguments.output.is_some() {
         return infer_files(program, &mut links, arguments);
     }
     let mut control = FramedStream::new(StdStream(Pipes), identity);
-    let served = match (device.family, arguments.profile) {
-        (None, true) => serve(program, &mut links, &mut control, now_us, &mut StepTimes::default()),
-        (None, false) => serve(program, &mut links, &mut control, now_us, &mut ()),
-        (Some(family), true) => {
-            let family = (device.index, family);
-            serve_family(program, family, &mut links, &mut control, now_us, &mut StepTimes::default())
-        }
-        (Some(family), false) => {
-            serve_family(program, (device.index, family), &mut links, &mut control, now_us, &mut ())
-        }
-    };
+    let served = serve(program, &mut links, &mut control, arguments.profile);
     served.map_err(|failure| match failure {
         Failure::Control(error) => format!("standard input or output: {error}"),
         Failure::Program(error) => error.to_string(),
