@@ -31,7 +31,7 @@ use crate::placement::{self, Placed};
 use crate::program::Program;
 use crate::samples::Preparation;
 use mapping::Mapped;
-use report::VariantsReport;
+use report::{Decided, VariantsReport};
 use situations::{Situation, situations};
 use study::Study;
 
@@ -196,7 +196,9 @@ pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Resu
         for row in &mut rows {
             row.unneeded = unneeded(compiled, row.route.checked_sub(1).map(|further| &routes[further]));
         }
-        let report = report::report(compiled, study, &situations, &tables, &rows, limit_ms, &graphs);
+        let (situations, tables, rows_now, graphs_now) = (&situations[..], &tables[..], &rows[..], &graphs[..]);
+        let decided = Decided { situations, tables, rows: rows_now, limit_ms, graphs: graphs_now, routes: &routes };
+        let report = report::report(compiled, study, &decided);
         compiled.variant_graphs.clone_from(&graphs);
         compiled.add_routes(routes);
         if let Some(choices) = &mut compiled.choices {

@@ -8,9 +8,10 @@ use super::scores::Score;
 use super::search::Bound;
 use super::situations::Situation;
 use super::study::{Member, Study};
-use crate::driver::Compiled;
+use crate::driver::{Compiled, Route};
 use crate::emit::family::Row;
 use crate::graph::{Graph, Op};
+use crate::placement;
 
 /// Everything about variants.
 #[derive(Clone, Debug, Serialize)]
@@ -87,6 +88,8 @@ pub struct ConditionReport {
     pub variant: Option<String>,
     /// Whether it is in time.
     pub in_time: bool,
+    /// RAM that it takes of the device where it is most: working memory, and weights where they live in RAM.
+    pub peak_ram_bytes: u64,
     /// How each variant is best computed then.
     pub choices: Vec<ChoiceReport>,
 }
@@ -147,16 +150,25 @@ pub fn range(score: &Score) -> (f64, f64) {
     (middle - half, middle + half)
 }
 
+/// What was decided about variants.
+pub struct Decided<'a> {
+    /// What may happen.
+    pub situations: &'a [Situation],
+    /// Per situation how each member of the front is computed.
+    pub tables: &'a [Vec<Mapped>],
+    /// Per situation in which something can be computed the route.
+    pub rows: &'a [Row],
+    /// An answer should not take longer.
+    pub limit_ms: f64,
+    /// The network of each member of the front.
+    pub graphs: &'a [Graph],
+    /// The routes beside the whole network.
+    pub routes: &'a [Route],
+}
+
 /// All that is known before the routes are compiled.
-pub fn report(
-    compiled: &Compiled,
-    study: &Study,
-    situations: &[Situation],
-    tables: &[Vec<Mapped>],
-    rows: &[Row],
-    limit_ms: f64,
-    graphs: &[Graph],
-) -> VariantsReport {
+pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> VariantsReport {
+    let Decided { situations, tables, rows, limit_ms, graphs, routes } = *decided;
     let device_name = |device: &usize| compiled.cluster.devices[*device].name.clone();
     let accuracy = |member: usize| study.front[member].score.accuracy();
     let mut next_row = rows.iter();
@@ -176,6 +188,7 @@ pub fn report(
                 route: row.map(|row| row.route),
                 variant: chosen.map(|chosen| name(chosen.member)),
                 in_time: chosen.is_some_and(|chosen| chosen.latency_ms <= limit_ms),
+                peak_ram_bytes: row.map_or(0, |row| peak_ram_bytes(compiled, routes, row.route)),
                 choices: mapped.iter().map(|one| choice(one, &graphs[one.member], &device_name)).collect(),
             }
         })
@@ -211,6 +224,13 @@ pub fn report(
         max_latency_ms: limit_ms,
         more_flash: 0.0,
     }
+}
+
+/// RAM of the fullest device on a route, by itself.
+fn peak_ram_bytes(compiled: &Compiled, routes: &[Route], route: usize) -> u64 {
+    let further = route.checked_sub(1).and_then(|further| routes.get(further));
+    let programs = further.map_or(&compiled.programs, |route| &route.programs);
+    programs.iter().map(|program| placement::ram_bytes(program, &compiled.cluster)).max().unwrap_or(0)
 }
 
 fn choice(mapped: &Mapped, graph: &Graph, device_name: &dyn Fn(&usize) -> String) -> ChoiceReport {
