@@ -74,7 +74,7 @@ pub struct Arguments {
     /// Find what the network can do without (residual branches, skip connections), and compile smaller ways through it,
     /// over the same weights, for the conditions of the cluster file, or for slower links and lost devices if it has
     /// none.
-    #[arg(long, value_enum, default_value_t = Switch::Off, requires = "calibration", conflicts_with_all = ["batch", "plan"])]
+    #[arg(long, value_enum, default_value_t = Switch::Off, requires = "calibration", conflicts_with_all = ["batch", "plan", "exit_outputs"])]
     pub variants: Switch,
     /// Outputs of the model that are exits already (BranchyNet): they are calibrated, none is trained.
     #[arg(long, value_name = "A,B,..", value_delimiter = ',', requires = "calibration", conflicts_with_all = ["exits", "batch"])]

@@ -247,4 +247,5 @@ fn what_cannot_be_learned_from_is_refused() {
     assert!(ask(50, None).contains("E0195"), "{}", ask(50, None));
     assert!(ask(200, None).contains("E0196"), "{}", ask(200, None));
     assert!(ask(200, Some(vec![9; 200])).contains("label 9"), "{}", ask(200, Some(vec![9; 200])));
+    assert!(ask(200, Some(vec![1; 200])).contains("of class 1"), "{}", ask(200, Some(vec![1; 200])));
 }

@@ -197,6 +197,12 @@ pub const CODES: &[Explanation] = &[
          that count the model's classes from 0. The model must not have been trained on them, or exits become overconfident.",
     },
     Explanation {
+        code: "E0194",
+        title: "the model is not a classifier",
+        text: "Variants are compared by how many samples they classify rightly, so the model must have one output of scores,\n\
+         [1, classes]. Other models can be compiled without --variants.",
+    },
+    Explanation {
         code: "E0195",
         title: "the calibration samples do not say what can go",
         text: "Variants are found by measuring the network without some of its parts on the calibration samples. Half of them guide\n\

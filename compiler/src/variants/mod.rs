@@ -77,6 +77,7 @@ impl VariantOptions {
 
 /// Finds what can go in a simplified graph.
 pub fn study(graph: &Graph, wanted: &VariantOptions, cluster: &Cluster, options: &Options) -> Result<Study, Failure> {
+    let classes = classes(graph)?;
     let samples = study::load(&wanted.calibration, graph, &wanted.preparation)?;
     if samples.inputs.len() < 2 * MIN_SAMPLES {
         let count = samples.inputs.len();
@@ -84,7 +85,7 @@ pub fn study(graph: &Graph, wanted: &VariantOptions, cluster: &Cluster, options:
             format!("{count} calibration samples say too little of what can go; {} are the least", 2 * MIN_SAMPLES);
         return Err(refusal("E0195", message, "give more samples that the model has not been trained on"));
     }
-    check_labels(graph, samples.labels.as_deref())?;
+    check_labels(classes, samples.labels.as_deref().unwrap_or(&[]))?;
     // What is allowed is a loss against the whole model; a wanted accuracy is turned into one when the model's is known.
     let loss = match wanted.min_accuracy {
         None => DEFAULT_LOSS,
@@ -107,16 +108,38 @@ pub fn study(graph: &Graph, wanted: &VariantOptions, cluster: &Cluster, options:
 /// Samples in each half.
 const MIN_SAMPLES: usize = 50;
 
-fn check_labels(graph: &Graph, labels: Option<&[usize]>) -> Result<(), Failure> {
-    let classes = graph.outputs.first().map_or(0, |output| graph.tensor_type(*output).element_count());
-    match labels.and_then(|labels| labels.iter().position(|label| *label >= classes)) {
-        None => Ok(()),
-        Some(at) => {
-            let label = labels.and_then(|labels| labels.get(at)).copied().unwrap_or(0);
-            let message = format!("sample {at} has label {label}, but the model has {classes} classes");
-            Err(refusal("E0195", message, "labels count classes from 0"))
+/// Refuses what is no classifier.
+fn classes(graph: &Graph) -> Result<usize, Failure> {
+    let help = "compile without --variants";
+    match graph.outputs.as_slice() {
+        [output] => match graph.shape(*output) {
+            [1, classes] if *classes >= 2 => Ok(*classes),
+            shape => {
+                let message = format!(
+                    "variants need a classifier with scores [1, classes]; this model's output has shape {shape:?}"
+                );
+                Err(refusal("E0194", message, help))
+            }
+        },
+        outputs => {
+            let message = format!("variants need a model with one output; this one has {}", outputs.len());
+            Err(refusal("E0194", message, help))
         }
     }
+}
+
+fn check_labels(classes: usize, labels: &[usize]) -> Result<(), Failure> {
+    if let Some((at, label)) = labels.iter().enumerate().find(|(_, label)| **label >= classes) {
+        let message = format!("sample {at} has label {label}, but the model has {classes} classes");
+        return Err(refusal("E0195", message, "labels count classes from 0"));
+    }
+    if let [first, rest @ ..] = labels
+        && rest.iter().all(|label| label == first)
+    {
+        let message = format!("all calibration samples are of class {first}");
+        return Err(refusal("E0195", message, "give samples of every class"));
+    }
+    Ok(())
 }
 
 fn refusal(code: &'static str, message: String, help: &str) -> Failure {
