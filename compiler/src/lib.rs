@@ -4,6 +4,7 @@
 
 mod build_script;
 pub mod bundle;
+pub mod classifier;
 pub mod cli;
 pub mod commands;
 pub mod config;

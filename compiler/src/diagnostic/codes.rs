@@ -181,8 +181,9 @@ pub const CODES: &[Explanation] = &[
     },
     Explanation {
         code: "E0190",
-        title: "exits need a classifier",
-        text: "An exit answers in place of the model, so the model must have one output of scores or probabilities, [1, classes].",
+        title: "a classifier is needed",
+        text: "An exit answers in place of the model, and variants are compared by how many samples they classify rightly, so the\n\
+         model must have one output of scores or probabilities, [1, classes].",
     },
     Explanation {
         code: "E0191",
@@ -193,21 +194,9 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0192",
         title: "nothing can be learned from the calibration samples",
-        text: "Heads are trained and judged on the calibration samples: there must be enough of them, of several classes, with labels\n\
-         that count the model's classes from 0. The model must not have been trained on them, or exits become overconfident.",
-    },
-    Explanation {
-        code: "E0194",
-        title: "the model is not a classifier",
-        text: "Variants are compared by how many samples they classify rightly, so the model must have one output of scores,\n\
-         [1, classes]. Other models can be compiled without --variants.",
-    },
-    Explanation {
-        code: "E0195",
-        title: "the calibration samples do not say what can go",
-        text: "Variants are found by measuring the network without some of its parts on the calibration samples. Half of them guide\n\
-         the search and the others say what the result is worth, so there must be some hundreds, that the model has not been\n\
-         trained on, with labels that count its classes from 0 (or none: the model's own answers are then the right ones).",
+        text: "Heads of exits are trained and judged on the calibration samples, and variants are found and judged on them: there\n\
+         must be enough of them, of several classes, with labels that count the model's classes from 0. The model must not\n\
+         have been trained on them, or exits become overconfident and variants look better than they are.",
     },
     Explanation {
         code: "E0196",

@@ -3,8 +3,8 @@
 //! Nothing is known of what a sample means. So the backbone decides which alterations leave a sample what it is: those
 //! after which it still answers about as well. Mixtures are for imitation only; the backbone says what they are.
 
-use super::calibrate::class;
 use super::heads::Chance;
+use crate::classifier::class;
 use crate::data;
 use crate::graph::Value;
 use crate::host::backbone::Process;

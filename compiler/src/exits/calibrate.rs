@@ -1,5 +1,6 @@
 //! How sure a head is: temperature, and the rule that ranks its answers best.
 
+use crate::classifier::class;
 use partita_rt::kernels::{self, Steady, confidence};
 
 use crate::graph::op::{ExitRule, Patience};
@@ -114,11 +115,6 @@ fn worth(confidence: &[f32], right: &[bool]) -> f64 {
         seen as f64 / (index + 1) as f64
     });
     accuracies.sum()
-}
-
-/// Index of the largest score, the first of equals.
-pub fn class(scores: &[f32]) -> usize {
-    scores.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, s)| if *s > best.1 { (i, *s) } else { best }).0
 }
 
 #[cfg(test)]

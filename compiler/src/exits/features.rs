@@ -9,7 +9,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, ensure};
-use sha2::{Digest, Sha256};
 
 use super::candidates::Place;
 use crate::data;
@@ -17,6 +16,7 @@ use crate::driver::Failure;
 use crate::graph::infer::infer;
 use crate::graph::{Data, Graph, Op, TensorId, TensorType, Value};
 use crate::host::backbone::Backbone;
+use crate::host::kept::key;
 use crate::host::parallel::workers;
 use crate::host::progress::Progress;
 
@@ -67,21 +67,6 @@ pub(super) fn probe<'a>(
         probe.outputs.push(output);
     }
     Ok(probe)
-}
-
-/// Names the work: another model, other views or other data get another folder.
-pub fn key(probe: &Graph, inputs: &[Value]) -> String {
-    let mut digest = Sha256::new();
-    digest.update(probe.to_string());
-    for tensor in probe.tensor_ids() {
-        if let Some(elements) = probe.f32_value(tensor) {
-            elements.iter().for_each(|element| digest.update(element.to_le_bytes()));
-        }
-    }
-    for input in inputs {
-        data::to_f32(&input.data).iter().for_each(|element| digest.update(element.to_le_bytes()));
-    }
-    digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn part_path(folder: &Path, part: usize) -> PathBuf {

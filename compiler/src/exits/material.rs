@@ -1,9 +1,9 @@
 //! What exits are made from: the model, places in it, and samples with what the model says of them.
 
-use super::calibrate::class;
 use super::candidates::Place;
 use super::features::Features;
 use super::split::Split;
+use crate::classifier::class;
 use crate::graph::{Graph, Value};
 
 /// Samples, and what the backbone says of them.

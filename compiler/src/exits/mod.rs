@@ -29,13 +29,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
+use crate::classifier;
 use crate::cli::Arguments;
 use crate::config::{Cluster, System};
 use crate::data;
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Failure, Options};
 use crate::graph::op::{ExitRule, Patience};
-use crate::graph::{Graph, Op, Value};
+use crate::graph::{Graph, Value};
+use crate::host::kept;
 use crate::partition::{limits, node_macs};
 use crate::samples::{self, Preparation, Samples};
 use candidates::Place;
@@ -100,19 +102,13 @@ impl ExitOptions {
             preparation,
             min_accuracy: arguments.min_accuracy,
             outputs,
-            cache: cache(arguments),
+            cache: kept::folder(arguments),
             training: arguments.training.clone(),
             groups: arguments.groups.clone(),
             stream: arguments.stream,
             effort: arguments.effort,
         })
     }
-}
-
-/// Where finished work on calibration samples is kept: beside the output folder.
-pub fn cache(arguments: &Arguments) -> PathBuf {
-    let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out/model"));
-    out.parent().unwrap_or(Path::new("")).join(".partita-features")
 }
 
 /// What is known of the exits that were chosen.
@@ -231,13 +227,10 @@ pub fn add(
         [] => None,
         names => Some(given::places(graph, names).map_err(|refusal| Failure::Input(vec![refusal]))?),
     };
-    let classes = classes(graph)?;
-    let probabilities = graph
-        .outputs
-        .first()
-        .and_then(|output| graph.tensor(*output).producer)
-        .is_some_and(|producer| matches!(graph.node(producer).op, Op::Softmax { .. }));
-    check_samples(&samples, classes)?;
+    let refuse = |refusal: Diagnostic| Failure::Input(vec![refusal]);
+    let classes = classifier::classes(graph, "compile without --exits").map_err(refuse)?;
+    let probabilities = classifier::answers_probabilities(graph);
+    classifier::check_samples(&samples, classes, MIN_SAMPLES.max(5 * classes)).map_err(refuse)?;
     let calibration = samples.inputs.len();
     let samples = match further {
         None => samples,
@@ -257,7 +250,7 @@ pub fn add(
         features::extract(graph, &places, &inputs, &wanted.cache)?
     };
     let split = Split::of(calibration, calibration..samples.inputs.len(), groups.as_deref());
-    let answers = features.answers.chunks_exact(classes).take(samples.inputs.len()).map(calibrate::class);
+    let answers = features.answers.chunks_exact(classes).take(samples.inputs.len()).map(classifier::class);
     // Where nobody says what a sample is, it is what the backbone says.
     let mut labels: Vec<u32> = answers.map(|answer| answer as u32).collect();
     let known = samples.labels.as_deref().unwrap_or(&[]);
@@ -300,7 +293,7 @@ fn head_bytes(cluster: &Cluster) -> u64 {
 
 /// Samples that judge, then samples that only teach.
 fn with_further(samples: Samples, further: Samples, classes: usize) -> Result<Samples, Failure> {
-    check_samples(&further, classes)?;
+    classifier::check_samples(&further, classes, 0).map_err(|refusal| Failure::Input(vec![refusal]))?;
     let labels = match (samples.labels, further.labels) {
         (Some(own), Some(further)) => Some([own, further].concat()),
         // Those without labels teach what the backbone says of them.
@@ -337,46 +330,6 @@ fn mirrored(input: &Value) -> Option<Value> {
 
 fn input_fault(code: &'static str, message: impl Into<String>, help: &str) -> Failure {
     Failure::Input(vec![Diagnostic::new(code, message.into()).help(help)])
-}
-
-/// Number of classes of a classifier with one output.
-fn classes(graph: &Graph) -> Result<usize, Failure> {
-    match graph.outputs.as_slice() {
-        [output] => match graph.shape(*output) {
-            [1, classes] if *classes >= 2 => Ok(*classes),
-            shape => Err(input_fault(
-                "E0190",
-                format!("exits need a classifier with scores [1, classes]; this model's output has shape {shape:?}"),
-                "compile without --exits",
-            )),
-        },
-        outputs => Err(input_fault(
-            "E0190",
-            format!("exits need a model with one output; this one has {}", outputs.len()),
-            "compile without --exits",
-        )),
-    }
-}
-
-/// Refuses data from which nothing can be learned.
-fn check_samples(samples: &Samples, classes: usize) -> Result<(), Failure> {
-    let count = samples.inputs.len();
-    if count < MIN_SAMPLES.max(5 * classes) {
-        let wanted = MIN_SAMPLES.max(5 * classes);
-        let message = format!("{count} calibration samples are too few to train and judge exits; at least {wanted}");
-        return Err(input_fault("E0192", message, "give more samples that the model has not been trained on"));
-    }
-    if let Some(labels) = &samples.labels {
-        if let Some((sample, label)) = labels.iter().enumerate().find(|(_, label)| **label >= classes) {
-            let message = format!("label {label} of sample {sample} is not a class; the model has {classes}");
-            return Err(input_fault("E0192", message, "labels count classes from 0"));
-        }
-        if labels.iter().all(|label| *label == labels[0]) {
-            let message = format!("all {count} calibration samples are of class {}", labels[0]);
-            return Err(input_fault("E0192", message, "give samples of every class"));
-        }
-    }
-    Ok(())
 }
 
 /// Leaves out views, the largest first, until the features fit in memory.

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use super::calibrate::{Seen, class};
+use super::calibrate::Seen;
 use super::candidates::Place;
 use super::choose::{self, Possible};
 use super::heads::{self, Head, Lesson};
 use super::material::Material;
 use super::training::{Student, Trained, Training};
+use crate::classifier::class;
 use crate::driver::Failure;
 use crate::graph::op::{ExitRule, Patience};
 use crate::graph::{Op, TensorId};

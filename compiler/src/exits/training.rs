@@ -19,6 +19,7 @@ use super::network::{Batch, Design, Network, channels_last};
 use super::stream::{Answers, stream};
 use crate::driver::Failure;
 use crate::host::backbone::Backbone;
+use crate::host::kept;
 use crate::host::parallel::in_parallel;
 use crate::host::progress::Progress;
 
@@ -248,7 +249,7 @@ impl Training<'_> {
     /// Names the work: other models, samples or designs get another file.
     fn key(&self, students: &[Student], alterations: &Alterations, steps: usize) -> String {
         let mut digest = Sha256::new();
-        digest.update(features::key(self.material.graph, self.material.inputs));
+        digest.update(kept::key(self.material.graph, self.material.inputs));
         digest.update(format!(
             "{students:?} {alterations:?} {steps} {:?} {:?}",
             self.material.split.versions,

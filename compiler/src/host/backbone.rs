@@ -13,6 +13,9 @@ use crate::graph::{Graph, Value};
 use crate::partition::StrategyFamily;
 use crate::run::{LocalCluster, local};
 
+/// Most graphs of one program: the number of a route is a byte.
+pub const MOST_GRAPHS: usize = 250;
+
 /// Graphs that can answer.
 pub struct Backbone {
     graphs: Vec<Graph>,
@@ -35,8 +38,11 @@ impl Backbone {
     }
 
     /// Compiles and builds several graphs into one program, whose route says which of them answers. Weights that they
-    /// share are stored once.
+    /// share are stored once. At most [`MOST_GRAPHS`].
     pub fn build_all(graphs: Vec<Graph>) -> Result<Backbone, Failure> {
+        if graphs.len() > MOST_GRAPHS {
+            return Err(Failure::Internal(anyhow::anyhow!("{} graphs for one program", graphs.len())));
+        }
         let text = "[cluster]\nname = \"features\"\ninput = \"host\"\noutput = \"host\"\n[[device]]\nname = \"host\"\ntarget = \"host\"\n";
         let cluster = cluster_file::parse(text, "features", Path::new("."))?;
         let options = Options { family: StrategyFamily::Whole, ..Options::default() };

@@ -1,22 +1,28 @@
 //! Repairs fitted on calibration samples: first each part alone, then all of a set one behind the other.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 
-use super::parts::{Kind, Part, Repair};
+use super::parts::{Drop, Kind, Part, Repair};
 use super::repair;
 use super::scores::{Scorer, Set};
-use super::segments::{Segment, Way, way};
+use super::segments::{Segment, Way, limit_ways, way};
+use crate::classifier::class;
+use crate::data;
 use crate::driver::Failure;
-use crate::exits::calibrate::class;
 use crate::graph::op::Activation;
 use crate::graph::{Graph, Op, TensorId, Value};
-use crate::host::backbone::Backbone;
+use crate::host::backbone::{Backbone, MOST_GRAPHS};
+use crate::host::parallel::{in_parallel, workers};
+use crate::host::progress::Progress;
 use crate::samples::Samples;
 
-/// Samples from which repairs are fitted.
-const FITTED: usize = 256;
+/// Samples from which repairs are fitted: as many as memory allows, within these.
+const MOST_FITTED: usize = 256;
+const LEAST_FITTED: usize = 4;
+const MOST_SEEN_BYTES: usize = 512 << 20;
 
 /// Rows of a fit per channel, and at least; more change nothing.
 const ROWS_PER_CHANNEL: usize = 24;
@@ -26,9 +32,14 @@ const LEAST_ROWS: usize = 4096;
 const MAX_MAP_ELEMENTS: usize = 1 << 18;
 const MAX_MAP_INPUTS: usize = 1024;
 
-/// Elements of tensors between segments in the whole network, of the fitted samples one after the other; the network's
-/// input under no tensor.
-pub type Seen = BTreeMap<Option<TensorId>, Vec<f32>>;
+/// What the whole network computes of the samples from which repairs are fitted.
+#[derive(Default)]
+pub struct Seen {
+    /// Elements of tensors between segments, of one sample after the other; the network's input under no tensor.
+    elements: BTreeMap<Option<TensorId>, Vec<f32>>,
+    /// Mean of each channel of operands of concatenations that may go.
+    means: BTreeMap<TensorId, Vec<f32>>,
+}
 
 /// Runs samples through the whole network, and adds to each segment ways with a repair. The labels, or the model's own
 /// answers where nobody says what samples are.
@@ -41,31 +52,38 @@ pub fn add_repairs(
     let environment = |error: anyhow::Error| Failure::Environment(error.context("running the calibration samples"));
     let mut probe = graph.clone();
     let cuts: Vec<TensorId> = segments.iter().map(|segment| segment.to).filter(|to| !graph.is_output(*to)).collect();
-    probe.outputs.extend(&cuts);
+    let mut branches: Vec<TensorId> = parts.iter().filter_map(|part| branch(graph, part)).collect();
+    branches.retain(|branch| !cuts.contains(branch) && !graph.is_output(*branch));
+    branches.sort_unstable();
+    branches.dedup();
+    probe.outputs.extend(cuts.iter().chain(&branches));
+    let kept = cuts.iter().chain(&graph.inputs).map(|tensor| graph.tensor_type(*tensor).size_bytes()).sum::<usize>();
+    let fitted = (MOST_SEEN_BYTES / kept.max(1)).clamp(LEAST_FITTED, MOST_FITTED).min(samples.inputs.len());
     let backbone = Backbone::build(probe)?;
-    let mut process = backbone.start().map_err(environment)?;
-    let known: Vec<u32> = samples.labels.iter().flatten().map(|label| *label as u32).collect();
-    let wanted = if samples.labels.is_some() { FITTED.min(samples.inputs.len()) } else { samples.inputs.len() };
-    let mut answers = Vec::new();
-    // Per cut the rows of channels that were seen, `[rows, channels]`; the network's input first.
-    let mut rows = Seen::new();
-    for (number, input) in samples.inputs.iter().take(wanted).enumerate() {
-        let mut outputs = process.answer(input).map_err(environment)?.into_iter();
-        answers.push(class(&outputs.next().unwrap_or_default()) as u32);
-        if number >= FITTED {
-            continue;
+    // Where nobody says what samples are, all of them are asked.
+    let wanted = if samples.labels.is_some() { fitted } else { samples.inputs.len() };
+    let outputs = answers(&backbone, &samples.inputs[..wanted], fitted).map_err(environment)?;
+    let labels: Vec<u32> = match &samples.labels {
+        Some(labels) => labels.iter().map(|label| *label as u32).collect(),
+        None => outputs.iter().map(|outputs| class(&outputs[0]) as u32).collect(),
+    };
+    let mut seen = Seen::default();
+    for (input, outputs) in samples.inputs.iter().zip(outputs).take(fitted) {
+        let mut tensors = outputs.into_iter().skip(1);
+        seen.elements.entry(None).or_default().extend(data::to_f32(&input.data));
+        for (cut, elements) in cuts.iter().zip(tensors.by_ref()) {
+            seen.elements.entry(Some(*cut)).or_default().extend(elements);
         }
-        let tensors = cuts.iter().map(|cut| Some(*cut)).zip(outputs);
-        let first = (None, crate::data::to_f32(&input.data));
-        for (cut, elements) in std::iter::once(first).chain(tensors) {
-            let known = rows.entry(cut).or_default();
-            known.extend(elements);
+        for (branch, elements) in branches.iter().zip(tensors) {
+            let own = Rows { shape: graph.shape(*branch), elements: &elements }.means();
+            let sums = seen.means.entry(*branch).or_insert_with(|| vec![0.0; own.len()]);
+            sums.iter_mut().zip(own).for_each(|(sum, mean)| *sum += mean / fitted as f32);
         }
     }
     for segment in segments.iter_mut() {
         let single: Vec<(usize, usize)> = segment.ways.iter().skip(1).enumerate().filter_map(single_part).collect();
         for (at, part) in single {
-            for repair in repaired(graph, segment, &parts[part], &rows) {
+            for repair in repaired(graph, segment, &parts[part], &seen) {
                 let way = way(graph, segment.from, segment.to, vec![(part, Some(repair))], parts)?;
                 // Where the plain way computes something already, the repair takes nothing more.
                 let keeps_both = segment.ways[at + 1].macs < way.macs;
@@ -77,7 +95,27 @@ pub fn add_repairs(
             }
         }
     }
-    Ok((if samples.labels.is_some() { known } else { answers }, rows))
+    limit_ways(segments, MOST_GRAPHS);
+    Ok((labels, seen))
+}
+
+/// What the network says of samples, on all cores: all outputs of the first `whole` samples, of the others the first only.
+fn answers(backbone: &Backbone, inputs: &[Value], whole: usize) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
+    let answers = Mutex::new(vec![Vec::new(); inputs.len()]);
+    let progress = Progress::new(inputs.len() as u64, "samples through the whole network");
+    let pieces = workers(inputs.len());
+    in_parallel(pieces, |piece| {
+        let mut process = backbone.start()?;
+        for (at, input) in inputs.iter().enumerate().skip(piece).step_by(pieces) {
+            let mut outputs = process.answer(input)?;
+            outputs.truncate(if at < whole { usize::MAX } else { 1 });
+            answers.lock().unwrap_or_else(PoisonError::into_inner)[at] = outputs;
+            progress.step();
+        }
+        Ok(())
+    })?;
+    progress.finish();
+    Ok(answers.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn single_part((at, way): (usize, &Way)) -> Option<(usize, usize)> {
@@ -87,39 +125,45 @@ fn single_part((at, way): (usize, &Way)) -> Option<(usize, usize)> {
     }
 }
 
-/// What may take the place of a part that is all that goes in a segment; `rows` holds all elements of both its ends.
-fn repaired(graph: &Graph, segment: &Segment, part: &Part, rows: &Seen) -> Vec<Repair> {
-    let kernels: &[usize] = if part.kind == Kind::Block { &[1, 3] } else { &[1] };
-    kernels.iter().filter_map(|kernel| repaired_by(graph, segment, part, rows, *kernel)).collect()
+/// What may take the place of a part that is all that goes in a segment.
+fn repaired(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen) -> Vec<Repair> {
+    match part.kind {
+        Kind::Block => [1, 3].iter().filter_map(|kernel| map_of(graph, segment, part, seen, *kernel)).collect(),
+        Kind::Skip => mean_of_entry(graph, segment, part, seen).map(Repair::Shift).into_iter().collect(),
+        Kind::Branch => mean_of_branch(graph, part, seen).map(Repair::Shift).into_iter().collect(),
+        Kind::Projection | Kind::Channels => Vec::new(),
+    }
 }
 
-fn repaired_by(graph: &Graph, segment: &Segment, part: &Part, rows: &Seen, kernel: usize) -> Option<Repair> {
-    let join = graph.node(part.join);
+/// The map from what enters a segment to what its block makes of it, if the block is all of the segment.
+fn map_of(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen, kernel: usize) -> Option<Repair> {
     let from = segment.from?;
-    if join.outputs.first() != Some(&segment.to) || graph.shape(from).len() < 3 {
+    if graph.node(part.join).outputs.first() != Some(&segment.to) || graph.shape(from).len() < 3 {
         return None;
     }
-    let (input, output) = (graph.shape(from), graph.shape(segment.to));
-    let x = Rows { shape: input, elements: rows.get(&Some(from))? };
-    match part.kind {
-        Kind::Block => {
-            let activation = match &join.op {
-                Op::Conv(conv) => conv.activation,
-                Op::Binary(_, activation) => *activation,
-                _ => return None,
-            };
-            fit_map(&x, &Rows { shape: output, elements: rows.get(&Some(segment.to))? }, from, activation, kernel)
-        }
-        Kind::Skip => {
-            let residual = match &join.op {
-                Op::Conv(_) => join.inputs.get(3),
-                _ => join.inputs.get(part.operand),
-            };
-            let bare = matches!(&join.op, Op::Conv(conv) if conv.activation != Activation::None || conv.residual);
-            (residual == Some(&from) && (bare || matches!(join.op, Op::Binary(..)))).then(|| Repair::Shift(x.means()))
-        }
-        Kind::Projection | Kind::Branch | Kind::Channels => None,
-    }
+    let x = Rows { shape: graph.shape(from), elements: seen.elements.get(&Some(from))? };
+    let y = Rows { shape: graph.shape(segment.to), elements: seen.elements.get(&Some(segment.to))? };
+    fit_map(&x, &y, from, activation_of(graph, part)?, kernel)
+}
+
+/// The tensor that goes with an operand of a concatenation.
+fn branch(graph: &Graph, part: &Part) -> Option<TensorId> {
+    (part.kind == Kind::Branch).then(|| graph.node(part.join).inputs[part.operand])
+}
+
+/// Mean of each channel of an operand of a concatenation.
+fn mean_of_branch(graph: &Graph, part: &Part, seen: &Seen) -> Option<Vec<f32>> {
+    let branch = branch(graph, part)?;
+    let whole = |elements| Rows { shape: graph.shape(branch), elements }.means();
+    seen.means.get(&branch).cloned().or_else(|| seen.elements.get(&Some(branch)).map(|elements| whole(elements)))
+}
+
+/// Mean of each channel of a skip connection that begins where its segment does.
+fn mean_of_entry(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen) -> Option<Vec<f32>> {
+    let from = segment.from?;
+    let starts_here = graph.node(part.join).inputs.get(part.operand) == Some(&from) && graph.shape(from).len() > 1;
+    starts_here.then_some(())?;
+    Some(Rows { shape: graph.shape(from), elements: seen.elements.get(&Some(from))? }.means())
 }
 
 /// Elements of a tensor `[1, C, spatial..]` of several samples, one after the other.
@@ -218,7 +262,7 @@ pub fn refit(
     set: &Set,
     seen: &Seen,
     scorer: &Scorer<'_>,
-) -> anyhow::Result<Vec<(usize, Option<Repair>)>> {
+) -> anyhow::Result<Vec<Drop>> {
     let mut process = scorer.start()?;
     let mut drops = Vec::new();
     // Elements of what reaches the segment, of all samples; none while it is what the whole network has.
@@ -228,11 +272,11 @@ pub fn refit(
         let shape = segment.from.map_or_else(|| graph.shape(graph.inputs[0]), |from| graph.shape(from)).to_vec();
         let x = match &now {
             Some(elements) => elements,
-            None => seen.get(&segment.from).context("a tensor was not seen")?,
+            None => seen.elements.get(&segment.from).context("a tensor was not seen")?,
         };
         let map = match way_info.drops.as_slice() {
             [(part, Some(Repair::Map { from, kernel, .. }))] if now.is_some() => {
-                let goal = seen.get(&Some(segment.to)).context("a tensor was not seen")?;
+                let goal = seen.elements.get(&Some(segment.to)).context("a tensor was not seen")?;
                 let activation = activation_of(graph, &parts[*part]).unwrap_or(Activation::None);
                 let (x, y) =
                     (Rows { shape: &shape, elements: x }, Rows { shape: graph.shape(segment.to), elements: goal });
@@ -253,7 +297,7 @@ pub fn refit(
                 Some(answers.collect::<anyhow::Result<Vec<Vec<f32>>>>()?.concat())
             }
         };
-        now = outgoing.or(now.filter(|_| *way != 0));
+        now = outgoing;
         match map {
             Some((part, map, _)) => drops.push((part, Some(map))),
             None => drops.extend(way_info.drops.iter().cloned()),

@@ -19,6 +19,9 @@ pub mod study;
 
 use std::path::PathBuf;
 
+use anyhow::Context;
+
+use crate::classifier;
 use crate::cli::{Arguments, Switch};
 use crate::config::Cluster;
 use crate::diagnostic::Diagnostic;
@@ -29,14 +32,11 @@ use crate::partition::held::Held;
 use crate::partition::{Partition, PartitionOptions};
 use crate::placement::{self, Placed};
 use crate::program::Program;
-use crate::samples::Preparation;
+use crate::samples::{self, Preparation};
 use mapping::Mapped;
 use report::{Decided, VariantsReport};
 use situations::{Situation, situations};
 use study::Study;
-
-/// Loss of accuracy beyond which no variant is wanted, unless the user says otherwise.
-const DEFAULT_LOSS: f64 = 0.05;
 
 /// Share by which variants may make a device's weights larger.
 const MORE_FLASH: f64 = 0.1;
@@ -70,81 +70,32 @@ impl VariantOptions {
             calibration,
             preparation,
             min_accuracy: arguments.min_accuracy,
-            cache: crate::exits::cache(arguments),
+            cache: crate::host::kept::folder(arguments),
         })
     }
 }
 
 /// Finds what can go in a simplified graph.
 pub fn study(graph: &Graph, wanted: &VariantOptions, cluster: &Cluster, options: &Options) -> Result<Study, Failure> {
-    let classes = classes(graph)?;
-    let samples = study::load(&wanted.calibration, graph, &wanted.preparation)?;
-    if samples.inputs.len() < 2 * MIN_SAMPLES {
-        let count = samples.inputs.len();
-        let message =
-            format!("{count} calibration samples say too little of what can go; {} are the least", 2 * MIN_SAMPLES);
-        return Err(refusal("E0195", message, "give more samples that the model has not been trained on"));
-    }
-    check_labels(classes, samples.labels.as_deref().unwrap_or(&[]))?;
-    // What is allowed is a loss against the whole model; a wanted accuracy is turned into one when the model's is known.
-    let loss = match wanted.min_accuracy {
-        None => DEFAULT_LOSS,
-        Some(_) => DEFAULT_LOSS.max(0.15),
-    };
+    let refuse = |refusal: Diagnostic| Failure::Input(vec![refusal]);
+    let classes = classifier::classes(graph, "compile without --variants").map_err(refuse)?;
+    let samples = samples::load(&wanted.calibration, graph, &wanted.preparation, None)
+        .with_context(|| format!("calibration data `{}`", wanted.calibration.display()))
+        .map_err(Failure::Environment)?;
+    classifier::check_samples(&samples, classes, MIN_SAMPLES).map_err(refuse)?;
     let whole = PartitionOptions::new(options.objective, options.family);
     let nominal = placement::outlook(graph, cluster, &whole);
     let sent_bytes = nominal.map_or_else(Default::default, |nominal| nominal.sharded.sent_bytes(graph));
-    let mut study = study::study(graph, &samples, loss, &wanted.cache, &sent_bytes)?;
+    let study = study::study(graph, &samples, wanted, &sent_bytes)?;
     if study.parts.is_empty() {
         let message = "nothing can go: the network has no residual blocks, skip connections or concatenations";
-        return Err(refusal("E0196", message.to_string(), "compile without --variants"));
+        return Err(refuse(Diagnostic::new("E0196", message).help("compile without --variants")));
     }
-    let least = wanted.min_accuracy.unwrap_or(study.base.accuracy() - DEFAULT_LOSS);
-    study.least = least;
-    study.front.retain(|member| member.score.accuracy() >= least || member.set.iter().all(|way| *way == 0));
     Ok(study)
 }
 
-/// Samples in each half.
-const MIN_SAMPLES: usize = 50;
-
-/// Refuses what is no classifier.
-fn classes(graph: &Graph) -> Result<usize, Failure> {
-    let help = "compile without --variants";
-    match graph.outputs.as_slice() {
-        [output] => match graph.shape(*output) {
-            [1, classes] if *classes >= 2 => Ok(*classes),
-            shape => {
-                let message = format!(
-                    "variants need a classifier with scores [1, classes]; this model's output has shape {shape:?}"
-                );
-                Err(refusal("E0194", message, help))
-            }
-        },
-        outputs => {
-            let message = format!("variants need a model with one output; this one has {}", outputs.len());
-            Err(refusal("E0194", message, help))
-        }
-    }
-}
-
-fn check_labels(classes: usize, labels: &[usize]) -> Result<(), Failure> {
-    if let Some((at, label)) = labels.iter().enumerate().find(|(_, label)| **label >= classes) {
-        let message = format!("sample {at} has label {label}, but the model has {classes} classes");
-        return Err(refusal("E0195", message, "labels count classes from 0"));
-    }
-    if let [first, rest @ ..] = labels
-        && rest.iter().all(|label| label == first)
-    {
-        let message = format!("all calibration samples are of class {first}");
-        return Err(refusal("E0195", message, "give samples of every class"));
-    }
-    Ok(())
-}
-
-fn refusal(code: &'static str, message: String, help: &str) -> Failure {
-    Failure::Input(vec![Diagnostic::new(code, message).help(help.to_string())])
-}
+/// Least calibration samples: half of them guide the search, the others judge.
+const MIN_SAMPLES: usize = 100;
 
 /// A route to be: what is computed, and by whom.
 struct Planned {

@@ -62,6 +62,9 @@ pub enum Repair {
     Shift(Vec<f32>),
 }
 
+/// A part that goes, by its number, and what takes its place.
+pub type Drop = (usize, Option<Repair>);
+
 /// All parts of a graph, in its order.
 pub fn parts(graph: &Graph) -> Vec<Part> {
     let total = macs(graph);

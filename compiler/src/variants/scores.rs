@@ -8,12 +8,12 @@ use std::sync::Mutex;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use super::segments::Segment;
 use sha2::{Digest, Sha256};
 
-use crate::exits::features::key;
+use super::segments::Segment;
 use crate::graph::{Graph, Value};
-use crate::host::backbone::{Backbone, Process};
+use crate::host::backbone::{Backbone, MOST_GRAPHS, Process};
+use crate::host::kept::key;
 use crate::host::parallel::{in_parallel, workers};
 use crate::host::progress::Progress;
 
@@ -113,22 +113,9 @@ impl<'a> Scorer<'a> {
     ) -> anyhow::Result<Vec<Score>> {
         let mut order: Vec<usize> = (0..sets.len()).collect();
         order.sort_by_key(|at| &sets[*at]);
-        let scores = Mutex::new(vec![Score::default(); sets.len()]);
-        let progress = Progress::new(inputs.len() as u64, what);
-        let pieces = workers(inputs.len());
-        in_parallel(pieces, |piece| {
-            let mut process = self.backbone.start()?;
-            let mut own = vec![Score::default(); sets.len()];
-            for (input, label) in inputs.iter().zip(labels).skip(piece).step_by(pieces) {
-                self.descend(&mut process, 0, input, sets, &order, *label as usize, &mut own)?;
-                progress.step();
-            }
-            let mut all = scores.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            all.iter_mut().zip(own).for_each(|(all, own)| all.add(own));
-            Ok(())
-        })?;
-        progress.finish();
-        Ok(scores.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+        over_samples(&self.backbone, sets.len(), inputs, labels, what, |process, input, label, scores| {
+            self.descend(process, 0, input, sets, &order, label, scores)
+        })
     }
 
     /// From a tensor on, all sets that agree so far.
@@ -184,7 +171,7 @@ impl<'a> Scorer<'a> {
 
 /// What one answer says.
 fn judge(scores: &[f32], label: usize, probabilities: bool) -> Score {
-    let best = crate::exits::calibrate::class(scores);
+    let best = crate::classifier::class(scores);
     let own = f64::from(scores.get(label).copied().unwrap_or(0.0));
     let surprise = if probabilities {
         -own.max(1e-9).ln()
@@ -242,7 +229,7 @@ pub fn score_graphs(
     remembered(&file, &names, |new| {
         let mut scores = Vec::with_capacity(new.len());
         // As many routes as one program can have.
-        for some in new.chunks(ROUTES) {
+        for some in new.chunks(MOST_GRAPHS) {
             let some: Vec<&Graph> = some.iter().map(|at| graphs[*at]).collect();
             scores.extend(measure_graphs(&some, inputs, labels, probabilities)?);
         }
@@ -259,17 +246,32 @@ pub fn measure_graphs(
 ) -> anyhow::Result<Vec<Score>> {
     let count = graphs.len();
     let backbone = Backbone::build_all(graphs.iter().map(|graph| (*graph).clone()).collect())?;
+    over_samples(&backbone, count, inputs, labels, "samples that judge", |process, input, label, scores| {
+        for (number, score) in scores.iter_mut().enumerate() {
+            let answer = process.answer_by(number, input)?.swap_remove(0);
+            score.add(judge(&answer, label, probabilities));
+        }
+        Ok(())
+    })
+}
+
+/// Adds up, on all cores, what `add` says of each sample.
+fn over_samples(
+    backbone: &Backbone,
+    count: usize,
+    inputs: &[&Value],
+    labels: &[u32],
+    what: &'static str,
+    add: impl Fn(&mut Process<'_>, &Value, usize, &mut [Score]) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<Vec<Score>> {
     let all = Mutex::new(vec![Score::default(); count]);
-    let progress = Progress::new(inputs.len() as u64, "samples that judge");
+    let progress = Progress::new(inputs.len() as u64, what);
     let pieces = workers(inputs.len());
     in_parallel(pieces, |piece| {
         let mut process = backbone.start()?;
         let mut own = vec![Score::default(); count];
         for (input, label) in inputs.iter().zip(labels).skip(piece).step_by(pieces) {
-            for (number, score) in own.iter_mut().enumerate() {
-                let answer = process.answer_by(number, input)?.swap_remove(0);
-                score.add(judge(&answer, *label as usize, probabilities));
-            }
+            add(&mut process, input, *label as usize, &mut own)?;
             progress.step();
         }
         let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -279,6 +281,3 @@ pub fn measure_graphs(
     progress.finish();
     Ok(all.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
-
-/// Graphs in one program.
-const ROUTES: usize = 200;

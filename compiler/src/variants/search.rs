@@ -57,25 +57,52 @@ pub struct Bound {
     pub proven: bool,
 }
 
-/// Sets worth knowing for one kind of saving. `gains` are those of the options, 0 or more; no set below `floor` accuracy is
-/// pursued. What is proven for each budget.
-pub fn search(
-    segments: usize,
-    options: &[Candidate],
-    gains: &[f64],
-    floor: f64,
-    known: &mut Known,
-    measure: &mut Measure<'_>,
-) -> anyhow::Result<Vec<Bound>> {
-    greedy(segments, options, gains, floor, known, measure)?;
-    let base = known.get(&vec![0; segments]).map_or(1.0, Score::accuracy);
+/// What can go, and what is wanted of it.
+#[derive(Clone, Copy)]
+pub struct Problem<'a> {
+    /// Segments of the network.
+    pub segments: usize,
+    /// Ways to compute them.
+    pub options: &'a [Candidate],
+    /// What each of those saves, 0 or more.
+    pub gains: &'a [f64],
+    /// Least accuracy of a set that is pursued.
+    pub floor: f64,
+}
+
+/// Sets worth knowing for one kind of saving, and what is proven for each budget.
+pub fn search(problem: Problem<'_>, known: &mut Known, measure: &mut Measure<'_>) -> anyhow::Result<Vec<Bound>> {
+    greedy(problem, known, measure)?;
+    let base = known.get(&problem.none()).map_or(1.0, Score::accuracy);
     let mut bounds = Vec::new();
     for budget in BUDGETS {
-        if base - budget >= floor - 1e-9 {
-            bounds.push(surrogate(segments, options, gains, base - budget, known, measure)?);
+        if base - budget >= problem.floor - 1e-9 {
+            bounds.push(surrogate(problem, base - budget, known, measure)?);
         }
     }
     Ok(bounds)
+}
+
+impl Problem<'_> {
+    /// The set of which nothing goes.
+    fn none(&self) -> Set {
+        vec![0; self.segments]
+    }
+
+    /// Which of the options a set takes.
+    fn taken(&self, set: &Set) -> impl Iterator<Item = usize> {
+        (0..self.options.len()).filter(|at| set[self.options[*at].segment] == self.options[*at].way)
+    }
+
+    /// What a set saves.
+    fn gain(&self, set: &Set) -> f64 {
+        self.taken(set).map(|at| self.gains[at]).sum()
+    }
+
+    /// Weights that a set adds.
+    fn size(&self, set: &Set) -> f64 {
+        self.taken(set).map(|at| self.options[at].size).sum()
+    }
 }
 
 fn measured(known: &mut Known, sets: &[Set], measure: &mut Measure<'_>) -> anyhow::Result<()> {
@@ -89,19 +116,13 @@ fn measured(known: &mut Known, sets: &[Set], measure: &mut Measure<'_>) -> anyho
     Ok(())
 }
 
-fn greedy(
-    segments: usize,
-    options: &[Candidate],
-    gains: &[f64],
-    floor: f64,
-    known: &mut Known,
-    measure: &mut Measure<'_>,
-) -> anyhow::Result<()> {
-    let mut now: Set = vec![0; segments];
+fn greedy(problem: Problem<'_>, known: &mut Known, measure: &mut Measure<'_>) -> anyhow::Result<()> {
+    let Problem { options, gains, .. } = problem;
+    let mut now = problem.none();
     loop {
         let mut next: Vec<(f64, usize)> = (0..options.len())
             .filter(|at| now[options[*at].segment] == 0 && gains[*at] > 0.0)
-            .filter(|at| size(&now, options) + options[*at].size <= MOST_SIZE)
+            .filter(|at| problem.size(&now) + options[*at].size <= MOST_SIZE)
             .map(|at| (options[at].loss.max(1e-6) / gains[at], at))
             .collect();
         next.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -118,34 +139,21 @@ fn greedy(
         };
         let best = tried.into_iter().min_by(|a, b| price(a.0, &a.1).total_cmp(&price(b.0, &b.1)));
         let Some((_, set)) = best else { return Ok(()) };
-        if known.get(&set).is_none_or(|score| score.accuracy() < floor) {
+        if known.get(&set).is_none_or(|score| score.accuracy() < problem.floor) {
             return Ok(());
         }
         now = set;
     }
 }
 
-/// Weights that a set adds.
-fn size(set: &Set, options: &[Candidate]) -> f64 {
-    options.iter().filter(|option| set[option.segment] == option.way).map(|option| option.size).sum()
-}
-
 /// The set that saves most at `least` accuracy by the surrogate; proposals are measured until one keeps it.
-fn surrogate(
-    segments: usize,
-    options: &[Candidate],
-    gains: &[f64],
-    least: f64,
-    known: &mut Known,
-    measure: &mut Measure<'_>,
-) -> anyhow::Result<Bound> {
-    let base = known.get(&vec![0; segments]).map_or(1.0, Score::accuracy);
-    let all: f64 = (0..segments)
-        .map(|segment| {
-            let own = options.iter().zip(gains).filter(|(option, _)| option.segment == segment);
-            own.map(|(_, gain)| *gain).fold(0.0, f64::max)
-        })
-        .sum();
+fn surrogate(problem: Problem<'_>, least: f64, known: &mut Known, measure: &mut Measure<'_>) -> anyhow::Result<Bound> {
+    let base = known.get(&problem.none()).map_or(1.0, Score::accuracy);
+    let most = |segment: usize| {
+        let own = problem.options.iter().zip(problem.gains).filter(|(option, _)| option.segment == segment);
+        own.map(|(_, gain)| *gain).fold(0.0, f64::max)
+    };
+    let all: f64 = (0..problem.segments).map(most).sum();
     let bound = |best: f64, bound: f64| Bound {
         budget: base - least,
         best: best / all.max(1e-12),
@@ -153,22 +161,15 @@ fn surrogate(
         proven: bound <= best * (1.0 + 1e-9),
     };
     let mut last = all;
-    let gain = |set: &Set| -> f64 {
-        let of = |segment: usize| {
-            let found = options.iter().position(|option| option.segment == segment && option.way == set[segment]);
-            found.map_or(0.0, |at| gains[at])
-        };
-        (0..segments).map(of).sum()
-    };
     let keeps = |known: &Known| {
         let fine = known.iter().filter(|(_, score)| score.accuracy() >= least);
-        fine.map(|(set, _)| gain(set)).fold(0.0, f64::max)
+        fine.map(|(set, _)| problem.gain(set)).fold(0.0, f64::max)
     };
     for _ in 0..PROPOSALS {
         // Sets that were measured and lose too much are cut off, with everything beyond them.
         let bad: Vec<&Set> = known.iter().filter(|(_, score)| score.accuracy() < least).map(|(set, _)| set).collect();
-        let Some(set) = propose(segments, options, gains, base - least, &bad) else { break };
-        last = gain(&set);
+        let Some(set) = propose(problem, base - least, &bad) else { break };
+        last = problem.gain(&set);
         if last <= keeps(known) {
             return Ok(bound(keeps(known), last));
         }
@@ -178,14 +179,15 @@ fn surrogate(
 }
 
 /// The most saving whose single losses add up to at most `budget`, and that holds none of the sets `bad`.
-pub fn propose(segments: usize, options: &[Candidate], gains: &[f64], budget: f64, bad: &[&Set]) -> Option<Set> {
-    let mut problem = variables!();
-    let chosen: Vec<_> = options.iter().map(|_| problem.add(variable().binary())).collect();
+pub fn propose(problem: Problem<'_>, budget: f64, bad: &[&Set]) -> Option<Set> {
+    let Problem { segments, options, gains, .. } = problem;
+    let mut variables = variables!();
+    let chosen: Vec<_> = options.iter().map(|_| variables.add(variable().binary())).collect();
     let sum = |factor: &dyn Fn(usize) -> f64| -> Expression {
         chosen.iter().enumerate().map(|(at, x)| factor(at) * *x).sum()
     };
     let most = gains.iter().copied().fold(1e-12, f64::max);
-    let mut model = problem
+    let mut model = variables
         .maximise(sum(&|at| gains[at] / most))
         .using(good_lp::microlp)
         .with(constraint!(sum(&|at| options[at].drop.max(0.0)) <= budget))
@@ -197,9 +199,9 @@ pub fn propose(segments: usize, options: &[Candidate], gains: &[f64], budget: f6
         }
     }
     for set in bad {
-        let inside = |at: usize| set[options[at].segment] == options[at].way;
-        let size = (0..options.len()).filter(|at| inside(*at)).count();
-        let of = sum(&|at| f64::from(u8::from(inside(at))));
+        let inside: Vec<usize> = problem.taken(set).collect();
+        let size = inside.len();
+        let of = sum(&|at| f64::from(u8::from(inside.contains(&at))));
         model = model.with(constraint!(of <= size as f64 - 1.0));
     }
     let solution = model.solve().ok()?;
@@ -240,12 +242,14 @@ mod tests {
             let value = |set: &Set, of: &[f64]| -> f64 {
                 set.iter().zip(of).filter(|(way, _)| **way == 1).map(|(_, value)| value).sum()
             };
-            let found = propose(10, &options(&drops), &gains, 0.03, &[]).expect("the empty set keeps every budget");
+            let options = options(&drops);
+            let problem = Problem { segments: 10, options: &options, gains: &gains, floor: 0.0 };
+            let found = propose(problem, 0.03, &[]).expect("the empty set keeps every budget");
             let best = all(10).filter(|set| value(set, &drops) <= 0.03).map(|set| value(&set, &gains));
             let best = best.fold(0.0, f64::max);
             assert!(value(&found, &drops) <= 0.03 + 1e-9);
             assert!((value(&found, &gains) - best).abs() < 1e-6, "{} instead of {best}", value(&found, &gains));
-            let second = propose(10, &options(&drops), &gains, 0.03, &[&found]).expect("others are left");
+            let second = propose(problem, 0.03, &[&found]).expect("others are left");
             assert!(value(&second, &gains) <= best + 1e-9 && second != found);
         }
     }
@@ -267,8 +271,8 @@ mod tests {
         let base = measure(&[vec![0; 4]]).expect("it can be measured")[0];
         known.insert(vec![0; 4], base);
         let options = options(&[0.0, 0.0, 0.001, 0.2]);
-        let bounds =
-            search(4, &options, &[1.0, 1.0, 1.0, 1.0], 0.85, &mut known, &mut measure).expect("it can be measured");
+        let problem = Problem { segments: 4, options: &options, gains: &[1.0; 4], floor: 0.85 };
+        let bounds = search(problem, &mut known, &mut measure).expect("it can be measured");
         let one_point = bounds.iter().find(|bound| bound.budget > 0.009 && bound.budget < 0.011).expect("it was asked");
         assert!(one_point.proven && one_point.best == 0.5, "{one_point:?}");
         let best =

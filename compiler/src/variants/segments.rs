@@ -5,20 +5,17 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::parts::{Part, Repair, dropped, macs};
+use super::parts::{Drop, Part, Repair, dropped, macs};
 use crate::driver::Failure;
 use crate::graph::{Graph, NodeId, TensorId};
 use crate::partition::crossings;
 use crate::passes;
 
-/// Routes of one program.
-const MAX_WAYS: usize = 250;
-
 /// One way to compute a segment.
 #[derive(Clone, Debug)]
 pub struct Way {
     /// Parts that are left out, each with what takes its place.
-    pub drops: Vec<(usize, Option<Repair>)>,
+    pub drops: Vec<Drop>,
     /// The segment as a graph; none if its input is its result.
     pub graph: Option<Graph>,
     /// Multiply-adds.
@@ -48,47 +45,56 @@ pub struct Segment {
     pub ways: Vec<Way>,
 }
 
-/// Cuts a graph into segments of which each holds all of any part that touches it.
+/// Cuts a graph into segments: those that hold parts, each with all of any part that touches it, and the stretches between
+/// them.
 pub fn segments(graph: &Graph, parts: &[Part]) -> Result<Vec<Segment>, Failure> {
     let order = graph.topological_order().unwrap_or_default();
     let position: HashMap<NodeId, usize> = order.iter().enumerate().map(|(at, id)| (*id, at)).collect();
     let spans = parts.iter().map(|part| span(graph, part, &position)).collect::<Result<Vec<_>, Failure>>()?;
-    let mut from = None;
+    let cuts: Vec<(usize, TensorId)> = crossings(graph, &order)
+        .into_iter()
+        .filter(|(at, tensor)| {
+            let crossed = spans.iter().any(|(first, last)| first <= at && at < last);
+            !crossed && !graph.is_output(*tensor)
+        })
+        .collect();
     let mut found: Vec<Segment> = Vec::new();
-    let mut inside: Vec<usize> = Vec::new();
-    let mut next = 0;
-    let mut by_begin: Vec<usize> = (0..parts.len()).collect();
-    by_begin.sort_by_key(|part| spans[*part]);
-    let mut last_node = 0;
-    for (at, tensor) in crossings(graph, &order) {
-        if graph.is_output(tensor) {
-            continue;
+    let mut from = None;
+    let mut first = 0;
+    for (number, (at, tensor)) in cuts.iter().enumerate() {
+        // A cut is worth making behind a part, and where the next piece holds one.
+        let end = cuts.get(number + 1).map_or(order.len(), |(at, _)| at + 1);
+        let holds = |begin: usize, end: usize| spans.iter().any(|(first, last)| begin <= *first && *last < end);
+        if holds(first, at + 1) || holds(at + 1, end) {
+            found.push(segment(graph, from, *tensor, &inside(&spans, first, at + 1), parts)?);
+            (from, first) = (Some(*tensor), at + 1);
         }
-        let crossed = spans.iter().any(|(first, last)| *first <= at && at < *last);
-        // A cut behind nodes that compute nothing is not worth a piece of its own.
-        let computes = order[last_node..=at].iter().any(|id| crate::partition::node_macs(graph, *id) > 0);
-        if crossed || !computes {
-            continue;
-        }
-        while let Some(part) = by_begin.get(next).filter(|part| spans[**part].1 <= at) {
-            inside.push(*part);
-            next += 1;
-        }
-        found.push(segment(graph, from, tensor, std::mem::take(&mut inside), parts)?);
-        (from, last_node) = (Some(tensor), at + 1);
     }
     let output = graph.outputs.first().copied();
     if let Some(output) = output.filter(|output| from != Some(*output)) {
-        found.push(segment(graph, from, output, by_begin[next..].to_vec(), parts)?);
-    }
-    // The chain has as many ways as routes can be told apart.
-    let mut ways: usize = found.iter().map(|segment| segment.ways.len()).sum();
-    while ways > MAX_WAYS {
-        let Some(longest) = found.iter_mut().max_by_key(|segment| segment.ways.len()) else { break };
-        longest.ways.pop();
-        ways -= 1;
+        found.push(segment(graph, from, output, &inside(&spans, first, order.len()), parts)?);
     }
     Ok(found)
+}
+
+/// Parts that lie between two positions.
+fn inside(spans: &[(usize, usize)], begin: usize, end: usize) -> Vec<usize> {
+    (0..spans.len()).filter(|part| begin <= spans[*part].0 && spans[*part].1 < end).collect()
+}
+
+/// Leaves as many ways as routes can be told apart: those that save least go, never a segment as it is.
+pub fn limit_ways(segments: &mut [Segment], most: usize) {
+    let mut ways: usize = segments.iter().map(|segment| segment.ways.len()).sum();
+    while ways > most {
+        let saves = |(segment, way): &(usize, usize)| {
+            segments[*segment].ways[0].macs.saturating_sub(segments[*segment].ways[*way].macs)
+        };
+        let all = segments.iter().enumerate();
+        let least = all.flat_map(|(at, segment)| (1..segment.ways.len()).map(move |way| (at, way))).min_by_key(saves);
+        let Some((segment, way)) = least else { return };
+        segments[segment].ways.remove(way);
+        ways -= 1;
+    }
 }
 
 /// First and last position of what goes with a part, its join included.
@@ -105,13 +111,13 @@ fn segment(
     graph: &Graph,
     from: Option<TensorId>,
     to: TensorId,
-    inside: Vec<usize>,
+    inside: &[usize],
     parts: &[Part],
 ) -> Result<Segment, Failure> {
     let whole = extract(graph, from, to)?;
     let mut ways = vec![Way { drops: Vec::new(), macs: whole.as_ref().map_or(0, macs), graph: whole }];
     for part in inside {
-        ways.push(way(graph, from, to, vec![(part, None)], parts)?);
+        ways.push(way(graph, from, to, vec![(*part, None)], parts)?);
     }
     Ok(Segment { from, to, ways })
 }
@@ -121,7 +127,7 @@ pub fn way(
     graph: &Graph,
     from: Option<TensorId>,
     to: TensorId,
-    drops: Vec<(usize, Option<Repair>)>,
+    drops: Vec<Drop>,
     parts: &[Part],
 ) -> Result<Way, Failure> {
     let which: Vec<(&Part, Option<&Repair>)> =
@@ -158,4 +164,60 @@ fn extract(graph: &Graph, from: Option<TensorId>, to: TensorId) -> Result<Option
     }
     tidy(&mut piece)?;
     Ok(Some(piece))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::text::parse;
+    use crate::variants::parts::parts;
+
+    /// `before` convolutions, as many residual blocks as said, and a convolution.
+    fn chain(before: usize, blocks: usize) -> Graph {
+        let conv = |number: usize, inputs: &str, residual: bool| {
+            format!(
+                "%{number} \"t{number}\": f32[1,4,3,3] = \"n{number}\"({inputs}) Conv((window:(kernel:[1,1],stride:[1,1],dilation:[1,1],\
+                 pad_begin:[0,0],pad_end:[0,0]),groups:1,residual:{residual},activation:Relu))\n"
+            )
+        };
+        let mut text =
+            "graph \"chain\" opset 17\ninput %0 \"x\": f32[1,4,3,3]\nconst %1 \"w\": f32[4,4,1,1] = random(1)\n\
+                        const %2 \"b\": f32[4] = random(2)\n"
+                .to_string();
+        let (mut last, mut next) = (0, 3);
+        for _ in 0..before {
+            text += &conv(next, &format!("%{last}, %1, %2"), false);
+            (last, next) = (next, next + 1);
+        }
+        for _ in 0..blocks {
+            text += &conv(next, &format!("%{last}, %1, %2"), false);
+            text += &conv(next + 1, &format!("%{next}, %1, %2, %{last}"), true);
+            (last, next) = (next + 1, next + 2);
+        }
+        text += &conv(next, &format!("%{last}, %1, %2"), false);
+        parse(&(text + &format!("output %{next}\n"))).expect("the text is a graph")
+    }
+
+    #[test]
+    fn stretches_without_parts_are_one_segment() {
+        let graph = chain(300, 2);
+        let parts = parts(&graph);
+        let found = segments(&graph, &parts).expect("it can be cut");
+        let ways: Vec<usize> = found.iter().map(|segment| segment.ways.len()).collect();
+        assert_eq!(ways, [1, 3, 3, 1], "before, two blocks with their skips, behind");
+        let nodes: usize = found.iter().filter_map(|segment| Some(segment.ways[0].graph.as_ref()?.node_count())).sum();
+        assert_eq!(nodes, graph.node_count());
+    }
+
+    #[test]
+    fn many_ways_are_cut_down_to_those_that_save_most() {
+        let graph = chain(1, 5);
+        let parts = parts(&graph);
+        let mut found = segments(&graph, &parts).expect("it can be cut");
+        limit_ways(&mut found, 12);
+        let ways: Vec<usize> = found.iter().map(|segment| segment.ways.len()).collect();
+        assert_eq!(ways, [1, 2, 2, 2, 2, 2, 1], "skip connections save nothing");
+        limit_ways(&mut found, 1);
+        assert!(found.iter().all(|segment| segment.ways.len() == 1), "what there is stays");
+    }
 }

@@ -6,18 +6,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::Context;
-
+use super::VariantOptions;
 use super::fitting;
-use super::parts::{Part, Repair, dropped, macs, parts};
+use super::parts::{Drop, Part, Repair, dropped, macs, parts};
 use super::scores::{Score, Scorer, Set, score_graphs};
-use super::search::{self, Bound, Candidate, Known};
+use super::search::{self, Bound, Candidate, Known, Problem};
 use super::segments::{Segment, segments};
+use crate::classifier::answers_probabilities;
 use crate::driver::{Failure, internal};
-use crate::graph::{Graph, NodeId, Op, Value};
+use crate::graph::{Graph, NodeId, Value};
 use crate::host::parallel::in_parallel;
 use crate::passes;
 use crate::samples::Samples;
+
+/// Loss of accuracy beyond which no variant is wanted, unless the user says otherwise.
+const DEFAULT_LOSS: f64 = 0.05;
 
 /// Multiply-adds that the search may take: some minutes on two cores.
 const SEARCH_MACS: f64 = 4e13;
@@ -34,9 +37,6 @@ const COMPARED: usize = 500;
 
 /// Accuracy that a set may lack while its repairs are those of single parts.
 const WON_BACK: f64 = 0.03;
-
-/// A part that goes, and what takes its place.
-pub type Drop = (usize, Option<Repair>);
 
 /// What is known of a model's parts.
 #[derive(Default)]
@@ -91,26 +91,26 @@ impl Member {
     }
 }
 
-/// Studies a classifier; what was measured is kept in `cache`. Sets that lose more than `most_loss` of accuracy are not
-/// pursued. `sent_bytes` are those of each node where the whole network runs on the whole cluster.
+/// Studies a classifier. Sets that are less accurate than the user wants are not pursued. `sent_bytes` are those of each
+/// node where the whole network runs on the whole cluster.
 pub fn study(
     graph: &Graph,
     samples: &Samples,
-    most_loss: f64,
-    cache: &Path,
+    wanted: &VariantOptions,
     sent_bytes: &BTreeMap<NodeId, u64>,
 ) -> Result<Study, Failure> {
     let parts = parts(graph);
     if parts.is_empty() {
         return Ok(Study { parts, ..Study::default() });
     }
+    let cache = wanted.cache.as_path();
     let mut segments = segments(graph, &parts)?;
     let (labels, seen) = fitting::add_repairs(graph, &parts, &mut segments, samples)?;
     let scorer = Scorer::new(graph, &segments, answers_probabilities(graph), cache)?;
     let travels = segments.iter().map(|segment| segment.ways[0].sent_bytes(sent_bytes, graph)).collect();
     let guided = Guided::new(&scorer, &segments, travels, samples, &labels, cache);
-    let (found, known) = guided.search(most_loss).map_err(Failure::Environment)?;
-    let sets = guided.worth(known, found.guide.accuracy() - most_loss);
+    let (found, known) = guided.search(wanted.min_accuracy).map_err(Failure::Environment)?;
+    let sets = guided.worth(known, floor(found.guide, wanted.min_accuracy));
     // What each set's repairs are where all of its parts have gone.
     let refitted: Mutex<Vec<Vec<Drop>>> = Mutex::new(vec![Vec::new(); sets.len()]);
     in_parallel(sets.len(), |at| {
@@ -120,10 +120,17 @@ pub fn study(
     })
     .map_err(Failure::Environment)?;
     let refitted = refitted.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let front = guided.judge(graph, &parts, &sets, refitted)?;
+    let mut front = guided.judge(graph, &parts, &sets, refitted)?;
     let base = front.first().map_or_else(Score::default, |member| member.score);
+    let least = floor(base, wanted.min_accuracy);
+    front.retain(|member| member.drops.is_empty() || member.score.accuracy() >= least);
     let judges = (guided.judges.0.iter().map(|input| (*input).clone()).collect(), guided.judges.1.clone());
-    Ok(Study { base, front, segments: segments.clone(), parts, judges, cache: cache.to_path_buf(), ..found })
+    Ok(Study { base, least, front, segments: segments.clone(), parts, judges, cache: cache.to_path_buf(), ..found })
+}
+
+/// Least accuracy that is wanted of a network whose parts are all there with `whole`.
+fn floor(whole: Score, min_accuracy: Option<f64>) -> f64 {
+    min_accuracy.unwrap_or(whole.accuracy() - DEFAULT_LOSS)
 }
 
 impl Study {
@@ -177,12 +184,6 @@ fn truncated(graph: &Graph, exit: usize) -> Result<Option<Graph>, Failure> {
     short.outputs = vec![scores];
     passes::run(passes::TIDY, &mut short, &mut |_, _, _| {}).map_err(internal)?;
     Ok(Some(short))
-}
-
-/// Whether the first output is a softmax's.
-pub fn answers_probabilities(graph: &Graph) -> bool {
-    let producer = graph.outputs.first().and_then(|output| graph.tensor(*output).producer);
-    producer.is_some_and(|producer| matches!(graph.node(producer).op, Op::Softmax { .. }))
 }
 
 /// The samples in two halves.
@@ -239,7 +240,7 @@ impl<'a> Guided<'a> {
     }
 
     /// Each way alone, and all sets that were measured.
-    fn search(&self, most_loss: f64) -> anyhow::Result<(Study, Known)> {
+    fn search(&self, min_accuracy: Option<f64>) -> anyhow::Result<(Study, Known)> {
         let none: Set = vec![0; self.segments.len()];
         let mut ways = Vec::new();
         for (segment, info) in self.segments.iter().enumerate() {
@@ -272,9 +273,11 @@ impl<'a> Guided<'a> {
         let mut measure = |sets: &[Set]| self.score_guides(sets, all, "samples without some parts");
         let macs: Vec<f64> = candidates.iter().map(|one| self.saved(one)).collect();
         let bytes: Vec<f64> = candidates.iter().map(|one| self.spared(one)).collect();
-        let floor = guide.accuracy() - most_loss;
-        let mut seek =
-            |gains: &[f64]| search::search(self.segments.len(), &candidates, gains, floor, &mut known, &mut measure);
+        let floor = floor(guide, min_accuracy);
+        let mut seek = |gains: &[f64]| {
+            let problem = Problem { segments: self.segments.len(), options: &candidates, gains, floor };
+            search::search(problem, &mut known, &mut measure)
+        };
         let bounds = (seek(&macs)?, seek(&bytes)?);
         Ok((Study { singles, alone, guide, bounds, measured: known.len(), ..Study::default() }, known))
     }
@@ -343,16 +346,12 @@ impl<'a> Guided<'a> {
             Member { set, drops: drops.clone(), score, macs, sent_bytes, ends_at: None }
         };
         let all: Vec<Member> = best.iter().zip(judged).map(member).collect();
-        let beaten = |member: &Member| {
-            all.iter().any(|other| {
-                other.macs <= member.macs
-                    && other.sent_bytes <= member.sent_bytes
-                    && other.score.right >= member.score.right
-                    && other.set != member.set
-                    && (other.macs, other.sent_bytes, member.score.right)
-                        != (member.macs, member.sent_bytes, other.score.right)
-            })
+        let worth = |member: &Member| (member.macs, member.sent_bytes, std::cmp::Reverse(member.score.right));
+        let beats = |other: &Member, member: &Member| {
+            let (a, b) = (worth(other), worth(member));
+            a != b && a.0 <= b.0 && a.1 <= b.1 && a.2 <= b.2
         };
+        let beaten = |member: &Member| all.iter().any(|other| beats(other, member));
         Ok(all.iter().filter(|member| member.drops.is_empty() || !beaten(member)).cloned().collect())
     }
 
@@ -408,15 +407,4 @@ fn front_of(sets: &[(Set, Score)], cost: &dyn Fn(&Set) -> f64) -> Vec<Set> {
         better
     });
     sorted.into_iter().map(|(_, set, _)| set.clone()).collect()
-}
-
-/// Reads samples for variants.
-pub fn load(
-    path: &std::path::Path,
-    graph: &Graph,
-    preparation: &crate::samples::Preparation,
-) -> Result<Samples, Failure> {
-    crate::samples::load(path, graph, preparation, None)
-        .with_context(|| format!("calibration data `{}`", path.display()))
-        .map_err(Failure::Environment)
 }
