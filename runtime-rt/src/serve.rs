@@ -2,7 +2,7 @@
 
 use embedded_io::{Read, Write};
 
-use crate::frame::Kind;
+use crate::frame::{Header, Kind};
 use crate::{
     Chooser, DeviceCosts, Error, Family, FamilyLinks, FramedStream, Incoming, InferenceLinks, Links, Observer,
     Outgoing, Turn,
@@ -96,16 +96,7 @@ pub fn serve<P: Program, L: InferenceLinks, C: Read + Write, O: Profiler>(
     let mut inference = 0u32;
     loop {
         if !program.input_mut().is_empty() {
-            let header = match control.receive_header() {
-                Ok(header) => header,
-                Err(Error::Closed) => return Ok(()),
-                Err(error) => return Err(Failure::Control(error)),
-            };
-            match header.kind {
-                Kind::Input => {}
-                Kind::Stop => return Ok(()),
-                _ => return Err(Failure::Control(Error::WrongMessage)),
-            }
+            let Some(header) = next_input(control)? else { return Ok(()) };
             control.receive_payload(&header, program.input_mut()).map_err(Failure::Control)?;
         }
         let turn = Turn { inference, route: 0 };
@@ -116,6 +107,20 @@ pub fn serve<P: Program, L: InferenceLinks, C: Read + Write, O: Profiler>(
             Err(error) => return Err(Failure::Program(error)),
         }
         inference = inference.wrapping_add(1);
+    }
+}
+
+/// Waits for the header of the next input; none if there is nothing more to do.
+fn next_input<C: Read + Write>(control: &mut FramedStream<C>) -> Result<Option<Header>, Failure> {
+    let header = match control.receive_header() {
+        Ok(header) => header,
+        Err(Error::Closed) => return Ok(None),
+        Err(error) => return Err(Failure::Control(error)),
+    };
+    match header.kind {
+        Kind::Input => Ok(Some(header)),
+        Kind::Stop => Ok(None),
+        _ => Err(Failure::Control(Error::WrongMessage)),
     }
 }
 
@@ -177,20 +182,12 @@ pub fn serve_family<P: Program, L: FamilyLinks, C: Read + Write, O: Profiler>(
                 Err(error) => return Err(Failure::Program(error)),
             },
             None => {
-                let header = match control.receive_header() {
-                    Ok(header) => header,
-                    Err(Error::Closed) => return Ok(()),
-                    Err(error) => return Err(Failure::Control(error)),
-                };
-                match header.kind {
-                    Kind::Input => {}
-                    Kind::Stop => return Ok(()),
-                    _ => return Err(Failure::Control(Error::WrongMessage)),
-                }
+                let Some(header) = next_input(control)? else { return Ok(()) };
                 while let Some(news) = links.news() {
                     chooser.hear(&news);
                 }
-                let wanted = header.message.checked_sub(1).map(|route| route as u8).or_else(|| chooser.choose());
+                let asked = header.message.checked_sub(1).map(|route| u8::try_from(route).unwrap_or(u8::MAX));
+                let wanted = asked.or_else(|| chooser.choose());
                 let turn = Turn { inference: header.inference, route: wanted.unwrap_or(u8::MAX) };
                 if !program.set_route(turn.route) {
                     control.skip_payload(&header).map_err(Failure::Control)?;

@@ -1,6 +1,8 @@
 //! Variants, from the calibration samples to running processes that lose a device.
 
 use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use onnx_protobuf::{GraphProto, Message, ModelProto, TensorProto};
 use partita::bundle;
@@ -8,6 +10,7 @@ use partita::data::{noise, write_npz};
 use partita::driver::{self, Compiled, Options};
 use partita::graph::{Data, Value, eval};
 use partita::partition::StrategyFamily;
+use partita::run::local::LocalOptions;
 use partita::run::{LocalCluster, local};
 use partita::variants::VariantOptions;
 use partita_tests::onnx::{self, ints, node, value_info};
@@ -145,7 +148,8 @@ fn start(folder: &Path, compiled: &Compiled) -> LocalCluster {
             bundle::cargo::build_device(folder, device, false).expect("the crate builds")
         })
         .collect();
-    local::start(compiled, &built, None, false).expect("the cluster starts")
+    let wanted = LocalOptions { silence: Some(Duration::from_secs(1)), ..LocalOptions::default() };
+    local::start(compiled, &built, wanted).expect("the cluster starts")
 }
 
 /// The largest difference of a route's answer from the reference kernels', relative to the largest score.
@@ -199,6 +203,18 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
         assert!(difference < 1e-4, "{difference} off without d-3");
     }
     assert!(given_up <= 2, "one loss cost {given_up} repetitions");
+    drop(cluster);
+    // A device that falls silent without a word is as good as lost, and keeps nobody waiting for its report.
+    let mut cluster = start(folder.path(), &compiled);
+    cluster.infer(&bytes).expect("everybody is there");
+    let silent = cluster.process_id(3).expect("it runs").to_string();
+    assert!(Command::new("kill").args(["-STOP", &silent]).status().expect("there is a kill").success());
+    let begin = Instant::now();
+    for _ in 0..3 {
+        let result = cluster.infer(&bytes).expect("three devices can do it");
+        assert_eq!(result.route, route_without);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     // Alone, d-0 cannot go on: an error, not a wrong answer.
     cluster.kill(1);
     cluster.kill(2);

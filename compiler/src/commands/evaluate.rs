@@ -14,7 +14,7 @@ use crate::data;
 use crate::driver::{Compiled, Failure};
 use crate::graph::{Graph, Value, eval};
 use crate::partition::node_macs;
-use crate::run::local::{pack, start, unpack};
+use crate::run::local::{LocalOptions, pack, start, unpack};
 use crate::samples::{self, Preparation};
 use crate::simulate::outcomes::{Outcome, mean, outcomes};
 use crate::variants;
@@ -35,7 +35,9 @@ pub(super) fn evaluate(
     let (samples, labels) = labelled(arguments, path, graph).map_err(Failure::Environment)?;
     let labels = &labels;
     let mut exits = Exits::new(compiled);
-    let mut cluster = start(compiled, built, arguments.launcher.as_deref(), false).map_err(Failure::Environment)?;
+    let mut cluster =
+        start(compiled, built, LocalOptions { launcher: arguments.launcher.as_deref(), ..LocalOptions::default() })
+            .map_err(Failure::Environment)?;
     let mut times_ms = Vec::with_capacity(samples.inputs.len());
     let mut right = 0;
     let (mut base_right, mut disagreements) = (0, 0);

@@ -9,7 +9,7 @@ use crate::data::{self, Arrays};
 use crate::driver::{Compiled, Failure};
 use crate::graph::{Graph, Value};
 use crate::run::DeviceReport;
-use crate::run::local::{pack, start, unpack};
+use crate::run::local::{LocalOptions, pack, start, unpack};
 
 /// Runs once and prints the answer; also writes it where --output says.
 pub(super) fn run_once(
@@ -28,7 +28,9 @@ pub(super) fn run_once(
         }
         None => noise_inputs(graph, 1),
     };
-    let mut cluster = start(compiled, built, arguments.launcher.as_deref(), false).map_err(Failure::Environment)?;
+    let mut cluster =
+        start(compiled, built, LocalOptions { launcher: arguments.launcher.as_deref(), ..LocalOptions::default() })
+            .map_err(Failure::Environment)?;
     let input = pack(graph, &graph.inputs, &inputs).map_err(Failure::Environment)?;
     let mut result = cluster.infer(&input).map_err(|error| Failure::Environment(error.into()))?;
     let mut times_ms = vec![result.wall_time.as_secs_f64() * 1e3];

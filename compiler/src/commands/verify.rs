@@ -9,7 +9,7 @@ use crate::data;
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Compiled, Failure};
 use crate::graph::{Value, eval};
-use crate::run::local::{pack, start, unpack};
+use crate::run::local::{LocalOptions, pack, start, unpack};
 
 /// Random inputs tried.
 const TRIALS: u64 = 3;
@@ -19,7 +19,9 @@ const TOLERANCE: f32 = 1e-4;
 
 /// Runs the cluster on seeded noise, on every route that it has, and compares every output.
 pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltDevice]) -> Result<(), Failure> {
-    let mut cluster = start(compiled, built, arguments.launcher.as_deref(), false).map_err(Failure::Environment)?;
+    let mut cluster =
+        start(compiled, built, LocalOptions { launcher: arguments.launcher.as_deref(), ..LocalOptions::default() })
+            .map_err(Failure::Environment)?;
     let mut worst = 0.0f32;
     let graphs = std::iter::once(&compiled.graph).chain(compiled.routes.iter().map(|route| &route.graph));
     // Devices keep in mind what exits have said lately, whatever the route.

@@ -11,7 +11,8 @@ use crate::data;
 use crate::driver::{Clock, Compiled, Failure, Options, compile_graph};
 use crate::graph::{Graph, Value};
 use crate::partition::StrategyFamily;
-use crate::run::{LocalCluster, local};
+use crate::run::LocalCluster;
+use crate::run::local::{self, LocalOptions};
 
 /// Most graphs of one program: the number of a route is a byte.
 pub const MOST_GRAPHS: usize = 250;
@@ -63,7 +64,7 @@ impl Backbone {
 
     /// Starts a process.
     pub fn start(&self) -> anyhow::Result<Process<'_>> {
-        let process = local::start(&self.compiled, std::slice::from_ref(&self.built), None, false)?;
+        let process = local::start(&self.compiled, std::slice::from_ref(&self.built), LocalOptions::default())?;
         Ok(Process { backbone: self, process })
     }
 }

@@ -31,7 +31,8 @@ impl Held {
 
     /// The same for a cluster of these devices only.
     pub fn restricted(&self, devices: &[usize]) -> Held {
-        let narrow = |sharding: &Sharding| Sharding(devices.iter().map(|device| sharding.0[*device]).collect());
+        let of = |sharding: &Sharding, device: &usize| sharding.0.get(*device).copied().flatten();
+        let narrow = |sharding: &Sharding| Sharding(devices.iter().map(|device| of(sharding, device)).collect());
         let entry = |(weight, strategy): (&String, &Strategy)| {
             let strategy = Strategy {
                 method: strategy.method,

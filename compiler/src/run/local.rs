@@ -17,13 +17,19 @@ use crate::program::PORT_ALIGNMENT_BYTES;
 /// Emulated boards are slow: an answer may take this long.
 const DEADLINE: Duration = Duration::from_secs(300);
 
+/// What is special about a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LocalOptions<'a> {
+    /// Program that starts each device, see [`RunOptions::launcher`].
+    pub launcher: Option<&'a Path>,
+    /// Devices time every step.
+    pub profile: bool,
+    /// Devices give up on a silent peer after this time; by default after their own.
+    pub silence: Option<Duration>,
+}
+
 /// Starts every device of the plan as a local process.
-pub fn start(
-    compiled: &Compiled,
-    built: &[BuiltDevice],
-    launcher: Option<&Path>,
-    profile: bool,
-) -> anyhow::Result<LocalCluster> {
+pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_>) -> anyhow::Result<LocalCluster> {
     let cluster = &compiled.cluster;
     let devices = compiled
         .programs
@@ -53,12 +59,13 @@ pub fn start(
             }
         })
         .collect::<Vec<_>>();
-    let launcher = launcher.map(std::path::absolute).transpose()?;
+    let launcher = wanted.launcher.map(std::path::absolute).transpose()?;
     let options = RunOptions {
         plan_hash: compiled.plan_hash,
         deadline: DEADLINE,
         launcher,
-        profile,
+        profile: wanted.profile,
+        silence: wanted.silence,
         several_routes: compiled.choices.is_some(),
     };
     Ok(LocalCluster::start(&devices, &options)?)

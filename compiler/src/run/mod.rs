@@ -12,6 +12,9 @@ use partita_rt::{DeviceCosts, Identity};
 
 use process::{Event, Process};
 
+/// Time for reports to arrive after the answer, beside that which the answer took.
+const REPORT_TIME: Duration = Duration::from_secs(2);
+
 /// One device of a running cluster.
 #[derive(Clone, Debug)]
 pub struct LocalDevice {
@@ -58,6 +61,8 @@ pub struct RunOptions {
     pub launcher: Option<PathBuf>,
     /// Devices time every step.
     pub profile: bool,
+    /// Devices give up on a silent peer after this time; by default after their own.
+    pub silence: Option<Duration>,
     /// The devices share several routes: one that ends does not end the others.
     pub several_routes: bool,
 }
@@ -210,16 +215,17 @@ impl LocalCluster {
         self.infer_on(input, None)
     }
 
-    /// The same on a given route, where there are several.
+    /// The same on a given route, where there are several; it is not repeated.
     pub fn infer_on(&mut self, input: &[u8], route: Option<u8>) -> Result<InferenceResult, RunError> {
         let begin = Instant::now();
         // Each time at least one more device is known to be lost.
-        for given_up in 0..=self.devices.len() {
+        let times = if route.is_some() { 1 } else { self.devices.len() + 1 };
+        for given_up in 0..times {
             if let Some(result) = self.attempt(input, route, begin)? {
                 return Ok(InferenceResult { given_up, ..result });
             }
         }
-        Err(RunError::GivenUp { times: self.devices.len() + 1, said: self.said() })
+        Err(RunError::GivenUp { times, said: self.said() })
     }
 
     /// One inference; nothing if devices give it up.
@@ -244,8 +250,12 @@ impl LocalCluster {
         let mut reports: Vec<Option<DeviceReport>> = vec![None; self.devices.len()];
         let mut profiles: Vec<Vec<u64>> = vec![Vec::new(); self.devices.len()];
         while answer.is_none() || reports.iter().zip(&self.ended).any(|(report, ended)| report.is_none() && !ended) {
-            let left = self.options.deadline.saturating_sub(begin.elapsed());
-            match self.events.recv_timeout(left) {
+            // Once the answer is there, those the others can do without are not waited for as long.
+            let deadline = match answer.is_some() && self.only_dispensable(&reports) {
+                true => wall_time * 2 + REPORT_TIME,
+                false => self.options.deadline,
+            };
+            match self.events.recv_timeout(deadline.saturating_sub(begin.elapsed())) {
                 // What is left of an inference that was given up.
                 Ok((_, Event::Frame(header, _))) if self.options.several_routes && header.inference < inference => {}
                 Ok((_, Event::Frame(header, _))) if header.kind == Kind::Abandon => return Ok(None),
@@ -261,13 +271,19 @@ impl LocalCluster {
                         answer = Some((payload, header.route));
                         wall_time = begin.elapsed();
                     }
-                    Kind::Report => reports[position] = Some(self.report(position, &payload)?),
+                    Kind::Report => {
+                        reports[position] = Some(self.report(position, &payload)?);
+                        self.ended[position] = false;
+                    }
                     _ => return Err(self.stopped(position, format!("it sends a {:?} frame", header.kind))),
                 },
                 Ok((position, Event::End(_))) if self.may_end(position) => self.ended[position] = true,
                 Ok((position, Event::End(reason))) => return Err(self.stopped(position, reason)),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    return Err(self.deadline(&reports));
+                    if answer.is_none() || !self.only_dispensable(&reports) {
+                        return Err(self.deadline(&reports));
+                    }
+                    self.ended.iter_mut().zip(&reports).for_each(|(ended, report)| *ended |= report.is_none());
                 }
             }
         }
@@ -284,9 +300,19 @@ impl LocalCluster {
         self.options.several_routes && !device.holds_input && !device.holds_output
     }
 
+    /// Whether the others can do without all devices whose report is missing.
+    fn only_dispensable(&self, reports: &[Option<DeviceReport>]) -> bool {
+        (0..reports.len()).all(|position| reports[position].is_some() || self.may_end(position))
+    }
+
     /// Ends a device's process, as if it had lost its power.
     pub fn kill(&mut self, position: usize) {
         self.processes[position].kill();
+    }
+
+    /// The process of a device.
+    pub fn process_id(&self, position: usize) -> Option<u32> {
+        self.processes[position].id()
     }
 
     fn report(&mut self, position: usize, payload: &[u8]) -> Result<DeviceReport, RunError> {
@@ -390,6 +416,9 @@ fn command(
     command.push(binary.display().to_string());
     if options.profile {
         command.push("--profile".to_string());
+    }
+    if let Some(silence) = options.silence {
+        command.extend(["--deadline-ms".to_string(), silence.as_millis().to_string()]);
     }
     let address = |index: usize| {
         devices.iter().position(|other| other.index == index).map_or(String::new(), |at| addresses[at].clone())

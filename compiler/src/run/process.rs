@@ -149,6 +149,11 @@ impl Process {
 }
 
 impl Process {
+    /// Number of the process.
+    pub fn id(&self) -> Option<u32> {
+        Some(self.child.lock().ok()?.id())
+    }
+
     /// Ends the process, unless it has ended.
     pub fn kill(&mut self) {
         if let Ok(mut child) = self.child.lock() {

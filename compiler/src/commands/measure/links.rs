@@ -15,7 +15,7 @@ use crate::driver::{self, Compiled, Failure};
 use crate::graph::{Activation, BinaryOp, Graph, Op, TensorId, TensorType, UnaryOp};
 use crate::partition::{Method, Partition, Strategy};
 use crate::program::Step;
-use crate::run::local::{pack, start};
+use crate::run::local::{LocalOptions, pack, start};
 use crate::shard::Sharding;
 
 /// Round trips of the small tensor, and of the large one, in one inference.
@@ -132,7 +132,8 @@ fn run(arguments: &Arguments, compiled: &Compiled, out: &Path) -> anyhow::Result
         let device = &compiled.cluster.devices[program.device];
         built.push(bundle::cargo::build_device(out, device, arguments.verbose)?);
     }
-    let mut cluster = start(compiled, &built, arguments.launcher.as_deref(), true)?;
+    let wanted = LocalOptions { launcher: arguments.launcher.as_deref(), profile: true, silence: None };
+    let mut cluster = start(compiled, &built, wanted)?;
     let input = data::noise(compiled.graph.tensor_type(compiled.graph.inputs[0]), 1);
     let input = pack(&compiled.graph, &compiled.graph.inputs, &[input])?;
     let near = compiled.programs.iter().position(|program| program.device == compiled.cluster.input);

@@ -18,7 +18,7 @@ use crate::driver::{self, Compiled, Failure, Options};
 use crate::graph::NodeId;
 use crate::partition::{StrategyFamily, cost};
 use crate::program::{Program, Step};
-use crate::run::local::{pack, start};
+use crate::run::local::{LocalOptions, pack, start};
 
 /// Inferences per way; the first is not counted.
 const RUNS: usize = 16;
@@ -116,7 +116,8 @@ fn run(
         let device = &compiled.cluster.devices[program.device];
         built.push(bundle::cargo::build_device(out, device, arguments.verbose)?);
     }
-    let mut cluster = start(compiled, &built, arguments.launcher.as_deref(), true)?;
+    let wanted = LocalOptions { launcher: arguments.launcher.as_deref(), profile: true, silence: None };
+    let mut cluster = start(compiled, &built, wanted)?;
     let input = pack(&compiled.graph, &compiled.graph.inputs, &noise_inputs(&compiled.graph, 1))?;
     let mut times_ms = Vec::with_capacity(RUNS);
     let mut profiles: Vec<Vec<Vec<u64>>> = vec![Vec::new(); compiled.programs.len()];
