@@ -227,7 +227,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     compiled.exits = report;
     if let Some(study) = study {
         let mut clock = Clock::default();
-        compiled.variants = Some(variants::add(&mut compiled, study, options)?);
+        compiled.variants = Some(variants::routes::add(&mut compiled, study, options)?);
         plan::add_routes(&mut compiled);
         clock.lap("routes");
         compiled.times_ms.append(&mut clock.times_ms);

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use object::{Object, ObjectSymbol};
+
 use crate::arrays;
 use crate::command::{compile, require, succeed};
 
@@ -127,4 +129,18 @@ pub fn check(label: &str, model: &Path, cluster: &ClusterText, reference: &Path,
     );
     assert!(run.difference <= TOLERANCE, "{label}: differs by {:.2e} of the largest element", run.difference);
     run
+}
+
+/// Symbols of a linked program: name and size.
+pub fn symbols(binary: &Path) -> Vec<(String, u64)> {
+    let bytes = std::fs::read(binary).expect("the program was built");
+    let file = object::File::parse(&*bytes).expect("the program is an object file");
+    file.symbols().map(|symbol| (symbol.name().unwrap_or_default().to_string(), symbol.size())).collect()
+}
+
+/// Names in a linked program that tell of an allocator or a panic path.
+pub fn forbidden_symbols(binary: &Path) -> Vec<String> {
+    let forbidden = ["panic", "__rust_alloc", "__rg_alloc", "unwrap_failed", "expect_failed", "Formatter"];
+    let names = symbols(binary).into_iter().map(|(name, _)| name);
+    names.filter(|name| forbidden.iter().any(|word| name.contains(word))).collect()
 }

@@ -3,8 +3,8 @@
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
 use onnx_protobuf::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
-    type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
+    ValueInfoProto, type_proto,
 };
 
 /// A model of the default operator set in this version.
@@ -32,6 +32,17 @@ pub fn value_info_of(name: &str, dimensions: Vec<dimension::Value>) -> ValueInfo
     };
     let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
     ValueInfoProto { name: name.to_string(), type_: protobuf::MessageField::some(kind), ..ValueInfoProto::default() }
+}
+
+/// A constant of f32.
+pub fn constant(name: &str, dims: &[i64], elements: Vec<f32>) -> TensorProto {
+    TensorProto {
+        name: name.to_string(),
+        dims: dims.to_vec(),
+        data_type: 1,
+        float_data: elements,
+        ..TensorProto::default()
+    }
 }
 
 /// A node, named after its operator.

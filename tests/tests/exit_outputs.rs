@@ -3,25 +3,15 @@
 use std::path::Path;
 use std::process::Output;
 
-use onnx_protobuf::{GraphProto, Message, ModelProto, TensorProto};
+use onnx_protobuf::{GraphProto, Message, ModelProto};
 use partita::data::write_npz;
 use partita::graph::{Data, Value};
 use partita_tests::bundle::{ClusterText, read_report};
 use partita_tests::command::compile;
-use partita_tests::onnx::{self, ints, node, value_info};
+use partita_tests::onnx::{self, constant, ints, node, value_info};
 
 const CLASSES: usize = 4;
 const EXTENT: usize = 12;
-
-fn constant(name: &str, dims: &[i64], elements: Vec<f32>) -> TensorProto {
-    TensorProto {
-        name: name.to_string(),
-        dims: dims.to_vec(),
-        data_type: 1,
-        float_data: elements,
-        ..TensorProto::default()
-    }
-}
 
 /// The class is the channel with the largest mean. The trunk hands its input on through two convolutions and averages
 /// all of it; `early` averages every fourth row and column of it and is right whenever the matter is clear; `blind` says

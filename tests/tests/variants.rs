@@ -13,35 +13,31 @@ use partita::partition::StrategyFamily;
 use partita::run::local::LocalOptions;
 use partita::run::{LocalCluster, local};
 use partita::variants::VariantOptions;
+use partita_tests::bundle::forbidden_symbols;
 use partita_tests::onnx::{self, ints, node, value_info};
 
 const CLASSES: i64 = 4;
 const WIDE: i64 = 16;
 const EXTENT: i64 = 16;
 
-fn constant(name: &str, dims: &[i64], seed: u64, scale: f32) -> TensorProto {
+/// A constant of noise.
+fn random(name: &str, dims: &[i64], seed: u64, scale: f32) -> TensorProto {
     let count = dims.iter().product::<i64>() as usize;
     let tensor_type = partita::graph::TensorType::new(partita::graph::ElementType::F32, vec![count]);
     let elements = partita::data::to_f32(&noise(&tensor_type, seed).data).iter().map(|x| x * scale).collect();
-    TensorProto {
-        name: name.to_string(),
-        dims: dims.to_vec(),
-        data_type: 1,
-        float_data: elements,
-        ..TensorProto::default()
-    }
+    onnx::constant(name, dims, elements)
 }
 
 /// A stem, three residual blocks whose branches add little, and a classifier.
 fn model() -> ModelProto {
     let pads = || vec![ints("pads", &[1, 1, 1, 1])];
     let mut nodes = vec![node("Conv", &["x", "stem"], &["s"], pads()), node("Relu", &["s"], &["b0"], vec![])];
-    let mut initializer = vec![constant("stem", &[WIDE, 3, 3, 3], 1, 0.3)];
+    let mut initializer = vec![random("stem", &[WIDE, 3, 3, 3], 1, 0.3)];
     for block in 0..3 {
         let name = |what: &str| format!("{what}{block}");
         let (first, second) = (name("first"), name("second"));
-        initializer.push(constant(&first, &[WIDE, WIDE, 3, 3], 10 + block, 0.1));
-        initializer.push(constant(&second, &[WIDE, WIDE, 3, 3], 20 + block, 0.02));
+        initializer.push(random(&first, &[WIDE, WIDE, 3, 3], 10 + block, 0.1));
+        initializer.push(random(&second, &[WIDE, WIDE, 3, 3], 20 + block, 0.02));
         let (input, output) = (name("b"), format!("b{}", block + 1));
         let (u, v, w, sum) = (name("u"), name("v"), name("w"), name("sum"));
         nodes.push(node("Conv", &[&input, &first], &[&u], pads()));
@@ -53,8 +49,8 @@ fn model() -> ModelProto {
     nodes.push(node("GlobalAveragePool", &["b3"], &["mean"], vec![]));
     nodes.push(node("Flatten", &["mean"], &["row"], vec![]));
     nodes.push(node("Gemm", &["row", "head", "bias"], &["scores"], vec![]));
-    initializer.push(constant("head", &[WIDE, CLASSES], 30, 1.0));
-    initializer.push(constant("bias", &[CLASSES], 31, 0.1));
+    initializer.push(random("head", &[WIDE, CLASSES], 30, 1.0));
+    initializer.push(random("bias", &[CLASSES], 31, 0.1));
     for (number, node) in nodes.iter_mut().enumerate() {
         node.name = format!("n{number}");
     }
@@ -117,11 +113,34 @@ bandwidth = { "d-d" = "2 Mbit/s" }
 missing = ["d-3"]
 "#;
 
-/// The model on the cluster, all of it split over all devices.
-fn compiled(folder: &Path) -> Compiled {
+/// A board that has the input and the answer, and a microcontroller on a serial line.
+const SERIAL: &str = r#"
+[cluster]
+name = "serial"
+input = "board"
+output = "board"
+[[device]]
+name = "board"
+target = "slow.toml"
+cpu = 0.05
+[[device]]
+name = "camera"
+target = "cortex-m7"
+[[link]]
+between = ["board", "camera"]
+transport = "uart"
+bandwidth = "20 Mbit/s"
+[[condition]]
+bandwidth = { "board-camera" = "1 Mbit/s" }
+[[condition]]
+missing = ["camera"]
+"#;
+
+/// The model on a cluster.
+fn compiled(folder: &Path, cluster: &str, family: StrategyFamily) -> Compiled {
     let (model_path, cluster_path) = (folder.join("residual.onnx"), folder.join("cluster.toml"));
     std::fs::write(&model_path, model().write_to_bytes().expect("it can be written")).expect("the folder is writable");
-    std::fs::write(&cluster_path, CLUSTER).expect("the folder is writable");
+    std::fs::write(&cluster_path, cluster).expect("the folder is writable");
     std::fs::write(folder.join("slow.toml"), TARGET).expect("the folder is writable");
     let extent = EXTENT as usize;
     let count = 240;
@@ -134,7 +153,7 @@ fn compiled(folder: &Path) -> Compiled {
         min_accuracy: Some(0.2),
         cache: folder.join("cache"),
     };
-    let options = Options { family: StrategyFamily::Spatial, variants: Some(variants), ..Options::default() };
+    let options = Options { family, variants: Some(variants), ..Options::default() };
     driver::compile(&model_path, &cluster_path, &options, &mut ()).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
@@ -170,7 +189,7 @@ fn difference(compiled: &Compiled, route: u8, input: &Value, output: &[u8]) -> f
 #[test]
 fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let compiled = compiled(folder.path());
+    let compiled = compiled(folder.path(), CLUSTER, StrategyFamily::Spatial);
     let known = compiled.variants.as_ref().expect("variants were asked for");
     assert!(known.variants.len() > 1, "blocks that add little can go: {:?}", known.sensitivity);
     assert!(known.more_flash < 0.1, "variants add {} to a device's weights", known.more_flash);
@@ -222,6 +241,28 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
 }
 
 #[test]
+fn microcontrollers_know_routes_too() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let compiled = compiled(folder.path(), SERIAL, StrategyFamily::Auto);
+    assert_eq!(compiled.programs.len(), 2, "both take part");
+    assert!(!compiled.routes.is_empty(), "there are routes");
+    let mut cluster = start(folder.path(), &compiled);
+    let firmware = compiled.programs.iter().find(|program| compiled.cluster.devices[program.device].name == "camera");
+    let device = &compiled.cluster.devices[firmware.expect("it takes part").device];
+    let built = bundle::cargo::build_device(folder.path(), device, false).expect("the crate builds");
+    assert_eq!(forbidden_symbols(&built.binary), Vec::<String>::new());
+    let extent = EXTENT as usize;
+    let input = Value::f32([1, 3, extent, extent], (0..3 * extent * extent).map(|i| (i % 13) as f32 / 13.0).collect());
+    let bytes = local::pack(&compiled.graph, &compiled.graph.inputs, std::slice::from_ref(&input)).expect("it fits");
+    for route in (0..=compiled.routes.len() as u8).rev() {
+        let result = cluster.infer_on(&bytes, Some(route)).expect("everybody is there");
+        assert_eq!(result.route, route);
+        let difference = difference(&compiled, route, &input, &result.output);
+        assert!(difference < 1e-4, "route {route} is {difference} off");
+    }
+}
+
+#[test]
 fn what_cannot_be_learned_from_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("plain.onnx");
@@ -233,7 +274,7 @@ fn what_cannot_be_learned_from_is_refused() {
             node("GlobalAveragePool", &["a"], &["mean"], vec![]),
             node("Flatten", &["mean"], &["scores"], vec![]),
         ],
-        initializer: vec![constant("w", &[4, 3, 3, 3], 1, 0.3)],
+        initializer: vec![random("w", &[4, 3, 3, 3], 1, 0.3)],
         input: vec![value_info("x", &[1, 3, 8, 8])],
         output: vec![value_info("scores", &[1, 4])],
         ..GraphProto::default()

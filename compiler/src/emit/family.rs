@@ -87,3 +87,42 @@ impl Family {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::cluster_file::parse;
+    use std::path::Path;
+
+    /// a - b - c - d in a row, and b - d.
+    fn row() -> Cluster {
+        let mut text = "[cluster]\nname = \"c\"\ninput = \"b\"\noutput = \"d\"\n".to_string();
+        ["a", "b", "c", "d"].iter().for_each(|name| {
+            text += &format!("[[device]]\nname = \"{name}\"\ntarget = \"host\"\n");
+        });
+        [("a", "b"), ("b", "c"), ("c", "d"), ("b", "d")].iter().for_each(|(from, to)| {
+            text +=
+                &format!("[[link]]\nbetween = [\"{from}\", \"{to}\"]\ntransport = \"tcp\"\nbandwidth = \"1 Mbit/s\"\n");
+        });
+        parse(&text, "c", Path::new(".")).expect("the cluster is sound")
+    }
+
+    #[test]
+    fn announcements_take_the_fewest_links_from_the_input() {
+        let family = Family::new(vec!["base".to_string()], &row(), &[0, 1, 2, 3]);
+        assert_eq!(family.follows, [Some(1), None, Some(1), Some(1)]);
+        assert_eq!((family.leads(1), family.neighbours(3)), (vec![0, 2, 3], vec![1]));
+        assert!(!family.closes);
+        // Who takes no part is not told.
+        let fewer = Family::new(vec!["base".to_string()], &row(), &[1, 3]);
+        assert_eq!(fewer.follows, [None, None, None, Some(1)]);
+    }
+
+    #[test]
+    fn names_cannot_leave_their_quotes() {
+        let text = Family::new(vec!["a\"b\\\n".to_string()], &row(), &[1]).text(1);
+        let line = text.lines().find(|line| line.contains("routes")).expect("there is a line of routes");
+        assert_eq!(line.matches('"').count(), 2, "{line}");
+        assert!(!line.contains('\\'), "{line}");
+    }
+}

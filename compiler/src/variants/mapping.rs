@@ -9,7 +9,7 @@ use crate::graph::Graph;
 use crate::partition::held::Held;
 use crate::partition::{Partition, PartitionOptions, roster};
 use crate::placement;
-use crate::simulate::outcomes::{mean, outcomes};
+use crate::simulate::outcomes::{Outcome, mean, outcomes};
 
 /// How a set is best computed in a situation.
 #[derive(Clone, Debug)]
@@ -37,13 +37,21 @@ pub fn map(graph: &Graph, member: usize, situation: &Situation, held: &Held, opt
     let wanted = PartitionOptions { held, ..PartitionOptions::new(options.objective, options.family) };
     let found = placement::outlook(graph, &cluster, &wanted)?;
     let outcomes = outcomes(graph, &found.sharded, &found.schedules, &cluster);
-    Some(Mapped {
-        member,
-        latency_ms: mean(&outcomes, |outcome| outcome.prediction.latency_ms),
-        traffic_bytes: mean(&outcomes, |outcome| outcome.prediction.traffic_bytes as f64) as u64,
-        energy_mj: mean(&outcomes, |outcome| outcome.prediction.energy_mj),
-        partition: roster::widened(found.partition, there, situation.cluster.devices.len()),
-    })
+    let partition = roster::widened(found.partition, there, situation.cluster.devices.len());
+    Some(Mapped::new(member, partition, &outcomes))
+}
+
+impl Mapped {
+    /// A mapping whose inferences end as simulated.
+    pub fn new(member: usize, partition: Partition, outcomes: &[Outcome]) -> Mapped {
+        Mapped {
+            member,
+            partition,
+            latency_ms: mean(outcomes, |outcome| outcome.prediction.latency_ms),
+            traffic_bytes: mean(outcomes, |outcome| outcome.prediction.traffic_bytes as f64) as u64,
+            energy_mj: mean(outcomes, |outcome| outcome.prediction.energy_mj),
+        }
+    }
 }
 
 /// Predictions may be too short by the rest.
