@@ -64,7 +64,7 @@ pub fn declarations(kernels: &[Kernel], symbol_prefix: &str) -> String {
             .buffers
             .iter()
             .map(|buffer| {
-                let kind = if buffer.access == Access::Output { "*mut f32" } else { "*const f32" };
+                let kind = if matches!(buffer.access, Access::Output | Access::Scratch) { "*mut f32" } else { "*const f32" };
                 format!("{}: {kind}", buffer.name)
             })
             .collect();

@@ -40,7 +40,7 @@ pub fn render(kernel: &Kernel, instruction_set: InstructionSet) -> anyhow::Resul
         .buffers
         .iter()
         .map(|buffer| {
-            let kind = if buffer.access == Access::Output { "*mut f32" } else { "*const f32" };
+            let kind = if matches!(buffer.access, Access::Output | Access::Scratch) { "*mut f32" } else { "*const f32" };
             context! { name => buffer.name.as_str(), kind => kind }
         })
         .collect();

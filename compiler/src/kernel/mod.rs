@@ -91,6 +91,8 @@ pub enum Access {
     Input,
     /// Only read; packed constants.
     Weights,
+    /// Read and written; holds nothing before and after.
+    Scratch,
     /// Written; may alias an input only where the kernel says so ([`Kernel::in_place`]).
     Output,
 }
@@ -195,7 +197,7 @@ pub struct Kernel {
     pub summary: String,
     /// Elements of a vector: 4, 8 or 16.
     pub lanes: u32,
-    /// Parameters in call order: inputs, then weights, then outputs.
+    /// Parameters in call order: inputs, then weights, then scratch, then outputs.
     pub buffers: Vec<BufferDeclaration>,
     /// Names of loop variables, identifiers.
     pub loop_names: Vec<String>,

@@ -11,6 +11,7 @@ pub fn print(kernel: &Kernel, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let access = match buffer.access {
             Access::Input => "input",
             Access::Weights => "weights",
+            Access::Scratch => "scratch",
             Access::Output => "output",
         };
         let shared = kernel.in_place.iter().any(|shared| shared.0 as usize == index);

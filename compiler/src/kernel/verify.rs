@@ -183,7 +183,7 @@ impl Checker<'_> {
                 declared.elements
             )));
         }
-        if write != (declared.access == Access::Output) {
+        if declared.access != Access::Scratch && write != (declared.access == Access::Output) {
             return Err(self.broken(format!("`{}` is used against its declaration", declared.name)));
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::root_of;
+use crate::kernel::Access;
 use crate::program::{Argument, BufferId, Program, Step};
 
 /// Steps during which a buffer is in use, both ends included. Step numbers here are one more than indices into
@@ -51,7 +52,7 @@ pub fn buffers_read(program: &Program, step: &Step) -> Vec<BufferId> {
     match step {
         Step::Kernel { kernel, arguments, .. } => {
             let declared = &program.kernels[*kernel].buffers;
-            let inputs = arguments.iter().zip(declared).filter(|(_, d)| d.access != crate::kernel::Access::Output);
+            let inputs = arguments.iter().zip(declared).filter(|(_, d)| !matches!(d.access, Access::Output | Access::Scratch));
             inputs.filter_map(|(argument, _)| buffer_of(argument)).collect()
         }
         Step::Reference { inputs, .. } => inputs.iter().filter_map(buffer_of).collect(),
@@ -70,7 +71,7 @@ pub fn buffers_written(program: &Program, step: &Step) -> Vec<BufferId> {
             arguments
                 .iter()
                 .zip(declared)
-                .filter(|(_, declaration)| declaration.access == crate::kernel::Access::Output)
+                .filter(|(_, declaration)| matches!(declaration.access, Access::Output | Access::Scratch))
                 .filter_map(|(argument, _)| match argument {
                     Argument::Buffer(buffer) => Some(*buffer),
                     Argument::Weight(_) => None,

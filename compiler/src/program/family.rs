@@ -127,7 +127,7 @@ mod tests {
             element: ElementType::I8,
             shape: vec![bytes.len()],
             bytes,
-            tile_vectors: None,
+            order: None,
             offset_bytes: 0,
         }
     }

@@ -9,6 +9,7 @@ pub mod lower;
 
 use crate::graph::{ElementType, Op, TensorId};
 use crate::kernel::Kernel;
+use crate::kernel::lower::WeightOrder;
 
 /// Index into [`Program::buffers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,8 +65,8 @@ pub struct Weight {
     pub shape: Vec<usize>,
     /// Little-endian elements in the order in which the kernel reads them.
     pub bytes: Vec<u8>,
-    /// Vectors of output channels per tile, if a convolution's kernel has packed it so.
-    pub tile_vectors: Option<usize>,
+    /// How a convolution's kernel has packed it, if that could have been done in several ways.
+    pub order: Option<WeightOrder>,
     /// Byte offset in the weights section; set by `memory`, a multiple of 64.
     pub offset_bytes: usize,
 }

@@ -14,6 +14,7 @@ use std::{boxed::Box, format};
 use crate::serve::{Failure, Profiler, Program, serve, serve_family};
 use crate::{Error, Family, FramedStream, Identity, Observer, PeerLinks, StdStream};
 
+mod bench;
 mod exchange;
 mod lanes;
 
@@ -45,6 +46,7 @@ options:
   --deadline-ms N             give up on a silent peer after this time [default: 30000]
   --profile                   time every step and report it with each answer
   --input FILE --output FILE  infer once from and to files of raw little-endian elements
+  --bench SECONDS             then infer again for this time, and print how long it takes (of a program without peers)
 Without --input, frames with inputs come on standard input and answers leave on standard output.";
 
 /// The command line.
@@ -56,6 +58,7 @@ struct Arguments {
     input: Option<String>,
     output: Option<String>,
     profile: bool,
+    bench: Option<Duration>,
 }
 
 /// Runs a device's program until its work ends. `N` is the number of peers.
@@ -115,6 +118,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         input: None,
         output: None,
         profile: false,
+        bench: None,
     };
     while let Some(word) = words.next() {
         if word == "--help" || word == "-h" {
@@ -135,6 +139,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
                 arguments.deadline = Duration::from_millis(milliseconds.ok_or(format!("`{text}` is not a time"))?);
             }
             "--profile" => arguments.profile = true,
+            "--bench" => {
+                let text = value()?;
+                let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                arguments.bench = Some(seconds.ok_or(format!("`{text}` is not a number of seconds"))?);
+            }
             "--input" => arguments.input = Some(value()?),
             "--output" => arguments.output = Some(value()?),
             other => return Err(format!("unknown option `{other}`")),
@@ -149,10 +158,18 @@ fn work<P: Program, const N: usize>(
     arguments: &Arguments,
     serve: impl FnOnce(&mut P, &mut HostedLinks<N>, &mut Control, bool) -> Result<(), Failure>,
 ) -> Result<(), String> {
+    let started = Instant::now();
     let mut links = connect::<N>(device, arguments)?;
     let identity = Identity { plan_hash: device.plan_hash, device: device.index as u8 };
     if arguments.input.is_some() || arguments.output.is_some() {
-        return infer_files(program, &mut links, arguments);
+        infer_files(program, &mut links, arguments)?;
+    }
+    if let Some(time) = arguments.bench {
+        let figures = bench::bench(program, &mut links, time, started).map_err(|error| error.to_string())?;
+        std::println!("{figures}");
+    }
+    if arguments.input.is_some() || arguments.output.is_some() || arguments.bench.is_some() {
+        return Ok(());
     }
     let mut control = FramedStream::new(StdStream(Pipes), identity);
     let served = serve(program, &mut links, &mut control, arguments.profile);

@@ -5,15 +5,13 @@
 //! from the bias and stay in registers until residual, activation and store.
 
 use super::build::{Builder, activate, binary, mul_add, plus, repeat};
+use super::tile::{Row, Tile, choose_tile};
 use super::window::{Columns, Window3};
-use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing};
+use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, WeightOrder, winograd};
 use crate::graph::TensorType;
 use crate::graph::op::Conv;
 use crate::kernel::{Access, Affine, Arithmetic, Buffer, Expression, LoopVar, Statement, Variable};
 use crate::program::Layout;
-
-/// Most statements of one column tile's inner body; larger tiles only bloat the code.
-const MAX_BODY: usize = 700;
 
 pub(super) fn layouts(
     conv: &Conv,
@@ -55,6 +53,9 @@ pub(super) fn lower(
     output: &TensorType,
     machine: &Machine,
 ) -> Option<LoweredNode> {
+    if let Some(plan) = winograd::chosen(conv, inputs, output, machine) {
+        return winograd::lower(conv, inputs, &plan);
+    }
     let (weights, bias) = (inputs[1].value?, inputs[2].value?);
     let x = inputs[0].tensor_type;
     let plan = Plan::new(conv, inputs, output, machine);
@@ -98,7 +99,6 @@ pub(super) fn lower(
         }
     );
     let macs = plan.batch * plan.filters * window.output_plane() * plan.group_channels * window.taps();
-    let packed_vectors = plan.tile.vectors;
     let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
     // The residual is read in the same tile, right before the store.
     kernel.in_place = residual.into_iter().collect();
@@ -110,14 +110,8 @@ pub(super) fn lower(
     });
     bindings.push(Binding::Weights { from: 2, elements: packed_bias });
     bindings.push(Binding::Output);
-    Some(LoweredNode { kernel, bindings, packed_vectors: Some(packed_vectors) })
-}
-
-/// Output pixels and output-channel vectors computed together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tile {
-    pixels: usize,
-    vectors: usize,
+    let order = WeightOrder { vectors: plan.tile.vectors, winograd: None };
+    Some(LoweredNode { kernel, bindings, order: Some(order) })
 }
 
 /// Everything that is decided about one convolution.
@@ -145,7 +139,8 @@ impl Plan {
         let by_lane = machine.instruction_set.multiplies_by_lane() && !plain_input;
         let filters = output.shape[1];
         let vectors = (filters / conv.groups).div_ceil(lanes);
-        let tile = choose_tile(&window, vectors, inputs[1].packing.vectors(), machine, by_lane);
+        let row = Row { width: window.output[2], vectors, taps: window.kernel[2] };
+        let (_, tile) = choose_tile(row, inputs[1].packing.order().map(|order| order.vectors), machine, by_lane);
         Plan {
             batch: x.shape[0],
             channels: x.shape[1],
@@ -249,58 +244,6 @@ impl Plan {
             })
             .collect()
     }
-}
-
-/// The tile that needs the least estimated time over the whole output.
-///
-/// Per input channel and tap a tile of P pixels and J vectors takes the longest of P * J multiply-adds (two per cycle),
-/// P + J loads (two per cycle), and the latency of one multiply-add (four cycles, which at least eight independent
-/// ones hide). Weights that are packed already give the vectors.
-fn choose_tile(
-    window: &Window3,
-    vectors: usize,
-    packed_vectors: Option<usize>,
-    machine: &Machine,
-    by_lane: bool,
-) -> Tile {
-    let registers = machine.registers as usize;
-    let width = window.output[2];
-    let taps = window.kernel[2];
-    let mut best: Option<(f64, Tile)> = None;
-    for wide in packed_vectors.map_or(1..=vectors.min(4), |wide| wide..=wide) {
-        for pixels in 1..=width.min(14) {
-            // A vector of input channels per pixel and the weights, or the weights and one broadcast.
-            let temporaries = if by_lane { pixels + wide.min(2) } else { wide + 1 };
-            let fits = pixels * wide + temporaries <= registers;
-            let body = taps * (pixels + if by_lane { 4 } else { 1 } * (wide + pixels * wide));
-            if pixels * wide > 1 && (!fits || body > MAX_BODY) {
-                continue;
-            }
-            let cost = |pixels: usize, wide: usize| {
-                let arithmetic = (pixels * wide) as f64 / 2.0;
-                let loads =
-                    if by_lane { (pixels as f64 / 4.0 + wide as f64) / 2.0 } else { (pixels + wide) as f64 / 2.0 };
-                arithmetic.max(loads).max(4.0) + 0.1 * loads
-            };
-            let over = |total: usize, part: usize| {
-                let mut parts = vec![(part, total / part)];
-                if !total.is_multiple_of(part) {
-                    parts.push((total % part, 1));
-                }
-                parts
-            };
-            let mut total = 0.0;
-            for (pixels, columns) in over(width, pixels) {
-                for (wide, rows) in over(vectors, wide) {
-                    total += cost(pixels, wide) * (columns * rows) as f64;
-                }
-            }
-            if best.is_none_or(|(least, _)| total < least) {
-                best = Some((total, Tile { pixels, vectors: wide }));
-            }
-        }
-    }
-    best.map_or(Tile { pixels: 1, vectors: packed_vectors.unwrap_or(1) }, |(_, tile)| tile)
 }
 
 struct Buffers {

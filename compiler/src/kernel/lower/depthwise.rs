@@ -121,7 +121,7 @@ pub(super) fn lower(
     bindings.push(Binding::Weights { from: 1, elements: packed });
     bindings.push(Binding::Weights { from: 2, elements: packed_bias });
     bindings.push(Binding::Output);
-    Some(LoweredNode { kernel, bindings, packed_vectors: None })
+    Some(LoweredNode { kernel, bindings, order: None })
 }
 
 /// `[C, taps]` to `[block][tap][lane]`, zero past the last channel.

@@ -134,7 +134,7 @@ pub(super) fn lower(
     let mut kernel = builder.finish(name, format!("{word} of {} elements", output.element_count()), body, 0);
     kernel.in_place =
         operands.iter().filter_map(|(source, buffer)| if *source == Source::Same { *buffer } else { None }).collect();
-    Some(LoweredNode { kernel, bindings, packed_vectors: None })
+    Some(LoweredNode { kernel, bindings, order: None })
 }
 
 fn read(source: Source, buffer: Option<Buffer>, at: &Affine, block: LoopVar, lanes: usize) -> Expression {

@@ -145,7 +145,7 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     let macs = product.batch * product.rows * product.depth * product.columns;
     let body = vec![repeat(batch, product.batch, 1, body)];
     let kernel = writer.builder.finish(name, summary, body, macs as u64);
-    Some(LoweredNode { kernel, bindings, packed_vectors: None })
+    Some(LoweredNode { kernel, bindings, order: None })
 }
 
 /// `total` things in runs of `part`: (first, part, times), the rest last.

@@ -11,9 +11,11 @@ mod gemm;
 mod pool;
 #[cfg(test)]
 mod tests;
+mod tile;
 mod window;
+pub mod winograd;
 
-use crate::config::{InstructionSet, Target};
+use crate::config::{InstructionSet, System, Target};
 use crate::graph::{Op, TensorType};
 use crate::kernel::Kernel;
 use crate::program::Layout;
@@ -29,6 +31,8 @@ pub struct Machine {
     pub l1_bytes: u64,
     /// Second-level cache, 0 if none.
     pub l2_bytes: u64,
+    /// Convolutions may be done by minimal filtering, which needs more memory and rounds more.
+    pub winograd: bool,
 }
 
 impl Machine {
@@ -39,6 +43,7 @@ impl Machine {
             registers: target.vector_registers,
             l1_bytes: target.l1_bytes,
             l2_bytes: target.l2_bytes,
+            winograd: target.system == System::Linux,
         }
     }
 }
@@ -56,23 +61,32 @@ pub struct Operand<'a> {
     pub packing: Packing,
 }
 
-/// How a kernel's weights are packed, in vectors of output channels per tile.
+/// In which order a convolution's kernel reads its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightOrder {
+    /// Vectors of output channels per tile.
+    pub vectors: usize,
+    /// Transformed for minimal filtering in this form.
+    pub winograd: Option<winograd::Form>,
+}
+
+/// How a kernel's weights are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
     /// As suits the kernel.
     Free,
     /// Another kernel has packed them so, and this one reads the same.
-    Shared(usize),
+    Shared(WeightOrder),
     /// This kernel packs them so, for the sake of another program of the device.
-    Like(usize),
+    Like(WeightOrder),
 }
 
 impl Packing {
-    /// Vectors per tile, if they are given.
-    pub fn vectors(self) -> Option<usize> {
+    /// The order, if it is given.
+    pub fn order(self) -> Option<WeightOrder> {
         match self {
             Packing::Free => None,
-            Packing::Shared(vectors) | Packing::Like(vectors) => Some(vectors),
+            Packing::Shared(order) | Packing::Like(order) => Some(order),
         }
     }
 }
@@ -103,6 +117,8 @@ pub enum Binding {
         /// Input number of the node they were made from.
         from: usize,
     },
+    /// So many elements that nobody else needs, before or after.
+    Scratch(usize),
     /// The node's output.
     Output,
 }
@@ -114,8 +130,8 @@ pub struct LoweredNode {
     pub kernel: Kernel,
     /// One per kernel buffer.
     pub bindings: Vec<Binding>,
-    /// Vectors of output channels per tile, if the order of the packed weights depends on it.
-    pub packed_vectors: Option<usize>,
+    /// The order of the packed weights, if there are several for one node.
+    pub order: Option<WeightOrder>,
 }
 
 /// Layouts in which an emitted kernel exists for this node, best first; empty if none does.

@@ -129,7 +129,7 @@ pub(super) fn lower(
     let mut bindings = vec![Binding::Input(0)];
     bindings.extend(table.map(|_| Binding::Weights { from: 0, elements: reciprocals.clone() }));
     bindings.push(Binding::Output);
-    Some(LoweredNode { kernel, bindings, packed_vectors: None })
+    Some(LoweredNode { kernel, bindings, order: None })
 }
 
 /// Reduces all spatial elements of each channel.
@@ -181,5 +181,5 @@ pub(super) fn lower_global(kind: PoolKind, inputs: &[Operand<'_>], machine: &Mac
     let name = format!("global_{word}_pool_{}x{plane}", x.shape[1]);
     let summary = format!("global {word} pooling of {} channels of {plane} elements", x.shape[1]);
     let kernel = builder.finish(name, summary, body, 0);
-    Some(LoweredNode { kernel, bindings: vec![Binding::Input(0), Binding::Output], packed_vectors: None })
+    Some(LoweredNode { kernel, bindings: vec![Binding::Input(0), Binding::Output], order: None })
 }

@@ -12,7 +12,7 @@ use partita_rt::kernels::{reorder_from_blocked, reorder_to_blocked};
 
 fn machines() -> Vec<Machine> {
     let machine =
-        |instruction_set, registers| Machine { instruction_set, registers, l1_bytes: 32768, l2_bytes: 1 << 20 };
+        |instruction_set, registers| Machine { instruction_set, registers, l1_bytes: 32768, l2_bytes: 1 << 20, winograd: false };
     vec![
         machine(InstructionSet::Avx512, 32),
         machine(InstructionSet::Avx2, 16),

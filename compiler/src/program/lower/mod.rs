@@ -17,7 +17,7 @@ use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Step, We
 use crate::config::Target;
 use crate::emit::reference_call::{CallOperand, reference_call};
 use crate::graph::{Data, ElementType, Graph, NodeId, TensorId, TensorType, Value};
-use crate::kernel::lower::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, lower_node};
+use crate::kernel::lower::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, WeightOrder, lower_node};
 use crate::schedule::{self, Action, Schedule};
 
 /// A fault of an earlier stage that lowering cannot work around; always a bug of ours.
@@ -125,8 +125,8 @@ struct Lowering<'a> {
 struct Packed {
     /// Layouts of that kernel.
     choice: LayoutChoice,
-    /// Vectors of output channels per tile.
-    vectors: usize,
+    /// How they are packed.
+    order: WeightOrder,
     /// Where they are.
     weight: WeightId,
 }
@@ -149,6 +149,23 @@ impl Lowering<'_> {
             offset_bytes: 0,
         });
         self.places.entry(tensor).or_default().push(id);
+        id
+    }
+
+    /// Adds a buffer that only the step to come needs.
+    fn scratch(&mut self, elements: usize) -> BufferId {
+        let id = BufferId(self.program.buffers.len() as u32);
+        self.program.buffers.push(Buffer {
+            name: "scratch".to_string(),
+            tensor: None,
+            element: ElementType::F32,
+            shape: vec![elements],
+            layout: Layout::Plain,
+            elements,
+            part_of: None,
+            replaces: false,
+            offset_bytes: 0,
+        });
         id
     }
 
@@ -223,14 +240,14 @@ impl Lowering<'_> {
         for (operand, input) in operands.iter_mut().zip(&info.inputs) {
             let here = self.packings.get(input).filter(|packing| packing.choice == choice);
             let name = &graph.tensor(*input).name;
-            let elsewhere = || self.like.iter().find(|weight| weight.name == *name)?.tile_vectors;
+            let elsewhere = || self.like.iter().find(|weight| weight.name == *name)?.order;
             operand.packing = match here {
-                Some(packing) => Packing::Shared(packing.vectors),
+                Some(packing) => Packing::Shared(packing.order),
                 None => elsewhere().map_or(Packing::Free, Packing::Like),
             };
         }
         let output_type = graph.tensor_type(info.outputs[0]);
-        let Some(LoweredNode { kernel, bindings, packed_vectors }) =
+        let Some(LoweredNode { kernel, bindings, order }) =
             lower_node(&info.op, &operands, output_type, output_layout, &self.machine)
         else {
             return Err(LowerError::NoKernel { node: info.name.clone() });
@@ -240,7 +257,7 @@ impl Lowering<'_> {
         for binding in &bindings {
             inputs.push(match binding {
                 Binding::Input(index) => Some(self.argument(info.inputs[*index], input_layouts[*index])?),
-                Binding::Weights { .. } | Binding::SameWeights { .. } | Binding::Output => None,
+                Binding::Weights { .. } | Binding::SameWeights { .. } | Binding::Scratch(_) | Binding::Output => None,
             });
         }
         let output = Argument::Buffer(self.new_buffer(info.outputs[0], output_layout));
@@ -251,9 +268,9 @@ impl Lowering<'_> {
                     let name = graph.tensor(info.inputs[from]).name.clone();
                     let bytes = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
                     let weight = self.weight(name, ElementType::F32, vec![elements.len()], bytes);
-                    if let Some(vectors) = packed_vectors {
-                        self.program.weights[weight.0 as usize].tile_vectors = Some(vectors);
-                        let packing = Packed { choice: choice.clone(), vectors, weight };
+                    if let Some(order) = order {
+                        self.program.weights[weight.0 as usize].order = Some(order);
+                        let packing = Packed { choice: choice.clone(), order, weight };
                         self.packings.entry(info.inputs[from]).or_insert(packing);
                     }
                     Argument::Weight(weight)
@@ -262,6 +279,7 @@ impl Lowering<'_> {
                     Some(packing) => Argument::Weight(packing.weight),
                     None => return Err(LowerError::NoKernel { node: info.name.clone() }),
                 },
+                (Binding::Scratch(elements), _) => Argument::Buffer(self.scratch(elements)),
                 (_, Some(input)) => input,
                 (_, None) => output,
             });
@@ -309,7 +327,7 @@ impl Lowering<'_> {
         let next = WeightId(self.program.weights.len() as u32);
         let id = *self.weights.entry((shape.clone(), digest)).or_insert(next);
         if id == next {
-            self.program.weights.push(Weight { name, element, shape, bytes, tile_vectors: None, offset_bytes: 0 });
+            self.program.weights.push(Weight { name, element, shape, bytes, order: None, offset_bytes: 0 });
         }
         id
     }

@@ -1,0 +1,74 @@
+//! Register tiles: how many output pixels and vectors of output channels are computed together.
+
+use super::Machine;
+
+/// Most statements of one column tile's inner body; larger tiles only bloat the code.
+const MAX_BODY: usize = 700;
+
+/// Output pixels and output-channel vectors computed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tile {
+    pub pixels: usize,
+    pub vectors: usize,
+}
+
+/// What a tile has to cover.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    /// Output pixels.
+    pub width: usize,
+    /// Vectors of output channels.
+    pub vectors: usize,
+    /// Taps that are written out in the innermost body.
+    pub taps: usize,
+}
+
+/// The tile that needs the least estimated time over the row, and that time: cycles per input channel and tap.
+///
+/// Per input channel and tap a tile of P pixels and J vectors takes the longest of P * J multiply-adds (two per cycle),
+/// P + J loads (two per cycle), and the latency of one multiply-add (four cycles, which at least eight independent
+/// ones hide). Weights that are packed already give the vectors.
+pub(super) fn choose_tile(
+    row: Row,
+    packed_vectors: Option<usize>,
+    machine: &Machine,
+    by_lane: bool,
+) -> (f64, Tile) {
+    let Row { width, vectors, taps } = row;
+    let registers = machine.registers as usize;
+    let mut best: Option<(f64, Tile)> = None;
+    for wide in packed_vectors.map_or(1..=vectors.min(4), |wide| wide..=wide) {
+        for pixels in 1..=width.min(14) {
+            // A vector of input channels per pixel and the weights, or the weights and one broadcast.
+            let temporaries = if by_lane { pixels + wide.min(2) } else { wide + 1 };
+            let fits = pixels * wide + temporaries <= registers;
+            let body = taps * (pixels + if by_lane { 4 } else { 1 } * (wide + pixels * wide));
+            if pixels * wide > 1 && (!fits || body > MAX_BODY) {
+                continue;
+            }
+            let cost = |pixels: usize, wide: usize| {
+                let arithmetic = (pixels * wide) as f64 / 2.0;
+                let loads =
+                    if by_lane { (pixels as f64 / 4.0 + wide as f64) / 2.0 } else { (pixels + wide) as f64 / 2.0 };
+                arithmetic.max(loads).max(4.0) + 0.1 * loads
+            };
+            let over = |total: usize, part: usize| {
+                let mut parts = vec![(part, total / part)];
+                if !total.is_multiple_of(part) {
+                    parts.push((total % part, 1));
+                }
+                parts
+            };
+            let mut total = 0.0;
+            for (pixels, columns) in over(width, pixels) {
+                for (wide, rows) in over(vectors, wide) {
+                    total += cost(pixels, wide) * (columns * rows) as f64;
+                }
+            }
+            if best.is_none_or(|(least, _)| total < least) {
+                best = Some((total, Tile { pixels, vectors: wide }));
+            }
+        }
+    }
+    best.unwrap_or((f64::INFINITY, Tile { pixels: 1, vectors: packed_vectors.unwrap_or(1) }))
+}

@@ -1,0 +1,481 @@
+//! Convolution of 3 x 3 (x depth) taps by Winograd's minimal filtering: fewer products than direct convolution, at the
+//! price of additions, of weights that are larger, and of rounding errors ([`transform::Form::error_bound`]).
+//!
+//! The output is cut into tiles, tiles are gathered in blocks that stay in the second-level cache. For each block the
+//! input is transformed, one matrix product per point of the tiles sums over channels (and depth taps), and the results
+//! are transformed back, with bias, residual and activation on the way. What lies between these three is in a scratch
+//! buffer of the kernel.
+
+mod plan;
+mod transform;
+
+pub use plan::chosen;
+use plan::Plan;
+pub use transform::Form;
+
+use super::build::{Builder, activate, binary, mul_add, plus, repeat};
+use super::tile::Tile;
+use super::{Binding, LoweredNode, Operand, Packing, WeightOrder};
+use crate::graph::op::Conv;
+use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, LoopVar, Statement, Variable};
+
+/// The kernel as planned.
+pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<LoweredNode> {
+    let (weights, bias) = (inputs[1].value?, inputs[2].value?);
+    let mut builder = Builder::new(plan.lanes as u32);
+    let x = builder.buffer("x", Access::Input, plan.batch * plan.channel_blocks() * plan.lanes * plan.input_plane());
+    let y_elements = plan.batch * plan.filter_vectors() * plan.lanes * plan.output_plane();
+    let residual = conv.residual.then(|| builder.buffer("residual", Access::Input, y_elements));
+    let packed = builder.buffer("weights", Access::Weights, plan.packed_elements());
+    let mut packed_bias = bias.to_vec();
+    packed_bias.resize(plan.filter_vectors() * plan.lanes, 0.0);
+    let bias = builder.buffer("bias", Access::Weights, packed_bias.len());
+    let scratch = builder.buffer("scratch", Access::Scratch, plan.scratch_elements());
+    let y = builder.buffer("y", Access::Output, y_elements);
+    let at = Counters {
+        sample: builder.loop_var("sample"),
+        depth: builder.loop_var("depth"),
+        block_row: builder.loop_var("block_row"),
+        block_column: builder.loop_var("block_column"),
+    };
+    let buffers = Buffers { x, residual, weights: packed, bias, scratch, y };
+    let mut writer = Writer { plan, conv, builder, buffers, at };
+    let body = writer.body();
+    let outputs = plan.form.outputs();
+    let name = format!(
+        "winograd_{outputs}_{}x3x3_{}x{}x{}x{}_to_{}",
+        plan.kernel_depth, plan.channels, plan.input[0], plan.input[1], plan.input[2], plan.filters
+    );
+    let summary = format!(
+        "convolution [{}, 3, 3] by F({outputs}, 3), {} to {} channels over {:?}, {} x {} tiles at a time, product of {} \
+         tiles x {} vectors{}{}",
+        plan.kernel_depth,
+        plan.channels,
+        plan.filters,
+        plan.output,
+        plan.rows,
+        plan.columns,
+        plan.tile.pixels,
+        plan.tile.vectors,
+        if conv.residual { ", plus residual" } else { "" },
+        match conv.activation {
+            crate::graph::Activation::None => String::new(),
+            activation => format!(", then {activation:?}"),
+        }
+    );
+    let macs = plan.batch * plan.filters * plan.output_plane() * plan.channels * plan.kernel_depth * 9;
+    let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
+    // The residual is read right before the store.
+    kernel.in_place = residual.into_iter().collect();
+    let mut bindings = vec![Binding::Input(0)];
+    bindings.extend(conv.residual.then_some(Binding::Input(3)));
+    bindings.push(match inputs[1].packing {
+        Packing::Shared(_) => Binding::SameWeights { from: 1 },
+        Packing::Free | Packing::Like(_) => Binding::Weights { from: 1, elements: plan.pack(weights) },
+    });
+    bindings.push(Binding::Weights { from: 2, elements: packed_bias });
+    bindings.push(Binding::Scratch(plan.scratch_elements()));
+    bindings.push(Binding::Output);
+    let order = WeightOrder { vectors: plan.tile.vectors, winograd: Some(plan.form) };
+    Some(LoweredNode { kernel, bindings, order: Some(order) })
+}
+
+struct Buffers {
+    x: Buffer,
+    residual: Option<Buffer>,
+    weights: Buffer,
+    bias: Buffer,
+    scratch: Buffer,
+    y: Buffer,
+}
+
+/// Loops around everything.
+#[derive(Clone, Copy)]
+struct Counters {
+    sample: LoopVar,
+    /// Output depth.
+    depth: LoopVar,
+    block_row: LoopVar,
+    block_column: LoopVar,
+}
+
+/// Writes the loop nest.
+struct Writer<'a> {
+    plan: &'a Plan,
+    conv: &'a Conv,
+    builder: Builder,
+    buffers: Buffers,
+    at: Counters,
+}
+
+impl Writer<'_> {
+    fn body(&mut self) -> Vec<Statement> {
+        let plan = self.plan;
+        let mut body = vec![Statement::Comment("input, transformed".to_string())];
+        body.push(self.inputs());
+        body.push(Statement::Comment("one matrix product per point".to_string()));
+        body.extend(self.products());
+        body.push(Statement::Comment("output, transformed back".to_string()));
+        body.push(self.outputs());
+        let [depths, ..] = plan.output;
+        let columns = repeat(self.at.block_column, plan.blocks[1], 1, body);
+        let rows = repeat(self.at.block_row, plan.blocks[0], 1, vec![columns]);
+        let depths = repeat(self.at.depth, depths, 1, vec![rows]);
+        vec![repeat(self.at.sample, plan.batch, 1, vec![depths])]
+    }
+
+    /// The depth taps that lie inside the input, around `body`.
+    fn depth_taps(&self, var: LoopVar, body: Vec<Statement>) -> Statement {
+        let plan = self.plan;
+        let (pad, extent, taps) = (plan.pad[0] as i64, plan.input[0] as i64, plan.kernel_depth as i64);
+        let (low, high) = match plan.kernel_depth {
+            1 => (Bound::Constant(0), Bound::Constant(1)),
+            _ => {
+                let first = Affine::constant(pad).plus_term(self.at.depth, -1);
+                let end = Affine::constant(extent + pad).plus_term(self.at.depth, -1);
+                (Bound::Max(0, first, 1), Bound::Min(taps, end, 1))
+            }
+        };
+        Statement::For { var, low, high, step: 1, unroll: false, body }
+    }
+
+    /// Per block of channels: the input of the block of tiles with its padding, then every tile transformed.
+    fn inputs(&mut self) -> Statement {
+        let plan = self.plan;
+        let tap = self.builder.loop_var("tap_depth");
+        let channels = self.builder.loop_var("channels");
+        let mut body = self.gather(tap, channels);
+        let [row, column] = [self.builder.loop_var("tile_row"), self.builder.loop_var("tile_column")];
+        let (points, outputs, lanes) = (plan.form.points(), plan.form.outputs(), plan.lanes);
+        let mut tile = Vec::new();
+        let mut halves = Vec::with_capacity(points);
+        for across in 0..points {
+            let mut loaded = Vec::with_capacity(points);
+            for down in 0..points {
+                let at = Affine::constant(((down * plan.padded[1] + across) * lanes) as i64);
+                let at = plus(&at, row, outputs * plan.padded[1] * lanes);
+                let at = plus(&at, column, outputs * lanes);
+                let variable = self.builder.variable(&format!("d_{down}"));
+                tile.push(Statement::Assign(variable, Expression::Load(self.buffers.scratch, at)));
+                loaded.push(variable);
+            }
+            halves.push(plan.form.data(&mut self.builder, &loaded, &format!("half_{across}"), &mut tile));
+        }
+        for down in 0..points {
+            let line: Vec<Variable> = halves.iter().map(|half| half[down]).collect();
+            let line = plan.form.data(&mut self.builder, &line, "v", &mut tile);
+            for (across, value) in line.into_iter().enumerate() {
+                let at = plan.data_at(down * points + across, 0);
+                let at = plus(&at, tap, plan.channel_blocks() * plan.tiles() * lanes);
+                let at = plus(&at, channels, plan.tiles() * lanes);
+                let at = plus(&plus(&at, row, plan.columns * lanes), column, lanes);
+                tile.push(Statement::Store(self.buffers.scratch, at, Expression::Variable(value)));
+            }
+        }
+        body.push(repeat(row, plan.rows, 1, vec![repeat(column, plan.columns, 1, tile)]));
+        self.depth_taps(tap, vec![repeat(channels, plan.channel_blocks(), 1, body)])
+    }
+
+    /// Copies what the block's tiles read of one block of channels, with zeros where it is padding.
+    fn gather(&mut self, tap: LoopVar, channels: LoopVar) -> Vec<Statement> {
+        let plan = self.plan;
+        let lanes = plan.lanes;
+        let outputs = plan.form.outputs();
+        let ([high, wide], [_, in_h, in_w]) = (plan.padded, plan.input);
+        // Rows of the gathered part that lie inside the input: from `pad - first` to `extent + pad - first`.
+        let inside = |axis: usize, block: LoopVar, tiles: usize, padded: usize| {
+            let step = (tiles * outputs) as i64;
+            let (pad, extent) = (plan.pad[axis] as i64, plan.input[axis] as i64);
+            let first = Affine::constant(pad).plus_term(block, -step);
+            let end = Affine::constant(pad + extent).plus_term(block, -step);
+            (first, end, padded as i64)
+        };
+        let rows = inside(1, self.at.block_row, plan.rows, high);
+        let columns = inside(2, self.at.block_column, plan.columns, wide);
+        let scratch = self.buffers.scratch;
+        let place = |row: LoopVar, column: LoopVar| {
+            plus(&Affine::term(row, (wide * lanes) as i64), column, lanes)
+        };
+        let zero = |row: LoopVar, column: LoopVar| {
+            vec![Statement::Store(scratch, place(row, column), Expression::Constant(0.0))]
+        };
+        let over = |var: LoopVar, low: Bound, high: Bound, body: Vec<Statement>| Statement::For {
+            var,
+            low,
+            high,
+            step: 1,
+            unroll: false,
+            body,
+        };
+        let before = |(first, _, padded): &(Affine, Affine, i64)| (Bound::Constant(0), Bound::Min(*padded, first.clone(), 1));
+        let within = |(first, end, padded): &(Affine, Affine, i64)| {
+            (Bound::Max(0, first.clone(), 1), Bound::Min(*padded, end.clone(), 1))
+        };
+        let after = |(_, end, padded): &(Affine, Affine, i64)| (Bound::Max(0, end.clone(), 1), Bound::Constant(*padded));
+        let mut statements = Vec::new();
+        let [row, column] = [self.builder.loop_var("row"), self.builder.loop_var("column")];
+        for (low, high) in [before(&rows), after(&rows)] {
+            let line = over(column, Bound::Constant(0), Bound::Constant(wide as i64), zero(row, column));
+            statements.push(over(row, low, high, vec![line]));
+        }
+        let mut line = Vec::new();
+        for (low, high) in [before(&columns), after(&columns)] {
+            line.push(over(column, low, high, zero(row, column)));
+        }
+        // Element (depth + tap - pad, block row + row - pad, block column + column - pad) of the block of channels.
+        let plane = in_h * in_w * lanes;
+        let origin = -((plan.pad[0] * plane + (plan.pad[1] * in_w + plan.pad[2]) * lanes) as i64);
+        let mut from = Affine::constant(origin);
+        from = plus(&from, self.at.sample, plan.channel_blocks() * plan.input[0] * plane);
+        from = plus(&from, channels, plan.input[0] * plane);
+        from = plus(&plus(&from, self.at.depth, plane), tap, plane);
+        from = plus(&from, self.at.block_row, plan.rows * outputs * in_w * lanes);
+        from = plus(&from, self.at.block_column, plan.columns * outputs * lanes);
+        from = plus(&plus(&from, row, in_w * lanes), column, lanes);
+        let copy = Statement::Store(scratch, place(row, column), Expression::Load(self.buffers.x, from));
+        let (low, high) = within(&columns);
+        line.push(over(column, low, high, vec![copy]));
+        let (low, high) = within(&rows);
+        statements.push(over(row, low, high, line));
+        statements
+    }
+
+    /// `M[point][filters][tile] = sum over channels of V[point][channels][tile] * U[point][channels][filters]`
+    fn products(&mut self) -> Vec<Statement> {
+        let plan = self.plan;
+        let point = self.builder.loop_var("point");
+        let mut body = Vec::new();
+        for (first_vector, wide, times) in runs(plan.filter_vectors(), plan.tile.vectors) {
+            let filters = self.builder.loop_var("filters");
+            let mut tiles = Vec::new();
+            for (first_tile, pixels, many) in runs(plan.tiles(), plan.tile.pixels) {
+                let tile = self.builder.loop_var("tile");
+                let place = Product { point, filters, tile, first_vector, first_tile };
+                let statements = self.product(&place, Tile { pixels, vectors: wide });
+                tiles.push(repeat(tile, pixels * many, pixels, statements));
+            }
+            body.push(repeat(filters, times, 1, tiles));
+        }
+        vec![repeat(point, plan.points(), 1, body)]
+    }
+
+    fn product(&mut self, place: &Product, tile: Tile) -> Vec<Statement> {
+        let plan = self.plan;
+        let lanes = plan.lanes;
+        let mut statements = Vec::new();
+        for pixel in 0..tile.pixels {
+            for vector in 0..tile.vectors {
+                let sum = self.accumulator(pixel, vector);
+                statements.push(Statement::Assign(sum, Expression::Constant(0.0)));
+            }
+        }
+        let tap = self.builder.loop_var("tap");
+        let mut sums = Vec::new();
+        let (full, rest) = (plan.channels / lanes, plan.channels % lanes);
+        for (first, blocks, channels) in [(0, full, lanes), (full, 1, rest)] {
+            if blocks == 0 || channels == 0 {
+                continue;
+            }
+            let block = self.builder.loop_var("block");
+            let data = plan.data_at(0, first).plus((place.first_tile * lanes) as i64);
+            let data = plus(&data, place.point, plan.point_data());
+            let data = plus(&data, tap, plan.channel_blocks() * plan.tiles() * lanes);
+            let data = plus(&plus(&data, block, plan.tiles() * lanes), place.tile, lanes);
+            let row = tile.vectors * lanes;
+            let depth = plan.kernel_depth * plan.channels;
+            let weights = Affine::constant(((place.first_vector * depth) * lanes + first * lanes * row) as i64);
+            let weights = plus(&weights, place.point, depth * plan.filter_vectors() * lanes);
+            let weights = plus(&weights, place.filters, depth * row);
+            let weights = plus(&plus(&weights, tap, plan.channels * row), block, lanes * row);
+            let body = match plan.by_lane {
+                true => self.by_lane(&data, &weights, tile, channels),
+                false => self.by_broadcast(&data, &weights, tile, channels),
+            };
+            sums.push(repeat(block, blocks, 1, body));
+        }
+        statements.push(self.depth_taps(tap, sums));
+        for pixel in 0..tile.pixels {
+            for vector in 0..tile.vectors {
+                let at = plan.result_at(0, place.first_vector + vector).plus(((place.first_tile + pixel) * lanes) as i64);
+                let at = plus(&at, place.point, plan.filter_vectors() * plan.tiles() * lanes);
+                let at = plus(&at, place.filters, tile.vectors * plan.tiles() * lanes);
+                let at = plus(&at, place.tile, lanes);
+                let sum = Expression::Variable(self.accumulator(pixel, vector));
+                statements.push(Statement::Store(self.buffers.scratch, at, sum));
+            }
+        }
+        statements
+    }
+
+    fn accumulator(&mut self, pixel: usize, vector: usize) -> Variable {
+        self.builder.variable(&format!("acc_{pixel}_{vector}"))
+    }
+
+    fn weights(&mut self, at: &Affine, vector: usize) -> (Variable, Statement) {
+        let weight = self.builder.variable(&format!("w_{vector}"));
+        let at = at.clone().plus((vector * self.plan.lanes) as i64);
+        (weight, Statement::Assign(weight, Expression::Load(self.buffers.weights, at)))
+    }
+
+    fn by_broadcast(&mut self, data: &Affine, weights: &Affine, tile: Tile, channels: usize) -> Vec<Statement> {
+        let channel = self.builder.loop_var("channel");
+        let weights = plus(weights, channel, tile.vectors * self.plan.lanes);
+        let mut body = Vec::new();
+        let mut loaded = Vec::with_capacity(tile.vectors);
+        for vector in 0..tile.vectors {
+            let (weight, load) = self.weights(&weights, vector);
+            body.push(load);
+            loaded.push(weight);
+        }
+        for pixel in 0..tile.pixels {
+            let at = plus(data, channel, 1).plus((pixel * self.plan.lanes) as i64);
+            let element = self.builder.variable("x_all");
+            body.push(Statement::Assign(element, Expression::Broadcast(self.buffers.scratch, at)));
+            for (vector, weight) in loaded.iter().enumerate() {
+                let sum = self.accumulator(pixel, vector);
+                let (element, weight) = (Expression::Variable(element), Expression::Variable(*weight));
+                body.push(Statement::Assign(sum, mul_add(element, weight, Expression::Variable(sum))));
+            }
+        }
+        vec![repeat(channel, channels, 1, body)]
+    }
+
+    fn by_lane(&mut self, data: &Affine, weights: &Affine, tile: Tile, channels: usize) -> Vec<Statement> {
+        let mut body = Vec::new();
+        let mut elements = Vec::with_capacity(tile.pixels);
+        for pixel in 0..tile.pixels {
+            let element = self.builder.variable(&format!("x_{pixel}"));
+            let at = data.clone().plus((pixel * self.plan.lanes) as i64);
+            body.push(Statement::Assign(element, Expression::Load(self.buffers.scratch, at)));
+            elements.push(element);
+        }
+        for channel in 0..channels {
+            let weights = weights.clone().plus((channel * tile.vectors * self.plan.lanes) as i64);
+            for vector in 0..tile.vectors {
+                let (weight, load) = self.weights(&weights, vector);
+                body.push(load);
+                for (pixel, element) in elements.iter().enumerate() {
+                    let sum = self.accumulator(pixel, vector);
+                    let element = Expression::Lane(*element, channel as u32);
+                    let value = mul_add(element, Expression::Variable(weight), Expression::Variable(sum));
+                    body.push(Statement::Assign(sum, value));
+                }
+            }
+        }
+        body
+    }
+
+    /// Per vector of filters and tile: the results transformed back, then to the output where they lie inside it.
+    fn outputs(&mut self) -> Statement {
+        let plan = self.plan;
+        let (points, outputs, lanes) = (plan.form.points(), plan.form.outputs(), plan.lanes);
+        let filters = self.builder.loop_var("filters");
+        let [row, column] = [self.builder.loop_var("tile_row"), self.builder.loop_var("tile_column")];
+        let bias = self.builder.variable("bias_all");
+        let bias_at = Affine::term(filters, lanes as i64);
+        let mut body = vec![Statement::Assign(bias, Expression::Load(self.buffers.bias, bias_at))];
+        let mut tile = Vec::new();
+        let mut halves = Vec::with_capacity(points);
+        for across in 0..points {
+            let mut loaded = Vec::with_capacity(points);
+            for down in 0..points {
+                let at = plan.result_at(down * points + across, 0);
+                let at = plus(&at, filters, plan.tiles() * lanes);
+                let at = plus(&plus(&at, row, plan.columns * lanes), column, lanes);
+                let variable = self.builder.variable(&format!("m_{down}"));
+                tile.push(Statement::Assign(variable, Expression::Load(self.buffers.scratch, at)));
+                loaded.push(variable);
+            }
+            halves.push(plan.form.output(&mut self.builder, &loaded, &format!("part_{across}"), &mut tile));
+        }
+        for down in 0..outputs {
+            let line: Vec<Variable> = halves.iter().map(|half| half[down]).collect();
+            let line = plan.form.output(&mut self.builder, &line, "y", &mut tile);
+            for (across, value) in line.into_iter().enumerate() {
+                let value = binary(Arithmetic::Add, Expression::Variable(value), Expression::Variable(bias));
+                if plan.is_even() {
+                    let at = plus(&self.output_at(filters), row, outputs * plan.output[2] * lanes);
+                    let at = plus(&at, column, outputs * lanes);
+                    let at = at.plus(((down * plan.output[2] + across) * lanes) as i64);
+                    tile.extend(self.finish(value, at));
+                } else {
+                    let width = plan.columns * outputs;
+                    let at = Affine::constant(((down * width + across) * lanes) as i64);
+                    let at = plus(&plus(&at, row, outputs * width * lanes), column, outputs * lanes);
+                    tile.push(Statement::Store(self.buffers.scratch, at, value));
+                }
+            }
+        }
+        body.push(repeat(row, plan.rows, 1, vec![repeat(column, plan.columns, 1, tile)]));
+        if !plan.is_even() {
+            body.push(self.scatter(filters));
+        }
+        repeat(filters, plan.filter_vectors(), 1, body)
+    }
+
+    /// Copies a block of results to the output as far as it reaches.
+    fn scatter(&mut self, filters: LoopVar) -> Statement {
+        let plan = self.plan;
+        let lanes = plan.lanes;
+        let outputs = plan.form.outputs();
+        let [row, column] = [self.builder.loop_var("row"), self.builder.loop_var("column")];
+        let until = |axis: usize, block: LoopVar, tiles: usize| {
+            let left = Affine::constant(plan.output[axis] as i64).plus_term(block, -((tiles * outputs) as i64));
+            Bound::Min((tiles * outputs) as i64, left, 1)
+        };
+        let from = Affine::term(row, (plan.columns * outputs * lanes) as i64);
+        let from = plus(&from, column, lanes);
+        let to = plus(&plus(&self.output_at(filters), row, plan.output[2] * lanes), column, lanes);
+        let line = Statement::For {
+            var: column,
+            low: Bound::Constant(0),
+            high: until(2, self.at.block_column, plan.columns),
+            step: 1,
+            unroll: false,
+            body: self.finish(Expression::Load(self.buffers.scratch, from), to),
+        };
+        let high = until(1, self.at.block_row, plan.rows);
+        Statement::For { var: row, low: Bound::Constant(0), high, step: 1, unroll: false, body: vec![line] }
+    }
+
+    /// First output element of the block.
+    fn output_at(&self, filters: LoopVar) -> Affine {
+        let plan = self.plan;
+        let [_, out_h, out_w] = plan.output;
+        let (lanes, outputs) = (plan.lanes, plan.form.outputs());
+        let at = Affine::term(self.at.sample, (plan.filter_vectors() * plan.output_plane() * lanes) as i64);
+        let at = plus(&at, filters, plan.output_plane() * lanes);
+        let at = plus(&at, self.at.depth, out_h * out_w * lanes);
+        let at = plus(&at, self.at.block_row, plan.rows * outputs * out_w * lanes);
+        plus(&at, self.at.block_column, plan.columns * outputs * lanes)
+    }
+
+    /// Residual, activation, store.
+    fn finish(&mut self, value: Expression, at: Affine) -> Vec<Statement> {
+        let value = match self.buffers.residual {
+            Some(residual) => binary(Arithmetic::Add, value, Expression::Load(residual, at.clone())),
+            None => value,
+        };
+        let sum = self.builder.variable("sum");
+        vec![
+            Statement::Assign(sum, value),
+            Statement::Store(self.buffers.y, at, activate(Expression::Variable(sum), self.conv.activation)),
+        ]
+    }
+}
+
+/// Loop variables and beginnings of one register tile of the products.
+struct Product {
+    point: LoopVar,
+    filters: LoopVar,
+    tile: LoopVar,
+    first_vector: usize,
+    first_tile: usize,
+}
+
+/// `total` things in runs of `part`: (first, part, times), the rest last.
+fn runs(total: usize, part: usize) -> Vec<(usize, usize, usize)> {
+    let mut runs = vec![(0, part, total / part), (total / part * part, total % part, 1)];
+    runs.retain(|(_, part, times)| *part > 0 && *times > 0);
+    runs
+}

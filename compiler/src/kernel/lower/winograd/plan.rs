@@ -1,0 +1,253 @@
+//! Whether a convolution is done by minimal filtering, in which form, and how many tiles at a time: by estimated time.
+
+use super::transform::Form;
+use crate::graph::TensorType;
+use crate::graph::op::Conv;
+use crate::kernel::Affine;
+use crate::kernel::lower::tile::{Row, Tile, choose_tile};
+use crate::kernel::lower::window::Window3;
+use crate::kernel::lower::{Machine, Operand};
+use crate::program::Layout;
+
+/// Bytes per cycle that come from beyond the second-level cache, as long as it is not far beyond.
+const NEAR_BYTES_PER_CYCLE: f64 = 20.0;
+
+/// Bytes per cycle of weights that are read once per inference.
+const FAR_BYTES_PER_CYCLE: f64 = 9.0;
+
+/// Minimal filtering must be that much faster by estimate.
+const WORTH: f64 = 0.9;
+
+/// Everything that is decided about one convolution.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(super) form: Form,
+    pub(super) batch: usize,
+    pub(super) channels: usize,
+    pub(super) filters: usize,
+    pub(super) lanes: usize,
+    /// Depth taps.
+    pub(super) kernel_depth: usize,
+    pub(super) pad: [usize; 3],
+    /// Depth, height, width.
+    pub(super) input: [usize; 3],
+    pub(super) output: [usize; 3],
+    /// Rows and columns of tiles of one block.
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Blocks down and across.
+    pub(super) blocks: [usize; 2],
+    /// Height and width of the input of a block, padding included.
+    pub(super) padded: [usize; 2],
+    /// Of the products: pixels are tiles.
+    pub(super) tile: Tile,
+    /// Activations are loaded as vectors of input channels and multiplied by lane.
+    pub(super) by_lane: bool,
+}
+
+/// The best plan for a convolution, if one is faster than direct convolution. Weights that are packed already decide.
+pub fn chosen(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Option<Plan> {
+    let x = inputs[0].tensor_type;
+    let lanes = machine.instruction_set.lanes();
+    let window = Window3::new(&conv.window, &x.shape, &output.shape);
+    let [_, k_h, k_w] = window.kernel;
+    let fits = k_h == 3 && k_w == 3 && window.stride == [1; 3] && window.dilation == [1; 3] && conv.groups == 1;
+    if !fits || inputs[0].layout != Layout::Blocked(lanes) || output.element_count() == 0 || lanes == 1 {
+        return None;
+    }
+    let given = inputs[1].packing.order();
+    if given.is_some_and(|order| order.winograd.is_none()) || given.is_none() && !machine.winograd {
+        return None;
+    }
+    let shape = Shape { window: &window, batch: x.shape[0], channels: x.shape[1], filters: output.shape[1], machine };
+    let forms = match given.and_then(|order| order.winograd) {
+        Some(form) => vec![form],
+        None => vec![Form::Two, Form::Four],
+    };
+    let all = forms.into_iter().flat_map(|form| shape.plans(form, given.map(|order| order.vectors)));
+    let (cycles, plan) = all.min_by(|a, b| a.0.total_cmp(&b.0))?;
+    (given.is_some() || cycles < WORTH * shape.direct_cycles()).then_some(plan)
+}
+
+/// A convolution that may be done so.
+struct Shape<'a> {
+    window: &'a Window3,
+    batch: usize,
+    channels: usize,
+    filters: usize,
+    machine: &'a Machine,
+}
+
+impl Shape<'_> {
+    fn lanes(&self) -> usize {
+        self.machine.instruction_set.lanes() as usize
+    }
+
+    fn by_lane(&self) -> bool {
+        self.machine.instruction_set.multiplies_by_lane()
+    }
+
+    /// Cycles of direct convolution.
+    fn direct_cycles(&self) -> f64 {
+        let [depths, rows, width] = self.window.output;
+        let vectors = self.filters.div_ceil(self.lanes());
+        let (row, _) = choose_tile(Row { width, vectors, taps: 3 }, None, self.machine, self.by_lane());
+        let compute = row * (depths * rows * self.channels * self.window.taps() * self.batch) as f64;
+        let weights_bytes = (self.window.taps() * self.channels * vectors * self.lanes() * 4) as f64;
+        compute.max(weights_bytes / FAR_BYTES_PER_CYCLE)
+    }
+
+    /// All ways to cut the output into blocks of tiles, and their cycles.
+    fn plans(&self, form: Form, vectors: Option<usize>) -> Vec<(f64, Plan)> {
+        let [_, out_h, out_w] = self.window.output;
+        let (down, across) = (out_h.div_ceil(form.outputs()), out_w.div_ceil(form.outputs()));
+        let even = |total: usize| {
+            let mut sizes: Vec<usize> = (1..=total).map(|parts| total.div_ceil(parts)).collect();
+            sizes.dedup();
+            sizes
+        };
+        let pairs = even(down).into_iter().flat_map(|rows| even(across).into_iter().map(move |columns| (rows, columns)));
+        // Blocks are rows of the image, unless a row is too long.
+        let pairs = pairs.filter(|(rows, columns)| *columns == across || *rows == 1);
+        pairs.map(|(rows, columns)| self.plan(form, (rows, columns), (down, across), vectors)).collect()
+    }
+
+    fn plan(
+        &self,
+        form: Form,
+        (rows, columns): (usize, usize),
+        (down, across): (usize, usize),
+        packed_vectors: Option<usize>,
+    ) -> (f64, Plan) {
+        let (lanes, window) = (self.lanes(), self.window);
+        let (tiles, points) = (rows * columns, form.points());
+        let vectors = self.filters.div_ceil(lanes);
+        let row = Row { width: tiles, vectors, taps: 1 };
+        let (product, tile) = choose_tile(row, packed_vectors, self.machine, self.by_lane());
+        let plan = Plan {
+            form,
+            batch: self.batch,
+            channels: self.channels,
+            filters: self.filters,
+            lanes,
+            kernel_depth: window.kernel[0],
+            pad: window.pad,
+            input: window.input,
+            output: window.output,
+            rows,
+            columns,
+            blocks: [down.div_ceil(rows), across.div_ceil(columns)],
+            padded: [rows * form.outputs() + 2, columns * form.outputs() + 2],
+            tile,
+            by_lane: self.by_lane(),
+        };
+        let blocks = (plan.batch * window.output[0] * plan.blocks[0] * plan.blocks[1]) as f64;
+        let depth = (plan.kernel_depth * plan.channels) as f64;
+        let products = product * (points * points) as f64 * depth;
+        let (data, result) = match form {
+            Form::Two => (60.0, 45.0),
+            Form::Four => (190.0, 140.0),
+        };
+        let transforms =
+            (tiles * plan.kernel_depth * plan.channel_blocks()) as f64 * data + (tiles * vectors) as f64 * result;
+        // What does not stay in the second-level cache comes and goes through the next.
+        let between_bytes = plan.scratch_elements() as f64 * 4.0;
+        let weights_bytes = plan.packed_elements() as f64 * 4.0;
+        let l2_bytes = self.machine.l2_bytes as f64 * 0.8;
+        let spilled = if between_bytes > l2_bytes * 0.7 { 2.0 * between_bytes / NEAR_BYTES_PER_CYCLE } else { 0.0 };
+        let again = if weights_bytes + between_bytes > l2_bytes { weights_bytes / NEAR_BYTES_PER_CYCLE } else { 0.0 };
+        let block = products.max(again) + 0.5 * again.min(products) + transforms + spilled;
+        let cycles = (blocks * block).max(weights_bytes / FAR_BYTES_PER_CYCLE + blocks * transforms);
+        (cycles, plan)
+    }
+}
+
+impl Plan {
+    /// Points of a tile.
+    pub(super) fn points(&self) -> usize {
+        self.form.points() * self.form.points()
+    }
+
+    /// Tiles of a block.
+    pub(super) fn tiles(&self) -> usize {
+        self.rows * self.columns
+    }
+
+    pub(super) fn channel_blocks(&self) -> usize {
+        self.channels.div_ceil(self.lanes)
+    }
+
+    pub(super) fn filter_vectors(&self) -> usize {
+        self.filters.div_ceil(self.lanes)
+    }
+
+    pub(super) fn input_plane(&self) -> usize {
+        self.input.iter().product()
+    }
+
+    pub(super) fn output_plane(&self) -> usize {
+        self.output.iter().product()
+    }
+
+    /// Whether blocks of tiles cover the output without anything left over.
+    pub(super) fn is_even(&self) -> bool {
+        let covers = |axis: usize, tiles: usize, blocks: usize| tiles * blocks * self.form.outputs() == self.output[axis];
+        covers(1, self.rows, self.blocks[0]) && covers(2, self.columns, self.blocks[1])
+    }
+
+    /// Elements of the transformed input of one point.
+    pub(super) fn point_data(&self) -> usize {
+        self.kernel_depth * self.channel_blocks() * self.tiles() * self.lanes
+    }
+
+    /// Elements in which a block's input, and later its output, is gathered.
+    fn gathered_elements(&self) -> usize {
+        self.padded[0] * self.padded[1] * self.lanes
+    }
+
+    /// First element of the transformed input: `[point][depth tap][channels][tile][lane]`, after what is gathered.
+    pub(super) fn data_at(&self, point: usize, channels: usize) -> Affine {
+        let within = point * self.point_data() + channels * self.tiles() * self.lanes;
+        Affine::constant((self.gathered_elements() + within) as i64)
+    }
+
+    /// First element of the products: `[point][filters][tile][lane]`, after the transformed input.
+    pub(super) fn result_at(&self, point: usize, filters: usize) -> Affine {
+        let within = (point * self.filter_vectors() + filters) * self.tiles() * self.lanes;
+        Affine::constant((self.gathered_elements() + self.points() * self.point_data() + within) as i64)
+    }
+
+    pub(super) fn scratch_elements(&self) -> usize {
+        let results = self.points() * self.filter_vectors() * self.tiles() * self.lanes;
+        self.gathered_elements() + self.points() * self.point_data() + results
+    }
+
+    pub(super) fn packed_elements(&self) -> usize {
+        self.points() * self.kernel_depth * self.channels * self.filter_vectors() * self.lanes
+    }
+
+    /// Transformed weights: `[point][tile of vectors][depth tap][channel][vector in tile][lane]`, zero past the last
+    /// filter.
+    pub(super) fn pack(&self, weights: &[f32]) -> Vec<f32> {
+        let depth = self.kernel_depth * self.channels;
+        let per_point = self.packed_elements() / self.points();
+        let mut packed = vec![0.0; self.packed_elements()];
+        for filter in 0..self.filters {
+            let (vector, lane) = (filter / self.lanes, filter % self.lanes);
+            let first = vector / self.tile.vectors * self.tile.vectors;
+            let wide = self.tile.vectors.min(self.filter_vectors() - first);
+            for channel in 0..self.channels {
+                for tap in 0..self.kernel_depth {
+                    let from = ((filter * self.channels + channel) * self.kernel_depth + tap) * 9;
+                    let row = tap * self.channels + channel;
+                    let within = first * depth * self.lanes + row * wide * self.lanes;
+                    let to = within + (vector - first) * self.lanes + lane;
+                    for (point, value) in self.form.filter(&weights[from..from + 9]).into_iter().enumerate() {
+                        packed[point * per_point + to] = value as f32;
+                    }
+                }
+            }
+        }
+        packed
+    }
+}

@@ -1,0 +1,246 @@
+//! The transforms of Winograd's minimal filtering F(m, 3) (Lavin and Gray 2016, section 4; points 0, 1, -1, 2, -2,
+//! infinity), in one dimension: as statements on vectors, as numbers for weights, and what they do to rounding errors.
+
+use crate::kernel::lower::build::{Builder, binary, mul_add};
+use crate::kernel::{Arithmetic, Expression, Statement, Variable};
+
+/// Output points per tile and dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// F(2, 3): 4 products for 2 outputs.
+    Two,
+    /// F(4, 3): 6 products for 4 outputs.
+    Four,
+}
+
+impl Form {
+    /// Outputs of a tile in one dimension.
+    pub fn outputs(self) -> usize {
+        match self {
+            Form::Two => 2,
+            Form::Four => 4,
+        }
+    }
+
+    /// Inputs, and products, of a tile in one dimension.
+    pub fn points(self) -> usize {
+        self.outputs() + 2
+    }
+
+    /// Filter transform G, `[points][3]`.
+    fn filter_matrix(self) -> &'static [[f64; 3]] {
+        match self {
+            Form::Two => &[[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]],
+            Form::Four => &[
+                [0.25, 0.0, 0.0],
+                [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
+                [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+                [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
+                [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+                [0.0, 0.0, 1.0],
+            ],
+        }
+    }
+
+    /// Data transform B^T, `[points][points]`.
+    fn data_matrix(self) -> &'static [&'static [f64]] {
+        match self {
+            Form::Two => &[&[1.0, 0.0, -1.0, 0.0], &[0.0, 1.0, 1.0, 0.0], &[0.0, -1.0, 1.0, 0.0], &[0.0, 1.0, 0.0, -1.0]],
+            Form::Four => &[
+                &[4.0, 0.0, -5.0, 0.0, 1.0, 0.0],
+                &[0.0, -4.0, -4.0, 1.0, 1.0, 0.0],
+                &[0.0, 4.0, -4.0, -1.0, 1.0, 0.0],
+                &[0.0, -2.0, -1.0, 2.0, 1.0, 0.0],
+                &[0.0, 2.0, -1.0, -2.0, 1.0, 0.0],
+                &[0.0, 4.0, 0.0, -5.0, 0.0, 1.0],
+            ],
+        }
+    }
+
+    /// Output transform A^T, `[outputs][points]`.
+    fn output_matrix(self) -> &'static [&'static [f64]] {
+        match self {
+            Form::Two => &[&[1.0, 1.0, 1.0, 0.0], &[0.0, 1.0, -1.0, -1.0]],
+            Form::Four => &[
+                &[1.0, 1.0, 1.0, 1.0, 1.0, 0.0],
+                &[0.0, 1.0, -1.0, 2.0, -2.0, 0.0],
+                &[0.0, 1.0, 1.0, 4.0, 4.0, 0.0],
+                &[0.0, 1.0, -1.0, 8.0, -8.0, 1.0],
+            ],
+        }
+    }
+
+    /// `G g G^T` of a 3 x 3 filter, `[points][points]`.
+    pub fn filter(self, taps: &[f32]) -> Vec<f64> {
+        let matrix = self.filter_matrix();
+        let at = |row: &[f64; 3], column: &[f64; 3]| -> f64 {
+            (0..9).map(|tap| row[tap / 3] * f64::from(taps[tap]) * column[tap % 3]).sum()
+        };
+        matrix.iter().flat_map(|row| matrix.iter().map(move |column| at(row, column))).collect()
+    }
+
+    /// Bound on the rounding error of any output of one filter, for inputs of at most 1 and `channels` filters of 3 x 3
+    /// taps that are summed: as if every rounding on the way were the worst that it can be, of the largest value that can
+    /// be there.
+    pub fn error_bound(self, filters: &[f32]) -> f64 {
+        let row_sum = |row: &[f64]| -> f64 { row.iter().map(|x| x.abs()).sum() };
+        let data: Vec<f64> = self.data_matrix().iter().map(|row| row_sum(row)).collect();
+        let points = self.points();
+        let mut products = vec![0.0; points * points];
+        for taps in filters.chunks_exact(9) {
+            for (at, weight) in self.filter(taps).into_iter().enumerate() {
+                products[at] += weight.abs() * data[at / points] * data[at % points];
+            }
+        }
+        let output = self.output_matrix();
+        let all = output.iter().flat_map(|row| output.iter().map(move |column| (row, column)));
+        let largest = all.map(|(row, column)| -> f64 {
+            (0..points * points).map(|at| (row[at / points] * column[at % points]).abs() * products[at]).sum()
+        });
+        let roundings = filters.len() as f64 / 9.0 + 4.0 * points as f64;
+        largest.fold(0.0, f64::max) * roundings * f64::from(f32::EPSILON) / 2.0
+    }
+
+    /// `B^T d`: reads `points` variables, assigns as many, named `to`.
+    pub(super) fn data(
+        self,
+        builder: &mut Builder,
+        from: &[Variable],
+        to: &str,
+        statements: &mut Vec<Statement>,
+    ) -> Vec<Variable> {
+        let d = |at: usize| Expression::Variable(from[at]);
+        let mut assign = |name: String, value: Expression| {
+            let variable = builder.variable(&name);
+            statements.push(Statement::Assign(variable, value));
+            variable
+        };
+        let name = |at: usize| format!("{to}_{at}");
+        let read = Expression::Variable;
+        match self {
+            Form::Two => vec![
+                assign(name(0), binary(Arithmetic::Sub, d(0), d(2))),
+                assign(name(1), binary(Arithmetic::Add, d(1), d(2))),
+                assign(name(2), binary(Arithmetic::Sub, d(2), d(1))),
+                assign(name(3), binary(Arithmetic::Sub, d(1), d(3))),
+            ],
+            Form::Four => {
+                let even = assign("even".to_string(), times(-4.0, d(2), d(4)));
+                let odd = assign("odd".to_string(), times(-4.0, d(1), d(3)));
+                let first = assign(name(1), binary(Arithmetic::Add, read(even), read(odd)));
+                let second = assign(name(2), binary(Arithmetic::Sub, read(even), read(odd)));
+                assign("even".to_string(), binary(Arithmetic::Sub, d(4), d(2)));
+                assign("odd".to_string(), binary(Arithmetic::Sub, d(3), d(1)));
+                let third = assign(name(3), times(2.0, read(odd), read(even)));
+                let fourth = assign(name(4), times(-2.0, read(odd), read(even)));
+                let zeroth = assign(name(0), times(4.0, d(0), times(-5.0, d(2), d(4))));
+                let fifth = assign(name(5), times(4.0, d(1), times(-5.0, d(3), d(5))));
+                vec![zeroth, first, second, third, fourth, fifth]
+            }
+        }
+    }
+
+    /// `A^T m`: reads `points` variables, assigns `outputs`, named `to`.
+    pub(super) fn output(
+        self,
+        builder: &mut Builder,
+        from: &[Variable],
+        to: &str,
+        statements: &mut Vec<Statement>,
+    ) -> Vec<Variable> {
+        let m = |at: usize| Expression::Variable(from[at]);
+        let mut assign = |name: String, value: Expression| {
+            let variable = builder.variable(&name);
+            statements.push(Statement::Assign(variable, value));
+            variable
+        };
+        let name = |at: usize| format!("{to}_{at}");
+        let read = Expression::Variable;
+        let add = |a: Expression, b: Expression| binary(Arithmetic::Add, a, b);
+        let sum = assign("sum_one".to_string(), add(m(1), m(2)));
+        let difference = assign("difference_one".to_string(), binary(Arithmetic::Sub, m(1), m(2)));
+        match self {
+            Form::Two => vec![
+                assign(name(0), add(m(0), read(sum))),
+                assign(name(1), binary(Arithmetic::Sub, read(difference), m(3))),
+            ],
+            Form::Four => {
+                let sum_two = assign("sum_two".to_string(), add(m(3), m(4)));
+                let difference_two = assign("difference_two".to_string(), binary(Arithmetic::Sub, m(3), m(4)));
+                vec![
+                    assign(name(0), add(m(0), add(read(sum), read(sum_two)))),
+                    assign(name(1), times(2.0, read(difference_two), read(difference))),
+                    assign(name(2), times(4.0, read(sum_two), read(sum))),
+                    assign(name(3), times(8.0, read(difference_two), add(read(difference), m(5)))),
+                ]
+            }
+        }
+    }
+}
+
+/// `factor * value + addend`
+fn times(factor: f32, value: Expression, addend: Expression) -> Expression {
+    mul_add(value, Expression::Constant(factor), addend)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::eval::evaluate;
+    use crate::kernel::{Access, Affine, Kernel};
+
+    /// A kernel that applies a transform to `count` vectors.
+    fn applied(form: Form, count: usize, output: bool) -> Kernel {
+        let mut builder = Builder::new(4);
+        let x = builder.buffer("x", Access::Input, count * 4);
+        let outputs = if output { form.outputs() } else { form.points() };
+        let y = builder.buffer("y", Access::Output, outputs * 4);
+        let from: Vec<Variable> = (0..count).map(|at| builder.variable(&format!("from_{at}"))).collect();
+        let load = |(at, variable): (usize, &Variable)| {
+            Statement::Assign(*variable, Expression::Load(x, Affine::constant(at as i64 * 4)))
+        };
+        let mut body: Vec<Statement> = from.iter().enumerate().map(load).collect();
+        let results = match output {
+            true => form.output(&mut builder, &from, "to", &mut body),
+            false => form.data(&mut builder, &from, "to", &mut body),
+        };
+        for (at, result) in results.into_iter().enumerate() {
+            body.push(Statement::Store(y, Affine::constant(at as i64 * 4), Expression::Variable(result)));
+        }
+        builder.finish("transform".to_string(), String::new(), body, 0)
+    }
+
+    #[test]
+    fn statements_do_what_the_matrices_say() {
+        for form in [Form::Two, Form::Four] {
+            for (output, matrix) in [(false, form.data_matrix()), (true, form.output_matrix())] {
+                let kernel = applied(form, form.points(), output);
+                for at in 0..form.points() {
+                    let mut x = vec![0.0; form.points() * 4];
+                    x[at * 4] = 1.0;
+                    let mut buffers = vec![x, vec![f32::NAN; matrix.len() * 4]];
+                    evaluate(&kernel, &mut buffers);
+                    let found: Vec<f64> = buffers[1].iter().step_by(4).map(|x| f64::from(*x)).collect();
+                    let expected: Vec<f64> = matrix.iter().map(|row| row[at]).collect();
+                    assert_eq!(found, expected, "{form:?}, point {at}, output {output}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_matrices_convolve() {
+        for form in [Form::Two, Form::Four] {
+            // A^T ((G g) * (B^T d)) in one dimension, against the sum itself.
+            let (g, points) = ([0.5, -2.0, 3.0], form.points());
+            let d: Vec<f64> = (0..points).map(|i| (i * i) as f64 - 3.0).collect();
+            let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+            let products: Vec<f64> =
+                (0..points).map(|at| dot(&form.filter_matrix()[at], &g) * dot(form.data_matrix()[at], &d)).collect();
+            for (at, row) in form.output_matrix().iter().enumerate() {
+                let expected = dot(&g, &d[at..at + 3]);
+                assert!((dot(row, &products) - expected).abs() < 1e-9, "{form:?}, output {at}");
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! How fast a program is on its own: inferences one after the other, timed by the wall and by the processor.
+
+use std::format;
+use std::string::String;
+use std::time::{Duration, Instant};
+use std::vec::Vec;
+
+use rustix::process::getppid;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::StepTimes;
+use crate::serve::{Profiler, Program};
+use crate::{Error, Links};
+
+/// Least inferences, however long they take.
+const LEAST_RUNS: usize = 5;
+
+/// Infers for some time and says in one line of JSON what it took: times in milliseconds, median and least, and per step
+/// the median in microseconds from a second series, since looking at each step takes time too.
+///
+/// Every inference is followed by a call of `getppid`, which emulators and tracers can count instructions between.
+pub(super) fn bench<P: Program, L: Links>(
+    program: &mut P,
+    links: &mut L,
+    time: Duration,
+    started: Instant,
+) -> Result<String, Error> {
+    program.run(links, &mut ())?;
+    let first_ms = milliseconds(started.elapsed());
+    let (mut wall, mut cpu) = (Vec::new(), Vec::new());
+    let begin = Instant::now();
+    mark();
+    while wall.len() < LEAST_RUNS || begin.elapsed() < time {
+        let (cpu_before, before) = (cpu_time(), Instant::now());
+        program.run(links, &mut ())?;
+        wall.push(milliseconds(before.elapsed()));
+        cpu.push(milliseconds(cpu_time().saturating_sub(cpu_before)));
+        mark();
+    }
+    let mut steps: Vec<Vec<f64>> = Vec::new();
+    let begin = Instant::now();
+    let mut observer = StepTimes::default();
+    for run in 0.. {
+        if run >= LEAST_RUNS && begin.elapsed() > time / 4 {
+            break;
+        }
+        observer.begin();
+        program.run(links, &mut observer)?;
+        let (times, _) = observer.payload().as_chunks::<8>();
+        steps.resize(times.len(), Vec::new());
+        for (step, time) in steps.iter_mut().zip(times) {
+            step.push(u64::from_le_bytes(*time) as f64 / 1e3);
+        }
+    }
+    let steps: Vec<String> = steps.iter_mut().map(|times| format!("{:.2}", median(times))).collect();
+    let runs = wall.len();
+    let least = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
+    Ok(format!(
+        "{{\"runs\":{runs},\"first_ms\":{first_ms:.3},\"min_ms\":{:.5},\"median_ms\":{:.5},\"cpu_min_ms\":{:.5},\
+         \"cpu_median_ms\":{:.5},\"peak_rss_bytes\":{},\"steps_us\":[{}]}}",
+        least(&wall),
+        median(&mut wall),
+        least(&cpu),
+        median(&mut cpu),
+        peak_rss_bytes(),
+        steps.join(",")
+    ))
+}
+
+fn mark() {
+    let _ = getppid();
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// Processor time of all threads.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Most memory that the process has held; 0 where the kernel does not say.
+fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}
