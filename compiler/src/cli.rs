@@ -33,6 +33,9 @@ pub struct Arguments {
     /// devices may then take whole samples each (data-parallel stages).
     #[arg(long, value_name = "SAMPLES", default_value_t = 1, value_parser = parse_batch)]
     pub batch: usize,
+    /// Convolve directly: without minimal filtering (Winograd), which rounds more and takes more memory for weights.
+    #[arg(long)]
+    pub exact: bool,
     /// Refuse plans slower than this.
     #[arg(long, value_name = "MS")]
     pub max_latency: Option<f64>,

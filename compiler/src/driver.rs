@@ -121,6 +121,8 @@ pub struct Options {
     pub objective: Objective,
     /// Allowed strategies.
     pub family: StrategyFamily,
+    /// Convolve without minimal filtering.
+    pub exact: bool,
     /// Refuse slower plans.
     pub max_latency_ms: Option<f64>,
     /// Strategies of an earlier plan.
@@ -141,6 +143,7 @@ impl Default for Options {
             batch: 1,
             objective: Objective::Latency,
             family: StrategyFamily::Auto,
+            exact: false,
             max_latency_ms: None,
             plan: None,
             exits: None,
@@ -168,6 +171,7 @@ impl Options {
                 StrategyName::Spatial => StrategyFamily::Spatial,
                 StrategyName::Batch => StrategyFamily::Batch,
             },
+            exact: arguments.exact,
             max_latency_ms: arguments.max_latency,
             plan: arguments.plan.clone(),
             exits: exits::ExitOptions::of(arguments),
@@ -194,6 +198,9 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     let mut cluster = config::cluster_file::read(cluster_path)?;
     let measured = options.measured.clone().unwrap_or_else(|| config::measured::default_path(cluster_path));
     config::measured::apply(&mut cluster, &measured, options.measured.is_some())?;
+    if options.exact || options.objective == Objective::Memory {
+        cluster.devices.iter_mut().for_each(|device| device.target.minimal_filtering = false);
+    }
     clock.lap("cluster");
     let mut graph = onnx::import(model, &onnx::ImportOptions { shapes: options.shapes.clone() })?;
     clock.lap("import");

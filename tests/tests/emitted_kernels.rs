@@ -12,7 +12,8 @@ use partita::emit::{archive, object, rust_source};
 use partita::graph::infer::infer;
 use partita::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
 use partita::graph::{BinaryOp, Op, TensorType, Value};
-use partita::kernel::lower::{Binding, Machine, Operand, layout_choices, lower_node};
+use partita::kernel::lower::winograd::Form;
+use partita::kernel::lower::{Binding, Machine, Operand, Packing, WeightOrder, layout_choices, lower_node};
 use partita::kernel::{Access, Kernel, eval, verify};
 use partita::program::Layout;
 use partita_tests::command::{require, succeed};
@@ -78,8 +79,15 @@ fn operators() -> Vec<(Op, Vec<Vec<usize>>, Vec<bool>)> {
     for function in [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Min] {
         all.push((Op::Binary(function, Activation::None), vec![shape.clone(), shape.clone()], vec![false, false]));
     }
-    for function in [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Activation(Activation::Clip(-0.3, 0.4))] {
+    for function in
+        [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Activation(Activation::Clip(-0.3, 0.4)), UnaryOp::Tanh, UnaryOp::Silu]
+    {
         all.push((Op::Unary(function), vec![shape.clone()], vec![false]));
+    }
+    for width in [5, 16, 37] {
+        all.push((Op::Softmax { axis: 1 }, vec![vec![3, width]], vec![false]));
+        let shapes = vec![vec![3, width], vec![width], vec![width]];
+        all.push((Op::LayerNormalization { axis: 1, epsilon: 1e-5 }, shapes, vec![false, true, true]));
     }
     all
 }
@@ -95,21 +103,24 @@ fn cases(machine: &Machine) -> Vec<Case> {
             .collect();
         let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
         let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("the operator fits").remove(0);
-        let operands = |layouts: &[Layout]| -> Vec<Operand<'_>> {
+        let operands = |layouts: &[Layout], packing: Packing| -> Vec<Operand<'_>> {
             let known =
                 constants.iter().zip(&values).map(|(constant, value)| if *constant { value.as_f32() } else { None });
             let typed = types.iter().zip(layouts).zip(known);
             typed
-                .map(|((tensor_type, layout), value)| Operand {
-                    tensor_type,
-                    layout: *layout,
-                    value,
-                    packing: partita::kernel::lower::Packing::Free,
-                })
+                .map(|((tensor_type, layout), value)| Operand { tensor_type, layout: *layout, value, packing })
                 .collect()
         };
-        for choice in layout_choices(&op, &operands(&vec![Layout::Plain; types.len()]), &output, machine) {
-            let lowered = lower_node(&op, &operands(&choice.inputs), &output, choice.output, machine)
+        let choices =
+            layout_choices(&op, &operands(&vec![Layout::Plain; types.len()], Packing::Free), &output, machine);
+        let forms = match &op {
+            Op::Conv(conv) if conv.window.kernel == [3, 3] => [None, Some(Form::Two), Some(Form::Four)].to_vec(),
+            _ => vec![None],
+        };
+        for (choice, form) in choices.iter().flat_map(|choice| forms.iter().map(move |form| (choice, *form))) {
+            let order = |form| Packing::Like(WeightOrder { vectors: 1, winograd: Some(form) });
+            let packing = form.map_or(Packing::Free, order);
+            let lowered = lower_node(&op, &operands(&choice.inputs, packing), &output, choice.output, machine)
                 .expect("an offered layout has a kernel");
             verify::verify(&lowered.kernel).expect("the kernel stays in its buffers");
             let mut kernel = lowered.kernel;
@@ -126,6 +137,7 @@ fn cases(machine: &Machine) -> Vec<Case> {
                         let noise = noise(&TensorType::f32([declared.elements]), 50 + *index as u64);
                         noise.as_f32().unwrap_or_default().to_vec()
                     }
+                    Binding::Scratch(elements) => vec![0.75; *elements],
                     Binding::Output => vec![0.25; declared.elements],
                 })
                 .collect();
@@ -147,7 +159,7 @@ fn driver(cases: &[Case], prefix: &str) -> String {
         let mut offset = 0;
         let mut arguments = Vec::new();
         for buffer in &case.kernel.buffers {
-            let cast = if buffer.access == Access::Output { "" } else { ".cast_const()" };
+            let cast = if matches!(buffer.access, Access::Output | Access::Scratch) { "" } else { ".cast_const()" };
             arguments.push(format!("at.add({offset}){cast}"));
             offset += buffer.elements;
         }
@@ -181,7 +193,7 @@ fn check(cases: &[Case], mut command: Command, folder: &Path, label: &str) {
                 let found = found.next().expect("as many elements as were written");
                 let difference = (found - expected).abs();
                 assert!(
-                    difference <= 1e-5 * scale,
+                    found == *expected || difference <= 1e-5 * scale,
                     "{label}: {}[{index}] is {found}, expected {expected}\n{}",
                     declared.name,
                     case.kernel.name

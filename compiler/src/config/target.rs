@@ -31,6 +31,10 @@ pub struct Target {
     pub l1_bytes: u64,
     /// Second-level cache, 0 if none.
     pub l2_bytes: u64,
+    /// Convolutions may be done by minimal filtering (Winograd), which takes more memory for weights and rounds more;
+    /// never on bare metal.
+    #[serde(default = "yes")]
+    pub minimal_filtering: bool,
     /// Core clock.
     pub clock_hz: f64,
     /// Memory for the arena, stack and message buffers.
@@ -53,6 +57,10 @@ pub struct Target {
     /// What measurements say against the rates.
     #[serde(skip)]
     pub corrections: Corrections,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Operating environment.

@@ -64,7 +64,8 @@ pub fn declarations(kernels: &[Kernel], symbol_prefix: &str) -> String {
             .buffers
             .iter()
             .map(|buffer| {
-                let kind = if matches!(buffer.access, Access::Output | Access::Scratch) { "*mut f32" } else { "*const f32" };
+                let kind =
+                    if matches!(buffer.access, Access::Output | Access::Scratch) { "*mut f32" } else { "*const f32" };
                 format!("{}: {kind}", buffer.name)
             })
             .collect();
@@ -317,6 +318,16 @@ impl Translator<'_> {
                     Function::Neg => self.builder.ins().fneg(a),
                     Function::Abs => self.builder.ins().fabs(a),
                     Function::Sqrt => self.builder.ins().sqrt(a),
+                    Function::Round => self.builder.ins().nearest(a),
+                    Function::PowerOfTwo => {
+                        let whole = self.builder.ins().fcvt_to_sint_sat(types::I32X4, a);
+                        let bias = self.builder.ins().iconst(types::I32, 127);
+                        let bias = self.builder.ins().splat(types::I32X4, bias);
+                        let exponent = self.builder.ins().iadd(whole, bias);
+                        let bits = self.builder.ins().ishl_imm_u(exponent, 23);
+                        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+                        self.builder.ins().bitcast(types::F32X4, little, bits)
+                    }
                 }
             }
             Expression::SumLanes(a) => {

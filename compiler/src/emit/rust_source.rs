@@ -40,7 +40,8 @@ pub fn render(kernel: &Kernel, instruction_set: InstructionSet) -> anyhow::Resul
         .buffers
         .iter()
         .map(|buffer| {
-            let kind = if matches!(buffer.access, Access::Output | Access::Scratch) { "*mut f32" } else { "*const f32" };
+            let kind =
+                if matches!(buffer.access, Access::Output | Access::Scratch) { "*mut f32" } else { "*const f32" };
             context! { name => buffer.name.as_str(), kind => kind }
         })
         .collect();
@@ -185,6 +186,8 @@ impl Writer<'_> {
                     Function::Neg => "neg",
                     Function::Abs => "abs",
                     Function::Sqrt => "sqrt",
+                    Function::Round => "round",
+                    Function::PowerOfTwo => "power_of_two",
                 };
                 format!("{name}({})", show(a))
             }

@@ -119,6 +119,8 @@ impl State<'_> {
                     Function::Neg => -a,
                     Function::Abs => a.abs(),
                     Function::Sqrt => a.sqrt(),
+                    Function::Round => a.round_ties_even(),
+                    Function::PowerOfTwo => a.exp2(),
                 };
                 self.expression(a).into_iter().map(apply).collect()
             }

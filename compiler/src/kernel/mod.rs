@@ -158,6 +158,10 @@ pub enum Function {
     Neg,
     Abs,
     Sqrt,
+    /// The nearest whole number, the even one of two; for values below 2^22.
+    Round,
+    /// 2 to the power of a whole number from -126 to 127.
+    PowerOfTwo,
 }
 
 /// One statement.

@@ -127,6 +127,8 @@ fn expression(kernel: &Kernel, value: &Expression) -> String {
                 Function::Neg => "neg",
                 Function::Abs => "abs",
                 Function::Sqrt => "sqrt",
+                Function::Round => "round",
+                Function::PowerOfTwo => "power_of_two",
             };
             format!("{name}({})", show(a))
         }

@@ -52,7 +52,8 @@ pub fn buffers_read(program: &Program, step: &Step) -> Vec<BufferId> {
     match step {
         Step::Kernel { kernel, arguments, .. } => {
             let declared = &program.kernels[*kernel].buffers;
-            let inputs = arguments.iter().zip(declared).filter(|(_, d)| !matches!(d.access, Access::Output | Access::Scratch));
+            let inputs =
+                arguments.iter().zip(declared).filter(|(_, d)| !matches!(d.access, Access::Output | Access::Scratch));
             inputs.filter_map(|(argument, _)| buffer_of(argument)).collect()
         }
         Step::Reference { inputs, .. } => inputs.iter().filter_map(buffer_of).collect(),

@@ -5,7 +5,7 @@
 mod memory_objective;
 mod stripes;
 
-use crate::config::{Cluster, System};
+use crate::config::{Cluster, System, Target};
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Clock, Failure, Options, internal};
 use crate::graph::Graph;
@@ -223,12 +223,22 @@ fn schedules(sharded: &Sharded, cluster: &Cluster) -> Result<Vec<Schedule>, Fail
     Ok(schedules)
 }
 
-/// The program of one device, its memory planned and checked.
+/// The program of one device, its memory planned and checked. Where minimal filtering takes more memory than there is, it
+/// is done without.
 fn lower(sharded: &Sharded, schedule: &Schedule, cluster: &Cluster, like: &[Weight]) -> Result<Program, Failure> {
-    let target = &cluster.devices[schedule.device].target;
-    let mut program = program::lower::lower(&sharded.graph, schedule, target, like).map_err(lower_failure)?;
-    memory::plan(&mut program, memory::ALIGNMENT_BYTES);
-    memory::check(&program).map_err(internal)?;
+    let device = &cluster.devices[schedule.device];
+    let planned = |target: &Target| {
+        let mut program = program::lower::lower(&sharded.graph, schedule, target, like).map_err(lower_failure)?;
+        memory::plan(&mut program, memory::ALIGNMENT_BYTES);
+        memory::check(&program).map_err(internal)?;
+        Ok(program)
+    };
+    let program = planned(&device.target)?;
+    let too_large = ram_bytes(&program, cluster) > limits::ram_bytes(device)
+        || program.weights_bytes as u64 > limits::flash_bytes(device);
+    if too_large && device.target.minimal_filtering {
+        return planned(&Target { minimal_filtering: false, ..device.target.clone() });
+    }
     Ok(program)
 }
 

@@ -50,13 +50,27 @@ pub fn expand<T: Copy>(x: &[T], x_shape: &[usize], y: &mut [T], y_shape: &[usize
 }
 
 fn gather_view<T: Copy>(x: &[T], y: &mut [T], y_shape: &[usize], first: usize, view: [usize; MAX_RANK]) {
+    // Rows along the last axis, then an odometer over the others.
+    let (width, outer) = y_shape.split_last().map_or((1, y_shape), |(width, outer)| (*width, outer));
+    let step = view.get(outer.len()).copied().unwrap_or(0);
     let mut index = [0usize; MAX_RANK];
     let mut position = first;
-    for out in y {
-        if let Some(element) = x.get(position) {
-            *out = *element;
+    for row in y.chunks_mut(width.max(1)) {
+        let run = x.get(position..).unwrap_or(&[]);
+        if step == 1 {
+            for (out, element) in row.iter_mut().zip(run) {
+                *out = *element;
+            }
+        } else {
+            let mut at = position;
+            for out in row {
+                if let Some(element) = x.get(at) {
+                    *out = *element;
+                }
+                at = at.wrapping_add(step);
+            }
         }
-        for ((extent, stride), index) in y_shape.iter().zip(&view).zip(&mut index).rev() {
+        for ((extent, stride), index) in outer.iter().zip(&view).zip(&mut index).rev() {
             *index += 1;
             position = position.wrapping_add(*stride);
             if *index < *extent {

@@ -1,6 +1,7 @@
 //! Element-wise functions over whole vectors, in whatever layout the operands share.
 
 use super::build::{Builder, activate, binary, plus, repeat};
+use super::functions::{self, Functions};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::graph::op::{Activation, BinaryOp, UnaryOp};
 use crate::graph::{Op, TensorType};
@@ -25,9 +26,10 @@ fn source(operand: &Operand<'_>, output: &TensorType) -> Option<Source> {
     if let Some([element]) = operand.value {
         return Some(Source::Scalar(*element));
     }
-    if operand.value.is_none() {
-        return (operand.tensor_type.shape == output.shape).then_some(Source::Same);
+    if operand.tensor_type.shape == output.shape {
+        return Some(Source::Same);
     }
+    operand.value?;
     let shape = &operand.tensor_type.shape;
     let (rank, channels) = (output.shape.len(), *output.shape.get(1)?);
     let missing = rank.checked_sub(shape.len())?;
@@ -50,9 +52,13 @@ fn arithmetic(function: BinaryOp) -> Option<Arithmetic> {
 
 pub(super) fn layouts(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Vec<LayoutChoice> {
     let sources: Option<Vec<Source>> = inputs.iter().map(|input| source(input, output)).collect();
-    let Some(sources) = sources.filter(|sources| sources.contains(&Source::Same)) else { return Vec::new() };
+    let running = |sources: &Vec<Source>| {
+        inputs.iter().zip(sources).any(|(input, source)| *source == Source::Same && input.value.is_none())
+    };
+    let Some(sources) = sources.filter(running) else { return Vec::new() };
     match op {
         Op::Unary(UnaryOp::Activation(_) | UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Sqrt) => {}
+        Op::Unary(function) if functions::has(*function) => {}
         Op::Binary(function, _) if arithmetic(*function).is_some() => {}
         _ => return Vec::new(),
     }
@@ -61,7 +67,9 @@ pub(super) fn layouts(op: &Op, inputs: &[Operand<'_>], output: &TensorType, mach
         output: layout,
     };
     let mut choices = Vec::new();
-    if output.rank() >= 3 {
+    let whole = inputs.iter().zip(&sources).any(|(input, source)| input.value.is_some() && *source == Source::Same);
+    // Constants are plain.
+    if output.rank() >= 3 && !whole {
         choices.push(choice(Layout::Blocked(machine.instruction_set.lanes())));
     }
     if !sources.contains(&Source::Channel) {
@@ -93,6 +101,12 @@ pub(super) fn lower(
     for (index, (source, input)) in sources.iter().zip(inputs).enumerate() {
         let name = ["a", "b"].get(index)?;
         let buffer = match source {
+            Source::Same if let Some(constant) = input.value => {
+                let mut packed = constant.to_vec();
+                packed.resize(elements, 0.0);
+                bindings.push(Binding::Weights { from: index, elements: packed });
+                Some(builder.buffer(name, Access::Weights, elements))
+            }
             Source::Same => {
                 bindings.push(Binding::Input(index));
                 Some(builder.buffer(name, Access::Input, elements))
@@ -124,7 +138,9 @@ pub(super) fn lower(
             let at = plus(&at, position, lanes).plus(((first + unrolled) * lanes) as i64);
             let values: Vec<Expression> =
                 operands.iter().map(|(source, buffer)| read(*source, *buffer, &at, block, lanes)).collect();
-            statements.push(Statement::Store(y, at, apply(op, values)?));
+            let mut functions = Functions { builder: &mut builder, statements: &mut statements };
+            let value = apply(op, values, &mut functions)?;
+            statements.push(Statement::Store(y, at, value));
         }
         body.push(repeat(position, count, step, statements));
     }
@@ -132,8 +148,11 @@ pub(super) fn lower(
     let word = crate::graph::text::op_name(op).to_lowercase();
     let name = format!("{word}_{}x{plane}", samples * blocks_per_sample);
     let mut kernel = builder.finish(name, format!("{word} of {} elements", output.element_count()), body, 0);
-    kernel.in_place =
-        operands.iter().filter_map(|(source, buffer)| if *source == Source::Same { *buffer } else { None }).collect();
+    kernel.in_place = operands
+        .iter()
+        .zip(inputs)
+        .filter_map(|((source, buffer), input)| buffer.filter(|_| *source == Source::Same && input.value.is_none()))
+        .collect();
     Some(LoweredNode { kernel, bindings, order: None })
 }
 
@@ -146,7 +165,7 @@ fn read(source: Source, buffer: Option<Buffer>, at: &Affine, block: LoopVar, lan
     }
 }
 
-fn apply(op: &Op, mut operands: Vec<Expression>) -> Option<Expression> {
+fn apply(op: &Op, mut operands: Vec<Expression>, functions: &mut Functions<'_>) -> Option<Expression> {
     Some(match op {
         Op::Unary(function) => {
             let x = operands.pop()?;
@@ -156,7 +175,7 @@ fn apply(op: &Op, mut operands: Vec<Expression>) -> Option<Expression> {
                 UnaryOp::Neg => simple(Function::Neg),
                 UnaryOp::Abs => simple(Function::Abs),
                 UnaryOp::Sqrt => simple(Function::Sqrt),
-                _ => return None,
+                other => functions.apply(*other, x)?,
             }
         }
         Op::Binary(function, last) => {

@@ -7,8 +7,10 @@ mod build;
 mod conv;
 mod depthwise;
 mod elementwise;
+mod functions;
 mod gemm;
 mod pool;
+mod rows;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -43,7 +45,7 @@ impl Machine {
             registers: target.vector_registers,
             l1_bytes: target.l1_bytes,
             l2_bytes: target.l2_bytes,
-            winograd: target.system == System::Linux,
+            winograd: target.minimal_filtering && target.system == System::Linux,
         }
     }
 }
@@ -142,6 +144,7 @@ pub fn layout_choices(op: &Op, inputs: &[Operand<'_>], output: &TensorType, mach
         Op::Pool(_) | Op::GlobalPool(_) => pool::layouts(machine),
         Op::Gemm(_) | Op::MatMul => gemm::layouts(op, inputs, output),
         Op::Unary(_) | Op::Binary(..) => elementwise::layouts(op, inputs, output, machine),
+        Op::Softmax { .. } | Op::LayerNormalization { .. } => rows::layouts(op, inputs),
         _ => Vec::new(),
     }
 }
@@ -160,6 +163,7 @@ pub fn lower_node(
         Op::Pool(pool) => pool::lower(pool, inputs, output, machine),
         Op::GlobalPool(kind) => pool::lower_global(*kind, inputs, machine),
         Op::Gemm(_) | Op::MatMul => gemm::lower(op, inputs, output, machine),
+        Op::Softmax { .. } | Op::LayerNormalization { .. } => rows::lower(op, inputs, output, machine),
         Op::Unary(_) | Op::Binary(..) => elementwise::lower(op, inputs, output, output_layout, machine),
         _ => None,
     }

@@ -1,6 +1,7 @@
 //! Every family against the portable reference kernels, interpreted, over shapes that hit every remainder.
 
-use super::{Binding, LayoutChoice, Machine, Operand, Packing, layout_choices, lower_node};
+use super::winograd::Form;
+use super::{Binding, LayoutChoice, Machine, Operand, Packing, WeightOrder, layout_choices, lower_node};
 use crate::config::InstructionSet;
 use crate::data::noise;
 use crate::graph::infer::infer;
@@ -11,8 +12,13 @@ use crate::program::Layout;
 use partita_rt::kernels::{reorder_from_blocked, reorder_to_blocked};
 
 fn machines() -> Vec<Machine> {
-    let machine =
-        |instruction_set, registers| Machine { instruction_set, registers, l1_bytes: 32768, l2_bytes: 1 << 20, winograd: false };
+    let machine = |instruction_set, registers| Machine {
+        instruction_set,
+        registers,
+        l1_bytes: 32768,
+        l2_bytes: 1 << 20,
+        winograd: false,
+    };
     vec![
         machine(InstructionSet::Avx512, 32),
         machine(InstructionSet::Avx2, 16),
@@ -46,15 +52,16 @@ fn laid_out(value: &Value, layout: Layout, elements: usize) -> Vec<f32> {
     result
 }
 
-/// Checks a kernel; `packed` are weights that another one wants in so many vectors per tile. Returns the kernel's own.
+/// Checks a kernel; `packed` says in which order weights are, and what they are if another kernel has packed them.
+/// Returns the same of this kernel.
 fn check_choice(
     op: &Op,
     values: &[Value],
     constants: &[bool],
     choice: &LayoutChoice,
     machine: &Machine,
-    packed: Option<&(usize, Vec<f32>)>,
-) -> Option<(usize, Vec<f32>)> {
+    packed: Option<&(Packing, Vec<f32>)>,
+) -> Option<(Packing, Vec<f32>)> {
     let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
     let output = infer(op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
     let operands: Vec<Operand<'_>> = values
@@ -62,7 +69,7 @@ fn check_choice(
         .zip(&types)
         .zip(choice.inputs.iter().zip(constants))
         .map(|((value, tensor_type), (layout, constant))| Operand {
-            packing: packed.map_or(Packing::Free, |(vectors, _)| Packing::Shared(*vectors)),
+            packing: packed.map_or(Packing::Free, |(packing, _)| *packing),
             tensor_type,
             layout: *layout,
             value: constant.then(|| value.as_f32().expect("tests use f32")),
@@ -79,6 +86,7 @@ fn check_choice(
             Binding::Input(index) => laid_out(&values[*index], choice.inputs[*index], declared.elements),
             Binding::Weights { elements, .. } => elements.clone(),
             Binding::SameWeights { .. } => packed.map_or(Vec::new(), |(_, elements)| elements.clone()),
+            Binding::Scratch(elements) => vec![f32::NAN; *elements],
             Binding::Output => {
                 assert_eq!(declared.access, Access::Output);
                 result = buffers.len();
@@ -112,7 +120,7 @@ fn check_choice(
         Binding::Weights { from: 1, elements } => Some(elements),
         _ => None,
     });
-    lowered.packed_vectors.zip(weights)
+    lowered.order.map(Packing::Shared).zip(weights)
 }
 
 #[test]
@@ -139,6 +147,87 @@ fn stripes_of_a_convolution_read_the_same_weights() {
             }
         }
     }
+}
+
+/// Minimal filtering of a convolution with these inputs and filters, in every form and tile width.
+fn check_winograd(x: &[usize], filters: usize, pad: usize, residual: bool, activation: Activation) {
+    let rank = x.len() - 2;
+    let op = Op::Conv(Conv { window: window(&vec![3; rank], 1, 1, pad), groups: 1, residual, activation });
+    let mut values = vec![random(x, 1), random(&[&[filters, x[1]], vec![3; rank].as_slice()].concat(), 2)];
+    values.push(random(&[filters], 3));
+    let output: Vec<usize> = x[2..].iter().map(|extent| extent + 2 * pad - 2).collect();
+    values.extend(residual.then(|| random(&[&[x[0], filters], output.as_slice()].concat(), 4)));
+    for machine in machines() {
+        let blocked = Layout::Blocked(machine.instruction_set.lanes());
+        let mut inputs = vec![blocked, Layout::Plain, Layout::Plain];
+        inputs.extend(residual.then_some(blocked));
+        let choice = LayoutChoice { inputs, output: blocked };
+        let constants: Vec<bool> = (0..values.len()).map(|index| index == 1 || index == 2).collect();
+        for form in [Form::Two, Form::Four] {
+            for vectors in [1, 2] {
+                let order = WeightOrder { vectors, winograd: Some(form) };
+                let like = (Packing::Like(order), Vec::new());
+                let packed = check_choice(&op, &values, &constants, &choice, &machine, Some(&like));
+                assert_eq!(packed.as_ref().map(|(packing, _)| *packing), Some(Packing::Shared(order)));
+                let again = check_choice(&op, &values, &constants, &choice, &machine, packed.as_ref());
+                assert!(again.is_none(), "weights are stored twice");
+            }
+        }
+    }
+}
+
+#[test]
+fn minimal_filtering_of_every_remainder() {
+    for extent in 1..=13 {
+        check_winograd(&[1, 5, extent, 14 - extent], 7, 1, false, Activation::Relu);
+    }
+    for (channels, filters) in [(16, 33), (17, 16), (3, 40)] {
+        check_winograd(&[1, channels, 8, 9], filters, 1, true, Activation::None);
+    }
+    check_winograd(&[1, 4, 9, 6], 8, 0, true, Activation::LeakyRelu(0.1));
+    check_winograd(&[1, 4, 5, 6], 8, 2, false, Activation::HardSwish);
+    check_winograd(&[2, 4, 8, 40], 8, 1, true, Activation::Clip(-2.0, 2.0));
+    check_winograd(&[1, 3, 4, 6, 7], 5, 1, true, Activation::Relu);
+    check_winograd(&[2, 3, 3, 5, 8], 5, 0, false, Activation::None);
+}
+
+#[test]
+fn minimal_filtering_is_taken_where_it_pays() {
+    let conv = |kernel: usize, stride: usize| Conv {
+        window: window(&[kernel, kernel], stride, 1, kernel / 2),
+        groups: 1,
+        residual: false,
+        activation: Activation::None,
+    };
+    let order = |channels: usize, extent: usize, conv: Conv, winograd: bool| {
+        let machine = Machine { winograd, ..machines().swap_remove(0) };
+        let kernel = conv.window.kernel[0];
+        let values = [
+            random(&[1, channels, extent, extent], 1),
+            random(&[channels, channels, kernel, kernel], 2),
+            random(&[channels], 3),
+        ];
+        let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+        let operands: Vec<Operand<'_>> = values
+            .iter()
+            .zip(&types)
+            .enumerate()
+            .map(|(index, (value, tensor_type))| Operand {
+                packing: Packing::Free,
+                tensor_type,
+                layout: if index == 0 { Layout::Blocked(16) } else { Layout::Plain },
+                value: (index > 0).then(|| value.as_f32().expect("tests use f32")),
+            })
+            .collect();
+        let op = Op::Conv(conv);
+        let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
+        lower_node(&op, &operands, &output, Layout::Blocked(16), &machine).and_then(|lowered| lowered.order?.winograd)
+    };
+    assert_eq!(order(64, 56, conv(3, 1), true), Some(Form::Four));
+    assert_eq!(order(64, 56, conv(3, 1), false), None, "--exact");
+    assert_eq!(order(64, 56, conv(3, 2), true), None, "strides have no form");
+    assert_eq!(order(64, 56, conv(1, 1), true), None);
+    assert_eq!(order(32, 2, conv(3, 1), true), None, "four outputs are not worth 36 products");
 }
 
 /// Checks an operator in every layout that every machine offers; constants say which operands are known.
@@ -305,6 +394,7 @@ fn element_wise_functions() {
         check(&op, &[random(&shape, 1), random(&shape, 2)], &[false, false]);
         check(&op, &[random(&shape, 1), random(&[5, 1, 1], 2)], &[false, true]);
         check(&op, &[random(&[1], 1), random(&shape, 2)], &[true, false]);
+        check(&op, &[random(&shape, 1), random(&shape, 2)], &[true, false]);
     }
     let divisor = Value::f32(shape, (0..210).map(|index| 1.0 + index as f32).collect());
     check(&Op::Binary(BinaryOp::Div, Activation::None), &[random(&shape, 1), divisor], &[false, false]);
@@ -313,10 +403,27 @@ fn element_wise_functions() {
         UnaryOp::Activation(Activation::Clip(-0.2, 0.6)),
         UnaryOp::Neg,
         UnaryOp::Abs,
+        UnaryOp::Sigmoid,
+        UnaryOp::Tanh,
+        UnaryOp::Gelu { tanh: false },
     ] {
         check(&Op::Unary(function), &[random(&[1, 37], 3)], &[false]);
         check(&Op::Unary(function), &[random(&shape, 3)], &[false]);
     }
+}
+
+#[test]
+fn softmax_and_layer_normalisation() {
+    for width in [1, 2, 7, 16, 17, 33, 64] {
+        check(&Op::Softmax { axis: 2 }, &[random(&[2, 3, width], 1)], &[false]);
+        let shape = [3, width];
+        let far = Value::f32(shape, (0..3 * width).map(|index| -300.0 - (index % 5) as f32).collect());
+        check(&Op::Softmax { axis: 1 }, &[far], &[false]);
+        let values = [random(&[5, width], 1), random(&[width], 2), random(&[width], 3)];
+        check(&Op::LayerNormalization { axis: 1, epsilon: 1e-5 }, &values, &[false, true, true]);
+    }
+    let values = [random(&[2, 3, 5], 1), random(&[3, 5], 2), random(&[3, 5], 3)];
+    check(&Op::LayerNormalization { axis: 1, epsilon: 1e-5 }, &values, &[false, true, true]);
 }
 
 #[test]

@@ -28,12 +28,7 @@ pub(super) struct Row {
 /// Per input channel and tap a tile of P pixels and J vectors takes the longest of P * J multiply-adds (two per cycle),
 /// P + J loads (two per cycle), and the latency of one multiply-add (four cycles, which at least eight independent
 /// ones hide). Weights that are packed already give the vectors.
-pub(super) fn choose_tile(
-    row: Row,
-    packed_vectors: Option<usize>,
-    machine: &Machine,
-    by_lane: bool,
-) -> (f64, Tile) {
+pub(super) fn choose_tile(row: Row, packed_vectors: Option<usize>, machine: &Machine, by_lane: bool) -> (f64, Tile) {
     let Row { width, vectors, taps } = row;
     let registers = machine.registers as usize;
     let mut best: Option<(f64, Tile)> = None;

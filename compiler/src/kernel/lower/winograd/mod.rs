@@ -9,8 +9,8 @@
 mod plan;
 mod transform;
 
-pub use plan::chosen;
 use plan::Plan;
+pub use plan::chosen;
 pub use transform::Form;
 
 use super::build::{Builder, activate, binary, mul_add, plus, repeat};
@@ -193,9 +193,7 @@ impl Writer<'_> {
         let rows = inside(1, self.at.block_row, plan.rows, high);
         let columns = inside(2, self.at.block_column, plan.columns, wide);
         let scratch = self.buffers.scratch;
-        let place = |row: LoopVar, column: LoopVar| {
-            plus(&Affine::term(row, (wide * lanes) as i64), column, lanes)
-        };
+        let place = |row: LoopVar, column: LoopVar| plus(&Affine::term(row, (wide * lanes) as i64), column, lanes);
         let zero = |row: LoopVar, column: LoopVar| {
             vec![Statement::Store(scratch, place(row, column), Expression::Constant(0.0))]
         };
@@ -207,11 +205,13 @@ impl Writer<'_> {
             unroll: false,
             body,
         };
-        let before = |(first, _, padded): &(Affine, Affine, i64)| (Bound::Constant(0), Bound::Min(*padded, first.clone(), 1));
+        let before =
+            |(first, _, padded): &(Affine, Affine, i64)| (Bound::Constant(0), Bound::Min(*padded, first.clone(), 1));
         let within = |(first, end, padded): &(Affine, Affine, i64)| {
             (Bound::Max(0, first.clone(), 1), Bound::Min(*padded, end.clone(), 1))
         };
-        let after = |(_, end, padded): &(Affine, Affine, i64)| (Bound::Max(0, end.clone(), 1), Bound::Constant(*padded));
+        let after =
+            |(_, end, padded): &(Affine, Affine, i64)| (Bound::Max(0, end.clone(), 1), Bound::Constant(*padded));
         let mut statements = Vec::new();
         let [row, column] = [self.builder.loop_var("row"), self.builder.loop_var("column")];
         for (low, high) in [before(&rows), after(&rows)] {
@@ -296,7 +296,8 @@ impl Writer<'_> {
         statements.push(self.depth_taps(tap, sums));
         for pixel in 0..tile.pixels {
             for vector in 0..tile.vectors {
-                let at = plan.result_at(0, place.first_vector + vector).plus(((place.first_tile + pixel) * lanes) as i64);
+                let at =
+                    plan.result_at(0, place.first_vector + vector).plus(((place.first_tile + pixel) * lanes) as i64);
                 let at = plus(&at, place.point, plan.filter_vectors() * plan.tiles() * lanes);
                 let at = plus(&at, place.filters, tile.vectors * plan.tiles() * lanes);
                 let at = plus(&at, place.tile, lanes);

@@ -15,6 +15,9 @@ const NEAR_BYTES_PER_CYCLE: f64 = 20.0;
 /// Bytes per cycle of weights that are read once per inference.
 const FAR_BYTES_PER_CYCLE: f64 = 9.0;
 
+/// Cycles that a byte more of weights must save: memory is scarce on small devices, and the caches are shared.
+const CYCLES_PER_BYTE: f64 = 0.3;
+
 /// Minimal filtering must be that much faster by estimate.
 const WORTH: f64 = 0.9;
 
@@ -106,7 +109,8 @@ impl Shape<'_> {
             sizes.dedup();
             sizes
         };
-        let pairs = even(down).into_iter().flat_map(|rows| even(across).into_iter().map(move |columns| (rows, columns)));
+        let pairs =
+            even(down).into_iter().flat_map(|rows| even(across).into_iter().map(move |columns| (rows, columns)));
         // Blocks are rows of the image, unless a row is too long.
         let pairs = pairs.filter(|(rows, columns)| *columns == across || *rows == 1);
         pairs.map(|(rows, columns)| self.plan(form, (rows, columns), (down, across), vectors)).collect()
@@ -157,7 +161,9 @@ impl Shape<'_> {
         let spilled = if between_bytes > l2_bytes * 0.7 { 2.0 * between_bytes / NEAR_BYTES_PER_CYCLE } else { 0.0 };
         let again = if weights_bytes + between_bytes > l2_bytes { weights_bytes / NEAR_BYTES_PER_CYCLE } else { 0.0 };
         let block = products.max(again) + 0.5 * again.min(products) + transforms + spilled;
-        let cycles = (blocks * block).max(weights_bytes / FAR_BYTES_PER_CYCLE + blocks * transforms);
+        let direct_bytes = (window.taps() * plan.channels * vectors * lanes * 4) as f64;
+        let room = CYCLES_PER_BYTE * (weights_bytes - direct_bytes);
+        let cycles = (blocks * block).max(weights_bytes / FAR_BYTES_PER_CYCLE + blocks * transforms) + room;
         (cycles, plan)
     }
 }
@@ -191,7 +197,8 @@ impl Plan {
 
     /// Whether blocks of tiles cover the output without anything left over.
     pub(super) fn is_even(&self) -> bool {
-        let covers = |axis: usize, tiles: usize, blocks: usize| tiles * blocks * self.form.outputs() == self.output[axis];
+        let covers =
+            |axis: usize, tiles: usize, blocks: usize| tiles * blocks * self.form.outputs() == self.output[axis];
         covers(1, self.rows, self.blocks[0]) && covers(2, self.columns, self.blocks[1])
     }
 
