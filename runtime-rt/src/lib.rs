@@ -20,6 +20,8 @@ mod report;
 mod serve;
 #[cfg(feature = "std")]
 mod stream;
+#[cfg(feature = "std")]
+pub mod team;
 
 pub use arena::{Arena, copy_runs};
 pub use error::Error;

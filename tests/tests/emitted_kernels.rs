@@ -204,7 +204,7 @@ fn check(cases: &[Case], mut command: Command, folder: &Path, label: &str) {
 }
 
 fn machine(instruction_set: InstructionSet, registers: u32) -> Machine {
-    Machine { instruction_set, registers, l1_bytes: 32768, l2_bytes: 1 << 20, winograd: false }
+    Machine { instruction_set, registers, l1_bytes: 32768, l2_bytes: 1 << 20, winograd: false, threads: 1 }
 }
 
 fn check_rust(instruction_set: InstructionSet, registers: u32) {

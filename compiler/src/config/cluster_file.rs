@@ -8,11 +8,15 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::cluster::{Cluster, Condition, Device, Link, Medium, Topology, Transport};
+use super::target::{System, Target};
 use super::{quantity, target};
 use crate::diagnostic::{Diagnostic, printable};
 
 /// Most devices of a cluster.
 const MAX_DEVICES: usize = 1000;
+
+/// Most threads of a device.
+const MOST_THREADS: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,6 +48,7 @@ struct DeviceTable {
     ram: Option<Spanned<String>>,
     flash: Option<Spanned<String>>,
     cpu: Option<Spanned<f64>>,
+    threads: Option<Spanned<usize>>,
     address: Option<Spanned<Addresses>>,
 }
 
@@ -177,6 +182,9 @@ impl Checker<'_> {
                 Some(share) => resolved.rate = resolved.rate.scaled(*share.get_ref()),
                 None => {}
             }
+            if let Some(threads) = &table.threads {
+                self.share_among(&mut resolved, threads);
+            }
             let ram_bytes = self.limit(table.ram.as_ref(), resolved.ram_bytes);
             let flash_bytes = self.limit(table.flash.as_ref(), resolved.flash_bytes);
             let addresses = self.addresses(table.address.as_ref(), count);
@@ -206,6 +214,19 @@ impl Checker<'_> {
             self.problem(0..0, "E0161", "the cluster has no [[device]]".to_string(), None);
         }
         devices
+    }
+
+    /// Lets several threads share the kernels of a device.
+    fn share_among(&mut self, target: &mut Target, threads: &Spanned<usize>) {
+        let count = *threads.get_ref();
+        let most = if target.system == System::CortexM { 1 } else { MOST_THREADS };
+        if !(1..=most).contains(&count) {
+            let help = Some(format!("write a number from 1 to {most}; firmware has one thread"));
+            self.problem(threads.span(), "E0163", format!("`{count}` is not a number of threads"), help);
+            return;
+        }
+        target.threads = count;
+        target.rate = target.rate.shared(count);
     }
 
     /// The smaller of the target's size and what cluster.toml says.

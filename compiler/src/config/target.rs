@@ -35,6 +35,9 @@ pub struct Target {
     /// never on bare metal.
     #[serde(default = "yes")]
     pub minimal_filtering: bool,
+    /// Threads that share each kernel; cluster.toml may say another number. The rates are those of one.
+    #[serde(default = "one")]
+    pub threads: usize,
     /// Core clock.
     pub clock_hz: f64,
     /// Memory for the arena, stack and message buffers.
@@ -57,6 +60,10 @@ pub struct Target {
     /// What measurements say against the rates.
     #[serde(skip)]
     pub corrections: Corrections,
+}
+
+fn one() -> usize {
+    1
 }
 
 fn yes() -> bool {
@@ -138,7 +145,20 @@ impl Rate {
             link_bytes_per_second: self.link_bytes_per_second * share,
         }
     }
+
+    /// The rates of a process whose kernels several threads share: those of what emitted kernels do.
+    pub fn shared(&self, threads: usize) -> Rate {
+        let factor = 1.0 + THREAD_GAIN * threads.saturating_sub(1) as f64;
+        Rate {
+            conv_macs_per_second: self.conv_macs_per_second * factor,
+            depthwise_macs_per_second: self.depthwise_macs_per_second * factor,
+            ..self.clone()
+        }
+    }
 }
+
+/// What a further thread adds, of a whole one: an estimate, which --measure corrects.
+const THREAD_GAIN: f64 = 0.9;
 
 /// An estimate for small Linux boards: two system calls and their wake-ups.
 fn default_message_microseconds() -> f64 {

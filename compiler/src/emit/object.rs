@@ -16,7 +16,10 @@ use cranelift_module::{Linkage, Module};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 
 use crate::config::{InstructionSet, Target};
-use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, Statement, Variable};
+use crate::kernel::split::Split;
+use crate::kernel::{
+    Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, Statement, Variable,
+};
 
 /// Bytes of an element.
 const ELEMENT_BYTES: i64 = 4;
@@ -46,6 +49,9 @@ pub fn compile_kernels(kernels: &[Kernel], target: &Target, symbol_prefix: &str)
         for _ in &kernel.buffers {
             context.func.signature.params.push(AbiParam::new(pointer));
         }
+        if kernel.split.is_some() {
+            context.func.signature.params.push(AbiParam::new(types::I64));
+        }
         let name = format!("{symbol_prefix}{}", kernel.name);
         let id = module.declare_function(&name, Linkage::Export, &context.func.signature)?;
         context.func.name = UserFuncName::user(0, id.as_u32());
@@ -68,6 +74,7 @@ pub fn declarations(kernels: &[Kernel], symbol_prefix: &str) -> String {
                     if matches!(buffer.access, Access::Output | Access::Scratch) { "*mut f32" } else { "*const f32" };
                 format!("{}: {kind}", buffer.name)
             })
+            .chain(kernel.split.as_ref().map(|_| "part_of_threads: isize".to_string()))
             .collect();
         // Writing to a string cannot fail.
         let _ = writeln!(
@@ -87,9 +94,11 @@ fn translate(kernel: &Kernel, mut builder: FunctionBuilder<'_>, config: TargetFr
     builder.append_block_params_for_function_params(entry);
     builder.switch_to_block(entry);
     builder.seal_block(entry);
-    let buffers = builder.block_params(entry).to_vec();
+    let mut buffers = builder.block_params(entry).to_vec();
+    let part = kernel.split.as_ref().and_then(|_| buffers.pop());
+    let shared = kernel.split.clone().zip(part);
     let vectors = kernel.variable_names.iter().map(|_| builder.declare_var(types::F32X4)).collect();
-    let mut translator = Translator { builder, buffers, vectors, loops: vec![None; kernel.loop_names.len()] };
+    let mut translator = Translator { builder, buffers, shared, vectors, loops: vec![None; kernel.loop_names.len()] };
     translator.block(&kernel.body);
     translator.builder.ins().return_(&[]);
     translator.builder.seal_all_blocks();
@@ -108,6 +117,8 @@ enum LoopValue {
 struct Translator<'a> {
     builder: FunctionBuilder<'a>,
     buffers: Vec<Value>,
+    /// How threads share the kernel, and which this is.
+    shared: Option<(Split, Value)>,
     vectors: Vec<cranelift_frontend::Variable>,
     loops: Vec<Option<LoopValue>>,
 }
@@ -117,7 +128,9 @@ impl Translator<'_> {
         for statement in statements {
             match statement {
                 Statement::For { var, low, high, step, unroll, body } => {
+                    let is_shared = self.shared.as_ref().is_some_and(|(split, _)| split.loops.contains(var));
                     if let (Bound::Constant(low), Bound::Constant(high)) = (low, high)
+                        && !is_shared
                         && (*unroll || high - low <= *step)
                     {
                         let mut value = *low;
@@ -153,7 +166,10 @@ impl Translator<'_> {
     }
 
     fn for_loop(&mut self, var: usize, low: &Bound, high: &Bound, step: i64, body: &[Statement]) {
-        let (first, end) = (self.bound(low), self.bound(high));
+        let (first, end) = match self.shared_range(var, low, high, step) {
+            Some(range) => range,
+            None => (self.bound(low), self.bound(high)),
+        };
         let counter = self.builder.declare_var(types::I64);
         self.builder.def_var(counter, first);
         let (head, inside, after) =
@@ -174,6 +190,29 @@ impl Translator<'_> {
         self.builder.seal_block(head);
         self.builder.switch_to_block(after);
         self.builder.seal_block(after);
+    }
+
+    /// First value and end of a loop that threads share; none if it is not shared.
+    fn shared_range(&mut self, var: usize, low: &Bound, high: &Bound, step: i64) -> Option<(Value, Value)> {
+        let (split, part) = self.shared.as_ref()?;
+        let (Bound::Constant(low), Bound::Constant(high)) = (low, high) else { return None };
+        let (parts, part) = (split.loops.contains(&LoopVar(var as u32)).then_some(split.parts as i64)?, *part);
+        let count = (high - low + step - 1) / step;
+        let first = self.turn(part, count, parts, step, *low);
+        let next = self.builder.ins().iadd_imm_s(part, 1);
+        let end = self.turn(next, count, parts, step, *low);
+        let last = self.builder.ins().iconst(types::I64, *high);
+        let end = self.builder.ins().smin(end, last);
+        Some((first, end))
+    }
+
+    /// `low + count * part / parts * step`
+    fn turn(&mut self, part: Value, count: i64, parts: i64, step: i64, low: i64) -> Value {
+        let turn = self.builder.ins().imul_imm_s(part, count);
+        let parts = self.builder.ins().iconst(types::I64, parts);
+        let turn = self.builder.ins().udiv(turn, parts);
+        let offset = self.builder.ins().imul_imm_s(turn, step);
+        self.builder.ins().iadd_imm_s(offset, low)
     }
 
     fn bound(&mut self, bound: &Bound) -> Value {

@@ -7,7 +7,7 @@ use minijinja::context;
 use super::templates;
 use crate::config::InstructionSet;
 use crate::kernel::text::affine;
-use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, Statement};
+use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, Statement};
 
 /// The vector type and functions that [`render`]ed kernels call.
 pub fn prelude(instruction_set: InstructionSet) -> anyhow::Result<String> {
@@ -45,6 +45,8 @@ pub fn render(kernel: &Kernel, instruction_set: InstructionSet) -> anyhow::Resul
             context! { name => buffer.name.as_str(), kind => kind }
         })
         .collect();
+    let part = kernel.split.as_ref().map(|_| context! { name => PART, kind => "isize" });
+    let parameters: Vec<_> = parameters.into_iter().chain(part).collect();
     let mut writer = Writer { kernel, declared: vec![Vec::new()], text: String::new() };
     writer.block(&kernel.body, 2);
     templates::render(
@@ -81,6 +83,12 @@ impl Writer<'_> {
             match statement {
                 Statement::For { var, low, high, step, body, .. } => {
                     let name = &self.kernel.loop_names[var.0 as usize];
+                    if let Some(range) = shared_range(self.kernel, *var, (low, high), *step) {
+                        self.line(depth, &format!("for {name} in {range} {{"));
+                        self.inner(body, depth);
+                        self.line(depth, "}");
+                        continue;
+                    }
                     // A loop that runs once needs no loop.
                     if let (Bound::Constant(low), Bound::Constant(high)) = (low, high) {
                         if high <= low {
@@ -195,6 +203,19 @@ impl Writer<'_> {
             Expression::MaxLanes(a) => format!("fold({}, |a, b| if a > b {{ a }} else {{ b }})", show(a)),
         }
     }
+}
+
+/// Name of the parameter that says which thread this is.
+const PART: &str = "part_of_threads";
+
+/// The range of a loop that threads share; none if it is not shared.
+fn shared_range(kernel: &Kernel, var: LoopVar, bounds: (&Bound, &Bound), step: i64) -> Option<String> {
+    let split = kernel.split.as_ref().filter(|split| split.loops.contains(&var))?;
+    let (Bound::Constant(low), Bound::Constant(high)) = bounds else { return None };
+    let (count, parts) = ((high - low + step - 1) / step, split.parts);
+    let begin = format!("{low} + {count} * {PART} / {parts} * {step}");
+    let end = format!("({low} + {count} * ({PART} + 1) / {parts} * {step}).min({high})");
+    Some(if step == 1 { format!("{begin}..{end}") } else { format!("({begin}..{end}).step_by({step})") })
 }
 
 /// A float as Rust reads it back, bit by bit.

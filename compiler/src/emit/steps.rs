@@ -2,6 +2,7 @@
 
 use crate::emit::reference_call::{CallOperand, reference_call};
 use crate::graph::{ElementType, TensorType};
+use crate::kernel::Access;
 use crate::program::{Argument, BufferId, Layout, Message, Program, Runs, Step};
 
 /// One step, ready for the template.
@@ -49,16 +50,30 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
     match step {
         Step::Kernel { node, kernel, arguments } => {
             let kernel = &program.kernels[*kernel];
-            let pointers: Vec<String> = arguments.iter().map(|argument| pointer(program, *argument)).collect();
+            let mut pointers: Vec<String> = arguments.iter().map(|argument| pointer(program, *argument)).collect();
+            for (pointer, declared) in pointers.iter_mut().zip(&kernel.buffers) {
+                if kernel.split.is_some() && declared.access == Access::Scratch {
+                    *pointer = pointer.replacen("pointer(", "pointer::<f32>(", 1);
+                    pointer.push_str(&format!(".add(part * {})", declared.elements));
+                }
+            }
+            let pointers = pointers.join(", ");
+            let call = match &kernel.split {
+                None => format!(
+                    "// SAFETY: every range lies in the arena or the weights and is alive now.\n        \
+                     unsafe {{ kernels::{kernel_prefix}{}({pointers}) }};",
+                    kernel.name
+                ),
+                Some(split) => format!(
+                    "// SAFETY: every range lies in the arena or the weights and is alive now; parts write apart.\n        \
+                     partita_rt::team::run({}, &|part| unsafe {{ kernels::{kernel_prefix}{}({pointers}, part as isize) }});",
+                    split.parts, kernel.name
+                ),
+            };
             StepText {
                 label: format!("kernel {}", tame(node)),
                 comment: format!("{}: {}", tame(node), tame(&kernel.summary)),
-                code: format!(
-                    "// SAFETY: every range lies in the arena or the weights and is alive now.\n        \
-                     unsafe {{ kernels::{kernel_prefix}{}({}) }};",
-                    kernel.name,
-                    pointers.join(", ")
-                ),
+                code: call,
             }
         }
         Step::Reference { node, op, inputs, outputs } => {

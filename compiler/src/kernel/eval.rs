@@ -1,12 +1,21 @@
 //! Interpreter of kernels, bounds-checked: the meaning of the IR, for tests.
 
+use super::split::Split;
 use super::{Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, Statement};
 
 /// Runs a kernel on its buffers, in the order of [`Kernel::buffers`].
 ///
 /// Panics if an access leaves its buffer; `verify` proves that none does.
 pub fn evaluate(kernel: &Kernel, buffers: &mut [Vec<f32>]) {
+    let whole = Kernel { split: None, ..kernel.clone() };
+    evaluate_part(&whole, 0, buffers);
+}
+
+/// What one of the threads does that share the kernel; scratch buffers are its own.
+pub fn evaluate_part(kernel: &Kernel, part: usize, buffers: &mut [Vec<f32>]) {
     let mut state = State {
+        kernel,
+        part,
         lanes: kernel.lanes as usize,
         buffers,
         loops: vec![0; kernel.loop_names.len()],
@@ -16,6 +25,8 @@ pub fn evaluate(kernel: &Kernel, buffers: &mut [Vec<f32>]) {
 }
 
 struct State<'a> {
+    kernel: &'a Kernel,
+    part: usize,
     lanes: usize,
     buffers: &'a mut [Vec<f32>],
     loops: Vec<i64>,
@@ -27,8 +38,15 @@ impl State<'_> {
         for statement in statements {
             match statement {
                 Statement::For { var, low, high, step, body, .. } => {
-                    let end = self.bound(high);
-                    let mut value = self.bound(low);
+                    let (low, end) = (self.bound(low), self.bound(high));
+                    let (mut value, end) = match &self.kernel.split {
+                        Some(split) if split.loops.contains(var) => {
+                            let count = usize::try_from((end - low + step - 1) / step).unwrap_or(0);
+                            let range = Split::range(split.parts, self.part, count);
+                            (low + range.start as i64 * step, end.min(low + range.end as i64 * step))
+                        }
+                        _ => (low, end),
+                    };
                     while value < end {
                         self.loops[var.0 as usize] = value;
                         self.block(body);

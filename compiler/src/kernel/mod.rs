@@ -15,6 +15,7 @@ use std::fmt;
 
 pub mod eval;
 pub mod lower;
+pub mod split;
 pub mod text;
 pub mod verify;
 
@@ -212,6 +213,8 @@ pub struct Kernel {
     /// Inputs whose memory the output may share exactly (same first element): each element is read before it is
     /// written, and never after.
     pub in_place: Vec<Buffer>,
+    /// How threads share it; each has its own part of the scratch buffers.
+    pub split: Option<split::Split>,
     /// Multiply-adds per call that the operator itself needs.
     pub macs: u64,
 }

@@ -18,6 +18,10 @@ pub fn print(kernel: &Kernel, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shared = if shared { " in-place" } else { "" };
         writeln!(f, "{access} {}[{}]{shared}", buffer.name, buffer.elements)?;
     }
+    if let Some(split) = &kernel.split {
+        let loops: Vec<&str> = split.loops.iter().map(|var| kernel.loop_names[var.0 as usize].as_str()).collect();
+        writeln!(f, "{} threads share {}", split.parts, loops.join(", "))?;
+    }
     let mut text = String::new();
     block(kernel, &kernel.body, 0, &mut text)?;
     f.write_str(&text)

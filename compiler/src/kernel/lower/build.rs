@@ -49,6 +49,7 @@ impl Builder {
             variable_names: self.variable_names,
             body,
             in_place: Vec::new(),
+            split: None,
             macs,
         }
     }

@@ -20,6 +20,7 @@ pub mod winograd;
 use crate::config::{InstructionSet, System, Target};
 use crate::graph::{Op, TensorType};
 use crate::kernel::Kernel;
+use crate::kernel::split::split;
 use crate::program::Layout;
 
 /// What a kernel may assume of the machine it is made for.
@@ -35,6 +36,8 @@ pub struct Machine {
     pub l2_bytes: u64,
     /// Convolutions may be done by minimal filtering, which needs more memory and rounds more.
     pub winograd: bool,
+    /// Threads that share each kernel.
+    pub threads: usize,
 }
 
 impl Machine {
@@ -45,6 +48,7 @@ impl Machine {
             registers: target.vector_registers,
             l1_bytes: target.l1_bytes,
             l2_bytes: target.l2_bytes,
+            threads: target.threads,
             winograd: target.minimal_filtering && target.system == System::Linux,
         }
     }
@@ -151,6 +155,18 @@ pub fn layout_choices(op: &Op, inputs: &[Operand<'_>], output: &TensorType, mach
 
 /// The kernel for a node in the layouts of its operands, or `None` if only the reference kernel can do it.
 pub fn lower_node(
+    op: &Op,
+    inputs: &[Operand<'_>],
+    output: &TensorType,
+    output_layout: Layout,
+    machine: &Machine,
+) -> Option<LoweredNode> {
+    let mut lowered = lower_whole(op, inputs, output, output_layout, machine)?;
+    split(&mut lowered.kernel, machine.threads);
+    Some(lowered)
+}
+
+fn lower_whole(
     op: &Op,
     inputs: &[Operand<'_>],
     output: &TensorType,

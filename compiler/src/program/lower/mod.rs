@@ -279,7 +279,10 @@ impl Lowering<'_> {
                     Some(packing) => Argument::Weight(packing.weight),
                     None => return Err(LowerError::NoKernel { node: info.name.clone() }),
                 },
-                (Binding::Scratch(elements), _) => Argument::Buffer(self.scratch(elements)),
+                (Binding::Scratch(elements), _) => {
+                    let threads = kernel.split.as_ref().map_or(1, |split| split.parts);
+                    Argument::Buffer(self.scratch(elements * threads))
+                }
                 (_, Some(input)) => input,
                 (_, None) => output,
             });

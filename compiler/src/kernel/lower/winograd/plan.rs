@@ -97,7 +97,7 @@ impl Shape<'_> {
         let (row, _) = choose_tile(Row { width, vectors, taps: 3 }, None, self.machine, self.by_lane());
         let compute = row * (depths * rows * self.channels * self.window.taps() * self.batch) as f64;
         let weights_bytes = (self.window.taps() * self.channels * vectors * self.lanes() * 4) as f64;
-        compute.max(weights_bytes / FAR_BYTES_PER_CYCLE)
+        compute.max(weights_bytes / FAR_BYTES_PER_CYCLE) / self.machine.threads.max(1) as f64
     }
 
     /// All ways to cut the output into blocks of tiles, and their cycles.
@@ -163,7 +163,12 @@ impl Shape<'_> {
         let block = products.max(again) + 0.5 * again.min(products) + transforms + spilled;
         let direct_bytes = (window.taps() * plan.channels * vectors * lanes * 4) as f64;
         let room = CYCLES_PER_BYTE * (weights_bytes - direct_bytes);
-        let cycles = (blocks * block).max(weights_bytes / FAR_BYTES_PER_CYCLE + blocks * transforms) + room;
+        let cycles = (blocks * block).max(weights_bytes / FAR_BYTES_PER_CYCLE + blocks * transforms);
+        // Threads share one of the loops around a block.
+        let threads = self.machine.threads.max(1);
+        let counts = [window.output[0], plan.blocks[0], plan.blocks[1]];
+        let gain = counts.iter().map(|count| *count as f64 / count.div_ceil(threads) as f64).fold(1.0, f64::max);
+        let cycles = cycles / gain + room / threads as f64;
         (cycles, plan)
     }
 }

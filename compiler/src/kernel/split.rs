@@ -1,0 +1,350 @@
+//! Kernels for several threads: one loop, or several beside each other, shared out evenly, every thread its range.
+//!
+//! Which loop is a question of balance; that no element is written by two threads is proven for every split by walking
+//! through all stores.
+
+use std::collections::HashMap;
+
+use super::{Access, Affine, Bound, Buffer, BufferDeclaration, Expression, Kernel, LoopVar, Statement};
+
+/// A kernel that does less than this many vector operations is over before a second thread has begun.
+const LEAST_OPERATIONS: f64 = 12_000.0;
+
+/// A loop is shared only if no thread does more than this many times its even part.
+const MOST_UNEVEN: f64 = 1.5;
+
+/// What an operation takes, and what a thread reads that another one has in its cache.
+const CYCLES_PER_OPERATION: f64 = 0.5;
+const BYTES_PER_CYCLE: f64 = 20.0;
+
+/// Loops that are tried first: rows of an image stay with the thread that has written them, kernel after kernel.
+const FIRST: [&str; 2] = ["row", "column"];
+
+/// How a kernel is shared among threads.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Split {
+    /// Threads, at least 2.
+    pub parts: usize,
+    /// Loops of which each thread runs a range; their bounds are constants, none lies inside another.
+    pub loops: Vec<LoopVar>,
+}
+
+impl Split {
+    /// The range of iterations (counted from 0) that a part runs, of `count`.
+    pub fn range(parts: usize, part: usize, count: usize) -> std::ops::Range<usize> {
+        count * part / parts..count * (part + 1) / parts
+    }
+}
+
+/// Shares a kernel among threads if that is worth it; says in [`Kernel::split`] how.
+pub fn split(kernel: &mut Kernel, parts: usize) {
+    kernel.split = None;
+    if parts < 2 || operations(&kernel.body, &mut HashMap::new()) < LEAST_OPERATIONS {
+        return;
+    }
+    let mut best: Option<(f64, Split)> = None;
+    for name in candidates(kernel) {
+        let mut loops = Vec::new();
+        if !cut(kernel, &kernel.body, &name, &mut loops) {
+            continue;
+        }
+        // What one loop leaves in a scratch buffer for another would be there in part only.
+        if loops.len() > 1 && kernel.buffers.iter().any(|buffer| buffer.access == Access::Scratch) {
+            continue;
+        }
+        let split = Split { parts, loops };
+        let work = |part: usize| operations_of_part(kernel, &split, part);
+        let most = (0..parts).map(work).fold(0.0, f64::max);
+        let even = operations(&kernel.body, &mut HashMap::new()) / parts as f64;
+        let cycles = most * CYCLES_PER_OPERATION + bytes_read(kernel, &split) / BYTES_PER_CYCLE;
+        let better = best.as_ref().is_none_or(|(known, _)| cycles < known * 0.98);
+        if most <= even * MOST_UNEVEN && better && is_disjoint(kernel, &split) {
+            best = Some((cycles, split));
+        }
+    }
+    kernel.split = best.map(|(_, split)| split);
+}
+
+/// Names of loops without their numbers, outermost first.
+fn candidates(kernel: &Kernel) -> Vec<String> {
+    fn collect(kernel: &Kernel, statements: &[Statement], found: &mut Vec<String>) {
+        for statement in statements {
+            if let Statement::For { var, body, .. } = statement {
+                let name = stem(&kernel.loop_names[var.0 as usize]).to_string();
+                if !found.contains(&name) {
+                    found.push(name);
+                }
+                collect(kernel, body, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    collect(kernel, &kernel.body, &mut found);
+    let rank = |name: &String| FIRST.iter().position(|first| first == name).unwrap_or(FIRST.len());
+    found.sort_by_key(rank);
+    found
+}
+
+/// Bytes of inputs and weights that one part reads: all of a buffer, unless the shared loops decide what is read of it.
+fn bytes_read(kernel: &Kernel, split: &Split) -> f64 {
+    let mut decided = vec![false; kernel.buffers.len()];
+    let mut read = |buffer: Buffer, at: &Affine| {
+        let shared = at.terms.iter().any(|(var, _)| split.loops.contains(var));
+        decided[buffer.0 as usize] |= shared;
+    };
+    each_load(&kernel.body, &mut read);
+    let share = |(buffer, decided): (&BufferDeclaration, &bool)| match buffer.access {
+        Access::Input | Access::Weights => buffer.elements as f64 * if *decided { 1.0 / split.parts as f64 } else { 1.0 },
+        Access::Scratch | Access::Output => 0.0,
+    };
+    4.0 * kernel.buffers.iter().zip(&decided).map(share).sum::<f64>()
+}
+
+fn each_load(statements: &[Statement], found: &mut impl FnMut(Buffer, &Affine)) {
+    fn within(value: &Expression, found: &mut impl FnMut(Buffer, &Affine)) {
+        match value {
+            Expression::Variable(_) | Expression::Constant(_) | Expression::Lane(..) => {}
+            Expression::Load(buffer, at)
+            | Expression::LoadPartial(buffer, at, _)
+            | Expression::LoadStrided(buffer, at, _)
+            | Expression::Broadcast(buffer, at) => found(*buffer, at),
+            Expression::MulAdd(a, b, c) => [a, b, c].into_iter().for_each(|value| within(value, found)),
+            Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| within(value, found)),
+            Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => within(a, found),
+        }
+    }
+    for statement in statements {
+        match statement {
+            Statement::For { body, .. } => each_load(body, found),
+            Statement::Assign(_, value) | Statement::Store(.., value) | Statement::StorePartial(.., value) => {
+                within(value, found);
+            }
+            Statement::Comment(_) => {}
+        }
+    }
+}
+
+/// `row_2` is a `row`.
+fn stem(name: &str) -> &str {
+    match name.rsplit_once('_') {
+        Some((stem, number)) if number.chars().all(|c| c.is_ascii_digit()) => stem,
+        _ => name,
+    }
+}
+
+/// Collects the outermost loops of a name; whether every store lies in one of them.
+fn cut(kernel: &Kernel, statements: &[Statement], name: &str, loops: &mut Vec<LoopVar>) -> bool {
+    statements.iter().all(|statement| match statement {
+        Statement::For { var, low: Bound::Constant(_), high: Bound::Constant(_), body, .. }
+            if stem(&kernel.loop_names[var.0 as usize]) == name =>
+        {
+            let new = !loops.contains(var);
+            loops.push(*var);
+            new && !uses(body, *var)
+        }
+        Statement::For { body, .. } => cut(kernel, body, name, loops),
+        Statement::Store(..) | Statement::StorePartial(..) => false,
+        Statement::Assign(..) | Statement::Comment(_) => true,
+    })
+}
+
+/// Whether a loop over the variable is among statements.
+fn uses(statements: &[Statement], var: LoopVar) -> bool {
+    statements.iter().any(|statement| match statement {
+        Statement::For { var: other, body, .. } => *other == var || uses(body, var),
+        _ => false,
+    })
+}
+
+/// Vector operations and stores, roughly: clipped ranges count as whole ones, a shared loop only what `shares` says.
+fn operations(statements: &[Statement], shares: &mut HashMap<LoopVar, f64>) -> f64 {
+    let count = |statement: &Statement| match statement {
+        Statement::For { var, low, high, step, body, .. } => {
+            let low = match low {
+                Bound::Constant(value) | Bound::Max(value, ..) | Bound::Min(value, ..) => *value,
+            };
+            let high = match high {
+                Bound::Constant(value) | Bound::Max(value, ..) | Bound::Min(value, ..) => *value,
+            };
+            let times = ((high - low).max(0) as f64 / *step as f64).ceil();
+            shares.get(var).map_or(times, |share| *share) * operations(body, &mut shares.clone())
+        }
+        Statement::Assign(_, value) => weight(value),
+        Statement::Store(.., value) | Statement::StorePartial(.., value) => 1.0 + weight(value),
+        Statement::Comment(_) => 0.0,
+    };
+    statements.iter().map(count).sum()
+}
+
+fn weight(value: &Expression) -> f64 {
+    match value {
+        Expression::Variable(_) | Expression::Constant(_) | Expression::Lane(..) => 0.0,
+        Expression::Load(..) | Expression::LoadPartial(..) | Expression::Broadcast(..) => 1.0,
+        Expression::LoadStrided(..) => 8.0,
+        Expression::MulAdd(a, b, c) => 1.0 + weight(a) + weight(b) + weight(c),
+        Expression::Binary(_, a, b) => 1.0 + weight(a) + weight(b),
+        Expression::Unary(_, a) => 1.0 + weight(a),
+        Expression::SumLanes(a) | Expression::MaxLanes(a) => 8.0 + weight(a),
+    }
+}
+
+fn operations_of_part(kernel: &Kernel, split: &Split, part: usize) -> f64 {
+    fn counts(statements: &[Statement], found: &mut HashMap<LoopVar, usize>) {
+        for statement in statements {
+            if let Statement::For { var, low: Bound::Constant(low), high: Bound::Constant(high), step, body, .. } =
+                statement
+            {
+                found.insert(
+                    *var,
+                    usize::try_from((high - low).max(0) / step + i64::from((high - low) % step != 0)).unwrap_or(0),
+                );
+                counts(body, found);
+            } else if let Statement::For { body, .. } = statement {
+                counts(body, found);
+            }
+        }
+    }
+    let mut all = HashMap::new();
+    counts(&kernel.body, &mut all);
+    let share = |var: &LoopVar| Split::range(split.parts, part, all.get(var).copied().unwrap_or(0)).len() as f64;
+    let mut shares = split.loops.iter().map(|var| (*var, share(var))).collect();
+    operations(&kernel.body, &mut shares)
+}
+
+/// Whether no two parts write the same element of an output.
+fn is_disjoint(kernel: &Kernel, split: &Split) -> bool {
+    let elements = |access: Access| {
+        kernel.buffers.iter().map(move |buffer| if buffer.access == access { buffer.elements } else { 0 })
+    };
+    let mut walk = Walk {
+        kernel,
+        split,
+        part: 0,
+        loops: vec![0; kernel.loop_names.len()],
+        owners: elements(Access::Output).map(|count| vec![u8::MAX; count]).collect(),
+        disjoint: true,
+    };
+    for part in 0..split.parts {
+        walk.part = part;
+        walk.block(&kernel.body);
+    }
+    walk.disjoint && split.parts < usize::from(u8::MAX)
+}
+
+/// All stores to outputs, one after the other.
+struct Walk<'a> {
+    kernel: &'a Kernel,
+    split: &'a Split,
+    part: usize,
+    loops: Vec<i64>,
+    /// Per buffer and element the part that writes it.
+    owners: Vec<Vec<u8>>,
+    disjoint: bool,
+}
+
+impl Walk<'_> {
+    fn block(&mut self, statements: &[Statement]) {
+        for statement in statements {
+            match statement {
+                Statement::For { var, low, high, step, body, .. } if self.stores(body) => {
+                    let (low, high) = (self.bound(low), self.bound(high));
+                    let count = usize::try_from((high - low + step - 1) / step).unwrap_or(0);
+                    let range = match self.split.loops.contains(var) {
+                        true => Split::range(self.split.parts, self.part, count),
+                        false => 0..count,
+                    };
+                    for at in range {
+                        self.loops[var.0 as usize] = low + at as i64 * step;
+                        self.block(body);
+                    }
+                }
+                Statement::Store(buffer, at, _) => self.store(buffer.0 as usize, at, self.kernel.lanes as usize),
+                Statement::StorePartial(buffer, at, count, _) => self.store(buffer.0 as usize, at, *count as usize),
+                Statement::For { .. } | Statement::Assign(..) | Statement::Comment(_) => {}
+            }
+        }
+    }
+
+    fn stores(&self, statements: &[Statement]) -> bool {
+        statements.iter().any(|statement| match statement {
+            Statement::For { body, .. } => self.stores(body),
+            Statement::Store(buffer, ..) | Statement::StorePartial(buffer, ..) => {
+                self.kernel.buffers[buffer.0 as usize].access == Access::Output
+            }
+            Statement::Assign(..) | Statement::Comment(_) => false,
+        })
+    }
+
+    fn store(&mut self, buffer: usize, at: &Affine, count: usize) {
+        let first = usize::try_from(self.value(at)).unwrap_or(usize::MAX);
+        let part = self.part as u8;
+        for owner in self.owners[buffer].iter_mut().skip(first).take(count) {
+            self.disjoint &= *owner == u8::MAX || *owner == part;
+            *owner = part;
+        }
+    }
+
+    fn value(&self, affine: &Affine) -> i64 {
+        affine.constant + affine.terms.iter().map(|(var, factor)| factor * self.loops[var.0 as usize]).sum::<i64>()
+    }
+
+    fn bound(&self, bound: &Bound) -> i64 {
+        let quotient = |affine: &Affine, divisor: i64| {
+            let value = self.value(affine);
+            value.div_euclid(divisor) + i64::from(value.rem_euclid(divisor) != 0)
+        };
+        match bound {
+            Bound::Constant(value) => *value,
+            Bound::Max(low, affine, divisor) => quotient(affine, *divisor).max(*low),
+            Bound::Min(high, affine, divisor) => quotient(affine, *divisor).min(*high),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::lower::tests::{for_every_kernel, same};
+    use crate::kernel::eval::{evaluate, evaluate_part};
+
+    /// Whatever is shared comes to the same, in any order, with scratch buffers that hold nothing.
+    #[test]
+    fn parts_are_the_whole() {
+        let mut shared = 0;
+        for_every_kernel(&mut |kernel, buffers| {
+            let mut expected = buffers.to_vec();
+            evaluate(kernel, &mut expected);
+            for parts in [2, 3] {
+                let mut kernel = kernel.clone();
+                split(&mut kernel, parts);
+                if kernel.split.is_none() {
+                    continue;
+                }
+                shared += 1;
+                let mut found = buffers.to_vec();
+                for part in (0..parts).rev() {
+                    evaluate_part(&kernel, part, &mut found);
+                    for (buffer, declared) in found.iter_mut().zip(&kernel.buffers) {
+                        if declared.access == Access::Scratch {
+                            buffer.fill(f32::NAN);
+                        }
+                    }
+                }
+                for ((declared, found), expected) in kernel.buffers.iter().zip(&found).zip(&expected) {
+                    assert!(declared.access != Access::Output || same(found, expected), "{parts} parts of\n{kernel}");
+                }
+            }
+        });
+        assert!(shared > 20, "only {shared} kernels were shared");
+    }
+
+    #[test]
+    fn ranges_cover_everything_once() {
+        for parts in 1..9 {
+            for count in 0..40 {
+                let all: Vec<usize> = (0..parts).flat_map(|part| Split::range(parts, part, count)).collect();
+                assert_eq!(all, (0..count).collect::<Vec<usize>>());
+            }
+        }
+    }
+}
