@@ -31,9 +31,41 @@ struct Team {
 
 static TEAM: OnceLock<&'static Team> = OnceLock::new();
 
+/// Waits until all parts of the job that runs have come here.
+pub fn barrier(parts: usize) {
+    static ARRIVED: AtomicUsize = AtomicUsize::new(0);
+    static ROUND: AtomicUsize = AtomicUsize::new(0);
+    let round = ROUND.load(Ordering::Relaxed);
+    if ARRIVED.fetch_add(1, Ordering::AcqRel) + 1 == parts {
+        ARRIVED.store(0, Ordering::Relaxed);
+        ROUND.store(round.wrapping_add(1), Ordering::Release);
+        return;
+    }
+    let mut spins = 0;
+    while ROUND.load(Ordering::Acquire) == round {
+        wait_a_moment(&mut spins);
+    }
+}
+
+/// The same for kernels in machine code.
+#[unsafe(no_mangle)]
+extern "C" fn partita_team_barrier(parts: u64) {
+    barrier(parts as usize);
+}
+
+/// Spins, and now and then lets others run.
+fn wait_a_moment(spins: &mut usize) {
+    *spins += 1;
+    match *spins % SPINS {
+        0 => std::thread::yield_now(),
+        _ => core::hint::spin_loop(),
+    }
+}
+
 /// Calls `part(0)` to `part(parts - 1)`, all at the same time, and returns when all have returned.
 ///
-/// Only one thread of a program calls this, always with the same number of parts.
+/// Only one thread of a program calls this, always with the same number of parts. The process ends if the threads cannot
+/// be started.
 pub fn run<F: Fn(usize) + Sync>(parts: usize, part: &F) {
     unsafe fn call<F: Fn(usize)>(data: *const (), index: usize) {
         // SAFETY: `data` is the closure that `run` was given, and `run` has not returned.
@@ -41,11 +73,6 @@ pub fn run<F: Fn(usize) + Sync>(parts: usize, part: &F) {
     }
     let team = *TEAM.get_or_init(|| start(parts));
     let mut job = Job { call: call::<F>, data: (&raw const *part).cast() };
-    if team.workers.len() + 1 != parts {
-        // Threads could not be started: one after the other.
-        (0..parts).for_each(part);
-        return;
-    }
     team.busy.store(team.workers.len(), Ordering::Relaxed);
     team.job.store(&raw mut job, Ordering::Relaxed);
     team.turn.fetch_add(1, Ordering::SeqCst);
@@ -56,11 +83,7 @@ pub fn run<F: Fn(usize) + Sync>(parts: usize, part: &F) {
     let mut spins = 0;
     // `job` and `part` live until every worker has finished with them.
     while team.busy.load(Ordering::Acquire) > 0 {
-        spins += 1;
-        match spins % SPINS {
-            0 => std::thread::yield_now(),
-            _ => core::hint::spin_loop(),
-        }
+        wait_a_moment(&mut spins);
     }
 }
 
@@ -68,10 +91,16 @@ fn start(parts: usize) -> &'static Team {
     // Workers wait for the team to be there before they look at it.
     static READY: OnceLock<&'static Team> = OnceLock::new();
     let workers: Vec<Thread> = (1..parts)
-        .filter_map(|index| {
+        .map(|index| {
             let builder = std::thread::Builder::new().name(std::format!("part-{index}"));
-            let handle = builder.spawn(move || work(READY.wait(), index)).ok()?;
-            Some(handle.thread().clone())
+            match builder.spawn(move || work(READY.wait(), index)) {
+                Ok(handle) => handle.thread().clone(),
+                // Kernels wait for all their parts, so there is no going on with fewer.
+                Err(error) => {
+                    std::eprintln!("thread {index} of {parts} could not be started: {error}");
+                    std::process::exit(1);
+                }
+            }
         })
         .collect();
     let team = Box::leak(Box::new(Team {

@@ -8,11 +8,13 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::{self, AbiParam, Endianness, InstBuilder, MemFlagsData, Type, UserFuncName, Value, types};
+use cranelift_codegen::ir::{
+    self, AbiParam, Endianness, FuncRef, InstBuilder, MemFlagsData, Type, UserFuncName, Value, types,
+};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use cranelift_module::{Linkage, Module};
+use cranelift_module::{FuncId, Linkage, Module};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 
 use crate::config::{InstructionSet, Target};
@@ -55,8 +57,15 @@ pub fn compile_kernels(kernels: &[Kernel], target: &Target, symbol_prefix: &str)
         let name = format!("{symbol_prefix}{}", kernel.name);
         let id = module.declare_function(&name, Linkage::Export, &context.func.signature)?;
         context.func.name = UserFuncName::user(0, id.as_u32());
+        let barrier = match kernel.split {
+            Some(_) => {
+                let function = barrier(&mut module)?;
+                Some(module.declare_func_in_func(function, &mut context.func))
+            }
+            None => None,
+        };
         let builder = FunctionBuilder::new(&mut context.func, &mut frontend);
-        translate(kernel, builder, module.target_config());
+        translate(kernel, builder, barrier, module.target_config());
         module.define_function(id, &mut context).with_context(|| format!("compiling kernel `{}`", kernel.name))?;
     }
     Ok(module.finish().emit()?)
@@ -89,7 +98,19 @@ pub fn declarations(kernels: &[Kernel], symbol_prefix: &str) -> String {
     text
 }
 
-fn translate(kernel: &Kernel, mut builder: FunctionBuilder<'_>, config: TargetFrontendConfig) {
+/// The run time's function in which threads wait for each other.
+fn barrier(module: &mut ObjectModule) -> anyhow::Result<FuncId> {
+    let mut signature = module.make_signature();
+    signature.params.push(AbiParam::new(types::I64));
+    Ok(module.declare_function("partita_team_barrier", Linkage::Import, &signature)?)
+}
+
+fn translate(
+    kernel: &Kernel,
+    mut builder: FunctionBuilder<'_>,
+    barrier: Option<FuncRef>,
+    config: TargetFrontendConfig,
+) {
     let entry = builder.create_block();
     builder.append_block_params_for_function_params(entry);
     builder.switch_to_block(entry);
@@ -97,8 +118,16 @@ fn translate(kernel: &Kernel, mut builder: FunctionBuilder<'_>, config: TargetFr
     let mut buffers = builder.block_params(entry).to_vec();
     let part = kernel.split.as_ref().and_then(|_| buffers.pop());
     let shared = kernel.split.clone().zip(part);
+    let mut loops = vec![None; kernel.loop_names.len()];
+    if let Some((split, part)) = &shared
+        && let Some(var) = split.part
+    {
+        let counter = builder.declare_var(types::I64);
+        builder.def_var(counter, *part);
+        loops[var.0 as usize] = Some(LoopValue::Running(counter));
+    }
     let vectors = kernel.variable_names.iter().map(|_| builder.declare_var(types::F32X4)).collect();
-    let mut translator = Translator { builder, buffers, shared, vectors, loops: vec![None; kernel.loop_names.len()] };
+    let mut translator = Translator { builder, buffers, barrier, shared, vectors, loops };
     translator.block(&kernel.body);
     translator.builder.ins().return_(&[]);
     translator.builder.seal_all_blocks();
@@ -117,6 +146,8 @@ enum LoopValue {
 struct Translator<'a> {
     builder: FunctionBuilder<'a>,
     buffers: Vec<Value>,
+    /// Where threads wait for each other.
+    barrier: Option<FuncRef>,
     /// How threads share the kernel, and which this is.
     shared: Option<(Split, Value)>,
     vectors: Vec<cranelift_frontend::Variable>,
@@ -158,6 +189,13 @@ impl Translator<'_> {
                         let element = self.builder.ins().extractlane(value, lane as u8);
                         let (address, offset) = self.address(*buffer, &at.clone().plus(i64::from(lane)));
                         self.builder.ins().store(flags(), element, address, offset);
+                    }
+                }
+                Statement::Barrier => {
+                    if let (Some(barrier), Some((split, _))) = (self.barrier, &self.shared) {
+                        let parts = split.parts as i64;
+                        let parts = self.builder.ins().iconst(types::I64, parts);
+                        self.builder.ins().call(barrier, &[parts]);
                     }
                 }
                 Statement::Comment(_) => {}

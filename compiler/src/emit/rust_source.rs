@@ -48,6 +48,9 @@ pub fn render(kernel: &Kernel, instruction_set: InstructionSet) -> anyhow::Resul
     let part = kernel.split.as_ref().map(|_| context! { name => PART, kind => "isize" });
     let parameters: Vec<_> = parameters.into_iter().chain(part).collect();
     let mut writer = Writer { kernel, declared: vec![Vec::new()], text: String::new() };
+    if let Some(part) = kernel.split.as_ref().and_then(|split| split.part) {
+        writer.line(2, &format!("let {} = {PART};", kernel.loop_names[part.0 as usize]));
+    }
     writer.block(&kernel.body, 2);
     templates::render(
         "kernels/kernel.rs.j2",
@@ -123,6 +126,10 @@ impl Writer<'_> {
                     let text =
                         format!("store_partial({}, {count}, {});", self.place(*buffer, at), self.expression(value));
                     self.line(depth, &text);
+                }
+                Statement::Barrier => {
+                    let parts = self.kernel.split.as_ref().map_or(1, |split| split.parts);
+                    self.line(depth, &format!("partita_rt::team::barrier({parts});"));
                 }
                 Statement::Comment(text) => self.line(depth, &format!("// {text}")),
             }

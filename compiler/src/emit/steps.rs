@@ -52,7 +52,8 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
             let kernel = &program.kernels[*kernel];
             let mut pointers: Vec<String> = arguments.iter().map(|argument| pointer(program, *argument)).collect();
             for (pointer, declared) in pointers.iter_mut().zip(&kernel.buffers) {
-                if kernel.split.is_some() && declared.access == Access::Scratch {
+                if kernel.split.as_ref().is_some_and(|split| split.part.is_none()) && declared.access == Access::Scratch
+                {
                     *pointer = pointer.replacen("pointer(", "pointer::<f32>(", 1);
                     pointer.push_str(&format!(".add(part * {})", declared.elements));
                 }

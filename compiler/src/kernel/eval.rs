@@ -1,39 +1,111 @@
 //! Interpreter of kernels, bounds-checked: the meaning of the IR, for tests.
 
-use super::split::Split;
-use super::{Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, Statement};
+use std::cell::RefCell;
+use std::collections::HashMap;
 
-/// Runs a kernel on its buffers, in the order of [`Kernel::buffers`].
+use super::split::Split;
+use super::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, Statement};
+
+/// Runs a kernel on its buffers, in the order of [`Kernel::buffers`], as one thread.
 ///
 /// Panics if an access leaves its buffer; `verify` proves that none does.
 pub fn evaluate(kernel: &Kernel, buffers: &mut [Vec<f32>]) {
-    let whole = Kernel { split: None, ..kernel.clone() };
-    evaluate_part(&whole, 0, buffers);
+    let split = kernel.split.as_ref().map(|split| Split { parts: 1, ..split.clone() });
+    evaluate_parts(&Kernel { split, ..kernel.clone() }, buffers);
 }
 
-/// What one of the threads does that share the kernel; scratch buffers are its own.
-pub fn evaluate_part(kernel: &Kernel, part: usize, buffers: &mut [Vec<f32>]) {
+/// The same as all threads that share the kernel, one after the other from barrier to barrier, the last one first.
+///
+/// Panics if two threads touch an element between two barriers and one of them writes it.
+pub fn evaluate_parts(kernel: &Kernel, buffers: &mut [Vec<f32>]) {
+    let parts = kernel.split.as_ref().map_or(1, |split| split.parts);
     let mut state = State {
         kernel,
-        part,
+        part: 0,
         lanes: kernel.lanes as usize,
         buffers,
-        loops: vec![0; kernel.loop_names.len()],
-        variables: vec![vec![0.0; kernel.lanes as usize]; kernel.variable_names.len()],
+        loops: vec![vec![0; kernel.loop_names.len()]; parts],
+        variables: vec![vec![vec![0.0; kernel.lanes as usize]; kernel.variable_names.len()]; parts],
+        touched: RefCell::new(HashMap::new()),
     };
-    state.block(&kernel.body);
+    if let Some(var) = kernel.split.as_ref().and_then(|split| split.part) {
+        state.loops.iter_mut().enumerate().for_each(|(part, loops)| loops[var.0 as usize] = part as i64);
+    }
+    state.together(&kernel.body);
 }
 
 struct State<'a> {
     kernel: &'a Kernel,
+    /// The thread that runs.
     part: usize,
     lanes: usize,
     buffers: &'a mut [Vec<f32>],
-    loops: Vec<i64>,
-    variables: Vec<Vec<f32>>,
+    /// Per thread.
+    loops: Vec<Vec<i64>>,
+    variables: Vec<Vec<Vec<f32>>>,
+    /// Since the last barrier: per buffer and element the thread that touched it, and whether any wrote.
+    touched: RefCell<HashMap<(u32, usize), (usize, bool)>>,
 }
 
 impl State<'_> {
+    /// All threads, up to every barrier one after the other.
+    fn together(&mut self, statements: &[Statement]) {
+        let parts = self.loops.len();
+        if !statements.iter().any(has_barrier) {
+            for part in (0..parts).rev() {
+                self.part = part;
+                self.block(statements);
+                self.forget_own_scratch();
+            }
+            return;
+        }
+        for statement in statements {
+            match statement {
+                Statement::Barrier => self.touched.borrow_mut().clear(),
+                Statement::For { var, low, high, step, body, .. } if has_barrier(statement) => {
+                    let (mut value, end) = (self.bound(low), self.bound(high));
+                    while value < end {
+                        self.loops.iter_mut().for_each(|loops| loops[var.0 as usize] = value);
+                        self.together(body);
+                        value += step;
+                    }
+                }
+                other => self.together(std::slice::from_ref(other)),
+            }
+        }
+    }
+
+    /// Scratch that every thread has for itself holds nothing for the next.
+    fn forget_own_scratch(&mut self) {
+        if self.kernel.split.as_ref().is_some_and(|split| split.part.is_none()) {
+            for (buffer, declared) in self.buffers.iter_mut().zip(&self.kernel.buffers) {
+                if declared.access == Access::Scratch {
+                    buffer.fill(f32::NAN);
+                }
+            }
+        }
+    }
+
+    /// Notes that the thread touches an element.
+    fn touch(&self, buffer: Buffer, element: usize, write: bool) {
+        let Some(split) = self.kernel.split.as_ref().filter(|split| split.parts > 1) else { return };
+        let declared = &self.kernel.buffers[buffer.0 as usize];
+        if matches!(declared.access, Access::Input | Access::Weights)
+            || declared.access == Access::Scratch && split.part.is_none()
+        {
+            return;
+        }
+        let mut touched = self.touched.borrow_mut();
+        let (part, wrote) = touched.entry((buffer.0, element)).or_insert((self.part, write));
+        assert!(
+            *part == self.part || !*wrote && !write,
+            "threads {part} and {} meet at element {element} of `{}`",
+            self.part,
+            declared.name
+        );
+        *wrote |= write;
+    }
+
     fn block(&mut self, statements: &[Statement]) {
         for statement in statements {
             match statement {
@@ -48,15 +120,17 @@ impl State<'_> {
                         _ => (low, end),
                     };
                     while value < end {
-                        self.loops[var.0 as usize] = value;
+                        self.loops[self.part][var.0 as usize] = value;
                         self.block(body);
                         value += step;
                     }
                 }
-                Statement::Assign(variable, value) => self.variables[variable.0 as usize] = self.expression(value),
+                Statement::Assign(variable, value) => {
+                    self.variables[self.part][variable.0 as usize] = self.expression(value);
+                }
                 Statement::Store(buffer, at, value) => self.store(*buffer, at, self.lanes, value),
                 Statement::StorePartial(buffer, at, count, value) => self.store(*buffer, at, *count as usize, value),
-                Statement::Comment(_) => {}
+                Statement::Barrier | Statement::Comment(_) => {}
             }
         }
     }
@@ -64,11 +138,12 @@ impl State<'_> {
     fn store(&mut self, buffer: Buffer, at: &Affine, count: usize, value: &Expression) {
         let lanes = self.expression(value);
         let first = self.affine(at);
+        (first..first + count).for_each(|element| self.touch(buffer, element, true));
         self.buffers[buffer.0 as usize][first..first + count].copy_from_slice(&lanes[..count]);
     }
 
     fn signed(&self, affine: &Affine) -> i64 {
-        let terms = affine.terms.iter().map(|(var, coefficient)| coefficient * self.loops[var.0 as usize]);
+        let terms = affine.terms.iter().map(|(var, coefficient)| coefficient * self.loops[self.part][var.0 as usize]);
         affine.constant + terms.sum::<i64>()
     }
 
@@ -91,10 +166,11 @@ impl State<'_> {
     fn expression(&self, value: &Expression) -> Vec<f32> {
         let load = |buffer: &Buffer, first: usize, stride: usize, count: usize| -> Vec<f32> {
             let source = &self.buffers[buffer.0 as usize];
+            (0..count.min(self.lanes)).for_each(|lane| self.touch(*buffer, first + lane * stride, false));
             (0..self.lanes).map(|lane| if lane < count { source[first + lane * stride] } else { 0.0 }).collect()
         };
         match value {
-            Expression::Variable(variable) => self.variables[variable.0 as usize].clone(),
+            Expression::Variable(variable) => self.variables[self.part][variable.0 as usize].clone(),
             Expression::Constant(value) => vec![*value; self.lanes],
             Expression::Load(buffer, at) => load(buffer, self.affine(at), 1, self.lanes),
             Expression::LoadPartial(buffer, at, count) => load(buffer, self.affine(at), 1, *count as usize),
@@ -103,7 +179,7 @@ impl State<'_> {
             }
             Expression::Broadcast(buffer, at) => load(buffer, self.affine(at), 0, self.lanes),
             Expression::Lane(variable, lane) => {
-                vec![self.variables[variable.0 as usize][*lane as usize]; self.lanes]
+                vec![self.variables[self.part][variable.0 as usize][*lane as usize]; self.lanes]
             }
             Expression::MulAdd(a, b, c) => {
                 let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
@@ -158,5 +234,13 @@ impl State<'_> {
             half /= 2;
         }
         vec![lanes[0]; self.lanes]
+    }
+}
+
+fn has_barrier(statement: &Statement) -> bool {
+    match statement {
+        Statement::Barrier => true,
+        Statement::For { body, .. } => body.iter().any(has_barrier),
+        _ => false,
     }
 }

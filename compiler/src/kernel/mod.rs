@@ -189,6 +189,8 @@ pub enum Statement {
     Store(Buffer, Affine, Expression),
     /// Stores the first `count` lanes (1..lanes).
     StorePartial(Buffer, Affine, u32, Expression),
+    /// Threads that share the kernel wait for each other.
+    Barrier,
     /// A line of explanation for the reader of emitted code.
     Comment(String),
 }

@@ -59,6 +59,7 @@ fn block(kernel: &Kernel, statements: &[Statement], depth: usize, out: &mut Stri
                 let place = place(kernel, buffer.0, at);
                 writeln!(out, "{indent}store {count} of {place} = {}", expression(kernel, value))?;
             }
+            Statement::Barrier => writeln!(out, "{indent}barrier")?,
             Statement::Comment(text) => writeln!(out, "{indent}; {text}")?,
         }
     }

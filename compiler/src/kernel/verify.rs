@@ -30,6 +30,11 @@ pub fn verify(kernel: &Kernel) -> Result<(), VerifyError> {
     if ![4, 8, 16].contains(&kernel.lanes) {
         return Err(checker.broken(format!("has {} lanes", kernel.lanes)));
     }
+    if let Some(split) = &kernel.split
+        && let Some(part) = split.part
+    {
+        *checker.range(part)? = Some((0, split.parts as i64 - 1));
+    }
     let identifiers =
         kernel.loop_names.iter().chain(&kernel.variable_names).chain(kernel.buffers.iter().map(|b| &b.name));
     for name in identifiers.chain([&kernel.name]) {
@@ -91,6 +96,7 @@ impl Checker<'_> {
                     self.expression(value)?;
                     self.access(*buffer, at, i64::from(*count), true)?;
                 }
+                Statement::Barrier => {}
                 Statement::Comment(text) => {
                     if text.contains(['\n', '\r']) {
                         return Err(self.broken("a comment has several lines".to_string()));

@@ -7,7 +7,9 @@ use crate::data::noise;
 use crate::graph::infer::infer;
 use crate::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
 use crate::graph::{BinaryOp, Op, TensorType, Value, eval};
-use crate::kernel::{Access, eval::evaluate, verify::verify};
+use crate::kernel::eval::{evaluate, evaluate_parts};
+use crate::kernel::split::share;
+use crate::kernel::{Access, verify::verify};
 use crate::program::Layout;
 use partita_rt::kernels::{reorder_from_blocked, reorder_to_blocked};
 
@@ -18,6 +20,7 @@ fn machines() -> Vec<Machine> {
         l1_bytes: 32768,
         l2_bytes: 1 << 20,
         winograd: false,
+        threads: 1,
     };
     vec![
         machine(InstructionSet::Avx512, 32),
@@ -95,7 +98,19 @@ fn check_choice(
         });
         assert_eq!(buffers.last().map(Vec::len), Some(declared.elements), "{label}");
     }
+    let before = buffers.clone();
     evaluate(&lowered.kernel, &mut buffers);
+    for parts in [2, 3] {
+        check_parts(
+            op,
+            &operands,
+            &output,
+            choice.output,
+            &Machine { threads: parts, ..machine.clone() },
+            &before,
+            &buffers,
+        );
+    }
     let expected = eval::evaluate_node(op, &values.iter().collect::<Vec<_>>(), std::slice::from_ref(&output))
         .expect("the reference kernel runs")
         .remove(0);
@@ -147,6 +162,69 @@ fn stripes_of_a_convolution_read_the_same_weights() {
             }
         }
     }
+}
+
+/// The same kernel, shared out among threads: its outputs are the same. Small kernels are not shared unless they must be.
+fn check_parts(
+    op: &Op,
+    operands: &[Operand<'_>],
+    output: &TensorType,
+    layout: Layout,
+    machine: &Machine,
+    before: &[Vec<f32>],
+    after: &[Vec<f32>],
+) {
+    let lowered = lower_node(op, operands, output, layout, machine).expect("a kernel that one thread can run");
+    let mut kernel = lowered.kernel;
+    if kernel.split.is_none() {
+        share(&mut kernel, machine.threads, 0.0);
+    }
+    verify(&kernel).unwrap_or_else(|error| panic!("{error}\n{kernel}"));
+    let mut found: Vec<Vec<f32>> = kernel
+        .buffers
+        .iter()
+        .zip(before)
+        .map(|(declared, before)| match declared.access {
+            Access::Scratch => vec![f32::NAN; declared.elements],
+            _ => before.clone(),
+        })
+        .collect();
+    evaluate_parts(&kernel, &mut found);
+    for ((declared, found), after) in kernel.buffers.iter().zip(&found).zip(after) {
+        let same = found
+            .iter()
+            .zip(after)
+            .all(|(a, b)| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-5 * b.abs().max(1.0));
+        assert!(
+            declared.access != Access::Output || same,
+            "{} threads come to something else\n{kernel}",
+            machine.threads
+        );
+    }
+}
+
+#[test]
+fn threads_share_the_phases_of_few_blocks() {
+    let machine = Machine { threads: 2, ..machines().swap_remove(0) };
+    let conv = Conv { window: window(&[3, 3], 1, 1, 1), groups: 1, residual: false, activation: Activation::Relu };
+    let values = [random(&[1, 256, 2, 2], 1), random(&[128, 256, 3, 3], 2), random(&[128], 3)];
+    let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+    let packing = Packing::Like(WeightOrder { vectors: 2, winograd: Some(Form::Two) });
+    let operands: Vec<Operand<'_>> = (values.iter().zip(&types).enumerate())
+        .map(|(index, (value, tensor_type))| Operand {
+            packing,
+            tensor_type,
+            layout: if index == 0 { Layout::Blocked(16) } else { Layout::Plain },
+            value: (index > 0).then(|| value.as_f32().expect("tests use f32")),
+        })
+        .collect();
+    let op = Op::Conv(conv);
+    let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
+    let lowered = lower_node(&op, &operands, &output, Layout::Blocked(16), &machine).expect("a kernel");
+    assert!(lowered.kernel.split.as_ref().is_some_and(|split| split.part.is_some()), "{}", lowered.kernel);
+    let choice =
+        LayoutChoice { inputs: vec![Layout::Blocked(16), Layout::Plain, Layout::Plain], output: Layout::Blocked(16) };
+    check_choice(&op, &values, &[false, true, true], &choice, &machine, Some(&(packing, Vec::new())));
 }
 
 /// Minimal filtering of a convolution with these inputs and filters, in every form and tile width.

@@ -18,6 +18,7 @@ use crate::config::Target;
 use crate::emit::reference_call::{CallOperand, reference_call};
 use crate::graph::{Data, ElementType, Graph, NodeId, TensorId, TensorType, Value};
 use crate::kernel::lower::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, WeightOrder, lower_node};
+use crate::kernel::split::Split;
 use crate::schedule::{self, Action, Schedule};
 
 /// A fault of an earlier stage that lowering cannot work around; always a bug of ours.
@@ -280,7 +281,7 @@ impl Lowering<'_> {
                     None => return Err(LowerError::NoKernel { node: info.name.clone() }),
                 },
                 (Binding::Scratch(elements), _) => {
-                    let threads = kernel.split.as_ref().map_or(1, |split| split.parts);
+                    let threads = kernel.split.as_ref().map_or(1, Split::scratches);
                     Argument::Buffer(self.scratch(elements * threads))
                 }
                 (_, Some(input)) => input,

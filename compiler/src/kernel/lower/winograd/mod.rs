@@ -17,6 +17,7 @@ use super::build::{Builder, activate, binary, mul_add, plus, repeat};
 use super::tile::Tile;
 use super::{Binding, LoweredNode, Operand, Packing, WeightOrder};
 use crate::graph::op::Conv;
+use crate::kernel::split::Split;
 use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, LoopVar, Statement, Variable};
 
 /// The kernel as planned.
@@ -39,8 +40,10 @@ pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<
         block_column: builder.loop_var("block_column"),
     };
     let buffers = Buffers { x, residual, weights: packed, bias, scratch, y };
-    let mut writer = Writer { plan, conv, builder, buffers, at };
+    let part = (plan.threads > 1).then(|| builder.loop_var("part"));
+    let mut writer = Writer { plan, conv, builder, buffers, at, part, shared: Vec::new() };
     let body = writer.body();
+    let shared = std::mem::take(&mut writer.shared);
     let outputs = plan.form.outputs();
     let name = format!(
         "winograd_{outputs}_{}x3x3_{}x{}x{}x{}_to_{}",
@@ -65,6 +68,7 @@ pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<
     );
     let macs = plan.batch * plan.filters * plan.output_plane() * plan.channels * plan.kernel_depth * 9;
     let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
+    kernel.split = part.map(|part| Split { parts: plan.threads, loops: shared, part: Some(part) });
     // The residual is read right before the store.
     kernel.in_place = residual.into_iter().collect();
     let mut bindings = vec![Binding::Input(0)];
@@ -106,17 +110,25 @@ struct Writer<'a> {
     builder: Builder,
     buffers: Buffers,
     at: Counters,
+    /// Which thread this is, where there are several.
+    part: Option<LoopVar>,
+    /// Loops that threads share.
+    shared: Vec<LoopVar>,
 }
 
 impl Writer<'_> {
     fn body(&mut self) -> Vec<Statement> {
         let plan = self.plan;
+        let barrier = self.part.map(|_| Statement::Barrier);
         let mut body = vec![Statement::Comment("input, transformed".to_string())];
         body.push(self.inputs());
+        body.extend(barrier.clone());
         body.push(Statement::Comment("one matrix product per point".to_string()));
         body.extend(self.products());
+        body.extend(barrier.clone());
         body.push(Statement::Comment("output, transformed back".to_string()));
         body.push(self.outputs());
+        body.extend(barrier);
         let [depths, ..] = plan.output;
         let columns = repeat(self.at.block_column, plan.blocks[1], 1, body);
         let rows = repeat(self.at.block_row, plan.blocks[0], 1, vec![columns]);
@@ -139,11 +151,20 @@ impl Writer<'_> {
         Statement::For { var, low, high, step: 1, unroll: false, body }
     }
 
+    /// A place in the part of the scratch buffer where this thread gathers inputs and outputs.
+    fn own(&self, at: Affine) -> Affine {
+        match self.part {
+            Some(part) => plus(&at, part, self.plan.gathered_elements()),
+            None => at,
+        }
+    }
+
     /// Per block of channels: the input of the block of tiles with its padding, then every tile transformed.
     fn inputs(&mut self) -> Statement {
         let plan = self.plan;
         let tap = self.builder.loop_var("tap_depth");
         let channels = self.builder.loop_var("channels");
+        self.shared.push(channels);
         let mut body = self.gather(tap, channels);
         let [row, column] = [self.builder.loop_var("tile_row"), self.builder.loop_var("tile_column")];
         let (points, outputs, lanes) = (plan.form.points(), plan.form.outputs(), plan.lanes);
@@ -152,7 +173,7 @@ impl Writer<'_> {
         for across in 0..points {
             let mut loaded = Vec::with_capacity(points);
             for down in 0..points {
-                let at = Affine::constant(((down * plan.padded[1] + across) * lanes) as i64);
+                let at = self.own(Affine::constant(((down * plan.padded[1] + across) * lanes) as i64));
                 let at = plus(&at, row, outputs * plan.padded[1] * lanes);
                 let at = plus(&at, column, outputs * lanes);
                 let variable = self.builder.variable(&format!("d_{down}"));
@@ -193,7 +214,8 @@ impl Writer<'_> {
         let rows = inside(1, self.at.block_row, plan.rows, high);
         let columns = inside(2, self.at.block_column, plan.columns, wide);
         let scratch = self.buffers.scratch;
-        let place = |row: LoopVar, column: LoopVar| plus(&Affine::term(row, (wide * lanes) as i64), column, lanes);
+        let gathered = self.own(Affine::constant(0));
+        let place = |row: LoopVar, column: LoopVar| plus(&plus(&gathered, row, wide * lanes), column, lanes);
         let zero = |row: LoopVar, column: LoopVar| {
             vec![Statement::Store(scratch, place(row, column), Expression::Constant(0.0))]
         };
@@ -244,6 +266,7 @@ impl Writer<'_> {
     fn products(&mut self) -> Vec<Statement> {
         let plan = self.plan;
         let point = self.builder.loop_var("point");
+        self.shared.push(point);
         let mut body = Vec::new();
         for (first_vector, wide, times) in runs(plan.filter_vectors(), plan.tile.vectors) {
             let filters = self.builder.loop_var("filters");
@@ -371,6 +394,7 @@ impl Writer<'_> {
         let plan = self.plan;
         let (points, outputs, lanes) = (plan.form.points(), plan.form.outputs(), plan.lanes);
         let filters = self.builder.loop_var("filters");
+        self.shared.push(filters);
         let [row, column] = [self.builder.loop_var("tile_row"), self.builder.loop_var("tile_column")];
         let bias = self.builder.variable("bias_all");
         let bias_at = Affine::term(filters, lanes as i64);
@@ -401,7 +425,7 @@ impl Writer<'_> {
                     tile.extend(self.finish(value, at));
                 } else {
                     let width = plan.columns * outputs;
-                    let at = Affine::constant(((down * width + across) * lanes) as i64);
+                    let at = self.own(Affine::constant(((down * width + across) * lanes) as i64));
                     let at = plus(&plus(&at, row, outputs * width * lanes), column, outputs * lanes);
                     tile.push(Statement::Store(self.buffers.scratch, at, value));
                 }
@@ -424,7 +448,7 @@ impl Writer<'_> {
             let left = Affine::constant(plan.output[axis] as i64).plus_term(block, -((tiles * outputs) as i64));
             Bound::Min((tiles * outputs) as i64, left, 1)
         };
-        let from = Affine::term(row, (plan.columns * outputs * lanes) as i64);
+        let from = plus(&self.own(Affine::constant(0)), row, plan.columns * outputs * lanes);
         let from = plus(&from, column, lanes);
         let to = plus(&plus(&self.output_at(filters), row, plan.output[2] * lanes), column, lanes);
         let line = Statement::For {

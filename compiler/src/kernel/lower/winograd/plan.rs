@@ -10,16 +10,22 @@ use crate::kernel::lower::{Machine, Operand};
 use crate::program::Layout;
 
 /// Bytes per cycle that come from beyond the second-level cache, as long as it is not far beyond.
-const NEAR_BYTES_PER_CYCLE: f64 = 20.0;
+const NEAR_BYTES_PER_CYCLE: f64 = 40.0;
 
 /// Bytes per cycle of weights that are read once per inference.
 const FAR_BYTES_PER_CYCLE: f64 = 9.0;
 
-/// Cycles that a byte more of weights must save: memory is scarce on small devices, and the caches are shared.
-const CYCLES_PER_BYTE: f64 = 0.3;
+/// Bytes per cycle that come from another core's cache.
+const CROSSING_BYTES_PER_CYCLE: f64 = 3.0;
 
-/// Minimal filtering must be that much faster by estimate.
-const WORTH: f64 = 0.9;
+/// What it takes until the last of several threads has arrived.
+const BARRIER_CYCLES: f64 = 3000.0;
+
+/// Minimal filtering must be that much faster by estimate, and a form whose weights take so many bytes that much more:
+/// memory is scarce on small devices.
+const WORTH: f64 = 1.1;
+const WORTH_LARGE: f64 = 1.4;
+const LARGE_BYTES: f64 = 8e6;
 
 /// Everything that is decided about one convolution.
 #[derive(Clone, Debug)]
@@ -46,6 +52,8 @@ pub struct Plan {
     pub(super) tile: Tile,
     /// Activations are loaded as vectors of input channels and multiplied by lane.
     pub(super) by_lane: bool,
+    /// Threads that share each phase of a block; 1 if they share the blocks, or if there is one.
+    pub(super) threads: usize,
 }
 
 /// The best plan for a convolution, if one is faster than direct convolution. Weights that are packed already decide.
@@ -63,13 +71,22 @@ pub fn chosen(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine:
         return None;
     }
     let shape = Shape { window: &window, batch: x.shape[0], channels: x.shape[1], filters: output.shape[1], machine };
-    let forms = match given.and_then(|order| order.winograd) {
-        Some(form) => vec![form],
-        None => vec![Form::Two, Form::Four],
+    let best = |form: Form| {
+        let plans = shape.plans(form, given.map(|order| order.vectors)).into_iter();
+        plans.min_by(|a, b| a.0.total_cmp(&b.0))
     };
-    let all = forms.into_iter().flat_map(|form| shape.plans(form, given.map(|order| order.vectors)));
-    let (cycles, plan) = all.min_by(|a, b| a.0.total_cmp(&b.0))?;
-    (given.is_some() || cycles < WORTH * shape.direct_cycles()).then_some(plan)
+    if let Some(form) = given.and_then(|order| order.winograd) {
+        return best(form).map(|(_, plan)| plan);
+    }
+    let mut known = (shape.direct_cycles(), None);
+    for form in [Form::Two, Form::Four] {
+        let Some((cycles, plan)) = best(form) else { continue };
+        let size = (plan.packed_elements() as f64 * 4.0 / LARGE_BYTES).min(1.0);
+        if cycles * (WORTH + (WORTH_LARGE - WORTH) * size) < known.0 {
+            known = (cycles, Some(plan));
+        }
+    }
+    known.1
 }
 
 /// A convolution that may be done so.
@@ -144,6 +161,7 @@ impl Shape<'_> {
             padded: [rows * form.outputs() + 2, columns * form.outputs() + 2],
             tile,
             by_lane: self.by_lane(),
+            threads: 1,
         };
         let blocks = (plan.batch * window.output[0] * plan.blocks[0] * plan.blocks[1]) as f64;
         let depth = (plan.kernel_depth * plan.channels) as f64;
@@ -161,14 +179,19 @@ impl Shape<'_> {
         let spilled = if between_bytes > l2_bytes * 0.7 { 2.0 * between_bytes / NEAR_BYTES_PER_CYCLE } else { 0.0 };
         let again = if weights_bytes + between_bytes > l2_bytes { weights_bytes / NEAR_BYTES_PER_CYCLE } else { 0.0 };
         let block = products.max(again) + 0.5 * again.min(products) + transforms + spilled;
-        let direct_bytes = (window.taps() * plan.channels * vectors * lanes * 4) as f64;
-        let room = CYCLES_PER_BYTE * (weights_bytes - direct_bytes);
         let cycles = (blocks * block).max(weights_bytes / FAR_BYTES_PER_CYCLE + blocks * transforms);
-        // Threads share one of the loops around a block.
+        // Threads share the blocks, or all of them each phase of a block: then half of what they read is in another's
+        // cache, and they wait for each other.
         let threads = self.machine.threads.max(1);
         let counts = [window.output[0], plan.blocks[0], plan.blocks[1]];
         let gain = counts.iter().map(|count| *count as f64 / count.div_ceil(threads) as f64).fold(1.0, f64::max);
-        let cycles = cycles / gain + room / threads as f64;
+        let by_blocks = cycles / gain;
+        let by_phases =
+            cycles / threads as f64 + blocks * (3.0 * BARRIER_CYCLES + between_bytes / CROSSING_BYTES_PER_CYCLE);
+        if by_phases < by_blocks {
+            return (by_phases, Plan { threads, ..plan });
+        }
+        let cycles = by_blocks;
         (cycles, plan)
     }
 }
@@ -212,26 +235,26 @@ impl Plan {
         self.kernel_depth * self.channel_blocks() * self.tiles() * self.lanes
     }
 
-    /// Elements in which a block's input, and later its output, is gathered.
-    fn gathered_elements(&self) -> usize {
+    /// Elements in which a thread gathers a block's input, and later its output.
+    pub(super) fn gathered_elements(&self) -> usize {
         self.padded[0] * self.padded[1] * self.lanes
     }
 
     /// First element of the transformed input: `[point][depth tap][channels][tile][lane]`, after what is gathered.
     pub(super) fn data_at(&self, point: usize, channels: usize) -> Affine {
         let within = point * self.point_data() + channels * self.tiles() * self.lanes;
-        Affine::constant((self.gathered_elements() + within) as i64)
+        Affine::constant((self.threads * self.gathered_elements() + within) as i64)
     }
 
     /// First element of the products: `[point][filters][tile][lane]`, after the transformed input.
     pub(super) fn result_at(&self, point: usize, filters: usize) -> Affine {
         let within = (point * self.filter_vectors() + filters) * self.tiles() * self.lanes;
-        Affine::constant((self.gathered_elements() + self.points() * self.point_data() + within) as i64)
+        Affine::constant((self.threads * self.gathered_elements() + self.points() * self.point_data() + within) as i64)
     }
 
     pub(super) fn scratch_elements(&self) -> usize {
         let results = self.points() * self.filter_vectors() * self.tiles() * self.lanes;
-        self.gathered_elements() + self.points() * self.point_data() + results
+        self.threads * self.gathered_elements() + self.points() * self.point_data() + results
     }
 
     pub(super) fn packed_elements(&self) -> usize {
