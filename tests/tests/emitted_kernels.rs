@@ -12,7 +12,7 @@ use partita::emit::{archive, object, rust_source};
 use partita::graph::infer::infer;
 use partita::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
 use partita::graph::{BinaryOp, Op, TensorType, Value};
-use partita::kernel::lower::winograd::Form;
+use partita::kernel::lower::winograd::{Form, Forms};
 use partita::kernel::lower::{Binding, Machine, Operand, Packing, WeightOrder, layout_choices, lower_node};
 use partita::kernel::{Access, Kernel, eval, verify};
 use partita::program::Layout;
@@ -50,6 +50,7 @@ fn operators() -> Vec<(Op, Vec<Vec<usize>>, Vec<bool>)> {
         conv(&[1, 3, 5, width + 4], 9, window(&[3, 5], 2, 1, 1), 1, Activation::HardSwish);
         conv(&[1, 6, 3, width], 6, window(&[3, 3], 1, 1, 1), 6, Activation::Clip(0.0, 6.0));
     }
+    conv(&[1, 5, 6, 7], 9, window(&[5, 5], 1, 1, 2), 1, Activation::Relu);
     conv(&[2, 32, 3, 7], 64, window(&[1, 1], 1, 1, 0), 2, Activation::LeakyRelu(0.1));
     conv(&[1, 5, 19], 12, window(&[5], 2, 2, 4), 1, Activation::HardSigmoid(0.2, 0.5));
     conv(&[1, 3, 4, 5, 6], 7, window(&[3, 3, 3], 1, 1, 1), 1, Activation::None);
@@ -115,10 +116,13 @@ fn cases(machine: &Machine) -> Vec<Case> {
             layout_choices(&op, &operands(&vec![Layout::Plain; types.len()], Packing::Free), &output, machine);
         let forms = match &op {
             Op::Conv(conv) if conv.window.kernel == [3, 3] => [None, Some(Form::Two), Some(Form::Four)].to_vec(),
+            Op::Conv(conv) if conv.window.kernel == [5, 5] => [None, Some(Form::TwoOfFive)].to_vec(),
             _ => vec![None],
         };
         for (choice, form) in choices.iter().flat_map(|choice| forms.iter().map(move |form| (choice, *form))) {
-            let order = |form| Packing::Like(WeightOrder { vectors: 1, winograd: Some(form) });
+            let order = |form| {
+                Packing::Like(WeightOrder { vectors: 1, winograd: Some(Forms { down: Some(form), across: form }) })
+            };
             let packing = form.map_or(Packing::Free, order);
             let lowered = lower_node(&op, &operands(&choice.inputs, packing), &output, choice.output, machine)
                 .expect("an offered layout has a kernel");

@@ -168,6 +168,18 @@ pub struct LayerReport {
     pub devices: Vec<String>,
     /// Bytes of its results that leave the device.
     pub sent_bytes: u64,
+    /// How a convolution is done with fewer products, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimal_filtering: Option<FilteringReport>,
+}
+
+/// Minimal filtering of one convolution.
+#[derive(Clone, Debug, Serialize)]
+pub struct FilteringReport {
+    /// Outputs and taps of a tile, such as `F(4 x 4, 3 x 3)`.
+    pub form: String,
+    /// No output is further from the exact one than this times the largest input, however roundings fall.
+    pub error_bound: f64,
 }
 
 /// Accuracy.

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::bundle::cargo::SectionSizes;
-use crate::bundle::report::{DeviceReport, FamilyReport, LayerReport, ModelReport, PlanReport, Report};
+use crate::bundle::report::{
+    DeviceReport, FamilyReport, FilteringReport, LayerReport, ModelReport, PlanReport, Report,
+};
 use crate::config::System;
 use crate::driver::Compiled;
 use crate::emit::steps::tame;
 use crate::exits::ExitReport;
+use crate::graph::NodeId;
 use crate::graph::text::op_name;
 use crate::memory::{ALIGNMENT_BYTES, least_arena_bytes};
 use crate::partition::{Method, cost};
@@ -186,9 +189,26 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
                 macs: cost::node_macs(graph, id),
                 devices: strategy.map_or(Vec::new(), |strategy| strategy.devices().into_iter().map(name).collect()),
                 sent_bytes: sent.get(&id).copied().unwrap_or(0),
+                minimal_filtering: filtering(compiled, id),
             }
         })
         .collect()
+}
+
+/// How a node is done by minimal filtering on some device; nothing if it is not.
+fn filtering(compiled: &Compiled, id: NodeId) -> Option<FilteringReport> {
+    let graph = &compiled.graph;
+    let weights = *graph.node(id).inputs.get(1)?;
+    let (name, elements) = (&graph.tensor(weights).name, graph.f32_value(weights)?);
+    // Shards of a constant are named after it.
+    let all = compiled.programs.iter().flat_map(|program| &program.weights);
+    let forms = all.filter(|weight| weight.name.starts_with(name)).find_map(|weight| weight.order?.winograd)?;
+    let filters = elements.chunks_exact((elements.len() / graph.shape(weights).first()?).max(1));
+    let ([rows, columns], [high, wide]) = (forms.outputs(), forms.taps());
+    Some(FilteringReport {
+        form: format!("F({rows} x {columns}, {high} x {wide})"),
+        error_bound: filters.map(|filter| forms.error_bound(filter)).fold(0.0, f64::max),
+    })
 }
 
 /// Fills in what the linker made.

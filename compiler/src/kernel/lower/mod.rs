@@ -72,8 +72,8 @@ pub struct Operand<'a> {
 pub struct WeightOrder {
     /// Vectors of output channels per tile.
     pub vectors: usize,
-    /// Transformed for minimal filtering in this form.
-    pub winograd: Option<winograd::Form>,
+    /// Transformed for minimal filtering in these forms.
+    pub winograd: Option<winograd::Forms>,
 }
 
 /// How a kernel's weights are packed.

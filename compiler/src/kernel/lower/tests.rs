@@ -1,6 +1,6 @@
 //! Every family against the portable reference kernels, interpreted, over shapes that hit every remainder.
 
-use super::winograd::Form;
+use super::winograd::{Form, Forms};
 use super::{Binding, LayoutChoice, Machine, Operand, Packing, WeightOrder, layout_choices, lower_node};
 use crate::config::InstructionSet;
 use crate::data::noise;
@@ -209,7 +209,8 @@ fn threads_share_the_phases_of_few_blocks() {
     let conv = Conv { window: window(&[3, 3], 1, 1, 1), groups: 1, residual: false, activation: Activation::Relu };
     let values = [random(&[1, 256, 2, 2], 1), random(&[128, 256, 3, 3], 2), random(&[128], 3)];
     let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
-    let packing = Packing::Like(WeightOrder { vectors: 2, winograd: Some(Form::Two) });
+    let packing =
+        Packing::Like(WeightOrder { vectors: 2, winograd: Some(Forms { down: Some(Form::Two), across: Form::Two }) });
     let operands: Vec<Operand<'_>> = (values.iter().zip(&types).enumerate())
         .map(|(index, (value, tensor_type))| Operand {
             packing,
@@ -228,12 +229,12 @@ fn threads_share_the_phases_of_few_blocks() {
 }
 
 /// Minimal filtering of a convolution with these inputs and filters, in every form and tile width.
-fn check_winograd(x: &[usize], filters: usize, pad: usize, residual: bool, activation: Activation) {
+fn check_winograd(x: &[usize], filters: usize, taps: usize, pad: usize, residual: bool, activation: Activation) {
     let rank = x.len() - 2;
-    let op = Op::Conv(Conv { window: window(&vec![3; rank], 1, 1, pad), groups: 1, residual, activation });
-    let mut values = vec![random(x, 1), random(&[&[filters, x[1]], vec![3; rank].as_slice()].concat(), 2)];
+    let op = Op::Conv(Conv { window: window(&vec![taps; rank], 1, 1, pad), groups: 1, residual, activation });
+    let mut values = vec![random(x, 1), random(&[&[filters, x[1]], vec![taps; rank].as_slice()].concat(), 2)];
     values.push(random(&[filters], 3));
-    let output: Vec<usize> = x[2..].iter().map(|extent| extent + 2 * pad - 2).collect();
+    let output: Vec<usize> = x[2..].iter().map(|extent| extent + 2 * pad + 1 - taps).collect();
     values.extend(residual.then(|| random(&[&[x[0], filters], output.as_slice()].concat(), 4)));
     for machine in machines() {
         let blocked = Layout::Blocked(machine.instruction_set.lanes());
@@ -241,9 +242,10 @@ fn check_winograd(x: &[usize], filters: usize, pad: usize, residual: bool, activ
         inputs.extend(residual.then_some(blocked));
         let choice = LayoutChoice { inputs, output: blocked };
         let constants: Vec<bool> = (0..values.len()).map(|index| index == 1 || index == 2).collect();
-        for form in [Form::Two, Form::Four] {
+        for form in Form::of_taps(taps) {
+            let forms = Forms { down: (rank > 1).then_some(*form), across: *form };
             for vectors in [1, 2] {
-                let order = WeightOrder { vectors, winograd: Some(form) };
+                let order = WeightOrder { vectors, winograd: Some(forms) };
                 let like = (Packing::Like(order), Vec::new());
                 let packed = check_choice(&op, &values, &constants, &choice, &machine, Some(&like));
                 assert_eq!(packed.as_ref().map(|(packing, _)| *packing), Some(Packing::Shared(order)));
@@ -257,16 +259,23 @@ fn check_winograd(x: &[usize], filters: usize, pad: usize, residual: bool, activ
 #[test]
 fn minimal_filtering_of_every_remainder() {
     for extent in 1..=13 {
-        check_winograd(&[1, 5, extent, 14 - extent], 7, 1, false, Activation::Relu);
+        check_winograd(&[1, 5, extent, 14 - extent], 7, 3, 1, false, Activation::Relu);
     }
     for (channels, filters) in [(16, 33), (17, 16), (3, 40)] {
-        check_winograd(&[1, channels, 8, 9], filters, 1, true, Activation::None);
+        check_winograd(&[1, channels, 8, 9], filters, 3, 1, true, Activation::None);
     }
-    check_winograd(&[1, 4, 9, 6], 8, 0, true, Activation::LeakyRelu(0.1));
-    check_winograd(&[1, 4, 5, 6], 8, 2, false, Activation::HardSwish);
-    check_winograd(&[2, 4, 8, 40], 8, 1, true, Activation::Clip(-2.0, 2.0));
-    check_winograd(&[1, 3, 4, 6, 7], 5, 1, true, Activation::Relu);
-    check_winograd(&[2, 3, 3, 5, 8], 5, 0, false, Activation::None);
+    check_winograd(&[1, 4, 9, 6], 8, 3, 0, true, Activation::LeakyRelu(0.1));
+    check_winograd(&[1, 4, 5, 6], 8, 3, 2, false, Activation::HardSwish);
+    check_winograd(&[2, 4, 8, 40], 8, 3, 1, true, Activation::Clip(-2.0, 2.0));
+    check_winograd(&[1, 3, 4, 6, 7], 5, 3, 1, true, Activation::Relu);
+    check_winograd(&[2, 3, 3, 5, 8], 5, 3, 0, false, Activation::None);
+    for extent in 1..=7 {
+        check_winograd(&[1, 5, extent, 8 - extent], 7, 5, 2, true, Activation::Relu);
+    }
+    for length in 1..=13 {
+        check_winograd(&[1, 17, length], 18, 3, 1, false, Activation::Relu);
+        check_winograd(&[2, 4, length + 3], 5, 5, 1, true, Activation::None);
+    }
 }
 
 #[test]
@@ -301,7 +310,7 @@ fn minimal_filtering_is_taken_where_it_pays() {
         let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
         lower_node(&op, &operands, &output, Layout::Blocked(16), &machine).and_then(|lowered| lowered.order?.winograd)
     };
-    assert_eq!(order(64, 56, conv(3, 1), true), Some(Form::Four));
+    assert_eq!(order(64, 56, conv(3, 1), true), Some(Forms { down: Some(Form::Four), across: Form::Four }));
     assert_eq!(order(64, 56, conv(3, 1), false), None, "--exact");
     assert_eq!(order(64, 56, conv(3, 2), true), None, "strides have no form");
     assert_eq!(order(64, 56, conv(1, 1), true), None);

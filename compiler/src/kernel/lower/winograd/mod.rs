@@ -1,5 +1,5 @@
-//! Convolution of 3 x 3 (x depth) taps by Winograd's minimal filtering: fewer products than direct convolution, at the
-//! price of additions, of weights that are larger, and of rounding errors ([`transform::Form::error_bound`]).
+//! Convolution of 3 or 5 taps across, and as many or one down, by Winograd's minimal filtering: fewer products than direct convolution, at the
+//! price of additions, of weights that are larger, and of rounding errors ([`Forms::error_bound`]).
 //!
 //! The output is cut into tiles, tiles are gathered in blocks that stay in the second-level cache. For each block the
 //! input is transformed, one matrix product per point of the tiles sums over channels (and depth taps), and the results
@@ -11,7 +11,7 @@ mod transform;
 
 use plan::Plan;
 pub use plan::chosen;
-pub use transform::Form;
+pub use transform::{Form, Forms};
 
 use super::build::{Builder, activate, binary, mul_add, plus, repeat};
 use super::tile::Tile;
@@ -44,13 +44,13 @@ pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<
     let mut writer = Writer { plan, conv, builder, buffers, at, part, shared: Vec::new() };
     let body = writer.body();
     let shared = std::mem::take(&mut writer.shared);
-    let outputs = plan.form.outputs();
+    let ([high, wide], [rows, columns]) = (plan.forms.taps(), plan.forms.outputs());
     let name = format!(
-        "winograd_{outputs}_{}x3x3_{}x{}x{}x{}_to_{}",
+        "winograd_{rows}x{columns}_{}x{high}x{wide}_{}x{}x{}x{}_to_{}",
         plan.kernel_depth, plan.channels, plan.input[0], plan.input[1], plan.input[2], plan.filters
     );
     let summary = format!(
-        "convolution [{}, 3, 3] by F({outputs}, 3), {} to {} channels over {:?}, {} x {} tiles at a time, product of {} \
+        "convolution [{}, {high}, {wide}] by F({rows} x {columns}, {high} x {wide}), {} to {} channels over {:?}, {} x {} tiles at a time, product of {} \
          tiles x {} vectors{}{}",
         plan.kernel_depth,
         plan.channels,
@@ -66,7 +66,7 @@ pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<
             activation => format!(", then {activation:?}"),
         }
     );
-    let macs = plan.batch * plan.filters * plan.output_plane() * plan.channels * plan.kernel_depth * 9;
+    let macs = plan.batch * plan.filters * plan.output_plane() * plan.channels * plan.kernel_depth * high * wide;
     let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
     kernel.split = part.map(|part| Split { parts: plan.threads, loops: shared, part: Some(part) });
     // The residual is read right before the store.
@@ -80,7 +80,7 @@ pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<
     bindings.push(Binding::Weights { from: 2, elements: packed_bias });
     bindings.push(Binding::Scratch(plan.scratch_elements()));
     bindings.push(Binding::Output);
-    let order = WeightOrder { vectors: plan.tile.vectors, winograd: Some(plan.form) };
+    let order = WeightOrder { vectors: plan.tile.vectors, winograd: Some(plan.forms) };
     Some(LoweredNode { kernel, bindings, order: Some(order) })
 }
 
@@ -167,26 +167,32 @@ impl Writer<'_> {
         self.shared.push(channels);
         let mut body = self.gather(tap, channels);
         let [row, column] = [self.builder.loop_var("tile_row"), self.builder.loop_var("tile_column")];
-        let (points, outputs, lanes) = (plan.form.points(), plan.form.outputs(), plan.lanes);
+        let ([high, wide], outputs, lanes) = (plan.forms.points(), plan.forms.outputs(), plan.lanes);
         let mut tile = Vec::new();
-        let mut halves = Vec::with_capacity(points);
-        for across in 0..points {
-            let mut loaded = Vec::with_capacity(points);
-            for down in 0..points {
+        let mut halves = Vec::with_capacity(wide);
+        for across in 0..wide {
+            let mut loaded = Vec::with_capacity(high);
+            for down in 0..high {
                 let at = self.own(Affine::constant(((down * plan.padded[1] + across) * lanes) as i64));
-                let at = plus(&at, row, outputs * plan.padded[1] * lanes);
-                let at = plus(&at, column, outputs * lanes);
-                let variable = self.builder.variable(&format!("d_{down}"));
+                let at = plus(&at, row, outputs[0] * plan.padded[1] * lanes);
+                let at = plus(&at, column, outputs[1] * lanes);
+                let variable = self.builder.variable(&match plan.forms.down {
+                    Some(_) => format!("d_{down}"),
+                    None => format!("d_{across}"),
+                });
                 tile.push(Statement::Assign(variable, Expression::Load(self.buffers.scratch, at)));
                 loaded.push(variable);
             }
-            halves.push(plan.form.data(&mut self.builder, &loaded, &format!("half_{across}"), &mut tile));
+            halves.push(match plan.forms.down {
+                Some(form) => form.data(&mut self.builder, &loaded, &format!("half_{across}"), &mut tile),
+                None => loaded,
+            });
         }
-        for down in 0..points {
+        for down in 0..high {
             let line: Vec<Variable> = halves.iter().map(|half| half[down]).collect();
-            let line = plan.form.data(&mut self.builder, &line, "v", &mut tile);
+            let line = plan.forms.across.data(&mut self.builder, &line, "v", &mut tile);
             for (across, value) in line.into_iter().enumerate() {
-                let at = plan.data_at(down * points + across, 0);
+                let at = plan.data_at(down * wide + across, 0);
                 let at = plus(&at, tap, plan.channel_blocks() * plan.tiles() * lanes);
                 let at = plus(&at, channels, plan.tiles() * lanes);
                 let at = plus(&plus(&at, row, plan.columns * lanes), column, lanes);
@@ -201,11 +207,11 @@ impl Writer<'_> {
     fn gather(&mut self, tap: LoopVar, channels: LoopVar) -> Vec<Statement> {
         let plan = self.plan;
         let lanes = plan.lanes;
-        let outputs = plan.form.outputs();
+        let outputs = plan.forms.outputs();
         let ([high, wide], [_, in_h, in_w]) = (plan.padded, plan.input);
         // Rows of the gathered part that lie inside the input: from `pad - first` to `extent + pad - first`.
         let inside = |axis: usize, block: LoopVar, tiles: usize, padded: usize| {
-            let step = (tiles * outputs) as i64;
+            let step = (tiles * outputs[axis - 1]) as i64;
             let (pad, extent) = (plan.pad[axis] as i64, plan.input[axis] as i64);
             let first = Affine::constant(pad).plus_term(block, -step);
             let end = Affine::constant(pad + extent).plus_term(block, -step);
@@ -251,8 +257,8 @@ impl Writer<'_> {
         from = plus(&from, self.at.sample, plan.channel_blocks() * plan.input[0] * plane);
         from = plus(&from, channels, plan.input[0] * plane);
         from = plus(&plus(&from, self.at.depth, plane), tap, plane);
-        from = plus(&from, self.at.block_row, plan.rows * outputs * in_w * lanes);
-        from = plus(&from, self.at.block_column, plan.columns * outputs * lanes);
+        from = plus(&from, self.at.block_row, plan.rows * outputs[0] * in_w * lanes);
+        from = plus(&from, self.at.block_column, plan.columns * outputs[1] * lanes);
         from = plus(&plus(&from, row, in_w * lanes), column, lanes);
         let copy = Statement::Store(scratch, place(row, column), Expression::Load(self.buffers.x, from));
         let (low, high) = within(&columns);
@@ -392,7 +398,7 @@ impl Writer<'_> {
     /// Per vector of filters and tile: the results transformed back, then to the output where they lie inside it.
     fn outputs(&mut self) -> Statement {
         let plan = self.plan;
-        let (points, outputs, lanes) = (plan.form.points(), plan.form.outputs(), plan.lanes);
+        let ([high, wide], outputs, lanes) = (plan.forms.points(), plan.forms.outputs(), plan.lanes);
         let filters = self.builder.loop_var("filters");
         self.shared.push(filters);
         let [row, column] = [self.builder.loop_var("tile_row"), self.builder.loop_var("tile_column")];
@@ -400,33 +406,39 @@ impl Writer<'_> {
         let bias_at = Affine::term(filters, lanes as i64);
         let mut body = vec![Statement::Assign(bias, Expression::Load(self.buffers.bias, bias_at))];
         let mut tile = Vec::new();
-        let mut halves = Vec::with_capacity(points);
-        for across in 0..points {
-            let mut loaded = Vec::with_capacity(points);
-            for down in 0..points {
-                let at = plan.result_at(down * points + across, 0);
+        let mut halves = Vec::with_capacity(wide);
+        for across in 0..wide {
+            let mut loaded = Vec::with_capacity(high);
+            for down in 0..high {
+                let at = plan.result_at(down * wide + across, 0);
                 let at = plus(&at, filters, plan.tiles() * lanes);
                 let at = plus(&plus(&at, row, plan.columns * lanes), column, lanes);
-                let variable = self.builder.variable(&format!("m_{down}"));
+                let variable = self.builder.variable(&match plan.forms.down {
+                    Some(_) => format!("m_{down}"),
+                    None => format!("m_{across}"),
+                });
                 tile.push(Statement::Assign(variable, Expression::Load(self.buffers.scratch, at)));
                 loaded.push(variable);
             }
-            halves.push(plan.form.output(&mut self.builder, &loaded, &format!("part_{across}"), &mut tile));
+            halves.push(match plan.forms.down {
+                Some(form) => form.output(&mut self.builder, &loaded, &format!("part_{across}"), &mut tile),
+                None => loaded,
+            });
         }
-        for down in 0..outputs {
+        for down in 0..outputs[0] {
             let line: Vec<Variable> = halves.iter().map(|half| half[down]).collect();
-            let line = plan.form.output(&mut self.builder, &line, "y", &mut tile);
+            let line = plan.forms.across.output(&mut self.builder, &line, "y", &mut tile);
             for (across, value) in line.into_iter().enumerate() {
                 let value = binary(Arithmetic::Add, Expression::Variable(value), Expression::Variable(bias));
                 if plan.is_even() {
-                    let at = plus(&self.output_at(filters), row, outputs * plan.output[2] * lanes);
-                    let at = plus(&at, column, outputs * lanes);
+                    let at = plus(&self.output_at(filters), row, outputs[0] * plan.output[2] * lanes);
+                    let at = plus(&at, column, outputs[1] * lanes);
                     let at = at.plus(((down * plan.output[2] + across) * lanes) as i64);
                     tile.extend(self.finish(value, at));
                 } else {
-                    let width = plan.columns * outputs;
+                    let width = plan.columns * outputs[1];
                     let at = self.own(Affine::constant(((down * width + across) * lanes) as i64));
-                    let at = plus(&plus(&at, row, outputs * width * lanes), column, outputs * lanes);
+                    let at = plus(&plus(&at, row, outputs[0] * width * lanes), column, outputs[1] * lanes);
                     tile.push(Statement::Store(self.buffers.scratch, at, value));
                 }
             }
@@ -442,13 +454,13 @@ impl Writer<'_> {
     fn scatter(&mut self, filters: LoopVar) -> Statement {
         let plan = self.plan;
         let lanes = plan.lanes;
-        let outputs = plan.form.outputs();
+        let outputs = plan.forms.outputs();
         let [row, column] = [self.builder.loop_var("row"), self.builder.loop_var("column")];
         let until = |axis: usize, block: LoopVar, tiles: usize| {
-            let left = Affine::constant(plan.output[axis] as i64).plus_term(block, -((tiles * outputs) as i64));
-            Bound::Min((tiles * outputs) as i64, left, 1)
+            let step = (tiles * outputs[axis - 1]) as i64;
+            Bound::Min(step, Affine::constant(plan.output[axis] as i64).plus_term(block, -step), 1)
         };
-        let from = plus(&self.own(Affine::constant(0)), row, plan.columns * outputs * lanes);
+        let from = plus(&self.own(Affine::constant(0)), row, plan.columns * outputs[1] * lanes);
         let from = plus(&from, column, lanes);
         let to = plus(&plus(&self.output_at(filters), row, plan.output[2] * lanes), column, lanes);
         let line = Statement::For {
@@ -467,12 +479,12 @@ impl Writer<'_> {
     fn output_at(&self, filters: LoopVar) -> Affine {
         let plan = self.plan;
         let [_, out_h, out_w] = plan.output;
-        let (lanes, outputs) = (plan.lanes, plan.form.outputs());
+        let (lanes, outputs) = (plan.lanes, plan.forms.outputs());
         let at = Affine::term(self.at.sample, (plan.filter_vectors() * plan.output_plane() * lanes) as i64);
         let at = plus(&at, filters, plan.output_plane() * lanes);
         let at = plus(&at, self.at.depth, out_h * out_w * lanes);
-        let at = plus(&at, self.at.block_row, plan.rows * outputs * out_w * lanes);
-        plus(&at, self.at.block_column, plan.columns * outputs * lanes)
+        let at = plus(&at, self.at.block_row, plan.rows * outputs[0] * out_w * lanes);
+        plus(&at, self.at.block_column, plan.columns * outputs[1] * lanes)
     }
 
     /// Residual, activation, store.

@@ -1,6 +1,6 @@
 //! Whether a convolution is done by minimal filtering, in which form, and how many tiles at a time: by estimated time.
 
-use super::transform::Form;
+use super::transform::{Form, Forms};
 use crate::graph::TensorType;
 use crate::graph::op::Conv;
 use crate::kernel::Affine;
@@ -18,19 +18,23 @@ const FAR_BYTES_PER_CYCLE: f64 = 9.0;
 /// Bytes per cycle that come from another core's cache.
 const CROSSING_BYTES_PER_CYCLE: f64 = 3.0;
 
+/// Cycles per point to transform the input, and to transform the results back, in one and in two dimensions.
+const DATA_CYCLES: [f64; 2] = [2.7, 5.0];
+const RESULT_CYCLES: [f64; 2] = [1.5, 3.8];
+
 /// What it takes until the last of several threads has arrived.
 const BARRIER_CYCLES: f64 = 3000.0;
 
 /// Minimal filtering must be that much faster by estimate, and a form whose weights take so many bytes that much more:
 /// memory is scarce on small devices.
 const WORTH: f64 = 1.1;
-const WORTH_LARGE: f64 = 1.4;
+const WORTH_LARGE: f64 = 1.5;
 const LARGE_BYTES: f64 = 8e6;
 
 /// Everything that is decided about one convolution.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub(super) form: Form,
+    pub(super) forms: Forms,
     pub(super) batch: usize,
     pub(super) channels: usize,
     pub(super) filters: usize,
@@ -62,7 +66,11 @@ pub fn chosen(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine:
     let lanes = machine.instruction_set.lanes();
     let window = Window3::new(&conv.window, &x.shape, &output.shape);
     let [_, k_h, k_w] = window.kernel;
-    let fits = k_h == 3 && k_w == 3 && window.stride == [1; 3] && window.dilation == [1; 3] && conv.groups == 1;
+    let fits = (k_h == k_w || k_h == 1)
+        && !Form::of_taps(k_w).is_empty()
+        && window.stride == [1; 3]
+        && window.dilation == [1; 3]
+        && conv.groups == 1;
     if !fits || inputs[0].layout != Layout::Blocked(lanes) || output.element_count() == 0 || lanes == 1 {
         return None;
     }
@@ -71,16 +79,17 @@ pub fn chosen(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine:
         return None;
     }
     let shape = Shape { window: &window, batch: x.shape[0], channels: x.shape[1], filters: output.shape[1], machine };
-    let best = |form: Form| {
-        let plans = shape.plans(form, given.map(|order| order.vectors)).into_iter();
+    let best = |forms: Forms| {
+        let plans = shape.plans(forms, given.map(|order| order.vectors)).into_iter();
         plans.min_by(|a, b| a.0.total_cmp(&b.0))
     };
-    if let Some(form) = given.and_then(|order| order.winograd) {
-        return best(form).map(|(_, plan)| plan);
+    if let Some(forms) = given.and_then(|order| order.winograd) {
+        return best(forms).map(|(_, plan)| plan);
     }
     let mut known = (shape.direct_cycles(), None);
-    for form in [Form::Two, Form::Four] {
-        let Some((cycles, plan)) = best(form) else { continue };
+    for across in Form::of_taps(k_w) {
+        let forms = Forms { down: (k_h > 1).then_some(*across), across: *across };
+        let Some((cycles, plan)) = best(forms) else { continue };
         let size = (plan.packed_elements() as f64 * 4.0 / LARGE_BYTES).min(1.0);
         if cycles * (WORTH + (WORTH_LARGE - WORTH) * size) < known.0 {
             known = (cycles, Some(plan));
@@ -111,16 +120,17 @@ impl Shape<'_> {
     fn direct_cycles(&self) -> f64 {
         let [depths, rows, width] = self.window.output;
         let vectors = self.filters.div_ceil(self.lanes());
-        let (row, _) = choose_tile(Row { width, vectors, taps: 3 }, None, self.machine, self.by_lane());
+        let (row, _) =
+            choose_tile(Row { width, vectors, taps: self.window.kernel[2] }, None, self.machine, self.by_lane());
         let compute = row * (depths * rows * self.channels * self.window.taps() * self.batch) as f64;
         let weights_bytes = (self.window.taps() * self.channels * vectors * self.lanes() * 4) as f64;
         compute.max(weights_bytes / FAR_BYTES_PER_CYCLE) / self.machine.threads.max(1) as f64
     }
 
     /// All ways to cut the output into blocks of tiles, and their cycles.
-    fn plans(&self, form: Form, vectors: Option<usize>) -> Vec<(f64, Plan)> {
+    fn plans(&self, forms: Forms, vectors: Option<usize>) -> Vec<(f64, Plan)> {
         let [_, out_h, out_w] = self.window.output;
-        let (down, across) = (out_h.div_ceil(form.outputs()), out_w.div_ceil(form.outputs()));
+        let (down, across) = (out_h.div_ceil(forms.outputs()[0]), out_w.div_ceil(forms.outputs()[1]));
         let even = |total: usize| {
             let mut sizes: Vec<usize> = (1..=total).map(|parts| total.div_ceil(parts)).collect();
             sizes.dedup();
@@ -130,23 +140,23 @@ impl Shape<'_> {
             even(down).into_iter().flat_map(|rows| even(across).into_iter().map(move |columns| (rows, columns)));
         // Blocks are rows of the image, unless a row is too long.
         let pairs = pairs.filter(|(rows, columns)| *columns == across || *rows == 1);
-        pairs.map(|(rows, columns)| self.plan(form, (rows, columns), (down, across), vectors)).collect()
+        pairs.map(|(rows, columns)| self.plan(forms, (rows, columns), (down, across), vectors)).collect()
     }
 
     fn plan(
         &self,
-        form: Form,
+        forms: Forms,
         (rows, columns): (usize, usize),
         (down, across): (usize, usize),
         packed_vectors: Option<usize>,
     ) -> (f64, Plan) {
         let (lanes, window) = (self.lanes(), self.window);
-        let (tiles, points) = (rows * columns, form.points());
+        let (tiles, points) = (rows * columns, forms.points());
         let vectors = self.filters.div_ceil(lanes);
         let row = Row { width: tiles, vectors, taps: 1 };
         let (product, tile) = choose_tile(row, packed_vectors, self.machine, self.by_lane());
         let plan = Plan {
-            form,
+            forms,
             batch: self.batch,
             channels: self.channels,
             filters: self.filters,
@@ -158,18 +168,19 @@ impl Shape<'_> {
             rows,
             columns,
             blocks: [down.div_ceil(rows), across.div_ceil(columns)],
-            padded: [rows * form.outputs() + 2, columns * form.outputs() + 2],
+            padded: [
+                rows * forms.outputs()[0] + forms.taps()[0] - 1,
+                columns * forms.outputs()[1] + forms.taps()[1] - 1,
+            ],
             tile,
             by_lane: self.by_lane(),
             threads: 1,
         };
         let blocks = (plan.batch * window.output[0] * plan.blocks[0] * plan.blocks[1]) as f64;
         let depth = (plan.kernel_depth * plan.channels) as f64;
-        let products = product * (points * points) as f64 * depth;
-        let (data, result) = match form {
-            Form::Two => (60.0, 45.0),
-            Form::Four => (190.0, 140.0),
-        };
+        let products = product * (points[0] * points[1]) as f64 * depth;
+        let (each, twice) = ((points[0] * points[1]) as f64, usize::from(forms.down.is_some()));
+        let (data, result) = (each * DATA_CYCLES[twice], each * RESULT_CYCLES[twice]);
         let transforms =
             (tiles * plan.kernel_depth * plan.channel_blocks()) as f64 * data + (tiles * vectors) as f64 * result;
         // What does not stay in the second-level cache comes and goes through the next.
@@ -199,7 +210,7 @@ impl Shape<'_> {
 impl Plan {
     /// Points of a tile.
     pub(super) fn points(&self) -> usize {
-        self.form.points() * self.form.points()
+        self.forms.points().iter().product()
     }
 
     /// Tiles of a block.
@@ -225,8 +236,9 @@ impl Plan {
 
     /// Whether blocks of tiles cover the output without anything left over.
     pub(super) fn is_even(&self) -> bool {
-        let covers =
-            |axis: usize, tiles: usize, blocks: usize| tiles * blocks * self.form.outputs() == self.output[axis];
+        let covers = |axis: usize, tiles: usize, blocks: usize| {
+            tiles * blocks * self.forms.outputs()[axis - 1] == self.output[axis]
+        };
         covers(1, self.rows, self.blocks[0]) && covers(2, self.columns, self.blocks[1])
     }
 
@@ -265,6 +277,7 @@ impl Plan {
     /// filter.
     pub(super) fn pack(&self, weights: &[f32]) -> Vec<f32> {
         let depth = self.kernel_depth * self.channels;
+        let taps: usize = self.forms.taps().iter().product();
         let per_point = self.packed_elements() / self.points();
         let mut packed = vec![0.0; self.packed_elements()];
         for filter in 0..self.filters {
@@ -273,11 +286,11 @@ impl Plan {
             let wide = self.tile.vectors.min(self.filter_vectors() - first);
             for channel in 0..self.channels {
                 for tap in 0..self.kernel_depth {
-                    let from = ((filter * self.channels + channel) * self.kernel_depth + tap) * 9;
+                    let from = ((filter * self.channels + channel) * self.kernel_depth + tap) * taps;
                     let row = tap * self.channels + channel;
                     let within = first * depth * self.lanes + row * wide * self.lanes;
                     let to = within + (vector - first) * self.lanes + lane;
-                    for (point, value) in self.form.filter(&weights[from..from + 9]).into_iter().enumerate() {
+                    for (point, value) in self.forms.filter(&weights[from..from + taps]).into_iter().enumerate() {
                         packed[point * per_point + to] = value as f32;
                     }
                 }

@@ -1,4 +1,4 @@
-//! The transforms of Winograd's minimal filtering F(m, 3) (Lavin and Gray 2016, section 4; points 0, 1, -1, 2, -2,
+//! The transforms of Winograd's minimal filtering F(m, r) (Lavin and Gray 2016, section 4; points 0, 1, -1, 2, -2,
 //! infinity), in one dimension: as statements on vectors, as numbers for weights, and what they do to rounding errors.
 
 use crate::kernel::lower::build::{Builder, binary, mul_add};
@@ -7,37 +7,66 @@ use crate::kernel::{Arithmetic, Expression, Statement, Variable};
 /// Output points per tile and dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
-    /// F(2, 3): 4 products for 2 outputs.
+    /// F(2, 3): 4 products for 2 outputs of 3 taps.
     Two,
-    /// F(4, 3): 6 products for 4 outputs.
+    /// F(4, 3): 6 products for 4 outputs of 3 taps.
     Four,
+    /// F(2, 5): 6 products for 2 outputs of 5 taps.
+    TwoOfFive,
 }
 
 impl Form {
     /// Outputs of a tile in one dimension.
     pub fn outputs(self) -> usize {
         match self {
-            Form::Two => 2,
+            Form::Two | Form::TwoOfFive => 2,
             Form::Four => 4,
+        }
+    }
+
+    /// Taps of the filter.
+    pub fn taps(self) -> usize {
+        match self {
+            Form::Two | Form::Four => 3,
+            Form::TwoOfFive => 5,
+        }
+    }
+
+    /// Forms for filters of so many taps.
+    pub fn of_taps(taps: usize) -> &'static [Form] {
+        match taps {
+            3 => &[Form::Two, Form::Four],
+            5 => &[Form::TwoOfFive],
+            _ => &[],
         }
     }
 
     /// Inputs, and products, of a tile in one dimension.
     pub fn points(self) -> usize {
-        self.outputs() + 2
+        self.outputs() + self.taps() - 1
     }
 
-    /// Filter transform G, `[points][3]`.
-    fn filter_matrix(self) -> &'static [[f64; 3]] {
+    /// Filter transform G, `[points][taps]`.
+    fn filter_matrix(self) -> &'static [&'static [f64]] {
+        const SIXTH: f64 = 1.0 / 6.0;
+        const PART: f64 = 1.0 / 24.0;
         match self {
-            Form::Two => &[[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]],
+            Form::Two => &[&[1.0, 0.0, 0.0], &[0.5, 0.5, 0.5], &[0.5, -0.5, 0.5], &[0.0, 0.0, 1.0]],
             Form::Four => &[
-                [0.25, 0.0, 0.0],
-                [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-                [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-                [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-                [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-                [0.0, 0.0, 1.0],
+                &[0.25, 0.0, 0.0],
+                &[-SIXTH, -SIXTH, -SIXTH],
+                &[-SIXTH, SIXTH, -SIXTH],
+                &[PART, 2.0 * PART, 4.0 * PART],
+                &[PART, -2.0 * PART, 4.0 * PART],
+                &[0.0, 0.0, 1.0],
+            ],
+            Form::TwoOfFive => &[
+                &[0.25, 0.0, 0.0, 0.0, 0.0],
+                &[-SIXTH, -SIXTH, -SIXTH, -SIXTH, -SIXTH],
+                &[-SIXTH, SIXTH, -SIXTH, SIXTH, -SIXTH],
+                &[PART, 2.0 * PART, 4.0 * PART, 8.0 * PART, 16.0 * PART],
+                &[PART, -2.0 * PART, 4.0 * PART, -8.0 * PART, 16.0 * PART],
+                &[0.0, 0.0, 0.0, 0.0, 1.0],
             ],
         }
     }
@@ -48,7 +77,7 @@ impl Form {
             Form::Two => {
                 &[&[1.0, 0.0, -1.0, 0.0], &[0.0, 1.0, 1.0, 0.0], &[0.0, -1.0, 1.0, 0.0], &[0.0, 1.0, 0.0, -1.0]]
             }
-            Form::Four => &[
+            Form::Four | Form::TwoOfFive => &[
                 &[4.0, 0.0, -5.0, 0.0, 1.0, 0.0],
                 &[0.0, -4.0, -4.0, 1.0, 1.0, 0.0],
                 &[0.0, 4.0, -4.0, -1.0, 1.0, 0.0],
@@ -69,38 +98,13 @@ impl Form {
                 &[0.0, 1.0, 1.0, 4.0, 4.0, 0.0],
                 &[0.0, 1.0, -1.0, 8.0, -8.0, 1.0],
             ],
+            Form::TwoOfFive => &[&[1.0, 1.0, 1.0, 1.0, 1.0, 0.0], &[0.0, 1.0, -1.0, 2.0, -2.0, 1.0]],
         }
     }
 
-    /// `G g G^T` of a 3 x 3 filter, `[points][points]`.
-    pub fn filter(self, taps: &[f32]) -> Vec<f64> {
-        let matrix = self.filter_matrix();
-        let at = |row: &[f64; 3], column: &[f64; 3]| -> f64 {
-            (0..9).map(|tap| row[tap / 3] * f64::from(taps[tap]) * column[tap % 3]).sum()
-        };
-        matrix.iter().flat_map(|row| matrix.iter().map(move |column| at(row, column))).collect()
-    }
-
-    /// Bound on the rounding error of any output of one filter, for inputs of at most 1 and `channels` filters of 3 x 3
-    /// taps that are summed: as if every rounding on the way were the worst that it can be, of the largest value that can
-    /// be there.
-    pub fn error_bound(self, filters: &[f32]) -> f64 {
-        let row_sum = |row: &[f64]| -> f64 { row.iter().map(|x| x.abs()).sum() };
-        let data: Vec<f64> = self.data_matrix().iter().map(|row| row_sum(row)).collect();
-        let points = self.points();
-        let mut products = vec![0.0; points * points];
-        for taps in filters.chunks_exact(9) {
-            for (at, weight) in self.filter(taps).into_iter().enumerate() {
-                products[at] += weight.abs() * data[at / points] * data[at % points];
-            }
-        }
-        let output = self.output_matrix();
-        let all = output.iter().flat_map(|row| output.iter().map(move |column| (row, column)));
-        let largest = all.map(|(row, column)| -> f64 {
-            (0..points * points).map(|at| (row[at / points] * column[at % points]).abs() * products[at]).sum()
-        });
-        let roundings = filters.len() as f64 / 9.0 + 4.0 * points as f64;
-        largest.fold(0.0, f64::max) * roundings * f64::from(f32::EPSILON) / 2.0
+    /// Absolute sums of the rows of the data transform.
+    fn data_sums(self) -> Vec<f64> {
+        self.data_matrix().iter().map(|row| row.iter().map(|x| x.abs()).sum()).collect()
     }
 
     /// `B^T d`: reads `points` variables, assigns as many, named `to`.
@@ -126,7 +130,7 @@ impl Form {
                 assign(name(2), binary(Arithmetic::Sub, d(2), d(1))),
                 assign(name(3), binary(Arithmetic::Sub, d(1), d(3))),
             ],
-            Form::Four => {
+            Form::Four | Form::TwoOfFive => {
                 let even = assign("even".to_string(), times(-4.0, d(2), d(4)));
                 let odd = assign("odd".to_string(), times(-4.0, d(1), d(3)));
                 let first = assign(name(1), binary(Arithmetic::Add, read(even), read(odd)));
@@ -161,22 +165,84 @@ impl Form {
         let add = |a: Expression, b: Expression| binary(Arithmetic::Add, a, b);
         let sum = assign("sum_one".to_string(), add(m(1), m(2)));
         let difference = assign("difference_one".to_string(), binary(Arithmetic::Sub, m(1), m(2)));
-        match self {
-            Form::Two => vec![
-                assign(name(0), add(m(0), read(sum))),
-                assign(name(1), binary(Arithmetic::Sub, read(difference), m(3))),
-            ],
-            Form::Four => {
-                let sum_two = assign("sum_two".to_string(), add(m(3), m(4)));
-                let difference_two = assign("difference_two".to_string(), binary(Arithmetic::Sub, m(3), m(4)));
-                vec![
-                    assign(name(0), add(m(0), add(read(sum), read(sum_two)))),
-                    assign(name(1), times(2.0, read(difference_two), read(difference))),
-                    assign(name(2), times(4.0, read(sum_two), read(sum))),
-                    assign(name(3), times(8.0, read(difference_two), add(read(difference), m(5)))),
-                ]
+        if self == Form::Two {
+            let first = assign(name(0), add(m(0), read(sum)));
+            return vec![first, assign(name(1), binary(Arithmetic::Sub, read(difference), m(3)))];
+        }
+        let sum_two = assign("sum_two".to_string(), add(m(3), m(4)));
+        let difference_two = assign("difference_two".to_string(), binary(Arithmetic::Sub, m(3), m(4)));
+        let first = assign(name(0), add(m(0), add(read(sum), read(sum_two))));
+        if self == Form::TwoOfFive {
+            let last = times(2.0, read(difference_two), add(read(difference), m(5)));
+            return vec![first, assign(name(1), last)];
+        }
+        vec![
+            first,
+            assign(name(1), times(2.0, read(difference_two), read(difference))),
+            assign(name(2), times(4.0, read(sum_two), read(sum))),
+            assign(name(3), times(8.0, read(difference_two), add(read(difference), m(5)))),
+        ]
+    }
+}
+
+/// Minimal filtering of a filter's height and width; none for a height of one tap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Forms {
+    /// Of columns.
+    pub down: Option<Form>,
+    /// Of rows.
+    pub across: Form,
+}
+
+impl Forms {
+    /// Outputs of a tile: rows, columns.
+    pub fn outputs(self) -> [usize; 2] {
+        [self.down.map_or(1, Form::outputs), self.across.outputs()]
+    }
+
+    /// Taps: rows, columns.
+    pub fn taps(self) -> [usize; 2] {
+        [self.down.map_or(1, Form::taps), self.across.taps()]
+    }
+
+    /// Points of a tile: rows, columns.
+    pub fn points(self) -> [usize; 2] {
+        [self.down.map_or(1, Form::points), self.across.points()]
+    }
+
+    /// `G g G^T` of a filter, `[points][points]`.
+    pub fn filter(self, taps: &[f32]) -> Vec<f64> {
+        let one: &[&[f64]] = &[&[1.0]];
+        let (rows, columns) = (self.down.map_or(one, Form::filter_matrix), self.across.filter_matrix());
+        let width = self.across.taps();
+        let at = |row: &[f64], column: &[f64]| -> f64 {
+            taps.iter().enumerate().map(|(tap, x)| row[tap / width] * f64::from(*x) * column[tap % width]).sum()
+        };
+        rows.iter().flat_map(|row| columns.iter().map(move |column| at(row, column))).collect()
+    }
+
+    /// Bound on the rounding error of any output, for inputs of at most 1 and filters that are summed, one after the
+    /// other in `filters`: as if every rounding on the way were the worst that it can be, of the largest value that can
+    /// be there.
+    pub fn error_bound(self, filters: &[f32]) -> f64 {
+        let [rows, columns] = self.points();
+        let one: &[&[f64]] = &[&[1.0]];
+        let down = self.down.map_or(vec![1.0], Form::data_sums);
+        let across = self.across.data_sums();
+        let mut products = vec![0.0; rows * columns];
+        let taps: usize = self.taps().iter().product();
+        for filter in filters.chunks_exact(taps) {
+            for (at, weight) in self.filter(filter).into_iter().enumerate() {
+                products[at] += weight.abs() * down[at / columns] * across[at % columns];
             }
         }
+        let (above, beside) = (self.down.map_or(one, Form::output_matrix), self.across.output_matrix());
+        let all = above.iter().flat_map(|row| beside.iter().map(move |column| (row, column)));
+        let largest = all.map(|(row, column)| -> f64 {
+            (0..rows * columns).map(|at| (row[at / columns] * column[at % columns]).abs() * products[at]).sum()
+        });
+        let roundings = (filters.len() / taps) as f64 + 2.0 * (rows + columns) as f64;
+        largest.fold(0.0, f64::max) * roundings * f64::from(f32::EPSILON) / 2.0
     }
 }
 
@@ -214,7 +280,7 @@ mod tests {
 
     #[test]
     fn statements_do_what_the_matrices_say() {
-        for form in [Form::Two, Form::Four] {
+        for form in [Form::Two, Form::Four, Form::TwoOfFive] {
             for (output, matrix) in [(false, form.data_matrix()), (true, form.output_matrix())] {
                 let kernel = applied(form, form.points(), output);
                 for at in 0..form.points() {
@@ -232,15 +298,15 @@ mod tests {
 
     #[test]
     fn the_matrices_convolve() {
-        for form in [Form::Two, Form::Four] {
+        for form in [Form::Two, Form::Four, Form::TwoOfFive] {
             // A^T ((G g) * (B^T d)) in one dimension, against the sum itself.
-            let (g, points) = ([0.5, -2.0, 3.0], form.points());
+            let (g, points) = (&[0.5, -2.0, 3.0, 0.25, -1.5][..form.taps()], form.points());
             let d: Vec<f64> = (0..points).map(|i| (i * i) as f64 - 3.0).collect();
             let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
             let products: Vec<f64> =
-                (0..points).map(|at| dot(&form.filter_matrix()[at], &g) * dot(form.data_matrix()[at], &d)).collect();
+                (0..points).map(|at| dot(form.filter_matrix()[at], g) * dot(form.data_matrix()[at], &d)).collect();
             for (at, row) in form.output_matrix().iter().enumerate() {
-                let expected = dot(&g, &d[at..at + 3]);
+                let expected = dot(g, &d[at..at + form.taps()]);
                 assert!((dot(row, &products) - expected).abs() < 1e-9, "{form:?}, output {at}");
             }
         }
