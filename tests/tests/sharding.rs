@@ -161,3 +161,38 @@ fn a_ring_hands_on_from_neighbour_to_neighbour() {
         check(&format!("resnet around a ring, {family}"), &model, &ring, &reference, &["--strategy", family]);
     }
 }
+
+#[test]
+fn threads_of_a_device_share_its_kernels() {
+    let (model, reference) = example("resnet");
+    for target in ["host", "aarch64"] {
+        for threads in [2, 3] {
+            let cluster = ClusterText::new("d", "d").device("d", target, &format!("threads = {threads}"));
+            let run = check(&format!("resnet on {threads} threads of {target}"), &model, &cluster, &reference, &[]);
+            let shared = run.report["devices"][0]["shared_kernels"].as_u64().expect("a number");
+            assert!(shared > 3, "{target}: only {shared} kernels are shared");
+        }
+    }
+    let firmware = ClusterText::new("d", "d").device("d", "cortex-m7", "threads = 2");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let cluster = firmware.write(folder.path());
+    let output = compile().arg(&model).arg("--targets").arg(&cluster).output().expect("the compiler starts");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("E0163") && said.contains("cluster.toml:"), "{said}");
+}
+
+#[test]
+fn exact_kernels_convolve_directly() {
+    let (model, reference) = example("resnet");
+    let cluster = ClusterText::new("d", "d").device("d", "host", "");
+    let forms = |options: &[&str]| {
+        let run = check("resnet by minimal filtering or not", &model, &cluster, &reference, options);
+        let layers = run.report["layers"].as_array().expect("layers").clone();
+        let filtered = layers.iter().filter(|layer| !layer["minimal_filtering"].is_null());
+        filtered.map(|layer| layer["minimal_filtering"]["error_bound"].as_f64().expect("a bound")).collect::<Vec<f64>>()
+    };
+    let bounds = forms(&[]);
+    assert!(!bounds.is_empty() && bounds.iter().all(|bound| (1e-7..1.0).contains(bound)), "{bounds:?}");
+    assert_eq!(forms(&["--exact"]), Vec::<f64>::new());
+}

@@ -151,6 +151,8 @@ pub struct DeviceReport {
     pub compute_ms: f64,
     /// Predicted; measured with --run or --evaluate.
     pub link_ms: f64,
+    /// Kernels that several threads share.
+    pub shared_kernels: usize,
 }
 
 /// One node.

@@ -168,6 +168,7 @@ fn device_report(
         received_bytes: bytes(&|pair| pair.1 == program.device),
         compute_ms: predicted.compute_ms,
         link_ms: predicted.link_ms,
+        shared_kernels: program.kernels.iter().filter(|kernel| kernel.split.is_some()).count(),
     }
 }
 

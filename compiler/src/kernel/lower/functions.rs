@@ -17,14 +17,14 @@ const EXP: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_717, 
 
 /// `erf(x) = x * numerator(x^2) / denominator(x^2)` for |x| up to 3.92, where it is 1 in `f32`.
 const ERF: ([f32; 6], [f32; 6]) = (
-    [1.128_379_1, 0.190_405_18, 0.052_748_554, 0.003_765_561_2, 0.000_284_881_42, 2.050_097e-6],
+    [std::f32::consts::FRAC_2_SQRT_PI, 0.190_405_18, 0.052_748_554, 0.003_765_561_2, 0.000_284_881_42, 2.050_097e-6],
     [1.0, 0.502_074_96, 0.114_108_58, 0.014_969_106, 0.001_162_521_8, 3.809_174_4e-5],
 );
 const ERF_END: f32 = 3.92;
 
 /// The same for the hyperbolic tangent, up to 9.
 const TANH: ([f32; 7], [f32; 4]) = (
-    [1.0, 0.130_840_14, 0.003_103_959_6, 1.115_434_1e-5, -2.022_534_9e-8, 5.278_002_3e-11, -8.488_836_8e-14],
+    [1.0, 0.130_840_14, 0.003_103_959_6, 1.115_434_1e-5, -2.022_534_9e-8, 5.278_002_3e-11, -8.488_837e-14],
     [1.0, 0.464_173_4, 0.024_495_192, 0.000_254_615],
 );
 const TANH_END: f32 = 9.0;
@@ -84,7 +84,7 @@ impl Functions<'_> {
         let scaled = binary(Arithmetic::Mul, x.clone(), constant(std::f32::consts::LOG2_E));
         let power = self.name("power", Expression::Unary(Function::Round, Box::new(scaled)));
         // ln 2 in two parts, the first of few digits, so that the difference is exact.
-        let near = mul_add(power.clone(), constant(-0.693_359_375), x);
+        let near = mul_add(power.clone(), constant(-355.0 / 512.0), x);
         let rest = self.name("rest", mul_add(power.clone(), constant(2.121_944_4e-4), near));
         let polynomial = self.polynomial("polynomial", &EXP, &rest);
         let square = binary(Arithmetic::Mul, rest.clone(), rest.clone());
