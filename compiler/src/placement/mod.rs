@@ -37,6 +37,9 @@ const ACTIVATION_SHARES: [f64; 3] = [1.0, 0.4, 0.15];
 /// Shares of the room that tensors may take by their sizes: what a program really needs is known only afterwards.
 const PATCH_ROOM: [f64; 4] = [1.0, 0.85, 0.7, 0.5];
 
+/// What a process needs of the flash beside its weights; where that is scarce, weights are kept small.
+const PROCESS_CODE_BYTES: u64 = 768 << 10;
+
 /// With memory as the objective, what patches must save of a device's RAM to be worth their recomputation.
 const WORTH_PATCHING: f64 = 0.05;
 
@@ -235,7 +238,7 @@ fn lower(sharded: &Sharded, schedule: &Schedule, cluster: &Cluster, like: &[Weig
     };
     let program = planned(&device.target)?;
     let too_large = ram_bytes(&program, cluster) > limits::ram_bytes(device)
-        || program.weights_bytes as u64 > limits::flash_bytes(device);
+        || program.weights_bytes as u64 + PROCESS_CODE_BYTES > limits::flash_bytes(device);
     if too_large && device.target.minimal_filtering {
         return planned(&Target { minimal_filtering: false, ..device.target.clone() });
     }

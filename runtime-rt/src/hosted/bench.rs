@@ -15,8 +15,9 @@ use crate::{Error, Links};
 /// Least inferences, however long they take.
 const LEAST_RUNS: usize = 5;
 
-/// Infers for some time and says in one line of JSON what it took: times in milliseconds, median and least, and per step
-/// the median in microseconds from a second series, since looking at each step takes time too.
+/// Infers for some time and says in one line of JSON what it took: times in nanoseconds, median and least, and per step the
+/// median of a second series, since looking at each step takes time too. Whole numbers, since printing others would make
+/// every program larger.
 ///
 /// Every inference is followed by a call of `getppid`, which emulators and tracers can count instructions between.
 pub(super) fn bench<P: Program, L: Links>(
@@ -26,18 +27,18 @@ pub(super) fn bench<P: Program, L: Links>(
     started: Instant,
 ) -> Result<String, Error> {
     program.run(links, &mut ())?;
-    let first_ms = milliseconds(started.elapsed());
+    let first = nanoseconds(started.elapsed());
     let (mut wall, mut cpu) = (Vec::new(), Vec::new());
     let begin = Instant::now();
     mark();
     while wall.len() < LEAST_RUNS || begin.elapsed() < time {
         let (cpu_before, before) = (cpu_time(), Instant::now());
         program.run(links, &mut ())?;
-        wall.push(milliseconds(before.elapsed()));
-        cpu.push(milliseconds(cpu_time().saturating_sub(cpu_before)));
+        wall.push(nanoseconds(before.elapsed()));
+        cpu.push(nanoseconds(cpu_time().saturating_sub(cpu_before)));
         mark();
     }
-    let mut steps: Vec<Vec<f64>> = Vec::new();
+    let mut steps: Vec<Vec<u64>> = Vec::new();
     let begin = Instant::now();
     let mut observer = StepTimes::default();
     for run in 0.. {
@@ -49,15 +50,15 @@ pub(super) fn bench<P: Program, L: Links>(
         let (times, _) = observer.payload().as_chunks::<8>();
         steps.resize(times.len(), Vec::new());
         for (step, time) in steps.iter_mut().zip(times) {
-            step.push(u64::from_le_bytes(*time) as f64 / 1e3);
+            step.push(u64::from_le_bytes(*time));
         }
     }
-    let steps: Vec<String> = steps.iter_mut().map(|times| format!("{:.2}", median(times))).collect();
+    let steps: Vec<String> = steps.iter_mut().map(|times| format!("{}", median(times))).collect();
     let runs = wall.len();
-    let least = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
+    let least = |times: &[u64]| times.iter().copied().min().unwrap_or(0);
     Ok(format!(
-        "{{\"runs\":{runs},\"first_ms\":{first_ms:.3},\"min_ms\":{:.5},\"median_ms\":{:.5},\"cpu_min_ms\":{:.5},\
-         \"cpu_median_ms\":{:.5},\"peak_rss_bytes\":{},\"steps_us\":[{}]}}",
+        "{{\"runs\":{runs},\"first_ns\":{first},\"min_ns\":{},\"median_ns\":{},\"cpu_min_ns\":{},\"cpu_median_ns\":{},\
+         \"peak_rss_bytes\":{},\"steps_ns\":[{}]}}",
         least(&wall),
         median(&mut wall),
         least(&cpu),
@@ -71,13 +72,13 @@ fn mark() {
     let _ = getppid();
 }
 
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(0.0)
+fn median(times: &mut [u64]) -> u64 {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or(0)
 }
 
 /// Processor time of all threads.

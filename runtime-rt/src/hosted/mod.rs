@@ -46,7 +46,7 @@ options:
   --deadline-ms N             give up on a silent peer after this time [default: 30000]
   --profile                   time every step and report it with each answer
   --input FILE --output FILE  infer once from and to files of raw little-endian elements
-  --bench SECONDS             then infer again for this time, and print how long it takes (of a program without peers)
+  --bench-ms N                then infer again for this time, and print how long it takes (of a program without peers)
 Without --input, frames with inputs come on standard input and answers leave on standard output.";
 
 /// The command line.
@@ -139,10 +139,10 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
                 arguments.deadline = Duration::from_millis(milliseconds.ok_or(format!("`{text}` is not a time"))?);
             }
             "--profile" => arguments.profile = true,
-            "--bench" => {
+            "--bench-ms" => {
                 let text = value()?;
-                let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-                arguments.bench = Some(seconds.ok_or(format!("`{text}` is not a number of seconds"))?);
+                let milliseconds = text.parse().map_err(|_| format!("`{text}` is not a time"))?;
+                arguments.bench = Some(Duration::from_millis(milliseconds));
             }
             "--input" => arguments.input = Some(value()?),
             "--output" => arguments.output = Some(value()?),
