@@ -1,9 +1,10 @@
 //! Kernel IR as AArch64 machine code, through Cranelift; the only file that knows Cranelift.
 //!
-//! Each kernel becomes one exported function of pointers. Loop variables are integers, vector variables `f32x4`;
-//! Cranelift's optimiser shares and hoists the address arithmetic, so addresses are spelled out where they are used,
-//! with their constant part as the offset of the load or store.
+//! Each kernel becomes one exported function of pointers. Loop variables are integers, vector variables `f32x4`.
+//! Addresses are summed up loop by loop, outermost first, each part where it is first known, with the constant part as
+//! the offset of the load or store; arithmetic stays in the order of the kernel.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use anyhow::Context;
@@ -35,7 +36,8 @@ pub fn compile_kernels(kernels: &[Kernel], target: &Target, symbol_prefix: &str)
         target.name
     );
     let mut flags = settings::builder();
-    flags.set("opt_level", "speed")?;
+    // Its optimiser would compute one accumulator after the other, with all operands of a tile in registers at once.
+    flags.set("opt_level", "none")?;
     flags.set("is_pic", "true")?;
     flags.set("enable_verifier", "true")?;
     let isa = cranelift_codegen::isa::lookup_by_name("aarch64-unknown-linux")
@@ -127,7 +129,9 @@ fn translate(
         loops[var.0 as usize] = Some(LoopValue::Running(counter));
     }
     let vectors = kernel.variable_names.iter().map(|_| builder.declare_var(types::F32X4)).collect();
-    let mut translator = Translator { builder, buffers, barrier, shared, vectors, loops };
+    let running = loops.iter().enumerate().filter(|(_, value)| value.is_some()).map(|(var, _)| var as u32).collect();
+    let scopes = vec![Scope::default()];
+    let mut translator = Translator { builder, buffers, barrier, shared, vectors, loops, running, scopes };
     translator.block(&kernel.body);
     translator.builder.ins().return_(&[]);
     translator.builder.seal_all_blocks();
@@ -143,6 +147,15 @@ enum LoopValue {
     Running(cranelift_frontend::Variable),
 }
 
+/// Values that are known to have been computed, in one block and what it leads to.
+#[derive(Default)]
+struct Scope {
+    /// Sums of a buffer's address, terms of running loops (outermost first) and constant bytes.
+    addresses: HashMap<(Buffer, Vec<(LoopVar, i64)>, i64), Value>,
+    /// Vectors of one number, by its bits.
+    constants: HashMap<u32, Value>,
+}
+
 struct Translator<'a> {
     builder: FunctionBuilder<'a>,
     buffers: Vec<Value>,
@@ -152,6 +165,10 @@ struct Translator<'a> {
     shared: Option<(Split, Value)>,
     vectors: Vec<cranelift_frontend::Variable>,
     loops: Vec<Option<LoopValue>>,
+    /// Variables of running loops, outermost first.
+    running: Vec<u32>,
+    /// One per running loop, and one around all.
+    scopes: Vec<Scope>,
 }
 
 impl Translator<'_> {
@@ -204,6 +221,8 @@ impl Translator<'_> {
     }
 
     fn for_loop(&mut self, var: usize, low: &Bound, high: &Bound, step: i64, body: &[Statement]) {
+        // What of the addresses inside does not change there is computed now.
+        self.prepare(body);
         let (first, end) = match self.shared_range(var, low, high, step) {
             Some(range) => range,
             None => (self.bound(low), self.bound(high)),
@@ -220,7 +239,12 @@ impl Translator<'_> {
         self.builder.switch_to_block(inside);
         self.builder.seal_block(inside);
         self.loops[var] = Some(LoopValue::Running(counter));
+        self.running.push(var as u32);
+        self.scopes.push(Scope::default());
         self.block(body);
+        self.scopes.pop();
+        self.running.pop();
+        self.loops[var] = None;
         let value = self.builder.use_var(counter);
         let next = self.builder.ins().iadd_imm_s(value, step);
         self.builder.def_var(counter, next);
@@ -321,22 +345,68 @@ impl Translator<'_> {
 
     /// Base address and offset of an element. The offset holds everything that is constant, as far as it fits.
     fn address(&mut self, buffer: Buffer, at: &Affine) -> (Value, i32) {
-        let base = self.buffers[buffer.0 as usize];
         let constant = (at.constant + self.known(at)) * ELEMENT_BYTES;
-        let mut address = base;
-        for (var, coefficient) in &at.terms {
-            if let Some(LoopValue::Running(counter)) = self.loops[var.0 as usize] {
-                let value = self.builder.use_var(counter);
-                let term = self.builder.ins().imul_imm_s(value, coefficient * ELEMENT_BYTES);
-                address = self.builder.ins().iadd(address, term);
-            }
-        }
         // A vector load reaches 65520 bytes; what lies further shares its base with its neighbours.
         let far = constant.div_euclid(1 << 15) << 15;
-        if far != 0 {
-            address = self.builder.ins().iadd_imm_s(address, far);
+        let terms = self.running_terms(at);
+        (self.base(buffer, &terms, far), (constant - far) as i32)
+    }
+
+    /// Terms of loops that run here, outermost first.
+    fn running_terms(&self, at: &Affine) -> Vec<(LoopVar, i64)> {
+        let depth = |var: &LoopVar| self.running.iter().position(|other| *other == var.0);
+        let mut terms: Vec<(LoopVar, i64)> = at.terms.iter().filter(|(var, _)| depth(var).is_some()).copied().collect();
+        terms.sort_by_key(|(var, _)| depth(var));
+        terms
+    }
+
+    /// A buffer's address plus terms plus bytes, computed at most once where it is valid.
+    fn base(&mut self, buffer: Buffer, terms: &[(LoopVar, i64)], far: i64) -> Value {
+        let key = (buffer, terms.to_vec(), far);
+        if let Some(value) = self.scopes.iter().rev().find_map(|scope| scope.addresses.get(&key)) {
+            return *value;
         }
-        (address, (constant - far) as i32)
+        let value = match terms.split_last() {
+            None if far == 0 => self.buffers[buffer.0 as usize],
+            None => {
+                let base = self.base(buffer, &[], 0);
+                self.builder.ins().iadd_imm_s(base, far)
+            }
+            Some(((var, coefficient), outer)) => {
+                let base = self.base(buffer, outer, far);
+                let Some(LoopValue::Running(counter)) = self.loops[var.0 as usize] else { return base };
+                let value = self.builder.use_var(counter);
+                let term = self.builder.ins().imul_imm_s(value, coefficient * ELEMENT_BYTES);
+                self.builder.ins().iadd(base, term)
+            }
+        };
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.addresses.insert(key, value);
+        }
+        value
+    }
+
+    /// Computes, before a loop, the parts of addresses inside that it does not change.
+    fn prepare(&mut self, body: &[Statement]) {
+        let mut places = Vec::new();
+        each_place(body, &mut |buffer, at| places.push((buffer, at.clone())));
+        for (buffer, at) in places {
+            self.address(buffer, &at);
+        }
+    }
+
+    /// All lanes the same number.
+    fn constant(&mut self, number: f32) -> Value {
+        let known = self.scopes.last().and_then(|scope| scope.constants.get(&number.to_bits()));
+        if let Some(value) = known {
+            return *value;
+        }
+        let scalar = self.builder.ins().f32const(number);
+        let value = self.builder.ins().splat(types::F32X4, scalar);
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.constants.insert(number.to_bits(), value);
+        }
+        value
     }
 
     fn load(&mut self, kind: Type, buffer: Buffer, at: &Affine) -> Value {
@@ -351,10 +421,7 @@ impl Translator<'_> {
     fn expression(&mut self, value: &Expression) -> Value {
         match value {
             Expression::Variable(variable) => self.variable(*variable),
-            Expression::Constant(value) => {
-                let scalar = self.builder.ins().f32const(*value);
-                self.builder.ins().splat(types::F32X4, scalar)
-            }
+            Expression::Constant(value) => self.constant(*value),
             Expression::Load(buffer, at) => self.load(types::F32X4, *buffer, at),
             Expression::LoadPartial(buffer, at, count) => {
                 let zero = self.builder.ins().f32const(0.0);
@@ -462,6 +529,34 @@ impl Translator<'_> {
         let order = self.builder.func.dfg.immediates.push(ir::ConstantData::from(order.as_slice()));
         let moved = self.builder.ins().shuffle(bytes, bytes, order);
         self.builder.ins().bitcast(types::F32X4, little, moved)
+    }
+}
+
+/// Every place in memory that statements touch.
+fn each_place(statements: &[Statement], found: &mut impl FnMut(Buffer, &Affine)) {
+    for statement in statements {
+        match statement {
+            Statement::For { body, .. } => each_place(body, found),
+            Statement::Assign(_, value) => each_operand(value, found),
+            Statement::Store(buffer, at, value) | Statement::StorePartial(buffer, at, _, value) => {
+                found(*buffer, at);
+                each_operand(value, found);
+            }
+            Statement::Barrier | Statement::Comment(_) => {}
+        }
+    }
+}
+
+fn each_operand(value: &Expression, found: &mut impl FnMut(Buffer, &Affine)) {
+    match value {
+        Expression::Variable(_) | Expression::Constant(_) | Expression::Lane(..) => {}
+        Expression::Load(buffer, at)
+        | Expression::LoadPartial(buffer, at, _)
+        | Expression::LoadStrided(buffer, at, _)
+        | Expression::Broadcast(buffer, at) => found(*buffer, at),
+        Expression::MulAdd(a, b, c) => [a, b, c].into_iter().for_each(|value| each_operand(value, found)),
+        Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| each_operand(value, found)),
+        Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_operand(a, found),
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) fn choose_tile(row: Row, packed_vectors: Option<usize>, machine: &Mac
     for wide in packed_vectors.map_or(1..=vectors.min(4), |wide| wide..=wide) {
         for pixels in 1..=width.min(14) {
             // A vector of input channels per pixel and the weights, or the weights and one broadcast.
-            let temporaries = if by_lane { pixels + wide + 3 } else { wide + 1 };
+            let temporaries = if by_lane { pixels + wide.min(2) } else { wide + 1 };
             let fits = pixels * wide + temporaries <= registers;
             let body = taps * (pixels + if by_lane { 4 } else { 1 } * (wide + pixels * wide));
             if pixels * wide > 1 && (!fits || body > MAX_BODY) {
