@@ -147,11 +147,17 @@ enum LoopValue {
     Running(cranelift_frontend::Variable),
 }
 
+/// A buffer's address, terms of running loops (outermost first) and constant bytes.
+type Place = (Buffer, Vec<(LoopVar, i64)>, i64);
+
+/// Most addresses that one loop keeps in registers.
+const MOST_POINTERS: usize = 6;
+
 /// Values that are known to have been computed, in one block and what it leads to.
 #[derive(Default)]
 struct Scope {
-    /// Sums of a buffer's address, terms of running loops (outermost first) and constant bytes.
-    addresses: HashMap<(Buffer, Vec<(LoopVar, i64)>, i64), Value>,
+    /// Sums.
+    addresses: HashMap<Place, Value>,
     /// Vectors of one number, by its bits.
     constants: HashMap<u32, Value>,
 }
@@ -229,6 +235,7 @@ impl Translator<'_> {
         };
         let counter = self.builder.declare_var(types::I64);
         self.builder.def_var(counter, first);
+        let pointers = self.pointers(var, first, body);
         let (head, inside, after) =
             (self.builder.create_block(), self.builder.create_block(), self.builder.create_block());
         self.builder.ins().jump(head, &[]);
@@ -240,11 +247,20 @@ impl Translator<'_> {
         self.builder.seal_block(inside);
         self.loops[var] = Some(LoopValue::Running(counter));
         self.running.push(var as u32);
-        self.scopes.push(Scope::default());
+        let mut scope = Scope::default();
+        for (key, pointer, _) in &pointers {
+            scope.addresses.insert(key.clone(), self.builder.use_var(*pointer));
+        }
+        self.scopes.push(scope);
         self.block(body);
         self.scopes.pop();
         self.running.pop();
         self.loops[var] = None;
+        for (_, pointer, coefficient) in pointers {
+            let value = self.builder.use_var(pointer);
+            let next = self.builder.ins().iadd_imm_s(value, coefficient * step * ELEMENT_BYTES);
+            self.builder.def_var(pointer, next);
+        }
         let value = self.builder.use_var(counter);
         let next = self.builder.ins().iadd_imm_s(value, step);
         self.builder.def_var(counter, next);
@@ -393,6 +409,38 @@ impl Translator<'_> {
         for (buffer, at) in places {
             self.address(buffer, &at);
         }
+    }
+
+    /// Addresses that a loop over `var` moves on by the same distance each time, as variables that begin where its first
+    /// turn finds them: key, variable, coefficient of the loop's variable.
+    fn pointers(
+        &mut self,
+        var: usize,
+        first: Value,
+        body: &[Statement],
+    ) -> Vec<(Place, cranelift_frontend::Variable, i64)> {
+        let own = LoopVar(var as u32);
+        let mut places: Vec<(Buffer, Vec<(LoopVar, i64)>, i64, i64)> = Vec::new();
+        each_place(body, &mut |buffer, at| {
+            let Some((_, coefficient)) = at.terms.iter().find(|(var, _)| *var == own) else { return };
+            let constant = (at.constant + self.known(at)) * ELEMENT_BYTES;
+            let place = (buffer, self.running_terms(at), constant.div_euclid(1 << 15) << 15, *coefficient);
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        });
+        // More of them would take the registers that they are to save.
+        places.truncate(MOST_POINTERS);
+        let pointer = |(buffer, mut terms, far, coefficient): (Buffer, Vec<(LoopVar, i64)>, i64, i64)| {
+            let base = self.base(buffer, &terms, far);
+            let offset = self.builder.ins().imul_imm_s(first, coefficient * ELEMENT_BYTES);
+            let begin = self.builder.ins().iadd(base, offset);
+            let pointer = self.builder.declare_var(types::I64);
+            self.builder.def_var(pointer, begin);
+            terms.push((own, coefficient));
+            ((buffer, terms, far), pointer, coefficient)
+        };
+        places.into_iter().map(pointer).collect()
     }
 
     /// All lanes the same number.
