@@ -20,6 +20,7 @@ use cranelift_object::{ObjectBuilder, ObjectModule};
 
 use crate::config::{InstructionSet, Target};
 use crate::kernel::split::Split;
+use crate::kernel::visit::each_access;
 use crate::kernel::{
     Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, Statement, Variable,
 };
@@ -405,7 +406,7 @@ impl Translator<'_> {
     /// Computes, before a loop, the parts of addresses inside that it does not change.
     fn prepare(&mut self, body: &[Statement]) {
         let mut places = Vec::new();
-        each_place(body, &mut |buffer, at| places.push((buffer, at.clone())));
+        each_access(body, &mut |buffer, at, _| places.push((buffer, at.clone())));
         for (buffer, at) in places {
             self.address(buffer, &at);
         }
@@ -420,18 +421,18 @@ impl Translator<'_> {
         body: &[Statement],
     ) -> Vec<(Place, cranelift_frontend::Variable, i64)> {
         let own = LoopVar(var as u32);
-        let mut places: Vec<(Buffer, Vec<(LoopVar, i64)>, i64, i64)> = Vec::new();
-        each_place(body, &mut |buffer, at| {
+        let mut places: Vec<(Place, i64)> = Vec::new();
+        each_access(body, &mut |buffer, at, _| {
             let Some((_, coefficient)) = at.terms.iter().find(|(var, _)| *var == own) else { return };
             let constant = (at.constant + self.known(at)) * ELEMENT_BYTES;
-            let place = (buffer, self.running_terms(at), constant.div_euclid(1 << 15) << 15, *coefficient);
+            let place = ((buffer, self.running_terms(at), constant.div_euclid(1 << 15) << 15), *coefficient);
             if !places.contains(&place) {
                 places.push(place);
             }
         });
         // More of them would take the registers that they are to save.
         places.truncate(MOST_POINTERS);
-        let pointer = |(buffer, mut terms, far, coefficient): (Buffer, Vec<(LoopVar, i64)>, i64, i64)| {
+        let pointer = |((buffer, mut terms, far), coefficient): (Place, i64)| {
             let base = self.base(buffer, &terms, far);
             let offset = self.builder.ins().imul_imm_s(first, coefficient * ELEMENT_BYTES);
             let begin = self.builder.ins().iadd(base, offset);
@@ -577,34 +578,6 @@ impl Translator<'_> {
         let order = self.builder.func.dfg.immediates.push(ir::ConstantData::from(order.as_slice()));
         let moved = self.builder.ins().shuffle(bytes, bytes, order);
         self.builder.ins().bitcast(types::F32X4, little, moved)
-    }
-}
-
-/// Every place in memory that statements touch.
-fn each_place(statements: &[Statement], found: &mut impl FnMut(Buffer, &Affine)) {
-    for statement in statements {
-        match statement {
-            Statement::For { body, .. } => each_place(body, found),
-            Statement::Assign(_, value) => each_operand(value, found),
-            Statement::Store(buffer, at, value) | Statement::StorePartial(buffer, at, _, value) => {
-                found(*buffer, at);
-                each_operand(value, found);
-            }
-            Statement::Barrier | Statement::Comment(_) => {}
-        }
-    }
-}
-
-fn each_operand(value: &Expression, found: &mut impl FnMut(Buffer, &Affine)) {
-    match value {
-        Expression::Variable(_) | Expression::Constant(_) | Expression::Lane(..) => {}
-        Expression::Load(buffer, at)
-        | Expression::LoadPartial(buffer, at, _)
-        | Expression::LoadStrided(buffer, at, _)
-        | Expression::Broadcast(buffer, at) => found(*buffer, at),
-        Expression::MulAdd(a, b, c) => [a, b, c].into_iter().for_each(|value| each_operand(value, found)),
-        Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| each_operand(value, found)),
-        Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_operand(a, found),
     }
 }
 

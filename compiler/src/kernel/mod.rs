@@ -18,6 +18,7 @@ pub mod lower;
 pub mod split;
 pub mod text;
 pub mod verify;
+pub mod visit;
 
 /// A loop variable of a kernel. Index into [`Kernel::loop_names`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

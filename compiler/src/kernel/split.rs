@@ -5,7 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Access, Affine, Bound, Buffer, BufferDeclaration, Expression, Kernel, LoopVar, Statement, Variable};
+use super::visit::each_access;
+use super::{Access, Affine, Bound, BufferDeclaration, Expression, Kernel, LoopVar, Statement, Variable};
 
 /// A kernel that does less than this many vector operations is over before a second thread has begun.
 const LEAST_OPERATIONS: f64 = 12_000.0;
@@ -104,11 +105,9 @@ fn candidates(kernel: &Kernel) -> Vec<String> {
 /// Bytes of inputs and weights that one part reads: all of a buffer, unless the shared loops decide what is read of it.
 fn bytes_read(kernel: &Kernel, split: &Split) -> f64 {
     let mut decided = vec![false; kernel.buffers.len()];
-    let mut read = |buffer: Buffer, at: &Affine| {
-        let shared = at.terms.iter().any(|(var, _)| split.loops.contains(var));
-        decided[buffer.0 as usize] |= shared;
-    };
-    each_load(&kernel.body, &mut read);
+    each_access(&kernel.body, &mut |buffer, at, _| {
+        decided[buffer.0 as usize] |= at.terms.iter().any(|(var, _)| split.loops.contains(var));
+    });
     let share = |(buffer, decided): (&BufferDeclaration, &bool)| match buffer.access {
         Access::Input | Access::Weights => {
             buffer.elements as f64 * if *decided { 1.0 / split.parts as f64 } else { 1.0 }
@@ -116,30 +115,6 @@ fn bytes_read(kernel: &Kernel, split: &Split) -> f64 {
         Access::Scratch | Access::Output => 0.0,
     };
     4.0 * kernel.buffers.iter().zip(&decided).map(share).sum::<f64>()
-}
-
-fn each_load(statements: &[Statement], found: &mut impl FnMut(Buffer, &Affine)) {
-    fn within(value: &Expression, found: &mut impl FnMut(Buffer, &Affine)) {
-        match value {
-            Expression::Variable(_) | Expression::Constant(_) | Expression::Lane(..) => {}
-            Expression::Load(buffer, at)
-            | Expression::LoadPartial(buffer, at, _)
-            | Expression::LoadStrided(buffer, at, _)
-            | Expression::Broadcast(buffer, at) => found(*buffer, at),
-            Expression::MulAdd(a, b, c) => [a, b, c].into_iter().for_each(|value| within(value, found)),
-            Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| within(value, found)),
-            Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => within(a, found),
-        }
-    }
-    for statement in statements {
-        match statement {
-            Statement::For { body, .. } => each_load(body, found),
-            Statement::Assign(_, value) | Statement::Store(.., value) | Statement::StorePartial(.., value) => {
-                within(value, found);
-            }
-            Statement::Barrier | Statement::Comment(_) => {}
-        }
-    }
 }
 
 /// `row_2` is a `row`.
