@@ -100,8 +100,17 @@ pub fn limit_ways(segments: &mut [Segment], most: usize) {
 /// First and last position of what goes with a part, its join included.
 fn span(graph: &Graph, part: &Part, position: &HashMap<NodeId, usize>) -> Result<(usize, usize), Failure> {
     let without = dropped(graph, &[(part, None)]).map_err(|error| Failure::Internal(error.into()))?;
-    let left: HashSet<&str> = without.node_ids().map(|id| without.node(id).name.as_str()).collect();
-    let gone = graph.node_ids().filter(|id| !left.contains(graph.node(*id).name.as_str()));
+    let left: HashMap<&str, NodeId> = without.node_ids().map(|id| (without.node(id).name.as_str(), id)).collect();
+    // What a node reads and writes: fewer channels, where it stays but gets narrower.
+    let shapes = |graph: &Graph, id: NodeId| -> Vec<Vec<usize>> {
+        let node = graph.node(id);
+        node.inputs.iter().chain(&node.outputs).map(|tensor| graph.shape(*tensor).to_vec()).collect()
+    };
+    let stays = |id: &NodeId| {
+        let same = left.get(graph.node(*id).name.as_str());
+        same.is_some_and(|same| shapes(graph, *id) == shapes(&without, *same))
+    };
+    let gone = graph.node_ids().filter(|id| !stays(id));
     let touched: Vec<usize> = gone.chain([part.join]).filter_map(|id| position.get(&id).copied()).collect();
     let first = touched.iter().copied().min().unwrap_or(0);
     Ok((first, touched.iter().copied().max().unwrap_or(first)))
