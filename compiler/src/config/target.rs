@@ -27,6 +27,9 @@ pub struct Target {
     pub instruction_set: InstructionSet,
     /// Vector registers that a kernel may use for one tile.
     pub vector_registers: u32,
+    /// Instructions are executed in the order in which they stand: loads have to be spread between arithmetic.
+    #[serde(default)]
+    pub in_order: bool,
     /// First-level data cache, 0 if none.
     pub l1_bytes: u64,
     /// Second-level cache, 0 if none.

@@ -123,7 +123,8 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0163",
         title: "a quantity cannot be read",
-        text: "Sizes are like `512 KiB`, rates like `100 Mbit/s`, times like `1 ms`: a number and a unit.",
+        text: "Sizes are like `512 KiB`, rates like `100 Mbit/s`, times like `1 ms`: a number and a unit. A device's share of a\n\
+         core is a number up to 1, its threads a whole number; firmware has one thread.",
     },
     Explanation {
         code: "E0164",

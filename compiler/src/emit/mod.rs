@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod family;
+pub mod load_pairs;
 pub mod model;
 pub mod object;
 pub mod reference_call;

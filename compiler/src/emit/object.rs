@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use anyhow::Context;
+use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{
     self, AbiParam, Endianness, FuncRef, InstBuilder, MemFlagsData, Type, UserFuncName, Value, types,
@@ -15,14 +16,15 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use cranelift_module::{FuncId, Linkage, Module};
+use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 
+use super::load_pairs;
 use crate::config::{InstructionSet, Target};
 use crate::kernel::split::Split;
 use crate::kernel::visit::each_access;
 use crate::kernel::{
-    Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, Statement, Variable,
+    Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, Statement, Variable, turns,
 };
 
 /// Bytes of an element.
@@ -69,9 +71,32 @@ pub fn compile_kernels(kernels: &[Kernel], target: &Target, symbol_prefix: &str)
         };
         let builder = FunctionBuilder::new(&mut context.func, &mut frontend);
         translate(kernel, builder, barrier, module.target_config());
-        module.define_function(id, &mut context).with_context(|| format!("compiling kernel `{}`", kernel.name))?;
+        define(&mut module, id, &mut context).with_context(|| format!("compiling kernel `{}`", kernel.name))?;
     }
     Ok(module.finish().emit()?)
+}
+
+/// Compiles a function, and puts neighbouring loads and stores together.
+fn define(module: &mut ObjectModule, id: FuncId, context: &mut cranelift_codegen::Context) -> anyhow::Result<()> {
+    context
+        .compile(module.isa(), &mut ControlPlane::default())
+        .map_err(|error| anyhow::anyhow!("{:?}", error.inner))?;
+    let compiled = context.compiled_code().context("Cranelift made no code")?;
+    let mut relocations: Vec<ModuleReloc> = compiled
+        .buffer
+        .relocs()
+        .iter()
+        .map(|relocation| ModuleReloc::from_mach_reloc(relocation, &context.func, id))
+        .collect();
+    let code = compiled.code_buffer();
+    let joined = load_pairs::join(code);
+    if let Some((_, places)) = &joined {
+        for relocation in &mut relocations {
+            relocation.offset = (places[relocation.offset as usize / 4] * 4) as u32;
+        }
+    }
+    let code = joined.as_ref().map_or(code, |(code, _)| code);
+    Ok(module.define_function_bytes(id, u64::from(compiled.buffer.alignment), code, &relocations)?)
 }
 
 /// Rust declarations of the functions that [`compile_kernels`] makes.
@@ -132,11 +157,48 @@ fn translate(
     let vectors = kernel.variable_names.iter().map(|_| builder.declare_var(types::F32X4)).collect();
     let running = loops.iter().enumerate().filter(|(_, value)| value.is_some()).map(|(var, _)| var as u32).collect();
     let scopes = vec![Scope::default()];
-    let mut translator = Translator { builder, buffers, barrier, shared, vectors, loops, running, scopes };
+    let anchors = anchors(&kernel.body);
+    let counted = vec![false; kernel.loop_names.len()];
+    let mut translator =
+        Translator { builder, buffers, barrier, shared, vectors, loops, running, scopes, anchors, counted };
     translator.block(&kernel.body);
     translator.builder.ins().return_(&[]);
     translator.builder.seal_all_blocks();
     translator.builder.finalize(config);
+}
+
+/// Where accesses of equal terms lie near each other, in bytes: begins of clusters, in rising order.
+type Anchors = HashMap<(Buffer, Vec<(LoopVar, i64)>), Vec<i64>>;
+
+/// Bytes that a pair of vector loads reaches from its base, and a single one.
+const PAIR_REACH_BYTES: i64 = 1008;
+const REACH_BYTES: i64 = 1 << 15;
+
+/// A cluster of fewer accesses does not get an address of its own.
+const FEWEST_OF_CLUSTER: usize = 4;
+
+/// Bases for all accesses of a kernel, so that neighbours can be loaded in pairs.
+fn anchors(body: &[Statement]) -> Anchors {
+    let mut places: HashMap<(Buffer, Vec<(LoopVar, i64)>), Vec<i64>> = HashMap::new();
+    each_access(body, &mut |buffer, at, _| {
+        places.entry((buffer, at.terms.clone())).or_default().push(at.constant * ELEMENT_BYTES);
+    });
+    for offsets in places.values_mut() {
+        offsets.sort_unstable();
+        offsets.dedup();
+        let mut begins: Vec<i64> = Vec::new();
+        let mut rest = &offsets[..];
+        while let Some(first) = rest.first() {
+            let cluster = rest.partition_point(|offset| *offset <= first + PAIR_REACH_BYTES);
+            let is_near = begins.last().is_some_and(|begin| rest[cluster - 1] - begin < REACH_BYTES);
+            if cluster >= FEWEST_OF_CLUSTER || !is_near {
+                begins.push(*first);
+            }
+            rest = &rest[cluster..];
+        }
+        *offsets = begins;
+    }
+    places
 }
 
 /// What a loop variable is at some place.
@@ -176,6 +238,9 @@ struct Translator<'a> {
     running: Vec<u32>,
     /// One per running loop, and one around all.
     scopes: Vec<Scope>,
+    anchors: Anchors,
+    /// Loop variables whose value some instruction needs.
+    counted: Vec<bool>,
 }
 
 impl Translator<'_> {
@@ -183,7 +248,7 @@ impl Translator<'_> {
         for statement in statements {
             match statement {
                 Statement::For { var, low, high, step, unroll, body } => {
-                    let is_shared = self.shared.as_ref().is_some_and(|(split, _)| split.loops.contains(var));
+                    let is_shared = self.is_shared(var.0 as usize);
                     if let (Bound::Constant(low), Bound::Constant(high)) = (low, high)
                         && !is_shared
                         && (*unroll || high - low <= *step)
@@ -237,16 +302,26 @@ impl Translator<'_> {
         let counter = self.builder.declare_var(types::I64);
         self.builder.def_var(counter, first);
         let pointers = self.pointers(var, first, body);
-        let (head, inside, after) =
-            (self.builder.create_block(), self.builder.create_block(), self.builder.create_block());
-        self.builder.ins().jump(head, &[]);
-        self.builder.switch_to_block(head);
-        let value = self.builder.use_var(counter);
-        let goes_on = self.builder.ins().icmp(IntCC::SignedLessThan, value, end);
-        self.builder.ins().brif(goes_on, inside, &[], after, &[]);
+        let (inside, after) = (self.builder.create_block(), self.builder.create_block());
+        // Turns that are left, where their number is known.
+        let left = match (low, high) {
+            (Bound::Constant(low), Bound::Constant(high)) if !self.is_shared(var) => {
+                let left = self.builder.declare_var(types::I64);
+                let all = self.builder.ins().iconst(types::I64, turns(*low, *high, step) as i64);
+                self.builder.def_var(left, all);
+                (low < high).then_some(left)
+            }
+            _ => None,
+        };
+        if left.is_some() {
+            self.builder.ins().jump(inside, &[]);
+        } else {
+            let begins = self.builder.ins().icmp(IntCC::SignedLessThan, first, end);
+            self.builder.ins().brif(begins, inside, &[], after, &[]);
+        }
         self.builder.switch_to_block(inside);
-        self.builder.seal_block(inside);
         self.loops[var] = Some(LoopValue::Running(counter));
+        self.counted[var] = false;
         self.running.push(var as u32);
         let mut scope = Scope::default();
         for (key, pointer, _) in &pointers {
@@ -262,13 +337,34 @@ impl Translator<'_> {
             let next = self.builder.ins().iadd_imm_s(value, coefficient * step * ELEMENT_BYTES);
             self.builder.def_var(pointer, next);
         }
-        let value = self.builder.use_var(counter);
-        let next = self.builder.ins().iadd_imm_s(value, step);
-        self.builder.def_var(counter, next);
-        self.builder.ins().jump(head, &[]);
-        self.builder.seal_block(head);
+        let goes_on = match left.filter(|_| !self.counted[var]) {
+            Some(left) => {
+                let value = self.builder.use_var(left);
+                let next = self.builder.ins().iadd_imm_s(value, -1);
+                self.builder.def_var(left, next);
+                next
+            }
+            None => {
+                let value = self.builder.use_var(counter);
+                let next = self.builder.ins().iadd_imm_s(value, step);
+                self.builder.def_var(counter, next);
+                self.builder.ins().icmp(IntCC::SignedLessThan, next, end)
+            }
+        };
+        self.builder.ins().brif(goes_on, inside, &[], after, &[]);
+        self.builder.seal_block(inside);
         self.builder.switch_to_block(after);
         self.builder.seal_block(after);
+    }
+
+    fn is_shared(&self, var: usize) -> bool {
+        self.shared.as_ref().is_some_and(|(split, _)| split.loops.contains(&LoopVar(var as u32)))
+    }
+
+    /// The value of a running loop's variable.
+    fn count(&mut self, var: LoopVar, counter: cranelift_frontend::Variable) -> Value {
+        self.counted[var.0 as usize] = true;
+        self.builder.use_var(counter)
     }
 
     /// First value and end of a loop that threads share; none if it is not shared.
@@ -276,7 +372,7 @@ impl Translator<'_> {
         let (split, part) = self.shared.as_ref()?;
         let (Bound::Constant(low), Bound::Constant(high)) = (low, high) else { return None };
         let (parts, part) = (split.loops.contains(&LoopVar(var as u32)).then_some(split.parts as i64)?, *part);
-        let count = (high - low + step - 1) / step;
+        let count = turns(*low, *high, step) as i64;
         let first = self.turn(part, count, parts, step, *low);
         let next = self.builder.ins().iadd_imm_s(part, 1);
         let end = self.turn(next, count, parts, step, *low);
@@ -332,7 +428,7 @@ impl Translator<'_> {
         let mut sum = None;
         for (var, coefficient) in &affine.terms {
             if let Some(LoopValue::Running(counter)) = self.loops[var.0 as usize] {
-                let value = self.builder.use_var(counter);
+                let value = self.count(*var, counter);
                 let term = self.builder.ins().imul_imm_s(value, coefficient * scale);
                 sum = Some(match sum {
                     Some(sum) => self.builder.ins().iadd(sum, term),
@@ -363,10 +459,19 @@ impl Translator<'_> {
     /// Base address and offset of an element. The offset holds everything that is constant, as far as it fits.
     fn address(&mut self, buffer: Buffer, at: &Affine) -> (Value, i32) {
         let constant = (at.constant + self.known(at)) * ELEMENT_BYTES;
-        // A vector load reaches 65520 bytes; what lies further shares its base with its neighbours.
-        let far = constant.div_euclid(1 << 15) << 15;
+        let anchor = self.anchor(buffer, at, constant);
         let terms = self.running_terms(at);
-        (self.base(buffer, &terms, far), (constant - far) as i32)
+        (self.base(buffer, &terms, anchor), (constant - anchor) as i32)
+    }
+
+    /// Constant bytes that an access shares with its neighbours.
+    fn anchor(&self, buffer: Buffer, at: &Affine, constant: i64) -> i64 {
+        let anchors = self.anchors.get(&(buffer, at.terms.clone())).map_or(&[][..], Vec::as_slice);
+        let before = anchors[..anchors.partition_point(|anchor| *anchor <= constant)].last();
+        match before {
+            Some(anchor) if constant - anchor < REACH_BYTES => *anchor,
+            _ => constant.div_euclid(REACH_BYTES) * REACH_BYTES,
+        }
     }
 
     /// Terms of loops that run here, outermost first.
@@ -378,21 +483,21 @@ impl Translator<'_> {
     }
 
     /// A buffer's address plus terms plus bytes, computed at most once where it is valid.
-    fn base(&mut self, buffer: Buffer, terms: &[(LoopVar, i64)], far: i64) -> Value {
-        let key = (buffer, terms.to_vec(), far);
+    fn base(&mut self, buffer: Buffer, terms: &[(LoopVar, i64)], bytes: i64) -> Value {
+        let key = (buffer, terms.to_vec(), bytes);
         if let Some(value) = self.scopes.iter().rev().find_map(|scope| scope.addresses.get(&key)) {
             return *value;
         }
         let value = match terms.split_last() {
-            None if far == 0 => self.buffers[buffer.0 as usize],
+            None if bytes == 0 => self.buffers[buffer.0 as usize],
             None => {
                 let base = self.base(buffer, &[], 0);
-                self.builder.ins().iadd_imm_s(base, far)
+                self.builder.ins().iadd_imm_s(base, bytes)
             }
             Some(((var, coefficient), outer)) => {
-                let base = self.base(buffer, outer, far);
+                let base = self.base(buffer, outer, bytes);
                 let Some(LoopValue::Running(counter)) = self.loops[var.0 as usize] else { return base };
-                let value = self.builder.use_var(counter);
+                let value = self.count(*var, counter);
                 let term = self.builder.ins().imul_imm_s(value, coefficient * ELEMENT_BYTES);
                 self.builder.ins().iadd(base, term)
             }
@@ -425,21 +530,21 @@ impl Translator<'_> {
         each_access(body, &mut |buffer, at, _| {
             let Some((_, coefficient)) = at.terms.iter().find(|(var, _)| *var == own) else { return };
             let constant = (at.constant + self.known(at)) * ELEMENT_BYTES;
-            let place = ((buffer, self.running_terms(at), constant.div_euclid(1 << 15) << 15), *coefficient);
+            let place = ((buffer, self.running_terms(at), self.anchor(buffer, at, constant)), *coefficient);
             if !places.contains(&place) {
                 places.push(place);
             }
         });
         // More of them would take the registers that they are to save.
         places.truncate(MOST_POINTERS);
-        let pointer = |((buffer, mut terms, far), coefficient): (Place, i64)| {
-            let base = self.base(buffer, &terms, far);
+        let pointer = |((buffer, mut terms, bytes), coefficient): (Place, i64)| {
+            let base = self.base(buffer, &terms, bytes);
             let offset = self.builder.ins().imul_imm_s(first, coefficient * ELEMENT_BYTES);
             let begin = self.builder.ins().iadd(base, offset);
             let pointer = self.builder.declare_var(types::I64);
             self.builder.def_var(pointer, begin);
             terms.push((own, coefficient));
-            ((buffer, terms, far), pointer, coefficient)
+            ((buffer, terms, bytes), pointer, coefficient)
         };
         places.into_iter().map(pointer).collect()
     }

@@ -7,7 +7,9 @@ use minijinja::context;
 use super::templates;
 use crate::config::InstructionSet;
 use crate::kernel::text::affine;
-use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, Statement};
+use crate::kernel::{
+    Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, Statement, turns,
+};
 
 /// The vector type and functions that [`render`]ed kernels call.
 pub fn prelude(instruction_set: InstructionSet) -> anyhow::Result<String> {
@@ -219,7 +221,7 @@ const PART: &str = "part_of_threads";
 fn shared_range(kernel: &Kernel, var: LoopVar, bounds: (&Bound, &Bound), step: i64) -> Option<String> {
     let split = kernel.split.as_ref().filter(|split| split.loops.contains(&var))?;
     let (Bound::Constant(low), Bound::Constant(high)) = bounds else { return None };
-    let (count, parts) = ((high - low + step - 1) / step, split.parts);
+    let (count, parts) = (turns(*low, *high, step), split.parts);
     let begin = format!("{low} + {count} * {PART} / {parts} * {step}");
     let end = format!("({low} + {count} * ({PART} + 1) / {parts} * {step}).min({high})");
     Some(if step == 1 { format!("{begin}..{end}") } else { format!("({begin}..{end}).step_by({step})") })

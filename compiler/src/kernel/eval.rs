@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::split::Split;
-use super::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, Statement};
+use super::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, Statement, turns};
 
 /// Runs a kernel on its buffers, in the order of [`Kernel::buffers`], as one thread.
 ///
@@ -113,8 +113,7 @@ impl State<'_> {
                     let (low, end) = (self.bound(low), self.bound(high));
                     let (mut value, end) = match &self.kernel.split {
                         Some(split) if split.loops.contains(var) => {
-                            let count = usize::try_from((end - low + step - 1) / step).unwrap_or(0);
-                            let range = Split::range(split.parts, self.part, count);
+                            let range = Split::range(split.parts, self.part, turns(low, end, *step));
                             (low + range.start as i64 * step, end.min(low + range.end as i64 * step))
                         }
                         _ => (low, end),
@@ -142,25 +141,12 @@ impl State<'_> {
         self.buffers[buffer.0 as usize][first..first + count].copy_from_slice(&lanes[..count]);
     }
 
-    fn signed(&self, affine: &Affine) -> i64 {
-        let terms = affine.terms.iter().map(|(var, coefficient)| coefficient * self.loops[self.part][var.0 as usize]);
-        affine.constant + terms.sum::<i64>()
-    }
-
     fn affine(&self, affine: &Affine) -> usize {
-        usize::try_from(self.signed(affine)).expect("verify excludes negative offsets")
+        usize::try_from(affine.value(&self.loops[self.part])).expect("verify excludes negative offsets")
     }
 
     fn bound(&self, bound: &Bound) -> i64 {
-        let quotient = |affine: &Affine, divisor: i64| {
-            let value = self.signed(affine);
-            value.div_euclid(divisor) + i64::from(value.rem_euclid(divisor) != 0)
-        };
-        match bound {
-            Bound::Constant(value) => *value,
-            Bound::Max(low, affine, divisor) => quotient(affine, *divisor).max(*low),
-            Bound::Min(high, affine, divisor) => quotient(affine, *divisor).min(*high),
-        }
+        bound.value(&self.loops[self.part])
     }
 
     fn expression(&self, value: &Expression) -> Vec<f32> {

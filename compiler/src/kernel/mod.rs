@@ -9,7 +9,7 @@
 //! - `emit::object` builds it with Cranelift for AArch64;
 //! - `eval` interprets it, bounds-checked, for tests.
 //!
-//! `lower` makes kernels from operators, `text` prints and parses them.
+//! `lower` makes kernels from operators, `split` shares them among threads, `visit` walks over them, `text` prints them.
 
 use std::fmt;
 
@@ -72,6 +72,11 @@ impl Affine {
         self.constant += constant;
         self
     }
+
+    /// What it comes to; `loops` are the values of all loop variables.
+    pub fn value(&self, loops: &[i64]) -> i64 {
+        self.constant + self.terms.iter().map(|(var, coefficient)| coefficient * loops[var.0 as usize]).sum::<i64>()
+    }
 }
 
 /// End of a loop range. Rounding of a quotient is towards plus infinity (`Low`) so that `max(0, ceil(a / d))` and
@@ -84,6 +89,27 @@ pub enum Bound {
     Max(i64, Affine, i64),
     /// `min(high, ceil(affine / divisor))`: end of a clipped range.
     Min(i64, Affine, i64),
+}
+
+impl Bound {
+    /// What it comes to; `loops` are the values of all loop variables.
+    pub fn value(&self, loops: &[i64]) -> i64 {
+        match self {
+            Bound::Constant(value) => *value,
+            Bound::Max(low, affine, divisor) => ceil_quotient(affine.value(loops), *divisor).max(*low),
+            Bound::Min(high, affine, divisor) => ceil_quotient(affine.value(loops), *divisor).min(*high),
+        }
+    }
+}
+
+/// `ceil(value / divisor)` for a positive divisor.
+pub fn ceil_quotient(value: i64, divisor: i64) -> i64 {
+    value.div_euclid(divisor) + i64::from(value.rem_euclid(divisor) != 0)
+}
+
+/// How often a loop from `low` to `high` (exclusive) runs.
+pub fn turns(low: i64, high: i64, step: i64) -> usize {
+    usize::try_from(ceil_quotient(high - low, step)).unwrap_or(0)
 }
 
 /// How a buffer is used.

@@ -1,12 +1,13 @@
 //! Kernels for several threads: one loop, or several beside each other, shared out evenly, every thread its range.
 //!
-//! Which loop is a question of balance; that no element is written by two threads is proven for every split by walking
-//! through all stores.
+//! Which loop is a question of balance; that no element of an output is written by two threads is proven for every split
+//! by walking through all stores (`verify` asks again). What threads leave each other in scratch buffers, between
+//! barriers, `eval` watches in tests.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::visit::each_access;
-use super::{Access, Affine, Bound, BufferDeclaration, Expression, Kernel, LoopVar, Statement, Variable};
+use super::{Access, Affine, Bound, BufferDeclaration, Expression, Kernel, LoopVar, Statement, Variable, turns};
 
 /// A kernel that does less than this many vector operations is over before a second thread has begun.
 const LEAST_OPERATIONS: f64 = 12_000.0;
@@ -45,14 +46,15 @@ impl Split {
     }
 }
 
-/// Shares a kernel among threads if that is worth it; says in [`Kernel::split`] how.
+/// Shares a kernel among threads if that is worth it, and it is not shared yet; says in [`Kernel::split`] how.
 pub fn split(kernel: &mut Kernel, parts: usize) {
     share(kernel, parts, LEAST_OPERATIONS);
 }
 
 /// The same for kernels that do at least so many operations.
 pub(super) fn share(kernel: &mut Kernel, parts: usize, least: f64) {
-    if kernel.split.is_some() || parts < 2 || operations(&kernel.body, &mut HashMap::new()) < least {
+    let all = operations(&kernel.body, None);
+    if kernel.split.is_some() || parts < 2 || all < least {
         return;
     }
     let mut best: Option<(f64, Split)> = None;
@@ -70,12 +72,11 @@ pub(super) fn share(kernel: &mut Kernel, parts: usize, least: f64) {
             continue;
         }
         let split = Split { parts, loops, part: None };
-        let work = |part: usize| operations_of_part(kernel, &split, part);
+        let work = |part: usize| operations(&kernel.body, Some((&split, part)));
         let most = (0..parts).map(work).fold(0.0, f64::max);
-        let even = operations(&kernel.body, &mut HashMap::new()) / parts as f64;
         let cycles = most * CYCLES_PER_OPERATION + bytes_read(kernel, &split) / BYTES_PER_CYCLE;
         let better = best.as_ref().is_none_or(|(known, _)| cycles < known * 0.98);
-        if most <= even * MOST_UNEVEN && better && is_disjoint(kernel, &split) {
+        if most <= all / parts as f64 * MOST_UNEVEN && better && is_disjoint(kernel, &split) {
             best = Some((cycles, split));
         }
     }
@@ -194,18 +195,17 @@ fn uses(statements: &[Statement], var: LoopVar) -> bool {
     })
 }
 
-/// Vector operations and stores, roughly: clipped ranges count as whole ones, a shared loop only what `shares` says.
-fn operations(statements: &[Statement], shares: &mut HashMap<LoopVar, f64>) -> f64 {
+/// Vector operations and stores, roughly (clipped ranges count as whole ones): of the whole kernel, or of one part.
+fn operations(statements: &[Statement], part: Option<(&Split, usize)>) -> f64 {
+    let literal = |bound: &Bound| match bound {
+        Bound::Constant(value) | Bound::Max(value, ..) | Bound::Min(value, ..) => *value,
+    };
     let count = |statement: &Statement| match statement {
         Statement::For { var, low, high, step, body, .. } => {
-            let low = match low {
-                Bound::Constant(value) | Bound::Max(value, ..) | Bound::Min(value, ..) => *value,
-            };
-            let high = match high {
-                Bound::Constant(value) | Bound::Max(value, ..) | Bound::Min(value, ..) => *value,
-            };
-            let times = ((high - low).max(0) as f64 / *step as f64).ceil();
-            shares.get(var).map_or(times, |share| *share) * operations(body, &mut shares.clone())
+            let all = turns(literal(low), literal(high), *step);
+            let own = part.filter(|(split, _)| split.loops.contains(var));
+            let times = own.map_or(all, |(split, part)| Split::range(split.parts, part, all).len());
+            times as f64 * operations(body, part)
         }
         Statement::Assign(_, value) => weight(value),
         Statement::Store(.., value) | Statement::StorePartial(.., value) => 1.0 + weight(value),
@@ -226,44 +226,22 @@ fn weight(value: &Expression) -> f64 {
     }
 }
 
-fn operations_of_part(kernel: &Kernel, split: &Split, part: usize) -> f64 {
-    fn counts(statements: &[Statement], found: &mut HashMap<LoopVar, usize>) {
-        for statement in statements {
-            if let Statement::For { var, low: Bound::Constant(low), high: Bound::Constant(high), step, body, .. } =
-                statement
-            {
-                found.insert(
-                    *var,
-                    usize::try_from((high - low).max(0) / step + i64::from((high - low) % step != 0)).unwrap_or(0),
-                );
-                counts(body, found);
-            } else if let Statement::For { body, .. } = statement {
-                counts(body, found);
-            }
-        }
-    }
-    let mut all = HashMap::new();
-    counts(&kernel.body, &mut all);
-    let share = |var: &LoopVar| Split::range(split.parts, part, all.get(var).copied().unwrap_or(0)).len() as f64;
-    let mut shares = split.loops.iter().map(|var| (*var, share(var))).collect();
-    operations(&kernel.body, &mut shares)
-}
-
 /// Whether no two parts write the same element of an output.
-fn is_disjoint(kernel: &Kernel, split: &Split) -> bool {
-    let elements = |access: Access| {
-        kernel.buffers.iter().map(move |buffer| if buffer.access == access { buffer.elements } else { 0 })
-    };
+pub(super) fn is_disjoint(kernel: &Kernel, split: &Split) -> bool {
+    let elements = |buffer: &BufferDeclaration| if buffer.access == Access::Output { buffer.elements } else { 0 };
     let mut walk = Walk {
         kernel,
         split,
         part: 0,
         loops: vec![0; kernel.loop_names.len()],
-        owners: elements(Access::Output).map(|count| vec![u8::MAX; count]).collect(),
+        owners: kernel.buffers.iter().map(|buffer| vec![u8::MAX; elements(buffer)]).collect(),
         disjoint: true,
     };
     for part in 0..split.parts {
         walk.part = part;
+        if let Some(var) = split.part {
+            walk.loops[var.0 as usize] = part as i64;
+        }
         walk.block(&kernel.body);
     }
     walk.disjoint && split.parts < usize::from(u8::MAX)
@@ -285,8 +263,8 @@ impl Walk<'_> {
         for statement in statements {
             match statement {
                 Statement::For { var, low, high, step, body, .. } if self.stores(body) => {
-                    let (low, high) = (self.bound(low), self.bound(high));
-                    let count = usize::try_from((high - low + step - 1) / step).unwrap_or(0);
+                    let (low, high) = (low.value(&self.loops), high.value(&self.loops));
+                    let count = turns(low, high, *step);
                     let range = match self.split.loops.contains(var) {
                         true => Split::range(self.split.parts, self.part, count),
                         false => 0..count,
@@ -314,27 +292,11 @@ impl Walk<'_> {
     }
 
     fn store(&mut self, buffer: usize, at: &Affine, count: usize) {
-        let first = usize::try_from(self.value(at)).unwrap_or(usize::MAX);
+        let first = usize::try_from(at.value(&self.loops)).unwrap_or(usize::MAX);
         let part = self.part as u8;
         for owner in self.owners[buffer].iter_mut().skip(first).take(count) {
             self.disjoint &= *owner == u8::MAX || *owner == part;
             *owner = part;
-        }
-    }
-
-    fn value(&self, affine: &Affine) -> i64 {
-        affine.constant + affine.terms.iter().map(|(var, factor)| factor * self.loops[var.0 as usize]).sum::<i64>()
-    }
-
-    fn bound(&self, bound: &Bound) -> i64 {
-        let quotient = |affine: &Affine, divisor: i64| {
-            let value = self.value(affine);
-            value.div_euclid(divisor) + i64::from(value.rem_euclid(divisor) != 0)
-        };
-        match bound {
-            Bound::Constant(value) => *value,
-            Bound::Max(low, affine, divisor) => quotient(affine, *divisor).max(*low),
-            Bound::Min(high, affine, divisor) => quotient(affine, *divisor).min(*high),
         }
     }
 }

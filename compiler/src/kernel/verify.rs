@@ -1,11 +1,13 @@
-//! Proof that a kernel stays inside its buffers and reads only variables that have a value.
+//! Proof that a kernel stays inside its buffers, reads only variables that have a value, and, shared among threads, writes
+//! no element of an output twice.
 //!
 //! Accesses are affine, so their extremes lie at the ends of the loops. Loops whose variable decides another loop's
 //! bounds (clipped windows) are walked value by value; all others are taken as intervals.
 
 use std::collections::HashSet;
 
-use super::{Access, Affine, Bound, Buffer, Expression, Kernel, LoopVar, Statement, Variable};
+use super::split::is_disjoint;
+use super::{Access, Affine, Bound, Buffer, Expression, Kernel, LoopVar, Statement, Variable, ceil_quotient};
 
 /// What is wrong with a kernel; always a bug of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +46,13 @@ pub fn verify(kernel: &Kernel) -> Result<(), VerifyError> {
             return Err(checker.broken(format!("`{name}` is not an identifier")));
         }
     }
-    checker.block(&kernel.body)
+    checker.block(&kernel.body)?;
+    match &kernel.split {
+        Some(split) if !is_disjoint(kernel, split) => {
+            Err(checker.broken("two threads write the same element of an output".to_string()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Loop variables that bounds refer to.
@@ -153,7 +161,7 @@ impl Checker<'_> {
             if low != high || divisor < 1 {
                 return Err(self.broken("a loop bound is not decided by the loops around it".to_string()));
             }
-            Ok(low.div_euclid(divisor) + i64::from(low.rem_euclid(divisor) != 0))
+            Ok(ceil_quotient(low, divisor))
         };
         match bound {
             Bound::Constant(value) => Ok(*value),

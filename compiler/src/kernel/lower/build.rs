@@ -78,6 +78,13 @@ pub(super) fn repeat(var: LoopVar, count: usize, step: usize, body: Vec<Statemen
     }
 }
 
+/// `total` things in runs of `part`: (first, part, times), the rest last.
+pub(super) fn runs(total: usize, part: usize) -> Vec<(usize, usize, usize)> {
+    let mut runs = vec![(0, part, total / part), (total / part * part, total % part, 1)];
+    runs.retain(|(_, part, times)| *part > 0 && *times > 0);
+    runs
+}
+
 pub(super) fn binary(function: Arithmetic, a: Expression, b: Expression) -> Expression {
     Expression::Binary(function, Box::new(a), Box::new(b))
 }

@@ -5,6 +5,7 @@
 //! from the bias and stay in registers until residual, activation and store.
 
 use super::build::{Builder, activate, binary, mul_add, plus, repeat};
+use super::products::{Factor, by_lane};
 use super::tile::{Row, Tile, choose_tile};
 use super::window::{Columns, Window3};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, WeightOrder, winograd};
@@ -110,7 +111,7 @@ pub(super) fn lower(
     });
     bindings.push(Binding::Weights { from: 2, elements: packed_bias });
     bindings.push(Binding::Output);
-    let order = WeightOrder { vectors: plan.tile.vectors, winograd: None };
+    let order = WeightOrder { vectors: plan.tile.vectors, forms: None };
     Some(LoweredNode { kernel, bindings, order: Some(order) })
 }
 
@@ -127,6 +128,8 @@ struct Plan {
     plain_input: bool,
     /// Activations are loaded as vectors of input channels and multiplied by lane.
     by_lane: bool,
+    /// Loads stand between the multiplications.
+    in_order: bool,
     tile: Tile,
 }
 
@@ -151,6 +154,7 @@ impl Plan {
             lanes,
             plain_input,
             by_lane,
+            in_order: machine.in_order,
             tile,
         }
     }
@@ -198,7 +202,7 @@ impl Plan {
     }
 
     /// Weights in the order `[group][tile][input block][depth][height][channel in block][width][vector in tile][lane]`,
-    /// zero where channels end inside a block; the bias as whole vectors per group.
+    /// with width before channel for multiplication by lane; zero where channels end inside a block.
     fn pack(&self, weights: &[f32]) -> Vec<f32> {
         let [k_d, k_h, k_w] = self.window.kernel;
         let group_filters = self.filters / self.groups;
@@ -211,8 +215,11 @@ impl Plan {
                         let lane = index % self.lanes;
                         let rest = index / self.lanes;
                         let (vector, rest) = (rest % wide, rest / wide);
-                        let (w, rest) = (rest % k_w, rest / k_w);
-                        let (inner, rest) = (rest % block, rest / block);
+                        let (w, inner, rest) = if self.by_lane {
+                            (rest / block % k_w, rest % block, rest / block / k_w)
+                        } else {
+                            (rest % k_w, rest / k_w % block, rest / k_w / block)
+                        };
                         let (h, rest) = (rest % k_h, rest / k_h);
                         let (d, outer) = (rest % k_d, rest / k_d);
                         let filter = (first + tile * wide + vector) * self.lanes + lane;
@@ -234,6 +241,7 @@ impl Plan {
         self.groups * self.group_vectors() * self.weights_per_vector()
     }
 
+    /// The bias as whole vectors per group.
     fn pack_bias(&self, bias: &[f32]) -> Vec<f32> {
         let group_filters = self.filters / self.groups;
         (0..self.groups * self.group_vectors() * self.lanes)
@@ -463,33 +471,23 @@ impl Writer<'_> {
 
     /// Every tap column: a vector of input channels per pixel, multiplied lane by lane.
     fn by_lane(&mut self, step: &Step, place: &Place<'_>, part: Columns, channels: usize) -> Vec<Statement> {
-        let k_w = self.plan.window.kernel[2];
         let mut body = Vec::new();
-        for tap in 0..k_w {
-            let pixels: Vec<usize> = (0..part.count).filter(|pixel| self.is_inside(part, *pixel, tap)).collect();
-            for pixel in &pixels {
-                let at = step.input.clone().plus(self.input_offset(part, *pixel, tap, step.pixel_step));
-                let loaded = self.builder.variable(&format!("x_{pixel}"));
-                body.push(Statement::Assign(loaded, Expression::Load(self.buffers.x, at)));
+        for tap in 0..self.plan.window.kernel[2] {
+            let inside = (0..part.count).filter(|pixel| self.is_inside(part, *pixel, tap));
+            let at = |pixel: usize| step.input.clone().plus(self.input_offset(part, pixel, tap, step.pixel_step));
+            let pixels: Vec<(usize, Affine)> = inside.map(|pixel| (pixel, at(pixel))).collect();
+            if pixels.is_empty() {
+                continue;
             }
-            for lane in 0..if pixels.is_empty() { 0 } else { channels } {
+            let mut factors = Vec::with_capacity(channels * place.vectors);
+            for lane in 0..channels {
                 for vector in 0..place.vectors {
-                    let offset = (lane * k_w + tap) * step.vector_row + vector * self.plan.lanes;
-                    let at = step.weights.clone().plus(offset as i64);
-                    let weight = self.builder.variable(&format!("w_{vector}"));
-                    body.push(Statement::Assign(weight, Expression::Load(self.buffers.weights, at)));
-                    for pixel in &pixels {
-                        let loaded = self.builder.variable(&format!("x_{pixel}"));
-                        let sum = self.accumulator(*pixel, vector);
-                        let value = mul_add(
-                            Expression::Lane(loaded, lane as u32),
-                            Expression::Variable(weight),
-                            Expression::Variable(sum),
-                        );
-                        body.push(Statement::Assign(sum, value));
-                    }
+                    let offset = (tap * self.plan.lanes + lane) * step.vector_row + vector * self.plan.lanes;
+                    factors.push(Factor { lane, vector, at: step.weights.clone().plus(offset as i64) });
                 }
             }
+            let (x, weights) = ((self.buffers.x, &pixels[..]), (self.buffers.weights, &factors[..]));
+            body.extend(by_lane(&mut self.builder, x, weights, self.plan.in_order));
         }
         body
     }

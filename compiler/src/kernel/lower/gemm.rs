@@ -1,13 +1,14 @@
-//! Matrix products on plain tensors: rows of A broadcast, vectors of B's columns.
+//! Matrix products on plain tensors: rows of A broadcast or multiplied lane by lane, vectors of B's columns.
 //!
 //! A constant B is packed `[column tile][depth][vector][lane]`, so it streams once per row tile (once in all for a single
 //! row). An activation as B is read where it lies.
 
-use super::build::{Builder, activate, mul_add, plus, repeat};
+use super::build::{Builder, activate, mul_add, plus, repeat, runs};
+use super::products::{Factor, by_lane};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::graph::op::Activation;
 use crate::graph::{Op, TensorType};
-use crate::kernel::{Access, Affine, Buffer, Expression, LoopVar, Statement};
+use crate::kernel::{Access, Affine, Bound, Buffer, Expression, LoopVar, Statement};
 use crate::program::Layout;
 
 /// A product as rows, depth, columns, and how often it is done on other matrices.
@@ -84,7 +85,12 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
         Tile { rows: 1, vectors: vectors.min(registers.saturating_sub(2).min(8)) }
     } else {
         let wide = vectors.min(if registers >= 32 { 4 } else { 2 });
-        let rows = ((registers - 1 - wide) / wide).clamp(1, 6).min(product.rows);
+        let rows = if machine.instruction_set.multiplies_by_lane() {
+            (registers - machine.pair_registers()) / (wide + 1)
+        } else {
+            (registers - 1 - wide) / wide
+        };
+        let rows = rows.clamp(1, 6).min(product.rows);
         Tile { rows, vectors: wide }
     };
     let mut builder = Builder::new(lanes as u32);
@@ -119,7 +125,8 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     let y = builder.buffer("y", Access::Output, plain(product.batch * product.rows * product.columns));
     bindings.push(Binding::Output);
     let batch = builder.loop_var("batch");
-    let mut writer = Writer { builder, product: &product, lanes, a, b, bias, y, is_packed, batch };
+    let (by_lane, in_order) = (machine.instruction_set.multiplies_by_lane(), machine.in_order);
+    let mut writer = Writer { builder, product: &product, lanes, a, b, bias, y, is_packed, by_lane, in_order, batch };
     let mut body = Vec::new();
     for (first_vector, wide, tiles) in writer.column_runs(tile.vectors) {
         let column = writer.builder.loop_var("column_tile");
@@ -148,15 +155,6 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     Some(LoweredNode { kernel, bindings, order: None })
 }
 
-/// `total` things in runs of `part`: (first, part, times), the rest last.
-fn runs(total: usize, part: usize) -> Vec<(usize, usize, usize)> {
-    let mut runs = vec![(0, part, total / part)];
-    if !total.is_multiple_of(part) {
-        runs.push((total / part * part, total % part, 1));
-    }
-    runs
-}
-
 /// `[depth, columns]` to `[tile][depth][vector][lane]`, zero past the last column.
 fn pack(b: &[f32], product: &Product, tile: Tile, lanes: usize) -> Vec<f32> {
     let vectors = product.columns.div_ceil(lanes);
@@ -183,6 +181,10 @@ struct Writer<'a> {
     bias: Option<Buffer>,
     y: Buffer,
     is_packed: bool,
+    /// Rows of `a` are loaded as vectors and multiplied by lane.
+    by_lane: bool,
+    /// Loads stand between the multiplications.
+    in_order: bool,
     batch: LoopVar,
 }
 
@@ -233,6 +235,40 @@ impl Writer<'_> {
                 statements.push(Statement::Assign(sum, start.clone()));
             }
         }
+        // Whole vectors of a row, then what is left.
+        let in_vectors = if self.by_lane && self.is_packed { self.product.depth / self.lanes * self.lanes } else { 0 };
+        if in_vectors > 0 {
+            let depth = self.builder.loop_var("k");
+            let body = self.by_lane(place, depth);
+            statements.push(repeat(depth, in_vectors, self.lanes, body));
+        }
+        if in_vectors < self.product.depth {
+            statements.push(self.by_broadcast(place, in_vectors));
+        }
+        statements.extend(self.store(place));
+        statements
+    }
+
+    /// Element `depth` of a row of `a`.
+    fn row_at(&self, place: Place, row: usize, depth: LoopVar) -> Affine {
+        let at = plus(&Affine::term(self.batch, (self.product.rows * self.product.depth) as i64), depth, 1);
+        plus(&at, place.row, self.product.depth).plus(((place.first_row + row) * self.product.depth) as i64)
+    }
+
+    /// One vector of every row of `a`, lane by lane.
+    fn by_lane(&mut self, place: Place, depth: LoopVar) -> Vec<Statement> {
+        let rows: Vec<(usize, Affine)> = (0..place.rows).map(|row| (row, self.row_at(place, row, depth))).collect();
+        let first = self.packed_at(place, depth);
+        let factors = (0..self.lanes * place.vectors).map(|index| {
+            let (lane, vector) = (index / place.vectors, index % place.vectors);
+            Factor { lane, vector, at: first.clone().plus((index * self.lanes) as i64) }
+        });
+        let factors: Vec<Factor> = factors.collect();
+        by_lane(&mut self.builder, (self.a, &rows), (self.b, &factors), self.in_order)
+    }
+
+    /// The rows' elements from `first` on, one by one.
+    fn by_broadcast(&mut self, place: Place, first: usize) -> Statement {
         let depth = self.builder.loop_var("k");
         let mut body = Vec::new();
         for vector in 0..place.vectors {
@@ -240,11 +276,8 @@ impl Writer<'_> {
             body.push(Statement::Assign(weight, self.load_b(place, depth, vector)));
         }
         for row in 0..place.rows {
-            let at = plus(&Affine::term(self.batch, (self.product.rows * self.product.depth) as i64), depth, 1);
-            let at = plus(&at, place.row, self.product.depth);
-            let at = at.plus(((place.first_row + row) * self.product.depth) as i64);
             let element = self.builder.variable("a_all");
-            body.push(Statement::Assign(element, Expression::Broadcast(self.a, at)));
+            body.push(Statement::Assign(element, Expression::Broadcast(self.a, self.row_at(place, row, depth))));
             for vector in 0..place.vectors {
                 let sum = self.builder.variable(&format!("acc_{row}_{vector}"));
                 let weight = self.builder.variable(&format!("b_{vector}"));
@@ -253,17 +286,21 @@ impl Writer<'_> {
                 body.push(Statement::Assign(sum, value));
             }
         }
-        statements.push(repeat(depth, self.product.depth, 1, body));
-        statements.extend(self.store(place));
-        statements
+        let (low, high) = (Bound::Constant(first as i64), Bound::Constant(self.product.depth as i64));
+        Statement::For { var: depth, low, high, step: 1, unroll: false, body }
+    }
+
+    /// Element `depth` of the first vector of a tile of packed columns.
+    fn packed_at(&self, place: Place, depth: LoopVar) -> Affine {
+        let per_vector = self.product.depth * self.lanes;
+        let at = Affine::constant((place.first_vector * per_vector) as i64);
+        let at = plus(&at, place.column, place.vectors * per_vector);
+        plus(&at, depth, place.vectors * self.lanes)
     }
 
     fn load_b(&self, place: Place, depth: LoopVar, vector: usize) -> Expression {
         if self.is_packed {
-            let per_vector = self.product.depth * self.lanes;
-            let at = Affine::constant((place.first_vector * per_vector + vector * self.lanes) as i64);
-            let at = plus(&at, place.column, place.vectors * per_vector);
-            return Expression::Load(self.b, plus(&at, depth, place.vectors * self.lanes));
+            return Expression::Load(self.b, self.packed_at(place, depth).plus((vector * self.lanes) as i64));
         }
         let batch = if self.product.shared_b { 0 } else { self.product.depth * self.product.columns };
         let at = plus(&Affine::term(self.batch, batch as i64), depth, self.product.columns);

@@ -10,6 +10,7 @@ mod elementwise;
 mod functions;
 mod gemm;
 mod pool;
+mod products;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -35,9 +36,11 @@ pub struct Machine {
     /// Second-level cache, 0 if none.
     pub l2_bytes: u64,
     /// Convolutions may be done by minimal filtering, which needs more memory and rounds more.
-    pub winograd: bool,
+    pub minimal_filtering: bool,
     /// Threads that share each kernel.
     pub threads: usize,
+    /// Instructions are executed in the order in which they stand.
+    pub in_order: bool,
 }
 
 impl Machine {
@@ -49,8 +52,15 @@ impl Machine {
             l1_bytes: target.l1_bytes,
             l2_bytes: target.l2_bytes,
             threads: target.threads,
-            winograd: target.minimal_filtering && target.system == System::Linux,
+            in_order: target.in_order,
+            minimal_filtering: target.minimal_filtering && target.system == System::Linux,
         }
+    }
+
+    /// Registers for weights where a tile is multiplied by lane: one pair in use, and one on its way if instructions
+    /// are executed in order.
+    fn pair_registers(&self) -> usize {
+        if self.in_order { 4 } else { 2 }
     }
 }
 
@@ -73,7 +83,7 @@ pub struct WeightOrder {
     /// Vectors of output channels per tile.
     pub vectors: usize,
     /// Transformed for minimal filtering in these forms.
-    pub winograd: Option<winograd::Forms>,
+    pub forms: Option<winograd::Forms>,
 }
 
 /// How a kernel's weights are packed.

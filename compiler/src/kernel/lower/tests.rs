@@ -19,14 +19,16 @@ fn machines() -> Vec<Machine> {
         registers,
         l1_bytes: 32768,
         l2_bytes: 1 << 20,
-        winograd: false,
+        minimal_filtering: false,
         threads: 1,
+        in_order: false,
     };
     vec![
         machine(InstructionSet::Avx512, 32),
         machine(InstructionSet::Avx2, 16),
         machine(InstructionSet::Sse2, 16),
         machine(InstructionSet::Neon, 32),
+        Machine { in_order: true, ..machine(InstructionSet::Neon, 32) },
         machine(InstructionSet::Scalar, 8),
     ]
 }
@@ -210,7 +212,7 @@ fn threads_share_the_phases_of_few_blocks() {
     let values = [random(&[1, 256, 2, 2], 1), random(&[128, 256, 3, 3], 2), random(&[128], 3)];
     let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
     let packing =
-        Packing::Like(WeightOrder { vectors: 2, winograd: Some(Forms { down: Some(Form::Two), across: Form::Two }) });
+        Packing::Like(WeightOrder { vectors: 2, forms: Some(Forms { down: Some(Form::Two), across: Form::Two }) });
     let operands: Vec<Operand<'_>> = (values.iter().zip(&types).enumerate())
         .map(|(index, (value, tensor_type))| Operand {
             packing,
@@ -245,7 +247,7 @@ fn check_winograd(x: &[usize], filters: usize, taps: usize, pad: usize, residual
         for form in Form::of_taps(taps) {
             let forms = Forms { down: (rank > 1).then_some(*form), across: *form };
             for vectors in [1, 2] {
-                let order = WeightOrder { vectors, winograd: Some(forms) };
+                let order = WeightOrder { vectors, forms: Some(forms) };
                 let like = (Packing::Like(order), Vec::new());
                 let packed = check_choice(&op, &values, &constants, &choice, &machine, Some(&like));
                 assert_eq!(packed.as_ref().map(|(packing, _)| *packing), Some(Packing::Shared(order)));
@@ -286,8 +288,8 @@ fn minimal_filtering_is_taken_where_it_pays() {
         residual: false,
         activation: Activation::None,
     };
-    let order = |channels: usize, extent: usize, conv: Conv, winograd: bool| {
-        let machine = Machine { winograd, ..machines().swap_remove(0) };
+    let order = |channels: usize, extent: usize, conv: Conv, minimal_filtering: bool| {
+        let machine = Machine { minimal_filtering, ..machines().swap_remove(0) };
         let kernel = conv.window.kernel[0];
         let values = [
             random(&[1, channels, extent, extent], 1),
@@ -308,7 +310,7 @@ fn minimal_filtering_is_taken_where_it_pays() {
             .collect();
         let op = Op::Conv(conv);
         let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
-        lower_node(&op, &operands, &output, Layout::Blocked(16), &machine).and_then(|lowered| lowered.order?.winograd)
+        lower_node(&op, &operands, &output, Layout::Blocked(16), &machine).and_then(|lowered| lowered.order?.forms)
     };
     assert_eq!(order(64, 56, conv(3, 1), true), Some(Forms { down: Some(Form::Four), across: Form::Four }));
     assert_eq!(order(64, 56, conv(3, 1), false), None, "--exact");

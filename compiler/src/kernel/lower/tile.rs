@@ -34,8 +34,8 @@ pub(super) fn choose_tile(row: Row, packed_vectors: Option<usize>, machine: &Mac
     let mut best: Option<(f64, Tile)> = None;
     for wide in packed_vectors.map_or(1..=vectors.min(4), |wide| wide..=wide) {
         for pixels in 1..=width.min(14) {
-            // A vector of input channels per pixel and the weights, or the weights and one broadcast.
-            let temporaries = if by_lane { pixels + wide.min(2) } else { wide + 1 };
+            // A vector of input channels per pixel and pairs of weights, or the weights and one broadcast.
+            let temporaries = if by_lane { pixels + machine.pair_registers() } else { wide + 1 };
             let fits = pixels * wide + temporaries <= registers;
             let body = taps * (pixels + if by_lane { 4 } else { 1 } * (wide + pixels * wide));
             if pixels * wide > 1 && (!fits || body > MAX_BODY) {

@@ -13,7 +13,8 @@ use plan::Plan;
 pub use plan::chosen;
 pub use transform::{Form, Forms};
 
-use super::build::{Builder, activate, binary, mul_add, plus, repeat};
+use super::build::{Builder, activate, binary, mul_add, plus, repeat, runs};
+use super::products::{Factor, by_lane};
 use super::tile::Tile;
 use super::{Binding, LoweredNode, Operand, Packing, WeightOrder};
 use crate::graph::op::Conv;
@@ -80,7 +81,7 @@ pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<
     bindings.push(Binding::Weights { from: 2, elements: packed_bias });
     bindings.push(Binding::Scratch(plan.scratch_elements()));
     bindings.push(Binding::Output);
-    let order = WeightOrder { vectors: plan.tile.vectors, winograd: Some(plan.forms) };
+    let order = WeightOrder { vectors: plan.tile.vectors, forms: Some(plan.forms) };
     Some(LoweredNode { kernel, bindings, order: Some(order) })
 }
 
@@ -371,28 +372,16 @@ impl Writer<'_> {
     }
 
     fn by_lane(&mut self, data: &Affine, weights: &Affine, tile: Tile, channels: usize) -> Vec<Statement> {
-        let mut body = Vec::new();
-        let mut elements = Vec::with_capacity(tile.pixels);
-        for pixel in 0..tile.pixels {
-            let element = self.builder.variable(&format!("x_{pixel}"));
-            let at = data.clone().plus((pixel * self.plan.lanes) as i64);
-            body.push(Statement::Assign(element, Expression::Load(self.buffers.scratch, at)));
-            elements.push(element);
-        }
-        for channel in 0..channels {
-            let weights = weights.clone().plus((channel * tile.vectors * self.plan.lanes) as i64);
-            for vector in 0..tile.vectors {
-                let (weight, load) = self.weights(&weights, vector);
-                body.push(load);
-                for (pixel, element) in elements.iter().enumerate() {
-                    let sum = self.accumulator(pixel, vector);
-                    let element = Expression::Lane(*element, channel as u32);
-                    let value = mul_add(element, Expression::Variable(weight), Expression::Variable(sum));
-                    body.push(Statement::Assign(sum, value));
-                }
-            }
-        }
-        body
+        let lanes = self.plan.lanes;
+        let at = |pixel: usize| data.clone().plus((pixel * lanes) as i64);
+        let pixels: Vec<(usize, Affine)> = (0..tile.pixels).map(|pixel| (pixel, at(pixel))).collect();
+        let factors = (0..channels * tile.vectors).map(|index| {
+            let (lane, vector) = (index / tile.vectors, index % tile.vectors);
+            Factor { lane, vector, at: weights.clone().plus((index * lanes) as i64) }
+        });
+        let factors: Vec<Factor> = factors.collect();
+        let (data, weights) = ((self.buffers.scratch, &pixels[..]), (self.buffers.weights, &factors[..]));
+        by_lane(&mut self.builder, data, weights, self.plan.in_order)
     }
 
     /// Per vector of filters and tile: the results transformed back, then to the output where they lie inside it.
@@ -508,11 +497,4 @@ struct Product {
     tile: LoopVar,
     first_vector: usize,
     first_tile: usize,
-}
-
-/// `total` things in runs of `part`: (first, part, times), the rest last.
-fn runs(total: usize, part: usize) -> Vec<(usize, usize, usize)> {
-    let mut runs = vec![(0, part, total / part), (total / part * part, total % part, 1)];
-    runs.retain(|(_, part, times)| *part > 0 && *times > 0);
-    runs
 }

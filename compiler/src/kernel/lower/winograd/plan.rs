@@ -56,6 +56,8 @@ pub struct Plan {
     pub(super) tile: Tile,
     /// Activations are loaded as vectors of input channels and multiplied by lane.
     pub(super) by_lane: bool,
+    /// Loads stand between the multiplications.
+    pub(super) in_order: bool,
     /// Threads that share each phase of a block; 1 if they share the blocks, or if there is one.
     pub(super) threads: usize,
 }
@@ -75,7 +77,7 @@ pub fn chosen(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine:
         return None;
     }
     let given = inputs[1].packing.order();
-    if given.is_some_and(|order| order.winograd.is_none()) || given.is_none() && !machine.winograd {
+    if given.is_some_and(|order| order.forms.is_none()) || given.is_none() && !machine.minimal_filtering {
         return None;
     }
     let shape = Shape { window: &window, batch: x.shape[0], channels: x.shape[1], filters: output.shape[1], machine };
@@ -83,7 +85,7 @@ pub fn chosen(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine:
         let plans = shape.plans(forms, given.map(|order| order.vectors)).into_iter();
         plans.min_by(|a, b| a.0.total_cmp(&b.0))
     };
-    if let Some(forms) = given.and_then(|order| order.winograd) {
+    if let Some(forms) = given.and_then(|order| order.forms) {
         return best(forms).map(|(_, plan)| plan);
     }
     let mut known = (shape.direct_cycles(), None);
@@ -174,6 +176,7 @@ impl Shape<'_> {
             ],
             tile,
             by_lane: self.by_lane(),
+            in_order: self.machine.in_order,
             threads: 1,
         };
         let blocks = (plan.batch * window.output[0] * plan.blocks[0] * plan.blocks[1]) as f64;
@@ -202,8 +205,7 @@ impl Shape<'_> {
         if by_phases < by_blocks {
             return (by_phases, Plan { threads, ..plan });
         }
-        let cycles = by_blocks;
-        (cycles, plan)
+        (by_blocks, plan)
     }
 }
 
