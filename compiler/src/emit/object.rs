@@ -22,6 +22,7 @@ use cranelift_object::{ObjectBuilder, ObjectModule};
 use super::load_pairs;
 use crate::config::{InstructionSet, Target};
 use crate::kernel::split::Split;
+use crate::kernel::unroll::unroll;
 use crate::kernel::visit::each_access;
 use crate::kernel::{
     Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, Statement, Variable, turns,
@@ -70,7 +71,7 @@ pub fn compile_kernels(kernels: &[Kernel], target: &Target, symbol_prefix: &str)
             None => None,
         };
         let builder = FunctionBuilder::new(&mut context.func, &mut frontend);
-        translate(kernel, builder, barrier, module.target_config());
+        translate(&unroll(kernel), builder, barrier, module.target_config());
         define(&mut module, id, &mut context).with_context(|| format!("compiling kernel `{}`", kernel.name))?;
     }
     Ok(module.finish().emit()?)
@@ -600,8 +601,12 @@ impl Translator<'_> {
                 self.builder.ins().fma(a, b, c)
             }
             Expression::Binary(function, a, b) => {
+                // `fmax` and `fmin` answer NaN if either is NaN, so only the second may be.
+                let is_number = matches!(**a, Expression::Constant(value) if !value.is_nan());
                 let (a, b) = (self.expression(a), self.expression(b));
                 match function {
+                    Arithmetic::Max if is_number => self.builder.ins().fmax(a, b),
+                    Arithmetic::Min if is_number => self.builder.ins().fmin(a, b),
                     Arithmetic::Add => self.builder.ins().fadd(a, b),
                     Arithmetic::Sub => self.builder.ins().fsub(a, b),
                     Arithmetic::Mul => self.builder.ins().fmul(a, b),

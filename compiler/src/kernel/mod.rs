@@ -9,7 +9,8 @@
 //! - `emit::object` builds it with Cranelift for AArch64;
 //! - `eval` interprets it, bounds-checked, for tests.
 //!
-//! `lower` makes kernels from operators, `split` shares them among threads, `visit` walks over them, `text` prints them.
+//! `lower` makes kernels from operators, `split` shares them among threads, `unroll` writes short loops out twice, `visit`
+//! walks over them, `text` prints them.
 
 use std::fmt;
 
@@ -17,6 +18,7 @@ pub mod eval;
 pub mod lower;
 pub mod split;
 pub mod text;
+pub mod unroll;
 pub mod verify;
 pub mod visit;
 

@@ -1,6 +1,6 @@
 //! Walks over kernels.
 
-use super::{Affine, Buffer, Expression, Statement};
+use super::{Affine, Buffer, Expression, LoopVar, Statement};
 
 /// Every place in memory that statements touch, and whether they write it.
 pub fn each_access(statements: &[Statement], found: &mut impl FnMut(Buffer, &Affine, bool)) {
@@ -27,5 +27,42 @@ fn each_load(value: &Expression, found: &mut impl FnMut(Buffer, &Affine, bool)) 
         Expression::MulAdd(a, b, c) => [a, b, c].into_iter().for_each(|value| each_load(value, found)),
         Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| each_load(value, found)),
         Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_load(a, found),
+    }
+}
+
+/// The same statements for a loop variable that is larger by a number; bounds of loops inside stay as they are.
+pub fn shifted(statements: &[Statement], var: LoopVar, by: i64) -> Vec<Statement> {
+    let mut statements = statements.to_vec();
+    each_place_mut(&mut statements, &mut |at| {
+        let coefficient = at.terms.iter().find(|(other, _)| *other == var).map_or(0, |(_, coefficient)| *coefficient);
+        at.constant += coefficient * by;
+    });
+    statements
+}
+
+fn each_place_mut(statements: &mut [Statement], change: &mut impl FnMut(&mut Affine)) {
+    for statement in statements {
+        match statement {
+            Statement::For { body, .. } => each_place_mut(body, change),
+            Statement::Assign(_, value) => each_operand_mut(value, change),
+            Statement::Store(_, at, value) | Statement::StorePartial(_, at, _, value) => {
+                change(at);
+                each_operand_mut(value, change);
+            }
+            Statement::Barrier | Statement::Comment(_) => {}
+        }
+    }
+}
+
+fn each_operand_mut(value: &mut Expression, change: &mut impl FnMut(&mut Affine)) {
+    match value {
+        Expression::Variable(_) | Expression::Constant(_) | Expression::Lane(..) => {}
+        Expression::Load(_, at)
+        | Expression::LoadPartial(_, at, _)
+        | Expression::LoadStrided(_, at, _)
+        | Expression::Broadcast(_, at) => change(at),
+        Expression::MulAdd(a, b, c) => [a, b, c].into_iter().for_each(|value| each_operand_mut(value, change)),
+        Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| each_operand_mut(value, change)),
+        Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_operand_mut(a, change),
     }
 }

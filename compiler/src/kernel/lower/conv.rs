@@ -343,10 +343,22 @@ impl Writer<'_> {
     /// Accumulators start from the bias.
     fn start(&mut self, place: &Place<'_>, part: Columns) -> Vec<Statement> {
         let mut statements = Vec::new();
+        let (plan, bias) = (self.plan, self.buffers.bias);
+        let load =
+            |vector: usize| Expression::Load(bias, place.bias.clone().plus((vector * plan.lanes) as i64));
+        if self.plan.by_lane {
+            // Loads of a pair: fewer instructions than copies.
+            for pixel in 0..part.count {
+                for vector in 0..place.vectors {
+                    let sum = self.accumulator(pixel, vector);
+                    statements.push(Statement::Assign(sum, load(vector)));
+                }
+            }
+            return statements;
+        }
         for vector in 0..place.vectors {
-            let at = place.bias.clone().plus((vector * self.plan.lanes) as i64);
             let first = self.accumulator(0, vector);
-            statements.push(Statement::Assign(first, Expression::Load(self.buffers.bias, at)));
+            statements.push(Statement::Assign(first, load(vector)));
             for pixel in 1..part.count {
                 let other = self.accumulator(pixel, vector);
                 statements.push(Statement::Assign(other, Expression::Variable(first)));

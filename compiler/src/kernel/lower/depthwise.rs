@@ -1,5 +1,7 @@
 //! Depthwise convolution on channel blocks: vectors over channels, no sum across them.
 
+use std::collections::BTreeSet;
+
 use super::build::{Builder, activate, binary, mul_add, plus, repeat};
 use super::window::{Columns, Window3};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
@@ -7,6 +9,10 @@ use crate::graph::TensorType;
 use crate::graph::op::Conv;
 use crate::kernel::{Access, Affine, Arithmetic, Expression, Statement};
 use crate::program::Layout;
+
+/// Pixels computed together, and least of them for which columns are kept.
+const MOST_PIXELS: usize = 8;
+const FEWEST_PIXELS: usize = 4;
 
 /// Whether a convolution has one input and one output channel per group.
 pub(super) fn applies(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType) -> bool {
@@ -49,8 +55,7 @@ pub(super) fn lower(
     let (depth, row) = (builder.loop_var("depth"), builder.loop_var("row"));
     let [_, in_h, in_w] = window.input;
     let [_, k_h, k_w] = window.kernel;
-    // One weight vector, one input vector and the accumulators.
-    let width = (machine.registers as usize - 2).min(8);
+    let (width, reused) = widest(&window, machine.registers as usize);
     let mut columns = Vec::new();
     for part in window.column_tiles(width) {
         let Columns { first, count, repeat: times, interior } = part;
@@ -65,20 +70,35 @@ pub(super) fn lower(
         input = plus(&input, column, window.stride[2] * lanes);
         let at_weights = plus(&Affine::term(block, (window.taps() * lanes) as i64), taps[0], k_h * k_w * lanes);
         let at_weights = plus(&at_weights, taps[1], k_w * lanes);
+        let column_of = |pixel: usize, tap: usize| pixel * window.stride[2] + tap * window.dilation[2];
+        let element_at = |column: usize| {
+            let offset = (first * window.stride[2] + column) as i64 - window.pad[2] as i64;
+            Expression::Load(x_buffer, input.clone().plus(offset * lanes as i64))
+        };
+        let pairs = (0..k_w).flat_map(|tap| (0..count).map(move |pixel| (tap, pixel)));
+        let pairs = pairs.filter(|(tap, pixel)| interior || window.column_is_inside(first + pixel, *tap));
+        let pairs: Vec<(usize, usize)> = pairs.collect();
         let mut body = Vec::new();
         for tap in 0..k_w {
-            let weight = builder.variable("w");
             let at = at_weights.clone().plus((tap * lanes) as i64);
+            let weight = builder.variable(&format!("w_{tap}"));
             body.push(Statement::Assign(weight, Expression::Load(w_buffer, at)));
-            for pixel in (0..count).filter(|pixel| interior || window.column_is_inside(first + pixel, tap)) {
-                let offset =
-                    ((first + pixel) * window.stride[2] + tap * window.dilation[2]) as i64 - window.pad[2] as i64;
-                let at = input.clone().plus(offset * lanes as i64);
-                let sum = builder.variable(&format!("acc_{pixel}"));
-                let product =
-                    mul_add(Expression::Load(x_buffer, at), Expression::Variable(weight), Expression::Variable(sum));
-                body.push(Statement::Assign(sum, product));
+        }
+        if reused {
+            let columns: BTreeSet<usize> = pairs.iter().map(|(tap, pixel)| column_of(*pixel, *tap)).collect();
+            for column in columns {
+                let element = builder.variable(&format!("x_{column}"));
+                body.push(Statement::Assign(element, element_at(column)));
             }
+        }
+        for (tap, pixel) in pairs {
+            let column = column_of(pixel, tap);
+            let element = match reused {
+                true => Expression::Variable(builder.variable(&format!("x_{column}"))),
+                false => element_at(column),
+            };
+            let (weight, sum) = (builder.variable(&format!("w_{tap}")), builder.variable(&format!("acc_{pixel}")));
+            body.push(Statement::Assign(sum, mul_add(element, Expression::Variable(weight), Expression::Variable(sum))));
         }
         let mut statements = Vec::new();
         for pixel in 0..count {
@@ -122,6 +142,21 @@ pub(super) fn lower(
     bindings.push(Binding::Weights { from: 2, elements: packed_bias });
     bindings.push(Binding::Output);
     Some(LoweredNode { kernel, bindings, order: None })
+}
+
+/// Pixels of a row that are computed together, and whether every column of the input is loaded once for all of them.
+///
+/// That is so if sums, columns and weights of enough pixels stay in registers; otherwise each product loads its own.
+fn widest(window: &Window3, registers: usize) -> (usize, bool) {
+    let taps = window.kernel[2];
+    let needed = |pixels: usize| {
+        let reach = (pixels - 1) * window.stride[2] + (taps - 1) * window.dilation[2] + 1;
+        pixels + taps + reach.min(pixels * taps)
+    };
+    match (FEWEST_PIXELS..=MOST_PIXELS).rev().find(|pixels| needed(*pixels) <= registers) {
+        Some(pixels) => (pixels, true),
+        None => (registers.saturating_sub(taps + 1).clamp(1, MOST_PIXELS), false),
+    }
 }
 
 /// `[C, taps]` to `[block][tap][lane]`, zero past the last channel.
