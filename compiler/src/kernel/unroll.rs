@@ -1,7 +1,7 @@
 //! Short innermost loops written out twice, which halves what counting and moving pointers costs.
 
 use super::visit::shifted;
-use super::{Affine, Bound, Kernel, LoopVar, Statement, turns};
+use super::{Bound, Kernel, LoopVar, Statement, turns};
 
 /// Longer bodies gain little.
 const LONGEST_BODY: usize = 130;
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use crate::kernel::eval::evaluate;
     use crate::kernel::verify::verify;
-    use crate::kernel::{Access, Buffer, BufferDeclaration, Expression};
+    use crate::kernel::{Access, Affine, Buffer, BufferDeclaration, Expression};
 
     #[test]
     fn every_length_does_the_same() {

@@ -4,9 +4,11 @@
 //! Loop order: output-channel tile, output row, column tile, then input channels and taps. A tile's accumulators start
 //! from the bias and stay in registers until residual, activation and store.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::build::{Builder, activate, binary, mul_add, plus, repeat};
-use super::products::{Factor, by_lane};
-use super::tile::{Row, Tile, choose_tile};
+use super::products::{Factor, by_lane, multiply};
+use super::tile::{Reading, Row, Tile, choose_tile};
 use super::window::{Columns, Window3};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, WeightOrder, winograd};
 use crate::graph::TensorType;
@@ -126,8 +128,7 @@ struct Plan {
     lanes: usize,
     /// The input is row-major `[N, C, spatial]` instead of blocked.
     plain_input: bool,
-    /// Activations are loaded as vectors of input channels and multiplied by lane.
-    by_lane: bool,
+    reading: Reading,
     /// Loads stand between the multiplications.
     in_order: bool,
     tile: Tile,
@@ -139,11 +140,15 @@ impl Plan {
         let window = Window3::new(&conv.window, &x.shape, &output.shape).flattened();
         let lanes = machine.instruction_set.lanes() as usize;
         let plain_input = inputs[0].layout == Layout::Plain;
-        let by_lane = machine.instruction_set.multiplies_by_lane() && !plain_input;
+        let reading = match machine.instruction_set.multiplies_by_lane() {
+            true if plain_input => Reading::Row { stride: window.stride[2], dilation: window.dilation[2] },
+            true => Reading::Lane,
+            false => Reading::Broadcast,
+        };
         let filters = output.shape[1];
         let vectors = (filters / conv.groups).div_ceil(lanes);
         let row = Row { width: window.output[2], vectors, taps: window.kernel[2] };
-        let (_, tile) = choose_tile(row, inputs[1].packing.order().map(|order| order.vectors), machine, by_lane);
+        let (_, tile) = choose_tile(row, inputs[1].packing.order().map(|order| order.vectors), machine, reading);
         Plan {
             batch: x.shape[0],
             channels: x.shape[1],
@@ -153,7 +158,7 @@ impl Plan {
             filters,
             lanes,
             plain_input,
-            by_lane,
+            reading,
             in_order: machine.in_order,
             tile,
         }
@@ -215,7 +220,7 @@ impl Plan {
                         let lane = index % self.lanes;
                         let rest = index / self.lanes;
                         let (vector, rest) = (rest % wide, rest / wide);
-                        let (w, inner, rest) = if self.by_lane {
+                        let (w, inner, rest) = if self.reading == Reading::Lane {
                             (rest / block % k_w, rest % block, rest / block / k_w)
                         } else {
                             (rest % k_w, rest / k_w % block, rest / k_w / block)
@@ -346,7 +351,7 @@ impl Writer<'_> {
         let (plan, bias) = (self.plan, self.buffers.bias);
         let load =
             |vector: usize| Expression::Load(bias, place.bias.clone().plus((vector * plan.lanes) as i64));
-        if self.plan.by_lane {
+        if plan.reading != Reading::Broadcast {
             // Loads of a pair: fewer instructions than copies.
             for pixel in 0..part.count {
                 for vector in 0..place.vectors {
@@ -424,8 +429,10 @@ impl Writer<'_> {
         weights = plus(&weights, taps[0], k_h * block * k_w * vector_row);
         weights = plus(&weights, taps[1], block * k_w * vector_row);
         let step = Step { input, weights, pixel_step, vector_row };
-        if plan.by_lane {
-            return self.by_lane(&step, place, part, channels);
+        match plan.reading {
+            Reading::Lane => return self.by_lane(&step, place, part, channels),
+            Reading::Row { .. } => return self.by_row(&step, place, part),
+            Reading::Broadcast => {}
         }
         let channel = self.builder.loop_var("channel");
         let mut body = Vec::new();
@@ -491,16 +498,58 @@ impl Writer<'_> {
             if pixels.is_empty() {
                 continue;
             }
-            let mut factors = Vec::with_capacity(channels * place.vectors);
-            for lane in 0..channels {
-                for vector in 0..place.vectors {
-                    let offset = (tap * self.plan.lanes + lane) * step.vector_row + vector * self.plan.lanes;
-                    factors.push(Factor { lane, vector, at: step.weights.clone().plus(offset as i64) });
-                }
-            }
-            let (x, weights) = ((self.buffers.x, &pixels[..]), (self.buffers.weights, &factors[..]));
-            body.extend(by_lane(&mut self.builder, x, weights, self.plan.in_order));
+            let row = |lane: usize| (tap * self.plan.lanes + lane) * step.vector_row;
+            let rows: Vec<Affine> = (0..channels).map(|lane| step.weights.clone().plus(row(lane) as i64)).collect();
+            let (x, weights) = ((self.buffers.x, &pixels[..]), (self.buffers.weights, &rows[..], place.vectors));
+            body.extend(by_lane(&mut self.builder, x, weights, self.plan.lanes, self.plan.in_order));
         }
+        body
+    }
+
+    /// One channel of a row of a plain tensor: its columns in vectors, each lane multiplied by all taps that reach it.
+    fn by_row(&mut self, step: &Step, place: &Place<'_>, part: Columns) -> Vec<Statement> {
+        let plan = self.plan;
+        let pairs = (0..plan.window.kernel[2]).flat_map(|tap| (0..part.count).map(move |pixel| (tap, pixel)));
+        // Tap, pixel, and the column that they meet in.
+        let inside: Vec<(usize, usize, i64)> = pairs
+            .filter(|(tap, pixel)| self.is_inside(part, *pixel, *tap))
+            .map(|(tap, pixel)| (tap, pixel, self.input_offset(part, pixel, tap, step.pixel_step)))
+            .collect();
+        let columns: BTreeSet<i64> = inside.iter().map(|(_, _, column)| *column).collect();
+        let (Some(first), Some(last)) = (columns.first().copied(), columns.last().copied()) else { return Vec::new() };
+        let lanes = plan.lanes as i64;
+        // The last vector ends at the last column, so that nothing past a row is read; few columns are read one by one.
+        let in_vectors = last - first >= lanes - 1;
+        let begin = |column: i64| match in_vectors {
+            true => (first + (column - first) / lanes * lanes).min(last + 1 - lanes),
+            false => column,
+        };
+        let mut body = Vec::new();
+        let mut loaded = BTreeMap::new();
+        for from in columns.iter().map(|column| begin(*column)).collect::<BTreeSet<i64>>() {
+            let element = self.builder.variable(&format!("x_{}", from - first));
+            let at = step.input.clone().plus(from);
+            let value = match in_vectors {
+                true => Expression::Load(self.buffers.x, at),
+                false => Expression::Broadcast(self.buffers.x, at),
+            };
+            body.push(Statement::Assign(element, value));
+            loaded.insert(from, element);
+        }
+        let mut factors = Vec::new();
+        for tap in 0..plan.window.kernel[2] {
+            let met = inside.iter().filter(|(other, ..)| *other == tap);
+            let elements: Vec<(usize, Variable, u32)> = met
+                .map(|(_, pixel, column)| (*pixel, loaded[&begin(*column)], (column - begin(*column)) as u32))
+                .collect();
+            factors.extend((0..place.vectors).map(|vector| Factor {
+                vector,
+                at: step.weights.clone().plus((tap * step.vector_row + vector * plan.lanes) as i64),
+                elements: elements.clone(),
+            }));
+        }
+        factors.retain(|factor| !factor.elements.is_empty());
+        body.extend(multiply(&mut self.builder, self.buffers.weights, &factors, plan.in_order));
         body
     }
 

@@ -4,7 +4,7 @@
 //! row). An activation as B is read where it lies.
 
 use super::build::{Builder, activate, mul_add, plus, repeat, runs};
-use super::products::{Factor, by_lane};
+use super::products::by_lane;
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::graph::op::Activation;
 use crate::graph::{Op, TensorType};
@@ -259,12 +259,10 @@ impl Writer<'_> {
     fn by_lane(&mut self, place: Place, depth: LoopVar) -> Vec<Statement> {
         let rows: Vec<(usize, Affine)> = (0..place.rows).map(|row| (row, self.row_at(place, row, depth))).collect();
         let first = self.packed_at(place, depth);
-        let factors = (0..self.lanes * place.vectors).map(|index| {
-            let (lane, vector) = (index / place.vectors, index % place.vectors);
-            Factor { lane, vector, at: first.clone().plus((index * self.lanes) as i64) }
-        });
-        let factors: Vec<Factor> = factors.collect();
-        by_lane(&mut self.builder, (self.a, &rows), (self.b, &factors), self.in_order)
+        let packed: Vec<Affine> =
+            (0..self.lanes).map(|lane| first.clone().plus((lane * place.vectors * self.lanes) as i64)).collect();
+        let (a, b) = ((self.a, &rows[..]), (self.b, &packed[..], place.vectors));
+        by_lane(&mut self.builder, a, b, self.lanes, self.in_order)
     }
 
     /// The rows' elements from `first` on, one by one.

@@ -23,28 +23,60 @@ pub(super) struct Row {
     pub taps: usize,
 }
 
+/// How a tile gets its activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// One element at a time, in all lanes.
+    Broadcast,
+    /// A vector of input channels per pixel, multiplied lane by lane.
+    Lane,
+    /// Vectors of neighbouring columns of one channel, multiplied lane by lane.
+    Row {
+        /// Input columns from one pixel to the next.
+        stride: usize,
+        /// Input columns from one tap to the next.
+        dilation: usize,
+    },
+}
+
+impl Reading {
+    /// Vectors of activations that a tile holds.
+    fn vectors(self, pixels: usize, taps: usize) -> usize {
+        match self {
+            Reading::Broadcast => 1,
+            Reading::Lane => pixels,
+            Reading::Row { stride, dilation } => ((pixels - 1) * stride + (taps - 1) * dilation + 1).div_ceil(4),
+        }
+    }
+}
+
 /// The tile that needs the least estimated time over the row, and that time: cycles per input channel and tap.
 ///
 /// Per input channel and tap a tile of P pixels and J vectors takes the longest of P * J multiply-adds (two per cycle),
 /// P + J loads (two per cycle), and the latency of one multiply-add (four cycles, which at least eight independent
 /// ones hide). Weights that are packed already give the vectors.
-pub(super) fn choose_tile(row: Row, packed_vectors: Option<usize>, machine: &Machine, by_lane: bool) -> (f64, Tile) {
+pub(super) fn choose_tile(row: Row, packed_vectors: Option<usize>, machine: &Machine, reading: Reading) -> (f64, Tile) {
     let Row { width, vectors, taps } = row;
     let registers = machine.registers as usize;
     let mut best: Option<(f64, Tile)> = None;
     for wide in packed_vectors.map_or(1..=vectors.min(4), |wide| wide..=wide) {
         for pixels in 1..=width.min(14) {
             // A vector of input channels per pixel and pairs of weights, or the weights and one broadcast.
-            let temporaries = if by_lane { pixels + machine.pair_registers() } else { wide + 1 };
+            let weights = if reading == Reading::Broadcast { wide } else { machine.pair_registers() };
+            let temporaries = reading.vectors(pixels, taps) + weights;
             let fits = pixels * wide + temporaries <= registers;
-            let body = taps * (pixels + if by_lane { 4 } else { 1 } * (wide + pixels * wide));
+            let body = taps * (pixels + if reading == Reading::Lane { 4 } else { 1 } * (wide + pixels * wide));
             if pixels * wide > 1 && (!fits || body > MAX_BODY) {
                 continue;
             }
             let cost = |pixels: usize, wide: usize| {
                 let arithmetic = (pixels * wide) as f64 / 2.0;
-                let loads =
-                    if by_lane { (pixels as f64 / 4.0 + wide as f64) / 2.0 } else { (pixels + wide) as f64 / 2.0 };
+                let activations = match reading {
+                    Reading::Broadcast => pixels as f64,
+                    Reading::Lane => pixels as f64 / 4.0,
+                    Reading::Row { .. } => reading.vectors(pixels, taps) as f64 / taps as f64,
+                };
+                let loads = (activations + wide as f64) / 2.0;
                 arithmetic.max(loads).max(4.0) + 0.1 * loads
             };
             let over = |total: usize, part: usize| {

@@ -14,7 +14,7 @@ pub use plan::chosen;
 pub use transform::{Form, Forms};
 
 use super::build::{Builder, activate, binary, mul_add, plus, repeat, runs};
-use super::products::{Factor, by_lane};
+use super::products::by_lane;
 use super::tile::Tile;
 use super::{Binding, LoweredNode, Operand, Packing, WeightOrder};
 use crate::graph::op::Conv;
@@ -375,13 +375,10 @@ impl Writer<'_> {
         let lanes = self.plan.lanes;
         let at = |pixel: usize| data.clone().plus((pixel * lanes) as i64);
         let pixels: Vec<(usize, Affine)> = (0..tile.pixels).map(|pixel| (pixel, at(pixel))).collect();
-        let factors = (0..channels * tile.vectors).map(|index| {
-            let (lane, vector) = (index / tile.vectors, index % tile.vectors);
-            Factor { lane, vector, at: weights.clone().plus((index * lanes) as i64) }
-        });
-        let factors: Vec<Factor> = factors.collect();
-        let (data, weights) = ((self.buffers.scratch, &pixels[..]), (self.buffers.weights, &factors[..]));
-        by_lane(&mut self.builder, data, weights, self.plan.in_order)
+        let row = |channel: usize| weights.clone().plus((channel * tile.vectors * lanes) as i64);
+        let rows: Vec<Affine> = (0..channels).map(row).collect();
+        let (data, weights) = ((self.buffers.scratch, &pixels[..]), (self.buffers.weights, &rows[..], tile.vectors));
+        by_lane(&mut self.builder, data, weights, lanes, self.plan.in_order)
     }
 
     /// Per vector of filters and tile: the results transformed back, then to the output where they lie inside it.

@@ -4,7 +4,7 @@ use super::transform::{Form, Forms};
 use crate::graph::TensorType;
 use crate::graph::op::Conv;
 use crate::kernel::Affine;
-use crate::kernel::lower::tile::{Row, Tile, choose_tile};
+use crate::kernel::lower::tile::{Reading, Row, Tile, choose_tile};
 use crate::kernel::lower::window::Window3;
 use crate::kernel::lower::{Machine, Operand};
 use crate::program::Layout;
@@ -25,11 +25,9 @@ const RESULT_CYCLES: [f64; 2] = [1.5, 3.8];
 /// What it takes until the last of several threads has arrived.
 const BARRIER_CYCLES: f64 = 3000.0;
 
-/// Minimal filtering must be that much faster by estimate, and a form whose weights take so many bytes that much more:
-/// memory is scarce on small devices.
+/// Minimal filtering must be that much faster by estimate, and that much more per byte that its weights take.
 const WORTH: f64 = 1.1;
-const WORTH_LARGE: f64 = 1.5;
-const LARGE_BYTES: f64 = 8e6;
+const WORTH_PER_BYTE: f64 = 1e-8;
 
 /// Everything that is decided about one convolution.
 #[derive(Clone, Debug)]
@@ -92,8 +90,8 @@ pub fn chosen(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine:
     for across in Form::of_taps(k_w) {
         let forms = Forms { down: (k_h > 1).then_some(*across), across: *across };
         let Some((cycles, plan)) = best(forms) else { continue };
-        let size = (plan.packed_elements() as f64 * 4.0 / LARGE_BYTES).min(1.0);
-        if cycles * (WORTH + (WORTH_LARGE - WORTH) * size) < known.0 {
+        let weights_bytes = plan.packed_elements() as f64 * 4.0;
+        if cycles * (WORTH + WORTH_PER_BYTE * weights_bytes) < known.0 {
             known = (cycles, Some(plan));
         }
     }
@@ -118,12 +116,16 @@ impl Shape<'_> {
         self.machine.instruction_set.multiplies_by_lane()
     }
 
+    fn reading(&self) -> Reading {
+        if self.by_lane() { Reading::Lane } else { Reading::Broadcast }
+    }
+
     /// Cycles of direct convolution.
     fn direct_cycles(&self) -> f64 {
         let [depths, rows, width] = self.window.output;
         let vectors = self.filters.div_ceil(self.lanes());
         let (row, _) =
-            choose_tile(Row { width, vectors, taps: self.window.kernel[2] }, None, self.machine, self.by_lane());
+            choose_tile(Row { width, vectors, taps: self.window.kernel[2] }, None, self.machine, self.reading());
         let compute = row * (depths * rows * self.channels * self.window.taps() * self.batch) as f64;
         let weights_bytes = (self.window.taps() * self.channels * vectors * self.lanes() * 4) as f64;
         compute.max(weights_bytes / FAR_BYTES_PER_CYCLE) / self.machine.threads.max(1) as f64
@@ -156,7 +158,7 @@ impl Shape<'_> {
         let (tiles, points) = (rows * columns, forms.points());
         let vectors = self.filters.div_ceil(lanes);
         let row = Row { width: tiles, vectors, taps: 1 };
-        let (product, tile) = choose_tile(row, packed_vectors, self.machine, self.by_lane());
+        let (product, tile) = choose_tile(row, packed_vectors, self.machine, self.reading());
         let plan = Plan {
             forms,
             batch: self.batch,
