@@ -23,7 +23,7 @@ use super::load_pairs;
 use crate::config::{InstructionSet, Target};
 use crate::kernel::split::Split;
 use crate::kernel::unroll::unroll;
-use crate::kernel::visit::each_access;
+use crate::kernel::visit::{each_access, each_constant};
 use crate::kernel::{
     Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, Statement, Variable, turns,
 };
@@ -216,6 +216,9 @@ type Place = (Buffer, Vec<(LoopVar, i64)>, i64);
 
 /// Most addresses that one loop keeps in registers.
 const MOST_POINTERS: usize = 6;
+
+/// Most statements of an innermost loop that leave registers for all its constants.
+const SHORT_BODY: usize = 40;
 
 /// Values that are known to have been computed, in one block and what it leads to.
 #[derive(Default)]
@@ -509,12 +512,18 @@ impl Translator<'_> {
         value
     }
 
-    /// Computes, before a loop, the parts of addresses inside that it does not change.
+    /// Computes, before a loop, the parts of addresses inside that it does not change, and constants of a short body.
     fn prepare(&mut self, body: &[Statement]) {
         let mut places = Vec::new();
         each_access(body, &mut |buffer, at, _| places.push((buffer, at.clone())));
         for (buffer, at) in places {
             self.address(buffer, &at);
+        }
+        let is_innermost = body.iter().all(|inner| !matches!(inner, Statement::For { .. }));
+        if is_innermost && body.len() <= SHORT_BODY {
+            each_constant(body, &mut |number| {
+                self.constant(number);
+            });
         }
     }
 
@@ -552,7 +561,7 @@ impl Translator<'_> {
 
     /// All lanes the same number.
     fn constant(&mut self, number: f32) -> Value {
-        let known = self.scopes.last().and_then(|scope| scope.constants.get(&number.to_bits()));
+        let known = self.scopes.iter().rev().take(2).find_map(|scope| scope.constants.get(&number.to_bits()));
         if let Some(value) = known {
             return *value;
         }

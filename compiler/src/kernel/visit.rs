@@ -30,6 +30,34 @@ fn each_load(value: &Expression, found: &mut impl FnMut(Buffer, &Affine, bool)) 
     }
 }
 
+/// Every constant that statements compute with.
+pub fn each_constant(statements: &[Statement], found: &mut impl FnMut(f32)) {
+    for statement in statements {
+        match statement {
+            Statement::For { body, .. } => each_constant(body, found),
+            Statement::Assign(_, value) | Statement::Store(_, _, value) | Statement::StorePartial(_, _, _, value) => {
+                each_number(value, found);
+            }
+            Statement::Barrier | Statement::Comment(_) => {}
+        }
+    }
+}
+
+fn each_number(value: &Expression, found: &mut impl FnMut(f32)) {
+    match value {
+        Expression::Constant(number) => found(*number),
+        Expression::MulAdd(a, b, c) => [a, b, c].into_iter().for_each(|value| each_number(value, found)),
+        Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| each_number(value, found)),
+        Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_number(a, found),
+        Expression::Variable(_)
+        | Expression::Lane(..)
+        | Expression::Load(..)
+        | Expression::LoadPartial(..)
+        | Expression::LoadStrided(..)
+        | Expression::Broadcast(..) => {}
+    }
+}
+
 /// The same statements for a loop variable that is larger by a number; bounds of loops inside stay as they are.
 pub fn shifted(statements: &[Statement], var: LoopVar, by: i64) -> Vec<Statement> {
     let mut statements = statements.to_vec();

@@ -1,6 +1,6 @@
 //! Puts kernels together: names, buffers, loops.
 
-use crate::graph::op::Activation;
+use crate::graph::op::{Activation, Conv};
 use crate::kernel::{
     Access, Affine, Arithmetic, Bound, Buffer, BufferDeclaration, Expression, Kernel, LoopVar, Statement, Variable,
 };
@@ -116,6 +116,54 @@ pub(super) fn activate(value: Expression, activation: Activation) -> Expression 
             binary(Arithmetic::Mul, value, clip(gate, 0.0, 1.0))
         }
         Activation::HardSigmoid(alpha, beta) => clip(mul_add(value, constant(alpha), constant(beta)), 0.0, 1.0),
+    }
+}
+
+/// What a kernel does to its sums before it stores them.
+#[derive(Clone, Copy)]
+pub(super) struct Epilogue {
+    /// Added where it lies at the same place as the output.
+    pub residual: Option<Buffer>,
+    pub activation: Activation,
+    pub output: Buffer,
+}
+
+impl Epilogue {
+    /// Residual, activation, store, of two sums at a time: loads and stores of neighbours become pairs.
+    pub(super) fn finish(&self, builder: &mut Builder, sums: &[(Variable, Affine)]) -> Vec<Statement> {
+        let mut statements = Vec::new();
+        for pair in sums.chunks(2) {
+            let added = self.residual.map(|residual| {
+                let added = [builder.variable("residual_0"), builder.variable("residual_1")];
+                let loads = pair.iter().zip(added);
+                statements
+                    .extend(loads.map(|((_, at), to)| Statement::Assign(to, Expression::Load(residual, at.clone()))));
+                added
+            });
+            for (side, (sum, _)) in pair.iter().enumerate() {
+                if let Some(added) = added {
+                    let value = binary(Arithmetic::Add, Expression::Variable(*sum), Expression::Variable(added[side]));
+                    statements.push(Statement::Assign(*sum, value));
+                }
+                if self.activation != Activation::None {
+                    let value = activate(Expression::Variable(*sum), self.activation);
+                    statements.push(Statement::Assign(*sum, value));
+                }
+            }
+            statements.extend(
+                pair.iter().map(|(sum, at)| Statement::Store(self.output, at.clone(), Expression::Variable(*sum))),
+            );
+        }
+        statements
+    }
+}
+
+/// Residual and activation in words, to go behind a summary.
+pub(super) fn epilogue_words(conv: &Conv) -> String {
+    let residual = if conv.residual { ", plus residual" } else { "" };
+    match conv.activation {
+        Activation::None => residual.to_string(),
+        activation => format!("{residual}, then {activation:?}"),
     }
 }
 

@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::build::{Builder, activate, binary, mul_add, plus, repeat};
+use super::build::{Builder, Epilogue, epilogue_words, mul_add, plus, repeat};
 use super::products::{Factor, by_lane, multiply};
 use super::tile::{Reading, Row, Tile, choose_tile};
 use super::window::{Columns, Window3};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, WeightOrder, winograd};
 use crate::graph::TensorType;
 use crate::graph::op::Conv;
-use crate::kernel::{Access, Affine, Arithmetic, Buffer, Expression, LoopVar, Statement, Variable};
+use crate::kernel::{Access, Affine, Buffer, Expression, LoopVar, Statement, Variable};
 use crate::program::Layout;
 
 pub(super) fn layouts(
@@ -87,7 +87,7 @@ pub(super) fn lower(
         plan.filters
     );
     let summary = format!(
-        "convolution {:?}, stride {:?}, {} to {} channels over {:?}, tile {} pixels x {} vectors{}{}",
+        "convolution {:?}, stride {:?}, {} to {} channels over {:?}, tile {} pixels x {} vectors{}",
         window.kernel,
         window.stride,
         plan.channels,
@@ -95,11 +95,7 @@ pub(super) fn lower(
         window.output,
         plan.tile.pixels,
         plan.tile.vectors,
-        if conv.residual { ", plus residual" } else { "" },
-        match conv.activation {
-            crate::graph::Activation::None => String::new(),
-            activation => format!(", then {activation:?}"),
-        }
+        epilogue_words(conv)
     );
     let macs = plan.batch * plan.filters * window.output_plane() * plan.group_channels * window.taps();
     let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
@@ -349,8 +345,7 @@ impl Writer<'_> {
     fn start(&mut self, place: &Place<'_>, part: Columns) -> Vec<Statement> {
         let mut statements = Vec::new();
         let (plan, bias) = (self.plan, self.buffers.bias);
-        let load =
-            |vector: usize| Expression::Load(bias, place.bias.clone().plus((vector * plan.lanes) as i64));
+        let load = |vector: usize| Expression::Load(bias, place.bias.clone().plus((vector * plan.lanes) as i64));
         if plan.reading != Reading::Broadcast {
             // Loads of a pair: fewer instructions than copies.
             for pixel in 0..part.count {
@@ -560,22 +555,15 @@ impl Writer<'_> {
         let mut output = plus(place.output, place.at[0], out_h * out_w * plan.lanes);
         output = plus(&output, place.at[1], out_w * plan.lanes);
         output = plus(&output, column, plan.lanes);
-        let mut statements = Vec::new();
-        for pixel in 0..part.count {
-            for vector in 0..place.vectors {
+        let mut sums = Vec::with_capacity(part.count * place.vectors);
+        for vector in 0..place.vectors {
+            for pixel in 0..part.count {
                 let offset = vector * plan.window.output_plane() * plan.lanes + (part.first + pixel) * plan.lanes;
-                let at = output.clone().plus(offset as i64);
-                let mut value = Expression::Variable(self.accumulator(pixel, vector));
-                if let Some(residual) = self.buffers.residual {
-                    value = binary(Arithmetic::Add, value, Expression::Load(residual, at.clone()));
-                }
-                let sum = self.accumulator(pixel, vector);
-                statements.push(Statement::Assign(sum, value));
-                let value = activate(Expression::Variable(sum), self.conv.activation);
-                statements.push(Statement::Store(self.buffers.y, at, value));
+                sums.push((self.accumulator(pixel, vector), output.clone().plus(offset as i64)));
             }
         }
-        statements
+        let Buffers { residual, y, .. } = self.buffers;
+        Epilogue { residual, activation: self.conv.activation, output: y }.finish(&mut self.builder, &sums)
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::build::{Builder, activate, binary, mul_add, plus, repeat};
+use super::build::{Builder, Epilogue, mul_add, plus, repeat};
 use super::window::{Columns, Window3};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::graph::TensorType;
 use crate::graph::op::Conv;
-use crate::kernel::{Access, Affine, Arithmetic, Expression, Statement};
+use crate::kernel::{Access, Affine, Expression, Statement, Variable};
 use crate::program::Layout;
 
 /// Pixels computed together, and least of them for which columns are kept.
@@ -98,7 +98,10 @@ pub(super) fn lower(
                 false => element_at(column),
             };
             let (weight, sum) = (builder.variable(&format!("w_{tap}")), builder.variable(&format!("acc_{pixel}")));
-            body.push(Statement::Assign(sum, mul_add(element, Expression::Variable(weight), Expression::Variable(sum))));
+            body.push(Statement::Assign(
+                sum,
+                mul_add(element, Expression::Variable(weight), Expression::Variable(sum)),
+            ));
         }
         let mut statements = Vec::new();
         for pixel in 0..count {
@@ -113,16 +116,14 @@ pub(super) fn lower(
         let [_, out_h, out_w] = window.output;
         let mut at = plus(&Affine::term(sample, out_elements as i64), block, window.output_plane() * lanes);
         at = plus(&plus(&plus(&at, depth, out_h * out_w * lanes), row, out_w * lanes), column, lanes);
-        for pixel in 0..count {
-            let at = at.clone().plus(((first + pixel) * lanes) as i64);
-            let sum = builder.variable(&format!("acc_{pixel}"));
-            let mut value = Expression::Variable(sum);
-            if let Some(residual) = residual {
-                value = binary(Arithmetic::Add, value, Expression::Load(residual, at.clone()));
-            }
-            statements.push(Statement::Assign(sum, value));
-            statements.push(Statement::Store(y_buffer, at, activate(Expression::Variable(sum), conv.activation)));
-        }
+        let sums: Vec<(Variable, Affine)> = (0..count)
+            .map(|pixel| {
+                let sum = builder.variable(&format!("acc_{pixel}"));
+                (sum, at.clone().plus(((first + pixel) * lanes) as i64))
+            })
+            .collect();
+        let epilogue = Epilogue { residual, activation: conv.activation, output: y_buffer };
+        statements.extend(epilogue.finish(&mut builder, &sums));
         columns.push(repeat(column, count * times, count, statements));
     }
     let rows = repeat(row, window.output[1], 1, columns);

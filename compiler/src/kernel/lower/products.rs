@@ -46,12 +46,7 @@ pub(super) fn by_lane(
 ///
 /// Weights are loaded two at a time: neighbours become one load of a pair. For a core that executes in order the
 /// following two are loaded between the multiplications, so that none waits for its operand.
-pub(super) fn multiply(
-    builder: &mut Builder,
-    weights: Buffer,
-    factors: &[Factor],
-    in_order: bool,
-) -> Vec<Statement> {
+pub(super) fn multiply(builder: &mut Builder, weights: Buffer, factors: &[Factor], in_order: bool) -> Vec<Statement> {
     let pairs: Vec<&[Factor]> = factors.chunks(2).collect();
     // Two pairs of variables, where one is loaded while the other is in use.
     let variable = |builder: &mut Builder, pair: usize, side: usize| -> Variable {

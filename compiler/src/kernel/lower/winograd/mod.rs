@@ -13,11 +13,11 @@ use plan::Plan;
 pub use plan::chosen;
 pub use transform::{Form, Forms};
 
-use super::build::{Builder, activate, binary, mul_add, plus, repeat, runs};
+use super::build::{Builder, Epilogue, binary, epilogue_words, mul_add, plus, repeat, runs};
 use super::products::by_lane;
 use super::tile::Tile;
 use super::{Binding, LoweredNode, Operand, Packing, WeightOrder};
-use crate::graph::op::Conv;
+use crate::graph::op::{Activation, Conv};
 use crate::kernel::split::Split;
 use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, LoopVar, Statement, Variable};
 
@@ -52,7 +52,7 @@ pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<
     );
     let summary = format!(
         "convolution [{}, {high}, {wide}] by F({rows} x {columns}, {high} x {wide}), {} to {} channels over {:?}, {} x {} tiles at a time, product of {} \
-         tiles x {} vectors{}{}",
+         tiles x {} vectors{}",
         plan.kernel_depth,
         plan.channels,
         plan.filters,
@@ -61,11 +61,7 @@ pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<
         plan.columns,
         plan.tile.pixels,
         plan.tile.vectors,
-        if conv.residual { ", plus residual" } else { "" },
-        match conv.activation {
-            crate::graph::Activation::None => String::new(),
-            activation => format!(", then {activation:?}"),
-        }
+        epilogue_words(conv)
     );
     let macs = plan.batch * plan.filters * plan.output_plane() * plan.channels * plan.kernel_depth * high * wide;
     let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
@@ -324,8 +320,8 @@ impl Writer<'_> {
             sums.push(repeat(block, blocks, 1, body));
         }
         statements.push(self.depth_taps(tap, sums));
-        for pixel in 0..tile.pixels {
-            for vector in 0..tile.vectors {
+        for vector in 0..tile.vectors {
+            for pixel in 0..tile.pixels {
                 let at =
                     plan.result_at(0, place.first_vector + vector).plus(((place.first_tile + pixel) * lanes) as i64);
                 let at = plus(&at, place.point, plan.filter_vectors() * plan.tiles() * lanes);
@@ -414,20 +410,26 @@ impl Writer<'_> {
         for down in 0..outputs[0] {
             let line: Vec<Variable> = halves.iter().map(|half| half[down]).collect();
             let line = plan.forms.across.output(&mut self.builder, &line, "y", &mut tile);
+            let mut sums = Vec::with_capacity(line.len());
             for (across, value) in line.into_iter().enumerate() {
-                let value = binary(Arithmetic::Add, Expression::Variable(value), Expression::Variable(bias));
-                if plan.is_even() {
-                    let at = plus(&self.output_at(filters), row, outputs[0] * plan.output[2] * lanes);
-                    let at = plus(&at, column, outputs[1] * lanes);
-                    let at = at.plus(((down * plan.output[2] + across) * lanes) as i64);
-                    tile.extend(self.finish(value, at));
-                } else {
-                    let width = plan.columns * outputs[1];
-                    let at = self.own(Affine::constant(((down * width + across) * lanes) as i64));
-                    let at = plus(&plus(&at, row, outputs[0] * width * lanes), column, outputs[1] * lanes);
-                    tile.push(Statement::Store(self.buffers.scratch, at, value));
-                }
+                let sum = self.builder.variable(&format!("sum_{across}"));
+                let biased = binary(Arithmetic::Add, Expression::Variable(value), Expression::Variable(bias));
+                tile.push(Statement::Assign(sum, biased));
+                sums.push((sum, across));
             }
+            // To the output, or to where the block is gathered.
+            let (first, width) = match plan.is_even() {
+                true => (self.output_at(filters), plan.output[2]),
+                false => (self.own(Affine::constant(0)), plan.columns * outputs[1]),
+            };
+            let first = plus(&plus(&first, row, outputs[0] * width * lanes), column, outputs[1] * lanes);
+            let at = |across: usize| first.clone().plus(((down * width + across) * lanes) as i64);
+            let sums: Vec<(Variable, Affine)> = sums.into_iter().map(|(sum, across)| (sum, at(across))).collect();
+            let epilogue = match plan.is_even() {
+                true => self.epilogue(),
+                false => Epilogue { residual: None, activation: Activation::None, output: self.buffers.scratch },
+            };
+            tile.extend(epilogue.finish(&mut self.builder, &sums));
         }
         body.push(repeat(row, plan.rows, 1, vec![repeat(column, plan.columns, 1, tile)]));
         if !plan.is_even() {
@@ -449,13 +451,16 @@ impl Writer<'_> {
         let from = plus(&self.own(Affine::constant(0)), row, plan.columns * outputs[1] * lanes);
         let from = plus(&from, column, lanes);
         let to = plus(&plus(&self.output_at(filters), row, plan.output[2] * lanes), column, lanes);
+        let sum = self.builder.variable("sum_0");
+        let mut body = vec![Statement::Assign(sum, Expression::Load(self.buffers.scratch, from))];
+        body.extend(self.epilogue().finish(&mut self.builder, &[(sum, to)]));
         let line = Statement::For {
             var: column,
             low: Bound::Constant(0),
             high: until(2, self.at.block_column, plan.columns),
             step: 1,
             unroll: false,
-            body: self.finish(Expression::Load(self.buffers.scratch, from), to),
+            body,
         };
         let high = until(1, self.at.block_row, plan.rows);
         Statement::For { var: row, low: Bound::Constant(0), high, step: 1, unroll: false, body: vec![line] }
@@ -473,17 +478,9 @@ impl Writer<'_> {
         plus(&at, self.at.block_column, plan.columns * outputs[1] * lanes)
     }
 
-    /// Residual, activation, store.
-    fn finish(&mut self, value: Expression, at: Affine) -> Vec<Statement> {
-        let value = match self.buffers.residual {
-            Some(residual) => binary(Arithmetic::Add, value, Expression::Load(residual, at.clone())),
-            None => value,
-        };
-        let sum = self.builder.variable("sum");
-        vec![
-            Statement::Assign(sum, value),
-            Statement::Store(self.buffers.y, at, activate(Expression::Variable(sum), self.conv.activation)),
-        ]
+    fn epilogue(&self) -> Epilogue {
+        let Buffers { residual, y, .. } = self.buffers;
+        Epilogue { residual, activation: self.conv.activation, output: y }
     }
 }
 
