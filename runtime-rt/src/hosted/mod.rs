@@ -17,8 +17,10 @@ use crate::{Error, Family, FramedStream, Identity, Observer, PeerLinks, StdStrea
 mod bench;
 mod exchange;
 mod lanes;
+mod memory;
 
 pub use exchange::HostedLinks;
+pub use memory::map_ahead;
 
 /// A stream in both directions.
 pub trait Duplex: Read + Write + Send {}
@@ -159,13 +161,21 @@ fn work<P: Program, const N: usize>(
     serve: impl FnOnce(&mut P, &mut HostedLinks<N>, &mut Control, bool) -> Result<(), Failure>,
 ) -> Result<(), String> {
     let started = Instant::now();
+    if N > 0 && arguments.bench.is_some() {
+        return Err(
+            "--bench-ms is for programs without peers: `compile --measure` times the steps of the others".into()
+        );
+    }
     let mut links = connect::<N>(device, arguments)?;
     let identity = Identity { plan_hash: device.plan_hash, device: device.index as u8 };
     if arguments.input.is_some() || arguments.output.is_some() {
         infer_files(program, &mut links, arguments)?;
+    } else if arguments.bench.is_some() {
+        program.run(&mut links, &mut ()).map_err(|error| error.to_string())?;
     }
     if let Some(time) = arguments.bench {
-        let figures = bench::bench(program, &mut links, time, started).map_err(|error| error.to_string())?;
+        let first = started.elapsed();
+        let figures = bench::bench(program, &mut links, time, first).map_err(|error| error.to_string())?;
         std::println!("{figures}");
     }
     if arguments.input.is_some() || arguments.output.is_some() || arguments.bench.is_some() {
