@@ -49,6 +49,13 @@ pub struct Arguments {
     /// Measurements to use [default: CLUSTER.measured.toml beside the cluster file, if it is there].
     #[arg(long, value_name = "FILE")]
     pub measured: Option<PathBuf>,
+    /// Measure the ways to do each convolution on the cluster's devices, and write the best beside the cluster file, where
+    /// later compilations find them.
+    #[arg(long, conflicts_with = "measure")]
+    pub tune: bool,
+    /// Record of tuning to use [default: CLUSTER.tuned.toml beside the cluster file, if it is there].
+    #[arg(long, value_name = "FILE")]
+    pub tuned: Option<PathBuf>,
     /// Cross-compile the device crates too, into OUT/bin.
     #[arg(long)]
     pub build: bool,

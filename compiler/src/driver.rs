@@ -133,6 +133,10 @@ pub struct Options {
     pub variants: Option<variants::VariantOptions>,
     /// Measurements that correct the cost model; those beside the cluster file unless given.
     pub measured: Option<PathBuf>,
+    /// Which kernels are best; the record beside the cluster file unless given.
+    pub tuned: Option<PathBuf>,
+    /// Try this way of every convolution instead.
+    pub trial: Option<usize>,
 }
 
 impl Default for Options {
@@ -149,6 +153,8 @@ impl Default for Options {
             exits: None,
             variants: None,
             measured: None,
+            tuned: None,
+            trial: None,
         }
     }
 }
@@ -177,6 +183,8 @@ impl Options {
             exits: exits::ExitOptions::of(arguments),
             variants: variants::VariantOptions::of(arguments),
             measured: arguments.measured.clone(),
+            tuned: arguments.tuned.clone(),
+            trial: None,
         }
     }
 }
@@ -198,6 +206,11 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     let mut cluster = config::cluster_file::read(cluster_path)?;
     let measured = options.measured.clone().unwrap_or_else(|| config::measured::default_path(cluster_path));
     config::measured::apply(&mut cluster, &measured, options.measured.is_some())?;
+    let tuned = options.tuned.clone().unwrap_or_else(|| config::tuned::default_path(cluster_path));
+    match options.trial {
+        Some(_) => config::tuned::try_way(&mut cluster, options.trial),
+        None => config::tuned::apply(&mut cluster, &config::tuned::read(&tuned, options.tuned.is_some())?),
+    }
     if options.exact || options.objective == Objective::Memory {
         cluster.devices.iter_mut().for_each(|device| device.target.minimal_filtering = false);
     }

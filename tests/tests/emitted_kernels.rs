@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use partita::config::{InstructionSet, Target, target};
 use partita::data::noise;
@@ -50,6 +51,7 @@ fn operators() -> Vec<(Op, Vec<Vec<usize>>, Vec<bool>)> {
         conv(&[1, 3, 5, width + 4], 9, window(&[3, 5], 2, 1, 1), 1, Activation::HardSwish);
         conv(&[1, 6, 3, width], 6, window(&[3, 3], 1, 1, 1), 6, Activation::Clip(0.0, 6.0));
     }
+    conv(&[1, 3, 5, 30], 20, window(&[7, 7], 2, 1, 3), 1, Activation::None);
     conv(&[1, 5, 6, 7], 9, window(&[5, 5], 1, 1, 2), 1, Activation::Relu);
     conv(&[2, 32, 3, 7], 64, window(&[1, 1], 1, 1, 0), 2, Activation::LeakyRelu(0.1));
     conv(&[1, 5, 19], 12, window(&[5], 2, 2, 4), 1, Activation::HardSigmoid(0.2, 0.5));
@@ -120,9 +122,8 @@ fn cases(machine: &Machine) -> Vec<Case> {
             _ => vec![None],
         };
         for (choice, form) in choices.iter().flat_map(|choice| forms.iter().map(move |form| (choice, *form))) {
-            let order = |form| {
-                Packing::Like(WeightOrder { vectors: 1, winograd: Some(Forms { down: Some(form), across: form }) })
-            };
+            let order =
+                |form| Packing::Like(WeightOrder { vectors: 1, forms: Some(Forms { down: Some(form), across: form }) });
             let packing = form.map_or(Packing::Free, order);
             let lowered = lower_node(&op, &operands(&choice.inputs, packing), &output, choice.output, machine)
                 .expect("an offered layout has a kernel");
@@ -208,7 +209,16 @@ fn check(cases: &[Case], mut command: Command, folder: &Path, label: &str) {
 }
 
 fn machine(instruction_set: InstructionSet, registers: u32) -> Machine {
-    Machine { instruction_set, registers, l1_bytes: 32768, l2_bytes: 1 << 20, winograd: false, threads: 1 }
+    Machine {
+        instruction_set,
+        registers,
+        l1_bytes: 32768,
+        l2_bytes: 1 << 20,
+        minimal_filtering: false,
+        threads: 1,
+        in_order: false,
+        tuning: Arc::default(),
+    }
 }
 
 fn check_rust(instruction_set: InstructionSet, registers: u32) {
@@ -247,7 +257,14 @@ fn rust_kernels_for_x86_64() {
 #[test]
 fn machine_code_for_aarch64() {
     require("qemu-aarch64");
-    let board: Target = target::load("raspberry-pi-4", Path::new(".")).expect("the target is built in");
+    // The second has a core that executes in order.
+    for board in ["raspberry-pi-4", "raspberry-pi-3"] {
+        check_aarch64(board);
+    }
+}
+
+fn check_aarch64(board: &str) {
+    let board: Target = target::load(board, Path::new(".")).expect("the target is built in");
     let cases = cases(&Machine::of(&board));
     assert!(cases.len() > 40, "only {} kernels", cases.len());
     let kernels: Vec<Kernel> = cases.iter().map(|case| case.kernel.clone()).collect();
@@ -269,5 +286,5 @@ fn machine_code_for_aarch64() {
     );
     let mut command = Command::new("qemu-aarch64");
     command.args(["-cpu", "cortex-a72"]).arg(&binary);
-    check(&cases, command, folder.path(), "AArch64");
+    check(&cases, command, folder.path(), &board.name);
 }

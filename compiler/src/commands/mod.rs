@@ -5,6 +5,7 @@ mod infer;
 mod measure;
 mod print;
 mod summary;
+mod tune;
 mod verify;
 
 use std::path::PathBuf;
@@ -23,6 +24,9 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let (Some(model), Some(targets)) = (&arguments.model, &arguments.targets) else {
         return Err(Failure::Environment(anyhow::anyhow!("a model and --targets are needed")));
     };
+    if arguments.tune {
+        return tune::tune(arguments, model, targets);
+    }
     if arguments.measure {
         return measure::measure(arguments, model, targets);
     }

@@ -205,9 +205,8 @@ fn filtering(compiled: &Compiled, id: NodeId) -> Option<FilteringReport> {
     let all = compiled.programs.iter().flat_map(|program| &program.weights);
     let forms = all.filter(|weight| weight.name.starts_with(name)).find_map(|weight| weight.order?.forms)?;
     let filters = elements.chunks_exact((elements.len() / graph.shape(weights).first()?).max(1));
-    let ([rows, columns], [high, wide]) = (forms.outputs(), forms.taps());
     Some(FilteringReport {
-        form: format!("F({rows} x {columns}, {high} x {wide})"),
+        form: forms.to_string(),
         error_bound: filters.map(|filter| forms.error_bound(filter)).fold(0.0, f64::max),
     })
 }

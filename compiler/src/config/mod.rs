@@ -5,6 +5,7 @@ pub mod cluster_file;
 pub mod measured;
 pub mod quantity;
 pub mod target;
+pub mod tuned;
 
 pub use cluster::{Cluster, Condition, Device, Link, Medium, Topology, Transport};
 pub use target::{InstructionSet, System, Target};

@@ -1,11 +1,13 @@
 //! Targets: kinds of machines, read from `targets/*.toml` (embedded in the compiler) or from a user's own file.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 
 use super::measured::Corrections;
+use super::tuned::Tuning;
 use crate::diagnostic::{Diagnostic, printable};
 
 /// What code a target gets and what it runs on.
@@ -63,6 +65,9 @@ pub struct Target {
     /// What measurements say against the rates.
     #[serde(skip)]
     pub corrections: Corrections,
+    /// What measurements say of its kernels.
+    #[serde(skip)]
+    pub tuning: Arc<Tuning>,
 }
 
 fn one() -> usize {

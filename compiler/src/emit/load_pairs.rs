@@ -131,7 +131,8 @@ fn pair(first: u32, second: u32) -> Option<u32> {
         && (-64..64).contains(&low.offset)
         && !(first.is_load && first.register == second.register);
     let code = if first.is_load { 0xad40_0000 } else { 0xad00_0000 };
-    fits.then(|| code | ((low.offset as u32) & 0x7f) << 15 | high.register << 10 | low.base << 5 | low.register)
+    let offset = ((low.offset as u32) & 0x7f) << 15;
+    fits.then_some(code | offset | high.register << 10 | low.base << 5 | low.register)
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@
 
 use std::fmt;
 
+use crate::config::tuned::Choice;
+
 pub mod eval;
 pub mod lower;
 pub mod split;
@@ -246,6 +248,8 @@ pub struct Kernel {
     pub in_place: Vec<Buffer>,
     /// How threads share it; each has its own part of the scratch buffers.
     pub split: Option<split::Split>,
+    /// Where there are several ways to do the same: what it does, and the way, as measurements name them.
+    pub way: Option<(String, Choice)>,
     /// Multiply-adds per call that the operator itself needs.
     pub macs: u64,
 }

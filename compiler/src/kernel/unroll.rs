@@ -94,6 +94,7 @@ mod tests {
                 }],
                 in_place: Vec::new(),
                 split: None,
+                way: None,
                 macs: 0,
             };
             let unrolled = unroll(&kernel);

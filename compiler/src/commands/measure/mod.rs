@@ -109,6 +109,23 @@ fn run(
     out: &Path,
     seen: &mut BTreeMap<(String, String), Seen>,
 ) -> anyhow::Result<f64> {
+    let (latency_ms, profiles) = profiled(arguments, compiled, out, RUNS)?;
+    for (program, profiles) in compiled.programs.iter().zip(&profiles) {
+        let device = &compiled.cluster.devices[program.device];
+        let seen = seen.entry((device.target.name.clone(), device.cpu.to_string())).or_default();
+        add_steps(compiled, program, profiles, seen);
+    }
+    Ok(latency_ms)
+}
+
+/// Builds the programs and infers so often: median latency in ms, and per program and inference what each step took, in
+/// ns. The first inference is not counted.
+pub(super) fn profiled(
+    arguments: &Arguments,
+    compiled: &Compiled,
+    out: &Path,
+    runs: usize,
+) -> anyhow::Result<(f64, Vec<Vec<Vec<u64>>>)> {
     let report = super::summary::report(compiled);
     bundle::write(out, compiled, &report)?;
     let mut built = Vec::new();
@@ -119,22 +136,17 @@ fn run(
     let wanted = LocalOptions { launcher: arguments.launcher.as_deref(), profile: true, silence: None };
     let mut cluster = start(compiled, &built, wanted)?;
     let input = pack(&compiled.graph, &compiled.graph.inputs, &noise_inputs(&compiled.graph, 1))?;
-    let mut times_ms = Vec::with_capacity(RUNS);
+    let mut times_ms = Vec::with_capacity(runs);
     let mut profiles: Vec<Vec<Vec<u64>>> = vec![Vec::new(); compiled.programs.len()];
-    for round in 0..RUNS {
+    for round in 0..runs {
         let result = cluster.infer(&input)?;
         if round > 0 {
             times_ms.push(result.wall_time.as_secs_f64() * 1e3);
             profiles.iter_mut().zip(result.profiles).for_each(|(all, one)| all.push(one));
         }
     }
-    for (program, profiles) in compiled.programs.iter().zip(&profiles) {
-        let device = &compiled.cluster.devices[program.device];
-        let seen = seen.entry((device.target.name.clone(), device.cpu.to_string())).or_default();
-        add_steps(compiled, program, profiles, seen);
-    }
     times_ms.sort_by(f64::total_cmp);
-    Ok(times_ms[times_ms.len() / 2])
+    Ok((times_ms[times_ms.len() / 2], profiles))
 }
 
 /// Adds one device's steps. Copies and reorders count for the step that they prepare.

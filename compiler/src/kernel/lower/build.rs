@@ -50,6 +50,7 @@ impl Builder {
             body,
             in_place: Vec::new(),
             split: None,
+            way: None,
             macs,
         }
     }

@@ -15,9 +15,13 @@ mod rows;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod tuning;
 mod window;
 pub mod winograd;
 
+use std::sync::Arc;
+
+use crate::config::tuned::Tuning;
 use crate::config::{InstructionSet, System, Target};
 use crate::graph::{Op, TensorType};
 use crate::kernel::Kernel;
@@ -41,6 +45,8 @@ pub struct Machine {
     pub threads: usize,
     /// Instructions are executed in the order in which they stand.
     pub in_order: bool,
+    /// What measurements say of its kernels.
+    pub tuning: Arc<Tuning>,
 }
 
 impl Machine {
@@ -53,6 +59,7 @@ impl Machine {
             l2_bytes: target.l2_bytes,
             threads: target.threads,
             in_order: target.in_order,
+            tuning: target.tuning.clone(),
             minimal_filtering: target.minimal_filtering && target.system == System::Linux,
         }
     }
@@ -185,7 +192,15 @@ fn lower_whole(
 ) -> Option<LoweredNode> {
     match op {
         Op::Conv(conv) if depthwise::applies(conv, inputs, output) => depthwise::lower(conv, inputs, output, machine),
-        Op::Conv(conv) => conv::lower(conv, inputs, output, machine),
+        Op::Conv(conv) => {
+            let mut inputs = inputs.to_vec();
+            if let (Packing::Free, Some(order)) = (inputs[1].packing, tuning::order(conv, &inputs, output, machine)) {
+                inputs[1].packing = Packing::Like(order);
+            }
+            let mut lowered = conv::lower(conv, &inputs, output, machine)?;
+            lowered.kernel.way = lowered.order.map(|order| tuning::entry(conv, &inputs, output, order));
+            Some(lowered)
+        }
         Op::Pool(pool) => pool::lower(pool, inputs, output, machine),
         Op::GlobalPool(kind) => pool::lower_global(*kind, inputs, machine),
         Op::Gemm(_) | Op::MatMul => gemm::lower(op, inputs, output, machine),

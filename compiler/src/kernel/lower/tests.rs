@@ -1,8 +1,11 @@
 //! Every family against the portable reference kernels, interpreted, over shapes that hit every remainder.
 
+use std::sync::Arc;
+
 use super::winograd::{Form, Forms};
 use super::{Binding, LayoutChoice, Machine, Operand, Packing, WeightOrder, layout_choices, lower_node};
 use crate::config::InstructionSet;
+use crate::config::tuned::{MOST_WAYS, Tuning};
 use crate::data::noise;
 use crate::graph::infer::infer;
 use crate::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
@@ -22,6 +25,7 @@ fn machines() -> Vec<Machine> {
         minimal_filtering: false,
         threads: 1,
         in_order: false,
+        tuning: Arc::default(),
     };
     vec![
         machine(InstructionSet::Avx512, 32),
@@ -69,17 +73,8 @@ fn check_choice(
 ) -> Option<(Packing, Vec<f32>)> {
     let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
     let output = infer(op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
-    let operands: Vec<Operand<'_>> = values
-        .iter()
-        .zip(&types)
-        .zip(choice.inputs.iter().zip(constants))
-        .map(|((value, tensor_type), (layout, constant))| Operand {
-            packing: packed.map_or(Packing::Free, |(packing, _)| *packing),
-            tensor_type,
-            layout: *layout,
-            value: constant.then(|| value.as_f32().expect("tests use f32")),
-        })
-        .collect();
+    let packing = packed.map_or(Packing::Free, |(packing, _)| *packing);
+    let operands = operands(values, &types, &choice.inputs, constants, packing);
     let label = format!("{op:?} on {types:?}, {choice:?}, {:?}", machine.instruction_set);
     let lowered =
         lower_node(op, &operands, &output, choice.output, machine).unwrap_or_else(|| panic!("no kernel: {label}"));
@@ -101,11 +96,16 @@ fn check_choice(
         assert_eq!(buffers.last().map(Vec::len), Some(declared.elements), "{label}");
     }
     let before = buffers.clone();
+    // Estimates may differ with the number of threads; the weights are there in this order.
+    let mut same_order = operands.clone();
+    if let (Packing::Free, Some(order)) = (packing, lowered.order) {
+        same_order[1].packing = Packing::Like(order);
+    }
     evaluate(&lowered.kernel, &mut buffers);
     for parts in [2, 3] {
         check_parts(
             op,
-            &operands,
+            &same_order,
             &output,
             choice.output,
             &Machine { threads: parts, ..machine.clone() },
@@ -213,21 +213,15 @@ fn threads_share_the_phases_of_few_blocks() {
     let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
     let packing =
         Packing::Like(WeightOrder { vectors: 2, forms: Some(Forms { down: Some(Form::Two), across: Form::Two }) });
-    let operands: Vec<Operand<'_>> = (values.iter().zip(&types).enumerate())
-        .map(|(index, (value, tensor_type))| Operand {
-            packing,
-            tensor_type,
-            layout: if index == 0 { Layout::Blocked(16) } else { Layout::Plain },
-            value: (index > 0).then(|| value.as_f32().expect("tests use f32")),
-        })
-        .collect();
+    let constants = [false, true, true];
+    let choice =
+        LayoutChoice { inputs: vec![Layout::Blocked(16), Layout::Plain, Layout::Plain], output: Layout::Blocked(16) };
+    let operands = operands(&values, &types, &choice.inputs, &constants, packing);
     let op = Op::Conv(conv);
     let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
     let lowered = lower_node(&op, &operands, &output, Layout::Blocked(16), &machine).expect("a kernel");
     assert!(lowered.kernel.split.as_ref().is_some_and(|split| split.part.is_some()), "{}", lowered.kernel);
-    let choice =
-        LayoutChoice { inputs: vec![Layout::Blocked(16), Layout::Plain, Layout::Plain], output: Layout::Blocked(16) };
-    check_choice(&op, &values, &[false, true, true], &choice, &machine, Some(&(packing, Vec::new())));
+    check_choice(&op, &values, &constants, &choice, &machine, Some(&(packing, Vec::new())));
 }
 
 /// Minimal filtering of a convolution with these inputs and filters, in every form and tile width.
@@ -281,6 +275,29 @@ fn minimal_filtering_of_every_remainder() {
 }
 
 #[test]
+fn every_way_that_tuning_tries_computes_the_same() {
+    for (kernel, stride, channels) in [(3, 1, 9), (3, 2, 6), (1, 1, 20), (5, 1, 5), (3, 1, 2)] {
+        let op = Op::Conv(Conv {
+            window: window(&[kernel, kernel], stride, 1, kernel / 2),
+            groups: 1,
+            residual: false,
+            activation: Activation::Relu,
+        });
+        let values = [random(&[1, channels, 9, 11], 1), random(&[70, channels, kernel, kernel], 2), random(&[70], 3)];
+        for machine in machines() {
+            let mut ways: Vec<Option<Packing>> = Vec::new();
+            for trial in 0..MOST_WAYS {
+                let tuning = Arc::new(Tuning { trial: Some(trial), ..Tuning::default() });
+                let machine = Machine { minimal_filtering: true, tuning, ..machine.clone() };
+                let way = check_on(&op, &values, &[false, true, true], &machine);
+                ways.extend((!ways.contains(&way)).then_some(way));
+            }
+            assert!(ways.len() > 1, "{op:?} has but one way on {:?}", machine.instruction_set);
+        }
+    }
+}
+
+#[test]
 fn minimal_filtering_is_taken_where_it_pays() {
     let conv = |kernel: usize, stride: usize| Conv {
         window: window(&[kernel, kernel], stride, 1, kernel / 2),
@@ -297,17 +314,8 @@ fn minimal_filtering_is_taken_where_it_pays() {
             random(&[channels], 3),
         ];
         let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
-        let operands: Vec<Operand<'_>> = values
-            .iter()
-            .zip(&types)
-            .enumerate()
-            .map(|(index, (value, tensor_type))| Operand {
-                packing: Packing::Free,
-                tensor_type,
-                layout: if index == 0 { Layout::Blocked(16) } else { Layout::Plain },
-                value: (index > 0).then(|| value.as_f32().expect("tests use f32")),
-            })
-            .collect();
+        let layouts = [Layout::Blocked(16), Layout::Plain, Layout::Plain];
+        let operands = operands(&values, &types, &layouts, &[false, true, true], Packing::Free);
         let op = Op::Conv(conv);
         let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
         lower_node(&op, &operands, &output, Layout::Blocked(16), &machine).and_then(|lowered| lowered.order?.forms)
@@ -322,23 +330,40 @@ fn minimal_filtering_is_taken_where_it_pays() {
 /// Checks an operator in every layout that every machine offers; constants say which operands are known.
 fn check(op: &Op, values: &[Value], constants: &[bool]) {
     for machine in machines() {
-        let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
-        let output = infer(op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
-        let operands: Vec<Operand<'_>> = values
-            .iter()
-            .zip(&types)
-            .zip(constants)
-            .map(|((value, tensor_type), constant)| Operand {
-                packing: Packing::Free,
-                tensor_type,
-                layout: Layout::Plain,
-                value: constant.then(|| value.as_f32().expect("tests use f32")),
-            })
-            .collect();
-        for choice in layout_choices(op, &operands, &output, &machine) {
-            check_choice(op, values, constants, &choice, &machine, None);
-        }
+        check_on(op, values, constants, &machine);
     }
+}
+
+/// Checks an operator in every layout that a machine offers; returns how weights are packed in the first.
+fn check_on(op: &Op, values: &[Value], constants: &[bool], machine: &Machine) -> Option<Packing> {
+    let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+    let output = infer(op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
+    let operands = operands(values, &types, &vec![Layout::Plain; values.len()], constants, Packing::Free);
+    let choices = layout_choices(op, &operands, &output, machine);
+    let packings: Vec<Option<Packing>> = choices
+        .iter()
+        .map(|choice| check_choice(op, values, constants, choice, machine, None).map(|(packing, _)| packing))
+        .collect();
+    packings.first().copied().flatten()
+}
+
+/// Operands in these layouts; those that are constant have their value.
+fn operands<'a>(
+    values: &'a [Value],
+    types: &'a [TensorType],
+    layouts: &[Layout],
+    constants: &[bool],
+    packing: Packing,
+) -> Vec<Operand<'a>> {
+    let known = |value: &'a Value, constant: bool| constant.then(|| value.as_f32().expect("tests use f32"));
+    (values.iter().zip(types).zip(layouts.iter().zip(constants)))
+        .map(|((value, tensor_type), (layout, constant))| Operand {
+            packing,
+            tensor_type,
+            layout: *layout,
+            value: known(value, *constant),
+        })
+        .collect()
 }
 
 fn random(shape: &[usize], seed: u64) -> Value {

@@ -10,7 +10,7 @@ mod plan;
 mod transform;
 
 use plan::Plan;
-pub use plan::chosen;
+pub use plan::{chosen, estimated_cycles, forms};
 pub use transform::{Form, Forms};
 
 use super::build::{Builder, Epilogue, binary, epilogue_words, mul_add, plus, repeat, runs};

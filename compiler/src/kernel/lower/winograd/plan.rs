@@ -6,7 +6,7 @@ use crate::graph::op::Conv;
 use crate::kernel::Affine;
 use crate::kernel::lower::tile::{Reading, Row, Tile, choose_tile};
 use crate::kernel::lower::window::Window3;
-use crate::kernel::lower::{Machine, Operand};
+use crate::kernel::lower::{Machine, Operand, WeightOrder};
 use crate::program::Layout;
 
 /// Bytes per cycle that come from beyond the second-level cache, as long as it is not far beyond.
@@ -25,9 +25,11 @@ const RESULT_CYCLES: [f64; 2] = [1.5, 3.8];
 /// What it takes until the last of several threads has arrived.
 const BARRIER_CYCLES: f64 = 3000.0;
 
-/// Minimal filtering must be that much faster by estimate, and that much more per byte that its weights take.
+/// Minimal filtering must be that much faster by estimate, and a form whose weights take so many bytes that much more:
+/// memory is scarce on small devices, and reading it is what wide vectors wait for. (Bytes per vector of one lane.)
 const WORTH: f64 = 1.1;
-const WORTH_PER_BYTE: f64 = 1e-8;
+const WORTH_LARGE: f64 = 1.5;
+const LARGE_BYTES: f64 = 128e6;
 
 /// Everything that is decided about one convolution.
 #[derive(Clone, Debug)]
@@ -60,38 +62,54 @@ pub struct Plan {
     pub(super) threads: usize,
 }
 
+/// Forms in which a convolution can be done; none if it can only be done directly.
+pub fn forms(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Vec<Forms> {
+    let lanes = machine.instruction_set.lanes();
+    let window = Window3::new(&conv.window, &inputs[0].tensor_type.shape, &output.shape);
+    let [_, k_h, k_w] = window.kernel;
+    let fits = (k_h == k_w || k_h == 1)
+        && window.stride == [1; 3]
+        && window.dilation == [1; 3]
+        && conv.groups == 1
+        && inputs[0].layout == Layout::Blocked(lanes)
+        && output.element_count() > 0
+        && lanes > 1;
+    let across = if fits { Form::of_taps(k_w) } else { &[] };
+    across.iter().map(|across| Forms { down: (k_h > 1).then_some(*across), across: *across }).collect()
+}
+
+/// Estimated cycles of a convolution of one group that is done in this way.
+pub fn estimated_cycles(
+    conv: &Conv,
+    inputs: &[Operand<'_>],
+    output: &TensorType,
+    machine: &Machine,
+    order: WeightOrder,
+) -> f64 {
+    let x = inputs[0].tensor_type;
+    let window = Window3::new(&conv.window, &x.shape, &output.shape);
+    let shape = Shape { window: &window, batch: x.shape[0], channels: x.shape[1], filters: output.shape[1], machine };
+    match order.forms {
+        Some(forms) => shape.best(forms, Some(order.vectors)).map_or(f64::INFINITY, |(cycles, _)| cycles),
+        None => shape.direct_cycles(Some(order.vectors)),
+    }
+}
+
 /// The best plan for a convolution, if one is faster than direct convolution. Weights that are packed already decide.
 pub fn chosen(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Option<Plan> {
     let x = inputs[0].tensor_type;
-    let lanes = machine.instruction_set.lanes();
     let window = Window3::new(&conv.window, &x.shape, &output.shape);
-    let [_, k_h, k_w] = window.kernel;
-    let fits = (k_h == k_w || k_h == 1)
-        && !Form::of_taps(k_w).is_empty()
-        && window.stride == [1; 3]
-        && window.dilation == [1; 3]
-        && conv.groups == 1;
-    if !fits || inputs[0].layout != Layout::Blocked(lanes) || output.element_count() == 0 || lanes == 1 {
-        return None;
-    }
-    let given = inputs[1].packing.order();
-    if given.is_some_and(|order| order.forms.is_none()) || given.is_none() && !machine.minimal_filtering {
-        return None;
-    }
     let shape = Shape { window: &window, batch: x.shape[0], channels: x.shape[1], filters: output.shape[1], machine };
-    let best = |forms: Forms| {
-        let plans = shape.plans(forms, given.map(|order| order.vectors)).into_iter();
-        plans.min_by(|a, b| a.0.total_cmp(&b.0))
-    };
-    if let Some(forms) = given.and_then(|order| order.forms) {
-        return best(forms).map(|(_, plan)| plan);
+    let possible = forms(conv, inputs, output, machine);
+    if let Some(order) = inputs[1].packing.order() {
+        let forms = order.forms.filter(|_| !possible.is_empty())?;
+        return shape.best(forms, Some(order.vectors)).map(|(_, plan)| plan);
     }
-    let mut known = (shape.direct_cycles(), None);
-    for across in Form::of_taps(k_w) {
-        let forms = Forms { down: (k_h > 1).then_some(*across), across: *across };
-        let Some((cycles, plan)) = best(forms) else { continue };
-        let weights_bytes = plan.packed_elements() as f64 * 4.0;
-        if cycles * (WORTH + WORTH_PER_BYTE * weights_bytes) < known.0 {
+    let mut known = (shape.direct_cycles(None), None);
+    for forms in possible.into_iter().filter(|_| machine.minimal_filtering) {
+        let Some((cycles, plan)) = shape.best(forms, None) else { continue };
+        let size = (plan.packed_elements() as f64 * 4.0 * shape.lanes() as f64 / LARGE_BYTES).min(1.0);
+        if cycles * (WORTH + (WORTH_LARGE - WORTH) * size) < known.0 {
             known = (cycles, Some(plan));
         }
     }
@@ -120,12 +138,21 @@ impl Shape<'_> {
         if self.by_lane() { Reading::Lane } else { Reading::Broadcast }
     }
 
-    /// Cycles of direct convolution.
-    fn direct_cycles(&self) -> f64 {
+    /// The best way to cut the output, and its cycles.
+    fn best(&self, forms: Forms, vectors: Option<usize>) -> Option<(f64, Plan)> {
+        self.plans(forms, vectors).into_iter().min_by(|a, b| a.0.total_cmp(&b.0))
+    }
+
+    /// Cycles of direct convolution, with so many vectors of output channels to a tile.
+    fn direct_cycles(&self, packed_vectors: Option<usize>) -> f64 {
         let [depths, rows, width] = self.window.output;
         let vectors = self.filters.div_ceil(self.lanes());
-        let (row, _) =
-            choose_tile(Row { width, vectors, taps: self.window.kernel[2] }, None, self.machine, self.reading());
+        let (row, _) = choose_tile(
+            Row { width, vectors, taps: self.window.kernel[2] },
+            packed_vectors,
+            self.machine,
+            self.reading(),
+        );
         let compute = row * (depths * rows * self.channels * self.window.taps() * self.batch) as f64;
         let weights_bytes = (self.window.taps() * self.channels * vectors * self.lanes() * 4) as f64;
         compute.max(weights_bytes / FAR_BYTES_PER_CYCLE) / self.machine.threads.max(1) as f64

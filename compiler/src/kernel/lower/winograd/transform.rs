@@ -1,6 +1,8 @@
 //! The transforms of Winograd's minimal filtering F(m, r) (Lavin and Gray 2016, section 4; points 0, 1, -1, 2, -2,
 //! infinity), in one dimension: as statements on vectors, as numbers for weights, and what they do to rounding errors.
 
+use std::fmt;
+
 use crate::kernel::lower::build::{Builder, binary, mul_add};
 use crate::kernel::{Arithmetic, Expression, Statement, Variable};
 
@@ -192,6 +194,13 @@ pub struct Forms {
     pub down: Option<Form>,
     /// Of rows.
     pub across: Form,
+}
+
+impl fmt::Display for Forms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ([rows, columns], [high, wide]) = (self.outputs(), self.taps());
+        write!(f, "F({rows} x {columns}, {high} x {wide})")
+    }
 }
 
 impl Forms {

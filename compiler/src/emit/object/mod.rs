@@ -1,32 +1,32 @@
-//! Kernel IR as AArch64 machine code, through Cranelift; the only file that knows Cranelift.
+//! Kernel IR as AArch64 machine code, through Cranelift; the only module that knows Cranelift.
 //!
 //! Each kernel becomes one exported function of pointers. Loop variables are integers, vector variables `f32x4`.
-//! Addresses are summed up loop by loop, outermost first, each part where it is first known, with the constant part as
-//! the offset of the load or store; arithmetic stays in the order of the kernel.
+//! `addresses` computes where loads and stores go, `expressions` spells arithmetic, which stays in the order of the kernel.
+
+mod addresses;
+mod expressions;
 
 use std::collections::HashMap;
 use std::fmt::Write;
 
 use anyhow::Context;
 use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::{
-    self, AbiParam, Endianness, FuncRef, InstBuilder, MemFlagsData, Type, UserFuncName, Value, types,
-};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{AbiParam, FuncRef, InstBuilder, UserFuncName, Value, types};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 
+use addresses::{Anchors, Place, anchors};
+use expressions::flags;
+
 use super::load_pairs;
 use crate::config::{InstructionSet, Target};
 use crate::kernel::split::Split;
 use crate::kernel::unroll::unroll;
-use crate::kernel::visit::{each_access, each_constant};
-use crate::kernel::{
-    Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, Statement, Variable, turns,
-};
+use crate::kernel::{Access, Affine, Bound, Kernel, LoopVar, Statement, turns};
 
 /// Bytes of an element.
 const ELEMENT_BYTES: i64 = 4;
@@ -168,40 +168,6 @@ fn translate(
     translator.builder.finalize(config);
 }
 
-/// Where accesses of equal terms lie near each other, in bytes: begins of clusters, in rising order.
-type Anchors = HashMap<(Buffer, Vec<(LoopVar, i64)>), Vec<i64>>;
-
-/// Bytes that a pair of vector loads reaches from its base, and a single one.
-const PAIR_REACH_BYTES: i64 = 1008;
-const REACH_BYTES: i64 = 1 << 15;
-
-/// A cluster of fewer accesses does not get an address of its own.
-const FEWEST_OF_CLUSTER: usize = 4;
-
-/// Bases for all accesses of a kernel, so that neighbours can be loaded in pairs.
-fn anchors(body: &[Statement]) -> Anchors {
-    let mut places: HashMap<(Buffer, Vec<(LoopVar, i64)>), Vec<i64>> = HashMap::new();
-    each_access(body, &mut |buffer, at, _| {
-        places.entry((buffer, at.terms.clone())).or_default().push(at.constant * ELEMENT_BYTES);
-    });
-    for offsets in places.values_mut() {
-        offsets.sort_unstable();
-        offsets.dedup();
-        let mut begins: Vec<i64> = Vec::new();
-        let mut rest = &offsets[..];
-        while let Some(first) = rest.first() {
-            let cluster = rest.partition_point(|offset| *offset <= first + PAIR_REACH_BYTES);
-            let is_near = begins.last().is_some_and(|begin| rest[cluster - 1] - begin < REACH_BYTES);
-            if cluster >= FEWEST_OF_CLUSTER || !is_near {
-                begins.push(*first);
-            }
-            rest = &rest[cluster..];
-        }
-        *offsets = begins;
-    }
-    places
-}
-
 /// What a loop variable is at some place.
 #[derive(Clone, Copy)]
 enum LoopValue {
@@ -210,15 +176,6 @@ enum LoopValue {
     /// A variable of the function.
     Running(cranelift_frontend::Variable),
 }
-
-/// A buffer's address, terms of running loops (outermost first) and constant bytes.
-type Place = (Buffer, Vec<(LoopVar, i64)>, i64);
-
-/// Most addresses that one loop keeps in registers.
-const MOST_POINTERS: usize = 6;
-
-/// Most statements of an innermost loop that leave registers for all its constants.
-const SHORT_BODY: usize = 40;
 
 /// Values that are known to have been computed, in one block and what it leads to.
 #[derive(Default)]
@@ -447,260 +404,4 @@ impl Translator<'_> {
             None => self.builder.ins().iconst(types::I64, known),
         }
     }
-
-    /// What known loop variables contribute, without the constant.
-    fn known(&self, affine: &Affine) -> i64 {
-        affine
-            .terms
-            .iter()
-            .map(|(var, coefficient)| match self.loops[var.0 as usize] {
-                Some(LoopValue::Known(value)) => coefficient * value,
-                _ => 0,
-            })
-            .sum()
-    }
-
-    /// Base address and offset of an element. The offset holds everything that is constant, as far as it fits.
-    fn address(&mut self, buffer: Buffer, at: &Affine) -> (Value, i32) {
-        let constant = (at.constant + self.known(at)) * ELEMENT_BYTES;
-        let anchor = self.anchor(buffer, at, constant);
-        let terms = self.running_terms(at);
-        (self.base(buffer, &terms, anchor), (constant - anchor) as i32)
-    }
-
-    /// Constant bytes that an access shares with its neighbours.
-    fn anchor(&self, buffer: Buffer, at: &Affine, constant: i64) -> i64 {
-        let anchors = self.anchors.get(&(buffer, at.terms.clone())).map_or(&[][..], Vec::as_slice);
-        let before = anchors[..anchors.partition_point(|anchor| *anchor <= constant)].last();
-        match before {
-            Some(anchor) if constant - anchor < REACH_BYTES => *anchor,
-            _ => constant.div_euclid(REACH_BYTES) * REACH_BYTES,
-        }
-    }
-
-    /// Terms of loops that run here, outermost first.
-    fn running_terms(&self, at: &Affine) -> Vec<(LoopVar, i64)> {
-        let depth = |var: &LoopVar| self.running.iter().position(|other| *other == var.0);
-        let mut terms: Vec<(LoopVar, i64)> = at.terms.iter().filter(|(var, _)| depth(var).is_some()).copied().collect();
-        terms.sort_by_key(|(var, _)| depth(var));
-        terms
-    }
-
-    /// A buffer's address plus terms plus bytes, computed at most once where it is valid.
-    fn base(&mut self, buffer: Buffer, terms: &[(LoopVar, i64)], bytes: i64) -> Value {
-        let key = (buffer, terms.to_vec(), bytes);
-        if let Some(value) = self.scopes.iter().rev().find_map(|scope| scope.addresses.get(&key)) {
-            return *value;
-        }
-        let value = match terms.split_last() {
-            None if bytes == 0 => self.buffers[buffer.0 as usize],
-            None => {
-                let base = self.base(buffer, &[], 0);
-                self.builder.ins().iadd_imm_s(base, bytes)
-            }
-            Some(((var, coefficient), outer)) => {
-                let base = self.base(buffer, outer, bytes);
-                let Some(LoopValue::Running(counter)) = self.loops[var.0 as usize] else { return base };
-                let value = self.count(*var, counter);
-                let term = self.builder.ins().imul_imm_s(value, coefficient * ELEMENT_BYTES);
-                self.builder.ins().iadd(base, term)
-            }
-        };
-        if let Some(scope) = self.scopes.last_mut() {
-            scope.addresses.insert(key, value);
-        }
-        value
-    }
-
-    /// Computes, before a loop, the parts of addresses inside that it does not change, and constants of a short body.
-    fn prepare(&mut self, body: &[Statement]) {
-        let mut places = Vec::new();
-        each_access(body, &mut |buffer, at, _| places.push((buffer, at.clone())));
-        for (buffer, at) in places {
-            self.address(buffer, &at);
-        }
-        let is_innermost = body.iter().all(|inner| !matches!(inner, Statement::For { .. }));
-        if is_innermost && body.len() <= SHORT_BODY {
-            each_constant(body, &mut |number| {
-                self.constant(number);
-            });
-        }
-    }
-
-    /// Addresses that a loop over `var` moves on by the same distance each time, as variables that begin where its first
-    /// turn finds them: key, variable, coefficient of the loop's variable.
-    fn pointers(
-        &mut self,
-        var: usize,
-        first: Value,
-        body: &[Statement],
-    ) -> Vec<(Place, cranelift_frontend::Variable, i64)> {
-        let own = LoopVar(var as u32);
-        let mut places: Vec<(Place, i64)> = Vec::new();
-        each_access(body, &mut |buffer, at, _| {
-            let Some((_, coefficient)) = at.terms.iter().find(|(var, _)| *var == own) else { return };
-            let constant = (at.constant + self.known(at)) * ELEMENT_BYTES;
-            let place = ((buffer, self.running_terms(at), self.anchor(buffer, at, constant)), *coefficient);
-            if !places.contains(&place) {
-                places.push(place);
-            }
-        });
-        // More of them would take the registers that they are to save.
-        places.truncate(MOST_POINTERS);
-        let pointer = |((buffer, mut terms, bytes), coefficient): (Place, i64)| {
-            let base = self.base(buffer, &terms, bytes);
-            let offset = self.builder.ins().imul_imm_s(first, coefficient * ELEMENT_BYTES);
-            let begin = self.builder.ins().iadd(base, offset);
-            let pointer = self.builder.declare_var(types::I64);
-            self.builder.def_var(pointer, begin);
-            terms.push((own, coefficient));
-            ((buffer, terms, bytes), pointer, coefficient)
-        };
-        places.into_iter().map(pointer).collect()
-    }
-
-    /// All lanes the same number.
-    fn constant(&mut self, number: f32) -> Value {
-        let known = self.scopes.iter().rev().take(2).find_map(|scope| scope.constants.get(&number.to_bits()));
-        if let Some(value) = known {
-            return *value;
-        }
-        let scalar = self.builder.ins().f32const(number);
-        let value = self.builder.ins().splat(types::F32X4, scalar);
-        if let Some(scope) = self.scopes.last_mut() {
-            scope.constants.insert(number.to_bits(), value);
-        }
-        value
-    }
-
-    fn load(&mut self, kind: Type, buffer: Buffer, at: &Affine) -> Value {
-        let (address, offset) = self.address(buffer, at);
-        self.builder.ins().load(kind, flags(), address, offset)
-    }
-
-    fn variable(&mut self, variable: Variable) -> Value {
-        self.builder.use_var(self.vectors[variable.0 as usize])
-    }
-
-    fn expression(&mut self, value: &Expression) -> Value {
-        match value {
-            Expression::Variable(variable) => self.variable(*variable),
-            Expression::Constant(value) => self.constant(*value),
-            Expression::Load(buffer, at) => self.load(types::F32X4, *buffer, at),
-            Expression::LoadPartial(buffer, at, count) => {
-                let zero = self.builder.ins().f32const(0.0);
-                let zeros = self.builder.ins().splat(types::F32X4, zero);
-                self.gather(zeros, *buffer, at, 1, *count)
-            }
-            Expression::LoadStrided(buffer, at, stride) => {
-                let first = self.load(types::F32, *buffer, at);
-                let all = self.builder.ins().splat(types::F32X4, first);
-                self.gather(all, *buffer, at, *stride, 4)
-            }
-            Expression::Broadcast(buffer, at) => {
-                let element = self.load(types::F32, *buffer, at);
-                self.builder.ins().splat(types::F32X4, element)
-            }
-            Expression::Lane(variable, lane) => {
-                let vector = self.variable(*variable);
-                self.lane(vector, *lane as u8)
-            }
-            Expression::MulAdd(a, b, c) => {
-                let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
-                self.builder.ins().fma(a, b, c)
-            }
-            Expression::Binary(function, a, b) => {
-                // `fmax` and `fmin` answer NaN if either is NaN, so only the second may be.
-                let is_number = matches!(**a, Expression::Constant(value) if !value.is_nan());
-                let (a, b) = (self.expression(a), self.expression(b));
-                match function {
-                    Arithmetic::Max if is_number => self.builder.ins().fmax(a, b),
-                    Arithmetic::Min if is_number => self.builder.ins().fmin(a, b),
-                    Arithmetic::Add => self.builder.ins().fadd(a, b),
-                    Arithmetic::Sub => self.builder.ins().fsub(a, b),
-                    Arithmetic::Mul => self.builder.ins().fmul(a, b),
-                    Arithmetic::Div => self.builder.ins().fdiv(a, b),
-                    Arithmetic::Max => self.choose(FloatCC::GreaterThan, a, b),
-                    Arithmetic::Min => self.choose(FloatCC::LessThan, a, b),
-                }
-            }
-            Expression::Unary(function, a) => {
-                let a = self.expression(a);
-                match function {
-                    Function::Neg => self.builder.ins().fneg(a),
-                    Function::Abs => self.builder.ins().fabs(a),
-                    Function::Sqrt => self.builder.ins().sqrt(a),
-                    Function::Round => self.builder.ins().nearest(a),
-                    Function::PowerOfTwo => {
-                        let whole = self.builder.ins().fcvt_to_sint_sat(types::I32X4, a);
-                        let bias = self.builder.ins().iconst(types::I32, 127);
-                        let bias = self.builder.ins().splat(types::I32X4, bias);
-                        let exponent = self.builder.ins().iadd(whole, bias);
-                        let bits = self.builder.ins().ishl_imm_u(exponent, 23);
-                        let little = MemFlagsData::new().with_endianness(Endianness::Little);
-                        self.builder.ins().bitcast(types::F32X4, little, bits)
-                    }
-                }
-            }
-            Expression::SumLanes(a) => {
-                let a = self.expression(a);
-                self.fold(a, &mut |this, a, b| this.builder.ins().fadd(a, b))
-            }
-            Expression::MaxLanes(a) => {
-                let a = self.expression(a);
-                self.fold(a, &mut |this, a, b| this.choose(FloatCC::GreaterThan, a, b))
-            }
-        }
-    }
-
-    /// Replaces the first `count` lanes by elements that lie `stride` apart.
-    fn gather(&mut self, mut vector: Value, buffer: Buffer, at: &Affine, stride: i64, count: u32) -> Value {
-        for lane in 0..count {
-            let element = self.load(types::F32, buffer, &at.clone().plus(i64::from(lane) * stride));
-            vector = self.builder.ins().insertlane(vector, element, lane as u8);
-        }
-        vector
-    }
-
-    /// One lane in all lanes, as the byte shuffle that Cranelift folds into `fmla` by element.
-    fn lane(&mut self, vector: Value, lane: u8) -> Value {
-        let little = MemFlagsData::new().with_endianness(Endianness::Little);
-        let bytes = self.builder.ins().bitcast(types::I8X16, little, vector);
-        let order: Vec<u8> = (0..16).map(|byte| lane * 4 + byte % 4).collect();
-        let order = self.builder.func.dfg.immediates.push(ir::ConstantData::from(order.as_slice()));
-        let spread = self.builder.ins().shuffle(bytes, bytes, order);
-        self.builder.ins().bitcast(types::F32X4, little, spread)
-    }
-
-    /// `a` where the comparison holds, else `b`; so `b` if either is NaN.
-    fn choose(&mut self, condition: FloatCC, a: Value, b: Value) -> Value {
-        let holds = self.builder.ins().fcmp(condition, a, b);
-        let little = MemFlagsData::new().with_endianness(Endianness::Little);
-        let mask = self.builder.ins().bitcast(types::F32X4, little, holds);
-        self.builder.ins().bitselect(mask, a, b)
-    }
-
-    /// Joins lane i with lane i + 2, then lanes 0 and 1; the result in all lanes.
-    fn fold(&mut self, a: Value, join: &mut dyn FnMut(&mut Self, Value, Value) -> Value) -> Value {
-        let upper = self.lane_pair(a);
-        let halves = join(self, a, upper);
-        let second = self.lane(halves, 1);
-        let first = self.lane(halves, 0);
-        join(self, first, second)
-    }
-
-    /// Lanes 2 and 3 twice.
-    fn lane_pair(&mut self, vector: Value) -> Value {
-        let little = MemFlagsData::new().with_endianness(Endianness::Little);
-        let bytes = self.builder.ins().bitcast(types::I8X16, little, vector);
-        let order: Vec<u8> = (0..16).map(|byte| 8 + byte % 8).collect();
-        let order = self.builder.func.dfg.immediates.push(ir::ConstantData::from(order.as_slice()));
-        let moved = self.builder.ins().shuffle(bytes, bytes, order);
-        self.builder.ins().bitcast(types::F32X4, little, moved)
-    }
-}
-
-/// Accesses stay inside their buffers (`kernel::verify`), aligned to an element.
-fn flags() -> MemFlagsData {
-    MemFlagsData::new().with_notrap()
 }

@@ -1,0 +1,153 @@
+//! Vector arithmetic, loads and stores, as Cranelift's instructions.
+
+use cranelift_codegen::ir::condcodes::FloatCC;
+use cranelift_codegen::ir::{self, Endianness, InstBuilder, MemFlagsData, Type, Value, types};
+
+use super::Translator;
+use crate::kernel::{Affine, Arithmetic, Buffer, Expression, Function, Variable};
+
+impl Translator<'_> {
+    /// All lanes the same number.
+    pub(super) fn constant(&mut self, number: f32) -> Value {
+        let known = self.scopes.iter().rev().take(2).find_map(|scope| scope.constants.get(&number.to_bits()));
+        if let Some(value) = known {
+            return *value;
+        }
+        let scalar = self.builder.ins().f32const(number);
+        let value = self.builder.ins().splat(types::F32X4, scalar);
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.constants.insert(number.to_bits(), value);
+        }
+        value
+    }
+
+    pub(super) fn load(&mut self, kind: Type, buffer: Buffer, at: &Affine) -> Value {
+        let (address, offset) = self.address(buffer, at);
+        self.builder.ins().load(kind, flags(), address, offset)
+    }
+
+    fn variable(&mut self, variable: Variable) -> Value {
+        self.builder.use_var(self.vectors[variable.0 as usize])
+    }
+
+    pub(super) fn expression(&mut self, value: &Expression) -> Value {
+        match value {
+            Expression::Variable(variable) => self.variable(*variable),
+            Expression::Constant(value) => self.constant(*value),
+            Expression::Load(buffer, at) => self.load(types::F32X4, *buffer, at),
+            Expression::LoadPartial(buffer, at, count) => {
+                let zero = self.builder.ins().f32const(0.0);
+                let zeros = self.builder.ins().splat(types::F32X4, zero);
+                self.gather(zeros, *buffer, at, 1, *count)
+            }
+            Expression::LoadStrided(buffer, at, stride) => {
+                let first = self.load(types::F32, *buffer, at);
+                let all = self.builder.ins().splat(types::F32X4, first);
+                self.gather(all, *buffer, at, *stride, 4)
+            }
+            Expression::Broadcast(buffer, at) => {
+                let element = self.load(types::F32, *buffer, at);
+                self.builder.ins().splat(types::F32X4, element)
+            }
+            Expression::Lane(variable, lane) => {
+                let vector = self.variable(*variable);
+                self.lane(vector, *lane as u8)
+            }
+            Expression::MulAdd(a, b, c) => {
+                let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
+                self.builder.ins().fma(a, b, c)
+            }
+            Expression::Binary(function, a, b) => {
+                // `fmax` and `fmin` answer NaN if either is NaN, so only the second may be.
+                let is_number = matches!(**a, Expression::Constant(value) if !value.is_nan());
+                let (a, b) = (self.expression(a), self.expression(b));
+                match function {
+                    Arithmetic::Max if is_number => self.builder.ins().fmax(a, b),
+                    Arithmetic::Min if is_number => self.builder.ins().fmin(a, b),
+                    Arithmetic::Add => self.builder.ins().fadd(a, b),
+                    Arithmetic::Sub => self.builder.ins().fsub(a, b),
+                    Arithmetic::Mul => self.builder.ins().fmul(a, b),
+                    Arithmetic::Div => self.builder.ins().fdiv(a, b),
+                    Arithmetic::Max => self.choose(FloatCC::GreaterThan, a, b),
+                    Arithmetic::Min => self.choose(FloatCC::LessThan, a, b),
+                }
+            }
+            Expression::Unary(function, a) => {
+                let a = self.expression(a);
+                match function {
+                    Function::Neg => self.builder.ins().fneg(a),
+                    Function::Abs => self.builder.ins().fabs(a),
+                    Function::Sqrt => self.builder.ins().sqrt(a),
+                    Function::Round => self.builder.ins().nearest(a),
+                    Function::PowerOfTwo => {
+                        let whole = self.builder.ins().fcvt_to_sint_sat(types::I32X4, a);
+                        let bias = self.builder.ins().iconst(types::I32, 127);
+                        let bias = self.builder.ins().splat(types::I32X4, bias);
+                        let exponent = self.builder.ins().iadd(whole, bias);
+                        let bits = self.builder.ins().ishl_imm_u(exponent, 23);
+                        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+                        self.builder.ins().bitcast(types::F32X4, little, bits)
+                    }
+                }
+            }
+            Expression::SumLanes(a) => {
+                let a = self.expression(a);
+                self.fold(a, &mut |this, a, b| this.builder.ins().fadd(a, b))
+            }
+            Expression::MaxLanes(a) => {
+                let a = self.expression(a);
+                self.fold(a, &mut |this, a, b| this.choose(FloatCC::GreaterThan, a, b))
+            }
+        }
+    }
+
+    /// Replaces the first `count` lanes by elements that lie `stride` apart.
+    fn gather(&mut self, mut vector: Value, buffer: Buffer, at: &Affine, stride: i64, count: u32) -> Value {
+        for lane in 0..count {
+            let element = self.load(types::F32, buffer, &at.clone().plus(i64::from(lane) * stride));
+            vector = self.builder.ins().insertlane(vector, element, lane as u8);
+        }
+        vector
+    }
+
+    /// One lane in all lanes, as the byte shuffle that Cranelift folds into `fmla` by element.
+    fn lane(&mut self, vector: Value, lane: u8) -> Value {
+        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+        let bytes = self.builder.ins().bitcast(types::I8X16, little, vector);
+        let order: Vec<u8> = (0..16).map(|byte| lane * 4 + byte % 4).collect();
+        let order = self.builder.func.dfg.immediates.push(ir::ConstantData::from(order.as_slice()));
+        let spread = self.builder.ins().shuffle(bytes, bytes, order);
+        self.builder.ins().bitcast(types::F32X4, little, spread)
+    }
+
+    /// `a` where the comparison holds, else `b`; so `b` if either is NaN.
+    fn choose(&mut self, condition: FloatCC, a: Value, b: Value) -> Value {
+        let holds = self.builder.ins().fcmp(condition, a, b);
+        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+        let mask = self.builder.ins().bitcast(types::F32X4, little, holds);
+        self.builder.ins().bitselect(mask, a, b)
+    }
+
+    /// Joins lane i with lane i + 2, then lanes 0 and 1; the result in all lanes.
+    fn fold(&mut self, a: Value, join: &mut dyn FnMut(&mut Self, Value, Value) -> Value) -> Value {
+        let upper = self.lane_pair(a);
+        let halves = join(self, a, upper);
+        let second = self.lane(halves, 1);
+        let first = self.lane(halves, 0);
+        join(self, first, second)
+    }
+
+    /// Lanes 2 and 3 twice.
+    fn lane_pair(&mut self, vector: Value) -> Value {
+        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+        let bytes = self.builder.ins().bitcast(types::I8X16, little, vector);
+        let order: Vec<u8> = (0..16).map(|byte| 8 + byte % 8).collect();
+        let order = self.builder.func.dfg.immediates.push(ir::ConstantData::from(order.as_slice()));
+        let moved = self.builder.ins().shuffle(bytes, bytes, order);
+        self.builder.ins().bitcast(types::F32X4, little, moved)
+    }
+}
+/// Accesses stay inside their buffers (`kernel::verify`), aligned to an element.
+pub(super) fn flags() -> MemFlagsData {
+    MemFlagsData::new().with_notrap()
+}
