@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::config::WeightStorage;
 use crate::partition::Objective;
 
 /// Compiles one ONNX model, ahead of time, into one static program per device of a cluster.
@@ -36,6 +37,10 @@ pub struct Arguments {
     /// Convolve directly: without minimal filtering (Winograd), which rounds more and takes more memory for weights.
     #[arg(long)]
     pub exact: bool,
+    /// How the weights of matrix products are stored: in 16 or 8 bits they take a half or a quarter of the memory and of
+    /// the time to read them. The report states the error.
+    #[arg(long, value_enum, default_value_t = WeightStorage::F32)]
+    pub weights: WeightStorage,
     /// Refuse plans slower than this.
     #[arg(long, value_name = "MS")]
     pub max_latency: Option<f64>,

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::cli::{Arguments, StrategyName};
-use crate::config::{self, Cluster};
+use crate::config::{self, Cluster, WeightStorage};
 use crate::diagnostic::Diagnostic;
 use crate::emit::family::Family as Choices;
 use crate::emit::model::{ModelContext, RouteContext};
 use crate::graph::Graph;
 use crate::partition::{self, Objective, Partition, StrategyFamily};
+use crate::passes::store_weights::Stored;
 use crate::placement::{self, Placed};
 use crate::program::{self, Program};
 use crate::schedule::{self, Schedule};
@@ -35,6 +36,8 @@ pub struct Compiled {
     pub family: StrategyFamily,
     /// Samples that are answered together.
     pub batch: usize,
+    /// Matrix products whose weights are stored in fewer bytes.
+    pub stored: Vec<Stored>,
     /// What is known of its exits, if it has been given any.
     pub exits: Option<exits::ExitsReport>,
     /// What is known of its variants, if they were asked for.
@@ -123,6 +126,8 @@ pub struct Options {
     pub family: StrategyFamily,
     /// Convolve without minimal filtering.
     pub exact: bool,
+    /// How the weights of matrix products are stored.
+    pub weights: WeightStorage,
     /// Refuse slower plans.
     pub max_latency_ms: Option<f64>,
     /// Strategies of an earlier plan.
@@ -148,6 +153,7 @@ impl Default for Options {
             objective: Objective::Latency,
             family: StrategyFamily::Auto,
             exact: false,
+            weights: WeightStorage::F32,
             max_latency_ms: None,
             plan: None,
             exits: None,
@@ -178,6 +184,7 @@ impl Options {
                 StrategyName::Batch => StrategyFamily::Batch,
             },
             exact: arguments.exact,
+            weights: arguments.weights,
             max_latency_ms: arguments.max_latency,
             plan: arguments.plan.clone(),
             exits: exits::ExitOptions::of(arguments),
@@ -223,6 +230,8 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
         dump.stage(pass.name, graph);
     })
     .map_err(internal)?;
+    let stored = passes::store_weights::run(&mut graph, options.weights);
+    cluster.devices.iter_mut().for_each(|device| device.target.weight_storage = options.weights);
     let mut study = None;
     if let Some(wanted) = &options.variants {
         clock.restart();
@@ -245,6 +254,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     let model_name = model.file_stem().map_or_else(|| "model".to_string(), |stem| stem.to_string_lossy().into_owned());
     let mut compiled = compile_graph(model_name, graph, cluster, options, clock, dump)?;
     compiled.exits = report;
+    compiled.stored = stored;
     if let Some(study) = study {
         let mut clock = Clock::default();
         compiled.variants = Some(variants::routes::add(&mut compiled, study, options)?);
@@ -319,6 +329,7 @@ fn finish(
         partition,
         family: options.family,
         batch: options.batch,
+        stored: Vec::new(),
         exits: None,
         variants: None,
         variant_graphs: Vec::new(),

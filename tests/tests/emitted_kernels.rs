@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use partita::config::{InstructionSet, Target, target};
+use partita::config::{InstructionSet, Target, WeightStorage, target};
 use partita::data::noise;
 use partita::emit::{archive, object, rust_source};
 use partita::graph::infer::infer;
@@ -16,6 +16,7 @@ use partita::graph::{BinaryOp, Op, TensorType, Value};
 use partita::kernel::lower::winograd::{Form, Forms};
 use partita::kernel::lower::{Binding, Machine, Operand, Packing, WeightOrder, layout_choices, lower_node};
 use partita::kernel::{Access, Kernel, eval, verify};
+use partita::passes::store_weights;
 use partita::program::Layout;
 use partita_tests::command::{require, succeed};
 
@@ -97,13 +98,36 @@ fn operators() -> Vec<(Op, Vec<Vec<usize>>, Vec<bool>)> {
 
 /// Every operator in every layout a machine offers, interpreted.
 fn cases(machine: &Machine) -> Vec<Case> {
+    let mut cases = cases_stored(machine, WeightStorage::F32, 0);
+    for storage in [WeightStorage::F16, WeightStorage::Int8] {
+        let narrow = cases_stored(machine, storage, cases.len());
+        assert!(narrow.len() > 3, "products with weights in {storage:?}");
+        cases.extend(narrow);
+    }
+    cases
+}
+
+/// With weights in this storage; those in fewer bytes are matrix products only.
+fn cases_stored(machine: &Machine, storage: WeightStorage, first: usize) -> Vec<Case> {
+    let machine = &Machine { weight_storage: storage, ..machine.clone() };
     let mut cases = Vec::new();
     for (op, shapes, constants) in operators() {
-        let values: Vec<Value> = shapes
+        if storage != WeightStorage::F32 && !matches!(op, Op::Gemm(_)) {
+            continue;
+        }
+        let mut values: Vec<Value> = shapes
             .iter()
             .enumerate()
             .map(|(seed, shape)| noise(&TensorType::f32(shape.clone()), seed as u64))
             .collect();
+        if matches!(op, Op::Gemm(_))
+            && let Some(exact) = values[1].as_f32()
+            && let Some(columns) = store_weights::columns(exact, shapes[1][1], storage)
+        {
+            let steps = columns.steps.iter().cycle();
+            let rounded = columns.stored.iter().zip(steps).map(|(stored, step)| stored * step).collect();
+            values[1] = Value::f32(shapes[1].clone(), rounded);
+        }
         let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
         let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("the operator fits").remove(0);
         let operands = |layouts: &[Layout], packing: Packing| -> Vec<Operand<'_>> {
@@ -129,7 +153,7 @@ fn cases(machine: &Machine) -> Vec<Case> {
                 .expect("an offered layout has a kernel");
             verify::verify(&lowered.kernel).expect("the kernel stays in its buffers");
             let mut kernel = lowered.kernel;
-            kernel.name = format!("{}_case{}", kernel.name, cases.len());
+            kernel.name = format!("{}_case{}", kernel.name, first + cases.len());
             let before: Vec<Vec<f32>> = lowered
                 .bindings
                 .iter()
@@ -154,9 +178,26 @@ fn cases(machine: &Machine) -> Vec<Case> {
     cases
 }
 
+/// Numbers as kernels that read fewer bytes want them; the test's are whole, or have few bits.
+const NARROW: &str = "
+unsafe fn whole(from: *const f32, count: usize) -> *const i8 {
+    let all: Vec<i8> = (0..count).map(|index| unsafe { *from.add(index) as i8 }).collect();
+    all.leak().as_ptr()
+}
+unsafe fn half(from: *const f32, count: usize) -> *const u16 {
+    let short = |x: f32| {
+        let bits = (x.abs() * f32::from_bits(0x0780_0000)).to_bits();
+        (bits >> 13) as u16 | if x.is_sign_negative() { 0x8000 } else { 0 }
+    };
+    let all: Vec<u16> = (0..count).map(|index| unsafe { short(*from.add(index)) }).collect();
+    all.leak().as_ptr()
+}
+";
+
 /// The program that runs every kernel: reads all buffers from its first argument, writes them to the second.
 fn driver(cases: &[Case], prefix: &str) -> String {
-    let mut text = String::from("fn main() {\n    let arguments: Vec<String> = std::env::args().collect();\n");
+    let mut text = String::from(NARROW);
+    text.push_str("fn main() {\n    let arguments: Vec<String> = std::env::args().collect();\n");
     text.push_str("    let bytes = std::fs::read(&arguments[1]).unwrap();\n");
     text.push_str("    let mut all: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();\n");
     text.push_str("    let mut at = all.as_mut_ptr();\n");
@@ -165,7 +206,11 @@ fn driver(cases: &[Case], prefix: &str) -> String {
         let mut arguments = Vec::new();
         for buffer in &case.kernel.buffers {
             let cast = if matches!(buffer.access, Access::Output | Access::Scratch) { "" } else { ".cast_const()" };
-            arguments.push(format!("at.add({offset}){cast}"));
+            arguments.push(match buffer.storage {
+                WeightStorage::F32 => format!("at.add({offset}){cast}"),
+                WeightStorage::F16 => format!("half(at.add({offset}), {})", buffer.elements),
+                WeightStorage::Int8 => format!("whole(at.add({offset}), {})", buffer.elements),
+            });
             offset += buffer.elements;
         }
         // Writing to a string cannot fail.
@@ -217,6 +262,7 @@ fn machine(instruction_set: InstructionSet, registers: u32) -> Machine {
         minimal_filtering: false,
         threads: 1,
         in_order: false,
+        weight_storage: WeightStorage::F32,
         tuning: Arc::default(),
     }
 }

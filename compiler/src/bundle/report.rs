@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::passes::store_weights::Stored;
+
 /// The whole report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -173,6 +175,9 @@ pub struct LayerReport {
     /// How a convolution is done with fewer products, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimal_filtering: Option<FilteringReport>,
+    /// How its weights are stored, if in fewer bytes than they are computed with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Stored>,
 }
 
 /// Minimal filtering of one convolution.

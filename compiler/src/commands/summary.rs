@@ -191,6 +191,7 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
                 devices: strategy.map_or(Vec::new(), |strategy| strategy.devices().into_iter().map(name).collect()),
                 sent_bytes: sent.get(&id).copied().unwrap_or(0),
                 minimal_filtering: filtering(compiled, id),
+                weights: compiled.stored.iter().find(|stored| stored.node == node.name).cloned(),
             }
         })
         .collect()

@@ -8,4 +8,4 @@ pub mod target;
 pub mod tuned;
 
 pub use cluster::{Cluster, Condition, Device, Link, Medium, Topology, Transport};
-pub use target::{InstructionSet, System, Target};
+pub use target::{InstructionSet, System, Target, WeightStorage};

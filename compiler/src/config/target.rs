@@ -40,6 +40,9 @@ pub struct Target {
     /// never on bare metal.
     #[serde(default = "yes")]
     pub minimal_filtering: bool,
+    /// How the weights of matrix products are stored, where that loses nothing any more.
+    #[serde(skip)]
+    pub weight_storage: WeightStorage,
     /// Threads that share each kernel; cluster.toml may say another number. The rates are those of one.
     #[serde(default = "one")]
     pub threads: usize,
@@ -102,6 +105,30 @@ pub enum InstructionSet {
     Neon,
     /// Portable: 4 lanes held in scalars, Rust source (Cortex-M, ARMv7).
     Scalar,
+}
+
+/// How the weights of matrix products lie in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightStorage {
+    /// As they are computed with.
+    #[default]
+    F32,
+    /// In 16 bits: IEEE 754 binary16.
+    F16,
+    /// In 8 bits: whole numbers and a factor per column.
+    Int8,
+}
+
+impl WeightStorage {
+    /// Bytes of an element.
+    pub fn size_bytes(self) -> usize {
+        match self {
+            WeightStorage::F32 => 4,
+            WeightStorage::F16 => 2,
+            WeightStorage::Int8 => 1,
+        }
+    }
 }
 
 impl InstructionSet {
@@ -280,7 +307,10 @@ fn on_this_machine(mut target: Target) -> Target {
     {
         (target.instruction_set, target.vector_registers) = if std::is_x86_feature_detected!("avx512f") {
             (InstructionSet::Avx512, 32)
-        } else if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+        } else if std::is_x86_feature_detected!("avx2")
+            && std::is_x86_feature_detected!("fma")
+            && std::is_x86_feature_detected!("f16c")
+        {
             (InstructionSet::Avx2, 16)
         } else {
             (InstructionSet::Sse2, 16)

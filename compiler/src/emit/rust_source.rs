@@ -5,11 +5,9 @@ use std::fmt::Write;
 use minijinja::context;
 
 use super::templates;
-use crate::config::InstructionSet;
+use crate::config::{InstructionSet, WeightStorage};
 use crate::kernel::text::affine;
-use crate::kernel::{
-    Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, Statement, turns,
-};
+use crate::kernel::{Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, Statement, turns};
 
 /// The vector type and functions that [`render`]ed kernels call.
 pub fn prelude(instruction_set: InstructionSet) -> anyhow::Result<String> {
@@ -30,7 +28,7 @@ fn template(instruction_set: InstructionSet) -> anyhow::Result<&'static str> {
 fn features(instruction_set: InstructionSet) -> &'static str {
     match instruction_set {
         InstructionSet::Avx512 => "avx512f",
-        InstructionSet::Avx2 => "avx2,fma",
+        InstructionSet::Avx2 => "avx2,fma,f16c",
         InstructionSet::Sse2 => "sse2",
         InstructionSet::Scalar | InstructionSet::Neon => "",
     }
@@ -42,8 +40,7 @@ pub fn render(kernel: &Kernel, instruction_set: InstructionSet) -> anyhow::Resul
         .buffers
         .iter()
         .map(|buffer| {
-            let kind =
-                if matches!(buffer.access, Access::Output | Access::Scratch) { "*mut f32" } else { "*const f32" };
+            let kind = buffer.pointer();
             context! { name => buffer.name.as_str(), kind => kind }
         })
         .collect();
@@ -177,7 +174,14 @@ impl Writer<'_> {
         match value {
             Expression::Variable(variable) => self.kernel.variable_names[variable.0 as usize].clone(),
             Expression::Constant(value) => format!("constant({})", float(*value)),
-            Expression::Load(buffer, at) => format!("load({})", self.place(*buffer, at)),
+            Expression::Load(buffer, at) => {
+                let load = match self.kernel.buffers[buffer.0 as usize].storage {
+                    WeightStorage::F32 => "load",
+                    WeightStorage::F16 => "load_f16",
+                    WeightStorage::Int8 => "load_i8",
+                };
+                format!("{load}({})", self.place(*buffer, at))
+            }
             Expression::LoadPartial(buffer, at, count) => format!("load_partial({}, {count})", self.place(*buffer, at)),
             Expression::LoadStrided(buffer, at, stride) => {
                 format!("load_strided({}, {stride})", self.place(*buffer, at))

@@ -14,6 +14,7 @@
 
 use std::fmt;
 
+use crate::config::WeightStorage;
 use crate::config::tuned::Choice;
 
 pub mod eval;
@@ -129,7 +130,7 @@ pub enum Access {
     Output,
 }
 
-/// A parameter: a buffer of `f32`.
+/// A parameter: a buffer of numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BufferDeclaration {
     /// Name in emitted code: an identifier.
@@ -138,6 +139,20 @@ pub struct BufferDeclaration {
     pub access: Access,
     /// Number of elements; `verify` proves accesses stay below it.
     pub elements: usize,
+    /// How an element is stored; a load makes it `f32`. Only weights are other than `F32`, and only loaded whole.
+    pub storage: WeightStorage,
+}
+
+impl BufferDeclaration {
+    /// The type of the pointer to it, in Rust.
+    pub fn pointer(&self) -> &'static str {
+        match (self.access, self.storage) {
+            (Access::Output | Access::Scratch, _) => "*mut f32",
+            (Access::Input | Access::Weights, WeightStorage::F32) => "*const f32",
+            (Access::Input | Access::Weights, WeightStorage::F16) => "*const u16",
+            (Access::Input | Access::Weights, WeightStorage::Int8) => "*const i8",
+        }
+    }
 }
 
 /// A vector-valued expression. Operands are variables or nested expressions; back ends walk the tree.

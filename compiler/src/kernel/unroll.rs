@@ -66,6 +66,7 @@ fn with_body(statement: &Statement, inner: Vec<Statement>) -> Statement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::WeightStorage;
     use crate::kernel::eval::evaluate;
     use crate::kernel::verify::verify;
     use crate::kernel::{Access, Affine, Buffer, BufferDeclaration, Expression};
@@ -74,7 +75,12 @@ mod tests {
     fn every_length_does_the_same() {
         for count in 1..12 {
             let elements = count * 4;
-            let declare = |name: &str, access| BufferDeclaration { name: name.to_string(), access, elements };
+            let declare = |name: &str, access| BufferDeclaration {
+                name: name.to_string(),
+                access,
+                elements,
+                storage: WeightStorage::F32,
+            };
             let at = Affine::term(LoopVar(0), 1);
             let copy = Statement::Store(Buffer(1), at.clone(), Expression::Load(Buffer(0), at));
             let kernel = Kernel {

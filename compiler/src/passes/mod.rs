@@ -14,6 +14,7 @@ mod merge_pad;
 mod pattern;
 mod recognize;
 mod simplify;
+pub mod store_weights;
 
 use std::time::{Duration, Instant};
 

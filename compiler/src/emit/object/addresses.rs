@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
-use super::{ELEMENT_BYTES, LoopValue, Translator};
+use super::{LoopValue, Translator};
+use crate::config::WeightStorage;
 use crate::kernel::visit::{each_access, each_constant};
 use crate::kernel::{Affine, Buffer, LoopVar, Statement};
 
@@ -23,10 +24,13 @@ const REACH_BYTES: i64 = 1 << 15;
 const FEWEST_OF_CLUSTER: usize = 4;
 
 /// Bases for all accesses of a kernel, so that neighbours can be loaded in pairs.
-pub(super) fn anchors(body: &[Statement]) -> Anchors {
+pub(super) fn anchors(body: &[Statement], storages: &[WeightStorage]) -> Anchors {
     let mut places: Anchors = HashMap::new();
     each_access(body, &mut |buffer, at, _| {
-        places.entry((buffer, at.terms.clone())).or_default().push(at.constant * ELEMENT_BYTES);
+        places
+            .entry((buffer, at.terms.clone()))
+            .or_default()
+            .push(at.constant * storages[buffer.0 as usize].size_bytes() as i64);
     });
     for offsets in places.values_mut() {
         offsets.sort_unstable();
@@ -56,6 +60,10 @@ const MOST_POINTERS: usize = 6;
 const SHORT_BODY: usize = 40;
 
 impl Translator<'_> {
+    pub(super) fn element_bytes(&self, buffer: Buffer) -> i64 {
+        self.storages[buffer.0 as usize].size_bytes() as i64
+    }
+
     /// What known loop variables contribute, without the constant.
     pub(super) fn known(&self, affine: &Affine) -> i64 {
         affine
@@ -70,7 +78,7 @@ impl Translator<'_> {
 
     /// Base address and offset of an element. The offset holds everything that is constant, as far as it fits.
     pub(super) fn address(&mut self, buffer: Buffer, at: &Affine) -> (Value, i32) {
-        let constant = (at.constant + self.known(at)) * ELEMENT_BYTES;
+        let constant = (at.constant + self.known(at)) * self.element_bytes(buffer);
         let anchor = self.anchor(buffer, at, constant);
         let terms = self.running_terms(at);
         (self.base(buffer, &terms, anchor), (constant - anchor) as i32)
@@ -110,7 +118,8 @@ impl Translator<'_> {
                 let base = self.base(buffer, outer, bytes);
                 let Some(LoopValue::Running(counter)) = self.loops[var.0 as usize] else { return base };
                 let value = self.count(*var, counter);
-                let term = self.builder.ins().imul_imm_s(value, coefficient * ELEMENT_BYTES);
+                let bytes_per_turn = coefficient * self.element_bytes(buffer);
+                let term = self.builder.ins().imul_imm_s(value, bytes_per_turn);
                 self.builder.ins().iadd(base, term)
             }
         };
@@ -147,7 +156,7 @@ impl Translator<'_> {
         let mut places: Vec<(Place, i64)> = Vec::new();
         each_access(body, &mut |buffer, at, _| {
             let Some((_, coefficient)) = at.terms.iter().find(|(var, _)| *var == own) else { return };
-            let constant = (at.constant + self.known(at)) * ELEMENT_BYTES;
+            let constant = (at.constant + self.known(at)) * self.element_bytes(buffer);
             let place = ((buffer, self.running_terms(at), self.anchor(buffer, at, constant)), *coefficient);
             if !places.contains(&place) {
                 places.push(place);
@@ -157,7 +166,8 @@ impl Translator<'_> {
         places.truncate(MOST_POINTERS);
         let pointer = |((buffer, mut terms, bytes), coefficient): (Place, i64)| {
             let base = self.base(buffer, &terms, bytes);
-            let offset = self.builder.ins().imul_imm_s(first, coefficient * ELEMENT_BYTES);
+            let bytes_per_turn = coefficient * self.element_bytes(buffer);
+            let offset = self.builder.ins().imul_imm_s(first, bytes_per_turn);
             let begin = self.builder.ins().iadd(base, offset);
             let pointer = self.builder.declare_var(types::I64);
             self.builder.def_var(pointer, begin);

@@ -4,6 +4,7 @@ use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{self, Endianness, InstBuilder, MemFlagsData, Type, Value, types};
 
 use super::Translator;
+use crate::config::WeightStorage;
 use crate::kernel::{Affine, Arithmetic, Buffer, Expression, Function, Variable};
 
 impl Translator<'_> {
@@ -26,6 +27,43 @@ impl Translator<'_> {
         self.builder.ins().load(kind, flags(), address, offset)
     }
 
+    /// Four whole numbers of 8 bits.
+    fn load_i8(&mut self, buffer: Buffer, at: &Affine) -> Value {
+        let four = self.load(types::I32, buffer, at);
+        let bytes = self.builder.ins().scalar_to_vector(types::I32X4, four);
+        let bytes = self.bits(types::I8X16, bytes);
+        let halves = self.builder.ins().swiden_low(bytes);
+        let words = self.builder.ins().swiden_low(halves);
+        self.builder.ins().fcvt_from_sint(types::F32X4, words)
+    }
+
+    /// Four finite numbers of 16 bits: exponent and fraction moved into place, and the exponent's bias made good by a
+    /// multiplication, which is right for subnormal numbers too.
+    fn load_f16(&mut self, buffer: Buffer, at: &Affine) -> Value {
+        let four = self.load(types::I64, buffer, at);
+        let halves = self.builder.ins().scalar_to_vector(types::I64X2, four);
+        let halves = self.bits(types::I16X8, halves);
+        let words = self.builder.ins().swiden_low(halves);
+        let wide = self.builder.ins().ishl_imm_u(words, 13);
+        let magnitude = self.constant(f32::from_bits(0x0fff_e000));
+        let magnitude = self.bits(types::I32X4, magnitude);
+        let magnitude = self.builder.ins().band(wide, magnitude);
+        let magnitude = self.bits(types::F32X4, magnitude);
+        let bias = self.constant(f32::from_bits(0x7780_0000));
+        let value = self.builder.ins().fmul(magnitude, bias);
+        let sign = self.constant(-0.0);
+        let sign = self.bits(types::I32X4, sign);
+        let sign = self.builder.ins().band(words, sign);
+        let value = self.bits(types::I32X4, value);
+        let value = self.builder.ins().bor(value, sign);
+        self.bits(types::F32X4, value)
+    }
+
+    fn bits(&mut self, kind: Type, value: Value) -> Value {
+        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+        self.builder.ins().bitcast(kind, little, value)
+    }
+
     fn variable(&mut self, variable: Variable) -> Value {
         self.builder.use_var(self.vectors[variable.0 as usize])
     }
@@ -34,7 +72,11 @@ impl Translator<'_> {
         match value {
             Expression::Variable(variable) => self.variable(*variable),
             Expression::Constant(value) => self.constant(*value),
-            Expression::Load(buffer, at) => self.load(types::F32X4, *buffer, at),
+            Expression::Load(buffer, at) => match self.storages[buffer.0 as usize] {
+                WeightStorage::F32 => self.load(types::F32X4, *buffer, at),
+                WeightStorage::F16 => self.load_f16(*buffer, at),
+                WeightStorage::Int8 => self.load_i8(*buffer, at),
+            },
             Expression::LoadPartial(buffer, at, count) => {
                 let zero = self.builder.ins().f32const(0.0);
                 let zeros = self.builder.ins().splat(types::F32X4, zero);

@@ -23,13 +23,10 @@ use addresses::{Anchors, Place, anchors};
 use expressions::flags;
 
 use super::load_pairs;
-use crate::config::{InstructionSet, Target};
+use crate::config::{InstructionSet, Target, WeightStorage};
 use crate::kernel::split::Split;
 use crate::kernel::unroll::unroll;
-use crate::kernel::{Access, Affine, Bound, Kernel, LoopVar, Statement, turns};
-
-/// Bytes of an element.
-const ELEMENT_BYTES: i64 = 4;
+use crate::kernel::{Affine, Bound, Kernel, LoopVar, Statement, turns};
 
 /// An ELF object with one exported function per kernel, named `symbol_prefix` + the kernel's name, taking the kernel's
 /// buffers as pointers.
@@ -107,11 +104,7 @@ pub fn declarations(kernels: &[Kernel], symbol_prefix: &str) -> String {
         let parameters: Vec<String> = kernel
             .buffers
             .iter()
-            .map(|buffer| {
-                let kind =
-                    if matches!(buffer.access, Access::Output | Access::Scratch) { "*mut f32" } else { "*const f32" };
-                format!("{}: {kind}", buffer.name)
-            })
+            .map(|buffer| format!("{}: {}", buffer.name, buffer.pointer()))
             .chain(kernel.split.as_ref().map(|_| "part_of_threads: isize".to_string()))
             .collect();
         // Writing to a string cannot fail.
@@ -158,10 +151,11 @@ fn translate(
     let vectors = kernel.variable_names.iter().map(|_| builder.declare_var(types::F32X4)).collect();
     let running = loops.iter().enumerate().filter(|(_, value)| value.is_some()).map(|(var, _)| var as u32).collect();
     let scopes = vec![Scope::default()];
-    let anchors = anchors(&kernel.body);
+    let storages: Vec<WeightStorage> = kernel.buffers.iter().map(|buffer| buffer.storage).collect();
+    let anchors = anchors(&kernel.body, &storages);
     let counted = vec![false; kernel.loop_names.len()];
     let mut translator =
-        Translator { builder, buffers, barrier, shared, vectors, loops, running, scopes, anchors, counted };
+        Translator { builder, buffers, barrier, shared, vectors, loops, running, scopes, anchors, storages, counted };
     translator.block(&kernel.body);
     translator.builder.ins().return_(&[]);
     translator.builder.seal_all_blocks();
@@ -200,6 +194,8 @@ struct Translator<'a> {
     /// One per running loop, and one around all.
     scopes: Vec<Scope>,
     anchors: Anchors,
+    /// Of each buffer.
+    storages: Vec<WeightStorage>,
     /// Loop variables whose value some instruction needs.
     counted: Vec<bool>,
 }
@@ -293,9 +289,10 @@ impl Translator<'_> {
         self.scopes.pop();
         self.running.pop();
         self.loops[var] = None;
-        for (_, pointer, coefficient) in pointers {
+        for ((buffer, ..), pointer, coefficient) in pointers {
             let value = self.builder.use_var(pointer);
-            let next = self.builder.ins().iadd_imm_s(value, coefficient * step * ELEMENT_BYTES);
+            let bytes = coefficient * step * self.element_bytes(buffer);
+            let next = self.builder.ins().iadd_imm_s(value, bytes);
             self.builder.def_var(pointer, next);
         }
         let goes_on = match left.filter(|_| !self.counted[var]) {

@@ -1,5 +1,6 @@
 //! Puts kernels together: names, buffers, loops.
 
+use crate::config::WeightStorage;
 use crate::graph::op::{Activation, Conv};
 use crate::kernel::{
     Access, Affine, Arithmetic, Bound, Buffer, BufferDeclaration, Expression, Kernel, LoopVar, Statement, Variable,
@@ -19,7 +20,17 @@ impl Builder {
     }
 
     pub(super) fn buffer(&mut self, name: &str, access: Access, elements: usize) -> Buffer {
-        self.buffers.push(BufferDeclaration { name: name.to_string(), access, elements });
+        self.stored_buffer(name, access, elements, WeightStorage::F32)
+    }
+
+    pub(super) fn stored_buffer(
+        &mut self,
+        name: &str,
+        access: Access,
+        elements: usize,
+        storage: WeightStorage,
+    ) -> Buffer {
+        self.buffers.push(BufferDeclaration { name: name.to_string(), access, elements, storage });
         Buffer(self.buffers.len() as u32 - 1)
     }
 

@@ -6,9 +6,11 @@
 use super::build::{Builder, activate, mul_add, plus, repeat, runs};
 use super::products::by_lane;
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
+use crate::config::WeightStorage;
 use crate::graph::op::Activation;
 use crate::graph::{Op, TensorType};
 use crate::kernel::{Access, Affine, Bound, Buffer, Expression, LoopVar, Statement};
+use crate::passes::store_weights;
 use crate::program::Layout;
 
 /// A product as rows, depth, columns, and how often it is done on other matrices.
@@ -98,9 +100,20 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     let a_elements = plain(product.batch * product.rows * product.depth);
     let a = builder.buffer("a", Access::Input, a_elements);
     let mut bindings = vec![Binding::Input(0)];
-    let packed = inputs[1].value.filter(|_| product.shared_b).map(|b| pack(b, &product, tile, lanes));
+    let value = inputs[1].value.filter(|_| product.shared_b);
+    // In fewer bytes only if nothing is lost: a pass has rounded what is to be stored so.
+    let stored = value.and_then(|b| {
+        let stored = store_weights::columns(b, product.columns, machine.weight_storage)?;
+        let back = stored.stored.chunks_exact(product.columns).flat_map(|row| row.iter().zip(&stored.steps));
+        b.iter()
+            .zip(back)
+            .all(|(b, (stored, step))| (b - stored * step).abs() <= f32::EPSILON * b.abs())
+            .then_some(stored)
+    });
+    let packed = value.map(|b| pack(stored.as_ref().map_or(b, |stored| &stored.stored), &product, tile, lanes));
+    let storage = if stored.is_some() { machine.weight_storage } else { WeightStorage::F32 };
     let b = match &packed {
-        Some(packed) => builder.buffer("b", Access::Weights, packed.len()),
+        Some(packed) => builder.stored_buffer("b", Access::Weights, packed.len(), storage),
         None => {
             let count = if product.shared_b { 1 } else { product.batch } * product.depth * product.columns;
             let access = if inputs[1].value.is_some() { Access::Weights } else { Access::Input };
@@ -122,11 +135,19 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
         }
         None => None,
     };
+    let steps = stored.filter(|_| storage == WeightStorage::Int8).map(|stored| {
+        let mut row = stored.steps;
+        row.resize(vectors * lanes, 0.0);
+        let buffer = builder.buffer("steps", Access::Weights, row.len());
+        bindings.push(Binding::Weights { from: 1, elements: row });
+        buffer
+    });
     let y = builder.buffer("y", Access::Output, plain(product.batch * product.rows * product.columns));
     bindings.push(Binding::Output);
     let batch = builder.loop_var("batch");
     let (by_lane, in_order) = (machine.instruction_set.multiplies_by_lane(), machine.in_order);
-    let mut writer = Writer { builder, product: &product, lanes, a, b, bias, y, is_packed, by_lane, in_order, batch };
+    let mut writer =
+        Writer { builder, product: &product, lanes, a, b, bias, y, steps, is_packed, by_lane, in_order, batch };
     let mut body = Vec::new();
     for (first_vector, wide, tiles) in writer.column_runs(tile.vectors) {
         let column = writer.builder.loop_var("column_tile");
@@ -140,14 +161,19 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     }
     let name = format!("gemm_{}x{}x{}", product.rows, product.depth, product.columns);
     let summary = format!(
-        "matrix product [{}, {}] x [{}, {}]{}, tile {} rows x {} vectors",
+        "matrix product [{}, {}] x [{}, {}]{}, tile {} rows x {} vectors{}",
         product.rows,
         product.depth,
         product.depth,
         product.columns,
         if product.batch > 1 { format!(", {} times", product.batch) } else { String::new() },
         tile.rows,
-        tile.vectors
+        tile.vectors,
+        match storage {
+            WeightStorage::F32 => "",
+            WeightStorage::F16 => ", weights in 16 bits",
+            WeightStorage::Int8 => ", weights in 8 bits",
+        }
     );
     let macs = product.batch * product.rows * product.depth * product.columns;
     let body = vec![repeat(batch, product.batch, 1, body)];
@@ -179,6 +205,8 @@ struct Writer<'a> {
     a: Buffer,
     b: Buffer,
     bias: Option<Buffer>,
+    /// By what each column is multiplied, after the sum and before the bias.
+    steps: Option<Buffer>,
     y: Buffer,
     is_packed: bool,
     /// Rows of `a` are loaded as vectors and multiplied by lane.
@@ -223,11 +251,8 @@ impl Writer<'_> {
     fn tile(&mut self, place: Place) -> Vec<Statement> {
         let mut statements = Vec::new();
         for vector in 0..place.vectors {
-            let start = match self.bias {
-                Some(bias) => {
-                    let at = Affine::term(place.column, (place.vectors * self.lanes) as i64);
-                    Expression::Load(bias, at.plus(((place.first_vector + vector) * self.lanes) as i64))
-                }
+            let start = match self.bias.filter(|_| self.steps.is_none()) {
+                Some(bias) => Expression::Load(bias, self.column_at(place, vector)),
                 None => Expression::Constant(0.0),
             };
             for row in 0..place.rows {
@@ -247,6 +272,12 @@ impl Writer<'_> {
         }
         statements.extend(self.store(place));
         statements
+    }
+
+    /// Element of a vector of columns, in what there is one of per column.
+    fn column_at(&self, place: Place, vector: usize) -> Affine {
+        let at = Affine::term(place.column, (place.vectors * self.lanes) as i64);
+        at.plus(((place.first_vector + vector) * self.lanes) as i64)
     }
 
     /// Element `depth` of a row of `a`.
@@ -320,6 +351,12 @@ impl Writer<'_> {
                 let first = (place.first_row + row) * self.product.columns + (place.first_vector + vector) * self.lanes;
                 let at = at.plus(first as i64);
                 let sum = self.builder.variable(&format!("acc_{row}_{vector}"));
+                if let Some(steps) = self.steps {
+                    let step = Expression::Load(steps, self.column_at(place, vector));
+                    let bias = self.bias.map(|bias| Expression::Load(bias, self.column_at(place, vector)));
+                    let value = mul_add(Expression::Variable(sum), step, bias.unwrap_or(Expression::Constant(0.0)));
+                    statements.push(Statement::Assign(sum, value));
+                }
                 let value = activate(Expression::Variable(sum), self.product.activation);
                 statements.push(match self.lanes_of(place, vector) {
                     lanes if lanes == self.lanes => Statement::Store(self.y, at, value),

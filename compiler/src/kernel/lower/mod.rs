@@ -22,7 +22,7 @@ pub mod winograd;
 use std::sync::Arc;
 
 use crate::config::tuned::Tuning;
-use crate::config::{InstructionSet, System, Target};
+use crate::config::{InstructionSet, System, Target, WeightStorage};
 use crate::graph::{Op, TensorType};
 use crate::kernel::Kernel;
 use crate::kernel::split::split;
@@ -45,6 +45,8 @@ pub struct Machine {
     pub threads: usize,
     /// Instructions are executed in the order in which they stand.
     pub in_order: bool,
+    /// How weights of matrix products are stored where they are exact in it.
+    pub weight_storage: WeightStorage,
     /// What measurements say of its kernels.
     pub tuning: Arc<Tuning>,
 }
@@ -59,6 +61,7 @@ impl Machine {
             l2_bytes: target.l2_bytes,
             threads: target.threads,
             in_order: target.in_order,
+            weight_storage: target.weight_storage,
             tuning: target.tuning.clone(),
             minimal_filtering: target.minimal_filtering && target.system == System::Linux,
         }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::winograd::{Form, Forms};
 use super::{Binding, LayoutChoice, Machine, Operand, Packing, WeightOrder, layout_choices, lower_node};
-use crate::config::InstructionSet;
 use crate::config::tuned::{MOST_WAYS, Tuning};
+use crate::config::{InstructionSet, WeightStorage};
 use crate::data::noise;
 use crate::graph::infer::infer;
 use crate::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
@@ -25,6 +25,7 @@ fn machines() -> Vec<Machine> {
         minimal_filtering: false,
         threads: 1,
         in_order: false,
+        weight_storage: WeightStorage::F32,
         tuning: Arc::default(),
     };
     vec![

@@ -14,7 +14,10 @@ use std::collections::{BTreeMap, HashMap};
 use sha2::{Digest, Sha256};
 
 use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Step, Weight, WeightId};
+use half::f16;
+
 use crate::config::Target;
+use crate::config::WeightStorage;
 use crate::emit::reference_call::{CallOperand, reference_call};
 use crate::graph::{Data, ElementType, Graph, NodeId, TensorId, TensorType, Value};
 use crate::kernel::lower::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, WeightOrder, lower_node};
@@ -263,12 +266,25 @@ impl Lowering<'_> {
         }
         let output = Argument::Buffer(self.new_buffer(info.outputs[0], output_layout));
         let mut arguments = Vec::with_capacity(bindings.len());
-        for (binding, input) in bindings.into_iter().zip(inputs) {
+        for ((binding, input), declared) in bindings.into_iter().zip(inputs).zip(&kernel.buffers) {
             arguments.push(match (binding, input) {
                 (Binding::Weights { from, elements }, _) => {
                     let name = graph.tensor(info.inputs[from]).name.clone();
-                    let bytes = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
-                    let weight = self.weight(name, ElementType::F32, vec![elements.len()], bytes);
+                    let weight = match declared.storage {
+                        WeightStorage::F32 => {
+                            let bytes = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
+                            self.weight(name, ElementType::F32, vec![elements.len()], bytes)
+                        }
+                        // No element type of the graph: bytes.
+                        WeightStorage::F16 => {
+                            let bytes = elements.iter().flat_map(|element| f16::from_f32(*element).to_le_bytes());
+                            self.weight(name, ElementType::U8, vec![2 * elements.len()], bytes.collect())
+                        }
+                        WeightStorage::Int8 => {
+                            let bytes = elements.iter().map(|element| *element as i8 as u8).collect();
+                            self.weight(name, ElementType::I8, vec![elements.len()], bytes)
+                        }
+                    };
                     if let Some(order) = order {
                         self.program.weights[weight.0 as usize].order = Some(order);
                         let packing = Packed { choice: choice.clone(), order, weight };
