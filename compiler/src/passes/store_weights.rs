@@ -49,7 +49,7 @@ pub fn columns(matrix: &[f32], width: usize, storage: WeightStorage) -> Option<C
             }
             let steps: Vec<f32> = largest.iter().map(|largest| largest / MOST).collect();
             // A column that is next to nothing has no step; one that overflows has no whole numbers.
-            if !steps.iter().all(|step| step.is_normal() || *step == 0.0)
+            if !steps.iter().zip(&largest).all(|(step, largest)| step.is_normal() || *largest == 0.0)
                 || matrix.iter().any(|weight| !weight.is_finite())
             {
                 return None;
