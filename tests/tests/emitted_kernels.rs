@@ -180,11 +180,11 @@ fn cases_stored(machine: &Machine, storage: WeightStorage, first: usize) -> Vec<
 
 /// Numbers as kernels that read fewer bytes want them; the test's are whole, or have few bits.
 const NARROW: &str = "
-unsafe fn whole(from: *const f32, count: usize) -> *const i8 {
+unsafe fn test_whole(from: *const f32, count: usize) -> *const i8 {
     let all: Vec<i8> = (0..count).map(|index| unsafe { *from.add(index) as i8 }).collect();
     all.leak().as_ptr()
 }
-unsafe fn half(from: *const f32, count: usize) -> *const u16 {
+unsafe fn test_half(from: *const f32, count: usize) -> *const u16 {
     let short = |x: f32| {
         let bits = (x.abs() * f32::from_bits(0x0780_0000)).to_bits();
         (bits >> 13) as u16 | if x.is_sign_negative() { 0x8000 } else { 0 }
@@ -208,8 +208,8 @@ fn driver(cases: &[Case], prefix: &str) -> String {
             let cast = if matches!(buffer.access, Access::Output | Access::Scratch) { "" } else { ".cast_const()" };
             arguments.push(match buffer.storage {
                 WeightStorage::F32 => format!("at.add({offset}){cast}"),
-                WeightStorage::F16 => format!("half(at.add({offset}), {})", buffer.elements),
-                WeightStorage::Int8 => format!("whole(at.add({offset}), {})", buffer.elements),
+                WeightStorage::F16 => format!("test_half(at.add({offset}), {})", buffer.elements),
+                WeightStorage::Int8 => format!("test_whole(at.add({offset}), {})", buffer.elements),
             });
             offset += buffer.elements;
         }
@@ -267,15 +267,21 @@ fn machine(instruction_set: InstructionSet, registers: u32) -> Machine {
     }
 }
 
-fn check_rust(instruction_set: InstructionSet, registers: u32) {
-    let cases = cases(&machine(instruction_set, registers));
-    assert!(cases.len() > 40, "only {} kernels for {instruction_set:?}", cases.len());
+/// A program with all kernels.
+fn source_of(cases: &[Case], instruction_set: InstructionSet) -> String {
     let mut source = rust_source::prelude(instruction_set).expect("there is a prelude");
-    for case in &cases {
+    for case in cases {
         source.push_str(&rust_source::render(&case.kernel, instruction_set).expect("the kernel is rendered"));
     }
     source.push_str("mod partita_rt { pub fn square_root(x: f32) -> f32 { x.sqrt() } }\n");
-    source.push_str(&driver(&cases, ""));
+    source.push_str(&driver(cases, ""));
+    source
+}
+
+fn check_rust(instruction_set: InstructionSet, registers: u32) {
+    let cases = cases(&machine(instruction_set, registers));
+    assert!(cases.len() > 40, "only {} kernels for {instruction_set:?}", cases.len());
+    let source = source_of(&cases, instruction_set);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (path, binary) = (folder.path().join("kernels.rs"), folder.path().join("kernels"));
     fs::write(&path, source).expect("the folder can be written");
@@ -298,6 +304,23 @@ fn rust_kernels_for_x86_64() {
     if std::is_x86_feature_detected!("avx512f") {
         check_rust(InstructionSet::Avx512, 32);
     }
+}
+
+#[test]
+fn rust_kernels_for_neon_of_armv7() {
+    require("qemu-arm");
+    let board: Target = target::load("armv7", Path::new(".")).expect("the target is built in");
+    let cases = cases(&Machine::of(&board));
+    let source = source_of(&cases, board.instruction_set);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (path, binary) = (folder.path().join("kernels.rs"), folder.path().join("kernels"));
+    fs::write(&path, source).expect("the folder can be written");
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2024", "-O", "-C", "linker=arm-linux-gnueabihf-gcc", "--target", &board.triple]);
+    succeed(rustc.arg("-o").arg(&binary).arg(&path));
+    let mut command = Command::new("qemu-arm");
+    command.args(["-cpu", "cortex-a7", "-L", "/usr/arm-linux-gnueabihf"]).arg(&binary);
+    check(&cases, command, folder.path(), "NEON of ARMv7");
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn small_models_on_aarch64() {
 #[test]
 fn small_models_on_armv7() {
     each_on(&["dscnn", "resnet8"], "armv7");
+    each_on(&["resnet8"], "armv7-vfp");
 }
 
 #[test]

@@ -187,7 +187,7 @@ pub fn rust_flags(device: &Device) -> Vec<String> {
         flags.extend(["-C", "linker=rust-lld", "-C", "link-self-contained=yes"].map(str::to_string));
     }
     // The C library of these boards needs their own linker.
-    if target.triple == "armv7-unknown-linux-gnueabihf" {
+    if target.triple.ends_with("v7-unknown-linux-gnueabihf") || target.triple.starts_with("thumbv7neon-") {
         flags.extend(["-C", "linker=arm-linux-gnueabihf-gcc"].map(str::to_string));
     }
     flags

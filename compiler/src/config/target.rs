@@ -103,7 +103,9 @@ pub enum InstructionSet {
     Sse2,
     /// AArch64 Advanced SIMD, 4 lanes, Cranelift object.
     Neon,
-    /// Portable: 4 lanes held in scalars, Rust source (Cortex-M, ARMv7).
+    /// NEON of ARMv7, 4 lanes in pairs of 64-bit registers, Rust source.
+    Neon32,
+    /// Portable: 4 lanes held in scalars, Rust source (Cortex-M, ARMv7 without NEON).
     Scalar,
 }
 
@@ -137,14 +139,14 @@ impl InstructionSet {
         match self {
             InstructionSet::Avx512 => 16,
             InstructionSet::Avx2 => 8,
-            InstructionSet::Sse2 | InstructionSet::Neon | InstructionSet::Scalar => 4,
+            InstructionSet::Sse2 | InstructionSet::Neon | InstructionSet::Neon32 | InstructionSet::Scalar => 4,
         }
     }
 
-    /// Whether one element of a register can be multiplied into a vector for free (`fmla` by element), so that a tile
+    /// Whether one element of a register can be multiplied into a vector for free (`fmla`, `vmla` by element), so that a tile
     /// should load activations as vectors; otherwise it broadcasts them from memory.
     pub fn multiplies_by_lane(self) -> bool {
-        self == InstructionSet::Neon
+        matches!(self, InstructionSet::Neon | InstructionSet::Neon32)
     }
 }
 

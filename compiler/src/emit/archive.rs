@@ -27,7 +27,7 @@ impl Architecture {
         match (target.system, target.instruction_set) {
             (System::CortexM, _) => Architecture::Arm,
             (System::Linux, InstructionSet::Neon) => Architecture::Aarch64,
-            (System::Linux, InstructionSet::Scalar) => Architecture::Arm,
+            (System::Linux, InstructionSet::Scalar | InstructionSet::Neon32) => Architecture::Arm,
             (System::Linux, InstructionSet::Avx512 | InstructionSet::Avx2 | InstructionSet::Sse2) => {
                 Architecture::X86_64
             }

@@ -19,6 +19,7 @@ fn template(instruction_set: InstructionSet) -> anyhow::Result<&'static str> {
         InstructionSet::Avx512 => "kernels/avx512.rs.j2",
         InstructionSet::Avx2 => "kernels/avx2.rs.j2",
         InstructionSet::Sse2 => "kernels/sse2.rs.j2",
+        InstructionSet::Neon32 => "kernels/neon32.rs.j2",
         InstructionSet::Scalar => "kernels/scalar.rs.j2",
         InstructionSet::Neon => anyhow::bail!("kernels for Advanced SIMD are machine code, not Rust"),
     })
@@ -30,7 +31,8 @@ fn features(instruction_set: InstructionSet) -> &'static str {
         InstructionSet::Avx512 => "avx512f",
         InstructionSet::Avx2 => "avx2,fma,f16c",
         InstructionSet::Sse2 => "sse2",
-        InstructionSet::Scalar | InstructionSet::Neon => "",
+        // The crate is compiled for a processor that has what is needed.
+        InstructionSet::Scalar | InstructionSet::Neon32 | InstructionSet::Neon => "",
     }
 }
 
@@ -46,7 +48,7 @@ pub fn render(kernel: &Kernel, instruction_set: InstructionSet) -> anyhow::Resul
         .collect();
     let part = kernel.split.as_ref().map(|_| context! { name => PART, kind => "isize" });
     let parameters: Vec<_> = parameters.into_iter().chain(part).collect();
-    let mut writer = Writer { kernel, declared: vec![Vec::new()], text: String::new() };
+    let mut writer = Writer { kernel, instruction_set, declared: vec![Vec::new()], text: String::new() };
     if let Some(part) = kernel.split.as_ref().and_then(|split| split.part) {
         writer.line(2, &format!("let {} = {PART};", kernel.loop_names[part.0 as usize]));
     }
@@ -65,6 +67,7 @@ pub fn render(kernel: &Kernel, instruction_set: InstructionSet) -> anyhow::Resul
 
 struct Writer<'a> {
     kernel: &'a Kernel,
+    instruction_set: InstructionSet,
     /// Variables that have been declared, per open block. A variable is declared where it is first assigned: every
     /// family assigns it in the block that uses it or in one around it.
     declared: Vec<Vec<u32>>,
@@ -190,6 +193,13 @@ impl Writer<'_> {
             Expression::Lane(variable, lane) => {
                 format!("lane::<{lane}>({})", self.kernel.variable_names[variable.0 as usize])
             }
+            Expression::MulAdd(a, b, c) if self.instruction_set == InstructionSet::Neon32 => match &**a {
+                Expression::Lane(variable, lane) => {
+                    let name = &self.kernel.variable_names[variable.0 as usize];
+                    format!("mul_add_lane_{lane}({name}, {}, {})", show(b), show(c))
+                }
+                a => format!("mul_add({}, {}, {})", show(a), show(b), show(c)),
+            },
             Expression::MulAdd(a, b, c) => format!("mul_add({}, {}, {})", show(a), show(b), show(c)),
             Expression::Binary(function, a, b) => {
                 let name = match function {
