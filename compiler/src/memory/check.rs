@@ -1,7 +1,8 @@
 //! Independent proof of a memory plan: replays the steps and looks at bytes, not at how they were assigned.
 
 use super::lifetimes::{buffers_read, buffers_written};
-use crate::program::{Buffer, BufferId, Layout, Program};
+use crate::kernel::Access;
+use crate::program::{Argument, Buffer, BufferId, Layout, Program, Step};
 
 /// A read that would not find what was written; a bug of ours.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -19,6 +20,16 @@ pub enum OverlapError {
         byte: usize,
         /// Step that wrote there last, if any.
         writer: Option<usize>,
+    },
+    /// A kernel works in memory that it also reads from or writes its result to.
+    #[error("in step {step}, scratch `{scratch}` shares memory with `{other}`")]
+    SharedScratch {
+        /// Step (index into the program's steps).
+        step: usize,
+        /// Name of the scratch buffer.
+        scratch: String,
+        /// Name of the other operand.
+        other: String,
     },
     /// A buffer lies outside the arena.
     #[error("buffer `{buffer}` ends at byte {end} of an arena of {arena_bytes} bytes")]
@@ -52,6 +63,7 @@ pub fn check(program: &Program) -> Result<(), OverlapError> {
         write(program, &mut marks, *buffer, 0);
     }
     for (index, step) in program.steps.iter().enumerate() {
+        check_scratch(program, index, step)?;
         for buffer in buffers_read(program, step) {
             read(program, &marks, buffer, index)?;
         }
@@ -61,6 +73,35 @@ pub fn check(program: &Program) -> Result<(), OverlapError> {
     }
     for (_, buffer) in &program.outputs {
         read(program, &marks, *buffer, program.steps.len())?;
+    }
+    Ok(())
+}
+
+/// A kernel's scratch memory holds nothing else while it runs.
+fn check_scratch(program: &Program, index: usize, step: &Step) -> Result<(), OverlapError> {
+    let Step::Kernel { kernel, arguments, .. } = step else { return Ok(()) };
+    let bytes = |id: BufferId| {
+        let buffer = &program.buffers[id.0 as usize];
+        buffer.offset_bytes..buffer.offset_bytes + buffer.elements * buffer.element.size_bytes()
+    };
+    let operands = || {
+        let all = program.kernels[*kernel].buffers.iter().zip(arguments);
+        all.filter_map(|(declared, argument)| match argument {
+            Argument::Buffer(id) => Some((declared.access, *id)),
+            Argument::Weight(_) => None,
+        })
+    };
+    for (position, (access, scratch)) in operands().enumerate() {
+        let meets = |(other, (_, id)): &(usize, (Access, BufferId))| {
+            let (a, b) = (bytes(scratch), bytes(*id));
+            *other != position && a.start < b.end && b.start < a.end
+        };
+        if access == Access::Scratch
+            && let Some((_, (_, other))) = operands().enumerate().find(meets)
+        {
+            let name = |id: BufferId| program.buffers[id.0 as usize].name.clone();
+            return Err(OverlapError::SharedScratch { step: index, scratch: name(scratch), other: name(other) });
+        }
     }
     Ok(())
 }

@@ -89,7 +89,9 @@ fn size_bytes(program: &Program, id: BufferId) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::WeightStorage;
     use crate::graph::ElementType;
+    use crate::kernel::{Access, BufferDeclaration, Kernel};
     use crate::program::{Argument, Buffer, Layout, Message, Runs, Step};
 
     /// A program whose steps copy `elements` from one buffer to the next: a chain of that many buffers.
@@ -172,6 +174,47 @@ mod tests {
         program.buffers[1].offset_bytes = program.buffers[0].offset_bytes;
         let error = check(&program).expect_err("t1 lies on t0");
         assert!(matches!(error, OverlapError::Overwritten { step: 1, writer: Some(0), .. }), "{error}");
+    }
+
+    #[test]
+    fn scratch_memory_is_nobody_elses() {
+        let mut program = chain(&[16, 32, 16]);
+        let declare = |name: &str, access, elements| BufferDeclaration {
+            name: name.to_string(),
+            access,
+            elements,
+            storage: WeightStorage::F32,
+        };
+        let kernel = Kernel {
+            name: "k".to_string(),
+            summary: String::new(),
+            lanes: 4,
+            buffers: vec![
+                declare("x", Access::Input, 16),
+                declare("scratch", Access::Scratch, 32),
+                declare("y", Access::Output, 16),
+            ],
+            loop_names: Vec::new(),
+            variable_names: Vec::new(),
+            body: Vec::new(),
+            in_place: Vec::new(),
+            split: None,
+            way: None,
+            macs: 0,
+        };
+        program.kernels = vec![kernel];
+        let arguments = [0, 1, 2].map(|id| Argument::Buffer(BufferId(id))).to_vec();
+        program.steps = vec![Step::Kernel { node: "n".to_string(), kernel: 0, arguments }];
+        plan(&mut program, 64);
+        check(&program).expect("the plan is sound");
+        // Neither over what is read nor over what is written.
+        for other in [0, 2] {
+            let mut broken = program.clone();
+            broken.buffers[1].offset_bytes = broken.buffers[other].offset_bytes;
+            broken.arena_bytes *= 2;
+            let error = check(&broken).expect_err("the scratch buffer lies on an operand");
+            assert!(matches!(error, OverlapError::SharedScratch { step: 0, .. }), "{error}");
+        }
     }
 
     #[test]

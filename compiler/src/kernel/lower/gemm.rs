@@ -5,6 +5,7 @@
 
 use super::build::{Builder, activate, mul_add, plus, repeat, runs};
 use super::products::by_lane;
+use super::tile::{FAR_BYTES_PER_CYCLE, Reading, Row, choose_tile};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::config::WeightStorage;
 use crate::graph::op::Activation;
@@ -82,19 +83,7 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     let product = product(op, inputs, output)?;
     let lanes = machine.instruction_set.lanes() as usize;
     let vectors = product.columns.div_ceil(lanes);
-    let registers = machine.registers as usize;
-    let tile = if product.rows == 1 {
-        Tile { rows: 1, vectors: vectors.min(registers.saturating_sub(2).min(8)) }
-    } else {
-        let wide = vectors.min(if registers >= 32 { 4 } else { 2 });
-        let rows = if machine.instruction_set.multiplies_by_lane() {
-            (registers - machine.pair_registers()) / (wide + 1)
-        } else {
-            (registers - 1 - wide) / wide
-        };
-        let rows = rows.clamp(1, 6).min(product.rows);
-        Tile { rows, vectors: wide }
-    };
+    let tile = choose(&product, machine);
     let mut builder = Builder::new(lanes as u32);
     let plain = |elements: usize| elements.next_multiple_of(lanes);
     let a_elements = plain(product.batch * product.rows * product.depth);
@@ -179,6 +168,27 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     let body = vec![repeat(batch, product.batch, 1, body)];
     let kernel = writer.builder.finish(name, summary, body, macs as u64);
     Some(LoweredNode { kernel, bindings, order: None })
+}
+
+/// The tile of least estimated time: the arithmetic, or the reading of B, once per tile of rows.
+fn choose(product: &Product, machine: &Machine) -> Tile {
+    let lanes = machine.instruction_set.lanes() as usize;
+    let vectors = product.columns.div_ceil(lanes);
+    if product.rows == 1 {
+        return Tile { rows: 1, vectors: vectors.min((machine.registers as usize).saturating_sub(2).min(8)) };
+    }
+    let reading = if machine.instruction_set.multiplies_by_lane() { Reading::Lane } else { Reading::Broadcast };
+    let best = (1..=vectors.min(4)).map(|wide| {
+        let row = Row { width: product.rows, vectors, taps: 1 };
+        let (arithmetic, tile) = choose_tile(row, Some(wide), machine, reading);
+        // Rows of tiles after the first find a tile of columns in the second-level cache, if it is no larger.
+        let column_bytes = (product.depth * wide * lanes * 4) as f64;
+        let again = if column_bytes > machine.l2_bytes as f64 * 0.8 { product.rows.div_ceil(tile.pixels) } else { 1 };
+        let b_bytes = (again * product.depth * vectors * lanes * 4) as f64;
+        let cycles = (arithmetic * product.depth as f64).max(b_bytes / FAR_BYTES_PER_CYCLE);
+        (cycles, Tile { rows: tile.pixels, vectors: wide })
+    });
+    best.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(Tile { rows: 1, vectors: 1 }, |(_, tile)| tile)
 }
 
 /// `[depth, columns]` to `[tile][depth][vector][lane]`, zero past the last column.

@@ -5,6 +5,9 @@ use super::Machine;
 /// Most statements of one column tile's inner body; larger tiles only bloat the code.
 const MAX_BODY: usize = 700;
 
+/// Bytes per cycle of weights that are read once per inference.
+pub(super) const FAR_BYTES_PER_CYCLE: f64 = 9.0;
+
 /// Output pixels and output-channel vectors computed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tile {

@@ -4,16 +4,13 @@ use super::transform::{Form, Forms};
 use crate::graph::TensorType;
 use crate::graph::op::Conv;
 use crate::kernel::Affine;
-use crate::kernel::lower::tile::{Reading, Row, Tile, choose_tile};
+use crate::kernel::lower::tile::{FAR_BYTES_PER_CYCLE, Reading, Row, Tile, choose_tile};
 use crate::kernel::lower::window::Window3;
 use crate::kernel::lower::{Machine, Operand, WeightOrder};
 use crate::program::Layout;
 
 /// Bytes per cycle that come from beyond the second-level cache, as long as it is not far beyond.
 const NEAR_BYTES_PER_CYCLE: f64 = 40.0;
-
-/// Bytes per cycle of weights that are read once per inference.
-const FAR_BYTES_PER_CYCLE: f64 = 9.0;
 
 /// Bytes per cycle that come from another core's cache.
 const CROSSING_BYTES_PER_CYCLE: f64 = 3.0;
