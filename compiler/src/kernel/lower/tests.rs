@@ -134,11 +134,58 @@ fn check_choice(
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
         assert!((found - expected).abs() <= 1e-5 * scale, "element {index} is {found}, expected {expected}: {label}");
     }
+    if let (Op::Conv(conv), Some(forms)) = (op, lowered.order.and_then(|order| order.forms)) {
+        check_error_bound(conv, values, &output.shape, &found, forms);
+    }
     let weights = lowered.bindings.into_iter().find_map(|binding| match binding {
         Binding::Weights { from: 1, elements } => Some(elements),
         _ => None,
     });
     lowered.order.map(Packing::Shared).zip(weights)
+}
+
+/// No output of minimal filtering is further from the exact one than the bound that the report states. ReLU brings numbers
+/// no further apart; other activations are left out.
+fn check_error_bound(conv: &Conv, values: &[Value], output: &[usize], found: &[f32], forms: Forms) {
+    if conv.residual || !matches!(conv.activation, Activation::None | Activation::Relu) {
+        return;
+    }
+    let elements = |index: usize| values[index].as_f32().expect("tests use f32");
+    let (x, weights, bias) = (elements(0), elements(1), elements(2));
+    // Depth, height, width.
+    let spatial = |shape: &[usize]| -> [usize; 3] {
+        let mut all = [1; 3];
+        all[5 - shape.len()..].copy_from_slice(&shape[2..]);
+        all
+    };
+    let mut pad = [0; 3];
+    pad[3 - conv.window.pad_begin.len()..].copy_from_slice(&conv.window.pad_begin);
+    let ([d, h, w], taps, [out_d, out_h, out_w]) =
+        (spatial(&values[0].shape), spatial(&values[1].shape), spatial(output));
+    let (channels, filters, all_taps) = (values[0].shape[1], output[1], taps.iter().product::<usize>());
+    let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    for (index, found) in found.iter().enumerate() {
+        let (column, row, depth) = (index % out_w, index / out_w % out_h, index / (out_w * out_h) % out_d);
+        let (filter, sample) = (index / (out_w * out_h * out_d) % filters, index / (out_w * out_h * out_d * filters));
+        let filter_weights = &weights[filter * channels * all_taps..][..channels * all_taps];
+        let mut exact = f64::from(bias[filter]);
+        for (at, weight) in filter_weights.iter().enumerate() {
+            let (tap, channel) = (at % all_taps, at / all_taps);
+            let place = [depth + tap / (taps[1] * taps[2]), row + tap / taps[2] % taps[1], column + tap % taps[2]];
+            let inside = (0..3).all(|axis| (pad[axis]..pad[axis] + [d, h, w][axis]).contains(&place[axis]));
+            if inside {
+                let [z, y, x_at] = [place[0] - pad[0], place[1] - pad[1], place[2] - pad[2]];
+                let element = x[(((sample * channels + channel) * d + z) * h + y) * w + x_at];
+                exact += f64::from(*weight) * f64::from(element);
+            }
+        }
+        if conv.activation == Activation::Relu {
+            exact = exact.max(0.0);
+        }
+        let bound = forms.error_bound(filter_weights) * f64::from(largest) + f64::from(f32::EPSILON) * exact.abs();
+        let error = (f64::from(*found) - exact).abs();
+        assert!(error <= bound, "{forms}: output {index} is {error} from the exact one, bound {bound}");
+    }
 }
 
 #[test]

@@ -28,6 +28,11 @@ const WORTH: f64 = 1.1;
 const WORTH_LARGE: f64 = 1.5;
 const LARGE_BYTES: f64 = 128e6;
 
+/// Weights of more bytes that serve fewer tiles are not worth their memory: such a layer waits for them to be read, however
+/// few its products are.
+const HUGE_BYTES: f64 = 40e6;
+const FEW_TILES: usize = 64;
+
 /// Everything that is decided about one convolution.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -105,7 +110,11 @@ pub fn chosen(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine:
     let mut known = (shape.direct_cycles(None), None);
     for forms in possible.into_iter().filter(|_| machine.minimal_filtering) {
         let Some((cycles, plan)) = shape.best(forms, None) else { continue };
-        let size = (plan.packed_elements() as f64 * 4.0 * shape.lanes() as f64 / LARGE_BYTES).min(1.0);
+        let weights_bytes = plan.packed_elements() as f64 * 4.0;
+        if weights_bytes > HUGE_BYTES && plan.all_tiles() < FEW_TILES {
+            continue;
+        }
+        let size = (weights_bytes * shape.lanes() as f64 / LARGE_BYTES).min(1.0);
         if cycles * (WORTH + (WORTH_LARGE - WORTH) * size) < known.0 {
             known = (cycles, Some(plan));
         }
@@ -244,6 +253,11 @@ impl Plan {
     /// Tiles of a block.
     pub(super) fn tiles(&self) -> usize {
         self.rows * self.columns
+    }
+
+    /// Tiles of the whole output.
+    fn all_tiles(&self) -> usize {
+        self.batch * self.output[0] * self.blocks[0] * self.blocks[1] * self.tiles()
     }
 
     pub(super) fn channel_blocks(&self) -> usize {
