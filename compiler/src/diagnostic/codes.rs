@@ -159,13 +159,6 @@ pub const CODES: &[Explanation] = &[
          Measure again, or remove the file.",
     },
     Explanation {
-        code: "E0173",
-        title: "a tuning record cannot be used",
-        text: "`compile --tune` measures the ways to do each convolution on the cluster's devices and writes the best to\n\
-         CLUSTER.tuned.toml beside the cluster file; later compilations read it there, or where `--tuned` says. Tune again,\n\
-         or remove the file.",
-    },
-    Explanation {
         code: "E0170",
         title: "no placement fits the devices",
         text: "The layers cannot be placed so that every device keeps its RAM and flash limits. The message names the limit that binds and\n\
@@ -181,6 +174,13 @@ pub const CODES: &[Explanation] = &[
         code: "E0172",
         title: "the fastest plan is too slow",
         text: "A plan exists, but misses `--max-latency`, or `max_latency` in the cluster file. Allow more time, or use faster devices or links. Exit status 3.",
+    },
+    Explanation {
+        code: "E0173",
+        title: "a tuning record cannot be used",
+        text: "`compile --tune` measures the ways to do each convolution on the cluster's devices and writes the best to\n\
+         CLUSTER.tuned.toml beside the cluster file; later compilations read it there, or where `--tuned` says. Tune again,\n\
+         or remove the file.",
     },
     Explanation {
         code: "E0180",
