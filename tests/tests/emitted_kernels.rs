@@ -181,6 +181,7 @@ fn cases_stored(machine: &Machine, storage: WeightStorage, first: usize) -> Vec<
 /// Numbers as kernels that read fewer bytes want them; the test's are whole, or have few bits.
 const NARROW: &str = "
 unsafe fn test_whole(from: *const f32, count: usize) -> *const i8 {
+    // SAFETY: the buffer has so many elements.
     let all: Vec<i8> = (0..count).map(|index| unsafe { *from.add(index) as i8 }).collect();
     all.leak().as_ptr()
 }
@@ -189,6 +190,7 @@ unsafe fn test_half(from: *const f32, count: usize) -> *const u16 {
         let bits = (x.abs() * f32::from_bits(0x0780_0000)).to_bits();
         (bits >> 13) as u16 | if x.is_sign_negative() { 0x8000 } else { 0 }
     };
+    // SAFETY: the buffer has so many elements.
     let all: Vec<u16> = (0..count).map(|index| unsafe { short(*from.add(index)) }).collect();
     all.leak().as_ptr()
 }
