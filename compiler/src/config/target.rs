@@ -123,6 +123,15 @@ pub enum WeightStorage {
 }
 
 impl WeightStorage {
+    /// In words, to go behind a description; nothing for `F32`.
+    pub fn words(self) -> &'static str {
+        match self {
+            WeightStorage::F32 => "",
+            WeightStorage::F16 => " in 16 bits",
+            WeightStorage::Int8 => " in 8 bits",
+        }
+    }
+
     /// Bytes of an element.
     pub fn size_bytes(self) -> usize {
         match self {

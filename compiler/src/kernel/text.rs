@@ -2,8 +2,6 @@
 
 use std::fmt::{self, Write};
 
-use crate::config::WeightStorage;
-
 use super::{Access, Affine, Arithmetic, Bound, Expression, Function, Kernel, Statement};
 
 /// Prints a kernel.
@@ -18,11 +16,7 @@ pub fn print(kernel: &Kernel, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         };
         let shared = kernel.in_place.iter().any(|shared| shared.0 as usize == index);
         let shared = if shared { " in-place" } else { "" };
-        let storage = match buffer.storage {
-            WeightStorage::F32 => "",
-            WeightStorage::F16 => " in 16 bits",
-            WeightStorage::Int8 => " in 8 bits",
-        };
+        let storage = buffer.storage.words();
         writeln!(f, "{access} {}[{}]{storage}{shared}", buffer.name, buffer.elements)?;
     }
     if let Some(split) = &kernel.split {

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use super::split::is_disjoint;
 use super::{Access, Affine, Bound, Buffer, Expression, Kernel, LoopVar, Statement, Variable, ceil_quotient};
+use crate::config::WeightStorage;
 
 /// What is wrong with a kernel; always a bug of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -197,6 +198,10 @@ impl Checker<'_> {
                 declared.elements
             )));
         }
+        let is_narrow = declared.storage != WeightStorage::F32;
+        if is_narrow && (declared.access != Access::Weights || count != i64::from(self.kernel.lanes)) {
+            return Err(self.broken(format!("`{}` is stored in fewer bytes, but not loaded whole", declared.name)));
+        }
         if declared.access != Access::Scratch && write != (declared.access == Access::Output) {
             return Err(self.broken(format!("`{}` is used against its declaration", declared.name)));
         }
@@ -244,6 +249,43 @@ impl Checker<'_> {
                 self.expression(b)
             }
             Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => self.expression(a),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::BufferDeclaration;
+
+    #[test]
+    fn weights_in_fewer_bytes_are_only_loaded_whole() {
+        let declare =
+            |name: &str, access, storage| BufferDeclaration { name: name.to_string(), access, elements: 4, storage };
+        let kernel = |access, value| Kernel {
+            name: "k".to_string(),
+            summary: String::new(),
+            lanes: 4,
+            buffers: vec![declare("w", access, WeightStorage::Int8), declare("y", Access::Output, WeightStorage::F32)],
+            loop_names: Vec::new(),
+            variable_names: Vec::new(),
+            body: vec![Statement::Store(Buffer(1), Affine::constant(0), value)],
+            in_place: Vec::new(),
+            split: None,
+            way: None,
+            macs: 0,
+        };
+        let first = Affine::constant(0);
+        let whole = Expression::Load(Buffer(0), first.clone());
+        verify(&kernel(Access::Weights, whole.clone())).expect("a whole vector of weights");
+        for (access, value) in [
+            (Access::Input, whole),
+            (Access::Weights, Expression::Broadcast(Buffer(0), first.clone())),
+            (Access::Weights, Expression::LoadPartial(Buffer(0), first.clone(), 2)),
+            (Access::Weights, Expression::LoadStrided(Buffer(0), first, 1)),
+        ] {
+            let error = verify(&kernel(access, value)).expect_err("no back end can do that");
+            assert!(error.rule.contains("fewer bytes"), "{error}");
         }
     }
 }

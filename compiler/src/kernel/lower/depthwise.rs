@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::build::{Builder, Epilogue, mul_add, plus, repeat};
 use super::window::{Columns, Window3};
-use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
+use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, convolution_bindings};
 use crate::graph::TensorType;
 use crate::graph::op::Conv;
 use crate::kernel::{Access, Affine, Expression, Statement, Variable};
@@ -137,10 +137,7 @@ pub(super) fn lower(
     let macs = batch * channels * window.output_plane() * window.taps();
     let mut kernel = builder.finish(name, summary, body, macs as u64);
     kernel.in_place = residual.into_iter().collect();
-    let mut bindings = vec![Binding::Input(0)];
-    bindings.extend(conv.residual.then_some(Binding::Input(3)));
-    bindings.push(Binding::Weights { from: 1, elements: packed });
-    bindings.push(Binding::Weights { from: 2, elements: packed_bias });
+    let mut bindings = convolution_bindings(conv, Packing::Free, || packed, packed_bias);
     bindings.push(Binding::Output);
     Some(LoweredNode { kernel, bindings, order: None })
 }

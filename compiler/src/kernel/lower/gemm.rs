@@ -159,9 +159,8 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
         tile.rows,
         tile.vectors,
         match storage {
-            WeightStorage::F32 => "",
-            WeightStorage::F16 => ", weights in 16 bits",
-            WeightStorage::Int8 => ", weights in 8 bits",
+            WeightStorage::F32 => String::new(),
+            narrow => format!(", weights{}", narrow.words()),
         }
     );
     let macs = product.batch * product.rows * product.depth * product.columns;

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use crate::config::tuned::Tuning;
 use crate::config::{InstructionSet, System, Target, WeightStorage};
+use crate::graph::op::Conv;
 use crate::graph::{Op, TensorType};
 use crate::kernel::Kernel;
 use crate::kernel::split::split;
@@ -147,6 +148,24 @@ pub enum Binding {
     Scratch(usize),
     /// The node's output.
     Output,
+}
+
+/// What the parameters of a convolution's kernel are bound to, without scratch memory: the input, a residual, weights and
+/// bias in the kernel's order. Weights that another kernel has packed are not packed again.
+fn convolution_bindings(
+    conv: &Conv,
+    packing: Packing,
+    weights: impl FnOnce() -> Vec<f32>,
+    bias: Vec<f32>,
+) -> Vec<Binding> {
+    let mut bindings = vec![Binding::Input(0)];
+    bindings.extend(conv.residual.then_some(Binding::Input(3)));
+    bindings.push(match packing {
+        Packing::Shared(_) => Binding::SameWeights { from: 1 },
+        Packing::Free | Packing::Like(_) => Binding::Weights { from: 1, elements: weights() },
+    });
+    bindings.push(Binding::Weights { from: 2, elements: bias });
+    bindings
 }
 
 /// A node as a kernel call.

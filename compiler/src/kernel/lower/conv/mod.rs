@@ -14,7 +14,7 @@ use super::build::{Builder, Epilogue, epilogue_words, mul_add, plus, repeat};
 use super::products::{Factor, by_lane, multiply};
 use super::tile::Reading;
 use super::window::Columns;
-use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, WeightOrder, winograd};
+use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, WeightOrder, convolution_bindings, winograd};
 use crate::graph::TensorType;
 use crate::graph::op::Conv;
 use crate::kernel::{Access, Affine, Buffer, Expression, LoopVar, Statement, Variable};
@@ -105,13 +105,7 @@ pub(super) fn lower(
     let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
     // The residual is read in the same tile, right before the store.
     kernel.in_place = residual.into_iter().collect();
-    let mut bindings = vec![Binding::Input(0)];
-    bindings.extend(conv.residual.then_some(Binding::Input(3)));
-    bindings.push(match inputs[1].packing {
-        Packing::Shared(_) => Binding::SameWeights { from: 1 },
-        Packing::Free | Packing::Like(_) => Binding::Weights { from: 1, elements: writer.plan.pack(weights) },
-    });
-    bindings.push(Binding::Weights { from: 2, elements: packed_bias });
+    let mut bindings = convolution_bindings(conv, inputs[1].packing, || plan.pack(weights), packed_bias);
     bindings.push(Binding::Output);
     let order = WeightOrder { vectors: plan.tile.vectors, forms: None };
     Some(LoweredNode { kernel, bindings, order: Some(order) })

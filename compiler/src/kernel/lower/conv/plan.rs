@@ -18,6 +18,7 @@ pub(super) struct Plan {
     pub(super) lanes: usize,
     /// The input is row-major `[N, C, spatial]` instead of blocked.
     pub(super) plain_input: bool,
+    /// How tiles get their activations.
     pub(super) reading: Reading,
     /// Loads stand between the multiplications.
     pub(super) in_order: bool,

@@ -16,7 +16,7 @@ pub use transform::{Form, Forms};
 use super::build::{Builder, Epilogue, binary, epilogue_words, mul_add, plus, repeat, runs};
 use super::products::by_lane;
 use super::tile::Tile;
-use super::{Binding, LoweredNode, Operand, Packing, WeightOrder};
+use super::{Binding, LoweredNode, Operand, WeightOrder, convolution_bindings};
 use crate::graph::op::{Activation, Conv};
 use crate::kernel::split::Split;
 use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, LoopVar, Statement, Variable};
@@ -68,13 +68,7 @@ pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<
     kernel.split = part.map(|part| Split { parts: plan.threads, loops: shared, part: Some(part) });
     // The residual is read right before the store.
     kernel.in_place = residual.into_iter().collect();
-    let mut bindings = vec![Binding::Input(0)];
-    bindings.extend(conv.residual.then_some(Binding::Input(3)));
-    bindings.push(match inputs[1].packing {
-        Packing::Shared(_) => Binding::SameWeights { from: 1 },
-        Packing::Free | Packing::Like(_) => Binding::Weights { from: 1, elements: plan.pack(weights) },
-    });
-    bindings.push(Binding::Weights { from: 2, elements: packed_bias });
+    let mut bindings = convolution_bindings(conv, inputs[1].packing, || plan.pack(weights), packed_bias);
     bindings.push(Binding::Scratch(plan.scratch_elements()));
     bindings.push(Binding::Output);
     let order = WeightOrder { vectors: plan.tile.vectors, forms: Some(plan.forms) };
