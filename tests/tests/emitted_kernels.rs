@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
 use partita::config::{InstructionSet, Target, WeightStorage, target};
 use partita::data::noise;
@@ -14,7 +13,9 @@ use partita::graph::infer::infer;
 use partita::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
 use partita::graph::{BinaryOp, Op, TensorType, Value};
 use partita::kernel::lower::winograd::{Form, Forms};
-use partita::kernel::lower::{Binding, Machine, Operand, Packing, WeightOrder, layout_choices, lower_node};
+use partita::kernel::lower::{
+    Binding, LoweredNode, Machine, Operand, Packing, Pooling, WeightOrder, layout_choices, lower_node, lower_pooled,
+};
 use partita::kernel::{Access, Kernel, eval, verify};
 use partita::passes::store_weights;
 use partita::program::Layout;
@@ -149,33 +150,53 @@ fn cases_stored(machine: &Machine, storage: WeightStorage, first: usize) -> Vec<
             let order =
                 |form| Packing::Like(WeightOrder { vectors: 1, forms: Some(Forms { down: Some(form), across: form }) });
             let packing = form.map_or(Packing::Free, order);
-            let lowered = lower_node(&op, &operands(&choice.inputs, packing), &output, choice.output, machine)
-                .expect("an offered layout has a kernel");
-            verify::verify(&lowered.kernel).expect("the kernel stays in its buffers");
-            let mut kernel = lowered.kernel;
-            kernel.name = format!("{}_case{}", kernel.name, first + cases.len());
-            let before: Vec<Vec<f32>> = lowered
-                .bindings
-                .iter()
-                .zip(&kernel.buffers)
-                .map(|(binding, declared)| match binding {
-                    Binding::Weights { elements, .. } => elements.clone(),
-                    Binding::SameWeights { .. } => panic!("no other kernel has packed these weights"),
-                    // Any numbers do: both sides see the same, in whatever layout.
-                    Binding::Input(index) => {
-                        let noise = noise(&TensorType::f32([declared.elements]), 50 + *index as u64);
-                        noise.as_f32().unwrap_or_default().to_vec()
-                    }
-                    Binding::Scratch(elements) => vec![0.75; *elements],
-                    Binding::Output => vec![0.25; declared.elements],
-                })
-                .collect();
-            let mut after = before.clone();
-            eval::evaluate(&kernel, &mut after);
-            cases.push(Case { kernel, before, after });
+            let operands = operands(&choice.inputs, packing);
+            let lowered = lower_node(&op, &operands, &output, choice.output, machine);
+            let number = first + cases.len();
+            cases.push(case(lowered.expect("an offered layout has a kernel"), number));
+            if let Some(pooled) = pooled(&op, &operands, &output, machine) {
+                cases.push(case(pooled, number + 1));
+            }
         }
     }
     cases
+}
+
+/// The same convolution with a pool of its result.
+fn pooled(op: &Op, operands: &[Operand<'_>], between: &TensorType, machine: &Machine) -> Option<LoweredNode> {
+    let Op::Conv(conv) = op else { return None };
+    let pool = Pool {
+        kind: PoolKind::Max,
+        window: window(&[2, 2], 2, 1, 0),
+        declared_pad_end: vec![0, 0],
+        count_include_pad: false,
+    };
+    let output = infer(&Op::Pool(pool.clone()), &[between]).ok()?.remove(0);
+    lower_pooled(conv, Pooling { pool: &pool, output: &output }, operands, between, machine)
+}
+
+/// A kernel and what it does to its buffers.
+fn case(LoweredNode { mut kernel, bindings, .. }: LoweredNode, number: usize) -> Case {
+    verify::verify(&kernel).expect("the kernel stays in its buffers");
+    kernel.name = format!("{}_case{number}", kernel.name);
+    let before: Vec<Vec<f32>> = bindings
+        .iter()
+        .zip(&kernel.buffers)
+        .map(|(binding, declared)| match binding {
+            Binding::Weights { elements, .. } => elements.clone(),
+            Binding::SameWeights { .. } => panic!("no other kernel has packed these weights"),
+            // Any numbers do: both sides see the same, in whatever layout.
+            Binding::Input(index) => {
+                let noise = noise(&TensorType::f32([declared.elements]), 50 + *index as u64);
+                noise.as_f32().unwrap_or_default().to_vec()
+            }
+            Binding::Scratch(elements) => vec![0.75; *elements],
+            Binding::Output => vec![0.25; declared.elements],
+        })
+        .collect();
+    let mut after = before.clone();
+    eval::evaluate(&kernel, &mut after);
+    Case { kernel, before, after }
 }
 
 /// Numbers as kernels that read fewer bytes want them; the test's are whole, or have few bits.
@@ -256,17 +277,8 @@ fn check(cases: &[Case], mut command: Command, folder: &Path, label: &str) {
 }
 
 fn machine(instruction_set: InstructionSet, registers: u32) -> Machine {
-    Machine {
-        instruction_set,
-        registers,
-        l1_bytes: 32768,
-        l2_bytes: 1 << 20,
-        minimal_filtering: false,
-        threads: 1,
-        in_order: false,
-        weight_storage: WeightStorage::F32,
-        tuning: Arc::default(),
-    }
+    // The smallest of matrices come from memory, so that they are fetched early.
+    Machine { l1_bytes: 64, l2_bytes: 64, prefetch_bytes: 256, ..Machine::spelled(instruction_set, registers) }
 }
 
 /// A program with all kernels.
@@ -336,10 +348,14 @@ fn machine_code_for_aarch64() {
 
 fn check_aarch64(board: &str) {
     let board: Target = target::load(board, Path::new(".")).expect("the target is built in");
-    let cases = cases(&Machine::of(&board));
+    // With so small a cache, weights of every size are fetched early.
+    let cases = cases(&Machine { l2_bytes: 64, ..Machine::of(&board) });
     assert!(cases.len() > 40, "only {} kernels", cases.len());
     let kernels: Vec<Kernel> = cases.iter().map(|case| case.kernel.clone()).collect();
     let code = object::compile_kernels(&kernels, &board, "t_").expect("Cranelift compiles them");
+    let words = code.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+    // prfm with an unsigned offset.
+    assert!(words.into_iter().any(|word| word & 0xffc0_001f == 0xf980_0000), "weights are not fetched early");
     let library = archive::static_library(vec![("kernels.o".to_string(), code)]).expect("the library is written");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let source = format!("{}{}", object::declarations(&kernels, "t_"), driver(&cases, "t_"));

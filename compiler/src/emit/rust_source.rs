@@ -129,6 +129,11 @@ impl Writer<'_> {
                         format!("store_partial({}, {count}, {});", self.place(*buffer, at), self.expression(value));
                     self.line(depth, &text);
                 }
+                // Past the end of the buffer there is no place to take an offset to; the hint may name it all the same.
+                Statement::Prefetch(buffer, at) => {
+                    let name = &self.kernel.buffers[buffer.0 as usize].name;
+                    self.line(depth, &format!("prefetch({name}.wrapping_offset({}).cast());", affine(self.kernel, at)));
+                }
                 Statement::Barrier => {
                     let parts = self.kernel.split.as_ref().map_or(1, |split| split.parts);
                     self.line(depth, &format!("partita_rt::team::barrier({parts});"));

@@ -48,7 +48,8 @@ pub fn steps_text(program: &Program, devices: &[&str], kernel_prefix: &str) -> V
 
 fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &str) -> StepText {
     match step {
-        Step::Kernel { node, kernel, arguments } => {
+        Step::Kernel { node, fused, kernel, arguments } => {
+            let nodes = [node].into_iter().chain(fused).map(|node| tame(node)).collect::<Vec<_>>().join(" + ");
             let kernel = &program.kernels[*kernel];
             let mut pointers: Vec<String> = arguments.iter().map(|argument| pointer(program, *argument)).collect();
             for (pointer, declared) in pointers.iter_mut().zip(&kernel.buffers) {
@@ -72,8 +73,8 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
                 ),
             };
             StepText {
-                label: format!("kernel {}", tame(node)),
-                comment: format!("{}: {}", tame(node), tame(&kernel.summary)),
+                label: format!("kernel {nodes}"),
+                comment: format!("{nodes}: {}", tame(&kernel.summary)),
                 code: call,
             }
         }

@@ -129,7 +129,7 @@ impl State<'_> {
                 }
                 Statement::Store(buffer, at, value) => self.store(*buffer, at, self.lanes, value),
                 Statement::StorePartial(buffer, at, count, value) => self.store(*buffer, at, *count as usize, value),
-                Statement::Barrier | Statement::Comment(_) => {}
+                Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => {}
             }
         }
     }

@@ -72,6 +72,12 @@ impl Affine {
         self
     }
 
+    /// `self + coefficient * other`
+    pub fn plus_affine(mut self, other: &Affine, coefficient: i64) -> Affine {
+        self.constant += coefficient * other.constant;
+        other.terms.iter().fold(self, |sum, (var, inner)| sum.plus_term(*var, coefficient * inner))
+    }
+
     /// `self + constant`
     pub fn plus(mut self, constant: i64) -> Affine {
         self.constant += constant;
@@ -235,6 +241,8 @@ pub enum Statement {
     Store(Buffer, Affine, Expression),
     /// Stores the first `count` lanes (1..lanes).
     StorePartial(Buffer, Affine, u32, Expression),
+    /// Asks for the memory around an element, which may lie past the end of the buffer, without waiting for it.
+    Prefetch(Buffer, Affine),
     /// Threads that share the kernel wait for each other.
     Barrier,
     /// A line of explanation for the reader of emitted code.

@@ -138,7 +138,7 @@ fn cut(kernel: &Kernel, statements: &[Statement], name: &str, loops: &mut Vec<Lo
         }
         Statement::For { body, .. } => cut(kernel, body, name, loops),
         Statement::Store(..) | Statement::StorePartial(..) => false,
-        Statement::Assign(..) | Statement::Barrier | Statement::Comment(_) => true,
+        Statement::Assign(..) | Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => true,
     })
 }
 
@@ -163,7 +163,11 @@ fn leaks(kernel: &Kernel, loops: &[LoopVar]) -> bool {
                 Statement::Store(.., value) | Statement::StorePartial(.., value) if !within => {
                     read(value, &mut found.1)
                 }
-                Statement::Store(..) | Statement::StorePartial(..) | Statement::Barrier | Statement::Comment(_) => {}
+                Statement::Store(..)
+                | Statement::StorePartial(..)
+                | Statement::Prefetch(..)
+                | Statement::Barrier
+                | Statement::Comment(_) => {}
             }
         }
     }
@@ -209,6 +213,7 @@ fn operations(statements: &[Statement], part: Option<(&Split, usize)>) -> f64 {
         }
         Statement::Assign(_, value) => weight(value),
         Statement::Store(.., value) | Statement::StorePartial(.., value) => 1.0 + weight(value),
+        Statement::Prefetch(..) => 1.0,
         Statement::Barrier | Statement::Comment(_) => 0.0,
     };
     statements.iter().map(count).sum()
@@ -276,7 +281,11 @@ impl Walk<'_> {
                 }
                 Statement::Store(buffer, at, _) => self.store(buffer.0 as usize, at, self.kernel.lanes as usize),
                 Statement::StorePartial(buffer, at, count, _) => self.store(buffer.0 as usize, at, *count as usize),
-                Statement::For { .. } | Statement::Assign(..) | Statement::Barrier | Statement::Comment(_) => {}
+                Statement::For { .. }
+                | Statement::Assign(..)
+                | Statement::Prefetch(..)
+                | Statement::Barrier
+                | Statement::Comment(_) => {}
             }
         }
     }
@@ -287,7 +296,7 @@ impl Walk<'_> {
             Statement::Store(buffer, ..) | Statement::StorePartial(buffer, ..) => {
                 self.kernel.buffers[buffer.0 as usize].access == Access::Output
             }
-            Statement::Assign(..) | Statement::Barrier | Statement::Comment(_) => false,
+            Statement::Assign(..) | Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => false,
         })
     }
 

@@ -60,6 +60,10 @@ fn block(kernel: &Kernel, statements: &[Statement], depth: usize, out: &mut Stri
                 let place = place(kernel, buffer.0, at);
                 writeln!(out, "{indent}store {count} of {place} = {}", expression(kernel, value))?;
             }
+            Statement::Prefetch(buffer, at) => {
+                let name = &kernel.buffers[buffer.0 as usize].name;
+                writeln!(out, "{indent}prefetch {name}[{}]", affine(kernel, at))?;
+            }
             Statement::Barrier => writeln!(out, "{indent}barrier")?,
             Statement::Comment(text) => writeln!(out, "{indent}; {text}")?,
         }

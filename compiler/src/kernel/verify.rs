@@ -105,6 +105,17 @@ impl Checker<'_> {
                     self.expression(value)?;
                     self.access(*buffer, at, i64::from(*count), true)?;
                 }
+                Statement::Prefetch(buffer, at) => {
+                    let is_read = self
+                        .kernel
+                        .buffers
+                        .get(buffer.0 as usize)
+                        .is_some_and(|buffer| matches!(buffer.access, Access::Input | Access::Weights));
+                    if !is_read {
+                        return Err(self.broken("something is fetched early that the kernel writes".to_string()));
+                    }
+                    self.interval(at)?;
+                }
                 Statement::Barrier => {}
                 Statement::Comment(text) => {
                     if text.contains(['\n', '\r']) {
@@ -137,13 +148,13 @@ impl Checker<'_> {
         let last = first + (end - 1 - first) / step * step;
         // What a loop assigns first may be read after it only if the loop ran; no family needs that.
         let assigned = self.assigned.clone();
-        let walked = if self.deciding.contains(&var) { step } else { last - first + 1 };
+        let is_walked = self.deciding.contains(&var);
         let mut value = first;
         while value <= last {
-            *self.range(var)? = Some((value, (value + walked - step).clamp(value, last)));
+            *self.range(var)? = Some((value, if is_walked { value } else { last }));
             self.assigned.clone_from(&assigned);
             self.block(body)?;
-            value += walked;
+            value = if is_walked { value + step } else { last + 1 };
         }
         *self.range(var)? = None;
         self.assigned = assigned;

@@ -12,6 +12,7 @@ pub fn each_access(statements: &[Statement], found: &mut impl FnMut(Buffer, &Aff
                 found(*buffer, at, true);
                 each_load(value, found);
             }
+            Statement::Prefetch(buffer, at) => found(*buffer, at, false),
             Statement::Barrier | Statement::Comment(_) => {}
         }
     }
@@ -38,7 +39,7 @@ pub fn each_constant(statements: &[Statement], found: &mut impl FnMut(f32)) {
             Statement::Assign(_, value) | Statement::Store(_, _, value) | Statement::StorePartial(_, _, _, value) => {
                 each_number(value, found);
             }
-            Statement::Barrier | Statement::Comment(_) => {}
+            Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => {}
         }
     }
 }
@@ -77,6 +78,7 @@ fn each_place_mut(statements: &mut [Statement], change: &mut impl FnMut(&mut Aff
                 change(at);
                 each_operand_mut(value, change);
             }
+            Statement::Prefetch(_, at) => change(at),
             Statement::Barrier | Statement::Comment(_) => {}
         }
     }

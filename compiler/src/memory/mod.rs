@@ -204,7 +204,7 @@ mod tests {
         };
         program.kernels = vec![kernel];
         let arguments = [0, 1, 2].map(|id| Argument::Buffer(BufferId(id))).to_vec();
-        program.steps = vec![Step::Kernel { node: "n".to_string(), kernel: 0, arguments }];
+        program.steps = vec![Step::Kernel { node: "n".to_string(), fused: Vec::new(), kernel: 0, arguments }];
         plan(&mut program, 64);
         check(&program).expect("the plan is sound");
         // Neither over what is read nor over what is written.

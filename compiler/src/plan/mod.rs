@@ -188,13 +188,15 @@ fn step_kind(program: &Program, step: &Step) -> StepKind {
         Argument::Weight(_) => None,
     };
     match step {
-        Step::Kernel { node, kernel, arguments } => StepKind::Kernel(proto::Call {
+        Step::Kernel { node, fused, kernel, arguments } => StepKind::Kernel(proto::Call {
             node: node.clone(),
+            fused: fused.clone(),
             name: program.kernels[*kernel].name.clone(),
             buffers: arguments.iter().filter_map(index).collect(),
         }),
         Step::Reference { node, op, inputs, outputs } => StepKind::Reference(proto::Call {
             node: node.clone(),
+            fused: Vec::new(),
             name: op_name(op).to_string(),
             buffers: inputs.iter().filter_map(index).chain(outputs.iter().map(|output| output.0)).collect(),
         }),

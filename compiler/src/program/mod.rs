@@ -107,6 +107,8 @@ pub enum Step {
     Kernel {
         /// Name of the graph node.
         node: String,
+        /// Names of further nodes that the kernel computes, from the first one's result.
+        fused: Vec<String>,
         /// Index into [`Program::kernels`].
         kernel: usize,
         /// One per kernel buffer.
@@ -214,8 +216,10 @@ impl std::fmt::Display for Program {
         }
         for (index, step) in self.steps.iter().enumerate() {
             match step {
-                Step::Kernel { node, kernel, arguments } => {
-                    writeln!(f, "step {index} {node:?}: {} {arguments:?}", self.kernels[*kernel].name)?;
+                Step::Kernel { node, fused, kernel, arguments } => {
+                    let nodes: Vec<String> = [node].into_iter().chain(fused).map(|name| format!("{name:?}")).collect();
+                    let (nodes, name) = (nodes.join(" + "), &self.kernels[*kernel].name);
+                    writeln!(f, "step {index} {nodes}: {name} {arguments:?}")?;
                 }
                 other => writeln!(f, "step {index} {other:?}")?,
             }

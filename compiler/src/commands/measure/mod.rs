@@ -160,27 +160,35 @@ fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen
         let times: Vec<u64> = profiles.iter().filter_map(|profile| profile.get(index).copied()).collect();
         // The mean: on a device that is given its processor in slices, pauses belong to the cost.
         let seconds = times.iter().sum::<u64>() as f64 * 1e-9 / times.len().max(1) as f64;
-        let node = match step {
-            Step::Kernel { node, .. } | Step::Reference { node, .. } => node,
+        let nodes = match step {
+            Step::Kernel { node, fused, .. } => [node].into_iter().chain(fused).collect(),
+            Step::Reference { node, .. } => vec![node],
             Step::Reorder { .. } | Step::Copy { .. } => {
                 pending += seconds;
                 continue;
             }
             Step::Exchange { .. } | Step::Leave { .. } => continue,
         };
-        let Some((id, (name, method))) =
-            by_name.get(node.as_str()).and_then(|id| Some((*id, compiled.sharded.labels.get(id)?)))
-        else {
+        let known: Vec<_> = nodes.iter().filter_map(|node| by_name.get(node.as_str())).collect();
+        let known: Vec<_> = known
+            .into_iter()
+            .filter_map(|id| Some((compiled.sharded.labels.get(id)?, cost::node_work(graph, *id))))
+            .map(|(label, work)| (label, cost::seconds(&work, target), work))
+            .collect();
+        let predicted: f64 = known.iter().map(|(_, predicted, _)| predicted).sum();
+        if known.is_empty() {
             continue;
-        };
-        let work = cost::node_work(graph, id);
+        }
+        // Nodes of one kernel share its time as predicted.
         let measured = seconds + std::mem::take(&mut pending);
-        let predicted = cost::seconds(&work, target);
-        let by_node = seen.node.entry(name.clone()).or_default().entry(method.name().to_string()).or_default();
-        let by_family = seen.family.entry(cost::family(&work).to_string()).or_default();
-        for sum in [by_node, by_family] {
-            sum.measured += measured;
-            sum.predicted += predicted;
+        for ((name, method), own, work) in &known {
+            let part = if predicted > 0.0 { own / predicted } else { 1.0 / known.len() as f64 };
+            let by_node = seen.node.entry(name.clone()).or_default().entry(method.name().to_string()).or_default();
+            let by_family = seen.family.entry(cost::family(work).to_string()).or_default();
+            for sum in [by_node, by_family] {
+                sum.measured += measured * part;
+                sum.predicted += own;
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use std::fmt::Write;
 use anyhow::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{AbiParam, FuncRef, InstBuilder, UserFuncName, Value, types};
+use cranelift_codegen::ir::{AbiParam, FuncRef, InstBuilder, MemFlagsData, SourceLoc, UserFuncName, Value, types};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -22,7 +22,7 @@ use cranelift_object::{ObjectBuilder, ObjectModule};
 use addresses::{Anchors, Place, anchors};
 use expressions::flags;
 
-use super::load_pairs;
+use super::{load_pairs, prefetch};
 use crate::config::{InstructionSet, Target, WeightStorage};
 use crate::kernel::split::Split;
 use crate::kernel::unroll::unroll;
@@ -86,14 +86,16 @@ fn define(module: &mut ObjectModule, id: FuncId, context: &mut cranelift_codegen
         .iter()
         .map(|relocation| ModuleReloc::from_mach_reloc(relocation, &context.func, id))
         .collect();
-    let code = compiled.code_buffer();
-    let joined = load_pairs::join(code);
+    let mut code = compiled.code_buffer().to_vec();
+    let marked = compiled.buffer.get_srclocs_sorted().iter().filter(|place| place.loc.bits() == prefetch::MARK);
+    prefetch::rewrite(&mut code, marked.map(|place| (place.start, place.end)));
+    let joined = load_pairs::join(&code);
     if let Some((_, places)) = &joined {
         for relocation in &mut relocations {
             relocation.offset = (places[relocation.offset as usize / 4] * 4) as u32;
         }
     }
-    let code = joined.as_ref().map_or(code, |(code, _)| code);
+    let code = joined.as_ref().map_or(&code, |(code, _)| code);
     Ok(module.define_function_bytes(id, u64::from(compiled.buffer.alignment), code, &relocations)?)
 }
 
@@ -236,6 +238,13 @@ impl Translator<'_> {
                         let (address, offset) = self.address(*buffer, &at.clone().plus(i64::from(lane)));
                         self.builder.ins().store(flags(), element, address, offset);
                     }
+                }
+                Statement::Prefetch(buffer, at) => {
+                    let (address, offset) = self.address(*buffer, at);
+                    self.builder.set_srcloc(SourceLoc::new(prefetch::MARK));
+                    // One that may trap is kept, though nobody uses what it loads.
+                    self.builder.ins().load(types::I64, MemFlagsData::new(), address, offset);
+                    self.builder.set_srcloc(SourceLoc::default());
                 }
                 Statement::Barrier => {
                     if let (Some(barrier), Some((split, _))) = (self.barrier, &self.shared) {

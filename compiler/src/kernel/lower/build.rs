@@ -41,6 +41,11 @@ impl Builder {
         LoopVar(self.loop_names.len() as u32 - 1)
     }
 
+    /// Loop variables so far.
+    pub(super) fn loop_count(&self) -> usize {
+        self.loop_names.len()
+    }
+
     /// A vector variable; the same name is the same variable.
     pub(super) fn variable(&mut self, name: &str) -> Variable {
         let found = self.variable_names.iter().position(|other| other == name).unwrap_or_else(|| {

@@ -109,9 +109,9 @@ pub(super) fn lower(
             let start = Expression::Load(b_buffer, Affine::term(block, lanes as i64));
             statements.push(Statement::Assign(sum, start));
         }
-        let (low, high) = window.tap_range(1, row);
+        let (low, high) = window.tap_range(1, &Affine::term(row, 1));
         let rows = Statement::For { var: taps[1], low, high, step: 1, unroll: false, body };
-        let (low, high) = window.tap_range(0, depth);
+        let (low, high) = window.tap_range(0, &Affine::term(depth, 1));
         statements.push(Statement::For { var: taps[0], low, high, step: 1, unroll: false, body: vec![rows] });
         let [_, out_h, out_w] = window.output;
         let mut at = plus(&Affine::term(sample, out_elements as i64), block, window.output_plane() * lanes);

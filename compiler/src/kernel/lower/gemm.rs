@@ -72,6 +72,9 @@ pub(super) fn layouts(op: &Op, inputs: &[Operand<'_>], output: &TensorType) -> V
     }
 }
 
+/// Bytes that memory is read in.
+const LINE_BYTES: usize = 64;
+
 /// Rows and vectors of columns computed together.
 #[derive(Clone, Copy)]
 struct Tile {
@@ -135,8 +138,14 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     bindings.push(Binding::Output);
     let batch = builder.loop_var("batch");
     let (by_lane, in_order) = (machine.instruction_set.multiplies_by_lane(), machine.in_order);
+    // A single row reads every weight once, from memory if there are many.
+    let b_bytes = (vectors * lanes * product.depth * storage.size_bytes()) as u64;
+    let streams = is_packed && product.rows == 1 && b_bytes > machine.l2_bytes;
+    let ahead = if streams { machine.prefetch_bytes as usize / storage.size_bytes() } else { 0 };
+    let line = LINE_BYTES / storage.size_bytes();
+    let product = &product;
     let mut writer =
-        Writer { builder, product: &product, lanes, a, b, bias, y, steps, is_packed, by_lane, in_order, batch };
+        Writer { builder, product, lanes, a, b, bias, y, steps, is_packed, by_lane, in_order, ahead, line, batch };
     let mut body = Vec::new();
     for (first_vector, wide, tiles) in writer.column_runs(tile.vectors) {
         let column = writer.builder.loop_var("column_tile");
@@ -222,6 +231,9 @@ struct Writer<'a> {
     by_lane: bool,
     /// Loads stand between the multiplications.
     in_order: bool,
+    /// How many elements ahead `b` is fetched from memory, 0 if it is not; elements that come at once.
+    ahead: usize,
+    line: usize,
     batch: LoopVar,
 }
 
@@ -302,13 +314,25 @@ impl Writer<'_> {
         let packed: Vec<Affine> =
             (0..self.lanes).map(|lane| first.clone().plus((lane * place.vectors * self.lanes) as i64)).collect();
         let (a, b) = ((self.a, &rows[..]), (self.b, &packed[..], place.vectors));
-        by_lane(&mut self.builder, a, b, self.lanes, self.in_order)
+        let mut statements = self.fetch(place, depth, self.lanes);
+        statements.extend(by_lane(&mut self.builder, a, b, self.lanes, self.in_order));
+        statements
+    }
+
+    /// Asks for what so many rows of a tile of packed columns will be, further on.
+    fn fetch(&self, place: Place, depth: LoopVar, rows: usize) -> Vec<Statement> {
+        if self.ahead == 0 {
+            return Vec::new();
+        }
+        let at = self.packed_at(place, depth).plus(self.ahead as i64);
+        let lines = (0..rows * place.vectors * self.lanes).step_by(self.line);
+        lines.map(|first| Statement::Prefetch(self.b, at.clone().plus(first as i64))).collect()
     }
 
     /// The rows' elements from `first` on, one by one.
     fn by_broadcast(&mut self, place: Place, first: usize) -> Statement {
         let depth = self.builder.loop_var("k");
-        let mut body = Vec::new();
+        let mut body = self.fetch(place, depth, 1);
         for vector in 0..place.vectors {
             let weight = self.builder.variable(&format!("b_{vector}"));
             body.push(Statement::Assign(weight, self.load_b(place, depth, vector)));

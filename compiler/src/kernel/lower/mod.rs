@@ -10,6 +10,8 @@ mod elementwise;
 mod functions;
 mod gemm;
 mod pool;
+#[cfg(test)]
+mod pooled_tests;
 mod products;
 mod rows;
 #[cfg(test)]
@@ -23,7 +25,7 @@ use std::sync::Arc;
 
 use crate::config::tuned::Tuning;
 use crate::config::{InstructionSet, System, Target, WeightStorage};
-use crate::graph::op::Conv;
+use crate::graph::op::{Conv, Pool};
 use crate::graph::{Op, TensorType};
 use crate::kernel::Kernel;
 use crate::kernel::split::split;
@@ -46,6 +48,8 @@ pub struct Machine {
     pub threads: usize,
     /// Instructions are executed in the order in which they stand.
     pub in_order: bool,
+    /// How far ahead kernels fetch weights that come from memory; 0 if they do not.
+    pub prefetch_bytes: u64,
     /// How weights of matrix products are stored where they are exact in it.
     pub weight_storage: WeightStorage,
     /// What measurements say of its kernels.
@@ -53,6 +57,22 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// A machine of which no more is known than how its kernels are spelled.
+    pub fn spelled(instruction_set: InstructionSet, registers: u32) -> Machine {
+        Machine {
+            instruction_set,
+            registers,
+            l1_bytes: 0,
+            l2_bytes: 0,
+            minimal_filtering: false,
+            threads: 1,
+            in_order: false,
+            prefetch_bytes: 0,
+            weight_storage: WeightStorage::F32,
+            tuning: Arc::default(),
+        }
+    }
+
     /// The machine of a target.
     pub fn of(target: &Target) -> Machine {
         Machine {
@@ -62,6 +82,7 @@ impl Machine {
             l2_bytes: target.l2_bytes,
             threads: target.threads,
             in_order: target.in_order,
+            prefetch_bytes: target.prefetch_bytes,
             weight_storage: target.weight_storage,
             tuning: target.tuning.clone(),
             minimal_filtering: target.minimal_filtering && target.system == System::Linux,
@@ -179,6 +200,15 @@ pub struct LoweredNode {
     pub order: Option<WeightOrder>,
 }
 
+/// The pooling of a convolution's result.
+#[derive(Clone, Copy, Debug)]
+pub struct Pooling<'a> {
+    /// The pool.
+    pub pool: &'a Pool,
+    /// Type of its result.
+    pub output: &'a TensorType,
+}
+
 /// Layouts in which an emitted kernel exists for this node, best first; empty if none does.
 pub fn layout_choices(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Vec<LayoutChoice> {
     match op {
@@ -205,6 +235,39 @@ pub fn lower_node(
     Some(lowered)
 }
 
+/// One kernel for a convolution and the pooling of its result, which is `between` the two and nowhere in memory as a whole.
+/// `None` if that is not better than two kernels, or cannot be done.
+pub fn lower_pooled(
+    conv: &Conv,
+    pooling: Pooling<'_>,
+    inputs: &[Operand<'_>],
+    between: &TensorType,
+    machine: &Machine,
+) -> Option<LoweredNode> {
+    if depthwise::applies(conv, inputs, between) {
+        return None;
+    }
+    let mut lowered = lower_conv(conv, inputs, between, Some(pooling), machine)?;
+    split(&mut lowered.kernel, machine.threads);
+    Some(lowered)
+}
+
+fn lower_conv(
+    conv: &Conv,
+    inputs: &[Operand<'_>],
+    output: &TensorType,
+    pooling: Option<Pooling<'_>>,
+    machine: &Machine,
+) -> Option<LoweredNode> {
+    let mut inputs = inputs.to_vec();
+    if let (Packing::Free, Some(order)) = (inputs[1].packing, tuning::order(conv, &inputs, output, machine)) {
+        inputs[1].packing = Packing::Like(order);
+    }
+    let mut lowered = conv::lower(conv, &inputs, output, pooling, machine)?;
+    lowered.kernel.way = lowered.order.map(|order| tuning::entry(conv, &inputs, output, order));
+    Some(lowered)
+}
+
 fn lower_whole(
     op: &Op,
     inputs: &[Operand<'_>],
@@ -214,15 +277,7 @@ fn lower_whole(
 ) -> Option<LoweredNode> {
     match op {
         Op::Conv(conv) if depthwise::applies(conv, inputs, output) => depthwise::lower(conv, inputs, output, machine),
-        Op::Conv(conv) => {
-            let mut inputs = inputs.to_vec();
-            if let (Packing::Free, Some(order)) = (inputs[1].packing, tuning::order(conv, &inputs, output, machine)) {
-                inputs[1].packing = Packing::Like(order);
-            }
-            let mut lowered = conv::lower(conv, &inputs, output, machine)?;
-            lowered.kernel.way = lowered.order.map(|order| tuning::entry(conv, &inputs, output, order));
-            Some(lowered)
-        }
+        Op::Conv(conv) => lower_conv(conv, inputs, output, None, machine),
         Op::Pool(pool) => pool::lower(pool, inputs, output, machine),
         Op::GlobalPool(kind) => pool::lower_global(*kind, inputs, machine),
         Op::Gemm(_) | Op::MatMul => gemm::lower(op, inputs, output, machine),

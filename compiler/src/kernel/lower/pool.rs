@@ -5,7 +5,7 @@ use super::window::{Columns, Window3};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::graph::TensorType;
 use crate::graph::op::{Pool, PoolKind};
-use crate::kernel::{Access, Affine, Arithmetic, Expression, Statement};
+use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Statement};
 use crate::program::Layout;
 
 pub(super) fn layouts(machine: &Machine) -> Vec<LayoutChoice> {
@@ -15,7 +15,7 @@ pub(super) fn layouts(machine: &Machine) -> Vec<LayoutChoice> {
 
 /// Reciprocals of the numbers of elements that each window averages, one per output position; a single one if all are
 /// equal.
-fn reciprocals(pool: &Pool, window: &Window3) -> Vec<f32> {
+pub(super) fn reciprocals(pool: &Pool, window: &Window3) -> Vec<f32> {
     use crate::graph::eval::spatial::three;
     let declared_end = three(&pool.declared_pad_end, 0);
     let count = |axis: usize, at: usize| {
@@ -59,65 +59,34 @@ pub(super) fn lower(
     let (depth, row) = (builder.loop_var("depth"), builder.loop_var("row"));
     let [_, in_h, in_w] = window.input;
     let [_, out_h, out_w] = window.output;
-    let width = (machine.registers as usize - 2).min(8);
-    let mut columns = Vec::new();
-    for part in window.column_tiles(width) {
-        let Columns { first, count, repeat: times, interior } = part;
-        let column = builder.loop_var("column");
-        let taps = [builder.loop_var("tap_depth"), builder.loop_var("tap_row")];
-        let mut input = Affine::term(block, (window.input_plane() * lanes) as i64);
-        for (axis, at, tap, inner) in [(0, depth, taps[0], in_h * in_w * lanes), (1, row, taps[1], in_w * lanes)] {
-            input = plus(&input, at, window.stride[axis] * inner);
-            input = plus(&input, tap, window.dilation[axis] * inner);
-            input = input.plus(-((window.pad[axis] * inner) as i64));
-        }
-        input = plus(&input, column, window.stride[2] * lanes);
-        let mut statements = Vec::new();
-        let mut body = Vec::new();
-        for pixel in 0..count {
-            let sum = builder.variable(&format!("acc_{pixel}"));
-            let start = if average { 0.0 } else { f32::NEG_INFINITY };
-            statements.push(Statement::Assign(sum, Expression::Constant(start)));
-            for tap in (0..window.kernel[2]).filter(|tap| interior || window.column_is_inside(first + pixel, *tap)) {
-                let offset =
-                    ((first + pixel) * window.stride[2] + tap * window.dilation[2]) as i64 - window.pad[2] as i64;
-                let loaded = Expression::Load(x_buffer, input.clone().plus(offset * lanes as i64));
-                let value = if average {
-                    binary(Arithmetic::Add, Expression::Variable(sum), loaded)
-                } else {
-                    // The second operand survives if either is NaN, as in the reference kernel.
-                    binary(Arithmetic::Max, Expression::Variable(sum), loaded)
-                };
-                body.push(Statement::Assign(sum, value));
-            }
-        }
-        let (low, high) = window.tap_range(1, row);
-        let rows = Statement::For { var: taps[1], low, high, step: 1, unroll: false, body };
-        let (low, high) = window.tap_range(0, depth);
-        statements.push(Statement::For { var: taps[0], low, high, step: 1, unroll: false, body: vec![rows] });
-        let position = plus(&plus(&Affine::term(depth, (out_h * out_w) as i64), row, out_w), column, 1);
-        for pixel in 0..count {
-            let sum = builder.variable(&format!("acc_{pixel}"));
-            let position = position.clone().plus((first + pixel) as i64);
-            let mut at =
-                Affine::term(block, (window.output_plane() * lanes) as i64).plus(position.constant * lanes as i64);
-            for (var, coefficient) in &position.terms {
-                at = at.plus_term(*var, coefficient * lanes as i64);
-            }
-            let value = match (average, table) {
-                (false, _) => Expression::Variable(sum),
-                (true, Some(table)) => {
-                    binary(Arithmetic::Mul, Expression::Variable(sum), Expression::Broadcast(table, position))
-                }
-                (true, None) => {
-                    binary(Arithmetic::Mul, Expression::Variable(sum), Expression::Constant(reciprocals[0]))
-                }
-            };
-            statements.push(Statement::Store(y_buffer, at, value));
-        }
-        columns.push(repeat(column, count * times, count, statements));
+    let mut input = Affine::term(block, (window.input_plane() * lanes) as i64);
+    let tap_steps = [in_h * in_w * lanes, in_w * lanes];
+    for (axis, at) in [(0, depth), (1, row)] {
+        input = plus(&input, at, window.stride[axis] * tap_steps[axis]);
+        input = input.plus(-((window.pad[axis] * tap_steps[axis]) as i64));
     }
-    let rows = repeat(row, out_h, 1, columns);
+    let position = plus(&Affine::term(depth, (out_h * out_w) as i64), row, out_w);
+    let output = Affine::term(block, (window.output_plane() * lanes) as i64).plus_affine(&position, lanes as i64);
+    let scale = match (table, reciprocals.first()) {
+        (Some(table), _) => Scale::Each(table, position),
+        (None, Some(reciprocal)) => Scale::All(*reciprocal),
+        (None, None) => Scale::One,
+    };
+    let taps = [(0, depth), (1, row)].map(|(axis, at)| window.tap_range(axis, &Affine::term(at, 1)));
+    let pooled = PooledRow {
+        window: &window,
+        kind: pool.kind,
+        lanes,
+        width: columns_together(machine),
+        from: x_buffer,
+        input,
+        tap_steps,
+        taps,
+        to: y_buffer,
+        output,
+        scale,
+    };
+    let rows = repeat(row, out_h, 1, pooled.statements(&mut builder));
     let body = vec![repeat(block, blocks, 1, vec![repeat(depth, window.output[0], 1, vec![rows])])];
     let kind = if average { "average" } else { "max" };
     let name = format!(
@@ -130,6 +99,94 @@ pub(super) fn lower(
     bindings.extend(table.map(|_| Binding::Weights { from: 0, elements: reciprocals.clone() }));
     bindings.push(Binding::Output);
     Some(LoweredNode { kernel, bindings, order: None })
+}
+
+/// Columns whose sums are in registers together.
+pub(super) fn columns_together(machine: &Machine) -> usize {
+    (machine.registers as usize - 2).min(8)
+}
+
+/// What the sums of an average are multiplied with.
+pub(super) enum Scale {
+    /// Nothing; of a maximum.
+    One,
+    /// The same everywhere.
+    All(f32),
+    /// A number per output position, from that of the row's first column on.
+    Each(Buffer, Affine),
+}
+
+/// One row of a pool's output, of one block of channels.
+pub(super) struct PooledRow<'a> {
+    pub window: &'a Window3,
+    pub kind: PoolKind,
+    pub lanes: usize,
+    /// Most columns that are computed together.
+    pub width: usize,
+    pub from: Buffer,
+    /// Element of the first tap (inside the input or not) in input column 0.
+    pub input: Affine,
+    /// Elements between neighbouring rows of the input, in depth and height.
+    pub tap_steps: [usize; 2],
+    /// Taps inside the input, in depth and height.
+    pub taps: [(Bound, Bound); 2],
+    pub to: Buffer,
+    /// Element of the row's first column.
+    pub output: Affine,
+    pub scale: Scale,
+}
+
+impl PooledRow<'_> {
+    pub(super) fn statements(&self, builder: &mut Builder) -> Vec<Statement> {
+        self.window.column_tiles(self.width).into_iter().map(|part| self.columns(builder, part)).collect()
+    }
+
+    /// A tile of columns, or several equal ones.
+    fn columns(&self, builder: &mut Builder, part: Columns) -> Statement {
+        let Columns { first, count, repeat: times, interior } = part;
+        let (window, lanes) = (self.window, self.lanes);
+        let column = builder.loop_var("column");
+        let taps = [builder.loop_var("tap_depth"), builder.loop_var("tap_row")];
+        let mut input = plus(&self.input, column, window.stride[2] * lanes);
+        for (axis, tap) in taps.into_iter().enumerate() {
+            input = plus(&input, tap, window.dilation[axis] * self.tap_steps[axis]);
+        }
+        let (start, join) = match self.kind {
+            PoolKind::Average => (0.0, Arithmetic::Add),
+            // The second operand survives if either is NaN, as in the reference kernel.
+            PoolKind::Max => (f32::NEG_INFINITY, Arithmetic::Max),
+        };
+        let mut statements = Vec::new();
+        let mut body = Vec::new();
+        for pixel in 0..count {
+            let sum = builder.variable(&format!("acc_{pixel}"));
+            statements.push(Statement::Assign(sum, Expression::Constant(start)));
+            for tap in (0..window.kernel[2]).filter(|tap| interior || window.column_is_inside(first + pixel, *tap)) {
+                let offset =
+                    ((first + pixel) * window.stride[2] + tap * window.dilation[2]) as i64 - window.pad[2] as i64;
+                let loaded = Expression::Load(self.from, input.clone().plus(offset * lanes as i64));
+                body.push(Statement::Assign(sum, binary(join, Expression::Variable(sum), loaded)));
+            }
+        }
+        for (tap, (low, high)) in taps.into_iter().zip(&self.taps).rev() {
+            let (low, high) = (low.clone(), high.clone());
+            body = vec![Statement::For { var: tap, low, high, step: 1, unroll: false, body }];
+        }
+        statements.append(&mut body);
+        for pixel in 0..count {
+            let sum = Expression::Variable(builder.variable(&format!("acc_{pixel}")));
+            let here = |row: &Affine, each: usize| plus(row, column, each).plus(((first + pixel) * each) as i64);
+            let value = match &self.scale {
+                Scale::One => sum,
+                Scale::All(reciprocal) => binary(Arithmetic::Mul, sum, Expression::Constant(*reciprocal)),
+                Scale::Each(table, position) => {
+                    binary(Arithmetic::Mul, sum, Expression::Broadcast(*table, here(position, 1)))
+                }
+            };
+            statements.push(Statement::Store(self.to, here(&self.output, lanes), value));
+        }
+        repeat(column, count * times, count, statements)
+    }
 }
 
 /// Reduces all spatial elements of each channel.

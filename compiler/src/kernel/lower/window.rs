@@ -1,7 +1,7 @@
 //! What convolutions and pools share: three spatial dimensions, clipped windows, tiles of columns.
 
 use crate::graph::op::Window;
-use crate::kernel::{Affine, Bound, LoopVar};
+use crate::kernel::{Affine, Bound};
 
 /// A window over three spatial dimensions: depth, height, width.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,19 +52,19 @@ impl Window3 {
 
     /// Range of taps along `axis` that lie inside the input for output index `at`: `at * stride + tap * dilation - pad`
     /// is at least 0 and less than the extent.
-    pub(super) fn tap_range(&self, axis: usize, at: LoopVar) -> (Bound, Bound) {
+    pub(super) fn tap_range(&self, axis: usize, at: &Affine) -> (Bound, Bound) {
         let (pad, extent) = (self.pad[axis] as i64, self.input[axis] as i64);
         let (stride, dilation) = (self.stride[axis] as i64, self.dilation[axis] as i64);
         let kernel = self.kernel[axis] as i64;
         let last = (self.output[axis] as i64 - 1) * stride + (kernel - 1) * dilation - pad;
         let low = match pad {
             0 => Bound::Constant(0),
-            pad => Bound::Max(0, Affine::constant(pad).plus_term(at, -stride), dilation),
+            pad => Bound::Max(0, Affine::constant(pad).plus_affine(at, -stride), dilation),
         };
         let high = if last < extent {
             Bound::Constant(kernel)
         } else {
-            Bound::Min(kernel, Affine::constant(extent + pad).plus_term(at, -stride), dilation)
+            Bound::Min(kernel, Affine::constant(extent + pad).plus_affine(at, -stride), dilation)
         };
         (low, high)
     }

@@ -5,6 +5,7 @@
 //! and concatenations and splits whose parts lie one after the other.
 
 mod layouts;
+mod pooled;
 mod ports;
 mod runs;
 mod views;
@@ -19,8 +20,10 @@ use half::f16;
 use crate::config::Target;
 use crate::config::WeightStorage;
 use crate::emit::reference_call::{CallOperand, reference_call};
-use crate::graph::{Data, ElementType, Graph, NodeId, TensorId, TensorType, Value};
-use crate::kernel::lower::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, WeightOrder, lower_node};
+use crate::graph::{Data, ElementType, Graph, NodeId, Op, TensorId, TensorType, Value};
+use crate::kernel::lower::{
+    Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, Pooling, WeightOrder, lower_node, lower_pooled,
+};
 use crate::kernel::split::Split;
 use crate::schedule::{self, Action, Schedule};
 
@@ -65,6 +68,7 @@ pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target, like: &[Weight
         weights: HashMap::new(),
         packings: HashMap::new(),
         like,
+        pools: pooled::candidates(graph, schedule),
         kernels: HashMap::new(),
     };
     for action in &schedule.actions {
@@ -121,6 +125,8 @@ struct Lowering<'a> {
     packings: HashMap<TensorId, Packed>,
     /// Weights of another program of the device; what is in both is packed alike.
     like: &'a [Weight],
+    /// Pools that may be done by the kernel of the convolution before them, by convolution.
+    pools: BTreeMap<NodeId, NodeId>,
     /// Kernels by text without name, so that equal ones are emitted once.
     kernels: HashMap<String, usize>,
 }
@@ -227,44 +233,70 @@ impl Lowering<'_> {
     }
 
     fn compute(&mut self, node: NodeId) -> Result<(), LowerError> {
-        if self.try_view(node)? {
+        let is_done = self.graph.node(node).outputs.iter().all(|output| self.places.contains_key(output));
+        if is_done || self.try_view(node)? {
             return Ok(());
         }
-        match self.choose_layouts(node) {
-            Some(choice) => self.emit_kernel(node, &choice.inputs, choice.output),
-            None => self.emit_reference(node),
+        let Some(choice) = self.choose_layouts(node) else { return self.emit_reference(node) };
+        if let Some(pool) = self.pools.get(&node).copied()
+            && let Some(lowered) = self.lower_pooled(node, pool, &choice)
+        {
+            return self.emit_kernel(&[node, pool], &choice, lowered);
         }
+        let label = || LowerError::NoKernel { node: self.graph.node(node).name.clone() };
+        let lowered = self.lower_kernel(node, &choice).ok_or_else(label)?;
+        self.emit_kernel(&[node], &choice, lowered)
     }
 
-    fn emit_kernel(&mut self, node: NodeId, input_layouts: &[Layout], output_layout: Layout) -> Result<(), LowerError> {
-        let graph = self.graph;
-        let info = graph.node(node);
-        let mut operands = self.operands(node, input_layouts);
-        let choice = LayoutChoice { inputs: input_layouts.to_vec(), output: output_layout };
-        for (operand, input) in operands.iter_mut().zip(&info.inputs) {
-            let here = self.packings.get(input).filter(|packing| packing.choice == choice);
-            let name = &graph.tensor(*input).name;
+    /// The kernel of a node.
+    fn lower_kernel(&self, node: NodeId, choice: &LayoutChoice) -> Option<LoweredNode> {
+        let info = self.graph.node(node);
+        let output = self.graph.tensor_type(info.outputs[0]);
+        lower_node(&info.op, &self.packed_operands(node, choice), output, choice.output, &self.machine)
+    }
+
+    /// The kernel of a convolution and the pool after it.
+    fn lower_pooled(&self, node: NodeId, pool: NodeId, choice: &LayoutChoice) -> Option<LoweredNode> {
+        let (graph, info) = (self.graph, self.graph.node(node));
+        let (Op::Conv(conv), Op::Pool(pool_op)) = (&info.op, &graph.node(pool).op) else { return None };
+        let pooling = Pooling { pool: pool_op, output: graph.tensor_type(graph.node(pool).outputs[0]) };
+        let between = graph.tensor_type(info.outputs[0]);
+        lower_pooled(conv, pooling, &self.packed_operands(node, choice), between, &self.machine)
+    }
+
+    /// Operands in these layouts, with the order in which their weights are packed already.
+    fn packed_operands(&self, node: NodeId, choice: &LayoutChoice) -> Vec<Operand<'_>> {
+        let mut operands = self.operands(node, &choice.inputs);
+        for (operand, input) in operands.iter_mut().zip(&self.graph.node(node).inputs) {
+            let here = self.packings.get(input).filter(|packing| packing.choice == *choice);
+            let name = &self.graph.tensor(*input).name;
             let elsewhere = || self.like.iter().find(|weight| weight.name == *name)?.order;
             operand.packing = match here {
                 Some(packing) => Packing::Shared(packing.order),
                 None => elsewhere().map_or(Packing::Free, Packing::Like),
             };
         }
-        let output_type = graph.tensor_type(info.outputs[0]);
-        let Some(LoweredNode { kernel, bindings, order }) =
-            lower_node(&info.op, &operands, output_type, output_layout, &self.machine)
-        else {
-            return Err(LowerError::NoKernel { node: info.name.clone() });
-        };
+        operands
+    }
+
+    /// A step that calls a kernel: of a node, or of several that follow each other.
+    fn emit_kernel(
+        &mut self,
+        nodes: &[NodeId],
+        choice: &LayoutChoice,
+        LoweredNode { kernel, bindings, order }: LoweredNode,
+    ) -> Result<(), LowerError> {
+        let graph = self.graph;
+        let (info, last) = (graph.node(nodes[0]), graph.node(nodes[nodes.len() - 1]));
         // Inputs first: what has to be reordered for them comes before the output in the listing.
         let mut inputs = Vec::with_capacity(bindings.len());
         for binding in &bindings {
             inputs.push(match binding {
-                Binding::Input(index) => Some(self.argument(info.inputs[*index], input_layouts[*index])?),
+                Binding::Input(index) => Some(self.argument(info.inputs[*index], choice.inputs[*index])?),
                 Binding::Weights { .. } | Binding::SameWeights { .. } | Binding::Scratch(_) | Binding::Output => None,
             });
         }
-        let output = Argument::Buffer(self.new_buffer(info.outputs[0], output_layout));
+        let output = Argument::Buffer(self.new_buffer(last.outputs[0], choice.output));
         let mut arguments = Vec::with_capacity(bindings.len());
         for ((binding, input), declared) in bindings.into_iter().zip(inputs).zip(&kernel.buffers) {
             arguments.push(match (binding, input) {
@@ -305,7 +337,8 @@ impl Lowering<'_> {
             });
         }
         let kernel = self.kernel(kernel)?;
-        self.program.steps.push(Step::Kernel { node: info.name.clone(), kernel, arguments });
+        let fused = nodes[1..].iter().map(|node| graph.node(*node).name.clone()).collect();
+        self.program.steps.push(Step::Kernel { node: info.name.clone(), fused, kernel, arguments });
         Ok(())
     }
 

@@ -5,16 +5,19 @@
 //! from the bias and stay in registers until residual, activation and store.
 
 mod plan;
+mod strips;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use plan::Plan;
+use strips::Strips;
 
 use super::build::{Builder, Epilogue, epilogue_words, mul_add, plus, repeat};
 use super::products::{Factor, by_lane, multiply};
 use super::tile::Reading;
 use super::window::Columns;
-use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, WeightOrder, convolution_bindings, winograd};
+use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Pooling, WeightOrder};
+use super::{convolution_bindings, winograd};
 use crate::graph::TensorType;
 use crate::graph::op::Conv;
 use crate::kernel::{Access, Affine, Buffer, Expression, LoopVar, Statement, Variable};
@@ -54,32 +57,44 @@ pub(super) fn layouts(
     }
 }
 
+/// A convolution, or one with the pooling of its result; `output` is what the convolution itself makes. None for poolings
+/// that do not suit the kernel.
 pub(super) fn lower(
     conv: &Conv,
     inputs: &[Operand<'_>],
     output: &TensorType,
+    pooling: Option<Pooling<'_>>,
     machine: &Machine,
 ) -> Option<LoweredNode> {
     if let Some(plan) = winograd::chosen(conv, inputs, output, machine) {
-        return winograd::lower(conv, inputs, &plan);
+        return winograd::lower(conv, inputs, &plan, pooling);
     }
     let (weights, bias) = (inputs[1].value?, inputs[2].value?);
     let x = inputs[0].tensor_type;
-    let plan = Plan::new(conv, inputs, output, machine);
+    let plan = Plan::new(conv, inputs, output, pooling.is_some(), machine);
+    let strips = match pooling {
+        Some(pooling) => Some(Strips::new(pooling, conv, output, &plan, machine)?),
+        None => None,
+    };
     let mut builder = Builder::new(plan.lanes as u32);
     let x_buffer = builder.buffer("x", Access::Input, plan.input_elements(x));
     let residual = conv.residual.then(|| builder.buffer("residual", Access::Input, plan.output_elements()));
     let packed_bias = plan.pack_bias(bias);
     let w_buffer = builder.buffer("weights", Access::Weights, plan.packed_elements());
     let b_buffer = builder.buffer("bias", Access::Weights, packed_bias.len());
-    let y_buffer = builder.buffer("y", Access::Output, plan.output_elements());
-    let buffers = Buffers { x: x_buffer, residual, weights: w_buffer, bias: b_buffer, y: y_buffer };
+    let scratch_elements = strips.as_ref().map(|strips| strips.scratch_elements(&plan));
+    let scratch = scratch_elements.map(|elements| builder.buffer("rows", Access::Scratch, elements));
+    let output_plane = strips.as_ref().map_or(plan.window.output_plane(), |strips| strips.window.output_plane());
+    let y_elements = plan.output_elements() / plan.window.output_plane() * output_plane;
+    let y_buffer = builder.buffer("y", Access::Output, y_elements);
+    let buffers = Buffers { x: x_buffer, residual, weights: w_buffer, bias: b_buffer, scratch, y: y_buffer };
     let sample = builder.loop_var("sample");
-    let mut writer = Writer { plan: &plan, conv, builder, buffers, sample };
+    let mut writer = Writer { plan: &plan, conv, strips: strips.as_ref(), builder, buffers, sample };
     let body = writer.body();
     let window = &plan.window;
     let name = format!(
-        "conv_{}x{}x{}_s{}_{}x{}x{}x{}_to_{}",
+        "{}_{}x{}x{}_s{}_{}x{}x{}x{}_to_{}",
+        if strips.is_some() { "conv_pool" } else { "conv" },
         window.kernel[0],
         window.kernel[1],
         window.kernel[2],
@@ -91,7 +106,7 @@ pub(super) fn lower(
         plan.filters
     );
     let summary = format!(
-        "convolution {:?}, stride {:?}, {} to {} channels over {:?}, tile {} pixels x {} vectors{}",
+        "convolution {:?}, stride {:?}, {} to {} channels over {:?}, tile {} pixels x {} vectors{}{}",
         window.kernel,
         window.stride,
         plan.channels,
@@ -99,13 +114,15 @@ pub(super) fn lower(
         window.output,
         plan.tile.pixels,
         plan.tile.vectors,
-        epilogue_words(conv)
+        epilogue_words(conv),
+        strips.as_ref().map_or(String::new(), Strips::words)
     );
     let macs = plan.batch * plan.filters * window.output_plane() * plan.group_channels * window.taps();
     let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
     // The residual is read in the same tile, right before the store.
     kernel.in_place = residual.into_iter().collect();
     let mut bindings = convolution_bindings(conv, inputs[1].packing, || plan.pack(weights), packed_bias);
+    bindings.extend(scratch_elements.map(Binding::Scratch));
     bindings.push(Binding::Output);
     let order = WeightOrder { vectors: plan.tile.vectors, forms: None };
     Some(LoweredNode { kernel, bindings, order: Some(order) })
@@ -116,6 +133,8 @@ struct Buffers {
     residual: Option<Buffer>,
     weights: Buffer,
     bias: Buffer,
+    /// Rows that will be pooled.
+    scratch: Option<Buffer>,
     y: Buffer,
 }
 
@@ -123,22 +142,31 @@ struct Buffers {
 struct Writer<'a> {
     plan: &'a Plan,
     conv: &'a Conv,
+    strips: Option<&'a Strips>,
     builder: Builder,
     buffers: Buffers,
     sample: LoopVar,
 }
 
-/// Loop variables and offsets that a column tile needs.
-struct Place<'a> {
-    /// Output depth and height.
-    at: [LoopVar; 2],
-    /// First element of the tile's weights, bias, input group, and output vectors, without column and tap.
-    weights: &'a Affine,
-    bias: &'a Affine,
-    input: &'a Affine,
-    output: &'a Affine,
+/// A tile of vectors of output channels, with the first elements of what belongs to it.
+struct TilePlace {
+    weights: Affine,
+    bias: Affine,
+    /// Of the group.
+    input: Affine,
+    output: Affine,
     /// Vectors of output channels.
     vectors: usize,
+}
+
+/// A row of a tile's output.
+struct Place<'a> {
+    tile: &'a TilePlace,
+    /// Output depth and height.
+    at: [Affine; 2],
+    /// Where the row goes: its first element, and how far the next vector of channels is.
+    to: (Buffer, Affine),
+    vector_step: usize,
 }
 
 impl Writer<'_> {
@@ -149,14 +177,14 @@ impl Writer<'_> {
         let mut tiles = Vec::new();
         for (first, wide, count) in plan.vector_tiles() {
             let tile = self.builder.loop_var("tile");
-            let output_plane = plan.window.output_plane() * plan.lanes;
+            let output_plane = self.output_plane() * plan.lanes;
             let weights = Affine::constant((first * plan.weights_per_vector()) as i64);
             let weights = plus(&plus(&weights, tile, wide * plan.weights_per_vector()), group, per_group);
             let bias = Affine::constant((first * plan.lanes) as i64);
             let bias = plus(&plus(&bias, tile, wide * plan.lanes), group, plan.group_vectors() * plan.lanes);
             let output = Affine::constant((first * output_plane) as i64);
             let output = plus(&plus(&output, tile, wide * output_plane), group, plan.group_vectors() * output_plane);
-            let output = plus(&output, self.sample, plan.output_elements() / plan.batch);
+            let output = plus(&output, self.sample, plan.groups * plan.group_vectors() * output_plane);
             let input = if plan.plain_input {
                 Affine::term(self.sample, (plan.channels * plan.window.input_plane()) as i64)
             } else {
@@ -164,18 +192,38 @@ impl Writer<'_> {
                 let sample = plan.channels.next_multiple_of(plan.lanes) * plan.window.input_plane();
                 plus(&Affine::term(group, (blocks * plan.window.input_plane()) as i64), self.sample, sample)
             };
-            let at = [self.builder.loop_var("depth"), self.builder.loop_var("row")];
-            let place = Place { at, weights: &weights, bias: &bias, input: &input, output: &output, vectors: wide };
-            let mut columns = Vec::new();
-            for part in plan.window.column_tiles(plan.tile.pixels) {
-                columns.extend(self.columns(&place, part));
-            }
-            let rows = repeat(at[1], plan.window.output[1], 1, columns);
-            let depths = repeat(at[0], plan.window.output[0], 1, vec![rows]);
-            tiles.push(repeat(tile, count, 1, vec![depths]));
+            let place = TilePlace { weights, bias, input, output, vectors: wide };
+            let rows = match self.strips {
+                Some(strips) => self.strips(strips, &place),
+                None => self.rows(&place),
+            };
+            tiles.push(repeat(tile, count, 1, vec![rows]));
         }
         let groups = repeat(group, plan.groups, 1, tiles);
         vec![repeat(self.sample, plan.batch, 1, vec![groups])]
+    }
+
+    /// Of one vector of output channels, in vectors.
+    fn output_plane(&self) -> usize {
+        self.strips.map_or(self.plan.window.output_plane(), |strips| strips.window.output_plane())
+    }
+
+    /// All rows of a tile, to the output.
+    fn rows(&mut self, tile: &TilePlace) -> Statement {
+        let plan = self.plan;
+        let [out_d, out_h, out_w] = plan.window.output;
+        let [depth, row] = [self.builder.loop_var("depth"), self.builder.loop_var("row")];
+        let to = plus(&plus(&tile.output, depth, out_h * out_w * plan.lanes), row, out_w * plan.lanes);
+        let at = [Affine::term(depth, 1), Affine::term(row, 1)];
+        let vector_step = plan.window.output_plane() * plan.lanes;
+        let columns = self.row(&Place { tile, at, to: (self.buffers.y, to), vector_step });
+        repeat(depth, out_d, 1, vec![repeat(row, out_h, 1, columns)])
+    }
+
+    /// One row of a tile.
+    fn row(&mut self, place: &Place<'_>) -> Vec<Statement> {
+        let parts = self.plan.window.column_tiles(self.plan.tile.pixels);
+        parts.into_iter().flat_map(|part| self.columns(place, part)).collect()
     }
 
     /// One column tile, or a loop over equal ones.
@@ -201,18 +249,18 @@ impl Writer<'_> {
     fn start(&mut self, place: &Place<'_>, part: Columns) -> Vec<Statement> {
         let mut statements = Vec::new();
         let (plan, bias) = (self.plan, self.buffers.bias);
-        let load = |vector: usize| Expression::Load(bias, place.bias.clone().plus((vector * plan.lanes) as i64));
+        let load = |vector: usize| Expression::Load(bias, place.tile.bias.clone().plus((vector * plan.lanes) as i64));
         if plan.reading != Reading::Broadcast {
             // Loads of a pair: fewer instructions than copies.
             for pixel in 0..part.count {
-                for vector in 0..place.vectors {
+                for vector in 0..place.tile.vectors {
                     let sum = self.accumulator(pixel, vector);
                     statements.push(Statement::Assign(sum, load(vector)));
                 }
             }
             return statements;
         }
-        for vector in 0..place.vectors {
+        for vector in 0..place.tile.vectors {
             let first = self.accumulator(0, vector);
             statements.push(Statement::Assign(first, load(vector)));
             for pixel in 1..part.count {
@@ -237,9 +285,9 @@ impl Writer<'_> {
             let outer = self.builder.loop_var("block");
             let taps = [self.builder.loop_var("tap_depth"), self.builder.loop_var("tap_row")];
             let body = self.taps(place, part, column, (outer, first), taps, channels);
-            let (low, high) = plan.window.tap_range(1, place.at[1]);
+            let (low, high) = plan.window.tap_range(1, &place.at[1]);
             let rows = Statement::For { var: taps[1], low, high, step: 1, unroll: false, body };
-            let (low, high) = plan.window.tap_range(0, place.at[0]);
+            let (low, high) = plan.window.tap_range(0, &place.at[0]);
             let depths = Statement::For { var: taps[0], low, high, step: 1, unroll: false, body: vec![rows] };
             statements.push(repeat(outer, blocks, 1, vec![depths]));
         }
@@ -262,19 +310,19 @@ impl Writer<'_> {
         let [k_d, k_h, k_w] = window.kernel;
         let pixel_step = if plan.plain_input { 1 } else { plan.lanes };
         // The input element of output column 0, tap column 0: ((block * D + d) * H + h) * W + w.
-        let mut input = place.input.clone();
+        let mut input = place.tile.input.clone();
         input = plus(&input, outer, window.input_plane() * pixel_step);
         input = input.plus((first * window.input_plane() * pixel_step) as i64);
-        for (axis, at, tap, inner) in [(0, place.at[0], taps[0], in_h * in_w), (1, place.at[1], taps[1], in_w)] {
+        for (axis, at, tap, inner) in [(0, &place.at[0], taps[0], in_h * in_w), (1, &place.at[1], taps[1], in_w)] {
             let inner = inner * pixel_step;
-            input = plus(&input, at, window.stride[axis] * inner);
+            input = input.plus_affine(at, (window.stride[axis] * inner) as i64);
             input = plus(&input, tap, window.dilation[axis] * inner);
             input = input.plus(-((window.pad[axis] * inner) as i64));
         }
         input = plus(&input, column, window.stride[2] * pixel_step);
-        let vector_row = place.vectors * plan.lanes;
+        let vector_row = place.tile.vectors * plan.lanes;
         let block = plan.input_block();
-        let mut weights = place.weights.clone();
+        let mut weights = place.tile.weights.clone();
         weights = plus(&weights, outer, k_d * k_h * block * k_w * vector_row);
         weights = weights.plus((first * k_d * k_h * block * k_w * vector_row) as i64);
         weights = plus(&weights, taps[0], k_h * block * k_w * vector_row);
@@ -318,7 +366,7 @@ impl Writer<'_> {
             return;
         }
         let k_w = self.plan.window.kernel[2];
-        for vector in 0..place.vectors {
+        for vector in 0..place.tile.vectors {
             let at = plus(&step.weights, channel, k_w * step.vector_row);
             let at = at.plus((tap * step.vector_row + vector * self.plan.lanes) as i64);
             let weight = self.builder.variable(&format!("w_{vector}"));
@@ -329,7 +377,7 @@ impl Writer<'_> {
             let at = at.plus(self.input_offset(part, pixel, tap, step.pixel_step));
             let element = self.builder.variable("x_all");
             body.push(Statement::Assign(element, Expression::Broadcast(self.buffers.x, at)));
-            for vector in 0..place.vectors {
+            for vector in 0..place.tile.vectors {
                 let sum = self.accumulator(pixel, vector);
                 let weight = self.builder.variable(&format!("w_{vector}"));
                 let value =
@@ -351,7 +399,7 @@ impl Writer<'_> {
             }
             let row = |lane: usize| (tap * self.plan.lanes + lane) * step.vector_row;
             let rows: Vec<Affine> = (0..channels).map(|lane| step.weights.clone().plus(row(lane) as i64)).collect();
-            let (x, weights) = ((self.buffers.x, &pixels[..]), (self.buffers.weights, &rows[..], place.vectors));
+            let (x, weights) = ((self.buffers.x, &pixels[..]), (self.buffers.weights, &rows[..], place.tile.vectors));
             body.extend(by_lane(&mut self.builder, x, weights, self.plan.lanes, self.plan.in_order));
         }
         body
@@ -393,7 +441,7 @@ impl Writer<'_> {
             let elements: Vec<(usize, Variable, u32)> = met
                 .map(|(_, pixel, column)| (*pixel, loaded[&begin(*column)], (column - begin(*column)) as u32))
                 .collect();
-            factors.extend((0..place.vectors).map(|vector| Factor {
+            factors.extend((0..place.tile.vectors).map(|vector| Factor {
                 vector,
                 at: step.weights.clone().plus((tap * step.vector_row + vector * plan.lanes) as i64),
                 elements: elements.clone(),
@@ -407,19 +455,17 @@ impl Writer<'_> {
     /// Residual, activation, store.
     fn finish(&mut self, place: &Place<'_>, part: Columns, column: LoopVar) -> Vec<Statement> {
         let plan = self.plan;
-        let [_, out_h, out_w] = plan.window.output;
-        let mut output = plus(place.output, place.at[0], out_h * out_w * plan.lanes);
-        output = plus(&output, place.at[1], out_w * plan.lanes);
-        output = plus(&output, column, plan.lanes);
-        let mut sums = Vec::with_capacity(part.count * place.vectors);
-        for vector in 0..place.vectors {
+        let (to, row) = &place.to;
+        let output = plus(row, column, plan.lanes);
+        let mut sums = Vec::with_capacity(part.count * place.tile.vectors);
+        for vector in 0..place.tile.vectors {
             for pixel in 0..part.count {
-                let offset = vector * plan.window.output_plane() * plan.lanes + (part.first + pixel) * plan.lanes;
+                let offset = vector * place.vector_step + (part.first + pixel) * plan.lanes;
                 sums.push((self.accumulator(pixel, vector), output.clone().plus(offset as i64)));
             }
         }
-        let Buffers { residual, y, .. } = self.buffers;
-        Epilogue { residual, activation: self.conv.activation, output: y }.finish(&mut self.builder, &sums)
+        let residual = self.buffers.residual;
+        Epilogue { residual, activation: self.conv.activation, output: *to }.finish(&mut self.builder, &sums)
     }
 }
 

@@ -26,9 +26,17 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Plan {
+    /// The plan; rows that will be pooled stay rows.
+    pub(super) fn new(
+        conv: &Conv,
+        inputs: &[Operand<'_>],
+        output: &TensorType,
+        is_pooled: bool,
+        machine: &Machine,
+    ) -> Plan {
         let x = inputs[0].tensor_type;
-        let window = Window3::new(&conv.window, &x.shape, &output.shape).flattened();
+        let window = Window3::new(&conv.window, &x.shape, &output.shape);
+        let window = if is_pooled { window } else { window.flattened() };
         let lanes = machine.instruction_set.lanes() as usize;
         let plain_input = inputs[0].layout == Layout::Plain;
         let reading = match machine.instruction_set.multiplies_by_lane() {

@@ -16,24 +16,38 @@ pub use transform::{Form, Forms};
 use super::build::{Builder, Epilogue, binary, epilogue_words, mul_add, plus, repeat, runs};
 use super::products::by_lane;
 use super::tile::Tile;
-use super::{Binding, LoweredNode, Operand, WeightOrder, convolution_bindings};
-use crate::graph::op::{Activation, Conv};
+use super::{Binding, LoweredNode, Operand, Pooling, WeightOrder, convolution_bindings};
+use crate::graph::op::{Activation, Conv, PoolKind};
 use crate::kernel::split::Split;
 use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, LoopVar, Statement, Variable};
 
 /// The kernel as planned.
-pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<LoweredNode> {
+///
+/// A maximum over squares of two is taken of each tile before it is stored; other poolings are not done here.
+pub(super) fn lower(
+    conv: &Conv,
+    inputs: &[Operand<'_>],
+    plan: &Plan,
+    pooling: Option<Pooling<'_>>,
+) -> Option<LoweredNode> {
+    let is_pooled = match pooling {
+        Some(pooling) => halves(conv, pooling, plan).then_some(true)?,
+        None => false,
+    };
     let (weights, bias) = (inputs[1].value?, inputs[2].value?);
     let mut builder = Builder::new(plan.lanes as u32);
     let x = builder.buffer("x", Access::Input, plan.batch * plan.channel_blocks() * plan.lanes * plan.input_plane());
-    let y_elements = plan.batch * plan.filter_vectors() * plan.lanes * plan.output_plane();
-    let residual = conv.residual.then(|| builder.buffer("residual", Access::Input, y_elements));
+    let vectors = plan.batch * plan.filter_vectors();
+    let residual =
+        conv.residual.then(|| builder.buffer("residual", Access::Input, vectors * plan.lanes * plan.output_plane()));
     let packed = builder.buffer("weights", Access::Weights, plan.packed_elements());
     let mut packed_bias = bias.to_vec();
     packed_bias.resize(plan.filter_vectors() * plan.lanes, 0.0);
     let bias = builder.buffer("bias", Access::Weights, packed_bias.len());
     let scratch = builder.buffer("scratch", Access::Scratch, plan.scratch_elements());
-    let y = builder.buffer("y", Access::Output, y_elements);
+    let side = if is_pooled { 2 } else { 1 };
+    let stored = [plan.output[0], plan.output[1] / side, plan.output[2] / side];
+    let y = builder.buffer("y", Access::Output, vectors * plan.lanes * stored.iter().product::<usize>());
     let at = Counters {
         sample: builder.loop_var("sample"),
         depth: builder.loop_var("depth"),
@@ -42,17 +56,23 @@ pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<
     };
     let buffers = Buffers { x, residual, weights: packed, bias, scratch, y };
     let part = (plan.threads > 1).then(|| builder.loop_var("part"));
-    let mut writer = Writer { plan, conv, builder, buffers, at, part, shared: Vec::new() };
+    let mut writer = Writer { plan, conv, is_pooled, stored, builder, buffers, at, part, shared: Vec::new() };
     let body = writer.body();
     let shared = std::mem::take(&mut writer.shared);
     let ([high, wide], [rows, columns]) = (plan.forms.taps(), plan.forms.outputs());
     let name = format!(
-        "winograd_{rows}x{columns}_{}x{high}x{wide}_{}x{}x{}x{}_to_{}",
-        plan.kernel_depth, plan.channels, plan.input[0], plan.input[1], plan.input[2], plan.filters
+        "{}_{rows}x{columns}_{}x{high}x{wide}_{}x{}x{}x{}_to_{}",
+        if is_pooled { "winograd_pool" } else { "winograd" },
+        plan.kernel_depth,
+        plan.channels,
+        plan.input[0],
+        plan.input[1],
+        plan.input[2],
+        plan.filters
     );
     let summary = format!(
         "convolution [{}, {high}, {wide}] by F({rows} x {columns}, {high} x {wide}), {} to {} channels over {:?}, {} x {} tiles at a time, product of {} \
-         tiles x {} vectors{}",
+         tiles x {} vectors{}{}",
         plan.kernel_depth,
         plan.channels,
         plan.filters,
@@ -61,7 +81,8 @@ pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<
         plan.columns,
         plan.tile.pixels,
         plan.tile.vectors,
-        epilogue_words(conv)
+        epilogue_words(conv),
+        if is_pooled { ", then the largest of every square of four" } else { "" }
     );
     let macs = plan.batch * plan.filters * plan.output_plane() * plan.channels * plan.kernel_depth * high * wide;
     let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
@@ -73,6 +94,29 @@ pub(super) fn lower(conv: &Conv, inputs: &[Operand<'_>], plan: &Plan) -> Option<
     bindings.push(Binding::Output);
     let order = WeightOrder { vectors: plan.tile.vectors, forms: Some(plan.forms) };
     Some(LoweredNode { kernel, bindings, order: Some(order) })
+}
+
+/// Whether the pool takes the largest of every square of four outputs, none of which reaches over two tiles, and may do so
+/// before bias and activation.
+fn halves(conv: &Conv, pooling: Pooling<'_>, plan: &Plan) -> bool {
+    let Pooling { pool, output } = pooling;
+    let window = &pool.window;
+    let squares = |extents: &[usize]| matches!(extents, [2, 2] | [1, 2, 2]);
+    let rises = match conv.activation {
+        Activation::None | Activation::Relu | Activation::Clip(..) => true,
+        Activation::LeakyRelu(alpha) | Activation::HardSigmoid(alpha, _) => alpha >= 0.0,
+        Activation::HardSwish => false,
+    };
+    let even_tiles = plan.forms.outputs().iter().all(|extent| extent.is_multiple_of(2));
+    pool.kind == PoolKind::Max
+        && squares(&window.kernel)
+        && squares(&window.stride)
+        && window.dilation.iter().all(|dilation| *dilation == 1)
+        && window.pad_begin.iter().chain(&window.pad_end).all(|pad| *pad == 0)
+        && even_tiles
+        && rises
+        && !conv.residual
+        && output.element_count() > 0
 }
 
 struct Buffers {
@@ -98,6 +142,10 @@ struct Counters {
 struct Writer<'a> {
     plan: &'a Plan,
     conv: &'a Conv,
+    /// Of every square of four outputs only the largest is stored.
+    is_pooled: bool,
+    /// Depth, height, width of what is stored.
+    stored: [usize; 3],
     builder: Builder,
     buffers: Buffers,
     at: Counters,
@@ -341,7 +389,7 @@ impl Writer<'_> {
     fn by_broadcast(&mut self, data: &Affine, weights: &Affine, tile: Tile, channels: usize) -> Vec<Statement> {
         let channel = self.builder.loop_var("channel");
         let weights = plus(weights, channel, tile.vectors * self.plan.lanes);
-        let mut body = Vec::new();
+        let mut body = self.fetch(&weights, tile.vectors);
         let mut loaded = Vec::with_capacity(tile.vectors);
         for vector in 0..tile.vectors {
             let (weight, load) = self.weights(&weights, vector);
@@ -369,6 +417,16 @@ impl Writer<'_> {
         let rows: Vec<Affine> = (0..channels).map(row).collect();
         let (data, weights) = ((self.buffers.scratch, &pixels[..]), (self.buffers.weights, &rows[..], tile.vectors));
         by_lane(&mut self.builder, data, weights, lanes, self.plan.in_order)
+    }
+
+    /// Asks for so many vectors of weights, further on than `at`. (By lane an instruction for every line is more than is won.)
+    fn fetch(&self, at: &Affine, vectors: usize) -> Vec<Statement> {
+        let (ahead, lanes) = (self.plan.ahead, self.plan.lanes);
+        if ahead == 0 {
+            return Vec::new();
+        }
+        let lines = (0..vectors * lanes).step_by(16);
+        lines.map(|first| Statement::Prefetch(self.buffers.weights, at.clone().plus((ahead + first) as i64))).collect()
     }
 
     /// Per vector of filters and tile: the results transformed back, then to the output where they lie inside it.
@@ -401,29 +459,22 @@ impl Writer<'_> {
                 None => loaded,
             });
         }
+        let mut best: Vec<Variable> = Vec::new();
         for down in 0..outputs[0] {
             let line: Vec<Variable> = halves.iter().map(|half| half[down]).collect();
             let line = plan.forms.across.output(&mut self.builder, &line, "y", &mut tile);
-            let mut sums = Vec::with_capacity(line.len());
-            for (across, value) in line.into_iter().enumerate() {
-                let sum = self.builder.variable(&format!("sum_{across}"));
-                let biased = binary(Arithmetic::Add, Expression::Variable(value), Expression::Variable(bias));
-                tile.push(Statement::Assign(sum, biased));
-                sums.push((sum, across));
+            match (self.is_pooled, down % 2) {
+                (false, _) => self.finish_line(filters, (row, column), down, (&line, bias), &mut tile),
+                (true, 0) => best = self.largest(&line, "best", &mut tile),
+                (true, _) => {
+                    let other = self.largest(&line, "other", &mut tile);
+                    for (best, other) in best.iter().zip(other) {
+                        let (best_value, other) = (Expression::Variable(*best), Expression::Variable(other));
+                        tile.push(Statement::Assign(*best, binary(Arithmetic::Max, best_value, other)));
+                    }
+                    self.finish_line(filters, (row, column), down / 2, (&best, bias), &mut tile);
+                }
             }
-            // To the output, or to where the block is gathered.
-            let (first, width) = match plan.is_even() {
-                true => (self.output_at(filters), plan.output[2]),
-                false => (self.own(Affine::constant(0)), plan.columns * outputs[1]),
-            };
-            let first = plus(&plus(&first, row, outputs[0] * width * lanes), column, outputs[1] * lanes);
-            let at = |across: usize| first.clone().plus(((down * width + across) * lanes) as i64);
-            let sums: Vec<(Variable, Affine)> = sums.into_iter().map(|(sum, across)| (sum, at(across))).collect();
-            let epilogue = match plan.is_even() {
-                true => self.epilogue(),
-                false => Epilogue { residual: None, activation: Activation::None, output: self.buffers.scratch },
-            };
-            tile.extend(epilogue.finish(&mut self.builder, &sums));
         }
         body.push(repeat(row, plan.rows, 1, vec![repeat(column, plan.columns, 1, tile)]));
         if !plan.is_even() {
@@ -432,19 +483,66 @@ impl Writer<'_> {
         repeat(filters, plan.filter_vectors(), 1, body)
     }
 
+    /// The larger of every two neighbours.
+    fn largest(&mut self, line: &[Variable], name: &str, statements: &mut Vec<Statement>) -> Vec<Variable> {
+        let pairs = line.chunks_exact(2).enumerate();
+        pairs
+            .map(|(index, pair)| {
+                let larger = self.builder.variable(&format!("{name}_{index}"));
+                let value = binary(Arithmetic::Max, Expression::Variable(pair[0]), Expression::Variable(pair[1]));
+                statements.push(Statement::Assign(larger, value));
+                larger
+            })
+            .collect()
+    }
+
+    /// Height and width of what is stored of a tile.
+    fn stored_of_tile(&self) -> [usize; 2] {
+        self.plan.forms.outputs().map(|extent| if self.is_pooled { extent / 2 } else { extent })
+    }
+
+    /// Bias, residual, activation of one line of a tile; to the output, or to where the block is gathered.
+    fn finish_line(
+        &mut self,
+        filters: LoopVar,
+        (row, column): (LoopVar, LoopVar),
+        down: usize,
+        (line, bias): (&[Variable], Variable),
+        tile: &mut Vec<Statement>,
+    ) {
+        let (plan, lanes, extents) = (self.plan, self.plan.lanes, self.stored_of_tile());
+        let (first, width) = match plan.is_even() {
+            true => (self.output_at(filters), self.stored[2]),
+            false => (self.own(Affine::constant(0)), plan.columns * extents[1]),
+        };
+        let first = plus(&plus(&first, row, extents[0] * width * lanes), column, extents[1] * lanes);
+        let mut sums = Vec::with_capacity(line.len());
+        for (across, value) in line.iter().enumerate() {
+            let sum = self.builder.variable(&format!("sum_{across}"));
+            let biased = binary(Arithmetic::Add, Expression::Variable(*value), Expression::Variable(bias));
+            tile.push(Statement::Assign(sum, biased));
+            sums.push((sum, first.clone().plus(((down * width + across) * lanes) as i64)));
+        }
+        let epilogue = match plan.is_even() {
+            true => self.epilogue(),
+            false => Epilogue { residual: None, activation: Activation::None, output: self.buffers.scratch },
+        };
+        tile.extend(epilogue.finish(&mut self.builder, &sums));
+    }
+
     /// Copies a block of results to the output as far as it reaches.
     fn scatter(&mut self, filters: LoopVar) -> Statement {
         let plan = self.plan;
         let lanes = plan.lanes;
-        let outputs = plan.forms.outputs();
+        let (outputs, stored) = (self.stored_of_tile(), self.stored);
         let [row, column] = [self.builder.loop_var("row"), self.builder.loop_var("column")];
         let until = |axis: usize, block: LoopVar, tiles: usize| {
             let step = (tiles * outputs[axis - 1]) as i64;
-            Bound::Min(step, Affine::constant(plan.output[axis] as i64).plus_term(block, -step), 1)
+            Bound::Min(step, Affine::constant(stored[axis] as i64).plus_term(block, -step), 1)
         };
         let from = plus(&self.own(Affine::constant(0)), row, plan.columns * outputs[1] * lanes);
         let from = plus(&from, column, lanes);
-        let to = plus(&plus(&self.output_at(filters), row, plan.output[2] * lanes), column, lanes);
+        let to = plus(&plus(&self.output_at(filters), row, stored[2] * lanes), column, lanes);
         let sum = self.builder.variable("sum_0");
         let mut body = vec![Statement::Assign(sum, Expression::Load(self.buffers.scratch, from))];
         body.extend(self.epilogue().finish(&mut self.builder, &[(sum, to)]));
@@ -463,10 +561,11 @@ impl Writer<'_> {
     /// First output element of the block.
     fn output_at(&self, filters: LoopVar) -> Affine {
         let plan = self.plan;
-        let [_, out_h, out_w] = plan.output;
-        let (lanes, outputs) = (plan.lanes, plan.forms.outputs());
-        let at = Affine::term(self.at.sample, (plan.filter_vectors() * plan.output_plane() * lanes) as i64);
-        let at = plus(&at, filters, plan.output_plane() * lanes);
+        let [out_d, out_h, out_w] = self.stored;
+        let (lanes, outputs) = (plan.lanes, self.stored_of_tile());
+        let plane = out_d * out_h * out_w * lanes;
+        let at = Affine::term(self.at.sample, (plan.filter_vectors() * plane) as i64);
+        let at = plus(&at, filters, plane);
         let at = plus(&at, self.at.depth, out_h * out_w * lanes);
         let at = plus(&at, self.at.block_row, plan.rows * outputs[0] * out_w * lanes);
         plus(&at, self.at.block_column, plan.columns * outputs[1] * lanes)
