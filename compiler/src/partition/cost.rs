@@ -1,8 +1,9 @@
 //! What shards and exchanges cost, from the figures of target files.
 
 use super::Method;
-use crate::config::{Cluster, Target, Topology};
+use crate::config::{Cluster, System, Target, Topology};
 use crate::graph::{Graph, NodeId, Op};
+use crate::kernel::lower::winograd::Filterable;
 use crate::shard::restrict::Restriction;
 
 /// What a node, or a shard of one, asks of a processor.
@@ -12,6 +13,8 @@ pub struct Work {
     pub macs: u64,
     /// Whether they are those of a depthwise convolution.
     pub depthwise: bool,
+    /// The convolution, if minimal filtering may be faster.
+    pub filterable: Option<Filterable>,
     /// Output channels of what multiplies: kernels compute whole vectors of them.
     pub channels: u64,
     /// Elements of the results of an operator that does not multiply.
@@ -60,7 +63,11 @@ impl Shapes<'_> {
             _ => activation_bytes,
         };
         let channels = channels.unwrap_or(1) as u64;
-        Work { macs: self.macs(), depthwise, channels, elements, weights_bytes, activation_bytes }
+        let filterable = match self.op {
+            Op::Conv(conv) => Filterable::of(conv, &self.inputs[0], &self.output),
+            _ => None,
+        };
+        Work { macs: self.macs(), depthwise, filterable, channels, elements, weights_bytes, activation_bytes }
     }
 }
 
@@ -104,10 +111,12 @@ pub fn node_weights_bytes(graph: &Graph, id: NodeId) -> u64 {
     node_work(graph, id).weights_bytes
 }
 
-/// Time of some work on a target: the slowest of arithmetic, elements and memory.
+/// Time of some work on a target: the slowest of arithmetic, elements and memory. Of convolutions the fastest way.
 pub fn seconds(work: &Work, target: &Target) -> f64 {
     let rate = &target.rate;
-    let memory = (work.weights_bytes + work.activation_bytes) as f64 / rate.memory_bytes_per_second;
+    let memory = |weights: f64| {
+        (work.weights_bytes as f64 * weights + work.activation_bytes as f64) / rate.memory_bytes_per_second
+    };
     let arithmetic = if work.macs > 0 {
         let lanes = u64::from(target.instruction_set.lanes());
         let computed = work.macs as f64 * work.channels.next_multiple_of(lanes) as f64 / work.channels.max(1) as f64;
@@ -115,7 +124,11 @@ pub fn seconds(work: &Work, target: &Target) -> f64 {
     } else {
         work.elements as f64 / rate.element_per_second
     };
-    arithmetic.max(memory)
+    let direct = arithmetic.max(memory(1.0));
+    let lanes = u64::from(target.instruction_set.lanes());
+    let filterable = work.filterable.filter(|_| target.minimal_filtering && target.system == System::Linux);
+    let filtered = filterable.iter().flat_map(|filterable| filterable.parts(lanes));
+    filtered.map(|(time, weights)| (arithmetic * time).max(memory(weights))).fold(direct, f64::min)
 }
 
 /// The family of operators whose measurements speak for a node that was not measured itself.

@@ -6,9 +6,11 @@
 //! are transformed back, with bias, residual and activation on the way. What lies between these three is in a scratch
 //! buffer of the kernel.
 
+mod estimate;
 mod plan;
 mod transform;
 
+pub use estimate::Filterable;
 use plan::Plan;
 pub use plan::{chosen, estimated_cycles, forms};
 pub use transform::{Form, Forms};

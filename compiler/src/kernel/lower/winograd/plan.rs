@@ -16,8 +16,8 @@ const NEAR_BYTES_PER_CYCLE: f64 = 40.0;
 const CROSSING_BYTES_PER_CYCLE: f64 = 3.0;
 
 /// Cycles per point to transform the input, and to transform the results back, in one and in two dimensions.
-const DATA_CYCLES: [f64; 2] = [2.7, 5.0];
-const RESULT_CYCLES: [f64; 2] = [1.5, 3.8];
+pub(super) const DATA_CYCLES: [f64; 2] = [2.7, 5.0];
+pub(super) const RESULT_CYCLES: [f64; 2] = [1.5, 3.8];
 
 /// What it takes until the last of several threads has arrived.
 const BARRIER_CYCLES: f64 = 3000.0;
