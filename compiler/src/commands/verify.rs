@@ -9,6 +9,7 @@ use crate::data;
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Compiled, Failure};
 use crate::graph::{Value, eval};
+use crate::kernel::Kernel;
 use crate::run::local::{LocalOptions, pack, start, unpack};
 
 /// Random inputs tried.
@@ -17,11 +18,17 @@ const TRIALS: u64 = 3;
 /// Largest difference allowed, relative to the output's largest absolute value: rounding of reordered additions.
 const TOLERANCE: f32 = 1e-4;
 
+/// The same where products round their rows to 16 bits, which the reference does not: 2^-16 of a row's largest element, in
+/// every layer.
+const TOLERANCE_ROUNDED: f32 = 1e-3;
+
 /// Runs the cluster on seeded noise, on every route that it has, and compares every output.
 pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltDevice]) -> Result<(), Failure> {
     let mut cluster =
         start(compiled, built, LocalOptions { launcher: arguments.launcher.as_deref(), ..LocalOptions::default() })
             .map_err(Failure::Environment)?;
+    let mut kernels = compiled.programs.iter().flat_map(|program| &program.kernels);
+    let allowed = if kernels.any(Kernel::rounds_rows) { TOLERANCE_ROUNDED } else { TOLERANCE };
     let mut worst = 0.0f32;
     let graphs = std::iter::once(&compiled.graph).chain(compiled.routes.iter().map(|route| &route.graph));
     // Devices keep in mind what exits have said lately, whatever the route.
@@ -36,7 +43,7 @@ pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltD
             let result = cluster.infer_on(&input, wanted).map_err(|error| Failure::Environment(error.into()))?;
             let outputs = unpack(graph, &result.output).map_err(Failure::Environment)?;
             for ((name, found), expected) in outputs.iter().zip(&expected.outputs) {
-                let difference = difference(name, found, expected).map_err(|diagnostic| {
+                let difference = difference(name, found, expected, allowed).map_err(|diagnostic| {
                     Failure::Difference(diagnostic.note(format!("route {route}, seed {seed}")))
                 })?;
                 worst = worst.max(difference);
@@ -52,17 +59,17 @@ pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltD
 }
 
 /// Largest relative difference of a tensor; an error if it is too large.
-fn difference(name: &str, found: &Value, expected: &Value) -> Result<f32, Diagnostic> {
+fn difference(name: &str, found: &Value, expected: &Value, allowed: f32) -> Result<f32, Diagnostic> {
     let (found, expected) = (data::to_f32(&found.data), data::to_f32(&expected.data));
     let scale = expected.iter().fold(f32::MIN_POSITIVE, |scale, element| scale.max(element.abs()));
     let mut worst = 0.0f32;
     for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
         let difference = (found - expected).abs() / scale;
         // Not `>`: a NaN on one side only must fail too.
-        if !(difference <= TOLERANCE || found.to_bits() == expected.to_bits()) {
+        if !(difference <= allowed || found.to_bits() == expected.to_bits()) {
             let name = crate::diagnostic::printable(name);
             let message = format!("output `{name}`[{index}] is {found}, but the reference kernels say {expected}");
-            let note = format!("relative difference {difference:e}, allowed {TOLERANCE:e}");
+            let note = format!("relative difference {difference:e}, allowed {allowed:e}");
             return Err(Diagnostic::new("E0800", message).note(note));
         }
         worst = worst.max(difference);

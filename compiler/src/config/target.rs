@@ -65,6 +65,9 @@ pub struct Target {
     /// The user's own file that it was read from; none for targets that come with the compiler.
     #[serde(skip)]
     pub file: Option<PathBuf>,
+    /// The processor has `sdot`, which multiplies bytes by fours.
+    #[serde(default)]
+    pub dot_product: bool,
     /// How far ahead weights are fetched that come from memory, in bytes; 0 leaves it to the processor.
     #[serde(default)]
     pub prefetch_bytes: u64,
@@ -300,6 +303,8 @@ fn parse(text: &str, name: &str) -> Result<Target, Diagnostic> {
         "clock and rates should be positive"
     } else if !(8..=32).contains(&target.vector_registers) {
         "`vector-registers` should be 8 to 32"
+    } else if target.dot_product && target.instruction_set != InstructionSet::Neon {
+        "`dot-product` is an extension of AArch64's `neon`"
     } else if target.prefetch_bytes > 1 << 20 {
         "`prefetch-bytes` should be at most 1048576"
     } else if firmware && target.memory_map.is_none() {

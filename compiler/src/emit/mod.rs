@@ -5,7 +5,6 @@ pub mod family;
 pub mod load_pairs;
 pub mod model;
 pub mod object;
-pub mod prefetch;
 pub mod reference_call;
 pub mod rust_source;
 pub mod steps;

@@ -129,6 +129,8 @@ impl Writer<'_> {
                         format!("store_partial({}, {count}, {});", self.place(*buffer, at), self.expression(value));
                     self.line(depth, &text);
                 }
+                // No back end of Rust source has these (`Machine::dot_product`).
+                Statement::StoreBytes(..) => self.line(depth, NO_BYTES),
                 // Past the end of the buffer there is no place to take an offset to; the hint may name it all the same.
                 Statement::Prefetch(buffer, at) => {
                     let name = &self.kernel.buffers[buffer.0 as usize].name;
@@ -194,6 +196,7 @@ impl Writer<'_> {
             Expression::LoadStrided(buffer, at, stride) => {
                 format!("load_strided({}, {stride})", self.place(*buffer, at))
             }
+            Expression::LoadBytes(..) | Expression::DotBytes(..) => NO_BYTES.to_string(),
             Expression::Broadcast(buffer, at) => format!("broadcast({})", self.place(*buffer, at)),
             Expression::Lane(variable, lane) => {
                 format!("lane::<{lane}>({})", self.kernel.variable_names[variable.0 as usize])
@@ -224,6 +227,7 @@ impl Writer<'_> {
                     Function::Sqrt => "sqrt",
                     Function::Round => "round",
                     Function::PowerOfTwo => "power_of_two",
+                    Function::FromWhole => return NO_BYTES.to_string(),
                 };
                 format!("{name}({})", show(a))
             }
@@ -232,6 +236,9 @@ impl Writer<'_> {
         }
     }
 }
+
+/// What becomes of products of bytes, which are lowered for machine code alone.
+const NO_BYTES: &str = "compile_error!(\"products of bytes are machine code\")";
 
 /// Name of the parameter that says which thread this is.
 const PART: &str = "part_of_threads";

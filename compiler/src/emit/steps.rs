@@ -56,7 +56,8 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
                 if kernel.split.as_ref().is_some_and(|split| split.part.is_none()) && declared.access == Access::Scratch
                 {
                     *pointer = pointer.replacen("pointer(", "pointer::<f32>(", 1);
-                    pointer.push_str(&format!(".add(part * {})", declared.elements));
+                    let numbers = (declared.elements * declared.storage.size_bytes()).div_ceil(4);
+                    pointer.push_str(&format!(".add(part * {numbers})"));
                 }
             }
             let pointers = pointers.join(", ");

@@ -129,6 +129,7 @@ impl State<'_> {
                 }
                 Statement::Store(buffer, at, value) => self.store(*buffer, at, self.lanes, value),
                 Statement::StorePartial(buffer, at, count, value) => self.store(*buffer, at, *count as usize, value),
+                Statement::StoreBytes(buffer, at, value) => self.store(*buffer, at, self.lanes, value),
                 Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => {}
             }
         }
@@ -167,6 +168,19 @@ impl State<'_> {
             Expression::Lane(variable, lane) => {
                 vec![self.variables[self.part][variable.0 as usize][*lane as usize]; self.lanes]
             }
+            Expression::LoadBytes(buffer, at) => {
+                let (source, first) = (&self.buffers[buffer.0 as usize], self.affine(at));
+                let bytes: Vec<u8> = source[first..first + 4 * self.lanes].iter().map(|x| *x as i8 as u8).collect();
+                bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect()
+            }
+            Expression::DotBytes(a, b, c) => {
+                let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
+                let bytes = |lane: &f32| lane.to_le_bytes().map(|byte| i32::from(byte as i8));
+                let dot = |a: &f32, b: &f32| -> i32 { bytes(a).iter().zip(bytes(b)).map(|(a, b)| a * b).sum() };
+                let whole = |c: &f32| c.to_bits() as i32;
+                let lanes = a.iter().zip(&b).zip(&c);
+                lanes.map(|((a, b), c)| f32::from_bits(whole(c).wrapping_add(dot(a, b)) as u32)).collect()
+            }
             Expression::MulAdd(a, b, c) => {
                 let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
                 (0..self.lanes).map(|lane| a[lane].mul_add(b[lane], c[lane])).collect()
@@ -201,6 +215,7 @@ impl State<'_> {
                     Function::Sqrt => a.sqrt(),
                     Function::Round => a.round_ties_even(),
                     Function::PowerOfTwo => a.exp2(),
+                    Function::FromWhole => (a.to_bits() as i32) as f32,
                 };
                 self.expression(a).into_iter().map(apply).collect()
             }

@@ -145,7 +145,8 @@ pub struct BufferDeclaration {
     pub access: Access,
     /// Number of elements; `verify` proves accesses stay below it.
     pub elements: usize,
-    /// How an element is stored; a load makes it `f32`. Only weights are other than `F32`, and only loaded whole.
+    /// How an element is stored; a load makes it `f32`. Only weights are other than `F32`, and only loaded whole, and scratch
+    /// buffers of bytes.
     pub storage: WeightStorage,
 }
 
@@ -180,6 +181,11 @@ pub enum Expression {
     Lane(Variable, u32),
     /// `a * b + c`. Fused where the target has FMA, else rounded twice.
     MulAdd(Box<Expression>, Box<Expression>, Box<Expression>),
+    /// `4 * lanes` bytes, four to a lane, as they lie there.
+    LoadBytes(Buffer, Affine),
+    /// `c` plus, in every lane, the sum of the products of four bytes of `a` with those of `b`: all signed whole numbers, not
+    /// `f32`. Only where the target has an instruction for it.
+    DotBytes(Box<Expression>, Box<Expression>, Box<Expression>),
     /// Lane-wise arithmetic.
     Binary(Arithmetic, Box<Expression>, Box<Expression>),
     /// Lane-wise function.
@@ -215,6 +221,8 @@ pub enum Function {
     Round,
     /// 2 to the power of a whole number from -126 to 127.
     PowerOfTwo,
+    /// The `f32` next to a signed whole number of 32 bits, which the lane's bits are.
+    FromWhole,
 }
 
 /// One statement.
@@ -241,6 +249,8 @@ pub enum Statement {
     Store(Buffer, Affine, Expression),
     /// Stores the first `count` lanes (1..lanes).
     StorePartial(Buffer, Affine, u32, Expression),
+    /// Stores all lanes, whole numbers from -128 to 127, as a byte each.
+    StoreBytes(Buffer, Affine, Expression),
     /// Asks for the memory around an element, which may lie past the end of the buffer, without waiting for it.
     Prefetch(Buffer, Affine),
     /// Threads that share the kernel wait for each other.
@@ -275,6 +285,14 @@ pub struct Kernel {
     pub way: Option<(String, Choice)>,
     /// Multiply-adds per call that the operator itself needs.
     pub macs: u64,
+}
+
+impl Kernel {
+    /// Whether it rounds the rows of a product to 16 bits, to multiply them as whole numbers.
+    pub fn rounds_rows(&self) -> bool {
+        let is_bytes = |buffer: &BufferDeclaration| buffer.storage == WeightStorage::Int8;
+        self.buffers.iter().any(|buffer| buffer.access == Access::Scratch && is_bytes(buffer))
+    }
 }
 
 impl fmt::Display for Kernel {

@@ -7,7 +7,9 @@
 use std::collections::HashSet;
 
 use super::split::is_disjoint;
-use super::{Access, Affine, Bound, Buffer, Expression, Kernel, LoopVar, Statement, Variable, ceil_quotient};
+use super::{
+    Access, Affine, Bound, Buffer, BufferDeclaration, Expression, Kernel, LoopVar, Statement, Variable, ceil_quotient,
+};
 use crate::config::WeightStorage;
 
 /// What is wrong with a kernel; always a bug of ours.
@@ -105,6 +107,10 @@ impl Checker<'_> {
                     self.expression(value)?;
                     self.access(*buffer, at, i64::from(*count), true)?;
                 }
+                Statement::StoreBytes(buffer, at, value) => {
+                    self.expression(value)?;
+                    self.bytes(*buffer, at, i64::from(self.kernel.lanes), true)?;
+                }
                 Statement::Prefetch(buffer, at) => {
                     let is_read = self
                         .kernel
@@ -196,7 +202,26 @@ impl Checker<'_> {
         ends.ok_or_else(|| self.broken("an offset overflows".to_string()))
     }
 
+    /// An access to numbers.
     fn access(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<(), VerifyError> {
+        let declared = self.inside(buffer, at, count, write)?;
+        let is_narrow = declared.storage != WeightStorage::F32;
+        if is_narrow && (declared.access != Access::Weights || count != i64::from(self.kernel.lanes)) {
+            return Err(self.broken(format!("`{}` is stored in fewer bytes, but not loaded whole", declared.name)));
+        }
+        Ok(())
+    }
+
+    /// An access to bytes.
+    fn bytes(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<(), VerifyError> {
+        let declared = self.inside(buffer, at, count, write)?;
+        if declared.storage != WeightStorage::Int8 || write && declared.access != Access::Scratch {
+            return Err(self.broken(format!("`{}` is not made of bytes", declared.name)));
+        }
+        Ok(())
+    }
+
+    fn inside(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<&BufferDeclaration, VerifyError> {
         let Some(declared) = self.kernel.buffers.get(buffer.0 as usize) else {
             return Err(self.broken(format!("there is no buffer {}", buffer.0)));
         };
@@ -209,14 +234,10 @@ impl Checker<'_> {
                 declared.elements
             )));
         }
-        let is_narrow = declared.storage != WeightStorage::F32;
-        if is_narrow && (declared.access != Access::Weights || count != i64::from(self.kernel.lanes)) {
-            return Err(self.broken(format!("`{}` is stored in fewer bytes, but not loaded whole", declared.name)));
-        }
         if declared.access != Access::Scratch && write != (declared.access == Access::Output) {
             return Err(self.broken(format!("`{}` is used against its declaration", declared.name)));
         }
-        Ok(())
+        Ok(declared)
     }
 
     fn partial(&self, count: u32) -> Result<(), VerifyError> {
@@ -248,9 +269,10 @@ impl Checker<'_> {
                 self.access(*buffer, &at.clone().plus((lanes - 1) * stride), 1, false)
             }
             Expression::Broadcast(buffer, at) => self.access(*buffer, at, 1, false),
+            Expression::LoadBytes(buffer, at) => self.bytes(*buffer, at, 4 * lanes, false),
             Expression::Lane(variable, lane) if *lane < self.kernel.lanes => self.variable(*variable),
             Expression::Lane(_, lane) => Err(self.broken(format!("there is no lane {lane}"))),
-            Expression::MulAdd(a, b, c) => {
+            Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => {
                 self.expression(a)?;
                 self.expression(b)?;
                 self.expression(c)
@@ -267,7 +289,6 @@ impl Checker<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::BufferDeclaration;
 
     #[test]
     fn weights_in_fewer_bytes_are_only_loaded_whole() {

@@ -8,7 +8,9 @@ pub fn each_access(statements: &[Statement], found: &mut impl FnMut(Buffer, &Aff
         match statement {
             Statement::For { body, .. } => each_access(body, found),
             Statement::Assign(_, value) => each_load(value, found),
-            Statement::Store(buffer, at, value) | Statement::StorePartial(buffer, at, _, value) => {
+            Statement::Store(buffer, at, value)
+            | Statement::StorePartial(buffer, at, _, value)
+            | Statement::StoreBytes(buffer, at, value) => {
                 found(*buffer, at, true);
                 each_load(value, found);
             }
@@ -24,8 +26,11 @@ fn each_load(value: &Expression, found: &mut impl FnMut(Buffer, &Affine, bool)) 
         Expression::Load(buffer, at)
         | Expression::LoadPartial(buffer, at, _)
         | Expression::LoadStrided(buffer, at, _)
+        | Expression::LoadBytes(buffer, at)
         | Expression::Broadcast(buffer, at) => found(*buffer, at, false),
-        Expression::MulAdd(a, b, c) => [a, b, c].into_iter().for_each(|value| each_load(value, found)),
+        Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => {
+            [a, b, c].into_iter().for_each(|value| each_load(value, found));
+        }
         Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| each_load(value, found)),
         Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_load(a, found),
     }
@@ -36,7 +41,10 @@ pub fn each_constant(statements: &[Statement], found: &mut impl FnMut(f32)) {
     for statement in statements {
         match statement {
             Statement::For { body, .. } => each_constant(body, found),
-            Statement::Assign(_, value) | Statement::Store(_, _, value) | Statement::StorePartial(_, _, _, value) => {
+            Statement::Assign(_, value)
+            | Statement::Store(_, _, value)
+            | Statement::StorePartial(_, _, _, value)
+            | Statement::StoreBytes(_, _, value) => {
                 each_number(value, found);
             }
             Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => {}
@@ -47,7 +55,9 @@ pub fn each_constant(statements: &[Statement], found: &mut impl FnMut(f32)) {
 fn each_number(value: &Expression, found: &mut impl FnMut(f32)) {
     match value {
         Expression::Constant(number) => found(*number),
-        Expression::MulAdd(a, b, c) => [a, b, c].into_iter().for_each(|value| each_number(value, found)),
+        Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => {
+            [a, b, c].into_iter().for_each(|value| each_number(value, found));
+        }
         Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| each_number(value, found)),
         Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_number(a, found),
         Expression::Variable(_)
@@ -55,6 +65,7 @@ fn each_number(value: &Expression, found: &mut impl FnMut(f32)) {
         | Expression::Load(..)
         | Expression::LoadPartial(..)
         | Expression::LoadStrided(..)
+        | Expression::LoadBytes(..)
         | Expression::Broadcast(..) => {}
     }
 }
@@ -74,7 +85,9 @@ fn each_place_mut(statements: &mut [Statement], change: &mut impl FnMut(&mut Aff
         match statement {
             Statement::For { body, .. } => each_place_mut(body, change),
             Statement::Assign(_, value) => each_operand_mut(value, change),
-            Statement::Store(_, at, value) | Statement::StorePartial(_, at, _, value) => {
+            Statement::Store(_, at, value)
+            | Statement::StorePartial(_, at, _, value)
+            | Statement::StoreBytes(_, at, value) => {
                 change(at);
                 each_operand_mut(value, change);
             }
@@ -90,8 +103,11 @@ fn each_operand_mut(value: &mut Expression, change: &mut impl FnMut(&mut Affine)
         Expression::Load(_, at)
         | Expression::LoadPartial(_, at, _)
         | Expression::LoadStrided(_, at, _)
+        | Expression::LoadBytes(_, at)
         | Expression::Broadcast(_, at) => change(at),
-        Expression::MulAdd(a, b, c) => [a, b, c].into_iter().for_each(|value| each_operand_mut(value, change)),
+        Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => {
+            [a, b, c].into_iter().for_each(|value| each_operand_mut(value, change));
+        }
         Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| each_operand_mut(value, change)),
         Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_operand_mut(a, change),
     }

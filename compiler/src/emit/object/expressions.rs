@@ -1,9 +1,10 @@
 //! Vector arithmetic, loads and stores, as Cranelift's instructions.
 
 use cranelift_codegen::ir::condcodes::FloatCC;
-use cranelift_codegen::ir::{self, Endianness, InstBuilder, MemFlagsData, Type, Value, types};
+use cranelift_codegen::ir::{self, Endianness, InstBuilder, MemFlagsData, SourceLoc, Type, Value, types};
 
 use super::Translator;
+use super::substitutes::Substitute;
 use crate::config::WeightStorage;
 use crate::kernel::{Affine, Arithmetic, Buffer, Expression, Function, Variable};
 
@@ -37,26 +38,31 @@ impl Translator<'_> {
         self.builder.ins().fcvt_from_sint(types::F32X4, words)
     }
 
-    /// Four finite numbers of 16 bits: exponent and fraction moved into place, and the exponent's bias made good by a
-    /// multiplication, which is right for subnormal numbers too.
+    /// Four numbers of 16 bits.
     fn load_f16(&mut self, buffer: Buffer, at: &Affine) -> Value {
         let four = self.load(types::I64, buffer, at);
         let halves = self.builder.ins().scalar_to_vector(types::I64X2, four);
-        let halves = self.bits(types::I16X8, halves);
-        let words = self.builder.ins().swiden_low(halves);
-        let wide = self.builder.ins().ishl_imm_u(words, 13);
-        let magnitude = self.constant(f32::from_bits(0x0fff_e000));
-        let magnitude = self.bits(types::I32X4, magnitude);
-        let magnitude = self.builder.ins().band(wide, magnitude);
-        let magnitude = self.bits(types::F32X4, magnitude);
-        let bias = self.constant(f32::from_bits(0x7780_0000));
-        let value = self.builder.ins().fmul(magnitude, bias);
-        let sign = self.constant(-0.0);
-        let sign = self.bits(types::I32X4, sign);
-        let sign = self.builder.ins().band(words, sign);
-        let value = self.bits(types::I32X4, value);
-        let value = self.builder.ins().bor(value, sign);
-        self.bits(types::F32X4, value)
+        let halves = self.bits(types::F32X4, halves);
+        let wide = self.marked(Substitute::Widen, |this| this.builder.ins().fvpromote_low(halves));
+        self.bits(types::F32X4, wide)
+    }
+
+    /// Whole numbers from -128 to 127 as four bytes.
+    pub(super) fn narrowed(&mut self, value: &Expression) -> Value {
+        let value = self.expression(value);
+        let words = self.builder.ins().fcvt_to_sint_sat(types::I32X4, value);
+        let halves = self.builder.ins().snarrow(words, words);
+        let bytes = self.builder.ins().snarrow(halves, halves);
+        let words = self.bits(types::I32X4, bytes);
+        self.builder.ins().extractlane(words, 0)
+    }
+
+    /// An instruction that Cranelift does not have, in place of the one that `build` makes.
+    pub(super) fn marked<T>(&mut self, substitute: Substitute, build: impl FnOnce(&mut Self) -> T) -> T {
+        self.builder.set_srcloc(substitute.mark());
+        let value = build(self);
+        self.builder.set_srcloc(SourceLoc::default());
+        value
     }
 
     fn bits(&mut self, kind: Type, value: Value) -> Value {
@@ -95,6 +101,11 @@ impl Translator<'_> {
                 let vector = self.variable(*variable);
                 self.lane(vector, *lane as u8)
             }
+            Expression::LoadBytes(buffer, at) => self.load(types::F32X4, *buffer, at),
+            Expression::DotBytes(a, b, c) => {
+                let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
+                self.marked(Substitute::Dot, |this| this.builder.ins().fma(a, b, c))
+            }
             Expression::MulAdd(a, b, c) => {
                 let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
                 self.builder.ins().fma(a, b, c)
@@ -121,6 +132,10 @@ impl Translator<'_> {
                     Function::Abs => self.builder.ins().fabs(a),
                     Function::Sqrt => self.builder.ins().sqrt(a),
                     Function::Round => self.builder.ins().nearest(a),
+                    Function::FromWhole => {
+                        let whole = self.bits(types::I32X4, a);
+                        self.builder.ins().fcvt_from_sint(types::F32X4, whole)
+                    }
                     Function::PowerOfTwo => {
                         let whole = self.builder.ins().fcvt_to_sint_sat(types::I32X4, a);
                         let bias = self.builder.ins().iconst(types::I32, 127);

@@ -1,10 +1,12 @@
 //! Kernel IR as AArch64 machine code, through Cranelift; the only module that knows Cranelift.
 //!
 //! Each kernel becomes one exported function of pointers. Loop variables are integers, vector variables `f32x4`.
-//! `addresses` computes where loads and stores go, `expressions` spells arithmetic, which stays in the order of the kernel.
+//! `addresses` computes where loads and stores go, `expressions` spells arithmetic, which stays in the order of the kernel,
+//! `substitutes` has the instructions that Cranelift lacks.
 
 mod addresses;
 mod expressions;
+mod substitutes;
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -12,7 +14,7 @@ use std::fmt::Write;
 use anyhow::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{AbiParam, FuncRef, InstBuilder, MemFlagsData, SourceLoc, UserFuncName, Value, types};
+use cranelift_codegen::ir::{AbiParam, FuncRef, InstBuilder, MemFlagsData, UserFuncName, Value, types};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -21,8 +23,9 @@ use cranelift_object::{ObjectBuilder, ObjectModule};
 
 use addresses::{Anchors, Place, anchors};
 use expressions::flags;
+use substitutes::Substitute;
 
-use super::{load_pairs, prefetch};
+use super::load_pairs;
 use crate::config::{InstructionSet, Target, WeightStorage};
 use crate::kernel::split::Split;
 use crate::kernel::unroll::unroll;
@@ -87,8 +90,13 @@ fn define(module: &mut ObjectModule, id: FuncId, context: &mut cranelift_codegen
         .map(|relocation| ModuleReloc::from_mach_reloc(relocation, &context.func, id))
         .collect();
     let mut code = compiled.code_buffer().to_vec();
-    let marked = compiled.buffer.get_srclocs_sorted().iter().filter(|place| place.loc.bits() == prefetch::MARK);
-    prefetch::rewrite(&mut code, marked.map(|place| (place.start, place.end)));
+    for place in compiled.buffer.get_srclocs_sorted() {
+        if let Some(substitute) = Substitute::marked(place.loc)
+            && let Some(range) = code.get_mut(place.start as usize..place.end as usize)
+        {
+            substitutes::rewrite(range, substitute);
+        }
+    }
     let joined = load_pairs::join(&code);
     if let Some((_, places)) = &joined {
         for relocation in &mut relocations {
@@ -239,12 +247,17 @@ impl Translator<'_> {
                         self.builder.ins().store(flags(), element, address, offset);
                     }
                 }
+                Statement::StoreBytes(buffer, at, value) => {
+                    let bytes = self.narrowed(value);
+                    let (address, offset) = self.address(*buffer, at);
+                    self.builder.ins().store(flags(), bytes, address, offset);
+                }
                 Statement::Prefetch(buffer, at) => {
                     let (address, offset) = self.address(*buffer, at);
-                    self.builder.set_srcloc(SourceLoc::new(prefetch::MARK));
-                    // One that may trap is kept, though nobody uses what it loads.
-                    self.builder.ins().load(types::I64, MemFlagsData::new(), address, offset);
-                    self.builder.set_srcloc(SourceLoc::default());
+                    // A load that may trap is kept, though nobody uses its value.
+                    self.marked(Substitute::Prefetch, |this| {
+                        this.builder.ins().load(types::I64, MemFlagsData::new(), address, offset);
+                    });
                 }
                 Statement::Barrier => {
                     if let (Some(barrier), Some((split, _))) = (self.barrier, &self.shared) {

@@ -55,6 +55,13 @@ impl Builder {
         Variable(found as u32)
     }
 
+    /// Gives a value a name: assigns it to the variable of that name.
+    pub(super) fn assign(&mut self, name: &str, value: Expression, statements: &mut Vec<Statement>) -> Variable {
+        let variable = self.variable(name);
+        statements.push(Statement::Assign(variable, value));
+        variable
+    }
+
     pub(super) fn finish(self, name: String, summary: String, body: Vec<Statement>, macs: u64) -> Kernel {
         Kernel {
             name,

@@ -37,9 +37,7 @@ pub(super) fn has(function: UnaryOp) -> bool {
 impl Functions<'_> {
     /// A value that is used several times.
     pub fn name(&mut self, name: &str, value: Expression) -> Expression {
-        let variable = self.builder.variable(name);
-        self.statements.push(Statement::Assign(variable, value));
-        Expression::Variable(variable)
+        Expression::Variable(self.builder.assign(name, value, self.statements))
     }
 
     /// One of the functions that [`has`] names.

@@ -48,6 +48,8 @@ pub struct Machine {
     pub threads: usize,
     /// Instructions are executed in the order in which they stand.
     pub in_order: bool,
+    /// It multiplies bytes by fours ([`Expression::DotBytes`](crate::kernel::Expression::DotBytes)).
+    pub dot_product: bool,
     /// How far ahead kernels fetch weights that come from memory; 0 if they do not.
     pub prefetch_bytes: u64,
     /// How weights of matrix products are stored where they are exact in it.
@@ -67,6 +69,7 @@ impl Machine {
             minimal_filtering: false,
             threads: 1,
             in_order: false,
+            dot_product: false,
             prefetch_bytes: 0,
             weight_storage: WeightStorage::F32,
             tuning: Arc::default(),
@@ -82,6 +85,7 @@ impl Machine {
             l2_bytes: target.l2_bytes,
             threads: target.threads,
             in_order: target.in_order,
+            dot_product: target.dot_product,
             prefetch_bytes: target.prefetch_bytes,
             weight_storage: target.weight_storage,
             tuning: target.tuning.clone(),

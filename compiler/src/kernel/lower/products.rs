@@ -4,6 +4,31 @@
 use super::build::{Builder, mul_add};
 use crate::kernel::{Affine, Buffer, Expression, Statement, Variable};
 
+/// What is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `f32` by `f32`, added to `f32`.
+    Numbers,
+    /// Four bytes by four bytes, added to a whole number of 32 bits.
+    Bytes,
+}
+
+impl Kind {
+    pub(super) fn load(self, buffer: Buffer, at: Affine) -> Expression {
+        match self {
+            Kind::Numbers => Expression::Load(buffer, at),
+            Kind::Bytes => Expression::LoadBytes(buffer, at),
+        }
+    }
+
+    fn add_product(self, element: Expression, weight: Expression, sum: Expression) -> Expression {
+        match self {
+            Kind::Numbers => mul_add(element, weight, sum),
+            Kind::Bytes => Expression::DotBytes(Box::new(element), Box::new(weight), Box::new(sum)),
+        }
+    }
+}
+
 /// A vector of weights, and what it is multiplied with.
 pub(super) struct Factor {
     /// Vector of output channels.
@@ -38,7 +63,7 @@ pub(super) fn by_lane(
         })
     });
     let factors: Vec<Factor> = factors.collect();
-    statements.extend(multiply(builder, weights, &factors, in_order));
+    statements.extend(multiply(builder, (Kind::Numbers, weights), &factors, in_order));
     statements
 }
 
@@ -46,7 +71,12 @@ pub(super) fn by_lane(
 ///
 /// Weights are loaded two at a time: neighbours become one load of a pair. For a core that executes in order the
 /// following two are loaded between the multiplications, so that none waits for its operand.
-pub(super) fn multiply(builder: &mut Builder, weights: Buffer, factors: &[Factor], in_order: bool) -> Vec<Statement> {
+pub(super) fn multiply(
+    builder: &mut Builder,
+    (kind, weights): (Kind, Buffer),
+    factors: &[Factor],
+    in_order: bool,
+) -> Vec<Statement> {
     let pairs: Vec<&[Factor]> = factors.chunks(2).collect();
     // Two pairs of variables, where one is loaded while the other is in use.
     let variable = |builder: &mut Builder, pair: usize, side: usize| -> Variable {
@@ -57,7 +87,7 @@ pub(super) fn multiply(builder: &mut Builder, weights: Buffer, factors: &[Factor
         let sides = pairs.get(pair).copied().unwrap_or_default().iter().enumerate();
         sides
             .map(|(side, factor)| {
-                Statement::Assign(variable(builder, pair, side), Expression::Load(weights, factor.at.clone()))
+                Statement::Assign(variable(builder, pair, side), kind.load(weights, factor.at.clone()))
             })
             .collect()
     };
@@ -75,7 +105,7 @@ pub(super) fn multiply(builder: &mut Builder, weights: Buffer, factors: &[Factor
             for (position, (pixel, element, lane)) in factor.elements.iter().enumerate() {
                 let sum = builder.variable(&format!("acc_{pixel}_{}", factor.vector));
                 let element = Expression::Lane(*element, *lane);
-                let product = mul_add(element, Expression::Variable(weight), Expression::Variable(sum));
+                let product = kind.add_product(element, Expression::Variable(weight), Expression::Variable(sum));
                 statements.push(Statement::Assign(sum, product));
                 if position == 0 {
                     statements.extend(next.pop());

@@ -13,7 +13,7 @@ use plan::Plan;
 use strips::Strips;
 
 use super::build::{Builder, Epilogue, epilogue_words, mul_add, plus, repeat};
-use super::products::{Factor, by_lane, multiply};
+use super::products::{Factor, Kind, by_lane, multiply};
 use super::tile::Reading;
 use super::window::Columns;
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Pooling, WeightOrder};
@@ -448,7 +448,7 @@ impl Writer<'_> {
             }));
         }
         factors.retain(|factor| !factor.elements.is_empty());
-        body.extend(multiply(&mut self.builder, self.buffers.weights, &factors, plan.in_order));
+        body.extend(multiply(&mut self.builder, (Kind::Numbers, self.buffers.weights), &factors, plan.in_order));
         body
     }
 

@@ -31,7 +31,7 @@ const LARGE_BYTES: f64 = 128e6;
 /// Weights of more bytes that serve fewer tiles are not worth their memory: such a layer waits for them to be read, however
 /// few its products are.
 const HUGE_BYTES: f64 = 40e6;
-const FEW_TILES: usize = 64;
+const FEW_TILES: usize = 40;
 
 /// Everything that is decided about one convolution.
 #[derive(Clone, Debug)]

@@ -118,11 +118,7 @@ impl Form {
         statements: &mut Vec<Statement>,
     ) -> Vec<Variable> {
         let d = |at: usize| Expression::Variable(from[at]);
-        let mut assign = |name: String, value: Expression| {
-            let variable = builder.variable(&name);
-            statements.push(Statement::Assign(variable, value));
-            variable
-        };
+        let mut assign = |name: String, value: Expression| builder.assign(&name, value, statements);
         let name = |at: usize| format!("{to}_{at}");
         let read = Expression::Variable;
         match self {
@@ -157,11 +153,7 @@ impl Form {
         statements: &mut Vec<Statement>,
     ) -> Vec<Variable> {
         let m = |at: usize| Expression::Variable(from[at]);
-        let mut assign = |name: String, value: Expression| {
-            let variable = builder.variable(&name);
-            statements.push(Statement::Assign(variable, value));
-            variable
-        };
+        let mut assign = |name: String, value: Expression| builder.assign(&name, value, statements);
         let name = |at: usize| format!("{to}_{at}");
         let read = Expression::Variable;
         let add = |a: Expression, b: Expression| binary(Arithmetic::Add, a, b);

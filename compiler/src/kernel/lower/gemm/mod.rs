@@ -3,6 +3,8 @@
 //! A constant B is packed `[column tile][depth][vector][lane]`, so it streams once per row tile (once in all for a single
 //! row). An activation as B is read where it lies.
 
+mod dot;
+
 use super::build::{Builder, activate, mul_add, plus, repeat, runs};
 use super::products::by_lane;
 use super::tile::{FAR_BYTES_PER_CYCLE, Reading, Row, choose_tile};
@@ -10,7 +12,7 @@ use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::config::WeightStorage;
 use crate::graph::op::Activation;
 use crate::graph::{Op, TensorType};
-use crate::kernel::{Access, Affine, Bound, Buffer, Expression, LoopVar, Statement};
+use crate::kernel::{Access, Affine, Bound, Buffer, Expression, Kernel, LoopVar, Statement};
 use crate::passes::store_weights;
 use crate::program::Layout;
 
@@ -23,6 +25,24 @@ struct Product {
     /// B is the same matrix for every batch.
     shared_b: bool,
     activation: Activation,
+}
+
+impl Product {
+    /// The finished kernel.
+    fn kernel(&self, builder: Builder, name: &str, tile: Tile, words: &str, body: Vec<Statement>) -> Kernel {
+        let Product { batch, rows, depth, columns, .. } = *self;
+        let times = if batch > 1 { format!(", {batch} times") } else { String::new() };
+        let summary = format!(
+            "matrix product [{rows}, {depth}] x [{depth}, {columns}]{times}, tile {} rows x {} vectors{words}",
+            tile.rows, tile.vectors
+        );
+        builder.finish(
+            format!("{name}_{rows}x{depth}x{columns}"),
+            summary,
+            body,
+            (batch * rows * depth * columns) as u64,
+        )
+    }
 }
 
 fn product(op: &Op, inputs: &[Operand<'_>], output: &TensorType) -> Option<Product> {
@@ -87,11 +107,7 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     let lanes = machine.instruction_set.lanes() as usize;
     let vectors = product.columns.div_ceil(lanes);
     let tile = choose(&product, machine);
-    let mut builder = Builder::new(lanes as u32);
     let plain = |elements: usize| elements.next_multiple_of(lanes);
-    let a_elements = plain(product.batch * product.rows * product.depth);
-    let a = builder.buffer("a", Access::Input, a_elements);
-    let mut bindings = vec![Binding::Input(0)];
     let value = inputs[1].value.filter(|_| product.shared_b);
     // In fewer bytes only if nothing is lost: a pass has rounded what is to be stored so.
     let stored = value.and_then(|b| {
@@ -102,7 +118,14 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
             .all(|(b, (stored, step))| (b - stored * step).abs() <= f32::EPSILON * b.abs())
             .then_some(stored)
     });
+    if let Some(stored) = stored.as_ref().filter(|_| dot::applies(&product, machine)) {
+        return dot::lower(op, &product, inputs, stored, machine);
+    }
     let packed = value.map(|b| pack(stored.as_ref().map_or(b, |stored| &stored.stored), &product, tile, lanes));
+    let mut builder = Builder::new(lanes as u32);
+    let a_elements = plain(product.batch * product.rows * product.depth);
+    let a = builder.buffer("a", Access::Input, a_elements);
+    let mut bindings = vec![Binding::Input(0)];
     let storage = if stored.is_some() { machine.weight_storage } else { WeightStorage::F32 };
     let b = match &packed {
         Some(packed) => builder.stored_buffer("b", Access::Weights, packed.len(), storage),
@@ -147,7 +170,7 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     let mut writer =
         Writer { builder, product, lanes, a, b, bias, y, steps, is_packed, by_lane, in_order, ahead, line, batch };
     let mut body = Vec::new();
-    for (first_vector, wide, tiles) in writer.column_runs(tile.vectors) {
+    for (first_vector, wide, tiles) in column_runs(product, lanes, tile.vectors) {
         let column = writer.builder.loop_var("column_tile");
         let mut rows = Vec::new();
         for (first_row, count, times) in runs(product.rows, tile.rows) {
@@ -157,24 +180,12 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
         }
         body.push(repeat(column, tiles, 1, rows));
     }
-    let name = format!("gemm_{}x{}x{}", product.rows, product.depth, product.columns);
-    let summary = format!(
-        "matrix product [{}, {}] x [{}, {}]{}, tile {} rows x {} vectors{}",
-        product.rows,
-        product.depth,
-        product.depth,
-        product.columns,
-        if product.batch > 1 { format!(", {} times", product.batch) } else { String::new() },
-        tile.rows,
-        tile.vectors,
-        match storage {
-            WeightStorage::F32 => String::new(),
-            narrow => format!(", weights{}", narrow.words()),
-        }
-    );
-    let macs = product.batch * product.rows * product.depth * product.columns;
+    let words = match storage {
+        WeightStorage::F32 => String::new(),
+        narrow => format!(", weights{}", narrow.words()),
+    };
     let body = vec![repeat(batch, product.batch, 1, body)];
-    let kernel = writer.builder.finish(name, summary, body, macs as u64);
+    let kernel = product.kernel(writer.builder, "gemm", tile, &words, body);
     Some(LoweredNode { kernel, bindings, order: None })
 }
 
@@ -216,6 +227,21 @@ fn pack(b: &[f32], product: &Product, tile: Tile, lanes: usize) -> Vec<f32> {
     packed
 }
 
+/// Column tiles as (first vector, vectors, tiles); a tile with a cut vector stands alone, at the end.
+fn column_runs(product: &Product, lanes: usize, wide: usize) -> Vec<(usize, usize, usize)> {
+    let mut tiles = runs(product.columns.div_ceil(lanes), wide);
+    if product.columns.is_multiple_of(lanes) {
+        return tiles;
+    }
+    if let Some((first, part, times)) = tiles.pop() {
+        if times > 1 {
+            tiles.push((first, part, times - 1));
+        }
+        tiles.push((first + (times - 1) * part, part, 1));
+    }
+    tiles
+}
+
 struct Writer<'a> {
     builder: Builder,
     product: &'a Product,
@@ -248,22 +274,6 @@ struct Place {
 }
 
 impl Writer<'_> {
-    /// Column tiles as (first vector, vectors, tiles); a tile with a cut vector stands alone, at the end.
-    fn column_runs(&self, wide: usize) -> Vec<(usize, usize, usize)> {
-        let vectors = self.product.columns.div_ceil(self.lanes);
-        let mut tiles = runs(vectors, wide);
-        if self.product.columns.is_multiple_of(self.lanes) {
-            return tiles;
-        }
-        if let Some((first, part, times)) = tiles.pop() {
-            if times > 1 {
-                tiles.push((first, part, times - 1));
-            }
-            tiles.push((first + (times - 1) * part, part, 1));
-        }
-        tiles
-    }
-
     /// Lanes of a vector that are real columns.
     fn lanes_of(&self, place: Place, vector: usize) -> usize {
         (self.product.columns - (place.first_vector + vector) * self.lanes).min(self.lanes)
