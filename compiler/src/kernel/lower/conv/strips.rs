@@ -32,7 +32,7 @@ pub(super) struct Strips {
 }
 
 impl Strips {
-    /// None if the pool reaches over depths or scales each output otherwise, or if strips would not fit the cache.
+    /// None if the pool reaches over depths or scales each output otherwise, or if too many rows would be computed twice.
     pub(super) fn new(
         pooling: Pooling<'_>,
         conv: &Conv,
@@ -64,9 +64,10 @@ impl Strips {
         };
         let budget = machine.l2_bytes.max(machine.l1_bytes) as f64 * CACHE_SHARE;
         let fits = |strips: &Strips| strips.scratch_elements(plan) as f64 * 4.0 <= budget;
-        // As few strips as fit, or one for every thread.
+        // As few strips as fit, or one for every thread. Where nothing fits, as on a microcontroller without cache, the rows
+        // of one window: that is what saves most memory.
         let counts = machine.threads.clamp(1, height)..=height;
-        let strips = counts.map(|count| strips(height.div_ceil(count))).find(fits)?;
+        let strips = counts.map(|count| strips(height.div_ceil(count))).find(fits).unwrap_or_else(|| strips(1));
         (strips.computed_rows() as f64 <= window.input[1] as f64 * MOST_REPEATED).then_some(strips)
     }
 

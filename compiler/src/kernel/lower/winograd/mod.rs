@@ -17,6 +17,7 @@ pub use estimate::Filterable;
 use outputs::halves;
 use plan::Plan;
 pub use plan::{chosen, estimated_cycles, forms};
+use transform::Transform;
 pub use transform::{Form, Forms};
 
 use super::build::{Builder, epilogue_words, plus, repeat};
@@ -177,7 +178,7 @@ impl Writer<'_> {
         &mut self,
         [loaded_as, name]: [&str; 2],
         place: impl Fn(usize, usize) -> Affine,
-        transform: fn(Form, &mut Builder, &[Variable], &str, &mut Vec<Statement>) -> Vec<Variable>,
+        transform: Transform,
         tile: &mut Vec<Statement>,
     ) -> Vec<Vec<Variable>> {
         let ([high, wide], form) = (self.plan.forms.points(), self.plan.forms.down);

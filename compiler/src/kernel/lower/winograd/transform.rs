@@ -17,6 +17,9 @@ pub enum Form {
     TwoOfFive,
 }
 
+/// A transform in one dimension, as statements: of these variables, to variables named so.
+pub(super) type Transform = fn(Form, &mut Builder, &[Variable], &str, &mut Vec<Statement>) -> Vec<Variable>;
+
 impl Form {
     /// Outputs of a tile in one dimension.
     pub fn outputs(self) -> usize {
