@@ -68,7 +68,7 @@ pub(super) fn share(kernel: &mut Kernel, parts: usize, least: f64) {
             continue;
         }
         // What one loop leaves in a scratch buffer for another would be there in part only.
-        if loops.len() > 1 && kernel.buffers.iter().any(|buffer| buffer.access == Access::Scratch) {
+        if loops.len() > 1 && fills_scratch(kernel, &kernel.body, &loops) {
             continue;
         }
         let split = Split { parts, loops, part: None };
@@ -142,6 +142,21 @@ fn cut(kernel: &Kernel, statements: &[Statement], name: &str, loops: &mut Vec<Lo
             kernel.buffers[buffer.0 as usize].access == Access::Scratch
         }
         Statement::Assign(..) | Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => true,
+    })
+}
+
+/// Whether something is written to a scratch buffer in one of the loops.
+fn fills_scratch(kernel: &Kernel, statements: &[Statement], loops: &[LoopVar]) -> bool {
+    statements.iter().any(|statement| match statement {
+        Statement::For { var, body, .. } if loops.contains(var) => {
+            let mut fills = false;
+            each_access(body, &mut |buffer, _, writes| {
+                fills |= writes && kernel.buffers[buffer.0 as usize].access == Access::Scratch;
+            });
+            fills
+        }
+        Statement::For { body, .. } => fills_scratch(kernel, body, loops),
+        _ => false,
     })
 }
 

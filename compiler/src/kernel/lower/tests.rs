@@ -567,7 +567,9 @@ fn matrix_products_in_whole_numbers() {
         beta: 1.0,
         activation: Activation::LeakyRelu(0.1),
     });
-    for (rows, depth, columns) in [(1, 16, 4), (1, 37, 70), (2, 64, 33), (3, 129, 16), (7, 18, 23), (5, 4096, 5)] {
+    for (rows, depth, columns) in
+        [(1, 16, 4), (1, 37, 70), (2, 64, 33), (3, 129, 16), (7, 18, 23), (5, 4096, 5), (1, 512, 130)]
+    {
         let exact = random(&[depth, columns], 2);
         let stored = columns_of(&exact, columns);
         let values = [random(&[rows, depth], 1), stored, random(&[columns], 3)];
@@ -577,6 +579,9 @@ fn matrix_products_in_whole_numbers() {
         let lowered = lower_node(&op, &operands, &output, Layout::Plain, &machine).expect("a kernel");
         assert!(lowered.kernel.name.starts_with("dot"), "{}", lowered.kernel.name);
         check_on(&op, &values, &[false, true, true], &machine);
+        let two = Machine { threads: 2, ..machine.clone() };
+        let shared = lower_node(&op, &operands, &output, Layout::Plain, &two).expect("a kernel").kernel.split.is_some();
+        assert_eq!(shared, depth * columns > 60_000, "threads share the columns of {depth} x {columns}");
     }
     // A row of zeros, and one of very small numbers.
     let values = [
