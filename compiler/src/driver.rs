@@ -218,7 +218,12 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
         Some(_) => config::tuned::try_way(&mut cluster, options.trial),
         None => config::tuned::apply(&mut cluster, &config::tuned::read(&tuned, options.tuned.is_some())?),
     }
-    if options.exact || options.objective == Objective::Memory {
+    // An earlier plan says itself what it is good at; what it predicts depends on it.
+    let objective = match &options.plan {
+        Some(path) => plan::read_objective(path)?,
+        None => options.objective,
+    };
+    if options.exact || objective == Objective::Memory {
         cluster.devices.iter_mut().for_each(|device| device.target.minimal_filtering = false);
     }
     clock.lap("cluster");

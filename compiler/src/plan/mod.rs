@@ -231,12 +231,29 @@ pub fn plan_hash(plan_bytes: &[u8]) -> u64 {
     u64::from_be_bytes(first)
 }
 
+fn refused(path: &Path, message: &str) -> Vec<Diagnostic> {
+    let shown = printable(&path.display().to_string());
+    vec![Diagnostic::new("E0180", format!("plan `{shown}`: {message}"))]
+}
+
+fn read(path: &Path) -> Result<proto::Plan, Vec<Diagnostic>> {
+    let bytes = std::fs::read(path).map_err(|error| refused(path, &error.to_string()))?;
+    proto::Plan::decode(&*bytes).map_err(|error| refused(path, &format!("not a plan: {error}")))
+}
+
+fn objective_of(plan: &proto::Plan) -> partition::Objective {
+    partition::Objective::parse(&plan.objective).unwrap_or(partition::Objective::Latency)
+}
+
+/// What an earlier plan was made for.
+pub fn read_objective(path: &Path) -> Result<partition::Objective, Vec<Diagnostic>> {
+    Ok(objective_of(&read(path)?))
+}
+
 /// The partition of an earlier plan for the same model and devices.
 pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<Partition, Vec<Diagnostic>> {
-    let shown = printable(&path.display().to_string());
-    let refuse = |message: String| vec![Diagnostic::new("E0180", format!("plan `{shown}`: {message}"))];
-    let bytes = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    let plan = proto::Plan::decode(&*bytes).map_err(|error| refuse(format!("not a plan: {error}")))?;
+    let plan = read(path)?;
+    let refuse = |message: String| refused(path, &message);
     if plan.model_digest != model_digest(graph) {
         return Err(refuse("it was made for another model".to_string()));
     }
@@ -268,8 +285,7 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
         }
         strategies.insert(*id, Strategy { method, outputs, addends });
     }
-    let objective = partition::Objective::parse(&plan.objective).unwrap_or(partition::Objective::Latency);
-    let partition = Partition { ways, objective, ..Partition::given(strategies) };
+    let partition = Partition { ways, objective: objective_of(&plan), ..Partition::given(strategies) };
     let unfit = || refuse("its stripes do not fit the nodes".to_string());
     let stripes = read_stripes(&plan.stripes, graph, &partition).ok_or_else(unfit)?;
     Ok(Partition { stripes, ..partition })

@@ -16,6 +16,9 @@ pub enum Substitute {
     Widen,
 }
 
+/// The registers that an address on the stack begins with: what is loaded from there is a register that was spilled.
+const STACK_BASES: [u32; 2] = [29, 31];
+
 const ALL: [Substitute; 3] = [Substitute::Prefetch, Substitute::Dot, Substitute::Widen];
 
 /// Far from anything that counts lines.
@@ -34,6 +37,10 @@ impl Substitute {
 
     /// The instruction that is meant by one of those that stand for it.
     fn of(self, word: u32) -> Option<u32> {
+        // Between marked instructions the register allocator may have put its own.
+        if self == Substitute::Prefetch && STACK_BASES.contains(&(word >> 5 & 31)) {
+            return None;
+        }
         // Mask, what it finds, what comes in its place, and which bits stay.
         let forms: &[(u32, u32, u32, u32)] = match self {
             // Offsets as multiples of eight, in bytes, and in a register; the register that is loaded becomes the hint 0.
@@ -88,6 +95,16 @@ mod tests {
             let expected: Vec<u8> = meant.iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
             assert_eq!(code, expected, "{substitute:?}");
         }
+    }
+
+    #[test]
+    fn spilled_registers_still_come_back() {
+        // ldr x9, [sp, #16]; ldr x9, [x29, #16]; ldur x9, [x29, #-8]
+        let spilled: Vec<u8> =
+            [0xf940_0be9_u32, 0xf940_0ba9, 0xf85f_83a9].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mut code = spilled.clone();
+        rewrite(&mut code, Substitute::Prefetch);
+        assert_eq!(code, spilled);
     }
 
     #[test]

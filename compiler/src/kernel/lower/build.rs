@@ -109,6 +109,23 @@ pub(super) fn runs(total: usize, part: usize) -> Vec<(usize, usize, usize)> {
     runs
 }
 
+/// Bytes that memory is read in.
+const LINE_BYTES: usize = 64;
+
+/// Asks for what lies `ahead_bytes` behind so many elements of weights; nothing if that is 0.
+pub(super) fn fetch_ahead(
+    weights: (Buffer, WeightStorage),
+    ahead_bytes: usize,
+    at: &Affine,
+    elements: usize,
+) -> impl Iterator<Item = Statement> {
+    let (buffer, element_bytes) = (weights.0, weights.1.size_bytes());
+    let elements = if ahead_bytes > 0 { elements } else { 0 };
+    let at = at.clone().plus((ahead_bytes / element_bytes) as i64);
+    let lines = (0..elements).step_by(LINE_BYTES / element_bytes);
+    lines.map(move |first| Statement::Prefetch(buffer, at.clone().plus(first as i64)))
+}
+
 pub(super) fn binary(function: Arithmetic, a: Expression, b: Expression) -> Expression {
     Expression::Binary(function, Box::new(a), Box::new(b))
 }

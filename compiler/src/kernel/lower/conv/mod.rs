@@ -57,6 +57,9 @@ pub(super) fn layouts(
     }
 }
 
+/// Time that short rows may cost to be pooled at once, in parts of that of long ones.
+const MOST_CUT: f64 = 1.05;
+
 /// A convolution, or one with the pooling of its result; `output` is what the convolution itself makes. None for poolings
 /// that do not suit the kernel.
 pub(super) fn lower(
@@ -73,6 +76,8 @@ pub(super) fn lower(
     let x = inputs[0].tensor_type;
     let plan = Plan::new(conv, inputs, output, pooling.is_some(), machine);
     let strips = match pooling {
+        // Without the pool, all rows of a pointwise convolution are one: cut tiles at the end of each may cost more.
+        Some(_) if plan.cycles > Plan::new(conv, inputs, output, false, machine).cycles * MOST_CUT => return None,
         Some(pooling) => Some(Strips::new(pooling, conv, output, &plan, machine)?),
         None => None,
     };
@@ -83,13 +88,13 @@ pub(super) fn lower(
     let w_buffer = builder.buffer("weights", Access::Weights, plan.packed_elements());
     let b_buffer = builder.buffer("bias", Access::Weights, packed_bias.len());
     let scratch_elements = strips.as_ref().map(|strips| strips.scratch_elements(&plan));
-    let scratch = scratch_elements.map(|elements| builder.buffer("rows", Access::Scratch, elements));
+    let rows = scratch_elements.map(|elements| builder.buffer("rows", Access::Scratch, elements));
     let output_plane = strips.as_ref().map_or(plan.window.output_plane(), |strips| strips.window.output_plane());
     let y_elements = plan.output_elements() / plan.window.output_plane() * output_plane;
     let y_buffer = builder.buffer("y", Access::Output, y_elements);
-    let buffers = Buffers { x: x_buffer, residual, weights: w_buffer, bias: b_buffer, scratch, y: y_buffer };
+    let buffers = Buffers { x: x_buffer, residual, weights: w_buffer, bias: b_buffer, y: y_buffer };
     let sample = builder.loop_var("sample");
-    let mut writer = Writer { plan: &plan, conv, strips: strips.as_ref(), builder, buffers, sample };
+    let mut writer = Writer { plan: &plan, conv, strips: strips.as_ref().zip(rows), builder, buffers, sample };
     let body = writer.body();
     let window = &plan.window;
     let name = format!(
@@ -133,8 +138,6 @@ struct Buffers {
     residual: Option<Buffer>,
     weights: Buffer,
     bias: Buffer,
-    /// Rows that will be pooled.
-    scratch: Option<Buffer>,
     y: Buffer,
 }
 
@@ -142,7 +145,8 @@ struct Buffers {
 struct Writer<'a> {
     plan: &'a Plan,
     conv: &'a Conv,
-    strips: Option<&'a Strips>,
+    /// How rows are pooled, and where they lie before.
+    strips: Option<(&'a Strips, Buffer)>,
     builder: Builder,
     buffers: Buffers,
     sample: LoopVar,
@@ -194,7 +198,7 @@ impl Writer<'_> {
             };
             let place = TilePlace { weights, bias, input, output, vectors: wide };
             let rows = match self.strips {
-                Some(strips) => self.strips(strips, &place),
+                Some((strips, rows)) => self.strips(strips, rows, &place),
                 None => self.rows(&place),
             };
             tiles.push(repeat(tile, count, 1, vec![rows]));
@@ -205,7 +209,7 @@ impl Writer<'_> {
 
     /// Of one vector of output channels, in vectors.
     fn output_plane(&self) -> usize {
-        self.strips.map_or(self.plan.window.output_plane(), |strips| strips.window.output_plane())
+        self.strips.map_or(self.plan.window.output_plane(), |(strips, _)| strips.window.output_plane())
     }
 
     /// All rows of a tile, to the output.

@@ -23,6 +23,8 @@ pub(super) struct Plan {
     /// Loads stand between the multiplications.
     pub(super) in_order: bool,
     pub(super) tile: Tile,
+    /// Estimated time of one channel and tap of all rows.
+    pub(super) cycles: f64,
 }
 
 impl Plan {
@@ -47,7 +49,9 @@ impl Plan {
         let filters = output.shape[1];
         let vectors = (filters / conv.groups).div_ceil(lanes);
         let row = Row { width: window.output[2], vectors, taps: window.kernel[2] };
-        let (_, tile) = choose_tile(row, inputs[1].packing.order().map(|order| order.vectors), machine, reading);
+        let (row_cycles, tile) =
+            choose_tile(row, inputs[1].packing.order().map(|order| order.vectors), machine, reading);
+        let cycles = row_cycles * (window.output[0] * window.output[1]) as f64;
         Plan {
             batch: x.shape[0],
             channels: x.shape[1],
@@ -60,6 +64,7 @@ impl Plan {
             reading,
             in_order: machine.in_order,
             tile,
+            cycles,
         }
     }
 

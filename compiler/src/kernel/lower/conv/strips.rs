@@ -9,7 +9,7 @@ use crate::kernel::lower::build::{plus, repeat};
 use crate::kernel::lower::pool::{PooledRow, Scale, columns_together, reciprocals};
 use crate::kernel::lower::window::Window3;
 use crate::kernel::lower::{Machine, Pooling};
-use crate::kernel::{Affine, Bound, Statement};
+use crate::kernel::{Affine, Bound, Buffer, Statement};
 
 /// Part of the second-level cache that a strip's rows may take.
 const CACHE_SHARE: f64 = 0.5;
@@ -100,10 +100,9 @@ impl Strips {
 }
 
 impl Writer<'_> {
-    /// All rows of a tile, pooled to the output.
-    pub(super) fn strips(&mut self, strips: &Strips, tile: &TilePlace) -> Statement {
+    /// All rows of a tile, a strip at a time in scratch memory, pooled to the output.
+    pub(super) fn strips(&mut self, strips: &Strips, scratch: Buffer, tile: &TilePlace) -> Statement {
         let (plan, window) = (self.plan, &strips.window);
-        let Some(scratch) = self.buffers.scratch else { return Statement::Comment(String::new()) };
         let [depth, strip, row] = ["depth", "strip", "row"].map(|name| self.builder.loop_var(name));
         let row_elements = window.input[2] * plan.lanes;
         let vector_step = strips.needed_rows() * row_elements;

@@ -7,7 +7,7 @@
 use super::{Place, Product, Tile, column_runs};
 use crate::config::WeightStorage;
 use crate::graph::Op;
-use crate::kernel::lower::build::{Builder, activate, binary, mul_add, plus, repeat, runs};
+use crate::kernel::lower::build::{Builder, activate, binary, fetch_ahead, mul_add, plus, repeat, runs};
 use crate::kernel::lower::products::{Factor, Kind, multiply};
 use crate::kernel::lower::{Binding, LoweredNode, Machine, Operand};
 use crate::kernel::{Access, Affine, Arithmetic, Buffer, Expression, Function, LoopVar, Statement, Variable};
@@ -74,7 +74,9 @@ pub(super) fn lower(
     bindings.push(Binding::Output);
     let batch = builder.loop_var("batch");
     let in_order = machine.in_order;
-    let mut writer = Writer { builder, product, depth, lanes, a, b, bias, steps, digits, scales, y, batch, in_order };
+    let ahead_bytes = product.ahead_bytes(vectors * lanes * depth, machine);
+    let buffers = Buffers { a, b, bias, steps, digits, scales, y };
+    let mut writer = Writer { builder, product, depth, lanes, buffers, batch, in_order, ahead_bytes };
     let mut body = vec![writer.rounded_rows()];
     for (first_vector, wide, tiles) in column_runs(product, lanes, tile.vectors) {
         let column = writer.builder.loop_var("column_tile");
@@ -113,12 +115,7 @@ fn pack(b: &[f32], product: &Product, tile: Tile, lanes: usize) -> Vec<f32> {
     packed
 }
 
-struct Writer<'a> {
-    builder: Builder,
-    product: &'a Product,
-    /// Of the product, in whole vectors.
-    depth: usize,
-    lanes: usize,
+struct Buffers {
     a: Buffer,
     b: Buffer,
     bias: Option<Buffer>,
@@ -129,8 +126,19 @@ struct Writer<'a> {
     /// `[row][lane]`, the steps of the rows.
     scales: Buffer,
     y: Buffer,
+}
+
+struct Writer<'a> {
+    builder: Builder,
+    product: &'a Product,
+    /// Of the product, in whole vectors.
+    depth: usize,
+    lanes: usize,
+    buffers: Buffers,
     batch: LoopVar,
     in_order: bool,
+    /// How far ahead `b` is fetched from memory, 0 if it is not.
+    ahead_bytes: usize,
 }
 
 impl Writer<'_> {
@@ -141,7 +149,8 @@ impl Writer<'_> {
         let at = Affine::term(self.batch, (product.rows * product.depth) as i64);
         let at = plus(&at, row, product.depth);
         let (whole, rest) = (product.depth / lanes * lanes, product.depth % lanes);
-        let last = (rest > 0).then(|| Expression::LoadPartial(self.a, at.clone().plus(whole as i64), rest as u32));
+        let last =
+            (rest > 0).then(|| Expression::LoadPartial(self.buffers.a, at.clone().plus(whole as i64), rest as u32));
 
         let largest = self.builder.variable("largest");
         let mut statements = vec![Statement::Assign(largest, Expression::Constant(SMALLEST))];
@@ -150,19 +159,19 @@ impl Writer<'_> {
             Statement::Assign(largest, binary(Arithmetic::Max, Expression::Variable(largest), size))
         };
         let k = self.builder.loop_var("k");
-        let body = vec![larger(Expression::Load(self.a, plus(&at, k, 1)))];
+        let body = vec![larger(Expression::Load(self.buffers.a, plus(&at, k, 1)))];
         statements.push(repeat(k, whole, lanes, body));
         statements.extend(last.clone().map(larger));
         let all = Expression::MaxLanes(Box::new(Expression::Variable(largest)));
         statements.push(Statement::Assign(largest, all));
         let scale = binary(Arithmetic::Mul, Expression::Variable(largest), Expression::Constant(1.0 / LARGEST));
-        statements.push(Statement::Store(self.scales, Affine::term(row, lanes as i64), scale));
+        statements.push(Statement::Store(self.buffers.scales, Affine::term(row, lanes as i64), scale));
         let inverse = binary(Arithmetic::Div, Expression::Constant(LARGEST), Expression::Variable(largest));
         let inverse = self.builder.assign("inverse", inverse, &mut statements);
 
         let to = Affine::term(row, (2 * self.depth) as i64);
         let k = self.builder.loop_var("k");
-        let body = self.digits_of(Expression::Load(self.a, plus(&at, k, 1)), inverse, &plus(&to, k, 1));
+        let body = self.digits_of(Expression::Load(self.buffers.a, plus(&at, k, 1)), inverse, &plus(&to, k, 1));
         statements.push(repeat(k, whole, lanes, body));
         if let Some(last) = last {
             statements.extend(self.digits_of(last, inverse, &to.clone().plus(whole as i64)));
@@ -170,7 +179,7 @@ impl Writer<'_> {
         for zero in (product.depth.next_multiple_of(lanes)..self.depth).step_by(lanes) {
             for digit in [zero, self.depth + zero] {
                 let at = to.clone().plus(digit as i64);
-                statements.push(Statement::StoreBytes(self.digits, at, Expression::Constant(0.0)));
+                statements.push(Statement::StoreBytes(self.buffers.digits, at, Expression::Constant(0.0)));
             }
         }
         repeat(row, product.rows, 1, statements)
@@ -188,8 +197,8 @@ impl Writer<'_> {
         let high = round(mul_add(number.clone(), Expression::Constant(1.0 / BASE), up));
         let high = Expression::Variable(self.builder.assign("high", high, &mut statements));
         let low = mul_add(high.clone(), Expression::Constant(-BASE), number);
-        statements.push(Statement::StoreBytes(self.digits, to.clone(), high));
-        statements.push(Statement::StoreBytes(self.digits, to.clone().plus(self.depth as i64), low));
+        statements.push(Statement::StoreBytes(self.buffers.digits, to.clone(), high));
+        statements.push(Statement::StoreBytes(self.buffers.digits, to.clone().plus(self.depth as i64), low));
         statements
     }
 
@@ -207,18 +216,21 @@ impl Writer<'_> {
             }
         }
         let k = self.builder.loop_var("k");
-        let mut body = Vec::new();
-        let mut loaded = Vec::with_capacity(2 * place.rows);
-        for digit in 0..2 * place.rows {
-            let at = Affine::term(place.row, (2 * self.depth) as i64);
-            let at = plus(&at, k, 1).plus(((2 * place.first_row + digit) * self.depth) as i64);
-            let element = self.builder.assign(&format!("x_{digit}"), Expression::LoadBytes(self.digits, at), &mut body);
-            loaded.push(element);
-        }
         let per_vector = self.depth * self.lanes;
         let packed = Affine::constant((place.first_vector * per_vector) as i64);
         let packed = plus(&packed, place.column, place.vectors * per_vector);
         let packed = plus(&packed, k, place.vectors * self.lanes);
+        let stored = (self.buffers.b, WeightStorage::Int8);
+        let elements = VECTOR * place.vectors * self.lanes;
+        let mut body: Vec<Statement> = fetch_ahead(stored, self.ahead_bytes, &packed, elements).collect();
+        let mut loaded = Vec::with_capacity(2 * place.rows);
+        for digit in 0..2 * place.rows {
+            let at = Affine::term(place.row, (2 * self.depth) as i64);
+            let at = plus(&at, k, 1).plus(((2 * place.first_row + digit) * self.depth) as i64);
+            let element =
+                self.builder.assign(&format!("x_{digit}"), Expression::LoadBytes(self.buffers.digits, at), &mut body);
+            loaded.push(element);
+        }
         let factors = (0..VECTOR / FOUR).flat_map(|lane| (0..place.vectors).map(move |vector| (lane, vector)));
         let factors: Vec<Factor> = factors
             .map(|(lane, vector)| Factor {
@@ -227,7 +239,7 @@ impl Writer<'_> {
                 elements: loaded.iter().enumerate().map(|(digit, x)| (digit, *x, lane as u32)).collect(),
             })
             .collect();
-        body.extend(multiply(&mut self.builder, (Kind::Bytes, self.b), &factors, self.in_order));
+        body.extend(multiply(&mut self.builder, (Kind::Bytes, self.buffers.b), &factors, self.in_order));
         statements.push(repeat(k, self.depth, VECTOR, body));
         statements.extend(self.store(place));
         statements
@@ -240,7 +252,7 @@ impl Writer<'_> {
         let mut statements = Vec::new();
         for row in 0..place.rows {
             let at = Affine::term(place.row, lanes as i64).plus(((place.first_row + row) * lanes) as i64);
-            let scale = self.builder.assign("scale", Expression::Load(self.scales, at), &mut statements);
+            let scale = self.builder.assign("scale", Expression::Load(self.buffers.scales, at), &mut statements);
             for vector in 0..place.vectors {
                 let column = Affine::term(place.column, (place.vectors * lanes) as i64);
                 let column = column.plus(((place.first_vector + vector) * lanes) as i64);
@@ -248,8 +260,8 @@ impl Writer<'_> {
                 let number = mul_add(whole(high), Expression::Constant(BASE), whole(low));
                 statements.push(Statement::Assign(high, number));
                 let scaled = binary(Arithmetic::Mul, Expression::Variable(high), Expression::Variable(scale));
-                let step = Expression::Load(self.steps, column.clone());
-                let value = match self.bias {
+                let step = Expression::Load(self.buffers.steps, column.clone());
+                let value = match self.buffers.bias {
                     Some(bias) => mul_add(scaled, step, Expression::Load(bias, column.clone())),
                     None => binary(Arithmetic::Mul, scaled, step),
                 };
@@ -260,8 +272,8 @@ impl Writer<'_> {
                 let value = activate(Expression::Variable(high), product.activation);
                 let real = product.columns - (place.first_vector + vector) * lanes;
                 statements.push(match real.min(lanes) {
-                    real if real == lanes => Statement::Store(self.y, at, value),
-                    real => Statement::StorePartial(self.y, at, real as u32, value),
+                    real if real == lanes => Statement::Store(self.buffers.y, at, value),
+                    real => Statement::StorePartial(self.buffers.y, at, real as u32, value),
                 });
             }
         }

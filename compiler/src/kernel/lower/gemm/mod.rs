@@ -5,7 +5,7 @@
 
 mod dot;
 
-use super::build::{Builder, activate, mul_add, plus, repeat, runs};
+use super::build::{Builder, activate, fetch_ahead, mul_add, plus, repeat, runs};
 use super::products::by_lane;
 use super::tile::{FAR_BYTES_PER_CYCLE, Reading, Row, choose_tile};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
@@ -28,6 +28,12 @@ struct Product {
 }
 
 impl Product {
+    /// How far ahead B's packed columns are fetched: a single row reads each of them once, from memory if there are many.
+    fn ahead_bytes(&self, b_bytes: usize, machine: &Machine) -> usize {
+        let streams = self.rows == 1 && b_bytes as u64 > machine.l2_bytes;
+        if streams { machine.prefetch_bytes as usize } else { 0 }
+    }
+
     /// The finished kernel.
     fn kernel(&self, builder: Builder, name: &str, tile: Tile, words: &str, body: Vec<Statement>) -> Kernel {
         let Product { batch, rows, depth, columns, .. } = *self;
@@ -91,9 +97,6 @@ pub(super) fn layouts(op: &Op, inputs: &[Operand<'_>], output: &TensorType) -> V
         _ => Vec::new(),
     }
 }
-
-/// Bytes that memory is read in.
-const LINE_BYTES: usize = 64;
 
 /// Rows and vectors of columns computed together.
 #[derive(Clone, Copy)]
@@ -161,14 +164,25 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     bindings.push(Binding::Output);
     let batch = builder.loop_var("batch");
     let (by_lane, in_order) = (machine.instruction_set.multiplies_by_lane(), machine.in_order);
-    // A single row reads every weight once, from memory if there are many.
-    let b_bytes = (vectors * lanes * product.depth * storage.size_bytes()) as u64;
-    let streams = is_packed && product.rows == 1 && b_bytes > machine.l2_bytes;
-    let ahead = if streams { machine.prefetch_bytes as usize / storage.size_bytes() } else { 0 };
-    let line = LINE_BYTES / storage.size_bytes();
+    let b_bytes = vectors * lanes * product.depth * storage.size_bytes();
+    let ahead_bytes = if is_packed { product.ahead_bytes(b_bytes, machine) } else { 0 };
     let product = &product;
-    let mut writer =
-        Writer { builder, product, lanes, a, b, bias, y, steps, is_packed, by_lane, in_order, ahead, line, batch };
+    let mut writer = Writer {
+        builder,
+        product,
+        lanes,
+        a,
+        b,
+        bias,
+        y,
+        steps,
+        is_packed,
+        by_lane,
+        in_order,
+        storage,
+        ahead_bytes,
+        batch,
+    };
     let mut body = Vec::new();
     for (first_vector, wide, tiles) in column_runs(product, lanes, tile.vectors) {
         let column = writer.builder.loop_var("column_tile");
@@ -257,9 +271,9 @@ struct Writer<'a> {
     by_lane: bool,
     /// Loads stand between the multiplications.
     in_order: bool,
-    /// How many elements ahead `b` is fetched from memory, 0 if it is not; elements that come at once.
-    ahead: usize,
-    line: usize,
+    /// Of `b`, and how far ahead it is fetched from memory, 0 if it is not.
+    storage: WeightStorage,
+    ahead_bytes: usize,
     batch: LoopVar,
 }
 
@@ -324,25 +338,21 @@ impl Writer<'_> {
         let packed: Vec<Affine> =
             (0..self.lanes).map(|lane| first.clone().plus((lane * place.vectors * self.lanes) as i64)).collect();
         let (a, b) = ((self.a, &rows[..]), (self.b, &packed[..], place.vectors));
-        let mut statements = self.fetch(place, depth, self.lanes);
+        let mut statements = self.fetch(place, &first, self.lanes);
         statements.extend(by_lane(&mut self.builder, a, b, self.lanes, self.in_order));
         statements
     }
 
     /// Asks for what so many rows of a tile of packed columns will be, further on.
-    fn fetch(&self, place: Place, depth: LoopVar, rows: usize) -> Vec<Statement> {
-        if self.ahead == 0 {
-            return Vec::new();
-        }
-        let at = self.packed_at(place, depth).plus(self.ahead as i64);
-        let lines = (0..rows * place.vectors * self.lanes).step_by(self.line);
-        lines.map(|first| Statement::Prefetch(self.b, at.clone().plus(first as i64))).collect()
+    fn fetch(&self, place: Place, first: &Affine, rows: usize) -> Vec<Statement> {
+        let elements = rows * place.vectors * self.lanes;
+        fetch_ahead((self.b, self.storage), self.ahead_bytes, first, elements).collect()
     }
 
     /// The rows' elements from `first` on, one by one.
     fn by_broadcast(&mut self, place: Place, first: usize) -> Statement {
         let depth = self.builder.loop_var("k");
-        let mut body = self.fetch(place, depth, 1);
+        let mut body = self.fetch(place, &self.packed_at(place, depth), 1);
         for vector in 0..place.vectors {
             let weight = self.builder.variable(&format!("b_{vector}"));
             body.push(Statement::Assign(weight, self.load_b(place, depth, vector)));

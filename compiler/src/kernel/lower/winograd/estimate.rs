@@ -34,11 +34,12 @@ impl Filterable {
             [] => [1, 1],
         };
         let taps = last(&window.kernel);
+        let channels = *input.get(1)?;
         let has_form = (taps[0] == taps[1] || taps[0] == 1) && !Form::of_taps(taps[1]).is_empty();
         let outer: usize = output[2..output.len() - rank.min(2)].iter().product();
         has_form.then(|| Filterable {
             taps,
-            channels: [input[1], output[1]],
+            channels: [channels, output[1]],
             output: last(&output[2..]),
             planes: output[0] * outer,
             depth_taps: window.kernel[..rank - rank.min(2)].iter().product(),
@@ -46,11 +47,12 @@ impl Filterable {
     }
 
     /// For every form: the time that its arithmetic takes, in parts of that of direct convolution, and the size of its
-    /// weights, in parts of the plain ones.
+    /// weights, in parts of the plain ones. None where channels do not fill a vector: such layers are done directly.
     pub fn parts(&self, lanes: u64) -> impl Iterator<Item = (f64, f64)> {
         let Filterable { taps, channels, output, planes, depth_taps } = *self;
         let lanes = lanes as f64;
-        Form::of_taps(taps[1]).iter().map(move |form| {
+        let forms = Form::of_taps(taps[1]).iter().filter(move |_| channels[0] as f64 >= lanes);
+        forms.map(move |form| {
             let forms = Forms { down: (taps[0] > 1).then_some(*form), across: *form };
             let tiles = output.iter().zip(forms.outputs()).map(|(extent, tile)| extent.div_ceil(tile));
             let tiles = (planes * tiles.product::<usize>()) as f64;
@@ -103,6 +105,9 @@ mod tests {
         let shape = [1, 64, 28, 28];
         assert!(Filterable::of(&conv(&[1, 1], 1), &shape, &shape).is_none());
         assert!(Filterable::of(&conv(&[3, 3], 2), &shape, &[1, 64, 14, 14]).is_none());
+        assert!(Filterable::of(&conv(&[3, 3], 1), &[], &shape).is_none());
+        let first = Filterable::of(&conv(&[3, 3], 1), &[1, 3, 28, 28], &shape).expect("three taps have forms");
+        assert_eq!(first.parts(16).count(), 0);
         assert!(Filterable::of(&Conv { groups: 64, ..conv(&[3, 3], 1) }, &shape, &shape).is_none());
         let line = Filterable::of(&conv(&[3], 1), &[1, 64, 28], &[1, 64, 28]).expect("a line of three taps");
         assert!(line.parts(4).all(|(time, weights)| time < 1.0 && weights > 1.0));

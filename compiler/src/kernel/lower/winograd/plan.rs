@@ -60,8 +60,8 @@ pub struct Plan {
     pub(super) by_lane: bool,
     /// Loads stand between the multiplications.
     pub(super) in_order: bool,
-    /// How many elements ahead weights are fetched from memory; 0 if they are not.
-    pub(super) ahead: usize,
+    /// How far ahead weights are fetched from memory; 0 if they are not. (Only where a channel's weights are loaded at once.)
+    pub(super) ahead_bytes: usize,
     /// Threads that share each phase of a block; 1 if they share the blocks, or if there is one.
     pub(super) threads: usize,
 }
@@ -214,11 +214,11 @@ impl Shape<'_> {
             tile,
             by_lane: self.by_lane(),
             in_order: self.machine.in_order,
-            ahead: 0,
+            ahead_bytes: 0,
             threads: 1,
         };
         let is_far = plan.packed_elements() as u64 * 4 > self.machine.l2_bytes;
-        let plan = Plan { ahead: if is_far { self.machine.prefetch_bytes as usize / 4 } else { 0 }, ..plan };
+        let plan = Plan { ahead_bytes: if is_far { self.machine.prefetch_bytes as usize } else { 0 }, ..plan };
         let blocks = (plan.batch * window.output[0] * plan.blocks[0] * plan.blocks[1]) as f64;
         let depth = (plan.kernel_depth * plan.channels) as f64;
         let products = product * (points[0] * points[1]) as f64 * depth;

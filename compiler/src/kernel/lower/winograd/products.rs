@@ -1,7 +1,8 @@
 //! The second phase: one matrix product per point.
 
 use super::Writer;
-use crate::kernel::lower::build::{mul_add, plus, repeat, runs};
+use crate::config::WeightStorage;
+use crate::kernel::lower::build::{fetch_ahead, mul_add, plus, repeat, runs};
 use crate::kernel::lower::products::by_lane;
 use crate::kernel::lower::tile::Tile;
 use crate::kernel::{Affine, Expression, LoopVar, Statement, Variable};
@@ -89,7 +90,9 @@ impl Writer<'_> {
     fn by_broadcast(&mut self, data: &Affine, weights: &Affine, tile: Tile, channels: usize) -> Vec<Statement> {
         let channel = self.builder.loop_var("channel");
         let weights = plus(weights, channel, tile.vectors * self.plan.lanes);
-        let mut body = self.fetch(&weights, tile.vectors);
+        let stored = (self.buffers.weights, WeightStorage::F32);
+        let mut body: Vec<Statement> =
+            fetch_ahead(stored, self.plan.ahead_bytes, &weights, tile.vectors * self.plan.lanes).collect();
         let mut loaded = Vec::with_capacity(tile.vectors);
         for vector in 0..tile.vectors {
             let (weight, load) = self.weights(&weights, vector);
@@ -117,16 +120,6 @@ impl Writer<'_> {
         let rows: Vec<Affine> = (0..channels).map(row).collect();
         let (data, weights) = ((self.buffers.scratch, &pixels[..]), (self.buffers.weights, &rows[..], tile.vectors));
         by_lane(&mut self.builder, data, weights, lanes, self.plan.in_order)
-    }
-
-    /// Asks for so many vectors of weights, further on than `at`. (By lane an instruction for every line is more than is won.)
-    fn fetch(&self, at: &Affine, vectors: usize) -> Vec<Statement> {
-        let (ahead, lanes) = (self.plan.ahead, self.plan.lanes);
-        if ahead == 0 {
-            return Vec::new();
-        }
-        let lines = (0..vectors * lanes).step_by(16);
-        lines.map(|first| Statement::Prefetch(self.buffers.weights, at.clone().plus((ahead + first) as i64))).collect()
     }
 }
 
