@@ -157,7 +157,11 @@ fn compiled(folder: &Path, cluster: &str, family: StrategyFamily) -> Compiled {
     driver::compile(&model_path, &cluster_path, &options, &mut ()).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
-fn start(folder: &Path, compiled: &Compiled) -> LocalCluster {
+/// Longer than a busy machine keeps a process waiting.
+const BRIEF: Duration = Duration::from_secs(3);
+
+/// Starts all devices; one that is silent for so long is lost.
+fn start(folder: &Path, compiled: &Compiled, silence: Duration) -> LocalCluster {
     bundle::write_programs(folder, compiled).expect("the folder is writable");
     let built: Vec<_> = compiled
         .programs
@@ -167,7 +171,7 @@ fn start(folder: &Path, compiled: &Compiled) -> LocalCluster {
             bundle::cargo::build_device(folder, device, false).expect("the crate builds")
         })
         .collect();
-    let wanted = LocalOptions { silence: Some(Duration::from_secs(1)), ..LocalOptions::default() };
+    let wanted = LocalOptions { silence: Some(silence), ..LocalOptions::default() };
     local::start(compiled, &built, wanted).expect("the cluster starts")
 }
 
@@ -198,7 +202,7 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     assert!(route_without > 0, "the whole plan needs all devices");
 
     assert_eq!(compiled.programs.len(), 4, "everybody takes part");
-    let mut cluster = start(folder.path(), &compiled);
+    let mut cluster = start(folder.path(), &compiled, BRIEF);
     let extent = EXTENT as usize;
     let input = Value::f32([1, 3, extent, extent], (0..3 * extent * extent).map(|i| (i % 17) as f32 / 17.0).collect());
     let bytes = local::pack(&compiled.graph, &compiled.graph.inputs, std::slice::from_ref(&input)).expect("it fits");
@@ -224,7 +228,7 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     assert!(given_up <= 2, "one loss cost {given_up} repetitions");
     drop(cluster);
     // A device that falls silent without a word is as good as lost, and keeps nobody waiting for its report.
-    let mut cluster = start(folder.path(), &compiled);
+    let mut cluster = start(folder.path(), &compiled, BRIEF);
     cluster.infer(&bytes).expect("everybody is there");
     let silent = cluster.process_id(3).expect("it runs").to_string();
     assert!(Command::new("kill").args(["-STOP", &silent]).status().expect("there is a kill").success());
@@ -246,7 +250,8 @@ fn microcontrollers_know_routes_too() {
     let compiled = compiled(folder.path(), SERIAL, StrategyFamily::Auto);
     assert_eq!(compiled.programs.len(), 2, "both take part");
     assert!(!compiled.routes.is_empty(), "there are routes");
-    let mut cluster = start(folder.path(), &compiled);
+    // Emulated devices may be slow.
+    let mut cluster = start(folder.path(), &compiled, Duration::from_secs(30));
     let firmware = compiled.programs.iter().find(|program| compiled.cluster.devices[program.device].name == "camera");
     let device = &compiled.cluster.devices[firmware.expect("it takes part").device];
     let built = bundle::cargo::build_device(folder.path(), device, false).expect("the crate builds");

@@ -148,9 +148,10 @@ fn evaluate_variants(
     let graphs: Vec<&Graph> = compiled.variant_graphs.iter().collect();
     let inputs: Vec<&Value> = inputs.iter().collect();
     let labels: Vec<u32> = labels.iter().map(|label| *label as u32).collect();
-    let scores = variants::scores::measure_graphs(&graphs, &inputs, &labels, false)?;
-    for (variant, score) in report.variants.iter_mut().zip(scores) {
-        variant.evaluated_accuracy = Some(score.accuracy());
+    let ended = variants::scores::measure_graphs(&graphs, &inputs, &labels, false)?;
+    for (variant, ended) in report.variants.iter_mut().zip(ended) {
+        variant.evaluated_accuracy = Some(ended.score.accuracy());
+        variant.evaluated_exit_shares = ended.shares();
     }
     Ok(())
 }

@@ -22,12 +22,26 @@ impl Graph {
         }
     }
 
+    /// Share of inferences that each exit ends, in the order of the exits.
+    pub fn exit_shares(&self) -> Vec<f64> {
+        self.exits().iter().filter_map(|id| self.decide(*id)).map(|decide| decide.share).collect()
+    }
+
+    /// Sets the share of inferences that each exit ends, by the order of the exits.
+    pub fn set_exit_shares(&mut self, shares: &[f64]) {
+        for (id, share) in self.exits().into_iter().zip(shares) {
+            if let Some(decide) = self.decide(id) {
+                let op = Op::Decide(Decide { share: *share, ..decide.clone() });
+                self.set_op(id, op);
+            }
+        }
+    }
+
     /// Share of all inferences that reach a node: those that no exit before it ends. A node belongs to the first exit
     /// that needs it.
     pub fn reach(&self) -> BTreeMap<NodeId, f64> {
         let stages = self.stages();
-        let shares: Vec<f64> =
-            self.exits().iter().filter_map(|id| self.decide(*id)).map(|decide| decide.share).collect();
+        let shares = self.exit_shares();
         let left = |stage: usize| (1.0 - shares.iter().take(stage).sum::<f64>()).max(0.0);
         self.node_ids().map(|id| (id, left(stages.get(&id).copied().unwrap_or(shares.len())))).collect()
     }
@@ -80,5 +94,7 @@ mod tests {
         assert_eq!(graph.topological_order(), Some(vec![first, head, decide, second, third]));
         let reach = graph.reach();
         assert_eq!([first, head, decide, second, third].map(|id| reach[&id]), [1.0, 1.0, 1.0, 0.75, 0.75]);
+        graph.set_exit_shares(&[0.5]);
+        assert_eq!(graph.reach()[&third], 0.5);
     }
 }

@@ -77,10 +77,21 @@ impl Process<'_> {
 
     /// The same of one of several graphs.
     pub fn answer_by(&mut self, number: usize, input: &Value) -> anyhow::Result<Vec<Vec<f32>>> {
+        Ok(self.ask(number, input)?.0)
+    }
+
+    /// The first output of one of several graphs, and the exit at which the inference ended.
+    pub fn end_by(&mut self, number: usize, input: &Value) -> anyhow::Result<(Vec<f32>, Option<usize>)> {
+        let (outputs, exit) = self.ask(number, input)?;
+        Ok((outputs.into_iter().next().unwrap_or_default(), exit))
+    }
+
+    fn ask(&mut self, number: usize, input: &Value) -> anyhow::Result<(Vec<Vec<f32>>, Option<usize>)> {
         let graph = self.backbone.graphs.get(number).context("no such graph")?;
         let bytes = local::pack(graph, &graph.inputs, std::slice::from_ref(input))?;
         let result = self.process.infer_on(&bytes, Some(number as u8))?;
         let outputs = local::unpack(graph, &result.output)?;
-        Ok(outputs.into_iter().map(|(_, value)| data::to_f32(&value.data)).collect())
+        let outputs = outputs.into_iter().map(|(_, value)| data::to_f32(&value.data)).collect();
+        Ok((outputs, result.exit.map(|(exit, _)| exit as usize)))
     }
 }

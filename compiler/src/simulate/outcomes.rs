@@ -20,7 +20,7 @@ pub struct Outcome {
 /// All outcomes, by exit; the last is that no exit is taken. `graph` is the one before sharding.
 pub fn outcomes(graph: &Graph, sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) -> Vec<Outcome> {
     let exits = graph.exits();
-    let shares: Vec<f64> = exits.iter().map(|id| graph.decide(*id).map_or(0.0, |decide| decide.share)).collect();
+    let shares = graph.exit_shares();
     let rest = (1.0 - shares.iter().sum::<f64>()).max(0.0);
     let early = (0..exits.len()).map(|exit| until_exit(schedules, exit));
     let all = early.chain([schedules.to_vec()]);

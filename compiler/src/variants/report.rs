@@ -59,6 +59,12 @@ pub struct VariantReport {
     /// Share of right answers on the samples of --evaluate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluated_accuracy: Option<f64>,
+    /// Share of those samples that ended at each exit.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evaluated_exit_shares: Vec<f64>,
+    /// Share of inferences that end at each exit, on the calibration samples.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exit_shares: Vec<f64>,
     /// Whether some condition takes it.
     pub compiled: bool,
 }
@@ -211,6 +217,8 @@ pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> Vari
             traffic_bytes: nominal(number).map_or(0, |one| one.traffic_bytes),
             energy_mj: nominal(number).map_or(0.0, |one| one.energy_mj),
             evaluated_accuracy: None,
+            evaluated_exit_shares: Vec::new(),
+            exit_shares: graphs[number].exit_shares(),
             compiled: taken[number],
         }
     };

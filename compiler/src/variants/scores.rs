@@ -2,10 +2,12 @@
 //! common at their beginning is computed once.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::Context;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use sha2::{Digest, Sha256};
@@ -41,11 +43,37 @@ impl Score {
     pub fn loss(&self) -> f64 {
         self.surprise / self.samples.max(1) as f64
     }
+}
 
-    fn add(&mut self, other: Score) {
+impl AddAssign for Score {
+    fn add_assign(&mut self, other: Score) {
         self.right += other.right;
         self.surprise += other.surprise;
         self.samples += other.samples;
+    }
+}
+
+/// What samples say of a graph that may have exits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Of all of them.
+    pub score: Score,
+    /// How many ended at each exit.
+    pub exits: Vec<usize>,
+}
+
+impl Ended {
+    /// Share of samples that ended at each exit.
+    pub fn shares(&self) -> Vec<f64> {
+        self.exits.iter().map(|ended| *ended as f64 / self.score.samples.max(1) as f64).collect()
+    }
+}
+
+impl AddAssign for Ended {
+    fn add_assign(&mut self, other: Ended) {
+        self.score += other.score;
+        self.exits.resize(self.exits.len().max(other.exits.len()), 0);
+        self.exits.iter_mut().zip(other.exits).for_each(|(own, other)| *own += other);
     }
 }
 
@@ -132,7 +160,7 @@ impl<'a> Scorer<'a> {
     ) -> anyhow::Result<()> {
         if depth == self.segments.len() {
             let score = self.judge(tensor, label);
-            agreeing.iter().for_each(|set| scores[*set].add(score));
+            agreeing.iter().for_each(|set| scores[*set] += score);
             return Ok(());
         }
         for same in agreeing.chunk_by(|a, b| sets[*a][depth] == sets[*b][depth]) {
@@ -195,13 +223,13 @@ fn digest(inputs: &[&Value], labels: &[u32]) -> String {
 
 /// Scores by name from a file; those that it lacks (positions among the names) are measured and added to it. A file that
 /// is damaged is as good as none.
-fn remembered(
+fn remembered<T: Clone + Default + Serialize + DeserializeOwned>(
     file: &Path,
     names: &[String],
-    measure: impl FnOnce(&[usize]) -> anyhow::Result<Vec<Score>>,
-) -> anyhow::Result<Vec<Score>> {
+    measure: impl FnOnce(&[usize]) -> anyhow::Result<Vec<T>>,
+) -> anyhow::Result<Vec<T>> {
     let known = std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let mut known: BTreeMap<String, Score> = known.unwrap_or_default();
+    let mut known: BTreeMap<String, T> = known.unwrap_or_default();
     let new: Vec<usize> = (0..names.len()).filter(|at| !known.contains_key(&names[*at])).collect();
     if !new.is_empty() {
         let scores = measure(&new)?;
@@ -212,7 +240,7 @@ fn remembered(
         std::fs::write(&part, serde_json::to_vec(&known)?).with_context(|| format!("writing `{}`", part.display()))?;
         std::fs::rename(&part, file).with_context(|| format!("writing `{}`", file.display()))?;
     }
-    Ok(names.iter().map(|name| known.get(name).copied().unwrap_or_default()).collect())
+    Ok(names.iter().map(|name| known.get(name).cloned().unwrap_or_default()).collect())
 }
 
 /// Scores of whole graphs with the same input and classes, all of them on all samples; those that are known from an
@@ -223,7 +251,7 @@ pub fn score_graphs(
     labels: &[u32],
     probabilities: bool,
     cache: &Path,
-) -> anyhow::Result<Vec<Score>> {
+) -> anyhow::Result<Vec<Ended>> {
     let names: Vec<String> = graphs.iter().map(|graph| key(graph, &[])).collect();
     let file = cache.join("variants").join(format!("graphs-{}.json", digest(inputs, labels)));
     remembered(&file, &names, |new| {
@@ -243,39 +271,43 @@ pub fn measure_graphs(
     inputs: &[&Value],
     labels: &[u32],
     probabilities: bool,
-) -> anyhow::Result<Vec<Score>> {
+) -> anyhow::Result<Vec<Ended>> {
     let count = graphs.len();
     let backbone = Backbone::build_all(graphs.iter().map(|graph| (*graph).clone()).collect())?;
     over_samples(&backbone, count, inputs, labels, "samples that judge", |process, input, label, scores| {
-        for (number, score) in scores.iter_mut().enumerate() {
-            let answer = process.answer_by(number, input)?.swap_remove(0);
-            score.add(judge(&answer, label, probabilities));
+        for (number, ended) in scores.iter_mut().enumerate() {
+            let (answer, exit) = process.end_by(number, input)?;
+            let mut exits = vec![0; graphs[number].exits().len()];
+            if let Some(taken) = exit.and_then(|exit| exits.get_mut(exit)) {
+                *taken = 1;
+            }
+            *ended += Ended { score: judge(&answer, label, probabilities), exits };
         }
         Ok(())
     })
 }
 
 /// Adds up, on all cores, what `add` says of each sample.
-fn over_samples(
+fn over_samples<T: AddAssign + Clone + Default + Send>(
     backbone: &Backbone,
     count: usize,
     inputs: &[&Value],
     labels: &[u32],
     what: &'static str,
-    add: impl Fn(&mut Process<'_>, &Value, usize, &mut [Score]) -> anyhow::Result<()> + Sync,
-) -> anyhow::Result<Vec<Score>> {
-    let all = Mutex::new(vec![Score::default(); count]);
+    add: impl Fn(&mut Process<'_>, &Value, usize, &mut [T]) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<Vec<T>> {
+    let all = Mutex::new(vec![T::default(); count]);
     let progress = Progress::new(inputs.len() as u64, what);
     let pieces = workers(inputs.len());
     in_parallel(pieces, |piece| {
         let mut process = backbone.start()?;
-        let mut own = vec![Score::default(); count];
+        let mut own = vec![T::default(); count];
         for (input, label) in inputs.iter().zip(labels).skip(piece).step_by(pieces) {
             add(&mut process, input, *label as usize, &mut own)?;
             progress.step();
         }
         let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.iter_mut().zip(own).for_each(|(all, own)| all.add(own));
+        all.iter_mut().zip(own).for_each(|(all, own)| *all += own);
         Ok(())
     })?;
     progress.finish();

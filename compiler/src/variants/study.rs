@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use super::VariantOptions;
 use super::fitting;
 use super::parts::{Drop, Part, Repair, dropped, macs, parts};
-use super::scores::{Score, Scorer, Set, score_graphs};
+use super::scores::{Ended, Score, Scorer, Set, score_graphs};
 use super::search::{self, Bound, Candidate, Known, Problem};
 use super::segments::{Segment, segments};
 use crate::classifier::answers_probabilities;
@@ -151,12 +151,18 @@ impl Study {
         let probabilities = answers_probabilities(graph);
         let inputs: Vec<&Value> = self.judges.0.iter().collect();
         let all: Vec<&Graph> = graphs.iter().collect();
-        let scores = score_graphs(&all, &inputs, &self.judges.1, probabilities, &self.cache);
-        let scores = scores.map_err(Failure::Environment)?;
-        let (known, short) = scores.split_at(self.front.len());
-        self.front.iter_mut().zip(known).for_each(|(member, score)| member.score = *score);
+        let ended = score_graphs(&all, &inputs, &self.judges.1, probabilities, &self.cache);
+        let ended = ended.map_err(Failure::Environment)?;
+        let (known, short) = ended.split_at(self.front.len());
+        for ((member, graph), ended) in self.front.iter_mut().zip(&mut graphs).zip(known) {
+            member.score = ended.score;
+            // The whole network's exits have been weighed already, on more samples.
+            if !member.drops.is_empty() {
+                graph.set_exit_shares(&ended.shares());
+            }
+        }
         let mut kept = graphs.split_off(self.front.len()).into_iter();
-        for (exit, score) in ends.into_iter().zip(short) {
+        for (exit, Ended { score, .. }) in ends.into_iter().zip(short) {
             let Some(graph) = kept.next().filter(|_| score.accuracy() >= self.least) else { continue };
             let (set, drops, macs) = (Set::new(), Vec::new(), macs(&graph));
             self.front.push(Member { set, drops, score: *score, macs, sent_bytes: 0, ends_at: Some(exit) });
@@ -328,7 +334,9 @@ impl<'a> Guided<'a> {
         let graphs = choices.iter().map(without).collect::<Result<Vec<Graph>, Failure>>()?;
         let probabilities = answers_probabilities(graph);
         let scores = |graphs: &[&Graph], inputs: &[&Value], labels: &[u32]| {
-            score_graphs(graphs, inputs, labels, probabilities, self.cache).map_err(Failure::Environment)
+            let ended = score_graphs(graphs, inputs, labels, probabilities, self.cache);
+            let ended = ended.map_err(Failure::Environment)?;
+            Ok::<Vec<Score>, Failure>(ended.iter().map(|ended| ended.score).collect())
         };
         let few = self.guides.0.len().min(COMPARED);
         let guided = scores(&graphs.iter().collect::<Vec<_>>(), &self.guides.0[..few], &self.guides.1[..few])?;
