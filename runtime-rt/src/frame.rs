@@ -17,15 +17,25 @@
 //! Numbers are little-endian; CRC-32 is that of IEEE 802.3. A receiver that loses its place looks for the next magic
 //! whose header checks.
 
-use crc::{CRC_32_ISO_HDLC, Crc, Table};
-
 use crate::Error;
 
-/// Sixteen bytes at a time from 16 KiB of tables on a hosted system, byte by byte on a microcontroller.
+/// CRC-32 by the processor's own instructions.
 #[cfg(feature = "std")]
-static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
+use crc32fast::hash as checksum;
+
+/// CRC-32 byte by byte, from a table of 1 KiB.
+#[cfg(any(test, not(feature = "std")))]
+mod by_table {
+    use crc::{CRC_32_ISO_HDLC, Crc, Table};
+
+    static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISO_HDLC);
+
+    pub(super) fn checksum(bytes: &[u8]) -> u32 {
+        CRC.checksum(bytes)
+    }
+}
 #[cfg(not(feature = "std"))]
-static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISO_HDLC);
+use by_table::checksum;
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 32;
@@ -120,7 +130,7 @@ impl Header {
     /// A header for a payload.
     pub fn new(kind: Kind, plan_hash: u64, inference: u32, message: u16, sender: u8, payload: &[u8]) -> Header {
         let length = payload.len() as u32;
-        Header { kind, plan_hash, inference, message, sender, route: 0, length, payload_crc: CRC.checksum(payload) }
+        Header { kind, plan_hash, inference, message, sender, route: 0, length, payload_crc: checksum(payload) }
     }
 
     /// The same on another route.
@@ -145,7 +155,7 @@ impl Header {
         put(20, &self.length.to_le_bytes());
         put(24, &self.payload_crc.to_le_bytes());
         let (checked, _) = bytes.split_at(28);
-        let crc = CRC.checksum(checked).to_le_bytes();
+        let crc = checksum(checked).to_le_bytes();
         for (slot, byte) in bytes.iter_mut().skip(28).zip(crc) {
             *slot = byte;
         }
@@ -159,7 +169,7 @@ impl Header {
         }
         let crc = u32::from_le_bytes(take(bytes, 28)?);
         let (checked, _) = bytes.split_at(28);
-        if take::<2>(bytes, 0)? != MAGIC || take::<1>(bytes, 2)? != [VERSION] || CRC.checksum(checked) != crc {
+        if take::<2>(bytes, 0)? != MAGIC || take::<1>(bytes, 2)? != [VERSION] || checksum(checked) != crc {
             return None;
         }
         let [kind] = take::<1>(bytes, 3)?;
@@ -181,7 +191,7 @@ impl Header {
         if payload.len() != self.length as usize {
             return Err(Error::WrongLength);
         }
-        if CRC.checksum(payload) == self.payload_crc { Ok(()) } else { Err(Error::Checksum) }
+        if checksum(payload) == self.payload_crc { Ok(()) } else { Err(Error::Checksum) }
     }
 }
 
@@ -196,6 +206,15 @@ mod tests {
         assert_eq!(header.check(b"payload"), Ok(()));
         assert_eq!(header.check(b"Payload"), Err(Error::Checksum));
         assert_eq!(header.check(b"pay"), Err(Error::WrongLength));
+    }
+
+    #[test]
+    fn all_devices_compute_the_same_sum() {
+        let bytes: std::vec::Vec<u8> = (0..1000u32).map(|i| ((i * i) >> 3) as u8).collect();
+        for length in [0, 1, 15, 16, 17, 64, 333, 1000] {
+            assert_eq!(checksum(&bytes[..length]), by_table::checksum(&bytes[..length]), "{length} bytes");
+        }
+        assert_eq!(checksum(b"123456789"), 0xcbf4_3926, "the check value of CRC-32");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub enum Kind {
     Skip,
     /// A projection: a skip connection that computes something.
     Projection,
-    /// An operand of a concatenation.
+    /// An operand of a concatenation, or of several: the layers of a dense block are read by all that follow.
     Branch,
     /// Half of the channels between two convolutions: those whose filters weigh least.
     Channels,
@@ -97,8 +97,12 @@ pub fn parts(graph: &Graph) -> Vec<Part> {
         let saved: Vec<(usize, u64)> = terms.iter().filter_map(|operand| Some((*operand, saved(*operand)?))).collect();
         let most = saved.iter().map(|(_, macs)| *macs).max().unwrap_or(0);
         for (operand, macs) in saved {
+            let operand_tensor = graph.node(join).inputs[operand];
+            let known =
+                |part: &Part| part.kind == Kind::Branch && graph.node(part.join).inputs[part.operand] == operand_tensor;
             let kind = match (sum, macs) {
                 (false, 0) => continue,
+                (false, _) if found.iter().any(known) => continue,
                 (false, _) => Kind::Branch,
                 (true, 0) => Kind::Skip,
                 (true, macs) if macs == most => Kind::Block,
@@ -291,7 +295,7 @@ fn is_activated(graph: &Graph, tensor: TensorId, activation: Activation) -> bool
     last == activation && matches!(activation, Activation::Relu | Activation::Clip(..))
 }
 
-/// An operand of a concatenation becomes a constant in each channel.
+/// An operand becomes a constant in each channel, in all concatenations that read it.
 fn drop_operand(graph: &mut Graph, part: &Part, operand: TensorId, repair: Option<&Repair>) {
     let tensor_type = graph.tensor_type(operand).clone();
     let channels = tensor_type.shape[1];
@@ -305,9 +309,26 @@ fn drop_operand(graph: &mut Graph, part: &Part, operand: TensorId, repair: Optio
     let value = graph.add_constant(format!("{name}.mean"), Value::f32(shape, values));
     let spread = graph.add_tensor(name.clone(), tensor_type.clone());
     graph.add_node(name, Op::Expand { shape: tensor_type.shape }, vec![value], vec![spread]);
-    let mut inputs = graph.node(part.join).inputs.clone();
-    inputs[part.operand] = spread;
-    graph.set_inputs(part.join, inputs);
+    for join in concatenations(graph, operand) {
+        let inputs = graph.node(join).inputs.iter();
+        let inputs = inputs.map(|input| if *input == operand { spread } else { *input }).collect();
+        graph.set_inputs(join, inputs);
+    }
+}
+
+/// The nodes that join a part with the rest: one, but for an operand of several concatenations.
+pub fn joins(graph: &Graph, part: &Part) -> Vec<NodeId> {
+    match part.kind {
+        Kind::Branch => concatenations(graph, graph.node(part.join).inputs[part.operand]),
+        _ => vec![part.join],
+    }
+}
+
+/// Concatenations of channels that read a tensor.
+fn concatenations(graph: &Graph, tensor: TensorId) -> Vec<NodeId> {
+    let mut readers = graph.consumers(tensor);
+    readers.retain(|reader| matches!(graph.node(*reader).op, Op::Concat { axis: 1 }));
+    readers
 }
 
 #[cfg(test)]

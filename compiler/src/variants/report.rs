@@ -271,7 +271,7 @@ fn sensitivity(graph: &Graph, study: &Study) -> Vec<SensitivityReport> {
     let of_one = |(at, way, score): &(usize, u8, Score)| {
         let segment = &study.segments[*at];
         let way = &segment.ways[usize::from(*way)];
-        let (part, repair) = way.drops.first()?;
+        let [(part, repair)] = &way.drops[..] else { return None };
         let part = &study.parts[*part];
         Some(SensitivityReport {
             kind: part.kind,

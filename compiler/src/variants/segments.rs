@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::parts::{Drop, Part, Repair, dropped, macs};
+use super::parts::{Drop, Part, Repair, dropped, joins, macs};
 use crate::driver::Failure;
 use crate::graph::{Graph, NodeId, TensorId};
 use crate::partition::crossings;
@@ -97,7 +97,7 @@ pub fn limit_ways(segments: &mut [Segment], most: usize) {
     }
 }
 
-/// First and last position of what goes with a part, its join included.
+/// First and last position of what goes with a part, its joins included.
 fn span(graph: &Graph, part: &Part, position: &HashMap<NodeId, usize>) -> Result<(usize, usize), Failure> {
     let without = dropped(graph, &[(part, None)]).map_err(|error| Failure::Internal(error.into()))?;
     let left: HashMap<&str, NodeId> = without.node_ids().map(|id| (without.node(id).name.as_str(), id)).collect();
@@ -111,7 +111,7 @@ fn span(graph: &Graph, part: &Part, position: &HashMap<NodeId, usize>) -> Result
         same.is_some_and(|same| shapes(graph, *id) == shapes(&without, *same))
     };
     let gone = graph.node_ids().filter(|id| !stays(id));
-    let touched: Vec<usize> = gone.chain([part.join]).filter_map(|id| position.get(&id).copied()).collect();
+    let touched: Vec<usize> = gone.chain(joins(graph, part)).filter_map(|id| position.get(&id).copied()).collect();
     let first = touched.iter().copied().min().unwrap_or(0);
     Ok((first, touched.iter().copied().max().unwrap_or(first)))
 }

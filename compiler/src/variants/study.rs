@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::VariantOptions;
+use super::combined;
 use super::fitting;
 use super::parts::{Drop, Part, Repair, dropped, macs, parts};
 use super::scores::{Ended, Score, Scorer, Set, score_graphs};
@@ -15,6 +16,7 @@ use super::segments::{Segment, segments};
 use crate::classifier::answers_probabilities;
 use crate::driver::{Failure, internal};
 use crate::graph::{Graph, NodeId, Value};
+use crate::host::backbone::MOST_GRAPHS;
 use crate::host::parallel::in_parallel;
 use crate::passes;
 use crate::samples::Samples;
@@ -106,10 +108,17 @@ pub fn study(
     let cache = wanted.cache.as_path();
     let mut segments = segments(graph, &parts)?;
     let (labels, seen) = fitting::add_repairs(graph, &parts, &mut segments, samples)?;
-    let scorer = Scorer::new(graph, &segments, answers_probabilities(graph), cache)?;
-    let travels = segments.iter().map(|segment| segment.ways[0].sent_bytes(sent_bytes, graph)).collect();
-    let guided = Guided::new(&scorer, &segments, travels, samples, &labels, cache);
-    let (found, known) = guided.search(wanted.min_accuracy).map_err(Failure::Environment)?;
+    let alone = segments.clone();
+    let mut scorer = Scorer::new(graph, &alone, answers_probabilities(graph), cache)?;
+    let travels: Vec<u64> = alone.iter().map(|segment| segment.ways[0].sent_bytes(sent_bytes, graph)).collect();
+    let mut guided = Guided::new(&scorer, &alone, travels.clone(), samples, &labels, cache);
+    let mut singles = guided.singles(Singles::default()).map_err(Failure::Environment)?;
+    if combined::add(graph, &parts, &mut segments, &singles.ways, singles.whole, MOST_GRAPHS)? {
+        scorer = Scorer::new(graph, &segments, answers_probabilities(graph), cache)?;
+        guided = Guided::new(&scorer, &segments, travels, samples, &labels, cache);
+        singles = guided.singles(singles).map_err(Failure::Environment)?;
+    }
+    let (found, known) = guided.search(singles, wanted.min_accuracy).map_err(Failure::Environment)?;
     let sets = guided.worth(known, floor(found.guide, wanted.min_accuracy));
     // What each set's repairs are where all of its parts have gone.
     let refitted: Mutex<Vec<Vec<Drop>>> = Mutex::new(vec![Vec::new(); sets.len()]);
@@ -192,6 +201,15 @@ fn truncated(graph: &Graph, exit: usize) -> Result<Option<Graph>, Failure> {
     Ok(Some(short))
 }
 
+/// What the first of the samples that guide say of each way alone.
+#[derive(Default)]
+struct Singles {
+    /// The whole network.
+    whole: Score,
+    /// Segment, way and score.
+    ways: Vec<(usize, u8, Score)>,
+}
+
 /// The samples in two halves.
 struct Guided<'a> {
     scorer: &'a Scorer<'a>,
@@ -245,12 +263,14 @@ impl<'a> Guided<'a> {
         self.scorer.score(sets, &self.guides.0[..count], &self.guides.1[..count], what)
     }
 
-    /// Each way alone, and all sets that were measured.
-    fn search(&self, min_accuracy: Option<f64>) -> anyhow::Result<(Study, Known)> {
+    /// Scores of each way alone; those that are known are not measured again.
+    fn singles(&self, known: Singles) -> anyhow::Result<Singles> {
         let none: Set = vec![0; self.segments.len()];
+        let is_known = |segment: usize, way: u8| known.ways.iter().any(|(s, w, _)| (*s, *w) == (segment, way));
         let mut ways = Vec::new();
         for (segment, info) in self.segments.iter().enumerate() {
-            ways.extend((1..info.ways.len()).map(|way| (segment, way as u8)));
+            let new = (1..info.ways.len() as u8).filter(|way| !is_known(segment, *way));
+            ways.extend(new.map(|way| (segment, way)));
         }
         let with = |(segment, way): &(usize, u8)| {
             let mut set = none.clone();
@@ -262,9 +282,15 @@ impl<'a> Guided<'a> {
         let few = (all / 2).clamp(LEAST_GUIDES.min(all), all);
         let sets: Vec<Set> = std::iter::once(none.clone()).chain(ways.iter().map(with)).collect();
         let scores = self.score_guides(&sets, few, "samples without one part")?;
-        let alone = scores[0];
-        let singles: Vec<(usize, u8, Score)> =
-            ways.into_iter().zip(&scores[1..]).map(|((segment, way), score)| (segment, way, *score)).collect();
+        let new = ways.into_iter().zip(&scores[1..]).map(|((segment, way), score)| (segment, way, *score));
+        Ok(Singles { whole: scores[0], ways: known.ways.into_iter().chain(new).collect() })
+    }
+
+    /// All sets that were measured.
+    fn search(&self, singles: Singles, min_accuracy: Option<f64>) -> anyhow::Result<(Study, Known)> {
+        let none: Set = vec![0; self.segments.len()];
+        let Singles { whole: alone, ways: singles } = singles;
+        let all = self.guides.0.len();
         let candidate = |(segment, way, score): &(usize, u8, Score)| Candidate {
             segment: *segment,
             way: *way,
