@@ -134,7 +134,7 @@ impl Problem<'_> {
 
     /// What a set saves.
     fn gain(&self, set: &Set) -> f64 {
-        self.taken(set).map(|at| self.gains[at]).sum()
+        self.taken(set).fold(0.0, |sum, at| sum + self.gains[at])
     }
 
     /// Weights that a set adds.
