@@ -234,10 +234,11 @@ fn shrink(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn options(drops: &[f64]) -> Vec<Candidate> {
+    /// One way for each segment, that loses so much.
+    pub(in crate::variants) fn options(drops: &[f64]) -> Vec<Candidate> {
         let option =
             |(segment, drop): (usize, &f64)| Candidate { segment, way: 1, loss: *drop, drop: *drop, size: 0.0 };
         drops.iter().enumerate().map(option).collect()

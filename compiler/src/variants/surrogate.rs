@@ -95,12 +95,7 @@ pub fn propose(problem: Problem<'_>, drops: &[f64], budget: f64, bad: &[&Set]) -
 mod tests {
     use super::*;
     use crate::variants::search::Candidate;
-
-    fn options(drops: &[f64]) -> Vec<Candidate> {
-        let option =
-            |(segment, drop): (usize, &f64)| Candidate { segment, way: 1, loss: *drop, drop: *drop, size: 0.0 };
-        drops.iter().enumerate().map(option).collect()
-    }
+    use crate::variants::search::tests::options;
 
     /// Every set of a problem of `segments` with one way each.
     fn all(segments: usize) -> impl Iterator<Item = Set> {
