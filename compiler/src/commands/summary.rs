@@ -204,7 +204,7 @@ fn filtering(compiled: &Compiled, id: NodeId) -> Option<FilteringReport> {
     let (name, elements) = (&graph.tensor(weights).name, graph.f32_value(weights)?);
     // Shards of a constant are named after it.
     let all = compiled.programs.iter().flat_map(|program| &program.weights);
-    let forms = all.filter(|weight| weight.name.starts_with(name)).find_map(|weight| weight.order?.forms)?;
+    let forms = all.filter(|weight| weight.name.starts_with(name)).find_map(|weight| weight.order?.1.forms)?;
     let filters = elements.chunks_exact((elements.len() / graph.shape(weights).first()?).max(1));
     Some(FilteringReport {
         form: forms.to_string(),

@@ -10,7 +10,8 @@ use crate::diagnostic::Diagnostic;
 use crate::driver::{Clock, Failure, Options, internal};
 use crate::graph::Graph;
 use crate::partition::{self, Objective, Partition, PartitionOptions, StrategyFamily, limits};
-use crate::program::{self, Program, Weight};
+use crate::program::lower::Like;
+use crate::program::{self, Program};
 use crate::schedule::{self, Schedule};
 use crate::shard::patches::{self, PatchReport};
 use crate::shard::{self, Sharded};
@@ -195,7 +196,16 @@ fn price(graph: &Graph, cluster: &Cluster, partition: &Partition) -> Option<f64>
 
 /// Shards, schedules and lowers a partition.
 pub fn place(graph: &Graph, cluster: &Cluster, partition: Partition, clock: &mut Clock) -> Result<Placed, Failure> {
-    place_like(graph, cluster, partition, &[], clock)
+    place_like(graph, cluster, partition, Known::default(), clock)
+}
+
+/// Programs that devices have already.
+#[derive(Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// One per device that takes part.
+    pub programs: &'a [Program],
+    /// Weights that are not in these take as little room as they can.
+    pub small: bool,
 }
 
 /// The same for devices that have programs already: what weights are in both is packed alike.
@@ -203,15 +213,16 @@ pub fn place_like(
     graph: &Graph,
     cluster: &Cluster,
     partition: Partition,
-    known: &[Program],
+    known: Known<'_>,
     clock: &mut Clock,
 ) -> Result<Placed, Failure> {
     let sharded = shard::apply(graph, &partition, cluster).map_err(internal)?;
     clock.lap("shard");
     let schedules = schedules(&sharded, cluster)?;
     clock.lap("schedule");
-    let like = |schedule: &Schedule| -> &[Weight] {
-        known.iter().find(|program| program.device == schedule.device).map_or(&[], |program| &program.weights)
+    let like = |schedule: &Schedule| {
+        let program = known.programs.iter().find(|program| program.device == schedule.device);
+        Like { weights: program.map_or(&[][..], |program| &program.weights), small: known.small }
     };
     let programs = (schedules.iter().map(|schedule| lower(&sharded, schedule, cluster, like(schedule))))
         .collect::<Result<_, _>>()?;
@@ -228,7 +239,7 @@ fn schedules(sharded: &Sharded, cluster: &Cluster) -> Result<Vec<Schedule>, Fail
 
 /// The program of one device, its memory planned and checked. Where minimal filtering takes more memory than there is, it
 /// is done without.
-fn lower(sharded: &Sharded, schedule: &Schedule, cluster: &Cluster, like: &[Weight]) -> Result<Program, Failure> {
+fn lower(sharded: &Sharded, schedule: &Schedule, cluster: &Cluster, like: Like<'_>) -> Result<Program, Failure> {
     let device = &cluster.devices[schedule.device];
     let planned = |target: &Target| {
         let mut program = program::lower::lower(&sharded.graph, schedule, target, like).map_err(lower_failure)?;
@@ -309,7 +320,7 @@ impl Placed {
             let mut sharded = self.sharded.clone();
             patches::apply(&mut sharded, &patch).map_err(internal)?;
             let schedules = schedules(&sharded, cluster)?;
-            let program = lower(&sharded, &schedules[index], cluster, &[])?;
+            let program = lower(&sharded, &schedules[index], cluster, Like::default())?;
             let arena_bytes = program.arena_bytes;
             if best.as_ref().is_none_or(|(_, _, known, _)| arena_bytes < known.arena_bytes) {
                 best = Some((sharded, schedules, program, report));

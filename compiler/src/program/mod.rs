@@ -65,8 +65,9 @@ pub struct Weight {
     pub shape: Vec<usize>,
     /// Little-endian elements in the order in which the kernel reads them.
     pub bytes: Vec<u8>,
-    /// How a convolution's kernel has packed it, if that could have been done in several ways.
-    pub order: Option<WeightOrder>,
+    /// How a convolution's kernel has packed it, and the layout of the activations that it reads, if that could have been
+    /// done in several ways.
+    pub order: Option<(Layout, WeightOrder)>,
     /// Byte offset in the weights section; set by `memory`, a multiple of 64.
     pub offset_bytes: usize,
 }

@@ -10,7 +10,7 @@ use crate::emit::family::Row;
 use crate::graph::Graph;
 use crate::partition::Partition;
 use crate::partition::held::Held;
-use crate::placement::{self, Placed};
+use crate::placement::{self, Known, Placed};
 use crate::program::Program;
 use crate::simulate::outcomes::outcomes;
 
@@ -60,7 +60,8 @@ pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Resu
         tables.push(mapped);
     }
     let accuracy = |member: usize| study.front[member].score.accuracy();
-    // Routes that need too much flash are taken out, and situations choose again.
+    // Routes that need too much flash get smaller weights, or are taken out, and situations choose again.
+    let mut small = false;
     loop {
         let chosen: Vec<Option<&Mapped>> =
             tables.iter().map(|mapped| mapping::choose(mapped, limit_ms, accuracy)).collect();
@@ -84,10 +85,15 @@ pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Resu
             let (missing, bytes_per_second) = (situation.missing(), situation.bytes_per_second());
             rows.push(Row { missing, unneeded: Vec::new(), bytes_per_second, route, latency_ms: mapped.latency_ms });
         }
-        let routes =
-            planned.iter().map(|plan| route(compiled, &graphs, plan)).collect::<Result<Vec<Route>, Failure>>()?;
+        let routes = planned
+            .iter()
+            .map(|plan| route(compiled, &graphs, plan, small))
+            .collect::<Result<Vec<Route>, Failure>>()?;
         let before: Vec<usize> = compiled.programs.iter().map(|program| program.weights_bytes).collect();
         if let Some(worst) = too_large(compiled, &routes, &before) {
+            if !std::mem::replace(&mut small, true) {
+                continue;
+            }
             let Planned { member, partition, .. } = &planned[worst];
             for mapped in &mut tables {
                 mapped.retain(|one| one.member != *member || one.partition.strategies != partition.strategies);
@@ -140,11 +146,11 @@ fn mapped_on(compiled: &Compiled, cluster: &Cluster) -> Mapped {
 }
 
 /// Programs of a route, in the order of the whole network's; devices that have nothing to do get empty ones.
-fn route(compiled: &Compiled, graphs: &[Graph], plan: &Planned) -> Result<Route, Failure> {
+fn route(compiled: &Compiled, graphs: &[Graph], plan: &Planned, small: bool) -> Result<Route, Failure> {
     let graph = graphs[plan.member].clone();
     let mut clock = crate::driver::Clock::default();
-    let placed =
-        placement::place_like(&graph, &compiled.cluster, plan.partition.clone(), &compiled.programs, &mut clock)?;
+    let known = Known { programs: &compiled.programs, small };
+    let placed = placement::place_like(&graph, &compiled.cluster, plan.partition.clone(), known, &mut clock)?;
     let Placed { partition, sharded, programs, .. } = placed;
     let mut by_device: std::collections::HashMap<usize, Program> =
         programs.into_iter().map(|program| (program.device, program)).collect();

@@ -131,13 +131,15 @@ pub enum Packing {
     Shared(WeightOrder),
     /// This kernel packs them so, for the sake of another program of the device.
     Like(WeightOrder),
+    /// As suits the kernel, but not transformed for minimal filtering: that takes up to four times the bytes.
+    Untransformed,
 }
 
 impl Packing {
     /// The order, if it is given.
     pub fn order(self) -> Option<WeightOrder> {
         match self {
-            Packing::Free => None,
+            Packing::Free | Packing::Untransformed => None,
             Packing::Shared(order) | Packing::Like(order) => Some(order),
         }
     }
@@ -187,7 +189,7 @@ fn convolution_bindings(
     bindings.extend(conv.residual.then_some(Binding::Input(3)));
     bindings.push(match packing {
         Packing::Shared(_) => Binding::SameWeights { from: 1 },
-        Packing::Free | Packing::Like(_) => Binding::Weights { from: 1, elements: weights() },
+        Packing::Free | Packing::Like(_) | Packing::Untransformed => Binding::Weights { from: 1, elements: weights() },
     });
     bindings.push(Binding::Weights { from: 2, elements: bias });
     bindings

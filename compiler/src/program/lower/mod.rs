@@ -57,9 +57,17 @@ pub enum LowerError {
     },
 }
 
-/// Lowers the schedule of one device. Weights are packed as in `like`, those of another program of the device, where they
-/// are the same.
-pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target, like: &[Weight]) -> Result<Program, LowerError> {
+/// Weights of another program of a device; what is in both is packed alike, so that it is stored once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Like<'a> {
+    /// Those of the other program.
+    pub weights: &'a [Weight],
+    /// Weights that are only in this one take as little room as they can, even if that takes longer.
+    pub small: bool,
+}
+
+/// Lowers the schedule of one device.
+pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target, like: Like<'_>) -> Result<Program, LowerError> {
     let mut lowering = Lowering {
         graph,
         machine: Machine::of(target),
@@ -123,8 +131,8 @@ struct Lowering<'a> {
     weights: HashMap<(Vec<usize>, [u8; 32]), WeightId>,
     /// How the weights of convolutions are packed.
     packings: HashMap<TensorId, Packed>,
-    /// Weights of another program of the device; what is in both is packed alike.
-    like: &'a [Weight],
+    /// Weights of another program of the device.
+    like: Like<'a>,
     /// Pools that may be done by the kernel of the convolution before them, by convolution.
     pools: BTreeMap<NodeId, NodeId>,
     /// Kernels by text without name, so that equal ones are emitted once.
@@ -269,14 +277,20 @@ impl Lowering<'_> {
         let mut operands = self.operands(node, &choice.inputs);
         for (operand, input) in operands.iter_mut().zip(&self.graph.node(node).inputs) {
             let here = self.packings.get(input).filter(|packing| packing.choice == *choice);
-            let name = &self.graph.tensor(*input).name;
-            let elsewhere = || self.like.iter().find(|weight| weight.name == *name)?.order;
-            operand.packing = match here {
-                Some(packing) => Packing::Shared(packing.order),
-                None => elsewhere().map_or(Packing::Free, Packing::Like),
+            operand.packing = match (here, self.packed_elsewhere(*input)) {
+                (Some(packing), _) => Packing::Shared(packing.order),
+                (None, Some((_, order))) => Packing::Like(order),
+                (None, None) if self.like.small => Packing::Untransformed,
+                (None, None) => Packing::Free,
             };
         }
         operands
+    }
+
+    /// How the device's other program has packed a constant.
+    fn packed_elsewhere(&self, constant: TensorId) -> Option<(Layout, WeightOrder)> {
+        let name = &self.graph.tensor(constant).name;
+        self.like.weights.iter().find(|weight| weight.name == *name)?.order
     }
 
     /// A step that calls a kernel: of a node, or of several that follow each other.
@@ -318,7 +332,7 @@ impl Lowering<'_> {
                         }
                     };
                     if let Some(order) = order {
-                        self.program.weights[weight.0 as usize].order = Some(order);
+                        self.program.weights[weight.0 as usize].order = Some((choice.inputs[0], order));
                         let packing = Packed { choice: choice.clone(), order, weight };
                         self.packings.entry(info.inputs[from]).or_insert(packing);
                     }

@@ -54,7 +54,8 @@ mod tests {
         let outputs = outputs.map(|(position, tensor)| Action::Output { tensor: *tensor, position });
         let schedule = Schedule { device: 0, actions: inputs.chain(nodes).chain(outputs).collect() };
         let target = target::load("x86-64-v4", Path::new(".")).expect("a target of ours");
-        let program = super::super::lower(&graph, &schedule, &target, &[]).expect("it lowers");
+        let program =
+            super::super::lower(&graph, &schedule, &target, super::super::Like::default()).expect("it lowers");
         let names = program.steps.iter().filter_map(|step| match step {
             Step::Kernel { node, fused, .. } => {
                 Some([node].into_iter().chain(fused).cloned().collect::<Vec<_>>().join(" + "))

@@ -47,8 +47,13 @@ pub(super) fn layouts(
         inputs.extend(conv.residual.then_some(blocked));
         LayoutChoice { inputs, output: blocked }
     };
+    // Minimal filtering saves more than it costs to reorder what it reads.
+    let mut reordered = inputs.to_vec();
+    reordered[0].layout = blocked;
     // Few channels would leave most lanes of a block empty; broadcasting reads plain tensors as well.
-    if conv.groups == 1 && channels < lanes as usize {
+    if channels >= lanes as usize && winograd::chosen(conv, &reordered, output, machine).is_some() {
+        vec![choice(blocked)]
+    } else if conv.groups == 1 && channels < lanes as usize {
         vec![choice(Layout::Plain), choice(blocked)]
     } else if conv.groups == 1 {
         vec![choice(blocked), choice(Layout::Plain)]

@@ -6,7 +6,7 @@ use crate::graph::op::Conv;
 use crate::kernel::Affine;
 use crate::kernel::lower::tile::{FAR_BYTES_PER_CYCLE, Reading, Row, Tile, choose_tile};
 use crate::kernel::lower::window::Window3;
-use crate::kernel::lower::{Machine, Operand, WeightOrder};
+use crate::kernel::lower::{Machine, Operand, Packing, WeightOrder};
 use crate::program::Layout;
 
 /// Bytes per cycle that come from beyond the second-level cache, as long as it is not far beyond.
@@ -105,6 +105,9 @@ pub fn chosen(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine:
     let window = Window3::new(&conv.window, &x.shape, &output.shape);
     let shape = Shape { window: &window, batch: x.shape[0], channels: x.shape[1], filters: output.shape[1], machine };
     let possible = forms(conv, inputs, output, machine);
+    if inputs[1].packing == Packing::Untransformed {
+        return None;
+    }
     if let Some(order) = inputs[1].packing.order() {
         let forms = order.forms.filter(|_| !possible.is_empty())?;
         return shape.best(forms, Some(order.vectors)).map(|(_, plan)| plan);
