@@ -7,6 +7,10 @@ use partita::cli::Arguments;
 use partita::commands;
 use partita::driver::Failure;
 
+/// Training frees and takes megabytes thousands of times a second; the system's allocator gives them back each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // A panic is always our bug: say so in one line, and never leave with a status that scripts read as success.

@@ -99,11 +99,10 @@ impl Head {
         let seen = match self.blocks.first() {
             None => features,
             Some(first) => {
-                // Only a tensor of another size than the head's could fail, and features are cut to size.
                 let channels = first.block.inputs;
-                let maps = network::channels_last(&features, samples, channels, self.space);
-                maps.and_then(|maps| network::averages(&self.blocks, &maps)?.flatten_all()?.to_vec1())
-                    .unwrap_or_default()
+                let maps = features.chunks_exact((features.len() / samples.max(1)).max(1));
+                let maps = maps.flat_map(|map| network::channels_last(map, channels)).collect();
+                network::averages(&self.blocks, maps, samples, self.space)
             }
         };
         let mut found = Vec::new();

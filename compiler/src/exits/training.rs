@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 
@@ -20,11 +20,14 @@ use super::stream::{Answers, stream};
 use crate::driver::Failure;
 use crate::host::backbone::Backbone;
 use crate::host::kept;
-use crate::host::parallel::in_parallel;
+use crate::host::parallel::{gather, in_parallel};
 use crate::host::progress::Progress;
 
 /// Samples of a step.
 const BATCH: usize = 128;
+
+/// Samples whose activations stay in a cache, about; what a thread does at a time.
+const PART: usize = 16;
 
 /// Multiply-adds that training may take, backbone and heads together, with an effort of 1.
 const EFFORT_MACS: f64 = 4e13;
@@ -93,7 +96,7 @@ impl Training<'_> {
         let mut networks = fresh(students, versions)?;
         let batches = self.batches(self.steps(students));
         let path = self.cache.join(format!("heads-{}.safetensors", self.key(students, &alterations, batches.len())));
-        let begin = restore(&path, &networks).map_or(0, |step| step.min(batches.len()));
+        let begin = restore(&path, &mut networks).map_or(0, |step| step.min(batches.len()));
         if begin == 0 {
             // A damaged file may have left its traces.
             networks = fresh(students, versions)?;
@@ -106,14 +109,24 @@ impl Training<'_> {
             let lesson =
                 Lesson { draws: &batches[step], members: &members, labels: material.known_labels(), answers: &answers };
             let rate = rate(step, batches.len());
-            in_parallel(networks.len(), |at| {
-                let (student, version) = (&students[at / versions], at % versions);
-                let batch = lesson.batch(student, at / versions, version, material.probabilities)?;
-                let Some(batch) = batch else { return Ok(()) };
-                let mut network = networks[at].lock().map_err(|_| anyhow!("a step has failed"))?;
-                let cost = network.step(&batch, rate)?;
-                if cost.is_finite() { Ok(()) } else { Err(anyhow!("training went astray: the cost is {cost}")) }
+            let rows: Vec<Vec<usize>> = (0..versions).map(|version| lesson.rows(version)).collect();
+            let mut all: Vec<(usize, &[usize])> = Vec::new();
+            for at in 0..networks.len() {
+                all.extend(parts(&rows[at % versions]).map(|part| (at, part)));
+            }
+            let slopes = gather(all.len(), |index| {
+                let (at, rows) = all[index];
+                let student = at / versions;
+                let batch = lesson.batch(&students[student], student, rows, material.probabilities)?;
+                Ok((at, networks[at].slopes(&batch)?))
             })?;
+            for part in slopes.chunk_by(|a, b| a.0 == b.0) {
+                let (at, slopes) = (part[0].0, part.iter().map(|(_, slopes)| slopes).collect::<Vec<_>>());
+                let cost = networks[at].descend(&slopes, rows[at % versions].len(), rate)?;
+                if !cost.is_finite() {
+                    bail!("training went astray: the cost is {cost}");
+                }
+            }
             if saved.elapsed() > BETWEEN_FILES || step + 1 == batches.len() {
                 save(&path, &networks, step + 1)?;
                 saved = Instant::now();
@@ -122,10 +135,7 @@ impl Training<'_> {
             Ok(())
         })?;
         progress.finish();
-        let mut heads = networks.into_iter().map(|network| {
-            let network = network.into_inner().map_err(|_| anyhow!("a step has failed"))?;
-            Ok(network.head()?)
-        });
+        let mut heads = networks.iter().map(|network| Ok(network.head()?));
         let heads: Vec<Vec<Head>> = (students.iter())
             .map(|_| heads.by_ref().take(versions).collect::<anyhow::Result<_>>())
             .collect::<anyhow::Result<_>>()?;
@@ -268,24 +278,24 @@ struct Lesson<'a> {
 }
 
 impl Lesson<'_> {
-    /// The part of it that one version of a student learns from; none if that is too little.
-    fn batch(
-        &self,
-        student: &Student,
-        index: usize,
-        version: usize,
-        probabilities: bool,
-    ) -> anyhow::Result<Option<Batch>> {
+    /// The samples that a version learns from.
+    fn rows(&self, version: usize) -> Vec<usize> {
+        (0..self.draws.len()).filter(|row| self.members[version][self.draws[*row].sample]).collect()
+    }
+
+    /// What a student learns from some of them.
+    fn batch(&self, student: &Student, index: usize, rows: &[usize], probabilities: bool) -> anyhow::Result<Batch> {
         let Design { channels, space, classes, .. } = student.design;
-        let rows: Vec<usize> =
-            (0..self.draws.len()).filter(|row| self.members[version][self.draws[*row].sample]).collect();
-        if rows.len() < 2 {
-            return Ok(None);
+        let mut maps = Vec::with_capacity(rows.len() * channels * space[0] * space[1]);
+        for row in rows {
+            let width = channels * space[0] * space[1];
+            maps.extend(channels_last(&self.answers[1 + index][row * width..(row + 1) * width], channels));
         }
         let pick = |elements: &[f32], width: usize| -> Vec<f32> {
-            rows.iter().flat_map(|row| &elements[row * width..(row + 1) * width]).copied().collect()
+            let mut picked = Vec::with_capacity(rows.len() * width);
+            rows.iter().for_each(|row| picked.extend_from_slice(&elements[row * width..(row + 1) * width]));
+            picked
         };
-        let maps = pick(&self.answers[1 + index], channels * space[0] * space[1]);
         let mut scores = pick(&self.answers[0], classes);
         if probabilities {
             scores.iter_mut().for_each(|score| *score = score.max(1e-9).ln());
@@ -297,12 +307,20 @@ impl Lesson<'_> {
                 label[*class as usize] = 1.0;
             }
         }
-        Ok(Some(Batch {
-            maps: channels_last(&maps, rows.len(), channels, space)?,
+        Ok(Batch {
+            maps: Tensor::from_vec(maps, (rows.len(), space[0], space[1], channels), &Device::Cpu)?,
             scores: Tensor::from_vec(scores, (rows.len(), classes), &Device::Cpu)?,
             labels: Tensor::from_vec(labels, (rows.len(), classes), &Device::Cpu)?,
-        }))
+        })
     }
+}
+
+/// Parts of about [`PART`] samples each; none of fewer than two, which have no variance.
+fn parts(rows: &[usize]) -> impl Iterator<Item = &[usize]> {
+    let count = rows.len().div_ceil(PART).max(1);
+    (0..count)
+        .map(move |part| &rows[rows.len() * part / count..rows.len() * (part + 1) / count])
+        .filter(|part| part.len() > 1)
 }
 
 /// Grows at first, then falls to nothing.
@@ -312,12 +330,10 @@ fn rate(step: usize, steps: usize) -> f64 {
 }
 
 /// Heads that know nothing, by student and version.
-fn fresh(students: &[Student], versions: usize) -> anyhow::Result<Vec<Mutex<Network>>> {
+fn fresh(students: &[Student], versions: usize) -> anyhow::Result<Vec<Network>> {
     let each = students.iter().enumerate().flat_map(|(index, student)| (0..versions).map(move |v| (index, student, v)));
-    each.map(|(index, student, version)| {
-        Ok(Mutex::new(Network::new(student.design.clone(), (index * 64 + version) as u64 + 1)?))
-    })
-    .collect()
+    each.map(|(index, student, version)| Ok(Network::new(student.design.clone(), (index * 64 + version) as u64 + 1)?))
+        .collect()
 }
 
 fn names(network: usize, count: usize) -> impl Iterator<Item = String> {
@@ -325,10 +341,10 @@ fn names(network: usize, count: usize) -> impl Iterator<Item = String> {
 }
 
 /// Writes what has been learned so far, in one go.
-fn save(path: &Path, networks: &[Mutex<Network>], step: usize) -> anyhow::Result<()> {
+fn save(path: &Path, networks: &[Network], step: usize) -> anyhow::Result<()> {
     let mut tensors: HashMap<String, Tensor> = HashMap::new();
     for (index, network) in networks.iter().enumerate() {
-        let state = network.lock().map_err(|_| anyhow!("a step has failed"))?.state()?;
+        let state = network.state()?;
         tensors.extend(names(index, state.len()).zip(state));
     }
     tensors.insert("step".to_string(), Tensor::new(&[step as u32], &Device::Cpu)?);
@@ -342,11 +358,10 @@ fn save(path: &Path, networks: &[Mutex<Network>], step: usize) -> anyhow::Result
 }
 
 /// Reads what an earlier run has learned; how many steps it took. Nothing if there is no such file, or a damaged one.
-fn restore(path: &Path, networks: &[Mutex<Network>]) -> Option<usize> {
+fn restore(path: &Path, networks: &mut [Network]) -> Option<usize> {
     let tensors = candle_core::safetensors::load(path, &Device::Cpu).ok()?;
     let step = *tensors.get("step")?.to_vec1::<u32>().ok()?.first()? as usize;
-    for (index, network) in networks.iter().enumerate() {
-        let mut network = network.lock().ok()?;
+    for (index, network) in networks.iter_mut().enumerate() {
         let state: Vec<Tensor> = names(index, tensors.len()).map_while(|name| tensors.get(&name).cloned()).collect();
         network.restore(&state).ok()?;
     }
@@ -365,18 +380,26 @@ mod tests {
         let students = [Student { place: 0, design }];
         let written = fresh(&students, 2).expect("heads");
         save(&path, &written, 17).expect("the folder is writable");
-        let read = fresh(&[Student { place: 1, ..students[0].clone() }], 2).expect("heads");
-        assert_eq!(restore(&path, &read), Some(17));
-        let head = |networks: &[Mutex<Network>]| networks[1].lock().ok().and_then(|network| network.head().ok());
+        let mut read = fresh(&[Student { place: 1, ..students[0].clone() }], 2).expect("heads");
+        assert_eq!(restore(&path, &mut read), Some(17));
+        let head = |networks: &[Network]| networks[1].head().ok();
         assert_eq!(head(&read), head(&written));
         let bytes = std::fs::read(&path).expect("the file");
         for length in [0, 7, bytes.len() / 2, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).expect("the folder is writable");
-            assert_eq!(restore(&path, &fresh(&students, 2).expect("heads")), None, "{length} bytes");
+            assert_eq!(restore(&path, &mut fresh(&students, 2).expect("heads")), None, "{length} bytes");
         }
         let other = Design::within(5, [8, 8], 3, 50_000, u64::MAX).expect("it is wide enough");
         std::fs::write(&path, &bytes).expect("the folder is writable");
-        assert_eq!(restore(&path, &fresh(&[Student { place: 0, design: other }], 2).expect("heads")), None);
+        assert_eq!(restore(&path, &mut fresh(&[Student { place: 0, design: other }], 2).expect("heads")), None);
+    }
+
+    #[test]
+    fn parts_are_even_and_have_variance() {
+        let rows: Vec<usize> = (0..100).collect();
+        let sizes = |count: usize| parts(&rows[..count]).map(<[usize]>::len).collect::<Vec<_>>();
+        assert_eq!((sizes(0), sizes(1), sizes(2), sizes(16)), (vec![], vec![], vec![2], vec![16]));
+        assert_eq!((sizes(17), sizes(40)), (vec![8, 9], vec![13, 13, 14]));
     }
 
     #[test]

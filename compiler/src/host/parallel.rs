@@ -1,6 +1,7 @@
 //! Work on all cores.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::anyhow;
 
@@ -27,9 +28,27 @@ pub fn in_parallel(count: usize, work: impl Fn(usize) -> anyhow::Result<()> + Sy
     })
 }
 
+/// The same, and what comes of it, in the order of the indices.
+pub fn gather<T: Send>(count: usize, work: impl Fn(usize) -> anyhow::Result<T> + Sync) -> anyhow::Result<Vec<T>> {
+    let found: Vec<Mutex<Option<T>>> = (0..count).map(|_| Mutex::new(None)).collect();
+    in_parallel(count, |at| {
+        let result = work(at)?;
+        *found[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        Ok(())
+    })?;
+    Ok(found.into_iter().filter_map(|one| one.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_come_in_order() {
+        let squares = gather(50, |at| Ok(at * at)).expect("nothing fails");
+        assert_eq!(squares, (0..50).map(|at| at * at).collect::<Vec<_>>());
+        assert!(gather(3, |at| if at == 1 { Err(anyhow!("one")) } else { Ok(at) }).is_err());
+    }
 
     #[test]
     fn work_that_fails_says_so() {

@@ -4,15 +4,15 @@
 //! backbone by distillation (Hinton et al. 2015) on samples that are altered anew each time, as long as is affordable
 //! (Beyer et al. 2022, Knowledge distillation: A good teacher is patient and consistent).
 
-pub mod operators;
-
-use std::sync::{Arc, Mutex, PoisonError};
+pub mod linear;
+pub mod stage;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::ops;
 
 use super::heads::{Chance, Head, Layer, Separable};
-use operators::{Depthwise, EPSILON, Normalize, Statistics};
+use linear::{Depthwise, Linear};
+use stage::{EPSILON, Stage, Statistics};
 
 /// Halvings of space, at most.
 const LEVELS: usize = 3;
@@ -27,7 +27,7 @@ const SOFTNESS: f64 = 2.0;
 const LABEL_WEIGHT: f64 = 0.5;
 
 /// Weight decay, and momentum, of the descent.
-const DECAY: f64 = 5e-4;
+const DECAY: f32 = 5e-4;
 const MOMENTUM: f64 = 0.9;
 
 /// A separable block to be.
@@ -123,21 +123,38 @@ impl Design {
 struct Learned {
     value: Var,
     velocity: Tensor,
-    decays: bool,
+    /// Share that each row loses in a step.
+    decay: Tensor,
 }
 
-/// Scale and offset behind a convolution.
-struct Normalized {
-    parameters: usize,
-    lately: Arc<Mutex<Statistics>>,
+/// Share by which the statistics of normalisations follow each step.
+const FOLLOW: f32 = 0.05;
+
+/// A convolution, its normalisation and ReLU, while they learn.
+struct Learning {
+    linear: Linear,
+    /// Weights, scales and offsets.
+    learned: usize,
+    /// What the statistics were lately, for the time after training.
+    lately: Statistics,
 }
 
 /// A head while it learns.
 pub struct Network {
     design: Design,
     learned: Vec<Learned>,
-    /// Per block: depthwise weights, pointwise weights; and what follows each.
-    blocks: Vec<[(usize, Normalized); 2]>,
+    /// Per block: depthwise and pointwise.
+    blocks: Vec<[Learning; 2]>,
+}
+
+/// What some samples of a step teach.
+pub struct Slopes {
+    /// The sum of their costs.
+    cost: f32,
+    /// The sum of their gradients, by what is learned.
+    slopes: Vec<Option<Tensor>>,
+    /// By normalisation.
+    statistics: Vec<Statistics>,
 }
 
 /// What a head learns from in one step.
@@ -156,17 +173,23 @@ impl Network {
         let mut chance = Chance(seed);
         let mut learned = Vec::new();
         let mut blocks = Vec::with_capacity(design.blocks.len());
+        let mut space = design.space;
         for block in &design.blocks {
+            let depthwise = Linear::depthwise(block.window, space);
+            space = block.window.output(space);
             let taps = block.window.kernel.iter().product::<usize>();
-            let depthwise = learn(&mut learned, normal(&mut chance, (taps, block.inputs), taps)?, true)?;
-            let first = normalized(&mut learned, block.inputs)?;
-            let pointwise = normal(&mut chance, (block.inputs, block.outputs), block.inputs)?;
-            let pointwise = learn(&mut learned, pointwise, true)?;
-            blocks.push([(depthwise, first), (pointwise, normalized(&mut learned, block.outputs)?)]);
+            blocks.push([
+                learning(&mut learned, depthwise, normal(&mut chance, (taps, block.inputs), taps)?)?,
+                learning(
+                    &mut learned,
+                    Linear::Pointwise,
+                    normal(&mut chance, (block.inputs, block.outputs), block.inputs)?,
+                )?,
+            ]);
         }
         let (width, classes) = (design.width(), design.classes);
-        learn(&mut learned, (normal(&mut chance, (width, classes), width)? * 0.3)?, true)?;
-        learn(&mut learned, Tensor::zeros(classes, DType::F32, &Device::Cpu)?, false)?;
+        learn(&mut learned, (normal(&mut chance, (width, classes), width)? * 0.3)?, width)?;
+        learn(&mut learned, Tensor::zeros((1, classes), DType::F32, &Device::Cpu)?, 0)?;
         Ok(Network { design, learned, blocks })
     }
 
@@ -174,80 +197,92 @@ impl Network {
         self.learned[index].value.as_tensor()
     }
 
-    /// Normalises, adds something if there is something to add, and cuts off what is negative.
-    fn normalize(&self, x: &Tensor, by: &Normalized, added: Option<&Tensor>) -> Result<Tensor> {
-        let op = Normalize { lately: by.lately.clone(), batch: Arc::default() };
-        match added {
-            None => x.apply_op2(self.value(by.parameters), op),
-            Some(added) => x.apply_op3(self.value(by.parameters), added, op),
-        }
-    }
-
-    /// Scores, `[samples, classes]`, while statistics are the batch's own.
-    fn forward(&self, maps: &Tensor) -> Result<Tensor> {
+    /// Scores, `[samples, classes]`, while statistics are the samples' own; these are added to `seen`.
+    fn forward(&self, maps: &Tensor, seen: &mut Vec<Statistics>) -> Result<Tensor> {
         let mut x = maps.clone();
-        for (block, [(depthwise, first), (pointwise, second)]) in self.design.blocks.iter().zip(&self.blocks) {
-            let y = x.apply_op2(self.value(*depthwise), block.window)?;
-            let y = self.normalize(&y, first, None)?;
-            let (samples, rows, columns, channels) = y.dims4()?;
-            let y = y.reshape((samples * rows * columns, channels))?.matmul(self.value(*pointwise))?;
-            let added = block.residual().then_some(&x);
-            x = self.normalize(&y, second, added)?.reshape((samples, rows, columns, block.outputs))?;
+        for (block, [depthwise, pointwise]) in self.design.blocks.iter().zip(&self.blocks) {
+            let (first, second) = (Stage::new(depthwise.linear.clone()), Stage::new(pointwise.linear.clone()));
+            let y = x.apply_op2(self.value(depthwise.learned), first.clone())?;
+            let learned = self.value(pointwise.learned);
+            x = match block.residual() {
+                false => y.apply_op2(learned, second.clone())?,
+                true => y.apply_op3(learned, &x, second.clone())?,
+            };
+            seen.extend([first.statistics(), second.statistics()]);
         }
         let last = self.learned.len() - 2;
         x.flatten(1, 2)?.mean(1)?.matmul(self.value(last))?.broadcast_add(self.value(last + 1))
     }
 
-    /// One step of descent (Nesterov's). Returns the cost before it.
-    pub fn step(&mut self, batch: &Batch, rate: f64) -> Result<f32> {
-        let samples = batch.maps.dim(0)? as f64;
-        let scores = self.forward(&batch.maps)?;
+    /// What some samples teach. Normalisations see only these (Hoffer et al. 2017: ghost batches), so that what is
+    /// between two layers stays in a cache, and parts of a batch can be learned from at the same time.
+    pub fn slopes(&self, batch: &Batch) -> Result<Slopes> {
+        let mut statistics = Vec::with_capacity(2 * self.blocks.len());
+        let scores = self.forward(&batch.maps, &mut statistics)?;
         let opinions = ops::softmax(&(&batch.scores / SOFTNESS)?, 1)?;
         let imitation = (ops::log_softmax(&(&scores / SOFTNESS)?, 1)? * opinions)?.sum_all()?;
         let labels = (ops::log_softmax(&scores, 1)? * &batch.labels)?.sum_all()?;
         // The square of the softness keeps the slopes as large as they are without it.
-        let cost = ((imitation * (SOFTNESS * SOFTNESS))? + (labels * LABEL_WEIGHT)?)?.affine(-1.0 / samples, 0.0)?;
-        let slopes = cost.backward()?;
-        for learned in &mut self.learned {
-            let Some(slope) = slopes.get(&learned.value) else { continue };
+        let cost = ((imitation * (SOFTNESS * SOFTNESS))? + (labels * LABEL_WEIGHT)?)?.neg()?;
+        let mut slopes = cost.backward()?;
+        let slopes = self.learned.iter().map(|learned| slopes.remove(&learned.value)).collect();
+        Ok(Slopes { cost: cost.to_scalar()?, slopes, statistics })
+    }
+
+    /// One step of descent (Nesterov's) on parts of a batch of so many samples. Returns the mean cost before it.
+    pub fn descend(&mut self, parts: &[&Slopes], samples: usize, rate: f64) -> Result<f32> {
+        for (index, learned) in self.learned.iter_mut().enumerate() {
+            let mut sum: Option<Tensor> = None;
+            for slope in parts.iter().filter_map(|part| part.slopes[index].as_ref()) {
+                sum = Some(match sum {
+                    Some(sum) => (sum + slope)?,
+                    None => slope.clone(),
+                });
+            }
+            let Some(sum) = sum else { continue };
+            let slope = (sum / samples as f64)?;
             let value = learned.value.as_tensor();
-            let slope = if learned.decays { (slope + (value * DECAY)?)? } else { slope.clone() };
+            let slope = (slope + value.broadcast_mul(&learned.decay)?)?;
             let slope = slope.detach();
             learned.velocity = ((&learned.velocity * MOMENTUM)? + &slope)?.detach();
             let step = (slope + (&learned.velocity * MOMENTUM)?)?;
             learned.value.set(&(value - (step * rate)?)?.detach())?;
         }
-        cost.to_scalar()
+        for (index, learning) in self.blocks.iter_mut().flatten().enumerate() {
+            let seen: Vec<&Statistics> = parts.iter().map(|part| &part.statistics[index]).collect();
+            learning.lately.follow(&Statistics::mean_of(&seen), FOLLOW);
+        }
+        Ok(parts.iter().map(|part| part.cost).sum::<f32>() / samples.max(1) as f32)
     }
 
     /// The head, its normalisations folded into weights.
     pub fn head(&self) -> Result<Head> {
         let mut blocks = Vec::with_capacity(self.blocks.len());
-        for (block, [(depthwise, first), (pointwise, second)]) in self.design.blocks.iter().zip(&self.blocks) {
-            let (depthwise, depthwise_bias) = self.folded(*depthwise, first)?;
-            let (pointwise, pointwise_bias) = self.folded(*pointwise, second)?;
+        for (block, [depthwise, pointwise]) in self.design.blocks.iter().zip(&self.blocks) {
+            let (depthwise, depthwise_bias) = self.folded(depthwise)?;
+            let (pointwise, pointwise_bias) = self.folded(pointwise)?;
             blocks.push(Separable { block: *block, depthwise, depthwise_bias, pointwise, pointwise_bias });
         }
         let last = self.learned.len() - 2;
         let weights = self.value(last).t()?.flatten_all()?.to_vec1()?;
-        let layers = vec![Layer { weights, bias: self.value(last + 1).to_vec1()? }];
+        let layers = vec![Layer { weights, bias: self.value(last + 1).flatten_all()?.to_vec1()? }];
         Ok(Head { space: self.design.space, blocks, layers })
     }
 
     /// Weights `[inputs or taps, outputs]` and biases with the normalisation behind them.
-    fn folded(&self, weights: usize, normalized: &Normalized) -> Result<(Vec<f32>, Vec<f32>)> {
-        let lately = normalized.lately.lock().unwrap_or_else(PoisonError::into_inner);
-        let parameters = self.value(normalized.parameters).flatten_all()?.to_vec1::<f32>()?;
-        let channels = parameters.len() / 2;
-        let (scale, offset) = parameters.split_at(channels);
+    fn folded(&self, learning: &Learning) -> Result<(Vec<f32>, Vec<f32>)> {
+        let learned = self.value(learning.learned);
+        let channels = learned.dim(1)?;
+        let mut weights = learned.flatten_all()?.to_vec1::<f32>()?;
+        let scales = weights.split_off(weights.len() - 2 * channels);
+        let (scale, offset) = scales.split_at(channels);
         // A head that has never learned anything has seen no statistics.
-        let (means, variances) = match lately.mean.len() {
+        let (means, variances) = match learning.lately.mean.len() {
             0 => (vec![0.0; channels], vec![1.0; channels]),
-            _ => (lately.mean.clone(), lately.variance.clone()),
+            _ => (learning.lately.mean.clone(), learning.lately.variance.clone()),
         };
         let factors: Vec<f32> = scale.iter().zip(&variances).map(|(scale, v)| scale / (v + EPSILON).sqrt()).collect();
         let bias = (0..channels).map(|channel| offset[channel] - means[channel] * factors[channel]).collect();
-        let mut weights = self.value(weights).flatten_all()?.to_vec1::<f32>()?;
         for row in weights.chunks_exact_mut(channels) {
             row.iter_mut().zip(&factors).for_each(|(weight, factor)| *weight *= factor);
         }
@@ -260,9 +295,8 @@ impl Network {
         for learned in &self.learned {
             state.extend([learned.value.as_tensor().clone(), learned.velocity.clone()]);
         }
-        for (_, normalized) in self.blocks.iter().flatten() {
-            let lately = normalized.lately.lock().unwrap_or_else(PoisonError::into_inner);
-            for statistic in [&lately.mean, &lately.variance] {
+        for learning in self.blocks.iter().flatten() {
+            for statistic in [&learning.lately.mean, &learning.lately.variance] {
                 state.push(Tensor::new(statistic.as_slice(), &Device::Cpu)?);
             }
         }
@@ -277,24 +311,30 @@ impl Network {
             learned.value.set(next()?)?;
             learned.velocity = next()?.clone();
         }
-        for (_, normalized) in self.blocks.iter().flatten() {
-            let mut lately = normalized.lately.lock().unwrap_or_else(PoisonError::into_inner);
-            (lately.mean, lately.variance) = (next()?.to_vec1()?, next()?.to_vec1()?);
+        for learning in self.blocks.iter_mut().flatten() {
+            learning.lately = Statistics { mean: next()?.to_vec1()?, variance: next()?.to_vec1()? };
         }
         Ok(())
     }
 }
 
-fn learn(learned: &mut Vec<Learned>, value: Tensor, decays: bool) -> Result<usize> {
+/// Something to learn, of which the first rows decay.
+fn learn(learned: &mut Vec<Learned>, value: Tensor, decaying: usize) -> Result<usize> {
+    let rows = value.dim(0)?;
+    let decay = (0..rows).map(|row| if row < decaying { DECAY } else { 0.0 });
+    let decay = Tensor::from_vec(decay.collect(), (rows, 1), &Device::Cpu)?;
     let velocity = value.zeros_like()?;
-    learned.push(Learned { value: Var::from_tensor(&value)?, velocity, decays });
+    learned.push(Learned { value: Var::from_tensor(&value)?, velocity, decay });
     Ok(learned.len() - 1)
 }
 
-fn normalized(learned: &mut Vec<Learned>, channels: usize) -> Result<Normalized> {
-    let [ones, zeros] = [1.0f32, 0.0].map(|value| vec![value; channels]);
-    let parameters = Tensor::from_vec([ones, zeros].concat(), (2, channels), &Device::Cpu)?;
-    Ok(Normalized { parameters: learn(learned, parameters, false)?, lately: Arc::default() })
+/// A layer to learn, that begins with these weights.
+fn learning(learned: &mut Vec<Learned>, linear: Linear, weights: Tensor) -> Result<Learning> {
+    let (terms, channels) = weights.dims2()?;
+    let [scales, offsets] = [1.0f32, 0.0].map(|value| vec![value; channels]);
+    let scales = Tensor::from_vec([scales, offsets].concat(), (2, channels), &Device::Cpu)?;
+    let learned = learn(learned, Tensor::cat(&[weights, scales], 0)?, terms)?;
+    Ok(Learning { linear, learned, lately: Statistics::default() })
 }
 
 /// Weights that keep the variance of what goes through them and a ReLU (He et al. 2015).
@@ -306,33 +346,42 @@ fn normal(chance: &mut Chance, shape: (usize, usize), inputs: usize) -> Result<T
 
 /// What the matrix of a finished head reads of maps `[samples, rows, columns, channels]`: averages over space,
 /// `[samples, channels]`.
-pub fn averages(blocks: &[Separable], maps: &Tensor) -> Result<Tensor> {
-    let mut x = maps.clone();
+pub fn averages(blocks: &[Separable], maps: Vec<f32>, samples: usize, space: [usize; 2]) -> Vec<f32> {
+    let (mut x, mut space, mut channels) = (maps, space, 0);
     for Separable { block, depthwise, depthwise_bias, pointwise, pointwise_bias } in blocks {
-        let taps = block.window.kernel.iter().product::<usize>();
-        let weights = Tensor::from_slice(depthwise, (taps, block.inputs), &Device::Cpu)?;
-        let bias = Tensor::from_slice(depthwise_bias, block.inputs, &Device::Cpu)?;
-        let y = x.apply_op2_no_bwd(&weights, &block.window)?.broadcast_add(&bias)?.relu()?;
-        let (samples, rows, columns, channels) = y.dims4()?;
-        let weights = Tensor::from_slice(pointwise, (block.inputs, block.outputs), &Device::Cpu)?;
-        let bias = Tensor::from_slice(pointwise_bias, block.outputs, &Device::Cpu)?;
-        let y = y.reshape((samples * rows * columns, channels))?.matmul(&weights)?.broadcast_add(&bias)?;
-        let y = y.reshape((samples, rows, columns, block.outputs))?;
-        x = if block.residual() { (y + &x)?.relu()? } else { y.relu()? };
+        let linear = Linear::depthwise(block.window, space);
+        space = block.window.output(space);
+        channels = block.outputs;
+        let mut y = linear.forward(&x, depthwise, samples, block.inputs, block.inputs);
+        for row in y.chunks_exact_mut(block.inputs) {
+            row.iter_mut().zip(depthwise_bias).for_each(|(y, bias)| *y = (*y + bias).max(0.0));
+        }
+        let mut y = Linear::Pointwise.forward(&y, pointwise, samples, block.inputs, block.outputs);
+        for (at, row) in y.chunks_exact_mut(block.outputs).enumerate() {
+            let added = block.residual().then(|| &x[at * block.inputs..][..block.inputs]);
+            for (channel, (y, bias)) in row.iter_mut().zip(pointwise_bias).enumerate() {
+                *y = (*y + bias + added.map_or(0.0, |added| added[channel])).max(0.0);
+            }
+        }
+        x = y;
     }
-    x.flatten(1, 2)?.mean(1)
+    let pixels = space[0] * space[1];
+    let mut means = Vec::with_capacity(samples * channels);
+    for sample in x.chunks_exact((pixels * channels).max(1)) {
+        let sum = |channel: usize| sample.iter().skip(channel).step_by(channels).sum::<f32>();
+        means.extend((0..channels).map(|channel| sum(channel) / pixels as f32));
+    }
+    means
 }
 
-/// Maps `[samples, channels, rows, columns]`, as graphs have them, as heads want them.
-pub fn channels_last(maps: &[f32], samples: usize, channels: usize, space: [usize; 2]) -> Result<Tensor> {
-    let plane = space[0] * space[1];
+/// A map `[channels, rows, columns]`, as graphs have it, as `[rows, columns, channels]`, as heads want it.
+pub fn channels_last(maps: &[f32], channels: usize) -> Vec<f32> {
+    let pixels = maps.len() / channels.max(1);
     let mut turned = vec![0.0; maps.len()];
-    for (from, to) in maps.chunks_exact(channels * plane).zip(turned.chunks_exact_mut(channels * plane)) {
-        for (channel, from) in from.chunks_exact(plane).enumerate() {
-            from.iter().enumerate().for_each(|(pixel, element)| to[pixel * channels + channel] = *element);
-        }
+    for (pixel, to) in turned.chunks_exact_mut(channels.max(1)).enumerate() {
+        to.iter_mut().enumerate().for_each(|(channel, to)| *to = maps[channel * pixels + pixel]);
     }
-    Tensor::from_vec(turned, (samples, space[0], space[1], channels), &Device::Cpu)
+    turned
 }
 
 #[cfg(test)]
@@ -353,12 +402,17 @@ mod tests {
         Batch { maps: Tensor::from_vec(maps, (count, 16, 16, 1), &Device::Cpu).expect("maps"), scores, labels }
     }
 
+    fn step_of(network: &mut Network, batch: &Batch, rate: f64) {
+        let slopes = network.slopes(batch).expect("slopes");
+        network.descend(&[&slopes], 32, rate).expect("a step");
+    }
+
     fn trained(seed: u64, steps: usize) -> Network {
         let design = Design::within(1, [16, 16], 2, 20_000, u64::MAX).expect("it is wide enough");
         let mut network = Network::new(design, seed).expect("a network");
         let mut chance = Chance(3);
         for step in 0..steps {
-            network.step(&bars(&mut chance, 32), 0.05 / (1 + step / 20) as f64).expect("a step");
+            step_of(&mut network, &bars(&mut chance, 32), 0.05 / (1 + step / 20) as f64);
         }
         network
     }
@@ -385,7 +439,7 @@ mod tests {
         let mut chance = Chance(3);
         (0..4).for_each(|_| drop(bars(&mut chance, 32)));
         for _ in 4..6 {
-            again.step(&bars(&mut chance, 32), 0.05).expect("a step");
+            step_of(&mut again, &bars(&mut chance, 32), 0.05);
         }
         assert_eq!(again.head().ok(), whole.head().ok());
     }
