@@ -58,6 +58,7 @@ pub enum Linear {
 
 /// What a depthwise convolution sums up for one sample.
 pub struct Ways {
+    channels: usize,
     /// Rows and columns of the result.
     space: [usize; 2],
     /// Pixels of the input.
@@ -70,24 +71,25 @@ pub struct Ways {
     to_weights: Vec<Sum>,
 }
 
-/// Pairs of rows of channels whose products are added up.
+/// Pairs of pixels, or of a pixel and a tap, whose products are added up, channel by channel.
 struct Sum {
-    /// Row of the first and of the second factor.
+    /// First element of the first and of the second factor.
     terms: Vec<[usize; 2]>,
 }
 
 impl Linear {
     /// A depthwise convolution of maps of one size.
-    pub fn depthwise(window: Depthwise, space: [usize; 2]) -> Linear {
+    pub fn depthwise(window: Depthwise, space: [usize; 2], channels: usize) -> Linear {
         let touches = window.touches(space);
         let output = window.output(space);
         let pixels = |space: [usize; 2]| space[0] * space[1];
         let sums = |rows: usize, row: fn(&Touch) -> usize, term: fn(&Touch) -> [usize; 2]| -> Vec<Sum> {
             let mut sums: Vec<Sum> = (0..rows).map(|_| Sum { terms: Vec::new() }).collect();
-            touches.iter().for_each(|touch| sums[row(touch)].terms.push(term(touch)));
+            touches.iter().for_each(|touch| sums[row(touch)].terms.push(term(touch).map(|pixel| pixel * channels)));
             sums
         };
         Linear::Depthwise(Arc::new(Ways {
+            channels,
             space: output,
             input_pixels: pixels(space),
             forward: sums(pixels(output), |touch| touch.output, |touch| [touch.input, touch.tap]),
@@ -104,14 +106,14 @@ impl Linear {
         }
     }
 
-    /// The result for samples of `inputs` channels, `outputs` channels each.
-    pub fn forward(&self, x: &[f32], weights: &[f32], samples: usize, inputs: usize, outputs: usize) -> Vec<f32> {
+    /// The result for some samples, of which each pixel has `outputs` channels.
+    pub fn forward(&self, x: &[f32], weights: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
         match self {
             Linear::Depthwise(ways) => {
-                let (from, to) = (ways.input_pixels * inputs, ways.forward.len() * outputs);
-                let mut sums = vec![0.0; samples * to];
+                let (from, to) = ways.elements();
+                let mut sums = vec![0.0; x.len() / from * to];
                 for (sum, x) in sums.chunks_exact_mut(to).zip(x.chunks_exact(from)) {
-                    add_products(sum, x, weights, &ways.forward, outputs);
+                    add_products(sum, x, weights, &ways.forward, ways.channels);
                 }
                 sums
             }
@@ -125,18 +127,17 @@ impl Linear {
         x: &[f32],
         weights: &[f32],
         slope: &[f32],
-        samples: usize,
         inputs: usize,
         outputs: usize,
     ) -> (Vec<f32>, Vec<f32>) {
         match self {
             Linear::Depthwise(ways) => {
-                let (from, to) = (ways.input_pixels * inputs, ways.forward.len() * outputs);
-                let (mut to_x, mut to_weights) = (vec![0.0; samples * from], vec![0.0; weights.len()]);
+                let (from, to) = ways.elements();
+                let (mut to_x, mut to_weights) = (vec![0.0; x.len()], vec![0.0; weights.len()]);
                 let each = to_x.chunks_exact_mut(from).zip(x.chunks_exact(from)).zip(slope.chunks_exact(to));
                 for ((to_x, x), slope) in each {
-                    add_products(to_x, slope, weights, &ways.to_input, inputs);
-                    add_products(&mut to_weights, x, slope, &ways.to_weights, outputs);
+                    add_products(to_x, slope, weights, &ways.to_input, ways.channels);
+                    add_products(&mut to_weights, x, slope, &ways.to_weights, ways.channels);
                 }
                 (to_x, to_weights)
             }
@@ -149,21 +150,24 @@ impl Linear {
     }
 }
 
-/// Adds products of rows of channels to rows of sums.
+impl Ways {
+    /// Elements of a sample, and of its result; at least one each.
+    fn elements(&self) -> (usize, usize) {
+        let pixels = [self.input_pixels, self.forward.len()];
+        let [from, to] = pixels.map(|pixels| (pixels * self.channels).max(1));
+        (from, to)
+    }
+}
+
+/// Adds products of channels to sums, one for each of `all`.
 #[multiversion(targets("x86_64+avx512f+fma", "x86_64+avx2+fma"))]
 fn add_products(sums: &mut [f32], first: &[f32], second: &[f32], all: &[Sum], channels: usize) {
     // Sums of some channels stay in registers for all their terms.
     #[inline(always)]
-    fn part<const WIDTH: usize>(
-        sum: &mut [f32],
-        first: &[f32],
-        second: &[f32],
-        terms: &[[usize; 2]],
-        channels: usize,
-    ) -> usize {
+    fn part<const WIDTH: usize>(sum: &mut [f32], first: &[f32], second: &[f32], terms: &[[usize; 2]]) -> usize {
         let mut total = [0.0f32; WIDTH];
         for [a, b] in terms {
-            let (a, b) = (&first[a * channels..][..WIDTH], &second[b * channels..][..WIDTH]);
+            let (a, b) = (&first[*a..][..WIDTH], &second[*b..][..WIDTH]);
             for lane in 0..WIDTH {
                 total[lane] += a[lane] * b[lane];
             }
@@ -176,11 +180,11 @@ fn add_products(sums: &mut [f32], first: &[f32], second: &[f32], all: &[Sum], ch
         while at < channels {
             let (sum, first, second) = (&mut sums[at..], &first[at..], &second[at..]);
             at += match channels - at {
-                64.. => part::<64>(sum, first, second, terms, channels),
-                32.. => part::<32>(sum, first, second, terms, channels),
-                16.. => part::<16>(sum, first, second, terms, channels),
-                8.. => part::<8>(sum, first, second, terms, channels),
-                _ => part::<1>(sum, first, second, terms, channels),
+                64.. => part::<64>(sum, first, second, terms),
+                32.. => part::<32>(sum, first, second, terms),
+                16.. => part::<16>(sum, first, second, terms),
+                8.. => part::<8>(sum, first, second, terms),
+                _ => part::<1>(sum, first, second, terms),
             };
         }
     }
@@ -256,10 +260,10 @@ mod tests {
     #[test]
     fn windows_of_every_width_of_channels() {
         for channels in [1, 7, 8, 12, 63, 100, 200] {
-            let linear = Linear::depthwise(Depthwise { kernel: [3, 3], stride: [1, 1] }, [3, 3]);
+            let linear = Linear::depthwise(Depthwise { kernel: [3, 3], stride: [1, 1] }, [3, 3], channels);
             let x: Vec<f32> = (0..9 * channels).map(|index| (index % 5) as f32).collect();
             let ones = vec![1.0; 9 * channels];
-            let y = linear.forward(&x, &ones, 1, channels, channels);
+            let y = linear.forward(&x, &ones, channels, channels);
             let middle: Vec<f32> = (0..channels).map(|c| (0..9).map(|pixel| x[pixel * channels + c]).sum()).collect();
             assert_eq!(y[4 * channels..5 * channels], middle[..], "{channels} channels");
         }

@@ -17,6 +17,17 @@ use stage::{EPSILON, Stage, Statistics};
 /// Halvings of space, at most.
 const LEVELS: usize = 3;
 
+/// Blocks on a level; narrow heads have fewer. Of heads with as many operations, the deeper learns faster and comes out
+/// better: with eight blocks behind ResNet-20's first layer instead of five, 75.2 % of unseen pictures were answered
+/// rightly after 25 passes, instead of 72.2 %.
+const DEEP: usize = 3;
+const SHALLOW: usize = 2;
+
+/// Channels on the first level from which on a head is not narrow; what their numbers are multiples of; their most.
+const NARROW: usize = 24;
+const STEP: usize = 8;
+const MOST_WIDTH: usize = 256;
+
 /// Extent of space that is averaged at the end.
 const LAST_EXTENT: usize = 4;
 
@@ -65,13 +76,17 @@ impl Design {
     /// The widest within so many multiply-adds and bytes of weights; none if even the narrowest needs more, or space is
     /// too small to convolve.
     pub fn within(channels: usize, space: [usize; 2], classes: usize, macs: u64, bytes: u64) -> Option<Design> {
-        let widths = (1..=32).map(|width| Design::of(channels, space, classes, 4 * width));
-        let small = widths.take_while(|design| design.macs() <= macs && design.weights() * 4 <= bytes);
-        small.filter(|design| !design.blocks.is_empty()).last()
+        let widest = |depth: usize| {
+            let widths = (1..=MOST_WIDTH / STEP).map(|width| Design::of(channels, space, classes, STEP * width, depth));
+            let small = widths.take_while(|design| design.macs() <= macs && design.weights() * 4 <= bytes);
+            small.filter(|design| !design.blocks.is_empty()).last()
+        };
+        let wide_enough = |design: &Design| design.blocks[0].outputs >= NARROW;
+        widest(DEEP).filter(wide_enough).or_else(|| widest(SHALLOW))
     }
 
-    /// Two blocks on each level but the last, wider from level to level.
-    fn of(channels: usize, space: [usize; 2], classes: usize, width: usize) -> Design {
+    /// So many blocks on each level, one less on the last; twice as wide from level to level.
+    fn of(channels: usize, space: [usize; 2], classes: usize, width: usize, depth: usize) -> Design {
         let mut blocks = Vec::new();
         let (mut extent, mut inputs) = (space, channels);
         for level in 1..=LEVELS {
@@ -80,13 +95,14 @@ impl Design {
             }
             let kernel = extent.map(|extent| if extent > 1 { 3 } else { 1 });
             let window = Depthwise { kernel, stride: extent.map(|extent| if extent > 3 { 2 } else { 1 }) };
-            let outputs = 2 * level * width;
+            let outputs = width << (level - 1);
             blocks.push(Block { inputs, outputs, window });
             extent = window.output(extent);
-            if extent.iter().any(|extent| *extent > LAST_EXTENT) {
-                let kernel = extent.map(|extent| if extent > 1 { 3 } else { 1 });
-                blocks.push(Block { inputs: outputs, outputs, window: Depthwise { kernel, stride: [1, 1] } });
-            }
+            let is_last = extent.iter().all(|extent| *extent <= LAST_EXTENT);
+            let kernel = extent.map(|extent| if extent > 1 { 3 } else { 1 });
+            let window = Depthwise { kernel, stride: [1, 1] };
+            let further = depth - 1 - usize::from(is_last);
+            blocks.extend(std::iter::repeat_n(Block { inputs: outputs, outputs, window }, further));
             inputs = outputs;
         }
         Design { channels, space, blocks, classes }
@@ -175,7 +191,7 @@ impl Network {
         let mut blocks = Vec::with_capacity(design.blocks.len());
         let mut space = design.space;
         for block in &design.blocks {
-            let depthwise = Linear::depthwise(block.window, space);
+            let depthwise = Linear::depthwise(block.window, space, block.inputs);
             space = block.window.output(space);
             let taps = block.window.kernel.iter().product::<usize>();
             blocks.push([
@@ -349,14 +365,14 @@ fn normal(chance: &mut Chance, shape: (usize, usize), inputs: usize) -> Result<T
 pub fn averages(blocks: &[Separable], maps: Vec<f32>, samples: usize, space: [usize; 2]) -> Vec<f32> {
     let (mut x, mut space, mut channels) = (maps, space, 0);
     for Separable { block, depthwise, depthwise_bias, pointwise, pointwise_bias } in blocks {
-        let linear = Linear::depthwise(block.window, space);
+        let linear = Linear::depthwise(block.window, space, block.inputs);
         space = block.window.output(space);
         channels = block.outputs;
-        let mut y = linear.forward(&x, depthwise, samples, block.inputs, block.inputs);
+        let mut y = linear.forward(&x, depthwise, block.inputs, block.inputs);
         for row in y.chunks_exact_mut(block.inputs) {
             row.iter_mut().zip(depthwise_bias).for_each(|(y, bias)| *y = (*y + bias).max(0.0));
         }
-        let mut y = Linear::Pointwise.forward(&y, pointwise, samples, block.inputs, block.outputs);
+        let mut y = Linear::Pointwise.forward(&y, pointwise, block.inputs, block.outputs);
         for (at, row) in y.chunks_exact_mut(block.outputs).enumerate() {
             let added = block.residual().then(|| &x[at * block.inputs..][..block.inputs]);
             for (channel, (y, bias)) in row.iter_mut().zip(pointwise_bias).enumerate() {

@@ -124,7 +124,7 @@ impl Stage {
         if terms < 2 || added.is_some_and(|added| added.len() != shape.elem_count()) {
             bail!("operands of a stage do not fit each other")
         }
-        let sums = self.linear.forward(x, weights, samples, inputs, outputs);
+        let sums = self.linear.forward(x, weights, inputs, outputs);
         let statistics = Statistics::of(&sums, outputs);
         let (scale, offset) = scales.split_at(outputs);
         let factors: Vec<f32> = statistics.scales().iter().zip(scale).map(|(a, b)| a * b).collect();
@@ -141,7 +141,7 @@ impl Stage {
     /// Gradients by the input and by what is learned, and before the ReLU.
     fn backward(&self, x: &Tensor, learned: &Tensor, y: &Tensor, slope: &Tensor) -> Result<[Tensor; 3]> {
         let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
-        let (samples, _, _, inputs) = x.dims4()?;
+        let (_, _, _, inputs) = x.dims4()?;
         let (_, outputs) = learned.dims2()?;
         let slope = slope.contiguous()?;
         let Made { mut sums, statistics } = made;
@@ -157,7 +157,7 @@ impl Stage {
         let passed = passed(y_elements, slope_elements);
         let to_scales = normalize_back(&mut sums, &passed, &scales[..outputs], &statistics.mean, &statistics.scales());
         let x_elements = elements(&x_cells.0, x_cells.1)?;
-        let (to_x, mut to_learned) = self.linear.backward(x_elements, weights, &sums, samples, inputs, outputs);
+        let (to_x, mut to_learned) = self.linear.backward(x_elements, weights, &sums, inputs, outputs);
         to_learned.extend(to_scales);
         Ok([
             Tensor::from_vec(to_x, x.shape(), &Device::Cpu)?,
@@ -354,7 +354,7 @@ mod tests {
         for (kernel, stride, space) in [([3, 3], [1, 1], [4, 5]), ([3, 3], [2, 1], [5, 4]), ([1, 3], [1, 2], [1, 9])] {
             let x = random(&mut chance, (2, space[0], space[1], 3));
             let parameters = learned(&mut chance, kernel[0] * kernel[1], 3);
-            let stage = Stage::new(Linear::depthwise(Depthwise { kernel, stride }, space));
+            let stage = Stage::new(Linear::depthwise(Depthwise { kernel, stride }, space, 3));
             check(&[x.clone(), parameters.clone()], &|| x.apply_op2(&parameters, stage.clone()).expect("it fits"));
         }
         let (x, parameters) = (random(&mut chance, (2, 2, 3, 5)), learned(&mut chance, 5, 4));
