@@ -127,7 +127,7 @@ fn write_array<W: Write + std::io::Seek>(
         shape: &[u64],
         elements: &[T],
     ) -> std::io::Result<()> {
-        // As numpy's `savez` does it: floats hardly get smaller, and squeezing them took longer than making them.
+        // As numpy's `savez` does it: floats hardly get smaller, and squeezing them took much of the time.
         let options = npyz::zip::write::FileOptions::default().compression_method(npyz::zip::CompressionMethod::Stored);
         let mut writer = archive.array(name, options)?.default_dtype().shape(shape).begin_nd()?;
         writer.extend(elements.iter().copied())?;

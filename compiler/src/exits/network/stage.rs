@@ -120,10 +120,10 @@ impl Stage {
         let (terms, outputs) = terms.dims2()?;
         let [rows, columns] = self.linear.output([rows, columns]);
         let shape: Shape = (samples, rows, columns, outputs).into();
-        let (weights, scales) = learned.split_at(learned.len() - 2 * outputs);
         if terms < 2 || added.is_some_and(|added| added.len() != shape.elem_count()) {
             bail!("operands of a stage do not fit each other")
         }
+        let (weights, scales) = learned.split_at(learned.len() - 2 * outputs);
         let sums = self.linear.forward(x, weights, inputs, outputs);
         let statistics = Statistics::of(&sums, outputs);
         let (scale, offset) = scales.split_at(outputs);

@@ -15,7 +15,10 @@ impl Lowering<'_> {
         }
         let info = self.graph.node(node);
         let plain = vec![Layout::Plain; info.inputs.len()];
-        let operands = self.operands(node, &plain);
+        let mut operands = self.operands(node, &plain);
+        for (operand, input) in operands.iter_mut().zip(&info.inputs) {
+            operand.packing = self.wanted_packing(*input);
+        }
         let output = self.graph.tensor_type(*info.outputs.first()?);
         let choices = layout_choices(&info.op, &operands, output, &self.machine);
         let packed = info.inputs.iter().find_map(|input| self.packings.get(input));
@@ -46,25 +49,12 @@ impl Lowering<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use crate::config::target;
-    use crate::graph::text::parse;
     use crate::program::Weight;
-    use crate::program::lower::{Like, lower};
-    use crate::schedule::{Action, Schedule};
+    use crate::program::lower::{Like, lowered};
 
     /// Packed weights of a program that computes everything.
     fn weights(text: &str, like: Like<'_>) -> Vec<Weight> {
-        let graph = parse(text).expect("the text is a graph");
-        let inputs =
-            graph.inputs.iter().enumerate().map(|(position, tensor)| Action::Input { tensor: *tensor, position });
-        let nodes = graph.topological_order().expect("the graph has no cycle").into_iter().map(Action::Compute);
-        let outputs = graph.outputs.iter().enumerate();
-        let outputs = outputs.map(|(position, tensor)| Action::Output { tensor: *tensor, position });
-        let schedule = Schedule { device: 0, actions: inputs.chain(nodes).chain(outputs).collect() };
-        let target = target::load("raspberry-pi-3", Path::new(".")).expect("a target of ours");
-        lower(&graph, &schedule, &target, like).expect("it lowers").weights
+        lowered(text, "raspberry-pi-3", like).weights
     }
 
     const CONV: &str = "Conv((window:(kernel:[3,3],stride:[1,1],dilation:[1,1],pad_begin:[1,1],pad_end:[1,1]),groups:1,residual:false,activation:Relu))";

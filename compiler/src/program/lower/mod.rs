@@ -277,14 +277,19 @@ impl Lowering<'_> {
         let mut operands = self.operands(node, &choice.inputs);
         for (operand, input) in operands.iter_mut().zip(&self.graph.node(node).inputs) {
             let here = self.packings.get(input).filter(|packing| packing.choice == *choice);
-            operand.packing = match (here, self.packed_elsewhere(*input)) {
-                (Some(packing), _) => Packing::Shared(packing.order),
-                (None, Some((_, order))) => Packing::Like(order),
-                (None, None) if self.like.small => Packing::Untransformed,
-                (None, None) => Packing::Free,
-            };
+            operand.packing =
+                here.map_or_else(|| self.wanted_packing(*input), |packing| Packing::Shared(packing.order));
         }
         operands
+    }
+
+    /// How a constant is to be packed for the sake of the device's other program.
+    fn wanted_packing(&self, constant: TensorId) -> Packing {
+        match self.packed_elsewhere(constant) {
+            Some((_, order)) => Packing::Like(order),
+            None if self.like.small => Packing::Untransformed,
+            None => Packing::Free,
+        }
     }
 
     /// How the device's other program has packed a constant.
@@ -467,4 +472,17 @@ fn little_endian(data: &Data) -> Vec<u8> {
         Data::U8(elements) => elements.clone(),
         Data::Bool(elements) => elements.iter().map(|element| u8::from(*element)).collect(),
     }
+}
+
+/// For tests: the program of a device of a known kind that computes all of a graph and returns all outputs.
+#[cfg(test)]
+fn lowered(text: &str, target: &str, like: Like<'_>) -> Program {
+    let graph = crate::graph::text::parse(text).expect("the text is a graph");
+    let inputs = graph.inputs.iter().enumerate().map(|(position, tensor)| Action::Input { tensor: *tensor, position });
+    let nodes = graph.topological_order().expect("the graph has no cycle").into_iter().map(Action::Compute);
+    let outputs = graph.outputs.iter().enumerate();
+    let outputs = outputs.map(|(position, tensor)| Action::Output { tensor: *tensor, position });
+    let schedule = Schedule { device: 0, actions: inputs.chain(nodes).chain(outputs).collect() };
+    let target = crate::config::target::load(target, std::path::Path::new(".")).expect("a target of ours");
+    lower(&graph, &schedule, &target, like).expect("it lowers")
 }

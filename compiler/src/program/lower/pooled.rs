@@ -38,24 +38,12 @@ pub(super) fn candidates(graph: &Graph, schedule: &Schedule) -> BTreeMap<NodeId,
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::config::target;
-    use crate::graph::text::parse;
     use crate::program::Step;
-    use std::path::Path;
+    use crate::program::lower::{Like, lowered};
 
     /// Nodes of each kernel of a program that computes everything and returns all outputs.
     fn kernels(text: &str) -> Vec<String> {
-        let graph = parse(text).expect("the text is a graph");
-        let inputs =
-            graph.inputs.iter().enumerate().map(|(position, tensor)| Action::Input { tensor: *tensor, position });
-        let nodes = graph.topological_order().expect("the graph has no cycle").into_iter().map(Action::Compute);
-        let outputs = graph.outputs.iter().enumerate();
-        let outputs = outputs.map(|(position, tensor)| Action::Output { tensor: *tensor, position });
-        let schedule = Schedule { device: 0, actions: inputs.chain(nodes).chain(outputs).collect() };
-        let target = target::load("x86-64-v4", Path::new(".")).expect("a target of ours");
-        let program =
-            super::super::lower(&graph, &schedule, &target, super::super::Like::default()).expect("it lowers");
+        let program = lowered(text, "x86-64-v4", Like::default());
         let names = program.steps.iter().filter_map(|step| match step {
             Step::Kernel { node, fused, .. } => {
                 Some([node].into_iter().chain(fused).cloned().collect::<Vec<_>>().join(" + "))
