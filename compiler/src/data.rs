@@ -155,6 +155,19 @@ pub fn to_f32(data: &Data) -> Vec<f32> {
     }
 }
 
+/// Numbers as elements of the given type; those of integers are rounded and saturate.
+pub fn from_f32(elements: Vec<f32>, element: ElementType) -> Data {
+    let rounded = elements.iter().map(|x| x.round_ties_even());
+    match element {
+        ElementType::F32 => Data::F32(elements),
+        ElementType::I64 => Data::I64(rounded.map(|x| x as i64).collect()),
+        ElementType::I32 => Data::I32(rounded.map(|x| x as i32).collect()),
+        ElementType::I8 => Data::I8(rounded.map(|x| x as i8).collect()),
+        ElementType::U8 => Data::U8(rounded.map(|x| x as u8).collect()),
+        ElementType::Bool => Data::Bool(elements.iter().map(|x| *x != 0.0).collect()),
+    }
+}
+
 /// A value as the bytes of a tensor of the given type (little-endian), converting the element type where no value is
 /// lost: integers to `f32`.
 pub fn to_bytes(value: &Value, tensor_type: &TensorType) -> anyhow::Result<Vec<u8>> {

@@ -95,7 +95,7 @@ pub fn stacked(samples: &[Value], batch: usize) -> Vec<Value> {
         if batch > 1 {
             shape[0] = batch;
         }
-        Value::f32(shape, elements)
+        Value { shape, data: data::from_f32(elements, chunk[0].data.element()) }
     };
     samples.chunks(batch.max(1)).map(stack).collect()
 }
@@ -126,5 +126,9 @@ fn sample_value(preparation: &Preparation, sample: &[f32], wanted: &TensorType) 
     if let Some(normalization) = &preparation.normalize {
         normalization.apply(&mut elements, channels, plane)?;
     }
-    Ok(Value::f32(wanted.shape.clone(), elements))
+    let typed = data::from_f32(elements.clone(), wanted.element);
+    if let Some((given, _)) = elements.iter().zip(data::to_f32(&typed)).find(|(given, typed)| *given != typed) {
+        bail!("`x` holds {given}, which is no {} of the model's input {wanted}", wanted.element.name());
+    }
+    Ok(Value { shape: wanted.shape.clone(), data: typed })
 }

@@ -9,11 +9,7 @@ use partita::onnx::{ImportOptions, import, import_bytes};
 use partita_tests::{arrays, onnx, place};
 
 /// Models that use operators we do not have, and one of these operators; everything else must import.
-const REFUSED: &[(&str, &str)] = &[
-    ("mlperftiny_dscnn_kws_int8qdq", "QuantizeLinear"),
-    ("mlperftiny_resnet8_cifar10_int8qdq", "QuantizeLinear"),
-    ("silero_vad_16k_op15", "If"),
-];
+const REFUSED: &[(&str, &str)] = &[("silero_vad_16k_op15", "If")];
 
 fn models() -> BTreeMap<String, PathBuf> {
     let shared = place::shared();

@@ -104,7 +104,8 @@ impl Alterations {
                 .flat_map(|offset| source.iter().map(move |index| offset * source.len() + index))
                 .collect();
         }
-        Value::f32(sample.shape.clone(), offsets.into_iter().map(|offset| elements[offset]).collect())
+        let altered = offsets.into_iter().map(|offset| elements[offset]).collect();
+        Value { shape: sample.shape.clone(), data: data::from_f32(altered, sample.data.element()) }
     }
 
     /// The sample that is drawn.
@@ -124,7 +125,7 @@ fn mixed(own: Value, other: &Value, chance: &mut Chance) -> Value {
     let (mut elements, others) = (data::to_f32(&own.data), data::to_f32(&other.data));
     if chance.unit() < 0.5 {
         elements.iter_mut().zip(&others).for_each(|(own, other)| *own += share * (other - *own));
-        return Value::f32(own.shape, elements);
+        return Value { shape: own.shape, data: data::from_f32(elements, own.data.element()) };
     }
     let spatial = own.shape.iter().skip(1).filter(|extent| **extent >= LEAST_EXTENT).count().max(1);
     let side = share.powf(1.0 / spatial as f32);
@@ -149,7 +150,7 @@ fn mixed(own: Value, other: &Value, chance: &mut Chance) -> Value {
             *own_element = *other_element;
         }
     }
-    Value::f32(own.shape, elements)
+    Value { shape: own.shape, data: data::from_f32(elements, own.data.element()) }
 }
 
 #[cfg(test)]

@@ -440,7 +440,8 @@ fn binary(function: BinaryOp, inputs: &[&TensorType]) -> Inferred {
         | BinaryOp::Pow
         | BinaryOp::Min
         | BinaryOp::Max
-        | BinaryOp::Mod => inputs[0].element,
+        | BinaryOp::Mod
+        | BinaryOp::RoundedQuotient => inputs[0].element,
     };
     Ok(vec![TensorType::new(element, shape)])
 }

@@ -77,6 +77,8 @@ pub enum BinaryOp {
     Max,
     /// C remainder for floats and ONNX Mod with fmod=0 for integers (sign of the divisor).
     Mod,
+    /// The whole number nearest to a quotient, halves to the even one (ONNX QuantizeLinear but for the zero point).
+    RoundedQuotient,
     Equal,
     Less,
     LessOrEqual,

@@ -144,6 +144,11 @@ impl Data {
     }
 }
 
+/// Whether all elements are whole numbers, as those of quantized models are.
+pub fn are_whole(elements: &[f32]) -> bool {
+    elements.iter().all(|element| element.fract() == 0.0)
+}
+
 /// A tensor with its value: an ONNX initializer, a folded constant, or an evaluated result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {

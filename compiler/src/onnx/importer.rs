@@ -10,6 +10,7 @@ use onnx_protobuf::type_proto::Value as TypeValue;
 use onnx_protobuf::{GraphProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, tensor_shape_proto};
 
 use super::attributes::Attributes;
+use super::ops::Grids;
 use super::{ImportOptions, MAX_NODES, ops, tensors};
 use crate::diagnostic::{Diagnostic, printable};
 use crate::graph::infer::{element_count, infer};
@@ -52,6 +53,10 @@ pub struct Importer {
     made_elements: usize,
     /// Names that a node or the caller reads.
     read: HashSet<String>,
+    /// Names that the caller reads.
+    outputs: HashSet<String>,
+    /// What quantized tensors stand for.
+    pub grids: Grids,
     /// Names of nodes.
     nodes: HashSet<String>,
     folder: Option<PathBuf>,
@@ -65,10 +70,21 @@ impl Importer {
         let mut taken: HashSet<String> = model.initializer.iter().map(|tensor| tensor.name.clone()).collect();
         taken.extend(model.input.iter().map(|input| input.name.clone()));
         taken.extend(model.node.iter().flat_map(|node| &node.output).cloned());
-        let outputs = model.output.iter().map(|output| &output.name);
-        let read = model.node.iter().flat_map(|node| &node.input).chain(outputs).cloned().collect();
+        let outputs: HashSet<String> = model.output.iter().map(|output| output.name.clone()).collect();
+        let read = model.node.iter().flat_map(|node| &node.input).chain(&outputs).cloned().collect();
         let folder = folder.map(Path::to_path_buf);
-        Importer { graph, opset, names: HashMap::new(), taken, read, made_elements: 0, nodes: HashSet::new(), folder }
+        Importer {
+            graph,
+            opset,
+            names: HashMap::new(),
+            taken,
+            made_elements: 0,
+            read,
+            outputs,
+            grids: Grids::default(),
+            nodes: HashSet::new(),
+            folder,
+        }
     }
 
     /// Takes `count` elements from what nodes may make at compile time; false if that is more than is left.
@@ -331,6 +347,11 @@ impl NodeContext<'_> {
         self.attributes.node.output.iter().skip(1).any(|name| self.importer.read.contains(name) && !name.is_empty())
     }
 
+    /// Whether the caller gets the first result.
+    pub fn is_graph_output(&self) -> bool {
+        self.attributes.node.output.first().is_some_and(|name| self.importer.outputs.contains(name))
+    }
+
     /// Value of an operand that must be known at compile time.
     pub fn constant(&self, position: usize) -> Result<Arc<Value>, Diagnostic> {
         let id = self.input(position)?;
@@ -444,15 +465,30 @@ impl NodeContext<'_> {
         Ok(ids)
     }
 
+    /// A constant that belongs to this node; what all nodes make together is limited.
+    pub fn add_constant(&mut self, role: &str, value: Value) -> Result<TensorId, Diagnostic> {
+        self.reserve(role, value.data.len())?;
+        Ok(self.name_constant(role, value))
+    }
+
     /// Zeros for an operand that was left out; the size is checked before they exist.
     pub fn make_zeros(&mut self, role: &str, shape: Vec<usize>) -> Result<TensorId, Diagnostic> {
         let count = element_count(&shape).map_err(|error| self.attributes.refused(&error))?;
-        if !self.importer.reserve_elements(count) {
-            let message = format!("needs a {role} of {count} zeros; all made constants may have {MAX_MADE_ELEMENTS}");
-            return Err(Diagnostic { code: "E0122", ..self.refuse(message) });
+        self.reserve(role, count)?;
+        Ok(self.name_constant(role, Value::f32(shape, vec![0.0; count])))
+    }
+
+    fn reserve(&mut self, role: &str, count: usize) -> Result<(), Diagnostic> {
+        if self.importer.reserve_elements(count) {
+            return Ok(());
         }
+        let message = format!("needs a {role} of {count} elements; all made constants may have {MAX_MADE_ELEMENTS}");
+        Err(Diagnostic { code: "E0122", ..self.refuse(message) })
+    }
+
+    fn name_constant(&mut self, role: &str, value: Value) -> TensorId {
         let name = format!("{}.{role}", self.attributes.node.output.first().map_or("", String::as_str));
         let name = self.importer.tensor_name(name);
-        Ok(self.importer.graph.add_constant(name, Value::f32(shape, vec![0.0; count])))
+        self.importer.graph.add_constant(name, value)
     }
 }

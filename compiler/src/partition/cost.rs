@@ -2,6 +2,7 @@
 
 use super::Method;
 use crate::config::{Cluster, System, Target, Topology};
+use crate::graph::types::are_whole;
 use crate::graph::{Graph, NodeId, Op};
 use crate::kernel::lower::winograd::Filterable;
 use crate::shard::restrict::Restriction;
@@ -30,6 +31,8 @@ struct Shapes<'a> {
     op: &'a Op,
     inputs: Vec<Vec<usize>>,
     output: Vec<usize>,
+    /// Whether the weights are whole numbers, whose sums are kept exact.
+    whole: bool,
 }
 
 impl Shapes<'_> {
@@ -64,7 +67,7 @@ impl Shapes<'_> {
         };
         let channels = channels.unwrap_or(1) as u64;
         let filterable = match self.op {
-            Op::Conv(conv) => Filterable::of(conv, &self.inputs[0], &self.output),
+            Op::Conv(conv) if !self.whole => Filterable::of(conv, &self.inputs[0], &self.output),
             _ => None,
         };
         Work { macs: self.macs(), depthwise, filterable, channels, elements, weights_bytes, activation_bytes }
@@ -82,7 +85,11 @@ pub fn node_work(graph: &Graph, id: NodeId) -> Work {
     activation_bytes += node.outputs.iter().map(|output| graph.tensor_type(*output).size_bytes() as u64).sum::<u64>();
     let inputs = node.inputs.iter().map(|input| graph.shape(*input).to_vec()).collect();
     let output = node.outputs.first().map_or(Vec::new(), |output| graph.shape(*output).to_vec());
-    Shapes { op: &node.op, inputs, output }.work(weights_bytes, activation_bytes)
+    Shapes { op: &node.op, inputs, output, whole: has_whole_weights(graph, id) }.work(weights_bytes, activation_bytes)
+}
+
+fn has_whole_weights(graph: &Graph, id: NodeId) -> bool {
+    graph.node(id).inputs.get(1).and_then(|weights| graph.f32_value(*weights)).is_some_and(are_whole)
 }
 
 /// What a shard of a node asks, without building it. `output` is the shape of its result.
@@ -98,7 +105,8 @@ pub fn shard_work(graph: &Graph, id: NodeId, restriction: &Restriction, output: 
     }
     let size = node.outputs.first().map_or(4, |output| graph.tensor_type(*output).element.size_bytes());
     activation_bytes += output.iter().product::<usize>() as u64 * size as u64;
-    Shapes { op: &restriction.op, inputs, output }.work(weights_bytes, activation_bytes)
+    Shapes { op: &restriction.op, inputs, output, whole: has_whole_weights(graph, id) }
+        .work(weights_bytes, activation_bytes)
 }
 
 /// Multiply-adds that a node's operator needs.

@@ -101,6 +101,8 @@ pub enum BinaryFunction {
     Min,
     Max,
     Mod,
+    /// The whole number nearest to a quotient, halves to the even one.
+    RoundedQuotient,
 }
 
 impl BinaryFunction {
@@ -129,6 +131,7 @@ impl BinaryFunction {
                 }
             }
             BinaryFunction::Mod => libm::fmodf(a, b),
+            BinaryFunction::RoundedQuotient => libm::rintf(a / b),
         }
     }
 }

@@ -74,6 +74,7 @@ pub fn binary_function(function: BinaryOp) -> Option<BinaryFunction> {
         BinaryOp::Min => BinaryFunction::Min,
         BinaryOp::Max => BinaryFunction::Max,
         BinaryOp::Mod => BinaryFunction::Mod,
+        BinaryOp::RoundedQuotient => BinaryFunction::RoundedQuotient,
         BinaryOp::Equal
         | BinaryOp::Less
         | BinaryOp::LessOrEqual

@@ -91,6 +91,7 @@ fn binary_name(function: BinaryOp) -> &'static str {
         BinaryOp::Min => "Min",
         BinaryOp::Max => "Max",
         BinaryOp::Mod => "Mod",
+        BinaryOp::RoundedQuotient => "RoundedQuotient",
         BinaryOp::Equal => "Equal",
         BinaryOp::Less => "Less",
         BinaryOp::LessOrEqual => "LessOrEqual",

@@ -38,6 +38,10 @@ fn source(operand: &Operand<'_>, output: &TensorType) -> Option<Source> {
     (fits && rank > 2).then_some(Source::Channel)
 }
 
+fn divides(op: &Op) -> bool {
+    matches!(op, Op::Binary(BinaryOp::Div | BinaryOp::RoundedQuotient, _))
+}
+
 fn arithmetic(function: BinaryOp) -> Option<Arithmetic> {
     Some(match function {
         BinaryOp::Add => Arithmetic::Add,
@@ -59,7 +63,7 @@ pub(super) fn layouts(op: &Op, inputs: &[Operand<'_>], output: &TensorType, mach
     match op {
         Op::Unary(UnaryOp::Activation(_) | UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Sqrt) => {}
         Op::Unary(function) if functions::has(*function) => {}
-        Op::Binary(function, _) if arithmetic(*function).is_some() => {}
+        Op::Binary(function, _) if arithmetic(*function).is_some() || *function == BinaryOp::RoundedQuotient => {}
         _ => return Vec::new(),
     }
     let choice = |layout| LayoutChoice {
@@ -100,10 +104,12 @@ pub(super) fn lower(
     let mut operands: Vec<(Source, Option<Buffer>)> = Vec::new();
     for (index, (source, input)) in sources.iter().zip(inputs).enumerate() {
         let name = ["a", "b"].get(index)?;
+        // What stands beside the last channel is divided, too, and must stay a number.
+        let beyond = if index == 1 && divides(op) { 1.0 } else { 0.0 };
         let buffer = match source {
             Source::Same if let Some(constant) = input.value => {
                 let mut packed = constant.to_vec();
-                packed.resize(elements, 0.0);
+                packed.resize(elements, beyond);
                 bindings.push(Binding::Weights { from: index, elements: packed });
                 Some(builder.buffer(name, Access::Weights, elements))
             }
@@ -113,7 +119,7 @@ pub(super) fn lower(
             }
             Source::Channel => {
                 let mut packed = input.value?.to_vec();
-                packed.resize(blocks_per_sample * lanes, 0.0);
+                packed.resize(blocks_per_sample * lanes, beyond);
                 let count = packed.len();
                 bindings.push(Binding::Weights { from: index, elements: packed });
                 Some(builder.buffer(name, Access::Weights, count))
@@ -181,7 +187,12 @@ fn apply(op: &Op, mut operands: Vec<Expression>, functions: &mut Functions<'_>) 
         Op::Binary(function, last) => {
             let b = operands.pop()?;
             let a = operands.pop()?;
-            let value = binary(arithmetic(*function)?, a, b);
+            let value = match function {
+                BinaryOp::RoundedQuotient => {
+                    Expression::Unary(Function::Round, Box::new(binary(Arithmetic::Div, a, b)))
+                }
+                other => binary(arithmetic(*other)?, a, b),
+            };
             if *last == Activation::None { value } else { activate(value, *last) }
         }
         _ => return None,

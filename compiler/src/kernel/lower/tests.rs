@@ -614,6 +614,10 @@ fn element_wise_functions() {
     }
     let divisor = Value::f32(shape, (0..210).map(|index| 1.0 + index as f32).collect());
     check(&Op::Binary(BinaryOp::Div, Activation::None), &[random(&shape, 1), divisor], &[false, false]);
+    let steps = Value::f32([5, 1, 1], vec![0.031, 0.25, 0.5, 0.0625, 0.017]);
+    for op in [BinaryOp::Div, BinaryOp::RoundedQuotient] {
+        check(&Op::Binary(op, Activation::Clip(-9.0, 31.0)), &[random(&shape, 1), steps.clone()], &[false, true]);
+    }
     for function in [
         UnaryOp::Activation(Activation::HardSwish),
         UnaryOp::Activation(Activation::Clip(-0.2, 0.6)),

@@ -49,7 +49,10 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
             let inputs = vec![context.input(0)?, context.input(1)?];
             context.emit(Op::PRelu, inputs)
         },
-        "Add" => |context| binary(context, BinaryOp::Add),
+        "Add" => |context| {
+            let operands = [context.input(0)?, context.input(1)?];
+            if context.emit_bias(operands)? { Ok(()) } else { binary(context, BinaryOp::Add) }
+        },
         "Sub" => |context| binary(context, BinaryOp::Sub),
         "Mul" => |context| binary(context, BinaryOp::Mul),
         "Div" => |context| binary(context, BinaryOp::Div),

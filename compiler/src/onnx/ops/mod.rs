@@ -3,12 +3,15 @@
 mod elementwise;
 mod movement;
 mod product;
+mod quantized;
 mod shape;
 mod spatial;
 
 use std::collections::{BTreeMap, HashSet};
 
 use onnx_protobuf::GraphProto;
+
+pub use quantized::Grids;
 
 use super::importer::{NodeContext, node_label};
 use super::refusals::Unsupported;
@@ -34,6 +37,7 @@ pub const OPERATORS: &[&str] = &[
     "Conv",
     "ConvTranspose",
     "DepthToSpace",
+    "DequantizeLinear",
     "Div",
     "Dropout",
     "Elu",
@@ -73,6 +77,7 @@ pub const OPERATORS: &[&str] = &[
     "PRelu",
     "Pad",
     "Pow",
+    "QuantizeLinear",
     "Range",
     "Reciprocal",
     "ReduceMax",
@@ -113,6 +118,7 @@ fn converter(op_type: &str) -> Option<Converter> {
         .or_else(|| elementwise::converter(op_type))
         .or_else(|| movement::converter(op_type))
         .or_else(|| shape::converter(op_type))
+        .or_else(|| quantized::converter(op_type))
 }
 
 /// Converts one node.
@@ -174,6 +180,7 @@ mod tests {
             include_str!("elementwise.rs"),
             include_str!("movement.rs"),
             include_str!("product.rs"),
+            include_str!("quantized.rs"),
             include_str!("shape.rs"),
             include_str!("spatial.rs"),
         ];

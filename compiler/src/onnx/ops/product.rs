@@ -8,10 +8,7 @@ use crate::onnx::importer::NodeContext;
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
         "Gemm" => gemm,
-        "MatMul" => |context| {
-            let inputs = vec![context.input(0)?, context.input(1)?];
-            context.emit(Op::MatMul, inputs)
-        },
+        "MatMul" => matmul,
         "BatchNormalization" => batch_normalization,
         "InstanceNormalization" => instance_normalization,
         "LayerNormalization" => layer_normalization,
@@ -19,17 +16,32 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
     })
 }
 
+fn matmul(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let factors = [context.input(0)?, context.input(1)?];
+    let ranks = factors.map(|factor| context.shape(factor).len());
+    if ranks.iter().all(|rank| *rank >= 2)
+        && context.emit_products(|| Op::MatMul, factors, None, [ranks[1] - 1, ranks[0].max(ranks[1]) - 1])?
+    {
+        return Ok(());
+    }
+    context.emit(Op::MatMul, factors.to_vec())
+}
+
 fn gemm(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
-    let mut inputs = vec![context.input(0)?, context.input(1)?];
-    inputs.extend(context.optional_input(2));
-    let op = Op::Gemm(Gemm {
+    let (factors, addend) = ([context.input(0)?, context.input(1)?], context.optional_input(2));
+    let gemm = Gemm {
         transpose_a: context.attributes.flag("transA", false)?,
         transpose_b: context.attributes.flag("transB", false)?,
         alpha: context.attributes.float("alpha", 1.0)?,
         beta: context.attributes.float("beta", 1.0)?,
         activation: Activation::None,
-    });
-    context.emit(op, inputs)
+    };
+    let is_plain = gemm.alpha == 1.0 && gemm.beta == 1.0 && context.shape(factors[1]).len() == 2;
+    let axes = [usize::from(!gemm.transpose_b), 1];
+    if is_plain && context.emit_products(|| Op::Gemm(gemm.clone()), factors, addend, axes)? {
+        return Ok(());
+    }
+    context.emit(Op::Gemm(gemm), factors.into_iter().chain(addend).collect())
 }
 
 fn epsilon(context: &NodeContext<'_>) -> Result<f32, Diagnostic> {

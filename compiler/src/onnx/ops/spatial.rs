@@ -124,8 +124,11 @@ fn conv(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let groups = groups(context)?;
     let filters = context.shape(weights)[0];
     let bias = bias(context, filters)?;
-    let op = Op::Conv(Conv { window, groups, residual: false, activation: Activation::None });
-    context.emit(op, vec![x, weights, bias])
+    let conv = Conv { window, groups, residual: false, activation: Activation::None };
+    if context.emit_products(|| Op::Conv(conv.clone()), [x, weights], Some(bias), [0, 1])? {
+        return Ok(());
+    }
+    context.emit(Op::Conv(conv), vec![x, weights, bias])
 }
 
 fn conv_transpose(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
@@ -215,13 +218,18 @@ fn pool(context: &mut NodeContext<'_>, kind: PoolKind) -> Result<(), Diagnostic>
         }
     }
     let count_include_pad = context.attributes.flag("count_include_pad", false)?;
-    context.emit(Op::Pool(Pool { kind, window, declared_pad_end, count_include_pad }), vec![x])
+    emit_pool(context, Op::Pool(Pool { kind, window, declared_pad_end, count_include_pad }), x)
 }
 
 fn global_pool(context: &mut NodeContext<'_>, kind: PoolKind) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
     spatial_extents(context, x)?;
-    context.emit(Op::GlobalPool(kind), vec![x])
+    emit_pool(context, Op::GlobalPool(kind), x)
+}
+
+/// Poolings scale with their operand; sums of whole numbers are exact.
+fn emit_pool(context: &mut NodeContext<'_>, op: Op, x: TensorId) -> Result<(), Diagnostic> {
+    if context.emit_linear(&op, x)? { Ok(()) } else { context.emit(op, vec![x]) }
 }
 
 fn lrn(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
