@@ -27,8 +27,13 @@ const RIVALS: usize = 2;
 const HIDDEN: [usize; 1] = [64];
 
 /// Where heads that convolve are trained: about after these shares of the multiply-adds; and what such a head may cost, as
-/// a share of them.
+/// a share of them. The later ones only where all can learn as long as is of use: one that has learned well, early in the
+/// network, leaves them little to do.
 const CONVOLVING: [(f64, f64); 2] = [(0.0, 0.105), (0.35, 0.08)];
+
+/// A head may have this times the root of the backbone's multiply-adds, at most: in larger backbones, a smaller share does
+/// as well, and learns faster. (A tenth of ResNet-20.)
+const ROOT_MACS: f64 = 670.0;
 
 /// What a head sees.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,10 +90,14 @@ struct Study<'a> {
 
 /// Trains heads and judges them. Files go to `cache`.
 pub(super) fn judge(material: &Material<'_>, cache: &Path, effort: f64) -> Result<Vec<Judged>, Failure> {
-    let students = if material.given { Vec::new() } else { students(material) };
+    let mut students = if material.given { Vec::new() } else { students(material) };
+    let training = Training { material, effort, cache };
+    while students.len() > 1 && !training.suffices(&students) {
+        students.pop();
+    }
     let convolving = match students.as_slice() {
         [] => Trained { heads: Vec::new(), scores: Vec::new() },
-        students => Training { material, effort, cache }.train(students)?,
+        students => training.train(students)?,
     };
     let rows = material.features.answers.chunks_exact(material.classes);
     let opinions = rows.flat_map(|row| opinion(row, material.probabilities)).collect();
@@ -105,7 +114,7 @@ fn students(material: &Material<'_>) -> Vec<Student> {
         let nearest =
             places.min_by(|(_, a), (_, b)| (a.macs as f64 - wanted).abs().total_cmp(&(b.macs as f64 - wanted).abs()));
         let Some((place, Place { map: Some(map), .. })) = nearest else { continue };
-        let macs = (material.macs as f64 * cost) as u64;
+        let macs = (material.macs as f64 * cost).min(ROOT_MACS * (material.macs as f64).sqrt()) as u64;
         let widest =
             super::network::Design::within(map.channels, map.space, material.classes, macs, material.head_bytes);
         if let Some(design) = widest.filter(|_| found.iter().all(|student| student.place != place)) {

@@ -24,7 +24,7 @@ use crate::host::parallel::{gather, in_parallel};
 use crate::host::progress::Progress;
 
 /// Samples of a step.
-const BATCH: usize = 128;
+const BATCH: usize = 64;
 
 /// Samples whose activations stay in a cache, about; what a thread does at a time.
 const PART: usize = 16;
@@ -215,15 +215,27 @@ impl Training<'_> {
         self.material.split.versions.iter().map(member).collect()
     }
 
-    /// Steps that the effort allows.
-    fn steps(&self, students: &[Student]) -> usize {
+    /// Samples, again and again, that the effort allows.
+    fn affordable(&self, students: &[Student]) -> f64 {
         let heads: u64 = students.iter().map(|student| student.design.macs()).sum();
         // Backwards through a layer takes twice what forwards takes.
         let reading = MACS_PER_BYTE * self.weights_bytes().saturating_sub(CACHED_BYTES);
         let per_sample = self.material.macs + reading + 3 * heads * self.material.split.versions.len() as u64;
-        let affordable = EFFORT_MACS * self.effort / per_sample.max(1) as f64;
-        let useful = (MOST_EPOCHS * self.learning().len()).max(MOST_SAMPLES) as f64 * self.effort.max(1.0);
-        ((affordable.min(useful) / BATCH as f64).ceil() as usize).max(1)
+        EFFORT_MACS * self.effort / per_sample.max(1) as f64
+    }
+
+    /// Samples, again and again, from which something is learned.
+    fn useful(&self) -> f64 {
+        (MOST_EPOCHS * self.learning().len()).max(MOST_SAMPLES) as f64 * self.effort.max(1.0)
+    }
+
+    /// Whether the effort is enough for that many heads to learn all that they can.
+    pub fn suffices(&self, students: &[Student]) -> bool {
+        self.affordable(students) >= self.useful()
+    }
+
+    fn steps(&self, students: &[Student]) -> usize {
+        ((self.affordable(students).min(self.useful()) / BATCH as f64).ceil() as usize).max(1)
     }
 
     /// Bytes of the backbone's weights.
