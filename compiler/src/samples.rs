@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::cli::{Arguments, DataLayout};
 use crate::data::{self, Normalization};
-use crate::graph::{Data, Graph, TensorType, Value};
+use crate::graph::{Data, ElementType, Graph, TensorType, Value};
 
 /// Samples of a data set.
 #[derive(Clone, Debug)]
@@ -125,6 +125,9 @@ fn sample_value(preparation: &Preparation, sample: &[f32], wanted: &TensorType) 
     }
     if let Some(normalization) = &preparation.normalize {
         normalization.apply(&mut elements, channels, plane)?;
+    }
+    if wanted.element == ElementType::F32 {
+        return Ok(Value::f32(wanted.shape.clone(), elements));
     }
     let typed = data::from_f32(elements.clone(), wanted.element);
     if let Some((given, _)) = elements.iter().zip(data::to_f32(&typed)).find(|(given, typed)| *given != typed) {

@@ -3,13 +3,19 @@
 
 use std::path::{Path, PathBuf};
 
+use onnx_protobuf::{AttributeProto, GraphProto, Message};
 use partita::data;
 use partita::graph::Value;
 use partita::graph::eval;
-use partita::onnx::{ImportOptions, import};
+use partita::onnx::{ImportOptions, import, import_bytes};
 use partita_tests::bundle::ClusterText;
 use partita_tests::command::{compile, require, succeed};
-use partita_tests::place;
+use partita_tests::{onnx, place};
+
+/// A small network of all kinds of quantized layers.
+fn network() -> PathBuf {
+    place::repository().join("tests/conformance/vectors/quantized_network.onnx")
+}
 
 /// Compiles, runs on the inputs in `reference`, and compares every array of the answer.
 fn check(label: &str, model: &Path, cluster: &ClusterText, reference: &Path, more: &[&str]) {
@@ -33,10 +39,8 @@ fn a_network_answers_exactly_on_every_target() {
     for emulator in ["qemu-aarch64", "qemu-arm", "qemu-system-arm"] {
         require(emulator);
     }
-    let folder = place::repository().join("tests/conformance/vectors");
-    let (model, reference) = (folder.join("quantized_network.onnx"), folder.join("quantized_network.npz"));
     for target in ["host", "raspberry-pi-4", "armv7", "cortex-m7"] {
-        check(&format!("on {target}"), &model, &ClusterText::single(target), &reference, &[]);
+        check(&format!("on {target}"), &network(), &ClusterText::single(target), &network().with_extension("npz"), &[]);
     }
 }
 
@@ -81,7 +85,8 @@ fn split_models_answer_as_whole_ones() {
         .fold(ClusterText::new("a", "a"), |cluster, name| cluster.device(name, "host", "cpu = 0.01"));
     let three = three.network(&["a", "b", "c"], "bandwidth = \"1 Gbit/s\"\nlatency = \"0.02 ms\"");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for (path, strategies) in real_models().into_iter().zip([vec!["lip", "ftp"], vec!["lop", "fused"]]) {
+    let models = std::iter::once(network()).chain(real_models());
+    for (path, strategies) in models.zip([["lip", "ftp"], ["lop", "fused"]].into_iter().cycle()) {
         let graph = import(&path, &ImportOptions::default()).expect("it imports");
         let input = data::noise(graph.tensor_type(graph.inputs[0]), 3);
         let answers = eval::evaluate(&graph, std::slice::from_ref(&input)).expect("it can be evaluated");
@@ -94,5 +99,40 @@ fn split_models_answer_as_whole_ones() {
             let label = format!("{}, {strategy}", path.display());
             check(&label, &path, &three, &reference, &["--strategy", strategy]);
         }
+    }
+}
+
+/// What the importer says of one QuantizeLinear of `x: f32[1,2]` with these scales.
+fn refusal(scales: Vec<f32>, attributes: Vec<AttributeProto>, scale_is_constant: bool) -> String {
+    let scale_shape = [scales.len() as i64];
+    let mut graph = GraphProto {
+        input: vec![onnx::value_info("x", &[1, 2])],
+        output: vec![onnx::value_info("y", &[1, 2])],
+        node: vec![onnx::node("QuantizeLinear", &["x", "scale"], &["y"], attributes)],
+        ..GraphProto::default()
+    };
+    if scale_is_constant {
+        graph.initializer.push(onnx::constant("scale", &scale_shape, scales));
+    } else {
+        graph.input.push(onnx::value_info("scale", &scale_shape));
+    }
+    let bytes = onnx::model(21, graph).write_to_bytes().expect("it can be written");
+    let diagnostics = import_bytes(&bytes, None, &ImportOptions::default()).expect_err("it is refused");
+    diagnostics.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_cannot_be_quantized_is_refused_by_name() {
+    for (said, expected) in [
+        (refusal(vec![-0.5], vec![], true), "its scale is -0.5"),
+        (refusal(vec![f32::NAN], vec![], true), "its scale is NaN"),
+        (refusal(vec![0.5, 0.25, 0.1], vec![], true), "3 scales for axis 1"),
+        (refusal(vec![], vec![], true), "0 scales"),
+        (refusal(vec![0.5, 0.25], vec![onnx::int("axis", 7)], true), "axis 7"),
+        (refusal(vec![0.5], vec![onnx::int("block_size", 16)], true), "block_size"),
+        (refusal(vec![0.5], vec![onnx::int("output_dtype", 22)], true), "output_dtype"),
+        (refusal(vec![0.5], vec![], false), "computed at run time"),
+    ] {
+        assert!(said.contains("the_QuantizeLinear") && said.contains(expected), "expected {expected}: {said}");
     }
 }

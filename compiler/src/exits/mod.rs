@@ -325,7 +325,7 @@ fn mirrored(input: &Value) -> Option<Value> {
     let [1, 3, _, columns] = input.shape[..] else { return None };
     let elements = data::to_f32(&input.data);
     let rows = elements.chunks_exact(columns.max(1)).flat_map(|row| row.iter().rev().copied());
-    Some(Value::f32(input.shape.clone(), rows.collect()))
+    Some(Value { shape: input.shape.clone(), data: data::from_f32(rows.collect(), input.data.element()) })
 }
 
 fn input_fault(code: &'static str, message: impl Into<String>, help: &str) -> Failure {

@@ -234,6 +234,7 @@ impl Training<'_> {
         self.affordable(students) >= self.useful()
     }
 
+    /// Steps that the effort allows, if something is learned in them.
     fn steps(&self, students: &[Student]) -> usize {
         ((self.affordable(students).min(self.useful()) / BATCH as f64).ceil() as usize).max(1)
     }

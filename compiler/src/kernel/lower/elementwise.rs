@@ -39,15 +39,16 @@ fn source(operand: &Operand<'_>, output: &TensorType) -> Option<Source> {
 }
 
 fn divides(op: &Op) -> bool {
-    matches!(op, Op::Binary(BinaryOp::Div | BinaryOp::RoundedQuotient, _))
+    matches!(op, Op::Binary(function, _) if arithmetic(*function) == Some(Arithmetic::Div))
 }
 
+/// What is done to two elements, but for the rounding of a rounded quotient.
 fn arithmetic(function: BinaryOp) -> Option<Arithmetic> {
     Some(match function {
         BinaryOp::Add => Arithmetic::Add,
         BinaryOp::Sub => Arithmetic::Sub,
         BinaryOp::Mul => Arithmetic::Mul,
-        BinaryOp::Div => Arithmetic::Div,
+        BinaryOp::Div | BinaryOp::RoundedQuotient => Arithmetic::Div,
         BinaryOp::Max => Arithmetic::Max,
         BinaryOp::Min => Arithmetic::Min,
         _ => return None,
@@ -63,7 +64,7 @@ pub(super) fn layouts(op: &Op, inputs: &[Operand<'_>], output: &TensorType, mach
     match op {
         Op::Unary(UnaryOp::Activation(_) | UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Sqrt) => {}
         Op::Unary(function) if functions::has(*function) => {}
-        Op::Binary(function, _) if arithmetic(*function).is_some() || *function == BinaryOp::RoundedQuotient => {}
+        Op::Binary(function, _) if arithmetic(*function).is_some() => {}
         _ => return Vec::new(),
     }
     let choice = |layout| LayoutChoice {
@@ -187,12 +188,10 @@ fn apply(op: &Op, mut operands: Vec<Expression>, functions: &mut Functions<'_>) 
         Op::Binary(function, last) => {
             let b = operands.pop()?;
             let a = operands.pop()?;
-            let value = match function {
-                BinaryOp::RoundedQuotient => {
-                    Expression::Unary(Function::Round, Box::new(binary(Arithmetic::Div, a, b)))
-                }
-                other => binary(arithmetic(*other)?, a, b),
-            };
+            let mut value = binary(arithmetic(*function)?, a, b);
+            if *function == BinaryOp::RoundedQuotient {
+                value = Expression::Unary(Function::Round, Box::new(value));
+            }
             if *last == Activation::None { value } else { activate(value, *last) }
         }
         _ => return None,

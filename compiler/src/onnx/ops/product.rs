@@ -20,7 +20,7 @@ fn matmul(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let factors = [context.input(0)?, context.input(1)?];
     let ranks = factors.map(|factor| context.shape(factor).len());
     if ranks.iter().all(|rank| *rank >= 2)
-        && context.emit_products(|| Op::MatMul, factors, None, [ranks[1] - 1, ranks[0].max(ranks[1]) - 1])?
+        && context.emit_products(&Op::MatMul, factors, None, [ranks[1] - 1, ranks[0].max(ranks[1]) - 1])?
     {
         return Ok(());
     }
@@ -38,10 +38,11 @@ fn gemm(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     };
     let is_plain = gemm.alpha == 1.0 && gemm.beta == 1.0 && context.shape(factors[1]).len() == 2;
     let axes = [usize::from(!gemm.transpose_b), 1];
-    if is_plain && context.emit_products(|| Op::Gemm(gemm.clone()), factors, addend, axes)? {
+    let op = Op::Gemm(gemm);
+    if is_plain && context.emit_products(&op, factors, addend, axes)? {
         return Ok(());
     }
-    context.emit(Op::Gemm(gemm), factors.into_iter().chain(addend).collect())
+    context.emit(op, factors.into_iter().chain(addend).collect())
 }
 
 fn epsilon(context: &NodeContext<'_>) -> Result<f32, Diagnostic> {

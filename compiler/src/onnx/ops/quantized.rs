@@ -4,7 +4,9 @@
 //! Device programs compute in `f32`, and so do quantized models here: steps are `f32` tensors that hold whole numbers.
 //! Products of steps are summed before they are scaled, as integer kernels do it, and such sums are exact in `f32` as
 //! long as they stay below 2^24: no order of addition, hence no kernel and no way to share a layer among devices, changes
-//! a result. What follows a sum is the same few operations on single elements everywhere.
+//! a result. What follows a sum is the same few operations on single elements everywhere. That holds where a sum is
+//! quantized again, at once or behind ReLU or Clip; a sum that goes on as real numbers is a product like any other, and
+//! its scales may be folded into its weights.
 
 use std::collections::HashMap;
 
@@ -227,7 +229,7 @@ impl NodeContext<'_> {
     /// two factors and a bias; the second factor's scales lie along `weights_axis`, the result's along `result_axis`.
     pub(super) fn emit_products(
         &mut self,
-        op: impl Fn() -> Op,
+        op: &Op,
         factors: [TensorId; 2],
         bias: Option<TensorId>,
         [weights_axis, result_axis]: [usize; 2],
@@ -251,7 +253,7 @@ impl NodeContext<'_> {
                 None => return Ok(false),
             }
         }
-        let steps = self.emit_unnamed(op(), operands)?[0];
+        let steps = self.emit_unnamed(op.clone(), operands)?[0];
         self.emit_grid(Grid { steps, scales, axis: result_axis })?;
         Ok(true)
     }

@@ -124,11 +124,11 @@ fn conv(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let groups = groups(context)?;
     let filters = context.shape(weights)[0];
     let bias = bias(context, filters)?;
-    let conv = Conv { window, groups, residual: false, activation: Activation::None };
-    if context.emit_products(|| Op::Conv(conv.clone()), [x, weights], Some(bias), [0, 1])? {
+    let op = Op::Conv(Conv { window, groups, residual: false, activation: Activation::None });
+    if context.emit_products(&op, [x, weights], Some(bias), [0, 1])? {
         return Ok(());
     }
-    context.emit(Op::Conv(conv), vec![x, weights, bias])
+    context.emit(op, vec![x, weights, bias])
 }
 
 fn conv_transpose(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
