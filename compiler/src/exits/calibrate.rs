@@ -43,8 +43,8 @@ impl Seen<'_> {
         ((low + high) / 2.0).exp() as f32
     }
 
-    /// Mean negative logarithm of the right class's probability.
-    fn cost(&self, temperature: f32) -> f64 {
+    /// Negative logarithm of the right class's probability, summed over samples.
+    pub fn cost(&self, temperature: f32) -> f64 {
         let rows = self.scores.chunks_exact(self.classes).zip(self.labels);
         rows.map(|(row, label)| {
             let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -16,8 +16,9 @@ use std::collections::BTreeMap;
 /// Exits that the exact search combines at most.
 const MAX_EXITS: usize = 3;
 
-/// Possible exits that the exact search looks at.
+/// Possible exits that the exact search looks at; and of those that need another, so many more.
 const MAX_CANDIDATES: usize = 18;
+const MAX_NEEDING: usize = 8;
 
 /// Thresholds tried per exit in the exact search, and when it is refined.
 const LEVELS: usize = 16;
@@ -46,6 +47,8 @@ pub struct Possible {
     pub place: usize,
     /// Whether what it says depends on all samples before, so that no other exit may end some of them.
     pub first: bool,
+    /// Index of an earlier exit without which there is not this one, because it uses what that one has said.
+    pub needs: Option<usize>,
 }
 
 impl Possible {
@@ -220,16 +223,24 @@ fn cheapest(curve: &[Choice], aim: f64) -> Option<&Choice> {
 }
 
 /// Choices that none beats in both cost and accuracy on these samples, cheapest first; sought most carefully where the
-/// loss is about what is allowed.
+/// loss is about what is allowed. (Not for smaller losses: what fits these samples better held less on others.)
 pub fn propose(possible: &[Possible], whole_cost: f64, base_right: &[bool], allowed: f64) -> Vec<Choice> {
     let judge = Judge::new(possible, whole_cost, base_right);
     let nothing = judge.nothing();
     let mut search = Search { judge: &judge, allowed, best: nothing.clone(), curve: vec![nothing.clone()] };
     let mut worth: Vec<(f64, usize)> = Vec::new();
     for candidate in 0..possible.len() {
-        // Alone, at the threshold that serves it best.
-        let least = judge.levels(candidate, FINE_LEVELS).into_iter().map(|threshold| {
-            let choice = judge.judge(&[(candidate, threshold)]);
+        // Alone, or with what it needs, at the thresholds that serve it best.
+        let paths: Vec<Vec<(usize, f32)>> = match possible[candidate].needs {
+            None => judge.levels(candidate, FINE_LEVELS).into_iter().map(|level| vec![(candidate, level)]).collect(),
+            Some(needed) => {
+                let levels = judge.levels(candidate, LEVELS);
+                let with = |first: f32| levels.iter().map(move |level| vec![(needed, first), (candidate, *level)]);
+                judge.levels(needed, LEVELS).into_iter().flat_map(with).collect()
+            }
+        };
+        let least = paths.into_iter().map(|path| {
+            let choice = judge.judge(&path);
             let cost = if choice.drop() <= allowed { choice.cost } else { whole_cost };
             search.see(choice);
             cost
@@ -237,7 +248,10 @@ pub fn propose(possible: &[Possible], whole_cost: f64, base_right: &[bool], allo
         worth.push((least.fold(whole_cost, f64::min), candidate));
     }
     worth.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let mut kept: Vec<usize> = worth.into_iter().map(|(_, candidate)| candidate).take(MAX_CANDIDATES).collect();
+    let (alone, needing): (Vec<usize>, Vec<usize>) =
+        worth.into_iter().map(|(_, candidate)| candidate).partition(|candidate| possible[*candidate].needs.is_none());
+    let mut kept: Vec<usize> =
+        alone.into_iter().take(MAX_CANDIDATES).chain(needing.into_iter().take(MAX_NEEDING)).collect();
     kept.sort_by(|a, b| possible[*a].cost.total_cmp(&possible[*b].cost).then(a.cmp(b)));
     search.combine(&kept);
     search.refine(&kept);
@@ -302,7 +316,8 @@ impl Search<'_> {
             let candidate = kept[at];
             let possible = &judge.possible[candidate];
             let taken = path.iter().any(|(other, _)| judge.possible[*other].place == possible.place);
-            if taken || possible.first && !path.is_empty() {
+            let lacks = |needed: usize| path.iter().all(|(other, _)| *other != needed);
+            if taken || possible.first && !path.is_empty() || possible.needs.is_some_and(lacks) {
                 continue;
             }
             let spent = spent + count * (possible.cost - before + possible.head_cost);
@@ -335,7 +350,9 @@ impl Search<'_> {
                     })
                     .copied()
                     .collect();
-                self.see(self.judge.judge(&others));
+                if self.judge.complete(&others) {
+                    self.see(self.judge.judge(&others));
+                }
                 let cost = |other: &(usize, f32)| self.judge.possible[other.0].cost;
                 let at = others.partition_point(|other| cost(other) < self.judge.possible[*candidate].cost);
                 let follows = others.get(at).is_some_and(|(next, _)| self.judge.possible[*next].first);
@@ -343,6 +360,9 @@ impl Search<'_> {
                     continue;
                 }
                 others.insert(at, (*candidate, 0.0));
+                if !self.judge.complete(&others) {
+                    continue;
+                }
                 for threshold in self.judge.levels(*candidate, FINE_LEVELS) {
                     others[at].1 = threshold;
                     self.see(self.judge.judge(&others));
@@ -422,6 +442,12 @@ impl Judge<'_> {
         found
     }
 
+    /// Whether every exit has those that it needs.
+    fn complete(&self, exits: &[(usize, f32)]) -> bool {
+        let has = |needed: usize| exits.iter().any(|(other, _)| *other == needed);
+        exits.iter().all(|(exit, _)| self.possible[*exit].needs.is_none_or(has))
+    }
+
     fn judge(&self, exits: &[(usize, f32)]) -> Choice {
         let mut alive = Bits::all(self.samples);
         let (mut spent, mut before, mut lost, mut gained) = (0.0, 0.0, 0, 0);
@@ -498,7 +524,7 @@ mod tests {
                 let confidence: Vec<f32> = (0..samples).map(|_| unit()).collect();
                 let right = confidence.iter().map(|c| unit() < skill + (1.0 - skill) * c).collect();
                 let cost = 10.0 * (place + 1) as f64;
-                Possible { cost, head_cost: 1.0, confidence, right, place, first: false }
+                Possible { cost, head_cost: 1.0, confidence, right, place, first: false, needs: None }
             })
             .collect();
         (possible, base)
@@ -529,6 +555,23 @@ mod tests {
                 assert_eq!(judge.judge(&best.exits), *best, "the search and the judge agree");
             }
         }
+    }
+
+    #[test]
+    fn what_needs_another_is_never_chosen_without_it() {
+        let mut together = 0;
+        for seed in 1..8 {
+            let (mut possible, base) = random_possible(seed, 3, 300);
+            // The last one is always right, if there is the first: an exit that nobody would have by itself.
+            possible[2] =
+                Possible { right: vec![true; 300], confidence: vec![1.0; 300], needs: Some(0), ..possible[2].clone() };
+            for choice in propose(&possible, 40.0, &base, 0.02) {
+                let has = |wanted: usize| choice.exits.iter().any(|(exit, _)| *exit == wanted);
+                assert!(has(0) || !has(2), "{choice:?}");
+                together += usize::from(has(2));
+            }
+        }
+        assert!(together > 0, "it is chosen");
     }
 
     #[test]

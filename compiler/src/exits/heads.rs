@@ -314,6 +314,12 @@ impl Chance {
         (self.bits() >> 40) as f32 / (1u64 << 24) as f32
     }
 
+    /// Of a normal distribution around 0 with deviation 1 (Box and Muller 1958).
+    pub fn normal(&mut self) -> f32 {
+        let (radius, angle) = (1.0 - self.unit(), std::f32::consts::TAU * self.unit());
+        (-2.0 * radius.ln()).sqrt() * angle.cos()
+    }
+
     /// Fisher-Yates.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {

@@ -1,10 +1,10 @@
-//! Chosen exits into the graph: view, blocks, matrices, decision.
+//! Chosen exits into the graph: view, blocks, matrices, what an earlier exit has said, decision.
 
 use super::heads::{Head, Separable};
 use super::network::Block;
 use crate::graph::infer::{InferError, infer};
 use crate::graph::op::{Conv, Decide, ExitRule, Gemm, Patience, PoolKind, Window};
-use crate::graph::{Activation, Graph, NodeId, Op, TensorId, Value};
+use crate::graph::{Activation, BinaryOp, Graph, Op, TensorId, Value};
 
 /// What is added behind one tensor.
 pub struct Exit<'a> {
@@ -28,10 +28,12 @@ pub struct Exit<'a> {
     pub share: f64,
     /// Whether the model's answer is probabilities, so that the exit's must be too.
     pub probabilities: bool,
+    /// Scores of an earlier exit that are added to the head's own, and their weight.
+    pub reuses: Option<(TensorId, f32)>,
 }
 
-/// Adds an exit. Returns the node that decides.
-pub fn insert(graph: &mut Graph, exit: &Exit<'_>) -> Result<NodeId, InferError> {
+/// Adds an exit. Returns its scores.
+pub fn insert(graph: &mut Graph, exit: &Exit<'_>) -> Result<TensorId, InferError> {
     let prefix = format!("exit{}", exit.number);
     let mut x = exit.tensor;
     if let Some(op) = exit.view {
@@ -62,11 +64,18 @@ pub fn insert(graph: &mut Graph, exit: &Exit<'_>) -> Result<NodeId, InferError> 
         let gemm = Gemm { transpose_a: false, transpose_b: false, alpha: 1.0, beta: 1.0, activation };
         x = add(graph, name, Op::Gemm(gemm), vec![x, weights, bias])?;
     }
+    if let Some((earlier, weight)) = exit.reuses {
+        let weight = graph.add_constant(format!("{prefix}.weight"), Value::f32([], vec![weight]));
+        let product = Op::Binary(BinaryOp::Mul, Activation::None);
+        let weighted = add(graph, format!("{prefix}.earlier"), product, vec![earlier, weight])?;
+        x = add(graph, format!("{prefix}.together"), Op::Binary(BinaryOp::Add, Activation::None), vec![x, weighted])?;
+    }
+    let scores = x;
     let mut temperature = exit.temperature;
     if exit.probabilities {
         // The answer is calibrated probabilities; the decision reads them as they are.
         let factor = graph.add_constant(format!("{prefix}.calm"), Value::f32([], vec![1.0 / temperature]));
-        let op = Op::Binary(crate::graph::BinaryOp::Mul, Activation::None);
+        let op = Op::Binary(BinaryOp::Mul, Activation::None);
         x = add(graph, format!("{prefix}.calibrated"), op, vec![x, factor])?;
         x = add(graph, format!("{prefix}.probabilities"), Op::Softmax { axis: 1 }, vec![x])?;
         temperature = 1.0;
@@ -80,8 +89,8 @@ pub fn insert(graph: &mut Graph, exit: &Exit<'_>) -> Result<NodeId, InferError> 
         share: exit.share,
         patience: exit.patience,
     };
-    let verdict = add(graph, format!("{prefix}.verdict"), Op::Decide(decide), vec![x])?;
-    Ok(graph.tensor(verdict).producer.unwrap_or_default())
+    add(graph, format!("{prefix}.verdict"), Op::Decide(decide), vec![x])?;
+    Ok(scores)
 }
 
 /// A depthwise convolution and a pointwise one, and what they add up to.
@@ -127,4 +136,57 @@ fn add(graph: &mut Graph, name: String, op: Op, inputs: Vec<TensorId>) -> Result
     let output = graph.add_tensor(format!("{name}.out"), output_type);
     graph.add_node(name, op, inputs, vec![output]);
     Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::exits::heads::Layer;
+    use crate::graph::{eval, text};
+
+    /// One matrix of two classes.
+    fn matrix(weights: [f32; 4], bias: [f32; 2]) -> Head {
+        let layers = vec![Layer { weights: weights.to_vec(), bias: bias.to_vec() }];
+        Head { layers, ..Head::default() }
+    }
+
+    #[test]
+    fn a_later_exit_adds_what_an_earlier_one_has_said() {
+        for probabilities in [false, true] {
+            let source = "graph \"g\" opset 17\ninput %0 \"x\": f32[1,2]\n%1 \"y\": f32[1,2] = \"last\"(%0) Unary(Abs)\noutput %1\n";
+            let mut graph = text::parse(source).expect("it is well formed");
+            let input = graph.inputs[0];
+            let (first, second) = (matrix([1.0, 0.0, 0.0, 2.0], [0.5, 0.0]), matrix([0.0, 1.0, 1.0, 0.0], [0.0, 1.0]));
+            // Nothing leaves at the first, everything at the second.
+            let exit = |number, head, reuses, threshold| Exit {
+                number,
+                tensor: input,
+                view: None,
+                head,
+                rule: ExitRule::Probability,
+                temperature: 2.0,
+                patience: None,
+                threshold,
+                share: 0.0,
+                probabilities,
+                reuses,
+            };
+            let said = insert(&mut graph, &exit(0, &first, None, 2.0)).expect("it fits");
+            insert(&mut graph, &exit(1, &second, Some((said, 3.0)), 0.0)).expect("it fits");
+            let x = Value::f32([1, 2], vec![1.0, -2.0]);
+            let found = eval::evaluate_until_exit(&graph, &[x], &mut BTreeMap::new()).expect("it can be evaluated");
+            assert_eq!(found.exit.map(|(exit, _)| exit), Some(1));
+            // Of the second (-2, 2), of the first (1.5, -4) three times.
+            let scores = [-2.0 + 3.0 * 1.5, 2.0 - 3.0 * 4.0f32];
+            let odds = ((scores[1] - scores[0]) / 2.0).exp();
+            let expected = if probabilities { [1.0 / (1.0 + odds), odds / (1.0 + odds)] } else { scores };
+            let answer = crate::data::to_f32(&found.outputs[0].data).to_vec();
+            assert!(
+                answer.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5),
+                "{answer:?}, expected {expected:?}"
+            );
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! `candidates` finds places; `split` says which samples teach and which judge; `features` runs all of them through the
 //! backbone once, and `heads` trains small classifiers on what that gives; heads that convolve (`network`) learn in
 //! `training` from a `stream` of samples that `alter` changes each time; `study` lets heads compete, `calibrate` says how
-//! sure each is, `choose` picks exits and thresholds together, `settle` does so with the mapping to devices, `insert`
+//! sure each is, `reuse` lets later ones count on what earlier ones have said, `choose` picks exits and thresholds together, `settle` does so with the mapping to devices, `insert`
 //! adds them to the graph. From there on an exit is nodes like any others, and one that decides
 //! ([`crate::graph::op::Decide`]).
 
@@ -17,6 +17,7 @@ pub mod heads;
 pub mod insert;
 mod material;
 mod network;
+mod reuse;
 mod settle;
 mod split;
 mod stream;
@@ -48,8 +49,10 @@ use split::Split;
 /// Least number of samples from which anything can be learned, and per class.
 const MIN_SAMPLES: usize = 100;
 
-/// From so many samples on, mirrored copies of them teach little that is new.
-const COPIED: usize = 8000;
+/// Fewer samples than this are learned by heart before all is learned: mirrored copies of them teach something new, and
+/// heads that convolve see them altered more. (Accuracy of a head behind the first layer of DS-CNN for speech commands,
+/// learned from 369 samples at a time: 80 % after 100,000 that were altered less, 87 % after 500,000 that were altered more.)
+const FEW: usize = 8000;
 
 /// Most bytes of features kept at once.
 const MAX_FEATURE_BYTES: usize = 1 << 30;
@@ -245,7 +248,7 @@ pub fn add(
     let features = {
         let mut inputs = samples.inputs.clone();
         // Only what learns needs copies, and only where there is little to learn from.
-        let copied = trained && inputs.len() < COPIED;
+        let copied = trained && inputs.len() < FEW;
         inputs.extend(samples.inputs.iter().filter_map(mirrored).filter(|_| copied));
         features::extract(graph, &places, &inputs, &wanted.cache)?
     };

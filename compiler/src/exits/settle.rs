@@ -6,6 +6,8 @@
 //! computed what they look at, and so on. Each pair is simulated, and the one whose mean inference is best by the
 //! objective stays; without exits, if that is best.
 
+use std::collections::HashMap;
+
 use super::choose::{self, Choice, Chosen, Limit, Possible, Sides};
 use super::insert;
 use super::material::Material;
@@ -126,7 +128,7 @@ fn head_report(material: &Material<'_>, exit: &Judged) -> HeadReport {
     let right = exit.possible.right.iter().filter(|right| **right).count();
     HeadReport {
         after: material.graph.node(place.node).name.clone(),
-        head: exit.head.kind(),
+        head: exit.kind(),
         backbone_macs: place.macs,
         head_macs: exit.head.macs() + place.head_macs,
         accuracy: right as f64 / exit.possible.right.len().max(1) as f64,
@@ -156,6 +158,8 @@ fn carried_out(
     };
     let mut ends: Vec<Answered> = material.split.judged.iter().map(answered).collect();
     let (mut mean_macs, mut macs_before) = (0.0, 0);
+    // Scores of the exits so far, by index of what was judged.
+    let mut scores = HashMap::new();
     for (number, (index, threshold)) in chosen.best.exits.iter().enumerate() {
         let exit = &judged[*index];
         let place = &material.places[exit.place];
@@ -181,12 +185,13 @@ fn carried_out(
             temperature: exit.temperature,
             share,
             accuracy: right as f64 / leaving.len().max(1) as f64,
-            head: exit.head.kind(),
+            head: exit.kind(),
             head_parameters: exit.head.parameters(),
             head_macs: own_macs,
             macs: place.macs + head_macs,
         });
-        insert::insert(
+        let reuses = exit.possible.needs.and_then(|earlier| scores.get(&earlier)).zip(exit.weight);
+        let own = insert::insert(
             &mut graph,
             &insert::Exit {
                 number,
@@ -199,9 +204,11 @@ fn carried_out(
                 threshold: *threshold,
                 share,
                 probabilities: material.probabilities,
+                reuses: reuses.map(|(scores, weight)| (*scores, weight)),
             },
         )
         .map_err(|error| Failure::Internal(anyhow::anyhow!("exit {number}: {error}")))?;
+        scores.insert(*index, own);
     }
     mean_macs += alive.iter().filter(|alive| **alive).count() as f64 * (material.macs - macs_before) as f64;
     let right = material.base_right().into_iter().filter(|right| *right).count();

@@ -9,6 +9,7 @@ use super::candidates::Place;
 use super::choose::{self, Possible};
 use super::heads::{self, Head, Lesson};
 use super::material::Material;
+use super::reuse;
 use super::training::{Student, Trained, Training};
 use crate::classifier::class;
 use crate::driver::Failure;
@@ -72,6 +73,16 @@ pub(super) struct Judged {
     pub possible: Possible,
     /// Its answers to them.
     pub answers: Vec<usize>,
+    /// Weight of the scores of the exit that it needs, beside its own.
+    pub weight: Option<f32>,
+}
+
+impl Judged {
+    /// What it is like.
+    pub fn kind(&self) -> String {
+        let own = self.head.kind();
+        if self.weight.is_some() { format!("{own} and an earlier head") } else { own }
+    }
 }
 
 /// The study of one model.
@@ -154,10 +165,78 @@ impl Study<'_> {
         let all = finalists.iter().flat_map(|index| (0..versions).map(|version| (*index, version)));
         self.train_all(&contenders, &all.collect::<Vec<_>>(), "heads, on every part").map_err(Failure::Environment)?;
         let mut found = Vec::with_capacity(finalists.len());
-        for index in finalists {
-            found.extend(self.finalist(index, contenders[index]).map_err(Failure::Environment)?);
+        for index in &finalists {
+            found.extend(self.finalist(*index, contenders[*index]).map_err(Failure::Environment)?);
+        }
+        // With patience, an exit is the first: there is nothing earlier.
+        if !self.material.stream {
+            let further = self.reusing(&contenders, &finalists, &found).map_err(Failure::Environment)?;
+            found.extend(further);
         }
         Ok(found)
+    }
+
+    /// Finalists behind some that convolve, with each of those, where that helps; `judged` has the finalists in their
+    /// order.
+    fn reusing(&self, contenders: &[Contender], finalists: &[usize], judged: &[Judged]) -> anyhow::Result<Vec<Judged>> {
+        let macs = |at: usize| self.material.places[judged[at].place].macs;
+        let mut found = Vec::new();
+        for later in 0..judged.len() {
+            let earlier = (0..judged.len()).filter(|at| !judged[*at].head.blocks.is_empty() && macs(*at) < macs(later));
+            for earlier in earlier {
+                let pair = [earlier, later].map(|at| (finalists[at], contenders[finalists[at]]));
+                found.extend(self.together(pair, earlier, &judged[later])?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A later head with what an earlier one, the `needed`th of those judged, has said; none if that is of no use.
+    fn together(&self, pair: [(usize, Contender); 2], needed: usize, plain: &Judged) -> anyhow::Result<Option<Judged>> {
+        let (classes, split) = (self.material.classes, self.material.split);
+        let mut scores = vec![0.0; split.judged.len() * classes];
+        let mut compiled = None;
+        for version in 0..split.versions.len() {
+            let held_out = self.held_out(version);
+            let judged = self.judged_by(version);
+            let samples: Vec<usize> = judged.iter().map(|at| split.judged[*at]).collect();
+            let of = |samples: &[usize]| -> anyhow::Result<[Vec<f32>; 2]> {
+                let [earlier, later] = pair.map(|(index, contender)| -> anyhow::Result<Vec<f32>> {
+                    let (head, _) = self.train(index, contender, version)?;
+                    Ok(self.scores(contender, &head, version, samples))
+                });
+                Ok([earlier?, later?])
+            };
+            let labels: Vec<u32> = held_out.iter().map(|sample| self.material.labels[*sample]).collect();
+            let [earlier, later] = of(&held_out)?;
+            let fitted = reuse::fit(&earlier, &later, &labels, classes);
+            let [earlier, later] = of(&samples)?;
+            let both = reuse::together(&earlier, &later, fitted.weight);
+            for (at, row) in judged.iter().zip(both.chunks_exact(classes)) {
+                let own = scores[at * classes..(at + 1) * classes].iter_mut();
+                own.zip(row).for_each(|(own, score)| *own = score / fitted.temperature);
+            }
+            if version == split.compiled {
+                compiled = Some(fitted);
+            }
+        }
+        let Some(fitted) = compiled.filter(|fitted| fitted.weight > 0.0) else { return Ok(None) };
+        let everybody: Vec<usize> = (0..split.judged.len()).collect();
+        let (possible, rule) = self.possible(pair[1].1, &scores, &everybody, plain.head.macs());
+        Ok(Some(Judged {
+            rule,
+            temperature: fitted.temperature,
+            weight: Some(fitted.weight),
+            possible: Possible { needs: Some(needed), ..possible },
+            answers: scores.chunks_exact(classes).map(class).collect(),
+            ..plain.clone()
+        }))
+    }
+
+    /// Samples of a version from which it does not learn, and which do not judge it.
+    fn held_out(&self, version: usize) -> Vec<usize> {
+        let learning = self.material.split.versions[version].iter().copied();
+        learning.filter(|sample| self.material.given || self.material.split.held_out(*sample)).collect()
     }
 
     fn contenders(&self) -> Vec<Contender> {
@@ -216,6 +295,7 @@ impl Study<'_> {
             patience: None,
             possible,
             answers,
+            weight: None,
         };
         let patient = patient.map(|possible| Judged { possible, patience, ..plain.clone() });
         Ok([plain].into_iter().chain(patient).collect())
@@ -263,8 +343,7 @@ impl Study<'_> {
     fn trained(&self, contender: Contender, version: usize) -> anyhow::Result<(Head, f32)> {
         let material = self.material;
         let learning = &material.split.versions[version];
-        let held_out_samples: Vec<usize> =
-            learning.iter().copied().filter(|sample| material.given || material.split.held_out(*sample)).collect();
+        let held_out_samples = self.held_out(version);
         let head = match contender.kind {
             _ if material.given => Head::default(),
             Kind::Map { student } => self.convolving.heads[student][version].clone(),
@@ -332,6 +411,7 @@ impl Study<'_> {
             right: seen.right(),
             place: contender.place,
             first: false,
+            needs: None,
         };
         (possible, rule)
     }

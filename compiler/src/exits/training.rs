@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 
+use super::FEW;
 use super::alter::{Alterations, Draw};
 use super::features;
 use super::heads::{Chance, Head};
@@ -39,7 +40,7 @@ const MACS_PER_BYTE: u64 = 16;
 
 /// More passes over the samples than this teach nothing, and more samples, if the passes are short.
 const MOST_EPOCHS: usize = 100;
-const MOST_SAMPLES: usize = 100_000;
+const MOST_SAMPLES: usize = 1_000_000;
 
 /// Largest step of the descent, and the share of steps in which it grows to that.
 const RATE: f64 = 0.05;
@@ -91,7 +92,8 @@ impl Training<'_> {
         let material = self.material;
         let known = if material.labelled > 0 { material.labelled } else { material.inputs.len() };
         let (inputs, labels) = (&material.inputs[..known], &material.labels[..known]);
-        let alterations = Alterations::harmless(&mut backbone.start()?, inputs, labels)?;
+        let few = self.learning().len() < FEW;
+        let alterations = Alterations::harmless(&mut backbone.start()?, inputs, labels, few)?;
         let versions = self.material.split.versions.len();
         let mut networks = fresh(students, versions)?;
         let batches = self.batches(self.steps(students));
