@@ -17,7 +17,7 @@ fn example() -> PathBuf {
 fn with_exits(cluster: &Path, calibration: &Path, out: &Path) -> Command {
     let mut command = compile();
     command.arg(example().join("model.onnx")).arg("--targets").arg(cluster).arg("--out").arg(out);
-    command.arg("--calibration").arg(calibration).args(["--exits", "auto", "--exit-effort", "0.01"]);
+    command.arg("--calibration").arg(calibration).args(["--exits", "auto", "--exit-effort", "0.004"]);
     // On devices as slow as these, a message takes as long as a sixth of the network: exits save energy, not time.
     command.args(["--objective", "energy"]);
     command

@@ -218,8 +218,11 @@ pub struct EvaluationReport {
     pub routes: Vec<usize>,
     /// Predicted mean latency of inferences that end where these did.
     pub predicted_ms: f64,
-    /// Mean energy by the targets' figures, of inferences that end where these did.
+    /// Predicted mean energy of inferences that end where these did.
     pub mean_energy_mj: f64,
+    /// Mean energy by what was measured: what the targets' figures say of computing, for as long as each device computed
+    /// instead of as long as it was to, and of links for the bytes that devices counted.
+    pub measured_energy_mj: f64,
     /// Mean time from input to answer.
     pub mean_ms: f64,
     /// Time from input to answer, as the caller sees it.

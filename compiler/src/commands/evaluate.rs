@@ -84,6 +84,8 @@ pub(super) fn evaluate(
     for device in &mut sums {
         device.compute_us /= batches.len() as u64;
         device.wait_us /= batches.len() as u64;
+        device.sent_bytes /= batches.len() as u64;
+        device.received_bytes /= batches.len() as u64;
     }
     add_measured(report, &sums);
     if disagreements > 0 {
@@ -109,6 +111,7 @@ pub(super) fn evaluate(
         routes,
         predicted_ms: mean(&outcomes, |outcome| outcome.prediction.latency_ms),
         mean_energy_mj: mean(&outcomes, |outcome| outcome.prediction.energy_mj),
+        measured_energy_mj: measured_energy_mj(compiled, &outcomes, &sums),
         mean_ms: times_ms.iter().sum::<f64>() / times_ms.len() as f64,
         latency_ms: LatencyReport::of(times_ms),
     });
@@ -235,6 +238,20 @@ fn macs_until_exits(compiled: &Compiled) -> Vec<u64> {
     found
 }
 
+/// Energy of a mean inference by the times and bytes that devices have measured.
+fn measured_energy_mj(compiled: &Compiled, outcomes: &[Outcome], measured: &[crate::run::DeviceReport]) -> f64 {
+    let devices = compiled.cluster.devices.iter().enumerate();
+    let energy_mj = devices.filter_map(|(index, device)| {
+        let report = measured.iter().find(|report| report.name == device.name)?;
+        let predicted_ms = mean(outcomes, |outcome| outcome.prediction.devices[index].compute_ms);
+        let predicted_mj = mean(outcomes, |outcome| outcome.prediction.devices[index].compute_mj);
+        let power = if predicted_ms > 0.0 { predicted_mj / predicted_ms } else { 0.0 };
+        let bytes = (report.sent_bytes + report.received_bytes) as f64;
+        Some(power * report.compute_ms() + bytes * device.target.energy.link_nanojoule_per_byte * 1e-6)
+    });
+    energy_mj.sum()
+}
+
 fn accumulate(sums: &mut Vec<crate::run::DeviceReport>, reports: Vec<crate::run::DeviceReport>) {
     if sums.is_empty() {
         *sums = reports;
@@ -244,6 +261,8 @@ fn accumulate(sums: &mut Vec<crate::run::DeviceReport>, reports: Vec<crate::run:
         if let Some(sum) = sums.iter_mut().find(|sum| sum.name == report.name) {
             sum.compute_us += report.compute_us;
             sum.wait_us += report.wait_us;
+            sum.sent_bytes += report.sent_bytes;
+            sum.received_bytes += report.received_bytes;
         }
     }
 }

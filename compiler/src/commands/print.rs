@@ -98,12 +98,17 @@ fn human(report: &Report, compiled: &Compiled) {
     }
     if let Some(evaluation) = &report.evaluation {
         println!(
-            "\naccuracy {:.2} % of {} samples; latency p50 {:.3} ms, p95 {:.3} ms, worst {:.3} ms",
+            "\naccuracy {:.2} % of {} samples; latency {:.3} ms (predicted {:.3}), p50 {:.3} ms, p95 {:.3} ms, worst {:.3} ms; \
+             energy {:.3} mJ (predicted {:.3})",
             evaluation.accuracy * 100.0,
             evaluation.samples,
+            evaluation.mean_ms,
+            evaluation.predicted_ms,
             evaluation.latency_ms.p50,
             evaluation.latency_ms.p95,
-            evaluation.latency_ms.max
+            evaluation.latency_ms.max,
+            evaluation.measured_energy_mj,
+            evaluation.mean_energy_mj
         );
     }
 }

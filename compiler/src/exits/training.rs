@@ -40,7 +40,7 @@ const MACS_PER_BYTE: u64 = 16;
 
 /// More passes over the samples than this teach nothing, and more samples, if the passes are short.
 const MOST_EPOCHS: usize = 100;
-const MOST_SAMPLES: usize = 1_000_000;
+const MOST_SAMPLES: usize = 500_000;
 
 /// Largest step of the descent, and the share of steps in which it grows to that.
 const RATE: f64 = 0.05;

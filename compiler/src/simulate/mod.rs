@@ -43,6 +43,8 @@ pub struct Span {
 pub struct DevicePrediction {
     /// Computing, per inference.
     pub compute_ms: f64,
+    /// Energy of computing, per inference.
+    pub compute_mj: f64,
     /// In exchanges, waiting included, per inference.
     pub link_ms: f64,
 }
@@ -92,24 +94,27 @@ pub fn simulate(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) ->
         *(if span.exchange { &mut device.link_ms } else { &mut device.compute_ms }) += (span.end - span.begin) * 1e3;
     }
     prediction.spans = std::mem::take(&mut one.spans);
-    let mut joules = 0.0;
     for schedule in schedules {
         let target = &cluster.devices[schedule.device].target;
         for action in &schedule.actions {
             match action {
-                Action::Compute(node) => joules += cost::joules(&cost::node_work(graph, *node), target),
+                Action::Compute(node) => {
+                    let joules = cost::joules(&cost::node_work(graph, *node), target);
+                    prediction.devices[schedule.device].compute_mj += joules * 1e3;
+                }
                 Action::Exchange { sends, .. } => {
                     for send in sends {
                         let bytes = graph.tensor_type(send.tensor).size_bytes() as u64;
                         *prediction.links.entry((schedule.device, send.peer)).or_default() += bytes;
-                        joules += cost::transfer_joules(target, &cluster.devices[send.peer].target, bytes);
+                        prediction.energy_mj +=
+                            cost::transfer_joules(target, &cluster.devices[send.peer].target, bytes) * 1e3;
                     }
                 }
                 Action::Input { .. } | Action::Leave { .. } | Action::Output { .. } => {}
             }
         }
     }
-    prediction.energy_mj = joules * 1e3;
+    prediction.energy_mj += prediction.devices.iter().map(|device| device.compute_mj).sum::<f64>();
     prediction.traffic_bytes = prediction.links.values().sum();
     let stream = Replay::new(graph, schedules, cluster, &durations, STREAM).run();
     let steady = match (stream.first(), stream.last()) {
