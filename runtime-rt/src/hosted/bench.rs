@@ -8,7 +8,7 @@ use std::vec::Vec;
 use rustix::process::getppid;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::StepTimes;
+use super::steps::StepTimes;
 use crate::serve::{Profiler, Program};
 use crate::{Error, Links};
 
@@ -38,7 +38,7 @@ pub(super) fn bench<P: Program, L: Links>(
     }
     let mut steps: Vec<Vec<u64>> = Vec::new();
     let begin = Instant::now();
-    let mut observer = StepTimes::default();
+    let mut observer = StepTimes::new(true, 1.0);
     for run in 0.. {
         if run >= LEAST_RUNS && begin.elapsed() > time / 4 {
             break;

@@ -11,16 +11,18 @@ use std::time::{Duration, Instant};
 use std::vec::Vec;
 use std::{boxed::Box, format};
 
-use crate::serve::{Failure, Profiler, Program, serve, serve_family};
-use crate::{Error, Family, FramedStream, Identity, Observer, PeerLinks, StdStream};
+use crate::serve::{Failure, Program, serve, serve_family};
+use crate::{Error, Family, FramedStream, Identity, PeerLinks, StdStream};
 
 mod bench;
 mod exchange;
 mod lanes;
 mod memory;
+mod steps;
 
 pub use exchange::HostedLinks;
 pub use memory::map_ahead;
+use steps::StepTimes;
 
 /// A stream in both directions.
 pub trait Duplex: Read + Write + Send {}
@@ -47,6 +49,7 @@ options:
   --uart NAME=PATH            serial line to a peer: a device, unix:SOCKET, or unix-listen:SOCKET
   --deadline-ms N             give up on a silent peer after this time [default: 30000]
   --profile                   time every step and report it with each answer
+  --slower X                  take X times as long to compute, by sleeping: imitates a slower processor
   --input FILE --output FILE  infer once from and to files of raw little-endian elements
   --bench-ms N                then infer again for this time, and print how long it takes (of a program without peers)
 Without --input, frames with inputs come on standard input and answers leave on standard output.";
@@ -60,14 +63,22 @@ struct Arguments {
     input: Option<String>,
     output: Option<String>,
     profile: bool,
+    slower: f64,
     bench: Option<Duration>,
+}
+
+impl Arguments {
+    /// What looks at every step, if anything is to.
+    fn steps(&self) -> Option<StepTimes> {
+        (self.profile || self.slower > 1.0).then(|| StepTimes::new(self.profile, self.slower))
+    }
 }
 
 /// Runs a device's program until its work ends. `N` is the number of peers.
 pub fn main<P: Program, const N: usize>(device: &Device, program: &mut P) -> ExitCode {
-    run::<P, N>(device, program, |program, links, control, profile| match profile {
-        true => serve(program, links, control, now_us, &mut StepTimes::default()),
-        false => serve(program, links, control, now_us, &mut ()),
+    run::<P, N>(device, program, |program, links, control, steps| match steps {
+        Some(mut steps) => serve(program, links, control, now_us, &mut steps),
+        None => serve(program, links, control, now_us, &mut ()),
     })
 }
 
@@ -78,9 +89,9 @@ pub fn main_of_family<P: Program, const N: usize>(
     program: &mut P,
 ) -> ExitCode {
     let family = (device.index, family);
-    run::<P, N>(device, program, |program, links, control, profile| match profile {
-        true => serve_family(program, family, links, control, now_us, &mut StepTimes::default()),
-        false => serve_family(program, family, links, control, now_us, &mut ()),
+    run::<P, N>(device, program, |program, links, control, steps| match steps {
+        Some(mut steps) => serve_family(program, family, links, control, now_us, &mut steps),
+        None => serve_family(program, family, links, control, now_us, &mut ()),
     })
 }
 
@@ -89,7 +100,7 @@ type Control = FramedStream<StdStream<Pipes>>;
 fn run<P: Program, const N: usize>(
     device: &Device,
     program: &mut P,
-    serve: impl FnOnce(&mut P, &mut HostedLinks<N>, &mut Control, bool) -> Result<(), Failure>,
+    serve: impl FnOnce(&mut P, &mut HostedLinks<N>, &mut Control, Option<StepTimes>) -> Result<(), Failure>,
 ) -> ExitCode {
     let arguments = match parse(std::env::args().skip(1)) {
         Ok(Some(arguments)) => arguments,
@@ -120,6 +131,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         input: None,
         output: None,
         profile: false,
+        slower: 1.0,
         bench: None,
     };
     while let Some(word) = words.next() {
@@ -141,6 +153,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
                 arguments.deadline = Duration::from_millis(milliseconds.ok_or(format!("`{text}` is not a time"))?);
             }
             "--profile" => arguments.profile = true,
+            "--slower" => {
+                let text = value()?;
+                let slower = text.parse::<f64>().ok().filter(|slower| (1.0..=1e4).contains(slower));
+                arguments.slower = slower.ok_or(format!("`{text}` is not a factor from 1 to 10000"))?;
+            }
             "--bench-ms" => {
                 let text = value()?;
                 let milliseconds = text.parse().map_err(|_| format!("`{text}` is not a time"))?;
@@ -158,7 +175,7 @@ fn work<P: Program, const N: usize>(
     device: &Device,
     program: &mut P,
     arguments: &Arguments,
-    serve: impl FnOnce(&mut P, &mut HostedLinks<N>, &mut Control, bool) -> Result<(), Failure>,
+    serve: impl FnOnce(&mut P, &mut HostedLinks<N>, &mut Control, Option<StepTimes>) -> Result<(), Failure>,
 ) -> Result<(), String> {
     let started = Instant::now();
     if N > 0 && arguments.bench.is_some() {
@@ -182,7 +199,7 @@ fn work<P: Program, const N: usize>(
         return Ok(());
     }
     let mut control = FramedStream::new(StdStream(Pipes), identity);
-    let served = serve(program, &mut links, &mut control, arguments.profile);
+    let served = serve(program, &mut links, &mut control, arguments.steps());
     served.map_err(|failure| match failure {
         Failure::Control(error) => format!("standard input or output: {error}"),
         Failure::Program(error) => error.to_string(),
@@ -206,38 +223,6 @@ fn infer_files<P: Program, const N: usize>(
     match &arguments.output {
         Some(path) => std::fs::write(path, program.output()).map_err(|error| format!("{path}: {error}")),
         None => Ok(()),
-    }
-}
-
-/// Nanoseconds of every step, little-endian.
-struct StepTimes {
-    last: Instant,
-    bytes: Vec<u8>,
-}
-
-impl Default for StepTimes {
-    fn default() -> StepTimes {
-        StepTimes { last: Instant::now(), bytes: Vec::new() }
-    }
-}
-
-impl Observer for StepTimes {
-    fn step(&mut self, _index: usize) {
-        let now = Instant::now();
-        let time = u64::try_from((now - self.last).as_nanos()).unwrap_or(u64::MAX);
-        self.bytes.extend(time.to_le_bytes());
-        self.last = now;
-    }
-}
-
-impl Profiler for StepTimes {
-    fn begin(&mut self) {
-        self.bytes.clear();
-        self.last = Instant::now();
-    }
-
-    fn payload(&self) -> &[u8] {
-        &self.bytes
     }
 }
 
