@@ -229,9 +229,9 @@ pub fn propose(possible: &[Possible], whole_cost: f64, base_right: &[bool], allo
     let nothing = judge.nothing();
     let mut search = Search { judge: &judge, allowed, best: nothing.clone(), curve: vec![nothing.clone()] };
     let mut worth: Vec<(f64, usize)> = Vec::new();
-    for candidate in 0..possible.len() {
+    for (candidate, exit) in possible.iter().enumerate() {
         // Alone, or with what it needs, at the thresholds that serve it best.
-        let paths: Vec<Vec<(usize, f32)>> = match possible[candidate].needs {
+        let paths: Vec<Vec<(usize, f32)>> = match exit.needs {
             None => judge.levels(candidate, FINE_LEVELS).into_iter().map(|level| vec![(candidate, level)]).collect(),
             Some(needed) => {
                 let levels = judge.levels(candidate, LEVELS);
