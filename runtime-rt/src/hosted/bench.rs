@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 use rustix::process::getppid;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::ClockId;
 
-use super::steps::StepTimes;
+use super::steps::{StepTimes, time_of};
 use crate::serve::{Profiler, Program};
 use crate::{Error, Links};
 
@@ -82,8 +82,7 @@ fn median(times: &mut [u64]) -> u64 {
 
 /// Processor time of all threads.
 fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    time_of(ClockId::ProcessCPUTime)
 }
 
 /// Most memory that the process has held; 0 where the kernel does not say.
