@@ -10,6 +10,7 @@ use rustix::net::{RecvFlags, recv};
 
 use super::Duplex;
 use super::lanes::{self, Arrivals, Lane};
+use super::steps::CatchUp;
 use crate::frame::{HEADER_BYTES, Header, Kind};
 use crate::{
     Error, FamilyLinks, FramedStream, Identity, Incoming, InferenceLinks, Links, News, Outgoing, PeerLinks, Seen,
@@ -59,10 +60,12 @@ impl<const N: usize> InferenceLinks for HostedLinks<N> {
 
 impl<const N: usize> Links for HostedLinks<N> {
     fn send(&mut self, peer: usize, message: u16, payload: &[u8]) -> Result<(), Error> {
+        let _catch_up = CatchUp;
         self.streams.send(peer, message, payload)
     }
 
     fn receive(&mut self, peer: usize, message: u16, payload: &mut [u8]) -> Result<(), Error> {
+        let _catch_up = CatchUp;
         match self.socket(peer) {
             Some(_) => self.exchange(&[], &mut [Incoming { peer, message, payload }]),
             None => self.streams.receive(peer, message, payload),
@@ -70,6 +73,7 @@ impl<const N: usize> Links for HostedLinks<N> {
     }
 
     fn exchange(&mut self, sends: &[Outgoing<'_>], receives: &mut [Incoming<'_>]) -> Result<(), Error> {
+        let _catch_up = CatchUp;
         let peers = sends.iter().map(|send| send.peer).chain(receives.iter().map(|receive| receive.peer));
         let (Some(identity), true) =
             (self.streams.identity(), peers.into_iter().all(|peer| self.socket(peer).is_some()))
