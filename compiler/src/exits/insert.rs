@@ -155,7 +155,11 @@ mod tests {
     #[test]
     fn a_later_exit_adds_what_an_earlier_one_has_said() {
         for probabilities in [false, true] {
-            let source = "graph \"g\" opset 17\ninput %0 \"x\": f32[1,2]\n%1 \"y\": f32[1,2] = \"last\"(%0) Unary(Abs)\noutput %1\n";
+            let source = r#"graph "g" opset 17
+input %0 "x": f32[1,2]
+%1 "y": f32[1,2] = "last"(%0) Unary(Abs)
+output %1
+"#;
             let mut graph = text::parse(source).expect("it is well formed");
             let input = graph.inputs[0];
             let (first, second) = (matrix([1.0, 0.0, 0.0, 2.0], [0.5, 0.0]), matrix([0.0, 1.0, 1.0, 0.0], [0.0, 1.0]));

@@ -47,17 +47,18 @@ pub fn together(earlier: &[f32], later: &[f32], weight: f32) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classifier::class;
+    use crate::exits::heads::Chance;
 
     /// Scores of a head that raises the right one of three classes by `skill`, in noise.
     fn scores(seed: u64, skill: f32, labels: &[u32]) -> Vec<f32> {
-        let mut chance = super::super::heads::Chance(seed);
-        let rows = labels.iter().flat_map(|label| (0..3).map(move |class| (class == *label, ())));
-        rows.map(|(right, ())| chance.normal() + if right { skill } else { 0.0 }).collect()
+        let mut chance = Chance(seed);
+        let right = labels.iter().flat_map(|label| (0..3).map(move |class| class == *label));
+        right.map(|right| chance.normal() + if right { skill } else { 0.0 }).collect()
     }
 
     fn accuracy(scores: &[f32], labels: &[u32]) -> f64 {
-        let right =
-            scores.chunks_exact(3).zip(labels).filter(|(row, label)| crate::classifier::class(row) == **label as usize);
+        let right = scores.chunks_exact(3).zip(labels).filter(|(row, label)| class(row) == **label as usize);
         right.count() as f64 / labels.len() as f64
     }
 
