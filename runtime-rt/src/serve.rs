@@ -30,13 +30,13 @@ pub trait Program {
 /// An observer that reports what it saw after every inference.
 pub trait Profiler: Observer {
     /// An inference begins.
-    fn begin(&mut self);
+    fn begin(&mut self, turn: Turn);
     /// What to report of the inference; nothing if empty.
     fn payload(&self) -> &[u8];
 }
 
 impl Profiler for () {
-    fn begin(&mut self) {}
+    fn begin(&mut self, _turn: Turn) {}
 
     fn payload(&self) -> &[u8] {
         &[]
@@ -135,7 +135,7 @@ fn infer<P: Program, L: InferenceLinks, C: Read + Write, O: Profiler>(
 ) -> Result<Result<(), Error>, Failure> {
     links.begin(turn);
     let begin = now_us();
-    profiler.begin();
+    profiler.begin(turn);
     let mut timed = TimedLinks { links, now_us, wait_us: 0 };
     let outcome = program.run(&mut timed, profiler);
     let wait_us = timed.wait_us;

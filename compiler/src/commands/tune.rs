@@ -103,7 +103,7 @@ fn measure(
     seen: &mut BTreeMap<Subject, Seen>,
 ) -> anyhow::Result<f64> {
     let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out").join(folder_name(compiled)));
-    let (latency_ms, profiles) = profiled(arguments, compiled, &out, RUNS)?;
+    let (latency_ms, profiles) = profiled(arguments, compiled, &out, (RUNS, 0.0))?;
     for (program, step, subject, choice) in subjects(compiled) {
         let mut times: Vec<u64> = profiles[program].iter().filter_map(|profile| profile.get(step).copied()).collect();
         times.sort_unstable();

@@ -44,6 +44,9 @@ pub struct Kind {
     pub target: String,
     /// Share of a core, as in cluster.toml.
     pub cpu: f64,
+    /// Processor time to send or receive one message, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_microseconds: Option<f64>,
     /// What the times were.
     #[serde(flatten)]
     pub corrections: Corrections,
@@ -52,7 +55,7 @@ pub struct Kind {
 /// Measured time divided by what the target file's rates predict.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Corrections {
-    /// Of all convolutions and matrix products, of depthwise ones, of everything else.
+    /// Of all convolutions and matrix products, of depthwise ones, of copies between devices, of everything else.
     #[serde(default)]
     pub family: BTreeMap<String, f64>,
     /// Of each node, by method.
@@ -66,7 +69,12 @@ impl Corrections {
         let by_method = self.node.get(node);
         let exact = by_method.and_then(|methods| methods.get(method));
         let whole = || by_method.and_then(|methods| methods.get("whole"));
-        exact.or_else(whole).or_else(|| self.family.get(family)).copied().unwrap_or(1.0)
+        exact.or_else(whole).copied().unwrap_or_else(|| self.family_factor(family))
+    }
+
+    /// The factor for a family; 1 if it was not measured.
+    pub fn family_factor(&self, family: &str) -> f64 {
+        self.family.get(family).copied().unwrap_or(1.0)
     }
 }
 
@@ -89,6 +97,10 @@ pub fn apply(cluster: &mut Cluster, path: &Path, asked_for: bool) -> Result<(), 
     });
     if factors.into_iter().any(|factor| !(factor.is_finite() && *factor > 0.0)) {
         return Err(refuse("factors should be positive numbers".to_string()));
+    }
+    if measured.kind.iter().filter_map(|kind| kind.message_microseconds).any(|cost| !(cost.is_finite() && cost >= 0.0))
+    {
+        return Err(refuse("the cost of a message should be a number of microseconds".to_string()));
     }
     for seen in &measured.link {
         let name = |device: usize| &cluster.devices[device].name;
@@ -116,24 +128,33 @@ pub fn apply(cluster: &mut Cluster, path: &Path, asked_for: bool) -> Result<(), 
             return Err(refuse(format!("rate and latency of link {} should be positive numbers", seen.link)));
         }
     }
-    for seen in &measured.link {
-        for link in cluster.links.iter_mut().filter(|link| link.medium + 1 == seen.link) {
-            link.bytes_per_second = seen.bytes_per_second;
-            link.latency_ms = seen.latency_ms;
-            // A message cannot have cost a processor more than it took altogether.
-            for device in [link.between.0, link.between.1] {
-                let cost = &mut cluster.devices[device].target.rate.message_microseconds;
-                *cost = cost.min(seen.round_trip_ms * 500.0);
+    measured.correct(cluster);
+    Ok(())
+}
+
+impl Measured {
+    /// Puts what was measured in the place of what the files say.
+    pub fn correct(&self, cluster: &mut Cluster) {
+        for seen in &self.link {
+            for link in cluster.links.iter_mut().filter(|link| link.medium + 1 == seen.link) {
+                link.bytes_per_second = seen.bytes_per_second;
+                link.latency_ms = seen.latency_ms;
+                // A message cannot have cost a processor more than it took altogether.
+                for device in [link.between.0, link.between.1] {
+                    let cost = &mut cluster.devices[device].target.rate.message_microseconds;
+                    *cost = cost.min(seen.round_trip_ms * 500.0);
+                }
+            }
+        }
+        for device in &mut cluster.devices {
+            let fits = |kind: &&Kind| kind.target == device.target.name && (kind.cpu - device.cpu).abs() < 1e-9;
+            if let Some(kind) = self.kind.iter().find(fits) {
+                device.target.corrections = kind.corrections.clone();
+                let cost = &mut device.target.rate.message_microseconds;
+                *cost = kind.message_microseconds.unwrap_or(*cost);
             }
         }
     }
-    for device in &mut cluster.devices {
-        let fits = |kind: &&Kind| kind.target == device.target.name && (kind.cpu - device.cpu).abs() < 1e-9;
-        if let Some(kind) = measured.kind.iter().find(fits) {
-            device.target.corrections = kind.corrections.clone();
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -148,6 +148,9 @@ pub fn family(work: &Work) -> &'static str {
     }
 }
 
+/// The family of what joins and cuts tensors between devices.
+pub const COPIES: &str = "copies";
+
 /// Time of some work that belongs to a node and a method, as measured where it was.
 pub fn corrected_seconds(work: &Work, target: &Target, node: &str, method: Method) -> f64 {
     seconds(work, target) * target.corrections.factor(node, method.name(), family(work))
@@ -190,7 +193,8 @@ pub fn exchange_seconds(cluster: &Cluster, flows: &[Flow]) -> Option<f64> {
     let mut ports = vec![(0.0f64, 0.0f64); cluster.media.len() * devices];
     let mut buses = vec![0.0f64; cluster.media.len()];
     let mut processors = vec![0.0f64; devices];
-    let mut overheads = vec![0.0f64; devices];
+    // Processor time for messages out and in: what comes has been sent before.
+    let mut overheads = vec![(0.0f64, 0.0f64); devices];
     for flow in flows {
         let link = cluster.link(flow.from, flow.to)?;
         let time = flow.bytes as f64 / link.bytes_per_second;
@@ -198,8 +202,10 @@ pub fn exchange_seconds(cluster: &Cluster, flows: &[Flow]) -> Option<f64> {
         for device in [flow.from, flow.to] {
             let rate = &cluster.devices[device].target.rate;
             processors[device] += flow.bytes as f64 / rate.link_bytes_per_second;
-            overheads[device] += rate.message_microseconds * 1e-6;
         }
+        let message_seconds = |device: usize| cluster.devices[device].target.rate.message_microseconds * 1e-6;
+        overheads[flow.from].0 += message_seconds(flow.from);
+        overheads[flow.to].1 += message_seconds(flow.to);
         match cluster.media[link.medium].topology {
             Topology::Switch => {
                 ports[link.medium * devices + flow.from].0 += time;
@@ -220,7 +226,8 @@ pub fn exchange_seconds(cluster: &Cluster, flows: &[Flow]) -> Option<f64> {
         slowest = slowest.max(if half { out + into } else { out.max(*into) });
     }
     let busy = buses.into_iter().chain(processors).fold(slowest, f64::max);
-    let overhead = overheads.into_iter().fold(0.0, f64::max);
+    let most = overheads.into_iter().fold((0.0f64, 0.0f64), |most, (out, into)| (most.0.max(out), most.1.max(into)));
+    let overhead = most.0 + most.1;
     Some(if flows.is_empty() { 0.0 } else { latency + overhead + busy })
 }
 

@@ -109,7 +109,7 @@ impl Sharded {
         let work = cost::node_work(&self.graph, id);
         match self.labels.get(&id) {
             Some((name, method)) => cost::corrected_seconds(&work, target, name, *method),
-            None => cost::seconds(&work, target),
+            None => cost::seconds(&work, target) * target.corrections.family_factor(cost::COPIES),
         }
     }
 }

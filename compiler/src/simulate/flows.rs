@@ -1,23 +1,49 @@
-//! Messages under way, sharing media fairly.
+//! Messages under way. What one device sends leaves in order, as long as its operating system takes it at once; longer
+//! messages, and those of different devices, share media fairly.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{Cluster, Topology};
+use crate::config::{Cluster, System, Topology};
 
 /// Beyond this many messages under way, rates are recomputed only when all of one moment have ended.
 const EXACT_FLOWS: usize = 400;
+
+/// What an operating system takes of messages at once, and sends while its device computes on: what Linux gives a
+/// socket to begin with, roughly.
+const SOCKET_BUFFER_BYTES: f64 = 65536.0;
+
+/// Less than this is rounding.
+const ROUNDING_BYTES: f64 = 1e-3;
 
 /// Inference and number of a message.
 type Key = (u32, u32);
 
 struct Flow {
     key: Key,
+    /// From whom to whom.
+    pair: (usize, usize),
+    medium: usize,
+    /// Whether its sender's operating system takes it at once.
+    short: bool,
     left_bytes: f64,
     begin: f64,
     latency: f64,
     /// Shared capacities it uses.
     resources: [usize; 4],
     rate: f64,
+}
+
+impl Flow {
+    /// Whether it has to wait for another message that set out before it.
+    fn is_behind(&self, before: &Flow) -> bool {
+        self.pair == before.pair || before.short && (self.pair.0, self.medium) == (before.pair.0, before.medium)
+    }
+
+    /// The capacities that it uses, each once.
+    fn uses(&self) -> impl Iterator<Item = usize> + use<> {
+        let resources = self.resources;
+        (0..resources.len()).filter(move |at| !resources[..*at].contains(&resources[*at])).map(move |at| resources[at])
+    }
 }
 
 /// All messages under way.
@@ -72,21 +98,44 @@ impl<'a> Flows<'a> {
             }
         };
         let (latency, resources) = (link.latency_ms * 1e-3, [from, to, out, into]);
-        self.active.push(Flow { key, left_bytes: bytes as f64, begin, latency, resources, rate: 0.0 });
+        let (pair, medium, short) = ((from, to), link.medium, bytes as f64 <= SOCKET_BUFFER_BYTES);
+        self.active.push(Flow {
+            key,
+            pair,
+            medium,
+            short,
+            left_bytes: bytes as f64,
+            begin,
+            latency,
+            resources,
+            rate: 0.0,
+        });
         self.under_way.insert(key);
         self.stale = true;
     }
 
-    /// Whether a message has not left altogether.
-    pub fn is_active(&self, key: Key) -> bool {
-        self.under_way.contains(&key)
+    /// Whether the sender of a message has to wait: it has not left, nor has the sender's operating system it all.
+    pub fn holds_back(&self, key: Key) -> bool {
+        let flow = || self.active.iter().find(|flow| flow.key == key);
+        self.under_way.contains(&key) && flow().is_some_and(|flow| self.waiting_bytes(flow.pair) > ROUNDING_BYTES)
     }
 
-    /// When the next message ends or sets out, after `now`.
+    /// Bytes of a pair that its sender's operating system has not taken yet.
+    fn waiting_bytes(&self, pair: (usize, usize)) -> f64 {
+        let buffer = match self.cluster.devices[pair.0].target.system {
+            System::Linux => SOCKET_BUFFER_BYTES,
+            System::CortexM => 0.0,
+        };
+        self.active.iter().filter(|flow| flow.pair == pair).map(|flow| flow.left_bytes).sum::<f64>() - buffer
+    }
+
+    /// When the next message ends, sets out, or lets its sender go on, after `now`.
     pub fn next_end(&mut self, now: f64) -> Option<f64> {
         self.share(now);
         let time = |flow: &Flow| {
-            if flow.begin > now { flow.begin } else { now + (flow.left_bytes / flow.rate.max(1e-9)).max(0.0) }
+            let waiting = self.waiting_bytes(flow.pair);
+            let bytes = if waiting > ROUNDING_BYTES { waiting.min(flow.left_bytes) } else { flow.left_bytes };
+            if flow.begin > now { flow.begin } else { now + (bytes / flow.rate.max(1e-9)).max(0.0) }
         };
         self.active.iter().map(time).min_by(f64::total_cmp)
     }
@@ -115,27 +164,35 @@ impl<'a> Flows<'a> {
         left
     }
 
-    /// Max-min fair rates: the capacity with the least per message is filled first.
+    /// Rates of everything under way: what is in front of a device's queue shares the media fairly, what is behind gets
+    /// what that leaves, and so on.
     fn share(&mut self, now: f64) {
         if !std::mem::take(&mut self.stale) {
             return;
         }
-        let mut open: Vec<usize> = (0..self.active.len()).filter(|flow| self.active[*flow].begin <= now).collect();
+        let open: Vec<usize> = (0..self.active.len()).filter(|flow| self.active[*flow].begin <= now).collect();
         if open.len() > EXACT_FLOWS {
             self.share_by_count(&open);
             return;
         }
+        let mut levels: Vec<Vec<usize>> = Vec::new();
+        for (at, flow) in open.iter().enumerate() {
+            let level = open[..at].iter().filter(|before| self.active[*flow].is_behind(&self.active[**before])).count();
+            levels.resize(levels.len().max(level + 1), Vec::new());
+            levels[level].push(*flow);
+        }
         let mut room = self.capacities.clone();
+        for level in levels {
+            self.share_fairly(level, &mut room);
+        }
+    }
+
+    /// Max-min fair rates: the capacity with the least per message is filled first.
+    fn share_fairly(&mut self, mut open: Vec<usize>, room: &mut [f64]) {
         while !open.is_empty() {
             let mut users = vec![0u32; room.len()];
             for flow in &open {
-                let mut resources = self.active[*flow].resources;
-                resources.sort_unstable();
-                let mut last = usize::MAX;
-                for resource in resources {
-                    users[resource] += u32::from(resource != last);
-                    last = resource;
-                }
+                self.active[*flow].uses().for_each(|resource| users[resource] += 1);
             }
             let each = |resource: usize| room[resource] / f64::from(users[resource]);
             let used = (0..room.len()).filter(|resource| users[*resource] > 0);
@@ -146,15 +203,7 @@ impl<'a> Flows<'a> {
             for flow in full {
                 let flow = &mut self.active[flow];
                 flow.rate = rate;
-                let mut resources = flow.resources;
-                resources.sort_unstable();
-                let mut last = usize::MAX;
-                for resource in resources {
-                    if resource != last {
-                        room[resource] = (room[resource] - rate).max(0.0);
-                    }
-                    last = resource;
-                }
+                flow.uses().for_each(|resource| room[resource] = (room[resource] - rate).max(0.0));
             }
             open = rest;
         }

@@ -1,7 +1,7 @@
 //! Event-driven simulation of the schedules on the cluster's devices and links: what will happen, in microseconds.
 //!
 //! Every device goes through its actions as the emitted program does: it computes, or it is inside one exchange until
-//! all of its messages have left and come. Messages share ports, buses and wires fairly (`flows`). The same schedules
+//! all of its messages have left (or its operating system has them) and come. Messages share ports, buses and wires fairly (`flows`). The same schedules
 //! are executed, so what the simulator knows of compute and communication is exactly what overlaps: nothing within one
 //! device, everything between devices.
 
@@ -233,12 +233,13 @@ impl<'a> Replay<'a> {
                 let name = self.graph.node(*node).name.clone();
                 self.spans.push(Span { device: schedule.device, name, exchange: false, begin: now, end });
             }
-            Action::Exchange { sends, receives } => {
-                let rate = &self.cluster.devices[schedule.device].target.rate;
-                let overhead = rate.message_microseconds * 1e-6 * (sends.len() + receives.len()) as f64;
+            Action::Exchange { sends, .. } => {
+                let cost = self.message_seconds(schedule.device);
+                let mut begin = now;
                 for Message { tensor, peer, number } in sends {
                     let bytes = self.graph.tensor_type(*tensor).size_bytes() as u64;
-                    self.flows.start((inference, *number), schedule.device, *peer, bytes, now + overhead);
+                    begin += cost;
+                    self.flows.start((inference, *number), schedule.device, *peer, bytes, begin);
                 }
                 self.states[index] = State::Exchange(now);
             }
@@ -251,21 +252,30 @@ impl<'a> Replay<'a> {
         let schedule = &self.schedules[index];
         let (inference, position) = self.next[index];
         let Some(Action::Exchange { sends, receives }) = schedule.actions.get(position) else { return false };
-        let left = sends.iter().all(|message| !self.flows.is_active((inference, message.number)));
+        let left = sends.iter().all(|message| !self.flows.holds_back((inference, message.number)));
         let come = receives
             .iter()
             .all(|message| self.arrived.get(&(inference, message.number)).is_some_and(|time| *time <= now));
         if !(left && come) {
             return false;
         }
-        for message in receives {
-            self.arrived.remove(&(inference, message.number));
-        }
+        let arrivals = receives.iter().filter_map(|message| self.arrived.remove(&(inference, message.number)));
+        let mut arrivals: Vec<f64> = arrivals.collect();
+        arrivals.sort_unstable_by(f64::total_cmp);
+        // What has come is taken one by one, after what was sent.
+        let cost = self.message_seconds(schedule.device);
+        let sent = since + cost * sends.len() as f64;
+        let end = arrivals.into_iter().fold(sent, |busy, arrival| busy.max(arrival) + cost).max(now);
         self.next[index].1 += 1;
-        self.states[index] = State::Until(now);
+        self.states[index] = State::Until(end);
         let name = format!("exchange: {} out, {} in", sends.len(), receives.len());
-        self.spans.push(Span { device: schedule.device, name, exchange: true, begin: since, end: now });
+        self.spans.push(Span { device: schedule.device, name, exchange: true, begin: since, end });
         true
+    }
+
+    /// Processor time of a device for each message that it sends or receives.
+    fn message_seconds(&self, device: usize) -> f64 {
+        self.cluster.devices[device].target.rate.message_microseconds * 1e-6
     }
 }
 

@@ -84,8 +84,46 @@ fn the_closed_formula_agrees_where_one_port_decides() {
     let cluster = cluster("");
     let flows = [(0, 1), (0, 2)].map(|(from, to)| cost::Flow { from, to, bytes: 1_250_000 });
     let seconds = cost::exchange_seconds(&cluster, &flows).expect("all are linked");
-    let simulated = latency_ms("", &[&[(0, 1), (0, 2)]]);
+    let simulated = ends_ms(312_500, &[&[(0, 1), (0, 2)]]).into_iter().fold(0.0, f64::max);
     assert!((seconds * 1e3 - simulated).abs() < 1.0, "{seconds} s against {simulated} ms");
+}
+
+/// When each of three devices on one switch has ended its exchanges of a tensor of so many elements.
+fn ends_ms(elements: usize, messages: &[&[(usize, usize)]]) -> [f64; 3] {
+    let graph = relu_graph(elements);
+    let prediction = simulate(&unsharded(&graph), &schedules(&graph, messages), &cluster(""));
+    [0, 1, 2].map(|device| {
+        let own = prediction.spans.iter().filter(|span| span.device == device);
+        own.map(|span| span.end * 1e3).fold(0.0, f64::max)
+    })
+}
+
+#[test]
+fn an_operating_system_sends_while_its_device_goes_on() {
+    // 64 KiB of 1.25 MB are 5.2 ms of 100 ms.
+    let [sender, receiver, _] = ends_ms(312_500, &[&[(0, 1)]]);
+    assert!((receiver - sender - 5.2).abs() < 0.3, "{sender} and {receiver} ms");
+}
+
+#[test]
+fn short_messages_leave_one_after_the_other() {
+    // 12.5 kB each: 1 ms; a long one shares the port with what comes behind it.
+    let [_, first, second] = ends_ms(3125, &[&[(0, 1), (0, 2)]]);
+    assert!((second - first - 1.0).abs() < 0.1, "{first} and {second} ms");
+    let [_, first, second] = ends_ms(312_500, &[&[(0, 1), (0, 2)]]);
+    assert!((second - first).abs() < 0.1, "{first} and {second} ms");
+}
+
+#[test]
+fn a_message_costs_both_ends() {
+    let cluster = cluster("");
+    let cost = |device: usize| cluster.devices[device].target.rate.message_microseconds * 1e-3;
+    let [_, one, _] = ends_ms(1, &[&[(0, 1)]]);
+    let link_ms = cluster.link(0, 1).map_or(0.0, |link| link.latency_ms);
+    assert!((one - link_ms - cost(0) - cost(1)).abs() < 0.01, "{one} ms");
+    let flows = [cost::Flow { from: 0, to: 1, bytes: 4 }];
+    let seconds = cost::exchange_seconds(&cluster, &flows).expect("both are linked");
+    assert!((seconds * 1e3 - one).abs() < 0.01, "{seconds} s against {one} ms");
 }
 
 #[test]

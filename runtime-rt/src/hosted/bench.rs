@@ -10,7 +10,7 @@ use rustix::time::ClockId;
 
 use super::steps::{StepTimes, time_of};
 use crate::serve::{Profiler, Program};
-use crate::{Error, Links};
+use crate::{Error, Links, Turn};
 
 /// Least inferences, however long they take.
 const LEAST_RUNS: usize = 5;
@@ -43,7 +43,7 @@ pub(super) fn bench<P: Program, L: Links>(
         if run >= LEAST_RUNS && begin.elapsed() > time / 4 {
             break;
         }
-        observer.begin();
+        observer.begin(Turn { inference: 0, route: 0 });
         program.run(links, &mut observer)?;
         let (times, _) = observer.payload().as_chunks::<8>();
         steps.resize(times.len(), Vec::new());

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+use super::steps::catch_up;
 use crate::frame::{HEADER_BYTES, Header, Kind};
 use crate::peer_links::{Come, sort};
 use crate::{Error, Identity, News, Turn};
@@ -70,6 +71,8 @@ pub(super) fn run(lanes: &mut [Lane<'_, '_>], deadline: Duration) -> Result<(), 
         let Some(waiting_for) = lanes.iter().find(|lane| !lane.wants().is_empty()).map(|lane| lane.peer) else {
             return Ok(());
         };
+        // Here, not at the end: what a slower processor does for one piece, it does while the next is under way.
+        catch_up();
         if moved {
             last_move = Instant::now();
             continue;

@@ -1,29 +1,39 @@
 //! Looks at every step of a program: how long it takes; and, to imitate a slower processor, makes it take longer.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 use std::vec::Vec;
 
+use rustix::thread::set_current_timer_slack;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Observer;
 use crate::serve::Profiler;
+use crate::{Observer, Turn};
 
 /// Sleeping ends later than it should by about this; what remains is waited for awake.
-const OVERSLEEP: Duration = Duration::from_micros(90);
+const OVERSLEEP: Duration = Duration::from_micros(60);
 
 /// The processor that is imitated.
-#[derive(Clone, Copy)]
 struct Pace {
     /// How many times as long as it needs the processor a step takes; waiting for peers takes as long as it takes.
     slower: f64,
     /// Processor time of this thread up to which that has been caught up with.
     until: Duration,
+    /// Of that, what belongs to the step that is under way.
+    used: Duration,
+    /// How much longer the last wait took than it should have: so much less is waited for next time.
+    late: Duration,
+    /// The step that is under way: route and position.
+    step: (usize, usize),
+    /// The least processor time that each step of each route has needed so far. That is what counts: nobody else's
+    /// programs disturb the processor that is imitated.
+    least: Vec<Vec<Duration>>,
 }
 
 std::thread_local! {
     // Of the thread that runs the program: both its steps and its links catch up.
-    static PACE: Cell<Pace> = const { Cell::new(Pace { slower: 1.0, until: Duration::ZERO }) };
+    static PACE: RefCell<Pace> = const { RefCell::new(Pace::new(1.0)) };
 }
 
 /// Nanoseconds of every step, little-endian.
@@ -37,14 +47,21 @@ pub(super) struct StepTimes {
 impl StepTimes {
     /// Of a processor that is so many times as slow as this one.
     pub(super) fn new(reported: bool, slower: f64) -> StepTimes {
-        PACE.set(Pace { slower, until: thread_time() });
+        if slower > 1.0 {
+            // Sleeping may end late by as much as this; without leave, a little later.
+            let _ = set_current_timer_slack(NonZeroU64::new(1));
+        }
+        PACE.set(Pace::new(slower));
         StepTimes { last: Instant::now(), bytes: Vec::new(), reported }
     }
 }
 
 impl Observer for StepTimes {
-    fn step(&mut self, _index: usize) {
-        catch_up();
+    fn step(&mut self, index: usize) {
+        PACE.with_borrow_mut(|pace| {
+            pace.catch_up();
+            pace.end_step(index);
+        });
         if self.reported {
             let now = Instant::now();
             let time = u64::try_from((now - self.last).as_nanos()).unwrap_or(u64::MAX);
@@ -55,10 +72,10 @@ impl Observer for StepTimes {
 }
 
 impl Profiler for StepTimes {
-    fn begin(&mut self) {
+    fn begin(&mut self, turn: Turn) {
         self.bytes.clear();
         self.last = Instant::now();
-        PACE.set(Pace { until: thread_time(), ..PACE.get() });
+        PACE.with_borrow_mut(|pace| pace.begin(usize::from(turn.route)));
     }
 
     fn payload(&self) -> &[u8] {
@@ -66,14 +83,56 @@ impl Profiler for StepTimes {
     }
 }
 
-/// Waits for as long as the imitated processor would take longer for what this thread has done since the last time.
-fn catch_up() {
-    let pace = PACE.get();
-    if pace.slower > 1.0 {
-        let computed = thread_time().saturating_sub(pace.until);
-        wait_until(Instant::now() + computed.mul_f64(pace.slower - 1.0));
-        PACE.set(Pace { until: thread_time(), ..pace });
+impl Pace {
+    const fn new(slower: f64) -> Pace {
+        let none = Duration::ZERO;
+        Pace { slower, until: none, used: none, late: none, step: (0, 0), least: Vec::new() }
     }
+
+    /// An inference begins.
+    fn begin(&mut self, route: usize) {
+        (self.until, self.used, self.late, self.step) = (thread_time(), Duration::ZERO, Duration::ZERO, (route, 0));
+    }
+
+    /// What the step under way has needed at least, if it has ever ended.
+    fn least(&self) -> Option<Duration> {
+        self.least.get(self.step.0)?.get(self.step.1).copied()
+    }
+
+    /// Waits for as long as the imitated processor would take longer for what this thread has done since the last time.
+    fn catch_up(&mut self) {
+        if self.slower <= 1.0 {
+            return;
+        }
+        let computed = thread_time().saturating_sub(self.until);
+        let counted = |used: Duration| self.least().map_or(used, |least| used.min(least));
+        let new = counted(self.used + computed) - counted(self.used);
+        let owed = new.mul_f64(self.slower).saturating_sub(computed);
+        self.late = wait_until(Instant::now() + owed.saturating_sub(self.late)) + self.late.saturating_sub(owed);
+        (self.until, self.used) = (thread_time(), self.used + computed);
+    }
+
+    /// A step is over; the one behind it begins.
+    fn end_step(&mut self, index: usize) {
+        let (route, used) = (self.step.0, std::mem::take(&mut self.used));
+        if self.least.len() <= route {
+            self.least.resize(route + 1, Vec::new());
+        }
+        if let Some(steps) = self.least.get_mut(route) {
+            if steps.len() <= index {
+                steps.resize(index + 1, Duration::MAX);
+            }
+            if let Some(least) = steps.get_mut(index) {
+                *least = used.min(*least);
+            }
+        }
+        self.step = (route, index + 1);
+    }
+}
+
+/// Catches up for this thread.
+pub(super) fn catch_up() {
+    PACE.with_borrow_mut(Pace::catch_up);
 }
 
 /// Catches up where it goes out of scope: what a link does with the processor is part of the time in the link.
@@ -96,13 +155,17 @@ pub(super) fn time_of(clock: ClockId) -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Sleeps, then waits awake, so that it ends in time.
-fn wait_until(end: Instant) {
+/// Sleeps, then waits awake, so that it ends in time; gives by how much it was late.
+fn wait_until(end: Instant) -> Duration {
     let rest = end.saturating_duration_since(Instant::now());
     if rest > OVERSLEEP {
         std::thread::sleep(rest - OVERSLEEP);
     }
-    while Instant::now() < end {
+    loop {
+        let now = Instant::now();
+        if now >= end {
+            return now - end;
+        }
         core::hint::spin_loop();
     }
 }
@@ -121,13 +184,15 @@ mod tests {
 
     /// Processor time that has not been caught up with.
     fn owed() -> Duration {
-        thread_time() - PACE.get().until
+        thread_time() - PACE.with_borrow(|pace| pace.until)
     }
+
+    const TURN: Turn = Turn { inference: 0, route: 0 };
 
     #[test]
     fn computing_takes_longer_and_waiting_does_not() {
         let mut steps = StepTimes::new(true, 10.0);
-        steps.begin();
+        steps.begin(TURN);
         compute(Duration::from_millis(2));
         steps.step(0);
         std::thread::sleep(Duration::from_millis(30));
@@ -140,7 +205,7 @@ mod tests {
     #[test]
     fn links_catch_up_by_themselves() {
         let mut steps = StepTimes::new(true, 10.0);
-        steps.begin();
+        steps.begin(TURN);
         let begin = Instant::now();
         let link = CatchUp;
         compute(Duration::from_millis(2));
@@ -151,9 +216,26 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_was_disturbed_takes_no_longer() {
+        let mut steps = StepTimes::new(false, 10.0);
+        let mut time_of = |needed_ms: u64, route: u8| {
+            steps.begin(Turn { inference: 0, route });
+            let begin = Instant::now();
+            compute(Duration::from_millis(needed_ms));
+            steps.step(0);
+            begin.elapsed()
+        };
+        assert!(time_of(2, 0) >= Duration::from_millis(20));
+        let disturbed = time_of(6, 0);
+        assert!(disturbed >= Duration::from_millis(20) && disturbed < Duration::from_millis(50), "{disturbed:?}");
+        let of_another_route = time_of(6, 1);
+        assert!(of_another_route >= Duration::from_millis(60), "{of_another_route:?}");
+    }
+
+    #[test]
     fn nothing_is_reported_unless_wanted() {
         let mut steps = StepTimes::new(false, 1.5);
-        steps.begin();
+        steps.begin(TURN);
         steps.step(0);
         assert!(steps.payload().is_empty());
     }

@@ -54,9 +54,9 @@ pub(super) fn measure(
         let compiled = probe(cluster, a, b, large_bytes as usize / 4).map_err(|error| *error)?;
         let times = run(arguments, &compiled, &folder.join(format!("link-{medium}"))).map_err(Failure::Environment)?;
         let overhead = |device: usize| cluster.devices[device].target.rate.message_microseconds * 1e-6;
-        // Half a round trip is the latency, and what both ends do for a message at the same time.
+        // Half a round trip is what one end does for a message, the latency, and what the other end does.
         let one_way = times.small_seconds / 2.0;
-        let latency_seconds = (one_way - overhead(a).max(overhead(b))).max(0.0);
+        let latency_seconds = (one_way - overhead(a) - overhead(b)).max(0.0);
         let bytes = (large_bytes as usize / 4 - SMALL) as f64 * 4.0;
         let crossing = (times.large_seconds / 2.0 - one_way).max(1e-9);
         let measurement = LinkMeasurement {

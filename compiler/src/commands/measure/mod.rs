@@ -2,9 +2,11 @@
 //! tensors to and fro over the links, and writes what corrects later predictions.
 
 mod links;
+mod messages;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::Context;
 
@@ -19,9 +21,16 @@ use crate::graph::NodeId;
 use crate::partition::{StrategyFamily, cost};
 use crate::program::{Program, Step};
 use crate::run::local::{LocalOptions, pack, start};
+use crate::schedule::Action;
 
-/// Inferences per way; the first is not counted.
+/// Least inferences per way.
 const RUNS: usize = 16;
+
+/// Least time of each way: long enough to see a device in its better moments and in its worse ones.
+const SECONDS: f64 = 3.0;
+
+/// The part of the inferences of a way that only warms up.
+const WARM_UP: f64 = 0.25;
 
 /// Measured and predicted seconds.
 #[derive(Clone, Copy, Default)]
@@ -31,6 +40,11 @@ struct Sum {
 }
 
 impl Sum {
+    fn add(&mut self, other: Sum) {
+        self.measured += other.measured;
+        self.predicted += other.predicted;
+    }
+
     fn factor(self) -> Option<f64> {
         (self.predicted > 0.0 && self.measured > 0.0).then(|| self.measured / self.predicted)
     }
@@ -48,7 +62,7 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path) -> Re
     // Predictions of the target files alone: factors replace earlier ones.
     let nothing = tempfile::NamedTempFile::new().map_err(|error| Failure::Environment(error.into()))?;
     let mut seen: BTreeMap<(String, String), Seen> = BTreeMap::new();
-    let mut predicted_and_measured = Vec::new();
+    let mut ran: Vec<Ran> = Vec::new();
     let ways = [StrategyFamily::Whole, StrategyFamily::Lop, StrategyFamily::Spatial, StrategyFamily::Ftp];
     for family in ways {
         let options = Options { family, measured: Some(nothing.path().to_path_buf()), ..Options::of(arguments) };
@@ -67,13 +81,13 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path) -> Re
             arguments,
             &format!("{family:?}: predicted {:.3} ms, measured {latency_ms:.3} ms", compiled.prediction.latency_ms),
         );
-        predicted_and_measured.push((family, compiled.prediction.latency_ms, latency_ms));
+        ran.push(Ran { family, compiled, latency_ms });
     }
     let cluster = config::cluster_file::read(targets)?;
     let folder = tempfile::Builder::new().prefix("partita-links-").tempdir();
     let folder = folder.map_err(|error| Failure::Environment(error.into()))?;
     let link = links::measure(arguments, &cluster, folder.path())?;
-    let measured = Measured { kind: seen.into_iter().map(kind).collect(), link };
+    let measured = messages::fit(&cluster, Measured { kind: seen.into_iter().map(kind).collect(), link }, &ran);
     let path = arguments.measured.clone().unwrap_or_else(|| default_path(targets));
     let text = toml::to_string(&measured).map_err(|error| Failure::Internal(error.into()))?;
     let head = format!(
@@ -87,7 +101,8 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path) -> Re
         "{:<12} {:>14} {:>14} {:>10}   with these measurements",
         "strategy", "predicted ms", "measured ms", "error"
     );
-    for (family, before_ms, measured_ms) in predicted_and_measured {
+    for Ran { family, compiled, latency_ms: measured_ms } in ran {
+        let before_ms = compiled.prediction.latency_ms;
         let options = Options { family, measured: Some(path.clone()), ..Options::of(arguments) };
         let after_ms = driver::compile(model, targets, &options, &mut ())?.prediction.latency_ms;
         let error = |predicted: f64| (predicted / measured_ms - 1.0) * 100.0;
@@ -102,6 +117,14 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path) -> Re
     Ok(())
 }
 
+/// A way that was run.
+struct Ran {
+    family: StrategyFamily,
+    compiled: Compiled,
+    /// Median.
+    latency_ms: f64,
+}
+
 /// Builds and runs one way, and adds what its steps took. Gives the median latency.
 fn run(
     arguments: &Arguments,
@@ -109,7 +132,7 @@ fn run(
     out: &Path,
     seen: &mut BTreeMap<(String, String), Seen>,
 ) -> anyhow::Result<f64> {
-    let (latency_ms, profiles) = profiled(arguments, compiled, out, RUNS)?;
+    let (latency_ms, profiles) = profiled(arguments, compiled, out, (RUNS, SECONDS))?;
     for (program, profiles) in compiled.programs.iter().zip(&profiles) {
         let device = &compiled.cluster.devices[program.device];
         let seen = seen.entry((device.target.name.clone(), device.cpu.to_string())).or_default();
@@ -118,13 +141,13 @@ fn run(
     Ok(latency_ms)
 }
 
-/// Builds the programs and infers so often: median latency in ms, and per program and inference what each step took, in
-/// ns. The first inference is not counted.
+/// Builds the programs and infers at least so often and for so many seconds: median latency in ms, and per program and
+/// inference what each step took, in ns. The first part of the inferences is not counted.
 pub(super) fn profiled(
     arguments: &Arguments,
     compiled: &Compiled,
     out: &Path,
-    runs: usize,
+    (least_runs, least_seconds): (usize, f64),
 ) -> anyhow::Result<(f64, Vec<Vec<Vec<u64>>>)> {
     let report = super::summary::report(compiled);
     bundle::write(out, compiled, &report)?;
@@ -136,26 +159,30 @@ pub(super) fn profiled(
     let wanted = LocalOptions { launcher: arguments.launcher.as_deref(), profile: true, silence: None };
     let mut cluster = start(compiled, &built, wanted)?;
     let input = pack(&compiled.graph, &compiled.graph.inputs, &noise_inputs(&compiled.graph, 1))?;
-    let mut times_ms = Vec::with_capacity(runs);
+    let mut times_ms = Vec::new();
     let mut profiles: Vec<Vec<Vec<u64>>> = vec![Vec::new(); compiled.programs.len()];
-    for round in 0..runs {
+    let begin = Instant::now();
+    while times_ms.len() < least_runs.max(2) || begin.elapsed().as_secs_f64() < least_seconds {
         let result = cluster.infer(&input)?;
-        if round > 0 {
-            times_ms.push(result.wall_time.as_secs_f64() * 1e3);
-            profiles.iter_mut().zip(result.profiles).for_each(|(all, one)| all.push(one));
-        }
+        times_ms.push(result.wall_time.as_secs_f64() * 1e3);
+        profiles.iter_mut().zip(result.profiles).for_each(|(all, one)| all.push(one));
     }
+    let warming = ((times_ms.len() as f64 * WARM_UP) as usize).max(1);
+    times_ms.drain(..warming);
+    profiles.iter_mut().for_each(|all| drop(all.drain(..warming)));
     times_ms.sort_by(f64::total_cmp);
     Ok((times_ms[times_ms.len() / 2], profiles))
 }
 
-/// Adds one device's steps. Copies and reorders count for the step that they prepare.
+/// Adds one device's steps. Reorders count for the step that they prepare, copies for the nodes that have no step of
+/// their own: what joins and cuts tensors between devices, mostly.
 fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen: &mut Seen) {
     let graph = &compiled.sharded.graph;
     let by_name: BTreeMap<&str, NodeId> =
         compiled.sharded.labels.keys().map(|id| (graph.node(*id).name.as_str(), *id)).collect();
     let target = &compiled.cluster.devices[program.device].target;
-    let mut pending = 0.0;
+    let (mut pending, mut copying) = (0.0, 0.0);
+    let mut stepped: BTreeSet<&str> = BTreeSet::new();
     for (index, step) in program.steps.iter().enumerate() {
         let times: Vec<u64> = profiles.iter().filter_map(|profile| profile.get(index).copied()).collect();
         // The mean: on a device that is given its processor in slices, pauses belong to the cost.
@@ -163,12 +190,17 @@ fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen
         let nodes = match step {
             Step::Kernel { node, fused, .. } => [node].into_iter().chain(fused).collect(),
             Step::Reference { node, .. } => vec![node],
-            Step::Reorder { .. } | Step::Copy { .. } => {
+            Step::Reorder { .. } => {
                 pending += seconds;
+                continue;
+            }
+            Step::Copy { .. } => {
+                copying += seconds;
                 continue;
             }
             Step::Exchange { .. } | Step::Leave { .. } => continue,
         };
+        stepped.extend(nodes.iter().map(|node| node.as_str()));
         let known: Vec<_> = nodes.iter().filter_map(|node| by_name.get(node.as_str())).collect();
         let known: Vec<_> = known
             .into_iter()
@@ -186,11 +218,37 @@ fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen
             let by_node = seen.node.entry(name.clone()).or_default().entry(method.name().to_string()).or_default();
             let by_family = seen.family.entry(cost::family(work).to_string()).or_default();
             for sum in [by_node, by_family] {
-                sum.measured += measured * part;
-                sum.predicted += own;
+                sum.add(Sum { measured: measured * part, predicted: *own });
             }
         }
     }
+    add_copies(compiled, program, &stepped, copying, seen);
+}
+
+/// Adds what the copies of a device took, for the nodes of its schedule that have no step of their own.
+fn add_copies(compiled: &Compiled, program: &Program, stepped: &BTreeSet<&str>, copying: f64, seen: &mut Seen) {
+    let graph = &compiled.sharded.graph;
+    let target = &compiled.cluster.devices[program.device].target;
+    let schedule = compiled.schedules.iter().filter(|schedule| schedule.device == program.device);
+    let actions = schedule.flat_map(|schedule| &schedule.actions);
+    let computed = actions.filter_map(|action| if let Action::Compute(node) = action { Some(*node) } else { None });
+    let copied: Vec<(NodeId, f64)> = computed
+        .filter(|id| !stepped.contains(graph.node(*id).name.as_str()))
+        .map(|id| (id, cost::seconds(&cost::node_work(graph, id), target)))
+        .collect();
+    let predicted: f64 = copied.iter().map(|(_, own)| own).sum();
+    if predicted <= 0.0 || copying <= 0.0 {
+        return;
+    }
+    let sum = Sum { measured: copying, predicted };
+    for (label, own) in copied.iter().filter_map(|(id, own)| Some((compiled.sharded.labels.get(id)?, own))) {
+        let by_method = seen.node.entry(label.0.clone()).or_default();
+        by_method
+            .entry(label.1.name().to_string())
+            .or_default()
+            .add(Sum { measured: copying * own / predicted, predicted: *own });
+    }
+    seen.family.entry(cost::COPIES.to_string()).or_default().add(sum);
 }
 
 /// Sums as factors.
@@ -200,5 +258,5 @@ fn kind(((target, cpu), seen): ((String, String), Seen)) -> Kind {
     };
     let node = seen.node.into_iter().map(|(name, methods)| (name, factors(methods))).collect();
     let corrections = Corrections { family: factors(seen.family), node };
-    Kind { target, cpu: cpu.parse().unwrap_or(1.0), corrections }
+    Kind { target, cpu: cpu.parse().unwrap_or(1.0), message_microseconds: None, corrections }
 }
