@@ -56,6 +56,9 @@ const LATE: f32 = 1.5;
 /// The same for the first on a route, against what the compiler expects.
 const LATE_AT_FIRST: f32 = 2.5;
 
+/// How many late answers in a row, without news that tells why, are put down to the links.
+const UNEXPLAINED: u8 = 2;
+
 /// What is left of the longest usual time with each inference.
 const FADES: f32 = 0.98;
 
@@ -91,6 +94,8 @@ pub struct Chooser {
     usual_us: [f32; ROUTES],
     /// Whether the last inference took longer than usual.
     late: bool,
+    /// How many did in a row without news that tells why.
+    unexplained: u8,
 }
 
 impl Chooser {
@@ -101,7 +106,7 @@ impl Chooser {
         for (medium, rate) in media.iter_mut().zip(nominal) {
             medium.rate = *rate;
         }
-        Chooser { family, media, lost: [0; 4], usual_us: [0.0; ROUTES], late: false }
+        Chooser { family, media, lost: [0; 4], usual_us: [0.0; ROUTES], late: false, unexplained: 0 }
     }
 
     /// Whether a device cannot be reached.
@@ -118,6 +123,22 @@ impl Chooser {
         self.late = if *usual > 0.0 { took > *usual * LATE } else { took > expected * LATE_AT_FIRST };
         if !self.late {
             *usual = took.max(*usual * FADES);
+            self.unexplained = 0;
+            return;
+        }
+        let usual = usual.max(expected);
+        self.unexplained += 1;
+        if self.unexplained >= UNEXPLAINED {
+            self.doubt_links(usual / took);
+        }
+    }
+
+    /// Nobody has seen a slow link, yet answers are late: messages may come in one piece, or many links may be a little
+    /// slow. As if all had so much of their rates, until probes show otherwise.
+    fn doubt_links(&mut self, part: f32) {
+        self.unexplained = 0;
+        for medium in &mut self.media {
+            (medium.rate, medium.better) = (medium.rate * part, 0);
         }
     }
 
@@ -148,6 +169,7 @@ impl Chooser {
                     medium.better = 0;
                     if believable {
                         medium.rate = rate;
+                        self.unexplained = 0;
                     }
                 } else if rate >= (medium.rate * FASTER).min(nominal * ENOUGH) && medium.rate < nominal * ENOUGH {
                     medium.better += 1;
@@ -293,6 +315,25 @@ mod tests {
         first.took(0, 3000);
         first.hear(&saw(20.0));
         assert_eq!(first.choose(), Some(2), "late from the beginning");
+    }
+
+    #[test]
+    fn answers_that_stay_late_are_put_down_to_the_links() {
+        static CLOSED: Family = Family { closes: true, ..FAMILY };
+        let mut chooser = Chooser::new(&CLOSED);
+        chooser.took(0, 1000);
+        for late_us in [9000, 1000, 9000] {
+            chooser.took(0, late_us);
+            assert_eq!(chooser.choose(), Some(0), "one may have many reasons");
+        }
+        chooser.took(0, 9000);
+        assert_eq!(chooser.choose(), Some(1));
+        assert_eq!(chooser.probe(0, 1), None);
+        assert_eq!(chooser.probe(0, 1 + FIRST_PROBE_US), Some(1), "whether it is so is soon looked at");
+        for _ in 0..2 {
+            chooser.hear(&saw(990.0));
+        }
+        assert_eq!(chooser.choose(), Some(0));
     }
 
     #[test]
