@@ -1,7 +1,7 @@
 //! What early exits and variants need to know of a model that tells classes apart, and of the samples they learn from.
 
 use crate::diagnostic::Diagnostic;
-use crate::graph::{Graph, Op};
+use crate::graph::{ElementType, Graph, Op};
 use crate::samples::Samples;
 
 /// Number of classes of a classifier: its only output is scores or probabilities, `[1, classes]`.
@@ -9,9 +9,9 @@ use crate::samples::Samples;
 /// Errors: E0190, of which `help` says what to do instead.
 pub fn classes(graph: &Graph, help: &str) -> Result<usize, Diagnostic> {
     let found = match graph.outputs.as_slice() {
-        [output] => match graph.shape(*output) {
-            [1, classes] if *classes >= 2 => return Ok(*classes),
-            shape => format!("has an output of shape {shape:?}"),
+        [output] => match (graph.shape(*output), graph.tensor_type(*output).element) {
+            ([1, classes], ElementType::F32) if *classes >= 2 => return Ok(*classes),
+            _ => format!("has an output of type {}", graph.tensor_type(*output)),
         },
         outputs => format!("has {} outputs", outputs.len()),
     };

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use onnx_protobuf::{TensorProto, type_proto};
 use partita::data::{read_npz, write_npz};
 use partita::graph::{Data, Value};
 use partita_tests::bundle::{ClusterText, read_report};
 use partita_tests::command::{compile, succeed};
-use partita_tests::place;
+use partita_tests::{onnx, place};
+use protobuf::Message;
 
 fn example() -> PathBuf {
     place::repository().join("examples/resnet")
@@ -64,6 +66,64 @@ fn exits_on_three_processes() {
     assert!(number(&evaluation["mean_macs"]) < number(&report["calibration"]["base_macs"]));
     assert!(number(&evaluation["accuracy"]) >= 0.88, "{evaluation}");
     assert!(number(&report["plan"]["mean_latency_ms"]) <= number(&report["plan"]["latency_ms"]));
+}
+
+/// The example's network with an answer in 8 bits.
+fn quantized(folder: &Path) -> PathBuf {
+    let bytes = std::fs::read(example().join("model.onnx")).expect("the example");
+    let mut model = onnx_protobuf::ModelProto::parse_from_bytes(&bytes).expect("it is a model");
+    let graph = model.graph.as_mut().expect("it has a graph");
+    let output = graph.output[0].clone();
+    let scores = output.name.clone();
+    graph.initializer.push(onnx::constant("probability.step", &[], vec![1.0 / 256.0]));
+    let zero = TensorProto {
+        name: "probability.zero".to_string(),
+        data_type: 3, // INT8
+        int32_data: vec![-128],
+        ..TensorProto::default()
+    };
+    graph.initializer.push(zero);
+    graph.node.push(onnx::node("Softmax", &[&scores], &["probabilities"], vec![]));
+    let operands = ["probabilities", "probability.step", "probability.zero"];
+    graph.node.push(onnx::node("QuantizeLinear", &operands, &["answer"], vec![]));
+    let mut answer = onnx::value_info("answer", &[1, 10]);
+    if let Some(type_proto::Value::TensorType(tensor)) = &mut answer.type_.as_mut().expect("it has a type").value {
+        tensor.elem_type = 3;
+    }
+    graph.output = vec![answer];
+    let path = folder.join("quantized.onnx");
+    std::fs::write(&path, model.write_to_bytes().expect("it can be written")).expect("the folder is ours");
+    path
+}
+
+#[test]
+fn answers_in_8_bits_come_from_exits_too() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (cluster, out) = (cluster(folder.path()), folder.path().join("out"));
+    let mut command = compile();
+    command.arg(quantized(folder.path())).arg("--targets").arg(cluster).arg("--out").arg(&out);
+    command.arg("--calibration").arg(example().join("calibration.npz")).args([
+        "--exits",
+        "auto",
+        "--exit-effort",
+        "0.004",
+    ]);
+    command.args([
+        "--objective",
+        "energy",
+        "--strategy",
+        "pipeline",
+        "--min-accuracy",
+        "0.9",
+        "--verify",
+        "--evaluate",
+    ]);
+    let output = succeed(command.arg(example().join("test.npz")));
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("differ"));
+    let evaluation = &read_report(&out)["evaluation"];
+    let shares = evaluation["exit_shares"].as_array().expect("shares");
+    assert!(shares.len() > 1 && shares[0].as_f64().is_some_and(|share| share > 0.05), "{evaluation}");
+    assert!(evaluation["accuracy"].as_f64().is_some_and(|accuracy| accuracy >= 0.88), "{evaluation}");
 }
 
 /// The example's samples of one split, those of a class behind each other.

@@ -8,6 +8,7 @@
 //! like any others, and one that decides ([`crate::graph::op::Decide`]).
 
 mod alter;
+mod answer;
 pub mod calibrate;
 pub mod candidates;
 pub mod choose;
@@ -232,6 +233,7 @@ pub fn add(
         names => Some(given::places(graph, names).map_err(|refusal| Failure::Input(vec![refusal]))?),
     };
     let refuse = |refusal: Diagnostic| Failure::Input(vec![refusal]);
+    let tail = answer::detach(graph);
     let classes = classifier::classes(graph, "compile without --exits").map_err(refuse)?;
     let probabilities = classifier::answers_probabilities(graph);
     classifier::check_samples(&samples, classes, MIN_SAMPLES.max(5 * classes)).map_err(refuse)?;
@@ -282,6 +284,9 @@ pub fn add(
     *graph = with_exits;
     if !trained {
         given::remove_others(graph);
+    }
+    if let Some(tail) = tail {
+        answer::attach(graph, &tail).map_err(|error| Failure::Internal(error.into()))?;
     }
     Ok(report)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::op::Decide;
-use super::{Graph, NodeId, Op};
+use super::{Graph, NodeId, Op, TensorId};
 
 impl Graph {
     /// The nodes that decide, in the order of their exits.
@@ -20,6 +20,12 @@ impl Graph {
             Op::Decide(decide) => Some(decide),
             _ => None,
         }
+    }
+
+    /// What an inference answers that ends where a node decides: its last operand.
+    pub fn answer(&self, id: NodeId) -> TensorId {
+        let inputs = &self.node(id).inputs;
+        inputs[inputs.len() - 1]
     }
 
     /// Share of inferences that each exit ends, in the order of the exits.

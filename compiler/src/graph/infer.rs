@@ -143,6 +143,7 @@ fn operand_counts(op: &Op) -> (usize, usize) {
         Op::Conv(conv) => (3 + usize::from(conv.residual), 3 + usize::from(conv.residual)),
         Op::ConvTranspose(_) | Op::InstanceNormalization { .. } | Op::LayerNormalization { .. } | Op::Where => (3, 3),
         Op::Gemm(_) => (2, 3),
+        Op::Decide(_) => (1, 2),
         Op::BatchNormalization { .. } => (5, 5),
         Op::MatMul | Op::Binary(..) | Op::PRelu | Op::Gather { .. } => (2, 2),
         Op::Concat { .. } => (1, usize::MAX),
@@ -154,7 +155,6 @@ fn operand_counts(op: &Op) -> (usize, usize) {
         | Op::LogSoftmax { .. }
         | Op::Reduce { .. }
         | Op::ArgMax { .. }
-        | Op::Decide(_)
         | Op::Split { .. }
         | Op::Slice { .. }
         | Op::Reshape { .. }
@@ -205,7 +205,9 @@ fn check_elements(op: &Op, inputs: &[&TensorType]) -> Result<(), InferError> {
         | Op::SpaceToDepth { .. }
         | Op::DepthToSpace { .. } => false,
     };
-    if let Some(input) = inputs.iter().find(|input| real && input.element != ElementType::F32) {
+    // The answer that goes with a decision may be of any type.
+    let numbers = if matches!(op, Op::Decide(_)) { &inputs[..1] } else { inputs };
+    if let Some(input) = numbers.iter().find(|input| real && input.element != ElementType::F32) {
         refuse!("an input is {input}, expected f32 elements");
     }
     if let (Op::Gather { .. }, ElementType::F32 | ElementType::I8 | ElementType::U8 | ElementType::Bool) =

@@ -376,7 +376,7 @@ pub enum Op {
         /// Block edge.
         block: usize,
     },
-    /// See [`Decide`].
+    /// See [`Decide`]. The scores, and, if it is not the scores themselves, the answer of an inference that ends here.
     Decide(Decide),
     /// Channels to spatial blocks (ONNX DepthToSpace-11).
     DepthToSpace {

@@ -22,7 +22,7 @@ pub fn add(
         let Event::Compute(node) = event else { continue };
         let Some(decide) = graph.decide(*node) else { continue };
         let decider = device_of(*node)?;
-        let (verdict, answer) = (graph.node(*node).outputs[0], graph.node(*node).inputs[0]);
+        let (verdict, answer) = (graph.node(*node).outputs[0], graph.answer(*node));
         let mut devices: BTreeSet<usize> =
             events[position + 1..].iter().flat_map(|event| busy(event, &device_of)).collect();
         devices.insert(cluster.output);

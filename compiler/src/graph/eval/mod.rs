@@ -118,20 +118,21 @@ pub fn evaluate_until_exit(
     steady: &mut BTreeMap<usize, Steady>,
 ) -> Result<EarlyAnswer, EvalError> {
     let exits = graph.exits();
-    let ports: Vec<TensorId> = exits.iter().map(|id| graph.node(*id).inputs[0]).collect();
+    let ports: Vec<[TensorId; 2]> = exits.iter().map(|id| [graph.node(*id).inputs[0], graph.answer(*id)]).collect();
     let mut seen: HashMap<TensorId, Value> = HashMap::new();
     let outputs = evaluate_observed(graph, inputs, &mut |tensor, value| {
-        if ports.contains(&tensor) {
+        if ports.as_flattened().contains(&tensor) {
             seen.insert(tensor, value.clone());
         }
     })?;
-    for (exit, (id, scores)) in exits.iter().zip(&ports).enumerate() {
-        let (Some(decide), Some(scores)) = (graph.decide(*id), seen.get(scores)) else { continue };
+    for (exit, (id, [scores, answer])) in exits.iter().zip(&ports).enumerate() {
+        let (Some(scores), Some(answer)) = (seen.get(scores), seen.get(answer)) else { continue };
+        let Some(decide) = graph.decide(*id) else { continue };
         let Data::F32(elements) = &scores.data else { continue };
         let mut verdict = [0.0; 2];
         spatial::verdict_of(decide, elements, &mut verdict, steady.entry(exit).or_default());
         if partita_rt::kernels::leaves(&verdict) {
-            return Ok(EarlyAnswer { outputs: vec![scores.clone()], exit: Some((exit, verdict[1])) });
+            return Ok(EarlyAnswer { outputs: vec![answer.clone()], exit: Some((exit, verdict[1])) });
         }
     }
     Ok(EarlyAnswer { outputs, exit: None })
