@@ -1,7 +1,7 @@
 //! Messages under way. What one device sends leaves in order, as long as its operating system takes it at once; longer
 //! messages, and those of different devices, share media fairly.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::config::{Cluster, System, Topology};
 
@@ -14,6 +14,10 @@ const SOCKET_BUFFER_BYTES: f64 = 65536.0;
 
 /// Less than this is rounding.
 const ROUNDING_BYTES: f64 = 1e-3;
+
+/// Beyond this many messages under way, they leave fairly rather than in order: who is first matters little then, and
+/// they end at few moments.
+const ORDERED_FLOWS: usize = 40;
 
 /// Inference and number of a message.
 type Key = (u32, u32);
@@ -34,16 +38,18 @@ struct Flow {
 }
 
 impl Flow {
-    /// Whether it has to wait for another message that set out before it.
-    fn is_behind(&self, before: &Flow) -> bool {
-        self.pair == before.pair || before.short && (self.pair.0, self.medium) == (before.pair.0, before.medium)
-    }
-
     /// The capacities that it uses, each once.
     fn uses(&self) -> impl Iterator<Item = usize> + use<> {
         let resources = self.resources;
         (0..resources.len()).filter(move |at| !resources[..*at].contains(&resources[*at])).map(move |at| resources[at])
     }
+}
+
+/// Messages from one device to another.
+#[derive(Clone, Copy, Default)]
+struct Queue {
+    messages: u32,
+    left_bytes: f64,
 }
 
 /// All messages under way.
@@ -53,7 +59,10 @@ pub struct Flows<'a> {
     /// Ports, buses and wires that have carried something, as indices of capacities: by medium and two numbers.
     named: BTreeMap<(usize, usize, usize), usize>,
     active: Vec<Flow>,
-    under_way: BTreeSet<Key>,
+    /// From whom to whom every message under way goes.
+    under_way: BTreeMap<Key, (usize, usize)>,
+    /// Messages under way of each pair, and what is left of them.
+    queues: HashMap<(usize, usize), Queue>,
     now: f64,
     stale: bool,
 }
@@ -63,8 +72,8 @@ impl<'a> Flows<'a> {
     pub fn new(cluster: &'a Cluster) -> Flows<'a> {
         // Processors of both ends come first.
         let capacities = cluster.devices.iter().map(|device| device.target.rate.link_bytes_per_second).collect();
-        let (active, under_way) = (Vec::new(), BTreeSet::new());
-        Flows { cluster, capacities, named: BTreeMap::new(), active, under_way, now: 0.0, stale: false }
+        let (active, under_way, queues) = (Vec::new(), BTreeMap::new(), HashMap::new());
+        Flows { cluster, capacities, named: BTreeMap::new(), active, under_way, queues, now: 0.0, stale: false }
     }
 
     /// Index of a shared capacity.
@@ -110,14 +119,15 @@ impl<'a> Flows<'a> {
             resources,
             rate: 0.0,
         });
-        self.under_way.insert(key);
+        self.under_way.insert(key, pair);
+        let queue = self.queues.entry(pair).or_default();
+        (queue.messages, queue.left_bytes) = (queue.messages + 1, queue.left_bytes + bytes as f64);
         self.stale = true;
     }
 
     /// Whether the sender of a message has to wait: it has not left, nor has the sender's operating system it all.
     pub fn holds_back(&self, key: Key) -> bool {
-        let flow = || self.active.iter().find(|flow| flow.key == key);
-        self.under_way.contains(&key) && flow().is_some_and(|flow| self.waiting_bytes(flow.pair) > ROUNDING_BYTES)
+        self.under_way.get(&key).is_some_and(|pair| self.waiting_bytes(*pair) > ROUNDING_BYTES)
     }
 
     /// Bytes of a pair that its sender's operating system has not taken yet.
@@ -126,7 +136,7 @@ impl<'a> Flows<'a> {
             System::Linux => SOCKET_BUFFER_BYTES,
             System::CortexM => 0.0,
         };
-        self.active.iter().filter(|flow| flow.pair == pair).map(|flow| flow.left_bytes).sum::<f64>() - buffer
+        self.queues.get(&pair).map_or(0.0, |queue| queue.left_bytes - buffer)
     }
 
     /// When the next message ends, sets out, or lets its sender go on, after `now`.
@@ -145,7 +155,11 @@ impl<'a> Flows<'a> {
         self.share(self.now);
         let elapsed = now - self.now;
         for flow in self.active.iter_mut().filter(|flow| flow.begin <= self.now) {
-            flow.left_bytes -= flow.rate * elapsed;
+            let passed = flow.rate * elapsed;
+            flow.left_bytes -= passed;
+            if let Some(queue) = self.queues.get_mut(&flow.pair) {
+                queue.left_bytes -= passed;
+            }
         }
         let crossed = |begin: f64, from: f64| begin > from && begin <= now;
         self.stale |= self.active.iter().any(|flow| crossed(flow.begin, self.now));
@@ -155,9 +169,13 @@ impl<'a> Flows<'a> {
         let left: Vec<(Key, f64)> =
             self.active.iter().filter(|flow| ended(flow)).map(|flow| (flow.key, flow.latency)).collect();
         if !left.is_empty() {
-            left.iter().for_each(|(key, _)| {
-                self.under_way.remove(key);
-            });
+            for flow in self.active.iter().filter(|flow| ended(flow)) {
+                self.under_way.remove(&flow.key);
+                if let Some(queue) = self.queues.get_mut(&flow.pair) {
+                    (queue.messages, queue.left_bytes) = (queue.messages - 1, queue.left_bytes - flow.left_bytes);
+                }
+            }
+            self.queues.retain(|_, queue| queue.messages > 0);
             self.active.retain(|flow| !ended(flow));
             self.stale = true;
         }
@@ -175,13 +193,23 @@ impl<'a> Flows<'a> {
             self.share_by_count(&open);
             return;
         }
-        let mut levels: Vec<Vec<usize>> = Vec::new();
-        for (at, flow) in open.iter().enumerate() {
-            let level = open[..at].iter().filter(|before| self.active[*flow].is_behind(&self.active[**before])).count();
-            levels.resize(levels.len().max(level + 1), Vec::new());
-            levels[level].push(*flow);
-        }
         let mut room = self.capacities.clone();
+        if open.len() > ORDERED_FLOWS {
+            self.share_fairly(open, &mut room);
+            return;
+        }
+        // In front of a message are the short ones of its sender on that medium, and the long ones of its pair.
+        let (mut short, mut long): (HashMap<_, usize>, HashMap<_, usize>) = (HashMap::new(), HashMap::new());
+        let mut levels: Vec<Vec<usize>> = Vec::new();
+        for at in open {
+            let flow = &self.active[at];
+            let (before, alike) =
+                (short.entry((flow.pair.0, flow.medium)).or_default(), long.entry(flow.pair).or_default());
+            let level = *before + *alike;
+            *(if flow.short { before } else { alike }) += 1;
+            levels.resize(levels.len().max(level + 1), Vec::new());
+            levels[level].push(at);
+        }
         for level in levels {
             self.share_fairly(level, &mut room);
         }

@@ -1,9 +1,9 @@
 //! Event-driven simulation of the schedules on the cluster's devices and links: what will happen, in microseconds.
 //!
 //! Every device goes through its actions as the emitted program does: it computes, or it is inside one exchange until
-//! all of its messages have left (or its operating system has them) and come. Messages share ports, buses and wires fairly (`flows`). The same schedules
-//! are executed, so what the simulator knows of compute and communication is exactly what overlaps: nothing within one
-//! device, everything between devices.
+//! all of its messages have left (or its operating system has them) and come. Messages share ports, buses and wires
+//! (`flows`). The same schedules are executed, so what the simulator knows of compute and communication is exactly what
+//! overlaps: within one device only what its operating system sends, everything between devices.
 
 mod flows;
 pub mod outcomes;
@@ -22,6 +22,9 @@ use flows::Flows;
 
 /// Inferences that are simulated back to back for the throughput.
 const STREAM: u32 = 6;
+
+/// Most messages of an exchange that set out one after the other.
+const APART: usize = 6;
 
 /// Something that took time.
 #[derive(Clone, Debug, PartialEq)]
@@ -235,10 +238,12 @@ impl<'a> Replay<'a> {
             }
             Action::Exchange { sends, .. } => {
                 let cost = self.message_seconds(schedule.device);
-                let mut begin = now;
+                // Many set out together, at the end: there would be as many moments to look at otherwise.
+                let together = sends.len() > APART;
+                let mut begin = if together { now + cost * sends.len() as f64 } else { now };
                 for Message { tensor, peer, number } in sends {
                     let bytes = self.graph.tensor_type(*tensor).size_bytes() as u64;
-                    begin += cost;
+                    begin += if together { 0.0 } else { cost };
                     self.flows.start((inference, *number), schedule.device, *peer, bytes, begin);
                 }
                 self.states[index] = State::Exchange(now);

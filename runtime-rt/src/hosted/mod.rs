@@ -49,7 +49,7 @@ options:
   --uart NAME=PATH            serial line to a peer: a device, unix:SOCKET, or unix-listen:SOCKET
   --deadline-ms N             give up on a silent peer after this time [default: 30000]
   --profile                   time every step and report it with each answer
-  --slower X                  take X times as long to compute, by sleeping: imitates a slower processor
+  --slower X                  imitate a slower processor: every step takes X times the least it has needed, by sleeping
   --input FILE --output FILE  infer once from and to files of raw little-endian elements
   --bench-ms N                then infer again for this time, and print how long it takes (of a program without peers)
 Without --input, frames with inputs come on standard input and answers leave on standard output.";
