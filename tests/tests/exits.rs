@@ -119,7 +119,7 @@ fn answers_in_8_bits_come_from_exits_too() {
         "--evaluate",
     ]);
     let output = succeed(command.arg(example().join("test.npz")));
-    assert!(!String::from_utf8_lossy(&output.stderr).contains("differ"));
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("answers differ"));
     let evaluation = &read_report(&out)["evaluation"];
     let shares = evaluation["exit_shares"].as_array().expect("shares");
     assert!(shares.len() > 1 && shares[0].as_f64().is_some_and(|share| share > 0.05), "{evaluation}");
