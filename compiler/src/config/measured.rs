@@ -194,5 +194,10 @@ mod tests {
         for (from, to) in [("d-2", "d-7"), ("5e6", "0.0"), ("latency_ms = 0", "latency_ms = -1")] {
             assert!(applied(&seen.replace(from, to)).is_err(), "{to}");
         }
+        let kind =
+            |cost: &str| format!("{seen}[[kind]]\ntarget = \"host\"\ncpu = 1.0\nmessage_microseconds = {cost}\n");
+        let changed = applied(&kind("1.5")).expect("likewise");
+        assert!(changed.devices.iter().all(|device| device.target.rate.message_microseconds == 1.5));
+        assert!(applied(&kind("-1.0")).is_err() && applied(&kind("nan")).is_err());
     }
 }

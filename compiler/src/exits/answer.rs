@@ -1,9 +1,10 @@
-//! Answers in whole numbers: what a quantised model does to its probabilities at the end is taken off while exits are
+//! Answers in whole numbers: what a quantized model does to its probabilities at the end is taken off while exits are
 //! learned and chosen, and then done to the answer of every exit as well.
 
 use std::sync::Arc;
 
-use crate::graph::infer::{InferError, infer};
+use super::insert::add;
+use crate::graph::infer::InferError;
 use crate::graph::{ElementType, Graph, Op, TensorId, Value};
 
 /// What a model does to its scores or probabilities before it answers.
@@ -82,12 +83,7 @@ impl Tail {
                 None => x,
             };
             let inputs: Vec<TensorId> = node.operands.iter().map(operand).collect();
-            let types: Vec<_> = inputs.iter().map(|input| graph.tensor_type(*input)).collect();
-            let output_type = infer(&node.op, &types)?.swap_remove(0);
-            let name = format!("{prefix}{}", node.name);
-            let output = graph.add_tensor(format!("{name}.out"), output_type);
-            graph.add_node(name, node.op.clone(), inputs, vec![output]);
-            x = output;
+            x = add(graph, format!("{prefix}{}", node.name), node.op.clone(), inputs)?;
         }
         Ok(x)
     }
@@ -101,7 +97,7 @@ mod tests {
     use crate::graph::op::{Decide, ExitRule};
     use crate::graph::{eval, text};
 
-    const QUANTISED: &str = "graph \"q\" opset 17\ninput %0 \"x\": f32[1,4]\nconst %1 \"step\": f32[] = [0.0078125]\n\
+    const QUANTIZED: &str = "graph \"q\" opset 17\ninput %0 \"x\": f32[1,4]\nconst %1 \"step\": f32[] = [0.0078125]\n\
         const %2 \"zero\": f32[] = [-128.0]\n\
         %3 \"p\": f32[1,4] = \"softmax\"(%0) Softmax(axis:1)\n\
         %4 \"q\": f32[1,4] = \"quotient\"(%3, %1) Binary(RoundedQuotient,Clip(0.0,255.0))\n\
@@ -110,7 +106,7 @@ mod tests {
 
     #[test]
     fn exits_answer_in_the_numbers_of_the_model() {
-        let mut graph = text::parse(QUANTISED).expect("it is a graph");
+        let mut graph = text::parse(QUANTIZED).expect("it is a graph");
         let x = Value::f32([1, 4], vec![0.0, 1.0, 2.0, 4.0]);
         let whole = eval::evaluate(&graph, std::slice::from_ref(&x)).expect("it can be evaluated");
         let tail = detach(&mut graph).expect("the answer is in whole numbers");
@@ -140,9 +136,9 @@ mod tests {
 
     #[test]
     fn what_is_no_number_of_its_own_stays() {
-        let float = QUANTISED.replace("output %6", "output %3");
+        let float = QUANTIZED.replace("output %6", "output %3");
         assert!(detach(&mut text::parse(&float).expect("it is a graph")).is_none());
-        let picked = QUANTISED.replace(
+        let picked = QUANTIZED.replace(
             "%6 \"answer\": i8[1,4] = \"cast\"(%5) Cast(to:I8)",
             "%6 \"answer\": i64[1,1] = \"pick\"(%3) ArgMax(axis:1,keep_dims:true,select_last:false)",
         );

@@ -130,7 +130,8 @@ fn block(graph: &mut Graph, prefix: &str, separable: &Separable, x: TensorId) ->
     add(graph, format!("{prefix}.pointwise"), conv([1, 1], [1, 1], 1, residual), operands)
 }
 
-fn add(graph: &mut Graph, name: String, op: Op, inputs: Vec<TensorId>) -> Result<TensorId, InferError> {
+/// Adds a node with one output, named after it.
+pub(super) fn add(graph: &mut Graph, name: String, op: Op, inputs: Vec<TensorId>) -> Result<TensorId, InferError> {
     let types: Vec<_> = inputs.iter().map(|input| graph.tensor_type(*input)).collect();
     let output_type = infer(&op, &types)?.swap_remove(0);
     let output = graph.add_tensor(format!("{name}.out"), output_type);
