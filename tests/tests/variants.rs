@@ -113,6 +113,34 @@ bandwidth = { "d-d" = "2 Mbit/s" }
 missing = ["d-3"]
 "#;
 
+/// A weak hub that leaves the work to another device, and a spare one. Nothing is late here, however busy the machine is.
+const HUB: &str = r#"
+[cluster]
+name = "hub"
+input = "hub"
+output = "hub"
+max_latency = "5 s"
+[[device]]
+name = "hub"
+target = "slow.toml"
+cpu = 0.05
+[[device]]
+name = "worker"
+target = "slow.toml"
+[[device]]
+name = "spare"
+target = "slow.toml"
+cpu = 0.1
+[[link]]
+between = ["hub", "worker", "spare"]
+transport = "tcp"
+bandwidth = "1 Gbit/s"
+[[condition]]
+missing = ["worker"]
+[[condition]]
+missing = ["worker", "spare"]
+"#;
+
 /// A board that has the input and the answer, and a microcontroller on a serial line.
 const SERIAL: &str = r#"
 [cluster]
@@ -242,6 +270,47 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     cluster.kill(1);
     cluster.kill(2);
     assert!(cluster.infer(&bytes).is_err());
+}
+
+#[test]
+fn standalone_devices_answer_when_others_are_gone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let routes_of = |compiled: &Compiled| -> Vec<Option<usize>> {
+        let known = compiled.variants.as_ref().expect("variants were asked for");
+        ["nominal", "without worker", "without worker, without spare"]
+            .iter()
+            .map(|name| known.conditions.iter().find(|condition| condition.name == *name).expect("it was named").route)
+            .collect()
+    };
+    let without = compiled(folder.path(), HUB, StrategyFamily::Whole);
+    assert_eq!(routes_of(&without)[1..], [None, None], "nobody has weights to go on with");
+    assert_eq!(without.programs.len(), 2, "the spare has nothing to do");
+
+    let cluster =
+        HUB.replace("cpu = 0.05", "cpu = 0.05\nstandalone = true").replace("cpu = 0.1", "cpu = 0.1\nstandalone = true");
+    let compiled = compiled(folder.path(), &cluster, StrategyFamily::Whole);
+    let [Some(nominal), Some(by_spare), Some(alone)] = routes_of(&compiled)[..] else { panic!("all can be computed") };
+    assert!(nominal != by_spare && by_spare != alone && alone != nominal, "routes {nominal}, {by_spare}, {alone}");
+    assert_eq!(compiled.programs.len(), 3, "the spare takes part");
+    assert!(compiled.variants.as_ref().is_some_and(|known| known.more_flash < 0.1), "the worker needs nothing new");
+    let mut cluster = start(folder.path(), &compiled, BRIEF);
+    let extent = EXTENT as usize;
+    let input = Value::f32([1, 3, extent, extent], (0..3 * extent * extent).map(|i| (i % 11) as f32 / 11.0).collect());
+    let bytes = local::pack(&compiled.graph, &compiled.graph.inputs, std::slice::from_ref(&input)).expect("it fits");
+    let devices = ["worker", "spare"].map(|name| {
+        compiled.cluster.devices.iter().position(|device| device.name == name).expect("the cluster has it")
+    });
+    for (killed, expected) in [(None, nominal), (Some(devices[0]), by_spare), (Some(devices[1]), alone)] {
+        if let Some(killed) = killed {
+            cluster.kill(killed);
+        }
+        for _ in 0..3 {
+            let result = cluster.infer(&bytes).expect("the hub is there");
+            assert_eq!(usize::from(result.route), expected, "after the loss of {killed:?}");
+            let difference = difference(&compiled, result.route, &input, &result.output);
+            assert!(difference < 1e-4, "{difference} off");
+        }
+    }
 }
 
 #[test]

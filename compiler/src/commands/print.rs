@@ -139,7 +139,10 @@ fn print_variants(report: &Report, family: &FamilyReport) {
             condition.choices.iter().find(|choice| choice.variant == name).map(|choice| (name, choice))
         });
         match taken {
-            None => println!("{:<24} nothing can be computed then", condition.name),
+            None => println!(
+                "{:<24} nothing can be computed then; `standalone = true` lets a device answer alone",
+                condition.name
+            ),
             Some((name, choice)) => println!(
                 "{:<24} {:<6} {:>10.3} ms{}, {} B sent, on {}",
                 condition.name,

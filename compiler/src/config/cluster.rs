@@ -36,6 +36,9 @@ pub struct Device {
     pub flash_bytes: u64,
     /// Share of a core that its process may use; already in the target's rates.
     pub cpu: f64,
+    /// Whether it holds all weights, whatever its share is, so that it can answer by itself when links are slow or others
+    /// are gone.
+    pub standalone: bool,
     /// `host:port` on which it listens, if given.
     pub address: Option<String>,
 }

@@ -49,6 +49,7 @@ struct DeviceTable {
     flash: Option<Spanned<String>>,
     cpu: Option<Spanned<f64>>,
     threads: Option<Spanned<usize>>,
+    standalone: Option<bool>,
     address: Option<Spanned<Addresses>>,
 }
 
@@ -202,6 +203,7 @@ impl Checker<'_> {
                     ram_bytes,
                     flash_bytes,
                     cpu: table.cpu.as_ref().map_or(1.0, |share| *share.get_ref()),
+                    standalone: table.standalone.unwrap_or(false),
                     address: addresses.get(index).cloned(),
                 });
             }

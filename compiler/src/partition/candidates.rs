@@ -131,8 +131,10 @@ fn whole_devices(choice: &Choice<'_>) -> Vec<usize> {
                 && info.flash_bytes == devices[device].flash_bytes
         })
     };
+    let standalone = |device: usize| choice.held.is_some_and(|held| held.is_standalone(device));
+    let all = choice.breadth != Breadth::Roomy;
     (0..devices.len())
-        .filter(|device| choice.breadth != Breadth::Roomy || ends.contains(device) || stands_for_its_kind(*device))
+        .filter(|device| all || ends.contains(device) || standalone(*device) || stands_for_its_kind(*device))
         .collect()
 }
 

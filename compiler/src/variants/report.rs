@@ -12,6 +12,7 @@ use crate::driver::{Compiled, Route};
 use crate::emit::family::Row;
 use crate::graph::{Graph, Op};
 use crate::placement;
+use crate::program::Program;
 
 /// Everything about variants.
 #[derive(Clone, Debug, Serialize)]
@@ -30,7 +31,7 @@ pub struct VariantsReport {
     pub traffic_bounds: Vec<Bound>,
     /// An answer should not take longer.
     pub max_latency_ms: f64,
-    /// Share by which variants make the weights of the device where it is most larger.
+    /// Share by which variants make the weights of the device where it is most larger, of those that are not standalone.
     pub more_flash: f64,
 }
 
@@ -287,9 +288,11 @@ fn sensitivity(graph: &Graph, study: &Study) -> Vec<SensitivityReport> {
 }
 
 impl VariantsReport {
-    /// With what the routes add to devices whose weights took so many bytes before.
+    /// With what the routes add to devices whose weights took so many bytes before; those that are to hold all weights do
+    /// not count.
     pub fn with_flash(self, compiled: &Compiled, before: &[usize]) -> VariantsReport {
-        let more = compiled.programs.iter().zip(before);
+        let counts = |program: &Program| !compiled.cluster.devices[program.device].standalone;
+        let more = compiled.programs.iter().zip(before).filter(|(program, _)| counts(program));
         let more = more.map(|(program, before)| program.weights_bytes as f64 / (*before).max(1) as f64 - 1.0);
         VariantsReport { more_flash: more.fold(0.0, f64::max), ..self }
     }

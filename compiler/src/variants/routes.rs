@@ -14,7 +14,7 @@ use crate::placement::{self, Known, Placed};
 use crate::program::Program;
 use crate::simulate::outcomes::outcomes;
 
-/// Share by which variants may make a device's weights larger.
+/// Share by which variants may make a device's weights larger, unless it is to hold all of them anyway.
 const MORE_FLASH: f64 = 0.1;
 
 /// Room that the code of one more kernel and one more route may take.
@@ -35,7 +35,8 @@ struct Planned {
 pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Result<VariantsReport, Failure> {
     let graphs = study.with_exits(&compiled.graph)?;
     let study = &study;
-    let held = Held::of(&compiled.graph, &compiled.partition);
+    call_standalone(compiled);
+    let held = Held::of(&compiled.graph, &compiled.partition, &compiled.cluster);
     let taking_part: Vec<usize> = compiled.programs.iter().map(|program| program.device).collect();
     let situations: Vec<Situation> = situations(&compiled.cluster, &taking_part)
         .into_iter()
@@ -115,6 +116,16 @@ pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Resu
     }
 }
 
+/// Devices that can answer by themselves take part, even if the whole network does without them.
+fn call_standalone(compiled: &mut Compiled) {
+    for (device, info) in compiled.cluster.devices.iter().enumerate() {
+        if info.standalone && compiled.programs.iter().all(|program| program.device != device) {
+            compiled.programs.push(Program { device, ..Program::default() });
+        }
+    }
+    compiled.programs.sort_by_key(|program| program.device);
+}
+
 /// Devices that hold no weights cannot help; those that hold the input or want the answer take part all the same.
 fn with_only(mut situation: Situation, devices: &[usize]) -> Situation {
     let ends = [situation.cluster.input, situation.cluster.output];
@@ -185,7 +196,8 @@ fn too_large(compiled: &Compiled, routes: &[Route], before: &[usize]) -> Option<
         let code_bytes = kernels * KERNEL_CODE_BYTES + routes.len() * ROUTE_CODE_BYTES;
         let flash = (program.weights_bytes + code_bytes) as u64;
         let in_flash = flash > crate::partition::limits::flash_bytes(device);
-        if program.weights_bytes as f64 > limit(position) || in_ram || in_flash {
+        let too_much = program.weights_bytes as f64 > limit(position) && !device.standalone;
+        if too_much || in_ram || in_flash {
             let size = |route: &usize| {
                 let alone = united(position, &[*route]);
                 alone.weights_bytes + alone.arena_bytes
