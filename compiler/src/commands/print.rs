@@ -116,17 +116,19 @@ fn human(report: &Report, compiled: &Compiled) {
 /// Each variant, and which is taken when.
 fn print_variants(report: &Report, family: &FamilyReport) {
     println!(
-        "\n{:<8} {:>6} {:>22} {:>14} {:>11} {:>12} {:>10}",
-        "variant", "parts", "right (95 %)", "MAC", "latency ms", "sent B", "energy mJ"
+        "\n{:<8} {:>6} {:>22} {:>10} {:>14} {:>11} {:>12} {:>10}",
+        "variant", "parts", "right (95 %)", "evaluated", "MAC", "latency ms", "sent B", "energy mJ"
     );
     for variant in &report.variants {
         let (low, high) = variant.accuracy_range;
         let right = format!("{:.1} % ({:.1}-{:.1})", variant.accuracy * 100.0, low * 100.0, high * 100.0);
+        let evaluated = variant.evaluated_accuracy.map_or("-".to_string(), |share| format!("{:.1} %", share * 100.0));
         println!(
-            "{:<8} {:>6} {:>22} {:>14} {:>11.3} {:>12} {:>10.3}",
+            "{:<8} {:>6} {:>22} {:>10} {:>14} {:>11.3} {:>12} {:>10.3}",
             variant.name,
             variant.dropped.len(),
             right,
+            evaluated,
             grouped(variant.macs),
             variant.latency_ms,
             grouped(variant.traffic_bytes),
@@ -134,19 +136,17 @@ fn print_variants(report: &Report, family: &FamilyReport) {
         );
     }
     println!("\nan answer should take {:.3} ms at most", family.max_latency_ms);
+    let width = family.conditions.iter().map(|condition| condition.name.chars().count()).max().unwrap_or(0);
     for condition in &family.conditions {
-        let taken = condition.variant.as_deref().and_then(|name| {
-            condition.choices.iter().find(|choice| choice.variant == name).map(|choice| (name, choice))
-        });
-        match taken {
+        match condition.choices.iter().find(|choice| choice.taken) {
             None => println!(
-                "{:<24} nothing can be computed then; `standalone = true` lets a device answer alone",
+                "{:<width$} nothing can be computed then; `standalone = true` lets a device answer alone",
                 condition.name
             ),
-            Some((name, choice)) => println!(
-                "{:<24} {:<6} {:>10.3} ms{}, {} B sent, on {}",
+            Some(choice) => println!(
+                "{:<width$} {:<6} {:>10.3} ms{}, {} B sent, on {}",
                 condition.name,
-                name,
+                choice.variant,
                 choice.latency_ms,
                 if condition.in_time { "" } else { " (late)" },
                 grouped(choice.traffic_bytes),

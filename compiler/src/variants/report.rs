@@ -97,7 +97,7 @@ pub struct ConditionReport {
     pub in_time: bool,
     /// RAM that it takes of the device where it is most: working memory, and weights where they live in RAM.
     pub peak_ram_bytes: u64,
-    /// How each variant is best computed then.
+    /// How each variant is best computed then: by what the user wants, and by traffic.
     pub choices: Vec<ChoiceReport>,
 }
 
@@ -114,6 +114,8 @@ pub struct ChoiceReport {
     pub energy_mj: f64,
     /// Names of the devices that compute something.
     pub devices: Vec<String>,
+    /// Whether it is what is taken.
+    pub taken: bool,
 }
 
 /// A part alone.
@@ -196,7 +198,13 @@ pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> Vari
                 variant: chosen.map(|chosen| name(chosen.member)),
                 in_time: chosen.is_some_and(|chosen| chosen.latency_ms <= limit_ms),
                 peak_ram_bytes: row.map_or(0, |row| peak_ram_bytes(compiled, routes, row.route)),
-                choices: mapped.iter().map(|one| choice(one, &graphs[one.member], &device_name)).collect(),
+                choices: mapped
+                    .iter()
+                    .map(|one| ChoiceReport {
+                        taken: chosen.is_some_and(|chosen| std::ptr::eq(chosen, one)),
+                        ..choice(one, &graphs[one.member], &device_name)
+                    })
+                    .collect(),
             }
         })
         .collect();
@@ -258,6 +266,7 @@ fn choice(mapped: &Mapped, graph: &Graph, device_name: &dyn Fn(&usize) -> String
         traffic_bytes: mapped.traffic_bytes,
         energy_mj: mapped.energy_mj,
         devices: devices.iter().map(device_name).collect(),
+        taken: false,
     }
 }
 

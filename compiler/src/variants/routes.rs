@@ -49,7 +49,11 @@ pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Resu
         let mut mapped: Vec<Mapped> = Vec::new();
         for (member, graph) in graphs.iter().enumerate() {
             match (number, member) {
-                (0, 0) => mapped.push(nominal.clone()),
+                (0, 0) => {
+                    mapped.push(nominal.clone());
+                    let others = mapping::map(graph, member, situation, &held, options);
+                    mapped.extend(others.into_iter().filter(|other| other.traffic_bytes < nominal.traffic_bytes));
+                }
                 // The plan as it is may still be best.
                 (_, 0) => {
                     mapped.extend(as_it_is(compiled, situation));
