@@ -140,7 +140,7 @@ fn print_variants(report: &Report, family: &FamilyReport) {
     for condition in &family.conditions {
         match condition.choices.iter().find(|choice| choice.taken) {
             None => println!(
-                "{:<width$} nothing can be computed then; `standalone = true` lets a device answer alone",
+                "{:<width$} nothing can be computed then; a `standalone` device with room for all weights could",
                 condition.name
             ),
             Some(choice) => println!(
