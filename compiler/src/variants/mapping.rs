@@ -44,13 +44,20 @@ pub fn map(graph: &Graph, member: usize, situation: &Situation, held: &Held, opt
     };
     let mut found: Vec<Mapped> = by(options.objective).into_iter().collect();
     if found.first().is_some_and(|found| found.traffic_bytes > 0) {
-        found.extend(by(Objective::Traffic).filter(|other| other.traffic_bytes < found[0].traffic_bytes));
+        found.extend(by(Objective::Traffic).filter(|other| other.adds_to(&found[0], options.objective)));
     }
     found.sort_by(|a, b| a.latency_ms.total_cmp(&b.latency_ms));
     found
 }
 
 impl Mapped {
+    /// Whether this way sends less than another, which is best by an objective. Of one member the fastest is taken, so
+    /// where the user wants something else than speed it must not be faster.
+    pub fn adds_to(&self, best: &Mapped, objective: Objective) -> bool {
+        let stays_behind = objective == Objective::Latency || self.latency_ms >= best.latency_ms;
+        self.traffic_bytes < best.traffic_bytes && stays_behind
+    }
+
     /// A mapping whose inferences end as simulated.
     pub fn new(member: usize, partition: Partition, outcomes: &[Outcome]) -> Mapped {
         Mapped {
@@ -82,6 +89,16 @@ mod tests {
     fn mapped(member: usize, latency_ms: f64) -> Mapped {
         let partition = Partition::given(BTreeMap::new());
         Mapped { member, partition, latency_ms, traffic_bytes: 0, energy_mj: 0.0 }
+    }
+
+    #[test]
+    fn ways_with_less_traffic_do_not_replace_what_the_user_wants() {
+        let way = |latency_ms: f64, traffic_bytes: u64| Mapped { traffic_bytes, ..mapped(0, latency_ms) };
+        let best = way(20.0, 100);
+        let adds = |way: Mapped, objective: Objective| way.adds_to(&best, objective);
+        assert!(adds(way(30.0, 50), Objective::Energy) && !adds(way(10.0, 50), Objective::Energy));
+        assert!(adds(way(30.0, 50), Objective::Latency) && adds(way(10.0, 50), Objective::Latency));
+        assert!(!adds(way(30.0, 100), Objective::Latency) && !adds(way(30.0, 100), Objective::Energy));
     }
 
     #[test]

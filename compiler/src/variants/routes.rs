@@ -52,7 +52,7 @@ pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Resu
                 (0, 0) => {
                     mapped.push(nominal.clone());
                     let others = mapping::map(graph, member, situation, &held, options);
-                    mapped.extend(others.into_iter().filter(|other| other.traffic_bytes < nominal.traffic_bytes));
+                    mapped.extend(others.into_iter().filter(|other| other.adds_to(&nominal, options.objective)));
                 }
                 // The plan as it is may still be best.
                 (_, 0) => {
