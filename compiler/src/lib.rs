@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod classifier;
 pub mod cli;
 pub mod commands;
+pub mod confidence;
 pub mod config;
 pub mod data;
 pub mod diagnostic;

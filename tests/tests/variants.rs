@@ -225,6 +225,13 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     let known = compiled.variants.as_ref().expect("variants were asked for");
     assert!(known.variants.len() > 1, "blocks that add little can go: {:?}", known.sensitivity);
     assert!(known.more_flash < 0.1, "variants add {} to a device's weights", known.more_flash);
+    let whole = &known.variants[0];
+    assert_eq!((whole.loss, whole.loss_bound), (0.0, 0.0));
+    for variant in &known.variants[1..] {
+        let lost = whole.accuracy - variant.accuracy;
+        assert!((variant.loss - lost).abs() < 1e-9, "{} loses {}, not {lost}", variant.name, variant.loss);
+        assert!(variant.loss_bound > variant.loss + 0.005, "120 samples prove no {}", variant.loss_bound);
+    }
     let without = known.conditions.iter().find(|condition| condition.name == "without d-3").expect("it was named");
     let route_without = without.route.expect("three devices can do it") as u8;
     assert!(route_without > 0, "the whole plan needs all devices");

@@ -116,18 +116,20 @@ fn human(report: &Report, compiled: &Compiled) {
 /// Each variant, and which is taken when.
 fn print_variants(report: &Report, family: &FamilyReport) {
     println!(
-        "\n{:<8} {:>6} {:>22} {:>10} {:>14} {:>11} {:>12} {:>10}",
-        "variant", "parts", "right (95 %)", "evaluated", "MAC", "latency ms", "sent B", "energy mJ"
+        "\n{:<8} {:>6} {:>22} {:>16} {:>10} {:>14} {:>11} {:>12} {:>10}",
+        "variant", "parts", "right (95 %)", "lost (90 %)", "evaluated", "MAC", "latency ms", "sent B", "energy mJ"
     );
     for variant in &report.variants {
         let (low, high) = variant.accuracy_range;
         let right = format!("{:.1} % ({:.1}-{:.1})", variant.accuracy * 100.0, low * 100.0, high * 100.0);
+        let lost = format!("{:.1} % (<{:.1})", variant.loss * 100.0, variant.loss_bound * 100.0);
         let evaluated = variant.evaluated_accuracy.map_or("-".to_string(), |share| format!("{:.1} %", share * 100.0));
         println!(
-            "{:<8} {:>6} {:>22} {:>10} {:>14} {:>11.3} {:>12} {:>10.3}",
+            "{:<8} {:>6} {:>22} {:>16} {:>10} {:>14} {:>11.3} {:>12} {:>10.3}",
             variant.name,
             variant.dropped.len(),
             right,
+            lost,
             evaluated,
             grouped(variant.macs),
             variant.latency_ms,

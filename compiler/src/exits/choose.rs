@@ -13,6 +13,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::confidence::{Difference, QUANTILE};
+
 /// Exits that the exact search combines at most.
 const MAX_EXITS: usize = 3;
 
@@ -27,10 +29,6 @@ const FINE_LEVELS: usize = 64;
 /// Losses that are aimed at, in shares of the limit, most cautious first.
 const AIMS: [f64; 20] =
     [-0.5, -0.2, 0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0, 1.2];
-
-/// One-sided quantile of the normal distribution for the stated confidence.
-pub const CONFIDENCE: f64 = 0.9;
-const QUANTILE: f64 = 1.2816;
 
 /// A possible exit, seen on samples that its head has not learned from.
 #[derive(Clone, Debug)]
@@ -78,54 +76,38 @@ pub struct Choice {
     pub exits: Vec<(usize, f32)>,
     /// Mean cost of an inference.
     pub cost: f64,
-    /// Samples that were right without exits and are wrong with them.
-    pub lost: usize,
-    /// Samples that were wrong without exits and are right with them.
-    pub gained: usize,
-    /// Samples.
-    pub samples: usize,
     /// Samples right without exits.
     pub base_right: usize,
-    /// Squares of what each group of samples has lost, less what it has gained; a sample by itself is a group. Samples
-    /// of one group (one patient) go wrong together, and that makes the sum less sure.
-    pub squares: f64,
+    /// What exits change of that.
+    pub difference: Difference,
 }
 
 impl Choice {
+    /// Right answers.
+    fn right(&self) -> usize {
+        self.base_right + self.difference.gained - self.difference.lost
+    }
+
     /// Share of right answers.
     pub fn accuracy(&self) -> f64 {
-        (self.base_right + self.gained - self.lost) as f64 / self.samples.max(1) as f64
+        self.right() as f64 / self.difference.samples.max(1) as f64
     }
 
-    /// Loss of accuracy that is not exceeded with probability [`CONFIDENCE`]: the mean of the paired differences and
-    /// their standard error, with half a sample added to both kinds (Agresti and Min 2005) so that few samples without
-    /// a difference do not prove that there is none.
-    pub fn drop_bound(&self) -> f64 {
-        let samples = self.samples as f64 + 1.0;
-        let (lost, gained) = (self.lost as f64 + 0.5, self.gained as f64 + 0.5);
-        let variance = (self.squares + 1.0 - (lost - gained).powi(2) / samples).max(0.0);
-        (lost - gained) / samples + QUANTILE * variance.sqrt() / samples
-    }
-
-    /// Accuracy that is reached with probability [`CONFIDENCE`]. Where samples go wrong in groups, there are as many
-    /// fewer samples as the differences show.
+    /// Accuracy that is reached with probability [`CONFIDENCE`](crate::confidence::CONFIDENCE). Where samples go wrong
+    /// in groups, there are as many fewer samples as the differences show.
     pub fn accuracy_bound(&self) -> f64 {
         let accuracy = self.accuracy();
-        let alike = (self.squares / (self.lost + self.gained).max(1) as f64).max(1.0);
-        accuracy - QUANTILE * (accuracy * (1.0 - accuracy) * alike / self.samples.max(1) as f64).sqrt()
+        let Difference { lost, gained, samples, squares } = self.difference;
+        let alike = (squares / (lost + gained).max(1) as f64).max(1.0);
+        accuracy - QUANTILE * (accuracy * (1.0 - accuracy) * alike / samples.max(1) as f64).sqrt()
     }
 
-    /// Whether the limit is kept with probability [`CONFIDENCE`].
+    /// Whether the limit is kept with probability [`CONFIDENCE`](crate::confidence::CONFIDENCE).
     fn proves(&self, limit: Limit) -> bool {
         match limit {
-            Limit::Drop(allowed) => self.drop_bound() <= allowed,
+            Limit::Drop(allowed) => self.difference.loss_bound() <= allowed,
             Limit::Accuracy(wanted) => self.accuracy_bound() >= wanted,
         }
-    }
-
-    /// Loss of accuracy on these samples.
-    fn drop(&self) -> f64 {
-        (self.lost as f64 - self.gained as f64) / self.samples.max(1) as f64
     }
 }
 
@@ -184,28 +166,24 @@ pub fn choose(possible: &[Possible], whole_cost: f64, base_right: &[bool], sides
         })
         .collect();
     for aim in AIMS.map(|share| share * allowed.abs()) {
-        let mut sum =
-            Choice { exits: Vec::new(), cost: 0.0, lost: 0, gained: 0, samples: 0, base_right: 0, squares: 0.0 };
+        let mut sum = Choice { exits: Vec::new(), cost: 0.0, base_right: 0, difference: Difference::default() };
         let mut by_group: BTreeMap<u32, f64> = BTreeMap::new();
         for (proposals, (own, base), samples) in &rounds {
             let judge = Judge::new(own, whole_cost, base);
             let judged = judge.judge(&cheapest(proposals, aim).map_or(Vec::new(), |choice| choice.exits.clone()));
-            sum.squares += judged.squares;
             for (sample, difference) in samples.iter().zip(judge.differences(&judged.exits)) {
                 if let Some(groups) = groups {
                     *by_group.entry(groups[*sample]).or_default() += difference;
                 }
             }
-            sum.cost += judged.cost * judged.samples as f64;
-            sum.lost += judged.lost;
-            sum.gained += judged.gained;
-            sum.samples += judged.samples;
+            sum.cost += judged.cost * judged.difference.samples as f64;
+            sum.difference += judged.difference;
             sum.base_right += judged.base_right;
         }
-        sum.cost /= sum.samples.max(1) as f64;
+        sum.cost /= sum.difference.samples.max(1) as f64;
         if groups.is_some() {
             let few = by_group.len() as f64 / (by_group.len().max(2) - 1) as f64;
-            sum.squares = few * by_group.values().map(|difference| difference * difference).sum::<f64>();
+            sum.difference.squares = few * by_group.values().map(|difference| difference * difference).sum::<f64>();
         }
         if !sum.proves(limit) {
             break;
@@ -219,7 +197,7 @@ pub fn choose(possible: &[Possible], whole_cost: f64, base_right: &[bool], sides
 
 /// The cheapest choice that loses no more than `aim`.
 fn cheapest(curve: &[Choice], aim: f64) -> Option<&Choice> {
-    curve.iter().find(|choice| choice.drop() <= aim + 1e-12)
+    curve.iter().find(|choice| choice.difference.loss() <= aim + 1e-12)
 }
 
 /// Choices that none beats in both cost and accuracy on these samples, cheapest first; sought most carefully where the
@@ -241,7 +219,7 @@ pub fn propose(possible: &[Possible], whole_cost: f64, base_right: &[bool], allo
         };
         let least = paths.into_iter().map(|path| {
             let choice = judge.judge(&path);
-            let cost = if choice.drop() <= allowed { choice.cost } else { whole_cost };
+            let cost = if choice.difference.loss() <= allowed { choice.cost } else { whole_cost };
             search.see(choice);
             cost
         });
@@ -269,13 +247,12 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn see(&mut self, choice: Choice) {
-        if choice.drop() <= self.allowed && choice.cost < self.best.cost {
+        if choice.difference.loss() <= self.allowed && choice.cost < self.best.cost {
             self.best = choice.clone();
         }
-        let right = |choice: &Choice| choice.base_right + choice.gained - choice.lost;
-        let beaten = |known: &Choice| known.cost <= choice.cost && right(known) >= right(&choice);
+        let beaten = |known: &Choice| known.cost <= choice.cost && known.right() >= choice.right();
         if !self.curve.iter().any(beaten) {
-            self.curve.retain(|known| known.cost < choice.cost || right(known) > right(&choice));
+            self.curve.retain(|known| known.cost < choice.cost || known.right() > choice.right());
             self.curve.push(choice);
         }
     }
@@ -405,8 +382,12 @@ impl Judge<'_> {
     }
 
     fn choice(&self, exits: Vec<(usize, f32)>, cost: f64, lost: usize, gained: usize) -> Choice {
-        let (samples, base_right) = (self.samples, self.base_right.count());
-        Choice { exits, cost, lost, gained, samples, base_right, squares: (lost + gained) as f64 }
+        Choice {
+            exits,
+            cost,
+            base_right: self.base_right.count(),
+            difference: Difference::of(lost, gained, self.samples),
+        }
     }
 
     /// What each sample loses (1) or gains (-1) by exits.
@@ -548,7 +529,8 @@ mod tests {
                     });
                     options = options.iter().cloned().chain(longer).collect();
                 }
-                let kept = options.iter().map(|path| judge.judge(path)).filter(|choice| choice.drop() <= allowed);
+                let kept =
+                    options.iter().map(|path| judge.judge(path)).filter(|choice| choice.difference.loss() <= allowed);
                 let least = kept.map(|choice| choice.cost).fold(f64::INFINITY, f64::min).min(40.0);
                 let best = cheapest(&curve, allowed).expect("no exits lose nothing");
                 assert!(best.cost <= least + 1e-9, "seed {seed}, {allowed}: {} > {least}", best.cost);
@@ -587,7 +569,7 @@ mod tests {
         let folds: Vec<usize> = (0..2000).map(|sample| sample / 25 % 4).collect();
         let bound = |groups: Option<&[u32]>| {
             let sides = Sides { folds: &folds, groups };
-            choose(&possible, 40.0, &base, sides, Limit::Drop(0.1)).expected.drop_bound()
+            choose(&possible, 40.0, &base, sides, Limit::Drop(0.1)).expected.difference.loss_bound()
         };
         let alone: Vec<u32> = (0..2000).collect();
         assert!((bound(Some(&alone)) - bound(None)).abs() < 1e-3, "samples by themselves are groups of one");
@@ -619,7 +601,7 @@ mod tests {
             let folds: Vec<usize> = (0..1000).map(|sample| sample % 4).collect();
             let sides = Sides { folds: &folds, groups: None };
             let chosen = choose(&seen.0, 40.0, &seen.1, sides, Limit::Drop(0.03)).best;
-            let later = Judge::new(&fresh.0, 40.0, &fresh.1).judge(&chosen.exits);
+            let later = Judge::new(&fresh.0, 40.0, &fresh.1).judge(&chosen.exits).difference;
             broken += usize::from(later.lost > later.gained + 90);
         }
         // Stated: at most 1 in 10, and chance on top.

@@ -217,7 +217,7 @@ fn carried_out(
         samples,
         base_accuracy: right as f64 / samples.max(1) as f64,
         accuracy: chosen.expected.accuracy(),
-        drop_bound: chosen.expected.drop_bound(),
+        drop_bound: chosen.expected.difference.loss_bound(),
         base_macs: material.macs,
         mean_macs: (mean_macs / samples.max(1) as f64) as u64,
         worst_macs: material.macs + head_macs,

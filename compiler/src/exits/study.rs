@@ -148,7 +148,7 @@ impl Study<'_> {
             let (scores, head_macs) = self.judged(index, *contender, 0).map_err(Failure::Environment)?;
             let (possible, _) = self.possible(*contender, &scores, &first, head_macs);
             let curve = choose::propose(std::slice::from_ref(&possible), self.material.macs as f64, &base, 0.02);
-            let least = curve.iter().find(|choice| choice.lost <= choice.gained + first.len() / 50);
+            let least = curve.iter().find(|choice| choice.difference.loss() <= 0.02);
             worth.push((least.map_or(f64::INFINITY, |choice| choice.cost), index));
         }
         worth.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));

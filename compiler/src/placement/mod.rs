@@ -256,6 +256,17 @@ fn lower(sharded: &Sharded, schedule: &Schedule, cluster: &Cluster, like: Like<'
     Ok(program)
 }
 
+/// RAM of the fullest device before programs are made, by the sizes of tensors: activations that are alive at once, and
+/// weights where they live in RAM.
+pub fn peak_ram_bytes(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) -> u64 {
+    let of_device = |schedule: &Schedule| {
+        let activations = patches::whole_bytes(sharded, schedule);
+        let in_ram = cluster.devices[schedule.device].target.system == System::Linux;
+        activations + if in_ram { schedule.weights_bytes(&sharded.graph) } else { 0 }
+    };
+    schedules.iter().map(of_device).max().unwrap_or(0)
+}
+
 /// RAM that a program takes of its device.
 pub fn ram_bytes(program: &Program, cluster: &Cluster) -> u64 {
     let in_ram = cluster.devices[program.device].target.system == System::Linux;

@@ -4,10 +4,10 @@
 pub mod check;
 pub mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Cluster;
-use crate::graph::{NodeId, TensorId};
+use crate::graph::{Graph, NodeId, TensorId};
 use crate::shard::{Event, Sharded, Transfer};
 
 /// One tensor on its way between two devices.
@@ -66,6 +66,19 @@ pub struct Schedule {
     pub device: usize,
     /// In order.
     pub actions: Vec<Action>,
+}
+
+impl Schedule {
+    /// Bytes of the constants that its nodes read, by the sizes of tensors.
+    pub fn weights_bytes(&self, graph: &Graph) -> u64 {
+        let nodes = self.actions.iter().filter_map(|action| match action {
+            Action::Compute(id) => Some(*id),
+            _ => None,
+        });
+        let inputs = nodes.flat_map(|id| graph.node(id).inputs.iter().copied());
+        let constants: BTreeSet<TensorId> = inputs.filter(|tensor| graph.value(*tensor).is_some()).collect();
+        constants.into_iter().map(|tensor| graph.tensor_type(tensor).size_bytes() as u64).sum()
+    }
 }
 
 /// Why there is no schedule.

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
+use nalgebra::DMatrix;
 
+use super::channels;
 use super::parts::{Drop, Kind, Part, Repair};
-use super::repair;
+use super::repair::{self, LinearMap};
 use super::scores::{Scorer, Set};
 use super::segments::{Segment, Way, limit_ways, way};
 use crate::classifier::class;
@@ -39,6 +41,8 @@ pub struct Seen {
     elements: BTreeMap<Option<TensorId>, Vec<f32>>,
     /// Mean of each channel of operands of concatenations that may go.
     means: BTreeMap<TensorId, Vec<f32>>,
+    /// Sums of products of the channels of tensors of which channels may go, and of ones.
+    products: BTreeMap<TensorId, DMatrix<f64>>,
 }
 
 /// Runs samples through the whole network, and adds to each segment ways with a repair. The labels, or the model's own
@@ -56,28 +60,37 @@ pub fn add_repairs(
     branches.retain(|branch| !cuts.contains(branch) && !graph.is_output(*branch));
     branches.sort_unstable();
     branches.dedup();
-    probe.outputs.extend(cuts.iter().chain(&branches));
-    let kept = cuts.iter().chain(&graph.inputs).map(|tensor| graph.tensor_type(*tensor).size_bytes()).sum::<usize>();
-    let fitted = (MOST_SEEN_BYTES / kept.max(1)).clamp(LEAST_FITTED, MOST_FITTED).min(samples.inputs.len());
+    let narrow = parts.iter().filter(|part| part.kind == Kind::Channels);
+    let narrow: Vec<TensorId> = narrow.map(|part| channels::between(graph, part.join)).collect();
+    probe.outputs.extend(cuts.iter().chain(&branches).chain(&narrow));
+    let kept = cuts.iter().chain(&narrow).chain(&graph.inputs).map(|tensor| graph.tensor_type(*tensor).size_bytes());
+    let fitted = (MOST_SEEN_BYTES / kept.sum::<usize>().max(1)).clamp(LEAST_FITTED, MOST_FITTED);
     let backbone = Backbone::build(probe)?;
-    // Where nobody says what samples are, all of them are asked.
-    let wanted = if samples.labels.is_some() { fitted } else { samples.inputs.len() };
-    let outputs = answers(&backbone, &samples.inputs[..wanted], fitted).map_err(environment)?;
+    // Repairs are fitted to samples that guide, not to those that judge. Where nobody says what samples are, all of them
+    // are asked.
+    let is_fitted = |at: usize| at.is_multiple_of(2) && at / 2 < fitted;
+    let asked: Vec<usize> = (0..samples.inputs.len()).filter(|at| samples.labels.is_none() || is_fitted(*at)).collect();
+    let outputs = answers(&backbone, &samples.inputs, &asked, is_fitted).map_err(environment)?;
     let labels: Vec<u32> = match &samples.labels {
         Some(labels) => labels.iter().map(|label| *label as u32).collect(),
         None => outputs.iter().map(|outputs| class(&outputs[0]) as u32).collect(),
     };
     let mut seen = Seen::default();
-    for (input, outputs) in samples.inputs.iter().zip(outputs).take(fitted) {
+    let fitted = asked.iter().filter(|at| is_fitted(**at)).count();
+    for (at, outputs) in asked.iter().zip(outputs).filter(|(at, _)| is_fitted(**at)) {
         let mut tensors = outputs.into_iter().skip(1);
-        seen.elements.entry(None).or_default().extend(data::to_f32(&input.data));
+        seen.elements.entry(None).or_default().extend(data::to_f32(&samples.inputs[*at].data));
         for (cut, elements) in cuts.iter().zip(tensors.by_ref()) {
             seen.elements.entry(Some(*cut)).or_default().extend(elements);
         }
-        for (branch, elements) in branches.iter().zip(tensors) {
+        for (branch, elements) in branches.iter().zip(tensors.by_ref()) {
             let own = Rows { shape: graph.shape(*branch), elements: &elements }.means();
             let sums = seen.means.entry(*branch).or_insert_with(|| vec![0.0; own.len()]);
             sums.iter_mut().zip(own).for_each(|(sum, mean)| *sum += mean / fitted as f32);
+        }
+        for (between, elements) in narrow.iter().zip(tensors) {
+            let own = Rows { shape: graph.shape(*between), elements: &elements }.products(fitted);
+            seen.products.entry(*between).and_modify(|sum| *sum += &own).or_insert(own);
         }
     }
     for segment in segments.iter_mut() {
@@ -99,16 +112,21 @@ pub fn add_repairs(
     Ok((labels, seen))
 }
 
-/// What the network says of samples, on all cores: all outputs of the first `whole` samples, of the others the first only.
-fn answers(backbone: &Backbone, inputs: &[Value], whole: usize) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
-    let answers = Mutex::new(vec![Vec::new(); inputs.len()]);
-    let progress = Progress::new(inputs.len() as u64, "samples through the whole network");
-    let pieces = workers(inputs.len());
+/// What the network says of some samples, on all cores: all outputs if the sample is wanted whole, of others the first.
+fn answers(
+    backbone: &Backbone,
+    inputs: &[Value],
+    asked: &[usize],
+    is_whole: impl Fn(usize) -> bool + Sync,
+) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
+    let answers = Mutex::new(vec![Vec::new(); asked.len()]);
+    let progress = Progress::new(asked.len() as u64, "samples through the whole network");
+    let pieces = workers(asked.len());
     in_parallel(pieces, |piece| {
         let mut process = backbone.start()?;
-        for (at, input) in inputs.iter().enumerate().skip(piece).step_by(pieces) {
-            let mut outputs = process.answer(input)?;
-            outputs.truncate(if at < whole { usize::MAX } else { 1 });
+        for (at, sample) in asked.iter().enumerate().skip(piece).step_by(pieces) {
+            let mut outputs = process.answer(&inputs[*sample])?;
+            outputs.truncate(if is_whole(*sample) { usize::MAX } else { 1 });
             answers.lock().unwrap_or_else(PoisonError::into_inner)[at] = outputs;
             progress.step();
         }
@@ -131,7 +149,8 @@ fn repaired(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen) -> Vec<R
         Kind::Block => [1, 3].iter().filter_map(|kernel| map_of(graph, segment, part, seen, *kernel)).collect(),
         Kind::Skip => mean_of_entry(graph, segment, part, seen).map(Repair::Shift).into_iter().collect(),
         Kind::Branch => mean_of_branch(graph, part, seen).map(Repair::Shift).into_iter().collect(),
-        Kind::Projection | Kind::Channels => Vec::new(),
+        Kind::Channels => rest_of_channels(graph, part, seen).map(Repair::Rest).into_iter().collect(),
+        Kind::Projection => Vec::new(),
     }
 }
 
@@ -144,6 +163,12 @@ fn map_of(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen, kernel: us
     let x = Rows { shape: graph.shape(from), elements: seen.elements.get(&Some(from))? };
     let y = Rows { shape: graph.shape(segment.to), elements: seen.elements.get(&Some(segment.to))? };
     fit_map(&x, &y, from, activation_of(graph, part)?, kernel)
+}
+
+/// What channels that go are of those that stay.
+fn rest_of_channels(graph: &Graph, part: &Part, seen: &Seen) -> Option<LinearMap> {
+    let (stay, go) = channels::divided(graph, part.join, part.operand)?;
+    repair::rest(seen.products.get(&channels::between(graph, part.join))?, &stay, &go)
 }
 
 /// The tensor that goes with an operand of a concatenation.
@@ -207,6 +232,20 @@ impl Rows<'_> {
             let first = (sample * self.shape[1] + channel) * own;
             row.extend(taps.iter().map(|tap| tap.map_or(0.0, |tap| self.elements[first + tap])));
         }
+    }
+
+    /// Sums over places of the products of channels, and of ones; of so many places that `samples` like this one have
+    /// enough together.
+    fn products(&self, samples: usize) -> DMatrix<f64> {
+        let (channels, plane) = (self.shape[1], self.plane());
+        let wanted = LEAST_ROWS.max(ROWS_PER_CHANNEL * channels).div_ceil(samples.max(1));
+        // An odd step visits all rows and columns of space.
+        let every = (plane / wanted.max(1)).max(1) | 1;
+        let element = |place: usize, channel: usize| self.elements.get(channel * plane + place * every);
+        let rows = DMatrix::from_fn(plane.div_ceil(every), channels + 1, |place, channel| {
+            if channel == channels { 1.0 } else { f64::from(element(place, channel).copied().unwrap_or(0.0)) }
+        });
+        rows.transpose() * rows
     }
 
     /// Mean of each channel.

@@ -24,10 +24,12 @@ pub struct Mapped {
     pub traffic_bytes: u64,
     /// Mean energy of an inference.
     pub energy_mj: f64,
+    /// RAM of the device where it is most, by the sizes of tensors.
+    pub ram_bytes: u64,
 }
 
-/// The best ways to compute a graph in a situation with the weights that devices hold: by what the user wants, and by
-/// traffic; the fastest first. Nothing if there is none.
+/// The best ways to compute a graph in a situation with the weights that devices hold: by what the user wants, and, where
+/// that is something else, by traffic and by energy; the fastest first. Nothing if there is none.
 pub fn map(graph: &Graph, member: usize, situation: &Situation, held: &Held, options: &Options) -> Vec<Mapped> {
     let there = &situation.present;
     if [situation.cluster.input, situation.cluster.output].iter().any(|end| !there.contains(end)) {
@@ -39,33 +41,45 @@ pub fn map(graph: &Graph, member: usize, situation: &Situation, held: &Held, opt
         let wanted = PartitionOptions { held: held.clone(), ..PartitionOptions::new(objective, options.family) };
         let found = placement::outlook(graph, &cluster, &wanted)?;
         let outcomes = outcomes(graph, &found.sharded, &found.schedules, &cluster);
+        let ram_bytes = placement::peak_ram_bytes(&found.sharded, &found.schedules, &cluster);
         let partition = roster::widened(found.partition, there, situation.cluster.devices.len());
-        Some(Mapped::new(member, partition, &outcomes))
+        Some(Mapped::new(member, partition, &outcomes, ram_bytes))
     };
     let mut found: Vec<Mapped> = by(options.objective).into_iter().collect();
+    // What one device does alone is as good in these.
     if found.first().is_some_and(|found| found.traffic_bytes > 0) {
-        found.extend(by(Objective::Traffic).filter(|other| other.adds_to(&found[0], options.objective)));
+        for objective in [Objective::Traffic, Objective::Energy] {
+            let other = by(objective).filter(|other| other.adds_to(&found, options.objective));
+            found.extend(other);
+        }
     }
     found.sort_by(|a, b| a.latency_ms.total_cmp(&b.latency_ms));
     found
 }
 
 impl Mapped {
-    /// Whether this way sends less than another, which is best by an objective. Of one member the fastest is taken, so
-    /// where the user wants something else than speed it must not be faster.
-    pub fn adds_to(&self, best: &Mapped, objective: Objective) -> bool {
-        let stays_behind = objective == Objective::Latency || self.latency_ms >= best.latency_ms;
-        self.traffic_bytes < best.traffic_bytes && stays_behind
+    /// Whether this way is better in something than each of others, the first of which is best by an objective. Of one
+    /// member the fastest is taken, so where the user wants something else than speed it must not be faster.
+    pub fn adds_to(&self, known: &[Mapped], objective: Objective) -> bool {
+        let is_beaten_by = |other: &Mapped| {
+            other.latency_ms <= self.latency_ms
+                && other.traffic_bytes <= self.traffic_bytes
+                && other.energy_mj <= self.energy_mj
+                && other.ram_bytes <= self.ram_bytes
+        };
+        let stays_behind = |best: &Mapped| objective == Objective::Latency || self.latency_ms >= best.latency_ms;
+        known.first().is_none_or(stays_behind) && !known.iter().any(is_beaten_by)
     }
 
     /// A mapping whose inferences end as simulated.
-    pub fn new(member: usize, partition: Partition, outcomes: &[Outcome]) -> Mapped {
+    pub fn new(member: usize, partition: Partition, outcomes: &[Outcome], ram_bytes: u64) -> Mapped {
         Mapped {
             member,
             partition,
             latency_ms: mean(outcomes, |outcome| outcome.prediction.latency_ms),
             traffic_bytes: mean(outcomes, |outcome| outcome.prediction.traffic_bytes as f64) as u64,
             energy_mj: mean(outcomes, |outcome| outcome.prediction.energy_mj),
+            ram_bytes,
         }
     }
 }
@@ -88,17 +102,22 @@ mod tests {
 
     fn mapped(member: usize, latency_ms: f64) -> Mapped {
         let partition = Partition::given(BTreeMap::new());
-        Mapped { member, partition, latency_ms, traffic_bytes: 0, energy_mj: 0.0 }
+        Mapped { member, partition, latency_ms, traffic_bytes: 0, energy_mj: 0.0, ram_bytes: 0 }
     }
 
     #[test]
-    fn ways_with_less_traffic_do_not_replace_what_the_user_wants() {
+    fn other_ways_are_better_in_something_and_do_not_replace_what_the_user_wants() {
         let way = |latency_ms: f64, traffic_bytes: u64| Mapped { traffic_bytes, ..mapped(0, latency_ms) };
-        let best = way(20.0, 100);
+        let best = [way(20.0, 100)];
         let adds = |way: Mapped, objective: Objective| way.adds_to(&best, objective);
         assert!(adds(way(30.0, 50), Objective::Energy) && !adds(way(10.0, 50), Objective::Energy));
         assert!(adds(way(30.0, 50), Objective::Latency) && adds(way(10.0, 50), Objective::Latency));
         assert!(!adds(way(30.0, 100), Objective::Latency) && !adds(way(30.0, 100), Objective::Energy));
+        assert!(!way(30.0, 50).adds_to(&[way(20.0, 100), way(25.0, 50)], Objective::Latency), "the second beats it");
+        let in_little = Mapped { energy_mj: 2.0, ram_bytes: 10, ..way(30.0, 100) };
+        let known = Mapped { energy_mj: 1.0, ram_bytes: 20, ..way(20.0, 100) };
+        assert!(in_little.adds_to(std::slice::from_ref(&known), Objective::Latency), "it takes less RAM");
+        assert!(!Mapped { ram_bytes: 20, ..in_little }.adds_to(&[known], Objective::Latency));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Variants: what is left of a network when links get slow or devices go away (Khan et al. 2023).
 //!
-//! `parts` finds what can go, `segments` cuts the network into pieces from which what is left of any set is put together,
+//! `parts` finds what can go (`channels` between two convolutions among it), `segments` cuts the network into pieces from which what is left of any set is put together,
 //! `repair` fits what takes the place of a part, `combined` lets several parts of one piece go together, `scores` measures
 //! sets, `search` finds good ones with the help of `surrogate`, `study` does all that on the calibration samples.
 //! `situations` says what may happen, `mapping` how each set is best computed then with the weights that devices hold, and
 //! which is taken; `routes` turns that into programs. The result is a family of routes over the same weights: see
 //! [`crate::program::family`] and `partita_rt::family`.
 
+pub mod channels;
 pub mod combined;
 pub mod fitting;
 pub mod mapping;

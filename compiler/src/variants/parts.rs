@@ -3,6 +3,8 @@
 //! A sum of two tensors stands for a residual block or its skip connection: either term can be left out, and what only
 //! it needed goes with it (Khan et al. 2023; Veit, Wilber and Belongie 2016). Found from the graph, not from names.
 
+use super::channels;
+use super::repair::LinearMap;
 use crate::graph::op::{Activation, Conv, Window};
 use crate::graph::{BinaryOp, Graph, NodeId, Op, TensorId, UnaryOp, Value};
 use crate::partition::node_macs;
@@ -60,6 +62,8 @@ pub enum Repair {
     },
     /// This is added to each channel of what stays.
     Shift(Vec<f32>),
+    /// Channels that go are taken to be this map of those that stay; it disappears in the weights that read them.
+    Rest(LinearMap),
 }
 
 /// A part that goes, by its number, and what takes its place.
@@ -70,7 +74,11 @@ pub fn parts(graph: &Graph) -> Vec<Part> {
     let total = macs(graph);
     let mut found = Vec::new();
     for join in graph.topological_order().unwrap_or_default() {
-        found.extend(narrowed(graph, join, total));
+        found.extend(channels::half(graph, join).and_then(|kept| {
+            let part = Part { kind: Kind::Channels, join, operand: kept, macs: 0 };
+            let without = dropped(graph, &[(&part, None)]).ok()?;
+            Some(Part { macs: total.saturating_sub(macs(&without)), ..part })
+        }));
         let terms: Vec<usize> = match &graph.node(join).op {
             Op::Conv(conv) if conv.residual => vec![0, 3],
             Op::Binary(BinaryOp::Add, _) => vec![0, 1],
@@ -118,86 +126,6 @@ pub fn parts(graph: &Graph) -> Vec<Part> {
     found
 }
 
-/// Fewest channels of which some can go, and of how many those that stay are a multiple.
-const LEAST_CHANNELS: usize = 16;
-const CHANNEL_GROUP: usize = 8;
-
-/// The channels between a convolution and the one before it, if nothing else reads them.
-fn narrowed(graph: &Graph, second: NodeId, total: u64) -> Option<Part> {
-    let first = narrow_pair(graph, second)?;
-    let channels = graph.shape(graph.node(first).outputs[0])[1];
-    let kept = (channels / 2).next_multiple_of(CHANNEL_GROUP);
-    if channels < LEAST_CHANNELS || kept >= channels {
-        return None;
-    }
-    let part = Part { kind: Kind::Channels, join: second, operand: kept, macs: 0 };
-    let without = dropped(graph, &[(&part, None)]).ok()?;
-    Some(Part { macs: total.saturating_sub(macs(&without)), ..part })
-}
-
-/// The convolution before a convolution that alone reads it; both dense.
-fn narrow_pair(graph: &Graph, second: NodeId) -> Option<NodeId> {
-    let dense = |id: NodeId| matches!(&graph.node(id).op, Op::Conv(conv) if conv.groups == 1);
-    let between = *graph.node(second).inputs.first()?;
-    let first = graph.tensor(between).producer?;
-    let alone = graph.consumers(between) == [second] && !graph.is_output(between);
-    let residual = matches!(&graph.node(first).op, Op::Conv(conv) if conv.residual);
-    let weights = [first, second].map(|id| graph.node(id).inputs.get(1).and_then(|w| graph.f32_value(*w)));
-    (dense(second) && dense(first) && alone && !residual && weights.iter().all(Option::is_some)).then_some(first)
-}
-
-/// Leaves the channels between two convolutions whose filters, on both sides, weigh most.
-fn narrow(graph: &mut Graph, part: &Part) {
-    let Some(first) = narrow_pair(graph, part.join) else { return };
-    let (before, after) = (graph.node(first).clone(), graph.node(part.join).clone());
-    let values =
-        [before.inputs[1], before.inputs[2], after.inputs[1]].map(|input| graph.f32_value(input).map(<[f32]>::to_vec));
-    let [Some(first_weights), Some(bias), Some(second_weights)] = values else { return };
-    let channels = bias.len();
-    let per_filter = first_weights.len() / channels;
-    let results = graph.shape(after.inputs[1])[0];
-    let taps = second_weights.len() / (results * channels);
-    let column = |result: usize, channel: usize| {
-        let begin = (result * channels + channel) * taps;
-        &second_weights[begin..begin + taps]
-    };
-    let norm = |weights: &mut dyn Iterator<Item = f32>| weights.map(|w| f64::from(w) * f64::from(w)).sum::<f64>();
-    let weight = |channel: usize| {
-        let own = norm(&mut first_weights[channel * per_filter..(channel + 1) * per_filter].iter().copied());
-        own * norm(&mut (0..results).flat_map(|result| column(result, channel).iter().copied()))
-    };
-    let mut kept: Vec<usize> = (0..channels).collect();
-    kept.sort_by(|a, b| weight(*b).total_cmp(&weight(*a)).then(a.cmp(b)));
-    kept.truncate(part.operand);
-    kept.sort_unstable();
-    let rows: Vec<f32> = kept
-        .iter()
-        .flat_map(|channel| first_weights[channel * per_filter..(channel + 1) * per_filter].iter().copied())
-        .collect();
-    let columns: Vec<f32> = (0..results)
-        .flat_map(|result| kept.iter().flat_map(move |channel| column(result, *channel).iter().copied()))
-        .collect();
-    let with = |shape: &[usize], axis: usize| {
-        let mut shape = shape.to_vec();
-        shape[axis] = kept.len();
-        shape
-    };
-    let shapes = (with(graph.shape(before.inputs[1]), 0), with(graph.shape(after.inputs[1]), 1));
-    let name = |node: &str, what: &str| format!("{node}.narrow.{what}");
-    let first_weights = graph.add_constant(name(&before.name, "weights"), Value::f32(shapes.0, rows));
-    let biases: Vec<f32> = kept.iter().map(|channel| bias[*channel]).collect();
-    let bias = graph.add_constant(name(&before.name, "bias"), Value::f32([kept.len()], biases));
-    let second_weights = graph.add_constant(name(&after.name, "weights"), Value::f32(shapes.1, columns));
-    let between = before.outputs[0];
-    let mut tensor_type = graph.tensor_type(between).clone();
-    tensor_type.shape[1] = kept.len();
-    graph.set_inputs(first, vec![before.inputs[0], first_weights, bias]);
-    graph.set_tensor_type(between, tensor_type);
-    let mut inputs = after.inputs;
-    inputs[1] = second_weights;
-    graph.set_inputs(part.join, inputs);
-}
-
 /// Multiply-adds of a graph.
 pub fn macs(graph: &Graph) -> u64 {
     graph.node_ids().map(|id| node_macs(graph, id)).sum()
@@ -219,7 +147,11 @@ fn drop_part(graph: &mut Graph, part: &Part, repair: Option<&Repair>) {
     let node = graph.node(part.join).clone();
     let output = node.outputs[0];
     if part.kind == Kind::Channels {
-        narrow(graph, part);
+        let rest = match repair {
+            Some(Repair::Rest(rest)) => Some(rest),
+            _ => None,
+        };
+        channels::narrow(graph, part.join, part.operand, rest);
         return;
     }
     if let (Op::Concat { .. }, Some(operand)) = (&node.op, node.inputs.get(part.operand)) {

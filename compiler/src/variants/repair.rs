@@ -38,13 +38,15 @@ pub fn fit(x: &[f32], y: &[f32], channels: usize, results: usize, activation: Ac
         if column == channels { 1.0 } else { f64::from(x[row * channels + column]) }
     });
     let wanted = DMatrix::from_fn(rows, results, |row, column| f64::from(y[row * results + column]));
-    let mut gram = a.tr_mul(&a);
+    // Products with a transposed copy are several times as fast as `tr_mul`, which is one dot product after the other.
+    let transposed = a.transpose();
+    let mut gram = &transposed * &a;
     let ridge = RIDGE * gram.diagonal().mean();
     for at in 0..=channels {
         gram[(at, at)] += ridge;
     }
     let solver = Cholesky::new(gram)?;
-    let mut map = solver.solve(&a.tr_mul(&wanted));
+    let mut map = solver.solve(&(&transposed * &wanted));
     if low.is_finite() || high.is_finite() {
         for _ in 0..ROUNDS {
             let mut target = &a * &map;
@@ -52,11 +54,29 @@ pub fn fit(x: &[f32], y: &[f32], channels: usize, results: usize, activation: Ac
                 let cut = wanted <= low && *now < low || wanted >= high && *now > high;
                 *now = if cut { *now } else { wanted };
             });
-            map = solver.solve(&a.tr_mul(&target));
+            map = solver.solve(&(&transposed * &target));
         }
     }
     let weights = (0..results).flat_map(|m| (0..channels).map(move |c| (c, m))).map(|at| map[at] as f32).collect();
     let bias = (0..results).map(|m| map[(channels, m)] as f32).collect();
+    Some(LinearMap { weights, bias })
+}
+
+/// Fits a map of some columns to others, from sums over rows of the products of all columns, the last of which is ones.
+/// None if they say too little.
+pub fn rest(products: &DMatrix<f64>, stay: &[usize], go: &[usize]) -> Option<LinearMap> {
+    let ones = products.nrows().checked_sub(1)?;
+    let from: Vec<usize> = stay.iter().copied().chain([ones]).collect();
+    let mut gram = DMatrix::from_fn(from.len(), from.len(), |a, b| products[(from[a], from[b])]);
+    let wanted = DMatrix::from_fn(from.len(), go.len(), |a, b| products[(from[a], go[b])]);
+    let ridge = RIDGE * gram.diagonal().mean();
+    for at in 0..from.len() {
+        gram[(at, at)] += ridge;
+    }
+    let map = Cholesky::new(gram)?.solve(&wanted);
+    let column = |gone: usize| (0..stay.len()).map(move |at| (at, gone));
+    let weights = (0..go.len()).flat_map(column).map(|at| map[at] as f32).collect();
+    let bias = (0..go.len()).map(|gone| map[(stay.len(), gone)] as f32).collect();
     Some(LinearMap { weights, bias })
 }
 
@@ -83,6 +103,22 @@ mod tests {
         for (found, wanted) in map.weights.iter().chain(&map.bias).zip([1.0, -2.0, 0.0, 0.0, 0.0, 0.5, 0.1, -0.2]) {
             assert!((found - wanted).abs() < 1e-3, "{found} instead of {wanted}");
         }
+    }
+
+    #[test]
+    fn columns_are_told_from_others_by_their_products() {
+        let (x, _) = example(|y| y);
+        // Columns 0 and 2 are noise, 1 is twice 0 less 2 and 0.5, and the last is ones.
+        let rows = x.chunks(2).map(|x| [x[0], 2.0 * x[0] - x[1] - 0.5, x[1], 1.0].map(f64::from));
+        let products = rows.fold(DMatrix::zeros(4, 4), |sum, row| {
+            let row = DMatrix::from_row_slice(1, 4, &row);
+            sum + row.transpose() * row
+        });
+        let map = rest(&products, &[0, 2], &[1]).expect("there are enough rows");
+        for (found, wanted) in map.weights.iter().chain(&map.bias).zip([2.0, -1.0, -0.5]) {
+            assert!((found - wanted).abs() < 1e-3, "{found} instead of {wanted}");
+        }
+        assert_eq!(rest(&DMatrix::zeros(4, 4), &[0, 2], &[1]), None);
     }
 
     #[test]

@@ -49,6 +49,10 @@ pub struct VariantReport {
     pub accuracy: f64,
     /// Between these it lies with 95 % probability (Wilson).
     pub accuracy_range: (f64, f64),
+    /// Accuracy that is lost to the whole network without exits, on the same samples.
+    pub loss: f64,
+    /// What that does not exceed with 90 % probability, of each variant by itself.
+    pub loss_bound: f64,
     /// Multiply-adds.
     pub macs: u64,
     /// Predicted where everything is as cluster.toml says.
@@ -77,8 +81,8 @@ pub struct DroppedReport {
     pub kind: Kind,
     /// The node that joined it with the rest.
     pub node: String,
-    /// What takes its place: `nothing`, `map` (a linear map of channels), `convolution` (of the neighbourhood, too), or
-    /// `shift` (a constant per channel).
+    /// What takes its place: `nothing`, `map` (a linear map of channels), `convolution` (of the neighbourhood, too),
+    /// `shift` (a constant per channel), or `rest` (channels that go are a linear map of those that stay).
     pub repair: &'static str,
 }
 
@@ -97,7 +101,7 @@ pub struct ConditionReport {
     pub in_time: bool,
     /// RAM that it takes of the device where it is most: working memory, and weights where they live in RAM.
     pub peak_ram_bytes: u64,
-    /// How each variant is best computed then: by what the user wants, and by traffic.
+    /// How each variant is best computed then: by what the user wants, and what is better in traffic, energy or RAM.
     pub choices: Vec<ChoiceReport>,
 }
 
@@ -112,6 +116,8 @@ pub struct ChoiceReport {
     pub traffic_bytes: u64,
     /// Predicted.
     pub energy_mj: f64,
+    /// RAM of the device where it is most, by the sizes of tensors, weights among them where they live in RAM.
+    pub ram_bytes: u64,
     /// Names of the devices that compute something.
     pub devices: Vec<String>,
     /// Whether it is what is taken.
@@ -148,6 +154,7 @@ fn repair_name(repair: Option<&Repair>) -> &'static str {
         Some(Repair::Map { kernel: 1, .. }) => "map",
         Some(Repair::Map { .. }) => "convolution",
         Some(Repair::Shift(_)) => "shift",
+        Some(Repair::Rest(_)) => "rest",
     }
 }
 
@@ -215,12 +222,16 @@ pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> Vari
             node: compiled.graph.node(part.join).name.clone(),
             repair: repair_name(repair),
         });
+        let is_whole = number == 0 && graphs[number].exits().is_empty();
         VariantReport {
             name: name(number),
             dropped: dropped.collect(),
             ends_at_exit: member.ends_at,
             accuracy: member.score.accuracy(),
             accuracy_range: range(&member.score),
+            loss: member.difference.loss(),
+            // The whole network loses nothing to itself.
+            loss_bound: if is_whole { 0.0 } else { member.difference.loss_bound() },
             macs: super::parts::macs(&graphs[number]),
             latency_ms: nominal(number).map_or(0.0, |one| one.latency_ms),
             traffic_bytes: nominal(number).map_or(0, |one| one.traffic_bytes),
@@ -265,6 +276,7 @@ fn choice(mapped: &Mapped, graph: &Graph, device_name: &dyn Fn(&usize) -> String
         latency_ms: mapped.latency_ms,
         traffic_bytes: mapped.traffic_bytes,
         energy_mj: mapped.energy_mj,
+        ram_bytes: mapped.ram_bytes,
         devices: devices.iter().map(device_name).collect(),
         taken: false,
     }

@@ -52,7 +52,8 @@ pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Resu
                 (0, 0) => {
                     mapped.push(nominal.clone());
                     let others = mapping::map(graph, member, situation, &held, options);
-                    mapped.extend(others.into_iter().filter(|other| other.adds_to(&nominal, options.objective)));
+                    let best = std::slice::from_ref(&nominal);
+                    mapped.extend(others.into_iter().filter(|other| other.adds_to(best, options.objective)));
                 }
                 // The plan as it is may still be best.
                 (_, 0) => {
@@ -157,7 +158,8 @@ fn mapping_of_base(compiled: &Compiled) -> Mapped {
 
 fn mapped_on(compiled: &Compiled, cluster: &Cluster) -> Mapped {
     let outcomes = outcomes(&compiled.graph, &compiled.sharded, &compiled.schedules, cluster);
-    Mapped::new(0, compiled.partition.clone(), &outcomes)
+    let ram_bytes = placement::peak_ram_bytes(&compiled.sharded, &compiled.schedules, cluster);
+    Mapped::new(0, compiled.partition.clone(), &outcomes, ram_bytes)
 }
 
 /// Programs of a route, in the order of the whole network's; devices that have nothing to do get empty ones.

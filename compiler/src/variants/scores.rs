@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::segments::Segment;
+use crate::confidence::Difference;
 use crate::graph::{Graph, Value};
 use crate::host::backbone::{Backbone, MOST_GRAPHS, Process};
 use crate::host::kept::key;
@@ -60,9 +61,23 @@ pub struct Ended {
     pub score: Score,
     /// How many ended at each exit.
     pub exits: Vec<usize>,
+    /// Which samples got the right answer, a bit for each.
+    pub right: Vec<u64>,
 }
 
 impl Ended {
+    /// Of one sample.
+    fn of(sample: usize, score: Score, exits: Vec<usize>) -> Ended {
+        let mut right = vec![0; sample / 64 + 1];
+        right[sample / 64] = (score.right as u64 & 1) << (sample % 64);
+        Ended { score, exits, right }
+    }
+
+    /// What is lost where a graph answered the same samples like this.
+    pub fn against(&self, base: &Ended) -> Difference {
+        Difference::between(&base.right, &self.right, self.score.samples)
+    }
+
     /// Share of samples that ended at each exit.
     pub fn shares(&self) -> Vec<f64> {
         self.exits.iter().map(|ended| *ended as f64 / self.score.samples.max(1) as f64).collect()
@@ -74,6 +89,9 @@ impl AddAssign for Ended {
         self.score += other.score;
         self.exits.resize(self.exits.len().max(other.exits.len()), 0);
         self.exits.iter_mut().zip(other.exits).for_each(|(own, other)| *own += other);
+        // Each sample is in one of the two only.
+        self.right.resize(self.right.len().max(other.right.len()), 0);
+        self.right.iter_mut().zip(other.right).for_each(|(own, other)| *own += other);
     }
 }
 
@@ -141,7 +159,7 @@ impl<'a> Scorer<'a> {
     ) -> anyhow::Result<Vec<Score>> {
         let mut order: Vec<usize> = (0..sets.len()).collect();
         order.sort_by_key(|at| &sets[*at]);
-        over_samples(&self.backbone, sets.len(), inputs, labels, what, |process, input, label, scores| {
+        over_samples(&self.backbone, sets.len(), inputs, labels, what, |process, input, _, label, scores| {
             self.descend(process, 0, input, sets, &order, label, scores)
         })
     }
@@ -253,7 +271,7 @@ pub fn score_graphs(
     cache: &Path,
 ) -> anyhow::Result<Vec<Ended>> {
     let names: Vec<String> = graphs.iter().map(|graph| key(graph, &[])).collect();
-    let file = cache.join("variants").join(format!("graphs-{}.json", digest(inputs, labels)));
+    let file = cache.join("variants").join(format!("answers-{}.json", digest(inputs, labels)));
     remembered(&file, &names, |new| {
         let mut scores = Vec::with_capacity(new.len());
         // As many routes as one program can have.
@@ -274,27 +292,27 @@ pub fn measure_graphs(
 ) -> anyhow::Result<Vec<Ended>> {
     let count = graphs.len();
     let backbone = Backbone::build_all(graphs.iter().map(|graph| (*graph).clone()).collect())?;
-    over_samples(&backbone, count, inputs, labels, "samples that judge", |process, input, label, scores| {
+    over_samples(&backbone, count, inputs, labels, "samples that judge", |process, input, sample, label, scores| {
         for (number, ended) in scores.iter_mut().enumerate() {
             let (answer, exit) = process.end_by(number, input)?;
             let mut exits = vec![0; graphs[number].exits().len()];
             if let Some(taken) = exit.and_then(|exit| exits.get_mut(exit)) {
                 *taken = 1;
             }
-            *ended += Ended { score: judge(&answer, label, probabilities), exits };
+            *ended += Ended::of(sample, judge(&answer, label, probabilities), exits);
         }
         Ok(())
     })
 }
 
-/// Adds up, on all cores, what `add` says of each sample.
+/// Adds up, on all cores, what `add` says of each sample: the input, its number, and its label.
 fn over_samples<T: AddAssign + Clone + Default + Send>(
     backbone: &Backbone,
     count: usize,
     inputs: &[&Value],
     labels: &[u32],
     what: &'static str,
-    add: impl Fn(&mut Process<'_>, &Value, usize, &mut [T]) -> anyhow::Result<()> + Sync,
+    add: impl Fn(&mut Process<'_>, &Value, usize, usize, &mut [T]) -> anyhow::Result<()> + Sync,
 ) -> anyhow::Result<Vec<T>> {
     let all = Mutex::new(vec![T::default(); count]);
     let progress = Progress::new(inputs.len() as u64, what);
@@ -302,8 +320,8 @@ fn over_samples<T: AddAssign + Clone + Default + Send>(
     in_parallel(pieces, |piece| {
         let mut process = backbone.start()?;
         let mut own = vec![T::default(); count];
-        for (input, label) in inputs.iter().zip(labels).skip(piece).step_by(pieces) {
-            add(&mut process, input, *label as usize, &mut own)?;
+        for sample in (piece..inputs.len()).step_by(pieces) {
+            add(&mut process, inputs[sample], sample, labels[sample] as usize, &mut own)?;
             progress.step();
         }
         let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -14,6 +14,7 @@ use super::scores::{Ended, Score, Scorer, Set, score_graphs};
 use super::search::{self, Bound, Candidate, Known, Problem};
 use super::segments::{Segment, segments};
 use crate::classifier::answers_probabilities;
+use crate::confidence::Difference;
 use crate::driver::{Failure, internal};
 use crate::graph::{Graph, NodeId, Value};
 use crate::host::backbone::MOST_GRAPHS;
@@ -53,8 +54,8 @@ pub struct Study {
     pub alone: Score,
     /// The whole model on all samples that guide.
     pub guide: Score,
-    /// The whole model on the samples that judge.
-    pub base: Score,
+    /// The whole model, without exits, on the samples that judge.
+    pub base: Ended,
     /// Sets that nothing beats in accuracy and in what they save, the whole model first.
     pub front: Vec<Member>,
     /// Sets that were measured.
@@ -78,6 +79,8 @@ pub struct Member {
     pub drops: Vec<Drop>,
     /// What the samples that judge say.
     pub score: Score,
+    /// The same beside the whole network without exits.
+    pub difference: Difference,
     /// Multiply-adds.
     pub macs: u64,
     /// Bytes that travel of what stays, where the whole network runs on the whole cluster.
@@ -129,9 +132,8 @@ pub fn study(
     })
     .map_err(Failure::Environment)?;
     let refitted = refitted.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut front = guided.judge(graph, &parts, &sets, refitted)?;
-    let base = front.first().map_or_else(Score::default, |member| member.score);
-    let least = floor(base, wanted.min_accuracy);
+    let (base, mut front) = guided.judge(graph, &parts, &sets, refitted)?;
+    let least = floor(base.score, wanted.min_accuracy);
     front.retain(|member| member.drops.is_empty() || member.score.accuracy() >= least);
     let judges = (guided.judges.0.iter().map(|input| (*input).clone()).collect(), guided.judges.1.clone());
     Ok(Study { base, least, front, segments: segments.clone(), parts, judges, cache: cache.to_path_buf(), ..found })
@@ -165,19 +167,20 @@ impl Study {
         let (known, short) = ended.split_at(self.front.len());
         for ((member, graph), ended) in self.front.iter_mut().zip(&mut graphs).zip(known) {
             member.score = ended.score;
+            member.difference = ended.against(&self.base);
             // The whole network's exits have been weighed already, on more samples.
             if !member.drops.is_empty() {
                 graph.set_exit_shares(&ended.shares());
             }
         }
         let mut kept = graphs.split_off(self.front.len()).into_iter();
-        for (exit, Ended { score, .. }) in ends.into_iter().zip(short) {
-            let Some(graph) = kept.next().filter(|_| score.accuracy() >= self.least) else { continue };
+        for (exit, ended) in ends.into_iter().zip(short) {
+            let Some(graph) = kept.next().filter(|_| ended.score.accuracy() >= self.least) else { continue };
             let (set, drops, macs) = (Set::new(), Vec::new(), macs(&graph));
-            self.front.push(Member { set, drops, score: *score, macs, sent_bytes: 0, ends_at: Some(exit) });
+            let (score, difference) = (ended.score, ended.against(&self.base));
+            self.front.push(Member { set, drops, score, difference, macs, sent_bytes: 0, ends_at: Some(exit) });
             graphs.push(graph);
         }
-        self.base = self.front.first().map_or_else(Score::default, |member| member.score);
         Ok(graphs)
     }
 }
@@ -333,14 +336,15 @@ impl<'a> Guided<'a> {
         sets
     }
 
-    /// Sets with two kinds of repairs, measured: the better by the samples that guide, and what the others say of it.
+    /// The whole network, and sets with two kinds of repairs, measured: the better by the samples that guide, and what the
+    /// others say of it.
     fn judge(
         &self,
         graph: &Graph,
         parts: &[Part],
         sets: &[Set],
         refitted: Vec<Vec<Drop>>,
-    ) -> Result<Vec<Member>, Failure> {
+    ) -> Result<(Ended, Vec<Member>), Failure> {
         let alone = |set: &Set| -> Vec<Drop> {
             let ways = set.iter().zip(self.segments).map(|(way, segment)| &segment.ways[usize::from(*way)]);
             ways.flat_map(|way| way.drops.iter().cloned()).collect()
@@ -361,23 +365,24 @@ impl<'a> Guided<'a> {
         let probabilities = answers_probabilities(graph);
         let scores = |graphs: &[&Graph], inputs: &[&Value], labels: &[u32]| {
             let ended = score_graphs(graphs, inputs, labels, probabilities, self.cache);
-            let ended = ended.map_err(Failure::Environment)?;
-            Ok::<Vec<Score>, Failure>(ended.iter().map(|ended| ended.score).collect())
+            ended.map_err(Failure::Environment)
         };
         let few = self.guides.0.len().min(COMPARED);
         let guided = scores(&graphs.iter().collect::<Vec<_>>(), &self.guides.0[..few], &self.guides.1[..few])?;
         let best = |at: usize| {
             let own = (0..choices.len()).filter(|choice| choices[*choice].0 == at);
-            own.min_by(|a, b| guided[*a].surprise.total_cmp(&guided[*b].surprise))
+            own.min_by(|a, b| guided[*a].score.surprise.total_cmp(&guided[*b].score.surprise))
         };
         let best: Vec<usize> = (0..sets.len()).filter_map(best).collect();
         let judged: Vec<&Graph> = best.iter().map(|choice| &graphs[*choice]).collect();
         let judged = scores(&judged, &self.judges.0, &self.judges.1)?;
-        let member = |(choice, score): (&usize, Score)| {
+        let base = judged.first().cloned().unwrap_or_default();
+        let member = |(choice, ended): (&usize, Ended)| {
             let (at, drops) = &choices[*choice];
             let set = sets[*at].clone();
             let (macs, sent_bytes) = (macs(&graphs[*choice]), self.sent_bytes(&set));
-            Member { set, drops: drops.clone(), score, macs, sent_bytes, ends_at: None }
+            let (score, difference) = (ended.score, ended.against(&base));
+            Member { set, drops: drops.clone(), score, difference, macs, sent_bytes, ends_at: None }
         };
         let all: Vec<Member> = best.iter().zip(judged).map(member).collect();
         let worth = |member: &Member| (member.macs, member.sent_bytes, std::cmp::Reverse(member.score.right));
@@ -386,7 +391,8 @@ impl<'a> Guided<'a> {
             a != b && a.0 <= b.0 && a.1 <= b.1 && a.2 <= b.2
         };
         let beaten = |member: &Member| all.iter().any(|other| beats(other, member));
-        Ok(all.iter().filter(|member| member.drops.is_empty() || !beaten(member)).cloned().collect())
+        let front = all.iter().filter(|member| member.drops.is_empty() || !beaten(member)).cloned().collect();
+        Ok((base, front))
     }
 
     /// Bytes that need not travel: of a segment that stays in part, as much as its operations shrink.
