@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use onnx_protobuf::{GraphProto, Message, ModelProto, TensorProto};
 use partita::bundle;
+use partita::commands::summary;
 use partita::data::{noise, write_npz};
 use partita::driver::{self, Compiled, Options};
 use partita::graph::{Data, Value, eval};
@@ -218,6 +219,39 @@ fn difference(compiled: &Compiled, route: u8, input: &Value, output: &[u8]) -> f
     pairs.map(|(a, b)| (a - b).abs() / largest).fold(0.0, f32::max)
 }
 
+/// Checks that the report shows every way to compute every variant in every condition.
+fn check_report(folder: &Path, compiled: &Compiled) {
+    let report = summary::report(compiled);
+    let out = folder.join("out");
+    bundle::write(&out, compiled, &report).expect("the folder is writable");
+    let page = std::fs::read_to_string(out.join("report.html")).expect("it was written");
+    let known = compiled.variants.as_ref().expect("variants were asked for");
+    assert_eq!(
+        page.matches("aria-label=\"accuracy of each variant against").count(),
+        3,
+        "the front against three costs"
+    );
+    let table = page.split("Each variant in each condition").nth(1).and_then(|rest| rest.split("</table>").next());
+    let rows: Vec<&str> = table.expect("there is a table").split("<tr>").skip(2).collect();
+    assert_eq!(rows.len(), known.variants.len());
+    for (row, variant) in rows.iter().zip(&known.variants) {
+        assert!(row.starts_with(&format!("<td>{}<td>", variant.name)), "{row}");
+        for (cell, condition) in row.split("<td>").skip(2).zip(&known.conditions) {
+            let ways = condition.choices.iter().filter(|choice| choice.variant == variant.name);
+            let traffic: Vec<String> = ways.map(|choice| format!("ms, {} B, ", choice.traffic_bytes)).collect();
+            assert!(traffic.iter().all(|bytes| cell.contains(bytes)), "{cell} lacks some of {traffic:?}");
+            assert_eq!(cell.matches(" mJ, ").count(), traffic.len(), "{cell}");
+        }
+    }
+    let ways = known.conditions.iter().flat_map(|condition| &condition.choices);
+    assert!(ways.clone().count() > 0 && ways.clone().all(|choice| choice.ram_bytes > 0), "every way takes RAM");
+    // A device of four that share the work holds less than one that does it alone.
+    let fullest =
+        |devices: usize| ways.clone().filter(move |choice| choice.devices.len() == devices).map(|way| way.ram_bytes);
+    let (shared, alone) = (fullest(4).min(), fullest(1).min());
+    assert!(shared.zip(alone).is_none_or(|(shared, alone)| shared < alone), "{shared:?} and {alone:?}");
+}
+
 #[test]
 fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -232,6 +266,7 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
         assert!((variant.loss - lost).abs() < 1e-9, "{} loses {}, not {lost}", variant.name, variant.loss);
         assert!(variant.loss_bound > variant.loss + 0.005, "120 samples prove no {}", variant.loss_bound);
     }
+    check_report(folder.path(), &compiled);
     let without = known.conditions.iter().find(|condition| condition.name == "without d-3").expect("it was named");
     let route_without = without.route.expect("three devices can do it") as u8;
     assert!(route_without > 0, "the whole plan needs all devices");

@@ -4,7 +4,7 @@ mod evaluate;
 mod infer;
 mod measure;
 mod print;
-mod summary;
+pub mod summary;
 mod tune;
 mod verify;
 

@@ -17,7 +17,7 @@ use crate::driver::Failure;
 use crate::graph::op::Activation;
 use crate::graph::{Graph, Op, TensorId, Value};
 use crate::host::backbone::{Backbone, MOST_GRAPHS};
-use crate::host::parallel::{in_parallel, workers};
+use crate::host::parallel::{gather, in_parallel, workers};
 use crate::host::progress::Progress;
 use crate::samples::Samples;
 
@@ -93,18 +93,26 @@ pub fn add_repairs(
             seen.products.entry(*between).and_modify(|sum| *sum += &own).or_insert(own);
         }
     }
-    for segment in segments.iter_mut() {
-        let single: Vec<(usize, usize)> = segment.ways.iter().skip(1).enumerate().filter_map(single_part).collect();
-        for (at, part) in single {
-            for repair in repaired(graph, segment, &parts[part], &seen) {
-                let way = way(graph, segment.from, segment.to, vec![(part, Some(repair))], parts)?;
-                // Where the plain way computes something already, the repair takes nothing more.
-                let keeps_both = segment.ways[at + 1].macs < way.macs;
-                if keeps_both && way.macs < segment.ways[0].macs {
-                    segment.ways.push(way);
-                } else if !keeps_both {
-                    segment.ways[at + 1] = way;
-                }
+    let single = |(number, segment): (usize, &Segment)| {
+        let alone = segment.ways.iter().skip(1).enumerate().filter_map(single_part);
+        alone.map(|(at, part)| (number, at + 1, part)).collect::<Vec<_>>()
+    };
+    let single: Vec<(usize, usize, usize)> = segments.iter().enumerate().flat_map(single).collect();
+    let repairs = gather(single.len(), |job| {
+        let (segment, _, part) = single[job];
+        Ok(repaired(graph, &segments[segment], &parts[part], &seen))
+    })
+    .map_err(Failure::Environment)?;
+    for ((number, at, part), repairs) in single.into_iter().zip(repairs) {
+        let segment = &mut segments[number];
+        for repair in repairs {
+            let way = way(graph, segment.from, segment.to, vec![(part, Some(repair))], parts)?;
+            // Where the plain way computes something already, the repair takes nothing more.
+            let keeps_both = segment.ways[at].macs < way.macs;
+            if keeps_both && way.macs < segment.ways[0].macs {
+                segment.ways.push(way);
+            } else if !keeps_both {
+                segment.ways[at] = way;
             }
         }
     }

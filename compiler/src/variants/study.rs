@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use super::VariantOptions;
 use super::combined;
@@ -18,7 +17,7 @@ use crate::confidence::Difference;
 use crate::driver::{Failure, internal};
 use crate::graph::{Graph, NodeId, Value};
 use crate::host::backbone::MOST_GRAPHS;
-use crate::host::parallel::in_parallel;
+use crate::host::parallel::gather;
 use crate::passes;
 use crate::samples::Samples;
 
@@ -124,14 +123,8 @@ pub fn study(
     let (found, known) = guided.search(singles, wanted.min_accuracy).map_err(Failure::Environment)?;
     let sets = guided.worth(known, floor(found.guide, wanted.min_accuracy));
     // What each set's repairs are where all of its parts have gone.
-    let refitted: Mutex<Vec<Vec<Drop>>> = Mutex::new(vec![Vec::new(); sets.len()]);
-    in_parallel(sets.len(), |at| {
-        let drops = fitting::refit(graph, &parts, &segments, &sets[at], &seen, &scorer)?;
-        refitted.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[at] = drops;
-        Ok(())
-    })
-    .map_err(Failure::Environment)?;
-    let refitted = refitted.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let refitted = gather(sets.len(), |at| fitting::refit(graph, &parts, &segments, &sets[at], &seen, &scorer))
+        .map_err(Failure::Environment)?;
     let (base, mut front) = guided.judge(graph, &parts, &sets, refitted)?;
     let least = floor(base.score, wanted.min_accuracy);
     front.retain(|member| member.drops.is_empty() || member.score.accuracy() >= least);
