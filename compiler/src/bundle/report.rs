@@ -63,6 +63,8 @@ pub struct FamilyReport {
     pub max_latency_ms: f64,
     /// Share by which variants make the weights of the device where it is most larger.
     pub more_flash: f64,
+    /// Bytes by which they make the weights of a standalone device larger, of the one where it is most.
+    pub standalone_bytes: u64,
 }
 
 /// The model.

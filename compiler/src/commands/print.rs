@@ -157,6 +157,9 @@ fn print_variants(report: &Report, family: &FamilyReport) {
         }
     }
     println!("variants make the weights of a device {:.2} % larger at most", family.more_flash * 100.0);
+    if family.standalone_bytes > 0 {
+        println!("to answer alone, a standalone device holds {} B more", grouped(family.standalone_bytes));
+    }
 }
 
 /// Each exit, and what the calibration set says of all together.

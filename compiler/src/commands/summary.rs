@@ -81,6 +81,7 @@ pub fn report(compiled: &Compiled) -> Report {
             traffic_bounds: known.traffic_bounds.clone(),
             max_latency_ms: known.max_latency_ms,
             more_flash: known.more_flash,
+            standalone_bytes: known.standalone_bytes,
         }),
         mean_macs: compiled.exits.as_ref().map_or(macs, |exits| exits.calibration.mean_macs),
         accuracy: None,

@@ -12,7 +12,6 @@ use crate::driver::{Compiled, Route};
 use crate::emit::family::Row;
 use crate::graph::{Graph, Op};
 use crate::placement;
-use crate::program::Program;
 
 /// Everything about variants.
 #[derive(Clone, Debug, Serialize)]
@@ -33,6 +32,8 @@ pub struct VariantsReport {
     pub max_latency_ms: f64,
     /// Share by which variants make the weights of the device where it is most larger, of those that are not standalone.
     pub more_flash: f64,
+    /// Bytes by which they make the weights of a standalone device larger, of the one where it is most.
+    pub standalone_bytes: u64,
 }
 
 /// A set of parts that can go.
@@ -251,6 +252,7 @@ pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> Vari
         traffic_bounds: study.bounds.1.clone(),
         max_latency_ms: limit_ms,
         more_flash: 0.0,
+        standalone_bytes: 0,
     }
 }
 
@@ -309,12 +311,18 @@ fn sensitivity(graph: &Graph, study: &Study) -> Vec<SensitivityReport> {
 }
 
 impl VariantsReport {
-    /// With what the routes add to devices whose weights took so many bytes before; those that are to hold all weights do
-    /// not count.
+    /// With what the routes add to devices whose weights took so many bytes before; those that are to hold all weights
+    /// count by themselves.
     pub fn with_flash(self, compiled: &Compiled, before: &[usize]) -> VariantsReport {
-        let counts = |program: &Program| !compiled.cluster.devices[program.device].standalone;
-        let more = compiled.programs.iter().zip(before).filter(|(program, _)| counts(program));
-        let more = more.map(|(program, before)| program.weights_bytes as f64 / (*before).max(1) as f64 - 1.0);
-        VariantsReport { more_flash: more.fold(0.0, f64::max), ..self }
+        let (mut more_flash, mut standalone_bytes) = (0.0f64, 0);
+        for (program, before) in compiled.programs.iter().zip(before) {
+            let more = program.weights_bytes.saturating_sub(*before);
+            if compiled.cluster.devices[program.device].standalone {
+                standalone_bytes = standalone_bytes.max(more as u64);
+            } else {
+                more_flash = more_flash.max(more as f64 / (*before).max(1) as f64);
+            }
+        }
+        VariantsReport { more_flash, standalone_bytes, ..self }
     }
 }
