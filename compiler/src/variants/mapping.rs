@@ -7,7 +7,7 @@ use super::situations::Situation;
 use crate::driver::Options;
 use crate::graph::Graph;
 use crate::partition::held::Held;
-use crate::partition::{Objective, Partition, PartitionOptions, roster};
+use crate::partition::{Objective, Partition, PartitionOptions, Weights, roster};
 use crate::placement;
 use crate::simulate::outcomes::{Outcome, mean, outcomes};
 
@@ -28,8 +28,12 @@ pub struct Mapped {
     pub ram_bytes: u64,
 }
 
+/// How often the gap between two ways is halved: one way between them, and one on each side of it.
+const HALVINGS: usize = 2;
+
 /// The best ways to compute a graph in a situation with the weights that devices hold: by what the user wants, and, where
-/// that is something else, by traffic and by energy; the fastest first. Nothing if there is none.
+/// that is something else, by traffic, by energy, and by latency and traffic together; the fastest first. Nothing if there
+/// is none.
 pub fn map(graph: &Graph, member: usize, situation: &Situation, held: &Held, options: &Options) -> Vec<Mapped> {
     let there = &situation.present;
     if [situation.cluster.input, situation.cluster.output].iter().any(|end| !there.contains(end)) {
@@ -48,12 +52,37 @@ pub fn map(graph: &Graph, member: usize, situation: &Situation, held: &Held, opt
     let mut found: Vec<Mapped> = by(options.objective).into_iter().collect();
     // What one device does alone is as good in these.
     if found.first().is_some_and(|found| found.traffic_bytes > 0) {
-        for objective in [Objective::Traffic, Objective::Energy] {
-            let other = by(objective).filter(|other| other.adds_to(&found, options.objective));
-            found.extend(other);
+        let mut others: Vec<Mapped> = [Objective::Traffic, Objective::Energy].into_iter().filter_map(by).collect();
+        if let Some(leanest) = others.first().cloned() {
+            others.extend(between(&found[0], &leanest, HALVINGS, &by));
+        }
+        for other in others {
+            if other.adds_to(&found, options.objective) {
+                found.push(other);
+            }
         }
     }
     found.sort_by(|a, b| a.latency_ms.total_cmp(&b.latency_ms));
+    found
+}
+
+/// Ways that send less than a fast one and are faster than a lean one: at the price of traffic at which the two cost the
+/// same, another may cost less than both.
+fn between(fast: &Mapped, lean: &Mapped, halvings: usize, by: &impl Fn(Objective) -> Option<Mapped>) -> Vec<Mapped> {
+    let (slower, leaner) = (lean.latency_ms - fast.latency_ms, fast.traffic_bytes.saturating_sub(lean.traffic_bytes));
+    if halvings == 0 || slower <= 0.0 || leaner == 0 {
+        return Vec::new();
+    }
+    let traffic = slower / (leaner as f64 * 1e-6);
+    let is_between = |way: &Mapped| {
+        way.latency_ms > fast.latency_ms && way.latency_ms < lean.latency_ms && way.traffic_bytes < fast.traffic_bytes
+    };
+    let Some(way) = by(Objective::Weighted(Weights { latency: 1.0, traffic, energy: 0.0 })).filter(is_between) else {
+        return Vec::new();
+    };
+    let mut found = between(fast, &way, halvings - 1, by);
+    found.extend(between(&way, lean, halvings - 1, by));
+    found.push(way);
     found
 }
 
@@ -118,6 +147,22 @@ mod tests {
         let known = Mapped { energy_mj: 1.0, ram_bytes: 20, ..way(20.0, 100) };
         assert!(in_little.adds_to(std::slice::from_ref(&known), Objective::Latency), "it takes less RAM");
         assert!(!Mapped { ram_bytes: 20, ..in_little }.adds_to(&[known], Objective::Latency));
+    }
+
+    #[test]
+    fn ways_between_the_fastest_and_the_leanest_are_found() {
+        // All ways there are; for a price of traffic the cheapest is the answer.
+        let way = |latency_ms: f64, traffic_bytes: u64| Mapped { traffic_bytes, ..mapped(0, latency_ms) };
+        let all = [way(10.0, 1_000_000), way(11.0, 700_000), way(14.0, 400_000), way(17.0, 390_000), way(30.0, 0)];
+        let by = |objective: Objective| {
+            let Objective::Weighted(weights) = objective else { return None };
+            let cost = |way: &Mapped| weights.cost(way.latency_ms * 1e-3, way.traffic_bytes as f64, 0.0);
+            all.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).cloned()
+        };
+        let mut found: Vec<u64> = between(&all[0], &all[4], 3, &by).iter().map(|way| way.traffic_bytes).collect();
+        found.sort_unstable();
+        assert_eq!(found, [400_000, 700_000], "17 ms for 390 kB are dear at any price");
+        assert!(between(&all[0], &all[4], 0, &by).is_empty() && between(&all[4], &all[0], 3, &by).is_empty());
     }
 
     #[test]
