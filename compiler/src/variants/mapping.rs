@@ -28,13 +28,19 @@ pub struct Mapped {
     pub ram_bytes: u64,
 }
 
-/// How often the gap between two ways is halved: one way between them, and one on each side of it.
-const HALVINGS: usize = 2;
+/// How often the gap between two ways is halved towards a time that is wanted; where that is not between them, once.
+const HALVINGS: usize = 5;
 
 /// The best ways to compute a graph in a situation with the weights that devices hold: by what the user wants, and, where
-/// that is something else, by traffic, by energy, and by latency and traffic together; the fastest first. Nothing if there
-/// is none.
-pub fn map(graph: &Graph, member: usize, situation: &Situation, held: &Held, options: &Options) -> Vec<Mapped> {
+/// that is something else, by traffic, by energy, and by latency and traffic together, so that little is sent in `goal_ms`;
+/// the fastest first. Nothing if there is none.
+pub fn map(
+    (member, graph): (usize, &Graph),
+    goal_ms: f64,
+    situation: &Situation,
+    held: &Held,
+    options: &Options,
+) -> Vec<Mapped> {
     let there = &situation.present;
     if [situation.cluster.input, situation.cluster.output].iter().any(|end| !there.contains(end)) {
         return Vec::new();
@@ -54,7 +60,8 @@ pub fn map(graph: &Graph, member: usize, situation: &Situation, held: &Held, opt
     if found.first().is_some_and(|found| found.traffic_bytes > 0) {
         let mut others: Vec<Mapped> = [Objective::Traffic, Objective::Energy].into_iter().filter_map(by).collect();
         if let Some(leanest) = others.first().cloned() {
-            others.extend(between(&found[0], &leanest, HALVINGS, &by));
+            let is_inside = found[0].latency_ms < goal_ms && goal_ms < leanest.latency_ms;
+            others.extend(between(&found[0], &leanest, goal_ms, if is_inside { HALVINGS } else { 1 }, &by));
         }
         for other in others {
             if other.adds_to(&found, options.objective) {
@@ -67,8 +74,14 @@ pub fn map(graph: &Graph, member: usize, situation: &Situation, held: &Held, opt
 }
 
 /// Ways that send less than a fast one and are faster than a lean one: at the price of traffic at which the two cost the
-/// same, another may cost less than both.
-fn between(fast: &Mapped, lean: &Mapped, halvings: usize, by: &impl Fn(Objective) -> Option<Mapped>) -> Vec<Mapped> {
+/// same, another may cost less than both. So on between that way and the one on the other side of `goal_ms`.
+fn between(
+    fast: &Mapped,
+    lean: &Mapped,
+    goal_ms: f64,
+    halvings: usize,
+    by: &impl Fn(Objective) -> Option<Mapped>,
+) -> Vec<Mapped> {
     let (slower, leaner) = (lean.latency_ms - fast.latency_ms, fast.traffic_bytes.saturating_sub(lean.traffic_bytes));
     if halvings == 0 || slower <= 0.0 || leaner == 0 {
         return Vec::new();
@@ -80,8 +93,8 @@ fn between(fast: &Mapped, lean: &Mapped, halvings: usize, by: &impl Fn(Objective
     let Some(way) = by(Objective::Weighted(Weights { latency: 1.0, traffic, energy: 0.0 })).filter(is_between) else {
         return Vec::new();
     };
-    let mut found = between(fast, &way, halvings - 1, by);
-    found.extend(between(&way, lean, halvings - 1, by));
+    let (fast, lean) = if way.latency_ms > goal_ms { (fast, &way) } else { (&way, lean) };
+    let mut found = between(fast, lean, goal_ms, halvings - 1, by);
     found.push(way);
     found
 }
@@ -159,10 +172,12 @@ mod tests {
             let cost = |way: &Mapped| weights.cost(way.latency_ms * 1e-3, way.traffic_bytes as f64, 0.0);
             all.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).cloned()
         };
-        let mut found: Vec<u64> = between(&all[0], &all[4], 3, &by).iter().map(|way| way.traffic_bytes).collect();
-        found.sort_unstable();
-        assert_eq!(found, [400_000, 700_000], "17 ms for 390 kB are dear at any price");
-        assert!(between(&all[0], &all[4], 0, &by).is_empty() && between(&all[4], &all[0], 3, &by).is_empty());
+        let found = |goal_ms: f64, halvings: usize| -> Vec<u64> {
+            between(&all[0], &all[4], goal_ms, halvings, &by).iter().map(|way| way.traffic_bytes).collect()
+        };
+        assert_eq!(found(12.0, 3), [700_000, 400_000]);
+        assert_eq!(found(20.0, 3), [400_000], "17 ms for 390 kB are dear at any price");
+        assert!(found(12.0, 0).is_empty() && between(&all[4], &all[0], 12.0, 3, &by).is_empty());
     }
 
     #[test]

@@ -48,19 +48,23 @@ pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Resu
     for (number, situation) in situations.iter().enumerate() {
         let mut mapped: Vec<Mapped> = Vec::new();
         for (member, graph) in graphs.iter().enumerate() {
+            // Smaller networks may take as long as the whole one to send less.
+            let goal_ms =
+                mapped.iter().filter(|one| one.member == 0).map(|one| one.latency_ms).fold(f64::MAX, f64::min);
+            let map = || mapping::map((member, graph), goal_ms, situation, &held, options);
             match (number, member) {
                 (0, 0) => {
                     mapped.push(nominal.clone());
-                    let others = mapping::map(graph, member, situation, &held, options);
+                    let others = map();
                     let best = std::slice::from_ref(&nominal);
                     mapped.extend(others.into_iter().filter(|other| other.adds_to(best, options.objective)));
                 }
                 // The plan as it is may still be best.
                 (_, 0) => {
                     mapped.extend(as_it_is(compiled, situation));
-                    mapped.extend(mapping::map(graph, member, situation, &held, options));
+                    mapped.extend(map());
                 }
-                _ => mapped.extend(mapping::map(graph, member, situation, &held, options)),
+                _ => mapped.extend(map()),
             }
         }
         tables.push(mapped);
