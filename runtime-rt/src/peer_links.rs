@@ -69,6 +69,12 @@ impl<S: Read + Write, const N: usize> PeerLinks<S, N> {
         if found.lost { Err(Error::Closed) } else { Ok(found) }
     }
 
+    /// Whether a device cannot be reached any more.
+    #[cfg(feature = "std")]
+    pub(crate) fn is_lost(&self, peer: usize) -> bool {
+        self.links.iter().any(|link| link.index == peer && link.lost)
+    }
+
     /// Keeps in mind that a device cannot be reached.
     pub(crate) fn lose(&mut self, peer: usize) {
         let own = self.identity().map_or(0, |identity| identity.device);

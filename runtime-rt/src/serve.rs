@@ -110,6 +110,14 @@ pub fn serve<P: Program, L: InferenceLinks, C: Read + Write, O: Profiler>(
     }
 }
 
+/// Tells the device that decides what has been learned of the links.
+fn tell_all<L: FamilyLinks>(links: &mut L, leader: usize) {
+    while let Some(news) = links.news() {
+        // If that device is gone, the next announcement says so.
+        let _ = links.tell(leader, &news);
+    }
+}
+
 /// Waits for the header of the next input; none if there is nothing more to do.
 fn next_input<C: Read + Write>(control: &mut FramedStream<C>) -> Result<Option<Header>, Failure> {
     let header = match control.receive_header() {
@@ -207,21 +215,18 @@ pub fn serve_family<P: Program, L: FamilyLinks, C: Read + Write, O: Profiler>(
             true => infer(program, turn, links, control, now_us, profiler)?,
             false => Err(Error::WrongMessage),
         };
+        // Who decides hears why before it hears that, and does not try the same again.
+        family.follows.into_iter().for_each(|leader| tell_all(links, leader));
         if outcome.is_err() {
             links.abandon();
-            if family.follows.is_none() {
-                control.send_on(Kind::Abandon, turn, 0, &[]).map_err(Failure::Control)?;
-            }
         }
         match family.follows {
-            Some(leader) => {
-                while let Some(news) = links.news() {
-                    // If the leader is gone, the next announcement says so.
-                    let _ = links.tell(leader, &news);
-                }
-            }
+            // Who could not be told to give up is news, too.
+            Some(leader) => tell_all(links, leader),
             None => {
-                if outcome.is_ok() {
+                if outcome.is_err() {
+                    control.send_on(Kind::Abandon, turn, 0, &[]).map_err(Failure::Control)?;
+                } else {
                     chooser.took(turn.route, now_us().saturating_sub(begin_us));
                 }
                 while let Some(news) = links.news() {

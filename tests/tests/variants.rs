@@ -305,7 +305,12 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     let begin = Instant::now();
     for _ in 0..3 {
         let result = cluster.infer(&bytes).expect("three devices can do it");
-        assert_eq!(result.route, route_without);
+        // A device that says nothing may look like a slow link first; what is taken then does without it, too.
+        let further = usize::from(result.route).checked_sub(1).expect("the whole plan needs all devices");
+        let silent = compiled.routes[further].programs.iter().find(|program| program.device == 3);
+        assert!(silent.is_none_or(|program| program.steps.is_empty()), "route {} needs d-3", result.route);
+        let difference = difference(&compiled, result.route, &input, &result.output);
+        assert!(difference < 1e-4, "{difference} off while d-3 is silent");
     }
     assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     // Alone, d-0 cannot go on: an error, not a wrong answer.

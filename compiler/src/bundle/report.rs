@@ -65,6 +65,9 @@ pub struct FamilyReport {
     pub more_flash: f64,
     /// Bytes by which they make the weights of a standalone device larger, of the one where it is most.
     pub standalone_bytes: u64,
+    /// Why there is nothing but the whole network, where that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_whole: Option<String>,
 }
 
 /// The model.

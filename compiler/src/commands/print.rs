@@ -137,6 +137,9 @@ fn print_variants(report: &Report, family: &FamilyReport) {
             variant.energy_mj,
         );
     }
+    if let Some(reason) = &family.only_whole {
+        println!("{reason}");
+    }
     println!("\nan answer should take {:.3} ms at most", family.max_latency_ms);
     let width = family.conditions.iter().map(|condition| condition.name.chars().count()).max().unwrap_or(0);
     for condition in &family.conditions {

@@ -82,6 +82,7 @@ pub fn report(compiled: &Compiled) -> Report {
             max_latency_ms: known.max_latency_ms,
             more_flash: known.more_flash,
             standalone_bytes: known.standalone_bytes,
+            only_whole: known.only_whole.clone(),
         }),
         mean_macs: compiled.exits.as_ref().map_or(macs, |exits| exits.calibration.mean_macs),
         accuracy: None,

@@ -103,14 +103,16 @@ impl Mapped {
     /// Whether this way is better in something than each of others, the first of which is best by an objective. Of one
     /// member the fastest is taken, so where the user wants something else than speed it must not be faster.
     pub fn adds_to(&self, known: &[Mapped], objective: Objective) -> bool {
-        let is_beaten_by = |other: &Mapped| {
-            other.latency_ms <= self.latency_ms
-                && other.traffic_bytes <= self.traffic_bytes
-                && other.energy_mj <= self.energy_mj
-                && other.ram_bytes <= self.ram_bytes
-        };
         let stays_behind = |best: &Mapped| objective == Objective::Latency || self.latency_ms >= best.latency_ms;
-        known.first().is_none_or(stays_behind) && !known.iter().any(is_beaten_by)
+        known.first().is_none_or(stays_behind) && !known.iter().any(|other| other.is_as_good_as(self))
+    }
+
+    /// Whether this way is worse than another in nothing.
+    pub fn is_as_good_as(&self, other: &Mapped) -> bool {
+        self.latency_ms <= other.latency_ms
+            && self.traffic_bytes <= other.traffic_bytes
+            && self.energy_mj <= other.energy_mj
+            && self.ram_bytes <= other.ram_bytes
     }
 
     /// A mapping whose inferences end as simulated.
@@ -129,11 +131,13 @@ impl Mapped {
 /// Predictions may be too short by the rest.
 const CERTAIN: f64 = 0.85;
 
-/// The one to take: of those that surely keep the limit the most accurate, then the fastest; the fastest if none does.
-pub fn choose(mapped: &[Mapped], limit_ms: f64, accuracy: impl Fn(usize) -> f64) -> Option<&Mapped> {
+/// The one to take: of those that surely keep the limit the one that loses least accuracy, then the fastest; the fastest if
+/// none keeps it. `loss` is what a member does not exceed with some probability: a network that happens to be as good as the
+/// whole one on a few samples does not take its place where that is in time.
+pub fn choose(mapped: &[Mapped], limit_ms: f64, loss: impl Fn(usize) -> f64) -> Option<&Mapped> {
     let faster = |a: &&Mapped, b: &&Mapped| a.latency_ms.total_cmp(&b.latency_ms);
     let in_time = mapped.iter().filter(|one| one.latency_ms <= limit_ms * CERTAIN);
-    let best = in_time.min_by(|a, b| accuracy(b.member).total_cmp(&accuracy(a.member)).then(faster(a, b)));
+    let best = in_time.min_by(|a, b| loss(a.member).total_cmp(&loss(b.member)).then(faster(a, b)));
     best.or_else(|| mapped.iter().min_by(faster))
 }
 
@@ -181,11 +185,11 @@ mod tests {
     }
 
     #[test]
-    fn the_most_accurate_in_time_is_taken_and_the_fastest_if_none_is() {
+    fn what_loses_least_in_time_is_taken_and_the_fastest_if_nothing_is() {
         let all = [mapped(0, 30.0), mapped(1, 18.0), mapped(2, 12.0), mapped(3, 9.0)];
-        let accuracy = |member: usize| [0.9, 0.89, 0.89, 0.7][member];
-        let chosen = |limit: f64| choose(&all, limit / CERTAIN, accuracy).map(|one| one.member);
+        let loss = |member: usize| [0.0, 0.01, 0.01, 0.2][member];
+        let chosen = |limit: f64| choose(&all, limit / CERTAIN, loss).map(|one| one.member);
         assert_eq!((chosen(40.0), chosen(20.0), chosen(10.0), chosen(5.0)), (Some(0), Some(2), Some(3), Some(3)));
-        assert!(choose(&[], 1.0, accuracy).is_none());
+        assert!(choose(&[], 1.0, loss).is_none());
     }
 }

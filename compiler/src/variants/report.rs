@@ -5,9 +5,9 @@ use serde::Serialize;
 use super::mapping::{Mapped, choose};
 use super::parts::{Kind, Repair};
 use super::scores::Score;
-use super::search::Bound;
+use super::search::{Bound, MOST_SIZE};
 use super::situations::Situation;
-use super::study::{Member, Study};
+use super::study::{Member, Study, added};
 use crate::driver::{Compiled, Route};
 use crate::emit::family::Row;
 use crate::graph::{Graph, Op};
@@ -34,6 +34,8 @@ pub struct VariantsReport {
     pub more_flash: f64,
     /// Bytes by which they make the weights of a standalone device larger, of the one where it is most.
     pub standalone_bytes: u64,
+    /// Why there is nothing but the whole network, where that is so.
+    pub only_whole: Option<String>,
 }
 
 /// A set of parts that can go.
@@ -138,6 +140,8 @@ pub struct SensitivityReport {
     pub macs_share: f64,
     /// What takes its place.
     pub repair: &'static str,
+    /// Weights that this adds, as a share of the model's.
+    pub weights_share: f64,
     /// Loss of accuracy, on the samples that guide the search.
     pub accuracy_loss: f64,
     /// Mean surprise that it adds.
@@ -187,14 +191,15 @@ pub struct Decided<'a> {
 pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> VariantsReport {
     let Decided { situations, tables, rows, limit_ms, graphs, routes } = *decided;
     let device_name = |device: &usize| compiled.cluster.devices[*device].name.clone();
-    let accuracy = |member: usize| study.front[member].score.accuracy();
+    let losses = study.loss_bounds(graphs);
+    let loss = |member: usize| losses[member];
     let mut next_row = rows.iter();
     let mut taken = vec![false; study.front.len()];
     let conditions: Vec<ConditionReport> = situations
         .iter()
         .zip(tables)
         .map(|(situation, mapped)| {
-            let chosen = choose(mapped, limit_ms, accuracy);
+            let chosen = choose(mapped, limit_ms, loss);
             let row = chosen.and_then(|_| next_row.next());
             if let Some(chosen) = chosen {
                 taken[chosen.member] = true;
@@ -223,7 +228,6 @@ pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> Vari
             node: compiled.graph.node(part.join).name.clone(),
             repair: repair_name(repair),
         });
-        let is_whole = number == 0 && graphs[number].exits().is_empty();
         VariantReport {
             name: name(number),
             dropped: dropped.collect(),
@@ -231,8 +235,7 @@ pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> Vari
             accuracy: member.score.accuracy(),
             accuracy_range: range(&member.score),
             loss: member.difference.loss(),
-            // The whole network loses nothing to itself.
-            loss_bound: if is_whole { 0.0 } else { member.difference.loss_bound() },
+            loss_bound: losses[number],
             macs: super::parts::macs(&graphs[number]),
             latency_ms: nominal(number).map_or(0.0, |one| one.latency_ms),
             traffic_bytes: nominal(number).map_or(0, |one| one.traffic_bytes),
@@ -243,17 +246,44 @@ pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> Vari
             compiled: taken[number],
         }
     };
+    let sensitivity = sensitivity(&compiled.graph, study);
+    let only_whole = (study.front.len() == 1).then(|| only_whole(&sensitivity, study));
     VariantsReport {
         variants: study.front.iter().enumerate().map(variant).collect(),
         conditions,
-        sensitivity: sensitivity(&compiled.graph, study),
+        sensitivity,
         measured_sets: study.measured,
         macs_bounds: study.bounds.0.clone(),
         traffic_bounds: study.bounds.1.clone(),
         max_latency_ms: limit_ms,
         more_flash: 0.0,
         standalone_bytes: 0,
+        only_whole,
     }
+}
+
+/// Why no set of parts can go.
+fn only_whole(sensitivity: &[SensitivityReport], study: &Study) -> String {
+    let (heavy, light): (Vec<_>, Vec<_>) = sensitivity.iter().partition(|part| part.weights_share > MOST_SIZE);
+    let mut reason = "the whole network is all there is: ".to_string();
+    if !heavy.is_empty() {
+        let most = MOST_SIZE * 100.0;
+        reason += &format!("{} of {} ways to do without a part ", heavy.len(), sensitivity.len());
+        reason += &format!(
+            "would add more than {most:.0} % of its weights in its place, which is most of what a device may hold more; "
+        );
+    }
+    let least = light.iter().map(|part| part.accuracy_loss).min_by(f64::total_cmp);
+    reason += &match least {
+        Some(least) => format!(
+            "of the {} others none is both smaller and above {:.1} % (a single part loses {:.1} points at least)",
+            light.len(),
+            study.least * 100.0,
+            least * 100.0
+        ),
+        None => "no other way was found".to_string(),
+    };
+    reason
 }
 
 /// RAM of the fullest device on a route, by itself.
@@ -292,9 +322,9 @@ fn sensitivity(graph: &Graph, study: &Study) -> Vec<SensitivityReport> {
         before.push(sum);
         sum += segment.ways[0].macs;
     }
-    let of_one = |(at, way, score): &(usize, u8, Score)| {
+    let of_one = |(at, way_number, score): &(usize, u8, Score)| {
         let segment = &study.segments[*at];
-        let way = &segment.ways[usize::from(*way)];
+        let way = &segment.ways[usize::from(*way_number)];
         let [(part, repair)] = &way.drops[..] else { return None };
         let part = &study.parts[*part];
         Some(SensitivityReport {
@@ -303,6 +333,7 @@ fn sensitivity(graph: &Graph, study: &Study) -> Vec<SensitivityReport> {
             position: (before[*at] + segment.ways[0].macs / 2) as f64 / total.max(1) as f64,
             macs_share: segment.ways[0].macs.saturating_sub(way.macs) as f64 / total.max(1) as f64,
             repair: repair_name(repair.as_ref()),
+            weights_share: added(&study.segments, *at, *way_number),
             accuracy_loss: study.alone.accuracy() - score.accuracy(),
             surprise: score.loss() - study.alone.loss(),
         })
@@ -324,5 +355,33 @@ impl VariantsReport {
             }
         }
         VariantsReport { more_flash, standalone_bytes, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_why_nothing_can_go() {
+        let part = |weights_share: f64, accuracy_loss: f64| SensitivityReport {
+            kind: Kind::Channels,
+            node: "n".to_string(),
+            position: 0.5,
+            macs_share: 0.1,
+            repair: "rest",
+            weights_share,
+            accuracy_loss,
+            surprise: 0.0,
+        };
+        let study = Study { least: 0.9, ..Study::default() };
+        let heavy = only_whole(&[part(0.2, 0.01), part(0.07, 0.0)], &study);
+        assert!(heavy.contains("2 of 2 ways") && heavy.contains("6 % of its weights"), "{heavy}");
+        assert!(heavy.ends_with("no other way was found"), "{heavy}");
+        let dear = only_whole(&[part(0.0, 0.2), part(0.01, 0.123), part(0.2, 0.0)], &study);
+        assert!(
+            dear.contains("1 of 3 ways") && dear.contains("above 90.0 %") && dear.contains("12.3 points"),
+            "{dear}"
+        );
     }
 }

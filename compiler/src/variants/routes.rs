@@ -1,4 +1,4 @@
-//! From what was studied to routes: each situation gets the most accurate network that is in time there.
+//! From what was studied to routes: each situation gets, of the networks that are in time there, the one that loses least.
 
 use super::mapping::{self, Mapped};
 use super::report::{self, Decided, VariantsReport};
@@ -61,20 +61,27 @@ pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Resu
                 }
                 // The plan as it is may still be best.
                 (_, 0) => {
-                    mapped.extend(as_it_is(compiled, situation));
-                    mapped.extend(map());
+                    let mut ways = map();
+                    if let Some(whole) = as_it_is(compiled, situation) {
+                        ways.retain(|way| !whole.is_as_good_as(way));
+                        if !ways.iter().any(|way| way.is_as_good_as(&whole)) {
+                            ways.insert(0, whole);
+                        }
+                    }
+                    mapped.extend(ways);
                 }
                 _ => mapped.extend(map()),
             }
         }
         tables.push(mapped);
     }
-    let accuracy = |member: usize| study.front[member].score.accuracy();
+    let losses = study.loss_bounds(&graphs);
+    let loss = |member: usize| losses[member];
     // Routes that need too much flash get smaller weights, or are taken out, and situations choose again.
     let mut small = false;
     loop {
         let chosen: Vec<Option<&Mapped>> =
-            tables.iter().map(|mapped| mapping::choose(mapped, limit_ms, accuracy)).collect();
+            tables.iter().map(|mapped| mapping::choose(mapped, limit_ms, loss)).collect();
         let mut planned: Vec<Planned> = Vec::new();
         let mut rows: Vec<Row> = Vec::new();
         for (situation, mapped) in situations.iter().zip(&chosen) {

@@ -138,6 +138,16 @@ fn floor(whole: Score, min_accuracy: Option<f64>) -> f64 {
 }
 
 impl Study {
+    /// Accuracy that each member of the front, as it answers, surely does not lose more than to the whole network without
+    /// exits, which loses nothing to itself.
+    pub fn loss_bounds(&self, graphs: &[Graph]) -> Vec<f64> {
+        let bound = |(member, graph): (&Member, &Graph)| {
+            let is_whole = member.drops.is_empty() && graph.exits().is_empty() && member.ends_at.is_none();
+            if is_whole { 0.0 } else { member.difference.loss_bound() }
+        };
+        self.front.iter().zip(graphs).map(bound).collect()
+    }
+
     /// The front as it answers with exits: every set is measured again, and networks that end at each exit join it.
     pub fn with_exits(&mut self, graph: &Graph) -> Result<Vec<Graph>, Failure> {
         let without = |member: &Member| dropped(graph, &member.drops(&self.parts)).map_err(internal);
@@ -292,7 +302,7 @@ impl<'a> Guided<'a> {
             way: *way,
             loss: score.loss() - alone.loss(),
             drop: alone.accuracy() - score.accuracy(),
-            size: self.added(*segment, *way),
+            size: added(self.segments, *segment, *way),
         };
         let candidates = undominated(&singles.iter().map(candidate).collect::<Vec<_>>(), self.segments);
         let mut known = Known::new();
@@ -395,21 +405,21 @@ impl<'a> Guided<'a> {
         self.travels[candidate.segment] as f64 * (1.0 - left / whole)
     }
 
-    /// Weights that a way adds, as a share of the model's.
-    fn added(&self, segment: usize, way: u8) -> f64 {
-        let ways = &self.segments[segment].ways;
-        let whole = self.segments.iter().filter_map(|segment| segment.ways[0].graph.as_ref());
-        let all: usize = whole.flat_map(constants).map(|(_, bytes)| bytes).sum();
-        let own = |way: usize| ways[way].graph.iter().flat_map(constants);
-        let known: Vec<String> = own(0).map(|(name, _)| name).collect();
-        let new: usize = own(usize::from(way)).filter(|(name, _)| !known.contains(name)).map(|(_, bytes)| bytes).sum();
-        new as f64 / all.max(1) as f64
-    }
-
     fn saved(&self, candidate: &Candidate) -> f64 {
         let ways = &self.segments[candidate.segment].ways;
         ways[0].macs.saturating_sub(ways[usize::from(candidate.way)].macs) as f64
     }
+}
+
+/// Weights that a way adds, as a share of the model's.
+pub fn added(segments: &[Segment], segment: usize, way: u8) -> f64 {
+    let ways = &segments[segment].ways;
+    let whole = segments.iter().filter_map(|segment| segment.ways[0].graph.as_ref());
+    let all: usize = whole.flat_map(constants).map(|(_, bytes)| bytes).sum();
+    let own = |way: usize| ways[way].graph.iter().flat_map(constants);
+    let known: Vec<String> = own(0).map(|(name, _)| name).collect();
+    let new: usize = own(usize::from(way)).filter(|(name, _)| !known.contains(name)).map(|(_, bytes)| bytes).sum();
+    new as f64 / all.max(1) as f64
 }
 
 /// Ways that no other way of the same segment beats in both what it saves and what it loses.

@@ -25,6 +25,10 @@ pub struct HostedLinks<const N: usize> {
     deadline: Duration,
     /// Per socket what this inference has shown of its rate.
     arrivals: Vec<Arrivals>,
+    /// Whether inferences can be given up.
+    several_routes: bool,
+    /// Whether this one has been.
+    given_up: bool,
 }
 
 impl<const N: usize> HostedLinks<N> {
@@ -35,10 +39,30 @@ impl<const N: usize> HostedLinks<N> {
         deadline: Duration,
     ) -> HostedLinks<N> {
         let arrivals = vec![Arrivals::default(); sockets.len()];
-        HostedLinks { streams, sockets, deadline, arrivals }
+        HostedLinks { streams, sockets, deadline, arrivals, several_routes: false, given_up: false }
     }
 
-    fn socket(&self, peer: usize) -> Option<&TcpStream> {
+    /// The same for a program with several routes, whose inferences can be given up.
+    pub(super) fn expect_routes(&mut self) {
+        self.several_routes = true;
+    }
+
+    /// How long devices wait for each other.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Which inference this is.
+    pub(super) fn turn(&self) -> Turn {
+        self.streams.turn()
+    }
+
+    /// Keeps in mind that a device cannot be reached.
+    pub(super) fn lose(&mut self, peer: usize) {
+        self.streams.lose(peer);
+    }
+
+    pub(super) fn socket(&self, peer: usize) -> Option<&TcpStream> {
         self.sockets.iter().find(|(index, _)| *index == peer).map(|(_, socket)| socket)
     }
 }
@@ -46,6 +70,7 @@ impl<const N: usize> HostedLinks<N> {
 impl<const N: usize> InferenceLinks for HostedLinks<N> {
     fn begin(&mut self, turn: Turn) {
         self.streams.begin(turn);
+        self.given_up = false;
         self.arrivals.fill(Arrivals::default());
     }
 
@@ -80,11 +105,14 @@ impl<const N: usize> Links for HostedLinks<N> {
         else {
             return self.streams.exchange(sends, receives);
         };
-        let turn = self.streams.turn();
         let involved = |peer: usize| {
             sends.iter().any(|send| send.peer == peer) || receives.iter().any(|receive| receive.peer == peer)
         };
         let sockets = self.sockets.iter().filter(|(peer, _)| involved(*peer));
+        if sockets.clone().any(|(peer, _)| self.streams.is_lost(*peer)) {
+            return Err(Error::Closed);
+        }
+        let turn = self.streams.turn();
         let mut lanes: Vec<Lane<'_, '_>> =
             sockets.map(|(peer, socket)| Lane::new(*peer, socket, turn, identity)).collect();
         for send in sends {
@@ -100,11 +128,17 @@ impl<const N: usize> Links for HostedLinks<N> {
             let lane = lanes.iter_mut().find(|lane| lane.peer == receive.peer).ok_or(Error::NoLink)?;
             lane.receives.push((receive.message, receive.payload));
         }
-        let result = lanes::run(&mut lanes, self.deadline);
-        let mut lost: Vec<usize> = Vec::new();
-        if let Err((peer, error)) = result {
-            if matches!(error, Error::Closed | Error::Stream | Error::Deadline | Error::Checksum) {
-                lost.push(peer);
+        let result = lanes::run(&mut lanes, &self.sockets, self.deadline);
+        let (mut lost, mut asked): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
+        if let Err(stuck) = &result {
+            match stuck.error {
+                // Who is silent may itself wait for another.
+                Error::Deadline | Error::Abandoned if self.several_routes => {
+                    let waited_for = lanes.iter().filter(|lane| !lane.wants().is_empty()).map(|lane| lane.peer);
+                    asked.extend(waited_for.filter(|peer| stuck.error == Error::Deadline || *peer != stuck.peer));
+                }
+                Error::Closed | Error::Stream | Error::Deadline | Error::Checksum => lost.push(stuck.peer),
+                _ => {}
             }
             // Frames that have been begun are ended, or what follows on those streams could not be read.
             for lane in &mut lanes {
@@ -122,8 +156,14 @@ impl<const N: usize> Links for HostedLinks<N> {
             heard.append(&mut lane.news);
         }
         heard.into_iter().for_each(|news| self.streams.learn(news));
+        asked.retain(|peer| !lost.contains(peer));
         lost.into_iter().for_each(|peer| self.streams.lose(peer));
-        result.map_err(|(_, error)| error)?;
+        if let Err(stuck) = result {
+            if !asked.is_empty() {
+                self.lose_silent(asked, &stuck);
+            }
+            return Err(stuck.error);
+        }
         self.streams.sent_bytes += sent_bytes;
         self.streams.received_bytes += received_bytes;
         Ok(())
@@ -160,7 +200,7 @@ impl<const N: usize> FamilyLinks for HostedLinks<N> {
             }
             for at in 0..self.sockets.len() {
                 let other = self.sockets.get(at).map_or(peer, |(other, _)| *other);
-                if other != peer && !early.contains(&other) && !self.skip_past(other) {
+                if other != peer && !early.contains(&other) && !self.skip_past(other, true) {
                     early.push(other);
                 }
             }
@@ -168,19 +208,17 @@ impl<const N: usize> FamilyLinks for HostedLinks<N> {
     }
 
     fn abandon(&mut self) {
-        self.streams.abandon();
+        if !std::mem::replace(&mut self.given_up, true) {
+            self.streams.abandon();
+        }
     }
 
     fn news(&mut self) -> Option<News> {
         self.notice_arrivals();
         for at in 0..self.sockets.len() {
             let peer = self.sockets.get(at).map_or(usize::MAX, |(peer, _)| *peer);
-            while self.peek(peer).is(Kind::Status) {
-                let header = self.streams.with(peer, FramedStream::receive_header);
-                if header.and_then(|header| self.streams.take_news(peer, &header)).is_err() {
-                    break;
-                }
-            }
+            // News may lie behind what was sent for an inference that has been given up.
+            self.skip_past(peer, self.given_up);
         }
         self.streams.news()
     }
@@ -195,7 +233,7 @@ impl<const N: usize> FamilyLinks for HostedLinks<N> {
 }
 
 /// What comes next on a stream.
-enum Peeked {
+pub(super) enum Peeked {
     /// A frame whose header is there.
     Frame(Header),
     /// Not even a header yet.
@@ -204,18 +242,12 @@ enum Peeked {
     End,
 }
 
-impl Peeked {
-    fn is(&self, kind: Kind) -> bool {
-        matches!(self, Peeked::Frame(header) if header.kind == kind)
-    }
-}
-
 /// Payload of an inference that has to arrive in several pieces before its rate is believed.
 const TELLING_BYTES: usize = 4096;
 
 impl<const N: usize> HostedLinks<N> {
     /// What comes next from a device.
-    fn peek(&self, peer: usize) -> Peeked {
+    pub(super) fn peek(&self, peer: usize) -> Peeked {
         let mut bytes = [0u8; HEADER_BYTES];
         let Some(socket) = self.socket(peer) else { return Peeked::Nothing };
         match recv(socket, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
@@ -226,9 +258,9 @@ impl<const N: usize> HostedLinks<N> {
         }
     }
 
-    /// Reads what a device has sent for inferences that are over, so that it is not kept waiting; says whether more may
-    /// come.
-    fn skip_past(&mut self, peer: usize) -> bool {
+    /// Reads what a device has sent for inferences that are over, so that it is not kept waiting, and news; says whether
+    /// more may come. Tensors may have to be waited for; without them it goes as far as the first.
+    fn skip_past(&mut self, peer: usize, tensors: bool) -> bool {
         loop {
             match self.peek(peer) {
                 Peeked::Nothing => return true,
@@ -237,27 +269,37 @@ impl<const N: usize> HostedLinks<N> {
                     return false;
                 }
                 Peeked::Frame(header) if header.kind == Kind::Status => {
-                    let taken = self.streams.with(peer, FramedStream::receive_header);
-                    if taken.and_then(|header| self.streams.take_news(peer, &header)).is_err() {
+                    if self.take_news(peer).is_err() {
                         return false;
                     }
                 }
                 Peeked::Frame(header) => {
                     let turn = self.streams.turn();
                     let over = turn.is_past(header.inference) || turn.inference == header.inference;
-                    if !over || !matches!(header.kind, Kind::Tensor | Kind::Abandon) {
+                    let is_skipped = header.kind == Kind::Abandon || tensors && header.kind == Kind::Tensor;
+                    if !over || !is_skipped {
                         return false;
                     }
-                    let skipped = self.streams.with(peer, |stream| {
-                        let header = stream.receive_header()?;
-                        stream.skip_payload(&header)
-                    });
-                    if skipped.is_err() {
+                    if self.skip_frame(peer).is_err() {
                         return false;
                     }
                 }
             }
         }
+    }
+
+    /// Reads a frame that nobody needs.
+    pub(super) fn skip_frame(&mut self, peer: usize) -> Result<(), Error> {
+        self.streams.with(peer, |stream| {
+            let header = stream.receive_header()?;
+            stream.skip_payload(&header)
+        })
+    }
+
+    /// Reads a frame of news.
+    pub(super) fn take_news(&mut self, peer: usize) -> Result<(), Error> {
+        let header = self.streams.with(peer, FramedStream::receive_header)?;
+        self.streams.take_news(peer, &header)
     }
 
     /// Reads a probe, and tells its sender how fast it came.

@@ -58,15 +58,27 @@ impl Arrivals {
     }
 }
 
-/// Moves all lanes until everything has left and come; gives up when nothing moves for the deadline. An error says from
-/// whom.
-pub(super) fn run(lanes: &mut [Lane<'_, '_>], deadline: Duration) -> Result<(), (usize, Error)> {
+/// Why an exchange has ended before its time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stuck {
+    /// With whom.
+    pub(super) peer: usize,
+    /// What happened.
+    pub(super) error: Error,
+    /// Since when nothing had moved.
+    pub(super) quiet: Duration,
+}
+
+/// Moves all lanes until everything has left and come; gives up when nothing moves for the deadline, or when somebody on
+/// any of the sockets has given the inference up.
+pub(super) fn run(lanes: &mut [Lane<'_, '_>], sockets: &[(usize, TcpStream)], deadline: Duration) -> Result<(), Stuck> {
     let mut last_move = Instant::now();
     loop {
         let mut moved = false;
         for lane in lanes.iter_mut() {
-            moved |= lane.write().map_err(|error| (lane.peer, error))?;
-            moved |= lane.read().map_err(|error| (lane.peer, error))?;
+            let quiet = last_move.elapsed();
+            let both = lane.write().and_then(|wrote| Ok(wrote | lane.read()?));
+            moved |= both.map_err(|error| Stuck { peer: lane.peer, error, quiet })?;
         }
         let Some(waiting_for) = lanes.iter().find(|lane| !lane.wants().is_empty()).map(|lane| lane.peer) else {
             return Ok(());
@@ -77,11 +89,13 @@ pub(super) fn run(lanes: &mut [Lane<'_, '_>], deadline: Duration) -> Result<(), 
             last_move = Instant::now();
             continue;
         }
+        let quiet = last_move.elapsed();
+        let stuck = |peer: usize, error: Error| Stuck { peer, error, quiet };
         // Who has given the inference up does not read any more; that is seen where nothing is to be received, too.
-        if let Some(lane) = lanes.iter().find(|lane| lane.is_abandoned()) {
-            return Err((lane.peer, Error::Abandoned));
+        if let Some(peer) = given_up_by(lanes, sockets) {
+            return Err(stuck(peer, Error::Abandoned));
         }
-        let left = deadline.checked_sub(last_move.elapsed()).ok_or((waiting_for, Error::Deadline))?.min(LOOK_AROUND);
+        let left = deadline.checked_sub(quiet).ok_or(stuck(waiting_for, Error::Deadline))?.min(LOOK_AROUND);
         let mut waiting: Vec<PollFd<'_>> = lanes
             .iter()
             .filter(|lane| !lane.wants().is_empty())
@@ -89,12 +103,25 @@ pub(super) fn run(lanes: &mut [Lane<'_, '_>], deadline: Duration) -> Result<(), 
             .collect();
         match wait(&mut waiting, left) {
             Ok(()) | Err(Error::Deadline) => {}
-            Err(error) => return Err((waiting_for, error)),
+            Err(error) => return Err(stuck(waiting_for, error)),
         }
     }
 }
 
-/// Time between two looks at lanes on which nothing is to be received.
+/// Who has given the inference up, of those from whom nothing is to be received now.
+fn given_up_by(lanes: &[Lane<'_, '_>], sockets: &[(usize, TcpStream)]) -> Option<usize> {
+    let turn = lanes.first()?.turn;
+    let is_read = |peer: usize| lanes.iter().any(|lane| lane.peer == peer && lane.wants().contains(PollFlags::IN));
+    let has_given_up = |socket: &TcpStream| {
+        let mut bytes = [0u8; HEADER_BYTES];
+        let peeked = recv(socket, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        let header = peeked.ok().filter(|(count, _)| *count == HEADER_BYTES).and_then(|_| Header::parse(&bytes));
+        header.is_some_and(|header| header.kind == Kind::Abandon && header.inference == turn.inference)
+    };
+    sockets.iter().find(|(peer, socket)| !is_read(*peer) && has_given_up(socket)).map(|(peer, _)| *peer)
+}
+
+/// Time between two looks at sockets on which nothing is to be received.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
 
 fn wait(waiting: &mut [PollFd<'_>], left: Duration) -> Result<(), Error> {
@@ -131,7 +158,7 @@ impl<'s, 'p> Lane<'s, 'p> {
     }
 
     /// What to wait for.
-    fn wants(&self) -> PollFlags {
+    pub(super) fn wants(&self) -> PollFlags {
         let mut wants = PollFlags::empty();
         if self.sends_done < self.sends.len() {
             wants |= PollFlags::OUT;
@@ -140,17 +167,6 @@ impl<'s, 'p> Lane<'s, 'p> {
             wants |= PollFlags::IN;
         }
         wants
-    }
-
-    /// Whether the other side has given the inference up, where only something is to be sent.
-    fn is_abandoned(&self) -> bool {
-        if self.receives_done < self.receives.len() {
-            return false;
-        }
-        let mut bytes = [0u8; HEADER_BYTES];
-        let peeked = recv(self.socket, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        let header = peeked.ok().filter(|(count, _)| *count == HEADER_BYTES).and_then(|_| Header::parse(&bytes));
-        header.is_some_and(|header| header.kind == Kind::Abandon && header.inference == self.turn.inference)
     }
 
     /// Writes what the socket takes; says whether it took anything.

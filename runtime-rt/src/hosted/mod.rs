@@ -18,6 +18,7 @@ mod bench;
 mod exchange;
 mod lanes;
 mod memory;
+mod silence;
 mod steps;
 
 pub use exchange::HostedLinks;
@@ -89,9 +90,12 @@ pub fn main_of_family<P: Program, const N: usize>(
     program: &mut P,
 ) -> ExitCode {
     let family = (device.index, family);
-    run::<P, N>(device, program, |program, links, control, steps| match steps {
-        Some(mut steps) => serve_family(program, family, links, control, now_us, &mut steps),
-        None => serve_family(program, family, links, control, now_us, &mut ()),
+    run::<P, N>(device, program, |program, links, control, steps| {
+        links.expect_routes();
+        match steps {
+            Some(mut steps) => serve_family(program, family, links, control, now_us, &mut steps),
+            None => serve_family(program, family, links, control, now_us, &mut ()),
+        }
     })
 }
 
