@@ -2,6 +2,8 @@
 
 use std::ops::AddAssign;
 
+use crate::bits::Bits;
+
 /// Probability with which what is stated holds.
 pub const CONFIDENCE: f64 = 0.9;
 
@@ -28,14 +30,9 @@ impl Difference {
         Difference { lost, gained, samples, squares: (lost + gained) as f64 }
     }
 
-    /// The same by whether each classifier is right, a bit per sample.
-    pub fn between(first: &[u64], second: &[u64], samples: usize) -> Difference {
-        let word = |bits: &[u64], at: usize| bits.get(at).copied().unwrap_or(0);
-        let words = first.len().max(second.len());
-        let count = |only: &[u64], other: &[u64]| -> usize {
-            (0..words).map(|at| (word(only, at) & !word(other, at)).count_ones() as usize).sum()
-        };
-        Difference::of(count(first, second), count(second, first), samples)
+    /// The same by the samples for which each classifier is right.
+    pub fn between(first: &Bits, second: &Bits, samples: usize) -> Difference {
+        Difference::of(first.without(second).count(), second.without(first).count(), samples)
     }
 
     /// Loss of accuracy on these samples.
@@ -70,9 +67,10 @@ mod tests {
     #[test]
     fn bits_are_compared_sample_by_sample() {
         // Of 70 samples the first is right in 0 to 66, the second in all but 1, 2 and 69.
-        let (first, second) = ([u64::MAX, 0b111], [!0b110, 0b1_1111]);
+        let first = Bits::all(67);
+        let second = Bits::of((0..70).map(|sample| ![1, 2, 69].contains(&sample)));
         assert_eq!(Difference::between(&first, &second, 70), Difference::of(2, 2, 70));
-        assert_eq!(Difference::between(&first, &[], 70), Difference::of(67, 0, 70));
+        assert_eq!(Difference::between(&first, &Bits::default(), 70), Difference::of(67, 0, 70));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! The way of the data is in [`driver::compile`]; each stage is a module here. Build scripts use [`Build`].
 
+pub mod bits;
 mod build_script;
 pub mod bundle;
 pub mod classifier;

@@ -68,6 +68,9 @@ const ROUTES: usize = 32;
 /// Time between two probes of a link that has become slow, at first; it doubles while the link stays slow.
 const FIRST_PROBE_US: u64 = 500_000;
 
+/// The same where the last one has seen a faster link.
+const CONFIRMING_PROBE_US: u64 = 125_000;
+
 /// The longest such time.
 const LAST_PROBE_US: u64 = 4_000_000;
 
@@ -223,11 +226,14 @@ impl Chooser {
             if medium.probe_at_us == 0 {
                 medium.probe_at_us = now_us + medium.wait_us;
             }
+            // A second probe soon confirms what a first has seen.
+            if medium.better > 0 {
+                medium.probe_at_us = medium.probe_at_us.min(now_us + CONFIRMING_PROBE_US);
+            }
             if now_us < medium.probe_at_us {
                 continue;
             }
-            // A second probe soon confirms what a first has seen.
-            let wait_us = if medium.better > 0 { FIRST_PROBE_US / 4 } else { medium.wait_us };
+            let wait_us = if medium.better > 0 { CONFIRMING_PROBE_US } else { medium.wait_us };
             medium.wait_us = (medium.wait_us * 2).min(LAST_PROBE_US);
             medium.probe_at_us = now_us + wait_us;
             let end = |(a, b, _): &(u8, u8, u8)| match (usize::from(*a) == own, usize::from(*b) == own) {
@@ -373,5 +379,13 @@ mod tests {
             }
         }
         assert_eq!(expected.next(), None);
+        // The first that sees a fast link has another follow soon, and that one is believed.
+        assert_eq!(chooser.probe(0, 20_001_000), Some(1));
+        chooser.hear(&saw(990.0));
+        let confirming = (20_002..).find(|millisecond| chooser.probe(0, millisecond * 1000) == Some(1));
+        assert_eq!(confirming, Some(20_002 + CONFIRMING_PROBE_US / 1000));
+        assert_eq!(chooser.choose(), Some(2));
+        chooser.hear(&saw(990.0));
+        assert_eq!(chooser.choose(), Some(0));
     }
 }

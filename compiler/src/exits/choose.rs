@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::bits::Bits;
 use crate::confidence::{Difference, QUANTILE};
 
 /// Exits that the exact search combines at most.
@@ -398,7 +399,7 @@ impl Judge<'_> {
             let leaving = self.leaving(*candidate, *threshold);
             let left = alive.and(&leaving);
             for (sample, difference) in found.iter_mut().enumerate() {
-                let is = |set: &Bits| set.0[sample / 64] >> (sample % 64) & 1 == 1;
+                let is = |set: &Bits| set.contains(sample);
                 if is(&left) {
                     let worth = |right: bool| if right { 1.0 } else { 0.0 };
                     *difference = worth(is(&self.base_right)) - worth(is(&self.right[*candidate]));
@@ -444,47 +445,6 @@ impl Judge<'_> {
         }
         spent += alive.count() as f64 * (self.whole_cost - before);
         self.choice(exits.to_vec(), spent / self.samples.max(1) as f64, lost, gained)
-    }
-}
-
-/// A set of samples.
-#[derive(Clone)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn of(flags: impl Iterator<Item = bool>) -> Bits {
-        let mut words = Vec::new();
-        for (index, flag) in flags.enumerate() {
-            if index % 64 == 0 {
-                words.push(0u64);
-            }
-            if let Some(word) = words.last_mut() {
-                *word |= u64::from(flag) << (index % 64);
-            }
-        }
-        Bits(words)
-    }
-
-    fn all(count: usize) -> Bits {
-        Bits::of((0..count).map(|_| true))
-    }
-
-    fn and(&self, other: &Bits) -> Bits {
-        Bits(self.0.iter().zip(&other.0).map(|(a, b)| a & b).collect())
-    }
-
-    fn without(&self, other: &Bits) -> Bits {
-        Bits(self.0.iter().zip(&other.0).map(|(a, b)| a & !b).collect())
-    }
-
-    fn count(&self) -> usize {
-        self.0.iter().map(|word| word.count_ones() as usize).sum()
-    }
-
-    /// Members of this set and of both others.
-    fn count_and(&self, a: &Bits, b: &Bits) -> usize {
-        let words = self.0.iter().zip(&a.0).zip(&b.0);
-        words.map(|((word, a), b)| (word & a & b).count_ones() as usize).sum()
     }
 }
 

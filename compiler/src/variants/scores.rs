@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::segments::Segment;
+use crate::bits::Bits;
 use crate::confidence::Difference;
 use crate::graph::{Graph, Value};
 use crate::host::backbone::{Backbone, MOST_GRAPHS, Process};
@@ -61,15 +62,17 @@ pub struct Ended {
     pub score: Score,
     /// How many ended at each exit.
     pub exits: Vec<usize>,
-    /// Which samples got the right answer, a bit for each.
-    pub right: Vec<u64>,
+    /// Which samples got the right answer.
+    pub right: Bits,
 }
 
 impl Ended {
     /// Of one sample.
     fn of(sample: usize, score: Score, exits: Vec<usize>) -> Ended {
-        let mut right = vec![0; sample / 64 + 1];
-        right[sample / 64] = (score.right as u64 & 1) << (sample % 64);
+        let mut right = Bits::default();
+        if score.right > 0 {
+            right.insert(sample);
+        }
         Ended { score, exits, right }
     }
 
@@ -90,8 +93,7 @@ impl AddAssign for Ended {
         self.exits.resize(self.exits.len().max(other.exits.len()), 0);
         self.exits.iter_mut().zip(other.exits).for_each(|(own, other)| *own += other);
         // Each sample is in one of the two only.
-        self.right.resize(self.right.len().max(other.right.len()), 0);
-        self.right.iter_mut().zip(other.right).for_each(|(own, other)| *own += other);
+        self.right.join(&other.right);
     }
 }
 
