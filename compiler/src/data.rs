@@ -5,6 +5,8 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
+use half::f16;
+use partita_rt::F16;
 
 use crate::graph::{Data, ElementType, TensorType, Value};
 
@@ -58,7 +60,7 @@ impl Normalization {
     }
 }
 
-/// Reads every array of an `.npz` file, by name; 16- and 64-bit floats become `f32`, 16-bit integers `i32`.
+/// Reads every array of an `.npz` file, by name.
 pub fn read_npz(path: &Path) -> anyhow::Result<Arrays> {
     let file = File::open(path).with_context(|| format!("opening `{}`", path.display()))?;
     let mut archive = npyz::npz::NpzArchive::new(BufReader::new(file))
@@ -83,16 +85,19 @@ fn read_array<R: Read>(array: npyz::NpyFile<R>) -> anyhow::Result<Value> {
     ensure!(array.order() == npyz::Order::C || shape.len() < 2, "is stored in Fortran order; save it in C order");
     let DType::Plain(kind) = array.dtype() else { bail!("has a structured element type") };
     let data = match (kind.type_char(), kind.size_field()) {
+        (TypeChar::Float, 2) => Data::F16(array.into_vec::<f16>()?.into_iter().map(|x| F16(x.to_bits())).collect()),
         (TypeChar::Float, 4) => Data::F32(array.into_vec()?),
-        (TypeChar::Float, 8) => Data::F32(array.into_vec::<f64>()?.into_iter().map(|x| x as f32).collect()),
+        (TypeChar::Float, 8) => Data::F64(array.into_vec()?),
         (TypeChar::Int, 8) => Data::I64(array.into_vec()?),
         (TypeChar::Int, 4) => Data::I32(array.into_vec()?),
-        (TypeChar::Int, 2) => Data::I32(array.into_vec::<i16>()?.into_iter().map(i32::from).collect()),
+        (TypeChar::Int, 2) => Data::I16(array.into_vec()?),
         (TypeChar::Int, 1) => Data::I8(array.into_vec()?),
+        (TypeChar::Uint, 8) => Data::U64(array.into_vec()?),
+        (TypeChar::Uint, 4) => Data::U32(array.into_vec()?),
+        (TypeChar::Uint, 2) => Data::U16(array.into_vec()?),
         (TypeChar::Uint, 1) => Data::U8(array.into_vec()?),
-        (TypeChar::Uint, 2) => Data::I32(array.into_vec::<u16>()?.into_iter().map(i32::from).collect()),
         (TypeChar::Bool, _) => Data::Bool(array.into_vec()?),
-        _ => bail!("has element type {kind}, which is not supported; use float32, int8 to int64 or uint8"),
+        _ => bail!("has element type {kind}, which is not supported; use floats, integers or bool"),
     };
     ensure!(data.len() == shape.iter().product::<usize>(), "holds {} elements, not what its shape says", data.len());
     Ok(Value { shape, data })
@@ -135,9 +140,20 @@ fn write_array<W: Write + std::io::Seek>(
     }
     match data {
         Data::F32(elements) => put(archive, name, shape, elements),
+        Data::F64(elements) => put(archive, name, shape, elements),
+        Data::F16(elements) => {
+            let halves: Vec<f16> = elements.iter().map(|half| f16::from_bits(half.0)).collect();
+            put(archive, name, shape, &halves)
+        }
+        // numpy has no such numbers.
+        Data::BF16(_) => put(archive, name, shape, &to_f32(data)),
         Data::I64(elements) => put(archive, name, shape, elements),
         Data::I32(elements) => put(archive, name, shape, elements),
+        Data::I16(elements) => put(archive, name, shape, elements),
         Data::I8(elements) => put(archive, name, shape, elements),
+        Data::U64(elements) => put(archive, name, shape, elements),
+        Data::U32(elements) => put(archive, name, shape, elements),
+        Data::U16(elements) => put(archive, name, shape, elements),
         Data::U8(elements) => put(archive, name, shape, elements),
         Data::Bool(elements) => put(archive, name, shape, elements),
     }
@@ -147,11 +163,10 @@ fn write_array<W: Write + std::io::Seek>(
 pub fn to_f32(data: &Data) -> Vec<f32> {
     match data {
         Data::F32(elements) => elements.clone(),
-        Data::I64(elements) => elements.iter().map(|x| *x as f32).collect(),
-        Data::I32(elements) => elements.iter().map(|x| *x as f32).collect(),
-        Data::I8(elements) => elements.iter().map(|x| f32::from(*x)).collect(),
-        Data::U8(elements) => elements.iter().map(|x| f32::from(*x)).collect(),
-        Data::Bool(elements) => elements.iter().map(|x| f32::from(u8::from(*x))).collect(),
+        _ => match data.cast(ElementType::F32) {
+            Data::F32(elements) => elements,
+            _ => Vec::new(),
+        },
     }
 }
 
@@ -160,55 +175,48 @@ pub fn from_f32(elements: Vec<f32>, element: ElementType) -> Data {
     let rounded = elements.iter().map(|x| x.round_ties_even());
     match element {
         ElementType::F32 => Data::F32(elements),
+        ElementType::F64 | ElementType::F16 | ElementType::BF16 | ElementType::Bool => {
+            Data::F32(elements).cast(element)
+        }
         ElementType::I64 => Data::I64(rounded.map(|x| x as i64).collect()),
         ElementType::I32 => Data::I32(rounded.map(|x| x as i32).collect()),
+        ElementType::I16 => Data::I16(rounded.map(|x| x as i16).collect()),
         ElementType::I8 => Data::I8(rounded.map(|x| x as i8).collect()),
+        ElementType::U64 => Data::U64(rounded.map(|x| x as u64).collect()),
+        ElementType::U32 => Data::U32(rounded.map(|x| x as u32).collect()),
+        ElementType::U16 => Data::U16(rounded.map(|x| x as u16).collect()),
         ElementType::U8 => Data::U8(rounded.map(|x| x as u8).collect()),
-        ElementType::Bool => Data::Bool(elements.iter().map(|x| *x != 0.0).collect()),
     }
 }
 
-/// A value as the bytes of a tensor of the given type (little-endian), converting the element type where no value is
-/// lost: integers to `f32`.
+/// A value as the bytes of a tensor of the given type (little-endian). Any number becomes a float, rounded if need be;
+/// integers become others that hold the same numbers.
 pub fn to_bytes(value: &Value, tensor_type: &TensorType) -> anyhow::Result<Vec<u8>> {
     ensure!(
         value.data.len() == tensor_type.element_count(),
         "has shape {:?}, but the model wants {tensor_type}",
         value.shape
     );
-    if tensor_type.element == ElementType::F32 {
-        return Ok(to_f32(&value.data).iter().flat_map(|element| element.to_le_bytes()).collect());
+    Ok(converted(&value.data, tensor_type)?.to_bytes())
+}
+
+/// Elements as the given type wants them, see [`to_bytes`].
+pub fn converted(data: &Data, tensor_type: &TensorType) -> anyhow::Result<Data> {
+    let (from, to) = (data.element(), tensor_type.element);
+    if from == to {
+        return Ok(data.clone());
     }
-    ensure!(
-        value.data.element() == tensor_type.element,
-        "has elements of {}, but the model wants {tensor_type}",
-        value.data.element().name()
-    );
-    Ok(match &value.data {
-        Data::F32(_) => unreachable!("handled above"),
-        Data::I64(elements) => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
-        Data::I32(elements) => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
-        Data::I8(elements) => elements.iter().map(|element| *element as u8).collect(),
-        Data::U8(elements) => elements.clone(),
-        Data::Bool(elements) => elements.iter().map(|element| u8::from(*element)).collect(),
-    })
+    let refusal = || format!("has elements of {}, but the model wants {tensor_type}", from.name());
+    ensure!(to.is_float() || (from.is_integer() && to.is_integer()), refusal());
+    let cast = data.cast(to);
+    ensure!(to.is_float() || cast.cast(from) == *data, "{}, which cannot hold some of them", refusal());
+    Ok(cast)
 }
 
 /// The value that little-endian bytes of a tensor hold.
 pub fn from_bytes(bytes: &[u8], tensor_type: &TensorType) -> anyhow::Result<Value> {
     ensure!(bytes.len() == tensor_type.size_bytes(), "{} bytes are not a {tensor_type}", bytes.len());
-    fn chunks<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
-        bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
-    }
-    let data = match tensor_type.element {
-        ElementType::F32 => Data::F32(chunks(bytes, f32::from_le_bytes)),
-        ElementType::I64 => Data::I64(chunks(bytes, i64::from_le_bytes)),
-        ElementType::I32 => Data::I32(chunks(bytes, i32::from_le_bytes)),
-        ElementType::I8 => Data::I8(bytes.iter().map(|byte| *byte as i8).collect()),
-        ElementType::U8 => Data::U8(bytes.to_vec()),
-        ElementType::Bool => Data::Bool(bytes.iter().map(|byte| *byte != 0).collect()),
-    };
-    Ok(Value { shape: tensor_type.shape.clone(), data })
+    Ok(Value { shape: tensor_type.shape.clone(), data: Data::from_bytes(tensor_type.element, bytes) })
 }
 
 /// Seeded noise in [-1, 1) for trying a model without data (splitmix64).
@@ -223,11 +231,17 @@ pub fn noise(tensor_type: &TensorType, seed: u64) -> Value {
     };
     let count = tensor_type.element_count();
     let data = match tensor_type.element {
-        ElementType::F32 => Data::F32((0..count).map(|_| (next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()),
-        ElementType::I64 => Data::I64(vec![0; count]),
-        ElementType::I32 => Data::I32(vec![0; count]),
-        ElementType::I8 => Data::I8((0..count).map(|_| next() as i8).collect()),
-        ElementType::U8 => Data::U8((0..count).map(|_| next() as u8).collect()),
+        ElementType::F32 | ElementType::F64 | ElementType::F16 | ElementType::BF16 => {
+            Data::F32((0..count).map(|_| (next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect())
+                .cast(tensor_type.element)
+        }
+        // Indices and counts: what else is valid is not known.
+        ElementType::I64 | ElementType::I32 | ElementType::U64 | ElementType::U32 => {
+            Data::I64(vec![0]).cast(tensor_type.element).repeated(count)
+        }
+        ElementType::I16 | ElementType::I8 | ElementType::U16 | ElementType::U8 => {
+            Data::U64((0..count).map(|_| next()).collect()).cast(tensor_type.element)
+        }
         ElementType::Bool => Data::Bool((0..count).map(|_| next() & 1 == 1).collect()),
     };
     Value { shape: tensor_type.shape.clone(), data }

@@ -82,7 +82,7 @@ pub fn groups(path: &Path, array: &str, samples: usize) -> anyhow::Result<Vec<u3
         format!("there is no array `{array}`, only {}", names.join(", "))
     })?;
     ensure!(value.data.len() == samples, "there are {samples} samples but {} elements of `{array}`", value.data.len());
-    ensure!(!matches!(value.data, Data::F32(_)), "groups `{array}` are floats; expected integers");
+    ensure!(!value.data.element().is_float(), "groups `{array}` are floats; expected integers");
     Ok(data::to_f32(&value.data).into_iter().map(|group| group as i64 as u32).collect())
 }
 
@@ -102,7 +102,7 @@ pub fn stacked(samples: &[Value], batch: usize) -> Vec<Value> {
 
 fn labels(data: &Data, count: usize) -> anyhow::Result<Vec<usize>> {
     ensure!(data.len() == count, "there are {count} samples but {} labels", data.len());
-    if matches!(data, Data::F32(_)) {
+    if data.element().is_float() {
         bail!("labels `y` are floats; expected integers");
     }
     let label = |(sample, label): (usize, f32)| {

@@ -2,6 +2,8 @@
 
 use core::cell::UnsafeCell;
 
+use crate::elements::Plain;
+
 /// `BYTES` of zeroed, cache-line aligned memory. Offsets and lengths are constants that the compiler has checked
 /// against `BYTES`; they are checked again in builds with debug assertions.
 #[repr(C, align(64))]
@@ -39,9 +41,9 @@ impl<const BYTES: usize> Arena<BYTES> {
     /// # Safety
     /// The range must lie inside the arena, be aligned for `T`, and not be written while the slice lives.
     #[inline(always)]
-    pub unsafe fn slice<T>(&self, offset_bytes: usize, elements: usize) -> &[T] {
+    pub unsafe fn slice<T: Plain>(&self, offset_bytes: usize, elements: usize) -> &[T] {
         debug_assert!(offset_bytes + elements * size_of::<T>() <= BYTES);
-        // SAFETY: in bounds and unaliased, as the caller promises; every byte is initialised, and `T` is a plain number.
+        // SAFETY: in bounds and unaliased, as the caller promises; every byte is initialised, and any are a `T`.
         unsafe { core::slice::from_raw_parts(self.pointer(offset_bytes), elements) }
     }
 
@@ -51,9 +53,9 @@ impl<const BYTES: usize> Arena<BYTES> {
     /// The range must lie inside the arena, be aligned for `T`, and not be otherwise used while the slice lives.
     #[inline(always)]
     #[allow(clippy::mut_from_ref, reason = "disjoint parts of one arena are written at once")]
-    pub unsafe fn slice_mut<T>(&self, offset_bytes: usize, elements: usize) -> &mut [T] {
+    pub unsafe fn slice_mut<T: Plain>(&self, offset_bytes: usize, elements: usize) -> &mut [T] {
         debug_assert!(offset_bytes + elements * size_of::<T>() <= BYTES);
-        // SAFETY: in bounds and exclusive, as the caller promises; every byte is initialised, and `T` is a plain number.
+        // SAFETY: in bounds and exclusive, as the caller promises; every byte is initialised, and any are a `T`.
         unsafe { core::slice::from_raw_parts_mut(self.pointer(offset_bytes), elements) }
     }
 }
@@ -79,7 +81,26 @@ pub unsafe fn copy_runs<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::copy_runs;
+    use super::{Arena, copy_runs};
+    use crate::elements::{Bool, F16};
+    use crate::kernels;
+
+    #[test]
+    fn any_bytes_are_truth_values() {
+        let arena = Arena::<1024>::new();
+        // SAFETY: the ranges lie inside the arena and do not overlap.
+        let (bytes, bits) = unsafe { (arena.slice_mut::<u8>(0, 256), arena.slice_mut::<u8>(512, 512)) };
+        (0..=255u8).zip(bytes).for_each(|(value, byte)| *byte = value);
+        bits.fill(0xff);
+        // SAFETY: as above; nothing writes while they are read.
+        let (flags, halves) = unsafe { (arena.slice::<Bool>(0, 256), arena.slice::<F16>(512, 256)) };
+        let (mut chosen, mut inverse) = ([0i64; 256], [Bool(7); 256]);
+        kernels::select(flags, &[256], &[1], &[1], &[2], &[1], &mut chosen, &[256]);
+        kernels::not(flags, &mut inverse);
+        assert!(chosen[0] == 2 && chosen[1..].iter().all(|one| *one == 1));
+        assert!(inverse[0].0 == 1 && inverse[1..].iter().all(|byte| byte.0 == 0));
+        assert!(halves.iter().all(|half| half.to_f32().is_nan()));
+    }
 
     #[test]
     fn runs_land_at_their_distances() {

@@ -2,11 +2,13 @@
 //!
 //! - [`kernels`]: a portable reference kernel for every operator;
 //! - [`Arena`]: the memory of a program;
+//! - [`F16`], [`Bf16`], [`Bool`]: elements that Rust has no type for;
 //! - [`frame`], [`FramedStream`], [`PeerLinks`]: checked frames over any byte stream, and the [`Links`] of a program;
 //! - [`include_model!`]: the module that `partita::Build` wrote.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 mod arena;
+mod elements;
 mod error;
 pub mod family;
 pub mod frame;
@@ -24,6 +26,7 @@ mod stream;
 pub mod team;
 
 pub use arena::{Arena, copy_runs};
+pub use elements::{Bf16, Bool, CastTo, F16, Number, Plain, Truth};
 pub use error::Error;
 pub use family::{Chooser, Family};
 pub use link::{

@@ -14,6 +14,7 @@ import sys
 import cases_elementwise
 import cases_quantized
 import cases_tensors
+import cases_types
 import cases_windows
 import numpy as np
 import onnx.reference
@@ -41,7 +42,7 @@ def main():
     folder = here / "vectors"
     folder.mkdir(exist_ok=True)
     cases = Cases()
-    for family in (cases_windows, cases_elementwise, cases_tensors, cases_quantized):
+    for family in (cases_windows, cases_elementwise, cases_tensors, cases_types, cases_quantized):
         family.declare(cases)
     lines = ["# name | opset | operators | inputs -> outputs"]
     for entry in sorted(cases.entries, key=lambda entry: entry[0]):
@@ -69,7 +70,8 @@ def main():
 
 def describe(name, array):
     """`x: f32[1,3,8,8]`, as the graph's text form writes types."""
-    short = {"float32": "f32", "int64": "i64", "int32": "i32", "int8": "i8", "uint8": "u8", "bool": "bool"}[str(array.dtype)]
+    word = str(array.dtype)
+    short = word.replace("float", "f").replace("uint", "u").replace("int", "i")
     return f"{name}: {short}[{','.join(str(extent) for extent in array.shape)}]"
 
 

@@ -83,6 +83,9 @@ pub struct ModelReport {
     pub parameters: u64,
     /// Multiply-adds of one inference.
     pub macs: u64,
+    /// Number types of the model that are computed in `f32`; inputs and outputs are of the types that it promises.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub computed_in_f32: Vec<&'static str>,
 }
 
 /// What was decided and predicted.

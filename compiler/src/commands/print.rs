@@ -23,6 +23,10 @@ fn human(report: &Report, compiled: &Compiled) {
         grouped(model.parameters),
         grouped(model.macs)
     );
+    if !model.computed_in_f32.is_empty() {
+        let types = model.computed_in_f32.join(", ");
+        println!("numbers of {types} are computed in f32; inputs and outputs are of the types that the model promises");
+    }
     let plan = &report.plan;
     println!(
         "plan {}: {} for {} {}{}; predicted latency {:.3} ms{}, {:.1} /s, {} B sent, {:.3} mJ",

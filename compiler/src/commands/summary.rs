@@ -47,6 +47,7 @@ pub fn report(compiled: &Compiled) -> Report {
             nodes: graph.node_count(),
             parameters,
             macs,
+            computed_in_f32: graph.computed_in_f32.iter().map(|element| element.name()).collect(),
         },
         plan: PlanReport {
             objective: partition.objective.to_string(),

@@ -1,10 +1,12 @@
 //! Calls of portable reference kernels as Rust text, every shape a literal.
 
 use super::rust_source::float;
+use crate::graph::elements;
+use crate::graph::eval::elementwise::{binary_function, comparison, logic};
 use crate::graph::eval::spatial::{conv_parameters, matmul_shapes, three};
 use crate::graph::op::{
-    Activation, BinaryOp, ExitRule, NearestRounding, Op, PadMode, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode,
-    UnaryOp, Window,
+    Activation, ExitRule, NearestRounding, Op, PadMode, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode, UnaryOp,
+    Window,
 };
 use crate::graph::types::{ElementType, TensorType};
 
@@ -20,6 +22,10 @@ const KERNELS: &str = "partita_rt::kernels";
 
 /// The expression that computes an operator with its portable kernel; `None` for element types or forms that have none.
 pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) -> Option<String> {
+    let values = inputs.get(elements::values(op, inputs.len()))?;
+    if !values.iter().all(|value| elements::takes(op, value.tensor_type.element)) {
+        return None;
+    }
     let x = inputs.first()?;
     let y = outputs.first()?;
     let (x_shape, y_shape) = (list(&x.tensor_type.shape), list(&y.tensor_type.shape));
@@ -74,15 +80,24 @@ pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) 
         Op::Lrn { alpha, beta, bias, size } => {
             call("lrn", &[from, x_shape, to, float(*alpha), float(*beta), float(*bias), size.to_string()])
         }
-        Op::Unary(function) if is_f32 => call("unary", &[from, to, unary_text(*function)?]),
-        Op::Binary(function, last) if is_f32 => {
+        Op::Unary(UnaryOp::Not) => call("not", &[from, to]),
+        Op::Unary(function) => call(if is_f32 { "unary" } else { "map" }, &[from, to, unary_text(*function)?]),
+        Op::Binary(function, last) => {
             let b = inputs.get(1)?;
-            let function = binary_text(*function)?;
-            let last = activation_text(*last);
-            call(
-                "binary",
-                &[from, x_shape, b.expression.clone(), list(&b.tensor_type.shape), to, y_shape, function, last],
-            )
+            let (b, b_shape) = (b.expression.clone(), list(&b.tensor_type.shape));
+            let operands = [from, x_shape, b, b_shape, to, y_shape];
+            let (name, further) = match (comparison(*function), logic(*function), binary_function(*function)) {
+                (Some(comparison), _, _) => ("compare", vec![format!("{KERNELS}::Comparison::{comparison:?}")]),
+                (_, Some(logic), _) => ("logic", vec![format!("{KERNELS}::Logic::{logic:?}")]),
+                (_, _, function) => {
+                    let function = format!("{KERNELS}::BinaryFunction::{:?}", function?);
+                    match is_f32 {
+                        true => ("binary", vec![function, activation_text(*last)]),
+                        false => ("combine", vec![function]),
+                    }
+                }
+            };
+            call(name, &[&operands[..], &further].concat())
         }
         Op::PRelu => {
             let slope = inputs.get(1)?;
@@ -119,7 +134,7 @@ pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) 
             let [extent, inner] = line(*axis);
             call("log_softmax", &[from, to, extent, inner])
         }
-        Op::Reduce { kind, axes, .. } if is_f32 => {
+        Op::Reduce { kind, axes, .. } => {
             let flags: Vec<bool> = (0..x.tensor_type.rank()).map(|axis| axes.contains(&axis)).collect();
             let kind = match kind {
                 ReduceKind::Mean => "Mean",
@@ -127,7 +142,8 @@ pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) 
                 ReduceKind::Max => "Max",
                 ReduceKind::Min => "Min",
             };
-            call("reduce", &[from, x_shape, to, format!("&{flags:?}"), format!("{KERNELS}::Reduction::{kind}")])
+            let name = if is_f32 { "reduce" } else { "reduce_numbers" };
+            call(name, &[from, x_shape, to, format!("&{flags:?}"), format!("{KERNELS}::Reduction::{kind}")])
         }
         Op::Decide(decide) => {
             let rule = match decide.rule {
@@ -193,26 +209,27 @@ pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) 
         }
         Op::Reshape { .. } | Op::Identity => Some(format!("{to}.copy_from_slice({from})")),
         Op::Transpose { permutation } => call("transpose", &[from, x_shape, to, y_shape, list(permutation)]),
-        Op::Pad { mode, begin, .. } if is_f32 => {
+        Op::Pad { mode, begin, .. } => {
             let fill = match mode {
-                PadMode::Constant(value) => format!("Constant({})", float(*value)),
+                PadMode::Constant(value) => {
+                    format!("Constant(<f32 as partita_rt::CastTo<_>>::cast({}))", float(*value))
+                }
                 PadMode::Reflect => "Reflect".to_string(),
                 PadMode::Edge => "Edge".to_string(),
             };
             call("pad", &[from, x_shape, to, y_shape, list(begin), format!("{KERNELS}::PadFill::{fill}")])
         }
-        Op::Gather { axis } if inputs.get(1)?.tensor_type.element == ElementType::I64 => {
+        Op::Gather { axis } => {
             let [extent, inner] = line(*axis);
             call("gather", &[from, text(1)?, to, extent, inner])
         }
         Op::Expand { .. } => call("expand", &[from, x_shape, to, y_shape]),
-        Op::Cast { to: element } => cast_text(x, y, *element),
+        Op::Cast { .. } => call("cast", &[from, to]),
         Op::Resize { mode, coordinates, scales, .. } => resize_text(x, y, *mode, *coordinates, scales),
         Op::SpaceToDepth { block } => call("space_to_depth", &[from, x_shape, to, block.to_string()]),
         Op::DepthToSpace { block, column_row_depth } => {
             call("depth_to_space", &[from, x_shape, to, block.to_string(), column_row_depth.to_string()])
         }
-        Op::Unary(_) | Op::Binary(..) | Op::Reduce { .. } | Op::Pad { .. } | Op::Gather { .. } => None,
     }
 }
 
@@ -272,28 +289,6 @@ fn unary_text(function: UnaryOp) -> Option<String> {
         | UnaryOp::Silu => format!("{function:?}"),
     };
     Some(format!("{KERNELS}::UnaryFunction::{variant}"))
-}
-
-fn binary_text(function: BinaryOp) -> Option<String> {
-    let function = crate::graph::eval::elementwise::binary_function(function)?;
-    Some(format!("{KERNELS}::BinaryFunction::{function:?}"))
-}
-
-fn cast_text(x: &CallOperand, y: &CallOperand, to: ElementType) -> Option<String> {
-    use super::steps::rust_type;
-    let convert = match (x.tensor_type.element, to) {
-        (ElementType::Bool, ElementType::F32) => "u8::from(*x) as f32".to_string(),
-        (ElementType::Bool, ElementType::Bool) => "*x".to_string(),
-        (ElementType::F32, ElementType::Bool) => "*x != 0.0".to_string(),
-        (_, ElementType::Bool) => "*x != 0".to_string(),
-        // Through i64, as the evaluator does.
-        (ElementType::F32, ElementType::I32 | ElementType::I8 | ElementType::U8) => {
-            format!("*x as i64 as {}", rust_type(to))
-        }
-        _ => format!("*x as {}", rust_type(to)),
-    };
-    let (from, to) = (&x.expression, &y.expression);
-    Some(format!("{to}.iter_mut().zip({from}).for_each(|(y, x)| *y = {convert})"))
 }
 
 fn resize_text(

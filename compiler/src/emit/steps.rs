@@ -16,15 +16,22 @@ pub struct StepText {
     pub code: String,
 }
 
-/// The Rust type of an element.
+/// The Rust type of an element in memory; one that any bytes are.
 pub fn rust_type(element: ElementType) -> &'static str {
     match element {
         ElementType::F32 => "f32",
+        ElementType::F64 => "f64",
+        ElementType::F16 => "partita_rt::F16",
+        ElementType::BF16 => "partita_rt::Bf16",
         ElementType::I64 => "i64",
         ElementType::I32 => "i32",
+        ElementType::I16 => "i16",
         ElementType::I8 => "i8",
+        ElementType::U64 => "u64",
+        ElementType::U32 => "u32",
+        ElementType::U16 => "u16",
         ElementType::U8 => "u8",
-        ElementType::Bool => "bool",
+        ElementType::Bool => "partita_rt::Bool",
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! All arithmetic is checked: attributes may come from a hostile file.
 
+use super::elements;
 use super::op::{Conv, ConvTranspose, Gemm, Op, Window};
 use super::types::{ElementType, TensorType};
-use crate::graph::op::{Activation, BinaryOp, UnaryOp};
 
 /// Largest rank of a tensor.
 pub const MAX_RANK: usize = 8;
@@ -39,7 +39,7 @@ macro_rules! refuse {
 /// Output types of an operator for inputs of these types.
 pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
     check_count(op, inputs.len())?;
-    check_elements(op, inputs)?;
+    elements::check(op, inputs)?;
     let outputs = match op {
         Op::Conv(conv) => convolution(conv, inputs)?,
         Op::ConvTranspose(conv) => transposed_convolution(conv, inputs)?,
@@ -53,9 +53,11 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
             }
             at_least(inputs[0], 2)?
         }
-        Op::Unary(UnaryOp::Not) => same(inputs[0]),
         Op::Unary(_) => same(inputs[0]),
-        Op::Binary(function, _) => binary(*function, inputs)?,
+        Op::Binary(..) => {
+            let shape = broadcast(&inputs[0].shape, &inputs[1].shape)?;
+            vec![TensorType::new(elements::result(op, &[inputs[0].element]), shape)]
+        }
         Op::PRelu => {
             let shape = broadcast(&inputs[0].shape, &inputs[1].shape)?;
             if shape != inputs[0].shape {
@@ -64,9 +66,6 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
             same(inputs[0])
         }
         Op::Where => {
-            if inputs[1].element != inputs[2].element || inputs[0].element != ElementType::Bool {
-                refuse!("choosing between {} and {} by {}", inputs[1], inputs[2], inputs[0]);
-            }
             let shape = broadcast(&broadcast(&inputs[0].shape, &inputs[1].shape)?, &inputs[2].shape)?;
             vec![TensorType::new(inputs[1].element, shape)]
         }
@@ -167,55 +166,6 @@ fn operand_counts(op: &Op) -> (usize, usize) {
         | Op::SpaceToDepth { .. }
         | Op::DepthToSpace { .. } => (1, 1),
     }
-}
-
-/// Operators of real numbers take no others; those that move or compare elements take all.
-fn check_elements(op: &Op, inputs: &[&TensorType]) -> Result<(), InferError> {
-    let real = match op {
-        Op::Conv(_)
-        | Op::ConvTranspose(_)
-        | Op::Gemm(_)
-        | Op::MatMul
-        | Op::BatchNormalization { .. }
-        | Op::InstanceNormalization { .. }
-        | Op::LayerNormalization { .. }
-        | Op::Lrn { .. }
-        | Op::PRelu
-        | Op::Pool(_)
-        | Op::GlobalPool(_)
-        | Op::Softmax { .. }
-        | Op::Decide(_)
-        | Op::LogSoftmax { .. }
-        | Op::Resize { .. } => true,
-        Op::Binary(_, activation) => *activation != Activation::None,
-        Op::Unary(_)
-        | Op::Where
-        | Op::Reduce { .. }
-        | Op::ArgMax { .. }
-        | Op::Concat { .. }
-        | Op::Split { .. }
-        | Op::Slice { .. }
-        | Op::Reshape { .. }
-        | Op::Transpose { .. }
-        | Op::Pad { .. }
-        | Op::Gather { .. }
-        | Op::Expand { .. }
-        | Op::Identity
-        | Op::Cast { .. }
-        | Op::SpaceToDepth { .. }
-        | Op::DepthToSpace { .. } => false,
-    };
-    // The answer that goes with a decision may be of any type.
-    let numbers = if matches!(op, Op::Decide(_)) { &inputs[..1] } else { inputs };
-    if let Some(input) = numbers.iter().find(|input| real && input.element != ElementType::F32) {
-        refuse!("an input is {input}, expected f32 elements");
-    }
-    if let (Op::Gather { .. }, ElementType::F32 | ElementType::I8 | ElementType::U8 | ElementType::Bool) =
-        (op, inputs.last().map_or(ElementType::I64, |input| input.element))
-    {
-        refuse!("the indices are {}, expected i64 or i32 elements", inputs[1]);
-    }
-    Ok(())
 }
 
 fn check_count(op: &Op, count: usize) -> Result<(), InferError> {
@@ -420,32 +370,6 @@ fn layer_normalization(axis: usize, inputs: &[&TensorType]) -> Inferred {
         refuse!("scale {} and bias {} should have shape {:?}", inputs[1], inputs[2], &inputs[0].shape[axis..]);
     }
     Ok(same(inputs[0]))
-}
-
-fn binary(function: BinaryOp, inputs: &[&TensorType]) -> Inferred {
-    if inputs[0].element != inputs[1].element {
-        refuse!("operands {} and {} have different element types", inputs[0], inputs[1]);
-    }
-    let shape = broadcast(&inputs[0].shape, &inputs[1].shape)?;
-    let element = match function {
-        BinaryOp::Equal
-        | BinaryOp::Less
-        | BinaryOp::LessOrEqual
-        | BinaryOp::Greater
-        | BinaryOp::GreaterOrEqual
-        | BinaryOp::And
-        | BinaryOp::Or => ElementType::Bool,
-        BinaryOp::Add
-        | BinaryOp::Sub
-        | BinaryOp::Mul
-        | BinaryOp::Div
-        | BinaryOp::Pow
-        | BinaryOp::Min
-        | BinaryOp::Max
-        | BinaryOp::Mod
-        | BinaryOp::RoundedQuotient => inputs[0].element,
-    };
-    Ok(vec![TensorType::new(element, shape)])
 }
 
 fn reduction(axes: &[usize], keep_dims: bool, input: &TensorType, element: ElementType) -> Inferred {

@@ -5,6 +5,7 @@
 //! produced by exactly one node, or is a graph input, or is a constant (it then has a value). Graph inputs and outputs
 //! keep the model's names and order. `verify` holds the full list of invariants; no code here does I/O.
 
+pub mod elements;
 pub mod eval;
 mod exits;
 pub mod infer;
@@ -13,7 +14,7 @@ pub mod text;
 pub mod types;
 pub mod verify;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use petgraph::Direction;
@@ -67,6 +68,8 @@ pub struct Graph {
     pub inputs: Vec<TensorId>,
     /// Tensors returned to the caller.
     pub outputs: Vec<TensorId>,
+    /// Number types that the model asks for and that are computed in `f32` instead; no part of the text form.
+    pub computed_in_f32: BTreeSet<ElementType>,
     nodes: StableDiGraph<Node, TensorId>,
     tensors: Vec<Tensor>,
     /// Per tensor the nodes that read it, once per use.

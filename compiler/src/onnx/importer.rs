@@ -53,10 +53,12 @@ pub struct Importer {
     made_elements: usize,
     /// Names that a node or the caller reads.
     read: HashSet<String>,
-    /// Names that the caller reads.
-    outputs: HashSet<String>,
     /// What quantized tensors stand for.
     pub grids: Grids,
+    /// Element types that the model gives tensors which are carried as another.
+    pub promises: HashMap<TensorId, ElementType>,
+    /// Tensors as `f32`.
+    pub converted: HashMap<TensorId, TensorId>,
     /// Names of nodes.
     nodes: HashSet<String>,
     folder: Option<PathBuf>,
@@ -70,8 +72,8 @@ impl Importer {
         let mut taken: HashSet<String> = model.initializer.iter().map(|tensor| tensor.name.clone()).collect();
         taken.extend(model.input.iter().map(|input| input.name.clone()));
         taken.extend(model.node.iter().flat_map(|node| &node.output).cloned());
-        let outputs: HashSet<String> = model.output.iter().map(|output| output.name.clone()).collect();
-        let read = model.node.iter().flat_map(|node| &node.input).chain(&outputs).cloned().collect();
+        let outputs = model.output.iter().map(|output| &output.name);
+        let read = model.node.iter().flat_map(|node| &node.input).chain(outputs).cloned().collect();
         let folder = folder.map(Path::to_path_buf);
         Importer {
             graph,
@@ -80,8 +82,9 @@ impl Importer {
             taken,
             made_elements: 0,
             read,
-            outputs,
             grids: Grids::default(),
+            promises: HashMap::new(),
+            converted: HashMap::new(),
             nodes: HashSet::new(),
             folder,
         }
@@ -98,8 +101,13 @@ impl Importer {
     }
 
     /// A name for a tensor that has none in the file.
-    fn tensor_name(&mut self, wanted: String) -> String {
+    pub fn tensor_name(&mut self, wanted: String) -> String {
         unused(wanted, &mut self.taken)
+    }
+
+    /// A name for a node that has none in the file.
+    pub fn node_name(&mut self, wanted: String) -> String {
+        unused(wanted, &mut self.nodes)
     }
 
     /// Initializers become constants.
@@ -150,6 +158,7 @@ impl Importer {
                 return Err(Diagnostic::new("E0110", "a graph input has no name"));
             }
             let id = self.graph.add_input(input.name.clone(), tensor_type);
+            let id = self.carried_input(id);
             self.names.insert(input.name.clone(), id);
         }
         Ok(())
@@ -186,6 +195,7 @@ impl Importer {
             if !listed.insert(id) {
                 return Err(Diagnostic::new("E0110", format!("graph output `{name}` is listed twice")));
             }
+            let id = self.returned_output(id, output)?;
             // A graph output must be a produced tensor of its own.
             let produced = self.graph.tensor(id).producer.is_some();
             let id = if produced { id } else { self.copy_of(id, &output.name) };
@@ -200,7 +210,7 @@ impl Importer {
             self.graph.rename_tensor(id, moved);
         }
         let copy = self.graph.add_tensor(name, self.graph.tensor_type(id).clone());
-        let node = unused(format!("{name}.copy"), &mut self.nodes);
+        let node = self.node_name(format!("{name}.copy"));
         self.graph.add_node(node, Op::Identity, vec![id], vec![copy]);
         copy
     }
@@ -243,18 +253,11 @@ fn input_type(
     let Some(TypeValue::TensorType(tensor)) = input.type_.as_ref().and_then(|kind| kind.value.as_ref()) else {
         return Err(refuse("it is not a tensor".to_string()));
     };
-    let element = match protobuf::Enum::from_i32(tensor.elem_type) {
-        Some(DataType::FLOAT) => ElementType::F32,
-        Some(DataType::INT64) => ElementType::I64,
-        Some(DataType::INT32) => ElementType::I32,
-        Some(DataType::INT8) => ElementType::I8,
-        Some(DataType::UINT8) => ElementType::U8,
-        Some(DataType::BOOL) => ElementType::Bool,
-        Some(other) => {
-            let text: DataType = other;
-            return Err(refuse(format!("element type {text:?} is not supported for inputs; use float")));
-        }
-        None => return Err(refuse(format!("unknown element type {}", tensor.elem_type))),
+    let kind: Option<DataType> = protobuf::Enum::from_i32(tensor.elem_type);
+    let Some(kind) = kind else { return Err(refuse(format!("unknown element type {}", tensor.elem_type))) };
+    let Some(element) = tensors::element_type(kind) else {
+        let supported = tensors::SUPPORTED;
+        return Err(refuse(format!("element type {kind:?} is not supported; supported are {supported}")));
     };
     let Some(shape) = tensor.shape.as_ref() else {
         let shape = given.ok_or_else(|| {
@@ -347,11 +350,6 @@ impl NodeContext<'_> {
         self.attributes.node.output.iter().skip(1).any(|name| self.importer.read.contains(name) && !name.is_empty())
     }
 
-    /// Whether the caller gets the first result.
-    pub fn is_graph_output(&self) -> bool {
-        self.attributes.node.output.first().is_some_and(|name| self.importer.outputs.contains(name))
-    }
-
     /// Value of an operand that must be known at compile time.
     pub fn constant(&self, position: usize) -> Result<Arc<Value>, Diagnostic> {
         let id = self.input(position)?;
@@ -381,10 +379,10 @@ impl NodeContext<'_> {
     /// Numbers of an operand that must be known at compile time.
     pub fn constant_floats(&self, position: usize) -> Result<Vec<f32>, Diagnostic> {
         let value = self.constant(position)?;
-        match value.as_f32() {
-            Some(elements) => Ok(elements.to_vec()),
-            None => Err(self.refuse(format!("input {position} should have f32 elements"))),
+        if !value.data.element().is_float() {
+            return Err(self.refuse(format!("input {position} should have f32 elements")));
         }
+        Ok(crate::data::to_f32(&value.data))
     }
 
     /// An axis counted from the end if negative, for a tensor of `rank` dimensions.
@@ -418,8 +416,8 @@ impl NodeContext<'_> {
         Ok(())
     }
 
-    /// Adds an operator whose results have no name in the file (yet).
-    pub fn emit_unnamed(&mut self, op: Op, inputs: Vec<TensorId>) -> Result<Vec<TensorId>, Diagnostic> {
+    /// Adds an operator on operands of their own types; [`NodeContext::emit_unnamed`] minds what they are promised to be.
+    pub fn emit_own(&mut self, op: Op, inputs: Vec<TensorId>) -> Result<Vec<TensorId>, Diagnostic> {
         let base: String = match self.attributes.node.name.as_str() {
             "" => self.attributes.node.output.first().map_or("", String::as_str),
             name => name,

@@ -8,6 +8,7 @@
 mod attributes;
 mod external;
 mod importer;
+mod numbers;
 mod ops;
 mod order;
 mod refusals;

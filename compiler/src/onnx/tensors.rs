@@ -4,11 +4,12 @@ use std::path::Path;
 
 use onnx_protobuf::TensorProto;
 use onnx_protobuf::tensor_proto::{DataLocation, DataType};
+use partita_rt::{Bf16, F16};
 
 use super::external;
 use crate::diagnostic::{Diagnostic, printable};
 use crate::graph::infer::element_count;
-use crate::graph::{Data, Value};
+use crate::graph::{Data, ElementType, Value};
 
 /// Reads a tensor; its data fields are emptied on the way to save memory.
 pub fn read(mut tensor: TensorProto, folder: Option<&Path>) -> Result<Value, Diagnostic> {
@@ -25,10 +26,12 @@ pub fn read(mut tensor: TensorProto, folder: Option<&Path>) -> Result<Value, Dia
     }
     let kind: DataType = protobuf::Enum::from_i32(tensor.data_type)
         .ok_or_else(|| refuse(format!("unknown element type {}", tensor.data_type)))?;
+    let Some(element) = element_type(kind) else {
+        return Err(refuse(format!("element type {kind:?} is not supported; supported are {SUPPORTED}")));
+    };
     let bytes = match tensor.data_location.enum_value() {
         Ok(DataLocation::EXTERNAL) => {
-            let width = size_bytes(kind).ok_or_else(|| refuse(format!("external {kind:?} is not supported")))?;
-            Some(external::read(&tensor, folder, count as u64 * width as u64)?)
+            Some(external::read(&tensor, folder, count as u64 * element.size_bytes() as u64)?)
         }
         Ok(DataLocation::DEFAULT) if !tensor.raw_data.is_empty() => Some(std::mem::take(&mut tensor.raw_data)),
         Ok(DataLocation::DEFAULT) => None,
@@ -46,101 +49,64 @@ pub fn read(mut tensor: TensorProto, folder: Option<&Path>) -> Result<Value, Dia
         return Err(refuse("its elements are given in two places".to_string()));
     }
     let data = match bytes {
-        Some(bytes) => from_raw(kind, &bytes, count).map_err(refuse)?,
-        None => from_fields(kind, tensor, count).map_err(refuse)?,
+        Some(bytes) if bytes.len() as u64 != count as u64 * element.size_bytes() as u64 => {
+            let width = element.size_bytes();
+            return Err(refuse(format!("{} bytes of data for {count} elements of {width} bytes", bytes.len())));
+        }
+        Some(bytes) => Data::from_bytes(element, &bytes),
+        None => from_fields(element, tensor, count).map_err(refuse)?,
     };
     Ok(Value { shape, data })
 }
 
-/// Width of an element that can be read from bytes.
-fn size_bytes(kind: DataType) -> Option<usize> {
+/// Our element type for one of ONNX; `None` if there is none.
+pub fn element_type(kind: DataType) -> Option<ElementType> {
     Some(match kind {
-        DataType::FLOAT | DataType::INT32 => 4,
-        DataType::INT64 | DataType::DOUBLE => 8,
-        DataType::FLOAT16 | DataType::BFLOAT16 => 2,
-        DataType::INT8 | DataType::UINT8 | DataType::BOOL => 1,
+        DataType::FLOAT => ElementType::F32,
+        DataType::DOUBLE => ElementType::F64,
+        DataType::FLOAT16 => ElementType::F16,
+        DataType::BFLOAT16 => ElementType::BF16,
+        DataType::INT64 => ElementType::I64,
+        DataType::INT32 => ElementType::I32,
+        DataType::INT16 => ElementType::I16,
+        DataType::INT8 => ElementType::I8,
+        DataType::UINT64 => ElementType::U64,
+        DataType::UINT32 => ElementType::U32,
+        DataType::UINT16 => ElementType::U16,
+        DataType::UINT8 => ElementType::U8,
+        DataType::BOOL => ElementType::Bool,
         _ => return None,
     })
 }
 
-fn from_raw(kind: DataType, bytes: &[u8], count: usize) -> Result<Data, String> {
-    let Some(width) = size_bytes(kind) else {
-        return Err(format!(
-            "element type {kind:?} is not supported; supported are float, float16, bfloat16, double, int8, uint8, int32, int64, bool"
-        ));
-    };
-    if bytes.len() as u64 != count as u64 * width as u64 {
-        return Err(format!("{} bytes of data for {count} elements of {width} bytes", bytes.len()));
-    }
-    fn chunks<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
-        bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
-    }
-    Ok(match kind {
-        DataType::FLOAT => Data::F32(chunks(bytes, f32::from_le_bytes)),
-        DataType::DOUBLE => Data::F32(chunks(bytes, |b| f64::from_le_bytes(b) as f32)),
-        DataType::FLOAT16 => Data::F32(chunks(bytes, |b| half_to_f32(u16::from_le_bytes(b)))),
-        DataType::BFLOAT16 => Data::F32(chunks(bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16))),
-        DataType::INT64 => Data::I64(chunks(bytes, i64::from_le_bytes)),
-        DataType::INT32 => Data::I32(chunks(bytes, i32::from_le_bytes)),
-        DataType::INT8 => Data::I8(bytes.iter().map(|byte| *byte as i8).collect()),
-        DataType::UINT8 => Data::U8(bytes.to_vec()),
-        _ => Data::Bool(bytes.iter().map(|byte| *byte != 0).collect()),
-    })
+/// Our element type for the number that a file has for one.
+pub fn element_type_of(number: i32) -> Option<ElementType> {
+    protobuf::Enum::from_i32(number).and_then(element_type)
 }
 
-fn from_fields(kind: DataType, tensor: TensorProto, count: usize) -> Result<Data, String> {
-    let small = tensor.int32_data.iter();
-    let data = match kind {
-        DataType::FLOAT => Data::F32(tensor.float_data),
-        DataType::DOUBLE => Data::F32(tensor.double_data.iter().map(|x| *x as f32).collect()),
-        DataType::FLOAT16 => Data::F32(small.map(|x| half_to_f32(*x as u16)).collect()),
-        DataType::BFLOAT16 => Data::F32(small.map(|x| f32::from_bits((*x as u32) << 16)).collect()),
-        DataType::INT64 => Data::I64(tensor.int64_data),
-        DataType::INT32 => Data::I32(tensor.int32_data),
-        DataType::INT8 => Data::I8(small.map(|x| *x as i8).collect()),
-        DataType::UINT8 => Data::U8(small.map(|x| *x as u8).collect()),
-        DataType::BOOL => Data::Bool(small.map(|x| *x != 0).collect()),
-        _ => return Err(format!("element type {kind:?} is not supported")),
+/// What stands behind "supported are" in messages.
+pub const SUPPORTED: &str = "float, double, float16, bfloat16, int8 to int64, uint8 to uint64, bool";
+
+fn from_fields(element: ElementType, tensor: TensorProto, count: usize) -> Result<Data, String> {
+    let small = tensor.int32_data;
+    // As the standard says: halves by their bits, in the fields of integers.
+    let halves = || small.iter().map(|bits| *bits as u16);
+    let data = match element {
+        ElementType::F32 => Data::F32(tensor.float_data),
+        ElementType::F64 => Data::F64(tensor.double_data),
+        ElementType::F16 => Data::F16(halves().map(F16).collect()),
+        ElementType::BF16 => Data::BF16(halves().map(Bf16).collect()),
+        ElementType::I64 => Data::I64(tensor.int64_data),
+        ElementType::U64 | ElementType::U32 => Data::U64(tensor.uint64_data).cast(element),
+        ElementType::I32
+        | ElementType::I16
+        | ElementType::I8
+        | ElementType::U16
+        | ElementType::U8
+        | ElementType::Bool => Data::I32(small).cast(element),
     };
     if data.len() != count {
         return Err(format!("{} elements of data, but its shape has {count}", data.len()));
     }
     Ok(data)
-}
-
-/// IEEE 754 binary16 to binary32.
-fn half_to_f32(bits: u16) -> f32 {
-    let sign = u32::from(bits >> 15) << 31;
-    let exponent = u32::from(bits >> 10 & 0x1f);
-    let fraction = u32::from(bits & 0x3ff);
-    match (exponent, fraction) {
-        (0, fraction) => {
-            // Zero and subnormals: fraction * 2^-24.
-            let value = fraction as f32 * f32::from_bits(0x3380_0000);
-            if sign == 0 { value } else { -value }
-        }
-        (31, fraction) => f32::from_bits(sign | 0x7f80_0000 | fraction << 13),
-        (exponent, fraction) => f32::from_bits(sign | (exponent + 112) << 23 | fraction << 13),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::half_to_f32;
-
-    #[test]
-    fn halves_become_what_they_mean() {
-        for (bits, value) in [
-            (0x0000, 0.0),
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x7bff, 65504.0),
-            (0x0001, 2f32.powi(-24)),
-            (0x3555, 0.333_251_95),
-        ] {
-            assert_eq!(half_to_f32(bits), value, "{bits:#06x}");
-        }
-        assert_eq!(half_to_f32(0x7c00), f32::INFINITY);
-        assert!(half_to_f32(0x7e00).is_nan());
-    }
 }

@@ -2,7 +2,7 @@
 
 use super::region::Region;
 use crate::graph::op::{Conv, Gemm, PadMode, Pool, PoolKind, ReduceKind, Window};
-use crate::graph::{Activation, BinaryOp, Graph, NodeId, Op};
+use crate::graph::{Activation, BinaryOp, ElementType, Graph, NodeId, Op};
 
 /// A node restricted to a part of its result.
 #[derive(Clone, Debug, PartialEq)]
@@ -240,7 +240,10 @@ pub fn addend(graph: &Graph, id: NodeId, x: &Region, result: &Region, first: boo
                 residual: None,
             })
         }
-        Op::Reduce { kind: kind @ (ReduceKind::Mean | ReduceKind::Sum), axes, .. } if cut_only(axes) => {
+        // Addends of real numbers only: means of integers truncate.
+        Op::Reduce { kind: kind @ (ReduceKind::Mean | ReduceKind::Sum), axes, .. }
+            if cut_only(axes) && graph.tensor_type(node.inputs[0]).element == ElementType::F32 =>
+        {
             let scale = match kind {
                 ReduceKind::Mean => x.element_count() as f32 / shapes[0].iter().product::<usize>() as f32,
                 _ => 1.0,

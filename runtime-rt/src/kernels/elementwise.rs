@@ -1,6 +1,7 @@
 //! Functions of one, two or three elements.
 
 use super::{Activation, Walk, broadcast_strides};
+use crate::elements::{CastTo, Number, Truth};
 
 /// A function of one element.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -158,6 +159,108 @@ pub fn binary(
     }
 }
 
+/// Calls `each` with every element of `y` and what two operands broadcast to it.
+fn broadcast<T: Copy, Y>(a: (&[T], &[usize]), b: (&[T], &[usize]), y: (&mut [Y], &[usize]), each: impl Fn(T, T) -> Y) {
+    let mut walk = Walk::new(y.1, [broadcast_strides(a.1, y.1), broadcast_strides(b.1, y.1)]);
+    for out in y.0 {
+        let [at_a, at_b] = *walk.positions();
+        if let (Some(a), Some(b)) = (a.0.get(at_a), b.0.get(at_b)) {
+            *out = each(*a, *b);
+        }
+        walk.step();
+    }
+}
+
+/// Applies a function to every element, whatever numbers they are.
+pub fn map<T: Number>(x: &[T], y: &mut [T], function: UnaryFunction) {
+    for (out, element) in y.iter_mut().zip(x) {
+        *out = T::map(function, *element);
+    }
+}
+
+/// Applies a function of two elements with broadcasting, whatever numbers they are.
+pub fn combine<T: Number>(
+    a: &[T],
+    a_shape: &[usize],
+    b: &[T],
+    b_shape: &[usize],
+    y: &mut [T],
+    y_shape: &[usize],
+    function: BinaryFunction,
+) {
+    broadcast((a, a_shape), (b, b_shape), (y, y_shape), |a, b| T::combine(function, a, b));
+}
+
+/// A comparison of two elements; none holds for what is not a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the ONNX operator of the same name")]
+pub enum Comparison {
+    Equal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+/// Compares elements with broadcasting.
+pub fn compare<T: Copy + PartialOrd, B: Truth>(
+    a: &[T],
+    a_shape: &[usize],
+    b: &[T],
+    b_shape: &[usize],
+    y: &mut [B],
+    y_shape: &[usize],
+    comparison: Comparison,
+) {
+    let test = |a: T, b: T| match comparison {
+        Comparison::Equal => a == b,
+        Comparison::Less => a < b,
+        Comparison::LessOrEqual => a <= b,
+        Comparison::Greater => a > b,
+        Comparison::GreaterOrEqual => a >= b,
+    };
+    broadcast((a, a_shape), (b, b_shape), (y, y_shape), |a, b| B::of(test(a, b)));
+}
+
+/// A function of two truth values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the ONNX operator of the same name")]
+pub enum Logic {
+    And,
+    Or,
+}
+
+/// Joins truth values with broadcasting.
+pub fn logic<B: Truth>(
+    a: &[B],
+    a_shape: &[usize],
+    b: &[B],
+    b_shape: &[usize],
+    y: &mut [B],
+    y_shape: &[usize],
+    function: Logic,
+) {
+    let join = |a: bool, b: bool| match function {
+        Logic::And => a && b,
+        Logic::Or => a || b,
+    };
+    broadcast((a, a_shape), (b, b_shape), (y, y_shape), |a, b| B::of(join(a.holds(), b.holds())));
+}
+
+/// ONNX Not.
+pub fn not<B: Truth>(x: &[B], y: &mut [B]) {
+    for (out, element) in y.iter_mut().zip(x) {
+        *out = B::of(!element.holds());
+    }
+}
+
+/// ONNX Cast, see [`CastTo`].
+pub fn cast<T: CastTo<U>, U>(x: &[T], y: &mut [U]) {
+    for (out, element) in y.iter_mut().zip(x) {
+        *out = element.cast();
+    }
+}
+
 /// ONNX PRelu: `slope` broadcasts to `x`, which has the shape of `y`.
 pub fn p_relu(x: &[f32], slope: &[f32], slope_shape: &[usize], y: &mut [f32], y_shape: &[usize]) {
     let mut walk = Walk::new(y_shape, [broadcast_strides(slope_shape, y_shape)]);
@@ -170,8 +273,8 @@ pub fn p_relu(x: &[f32], slope: &[f32], slope_shape: &[usize], y: &mut [f32], y_
 
 /// ONNX Where: elements of `a` where `condition` holds, else of `b`; all broadcast to `y_shape`.
 #[allow(clippy::too_many_arguments, reason = "tensors and their shapes")]
-pub fn select<T: Copy>(
-    condition: &[bool],
+pub fn select<B: Truth, T: Copy>(
+    condition: &[B],
     condition_shape: &[usize],
     a: &[T],
     a_shape: &[usize],
@@ -184,7 +287,8 @@ pub fn select<T: Copy>(
     let mut walk = Walk::new(y_shape, views);
     for out in y {
         let [at, at_a, at_b] = *walk.positions();
-        let chosen = if condition.get(at).copied().unwrap_or(false) { a.get(at_a) } else { b.get(at_b) };
+        let chosen =
+            if condition.get(at).is_some_and(|condition| condition.holds()) { a.get(at_a) } else { b.get(at_b) };
         if let Some(element) = chosen {
             *out = *element;
         }

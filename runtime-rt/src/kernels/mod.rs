@@ -15,10 +15,14 @@ mod pool;
 mod reduce;
 mod reorder;
 mod resize;
+mod whole;
 
 pub use activation::Activation;
 pub use conv::{ConvParameters, conv, conv_transpose};
-pub use elementwise::{BinaryFunction, UnaryFunction, binary, p_relu, select, unary};
+pub use elementwise::{
+    BinaryFunction, Comparison, Logic, UnaryFunction, binary, cast, combine, compare, logic, map, not, p_relu, select,
+    unary,
+};
 pub use exit::{Confidence, Patience, Steady, confidence, decide, leaves};
 pub use gemm::{GemmParameters, gemm, matmul};
 pub use movement::{
@@ -29,6 +33,7 @@ pub use pool::{PoolParameters, average_pool, global_average_pool, global_max_poo
 pub use reduce::{Reduction, arg_max, log_softmax, reduce, softmax};
 pub use reorder::{reorder_from_blocked, reorder_to_blocked};
 pub use resize::{Coordinates, Rounding, resize_linear, resize_nearest};
+pub use whole::reduce_numbers;
 
 /// Largest rank of a tensor in a kernel.
 pub const MAX_RANK: usize = 8;

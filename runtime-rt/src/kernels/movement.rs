@@ -130,11 +130,12 @@ pub fn pad<T: Copy>(x: &[T], x_shape: &[usize], y: &mut [T], y_shape: &[usize], 
 
 /// ONNX Gather: `outer` indices before the axis, `extent` along it, `inner` elements after it. Negative indices count
 /// from the end; indices outside leave the output as it was.
-pub fn gather<T: Copy>(x: &[T], indices: &[i64], y: &mut [T], extent: usize, inner: usize) {
+pub fn gather<T: Copy, I: Copy + Into<i64>>(x: &[T], indices: &[I], y: &mut [T], extent: usize, inner: usize) {
     let rows = y.chunks_exact_mut((indices.len() * inner).max(1));
     for (block, out) in x.chunks_exact((extent * inner).max(1)).zip(rows) {
         for (index, out) in indices.iter().zip(out.chunks_exact_mut(inner.max(1))) {
-            let index = if *index < 0 { index.wrapping_add(extent as i64) } else { *index };
+            let index: i64 = (*index).into();
+            let index = if index < 0 { index.wrapping_add(extent as i64) } else { index };
             let source = usize::try_from(index).ok().and_then(|index| block.chunks_exact(inner.max(1)).nth(index));
             if let Some(source) = source {
                 out.iter_mut().zip(source).for_each(|(out, element)| *out = *element);

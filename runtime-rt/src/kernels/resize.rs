@@ -58,10 +58,10 @@ fn advance(index: &mut [usize; MAX_RANK], shape: &[usize]) {
 }
 
 /// Nearest element; `scales` are output / input as the model gives them.
-pub fn resize_nearest(
-    x: &[f32],
+pub fn resize_nearest<T: Copy>(
+    x: &[T],
     x_shape: &[usize],
-    y: &mut [f32],
+    y: &mut [T],
     y_shape: &[usize],
     scales: &[f32],
     coordinates: Coordinates,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use partita_rt::kernels::Steady;
 
-use super::op::Op;
+use super::op::{Op, ResizeMode};
 use super::types::{Data, TensorType, Value};
 use super::{Graph, TensorId};
 
@@ -64,6 +64,7 @@ pub fn evaluate_node(op: &Op, inputs: &[&Value], outputs: &[TensorType]) -> Resu
     let Some(output) = outputs.first() else { return Ok(Vec::new()) };
     let single = |data: Data| Ok(vec![Value { shape: output.shape.clone(), data }]);
     match op {
+        Op::Resize { mode: ResizeMode::Nearest(_), .. } => single(movement::evaluate(op, inputs, output)?),
         Op::Conv(_)
         | Op::ConvTranspose(_)
         | Op::Gemm(_)

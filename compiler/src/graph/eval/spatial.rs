@@ -6,7 +6,7 @@ use super::{EvalError, f32s};
 use crate::graph::op::{
     Activation, Decide, NearestRounding, Op, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode, Window,
 };
-use crate::graph::types::{Data, TensorType, Value};
+use crate::graph::types::{Data, TensorType, Value, on_numbers};
 
 /// The activation as runtime-rt names it.
 pub fn activation(activation: Activation) -> kernels::Activation {
@@ -117,17 +117,9 @@ pub(super) fn evaluate(op: &Op, inputs: &[&Value], output: &TensorType) -> Resul
             let (extent, inner) = line(x_shape, *axis);
             kernels::log_softmax(x, &mut y, extent, inner);
         }
-        Op::Resize { mode, coordinates, scales, .. } => {
+        Op::Resize { mode: ResizeMode::Linear, coordinates, scales, .. } => {
             let coordinates = resize_coordinates(*coordinates);
-            match mode {
-                ResizeMode::Nearest(rounding) => {
-                    let rounding = resize_rounding(*rounding);
-                    kernels::resize_nearest(x, x_shape, &mut y, &output.shape, scales, coordinates, rounding);
-                }
-                ResizeMode::Linear => {
-                    kernels::resize_linear(x, x_shape, &mut y, &output.shape, scales, coordinates);
-                }
-            }
+            kernels::resize_linear(x, x_shape, &mut y, &output.shape, scales, coordinates);
         }
         _ => return Err(super::wrong_type(op, inputs)),
     }
@@ -173,19 +165,22 @@ pub(super) fn evaluate_reduction(op: &Op, inputs: &[&Value], output: &TensorType
     match op {
         Op::Reduce { kind, axes, .. } => {
             let reduced: Vec<bool> = (0..x_shape.len()).map(|axis| axes.contains(&axis)).collect();
-            if let Data::I64(elements) = &inputs[0].data {
-                return reduce_integers(elements, x_shape, &reduced, *kind, output);
-            }
-            let x = f32s(op, inputs[0])?;
-            let mut y = vec![0.0; output.element_count()];
             let reduction = match kind {
                 ReduceKind::Mean => Reduction::Mean,
                 ReduceKind::Sum => Reduction::Sum,
                 ReduceKind::Max => Reduction::Max,
                 ReduceKind::Min => Reduction::Min,
             };
-            kernels::reduce(x, x_shape, &mut y, &reduced, reduction);
-            Ok(Data::F32(y))
+            if let Data::F32(x) = &inputs[0].data {
+                let mut y = vec![0.0; output.element_count()];
+                kernels::reduce(x, x_shape, &mut y, &reduced, reduction);
+                return Ok(Data::F32(y));
+            }
+            Ok(on_numbers!(&inputs[0].data, elements => Self({
+                let mut y = vec![Default::default(); output.element_count()];
+                kernels::reduce_numbers(elements, x_shape, &mut y, &reduced, reduction);
+                y
+            }), return Err(super::wrong_type(op, inputs))))
         }
         Op::Decide(decide) => {
             let scores = f32s(op, inputs[0])?;
@@ -202,39 +197,6 @@ pub(super) fn evaluate_reduction(op: &Op, inputs: &[&Value], output: &TensorType
         }
         _ => Err(super::wrong_type(op, inputs)),
     }
-}
-
-/// Reductions of shapes and indices; small, so clarity wins.
-fn reduce_integers(
-    elements: &[i64],
-    shape: &[usize],
-    reduced: &[bool],
-    kind: ReduceKind,
-    output: &TensorType,
-) -> Result<Data, EvalError> {
-    let mut groups: Vec<Vec<i64>> = vec![Vec::new(); output.element_count()];
-    for (position, element) in elements.iter().enumerate() {
-        let mut rest = position;
-        let mut to = 0;
-        let mut stride = 1;
-        for (extent, reduced) in shape.iter().zip(reduced).rev() {
-            if !reduced {
-                to += rest % extent * stride;
-                stride *= extent;
-            }
-            rest /= extent;
-        }
-        groups[to].push(*element);
-    }
-    let fold = |group: &Vec<i64>| match kind {
-        ReduceKind::Sum => group.iter().fold(0i64, |sum, element| sum.wrapping_add(*element)),
-        ReduceKind::Mean => {
-            group.iter().fold(0i64, |sum, element| sum.wrapping_add(*element)) / group.len().max(1) as i64
-        }
-        ReduceKind::Max => group.iter().copied().max().unwrap_or(i64::MIN),
-        ReduceKind::Min => group.iter().copied().min().unwrap_or(i64::MAX),
-    };
-    Ok(Data::I64(groups.iter().map(fold).collect()))
 }
 
 /// What an exit decides; `steady` is what it has said before.

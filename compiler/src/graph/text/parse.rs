@@ -191,7 +191,7 @@ fn constant(cursor: &mut Cursor<'_>, tensor_type: &TensorType) -> Result<Value, 
     if cursor.take("fill(") {
         let value: f32 = cursor.number()?;
         cursor.expect(")")?;
-        let data = crate::graph::eval::elementwise::cast(&Data::F32(vec![value; count]), tensor_type.element);
+        let data = Data::F32(vec![value]).cast(tensor_type.element).repeated(count);
         return Ok(Value { shape: tensor_type.shape.clone(), data });
     }
     if cursor.take("digest(") {
@@ -208,9 +208,15 @@ fn constant(cursor: &mut Cursor<'_>, tensor_type: &TensorType) -> Result<Value, 
     }
     let data = match tensor_type.element {
         ElementType::F32 => Data::F32(list(cursor)?),
+        ElementType::F16 | ElementType::BF16 => Data::F32(list(cursor)?).cast(tensor_type.element),
+        ElementType::F64 => Data::F64(list(cursor)?),
         ElementType::I64 => Data::I64(list(cursor)?),
         ElementType::I32 => Data::I32(list(cursor)?),
+        ElementType::I16 => Data::I16(list(cursor)?),
         ElementType::I8 => Data::I8(list(cursor)?),
+        ElementType::U64 => Data::U64(list(cursor)?),
+        ElementType::U32 => Data::U32(list(cursor)?),
+        ElementType::U16 => Data::U16(list(cursor)?),
         ElementType::U8 => Data::U8(list(cursor)?),
         ElementType::Bool => Data::Bool(list(cursor)?),
     };

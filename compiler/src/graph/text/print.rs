@@ -6,7 +6,8 @@ use std::fmt::{self, Write};
 use sha2::{Digest, Sha256};
 
 use super::op_name;
-use crate::graph::{Data, Graph, TensorId};
+use crate::graph::types::{Element, on_elements};
+use crate::graph::{Data, ElementType, Graph, TensorId};
 
 /// How constants are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,20 +106,16 @@ fn elements(data: &Data, constants: Constants) -> String {
 
 /// SHA-256 over the little-endian elements.
 fn digest(data: &Data) -> [u8; 32] {
-    fn feed<T: Copy, const N: usize>(hasher: &mut Sha256, elements: &[T], bytes: impl Fn(T) -> [u8; N]) {
+    fn feed<T: Element>(hasher: &mut Sha256, elements: &[T]) {
+        let mut bytes = Vec::new();
         for chunk in elements.chunks(4096) {
-            hasher.update(chunk.iter().flat_map(|element| bytes(*element)).collect::<Vec<u8>>());
+            bytes.clear();
+            chunk.iter().for_each(|element| element.put(&mut bytes));
+            hasher.update(&bytes);
         }
     }
     let mut hasher = Sha256::new();
-    match data {
-        Data::F32(elements) => feed(&mut hasher, elements, f32::to_le_bytes),
-        Data::I64(elements) => feed(&mut hasher, elements, i64::to_le_bytes),
-        Data::I32(elements) => feed(&mut hasher, elements, i32::to_le_bytes),
-        Data::I8(elements) => feed(&mut hasher, elements, i8::to_le_bytes),
-        Data::U8(elements) => hasher.update(elements),
-        Data::Bool(elements) => feed(&mut hasher, elements, |element| [u8::from(element)]),
-    }
+    on_elements!(data, elements => feed(&mut hasher, elements));
     hasher.finalize().into()
 }
 
@@ -128,12 +125,9 @@ fn list(data: &Data) -> String {
         format!("[{}]", texts.join(", "))
     }
     match data {
-        Data::F32(elements) => join(elements),
-        Data::I64(elements) => join(elements),
-        Data::I32(elements) => join(elements),
-        Data::I8(elements) => join(elements),
-        Data::U8(elements) => join(elements),
-        Data::Bool(elements) => join(elements),
+        // As numbers, which they are exactly.
+        Data::F16(_) | Data::BF16(_) => list(&data.cast(ElementType::F32)),
+        _ => on_elements!(data, elements => join(elements)),
     }
 }
 

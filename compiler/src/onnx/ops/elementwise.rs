@@ -2,9 +2,10 @@
 
 use super::Converter;
 use crate::diagnostic::Diagnostic;
+use crate::graph::TensorId;
 use crate::graph::op::{Activation, BinaryOp, Op, UnaryOp};
-use crate::graph::{ElementType, TensorId};
 use crate::onnx::importer::NodeContext;
+use crate::onnx::tensors::element_type_of;
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
@@ -100,14 +101,16 @@ fn gelu(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 /// Clip-6 has attributes, Clip-11 inputs.
 fn clip(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
-    if context.tensor_type(x).element != ElementType::F32 {
-        return clip_integers(context, x);
-    }
     let (mut low, mut high) = (f32::NEG_INFINITY, f32::INFINITY);
     if context.opset() < 11 {
         low = context.attributes.float("min", low)?;
         high = context.attributes.float("max", high)?;
     } else {
+        let bounds = [1, 2].map(|position| context.optional_input(position));
+        let is_known = |bound: &TensorId| context.importer.graph.value(*bound).is_some();
+        if !context.promised(x).is_float() || !bounds.iter().flatten().all(is_known) {
+            return clip_by_operands(context, x, bounds);
+        }
         for (position, bound) in [(1, &mut low), (2, &mut high)] {
             if context.optional_input(position).is_some() {
                 let values = context.constant_floats(position)?;
@@ -124,13 +127,21 @@ fn clip(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     unary(context, UnaryOp::Activation(Activation::Clip(low, high)))
 }
 
-/// Bounds of integers are operands of Max and Min.
-fn clip_integers(context: &mut NodeContext<'_>, x: TensorId) -> Result<(), Diagnostic> {
+/// Bounds of integers, and bounds that are computed at run time, are operands of Max and Min.
+fn clip_by_operands(
+    context: &mut NodeContext<'_>,
+    x: TensorId,
+    bounds: [Option<TensorId>; 2],
+) -> Result<(), Diagnostic> {
     let mut result = x;
-    for (position, function) in [(1, BinaryOp::Max), (2, BinaryOp::Min)] {
-        if let Some(bound) = context.optional_input(position) {
-            result = context.emit_unnamed(Op::Binary(function, Activation::None), vec![result, bound])?[0];
+    for (bound, function) in bounds.into_iter().zip([BinaryOp::Max, BinaryOp::Min]) {
+        let Some(bound) = bound else { continue };
+        let count = context.tensor_type(bound).element_count();
+        if count != 1 {
+            return Err(context.refuse(format!("its bound has {count} elements, expected one")));
         }
+        let bound = context.emit_unnamed(Op::Reshape { shape: Vec::new() }, vec![bound])?[0];
+        result = context.emit_unnamed(Op::Binary(function, Activation::None), vec![result, bound])?[0];
     }
     context.emit(Op::Identity, vec![result])
 }
@@ -143,8 +154,8 @@ fn binary(context: &mut NodeContext<'_>, function: BinaryOp) -> Result<(), Diagn
 /// The exponent may have another element type than the base.
 fn pow(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let (base, exponent) = (context.input(0)?, context.input(1)?);
-    let wanted = context.tensor_type(base).element;
-    let exponent = if context.tensor_type(exponent).element == wanted {
+    let wanted = context.promised(base);
+    let exponent = if context.promised(exponent) == wanted {
         exponent
     } else {
         context.emit_unnamed(Op::Cast { to: wanted }, vec![exponent])?[0]
@@ -187,20 +198,12 @@ fn dropout(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 }
 
 fn cast(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
-    use onnx_protobuf::tensor_proto::DataType;
     let x = context.input(0)?;
     let to = context.attributes.int("to", 0)?;
-    let kind: Option<DataType> = i32::try_from(to).ok().and_then(protobuf::Enum::from_i32);
-    let to = match kind {
-        Some(DataType::FLOAT | DataType::DOUBLE | DataType::FLOAT16 | DataType::BFLOAT16) => ElementType::F32,
-        Some(DataType::INT64) => ElementType::I64,
-        Some(DataType::INT32) => ElementType::I32,
-        Some(DataType::INT8) => ElementType::I8,
-        Some(DataType::UINT8) => ElementType::U8,
-        Some(DataType::BOOL) => ElementType::Bool,
-        _ => return Err(context.refuse(format!("attribute `to` is {to}, not an element type that is supported"))),
-    };
-    context.emit(Op::Cast { to }, vec![x])
+    match i32::try_from(to).ok().and_then(element_type_of) {
+        Some(to) => context.emit_cast(x, to),
+        None => Err(context.refuse(format!("attribute `to` is {to}, not an element type that is supported"))),
+    }
 }
 
 /// Before opset 13 the input was seen as a matrix, cut at the axis.

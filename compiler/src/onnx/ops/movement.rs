@@ -160,11 +160,17 @@ fn pad(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         (pads, context.attributes.float("value", 0.0)?)
     } else {
         let value = match context.optional_input(2) {
-            Some(_) => match &context.constant(2)?.data {
-                Data::F32(elements) if elements.len() == 1 => elements[0],
-                Data::I64(elements) if elements.len() == 1 => elements[0] as f32,
-                _ => return Err(context.refuse("its fill value should be one number")),
-            },
+            Some(_) => {
+                let given = context.constant(2)?;
+                let [value] = crate::data::to_f32(&given.data)[..] else {
+                    return Err(context.refuse("its fill value should be one number"));
+                };
+                let exact = Data::F32(vec![value]).cast(given.data.element()) == given.data;
+                if given.data.element().is_integer() && !exact {
+                    return Err(context.attributes.unsupported("its fill value has more digits than f32 holds"));
+                }
+                value
+            }
             None => 0.0,
         };
         (context.constant_ints(1)?, value)

@@ -123,9 +123,9 @@ impl Parameters {
 fn dequantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
     let Parameters { scales, zeros, axis } = Parameters::of(context, x)?;
-    let element = context.tensor_type(x).element;
-    if !matches!(element, ElementType::I8 | ElementType::U8 | ElementType::I32 | ElementType::F32) {
-        return Err(context.refuse(format!("its input is {}, expected int8, uint8 or int32", context.tensor_type(x))));
+    let promised = context.promised(x);
+    if !matches!(promised, ElementType::I8 | ElementType::U8 | ElementType::I16 | ElementType::U16 | ElementType::I32) {
+        return Err(context.refuse(format!("its input is {}, expected int8, uint8 or int32", promised.name())));
     }
     let rank = context.shape(x).len();
     let known = context.importer.grids.quantized.get(&x).filter(|(_, zero)| zeros.iter().all(|other| other == zero));
@@ -133,22 +133,25 @@ fn dequantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         Some((steps, _)) => *steps,
         None => {
             let mut steps = x;
-            if element != ElementType::F32 {
-                steps = context.emit_unnamed(Op::Cast { to: ElementType::F32 }, vec![steps])?[0];
+            if context.tensor_type(x).element != ElementType::F32 {
+                steps = context.emit_own(Op::Cast { to: ElementType::F32 }, vec![steps])?[0];
             }
             if zeros.iter().any(|zero| *zero != 0.0) {
                 let zeros = along_axis(context, "zero", zeros, axis, rank)?;
-                steps = context.emit_unnamed(Op::Binary(BinaryOp::Sub, Activation::None), vec![steps, zeros])?[0];
+                steps = context.emit_own(Op::Binary(BinaryOp::Sub, Activation::None), vec![steps, zeros])?[0];
             }
             steps
         }
     };
-    context.emit_grid(Grid { steps, scales, axis })
+    let scale = context.input(1)?;
+    let promised = context.promised(scale);
+    context.emit_grid(Grid { steps, scales, axis }, promised)
 }
 
 /// QuantizeLinear-10, -13, -19, -21: `saturate(round(x / scale) + zero)`, halves to the even number.
 fn quantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
+    let x = context.as_f32(x)?;
     let Parameters { scales, zeros, axis } = Parameters::of(context, x)?;
     let zero = zeros[0];
     if zeros.iter().any(|other| *other != zero) {
@@ -181,16 +184,13 @@ fn quantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     };
     let divisors = along_axis(context, "step", divisors, axis, shape.len())?;
     let saturated = Op::Binary(BinaryOp::RoundedQuotient, Activation::Clip(low, high));
-    let steps = context.emit_unnamed(saturated, vec![source, divisors])?[0];
+    let steps = context.emit_own(saturated, vec![source, divisors])?[0];
     let mut quantized = steps;
     if zero != 0.0 {
         let zero = along_axis(context, "zero", vec![zero], 0, shape.len())?;
-        quantized = context.emit_unnamed(Op::Binary(BinaryOp::Add, Activation::None), vec![steps, zero])?[0];
+        quantized = context.emit_own(Op::Binary(BinaryOp::Add, Activation::None), vec![steps, zero])?[0];
     }
-    if context.is_graph_output() {
-        // The caller gets what the model promises.
-        quantized = context.emit_unnamed(Op::Cast { to: element }, vec![quantized])?[0];
-    }
+    context.importer.promise(quantized, element);
     context.importer.grids.quantized.insert(quantized, (steps, zero));
     context.bind(&[quantized])
 }
@@ -201,12 +201,13 @@ impl NodeContext<'_> {
         self.importer.grids.real.get(&x)
     }
 
-    /// Names `steps * scales` as the node's result.
-    fn emit_grid(&mut self, grid: Grid) -> Result<(), Diagnostic> {
+    /// Names `steps * scales` as the node's result, real numbers of a type that the model says.
+    fn emit_grid(&mut self, grid: Grid, promised: ElementType) -> Result<(), Diagnostic> {
         let rank = self.shape(grid.steps).len();
         let scales = along_axis(self, "scale", grid.scales.clone(), grid.axis, rank)?;
-        let real = self.emit_unnamed(Op::Binary(BinaryOp::Mul, Activation::None), vec![grid.steps, scales])?;
+        let real = self.emit_own(Op::Binary(BinaryOp::Mul, Activation::None), vec![grid.steps, scales])?;
         self.bind(&real)?;
+        self.importer.promise(real[0], promised);
         self.importer.grids.real.insert(real[0], grid);
         Ok(())
     }
@@ -253,8 +254,8 @@ impl NodeContext<'_> {
                 None => return Ok(false),
             }
         }
-        let steps = self.emit_unnamed(op.clone(), operands)?[0];
-        self.emit_grid(Grid { steps, scales, axis: result_axis })?;
+        let steps = self.emit_own(op.clone(), operands)?[0];
+        self.emit_grid(Grid { steps, scales, axis: result_axis }, self.promised(factors[0]))?;
         Ok(true)
     }
 
@@ -270,8 +271,8 @@ impl NodeContext<'_> {
             if fits {
                 let (grid, bias) = (grid.clone(), own.steps);
                 let add = Op::Binary(BinaryOp::Add, Activation::None);
-                let steps = self.emit_unnamed(add, vec![grid.steps, bias])?[0];
-                self.emit_grid(Grid { steps, ..grid })?;
+                let steps = self.emit_own(add, vec![grid.steps, bias])?[0];
+                self.emit_grid(Grid { steps, ..grid }, self.promised(sum))?;
                 return Ok(true);
             }
         }
@@ -281,8 +282,8 @@ impl NodeContext<'_> {
     /// An operator that scales with its operand, done on its steps; false if the operand has no grid of one scale.
     pub(super) fn emit_linear(&mut self, op: &Op, x: TensorId) -> Result<bool, Diagnostic> {
         let Some(grid) = self.grid(x).filter(|grid| grid.scale().is_some()).cloned() else { return Ok(false) };
-        let steps = self.emit_unnamed(op.clone(), vec![grid.steps])?[0];
-        self.emit_grid(Grid { steps, ..grid })?;
+        let steps = self.emit_own(op.clone(), vec![grid.steps])?[0];
+        self.emit_grid(Grid { steps, ..grid }, self.promised(x))?;
         Ok(true)
     }
 }

@@ -4,7 +4,7 @@ use super::Converter;
 use crate::diagnostic::Diagnostic;
 use crate::graph::infer::element_count;
 use crate::graph::op::Op;
-use crate::graph::{Data, Value};
+use crate::graph::{Data, ElementType, Value};
 use crate::onnx::importer::{MAX_MADE_ELEMENTS, NodeContext};
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
@@ -89,24 +89,20 @@ fn constant_of_shape(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     if fill.len() != 1 {
         return Err(context.refuse(format!("attribute `value` has {} elements, expected one", fill.len())));
     }
-    let data = match fill {
-        Data::F32(fill) => Data::F32(vec![fill[0]; count]),
-        Data::I64(fill) => Data::I64(vec![fill[0]; count]),
-        Data::I32(fill) => Data::I32(vec![fill[0]; count]),
-        Data::I8(fill) => Data::I8(vec![fill[0]; count]),
-        Data::U8(fill) => Data::U8(vec![fill[0]; count]),
-        Data::Bool(fill) => Data::Bool(vec![fill[0]; count]),
-    };
+    let data = fill.repeated(count);
     constant(context, Value { shape, data })
 }
 
 fn range(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let ends = (0..3).map(|position| context.constant(position)).collect::<Result<Vec<_>, _>>()?;
-    let value = match (&ends[0].data, &ends[1].data, &ends[2].data) {
+    let element = ends[0].data.element();
+    if ends.iter().any(|end| end.data.element() != element || end.data.len() != 1) {
+        return Err(context.refuse("start, limit and delta should be scalars of one element type"));
+    }
+    let wide = if element.is_float() { ElementType::F64 } else { ElementType::I64 };
+    let data = match (ends[0].data.cast(wide), ends[1].data.cast(wide), ends[2].data.cast(wide)) {
         (Data::I64(start), Data::I64(limit), Data::I64(step)) => {
-            let (Some(&start), Some(&limit), Some(&step)) = (start.first(), limit.first(), step.first()) else {
-                return Err(context.refuse("start, limit and delta should be scalars"));
-            };
+            let (start, limit, step) = (start[0], limit[0], step[0]);
             if step == 0 {
                 return Err(context.refuse("its delta is 0"));
             }
@@ -114,23 +110,27 @@ fn range(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
             let count = if span > 0 { (span as u128).div_ceil(u128::from(step.unsigned_abs())) } else { 0 };
             let count = usize::try_from(count).unwrap_or(usize::MAX);
             check_constant(context, count)?;
-            Value::i64([count], (0..count as i64).map(|index| start.wrapping_add(index.wrapping_mul(step))).collect())
+            Data::I64((0..count as i64).map(|index| start.wrapping_add(index.wrapping_mul(step))).collect())
         }
-        (Data::F32(start), Data::F32(limit), Data::F32(step)) => {
-            let (Some(&start), Some(&limit), Some(&step)) = (start.first(), limit.first(), step.first()) else {
-                return Err(context.refuse("start, limit and delta should be scalars"));
-            };
-            let count = ((f64::from(limit) - f64::from(start)) / f64::from(step)).ceil();
+        (Data::F64(start), Data::F64(limit), Data::F64(step)) => {
+            let (start, limit, step) = (start[0], limit[0], step[0]);
+            let count = ((limit - start) / step).ceil();
             if !count.is_finite() {
                 return Err(context.refuse(format!("from {start} to {limit} in steps of {step} is no range")));
             }
             let count = count.max(0.0) as usize;
             check_constant(context, count)?;
-            Value::f32([count], (0..count).map(|index| start + index as f32 * step).collect())
+            if element == ElementType::F64 {
+                Data::F64((0..count).map(|index| start + index as f64 * step).collect())
+            } else {
+                // In the arithmetic of the type, as onnxruntime computes them.
+                Data::F32((0..count).map(|index| start as f32 + index as f32 * step as f32).collect())
+            }
         }
-        _ => return Err(context.refuse("start, limit and delta should all be i64 or all f32")),
+        _ => return Err(context.refuse("start, limit and delta should be numbers")),
     };
-    constant(context, value)
+    let data = data.cast(element);
+    constant(context, Value { shape: vec![data.len()], data })
 }
 
 fn reshape(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {

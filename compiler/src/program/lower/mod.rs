@@ -20,7 +20,7 @@ use half::f16;
 use crate::config::Target;
 use crate::config::WeightStorage;
 use crate::emit::reference_call::{CallOperand, reference_call};
-use crate::graph::{Data, ElementType, Graph, NodeId, Op, TensorId, TensorType, Value};
+use crate::graph::{ElementType, Graph, NodeId, Op, TensorId, TensorType, Value};
 use crate::kernel::lower::{
     Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, Pooling, WeightOrder, lower_node, lower_pooled,
 };
@@ -391,7 +391,7 @@ impl Lowering<'_> {
 
     fn plain_weight(&mut self, tensor: TensorId, value: &Value) -> WeightId {
         let name = self.graph.tensor(tensor).name.clone();
-        self.weight(name, value.data.element(), value.shape.clone(), little_endian(&value.data))
+        self.weight(name, value.data.element(), value.shape.clone(), value.data.to_bytes())
     }
 
     fn weight(&mut self, name: String, element: ElementType, shape: Vec<usize>, bytes: Vec<u8>) -> WeightId {
@@ -461,17 +461,6 @@ fn physical_elements(tensor_type: &TensorType, layout: Layout, lanes: usize) -> 
 /// Whether a tensor lies the same way in plain and blocked layout: one sample, spatial size 1.
 fn lies_the_same(buffer: &Buffer) -> bool {
     buffer.shape.len() >= 2 && buffer.shape[0] == 1 && buffer.shape[2..].iter().all(|extent| *extent == 1)
-}
-
-fn little_endian(data: &Data) -> Vec<u8> {
-    match data {
-        Data::F32(elements) => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
-        Data::I64(elements) => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
-        Data::I32(elements) => elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
-        Data::I8(elements) => elements.iter().map(|element| *element as u8).collect(),
-        Data::U8(elements) => elements.clone(),
-        Data::Bool(elements) => elements.iter().map(|element| u8::from(*element)).collect(),
-    }
 }
 
 /// For tests: the program of a device of a known kind that computes all of a graph and returns all outputs.
