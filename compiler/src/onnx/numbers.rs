@@ -77,22 +77,31 @@ impl Importer {
         if wanted == own {
             return Ok(id);
         }
-        // An input that is returned at once need not have been carried.
+        // What was of that type before it was carried need not be converted back.
         let source = self.graph.tensor(id).producer.map(|producer| self.graph.node(producer));
         if let Some(source) = source
-            && let (Op::Cast { .. }, [input]) = (&source.op, &source.inputs[..])
-            && self.graph.inputs.contains(input)
-            && self.graph.tensor_type(*input).element == wanted
+            && let (Op::Cast { .. }, [before]) = (&source.op, &source.inputs[..])
+            && self.graph.tensor_type(*before).element == wanted
+            && !self.graph.outputs.contains(before)
         {
-            return Ok(*input);
+            let before = *before;
+            if self.graph.tensor(before).producer.is_some() {
+                self.name_output(id, before, output);
+            }
+            return Ok(before);
         }
         let result = self.add_cast(id, wanted);
-        if self.graph.tensor(id).name == output.name {
-            let moved = self.tensor_name(format!("{}.f32", output.name));
-            self.graph.rename_tensor(id, moved);
-        }
-        self.graph.rename_tensor(result, output.name.clone());
+        self.name_output(id, result, output);
         Ok(result)
+    }
+
+    /// Gives an output's name to the tensor that is returned for it, and another to the one that has it.
+    fn name_output(&mut self, carried: TensorId, returned: TensorId, output: &ValueInfoProto) {
+        if self.graph.tensor(carried).name == output.name {
+            let moved = self.tensor_name(format!("{}.f32", output.name));
+            self.graph.rename_tensor(carried, moved);
+        }
+        self.graph.rename_tensor(returned, output.name.clone());
     }
 
     /// A node that converts a tensor.

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::{Cluster, cluster_file};
 use crate::graph::eval::evaluate;
 use crate::graph::op::{Conv, Decide, ExitRule, Gemm, Pool, PoolKind, ReduceKind, Window};
-use crate::graph::{Activation, BinaryOp, Data, Op, TensorType, UnaryOp, Value};
+use crate::graph::{Activation, BinaryOp, Op, TensorType, UnaryOp, Value};
 use crate::partition::{
     Method, Objective, Partition, PartitionOptions, Strategy, StrategyFamily, Stripes, solve, strategies_of,
 };
@@ -111,8 +111,65 @@ fn check(graph: &Graph, partition: &Partition, cluster: &Cluster, input: &Value,
     let found =
         evaluate(&sharded.graph, std::slice::from_ref(input)).unwrap_or_else(|error| panic!("{label}: {error}"));
     for (found, expected) in found.iter().zip(expected) {
-        let (Data::F32(found), Data::F32(expected)) = (&found.data, &expected.data) else { panic!("{label}: not f32") };
         assert!(found == expected, "{label}: {found:?} is not {expected:?}");
+    }
+}
+
+/// Operators on other element types than f32.
+const TYPES: &str = r#"graph "types" opset 17
+input %0 "x": f32[1,8,6,5]
+const %1 "one": f32[1] = [0.5]
+const %2 "five": i32[1] = [-5]
+const %3 "at": i32[3] = [4, -1, 0]
+const %4 "more": u8[1,2,6,5] = random(3)
+%5 "above": bool[1,8,6,5] = "above"(%0, %1) Binary(Greater,None)
+%6 "kept": f32[1,8,6,5] = "kept"(%5, %0, %1) Where
+%7 "whole": i32[1,8,6,5] = "whole"(%0) Cast(to:I32)
+%8 "square": i32[1,8,6,5] = "square"(%7, %7) Binary(Add,None)
+%9 "rest": i32[1,8,6,5] = "rest"(%8, %2) Binary(Mod,None)
+%10 "sum": i32[1,1,6,5] = "sum"(%9) Reduce(kind:Sum,axes:[1],keep_dims:true)
+%11 "mean": i32[1,8] = "mean"(%9) Reduce(kind:Mean,axes:[2,3],keep_dims:false)
+%12 "joined": i32[1,9,6,5] = "joined"(%9, %10) Concat(axis:1)
+%13 "picked": i32[1,9,6,3] = "picked"(%12, %3) Gather(axis:3)
+%14 "turned": i32[1,6,9,3] = "turned"(%13) Transpose(permutation:[0,2,1,3])
+%15 "wide": i32[1,7,9,5] = "wide"(%14) Pad(mode:Constant(-3.0),begin:[0,1,0,0],end:[0,0,0,2])
+%16 "not": bool[1,8,6,5] = "not"(%5) Unary(Not)
+%17 "less": bool[1,8,6,5] = "less"(%9, %7) Binary(Less,None)
+%18 "both": bool[1,8,6,5] = "both"(%16, %17) Binary(And,None)
+%19 "bytes": u8[1,8,6,5] = "bytes"(%18) Cast(to:U8)
+%20 "ten": u8[1,10,6,5] = "ten"(%19, %4) Concat(axis:1)
+%21 "cut": u8[1,4,6,5] = "cut"(%20) Slice(starts:[0,3,0,0],steps:[1,2,1,1],sizes:[1,4,6,5])
+%22 "half": f16[1,8,6,5] = "half"(%6) Cast(to:F16)
+output %6
+output %11
+output %15
+output %18
+output %21
+output %22
+"#;
+
+#[test]
+fn every_element_type_is_split_anywhere() {
+    let graph = crate::graph::text::parse(TYPES).expect("the text is a graph");
+    let mut random = Random(77);
+    let mut split = std::collections::BTreeSet::new();
+    for round in 0..40 {
+        let input = random.values(graph.shape(graph.inputs[0]));
+        let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        let cluster = cluster(2 + random.next(4), "");
+        let mut strategies = BTreeMap::new();
+        for (id, choices) in strategies_of(&graph, &cluster) {
+            let choice = choices[random.next(choices.len())].clone();
+            if choice.devices().len() > 1 && choice.method != Method::Replicated {
+                split.insert(graph.node(id).name.clone());
+            }
+            strategies.insert(id, choice);
+        }
+        let partition = Partition::given(strategies);
+        check(&graph, &partition, &cluster, &input, &expected, &format!("round {round}"));
+    }
+    for name in ["above", "kept", "whole", "rest", "not", "both", "bytes", "joined", "turned", "half"] {
+        assert!(split.contains(name), "`{name}` was never split");
     }
 }
 
