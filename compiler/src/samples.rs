@@ -130,6 +130,9 @@ fn sample_value(preparation: &Preparation, sample: &[f32], wanted: &TensorType) 
         return Ok(Value::f32(wanted.shape.clone(), elements));
     }
     let typed = data::from_f32(elements.clone(), wanted.element);
+    if wanted.element.is_float() {
+        return Ok(Value { shape: wanted.shape.clone(), data: typed });
+    }
     if let Some((given, _)) = elements.iter().zip(data::to_f32(&typed)).find(|(given, typed)| *given != typed) {
         bail!("`x` holds {given}, which is no {} of the model's input {wanted}", wanted.element.name());
     }

@@ -3,11 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
+use onnx_protobuf::{GraphProto, Message, NodeProto, TensorProto, ValueInfoProto};
 use partita::data;
-use partita::graph::Data;
+use partita::graph::{Data, ElementType, Graph, Op, eval};
+use partita::onnx::{ImportOptions, import_bytes};
 use partita_tests::bundle::{ClusterText, forbidden_symbols, read_report};
 use partita_tests::command::{compile, require, succeed};
-use partita_tests::place;
+use partita_tests::{onnx, place};
 
 /// Operators on all element types.
 fn everything() -> PathBuf {
@@ -81,4 +83,101 @@ fn every_type_travels_between_devices() {
         };
         assert_eq!(devices("Conv"), 3, "the convolution is split");
     });
+}
+
+/// An input or output of one of ONNX's element types, by its number.
+fn typed(name: &str, element: i32) -> ValueInfoProto {
+    let mut info = onnx::value_info(name, &[2, 3]);
+    let kind = info.type_.as_mut().and_then(|kind| kind.value.as_mut());
+    if let Some(onnx_protobuf::type_proto::Value::TensorType(tensor)) = kind {
+        tensor.elem_type = element;
+    }
+    info
+}
+
+/// Numbers of element types in ONNX.
+const FLOAT: i32 = 1;
+const INT8: i32 = 3;
+const INT64: i32 = 7;
+const STRING: i32 = 8;
+const BOOL: i32 = 9;
+const FLOAT16: i32 = 10;
+const DOUBLE: i32 = 11;
+
+fn imported(
+    nodes: Vec<NodeProto>,
+    inputs: &[ValueInfoProto],
+    outputs: &[ValueInfoProto],
+    constants: Vec<TensorProto>,
+) -> Result<Graph, String> {
+    let graph = GraphProto {
+        node: nodes,
+        input: inputs.to_vec(),
+        output: outputs.to_vec(),
+        initializer: constants,
+        ..GraphProto::default()
+    };
+    let bytes = onnx::model(17, graph).write_to_bytes().expect("it can be written");
+    import_bytes(&bytes, None, &ImportOptions::default())
+        .map_err(|diagnostics| diagnostics.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn what_contradicts_is_refused_by_name() {
+    let compare = vec![onnx::node("Equal", &["a", "b"], &["y"], vec![])];
+    let said = imported(compare, &[typed("a", FLOAT), typed("b", FLOAT)], &[typed("y", INT8)], vec![]);
+    let said = said.expect_err("a comparison is no int8");
+    assert!(said.contains("graph output `y` is declared as i8, but is bool"), "{said}");
+    let said =
+        imported(vec![onnx::node("Not", &["a"], &["y"], vec![])], &[typed("a", STRING)], &[typed("y", BOOL)], vec![]);
+    let said = said.expect_err("there are no words");
+    assert!(said.contains("input `a`") && said.contains("supported are float, double"), "{said}");
+    let said = imported(
+        vec![onnx::node("Sigmoid", &["a"], &["y"], vec![])],
+        &[typed("a", INT64)],
+        &[typed("y", INT64)],
+        vec![],
+    );
+    let said = said.expect_err("integers have no sigmoid");
+    assert!(said.contains("the_Sigmoid") && said.contains("i64[2,3]"), "{said}");
+    let integers = |name: &str, elements: Vec<i64>| TensorProto {
+        name: name.to_string(),
+        dims: vec![elements.len() as i64],
+        data_type: INT64,
+        int64_data: elements,
+        ..TensorProto::default()
+    };
+    let pads = integers("pads", vec![0, 1, 0, 0]);
+    let fill = integers("fill", vec![(1 << 53) + 1]);
+    let pad = vec![onnx::node("Pad", &["a", "pads", "fill"], &["y"], vec![])];
+    let mut wide = typed("y", INT64);
+    wide.type_ = Default::default();
+    let said = imported(pad, &[typed("a", INT64)], &[wide], vec![pads, fill]).expect_err("f32 does not hold it");
+    assert!(said.contains("the_Pad") && said.contains("more digits"), "{said}");
+}
+
+/// Inputs that are outputs, too, of types that are carried as others in between.
+#[test]
+fn what_only_passes_through_stays_what_it_is() {
+    for (number, element) in [(FLOAT16, ElementType::F16), (DOUBLE, ElementType::F64), (INT8, ElementType::I8)] {
+        let nodes = vec![onnx::node("Relu", &["x"], &["y"], vec![])];
+        let graph = imported(nodes, &[typed("x", number)], &[typed("x", number), typed("y", number)], vec![]);
+        let graph = graph.expect("it imports");
+        let input = data::noise(graph.tensor_type(graph.inputs[0]), 5);
+        let answers = eval::evaluate(&graph, std::slice::from_ref(&input)).expect("it can be evaluated");
+        assert_eq!(answers[0], input);
+        assert_eq!(answers[1].data.element(), element);
+    }
+}
+
+/// A number that was stored in 16 bits is returned as it was stored.
+#[test]
+fn halves_are_returned_as_they_were_made() {
+    let nodes = vec![onnx::node("Cast", &["x"], &["y"], vec![onnx::int("to", i64::from(FLOAT16))])];
+    let graph = imported(nodes, &[typed("x", FLOAT)], &[typed("y", FLOAT16)], vec![]).expect("it imports");
+    let casts = graph.node_ids().filter(|id| matches!(graph.node(*id).op, Op::Cast { .. })).count();
+    let output = graph.tensor(graph.outputs[0]);
+    assert_eq!((output.name.as_str(), output.tensor_type.element), ("y", ElementType::F16));
+    // The one that widens it again has no reader and goes later.
+    assert_eq!(casts, 2);
 }

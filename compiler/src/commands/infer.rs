@@ -7,6 +7,7 @@ use crate::bundle::report::{LatencyReport, Report};
 use crate::cli::{Arguments, Format};
 use crate::data::{self, Arrays};
 use crate::driver::{Compiled, Failure};
+use crate::graph::types::on_elements;
 use crate::graph::{Graph, Value};
 use crate::run::DeviceReport;
 use crate::run::local::{LocalOptions, pack, start, unpack};
@@ -110,14 +111,14 @@ pub(super) fn add_measured(report: &mut Report, measured: &[DeviceReport]) {
 
 /// The first elements of a tensor, and the largest if it looks like class scores.
 fn preview(value: &Value) -> String {
+    let is_float = value.data.element().is_float();
+    let shown: Vec<String> = match is_float {
+        true => data::to_f32(&value.data).iter().take(8).map(|element| format!("{element:.5}")).collect(),
+        false => on_elements!(&value.data, elements => elements.iter().take(8).map(|e| format!("{e:?}")).collect()),
+    };
+    let more = if value.data.len() > shown.len() { ", .." } else { "" };
     let elements = data::to_f32(&value.data);
-    let shown: Vec<String> = elements.iter().take(8).map(|element| format!("{element:.5}")).collect();
-    let more = if elements.len() > shown.len() { ", .." } else { "" };
-    let largest = elements
-        .iter()
-        .enumerate()
-        .max_by(|a, b| a.1.total_cmp(b.1))
-        .map(|(index, element)| format!("; largest {element:.5} at {index}"))
-        .unwrap_or_default();
-    format!("{:?} [{}{more}]{largest}", value.shape, shown.join(", "))
+    let largest = elements.iter().enumerate().filter(|_| is_float).max_by(|a, b| a.1.total_cmp(b.1));
+    let largest = largest.map(|(index, element)| format!("; largest {element:.5} at {index}")).unwrap_or_default();
+    format!("{} {:?} [{}{more}]{largest}", value.data.element().name(), value.shape, shown.join(", "))
 }

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use super::infer::noise_inputs;
 use crate::bundle::cargo::BuiltDevice;
 use crate::cli::Arguments;
-use crate::data;
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Compiled, Failure};
-use crate::graph::{Value, eval};
+use crate::graph::{Data, ElementType, Value, eval};
 use crate::kernel::Kernel;
 use crate::run::local::{LocalOptions, pack, start, unpack};
 
@@ -58,13 +57,21 @@ pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltD
     Ok(())
 }
 
-/// Largest relative difference of a tensor; an error if it is too large.
+/// Largest relative difference of a tensor; an error if it is too large. Halves may be rounded to a neighbour, whole
+/// numbers not at all.
 fn difference(name: &str, found: &Value, expected: &Value, allowed: f32) -> Result<f32, Diagnostic> {
-    let (found, expected) = (data::to_f32(&found.data), data::to_f32(&expected.data));
-    let scale = expected.iter().fold(f32::MIN_POSITIVE, |scale, element| scale.max(element.abs()));
+    let element = expected.data.element();
+    let allowed = match element {
+        ElementType::F16 => allowed.max(1.0 / 1024.0),
+        ElementType::BF16 => allowed.max(1.0 / 128.0),
+        _ if element.is_float() => allowed,
+        _ => 0.0,
+    };
+    let (found, expected) = (numbers(&found.data), numbers(&expected.data));
+    let scale = expected.iter().fold(f64::from(f32::MIN_POSITIVE), |scale, element| scale.max(element.abs()));
     let mut worst = 0.0f32;
     for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        let difference = (found - expected).abs() / scale;
+        let difference = ((found - expected).abs() / scale) as f32;
         // Not `>`: a NaN on one side only must fail too.
         if !(difference <= allowed || found.to_bits() == expected.to_bits()) {
             let name = crate::diagnostic::printable(name);
@@ -75,4 +82,12 @@ fn difference(name: &str, found: &Value, expected: &Value, allowed: f32) -> Resu
         worst = worst.max(difference);
     }
     Ok(worst)
+}
+
+/// Elements as numbers.
+fn numbers(data: &Data) -> Vec<f64> {
+    match data.cast(ElementType::F64) {
+        Data::F64(elements) => elements,
+        _ => Vec::new(),
+    }
 }

@@ -121,7 +121,33 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
         Op::Cast { to } => *to,
         Op::Where => operands.get(1).copied().unwrap_or(first),
         Op::Decide(_) => ElementType::F32,
-        _ => first,
+        Op::Conv(_)
+        | Op::ConvTranspose(_)
+        | Op::Gemm(_)
+        | Op::MatMul
+        | Op::BatchNormalization { .. }
+        | Op::InstanceNormalization { .. }
+        | Op::LayerNormalization { .. }
+        | Op::Lrn { .. }
+        | Op::Unary(_)
+        | Op::PRelu
+        | Op::Pool(_)
+        | Op::GlobalPool(_)
+        | Op::Softmax { .. }
+        | Op::LogSoftmax { .. }
+        | Op::Reduce { .. }
+        | Op::Concat { .. }
+        | Op::Split { .. }
+        | Op::Slice { .. }
+        | Op::Reshape { .. }
+        | Op::Transpose { .. }
+        | Op::Pad { .. }
+        | Op::Gather { .. }
+        | Op::Expand { .. }
+        | Op::Identity
+        | Op::Resize { .. }
+        | Op::SpaceToDepth { .. }
+        | Op::DepthToSpace { .. } => first,
     }
 }
 
