@@ -9,7 +9,7 @@ use crate::partition::Objective;
 
 /// Compiles one ONNX model, ahead of time, into one static program per device of a cluster.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "compile", version, max_term_width = 110)]
+#[command(name = "partita", version = env!("PARTITA_VERSION"), max_term_width = 110)]
 pub struct Arguments {
     /// The trained model (ONNX, opset 7 to 25).
     #[arg(required_unless_present = "explain")]
@@ -17,7 +17,8 @@ pub struct Arguments {
     /// The cluster: devices, links, who holds the input and who wants the answer.
     #[arg(long, value_name = "CLUSTER.toml", required_unless_present = "explain")]
     pub targets: Option<PathBuf>,
-    /// Output folder [default: ./out/MODEL].
+    /// Output folder [default: ./out/MODEL]. Compiling again replaces what was written there before and leaves other files
+    /// where they are; if files that were written have been changed since, they are named, and nothing is replaced.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// What to minimise: latency, throughput, traffic, memory, energy, or weights of a sum, such as
@@ -64,6 +65,13 @@ pub struct Arguments {
     /// Cross-compile the device crates too, into OUT/bin.
     #[arg(long)]
     pub build: bool,
+    /// Keep the symbols and line numbers of every program, for debuggers and profilers, in OUT/symbols.
+    #[arg(long)]
+    pub symbols: bool,
+    /// Build without the crates that earlier compilations have built, which are kept in the user's cache folder, and
+    /// keep none.
+    #[arg(long)]
+    pub no_build_cache: bool,
     /// Build, start every device as a local process (QEMU for foreign ones), infer once, print the answer.
     #[arg(long)]
     pub run: bool,

@@ -1,14 +1,14 @@
 //! Data files: `.npz` archives of inputs, labels and answers, and their conversion to what a model's input wants.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, BufWriter};
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
-use half::f16;
 use partita_rt::F16;
 
 use crate::graph::{Data, ElementType, TensorType, Value};
+use crate::npz;
 
 /// Arrays of a file, by name, in the file's order.
 pub type Arrays = Vec<(String, Value)>;
@@ -63,44 +63,35 @@ impl Normalization {
 /// Reads every array of an `.npz` file, by name.
 pub fn read_npz(path: &Path) -> anyhow::Result<Arrays> {
     let file = File::open(path).with_context(|| format!("opening `{}`", path.display()))?;
-    let mut archive = npyz::npz::NpzArchive::new(BufReader::new(file))
-        .with_context(|| format!("`{}` is not an .npz archive", path.display()))?;
-    let mut names: Vec<String> = archive.array_names().map(str::to_string).collect();
-    names.sort_unstable();
-    let mut arrays = Vec::with_capacity(names.len());
-    for name in names {
-        let array = archive
-            .by_name(&name)
-            .with_context(|| format!("reading array `{name}` of `{}`", path.display()))?
-            .with_context(|| format!("`{}` lists array `{name}` but does not hold it", path.display()))?;
+    let arrays = npz::read(BufReader::new(file)).with_context(|| format!("reading `{}`", path.display()))?;
+    let value = |(name, array): (String, npz::Array)| {
         let value = read_array(array).with_context(|| format!("array `{name}` of `{}`", path.display()))?;
-        arrays.push((name, value));
-    }
-    Ok(arrays)
+        Ok((name, value))
+    };
+    arrays.into_iter().map(value).collect()
 }
 
-fn read_array<R: Read>(array: npyz::NpyFile<R>) -> anyhow::Result<Value> {
-    use npyz::{DType, TypeChar};
-    let shape: Vec<usize> = array.shape().iter().map(|extent| usize::try_from(*extent)).collect::<Result<_, _>>()?;
-    ensure!(array.order() == npyz::Order::C || shape.len() < 2, "is stored in Fortran order; save it in C order");
-    let DType::Plain(kind) = array.dtype() else { bail!("has a structured element type") };
-    let data = match (kind.type_char(), kind.size_field()) {
-        (TypeChar::Float, 2) => Data::F16(array.into_vec::<f16>()?.into_iter().map(|x| F16(x.to_bits())).collect()),
-        (TypeChar::Float, 4) => Data::F32(array.into_vec()?),
-        (TypeChar::Float, 8) => Data::F64(array.into_vec()?),
-        (TypeChar::Int, 8) => Data::I64(array.into_vec()?),
-        (TypeChar::Int, 4) => Data::I32(array.into_vec()?),
-        (TypeChar::Int, 2) => Data::I16(array.into_vec()?),
-        (TypeChar::Int, 1) => Data::I8(array.into_vec()?),
-        (TypeChar::Uint, 8) => Data::U64(array.into_vec()?),
-        (TypeChar::Uint, 4) => Data::U32(array.into_vec()?),
-        (TypeChar::Uint, 2) => Data::U16(array.into_vec()?),
-        (TypeChar::Uint, 1) => Data::U8(array.into_vec()?),
-        (TypeChar::Bool, _) => Data::Bool(array.into_vec()?),
-        _ => bail!("has element type {kind}, which is not supported; use floats, integers or bool"),
+fn read_array(array: npz::Array) -> anyhow::Result<Value> {
+    fn read<const N: usize, T>(array: &npz::Array, element: impl Fn([u8; N]) -> T) -> Vec<T> {
+        array.bytes.as_chunks::<N>().0.iter().map(|chunk| element(*chunk)).collect()
+    }
+    ensure!(!array.fortran_order || array.shape.len() < 2, "is stored in Fortran order; save it in C order");
+    let data = match array.element()? {
+        ('f', 2) => Data::F16(read(&array, |bytes| F16(u16::from_le_bytes(bytes)))),
+        ('f', 4) => Data::F32(read(&array, f32::from_le_bytes)),
+        ('f', 8) => Data::F64(read(&array, f64::from_le_bytes)),
+        ('i', 8) => Data::I64(read(&array, i64::from_le_bytes)),
+        ('i', 4) => Data::I32(read(&array, i32::from_le_bytes)),
+        ('i', 2) => Data::I16(read(&array, i16::from_le_bytes)),
+        ('i', 1) => Data::I8(read(&array, i8::from_le_bytes)),
+        ('u', 8) => Data::U64(read(&array, u64::from_le_bytes)),
+        ('u', 4) => Data::U32(read(&array, u32::from_le_bytes)),
+        ('u', 2) => Data::U16(read(&array, u16::from_le_bytes)),
+        ('u', 1) => Data::U8(array.bytes),
+        ('b', 1) => Data::Bool(array.bytes.iter().map(|byte| *byte != 0).collect()),
+        _ => bail!("has element type `{}`, which is not supported; use floats, integers or bool", array.descr),
     };
-    ensure!(data.len() == shape.iter().product::<usize>(), "holds {} elements, not what its shape says", data.len());
-    Ok(Value { shape, data })
+    Ok(Value { shape: array.shape, data })
 }
 
 /// Writes arrays as an uncompressed `.npz` file, through a temporary file beside it.
@@ -108,54 +99,36 @@ pub fn write_npz(path: &Path, arrays: &Arrays) -> anyhow::Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = tempfile::NamedTempFile::new_in(folder)
         .with_context(|| format!("creating a file in `{}`", folder.display()))?;
-    let mut archive = npyz::npz::NpzWriter::new(BufWriter::new(temporary.reopen()?));
+    let mut archive = npz::Writer::new(BufWriter::new(temporary.reopen()?));
     for (name, value) in arrays {
-        let shape: Vec<u64> = value.shape.iter().map(|extent| *extent as u64).collect();
-        write_array(&mut archive, name, &shape, &value.data).with_context(|| format!("writing array `{name}`"))?;
+        let (descr, bytes) = to_npy(&value.data);
+        archive.add(name, descr, &value.shape, &bytes).with_context(|| format!("writing array `{name}`"))?;
     }
-    archive.zip_writer().flush()?;
-    drop(archive);
+    archive.finish()?;
     temporary.persist(path).with_context(|| format!("writing `{}`", path.display()))?;
     Ok(())
 }
 
-fn write_array<W: Write + std::io::Seek>(
-    archive: &mut npyz::npz::NpzWriter<W>,
-    name: &str,
-    shape: &[u64],
-    data: &Data,
-) -> std::io::Result<()> {
-    use npyz::WriterBuilder;
-    fn put<T: npyz::AutoSerialize + Copy, W: Write + std::io::Seek>(
-        archive: &mut npyz::npz::NpzWriter<W>,
-        name: &str,
-        shape: &[u64],
-        elements: &[T],
-    ) -> std::io::Result<()> {
-        // As numpy's `savez` does it: floats hardly get smaller, and squeezing them took much of the time.
-        let options = npyz::zip::write::FileOptions::default().compression_method(npyz::zip::CompressionMethod::Stored);
-        let mut writer = archive.array(name, options)?.default_dtype().shape(shape).begin_nd()?;
-        writer.extend(elements.iter().copied())?;
-        writer.finish()
+/// Numpy's name of the element type, and the elements.
+fn to_npy(data: &Data) -> (&'static str, Vec<u8>) {
+    fn bytes<T, const N: usize>(elements: &[T], of: impl Fn(&T) -> [u8; N]) -> Vec<u8> {
+        elements.iter().flat_map(of).collect()
     }
     match data {
-        Data::F32(elements) => put(archive, name, shape, elements),
-        Data::F64(elements) => put(archive, name, shape, elements),
-        Data::F16(elements) => {
-            let halves: Vec<f16> = elements.iter().map(|half| f16::from_bits(half.0)).collect();
-            put(archive, name, shape, &halves)
-        }
+        Data::F32(elements) => ("<f4", bytes(elements, |x| x.to_le_bytes())),
+        Data::F64(elements) => ("<f8", bytes(elements, |x| x.to_le_bytes())),
+        Data::F16(elements) => ("<f2", bytes(elements, |x| x.0.to_le_bytes())),
         // numpy has no such numbers.
-        Data::BF16(_) => put(archive, name, shape, &to_f32(data)),
-        Data::I64(elements) => put(archive, name, shape, elements),
-        Data::I32(elements) => put(archive, name, shape, elements),
-        Data::I16(elements) => put(archive, name, shape, elements),
-        Data::I8(elements) => put(archive, name, shape, elements),
-        Data::U64(elements) => put(archive, name, shape, elements),
-        Data::U32(elements) => put(archive, name, shape, elements),
-        Data::U16(elements) => put(archive, name, shape, elements),
-        Data::U8(elements) => put(archive, name, shape, elements),
-        Data::Bool(elements) => put(archive, name, shape, elements),
+        Data::BF16(_) => ("<f4", bytes(&to_f32(data), |x| x.to_le_bytes())),
+        Data::I64(elements) => ("<i8", bytes(elements, |x| x.to_le_bytes())),
+        Data::I32(elements) => ("<i4", bytes(elements, |x| x.to_le_bytes())),
+        Data::I16(elements) => ("<i2", bytes(elements, |x| x.to_le_bytes())),
+        Data::I8(elements) => ("|i1", bytes(elements, |x| x.to_le_bytes())),
+        Data::U64(elements) => ("<u8", bytes(elements, |x| x.to_le_bytes())),
+        Data::U32(elements) => ("<u4", bytes(elements, |x| x.to_le_bytes())),
+        Data::U16(elements) => ("<u2", bytes(elements, |x| x.to_le_bytes())),
+        Data::U8(elements) => ("|u1", elements.clone()),
+        Data::Bool(elements) => ("|b1", bytes(elements, |x| [u8::from(*x)])),
     }
 }
 

@@ -19,6 +19,7 @@ pub mod graph;
 pub mod host;
 pub mod kernel;
 pub mod memory;
+pub mod npz;
 pub mod onnx;
 pub mod partition;
 pub mod passes;

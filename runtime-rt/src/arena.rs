@@ -31,7 +31,7 @@ impl<const BYTES: usize> Arena<BYTES> {
     /// `offset_bytes` must be at most `BYTES`, and whoever dereferences must hold exclusive use of the bytes it touches.
     #[inline(always)]
     pub unsafe fn pointer<T>(&self, offset_bytes: usize) -> *mut T {
-        debug_assert!(offset_bytes <= BYTES && offset_bytes.is_multiple_of(align_of::<T>()));
+        debug_assert!(offset_bytes <= BYTES && offset_bytes % align_of::<T>() == 0);
         // SAFETY: in bounds, as the caller promises.
         unsafe { self.0.get().cast::<u8>().add(offset_bytes).cast() }
     }

@@ -87,13 +87,23 @@ pub fn run<F: Fn(usize) + Sync>(parts: usize, part: &F) {
     }
 }
 
+/// The team, once it is there, which takes no longer than starting its threads.
+fn when_ready(team: &'static OnceLock<&'static Team>) -> &'static Team {
+    loop {
+        match team.get() {
+            Some(team) => return team,
+            None => std::thread::yield_now(),
+        }
+    }
+}
+
 fn start(parts: usize) -> &'static Team {
     // Workers wait for the team to be there before they look at it.
     static READY: OnceLock<&'static Team> = OnceLock::new();
     let workers: Vec<Thread> = (1..parts)
         .map(|index| {
             let builder = std::thread::Builder::new().name(std::format!("part-{index}"));
-            match builder.spawn(move || work(READY.wait(), index)) {
+            match builder.spawn(move || work(when_ready(&READY), index)) {
                 Ok(handle) => handle.thread().clone(),
                 // Kernels wait for all their parts, so there is no going on with fewer.
                 Err(error) => {

@@ -14,18 +14,14 @@ pub struct Array {
 
 /// Every f32 array of a file, by name; arrays of other types are left out.
 pub fn read_f32(path: &Path) -> BTreeMap<String, Array> {
-    let mut archive =
-        npyz::npz::NpzArchive::open(path).unwrap_or_else(|error| panic!("opening {}: {error}", path.display()));
-    let names: Vec<String> = archive.array_names().map(str::to_string).collect();
-    let mut arrays = BTreeMap::new();
-    for name in names {
-        let array = archive.by_name(&name).expect("the array is readable").expect("the archive lists it");
-        let shape = array.shape().to_vec();
-        if array.dtype().descr() == "'<f4'" {
-            arrays.insert(name, Array { shape, elements: array.into_vec().expect("elements are complete") });
-        }
-    }
-    arrays
+    let file = std::fs::File::open(path).unwrap_or_else(|error| panic!("opening {}: {error}", path.display()));
+    let arrays = partita::npz::read(file).unwrap_or_else(|error| panic!("reading {}: {error:#}", path.display()));
+    let floats = arrays.into_iter().filter(|(_, array)| array.descr == "<f4");
+    let array = |array: partita::npz::Array| Array {
+        shape: array.shape.iter().map(|extent| *extent as u64).collect(),
+        elements: array.bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+    };
+    floats.map(|(name, stored)| (name, array(stored))).collect()
 }
 
 /// Largest absolute difference, relative to the largest absolute expected element; infinite if any element is no

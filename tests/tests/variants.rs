@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use onnx_protobuf::{GraphProto, Message, ModelProto, TensorProto};
 use partita::bundle;
+use partita::bundle::cargo::BuildOptions;
 use partita::commands::summary;
 use partita::data::{noise, write_npz};
 use partita::driver::{self, Compiled, Options};
@@ -197,7 +198,7 @@ fn start(folder: &Path, compiled: &Compiled, silence: Duration) -> LocalCluster 
         .iter()
         .map(|program| {
             let device = &compiled.cluster.devices[program.device];
-            bundle::cargo::build_device(folder, device, false).expect("the crate builds")
+            bundle::cargo::build_device(folder, device, BuildOptions::default()).expect("the crate builds")
         })
         .collect();
     let wanted = LocalOptions { silence: Some(silence), ..LocalOptions::default() };
@@ -373,8 +374,9 @@ fn microcontrollers_know_routes_too() {
     let mut cluster = start(folder.path(), &compiled, Duration::from_secs(30));
     let firmware = compiled.programs.iter().find(|program| compiled.cluster.devices[program.device].name == "camera");
     let device = &compiled.cluster.devices[firmware.expect("it takes part").device];
-    let built = bundle::cargo::build_device(folder.path(), device, false).expect("the crate builds");
-    assert_eq!(forbidden_symbols(&built.binary), Vec::<String>::new());
+    let options = BuildOptions { symbols: true, ..BuildOptions::default() };
+    let built = bundle::cargo::build_device(folder.path(), device, options).expect("the crate builds");
+    assert_eq!(forbidden_symbols(&built.symbols.expect("they were asked for")), Vec::<String>::new());
     let extent = EXTENT as usize;
     let input = Value::f32([1, 3, extent, extent], (0..3 * extent * extent).map(|i| (i % 13) as f32 / 13.0).collect());
     let bytes = local::pack(&compiled.graph, &compiled.graph.inputs, std::slice::from_ref(&input)).expect("it fits");

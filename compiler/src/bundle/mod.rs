@@ -1,9 +1,13 @@
 //! The output folder: a crate per device, the plan, the reports, deployment files.
 //!
 //! Everything is written into a staging folder beside the output and swapped in at the end, so a failure leaves an
-//! earlier bundle untouched. The folder stands alone: the runtime's source is copied in.
+//! earlier bundle untouched; what the user has put into it stays ([`output`]). The folder stands alone: the runtime's
+//! source is copied in.
 
+pub mod cache;
 pub mod cargo;
+pub mod executable;
+pub mod output;
 pub mod report;
 
 use std::fs;
@@ -21,27 +25,21 @@ use crate::emit::steps::tame;
 use crate::emit::templates;
 use crate::program::Step;
 
-static RUNTIME: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../runtime-rt");
-
-/// Entries that a bundle consists of; `target` (cargo's cache) and `bin` survive a rewrite of the others.
-const KEPT: [&str; 1] = ["target"];
+/// Its manifest has another name here, because cargo leaves folders with a manifest out of packages.
+static RUNTIME: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/assets/runtime-rt");
 
 /// Writes the bundle of a compiled model to `out`.
 pub fn write(out: &Path, compiled: &Compiled, report: &report::Report) -> anyhow::Result<()> {
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).with_context(|| format!("creating `{}`", parent.display()))?;
-    ensure!(!out.is_symlink(), "`{}` is a symbolic link; give the folder itself with --out", out.display());
-    if out.exists() {
-        let ours = out.join("plan.pb").exists() || fs::read_dir(out)?.next().is_none();
-        ensure!(ours, "`{}` exists and is not a bundle of ours; give another folder with --out", out.display());
-    }
+    output::check(out)?;
     check_wire(compiled)?;
     let staging = tempfile::Builder::new()
         .prefix(".partita-")
         .tempdir_in(parent)
         .with_context(|| format!("creating a folder in `{}`", parent.display()))?;
     write_files(staging.path(), compiled, report)?;
-    swap_in(staging, out)
+    output::replace(staging, out)
 }
 
 /// Devices that a frame can name; the last number is the local runner's.
@@ -77,6 +75,7 @@ fn write_files(folder: &Path, compiled: &Compiled, report: &report::Report) -> a
 pub fn write_programs(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
     let context = compiled.model_context();
     write_runtime(folder)?;
+    write_workspace(folder, compiled)?;
     for position in 0..compiled.programs.len() {
         let emitted = emit_model(&compiled.device_programs(position), &context, KernelsPlace::Sibling)?;
         write_crate(folder, position, compiled, emitted)?;
@@ -96,11 +95,52 @@ pub fn write_report(folder: &Path, report: &report::Report) -> anyhow::Result<()
 fn write_runtime(folder: &Path) -> anyhow::Result<()> {
     fn copy(folder: &Path, dir: &Dir<'_>) -> anyhow::Result<()> {
         for file in dir.files() {
-            put(folder, Path::new("runtime-rt").join(file.path()), file.contents())?;
+            let path = if file.path() == Path::new("manifest.toml") { Path::new("Cargo.toml") } else { file.path() };
+            put(folder, Path::new("runtime-rt").join(path), file.contents())?;
         }
-        dir.dirs().filter(|dir| !dir.path().starts_with("tests")).try_for_each(|dir| copy(folder, dir))
+        dir.dirs().try_for_each(|dir| copy(folder, dir))
     }
     copy(folder, &RUNTIME)
+}
+
+/// The workspace of all devices, and which versions of further crates they are built with.
+fn write_workspace(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
+    let devices = compiled.programs.iter().map(|program| &compiled.cluster.devices[program.device]);
+    let devices = devices.map(|device| (device.name.as_str(), device.target.system == System::CortexM)).collect();
+    workspace_files(devices)?.into_iter().try_for_each(|(path, text)| put(folder, path, text.as_bytes()))
+}
+
+/// `Cargo.toml` and `Cargo.lock` of devices, each with whether it is firmware.
+fn workspace_files(devices: Vec<(&str, bool)>) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let mut packages: Vec<(String, bool)> =
+        devices.into_iter().map(|(name, firmware)| (cargo::package_name(name), firmware)).collect();
+    packages.sort_unstable();
+    let context = context! {
+        version => env!("CARGO_PKG_VERSION"),
+        firmware => packages.iter().any(|(_, firmware)| *firmware),
+        packages => packages.iter().map(|(name, firmware)| context! { name => name, firmware => firmware }).collect::<Vec<_>>(),
+    };
+    let files = [("Cargo.toml", "bundle/Cargo.toml.j2"), ("Cargo.lock", "bundle/Cargo.lock.j2")];
+    let render = |(path, template)| Ok((path, templates::render(template, context.clone())?));
+    files.into_iter().map(render).collect()
+}
+
+/// Name of the device in [`seed_files`].
+const SEED: &str = "seed";
+
+/// A bundle without runtime whose device does nothing: what cargo compiles for it, it compiles for every device.
+fn seed_files(firmware: bool) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let mut files = workspace_files(vec![(SEED, firmware)])?;
+    let context = context! {
+        version => env!("CARGO_PKG_VERSION"),
+        package => cargo::package_name(SEED),
+        firmware => firmware,
+    };
+    let main = "#![no_std]\n#![no_main]\n\n#[panic_handler]\nfn panic(_: &core::panic::PanicInfo<'_>) -> ! {\n    loop {}\n}\n";
+    files.push(("devices/seed/Cargo.toml", templates::render("crate/Cargo.toml.j2", context)?));
+    files.push(("devices/seed/src/lib.rs", "#![no_std]\n".to_string()));
+    files.push(("devices/seed/src/main.rs", if firmware { main.to_string() } else { "fn main() {}\n".to_string() }));
+    Ok(files)
 }
 
 fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: EmittedModel) -> anyhow::Result<()> {
@@ -238,29 +278,4 @@ fn put(folder: &Path, path: impl AsRef<Path>, bytes: &[u8]) -> anyhow::Result<()
         fs::create_dir_all(parent).with_context(|| format!("creating `{}`", parent.display()))?;
     }
     fs::write(&path, bytes).with_context(|| format!("writing `{}`", path.display()))
-}
-
-/// Puts the staged folder in the place of `out`, keeping cargo's cache of the old one.
-fn swap_in(staging: tempfile::TempDir, out: &Path) -> anyhow::Result<()> {
-    for kept in KEPT {
-        if out.join(kept).exists() {
-            fs::rename(out.join(kept), staging.path().join(kept))?;
-        }
-    }
-    let old = staging.path().with_extension("old");
-    if out.exists() {
-        fs::rename(out, &old).with_context(|| format!("moving `{}` aside", out.display()))?;
-    }
-    let staged = staging.keep();
-    fs::set_permissions(&staged, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    if let Err(error) = fs::rename(&staged, out) {
-        if old.exists() {
-            let _ = fs::rename(&old, out);
-        }
-        return Err(error).with_context(|| format!("writing `{}`", out.display()));
-    }
-    if old.exists() {
-        fs::remove_dir_all(&old).with_context(|| format!("removing `{}`", old.display()))?;
-    }
-    Ok(())
 }

@@ -8,12 +8,43 @@ pub mod summary;
 mod tune;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
 
 use crate::bundle;
+use crate::bundle::cargo::{BuildOptions, BuiltDevice};
 use crate::cli::{Arguments, Format};
+use crate::config::Device;
 use crate::diagnostic;
 use crate::driver::{self, Compiled, Dump, Failure, Options};
+
+/// The command line of this process: arguments in, exit status out.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // A panic is always our bug: say so in one line, and never leave with a status that scripts read as success.
+    std::panic::set_hook(Box::new(|_| {}));
+    let outcome = std::panic::catch_unwind(|| execute(&arguments));
+    let failure = match outcome {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(failure)) => failure,
+        Err(payload) => {
+            let message = payload
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| payload.downcast_ref::<&str>().map(|text| text.to_string()))
+                .unwrap_or_else(|| "unknown".to_string());
+            // Whoever reads our output has seen enough, as `head` does: no fault of ours.
+            if message.contains("failed printing to stdout") {
+                return ExitCode::SUCCESS;
+            }
+            Failure::Internal(anyhow::anyhow!("panic: {message}"))
+        }
+    };
+    eprintln!("{failure}");
+    ExitCode::from(failure.exit_status())
+}
 
 /// Executes the command line. Results go to standard output, messages to standard error.
 pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
@@ -24,6 +55,9 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let (Some(model), Some(targets)) = (&arguments.model, &arguments.targets) else {
         return Err(Failure::Environment(anyhow::anyhow!("a model and --targets are needed")));
     };
+    if arguments.no_build_cache {
+        bundle::cache::disable();
+    }
     if arguments.tune {
         return tune::tune(arguments, model, targets);
     }
@@ -50,12 +84,9 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let needs_build = arguments.build || arguments.run || arguments.evaluate.is_some() || arguments.verify;
     let mut built = Vec::new();
     if needs_build {
-        for program in &compiled.programs {
-            let device = &compiled.cluster.devices[program.device];
-            note(arguments, &format!("building {} for {}", device.name, device.target.name));
-            let result = bundle::cargo::build_device(&out, device, arguments.verbose).map_err(Failure::Environment)?;
-            summary::add_sizes(&mut report, &device.name, &result.sizes);
-            built.push(result);
+        built = build(arguments, &out, &compiled).map_err(Failure::Environment)?;
+        for (program, built) in compiled.programs.iter().zip(&built) {
+            summary::add_sizes(&mut report, &compiled.cluster.devices[program.device].name, &built.sizes);
         }
         bundle::write_report(&out, &report).map_err(Failure::Environment)?;
     }
@@ -76,6 +107,17 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
         println!("bundle: {}", out.display());
     }
     Ok(())
+}
+
+/// Builds all programs of a bundle.
+fn build(arguments: &Arguments, out: &Path, compiled: &Compiled) -> anyhow::Result<Vec<BuiltDevice>> {
+    let devices: Vec<&Device> =
+        compiled.programs.iter().map(|program| &compiled.cluster.devices[program.device]).collect();
+    for device in &devices {
+        note(arguments, &format!("building {} for {}", device.name, device.target.name));
+    }
+    let options = BuildOptions { verbose: arguments.verbose, symbols: arguments.symbols };
+    bundle::cargo::build_devices(out, &devices, options)
 }
 
 /// The model's name as a folder: letters, digits, `-`, `_`, `.`.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::bundle::cargo::SectionSizes;
+use crate::bundle::executable::SectionSizes;
 use crate::bundle::report::{
     DeviceReport, FamilyReport, FilteringReport, LayerReport, ModelReport, PlanReport, Report,
 };

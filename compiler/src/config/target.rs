@@ -258,7 +258,7 @@ pub struct MemoryMap {
     pub uart_base: Vec<u64>,
 }
 
-static TARGETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../targets");
+static TARGETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/assets/targets");
 
 /// A target by name, or by the path of a file of the user's (relative to `folder`).
 pub fn load(name: &str, folder: &Path) -> Result<Target, Diagnostic> {

@@ -6,7 +6,7 @@ use include_dir::{Dir, include_dir};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 
-static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../templates");
+static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/assets/templates");
 
 /// Renders the template at a path inside the templates folder, such as `crate/lib.rs.j2`.
 pub fn render(path: &str, context: minijinja::Value) -> anyhow::Result<String> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use tempfile::TempDir;
 
-use crate::bundle::{self, cargo::BuiltDevice};
+use crate::bundle::{self, cargo::BuildOptions, cargo::BuiltDevice};
 use crate::config::cluster_file;
 use crate::data;
 use crate::driver::{Clock, Compiled, Failure, Options, compile_graph};
@@ -57,8 +57,9 @@ impl Backbone {
             .add_routes(all.enumerate().map(|(index, one)| one.into_route(format!("graph {}", index + 1))).collect());
         let programs = tempfile::tempdir().context("creating a temporary folder").map_err(Failure::Environment)?;
         bundle::write_programs(programs.path(), &compiled).map_err(Failure::Environment)?;
-        let built = bundle::cargo::build_device(programs.path(), &compiled.cluster.devices[0], false)
-            .map_err(Failure::Environment)?;
+        let device = &compiled.cluster.devices[0];
+        let built = bundle::cargo::build_device(programs.path(), device, BuildOptions::default());
+        let built = built.map_err(Failure::Environment)?;
         Ok(Backbone { graphs, compiled, built, _programs: programs })
     }
 

@@ -45,10 +45,12 @@ pub(super) fn bench<P: Program, L: Links>(
         }
         observer.begin(Turn { inference: 0, route: 0 });
         program.run(links, &mut observer)?;
-        let (times, _) = observer.payload().as_chunks::<8>();
-        steps.resize(times.len(), Vec::new());
-        for (step, time) in steps.iter_mut().zip(times) {
-            step.push(u64::from_le_bytes(*time));
+        let times = observer.payload().chunks_exact(8).filter_map(|time| time.try_into().ok()).map(u64::from_le_bytes);
+        for (step, time) in times.enumerate() {
+            if steps.len() <= step {
+                steps.push(Vec::new());
+            }
+            steps[step].push(time);
         }
     }
     let steps: Vec<String> = steps.iter_mut().map(|times| format!("{}", median(times))).collect();

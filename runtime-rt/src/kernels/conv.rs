@@ -151,9 +151,8 @@ pub fn conv_transpose(
                             .checked_sub(parameters.pad_begin[axis])
                             .filter(|index| *index < extent)
                     };
-                    if let (Some(d), Some(h), Some(w)) = (to(0, out_d), to(1, out_h), to(2, out_w))
-                        && let Some(sum) = plane.get_mut((d * out_h + h) * out_w + w)
-                    {
+                    let (Some(d), Some(h), Some(w)) = (to(0, out_d), to(1, out_h), to(2, out_w)) else { continue };
+                    if let Some(sum) = plane.get_mut((d * out_h + h) * out_w + w) {
                         *sum += element * weight;
                     }
                 }

@@ -55,9 +55,10 @@ fn broadcast_strides(shape: &[usize], output: &[usize]) -> [usize; MAX_RANK] {
     let mut result = [0; MAX_RANK];
     let missing = output.len().saturating_sub(shape.len());
     for (axis, extent) in shape.iter().enumerate() {
-        if *extent != 1
-            && let (Some(slot), Some(stride)) = (result.get_mut(axis + missing), own.get(axis))
-        {
+        if *extent == 1 {
+            continue;
+        }
+        if let (Some(slot), Some(stride)) = (result.get_mut(axis + missing), own.get(axis)) {
             *slot = *stride;
         }
     }

@@ -127,11 +127,7 @@ fn probe(cluster: &Cluster, a: usize, b: usize, large: usize) -> Result<Compiled
 /// Builds and runs the program, and adds up what the first device saw of its exchanges.
 fn run(arguments: &Arguments, compiled: &Compiled, out: &Path) -> anyhow::Result<Times> {
     bundle::write(out, compiled, &summary::report(compiled))?;
-    let mut built = Vec::new();
-    for program in &compiled.programs {
-        let device = &compiled.cluster.devices[program.device];
-        built.push(bundle::cargo::build_device(out, device, arguments.verbose)?);
-    }
+    let built = crate::commands::build(arguments, out, compiled)?;
     let wanted = LocalOptions { launcher: arguments.launcher.as_deref(), profile: true, silence: None };
     let mut cluster = start(compiled, &built, wanted)?;
     let input = data::noise(compiled.graph.tensor_type(compiled.graph.inputs[0]), 1);

@@ -151,11 +151,7 @@ pub(super) fn profiled(
 ) -> anyhow::Result<(f64, Vec<Vec<Vec<u64>>>)> {
     let report = super::summary::report(compiled);
     bundle::write(out, compiled, &report)?;
-    let mut built = Vec::new();
-    for program in &compiled.programs {
-        let device = &compiled.cluster.devices[program.device];
-        built.push(bundle::cargo::build_device(out, device, arguments.verbose)?);
-    }
+    let built = super::build(arguments, out, compiled)?;
     let wanted = LocalOptions { launcher: arguments.launcher.as_deref(), profile: true, silence: None };
     let mut cluster = start(compiled, &built, wanted)?;
     let input = pack(&compiled.graph, &compiled.graph.inputs, &noise_inputs(&compiled.graph, 1))?;

@@ -1,0 +1,184 @@
+//! Runs every test of the workspace in a process of its own, as many at a time as there are cores and the longest
+//! first, so that no core waits for the last one; says how long each took, and at the end which took longest.
+//!
+//! Reads the messages of `cargo test --no-run --message-format=json` on standard input. Arguments are parts of names of
+//! tests; none means all.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Output};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Tests that are listed at the end.
+const SLOWEST: usize = 10;
+
+/// Where the last run's times are kept, in the target folder; without it, order is as listed.
+const TIMES: &str = "test-times.txt";
+
+/// A test executable.
+struct Binary {
+    /// Package and target, such as `partita-tests sharding`.
+    name: String,
+    executable: PathBuf,
+    /// Folder of the package: where cargo runs its tests.
+    folder: PathBuf,
+}
+
+/// One test.
+struct Test<'a> {
+    binary: &'a Binary,
+    name: String,
+}
+
+struct Result<'a> {
+    test: Test<'a>,
+    time: Duration,
+    failed: bool,
+}
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let binaries = binaries();
+    let mut tests: Vec<Test<'_>> = binaries.iter().flat_map(list).collect();
+    tests.retain(|test| wanted.is_empty() || wanted.iter().any(|part| full_name(test).contains(part)));
+    let kept_in = binaries.first().and_then(|binary| Some(binary.executable.parent()?.parent()?.join(TIMES)));
+    let text = kept_in.as_ref().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    let known: BTreeMap<&str, f64> = text
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(seconds, name)| Some((name, seconds.parse().ok()?)))
+        .collect();
+    // The next is taken from the end. What has never run may be long.
+    let expected = |test: &Test<'_>| known.get(full_name(test).as_str()).copied().unwrap_or(f64::MAX);
+    tests.sort_by(|a, b| expected(a).total_cmp(&expected(b)));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("running {} tests of {} programs, {workers} at a time", tests.len(), binaries.len());
+    let begin = Instant::now();
+    let (waiting, results) = (Mutex::new(tests), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(test) = lock(&waiting).pop() {
+                    let begin = Instant::now();
+                    let output = run(&test);
+                    let time = begin.elapsed();
+                    let failed = !output.as_ref().is_ok_and(|output| output.status.success());
+                    // One lock for all that is said of a test keeps it together.
+                    let mut results = lock(&results);
+                    say(&test, time, failed, &output);
+                    results.push(Result { test, time, failed });
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    results.sort_by_key(|result| std::cmp::Reverse(result.time));
+    if let Some(path) = kept_in.filter(|_| wanted.is_empty()) {
+        let line = |result: &Result<'_>| format!("{:.3} {}\n", result.time.as_secs_f64(), full_name(&result.test));
+        // Only the order of the next run depends on it.
+        let _ = std::fs::write(path, results.iter().map(line).collect::<String>());
+    }
+    summarize(&results, begin.elapsed())
+}
+
+/// Test executables, from cargo's messages.
+fn binaries() -> Vec<Binary> {
+    assert!(!std::io::stdin().is_terminal(), "pipe `cargo test --no-run --message-format=json` into this");
+    let mut found = Vec::new();
+    for line in std::io::stdin().lock().lines().map_while(std::result::Result::ok) {
+        let Ok(message) = serde_json::from_str::<serde_json::Value>(&line) else {
+            println!("{line}");
+            continue;
+        };
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_string);
+        let is_test = message["profile"]["test"].as_bool() == Some(true);
+        let (Some(executable), Some(manifest), true) =
+            (text(&message["executable"]), text(&message["manifest_path"]), is_test)
+        else {
+            continue;
+        };
+        let folder = PathBuf::from(manifest).parent().map(PathBuf::from).unwrap_or_default();
+        let package = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = format!("{package} {}", text(&message["target"]["name"]).unwrap_or_default());
+        found.push(Binary { name, executable: executable.into(), folder });
+    }
+    assert!(!found.is_empty(), "cargo has built no tests");
+    found
+}
+
+/// The tests of an executable, in its order.
+fn list(binary: &Binary) -> Vec<Test<'_>> {
+    let output =
+        Command::new(&binary.executable).current_dir(&binary.folder).args(["--list", "--format=terse"]).output();
+    let output = output.unwrap_or_else(|error| panic!("starting {}: {error}", binary.executable.display()));
+    assert!(output.status.success(), "{} does not list its tests", binary.executable.display());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let names = text.lines().filter_map(|line| line.strip_suffix(": test"));
+    names.map(|name| Test { binary, name: name.to_string() }).collect()
+}
+
+fn run(test: &Test<'_>) -> std::io::Result<Output> {
+    let mut command = Command::new(&test.binary.executable);
+    // As cargo does it.
+    command.current_dir(&test.binary.folder).env("CARGO_MANIFEST_DIR", &test.binary.folder);
+    command
+        .args(["--exact", &test.name, "--test-threads=1", "--color=never"])
+        .stdin(std::process::Stdio::null())
+        .output()
+}
+
+fn say(test: &Test<'_>, time: Duration, failed: bool, output: &std::io::Result<Output>) {
+    let word = if failed { "FAILED" } else { "ok" };
+    println!("test {} ... {word} ({:.2} s)", full_name(test), time.as_secs_f64());
+    if !failed {
+        return;
+    }
+    match output {
+        Err(error) => println!("could not be started: {error}"),
+        Ok(output) => {
+            println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            println!("ended with {}", output.status);
+        }
+    }
+}
+
+fn summarize(results: &[Result<'_>], time: Duration) -> ExitCode {
+    println!("\nslowest tests:");
+    for result in results.iter().take(SLOWEST) {
+        println!("{:8.2} s  {}", result.time.as_secs_f64(), full_name(&result.test));
+    }
+    let mut by_binary: BTreeMap<&str, f64> = BTreeMap::new();
+    for result in results {
+        *by_binary.entry(&result.test.binary.name).or_default() += result.time.as_secs_f64();
+    }
+    let mut by_binary: Vec<(&str, f64)> = by_binary.into_iter().collect();
+    by_binary.sort_by(|a, b| b.1.total_cmp(&a.1));
+    println!("\nslowest test programs, all tests added up:");
+    for (name, seconds) in by_binary.into_iter().take(SLOWEST) {
+        println!("{seconds:8.2} s  {name}");
+    }
+    let failed: Vec<&Result<'_>> = results.iter().filter(|result| result.failed).collect();
+    if !failed.is_empty() {
+        println!("\nfailures:");
+        failed.iter().for_each(|result| println!("    {}", full_name(&result.test)));
+    }
+    let passed = results.len() - failed.len();
+    let word = if failed.is_empty() { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {word}. {passed} passed; {} failed; 0 ignored; 0 measured; 0 filtered out; finished in {:.2}s",
+        failed.len(),
+        time.as_secs_f64()
+    );
+    // A run of nothing proves nothing.
+    if failed.is_empty() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn full_name(test: &Test<'_>) -> String {
+    format!("{} {}", test.binary.name, test.name)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
