@@ -80,6 +80,12 @@ impl Bf16 {
 /// let _ = unsafe { arena.slice::<bool>(0, 8) };
 /// ```
 ///
+/// ```
+/// let arena = partita_rt::Arena::<8>::new();
+/// // SAFETY: eight bytes lie in the arena, and nothing writes them.
+/// let _ = unsafe { arena.slice::<partita_rt::Bool>(0, 8) };
+/// ```
+///
 /// # Safety
 /// Every pattern of bits of the type's size is a value of it.
 pub unsafe trait Plain: Copy {}
