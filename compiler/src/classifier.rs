@@ -42,9 +42,8 @@ pub fn check_samples(samples: &Samples, classes: usize, least: usize) -> Result<
         return refuse(message, "give more samples that the model has not been trained on");
     }
     let labels = samples.labels.as_deref().unwrap_or(&[]);
-    if let Some((sample, label)) = labels.iter().enumerate().find(|(_, label)| **label >= classes) {
-        let message = format!("label {label} of sample {sample} is not a class; the model has {classes}");
-        return refuse(message, "labels count classes from 0");
+    if let Some((message, help)) = crate::fit::label_fault(labels, classes) {
+        return refuse(message, &help);
     }
     if let [first, rest @ ..] = labels
         && rest.iter().all(|label| label == first)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
 
 use crate::config::WeightStorage;
@@ -19,145 +20,153 @@ pub struct Arguments {
     pub targets: Option<PathBuf>,
     /// Output folder [default: ./out/MODEL]. Compiling again replaces what was written there before and leaves other files
     /// where they are; if files that were written have been changed since, they are named, and nothing is replaced.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
     /// What to minimise: latency, throughput, traffic, memory, energy, or weights of a sum, such as
     /// latency=1,traffic=0.5 (per ms, MB, mJ).
-    #[arg(long, value_name = "OBJECTIVE", default_value = "latency", value_parser = Objective::parse)]
+    #[arg(long, value_name = "OBJECTIVE", default_value = "latency", value_parser = Objective::parse, help_heading = "Plan")]
     pub objective: Objective,
     /// Which family of splits to use; all but `auto` are for comparison.
-    #[arg(long, value_enum, default_value_t = StrategyName::Auto)]
+    #[arg(long, value_enum, default_value_t = StrategyName::Auto, help_heading = "Plan")]
     pub strategy: StrategyName,
     /// Shape of an input whose dimensions the model leaves open: name=1x3x224x224. Open batch dimensions are 1.
-    #[arg(long = "shape", value_name = "NAME=DIMS", value_parser = parse_shape)]
+    #[arg(long = "shape", value_name = "NAME=DIMS", value_parser = parse_shape, help_heading = "Model")]
     pub shapes: Vec<(String, Vec<usize>)>,
     /// Answer this many samples together: inputs and outputs are stacked along their first dimension. For throughput,
     /// devices may then take whole samples each (data-parallel stages).
-    #[arg(long, value_name = "SAMPLES", default_value_t = 1, value_parser = parse_batch)]
+    #[arg(long, value_name = "SAMPLES", default_value_t = 1, value_parser = parse_batch, help_heading = "Plan")]
     pub batch: usize,
     /// Convolve directly: without minimal filtering (Winograd), which rounds more and takes more memory for weights.
-    #[arg(long)]
+    #[arg(long, help_heading = "Model")]
     pub exact: bool,
     /// How the weights of matrix products are stored: in 16 or 8 bits they take a half or a quarter of the memory and of
     /// the time to read them. The report states the error.
-    #[arg(long, value_enum, default_value_t = WeightStorage::F32)]
+    #[arg(long, value_enum, default_value_t = WeightStorage::F32, help_heading = "Model")]
     pub weights: WeightStorage,
     /// Refuse plans slower than this.
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", help_heading = "Plan")]
     pub max_latency: Option<f64>,
     /// Use the strategies of an earlier plan instead of solving.
-    #[arg(long, value_name = "PLAN.pb")]
+    #[arg(long, value_name = "PLAN.pb", help_heading = "Plan")]
     pub plan: Option<PathBuf>,
     /// Run the model on the cluster's devices in several ways, and write what was measured beside the cluster file, where
     /// later compilations find it.
-    #[arg(long)]
+    #[arg(long, help_heading = "What is done")]
     pub measure: bool,
     /// Measurements to use [default: CLUSTER.measured.toml beside the cluster file, if it is there].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Plan")]
     pub measured: Option<PathBuf>,
     /// Measure the ways to do each convolution on the cluster's devices, and write the best beside the cluster file, where
     /// later compilations find them.
-    #[arg(long, conflicts_with = "measure")]
+    #[arg(long, help_heading = "What is done")]
     pub tune: bool,
+    /// Let --measure and --tune learn from emulators, too: for tests of the tool. What an emulator needs says nothing about
+    /// the device.
+    #[arg(long, help_heading = "What is done")]
+    pub measure_emulated: bool,
     /// Record of tuning to use [default: CLUSTER.tuned.toml beside the cluster file, if it is there].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Plan")]
     pub tuned: Option<PathBuf>,
     /// Cross-compile the device crates too, into OUT/bin.
-    #[arg(long)]
+    #[arg(long, help_heading = "What is done")]
     pub build: bool,
     /// Keep the symbols and line numbers of every program, for debuggers and profilers, in OUT/symbols.
-    #[arg(long)]
+    #[arg(long, help_heading = "What is done")]
     pub symbols: bool,
     /// Build without the crates that earlier compilations have built, which are kept in the user's cache folder, and
     /// keep none.
-    #[arg(long)]
+    #[arg(long, help_heading = "What is done")]
     pub no_build_cache: bool,
     /// Build, start every device as a local process (QEMU for foreign ones), infer once, print the answer.
-    #[arg(long)]
+    #[arg(long, help_heading = "What is done")]
     pub run: bool,
     /// Input of --run: arrays named as the graph's inputs (a single input takes any single array). Default: seeded noise.
-    #[arg(long, value_name = "X.npz", requires = "run")]
+    #[arg(long, value_name = "X.npz", help_heading = "What is done")]
     pub input: Option<PathBuf>,
     /// Infer this many times with --run and report the median latency.
-    #[arg(long, value_name = "N", requires = "run", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_repeat, help_heading = "What is done")]
     pub repeat: usize,
     /// Where --run writes the answer: arrays named as the graph's outputs.
-    #[arg(long, value_name = "Y.npz", requires = "run")]
+    #[arg(long, value_name = "Y.npz", help_heading = "What is done")]
     pub output: Option<PathBuf>,
     /// Build, run over labelled samples (arrays `x`, `y`), report accuracy, latency and traffic.
-    #[arg(long, value_name = "DATA.npz")]
+    #[arg(long, value_name = "DATA.npz", help_heading = "What is done")]
     pub evaluate: Option<PathBuf>,
     /// Samples for exits: arrays `x`, and `y` with the right classes (the model's own answers without). The model must
     /// not have been trained on them.
-    #[arg(long, value_name = "DATA.npz")]
+    #[arg(long, value_name = "DATA.npz", help_heading = "Exits and variants")]
     pub calibration: Option<PathBuf>,
     /// Add early exits, trained and chosen on the calibration samples.
-    #[arg(long, value_enum, default_value_t = Switch::Off, conflicts_with = "batch")]
+    #[arg(long, value_enum, default_value_t = Switch::Off, help_heading = "Exits and variants")]
     pub exits: Switch,
     /// Find what the network can do without (residual branches, skip connections), and compile smaller ways through it,
     /// over the same weights, for the conditions of the cluster file, or for slower links and lost devices if it has
     /// none.
-    #[arg(long, value_enum, default_value_t = Switch::Off, requires = "calibration", conflicts_with_all = ["batch", "plan", "exit_outputs"])]
+    #[arg(long, value_enum, default_value_t = Switch::Off, help_heading = "Exits and variants")]
     pub variants: Switch,
     /// Outputs of the model that are exits already (BranchyNet): they are calibrated, none is trained.
-    #[arg(long, value_name = "A,B,..", value_delimiter = ',', requires = "calibration", conflicts_with_all = ["exits", "batch"])]
+    #[arg(long, value_name = "A,B,..", value_delimiter = ',', help_heading = "Exits and variants")]
     pub exit_outputs: Vec<String>,
     /// Further samples for heads of exits to learn from; the model may have been trained on them. Those of --calibration
     /// then only judge.
-    #[arg(long, value_name = "DATA.npz", requires = "calibration", conflicts_with = "exit_outputs")]
+    #[arg(long, value_name = "DATA.npz", help_heading = "Exits and variants")]
     pub training: Option<PathBuf>,
     /// Array of the calibration data that says which samples belong together (patients, speakers): none of a group is
     /// judged by a head that has learned from the group.
-    #[arg(long = "calibration-groups", value_name = "ARRAY", requires = "calibration")]
+    #[arg(long = "calibration-groups", value_name = "ARRAY", help_heading = "Exits and variants")]
     pub groups: Option<String>,
     /// The calibration samples follow each other in time, as samples later will: an exit may then be surer where it has
     /// said the same for some time.
-    #[arg(long = "calibration-stream", requires = "calibration", conflicts_with = "groups")]
+    #[arg(long = "calibration-stream", help_heading = "Exits and variants")]
     pub stream: bool,
     /// How long heads of exits may learn: 1 is some minutes.
-    #[arg(long = "exit-effort", value_name = "F", default_value_t = 1.0, value_parser = parse_effort)]
+    #[arg(long = "exit-effort", value_name = "F", default_value_t = 1.0, value_parser = parse_effort, help_heading = "Exits and variants")]
     pub effort: f64,
     /// Least accuracy with exits, between 0 and 1, kept with 90 % probability; by default 1 point below the model's own.
     /// Also the least accuracy of variants; by default 5 points below the model's own.
-    #[arg(long, value_name = "F", requires = "calibration")]
+    #[arg(long, value_name = "F", help_heading = "Exits and variants")]
     pub min_accuracy: Option<f64>,
     /// Use only this many samples of --evaluate.
-    #[arg(long, value_name = "N", requires = "evaluate")]
+    #[arg(long, value_name = "N", help_heading = "What is done")]
     pub samples: Option<usize>,
     /// With --evaluate: write a line per inference here: sample, milliseconds, route, exit, whether it was right, how often
     /// it was given up before.
-    #[arg(long, value_name = "FILE.csv", requires = "evaluate")]
+    #[arg(long, value_name = "FILE.csv", help_heading = "What is done")]
     pub log: Option<PathBuf>,
-    /// Applied to `x` of evaluation data: mean=..,std=.. with one value or one per channel, separated by `/`.
-    #[arg(long, value_name = "mean=..,std=..", value_parser = crate::data::Normalization::parse)]
+    /// Applied to `x` of calibration and evaluation data and to the input of --run: mean=..,std=.. with one value or one per channel, separated by `/`.
+    #[arg(long, value_name = "mean=..,std=..", value_parser = crate::data::Normalization::parse, help_heading = "Data")]
     pub normalize: Option<crate::data::Normalization>,
-    /// Layout of `x` in evaluation data; converted to the model's.
-    #[arg(long, value_enum, default_value_t = DataLayout::Nchw)]
+    /// Layout of `x` in calibration and evaluation data and of the input of --run; converted to the model's.
+    #[arg(long, value_enum, default_value_t = DataLayout::Nchw, help_heading = "Data")]
     pub layout: DataLayout,
     /// Start every device as PROGRAM NAME EXECUTABLE ARGUMENTS.. instead of as a local process, with the addresses of
     /// the cluster file: to reach other machines, or a test bed.
-    #[arg(long, value_name = "PROGRAM")]
+    #[arg(long, value_name = "PROGRAM", help_heading = "What is done")]
     pub launcher: Option<PathBuf>,
     /// Compare every emitted program with the reference kernels on random inputs; with --evaluate, on all of its samples.
-    #[arg(long)]
+    #[arg(long, help_heading = "What is done")]
     pub verify: bool,
     /// Predict latency, throughput, traffic and energy without building.
-    #[arg(long)]
+    #[arg(long, help_heading = "What is done")]
     pub simulate: bool,
     /// With --simulate: write the predicted course of one inference here, as a trace for Perfetto.
-    #[arg(long, value_name = "TRACE.json", requires = "simulate")]
+    #[arg(long, value_name = "TRACE.json", help_heading = "What is done")]
     pub timeline: Option<PathBuf>,
-    /// Print the graph or plan after a stage: import, a pass, partition, shard, schedule, program; `all` prints each.
-    #[arg(long, value_name = "PASS")]
+    /// Print the graph or plan after a stage: import, a pass, exits, batch, partition, shard, schedule, program; `all`
+    /// prints each.
+    #[arg(long, value_name = "PASS", value_parser = stages(), hide_possible_values = true, help_heading = "Output")]
     pub print_ir_after: Option<String>,
     /// How results are printed.
-    #[arg(long, value_enum, default_value_t = Format::Human)]
+    #[arg(long, value_enum, default_value_t = Format::Human, help_heading = "Output")]
     pub format: Format,
     /// Say what is being done.
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = "Output")]
     pub verbose: bool,
+    /// Say nothing but results, warnings and errors.
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
     /// Explain an error code, such as E0130, and stop.
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", help_heading = "Output")]
     pub explain: Option<String>,
 }
 
@@ -214,6 +223,18 @@ fn parse_effort(text: &str) -> Result<f64, String> {
         Ok(effort) if (0.001..=100.0).contains(&effort) => Ok(effort),
         _ => Err("expected a number from 0.001 to 100".to_string()),
     }
+}
+
+fn parse_repeat(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(times @ 1..=1_000_000) => Ok(times),
+        _ => Err("expected a number from 1 to 1000000".to_string()),
+    }
+}
+
+/// Names that --print-ir-after takes.
+fn stages() -> PossibleValuesParser {
+    PossibleValuesParser::new(crate::driver::stages().into_iter().chain(["all"]))
 }
 
 fn parse_batch(text: &str) -> Result<usize, String> {

@@ -1,12 +1,13 @@
 //! Data files: `.npz` archives of inputs, labels and answers, and their conversion to what a model's input wants.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::{BufReader, BufWriter, Read};
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use partita_rt::F16;
 
+use crate::format;
 use crate::graph::{Data, ElementType, TensorType, Value};
 use crate::npz;
 
@@ -63,12 +64,26 @@ impl Normalization {
 /// Reads every array of an `.npz` file, by name.
 pub fn read_npz(path: &Path) -> anyhow::Result<Arrays> {
     let file = File::open(path).with_context(|| format!("opening `{}`", path.display()))?;
+    refuse_other_formats(path)?;
     let arrays = npz::read(BufReader::new(file)).with_context(|| format!("reading `{}`", path.display()))?;
     let value = |(name, array): (String, npz::Array)| {
         let value = read_array(array).with_context(|| format!("array `{name}` of `{}`", path.display()))?;
         Ok((name, value))
     };
     arrays.into_iter().map(value).collect()
+}
+
+/// Refuses what its first bytes say is something else, with what to do instead.
+pub fn refuse_other_formats(path: &Path) -> anyhow::Result<()> {
+    let mut head = Vec::new();
+    let file = File::open(path).with_context(|| format!("opening `{}`", path.display()))?;
+    file.take(4096).read_to_end(&mut head).with_context(|| format!("reading `{}`", path.display()))?;
+    match format::recognise(&head) {
+        Some(found) if found.name != format::NPZ => {
+            bail!("`{}` is {}, not an .npz archive; {}", path.display(), found.name, found.as_data)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn read_array(array: npz::Array) -> anyhow::Result<Value> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::cli::{Arguments, StrategyName};
+use crate::config::learned::Learned;
 use crate::config::{self, Cluster, WeightStorage};
 use crate::diagnostic::Diagnostic;
 use crate::emit::family::Family as Choices;
@@ -38,6 +39,8 @@ pub struct Compiled {
     pub batch: usize,
     /// Matrix products whose weights are stored in fewer bytes.
     pub stored: Vec<Stored>,
+    /// Measurements and records that corrected it.
+    pub learned: Vec<Learned>,
     /// What is known of its exits, if it has been given any.
     pub exits: Option<exits::ExitsReport>,
     /// What is known of its variants, if they were asked for.
@@ -196,10 +199,28 @@ impl Options {
     }
 }
 
-/// Receives the text form after each stage; what it does not want is not rendered.
+/// Names of the stages whose text can be seen, in order, each once.
+pub fn stages() -> Vec<&'static str> {
+    let passes = passes::SIMPLIFY.iter().map(|pass| pass.name);
+    let behind = ["exits", "batch", "partition", "shard", "schedule", "program"];
+    let mut names: Vec<&str> = Vec::new();
+    for name in std::iter::once("import").chain(passes).chain(behind) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Looks on while a model is compiled.
 pub trait Dump {
-    /// Called after the stage `name`.
+    /// Called after the stage `name`; text that is not wanted is not rendered.
     fn stage(&mut self, name: &str, text: &dyn std::fmt::Display);
+
+    /// Called once the model is known, before anything that takes long: the last moment to find that data do not fit.
+    fn simplified(&mut self, _graph: &Graph, _cluster: &Cluster) -> Result<(), Failure> {
+        Ok(())
+    }
 }
 
 impl Dump for () {
@@ -212,11 +233,17 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     let cluster_path = cluster;
     let mut cluster = config::cluster_file::read(cluster_path)?;
     let measured = options.measured.clone().unwrap_or_else(|| config::measured::default_path(cluster_path));
-    config::measured::apply(&mut cluster, &measured, options.measured.is_some())?;
+    let corrected = config::measured::apply(&mut cluster, &measured, options.measured.is_some())?;
+    let mut learned: Vec<Learned> = corrected.into_iter().collect();
     let tuned = options.tuned.clone().unwrap_or_else(|| config::tuned::default_path(cluster_path));
     match options.trial {
         Some(_) => config::tuned::try_way(&mut cluster, options.trial),
-        None => config::tuned::apply(&mut cluster, &config::tuned::read(&tuned, options.tuned.is_some())?),
+        None => {
+            let record = config::tuned::read(&tuned, options.tuned.is_some())?;
+            config::tuned::apply(&mut cluster, &record);
+            let used = cluster.devices.iter().any(|device| !device.target.tuning.choices.is_empty());
+            learned.extend(used.then(|| Learned::of("tuning record", &tuned, record.origin.as_ref())));
+        }
     }
     // An earlier plan says itself what it is good at; what it predicts depends on it.
     let objective = match &options.plan {
@@ -235,7 +262,11 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
         dump.stage(pass.name, graph);
     })
     .map_err(internal)?;
+    dump.simplified(&graph, &cluster)?;
     let stored = passes::store_weights::run(&mut graph, options.weights);
+    if options.weights != WeightStorage::F32 && stored.is_empty() {
+        return Err(nothing_to_store(options.weights));
+    }
     cluster.devices.iter_mut().for_each(|device| device.target.weight_storage = options.weights);
     let mut study = None;
     if let Some(wanted) = &options.variants {
@@ -260,6 +291,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     let mut compiled = compile_graph(model_name, graph, cluster, options, clock, dump)?;
     compiled.exits = report;
     compiled.stored = stored;
+    compiled.learned = learned;
     if let Some(study) = study {
         let mut clock = Clock::default();
         compiled.variants = Some(variants::routes::add(&mut compiled, study, options)?);
@@ -335,6 +367,7 @@ fn finish(
         family: options.family,
         batch: options.batch,
         stored: Vec::new(),
+        learned: Vec::new(),
         exits: None,
         variants: None,
         variant_graphs: Vec::new(),
@@ -349,6 +382,14 @@ fn finish(
         plan_hash,
         times_ms: clock.times_ms,
     })
+}
+
+fn nothing_to_store(storage: WeightStorage) -> Failure {
+    let name = clap::ValueEnum::to_possible_value(&storage).map_or(String::new(), |value| value.get_name().to_string());
+    let message =
+        format!("--weights {name} would change nothing: no matrix product of the model has constant weights that fit");
+    let help = "leave --weights out; convolutions keep their weights in 32 bits";
+    Failure::Input(vec![Diagnostic::new("E0143", message).help(help)])
 }
 
 fn no_batch(error: &passes::batch::BatchError, samples: usize) -> Failure {
@@ -405,6 +446,26 @@ impl Clock {
 }
 
 impl Failure {
+    /// The same for programs: `{"schema": 1, "errors": [{"code", "message", "notes", "help"}], "status"}`.
+    pub fn to_json(&self) -> serde_json::Value {
+        let plain = |code: &str, message: String| serde_json::json!({"code": code, "message": message});
+        let one = |diagnostic: &Diagnostic| {
+            serde_json::json!({
+                "code": diagnostic.code,
+                "message": diagnostic.message,
+                "notes": diagnostic.notes,
+                "help": diagnostic.help,
+            })
+        };
+        let errors: Vec<serde_json::Value> = match self {
+            Failure::Input(diagnostics) => diagnostics.iter().map(one).collect(),
+            Failure::Infeasible(diagnostic) | Failure::Difference(diagnostic) => vec![one(diagnostic)],
+            Failure::Environment(error) => vec![plain("environment", format!("{error:#}"))],
+            Failure::Internal(error) => vec![plain("internal", format!("{error:#}"))],
+        };
+        serde_json::json!({"schema": crate::bundle::report::SCHEMA, "errors": errors, "status": self.exit_status()})
+    }
+
     /// The process's exit status.
     pub fn exit_status(&self) -> u8 {
         match self {

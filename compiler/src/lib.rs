@@ -15,6 +15,8 @@ pub mod diagnostic;
 pub mod driver;
 pub mod emit;
 pub mod exits;
+pub mod fit;
+pub mod format;
 pub mod graph;
 pub mod host;
 pub mod kernel;
@@ -31,6 +33,7 @@ pub mod samples;
 pub mod schedule;
 pub mod shard;
 pub mod simulate;
+pub mod usage;
 pub mod variants;
 
 pub use build_script::Build;

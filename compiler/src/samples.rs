@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 
 use crate::cli::{Arguments, DataLayout};
-use crate::data::{self, Normalization};
-use crate::graph::{Data, ElementType, Graph, TensorType, Value};
+use crate::data::{self, Arrays, Normalization};
+use crate::fit;
+use crate::graph::{Data, ElementType, Graph, Op, TensorId, TensorType, Value};
 
 /// Samples of a data set.
 #[derive(Clone, Debug)]
@@ -41,8 +42,10 @@ pub fn load(path: &Path, graph: &Graph, preparation: &Preparation, limit: Option
         bail!("labelled data needs a model with one input; this one has {}", graph.inputs.len());
     };
     let mut wanted = graph.tensor_type(input).clone();
-    if preparation.batch > 1 {
-        wanted.shape[0] = 1;
+    if preparation.batch > 1
+        && let Some(first) = wanted.shape.first_mut()
+    {
+        *first = 1;
     }
     let wanted = &wanted;
     let arrays = data::read_npz(path)?;
@@ -53,24 +56,92 @@ pub fn load(path: &Path, graph: &Graph, preparation: &Preparation, limit: Option
     })?;
     let count = *x.shape.first().context("array `x` is a scalar; its first dimension should count samples")?;
     ensure!(count > 0, "there are no samples");
-    let labels = array("y").map(|y| labels(&y.data, count)).transpose()?;
+    let labels = array("y").map(|y| labels(y, count)).transpose()?;
     let per_sample = x.data.len() / count;
-    ensure!(
-        per_sample == wanted.element_count(),
-        "a sample of `x` has shape {:?}, but the model's input is {wanted}",
-        &x.shape[1..]
-    );
+    check_samples_shape(x, wanted, preparation)?;
     let count = limit.unwrap_or(count).min(count);
     let elements = data::to_f32(&x.data);
     if let Some(position) = elements.iter().take(count * per_sample).position(|element| !element.is_finite()) {
         bail!("sample {} of `x` holds {}; expected finite numbers", position / per_sample.max(1), elements[position]);
     }
+    if wanted.element == ElementType::F32
+        && preparation.normalize.is_none()
+        && !scales_itself(graph)
+        && let Some(warning) = fit::unnormalised(&elements)
+    {
+        eprintln!("warning: `{}`: {warning}", path.display());
+    }
     let inputs = elements
-        .chunks_exact(per_sample)
+        .chunks_exact(per_sample.max(1))
         .take(count)
         .map(|sample| sample_value(preparation, sample, wanted))
         .collect::<anyhow::Result<Vec<Value>>>()?;
     Ok(Samples { inputs, labels: labels.map(|labels| labels.into_iter().take(count).collect()) })
+}
+
+/// Refuses samples whose shape differs from the input's in any axis; the input may count one sample, or none.
+fn check_samples_shape(x: &Value, wanted: &TensorType, preparation: &Preparation) -> anyhow::Result<()> {
+    let shape = fit::expected(&wanted.shape, preparation.layout);
+    let sample = &x.shape[1..];
+    if sample == shape || shape.first() == Some(&1) && sample == &shape[1..] {
+        return Ok(());
+    }
+    // As if there were one sample, which is what the input counts.
+    let one: Vec<usize> = std::iter::once(1).chain(sample.iter().copied()).collect();
+    let found = if sample.len() == shape.len() { sample } else { &one };
+    let hint = fit::hint(found, &wanted.shape, preparation.layout).map_or(String::new(), |hint| format!("; {hint}"));
+    bail!("a sample of `x` has shape {sample:?}, but the model's input is {wanted}{hint}")
+}
+
+/// Whether the first thing that a model does with its input is arithmetic with constants, which may be its scale.
+fn scales_itself(graph: &Graph) -> bool {
+    let readers = graph.inputs.iter().flat_map(|input| graph.consumers(*input));
+    readers.into_iter().any(|reader| matches!(graph.node(reader).op, Op::Binary(..) | Op::Unary(_)))
+}
+
+/// The arrays that feed the graph's inputs, in their order: by name, or any single array for a single input; in the model's
+/// layout and scale.
+pub fn bind(graph: &Graph, arrays: &Arrays, preparation: &Preparation) -> anyhow::Result<Vec<Value>> {
+    let prepared = preparation.layout == Some(DataLayout::Nhwc) || preparation.normalize.is_some();
+    ensure!(
+        !prepared || graph.inputs.len() == 1,
+        "--layout and --normalize are for models with one input; this one has {}",
+        graph.inputs.len()
+    );
+    let bind_one = |input: &TensorId| {
+        let tensor = graph.tensor(*input);
+        let found = arrays.iter().find(|(name, _)| *name == tensor.name);
+        let single = (graph.inputs.len() == 1 && arrays.len() == 1).then(|| &arrays[0]);
+        let (_, value) = found.or(single).with_context(|| {
+            let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
+            format!("no array for input `{}`; the file has {}", tensor.name, names.join(", "))
+        })?;
+        let mut wanted = tensor.tensor_type.clone();
+        if preparation.batch > 1
+            && let Some(first) = wanted.shape.first_mut()
+        {
+            *first = preparation.batch;
+        }
+        let wanted = &wanted;
+        if value.shape != fit::expected(&wanted.shape, preparation.layout) {
+            let hint = fit::hint(&value.shape, &wanted.shape, preparation.layout);
+            let hint = hint.map_or(String::new(), |hint| format!("; {hint}"));
+            bail!("input `{}` is {wanted}, but its array has shape {:?}{hint}", tensor.name, value.shape);
+        }
+        if !prepared {
+            return Ok(value.clone());
+        }
+        let mut one = wanted.clone();
+        let samples = one.shape.first().copied().unwrap_or(1).max(1);
+        if let Some(first) = one.shape.first_mut() {
+            *first = 1;
+        }
+        let elements = data::to_f32(&value.data);
+        let chunks = elements.chunks_exact(one.element_count().max(1));
+        let parts = chunks.map(|sample| sample_value(preparation, sample, &one)).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(stacked(&parts, samples).swap_remove(0))
+    };
+    graph.inputs.iter().map(bind_one).collect()
 }
 
 /// Which group each sample belongs to, by an array of integers.
@@ -100,10 +171,20 @@ pub fn stacked(samples: &[Value], batch: usize) -> Vec<Value> {
     samples.chunks(batch.max(1)).map(stack).collect()
 }
 
-fn labels(data: &Data, count: usize) -> anyhow::Result<Vec<usize>> {
+fn labels(y: &Value, count: usize) -> anyhow::Result<Vec<usize>> {
+    let data = &y.data;
+    if let [samples, classes] = y.shape[..]
+        && samples == count
+        && classes > 1
+    {
+        bail!(
+            "labels `y` have shape {:?}, as if one-hot; expected the number of each class: save y.argmax(1)",
+            y.shape
+        );
+    }
     ensure!(data.len() == count, "there are {count} samples but {} labels", data.len());
     if data.element().is_float() {
-        bail!("labels `y` are floats; expected integers");
+        bail!("labels `y` are floats; expected integers: save y.astype(\"int64\")");
     }
     let label = |(sample, label): (usize, f32)| {
         ensure!(label >= 0.0, "label {label} of sample {sample} is negative");

@@ -9,3 +9,4 @@ pub mod command;
 pub mod onnx;
 pub mod place;
 pub mod reference;
+pub mod schema;

@@ -48,3 +48,69 @@ fn the_arena_in_the_report_is_the_arena_in_the_program() {
         assert!(ram_bytes >= arena_bytes, "{target}: RAM {ram_bytes} is less than the arena {arena_bytes}");
     }
 }
+
+/// An input of `pixels` elements of which 32 are multiplied into `columns`: working memory and weights as large as one
+/// likes.
+fn model(pixels: usize, columns: usize) -> tempfile::NamedTempFile {
+    use partita_tests::onnx::{constant, int, model, node, value_info};
+    use protobuf::Message;
+    let weights = (0..32 * columns).map(|at| (at * 37 % 101) as f32 / 101.0 - 0.5).collect();
+    let starts = onnx_protobuf::TensorProto { data_type: 7, int64_data: vec![0], ..constant("starts", &[1], vec![]) };
+    let ends = onnx_protobuf::TensorProto { data_type: 7, int64_data: vec![32], ..constant("ends", &[1], vec![]) };
+    let axes = onnx_protobuf::TensorProto { data_type: 7, int64_data: vec![1], ..constant("axes", &[1], vec![]) };
+    let graph = onnx_protobuf::GraphProto {
+        name: "largest".to_string(),
+        node: vec![
+            node("Softmax", &["x"], &["shares"], vec![int("axis", 1)]),
+            node("Slice", &["shares", "starts", "ends", "axes"], &["some"], vec![]),
+            node("Gemm", &["some", "w"], &["scores"], vec![]),
+            node("ReduceMax", &["scores"], &["y"], vec![partita_tests::onnx::ints("axes", &[1])]),
+        ],
+        input: vec![value_info("x", &[1, pixels as i64])],
+        output: vec![value_info("y", &[1, 1])],
+        initializer: vec![constant("w", &[32, columns as i64], weights), starts, ends, axes],
+        ..onnx_protobuf::GraphProto::default()
+    };
+    let file = tempfile::Builder::new().suffix(".onnx").tempfile().expect("a temporary file");
+    std::fs::write(file.path(), model(13, graph).write_to_bytes().expect("plain data")).expect("the file is ours");
+    file
+}
+
+/// The largest number that is accepted, to one part in 32.
+fn largest(accepts: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (64, 1 << 22);
+    assert!(accepts(low));
+    while high - low > low / 32 {
+        let middle = low.midpoint(high);
+        *(if accepts(middle) { &mut low } else { &mut high }) = middle;
+    }
+    low
+}
+
+/// What a target file promises is there on the board that its programs run on: the largest program that the compiler accepts
+/// answers as the reference does. Targets with an operating system promise the memory of whole machines, which no test fills.
+#[test]
+fn the_largest_program_of_every_microcontroller_answers() {
+    for target in ["cortex-m4f", "cortex-m7", "cortex-m33", "cortex-m55"] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let cluster = ClusterText::new("only", "only").device("only", target, "").write(folder.path());
+        let fits = |pixels: usize, columns: usize| {
+            let options = partita::driver::Options::default();
+            partita::driver::compile(model(pixels, columns).path(), &cluster, &options, &mut ()).is_ok()
+        };
+        let columns = largest(|columns| fits(64, columns));
+        let pixels = largest(|pixels| fits(pixels, columns));
+        let model = model(pixels, columns);
+        let out = folder.path().join("out");
+        let mut command = compile();
+        command.arg(model.path()).arg("--targets").arg(&cluster).arg("--out").arg(&out);
+        succeed(command.args(["--run", "--verify"]));
+        let report = partita_tests::bundle::read_report(&out);
+        let device = &report["devices"][0];
+        let limits = partita::config::target::load(target, folder.path()).expect("the target is ours");
+        println!("{target}: {device}");
+        let (ram, flash) = (device["ram_bytes"].as_u64().unwrap_or(0), device["flash_bytes"].as_u64().unwrap_or(0));
+        assert!(ram * 10 > limits.ram_bytes * 8 && ram <= limits.ram_bytes, "{target}: {ram} of {}", limits.ram_bytes);
+        assert!(flash * 10 > limits.flash_bytes * 8 && flash <= limits.flash_bytes, "{target}: {flash}");
+    }
+}

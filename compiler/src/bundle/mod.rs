@@ -18,7 +18,8 @@ use include_dir::{Dir, include_dir};
 use minijinja::context;
 use minijinja::value::{Serde, Value};
 
-use crate::config::{Device, System};
+use crate::config::target::LEAST_DIVIDER;
+use crate::config::{Device, System, Transport};
 use crate::driver::Compiled;
 use crate::emit::model::{EmittedModel, KernelsPlace, emit_model, is_object, peers};
 use crate::emit::steps::tame;
@@ -34,6 +35,7 @@ pub fn write(out: &Path, compiled: &Compiled, report: &report::Report) -> anyhow
     fs::create_dir_all(parent).with_context(|| format!("creating `{}`", parent.display()))?;
     output::check(out)?;
     check_wire(compiled)?;
+    check_lines(compiled)?;
     let staging = tempfile::Builder::new()
         .prefix(".partita-")
         .tempdir_in(parent)
@@ -61,6 +63,38 @@ pub fn check_wire(compiled: &Compiled) -> anyhow::Result<()> {
         messages <= WIRE_MESSAGES,
         "the plan has {messages} messages, but frames number at most {WIRE_MESSAGES}; such a plan can be simulated only (--simulate)"
     );
+    Ok(())
+}
+
+/// Whether boards have as many UARTs as their firmware is to have serial lines. What lines cannot be set to is told.
+fn check_lines(compiled: &Compiled) -> anyhow::Result<()> {
+    let cluster = &compiled.cluster;
+    for (position, program) in compiled.programs.iter().enumerate() {
+        let device = &cluster.devices[program.device];
+        let peers = peers(&compiled.device_programs(position), compiled.choices.as_ref(), program.device);
+        let lines = peers.iter().filter_map(|peer| cluster.link(program.device, *peer));
+        let lines: Vec<_> = lines.filter(|link| link.transport == Transport::Uart).collect();
+        if let Some(map) = &device.target.memory_map {
+            let most = map.uart_base.len().saturating_sub(1);
+            ensure!(
+                lines.len() <= most,
+                "the plan joins device `{}` to {} peers by serial lines, but its board has {most} UARTs beside the console; \
+                 such a plan can be simulated only (--simulate)",
+                device.name,
+                lines.len()
+            );
+        }
+        for link in lines.into_iter().filter(|link| link.between.0 == program.device) {
+            let (wanted, baud) = (link.wire_bits_per_second, cluster.baud(link));
+            if f64::from(baud) < wanted * 0.98 {
+                let (a, b) = (&cluster.devices[link.between.0].name, &cluster.devices[link.between.1].name);
+                eprintln!(
+                    "warning: the line between `{a}` and `{b}` will run at {baud} bit/s, the most that its UARTs do, not at \
+                     {wanted:.0} as the cluster file says and predictions assume"
+                );
+            }
+        }
+    }
     Ok(())
 }
 
@@ -163,7 +197,8 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
         triple => if target.triple == "host" { "" } else { target.triple.as_str() },
         rustflags => rust_flags(device),
         memory_map => Value::from(Serde(&target.memory_map)),
-        clock_hz => target.clock_hz,
+        cycles_per_us => target.memory_map.as_ref().map_or(1, |map| ((map.core_hz * 1e-6).round() as u64).max(1)),
+        least_divider => LEAST_DIVIDER,
         ram_bytes => device.ram_bytes,
         flash_bytes => device.flash_bytes,
         links => link_contexts(compiled, position),
@@ -199,8 +234,10 @@ fn link_contexts(compiled: &Compiled, position: usize) -> Vec<Value> {
     peers(&compiled.device_programs(position), compiled.choices.as_ref(), program.device)
         .into_iter()
         .map(|peer| {
-            let transport = cluster.link(program.device, peer).map(|link| link.transport);
-            let is_uart = transport == Some(crate::config::Transport::Uart);
+            let link = cluster.link(program.device, peer);
+            let is_uart = link.is_some_and(|link| link.transport == Transport::Uart);
+            let baud = link.map_or(0, |link| cluster.baud(link));
+            let map = cluster.devices[program.device].target.memory_map.as_ref();
             // UART 0 is the console; links take the next ones in the order of their peers.
             next_uart += usize::from(is_uart);
             context! {
@@ -208,6 +245,8 @@ fn link_contexts(compiled: &Compiled, position: usize) -> Vec<Value> {
                 name => cluster.devices[peer].name.as_str(),
                 transport => if is_uart { "uart" } else { "tcp" },
                 uart => next_uart,
+                baud => baud,
+                divider => map.map_or(0, |map| map.divider(baud)),
                 listens => program.device < peer,
                 address => cluster.devices[peer].address.clone(),
             }

@@ -4,11 +4,18 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::config::learned::Learned;
 use crate::passes::store_weights::Stored;
 
-/// The whole report.
+/// Version of the report and of messages as JSON: it grows when a key changes its meaning, not when one is added.
+pub const SCHEMA: u32 = 1;
+
+/// The whole report. Figures are predictions; what was measured is in `measured` objects beside them, in `accuracy`,
+/// `evaluation` and `run`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
     /// The model as compiled.
     pub model: ModelReport,
     /// What was decided and predicted.
@@ -39,9 +46,11 @@ pub struct Report {
     /// Measured on the running cluster, with --evaluate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationReport>,
-    /// Measured latency, with --run.
+    /// Measured latency and the answer, with --run.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub run: Option<LatencyReport>,
+    pub run: Option<RunReport>,
+    /// Measurements and tuning records that the predictions and kernels rest on.
+    pub learned: Vec<Learned>,
     /// Time of each stage of the compiler in ms.
     pub compile: BTreeMap<String, f64>,
 }
@@ -157,12 +166,57 @@ pub struct DeviceReport {
     pub sent_bytes: u64,
     /// Received per inference.
     pub received_bytes: u64,
-    /// Predicted; measured with --run or --evaluate.
+    /// Predicted.
     pub compute_ms: f64,
-    /// Predicted; measured with --run or --evaluate.
+    /// Predicted.
     pub link_ms: f64,
+    /// What the device draws by being on while one inference lasts; predicted, and no part of `energy_mj`.
+    pub idle_mj: f64,
+    /// Measured with --run or --evaluate, per inference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<MeasuredDevice>,
     /// Kernels that several threads share.
     pub shared_kernels: usize,
+}
+
+/// What a device said of an inference, as mean where there were several.
+#[derive(Clone, Debug, Serialize)]
+pub struct MeasuredDevice {
+    /// In computing steps.
+    pub compute_ms: f64,
+    /// In exchanges, waiting included.
+    pub link_ms: f64,
+    /// Sent to peers.
+    pub sent_bytes: u64,
+    /// Received from peers.
+    pub received_bytes: u64,
+}
+
+/// What --run answered and how long it took.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunReport {
+    /// From handing in the input to having the answer; measured.
+    #[serde(flatten)]
+    pub latency: LatencyReport,
+    /// Inferences.
+    pub repeat: usize,
+    /// The last answer.
+    pub outputs: Vec<OutputReport>,
+}
+
+/// One output of an answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct OutputReport {
+    /// Name in the model.
+    pub name: String,
+    /// Element type.
+    pub r#type: String,
+    /// Extent per axis.
+    pub shape: Vec<usize>,
+    /// Position of the largest element.
+    pub largest: usize,
+    /// The first elements; `null` where an element is no finite number.
+    pub elements: Vec<Option<f32>>,
 }
 
 /// One node.
@@ -214,6 +268,8 @@ pub struct AccuracyReport {
 pub struct EvaluationReport {
     /// Labelled samples.
     pub samples: usize,
+    /// Name of the output that is compared with the labels.
+    pub output: String,
     /// Share of right answers.
     pub accuracy: f64,
     /// Multiply-adds of an average inference.

@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::infer::add_measured;
+use super::ready::Labelled;
 use crate::bundle::cargo::BuiltDevice;
 use crate::bundle::report::{AccuracyReport, EvaluationReport, LatencyReport, Report};
 use crate::cli::Arguments;
 use crate::data;
 use crate::driver::{Compiled, Failure};
-use crate::graph::{Graph, Value, eval};
+use crate::graph::{Graph, TensorId, Value, eval};
 use crate::partition::node_macs;
 use crate::run::local::{LocalOptions, pack, start, unpack};
-use crate::samples::{self, Preparation};
+use crate::samples;
 use crate::simulate::outcomes::{Outcome, mean, outcomes};
 use crate::variants;
 
@@ -26,14 +27,19 @@ const BASE_SAMPLES: usize = 200;
 /// Runs every sample and adds accuracy and latency to the report.
 pub(super) fn evaluate(
     arguments: &Arguments,
-    path: &Path,
+    samples: &Labelled,
     compiled: &Compiled,
     built: &[BuiltDevice],
     report: &mut Report,
 ) -> Result<(), Failure> {
     let graph = &compiled.graph;
-    let (samples, labels) = labelled(arguments, path, graph).map_err(Failure::Environment)?;
-    let labels = &labels;
+    let labels = &samples.labels;
+    let name = |output: &TensorId| crate::diagnostic::printable(&graph.tensor(*output).name);
+    let judged = graph.outputs.iter().position(|output| name(output) == samples.judged).unwrap_or(0);
+    if samples.outputs > 1 {
+        let (judged, outputs) = (&samples.judged, samples.outputs);
+        super::note(arguments, &format!("of {outputs} outputs the first, `{judged}`, is compared with the labels"));
+    }
     let mut exits = Exits::new(compiled);
     let mut cluster =
         start(compiled, built, LocalOptions { launcher: arguments.launcher.as_deref(), ..LocalOptions::default() })
@@ -56,7 +62,7 @@ pub(super) fn evaluate(
             *taken += 1;
         }
         let right_before = right;
-        for (answer, label) in classes(&outputs[0].1, compiled.batch).into_iter().zip(labels) {
+        for (answer, label) in classes(&outputs[judged].1, compiled.batch).into_iter().zip(labels) {
             right += usize::from(answer == *label);
             exits.count(exit, answer == *label);
             answers.push((answer, exit));
@@ -75,7 +81,7 @@ pub(super) fn evaluate(
     for input in &batches[..base_count.div_ceil(compiled.batch)] {
         let expected = eval::evaluate_until_exit(graph, std::slice::from_ref(input), &mut steady)
             .map_err(|error| Failure::Internal(error.into()))?;
-        let bases = classes(&expected.outputs[0], compiled.batch);
+        let bases = classes(&expected.outputs[judged], compiled.batch);
         for (base, ((answer, exit), label)) in bases.into_iter().zip(rest.by_ref()) {
             base_right += usize::from(base == *label);
             disagreements += usize::from(base != *answer || expected.exit.map(|(exit, _)| exit) != *exit);
@@ -104,6 +110,7 @@ pub(super) fn evaluate(
     });
     report.evaluation = Some(EvaluationReport {
         samples: count,
+        output: samples.judged.clone(),
         accuracy,
         mean_macs: exits.mean_macs(),
         exit_shares: exits.shares(),
@@ -119,23 +126,8 @@ pub(super) fn evaluate(
 }
 
 /// With --simulate, what variants answer is computed here; nothing is built for devices.
-pub(super) fn evaluate_here(
-    arguments: &Arguments,
-    path: &Path,
-    compiled: &Compiled,
-    report: &mut Report,
-) -> Result<(), Failure> {
-    let (samples, labels) = labelled(arguments, path, &compiled.graph).map_err(Failure::Environment)?;
-    evaluate_variants(compiled, &samples.inputs, &labels, report).map_err(Failure::Environment)
-}
-
-/// Samples with labels.
-fn labelled(arguments: &Arguments, path: &Path, graph: &Graph) -> anyhow::Result<(samples::Samples, Vec<usize>)> {
-    let mut samples = samples::load(path, graph, &Preparation::of(arguments), arguments.samples)
-        .with_context(|| format!("`{}` does not fit the model", path.display()))?;
-    let labels = samples.labels.take();
-    let labels = labels.with_context(|| format!("`{}` has no labels: array `y`", path.display()))?;
-    Ok((samples, labels))
+pub(super) fn evaluate_here(samples: &Labelled, compiled: &Compiled, report: &mut Report) -> anyhow::Result<()> {
+    evaluate_variants(compiled, &samples.inputs, &samples.labels, report)
 }
 
 /// What each variant of the front says of the samples, on this machine.

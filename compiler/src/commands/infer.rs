@@ -1,34 +1,28 @@
 //! `--run`: one inference on the cluster, as local processes.
 
-use anyhow::{Context, ensure};
-
 use crate::bundle::cargo::BuiltDevice;
-use crate::bundle::report::{LatencyReport, Report};
+use crate::bundle::report::{LatencyReport, MeasuredDevice, OutputReport, Report, RunReport};
 use crate::cli::{Arguments, Format};
-use crate::data::{self, Arrays};
+use crate::data;
 use crate::driver::{Compiled, Failure};
 use crate::graph::types::on_elements;
 use crate::graph::{Graph, Value};
 use crate::run::DeviceReport;
 use crate::run::local::{LocalOptions, pack, start, unpack};
 
+/// Elements of an output that the report has; all of them are in the file of --output.
+const MOST_ELEMENTS: usize = 10_000;
+
 /// Runs once and prints the answer; also writes it where --output says.
 pub(super) fn run_once(
     arguments: &Arguments,
     compiled: &Compiled,
     built: &[BuiltDevice],
+    input: Option<&[Value]>,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let graph = &compiled.graph;
-    let inputs = match &arguments.input {
-        Some(path) => {
-            let arrays = data::read_npz(path).map_err(Failure::Environment)?;
-            bind_inputs(graph, &arrays)
-                .with_context(|| format!("`{}` does not fit the model", path.display()))
-                .map_err(Failure::Environment)?
-        }
-        None => noise_inputs(graph, 1),
-    };
+    let inputs = input.map_or_else(|| noise_inputs(graph, 1), <[Value]>::to_vec);
     let mut cluster =
         start(compiled, built, LocalOptions { launcher: arguments.launcher.as_deref(), ..LocalOptions::default() })
             .map_err(Failure::Environment)?;
@@ -50,47 +44,12 @@ pub(super) fn run_once(
             0 | 1 => println!("answered in {:.3} ms", latency.p50),
             runs => println!("answered in {:.3} ms (median of {runs}; worst {:.3} ms)", latency.p50, latency.max),
         }
-        for device in &result.reports {
-            println!(
-                "  {:<12} compute {:>10.3} ms, waiting {:>10.3} ms, sent {} B, received {} B",
-                device.name,
-                device.compute_ms(),
-                device.wait_ms(),
-                device.sent_bytes,
-                device.received_bytes
-            );
-        }
     }
-    report.run = Some(latency);
+    report.run = Some(RunReport { latency, repeat: arguments.repeat, outputs: outputs.iter().map(answer).collect() });
     if let Some(path) = &arguments.output {
         data::write_npz(path, &outputs).map_err(Failure::Environment)?;
     }
     Ok(())
-}
-
-/// The arrays that feed the graph's inputs, in their order: by name, or any single array for a single input.
-pub(super) fn bind_inputs(graph: &Graph, arrays: &Arrays) -> anyhow::Result<Vec<Value>> {
-    graph
-        .inputs
-        .iter()
-        .map(|input| {
-            let tensor = graph.tensor(*input);
-            let found = arrays.iter().find(|(name, _)| *name == tensor.name);
-            let single = (graph.inputs.len() == 1 && arrays.len() == 1).then(|| &arrays[0]);
-            let (_, value) = found.or(single).with_context(|| {
-                let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
-                format!("no array for input `{}`; the file has {}", tensor.name, names.join(", "))
-            })?;
-            ensure!(
-                value.data.len() == tensor.tensor_type.element_count(),
-                "input `{}` is {}, but its array has shape {:?}",
-                tensor.name,
-                tensor.tensor_type,
-                value.shape
-            );
-            Ok(value.clone())
-        })
-        .collect()
 }
 
 /// Seeded noise for every input.
@@ -99,13 +58,29 @@ pub(super) fn noise_inputs(graph: &Graph, seed: u64) -> Vec<Value> {
     tensors.map(|(index, input)| data::noise(graph.tensor_type(*input), seed + index as u64)).collect()
 }
 
-/// Replaces predicted times by measured ones.
+/// Puts what was measured of each device beside what was predicted.
 pub(super) fn add_measured(report: &mut Report, measured: &[DeviceReport]) {
     for device in measured {
         for entry in report.devices.iter_mut().filter(|entry| entry.name == device.name) {
-            entry.compute_ms = device.compute_ms();
-            entry.link_ms = device.wait_ms();
+            entry.measured = Some(MeasuredDevice {
+                compute_ms: device.compute_ms(),
+                link_ms: device.wait_ms(),
+                sent_bytes: device.sent_bytes,
+                received_bytes: device.received_bytes,
+            });
         }
+    }
+}
+
+/// An output as JSON has it.
+fn answer((name, value): &(String, Value)) -> OutputReport {
+    let elements = data::to_f32(&value.data);
+    OutputReport {
+        name: name.clone(),
+        r#type: value.data.element().name().to_string(),
+        shape: value.shape.clone(),
+        largest: crate::classifier::class(&elements),
+        elements: elements.iter().take(MOST_ELEMENTS).map(|element| element.is_finite().then_some(*element)).collect(),
     }
 }
 

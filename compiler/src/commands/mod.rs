@@ -4,6 +4,7 @@ mod evaluate;
 mod infer;
 mod measure;
 mod print;
+mod ready;
 pub mod summary;
 mod tune;
 mod verify;
@@ -11,18 +12,22 @@ mod verify;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use anyhow::Context;
 
-use crate::bundle;
 use crate::bundle::cargo::{BuildOptions, BuiltDevice};
 use crate::cli::{Arguments, Format};
-use crate::config::Device;
-use crate::diagnostic;
+use crate::config::learned::Origin;
+use crate::config::{self, Cluster, Device};
 use crate::driver::{self, Compiled, Dump, Failure, Options};
+use crate::graph::{Graph, Value};
+use crate::{bundle, diagnostic, simulate, usage};
 
 /// The command line of this process: arguments in, exit status out.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match usage::parse(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(error) => return usage_error(&error),
+    };
     // A panic is always our bug: say so in one line, and never leave with a status that scripts read as success.
     std::panic::set_hook(Box::new(|_| {}));
     let outcome = std::panic::catch_unwind(|| execute(&arguments));
@@ -42,8 +47,26 @@ pub fn main() -> ExitCode {
             Failure::Internal(anyhow::anyhow!("panic: {message}"))
         }
     };
-    eprintln!("{failure}");
+    match arguments.format {
+        Format::Human => eprintln!("{failure}"),
+        Format::Json => eprintln!("{}", failure.to_json()),
+    }
     ExitCode::from(failure.exit_status())
+}
+
+/// Says what is wrong with the command line, or what was asked of it: help, the version.
+fn usage_error(error: &clap::Error) -> ExitCode {
+    // A script that asks for JSON gets it also where the rest was not understood.
+    let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let is_json = words.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
+        || words.iter().any(|word| word == "--format=json");
+    if is_json && error.use_stderr() {
+        eprintln!("{}", usage_json(error));
+        return ExitCode::from(2);
+    }
+    // Where it goes, and with which status, clap knows.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// Executes the command line. Results go to standard output, messages to standard error.
@@ -58,32 +81,42 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.no_build_cache {
         bundle::cache::disable();
     }
-    if arguments.tune {
-        return tune::tune(arguments, model, targets);
+    ready::check_files(arguments)?;
+    if arguments.tune || arguments.measure {
+        let cluster = config::cluster_file::read(targets)?;
+        let emulated = ready::check_measuring(arguments, &cluster)?;
+        ready::check_tools(arguments, &cluster.devices)?;
+        let origin = Origin::now(model, emulated);
+        return match arguments.tune {
+            true => tune::tune(arguments, model, targets, origin),
+            false => measure::measure(arguments, model, targets, origin),
+        };
     }
-    if arguments.measure {
-        return measure::measure(arguments, model, targets);
-    }
-    let mut dump =
-        Printer { wanted: arguments.print_ir_after.as_deref(), verbose: arguments.verbose, seen: Vec::new() };
-    let compiled = driver::compile(model, targets, &Options::of(arguments), &mut dump)?;
-    dump.check_name()?;
-    for device in compiled.cluster.devices.iter().filter(|device| device.standalone && compiled.variants.is_none()) {
-        note(arguments, &format!("`standalone` of {} says nothing without --variants auto", device.name));
-    }
+    let mut onlooker = Onlooker { arguments, data: Data::default() };
+    let compiled = driver::compile(model, targets, &Options::of(arguments), &mut onlooker)?;
+    let data = onlooker.data;
+    say_what_is_special(arguments, &compiled);
     let mut report = summary::report(&compiled);
     if arguments.simulate {
-        if let Some(data) = &arguments.evaluate {
-            evaluate::evaluate_here(arguments, data, &compiled, &mut report)?;
+        if let Some(samples) = &data.evaluation {
+            evaluate::evaluate_here(samples, &compiled, &mut report).map_err(Failure::Environment)?;
+        }
+        if let Some(path) = &arguments.timeline {
+            let trace = simulate::trace_json(&compiled.prediction, &compiled.cluster).to_string();
+            write(path, &trace).map_err(Failure::Environment)?;
+            note(arguments, &format!("wrote {}; open it at ui.perfetto.dev", path.display()));
         }
         return print::report(&report, &compiled, arguments.format).map_err(Failure::Environment);
+    }
+    if needs_build(arguments) {
+        let taking_part = compiled.programs.iter().map(|program| &compiled.cluster.devices[program.device]);
+        ready::check_tools(arguments, taking_part)?;
     }
     let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out").join(folder_name(&compiled)));
     bundle::write(&out, &compiled, &report).map_err(Failure::Environment)?;
     note(arguments, &format!("wrote {}", out.display()));
-    let needs_build = arguments.build || arguments.run || arguments.evaluate.is_some() || arguments.verify;
     let mut built = Vec::new();
-    if needs_build {
+    if needs_build(arguments) {
         built = build(arguments, &out, &compiled).map_err(Failure::Environment)?;
         for (program, built) in compiled.programs.iter().zip(&built) {
             summary::add_sizes(&mut report, &compiled.cluster.devices[program.device].name, &built.sizes);
@@ -94,12 +127,12 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
         verify::verify(arguments, &compiled, &built)?;
     }
     if arguments.run {
-        infer::run_once(arguments, &compiled, &built, &mut report)?;
+        infer::run_once(arguments, &compiled, &built, data.input.as_deref(), &mut report)?;
     }
-    if let Some(data) = &arguments.evaluate {
-        evaluate::evaluate(arguments, data, &compiled, &built, &mut report)?;
+    if let Some(samples) = &data.evaluation {
+        evaluate::evaluate(arguments, samples, &compiled, &built, &mut report)?;
     }
-    if needs_build {
+    if needs_build(arguments) {
         bundle::write_report(&out, &report).map_err(Failure::Environment)?;
     }
     print::report(&report, &compiled, arguments.format).map_err(Failure::Environment)?;
@@ -120,6 +153,39 @@ fn build(arguments: &Arguments, out: &Path, compiled: &Compiled) -> anyhow::Resu
     bundle::cargo::build_devices(out, &devices, options)
 }
 
+/// A usage error for programs.
+pub fn usage_json(error: &clap::Error) -> serde_json::Value {
+    let text = error.to_string();
+    let message = text.split("\n\nUsage:").next().unwrap_or_default().trim_start_matches("error: ").trim();
+    let errors = serde_json::json!([{"code": "usage", "message": message}]);
+    serde_json::json!({"schema": bundle::report::SCHEMA, "errors": errors, "status": 2})
+}
+
+/// Whether programs are wanted, not only their source.
+fn needs_build(arguments: &Arguments) -> bool {
+    arguments.build || arguments.run || arguments.evaluate.is_some() || arguments.verify
+}
+
+/// What the user might not expect of this compilation.
+fn say_what_is_special(arguments: &Arguments, compiled: &Compiled) {
+    for file in &compiled.learned {
+        note(arguments, &file.to_string());
+    }
+    for device in compiled.cluster.devices.iter().filter(|device| device.standalone && compiled.variants.is_none()) {
+        note(arguments, &format!("`standalone` of {} says nothing without --variants auto", device.name));
+    }
+    if !compiled.cluster.conditions.is_empty() && compiled.variants.is_none() {
+        note(arguments, "`[[condition]]` of the cluster file says nothing without --variants auto");
+    }
+    if let Some(text) = summary::family_that_fell_back(compiled) {
+        eprintln!("warning: {text}");
+    }
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("writing `{}`", path.display()))
+}
+
 /// The model's name as a folder: letters, digits, `-`, `_`, `.`.
 fn folder_name(compiled: &Compiled) -> String {
     let name: String = compiled
@@ -130,42 +196,45 @@ fn folder_name(compiled: &Compiled) -> String {
     if name.chars().all(|c| c == '.') { "model".to_string() } else { name }
 }
 
-/// Progress, on standard error; quiet with --format json unless -v.
+/// Progress, on standard error; quiet with -q, and with --format json unless -v.
 fn note(arguments: &Arguments, message: &str) {
-    if arguments.format == Format::Human || arguments.verbose {
+    if !arguments.quiet && (arguments.format == Format::Human || arguments.verbose) {
         eprintln!("partita: {message}");
     }
 }
 
-/// Prints the stages that --print-ir-after asks for.
-struct Printer<'a> {
-    wanted: Option<&'a str>,
-    verbose: bool,
-    seen: Vec<String>,
+/// Data files as the model wants them.
+#[derive(Default)]
+struct Data {
+    /// Of --run, for one sample at a time also where --batch answers several.
+    input: Option<Vec<Value>>,
+    /// Of --evaluate.
+    evaluation: Option<ready::Labelled>,
 }
 
-impl Dump for Printer<'_> {
+/// Prints the stages that --print-ir-after asks for, and reads the data as soon as the model is known.
+struct Onlooker<'a> {
+    arguments: &'a Arguments,
+    data: Data,
+}
+
+impl Dump for Onlooker<'_> {
     fn stage(&mut self, name: &str, text: &dyn std::fmt::Display) {
-        self.seen.push(name.to_string());
-        if self.verbose {
+        if self.arguments.verbose {
             eprintln!("partita: {name} done");
         }
-        if self.wanted.is_some_and(|wanted| wanted == name || wanted == "all") {
+        if self.arguments.print_ir_after.as_ref().is_some_and(|wanted| wanted == name || wanted == "all") {
             println!("; after {name}\n{text}");
         }
     }
-}
 
-impl Printer<'_> {
-    fn check_name(&self) -> Result<(), Failure> {
-        match self.wanted {
-            Some(wanted) if wanted != "all" && !self.seen.iter().any(|name| name == wanted) => {
-                Err(Failure::Environment(anyhow::anyhow!(
-                    "there is no stage `{wanted}` to print after; there are {}",
-                    self.seen.join(", ")
-                )))
-            }
-            _ => Ok(()),
+    fn simplified(&mut self, graph: &Graph, cluster: &Cluster) -> Result<(), Failure> {
+        if needs_build(self.arguments) {
+            // These two take part whatever the plan; the others are looked at when it is known.
+            ready::check_tools(self.arguments, [cluster.input, cluster.output].map(|index| &cluster.devices[index]))?;
         }
+        self.data.input = ready::input(self.arguments, graph).map_err(Failure::Environment)?;
+        self.data.evaluation = ready::evaluation(self.arguments, graph).map_err(Failure::Environment)?;
+        Ok(())
     }
 }

@@ -51,7 +51,7 @@ fn human(report: &Report, compiled: &Compiled) {
     }
     println!(
         "\n{:<12} {:<16} {:>14} {:>12} {:>12} {:>10} {:>10} {:>10} {:>10}",
-        "device", "target", "MAC", "weights B", "arena B", "sent B", "recv B", "compute ms", "link ms"
+        "predicted", "target", "MAC", "weights B", "arena B", "sent B", "recv B", "compute ms", "link ms"
     );
     for device in &report.devices {
         println!(
@@ -65,6 +65,27 @@ fn human(report: &Report, compiled: &Compiled) {
             grouped(device.received_bytes),
             device.compute_ms,
             device.link_ms,
+        );
+    }
+    if report.devices.iter().any(|device| device.measured.is_some()) {
+        println!(
+            "{:<12} {:<16} {:>14} {:>12} {:>12} {:>10} {:>10} {:>10} {:>10}",
+            "measured", "", "", "", "", "sent B", "recv B", "compute ms", "link ms"
+        );
+    }
+    for device in &report.devices {
+        let Some(measured) = &device.measured else { continue };
+        println!(
+            "{:<12} {:<16} {:>14} {:>12} {:>12} {:>10} {:>10} {:>10.3} {:>10.3}",
+            device.name,
+            device.target,
+            "",
+            "",
+            "",
+            grouped(measured.sent_bytes),
+            grouped(measured.received_bytes),
+            measured.compute_ms,
+            measured.link_ms,
         );
     }
     for patch in &report.patches {
@@ -102,7 +123,7 @@ fn human(report: &Report, compiled: &Compiled) {
     }
     if let Some(evaluation) = &report.evaluation {
         println!(
-            "\naccuracy {:.2} % of {} samples; latency {:.3} ms (predicted {:.3}), p50 {:.3} ms, p95 {:.3} ms, worst {:.3} ms; \
+            "\naccuracy {:.2} % of {} samples; measured latency {:.3} ms (predicted {:.3}), p50 {:.3} ms, p95 {:.3} ms, worst {:.3} ms; \
              energy {:.3} mJ (predicted {:.3})",
             evaluation.accuracy * 100.0,
             evaluation.samples,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::bundle::executable::SectionSizes;
 use crate::bundle::report::{
-    DeviceReport, FamilyReport, FilteringReport, LayerReport, ModelReport, PlanReport, Report,
+    DeviceReport, FamilyReport, FilteringReport, LayerReport, ModelReport, PlanReport, Report, SCHEMA,
 };
 use crate::config::System;
 use crate::driver::Compiled;
@@ -13,7 +13,7 @@ use crate::exits::ExitReport;
 use crate::graph::NodeId;
 use crate::graph::text::op_name;
 use crate::memory::{ALIGNMENT_BYTES, least_arena_bytes};
-use crate::partition::{Method, cost};
+use crate::partition::{Method, StrategyFamily, cost};
 use crate::program::Program;
 use crate::schedule::{Action, Schedule};
 use crate::shard::stripes::StripesReport;
@@ -41,6 +41,7 @@ pub fn report(compiled: &Compiled) -> Report {
     let partition = &compiled.partition;
     let peak_ram_bytes = compiled.programs.iter().map(|program| ram_bytes(compiled, program)).max().unwrap_or(0);
     Report {
+        schema: SCHEMA,
         model: ModelReport {
             name: tame(&compiled.model_name),
             opset: graph.opset,
@@ -89,6 +90,7 @@ pub fn report(compiled: &Compiled) -> Report {
         accuracy: None,
         evaluation: None,
         run: None,
+        learned: compiled.learned.clone(),
         compile: compiled.times_ms.clone(),
     }
 }
@@ -116,6 +118,40 @@ fn ram_bytes(compiled: &Compiled, program: &Program) -> u64 {
         System::CortexM => 0,
     };
     (program.arena_bytes + weights) as u64
+}
+
+/// What became of a family of splits that was asked for, where layers are not computed so.
+pub fn family_that_fell_back(compiled: &Compiled) -> Option<String> {
+    let wanted: &[Method] = match compiled.family {
+        StrategyFamily::Auto | StrategyFamily::Whole => return None,
+        StrategyFamily::Pipeline => &[Method::Whole],
+        StrategyFamily::Lop => &[Method::Output],
+        StrategyFamily::Lip => &[Method::Input],
+        StrategyFamily::Fused => &[Method::Output, Method::Input],
+        StrategyFamily::Ftp => &[Method::Fused],
+        StrategyFamily::Spatial => &[Method::Spatial],
+        StrategyFamily::Batch => &[Method::Batch],
+    };
+    let name = format!("{:?}", compiled.family).to_lowercase();
+    let plan = strategy_name(compiled);
+    if compiled.cluster.devices.len() == 1 {
+        return Some(format!("--strategy {name}: one device has nobody to share with; the plan is {plan}"));
+    }
+    if compiled.family == StrategyFamily::Pipeline {
+        let alone = compiled.programs.len() == 1;
+        return alone
+            .then(|| format!("--strategy {name}: no run of layers pays on a second device; the plan is {plan}"));
+    }
+    let strategies = compiled.partition.strategies.iter();
+    let multiplying: Vec<Method> = strategies
+        .filter(|(id, _)| cost::node_macs(&compiled.graph, **id) > 0)
+        .map(|(_, strategy)| strategy.method)
+        .collect();
+    let left = multiplying.iter().filter(|method| !wanted.contains(method)).count();
+    (left > 0).then(|| {
+        let all = multiplying.len();
+        format!("--strategy {name}: {left} of {all} layers that multiply cannot be shared so, and are shared otherwise or whole; the plan is {plan}")
+    })
 }
 
 /// The methods in use, most multiply-adds first; a pipeline if whole nodes lie on several devices.
@@ -171,6 +207,8 @@ fn device_report(
         received_bytes: bytes(&|pair| pair.1 == program.device),
         compute_ms: predicted.compute_ms,
         link_ms: predicted.link_ms,
+        idle_mj: device.target.energy.idle_watt * compiled.prediction.latency_ms,
+        measured: None,
         shared_kernels: program.kernels.iter().filter(|kernel| kernel.split.is_some()).count(),
     }
 }

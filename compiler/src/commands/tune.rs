@@ -10,6 +10,7 @@ use super::measure::profiled;
 use super::{folder_name, note};
 use crate::cli::Arguments;
 use crate::config;
+use crate::config::learned::Origin;
 use crate::config::tuned::{Choice, MOST_WAYS, TunedConvolution, default_path};
 use crate::driver::{self, Compiled, Failure, Options};
 use crate::program::Step;
@@ -32,9 +33,10 @@ struct Seen {
 }
 
 /// Measures and writes the record.
-pub(super) fn tune(arguments: &Arguments, model: &Path, targets: &Path) -> Result<(), Failure> {
+pub(super) fn tune(arguments: &Arguments, model: &Path, targets: &Path, origin: Origin) -> Result<(), Failure> {
     let path = arguments.tuned.clone().unwrap_or_else(|| default_path(targets));
     let mut record = config::tuned::read(&path, false)?;
+    record.origin = Some(origin);
     let mut seen: BTreeMap<Subject, Seen> = BTreeMap::new();
     // As estimated first, then each way.
     let mut before_ms = 0.0;

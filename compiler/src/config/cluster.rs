@@ -1,6 +1,6 @@
 //! The cluster: devices and the links between them, read from cluster.toml.
 
-use super::target::Target;
+use super::target::{MemoryMap, Target};
 
 /// A checked cluster.toml with its targets resolved and counts expanded (`pi` with `count = 5` is `pi-0` .. `pi-4`).
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +74,8 @@ pub struct Link {
     pub transport: Transport,
     /// Rate of payload in each direction, without what the transport adds; of a medium that devices share, the rate of their ports or of the bus.
     pub bytes_per_second: f64,
+    /// Rate of the wire as the cluster file says it, in bits per second: what a serial line is set to.
+    pub wire_bits_per_second: f64,
     /// Time from the first byte sent to the first received.
     pub latency_ms: f64,
     /// Index of the medium that carries it: the `[[link]]` table it came from.
@@ -112,6 +114,18 @@ pub struct Condition {
 }
 
 impl Cluster {
+    /// Bits per second at which both ends of a serial line run: what the cluster file says, or what the slower UART of the
+    /// two does at most. 0 if the link is none.
+    pub fn baud(&self, link: &Link) -> u32 {
+        if link.transport != Transport::Uart {
+            return 0;
+        }
+        let ends = [link.between.0, link.between.1].into_iter();
+        let maps = ends.filter_map(|device| self.devices[device].target.memory_map.as_ref());
+        let baud = maps.map(MemoryMap::most_baud).fold(link.wire_bits_per_second, f64::min);
+        baud.round().clamp(1.0, f64::from(u32::MAX)) as u32
+    }
+
     /// The link between two devices, in either order.
     pub fn link(&self, a: usize, b: usize) -> Option<&Link> {
         let between = (a.min(b), a.max(b));

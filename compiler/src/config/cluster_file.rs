@@ -335,6 +335,19 @@ impl Checker<'_> {
                 self.problem(table.between.span(), "E0166", "a link joins at least two devices".to_string(), None);
                 continue;
             }
+            // The hub of a star is the only one that its spokes are joined with; all of them need the transport.
+            let firmware = joined.iter().find(|device| devices[**device].target.system == System::CortexM);
+            if let Some(device) = firmware.filter(|_| transport != Transport::Uart) {
+                let (name, target) = (&devices[*device].name, &devices[*device].target.name);
+                let message =
+                    format!("`{name}` is a {target}, whose firmware has UARTs only, no {}", table.transport.get_ref());
+                let help = Some(
+                    "write `transport = \"uart\"`, or give it a peer with an operating system on a serial line"
+                        .to_string(),
+                );
+                self.problem(table.transport.span(), "E0165", message, help);
+                continue;
+            }
             for (position, a) in joined.iter().enumerate() {
                 for b in &joined[position + 1..] {
                     let between = (*a, *b);
@@ -345,7 +358,14 @@ impl Checker<'_> {
                         let message = format!("`{}` and `{}` are linked twice", devices[*a].name, devices[*b].name);
                         self.problem(table.between.span(), "E0166", message, None);
                     } else {
-                        links.push(Link { between, transport, bytes_per_second, latency_ms, medium: media.len() });
+                        links.push(Link {
+                            between,
+                            transport,
+                            bytes_per_second,
+                            wire_bits_per_second: wire_bytes_per_second * 8.0,
+                            latency_ms,
+                            medium: media.len(),
+                        });
                     }
                 }
             }

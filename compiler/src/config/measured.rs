@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Cluster;
+use super::learned::{Learned, Origin};
 use crate::diagnostic::{Diagnostic, printable};
 
 /// What was measured: one entry per kind of device.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
+    /// When and on what; files of older versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Kinds of devices.
     #[serde(default)]
     pub kind: Vec<Kind>,
@@ -83,10 +87,10 @@ pub fn default_path(cluster: &Path) -> PathBuf {
     cluster.with_extension("measured.toml")
 }
 
-/// Applies measurements to the devices they fit. A missing file is a fault only if it was asked for.
-pub fn apply(cluster: &mut Cluster, path: &Path, asked_for: bool) -> Result<(), Vec<Diagnostic>> {
+/// Applies measurements to the devices they fit, and says that there were some. A missing file is a fault only if it was asked for.
+pub fn apply(cluster: &mut Cluster, path: &Path, asked_for: bool) -> Result<Option<Learned>, Vec<Diagnostic>> {
     if !asked_for && !path.exists() {
-        return Ok(());
+        return Ok(None);
     }
     let shown = printable(&path.display().to_string());
     let refuse = |message: String| vec![Diagnostic::new("E0169", format!("measurements `{shown}`: {message}"))];
@@ -129,7 +133,8 @@ pub fn apply(cluster: &mut Cluster, path: &Path, asked_for: bool) -> Result<(), 
         }
     }
     measured.correct(cluster);
-    Ok(())
+    let says_something = !(measured.kind.is_empty() && measured.link.is_empty());
+    Ok(says_something.then(|| Learned::of("measurements", path, measured.origin.as_ref())))
 }
 
 impl Measured {
@@ -185,7 +190,7 @@ mod tests {
         let applied = |link: &str| {
             std::fs::write(&path, link).expect("the folder is ours");
             let mut cluster = cluster();
-            apply(&mut cluster, &path, true).map(|()| cluster)
+            apply(&mut cluster, &path, true).map(|_| cluster)
         };
         let seen = "[[link]]\nlink = 1\nbetween = [\"d-0\", \"d-2\"]\nround_trip_ms = 0.004\nlatency_ms = 0.001\nbytes_per_second = 5e6\n";
         let changed = applied(seen).expect("the measurements are of this cluster");

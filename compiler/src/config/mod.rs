@@ -2,6 +2,7 @@
 
 mod cluster;
 pub mod cluster_file;
+pub mod learned;
 pub mod measured;
 pub mod quantity;
 pub mod target;

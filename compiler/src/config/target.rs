@@ -256,6 +256,65 @@ pub struct MemoryMap {
     pub stack_bytes: u64,
     /// Base addresses of CMSDK UARTs of the board the generated firmware runs on; the first is the console.
     pub uart_base: Vec<u64>,
+    /// Clock of the UARTs, which their dividers divide.
+    #[serde(default = "board_hz")]
+    pub uart_hz: f64,
+    /// Clock of the core on that board, which its system timer counts.
+    #[serde(default = "board_hz")]
+    pub core_hz: f64,
+}
+
+/// Both clocks of most of Arm's FPGA images.
+fn board_hz() -> f64 {
+    25e6
+}
+
+/// Least divider of a CMSDK UART.
+pub const LEAST_DIVIDER: u32 = 16;
+
+impl MemoryMap {
+    /// Fastest that a UART of the board can be set to, in bits per second.
+    pub fn most_baud(&self) -> f64 {
+        self.uart_hz / f64::from(LEAST_DIVIDER)
+    }
+
+    /// The divider for so many bits per second.
+    pub fn divider(&self, baud: u32) -> u32 {
+        ((self.uart_hz / f64::from(baud.max(1))).round() as u32).max(LEAST_DIVIDER)
+    }
+}
+
+/// Memory that boards of QEMU have from an address on: machine, first byte, bytes.
+const BOARD_MEMORY: &[(&str, u64, u64)] = &[
+    ("mps2-an385", 0x0000_0000, 4 << 20),
+    ("mps2-an385", 0x2000_0000, 4 << 20),
+    ("mps2-an386", 0x0000_0000, 4 << 20),
+    ("mps2-an386", 0x2000_0000, 4 << 20),
+    ("mps2-an500", 0x0000_0000, 4 << 20),
+    ("mps2-an500", 0x2000_0000, 4 << 20),
+    ("mps2-an511", 0x0000_0000, 4 << 20),
+    ("mps2-an511", 0x2000_0000, 4 << 20),
+    ("mps2-an505", 0x1000_0000, 4 << 20),
+    ("mps2-an505", 0x3800_0000, 4 << 20),
+    ("mps2-an521", 0x1000_0000, 4 << 20),
+    ("mps2-an521", 0x3800_0000, 4 << 20),
+    ("mps3-an547", 0x1000_0000, 512 << 10),
+    ("mps3-an547", 0x1100_0000, 2 << 20),
+    ("mps3-an547", 0x3100_0000, 4 << 20),
+];
+
+/// What a target claims beyond the memory of the board that its emulator is, if it does: programs would hang there.
+fn beyond_the_board(target: &Target) -> Option<String> {
+    let (map, emulator) = (target.memory_map.as_ref()?, target.emulator.as_ref()?);
+    let machine = emulator.command.windows(2).find(|pair| ["-M", "-machine"].contains(&pair[0].as_str()))?;
+    let claims =
+        [("flash-bytes", map.flash_origin, target.flash_bytes), ("ram-bytes", map.ram_origin, target.ram_bytes)];
+    claims.into_iter().find_map(|(key, origin, claimed)| {
+        let (_, _, bytes) = BOARD_MEMORY.iter().find(|(name, first, _)| *name == machine[1] && *first == origin)?;
+        (claimed > *bytes).then(|| {
+            format!("`{key}` is {claimed}, but the emulated board {} has {bytes} bytes at {origin:#010x}", machine[1])
+        })
+    })
 }
 
 static TARGETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/assets/targets");
@@ -299,7 +358,29 @@ fn parse(text: &str, name: &str) -> Result<Target, Diagnostic> {
         target.rate.message_microseconds,
         target.rate.link_bytes_per_second,
     ];
-    let problem = if positive.iter().any(|figure| !(figure.is_finite() && *figure > 0.0)) {
+    if let Some(problem) = beyond_the_board(&target) {
+        return Err(Diagnostic::new("E0168", format!("target `{}`: {problem}", printable(name)))
+            .help("claim what the board has, or give the firmware a memory map of another board"));
+    }
+    // Two fused multiply-adds of every lane in each cycle: no core of these instruction sets does more.
+    let most_macs = target.clock_hz * f64::from(target.instruction_set.lanes()) * 2.0;
+    let rates = [target.rate.conv_macs_per_second, target.rate.depthwise_macs_per_second];
+    let clocks = target.memory_map.iter().flat_map(|map| [map.uart_hz, map.core_hz]);
+    let energies = [
+        target.energy.picojoule_per_mac,
+        target.energy.picojoule_per_byte,
+        target.energy.idle_watt,
+        target.energy.link_nanojoule_per_byte,
+    ];
+    let problem = if target.triple != "host" && rates.iter().any(|rate| *rate > most_macs) {
+        "a rate of multiply-adds is above two per lane and cycle of `clock-hz`"
+    } else if clocks.into_iter().any(|hz| !(1e6..=1e10).contains(&hz)) {
+        "`uart-hz` and `core-hz` should be 1e6 to 1e10"
+    } else if target.memory_map.as_ref().is_some_and(|map| map.uart_base.is_empty()) {
+        "`uart-base` should name the console's UART at least"
+    } else if energies.iter().any(|energy| !(energy.is_finite() && *energy >= 0.0)) {
+        "figures of energy should be 0 or more"
+    } else if positive.iter().any(|figure| !(figure.is_finite() && *figure > 0.0)) {
         "clock and rates should be positive"
     } else if !(8..=32).contains(&target.vector_registers) {
         "`vector-registers` should be 8 to 32"

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Cluster;
+use super::learned::Origin;
 use crate::diagnostic::{Diagnostic, printable};
 
 /// Most vectors of output channels of a register tile.
@@ -19,6 +20,9 @@ pub const MOST_WAYS: usize = 8;
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tuned {
+    /// When and on what, last; files of older versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Convolutions.
     #[serde(default)]
     pub convolution: Vec<TunedConvolution>,
@@ -119,7 +123,7 @@ mod tests {
             microseconds: 1.5,
             estimated_best_microseconds: 2.0,
         };
-        let tuned = Tuned { convolution: vec![entry] };
+        let tuned = Tuned { origin: None, convolution: vec![entry] };
         let text = toml::to_string(&tuned).expect("plain data");
         std::fs::write(&path, &text).expect("written");
         assert_eq!(read(&path, true).expect("reads back"), tuned);

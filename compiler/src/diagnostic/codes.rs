@@ -100,6 +100,12 @@ pub const CODES: &[Explanation] = &[
          dimension is 1, and operators whose result for one sample depends on no other. The message names what stands in the way.",
     },
     Explanation {
+        code: "E0143",
+        title: "no weights can be stored in fewer bytes",
+        text: "`--weights` stores the constant matrices of matrix products in 16 or 8 bits. This model has none, or none whose\n\
+         numbers can be stored so: weights of convolutions keep their 32 bits.",
+    },
+    Explanation {
         code: "E0150",
         title: "external data is refused",
         text: "Weights outside the model file must lie in regular files below the model's folder, reached by a relative path without `..`\n\
@@ -181,6 +187,13 @@ pub const CODES: &[Explanation] = &[
         text: "`compile --tune` measures the ways to do each convolution on the cluster's devices and writes the best to\n\
          CLUSTER.tuned.toml beside the cluster file; later compilations read it there, or where `--tuned` says. Tune again,\n\
          or remove the file.",
+    },
+    Explanation {
+        code: "E0174",
+        title: "an emulator would be measured",
+        text: "`--measure` and `--tune` write down how fast devices are, and later compilations believe it. Without `--launcher` a\n\
+         foreign device runs in an emulator of this machine, whose times have nothing to do with the device's. Give a\n\
+         launcher that starts the programs on the devices, or insist with `--measure-emulated`; the file then says so.",
     },
     Explanation {
         code: "E0180",

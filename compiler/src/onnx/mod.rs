@@ -78,9 +78,15 @@ fn parse(bytes: &[u8]) -> Result<ModelProto, Vec<Diagnostic>> {
     if bytes.is_empty() {
         return Err(vec![Diagnostic::new("E0101", "the model file is empty")]);
     }
-    wire::scan(bytes).map_err(one)?;
+    let told = |refusal: Diagnostic| match crate::format::recognise(&bytes[..bytes.len().min(4096)]) {
+        Some(found) if refusal.code == "E0101" && found.name != crate::format::ONNX => {
+            one(Diagnostic::new("E0101", format!("the model file is {}, not ONNX", found.name)).help(found.as_model))
+        }
+        _ => one(refusal),
+    };
+    wire::scan(bytes).map_err(told)?;
     ModelProto::parse_from_bytes(bytes)
-        .map_err(|error| vec![Diagnostic::new("E0101", format!("the model is not valid protobuf: {error}"))])
+        .map_err(|error| told(Diagnostic::new("E0101", format!("the model is not valid protobuf: {error}"))))
 }
 
 fn import_model(

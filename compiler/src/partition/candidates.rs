@@ -6,7 +6,7 @@ use super::balance::{self, ChannelCuts};
 use super::cost::{self, Flow};
 use super::groups::{Group, ShareBy, cut, groups};
 use super::held::Held;
-use super::{Method, Objective, Strategy, StrategyFamily};
+use super::{Method, Objective, Strategy, StrategyFamily, axes};
 use crate::config::{Cluster, System};
 use crate::graph::{Graph, NodeId, Op, TensorId};
 use crate::shard::restrict::{Restriction, addend, restrict};
@@ -271,11 +271,7 @@ impl Lister<'_> {
             if *extent < 2 {
                 continue;
             }
-            let method = match axis {
-                0 => Method::Batch,
-                1 => Method::Output,
-                _ => Method::Spatial,
-            };
+            let method = axes::method(self.choice.graph, id, axis);
             let outputs = match axis {
                 1 => self.by_channels(index, self.choice.graph.node(id).outputs[0]),
                 _ => self.along(group, shape, axis, 1),
@@ -533,7 +529,7 @@ impl Candidate {
         let name = &choice.graph.node(id).name;
         self.seconds[device] += cost::corrected_seconds(&work, target, name, self.strategy.method);
         self.joules += cost::joules(&work, target);
-        self.weights_bytes[device] += work.weights_bytes;
+        self.weights_bytes[device] += work.stored_weights_bytes(target.weight_storage);
         self.activation_bytes[device] += work.activation_bytes;
         for (need, part) in self.needs.iter_mut().zip(&restriction.operands) {
             if let (Some(need), Some(part)) = (need, part) {

@@ -1,7 +1,7 @@
 //! What shards and exchanges cost, from the figures of target files.
 
 use super::Method;
-use crate::config::{Cluster, System, Target, Topology};
+use crate::config::{Cluster, System, Target, Topology, WeightStorage};
 use crate::graph::types::are_whole;
 use crate::graph::{Graph, NodeId, Op};
 use crate::kernel::lower::winograd::Filterable;
@@ -22,8 +22,18 @@ pub struct Work {
     pub elements: u64,
     /// Bytes of constants.
     pub weights_bytes: u64,
+    /// Bytes among them that `--weights` stores in fewer.
+    pub narrow_bytes: u64,
     /// Bytes of activations read and written.
     pub activation_bytes: u64,
+}
+
+impl Work {
+    /// Bytes of constants as a device has them.
+    pub fn stored_weights_bytes(&self, storage: WeightStorage) -> u64 {
+        let stored = self.narrow_bytes * storage.size_bytes() as u64 / WeightStorage::F32.size_bytes() as u64;
+        self.weights_bytes - self.narrow_bytes + stored
+    }
 }
 
 /// Shapes of an operator's operands and result, as far as costs depend on them.
@@ -33,6 +43,8 @@ struct Shapes<'a> {
     output: Vec<usize>,
     /// Whether the weights are whole numbers, whose sums are kept exact.
     whole: bool,
+    /// Whether the second operand is a constant matrix of floats.
+    is_constant_matrix: bool,
 }
 
 impl Shapes<'_> {
@@ -70,7 +82,24 @@ impl Shapes<'_> {
             Op::Conv(conv) if !self.whole => Filterable::of(conv, &self.inputs[0], &self.output),
             _ => None,
         };
-        Work { macs: self.macs(), depthwise, filterable, channels, elements, weights_bytes, activation_bytes }
+        let narrow_bytes = match (self.op, self.inputs.get(1)) {
+            (Op::Gemm(gemm), Some(matrix)) if !gemm.transpose_a && !gemm.transpose_b && self.is_constant_matrix => {
+                matrix.iter().product::<usize>() as u64 * 4
+            }
+            (Op::MatMul, Some(matrix)) if self.is_constant_matrix => matrix.iter().product::<usize>() as u64 * 4,
+            _ => 0,
+        };
+        let narrow_bytes = narrow_bytes.min(weights_bytes);
+        Work {
+            macs: self.macs(),
+            depthwise,
+            filterable,
+            channels,
+            elements,
+            weights_bytes,
+            narrow_bytes,
+            activation_bytes,
+        }
     }
 }
 
@@ -85,11 +114,23 @@ pub fn node_work(graph: &Graph, id: NodeId) -> Work {
     activation_bytes += node.outputs.iter().map(|output| graph.tensor_type(*output).size_bytes() as u64).sum::<u64>();
     let inputs = node.inputs.iter().map(|input| graph.shape(*input).to_vec()).collect();
     let output = node.outputs.first().map_or(Vec::new(), |output| graph.shape(*output).to_vec());
-    Shapes { op: &node.op, inputs, output, whole: has_whole_weights(graph, id) }.work(weights_bytes, activation_bytes)
+    Shapes {
+        op: &node.op,
+        inputs,
+        output,
+        whole: has_whole_weights(graph, id),
+        is_constant_matrix: has_constant_matrix(graph, id),
+    }
+    .work(weights_bytes, activation_bytes)
 }
 
 fn has_whole_weights(graph: &Graph, id: NodeId) -> bool {
     graph.node(id).inputs.get(1).and_then(|weights| graph.f32_value(*weights)).is_some_and(are_whole)
+}
+
+fn has_constant_matrix(graph: &Graph, id: NodeId) -> bool {
+    let matrix = graph.node(id).inputs.get(1);
+    matrix.is_some_and(|matrix| graph.shape(*matrix).len() == 2 && graph.f32_value(*matrix).is_some())
 }
 
 /// What a shard of a node asks, without building it. `output` is the shape of its result.
@@ -105,8 +146,14 @@ pub fn shard_work(graph: &Graph, id: NodeId, restriction: &Restriction, output: 
     }
     let size = node.outputs.first().map_or(4, |output| graph.tensor_type(*output).element.size_bytes());
     activation_bytes += output.iter().product::<usize>() as u64 * size as u64;
-    Shapes { op: &restriction.op, inputs, output, whole: has_whole_weights(graph, id) }
-        .work(weights_bytes, activation_bytes)
+    Shapes {
+        op: &restriction.op,
+        inputs,
+        output,
+        whole: has_whole_weights(graph, id),
+        is_constant_matrix: has_constant_matrix(graph, id),
+    }
+    .work(weights_bytes, activation_bytes)
 }
 
 /// Multiply-adds that a node's operator needs.
@@ -122,9 +169,9 @@ pub fn node_weights_bytes(graph: &Graph, id: NodeId) -> u64 {
 /// Time of some work on a target: the slowest of arithmetic, elements and memory. Of convolutions the fastest way.
 pub fn seconds(work: &Work, target: &Target) -> f64 {
     let rate = &target.rate;
-    let memory = |weights: f64| {
-        (work.weights_bytes as f64 * weights + work.activation_bytes as f64) / rate.memory_bytes_per_second
-    };
+    let stored_bytes = work.stored_weights_bytes(target.weight_storage);
+    let memory =
+        |weights: f64| (stored_bytes as f64 * weights + work.activation_bytes as f64) / rate.memory_bytes_per_second;
     let arithmetic = if work.macs > 0 {
         let lanes = u64::from(target.instruction_set.lanes());
         let computed = work.macs as f64 * work.channels.next_multiple_of(lanes) as f64 / work.channels.max(1) as f64;
@@ -163,8 +210,8 @@ pub fn node_seconds(graph: &Graph, id: NodeId, target: &Target) -> f64 {
 
 /// Energy of some work on a target.
 pub fn joules(work: &Work, target: &Target) -> f64 {
-    (work.macs as f64 * target.energy.picojoule_per_mac + work.weights_bytes as f64 * target.energy.picojoule_per_byte)
-        * 1e-12
+    let read_bytes = work.stored_weights_bytes(target.weight_storage);
+    (work.macs as f64 * target.energy.picojoule_per_mac + read_bytes as f64 * target.energy.picojoule_per_byte) * 1e-12
 }
 
 /// Energy of sending `bytes` from one target to another.

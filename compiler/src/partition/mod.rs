@@ -6,6 +6,7 @@
 //! Lagrangian bounds (`elimination`), and by the ILP where these leave a gap (`ilp`). `pipeline` is the special case of
 //! whole nodes in consecutive runs.
 
+mod axes;
 mod balance;
 mod candidates;
 pub mod cost;

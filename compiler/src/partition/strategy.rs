@@ -19,6 +19,8 @@ pub enum Method {
     Spatial,
     /// Data-parallel: each device computes some of the samples that are answered together, weights replicated.
     Batch,
+    /// Rows of products, such as tokens of a sequence: each device computes some of them, weights replicated.
+    Tokens,
     /// Fused tiles (FTP): spatial splitting inside a run of nodes whose halo is recomputed instead of exchanged.
     Fused,
 }
@@ -33,6 +35,7 @@ impl Method {
             Method::Input => "lip",
             Method::Spatial => "spatial",
             Method::Batch => "batch",
+            Method::Tokens => "tokens",
             Method::Fused => "ftp",
         }
     }
@@ -46,6 +49,7 @@ impl Method {
             Method::Input,
             Method::Spatial,
             Method::Batch,
+            Method::Tokens,
             Method::Fused,
         ];
         all.into_iter().find(|method| method.name() == name)

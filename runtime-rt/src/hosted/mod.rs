@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::ExitCode;
 use std::string::{String, ToString};
 use std::time::{Duration, Instant};
@@ -18,11 +19,13 @@ mod bench;
 mod exchange;
 mod lanes;
 mod memory;
+mod serial;
 mod silence;
 mod steps;
 
 pub use exchange::HostedLinks;
 pub use memory::map_ahead;
+use serial::{Greeting, Serial};
 use steps::StepTimes;
 
 /// A stream in both directions.
@@ -41,13 +44,15 @@ pub struct Device {
     pub plan_hash: u64,
     /// Number and name of each peer.
     pub peers: &'static [(usize, &'static str)],
+    /// Peers at the other end of a serial line, and its rate in bits per second.
+    pub serial: &'static [(usize, u32)],
 }
 
 const USAGE: &str = "\
 options:
   --listen HOST:PORT          where peers with higher numbers connect
   --peer NAME=HOST:PORT       where a peer with a lower number listens (TCP)
-  --uart NAME=PATH            serial line to a peer: a device, unix:SOCKET, or unix-listen:SOCKET
+  --uart NAME=PATH            serial line to a peer: a device such as /dev/ttyS0, unix:SOCKET, or unix-listen:SOCKET
   --deadline-ms N             give up on a silent peer after this time [default: 30000]
   --profile                   time every step and report it with each answer
   --slower X                  imitate a slower processor: every step takes X times the least it has needed, by sleeping
@@ -272,10 +277,16 @@ fn connect<const N: usize>(device: &Device, arguments: &Arguments) -> Result<Hos
     let mut listening: Vec<(usize, &str)> = Vec::new();
     for (index, name) in device.peers {
         if let Some(place) = named(&arguments.uarts, name) {
-            let stream = open_uart(&place, arguments.deadline, give_up).map_err(|error| format!("{name}: {error}"))?;
+            let baud = device.serial.iter().find(|(peer, _)| peer == index).map_or(0, |(_, baud)| *baud);
+            let greeting = Greeting::until(give_up);
+            let stream = open_uart(&place, baud, arguments.deadline, give_up, &greeting);
+            let stream = stream.map_err(|error| format!("{name} at {place}: {error}"))?;
             let mut line = FramedStream::over_serial(StdStream(stream), identity);
-            line.shake_hands(*index as u8).map_err(|error| format!("{name}: {error}"))?;
+            line.shake_hands(*index as u8).map_err(|error| format!("{name} at {place}: {error}"))?;
+            greeting.end();
             lines.push((*index, line, None));
+        } else if device.serial.iter().any(|(peer, _)| peer == index) {
+            return Err(serial::where_is(name));
         } else if device.index < *index {
             listening.push((*index, name));
         } else {
@@ -374,19 +385,29 @@ fn set_deadline(stream: &TcpStream, deadline: Duration) -> std::io::Result<()> {
     stream.set_write_timeout(Some(deadline))
 }
 
-fn open_uart(place: &str, deadline: Duration, give_up: Instant) -> std::io::Result<Box<dyn Duplex>> {
+/// Opens a serial line; sockets stand for one between emulators.
+fn open_uart(
+    place: &str,
+    baud: u32,
+    deadline: Duration,
+    give_up: Instant,
+    greeting: &Greeting,
+) -> std::io::Result<Box<dyn Duplex>> {
     let socket = |stream: UnixStream| -> std::io::Result<Box<dyn Duplex>> {
+        stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(deadline))?;
         stream.set_write_timeout(Some(deadline))?;
         Ok(Box::new(stream))
     };
     if let Some(path) = place.strip_prefix("unix-listen:") {
-        return socket(UnixListener::bind(path)?.accept()?.0);
+        let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        return socket(retry(give_up, || listener.accept())?.0);
     }
     if let Some(path) = place.strip_prefix("unix:") {
         return socket(retry(give_up, || UnixStream::connect(path))?);
     }
-    Ok(Box::new(std::fs::OpenOptions::new().read(true).write(true).open(place)?))
+    Ok(Box::new(Serial::open(Path::new(place), baud, deadline, greeting.clone())?))
 }
 
 /// Tries until it works or time is up; peers may start later.

@@ -92,7 +92,7 @@ mod tests {
         let seen = LinkMeasurement { link, between, round_trip_ms: 2.0 * one_way_ms, latency_ms, bytes_per_second };
         let (target, message_microseconds) = ("raspberry-pi-4".to_string(), Some(cost_us));
         let kind = Kind { target, cpu: 1.0, message_microseconds, corrections: Corrections::default() };
-        Measured { kind: vec![kind], link: vec![seen] }
+        Measured { origin: None, kind: vec![kind], link: vec![seen] }
     }
 
     #[test]

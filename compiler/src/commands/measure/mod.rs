@@ -15,6 +15,7 @@ use super::{folder_name, note};
 use crate::bundle;
 use crate::cli::Arguments;
 use crate::config;
+use crate::config::learned::Origin;
 use crate::config::measured::{Corrections, Kind, Measured, default_path};
 use crate::driver::{self, Compiled, Failure, Options};
 use crate::graph::NodeId;
@@ -58,7 +59,7 @@ struct Seen {
 }
 
 /// Measures and writes the file.
-pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path) -> Result<(), Failure> {
+pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path, origin: Origin) -> Result<(), Failure> {
     // Predictions of the target files alone: factors replace earlier ones.
     let nothing = tempfile::NamedTempFile::new().map_err(|error| Failure::Environment(error.into()))?;
     let mut seen: BTreeMap<(String, String), Seen> = BTreeMap::new();
@@ -87,7 +88,11 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path) -> Re
     let folder = tempfile::Builder::new().prefix("partita-links-").tempdir();
     let folder = folder.map_err(|error| Failure::Environment(error.into()))?;
     let link = links::measure(arguments, &cluster, folder.path())?;
-    let measured = messages::fit(&cluster, Measured { kind: seen.into_iter().map(kind).collect(), link }, &ran);
+    let measured = messages::fit(
+        &cluster,
+        Measured { origin: Some(origin), kind: seen.into_iter().map(kind).collect(), link },
+        &ran,
+    );
     let path = arguments.measured.clone().unwrap_or_else(|| default_path(targets));
     let text = toml::to_string(&measured).map_err(|error| Failure::Internal(error.into()))?;
     let head = format!(

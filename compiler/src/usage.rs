@@ -1,0 +1,240 @@
+//! Which options go together: every rule once, with its reason. An option that would do nothing is refused.
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+
+use crate::cli::{Arguments, Format, StrategyName, Switch};
+
+/// An option that does something only beside others.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    /// Name of the argument, or `name=value`.
+    pub option: &'static str,
+    /// One of these suffices.
+    pub any_of: &'static [&'static str],
+    /// What it is for.
+    pub why: &'static str,
+}
+
+/// Two options that exclude each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Clash {
+    /// Names of the arguments, or `name=value`.
+    pub between: (&'static str, &'static str),
+    /// They go together beside one of these.
+    pub unless: &'static [&'static str],
+    /// Why.
+    pub why: &'static str,
+}
+
+/// What asks for exits or variants.
+const STUDIES: &[&str] = &["exits", "variants", "exit_outputs"];
+
+const fn need(option: &'static str, any_of: &'static [&'static str], why: &'static str) -> Need {
+    Need { option, any_of, why }
+}
+
+const fn clash(a: &'static str, b: &'static str, why: &'static str) -> Clash {
+    Clash { between: (a, b), unless: &[], why }
+}
+
+const SAMPLES_TEACH: &str = "they are made from calibration samples";
+const OF_CALIBRATION: &str = "it is about the samples that exits learn from";
+
+/// What needs company.
+pub const NEEDS: &[Need] = &[
+    need("timeline", &["simulate"], "it is the course of an inference as it is predicted"),
+    need("input", &["run"], "it is what --run infers from"),
+    need("output", &["run"], "it is where --run writes its answer"),
+    need("repeat", &["run"], "it says how often --run infers"),
+    need("samples", &["evaluate"], "it says how many samples are evaluated"),
+    need("log", &["evaluate"], "it has a line for each evaluated sample"),
+    need("normalize", &["evaluate", "calibration", "input"], "it is applied to data from a file, and none is given"),
+    need("layout", &["evaluate", "calibration", "input"], "it is the layout of data from a file, and none is given"),
+    need("launcher", &["run", "evaluate", "verify", "measure", "tune"], "it starts devices, and nothing is run"),
+    need("exits", &["calibration"], SAMPLES_TEACH),
+    need("variants", &["calibration"], SAMPLES_TEACH),
+    need("exit_outputs", &["calibration"], SAMPLES_TEACH),
+    need("calibration", STUDIES, "calibration samples serve exits and variants, and neither is asked for"),
+    need("min_accuracy", STUDIES, "it bounds what exits and variants may lose"),
+    need("training", &["exits"], "heads of exits learn from it"),
+    need("groups", &["exits", "exit_outputs"], OF_CALIBRATION),
+    need("stream", &["exits", "exit_outputs"], OF_CALIBRATION),
+    need("effort", &["exits"], "it says how long heads of exits learn"),
+    need("measure_emulated", &["measure", "tune"], "it says from what --measure and --tune may learn"),
+    need("strategy=batch", &["batch"], "it shares samples that are answered together, and there is one"),
+    need("print_ir_after=exits", &["exits", "exit_outputs"], "there is no such stage without exits"),
+    need("print_ir_after=batch", &["batch"], "there is no such stage for one sample"),
+];
+
+const BUILDS_NOTHING: &str = "--simulate only predicts; nothing is built or run";
+const MEASURES_ONLY: &str =
+    "it compiles and runs the model in its own ways, and writes nothing but what it has measured";
+const MEASURES_WHOLE: &str = "the network is measured as it is";
+const ONE_STUDY: &str = "exits and variants are for one sample at a time";
+const PLAN_SAYS: &str = "the earlier plan says it";
+
+/// What excludes each other.
+pub const CLASHES: &[Clash] = &[
+    clash("simulate", "build", BUILDS_NOTHING),
+    clash("simulate", "run", BUILDS_NOTHING),
+    clash("simulate", "verify", BUILDS_NOTHING),
+    clash("simulate", "measure", BUILDS_NOTHING),
+    clash("simulate", "tune", BUILDS_NOTHING),
+    clash("simulate", "log", BUILDS_NOTHING),
+    Clash {
+        between: ("simulate", "evaluate"),
+        unless: &["variants"],
+        why: "only variants are evaluated on this machine; leave --simulate out to build and run",
+    },
+    Clash { between: ("simulate", "out"), unless: STUDIES, why: "--simulate writes no bundle" },
+    clash("measure", "tune", "each compiles and runs the model in its own ways"),
+    clash("measure", "build", MEASURES_ONLY),
+    clash("measure", "run", MEASURES_ONLY),
+    clash("measure", "evaluate", MEASURES_ONLY),
+    clash("measure", "verify", MEASURES_ONLY),
+    clash("measure", "print_ir_after", MEASURES_ONLY),
+    clash("measure", "format=json", "what --measure says is a table for people; its file is TOML"),
+    clash("measure", "strategy", "--measure runs the model by each family in turn"),
+    clash("measure", "plan", "--measure runs the model by each family in turn"),
+    clash("measure", "exits", MEASURES_WHOLE),
+    clash("measure", "variants", MEASURES_WHOLE),
+    clash("measure", "exit_outputs", MEASURES_WHOLE),
+    clash("tune", "build", MEASURES_ONLY),
+    clash("tune", "run", MEASURES_ONLY),
+    clash("tune", "evaluate", MEASURES_ONLY),
+    clash("tune", "verify", MEASURES_ONLY),
+    clash("tune", "print_ir_after", MEASURES_ONLY),
+    clash("tune", "format=json", "what --tune says is a table for people; its file is TOML"),
+    clash("tune", "exits", MEASURES_WHOLE),
+    clash("tune", "variants", MEASURES_WHOLE),
+    clash("tune", "exit_outputs", MEASURES_WHOLE),
+    clash("plan", "objective", PLAN_SAYS),
+    clash("plan", "strategy", PLAN_SAYS),
+    clash("plan", "variants", "each variant is planned anew"),
+    clash("batch", "exits", ONE_STUDY),
+    clash("batch", "variants", ONE_STUDY),
+    clash("batch", "exit_outputs", ONE_STUDY),
+    clash("exit_outputs", "exits", "either the model's own exits are calibrated, or new ones are trained"),
+    clash("exit_outputs", "variants", "a network with several outputs has no variants"),
+    clash("exit_outputs", "training", "heads that the model has are not trained"),
+    clash("groups", "stream", "samples that follow each other are one group"),
+    clash("print_ir_after", "format=json", "both write to standard output"),
+    clash("verbose", "quiet", "one says more, the other less"),
+];
+
+/// Reads the command line, program name first.
+///
+/// Errors: what clap refuses, and what the rules above do; also requests for help and version.
+pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Arguments, clap::Error> {
+    let mut command = Arguments::command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    let arguments = Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    match fault(&command, &matches, &arguments) {
+        Some(message) => Err(command.error(ErrorKind::ArgumentConflict, message)),
+        None => Ok(arguments),
+    }
+}
+
+/// The first rule that is broken, in words.
+fn fault(command: &Command, matches: &ArgMatches, arguments: &Arguments) -> Option<String> {
+    let given = |option: &str| is_given(matches, arguments, option);
+    let flag = |option: &str| flag(command, option);
+    for need in NEEDS.iter().filter(|need| given(need.option)) {
+        if !need.any_of.iter().any(|other| given(other)) {
+            let others: Vec<String> = need.any_of.iter().map(|other| flag(other)).collect();
+            let option = flag(need.option);
+            return Some(format!("{option} does nothing without {}: {}", others.join(" or "), need.why));
+        }
+    }
+    let broken = CLASHES.iter().find(|clash| {
+        given(clash.between.0) && given(clash.between.1) && !clash.unless.iter().any(|other| given(other))
+    })?;
+    let (a, b) = (flag(broken.between.0), flag(broken.between.1));
+    let unless = match broken.unless {
+        [] => String::new(),
+        others => {
+            let others: Vec<String> = others.iter().map(|other| flag(other)).collect();
+            format!(", unless with {}", others.join(" or "))
+        }
+    };
+    Some(format!("{a} and {b} exclude each other{unless}: {}", broken.why))
+}
+
+/// Whether an option was typed and asks for something.
+fn is_given(matches: &ArgMatches, arguments: &Arguments, option: &str) -> bool {
+    let typed = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+    match option {
+        "exits" => arguments.exits == Switch::Auto,
+        "variants" => arguments.variants == Switch::Auto,
+        "batch" => arguments.batch > 1,
+        "format=json" => arguments.format == Format::Json,
+        "strategy=batch" => arguments.strategy == StrategyName::Batch,
+        "print_ir_after=exits" => arguments.print_ir_after.as_deref() == Some("exits"),
+        "print_ir_after=batch" => arguments.print_ir_after.as_deref() == Some("batch"),
+        name => typed(name),
+    }
+}
+
+/// An argument as one types it.
+fn flag(command: &Command, option: &str) -> String {
+    let (name, value) = option.split_once('=').unwrap_or((option, ""));
+    let found = command.get_arguments().find(|argument| argument.get_id() == name);
+    let long = found.and_then(clap::Arg::get_long).unwrap_or(name);
+    let value = match option {
+        "exits" | "variants" => "auto",
+        _ => value,
+    };
+    format!("--{long}{}{value}", if value.is_empty() { "" } else { " " })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(words: &[&str]) -> Option<String> {
+        let words = ["compile", "m.onnx", "--targets", "c.toml"].iter().chain(words);
+        parse(words.map(std::ffi::OsString::from)).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn rules_name_arguments_that_exist() {
+        let command = Arguments::command();
+        let known = |option: &str| {
+            let name = option.split('=').next().unwrap_or_default();
+            command.get_arguments().any(|argument| argument.get_id() == name)
+        };
+        for need in NEEDS {
+            assert!(known(need.option) && need.any_of.iter().all(|other| known(other)), "{need:?}");
+        }
+        for clash in CLASHES {
+            assert!(known(clash.between.0) && known(clash.between.1), "{clash:?}");
+            assert!(clash.unless.iter().all(|other| known(other)), "{clash:?}");
+        }
+    }
+
+    #[test]
+    fn what_would_do_nothing_is_refused_with_the_reason() {
+        assert_eq!(refusal(&[]), None);
+        assert_eq!(refusal(&["--exits", "off", "--layout", "nchw", "--evaluate", "x.npz"]), None);
+        assert_eq!(refusal(&["--simulate", "--out", "o", "--variants", "auto", "--calibration", "x.npz"]), None);
+        for (words, reason) in [
+            (
+                vec!["--exits", "auto"],
+                "--exits auto does nothing without --calibration: they are made from calibration samples",
+            ),
+            (vec!["--calibration", "x.npz", "--exits", "off"], "neither is asked for"),
+            (vec!["--simulate", "--run"], "--simulate and --run exclude each other: --simulate only predicts"),
+            (vec!["--simulate", "--evaluate", "x.npz"], "unless with --variants auto: only variants are evaluated"),
+            (vec!["--strategy", "batch"], "--strategy batch does nothing without --batch"),
+            (vec!["--print-ir-after", "partitoin"], "a similar value exists: 'partition'"),
+            (vec!["--print-ir-after", "exits"], "there is no such stage without exits"),
+            (vec!["--buidl"], "a similar argument exists: '--build'"),
+            (vec!["--run", "--repeat", "0"], "expected a number from 1"),
+        ] {
+            let said = refusal(&words).unwrap_or_else(|| panic!("{words:?} is accepted"));
+            assert!(said.contains(reason), "{words:?}: {said}");
+        }
+    }
+}

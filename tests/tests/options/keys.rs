@@ -1,0 +1,395 @@
+//! Every key of a cluster file and of a target file changes what is emitted or predicted, or is refused with the reason.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use partita::config::{cluster_file, target};
+use partita::diagnostic::Diagnostic;
+use partita::driver::{self, Options};
+use partita::{bundle, commands};
+use partita_tests::place;
+
+/// How a key is shown to do something.
+enum Shown {
+    /// With the first text in the place of the second, something in the bundle differs.
+    Differs(&'static str, &'static str),
+    /// With the first text in the place of the second, it is refused with this.
+    Refused(&'static str, &'static str, &'static str),
+    /// By a test of its own.
+    Test(fn()),
+}
+
+use Shown::{Differs, Refused, Test};
+
+/// A cluster with a line for every key. Two boards and a camera on a switch, a sensor on a serial line.
+const CLUSTER: &str = "\
+[cluster]
+name = \"hall\"
+input = \"pi-0\"
+output = \"pi-1\"
+
+[[device]]
+name = \"pi\"
+target = \"raspberry-pi-3\"
+count = 2
+address = \"10.0.0.1:7000\"
+
+[[device]]
+name = \"hub\"
+target = \"raspberry-pi-3\"
+
+[[link]]
+between = [\"pi\", \"hub\"]
+transport = \"tcp\"
+bandwidth = \"200 Mbit/s\"
+latency = \"0.1 ms\"
+";
+
+/// Keys of cluster.toml, by table.
+const CLUSTER_KEYS: &[(&str, &str, Shown)] = &[
+    ("cluster", "name", Differs("name = \"hall\"", "name = \"yard\"")),
+    ("cluster", "input", Differs("input = \"pi-0\"", "input = \"hub\"")),
+    ("cluster", "output", Differs("output = \"pi-1\"", "output = \"pi-0\"")),
+    ("cluster", "max_latency", Refused("output = \"pi-1\"", "output = \"pi-1\"\nmax_latency = \"1 us\"", "E0172")),
+    ("device", "name", Differs("name = \"hub\"\ntarget", "name = \"bub\"\ntarget")),
+    ("device", "target", Differs("target = \"raspberry-pi-3\"\ncount", "target = \"raspberry-pi-4\"\ncount")),
+    ("device", "count", Differs("count = 2", "count = 3")),
+    ("device", "ram", Refused("count = 2", "count = 2\nram = \"16 KiB\"", "E0170")),
+    ("device", "flash", Differs("count = 2", "count = 2\nflash = \"700 KiB\"")),
+    ("device", "cpu", Differs("count = 2", "count = 2\ncpu = 0.5")),
+    ("device", "threads", Differs("count = 2", "count = 2\nthreads = 2")),
+    ("device", "standalone", Test(what_needs_variants_is_told)),
+    ("device", "address", Differs("10.0.0.1:7000", "10.0.0.1:8000")),
+    ("link", "between", Refused("[\"pi\", \"hub\"]", "[\"pi-0\", \"hub\"]", "E0171")),
+    ("link", "transport", Differs("transport = \"tcp\"", "transport = \"uart\"")),
+    ("link", "bandwidth", Differs("200 Mbit/s", "100 Mbit/s")),
+    ("link", "latency", Differs("0.1 ms", "2 ms")),
+    ("link", "topology", Differs("latency =", "topology = \"bus\"\nlatency =")),
+    ("link", "hub", Differs("latency =", "topology = \"star\"\nhub = \"hub\"\nlatency =")),
+    ("link", "duplex", Differs("latency =", "duplex = \"half\"\nlatency =")),
+    ("condition", "bandwidth", Test(what_needs_variants_is_told)),
+    ("condition", "missing", Test(what_needs_variants_is_told)),
+];
+
+/// A board with an operating system and a key for everything that such a target may say.
+pub const LINUX_TARGET: &str = "\
+name = \"board\"
+description = \"a board\"
+triple = \"aarch64-unknown-linux-musl\"
+cpu = \"cortex-a53\"
+system = \"linux\"
+instruction-set = \"neon\"
+dot-product = false
+vector-registers = 32
+in-order = false
+minimal-filtering = true
+threads = 1
+l1-bytes = 32768
+l2-bytes = 524288
+prefetch-bytes = 0
+clock-hz = 1.2e9
+ram-bytes = 1073741824
+flash-bytes = 16000000000
+
+[rate]
+conv-macs-per-second = 4e9
+depthwise-macs-per-second = 1.2e9
+element-per-second = 1.5e8
+memory-bytes-per-second = 2e9
+message-microseconds = 40.0
+link-bytes-per-second = 2.5e8
+
+[energy]
+picojoule-per-mac = 200.0
+picojoule-per-byte = 200.0
+idle-watt = 1.4
+link-nanojoule-per-byte = 80.0
+
+[emulator]
+command = [\"qemu-aarch64\"]
+";
+
+/// Firmware with a key for everything that only such a target may say.
+const FIRMWARE_TARGET: &str = "\
+name = \"chip\"
+description = \"a chip\"
+triple = \"thumbv7em-none-eabihf\"
+cpu = \"cortex-m7\"
+system = \"cortex-m\"
+instruction-set = \"scalar\"
+vector-registers = 8
+l1-bytes = 16384
+l2-bytes = 0
+clock-hz = 480e6
+ram-bytes = 1048576
+flash-bytes = 2097152
+
+[rate]
+conv-macs-per-second = 2.4e8
+depthwise-macs-per-second = 1.4e8
+element-per-second = 4.8e7
+memory-bytes-per-second = 9.6e8
+
+[energy]
+picojoule-per-mac = 900.0
+picojoule-per-byte = 20.0
+idle-watt = 0.02
+link-nanojoule-per-byte = 50.0
+
+[emulator]
+command = [\"qemu-system-arm\", \"-M\", \"mps2-an500\"]
+
+[memory-map]
+flash-origin = 0x00000000
+ram-origin = 0x20000000
+stack-bytes = 16384
+uart-base = [0x40004000, 0x40005000]
+uart-hz = 25e6
+core-hz = 25e6
+";
+
+/// Keys of a target file, by table; those of `memory-map` in the firmware's, all others in the board's.
+const TARGET_KEYS: &[(&str, &str, Shown)] = &[
+    ("", "name", Differs("name = \"board\"", "name = \"other\"")),
+    ("", "description", Differs("a board", "another board")),
+    ("", "triple", Differs("-musl", "-gnu")),
+    ("", "cpu", Differs("cortex-a53", "cortex-a72")),
+    ("", "system", Refused("\"linux\"", "\"cortex-m\"", "needs a [memory-map]")),
+    ("", "instruction-set", Differs("\"neon\"", "\"scalar\"")),
+    ("", "dot-product", Differs("dot-product = false", "dot-product = true")),
+    ("", "vector-registers", Differs("vector-registers = 32", "vector-registers = 16")),
+    ("", "in-order", Differs("in-order = false", "in-order = true")),
+    ("", "minimal-filtering", Differs("minimal-filtering = true", "minimal-filtering = false")),
+    ("", "threads", Differs("threads = 1", "threads = 4")),
+    ("", "l1-bytes", Differs("l1-bytes = 32768", "l1-bytes = 1024")),
+    ("", "l2-bytes", Differs("l2-bytes = 524288", "l2-bytes = 1024")),
+    ("", "prefetch-bytes", Differs("prefetch-bytes = 0", "prefetch-bytes = 256")),
+    ("", "clock-hz", Refused("1.2e9\nram", "1.2e8\nram", "above two per lane and cycle")),
+    ("", "ram-bytes", Refused("ram-bytes = 1073741824", "ram-bytes = 65536", "E0170")),
+    ("", "flash-bytes", Refused("flash-bytes = 16000000000", "flash-bytes = 65536", "E0170")),
+    ("rate", "conv-macs-per-second", Differs("= 4e9", "= 2e9")),
+    ("rate", "depthwise-macs-per-second", Test(depthwise_rates_are_for_depthwise_convolutions)),
+    ("rate", "element-per-second", Differs("= 1.5e8", "= 1.5e6")),
+    ("rate", "memory-bytes-per-second", Differs("= 2e9", "= 2e7")),
+    ("rate", "message-microseconds", Test(messages_cost_what_targets_say)),
+    ("rate", "link-bytes-per-second", Test(messages_cost_what_targets_say)),
+    ("energy", "picojoule-per-mac", Differs("per-mac = 200.0", "per-mac = 100.0")),
+    ("energy", "picojoule-per-byte", Differs("per-byte = 200.0", "per-byte = 100.0")),
+    ("energy", "idle-watt", Differs("idle-watt = 1.4", "idle-watt = 1.5")),
+    ("energy", "link-nanojoule-per-byte", Test(messages_cost_what_targets_say)),
+    ("emulator", "command", Test(emulators_are_looked_for)),
+    ("memory-map", "flash-origin", Differs("flash-origin = 0x00000000", "flash-origin = 0x08000000")),
+    ("memory-map", "ram-origin", Differs("ram-origin = 0x20000000", "ram-origin = 0x24000000")),
+    ("memory-map", "stack-bytes", Refused("stack-bytes = 16384", "stack-bytes = 1040000", "E0170")),
+    ("memory-map", "uart-base", Differs("0x40004000", "0x40014000")),
+    ("memory-map", "uart-hz", Test(bandwidth_reaches_the_uart)),
+    ("memory-map", "core-hz", Differs("core-hz = 25e6", "core-hz = 32e6")),
+];
+
+/// Files of a bundle by their paths, or why there is none.
+type Outcome = Result<BTreeMap<String, String>, String>;
+
+/// Compiles for a cluster file with a target file beside it.
+fn outcome(cluster: &str, target_text: &str, model: &str) -> Outcome {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("target.toml"), target_text).expect("the folder is ours");
+    let path = folder.path().join("cluster.toml");
+    std::fs::write(&path, cluster).expect("the folder is ours");
+    let model = place::repository().join("examples").join(model).join("model.onnx");
+    let compiled =
+        driver::compile(&model, &path, &Options::default(), &mut ()).map_err(|failure| failure.to_string())?;
+    let mut report = commands::summary::report(&compiled);
+    report.compile.clear();
+    report.plan.solve_ms = 0.0;
+    let out = folder.path().join("out");
+    bundle::write(&out, &compiled, &report).map_err(|error| format!("{error:#}"))?;
+    let files = place::files_below(&out, &|path| !path.to_string_lossy().contains("runtime-rt"));
+    let hidden = compiled.programs.iter().map(|program| {
+        let device = &compiled.cluster.devices[program.device].name;
+        out.join("devices").join(device).join(".cargo/config.toml")
+    });
+    let read = |path: &Path| {
+        let name = path.strip_prefix(&out).expect("it lies in the bundle").to_string_lossy().into_owned();
+        (name, String::from_utf8_lossy(&std::fs::read(path).expect("it was written")).into_owned())
+    };
+    Ok(files.into_iter().chain(hidden).map(|path| read(&path)).collect())
+}
+
+/// Walks a table. Gives what one key's texts become.
+fn walk(keys: &[(&str, &str, Shown)], text_of: impl Fn(&str) -> &'static str, with: impl Fn(&str, &str) -> Outcome) {
+    let mut plain: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
+    for (table, key, shown) in keys {
+        println!("[{table}] {key}");
+        let text = text_of(table);
+        let changed = |from: &str, to: &str| {
+            assert!(text.contains(from), "[{table}] {key}: the text has no {from:?}");
+            with(table, &text.replacen(from, to, 1))
+        };
+        match shown {
+            Differs(from, to) => {
+                let before = plain.entry(text).or_insert_with(|| with(table, text).expect("the plain file is sound"));
+                let after = changed(from, to).unwrap_or_else(|error| panic!("[{table}] {key}: {error}"));
+                assert!(after != *before, "[{table}] {key} is accepted and ignored: {to:?} changes nothing");
+            }
+            Refused(from, to, part) => {
+                let said = changed(from, to).err().unwrap_or_else(|| panic!("[{table}] {key}: {to:?} is accepted"));
+                assert!(said.contains(part), "[{table}] {key}: {said}");
+            }
+            Test(test) => test(),
+        }
+    }
+}
+
+/// The keys that a table knows, from what serde says of one that it does not.
+fn known_keys(refusal: &[Diagnostic]) -> Vec<String> {
+    let text = refusal.iter().map(ToString::to_string).collect::<String>();
+    let (_, list) = text.split_once("expected ").unwrap_or_else(|| panic!("no list of keys: {text}"));
+    let list = list.lines().next().unwrap_or_default();
+    list.split('`').skip(1).step_by(2).map(str::to_string).collect()
+}
+
+fn check_lines(keys: &[(&str, &str, Shown)], table: &str, known: &[String]) {
+    assert!(!known.is_empty(), "[{table}] has no keys");
+    let lines: Vec<&str> = keys.iter().filter(|(other, ..)| *other == table).map(|(_, key, _)| *key).collect();
+    for key in known {
+        assert!(lines.contains(&key.as_str()), "[{table}] {key} has no line: say what shows that it does something");
+    }
+    for line in lines {
+        assert!(known.iter().any(|key| key == line), "[{table}] {line} has a line and is no key");
+    }
+}
+
+#[test]
+fn every_key_of_a_cluster_file_does_something() {
+    for (table, head) in
+        [("cluster", "[cluster]"), ("device", "[[device]]"), ("link", "[[link]]"), ("condition", "[[condition]]")]
+    {
+        // The table of the cluster is needed to get further.
+        let before = if table == "cluster" { "" } else { "[cluster]\nname = \"t\"\ninput = \"a\"\noutput = \"a\"\n" };
+        let text = format!("{before}{head}\nno-such-key = 1\n");
+        let refusal = cluster_file::parse(&text, "cluster.toml", Path::new(".")).expect_err("the key is unknown");
+        check_lines(CLUSTER_KEYS, table, &known_keys(&refusal));
+    }
+    walk(CLUSTER_KEYS, |_| CLUSTER, |_, text| outcome(text, "", "resnet"));
+}
+
+#[test]
+fn every_key_of_a_target_file_does_something() {
+    for table in ["", "rate", "energy", "emulator", "memory-map"] {
+        let text = match table {
+            "" => format!("no-such-key = 1\n{FIRMWARE_TARGET}"),
+            _ => FIRMWARE_TARGET.replace(&format!("[{table}]"), &format!("[{table}]\nno-such-key = 1")),
+        };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("t.toml"), text).expect("the folder is ours");
+        let refusal = target::load("./t.toml", folder.path()).expect_err("the key is unknown");
+        let known: Vec<String> = known_keys(&[refusal]);
+        let inner = ["rate", "energy", "emulator", "memory-map"];
+        let known: Vec<String> = known.into_iter().filter(|key| !inner.contains(&key.as_str())).collect();
+        check_lines(TARGET_KEYS, table, &known);
+    }
+    let text_of = |table: &str| if table == "memory-map" { FIRMWARE_TARGET } else { LINUX_TARGET };
+    walk(TARGET_KEYS, text_of, |table, text| match table {
+        "memory-map" => outcome(&single("./target.toml"), text, "digits"),
+        _ => outcome(&single("./target.toml"), text, "resnet"),
+    });
+}
+
+fn single(target: &str) -> String {
+    format!("[cluster]\nname = \"t\"\ninput = \"a\"\noutput = \"a\"\n[[device]]\nname = \"a\"\ntarget = \"{target}\"\n")
+}
+
+fn what_needs_variants_is_told() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("cluster.toml");
+    let text = CLUSTER.replacen("count = 2", "count = 2\nstandalone = true", 1)
+        + "\n[[condition]]\nbandwidth = { \"pi-hub\" = \"1 Mbit/s\" }\n[[condition]]\nmissing = [\"hub\"]\n";
+    std::fs::write(&path, &text).expect("the folder is ours");
+    let mut command = partita_tests::command::compile();
+    command.arg("examples/resnet/model.onnx").arg("--targets").arg(&path).arg("--simulate");
+    let output = partita_tests::command::succeed(&mut command);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("`standalone` of pi-0 says nothing without --variants"), "{said}");
+    assert!(said.contains("`[[condition]]` of the cluster file says nothing without --variants"), "{said}");
+    let cluster = cluster_file::read(&path).expect("the file is sound");
+    assert!(cluster.devices[0].standalone && !cluster.devices[2].standalone);
+    assert!(!cluster.conditions[0].bandwidth.is_empty() && cluster.conditions[1].missing == [2]);
+}
+
+/// Predicted latency and energy of the example on two devices that have to share it.
+fn shared(target_text: &str) -> (f64, f64) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("target.toml"), target_text).expect("the folder is ours");
+    let path = folder.path().join("cluster.toml");
+    let text = "[cluster]\nname = \"t\"\ninput = \"a-0\"\noutput = \"a-1\"\n[[device]]\nname = \"a\"\ntarget = \"./target.toml\"\n\
+                count = 2\n[[link]]\nbetween = [\"a\"]\ntransport = \"tcp\"\nbandwidth = \"10 Gbit/s\"\n";
+    std::fs::write(&path, text).expect("the folder is ours");
+    let model = place::repository().join("examples/resnet/model.onnx");
+    let options = Options { family: partita::partition::StrategyFamily::Whole, ..Options::default() };
+    let compiled = driver::compile(&model, &path, &options, &mut ()).expect("it compiles");
+    (compiled.prediction.latency_ms, compiled.prediction.energy_mj)
+}
+
+fn messages_cost_what_targets_say() {
+    let (latency, energy) = shared(LINUX_TARGET);
+    assert!(shared(&LINUX_TARGET.replace("microseconds = 40.0", "microseconds = 4000.0")).0 > latency + 3.0);
+    assert!(shared(&LINUX_TARGET.replace("link-bytes-per-second = 2.5e8", "link-bytes-per-second = 1e3")).0 > latency);
+    assert!(
+        shared(&LINUX_TARGET.replace("link-nanojoule-per-byte = 80.0", "link-nanojoule-per-byte = 8000.0")).1 > energy
+    );
+}
+
+fn depthwise_rates_are_for_depthwise_convolutions() {
+    use partita::partition::cost::{Work, seconds};
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let of = |text: &str| {
+        std::fs::write(folder.path().join("t.toml"), text).expect("the folder is ours");
+        target::load("./t.toml", folder.path()).expect("the target is sound")
+    };
+    let work = |depthwise| Work { macs: 1 << 24, channels: 64, depthwise, ..Work::default() };
+    let (before, after) = (of(LINUX_TARGET), of(&LINUX_TARGET.replace("= 1.2e9\nelement", "= 0.6e9\nelement")));
+    assert!(seconds(&work(true), &after) > seconds(&work(true), &before) * 1.9);
+    assert_eq!(seconds(&work(false), &after), seconds(&work(false), &before));
+}
+
+fn emulators_are_looked_for() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("target.toml"), LINUX_TARGET.replace("\"qemu-aarch64\"", "\"qemu-of-nobody\""))
+        .expect("the folder is ours");
+    let path = folder.path().join("cluster.toml");
+    std::fs::write(&path, single("./target.toml")).expect("the folder is ours");
+    let mut command = partita_tests::command::compile();
+    command.arg("examples/resnet/model.onnx").arg("--targets").arg(&path);
+    let output = command.arg("--run").arg("--out").arg(folder.path().join("out")).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("needs `qemu-of-nobody`") && !said.contains("building"), "{said}");
+    assert!(!folder.path().join("out").exists(), "it is looked for before anything is written");
+}
+
+/// The rate in the cluster file is the divider in firmware and the rate on Linux; a UART that cannot do it is said.
+fn bandwidth_reaches_the_uart() {
+    let cluster = |bandwidth: &str| {
+        "[cluster]\nname = \"t\"\ninput = \"chip\"\noutput = \"board\"\n[[device]]\nname = \"chip\"\ntarget = \"./target.toml\"\n\
+         [[device]]\nname = \"board\"\ntarget = \"raspberry-pi-3\"\n[[link]]\nbetween = [\"chip\", \"board\"]\n\
+         transport = \"uart\"\nbandwidth = \""
+            .to_string()
+            + bandwidth
+            + "\"\n"
+    };
+    for (bandwidth, hz, divider, baud) in [
+        ("1 Mbit/s", "25e6", "25", "1000000"),
+        ("115200 bit/s", "25e6", "217", "115200"),
+        ("1 Mbit/s", "50e6", "50", "1000000"),
+        ("2 Mbit/s", "25e6", "16", "1562500"),
+    ] {
+        let target = FIRMWARE_TARGET.replace("uart-hz = 25e6", &format!("uart-hz = {hz}"));
+        let files = outcome(&cluster(bandwidth), &target, "digits").expect("it compiles");
+        let (firmware, linux) = (&files["devices/chip/src/main.rs"], &files["devices/board/src/main.rs"]);
+        assert!(firmware.contains(&format!(": (usize, u32) = (1073762304, {divider});")), "{bandwidth}: {firmware}");
+        assert!(linux.contains(&format!("(0, {baud})")), "{bandwidth}: {linux}");
+    }
+    let tcp = cluster("1 Mbit/s").replace("\"uart\"", "\"tcp\"");
+    let said = outcome(&tcp, FIRMWARE_TARGET, "digits").expect_err("firmware has no sockets");
+    assert!(said.contains("E0165") && said.contains("UARTs only"), "{said}");
+}
