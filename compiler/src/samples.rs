@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use crate::cli::{Arguments, DataLayout};
 use crate::data::{self, Arrays, Normalization};
 use crate::fit;
-use crate::graph::{Data, ElementType, Graph, Op, TensorId, TensorType, Value};
+use crate::graph::{ElementType, Graph, Op, TensorId, TensorType, Value};
 
 /// Samples of a data set.
 #[derive(Clone, Debug)]

@@ -238,7 +238,7 @@ fn product(depth: i64, columns: i64) -> tempfile::NamedTempFile {
         name: "product".to_string(),
         node: vec![onnx::node("MatMul", &["x", "w"], &["y"], vec![])],
         input: vec![onnx::value_info_of("x", vec![DimValue(1), DimParam("n".to_string()), DimValue(depth)])],
-        output: vec![onnx::value_info_of("y", vec![])],
+        output: vec![onnx::value_info_of("y", vec![DimValue(1), DimParam("n".to_string()), DimValue(columns)])],
         initializer: vec![onnx::constant("w", &[depth, columns], weights)],
         ..onnx_protobuf::GraphProto::default()
     };
@@ -345,7 +345,8 @@ fn emulators_are_not_measured() {
         let execute = |more: &[&str]| {
             let model = example("model.onnx");
             let words = ["compile".as_ref(), model.as_os_str(), "--targets".as_ref(), cluster.as_os_str()];
-            let words = words.into_iter().chain([mode].iter().chain(more).map(|word| (*word).as_ref()));
+            let words =
+                words.into_iter().chain(std::iter::once(mode.as_ref())).chain(more.iter().map(|word| (*word).as_ref()));
             let arguments = usage::parse(words.map(std::ffi::OsString::from)).expect("the words are sound");
             partita::commands::execute(&arguments).expect_err("nobody has it").to_string()
         };

@@ -17,7 +17,7 @@ fn cluster(devices: usize, extra: &str) -> Cluster {
         "[cluster]\nname = \"t\"\ninput = \"d-0\"\noutput = \"d-{}\"\n[[device]]\nname = \"d\"\ntarget = \"cortex-m7\"\ncount = {devices}\n{}",
         devices - 1,
         if devices > 1 {
-            format!("[[link]]\nbetween = [\"d\"]\ntransport = \"tcp\"\nbandwidth = \"100 Mbit/s\"\n{extra}")
+            format!("[[link]]\nbetween = [\"d\"]\ntransport = \"uart\"\nbandwidth = \"100 Mbit/s\"\n{extra}")
         } else {
             String::new()
         },
@@ -393,7 +393,7 @@ fn neighbours(devices: usize, closed: bool) -> Cluster {
     for device in 0..if closed { devices } else { devices - 1 } {
         let next = (device + 1) % devices;
         text += &format!(
-            "[[link]]\nbetween = [\"d-{device}\", \"d-{next}\"]\ntransport = \"tcp\"\nbandwidth = \"10 Mbit/s\"\n"
+            "[[link]]\nbetween = [\"d-{device}\", \"d-{next}\"]\ntransport = \"uart\"\nbandwidth = \"10 Mbit/s\"\n"
         );
     }
     cluster_file::parse(&text, "cluster.toml", std::path::Path::new(".")).expect("the cluster is sound")
@@ -426,7 +426,7 @@ fn rings_and_chains_compute_the_same() {
 #[test]
 fn a_cluster_in_two_parts_is_named_as_the_fault() {
     let text = "[cluster]\nname = \"t\"\ninput = \"d-0\"\noutput = \"d-2\"\n[[device]]\nname = \"d\"\ntarget = \"cortex-m7\"\ncount = 3\n\
-                [[link]]\nbetween = [\"d-0\", \"d-1\"]\ntransport = \"tcp\"\nbandwidth = \"10 Mbit/s\"\n";
+                [[link]]\nbetween = [\"d-0\", \"d-1\"]\ntransport = \"uart\"\nbandwidth = \"10 Mbit/s\"\n";
     let cluster = cluster_file::parse(text, "cluster.toml", std::path::Path::new(".")).expect("the file is sound");
     let graph = network(&mut Random(5));
     for family in [StrategyFamily::Auto, StrategyFamily::Pipeline, StrategyFamily::Lop] {

@@ -51,7 +51,7 @@ const CLUSTER_KEYS: &[(&str, &str, Shown)] = &[
     ("cluster", "input", Differs("input = \"pi-0\"", "input = \"hub\"")),
     ("cluster", "output", Differs("output = \"pi-1\"", "output = \"pi-0\"")),
     ("cluster", "max_latency", Refused("output = \"pi-1\"", "output = \"pi-1\"\nmax_latency = \"1 us\"", "E0172")),
-    ("device", "name", Differs("name = \"hub\"\ntarget", "name = \"bub\"\ntarget")),
+    ("device", "name", Refused("name = \"hub\"\ntarget", "name = \"bub\"\ntarget", "E0167")),
     ("device", "target", Differs("target = \"raspberry-pi-3\"\ncount", "target = \"raspberry-pi-4\"\ncount")),
     ("device", "count", Differs("count = 2", "count = 3")),
     ("device", "ram", Refused("count = 2", "count = 2\nram = \"16 KiB\"", "E0170")),
@@ -85,8 +85,8 @@ in-order = false
 minimal-filtering = true
 threads = 1
 l1-bytes = 32768
-l2-bytes = 524288
-prefetch-bytes = 0
+l2-bytes = 2048
+prefetch-bytes = 128
 clock-hz = 1.2e9
 ram-bytes = 1073741824
 flash-bytes = 16000000000
@@ -161,9 +161,9 @@ const TARGET_KEYS: &[(&str, &str, Shown)] = &[
     ("", "in-order", Differs("in-order = false", "in-order = true")),
     ("", "minimal-filtering", Differs("minimal-filtering = true", "minimal-filtering = false")),
     ("", "threads", Differs("threads = 1", "threads = 4")),
-    ("", "l1-bytes", Differs("l1-bytes = 32768", "l1-bytes = 1024")),
-    ("", "l2-bytes", Differs("l2-bytes = 524288", "l2-bytes = 1024")),
-    ("", "prefetch-bytes", Differs("prefetch-bytes = 0", "prefetch-bytes = 256")),
+    ("", "l1-bytes", Test(caches_bound_what_kernels_keep)),
+    ("", "l2-bytes", Differs("l2-bytes = 2048", "l2-bytes = 1048576")),
+    ("", "prefetch-bytes", Differs("prefetch-bytes = 128", "prefetch-bytes = 256")),
     ("", "clock-hz", Refused("1.2e9\nram", "1.2e8\nram", "above two per lane and cycle")),
     ("", "ram-bytes", Refused("ram-bytes = 1073741824", "ram-bytes = 65536", "E0170")),
     ("", "flash-bytes", Refused("flash-bytes = 16000000000", "flash-bytes = 65536", "E0170")),
@@ -337,6 +337,12 @@ fn messages_cost_what_targets_say() {
     assert!(
         shared(&LINUX_TARGET.replace("link-nanojoule-per-byte = 80.0", "link-nanojoule-per-byte = 8000.0")).1 > energy
     );
+}
+
+fn caches_bound_what_kernels_keep() {
+    let text = LINUX_TARGET.replace("l2-bytes = 2048", "l2-bytes = 0");
+    let of = |text: &str| outcome(&single("./target.toml"), text, "digits").expect("it compiles");
+    assert!(of(&text) != of(&text.replace("l1-bytes = 32768", "l1-bytes = 64")), "the first cache is ignored");
 }
 
 fn depthwise_rates_are_for_depthwise_convolutions() {
