@@ -48,6 +48,8 @@ const OPTIONS: &[(&str, Shown)] = &[
     ("measure_emulated", Test(emulators_are_not_measured)),
     ("tune", Test(emulators_are_not_measured)),
     ("build", InRun(|run| assert!(run.folder.path().join("out/bin/only").is_file()))),
+    ("symbols", InRun(|run| assert!(run.folder.path().join("out/symbols/only").is_file()))),
+    ("no_build_cache", Test(what_is_built_is_kept_or_not)),
     ("run", InRun(|run| assert!(run.report["run"]["outputs"][0]["elements"].is_array()))),
     ("input", InRun(|run| assert_eq!(run.report["run"]["outputs"][0]["largest"], run.class))),
     ("repeat", InRun(|run| assert_eq!(run.report["run"]["repeat"], 3))),
@@ -357,6 +359,22 @@ fn emulators_are_not_measured() {
     }
 }
 
+/// Where earlier builds are kept is opened before cargo is started, which here is a program that fails.
+fn what_is_built_is_kept_or_not() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let cache = folder.path().join("cache");
+    let build = |more: &[&str]| {
+        let cluster = partita_tests::bundle::ClusterText::single("host").write(folder.path());
+        let mut command = compile();
+        command.arg(example("model.onnx")).arg("--targets").arg(cluster).arg("--out").arg(folder.path().join("out"));
+        command.env("XDG_CACHE_HOME", &cache).env("CARGO", "/bin/false").arg("--build").args(more);
+        assert_eq!(command.output().expect("it starts").status.code(), Some(1));
+        std::fs::read_dir(&cache).is_ok_and(|entries| entries.count() > 0)
+    };
+    assert!(!build(&["--no-build-cache"]), "something is kept");
+    assert!(build(&[]), "nothing is kept");
+}
+
 fn quiet_says_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let said = |more: &[&str]| {
@@ -547,7 +565,18 @@ fn run() -> &'static Run {
         let mut command = compile();
         command.arg(example("model.onnx")).arg("--targets").arg(&cluster).arg("--out").arg(folder.path().join("out"));
         command
-            .args(["--build", "--verify", "--verbose", "--format", "json", "--run", "--repeat", "3", "--input"])
+            .args([
+                "--build",
+                "--symbols",
+                "--verify",
+                "--verbose",
+                "--format",
+                "json",
+                "--run",
+                "--repeat",
+                "3",
+                "--input",
+            ])
             .arg(&first);
         command
             .arg("--output")
