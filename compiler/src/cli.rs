@@ -166,7 +166,7 @@ pub struct Arguments {
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
     /// Explain an error code, such as E0130, and stop.
-    #[arg(long, value_name = "CODE", help_heading = "Output")]
+    #[arg(long, value_name = "CODE", exclusive = true, help_heading = "Output")]
     pub explain: Option<String>,
 }
 
