@@ -53,7 +53,7 @@ pub const NEEDS: &[Need] = &[
     need("normalize", &["evaluate", "calibration", "input"], "it is applied to data from a file, and none is given"),
     need("layout", &["evaluate", "calibration", "input"], "it is the layout of data from a file, and none is given"),
     need("launcher", &["run", "evaluate", "verify", "measure", "tune"], "it starts devices, and nothing is run"),
-    need("symbols", &["build", "run", "evaluate", "verify"], "no program is built"),
+    need("symbols", &["build", "run", "evaluate", "verify", "measure", "tune"], "no program is built"),
     need("no_build_cache", &["build", "run", "evaluate", "verify", "measure", "tune"], "no program is built"),
     need("exits", &["calibration"], SAMPLES_TEACH),
     need("variants", &["calibration"], SAMPLES_TEACH),
