@@ -166,7 +166,8 @@ pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) 
         }
         Op::ArgMax { axis, select_last, .. } => {
             let [extent, inner] = line(*axis);
-            call("arg_max", &[from, to, extent, inner, select_last.to_string()])
+            let name = if is_f32 { "arg_max" } else { "arg_max_numbers" };
+            call(name, &[from, to, extent, inner, select_last.to_string()])
         }
         Op::Concat { axis } => {
             let inner: usize = y.tensor_type.shape[axis + 1..].iter().product();

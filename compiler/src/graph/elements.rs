@@ -21,8 +21,8 @@ pub fn takes(op: &Op, element: ElementType) -> bool {
         | Op::GlobalPool(_)
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }
-        | Op::ArgMax { .. }
         | Op::Decide(_) => is_f32,
+        Op::ArgMax { .. } => element != ElementType::Bool,
         Op::Unary(function) => unary_takes(*function, element),
         Op::Binary(_, activation) if *activation != Activation::None => is_f32,
         Op::Binary(function, _) => binary_takes(*function, element),

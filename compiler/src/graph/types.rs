@@ -225,6 +225,23 @@ macro_rules! on_numbers {
             $crate::graph::Data::Bool(_) => $other,
         }
     };
+    ($data:expr, $elements:ident => $body:expr, $other:expr) => {
+        match $data {
+            $crate::graph::Data::F32($elements) => $body,
+            $crate::graph::Data::F64($elements) => $body,
+            $crate::graph::Data::F16($elements) => $body,
+            $crate::graph::Data::BF16($elements) => $body,
+            $crate::graph::Data::I64($elements) => $body,
+            $crate::graph::Data::I32($elements) => $body,
+            $crate::graph::Data::I16($elements) => $body,
+            $crate::graph::Data::I8($elements) => $body,
+            $crate::graph::Data::U64($elements) => $body,
+            $crate::graph::Data::U32($elements) => $body,
+            $crate::graph::Data::U16($elements) => $body,
+            $crate::graph::Data::U8($elements) => $body,
+            $crate::graph::Data::Bool(_) => $other,
+        }
+    };
 }
 
 /// Data of an element type that is known at run time only; `$body` gives a vector of the right type.

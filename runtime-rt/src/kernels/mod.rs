@@ -33,7 +33,7 @@ pub use pool::{PoolParameters, average_pool, global_average_pool, global_max_poo
 pub use reduce::{Reduction, arg_max, log_softmax, reduce, softmax};
 pub use reorder::{reorder_from_blocked, reorder_to_blocked};
 pub use resize::{Coordinates, Rounding, resize_linear, resize_nearest};
-pub use whole::reduce_numbers;
+pub use whole::{arg_max_numbers, reduce_numbers};
 
 /// Largest rank of a tensor in a kernel.
 pub const MAX_RANK: usize = 8;
