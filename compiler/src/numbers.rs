@@ -1,9 +1,12 @@
 //! What a user should know of a model's numbers: constants that are none, and sums that are rounded though they should not be.
 
+use partita_rt::CastTo;
+
 use crate::diagnostic::{Diagnostic, printable};
 use crate::graph::ranges::{EXACT_UP_TO, inexact_sums};
 use crate::graph::text::op_name;
-use crate::graph::{Graph, Value};
+use crate::graph::types::on_elements;
+use crate::graph::{ElementType, Graph, Value};
 
 /// Most constants or nodes that a message names.
 const MOST_NAMED: usize = 8;
@@ -11,7 +14,12 @@ const MOST_NAMED: usize = 8;
 /// A warning that names every constant with NaN or infinity among its elements.
 pub fn of_constants(graph: &Graph) -> Option<Diagnostic> {
     let odd = |value: &Value| {
-        let elements = value.as_f32()?;
+        let elements: Vec<f64> = match value.data.element() {
+            ElementType::F32 | ElementType::F64 | ElementType::F16 | ElementType::BF16 => {
+                on_elements!(&value.data, elements => elements.iter().map(|x| CastTo::<f64>::cast(*x)).collect())
+            }
+            _ => return None,
+        };
         let nan = elements.iter().filter(|x| x.is_nan()).count();
         let infinite = elements.iter().filter(|x| x.is_infinite()).count();
         let count = |number: usize, what: &str| (number > 0).then(|| format!("{number} {what}"));
@@ -24,7 +32,8 @@ pub fn of_constants(graph: &Graph) -> Option<Diagnostic> {
         Some(format!("`{}`: {words}", printable(&tensor.name)))
     });
     let named: Vec<String> = named.collect();
-    let warning = Diagnostic::new("W0132", format!("{} with elements that are no finite numbers", constants(named.len())));
+    let warning =
+        Diagnostic::new("W0132", format!("{} with elements that are no finite numbers", constants(named.len())));
     (!named.is_empty()).then(|| noted(warning, named))
 }
 

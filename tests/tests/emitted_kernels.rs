@@ -93,7 +93,8 @@ fn operators() -> Vec<(Op, Vec<Vec<usize>>, Vec<bool>)> {
         all.push((Op::MatMul, shapes[..2].to_vec(), vec![false, false]));
     }
     let shape = vec![1, 5, 3, 7];
-    let functions = [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Min, BinaryOp::Max, BinaryOp::RoundedQuotient];
+    let functions =
+        [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Min, BinaryOp::Max, BinaryOp::RoundedQuotient];
     let bytes = (BinaryOp::RoundedQuotient, Activation::Clip(-128.0, 127.0));
     for (function, last) in functions.map(|function| (function, Activation::None)).into_iter().chain([bytes]) {
         all.push((Op::Binary(function, last), vec![shape.clone(), shape.clone()], vec![false, false]));

@@ -82,11 +82,9 @@ fn check(label: &str, cluster: &ClusterText, more: &[&str], is_filtered: bool) {
     let mut spoilt = elements(&shape, 7, 1.0);
     spoilt[count / 2 + 7] = f32::NAN;
     spoilt[count / 3] = f32::INFINITY;
-    for (kind, x) in [
-        ("ordinary", elements(&shape, 7, 1.0)),
-        ("large", elements(&shape, 7, 1e36)),
-        ("NaN and infinity", spoilt),
-    ] {
+    for (kind, x) in
+        [("ordinary", elements(&shape, 7, 1.0)), ("large", elements(&shape, 7, 1e36)), ("NaN and infinity", spoilt)]
+    {
         let value = Value { shape: shape.to_vec(), data: Data::F32(x) };
         data::write_npz(&input, &vec![("x".to_string(), value.clone())]).expect("it can be written");
         let mut command = compile();
@@ -112,7 +110,8 @@ fn nan_infinity_and_large_numbers_on_this_machine() {
     let threads = ClusterText::new("one", "one").device("one", "host", "threads = 2");
     check("two threads", &threads, &[], true);
     check("exact", &ClusterText::single("host"), &["--exact"], false);
-    let pair = ClusterText::new("a", "b").device("a", "host", "").device("b", "host", "").link("a", "b", "tcp", "10 Gbit/s");
+    let pair =
+        ClusterText::new("a", "b").device("a", "host", "").device("b", "host", "").link("a", "b", "tcp", "10 Gbit/s");
     check("two devices", &pair, &["--strategy", "lop"], true);
 }
 

@@ -33,11 +33,8 @@ pub fn weights_object(bytes: Vec<u8>, symbol: &str, architecture: Architecture) 
     };
     let mut file = Object::new(BinaryFormat::Elf, machine, Endianness::Little);
     if flags != 0 {
-        file.flags = FileFlags::Elf {
-            os_abi: object::elf::OsAbi(0),
-            abi_version: 0,
-            e_flags: object::elf::FileFlags(flags),
-        };
+        file.flags =
+            FileFlags::Elf { os_abi: object::elf::OsAbi(0), abi_version: 0, e_flags: object::elf::FileFlags(flags) };
     }
     let section = file.add_section(Vec::new(), b".rodata.partita_weights".to_vec(), SectionKind::ReadOnlyData);
     let size = bytes.len() as u64;

@@ -175,14 +175,14 @@ impl Filtered {
         let [high, wide] = self.points();
         let mut columns = [[0.0; MOST_TAPS]; MOST_POINTS];
         for (across, column) in columns.iter_mut().enumerate().take(wide) {
-            let point = |down: usize| {
-                weights.get((down * wide + across) * per_point + within).copied().unwrap_or(0.0)
-            };
+            let point = |down: usize| weights.get((down * wide + across) * per_point + within).copied().unwrap_or(0.0);
             *column = untransformed(core::array::from_fn(point), self.tile[0], high);
         }
         let mut taps = [[0.0; MOST_TAPS]; MOST_TAPS];
         for (down, line) in taps.iter_mut().enumerate().take(self.taps[0]) {
-            let points = core::array::from_fn(|across| columns.get(across).and_then(|column| column.get(down)).copied().unwrap_or(0.0));
+            let points = core::array::from_fn(|across| {
+                columns.get(across).and_then(|column| column.get(down)).copied().unwrap_or(0.0)
+            });
             *line = untransformed(points, self.tile[1], wide);
         }
         taps

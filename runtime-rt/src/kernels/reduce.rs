@@ -160,7 +160,8 @@ mod tests {
         let x: Vec<f32> = (0..540u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 20) as f32 / 64.0).collect();
         for set in 0..32 {
             let reduced: Vec<bool> = (0..5).map(|axis| set >> axis & 1 == 1).collect();
-            let outs: usize = shape.iter().zip(&reduced).filter(|(_, goes)| !**goes).map(|(extent, _)| extent).product();
+            let outs: usize =
+                shape.iter().zip(&reduced).filter(|(_, goes)| !**goes).map(|(extent, _)| extent).product();
             let mut groups: Vec<Vec<f64>> = vec![Vec::new(); outs];
             for (position, element) in x.iter().enumerate() {
                 let (mut rest, mut to, mut stride) = (position, 0, 1);

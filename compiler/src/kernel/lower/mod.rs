@@ -9,9 +9,9 @@ mod depthwise;
 mod elementwise;
 mod functions;
 mod gemm;
-mod pool;
 #[cfg(test)]
 mod numbers_tests;
+mod pool;
 #[cfg(test)]
 mod pooled_tests;
 mod products;

@@ -17,11 +17,11 @@ fn results(op: &Op, values: &[Value], constants: &[bool], machine: &Machine) -> 
     let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
     let output = infer(op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
     let plain = vec![Layout::Plain; values.len()];
-    let choices =
-        layout_choices(op, &operands(values, &types, &plain, constants, Packing::Free), &output, machine);
+    let choices = layout_choices(op, &operands(values, &types, &plain, constants, Packing::Free), &output, machine);
     let one = |choice: &super::LayoutChoice| {
         let operands = operands(values, &types, &choice.inputs, constants, Packing::Free);
-        let lowered = lower_node(op, &operands, &output, choice.output, machine).expect("an offered layout has a kernel");
+        let lowered =
+            lower_node(op, &operands, &output, choice.output, machine).expect("an offered layout has a kernel");
         verify(&lowered.kernel).unwrap_or_else(|error| panic!("{error}\n{}", lowered.kernel));
         let all = lowered.bindings.iter().zip(&lowered.kernel.buffers);
         let mut buffers: Vec<Vec<f32>> = all
@@ -169,7 +169,12 @@ fn long_sums_are_those_of_f64() {
     assert!(!found.is_empty());
     found.iter().for_each(|found| assert!((f64::from(found[0]) - mean).abs() < 1e-3, "{found:?}, expected {mean}"));
     // A wider window is the portable kernel's.
-    let wide = Pool { kind: PoolKind::Average, window: window(&[1 << 16], 1, 1, 0), declared_pad_end: vec![0], count_include_pad: false };
+    let wide = Pool {
+        kind: PoolKind::Average,
+        window: window(&[1 << 16], 1, 1, 0),
+        declared_pad_end: vec![0],
+        count_include_pad: false,
+    };
     let (x, mean) = around(&[1, 1, 1 << 16]);
     assert!(results(&Op::Pool(wide.clone()), std::slice::from_ref(&x), &[false], machine).is_empty());
     let found = reference(&Op::Pool(wide), &[x]);
@@ -231,7 +236,8 @@ pub(super) fn check_direct(kernel: &Kernel, before: &[Vec<f32>], after: &[Vec<f3
 #[test]
 fn what_is_too_large_for_minimal_filtering_is_convolved_directly() {
     for (taps, form) in [(3, Form::Two), (3, Form::Four), (5, Form::TwoOfFive)] {
-        let conv = Conv { window: window(&[taps, taps], 1, 1, 1), groups: 1, residual: false, activation: Activation::Relu };
+        let conv =
+            Conv { window: window(&[taps, taps], 1, 1, 1), groups: 1, residual: false, activation: Activation::Relu };
         let op = Op::Conv(conv);
         let mut x = random(&[1, 4, 12, 13], 1).as_f32().expect("it is f32").to_vec();
         x.iter_mut().for_each(|x| *x *= 1e36);
