@@ -35,7 +35,8 @@ pub struct Arguments {
     /// devices may then take whole samples each (data-parallel stages).
     #[arg(long, value_name = "SAMPLES", default_value_t = 1, value_parser = parse_batch)]
     pub batch: usize,
-    /// Convolve directly: without minimal filtering (Winograd), which rounds more and takes more memory for weights.
+    /// Convolve directly: without minimal filtering (Winograd), which rounds more and takes more memory for weights. (Inputs
+    /// that are no numbers, or 2^64 or larger, are convolved directly all the same.)
     #[arg(long)]
     pub exact: bool,
     /// How the weights of matrix products are stored: in 16 or 8 bits they take a half or a quarter of the memory and of

@@ -19,7 +19,7 @@ use crate::shard::Sharded;
 use crate::shard::patches::PatchReport;
 use crate::simulate::{self, Prediction};
 use crate::variants::report::VariantsReport;
-use crate::{exits, onnx, passes, plan, variants};
+use crate::{exits, numbers, onnx, passes, plan, variants};
 
 /// Everything decided about one model on one cluster, ready to be written out.
 #[derive(Debug)]
@@ -62,6 +62,8 @@ pub struct Compiled {
     pub plan_bytes: Vec<u8>,
     /// First eight bytes of the plan's digest.
     pub plan_hash: u64,
+    /// What the user should know.
+    pub warnings: Vec<Diagnostic>,
     /// Time of each stage in ms, by name.
     pub times_ms: BTreeMap<String, f64>,
 }
@@ -228,6 +230,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     }
     clock.lap("cluster");
     let mut graph = onnx::import(model, &onnx::ImportOptions { shapes: options.shapes.clone() })?;
+    let mut warnings: Vec<Diagnostic> = numbers::of_constants(&graph).into_iter().collect();
     clock.lap("import");
     dump.stage("import", &graph);
     passes::run(passes::SIMPLIFY, &mut graph, &mut |pass, graph, time| {
@@ -235,6 +238,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
         dump.stage(pass.name, graph);
     })
     .map_err(internal)?;
+    warnings.extend(numbers::of_sums(&graph));
     let stored = passes::store_weights::run(&mut graph, options.weights);
     cluster.devices.iter_mut().for_each(|device| device.target.weight_storage = options.weights);
     let mut study = None;
@@ -260,6 +264,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     let mut compiled = compile_graph(model_name, graph, cluster, options, clock, dump)?;
     compiled.exits = report;
     compiled.stored = stored;
+    compiled.warnings.splice(0..0, warnings);
     if let Some(study) = study {
         let mut clock = Clock::default();
         compiled.variants = Some(variants::routes::add(&mut compiled, study, options)?);
@@ -347,6 +352,7 @@ fn finish(
         choices: None,
         plan_bytes,
         plan_hash,
+        warnings: Vec::new(),
         times_ms: clock.times_ms,
     })
 }

@@ -20,6 +20,7 @@ pub mod host;
 pub mod kernel;
 pub mod memory;
 pub mod npz;
+pub mod numbers;
 pub mod onnx;
 pub mod partition;
 pub mod passes;

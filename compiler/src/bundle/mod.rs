@@ -20,7 +20,7 @@ use minijinja::value::{Serde, Value};
 
 use crate::config::{Device, System};
 use crate::driver::Compiled;
-use crate::emit::model::{EmittedModel, KernelsPlace, emit_model, is_object, peers};
+use crate::emit::model::{EmittedModel, KernelsPlace, emit_model, is_object, peers, threads};
 use crate::emit::steps::tame;
 use crate::emit::templates;
 use crate::program::Step;
@@ -168,6 +168,7 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
         flash_bytes => device.flash_bytes,
         links => link_contexts(compiled, position),
         family => compiled.choices.is_some(),
+        threads => threads(&compiled.device_programs(position)),
         holds_input => !program.inputs.is_empty(),
         holds_output => !program.outputs.is_empty(),
         exits => compiled.graph.exits().len(),

@@ -42,6 +42,8 @@ pub struct Report {
     /// Measured latency, with --run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<LatencyReport>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
     /// Time of each stage of the compiler in ms.
     pub compile: BTreeMap<String, f64>,
 }
@@ -183,6 +185,10 @@ pub struct LayerReport {
     /// How a convolution is done with fewer products, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimal_filtering: Option<FilteringReport>,
+    /// The largest sum of whole numbers that weights and ranges allow, if that is more than 2^24, up to which such sums are
+    /// exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inexact_sums_up_to: Option<f64>,
     /// How its weights are stored, if in fewer bytes than they are computed with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<Stored>,
@@ -195,6 +201,9 @@ pub struct FilteringReport {
     pub form: String,
     /// No output is further from the exact one than this times the largest input, however roundings fall.
     pub error_bound: f64,
+    /// Where an input is this large or larger, or no number, the layer is convolved directly: additions between the transforms
+    /// could overflow, and would spoil whole tiles.
+    pub direct_from: f64,
 }
 
 /// Accuracy.

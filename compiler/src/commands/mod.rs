@@ -68,6 +68,7 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
         Printer { wanted: arguments.print_ir_after.as_deref(), verbose: arguments.verbose, seen: Vec::new() };
     let compiled = driver::compile(model, targets, &Options::of(arguments), &mut dump)?;
     dump.check_name()?;
+    compiled.warnings.iter().for_each(|warning| eprintln!("{warning}"));
     for device in compiled.cluster.devices.iter().filter(|device| device.standalone && compiled.variants.is_none()) {
         note(arguments, &format!("`standalone` of {} says nothing without --variants auto", device.name));
     }

@@ -11,6 +11,7 @@ use crate::driver::Compiled;
 use crate::emit::steps::tame;
 use crate::exits::ExitReport;
 use crate::graph::NodeId;
+use crate::graph::ranges::inexact_sums;
 use crate::graph::text::op_name;
 use crate::memory::{ALIGNMENT_BYTES, least_arena_bytes};
 use crate::partition::{Method, cost};
@@ -89,6 +90,7 @@ pub fn report(compiled: &Compiled) -> Report {
         accuracy: None,
         evaluation: None,
         run: None,
+        warnings: compiled.warnings.iter().map(ToString::to_string).collect(),
         compile: compiled.times_ms.clone(),
     }
 }
@@ -179,6 +181,7 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
     let (graph, sharded) = (&compiled.graph, &compiled.sharded);
     let sent = sharded.sent_bytes(graph);
     let name = |device: usize| compiled.cluster.devices[device].name.clone();
+    let inexact = inexact_sums(graph);
     graph
         .topological_order()
         .unwrap_or_default()
@@ -194,6 +197,7 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
                 devices: strategy.map_or(Vec::new(), |strategy| strategy.devices().into_iter().map(name).collect()),
                 sent_bytes: sent.get(&id).copied().unwrap_or(0),
                 minimal_filtering: filtering(compiled, id),
+                inexact_sums_up_to: inexact.iter().find(|sum| sum.node == id).map(|sum| sum.largest),
                 weights: compiled.stored.iter().find(|stored| stored.node == node.name).cloned(),
             }
         })
@@ -212,6 +216,7 @@ fn filtering(compiled: &Compiled, id: NodeId) -> Option<FilteringReport> {
     Some(FilteringReport {
         form: forms.to_string(),
         error_bound: filters.map(|filter| forms.error_bound(filter)).fold(0.0, f64::max),
+        direct_from: f64::from(partita_rt::kernels::FILTERED_BELOW),
     })
 }
 

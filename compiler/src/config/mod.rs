@@ -1,5 +1,6 @@
 //! What the user says about machines: targets and clusters.
 
+pub mod architecture;
 mod cluster;
 pub mod cluster_file;
 pub mod measured;
@@ -7,5 +8,6 @@ pub mod quantity;
 pub mod target;
 pub mod tuned;
 
+pub use architecture::Architecture;
 pub use cluster::{Cluster, Condition, Device, Link, Medium, Topology, Transport};
 pub use target::{InstructionSet, System, Target, WeightStorage};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 
+use super::architecture;
 use super::measured::Corrections;
 use super::tuned::Tuning;
 use crate::diagnostic::{Diagnostic, printable};
@@ -299,6 +300,7 @@ fn parse(text: &str, name: &str) -> Result<Target, Diagnostic> {
         target.rate.message_microseconds,
         target.rate.link_bytes_per_second,
     ];
+    let mismatch = architecture::mismatch(&target.triple, target.instruction_set, target.system);
     let problem = if positive.iter().any(|figure| !(figure.is_finite() && *figure > 0.0)) {
         "clock and rates should be positive"
     } else if !(8..=32).contains(&target.vector_registers) {
@@ -316,6 +318,8 @@ fn parse(text: &str, name: &str) -> Result<Target, Diagnostic> {
         .all(|c| c.is_ascii_alphanumeric() || "-_.+,=".contains(c))
     {
         "`triple` and `cpu` should be plain names"
+    } else if let Some(mismatch) = &mismatch {
+        mismatch
     } else {
         return Ok(target);
     };

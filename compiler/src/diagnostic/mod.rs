@@ -6,7 +6,7 @@ use std::fmt;
 
 pub use codes::explain;
 
-/// An error in the model, the cluster or the command line. Displays as
+/// An error in the model, the cluster or the command line, or a warning (its code begins with W). Displays as
 /// `error[E0130]: node `conv1` (Conv, #3): stride is 0`, then notes and help, a line each.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub struct Diagnostic {
@@ -41,7 +41,8 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error[{}]: {}", self.code, self.message)?;
+        let kind = if self.code.starts_with('W') { "warning" } else { "error" };
+        write!(f, "{kind}[{}]: {}", self.code, self.message)?;
         for note in &self.notes {
             write!(f, "\n  = note: {note}")?;
         }

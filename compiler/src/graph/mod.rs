@@ -10,6 +10,7 @@ pub mod eval;
 mod exits;
 pub mod infer;
 pub mod op;
+pub mod ranges;
 pub mod text;
 pub mod types;
 pub mod verify;

@@ -200,6 +200,7 @@ mod tests {
             in_place: Vec::new(),
             split: None,
             way: None,
+            filtered: None,
             macs: 0,
         };
         program.kernels = vec![kernel];

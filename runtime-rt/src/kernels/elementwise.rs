@@ -1,5 +1,6 @@
 //! Functions of one, two or three elements.
 
+use super::sum::{larger, smaller};
 use super::{Activation, Walk, broadcast_strides};
 use crate::elements::{CastTo, Number, Truth};
 
@@ -116,21 +117,9 @@ impl BinaryFunction {
             BinaryFunction::Mul => a * b,
             BinaryFunction::Div => a / b,
             BinaryFunction::Pow => libm::powf(a, b),
-            // A NaN on either side is the answer, as in onnxruntime.
-            BinaryFunction::Min => {
-                if a < b || a.is_nan() {
-                    a
-                } else {
-                    b
-                }
-            }
-            BinaryFunction::Max => {
-                if a > b || a.is_nan() {
-                    a
-                } else {
-                    b
-                }
-            }
+            // A NaN on either side is the answer, as in onnxruntime and numpy.
+            BinaryFunction::Min => smaller(a, b),
+            BinaryFunction::Max => larger(a, b),
             BinaryFunction::Mod => libm::fmodf(a, b),
             BinaryFunction::RoundedQuotient => libm::rintf(a / b),
         }

@@ -55,6 +55,10 @@ impl Builder {
         Variable(found as u32)
     }
 
+    fn name(&self, variable: Variable) -> &str {
+        &self.variable_names[variable.0 as usize]
+    }
+
     /// Gives a value a name: assigns it to the variable of that name.
     pub(super) fn assign(&mut self, name: &str, value: Expression, statements: &mut Vec<Statement>) -> Variable {
         let variable = self.variable(name);
@@ -74,6 +78,7 @@ impl Builder {
             in_place: Vec::new(),
             split: None,
             way: None,
+            filtered: None,
             macs,
         }
     }
@@ -100,6 +105,58 @@ pub(super) fn repeat(var: LoopVar, count: usize, step: usize, body: Vec<Statemen
         unroll: false,
         body,
     }
+}
+
+/// Additions one after the other, before a sum moves on to a sum of sums.
+pub(super) const CHAIN: usize = 64;
+
+/// `count` turns of a body that adds to these variables, in blocks of blocks, so that long sums lose no more than short ones:
+/// no variable is added to much more often than [`CHAIN`] times. The body is given the number of its turn and the variables
+/// that it adds to.
+pub(super) fn add_in_blocks(
+    builder: &mut Builder,
+    count: usize,
+    sums: &[Variable],
+    body: &mut impl FnMut(&mut Builder, &Affine, &[Variable]) -> Vec<Statement>,
+) -> Vec<Statement> {
+    blocks(builder, Affine::constant(0), count, sums, body)
+}
+
+fn blocks(
+    builder: &mut Builder,
+    first: Affine,
+    count: usize,
+    sums: &[Variable],
+    body: &mut impl FnMut(&mut Builder, &Affine, &[Variable]) -> Vec<Statement>,
+) -> Vec<Statement> {
+    let turn = builder.loop_var("turn");
+    if count <= CHAIN {
+        let inside = body(builder, &first.plus_term(turn, 1), sums);
+        return vec![repeat(turn, count, 1, inside)];
+    }
+    let mut size = CHAIN;
+    while size * CHAIN < count {
+        size *= CHAIN;
+    }
+    let names: Vec<String> = sums.iter().map(|sum| format!("{}_part", builder.name(*sum))).collect();
+    let parts: Vec<Variable> = names.iter().map(|name| builder.variable(name)).collect();
+    let mut part = |builder: &mut Builder, first: Affine, count: usize| {
+        let zero = |part: &Variable| Statement::Assign(*part, Expression::Constant(0.0));
+        let mut statements: Vec<Statement> = parts.iter().map(zero).collect();
+        statements.extend(blocks(builder, first, count, &parts, body));
+        let add = |(sum, part): (&Variable, &Variable)| {
+            let value = binary(Arithmetic::Add, Expression::Variable(*sum), Expression::Variable(*part));
+            Statement::Assign(*sum, value)
+        };
+        statements.extend(sums.iter().zip(&parts).map(add));
+        statements
+    };
+    let inside = part(builder, first.clone().plus_term(turn, size as i64), size);
+    let mut statements = vec![repeat(turn, count / size, 1, inside)];
+    if !count.is_multiple_of(size) {
+        statements.extend(part(builder, first.plus((count / size * size) as i64), count % size));
+    }
+    statements
 }
 
 /// `total` things in runs of `part`: (first, part, times), the rest last.
@@ -134,8 +191,8 @@ pub(super) fn mul_add(a: Expression, b: Expression, c: Expression) -> Expression
     Expression::MulAdd(Box::new(a), Box::new(b), Box::new(c))
 }
 
-/// An activation as vector arithmetic. Operand order makes a NaN survive a maximum or minimum: the second operand is
-/// the answer if either is NaN.
+/// An activation as vector arithmetic. Constants stand first in a maximum or minimum, which then takes one instruction
+/// everywhere; a NaN stays NaN.
 pub(super) fn activate(value: Expression, activation: Activation) -> Expression {
     let constant = Expression::Constant;
     let clip = |value: Expression, low: f32, high: f32| {

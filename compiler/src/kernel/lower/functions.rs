@@ -76,11 +76,10 @@ impl Functions<'_> {
     /// `2^n * exp(r)` with `x = n ln 2 + r`. At least 2^-126 and at most the largest power: what is smaller or larger is
     /// cut off.
     pub fn exp(&mut self, x: Expression) -> Expression {
-        // Operands in this order keep a NaN.
         let raised = binary(Arithmetic::Max, constant(-87.33), x);
         let x = self.name("clipped", binary(Arithmetic::Min, constant(88.37), raised));
         let scaled = binary(Arithmetic::Mul, x.clone(), constant(std::f32::consts::LOG2_E));
-        let power = self.name("power", Expression::Unary(Function::Round, Box::new(scaled)));
+        let power = self.name("power", Expression::Unary(Function::RoundSmall, Box::new(scaled)));
         // ln 2 in two parts, the first of few digits, so that the difference is exact.
         let near = mul_add(power.clone(), constant(-355.0 / 512.0), x);
         let rest = self.name("rest", mul_add(power.clone(), constant(2.121_944_4e-4), near));

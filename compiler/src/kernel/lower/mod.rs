@@ -9,6 +9,8 @@ mod depthwise;
 mod elementwise;
 mod functions;
 mod gemm;
+#[cfg(test)]
+mod numbers_tests;
 mod pool;
 #[cfg(test)]
 mod pooled_tests;
@@ -220,7 +222,8 @@ pub fn layout_choices(op: &Op, inputs: &[Operand<'_>], output: &TensorType, mach
     match op {
         Op::Conv(conv) if depthwise::applies(conv, inputs, output) => depthwise::layouts(conv, inputs, machine),
         Op::Conv(conv) => conv::layouts(conv, inputs, output, machine),
-        Op::Pool(_) | Op::GlobalPool(_) => pool::layouts(machine),
+        Op::Pool(pool) => pool::layouts(Some(pool), machine),
+        Op::GlobalPool(_) => pool::layouts(None, machine),
         Op::Gemm(_) | Op::MatMul => gemm::layouts(op, inputs, output),
         Op::Unary(_) | Op::Binary(..) => elementwise::layouts(op, inputs, output, machine),
         Op::Softmax { .. } | Op::LayerNormalization { .. } => rows::layouts(op, inputs),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::numbers_tests::check_direct;
 use super::winograd::{Form, Forms};
 use super::{Binding, LayoutChoice, Machine, Operand, Packing, WeightOrder, layout_choices, lower_node};
 use crate::config::tuned::{MOST_WAYS, Tuning};
@@ -100,6 +101,7 @@ fn check_choice(
         same_order[1].packing = Packing::Like(order);
     }
     evaluate(&lowered.kernel, &mut buffers);
+    check_direct(&lowered.kernel, &before, &buffers);
     for parts in [2, 3] {
         check_parts(
             op,
