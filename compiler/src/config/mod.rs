@@ -2,8 +2,11 @@
 
 mod cluster;
 pub mod cluster_file;
+mod cluster_links;
+pub mod file;
 pub mod measured;
 pub mod quantity;
+pub mod ranges;
 pub mod target;
 pub mod tuned;
 
