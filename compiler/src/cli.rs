@@ -44,7 +44,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = WeightStorage::F32)]
     pub weights: WeightStorage,
     /// Refuse plans slower than this.
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", value_parser = crate::config::ranges::parse_max_latency)]
     pub max_latency: Option<f64>,
     /// Use the strategies of an earlier plan instead of solving.
     #[arg(long, value_name = "PLAN.pb")]

@@ -15,6 +15,7 @@ pub mod diagnostic;
 pub mod driver;
 pub mod emit;
 pub mod exits;
+pub mod file_kind;
 pub mod graph;
 pub mod host;
 pub mod kernel;

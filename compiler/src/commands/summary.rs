@@ -27,7 +27,7 @@ pub fn report(compiled: &Compiled) -> Report {
     let macs: u64 = graph.node_ids().map(|node| cost::node_macs(graph, node)).sum();
     let parameters = graph
         .tensor_ids()
-        .filter(|tensor| !graph.consumers(*tensor).is_empty())
+        .filter(|tensor| !graph.is_unread(*tensor))
         .filter_map(|tensor| graph.value(tensor))
         .map(|value| value.data.len() as u64)
         .sum();

@@ -3,8 +3,11 @@
 pub mod architecture;
 mod cluster;
 pub mod cluster_file;
+mod cluster_links;
+pub mod file;
 pub mod measured;
 pub mod quantity;
+pub mod ranges;
 pub mod target;
 pub mod tuned;
 

@@ -1,7 +1,7 @@
 //! Every code a message can carry, with the text that `--explain` prints.
 
 use super::{Diagnostic, printable};
-use crate::onnx;
+use crate::{config, onnx};
 
 /// What a code means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,8 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0122",
         title: "a tensor is too large",
-        text: "No node may make a tensor above 256 MiB, nor may all constants that nodes make while importing exceed that together.\n\
+        text: "No node may make a tensor above 256 MiB, nor may all constants that nodes make while importing have more than\n\
+         33554432 elements together (128 MiB of float).\n\
          The limit is checked before anything is allocated.",
     },
     Explanation {
@@ -108,7 +109,8 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0160",
         title: "the cluster file cannot be used",
-        text: "It cannot be read, is not TOML, or has unknown or missing keys. The message shows the line.",
+        text: "It cannot be read, is not TOML, or has unknown or missing keys. The message shows the line. Configuration files\n\
+         (cluster, target, measurements, tuning record) are regular files of at most 1 MiB.",
     },
     Explanation {
         code: "E0161",
@@ -118,18 +120,23 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0162",
         title: "a device name cannot be used",
-        text: "Names are unique and consist of lower-case letters, digits and dashes: they become folder and file names.",
+        text: "Names are unique and consist of up to 28 lower-case letters, digits and dashes, which stand neither first nor\n\
+         last: they become folder and file names. The cluster's own name has up to 64 characters on one line.",
     },
     Explanation {
         code: "E0163",
         title: "a quantity cannot be read",
         text: "Sizes are like `512 KiB`, rates like `100 Mbit/s`, times like `1 ms`: a number and a unit. A device's share of a\n\
-         core is a number up to 1, its threads a whole number; firmware has one thread.",
+         core is a number up to 1, its threads a whole number; firmware has one thread. Numbers that no machine has are\n\
+         refused, here, in target files and in measurements; what is taken is:\n\
+         \n\
+         {ranges}",
     },
     Explanation {
         code: "E0164",
         title: "addresses do not fit the devices",
-        text: "An address is the first of a range, or a list with one entry per device.",
+        text: "An address is the first of a range, or a list with one entry per device, each `host:port`. No two devices have\n\
+         the same.",
     },
     Explanation {
         code: "E0165",
@@ -149,7 +156,8 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0168",
         title: "a target is not known",
-        text: "A target is the name of a file in `targets/`, or the path of your own file with the same keys.",
+        text: "A target is the name of a file in `targets/`, or the path of your own file with the same keys. Its `name` consists\n\
+         of letters, digits, `-`, `_` and `.`, its `description` is one line; `--explain E0163` lists the ranges of its numbers.",
     },
     Explanation {
         code: "E0169",
@@ -181,6 +189,12 @@ pub const CODES: &[Explanation] = &[
         text: "`compile --tune` measures the ways to do each convolution on the cluster's devices and writes the best to\n\
          CLUSTER.tuned.toml beside the cluster file; later compilations read it there, or where `--tuned` says. Tune again,\n\
          or remove the file.",
+    },
+    Explanation {
+        code: "E0175",
+        title: "a plan cannot be used",
+        text: "`--plan` takes the `plan.pb` of an earlier bundle, made for the same model (after the same passes) and for devices of the\n\
+         same names in the same order. Leave it out to plan anew.",
     },
     Explanation {
         code: "E0180",
@@ -243,7 +257,10 @@ pub const CODES: &[Explanation] = &[
 pub fn explain(code: &str) -> Result<String, Vec<Diagnostic>> {
     match CODES.iter().find(|explanation| explanation.code.eq_ignore_ascii_case(code)) {
         Some(explanation) => {
-            let text = explanation.text.replace("{operators}", &onnx::supported_operators().join(" "));
+            let text = explanation
+                .text
+                .replace("{operators}", &onnx::supported_operators().join(" "))
+                .replace("{ranges}", &config::ranges::table());
             Ok(format!("{}: {}\n\n{text}", explanation.code, explanation.title))
         }
         None => {

@@ -10,6 +10,7 @@ pub mod eval;
 mod exits;
 pub mod infer;
 pub mod op;
+mod outputs;
 pub mod ranges;
 pub mod text;
 pub mod types;
@@ -23,6 +24,7 @@ use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
 
 pub use op::{Activation, BinaryOp, Op, UnaryOp};
+pub use outputs::Outputs;
 pub use types::{Data, ElementType, TensorType, Value};
 
 /// Identifies a node of one graph; stays valid while other nodes are removed.
@@ -68,7 +70,7 @@ pub struct Graph {
     /// Tensors fed by the caller.
     pub inputs: Vec<TensorId>,
     /// Tensors returned to the caller.
-    pub outputs: Vec<TensorId>,
+    pub outputs: Outputs,
     /// Number types that the model asks for and that are computed in `f32` instead; no part of the text form.
     pub computed_in_f32: BTreeSet<ElementType>,
     nodes: StableDiGraph<Node, TensorId>,
@@ -177,6 +179,26 @@ impl Graph {
         found
     }
 
+    /// Gives the memory of a constant back that nobody reads any more.
+    pub fn forget_unread(&mut self, tensor: TensorId) {
+        if self.is_unread(tensor) && !self.is_output(tensor) {
+            self.tensors[tensor.0 as usize].value = None;
+        }
+    }
+
+    /// Whether no node reads `tensor`.
+    pub fn is_unread(&self, tensor: TensorId) -> bool {
+        self.readers[tensor.0 as usize].is_empty()
+    }
+
+    /// Whether exactly one node reads `tensor`, however often.
+    pub fn has_one_consumer(&self, tensor: TensorId) -> bool {
+        match &self.readers[tensor.0 as usize][..] {
+            [] => false,
+            [first, rest @ ..] => rest.iter().all(|reader| reader == first),
+        }
+    }
+
     /// Whether the caller sees `tensor` as a graph output.
     pub fn is_output(&self, tensor: TensorId) -> bool {
         self.outputs.contains(&tensor)
@@ -282,16 +304,23 @@ impl Graph {
     /// If `old` was a graph output, `new` takes over its name, which the caller knows.
     pub fn replace_uses(&mut self, old: TensorId, new: TensorId) {
         for consumer in self.consumers(old) {
-            let inputs =
-                self.nodes[consumer].inputs.iter().map(|input| if *input == old { new } else { *input }).collect();
-            self.set_inputs(consumer, inputs);
+            self.nodes[consumer].inputs.iter_mut().filter(|input| **input == old).for_each(|input| *input = new);
+        }
+        // An edge for each use: those of `old` go, those of `new` come.
+        if let Some(producer) = self.tensor(old).producer {
+            let uses = self.nodes.edges_directed(producer, Direction::Outgoing).filter(|edge| *edge.weight() == old);
+            for edge in uses.map(|edge| edge.id()).collect::<Vec<_>>() {
+                self.nodes.remove_edge(edge);
+            }
+        }
+        for reader in std::mem::take(&mut self.readers[old.0 as usize]) {
+            self.readers[new.0 as usize].push(reader);
+            if let Some(producer) = self.tensor(new).producer {
+                self.nodes.add_edge(producer, reader, new);
+            }
         }
         if self.is_output(old) {
-            for output in &mut self.outputs {
-                if *output == old {
-                    *output = new;
-                }
-            }
+            self.outputs.replace(old, new);
             let name = std::mem::take(&mut self.tensors[old.0 as usize].name);
             let previous = std::mem::replace(&mut self.tensors[new.0 as usize].name, name);
             self.tensors[old.0 as usize].name = previous;

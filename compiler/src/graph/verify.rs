@@ -54,7 +54,7 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
     if graph.topological_order().is_none() {
         return Err(broken("the graph".to_string(), "there is a cycle".to_string()));
     }
-    for list in [&graph.inputs, &graph.outputs] {
+    for list in [&graph.inputs[..], &graph.outputs[..]] {
         let mut names = HashSet::new();
         for tensor in list {
             if !names.insert(graph.tensor(*tensor).name.as_str()) {

@@ -19,8 +19,8 @@ use crate::graph::{ElementType, Graph, Op, TensorId, TensorType, Value, eval};
 /// Largest result that is evaluated while importing; only shape arithmetic is, and it is small.
 const MAX_FOLDED_ELEMENTS: usize = 4096;
 
-/// Most elements of all constants together that nodes make while importing: 256 MiB of f32.
-pub const MAX_MADE_ELEMENTS: usize = 1 << 26;
+/// Most elements of all constants together that nodes make while importing: 128 MiB of f32.
+pub const MAX_MADE_ELEMENTS: usize = 1 << 25;
 
 /// Longest name that is kept for what one node becomes: a long name must not be multiplied by many parts.
 const MAX_NAME_CHARS: usize = 256;

@@ -16,13 +16,15 @@ mod tensors;
 mod wire;
 
 use std::collections::HashSet;
+use std::io::Read;
 use std::path::Path;
 
 use onnx_protobuf::{GraphProto, Message, ModelProto};
 
-use crate::diagnostic::{Diagnostic, printable};
+use crate::diagnostic::{Diagnostic, printable, size};
 use crate::graph::Graph;
 use crate::graph::verify::verify;
+use crate::{config, file_kind};
 
 use importer::Importer;
 use refusals::Refusals;
@@ -51,17 +53,14 @@ pub fn supported_operators() -> &'static [&'static str] {
 /// Reads a model file. All unsupported nodes are named in one list.
 pub fn import(model: &Path, options: &ImportOptions) -> Result<Graph, Vec<Diagnostic>> {
     let shown = printable(&model.display().to_string());
-    let unreadable =
-        |error: std::io::Error| vec![Diagnostic::new("E0100", format!("model `{shown}` cannot be read: {error}"))];
-    let metadata = std::fs::metadata(model).map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(vec![Diagnostic::new("E0100", format!("model `{shown}` is not a file"))]);
-    }
-    if metadata.len() > MAX_FILE_BYTES {
-        let message = format!("model `{shown}` is larger than {MAX_FILE_BYTES} bytes");
+    let unreadable = |problem: String| vec![Diagnostic::new("E0100", format!("model `{shown}` {problem}"))];
+    let (mut file, length) = config::file::open(model).map_err(unreadable)?;
+    if length > MAX_FILE_BYTES {
+        let message = format!("model `{shown}` is larger than {}", size(MAX_FILE_BYTES));
         return Err(vec![Diagnostic::new("E0101", message).help("store its weights as external data")]);
     }
-    let bytes = std::fs::read(model).map_err(unreadable)?;
+    let mut bytes = Vec::with_capacity(length as usize);
+    file.read_to_end(&mut bytes).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
     let folder = model.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let model = parse(&bytes)?;
     // The parsed model holds every byte that matters: large models would be in memory three times.
@@ -78,9 +77,20 @@ fn parse(bytes: &[u8]) -> Result<ModelProto, Vec<Diagnostic>> {
     if bytes.is_empty() {
         return Err(vec![Diagnostic::new("E0101", "the model file is empty")]);
     }
-    wire::scan(bytes).map_err(one)?;
-    ModelProto::parse_from_bytes(bytes)
-        .map_err(|error| vec![Diagnostic::new("E0101", format!("the model is not valid protobuf: {error}"))])
+    if let Err(diagnostic) = wire::scan(bytes) {
+        return Err(one(instead_of_model(bytes).unwrap_or(diagnostic)));
+    }
+    ModelProto::parse_from_bytes(bytes).map_err(|error| {
+        let invalid = || Diagnostic::new("E0101", format!("the model is not valid protobuf: {error}"));
+        one(instead_of_model(bytes).unwrap_or_else(invalid))
+    })
+}
+
+/// What was given in the place of a model, and what to do about it, if it is recognised.
+fn instead_of_model(bytes: &[u8]) -> Option<Diagnostic> {
+    let kind = file_kind::recognise(bytes).filter(|kind| *kind != file_kind::ONNX)?;
+    let diagnostic = Diagnostic::new("E0101", format!("the model is {}, expected an ONNX model", kind.what));
+    Some(if kind.instead_of_model.is_empty() { diagnostic } else { diagnostic.help(kind.instead_of_model) })
 }
 
 fn import_model(

@@ -6,7 +6,7 @@ mod memory_objective;
 mod stripes;
 
 use crate::config::{Cluster, System, Target};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, size};
 use crate::driver::{Clock, Failure, Options, internal};
 use crate::graph::Graph;
 use crate::partition::{self, Objective, Partition, PartitionOptions, StrategyFamily, limits};
@@ -362,8 +362,11 @@ fn does_not_fit(placed: &Placed, excess: &[u64], cluster: &Cluster) -> Diagnosti
         let device = &cluster.devices[program.device];
         if excess[program.device] > 0 {
             diagnostic = diagnostic.note(format!(
-                "device `{}` needs {} bytes of weights and {} of working memory, {} more than it has",
-                device.name, program.weights_bytes, program.arena_bytes, excess[program.device]
+                "device `{}` needs {} for weights and {} of working memory, {} more than it has",
+                device.name,
+                size(program.weights_bytes as u64),
+                size(program.arena_bytes as u64),
+                size(excess[program.device])
             ));
         }
     }

@@ -202,7 +202,7 @@ fn truncated(graph: &Graph, exit: usize) -> Result<Option<Graph>, Failure> {
     let name = graph.tensor(*output).name.clone();
     short.rename_tensor(*output, format!("{name}.whole"));
     short.rename_tensor(scores, name);
-    short.outputs = vec![scores];
+    short.outputs = vec![scores].into();
     passes::run(passes::TIDY, &mut short, &mut |_, _, _| {}).map_err(internal)?;
     Ok(Some(short))
 }

@@ -1,5 +1,7 @@
 //! Puts kernels together: names, buffers, loops.
 
+use std::collections::HashMap;
+
 use crate::config::WeightStorage;
 use crate::graph::op::{Activation, Conv};
 use crate::kernel::{
@@ -11,12 +13,22 @@ pub(super) struct Builder {
     lanes: u32,
     buffers: Vec<BufferDeclaration>,
     loop_names: Vec<String>,
+    /// The number that the last loop of a name got.
+    loops: HashMap<String, usize>,
     variable_names: Vec<String>,
+    variables: HashMap<String, u32>,
 }
 
 impl Builder {
     pub(super) fn new(lanes: u32) -> Builder {
-        Builder { lanes, buffers: Vec::new(), loop_names: Vec::new(), variable_names: Vec::new() }
+        Builder {
+            lanes,
+            buffers: Vec::new(),
+            loop_names: Vec::new(),
+            loops: HashMap::new(),
+            variable_names: Vec::new(),
+            variables: HashMap::new(),
+        }
     }
 
     pub(super) fn buffer(&mut self, name: &str, access: Access, elements: usize) -> Buffer {
@@ -36,8 +48,8 @@ impl Builder {
 
     /// A loop variable; equal names get a number.
     pub(super) fn loop_var(&mut self, name: &str) -> LoopVar {
-        let name = unique(&self.loop_names, name);
-        self.loop_names.push(name);
+        let number = self.loops.entry(name.to_string()).and_modify(|number| *number += 1).or_insert(1);
+        self.loop_names.push(if *number == 1 { name.to_string() } else { format!("{name}_{number}") });
         LoopVar(self.loop_names.len() as u32 - 1)
     }
 
@@ -48,11 +60,13 @@ impl Builder {
 
     /// A vector variable; the same name is the same variable.
     pub(super) fn variable(&mut self, name: &str) -> Variable {
-        let found = self.variable_names.iter().position(|other| other == name).unwrap_or_else(|| {
-            self.variable_names.push(name.to_string());
-            self.variable_names.len() - 1
-        });
-        Variable(found as u32)
+        if let Some(found) = self.variables.get(name) {
+            return Variable(*found);
+        }
+        let number = self.variable_names.len() as u32;
+        self.variable_names.push(name.to_string());
+        self.variables.insert(name.to_string(), number);
+        Variable(number)
     }
 
     fn name(&self, variable: Variable) -> &str {
@@ -82,17 +96,6 @@ impl Builder {
             macs,
         }
     }
-}
-
-fn unique(taken: &[String], name: &str) -> String {
-    if !taken.iter().any(|other| other == name) {
-        return name.to_string();
-    }
-    let mut number = 2;
-    while taken.iter().any(|other| *other == format!("{name}_{number}")) {
-        number += 1;
-    }
-    format!("{name}_{number}")
 }
 
 /// `for var in 0..count { body }`, or just the body with the variable at 0 if it runs once.

@@ -26,30 +26,41 @@ pub(super) fn layouts(pool: Option<&Pool>, machine: &Machine) -> Vec<LayoutChoic
     vec![LayoutChoice { inputs: vec![blocked], output: blocked }]
 }
 
+/// Most output positions for which what each window averages is kept in a table.
+const MOST_RECIPROCALS: usize = 1 << 18;
+
+/// Whether there is no table of [`reciprocals`], or one of reasonable size.
+pub(super) fn has_small_table(pool: &Pool, inputs: &[Operand<'_>], output: &TensorType) -> bool {
+    let window = Window3::new(&pool.window, &inputs[0].tensor_type.shape, &output.shape);
+    pool.kind == PoolKind::Max || window.output_plane() <= MOST_RECIPROCALS || equal(&counts(pool, &window))
+}
+
+/// How many elements each window averages along each axis, per output index.
+fn counts(pool: &Pool, window: &Window3) -> [Vec<usize>; 3] {
+    use crate::graph::eval::spatial::three;
+    let declared_end = three(&pool.declared_pad_end, 0);
+    std::array::from_fn(|axis| {
+        let (pad, input) = (window.pad[axis], window.input[axis]);
+        let counted = match pool.count_include_pad {
+            true => 0..input + pad + declared_end[axis],
+            false => pad..pad + input,
+        };
+        (0..window.output[axis]).map(|at| window.taps_within(axis, at, &counted).len()).collect()
+    })
+}
+
+fn equal(counts: &[Vec<usize>; 3]) -> bool {
+    counts.iter().all(|counts| counts.windows(2).all(|pair| pair[0] == pair[1]))
+}
+
 /// Reciprocals of the numbers of elements that each window averages, one per output position; a single one if all are
 /// equal.
 pub(super) fn reciprocals(pool: &Pool, window: &Window3) -> Vec<f32> {
-    use crate::graph::eval::spatial::three;
-    let declared_end = three(&pool.declared_pad_end, 0);
-    let count = |axis: usize, at: usize| {
-        let taps = (0..window.kernel[axis]).map(|tap| at * window.stride[axis] + tap * window.dilation[axis]);
-        taps.filter(|padded| {
-            if pool.count_include_pad {
-                *padded < window.input[axis] + window.pad[axis] + declared_end[axis]
-            } else {
-                (window.pad[axis]..window.pad[axis] + window.input[axis]).contains(padded)
-            }
-        })
-        .count()
-    };
-    let [out_d, out_h, out_w] = window.output;
-    let all: Vec<f32> = (0..out_d * out_h * out_w)
-        .map(|index| {
-            let counts = count(0, index / (out_h * out_w)) * count(1, index / out_w % out_h) * count(2, index % out_w);
-            1.0 / counts.max(1) as f32
-        })
-        .collect();
-    if all.iter().all(|value| *value == all[0]) { vec![all[0]] } else { all }
+    let counts = counts(pool, window);
+    let [out_d, out_h, out_w] = if equal(&counts) { [1; 3] } else { window.output };
+    let at = |index: usize| [index / (out_h * out_w), index / out_w % out_h, index % out_w];
+    let count = |index: usize| counts.iter().zip(at(index)).map(|(counts, at)| counts[at]).product::<usize>();
+    (0..out_d * out_h * out_w).map(|index| 1.0 / count(index).max(1) as f32).collect()
 }
 
 pub(super) fn lower(
