@@ -96,8 +96,11 @@ const MOST_GROWTH: f64 = (1u64 << 60) as f64;
 
 /// Whether weights are numbers, and small enough, for what lies between the transforms to stay finite.
 fn stays_finite(forms: Forms, weights: &[f32], terms: usize) -> bool {
-    let largest =
-        weights.iter().fold(0.0f32, |largest, weight| if weight.abs() <= largest { largest } else { weight.abs() });
+    // A NaN stays.
+    let larger = |largest: f32, weight: &f32| {
+        if weight.abs() > largest || weight.is_nan() { weight.abs() } else { largest }
+    };
+    let largest = weights.iter().fold(0.0, larger);
     // A comparison with NaN does not hold.
     f64::from(largest) * terms as f64 * forms.growth() <= MOST_GROWTH
 }
