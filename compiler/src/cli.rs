@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::accuracy::{Demands, Holdout, Limits, parse_loss, parse_share};
 use crate::config::WeightStorage;
 use crate::partition::Objective;
 
@@ -117,10 +118,25 @@ pub struct Arguments {
     /// How long heads of exits may learn: 1 is some minutes.
     #[arg(long = "exit-effort", value_name = "F", default_value_t = 1.0, value_parser = parse_effort)]
     pub effort: f64,
-    /// Least accuracy with exits, between 0 and 1, kept with 90 % probability; by default 1 point below the model's own.
-    /// Also the least accuracy of variants; by default 5 points below the model's own.
-    #[arg(long, value_name = "F", requires = "calibration")]
+    /// Largest loss of accuracy that exits and variants may cause, as a share (0.01 is one point). It is kept with 90 %
+    /// probability, and judged sample by sample: only answers that change count, so few samples prove much. By default
+    /// 0.01 for exits, unless --min-accuracy is given; variants may by default be 5 points less accurate on the samples.
+    #[arg(long, value_name = "F", requires = "calibration", value_parser = parse_loss)]
+    pub max_loss: Option<f64>,
+    /// Least accuracy, as a share (0.97 is 97 %). With exits it is reached with 90 % probability; unlike --max-loss, that
+    /// also counts how sure the model's own accuracy is on so few samples, so it takes more of them. Variants reach it on
+    /// the samples that judge.
+    #[arg(long, value_name = "F", requires = "calibration", value_parser = parse_share)]
     pub min_accuracy: Option<f64>,
+    /// Like --max-loss, for every class by itself: no class may lose a larger share of its answers. Classes with few
+    /// samples prove little. Without it, classes that lose more than three times the limit are named in a warning.
+    #[arg(long, value_name = "F", requires = "calibration", value_parser = parse_loss)]
+    pub max_class_loss: Option<f64>,
+    /// Labelled samples that are neither for training nor for calibration, or the accuracy that the model is known to
+    /// have (0.915). Where the model is less accurate there than on the calibration samples, these are too easy, and what
+    /// they prove is weakened by the difference.
+    #[arg(long, value_name = "DATA.npz|ACCURACY", requires = "calibration", value_parser = Holdout::parse)]
+    pub holdout: Option<Holdout>,
     /// Use only this many samples of --evaluate.
     #[arg(long, value_name = "N", requires = "evaluate")]
     pub samples: Option<usize>,
@@ -159,6 +175,14 @@ pub struct Arguments {
     /// Explain an error code, such as E0130, and stop.
     #[arg(long, value_name = "CODE")]
     pub explain: Option<String>,
+}
+
+impl Arguments {
+    /// What is demanded of the accuracy of exits and variants.
+    pub fn demands(&self) -> Demands {
+        let Arguments { max_loss, min_accuracy, max_class_loss, .. } = *self;
+        Demands { limits: Limits { max_loss, min_accuracy, max_class_loss }, holdout: self.holdout.clone() }
+    }
 }
 
 /// Whether something is done that the user did not choose in detail.
