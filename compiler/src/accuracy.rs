@@ -165,15 +165,20 @@ pub struct Evidence {
 impl Evidence {
     /// From what each sample has lost (1) or gained (-1).
     pub fn of(changes: &[i8], base_right: &[bool], labels: &[u32], classes: usize, groups: Option<&[u32]>) -> Evidence {
-        let class = |class: usize| {
-            let own: Vec<usize> = (0..changes.len()).filter(|at| labels[*at] as usize == class).collect();
+        let mut own: Vec<Vec<usize>> = vec![Vec::new(); classes];
+        for (sample, label) in labels.iter().enumerate() {
+            if let Some(own) = own.get_mut(*label as usize) {
+                own.push(sample);
+            }
+        }
+        let class = |own: &Vec<usize>| {
             let groups: Option<Vec<u32>> = groups.map(|groups| own.iter().map(|at| groups[*at]).collect());
             Difference::of_samples(&own.iter().map(|at| changes[*at]).collect::<Vec<_>>(), groups.as_deref())
         };
         Evidence {
             base_right: base_right.iter().filter(|right| **right).count(),
             difference: Difference::of_samples(changes, groups),
-            classes: (0..classes).map(class).collect(),
+            classes: own.iter().map(class).collect(),
         }
     }
 

@@ -91,7 +91,7 @@ pub fn map(
     let mut found: Vec<Mapped> = by(options.objective).into_iter().collect();
     // What one device does alone is as good in these.
     if found.first().is_some_and(|found| found.traffic_bytes > 0) {
-        let mut others: Vec<Mapped> = [Objective::Traffic, Objective::Energy].into_iter().filter_map(by).collect();
+        let mut others: Vec<Mapped> = [Objective::Traffic, Objective::Energy].into_iter().filter_map(&by).collect();
         if let Some(leanest) = others.first().cloned() {
             let is_inside = found[0].latency_ms < goal_ms && goal_ms < leanest.latency_ms;
             others.extend(between(&found[0], &leanest, goal_ms, if is_inside { HALVINGS } else { 1 }, &by));

@@ -3,7 +3,7 @@
 //! Half of the samples guide the search, the others say what the sets that were found are worth.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::VariantOptions;
 use super::combined;
