@@ -199,8 +199,8 @@ mod tests {
 
     #[test]
     fn a_looser_limit_never_saves_less() {
-        for seed in 1..=12 {
-            let case = Case::new(seed, 4, 400 + 150 * seed as usize);
+        for seed in 1..=5 {
+            let case = Case::new(seed, 3, 400 + 150 * seed as usize);
             let steps = case.steps(&[0.8, 1.3]);
             // What is chosen is any of the proven steps, so all of them must stay proven; each kind of limit by itself,
             // and together.
@@ -235,7 +235,7 @@ mod tests {
             }
         }
         let first = needed(&steps, &loss(0.01), 0.0)[0].max_loss.expect("a loss is wanted");
-        assert_eq!(proven(&steps, &loss(first * 0.999), 0.0), 0);
+        assert_eq!(proven(&steps, &loss(first - 1e-6), 0.0), 0);
     }
 
     #[test]
