@@ -145,7 +145,9 @@ pub fn whole(graph: &Graph, given: &Given, wanted: &VariantOptions, reason: Stri
     };
     let judges: (Vec<Value>, Vec<u32>) = samples.inputs.iter().cloned().zip(labels).skip(1).step_by(2).unzip();
     let inputs: Vec<&Value> = judges.0.iter().collect();
-    let ended = score_graphs(&[graph], &inputs, &judges.1, answers_probabilities(graph), &wanted.cache);
+    // As the search names it, which may have asked already.
+    let alone = dropped(graph, &[]).map_err(internal)?;
+    let ended = score_graphs(&[&alone], &inputs, &judges.1, answers_probabilities(graph), &wanted.cache);
     let base = ended.map_err(Failure::of)?.into_iter().next().unwrap_or_default();
     let evidence = base.against(&base, &judges.1, classes);
     let (set, drops, macs) = (Set::new(), Vec::new(), macs(graph));
