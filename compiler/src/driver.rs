@@ -411,6 +411,11 @@ impl Clock {
 }
 
 impl Failure {
+    /// The failure that an error has carried along; otherwise the machine is at fault.
+    pub fn of(error: anyhow::Error) -> Failure {
+        error.downcast::<Failure>().unwrap_or_else(Failure::Environment)
+    }
+
     /// The process's exit status.
     pub fn exit_status(&self) -> u8 {
         match self {

@@ -2,6 +2,7 @@
 //!
 //! The way of the data is in [`driver::compile`]; each stage is a module here. Build scripts use [`Build`].
 
+pub mod accuracy;
 pub mod bits;
 mod build_script;
 pub mod bundle;
@@ -17,6 +18,7 @@ pub mod emit;
 pub mod exits;
 pub mod file_kind;
 pub mod graph;
+pub mod holdout;
 pub mod host;
 pub mod kernel;
 pub mod memory;

@@ -70,6 +70,11 @@ pub struct FamilyReport {
     /// Why there is nothing but the whole network, where that is so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub only_whole: Option<String>,
+    /// What the user limits.
+    pub limits: crate::accuracy::Limits,
+    /// The whole network on other samples, if anything is known of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<crate::accuracy::HoldoutReport>,
 }
 
 /// The model.

@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod infer;
+mod learned;
 mod measure;
 mod print;
 pub mod summary;

@@ -85,6 +85,8 @@ pub fn report(compiled: &Compiled) -> Report {
             more_flash: known.more_flash,
             standalone_bytes: known.standalone_bytes,
             only_whole: known.only_whole.clone(),
+            limits: known.limits,
+            holdout: known.holdout,
         }),
         mean_macs: compiled.exits.as_ref().map_or(macs, |exits| exits.calibration.mean_macs),
         accuracy: None,

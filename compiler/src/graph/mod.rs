@@ -31,7 +31,7 @@ pub use types::{Data, ElementType, TensorType, Value};
 pub type NodeId = NodeIndex;
 
 /// Identifies a tensor of one graph. Never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct TensorId(pub u32);
 
 /// One operator application.
