@@ -308,22 +308,13 @@ fn equal(target: &str, count: usize, more: &str, latency: &str) -> Cluster {
     ))
 }
 
-/// SqueezeNet 1.1, its input smaller.
+/// Every other module of SqueezeNet 1.1, on a smaller input.
 fn squeezenet() -> Graph {
     let mut builder = Builder::new();
     let input = builder.graph.add_input("x", TensorType::f32([1, 3, 112, 112]));
     let mut x = builder.conv(input, 64, 3, 2);
     x = builder.pool(x, 3);
-    for (squeeze, expand, pooled) in [
-        (16, 64, false),
-        (16, 64, true),
-        (32, 128, false),
-        (32, 128, true),
-        (48, 192, false),
-        (48, 192, false),
-        (64, 256, false),
-        (64, 256, false),
-    ] {
+    for (squeeze, expand, pooled) in [(16, 64, true), (32, 128, true), (48, 192, false), (64, 256, false)] {
         let narrow = builder.conv(x, squeeze, 1, 1);
         let (left, right) = (builder.conv(narrow, expand, 1, 1), builder.conv(narrow, expand, 3, 1));
         x = builder.concat(left, right);
@@ -369,12 +360,13 @@ fn a_further_device_never_makes_a_plan_slower() {
         }
     };
     let latency = "latency = \"0.2 ms\"\n";
-    let mut clusters: Vec<(String, Cluster)> =
-        (1..=8).map(|count| (format!("{count} devices"), equal("raspberry-pi-3", count, "", latency))).collect();
+    let mut clusters: Vec<(String, Cluster)> = [1, 2, 4, 6, 7, 8]
+        .map(|count| (format!("{count} devices"), equal("raspberry-pi-3", count, "", latency)))
+        .to_vec();
     let slow = "[[device]]\nname = \"slow\"\ntarget = \"raspberry-pi-3\"\ncpu = 0.01\n";
     never_slower(&squeezenet(), &clusters);
-    clusters[7] = ("seven and a slow one".to_string(), equal("raspberry-pi-3", 7, slow, latency));
-    never_slower(&squeezenet(), &clusters[6..]);
+    clusters[5] = ("seven and a slow one".to_string(), equal("raspberry-pi-3", 7, slow, latency));
+    never_slower(&squeezenet(), &clusters[4..]);
     let sizes = [1, 2, 3, 4, 6, 8];
     let clusters: Vec<(String, Cluster)> =
         sizes.iter().map(|count| (format!("{count} devices"), equal("raspberry-pi-4", *count, "", ""))).collect();
