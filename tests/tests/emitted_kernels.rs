@@ -11,6 +11,7 @@ use partita::data::noise;
 use partita::emit::{archive, object, rust_source};
 use partita::graph::infer::infer;
 use partita::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
+use partita::graph::types::are_whole;
 use partita::graph::{BinaryOp, Op, TensorType, Value};
 use partita::kernel::lower::winograd::{Form, Forms};
 use partita::kernel::lower::{
@@ -152,7 +153,10 @@ fn cases_stored(machine: &Machine, storage: WeightStorage, first: usize) -> Vec<
                 constants.iter().zip(&values).map(|(constant, value)| if *constant { value.as_f32() } else { None });
             let typed = types.iter().zip(layouts).zip(known);
             typed
-                .map(|((tensor_type, layout), value)| Operand { tensor_type, layout: *layout, value, packing })
+                .map(|((tensor_type, layout), value)| {
+                    let whole = value.is_some_and(are_whole);
+                    Operand { tensor_type, layout: *layout, value, whole, packing }
+                })
                 .collect()
         };
         let choices =

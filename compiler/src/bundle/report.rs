@@ -102,10 +102,15 @@ pub struct PlanReport {
     pub objective: String,
     /// Family of strategies.
     pub strategy: String,
-    /// Whether nothing better exists.
+    /// Whether none of the compared strategies has a smaller sum of steps than this plan; the sum is what is minimised.
     pub optimal: bool,
-    /// Relative distance to the best bound.
+    /// Relative distance between what is predicted of the objective and what no plan at all can beat, 0 to 1; of traffic
+    /// and memory to the best that is proven.
     pub gap: f64,
+    /// What was proven of this plan, in words.
+    pub proven: String,
+    /// No plan at all answers sooner.
+    pub lower_bound_ms: f64,
     /// Samples that are answered together.
     pub batch: usize,
     /// Predicted; of an inference that takes no exit.

@@ -30,18 +30,20 @@ fn human(report: &Report, compiled: &Compiled) {
     }
     let plan = &report.plan;
     println!(
-        "plan {}: {} for {} {}{}; predicted latency {:.3} ms{}, {:.1} /s, {} B sent, {:.3} mJ",
+        "plan {}: {} for {} {}; predicted latency {:.3} ms{}, {:.1} /s, {} B sent, {:.3} mJ",
         plan.hash,
         plan.strategy,
         if plan.objective == "throughput" { "most" } else { "least" },
         plan.objective,
-        if plan.optimal { " (proven optimal)".to_string() } else { format!(" (gap {:.1} %)", plan.gap * 100.0) },
         plan.latency_ms,
         if plan.batch > 1 { format!(" for {} samples together", plan.batch) } else { String::new() },
         plan.throughput_hz,
         grouped(plan.traffic_bytes),
         plan.energy_mj,
     );
+    if !plan.proven.is_empty() {
+        println!("proven: {} (gap {:.1} %)", plan.proven, plan.gap * 100.0);
+    }
     if let Some(single) = plan.single_device_ms {
         let verdict = if compiled.programs.len() > 1 && single < plan.latency_ms {
             " - one device would answer sooner; the cluster buys throughput or memory"

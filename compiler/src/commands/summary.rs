@@ -55,6 +55,8 @@ pub fn report(compiled: &Compiled) -> Report {
             strategy: strategy_name(compiled),
             optimal: partition.optimal,
             gap: partition.gap,
+            proven: partition.proven.clone(),
+            lower_bound_ms: partition.lower_bound_ms,
             batch: compiled.batch,
             latency_ms: compiled.prediction.latency_ms,
             mean_latency_ms: mean(&outcomes, |outcome| outcome.prediction.latency_ms),

@@ -17,7 +17,7 @@ pub mod types;
 pub mod verify;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
@@ -58,6 +58,29 @@ pub struct Tensor {
     pub value: Option<Arc<Value>>,
     /// The node that makes it; none for inputs and constants.
     pub producer: Option<NodeId>,
+    /// What is known of the elements of a constant; none of anything else.
+    facts: Option<Facts>,
+}
+
+/// What is known of a constant's elements: found out once, when first asked for, and kept with the constant and with
+/// what is cut from it.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    whole: Arc<OnceLock<bool>>,
+}
+
+impl Facts {
+    /// Whether anything has been found out yet.
+    pub fn are_known(&self) -> bool {
+        self.whole.get().is_some()
+    }
+}
+
+impl PartialEq for Facts {
+    /// Facts follow from elements: whether they have been found out yet makes no difference.
+    fn eq(&self, _other: &Facts) -> bool {
+        true
+    }
 }
 
 /// A model: typed, shaped, acyclic.
@@ -118,6 +141,26 @@ impl Graph {
     /// Elements of a constant `f32` tensor.
     pub fn f32_value(&self, id: TensorId) -> Option<&[f32]> {
         self.value(id).and_then(|value| value.as_f32())
+    }
+
+    /// Whether a tensor is a constant, whether its elements are at hand or only its size is (`shard::sketch`).
+    pub fn is_constant(&self, id: TensorId) -> bool {
+        self.tensor(id).facts.is_some()
+    }
+
+    /// What is known of a constant's elements.
+    pub fn facts(&self, id: TensorId) -> Option<&Facts> {
+        self.tensor(id).facts.as_ref()
+    }
+
+    /// Whether a tensor is a constant of whole numbers, or cut from one, as those of quantized models are: their sums are
+    /// exact in any order.
+    pub fn is_whole(&self, id: TensorId) -> bool {
+        let tensor = self.tensor(id);
+        let Some(facts) = &tensor.facts else { return false };
+        // Only where elements are at hand can anything be found out; what is cut asks what it was cut from.
+        let find = || tensor.value.as_ref().and_then(|value| value.as_f32()).is_some_and(types::are_whole);
+        *facts.whole.get_or_init(find)
     }
 
     /// All nodes, in order of creation.
@@ -199,6 +242,11 @@ impl Graph {
         }
     }
 
+    /// Whether some node reads `tensor`.
+    pub fn is_read(&self, tensor: TensorId) -> bool {
+        !self.readers[tensor.0 as usize].is_empty()
+    }
+
     /// Whether the caller sees `tensor` as a graph output.
     pub fn is_output(&self, tensor: TensorId) -> bool {
         self.outputs.contains(&tensor)
@@ -208,7 +256,7 @@ impl Graph {
     pub fn add_tensor(&mut self, name: impl Into<String>, tensor_type: TensorType) -> TensorId {
         let id = TensorId(self.tensors.len() as u32);
         self.readers.push(Vec::new());
-        self.tensors.push(Tensor { name: name.into(), tensor_type, value: None, producer: None });
+        self.tensors.push(Tensor { name: name.into(), tensor_type, value: None, producer: None, facts: None });
         id
     }
 
@@ -223,8 +271,18 @@ impl Graph {
     pub fn add_constant(&mut self, name: impl Into<String>, value: impl Into<Arc<Value>>) -> TensorId {
         let value = value.into();
         let id = self.add_tensor(name, value.tensor_type());
-        self.tensors[id.0 as usize].value = Some(value);
+        self.set_value(id, value);
         id
+    }
+
+    fn set_value(&mut self, id: TensorId, value: Arc<Value>) {
+        let tensor = &mut self.tensors[id.0 as usize];
+        (tensor.value, tensor.facts) = (Some(value), Some(Facts::default()));
+    }
+
+    /// Says that a tensor is a constant of which this is known; its elements need not be at hand.
+    pub fn set_facts(&mut self, id: TensorId, facts: Facts) {
+        self.tensors[id.0 as usize].facts = Some(facts);
     }
 
     /// Adds a node that produces existing tensors `outputs` (which have no producer yet).
@@ -345,7 +403,7 @@ impl Graph {
                 return;
             }
         }
-        self.tensors[id.0 as usize].value = Some(value);
+        self.set_value(id, value);
     }
 
     /// Name of a node for messages: its own, or the operator if the model gave none.

@@ -389,7 +389,7 @@ mod tests {
         let sum = graph.add_tensor("sum", TensorType::f32([1, 2, 1, 1]));
         let reduce = Op::Reduce { kind: ReduceKind::Sum, axes: vec![2, 3], keep_dims: true };
         graph.add_node("reduce", reduce, vec![narrow], vec![sum]);
-        graph.outputs = vec![sum];
+        graph.outputs = vec![sum].into();
         let names: Vec<String> = largest(&graph).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["conv"]);
     }

@@ -3,8 +3,7 @@
 //! - operands and results exist; a tensor has exactly one of: a producer, a value, a place among the inputs;
 //! - the producer of a tensor lists it among its results;
 //! - the type of each result is what [`super::infer`] says;
-//! - a constant's value has the tensor's type;
-//! - constants that nodes read bear different names: later stages know weights by them;
+//! - a constant's value has the tensor's type; two constants that are read never bear one name;
 //! - graph outputs are produced, constant or inputs; names of inputs and outputs are unique;
 //! - petgraph's edges are exactly the uses of produced tensors; there is no cycle.
 
@@ -60,6 +59,12 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
             if !names.insert(graph.tensor(*tensor).name.as_str()) {
                 return Err(broken(label(graph, *tensor), "two inputs or two outputs share this name".to_string()));
             }
+        }
+    }
+    let mut names = HashSet::new();
+    for id in graph.tensor_ids().filter(|id| graph.value(*id).is_some() && graph.is_read(*id)) {
+        if !names.insert(graph.tensor(id).name.as_str()) {
+            return Err(broken(label(graph, id), "two constants share this name".to_string()));
         }
     }
     for input in &graph.inputs {

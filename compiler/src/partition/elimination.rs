@@ -263,11 +263,24 @@ fn join(order: &[usize], domains: &[usize], factors: &[Factor], entries: usize) 
             }
             stride *= domains[*variable];
         }
-        let mut values = vec![0usize; order.len()];
+        // The last variable varies within a row; the others say where in the table the row begins.
+        let Some((last, outer)) = order.split_last() else {
+            joined.iter_mut().for_each(|slot| *slot += factor.table[0]);
+            continue;
+        };
+        let (size, step) = (domains[*last], strides[outer.len()]);
+        let mut values = vec![0usize; outer.len()];
         let mut at = 0usize;
-        for slot in &mut joined {
-            *slot += factor.table[at];
-            for (position, variable) in order.iter().enumerate().rev() {
+        for row in joined.chunks_mut(size) {
+            match step {
+                0 => row.iter_mut().for_each(|slot| *slot += factor.table[at]),
+                1 => row.iter_mut().zip(&factor.table[at..at + size]).for_each(|(slot, entry)| *slot += entry),
+                _ => {
+                    let entries = factor.table[at..].iter().step_by(step);
+                    row.iter_mut().zip(entries).for_each(|(slot, entry)| *slot += entry);
+                }
+            }
+            for (position, variable) in outer.iter().enumerate().rev() {
                 values[position] += 1;
                 at += strides[position];
                 if values[position] < domains[*variable] {

@@ -335,6 +335,11 @@ impl Rewriter<'_> {
                 self.to.add_constant(name, sliced)
             }
         };
+        if let Some(facts) = self.from.facts(tensor) {
+            // Found out for the whole, where elements are at hand, and valid for every part.
+            self.from.is_whole(tensor);
+            self.to.set_facts(id, facts.clone());
+        }
         self.constants.insert((tensor, cut), id);
         Ok(id)
     }

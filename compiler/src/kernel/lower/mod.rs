@@ -112,6 +112,8 @@ pub struct Operand<'a> {
     pub layout: Layout,
     /// The elements, if constant and f32.
     pub value: Option<&'a [f32]>,
+    /// Whether they are whole numbers, or cut from such.
+    pub whole: bool,
     /// How it is packed, of weights.
     pub packing: Packing,
 }

@@ -6,7 +6,6 @@ use super::transform::{Form, Forms};
 use crate::graph::TensorType;
 use crate::graph::eval::spatial::activation;
 use crate::graph::op::Conv;
-use crate::graph::types::are_whole;
 use crate::kernel::Affine;
 use crate::kernel::lower::tile::{FAR_BYTES_PER_CYCLE, Reading, Row, Tile, choose_tile};
 use crate::kernel::lower::window::Window3;
@@ -83,7 +82,7 @@ pub fn forms(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: 
         && output.element_count() > 0
         && lanes > 1
         // Sums of whole numbers are exact when they are not transformed.
-        && !inputs[1].value.is_some_and(are_whole);
+        && !inputs[1].whole;
     let across = if fits { Form::of_taps(k_w) } else { &[] };
     let forms = across.iter().map(|across| Forms { down: (k_h > 1).then_some(*across), across: *across });
     let terms = window.kernel[0] * inputs[0].tensor_type.shape[1];
