@@ -6,7 +6,7 @@ use std::fmt;
 
 pub use codes::explain;
 
-/// An error in the model, the cluster or the command line. Displays as
+/// An error in the model, the cluster or the command line, or, with a code `W..` or `N..`, a warning or a note. Displays as
 /// `error[E0130]: node `conv1` (Conv, #3): stride is 0`, then notes and help, a line each.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub struct Diagnostic {
@@ -41,7 +41,12 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error[{}]: {}", self.code, self.message)?;
+        let severity = match self.code.as_bytes() {
+            [b'W', ..] => "warning",
+            [b'N', ..] => "note",
+            _ => "error",
+        };
+        write!(f, "{severity}[{}]: {}", self.code, self.message)?;
         for note in &self.notes {
             write!(f, "\n  = note: {note}")?;
         }

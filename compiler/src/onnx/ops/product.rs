@@ -28,12 +28,15 @@ fn matmul(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 }
 
 fn gemm(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
-    let (factors, addend) = ([context.input(0)?, context.input(1)?], context.optional_input(2));
+    let factors = [context.input(0)?, context.input(1)?];
+    let beta = context.attributes.float("beta", 1.0)?;
+    // What is multiplied by zero is not read: it may hold anything (BLAS, onnxruntime).
+    let addend = context.optional_input(2).filter(|_| beta != 0.0);
     let gemm = Gemm {
         transpose_a: context.attributes.flag("transA", false)?,
         transpose_b: context.attributes.flag("transB", false)?,
         alpha: context.attributes.float("alpha", 1.0)?,
-        beta: context.attributes.float("beta", 1.0)?,
+        beta: if addend.is_some() { beta } else { 1.0 },
         activation: Activation::None,
     };
     let is_plain = gemm.alpha == 1.0 && gemm.beta == 1.0 && context.shape(factors[1]).len() == 2;
@@ -61,7 +64,8 @@ fn batch_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> 
     if context.attributes.int("spatial", 1)? != 1 {
         return Err(context.attributes.unsupported("`spatial` = 0 (statistics per element) is not supported"));
     }
-    if context.attributes.node.output.iter().skip(1).any(|name| !name.is_empty()) {
+    // Old exporters list the statistics of training, which nothing reads.
+    if context.uses_more_than_first() {
         return Err(context.attributes.unsupported("its outputs beyond the first belong to training"));
     }
     let epsilon = epsilon(context)?;
