@@ -241,6 +241,12 @@ pub const CODES: &[Explanation] = &[
         text: "Shapes that the file declares for outputs or for tensors in between contradict those that follow from the inputs and the\n\
          operators. The latter count. Exporters leave such behind; if the model was edited by hand, look there.",
     },
+    Explanation {
+        code: "W0133",
+        title: "a BatchNormalization is in its training form",
+        text: "Before opset 14, a BatchNormalization that lists five results normalises by the mean and variance of the batch that it is\n\
+         given, not by those that were learned (ONNX says so, and onnxruntime does it). Export the model for inference.",
+    },
 ];
 
 /// The page of a code such as `E0130`; unknown codes are answered with the list of all.

@@ -118,7 +118,10 @@ impl<'a> Attributes<'a> {
             return Err(self.refuse(format!("attribute `{name}` has {} entries", attribute.strings.len())));
         }
         let words = attribute.strings.iter().map(|word| String::from_utf8(word.clone()).ok());
-        words.collect::<Option<Vec<_>>>().map(Some).ok_or_else(|| self.refuse(format!("attribute `{name}` is not text")))
+        words
+            .collect::<Option<Vec<_>>>()
+            .map(Some)
+            .ok_or_else(|| self.refuse(format!("attribute `{name}` is not text")))
     }
 
     /// An unsigned list: every entry between `least` and 2^20.

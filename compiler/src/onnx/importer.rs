@@ -74,7 +74,13 @@ pub struct Importer {
 
 impl Importer {
     /// An empty graph.
-    pub fn new(model: &GraphProto, nodes: &[Placed], opset: i64, functions: Functions, folder: Option<&Path>) -> Importer {
+    pub fn new(
+        model: &GraphProto,
+        nodes: &[Placed],
+        opset: i64,
+        functions: Functions,
+        folder: Option<&Path>,
+    ) -> Importer {
         let mut graph = Graph::new(model.name.clone());
         graph.opset = opset;
         let mut taken: HashSet<String> = model.initializer.iter().map(|tensor| tensor.name.clone()).collect();
@@ -276,12 +282,15 @@ impl Importer {
     fn compare_declared(&mut self, model: &GraphProto) {
         let mut notes = Vec::new();
         for value in model.output.iter().chain(&model.value_info) {
-            let (Some(id), Some(declared)) =
-                (self.tensor(&value.name), inputs::declared_extents(value, &self.symbols))
+            let (Some(id), Some(declared)) = (self.tensor(&value.name), inputs::declared_extents(value, &self.symbols))
             else {
                 continue;
             };
             let found = self.graph.shape(id);
+            // Exporters write no dimensions for a shape that they do not know.
+            if declared.is_empty() {
+                continue;
+            }
             let fits = |(stated, found): (&Option<usize>, &usize)| stated.is_none_or(|stated| stated == *found);
             if declared.len() != found.len() || !declared.iter().zip(found).all(fits) {
                 let stated: Vec<String> =

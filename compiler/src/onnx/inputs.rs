@@ -299,7 +299,8 @@ fn resolve(declared: &[Declared<'_>], mut symbols: Symbols) -> Result<InputTypes
 /// Everything that is open, and a line that would settle it.
 fn open_dimensions(open: &[&Declared<'_>], symbols: &Symbols) -> Diagnostic {
     let count = if open.len() == 1 { "an input has".to_string() } else { format!("{} inputs have", open.len()) };
-    let mut diagnostic = Diagnostic::new("E0121", format!("{count} open dimensions; every shape is fixed at compile time"));
+    let mut diagnostic =
+        Diagnostic::new("E0121", format!("{count} open dimensions; every shape is fixed at compile time"));
     let mut settled: BTreeSet<&str> = BTreeSet::new();
     let mut options = Vec::new();
     for input in open.iter().take(MAX_NAMED) {

@@ -47,7 +47,9 @@ fn einsum(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         }
         for (position, (label, extent)) in labels.iter().zip(shape).enumerate() {
             if labels[..position].contains(label) {
-                return Err(context.attributes.unsupported(format!("a diagonal in equation `{shown}` is not supported")));
+                return Err(context
+                    .attributes
+                    .unsupported(format!("a diagonal in equation `{shown}` is not supported")));
             }
             if *extents.entry(*label).or_insert(extent) != extent {
                 return Err(context.refuse(format!("dimension `{label}` of equation `{shown}` has two extents")));

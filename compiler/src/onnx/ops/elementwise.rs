@@ -2,8 +2,8 @@
 
 use super::Converter;
 use crate::diagnostic::Diagnostic;
-use crate::graph::{ElementType, TensorId};
 use crate::graph::op::{Activation, BinaryOp, Op, UnaryOp};
+use crate::graph::{ElementType, TensorId};
 use crate::onnx::importer::NodeContext;
 use crate::onnx::tensors::element_type_of;
 

@@ -29,9 +29,8 @@ fn dynamic_quantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
     let axes: Vec<usize> = (0..context.shape(x).len()).collect();
     let over = |kind| Op::Reduce { kind, axes: axes.clone(), keep_dims: false };
-    let number = |context: &mut NodeContext<'_>, value: f32| {
-        context.add_constant("number", Value::f32(Vec::new(), vec![value]))
-    };
+    let number =
+        |context: &mut NodeContext<'_>, value: f32| context.add_constant("number", Value::f32(Vec::new(), vec![value]));
     let (zero, one, steps) = (number(context, 0.0)?, number(context, 1.0)?, number(context, 255.0)?);
     let low = context.value(over(ReduceKind::Min), &[x])?;
     let low = context.binary(BinaryOp::Min, low, zero)?;
@@ -98,17 +97,36 @@ fn centred(
     Ok(context.emit_own(Op::Binary(BinaryOp::Sub, Activation::None), vec![steps, zero])?[0])
 }
 
-/// Largest sum of magnitudes over the groups of `depth` elements that are added; `None` if the elements are unknown.
-fn largest_sum(context: &NodeContext<'_>, factor: TensorId, group_of: impl Fn(usize) -> usize) -> Option<f64> {
-    let elements = context.importer.graph.f32_value(factor)?;
+/// Largest sum of magnitudes of elements less their zero point, over the groups that are added; `None` if something is
+/// not known. Several zero points lie along an axis with `inner` elements behind it.
+fn largest_sum(
+    context: &NodeContext<'_>,
+    x: TensorId,
+    zero: Option<TensorId>,
+    inner: usize,
+    group_of: impl Fn(usize) -> usize,
+) -> Option<f64> {
+    let value = |id: TensorId| context.importer.graph.value(id).map(|value| crate::data::to_f32(&value.data));
+    let elements = value(x)?;
+    let zeros = match zero {
+        Some(zero) => value(zero)?,
+        None => vec![0.0],
+    };
     let mut sums = std::collections::BTreeMap::new();
     for (position, element) in elements.iter().enumerate() {
-        *sums.entry(group_of(position)).or_insert(0.0) += f64::from(element.abs());
+        let zero = zeros.get(position / inner.max(1) % zeros.len().max(1)).copied().unwrap_or(0.0);
+        *sums.entry(group_of(position)).or_insert(0.0) += f64::from((element - zero).abs());
     }
     Some(sums.values().copied().fold(0.0, f64::max))
 }
 
-fn part(context: &mut NodeContext<'_>, x: TensorId, axis: usize, start: usize, size: usize) -> Result<TensorId, Diagnostic> {
+fn part(
+    context: &mut NodeContext<'_>,
+    x: TensorId,
+    axis: usize,
+    start: usize,
+    size: usize,
+) -> Result<TensorId, Diagnostic> {
     let op = super::composed::part(&context.shape(x), axis, start, size);
     Ok(context.emit_own(op, vec![x])?[0])
 }
@@ -165,7 +183,8 @@ fn matmul_integer(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let right = centred(context, b, zeros[1], rank_b - 1)?;
     let depth = context.shape(left)[rank_a - 1];
     let columns = context.shape(right)[rank_b - 1];
-    let whole = largest_sum(context, right, |position| position / (depth * columns) * columns + position % columns);
+    let group_of = |position: usize| position / (depth * columns).max(1) * columns + position % columns.max(1);
+    let whole = largest_sum(context, b, zeros[1], 1, group_of);
     let is_exact = whole.is_some_and(|sum| sum * reach_a < EXACT);
     let most = if is_exact { depth } else { ((EXACT / (reach_a * reach_b)) as usize).clamp(1, depth.max(1)) };
     exact_sum(context, &Op::MatMul, [left, right], [rank_a - 1, rank_b - 2], most)
@@ -181,7 +200,7 @@ fn conv_integer(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let shape = context.shape(right);
     let taps: usize = shape[2..].iter().product();
     let filter = taps * shape[1];
-    let whole = largest_sum(context, right, |position| position / filter.max(1));
+    let whole = largest_sum(context, weights, zeros[1], filter, |position| position / filter.max(1));
     let is_exact = whole.is_some_and(|sum| sum * reaches[0] < EXACT) || filter as f64 * reaches[0] * reaches[1] < EXACT;
     let channels = context.shape(left)[1];
     let most = ((EXACT / (reaches[0] * reaches[1] * taps as f64)) as usize).clamp(1, channels.max(1));

@@ -2,8 +2,8 @@
 
 mod composed;
 mod einsum;
-mod integers;
 mod elementwise;
+mod integers;
 mod movement;
 mod product;
 mod quantized;

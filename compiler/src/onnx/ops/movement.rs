@@ -79,6 +79,16 @@ fn split(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     if sizes.len() != outputs {
         return Err(context.refuse(format!("has {outputs} outputs, but {} sizes", sizes.len())));
     }
+    if sizes.contains(&0) && sizes.iter().sum::<usize>() == shape[axis] {
+        // Parts without elements are known; nothing computes them.
+        let mut parts = Vec::with_capacity(sizes.len());
+        let mut start = 0;
+        for size in sizes {
+            parts.push(context.value(super::composed::part(&shape, axis, start, size), &[x])?);
+            start += size;
+        }
+        return context.bind(&parts);
+    }
     context.emit(Op::Split { axis, sizes }, vec![x])
 }
 

@@ -213,7 +213,11 @@ fn bounds(context: &NodeContext<'_>, element: ElementType) -> Result<(f32, f32),
 }
 
 /// A grid on the scale and zero point that these operands give, as the node's result.
-pub(super) fn requantize(context: &mut NodeContext<'_>, grid: Grid, [scale, zero]: [usize; 2]) -> Result<(), Diagnostic> {
+pub(super) fn requantize(
+    context: &mut NodeContext<'_>,
+    grid: Grid,
+    [scale, zero]: [usize; 2],
+) -> Result<(), Diagnostic> {
     let Parameters { scales, zeros, .. } = Parameters::at(context, grid.steps, [scale, zero], 0)?;
     let ([scale], [zero]) = (&scales[..], &zeros[..]) else {
         return Err(context.attributes.unsupported("results with several scales are not supported"));

@@ -177,7 +177,9 @@ fn check_lengths(context: &NodeContext<'_>, steps: usize) -> Result<(), Diagnost
     if lengths.iter().all(|length| *length == steps as i64) {
         return Ok(());
     }
-    Err(context.attributes.unsupported(format!("sequences of {lengths:?} steps in an input of {steps} are not supported")))
+    Err(context
+        .attributes
+        .unsupported(format!("sequences of {lengths:?} steps in an input of {steps} are not supported")))
 }
 
 /// Activations of each direction.
@@ -210,7 +212,8 @@ fn activations(context: &NodeContext<'_>, cell: Cell, directions: usize) -> Resu
             "affine" => Gate::Affine(alpha(1.0), beta(0.0)),
             "scaledtanh" => Gate::ScaledTanh(alpha(1.0), beta(1.0)),
             _ => {
-                let known = ["Sigmoid", "Tanh", "Relu", "HardSigmoid", "LeakyRelu", "Elu", "Softplus", "Affine", "ScaledTanh"];
+                let known =
+                    ["Sigmoid", "Tanh", "Relu", "HardSigmoid", "LeakyRelu", "Elu", "Softplus", "Affine", "ScaledTanh"];
                 return Err(context.attributes.unknown_word("activations", name, &known));
             }
         });
@@ -219,7 +222,13 @@ fn activations(context: &NodeContext<'_>, cell: Cell, directions: usize) -> Resu
 }
 
 /// A part of one axis of a tensor.
-fn cut(context: &mut NodeContext<'_>, x: TensorId, axis: usize, start: usize, size: usize) -> Result<TensorId, Diagnostic> {
+fn cut(
+    context: &mut NodeContext<'_>,
+    x: TensorId,
+    axis: usize,
+    start: usize,
+    size: usize,
+) -> Result<TensorId, Diagnostic> {
     let shape = context.shape(x);
     if start == 0 && shape[axis] == size {
         return Ok(x);
@@ -381,7 +390,13 @@ impl Direction {
     }
 
     /// What a cell adds to a gate through its peephole.
-    fn peep(&self, context: &mut NodeContext<'_>, x: TensorId, cell: TensorId, at: usize) -> Result<TensorId, Diagnostic> {
+    fn peep(
+        &self,
+        context: &mut NodeContext<'_>,
+        x: TensorId,
+        cell: TensorId,
+        at: usize,
+    ) -> Result<TensorId, Diagnostic> {
         let Some(peepholes) = self.peepholes else { return Ok(x) };
         let weights = cut(context, peepholes, 0, at * self.hidden, self.hidden)?;
         let product = context.binary(BinaryOp::Mul, cell, weights)?;

@@ -91,8 +91,7 @@ fn hardmax(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let whole = context.shape(x);
     let modern = context.opset() >= 13;
     let axis = context.attributes.int("axis", if modern { -1 } else { 1 })?;
-    let axis =
-        if !modern && axis == whole.len() as i64 { whole.len() } else { context.axis(axis, whole.len())? };
+    let axis = if !modern && axis == whole.len() as i64 { whole.len() } else { context.axis(axis, whole.len())? };
     let shape = if modern {
         vec![whole[..axis].iter().product(), whole[axis], whole[axis + 1..].iter().product()]
     } else {

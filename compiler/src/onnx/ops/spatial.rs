@@ -329,8 +329,7 @@ fn extents(context: &NodeContext<'_>, x: TensorId, crops: bool) -> Result<Extent
         for (axis, scale) in axes.iter().zip(given) {
             scales[*axis] = scale;
         }
-        let sizes =
-            if crops { cropped(context, &shape, &scales, &whole)? } else { scaled(context, x, &scales)? };
+        let sizes = if crops { cropped(context, &shape, &scales, &whole)? } else { scaled(context, x, &scales)? };
         return Ok(Extents { sizes, scales, crops: whole });
     }
     if sizes_at == usize::MAX {
