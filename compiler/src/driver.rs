@@ -202,6 +202,9 @@ impl Options {
 pub trait Dump {
     /// Called after the stage `name`.
     fn stage(&mut self, name: &str, text: &dyn std::fmt::Display);
+
+    /// Something that is no error, but that the user should know.
+    fn remark(&mut self, _remark: &Diagnostic) {}
 }
 
 impl Dump for () {
@@ -232,6 +235,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     let mut graph = onnx::import(model, &onnx::ImportOptions { shapes: options.shapes.clone() })?;
     let mut warnings: Vec<Diagnostic> = numbers::of_constants(&graph).into_iter().collect();
     clock.lap("import");
+    graph.remarks.iter().for_each(|remark| dump.remark(remark));
     dump.stage("import", &graph);
     passes::run(passes::SIMPLIFY, &mut graph, &mut |pass, graph, time| {
         clock.record(pass.name, time.as_secs_f64() * 1e3);

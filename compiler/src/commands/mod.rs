@@ -156,6 +156,10 @@ impl Dump for Printer<'_> {
             println!("; after {name}\n{text}");
         }
     }
+
+    fn remark(&mut self, remark: &diagnostic::Diagnostic) {
+        eprintln!("{remark}");
+    }
 }
 
 impl Printer<'_> {

@@ -34,7 +34,7 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0103",
         title: "the operator set is not known",
-        text: "The model must import the default operator set once, in a version from 7 to 25. Convert older models with\n\
+        text: "The model must import the default operator set, in one version from 7 to 28. Convert older models with\n\
          `onnx.version_converter`, or export them again.",
     },
     Explanation {
@@ -45,9 +45,9 @@ pub const CODES: &[Explanation] = &[
     },
     Explanation {
         code: "E0111",
-        title: "the model defines functions",
-        text: "Functions defined inside the model are not expanded, because a small file can expand to an unbounded graph. Inline them\n\
-         with `onnx.inliner.inline_local_functions` before compiling.",
+        title: "a function of the model cannot be expanded",
+        text: "Calls of functions that the model defines are replaced by the function's nodes. Functions must not call themselves, may call\n\
+         each other 32 levels deep, and all of them together may become 200,000 nodes or 64 MiB.",
     },
     Explanation {
         code: "E0112",
@@ -64,8 +64,9 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0121",
         title: "the shape of an input is not known",
-        text: "Every shape is fixed at compile time. An open first dimension is taken as a batch of 1; pin others with\n\
-         `--shape name=1x3x224x224`.",
+        text: "Every shape is fixed at compile time. An open first dimension is taken as a batch of 1, unless its name stands a second time\n\
+         in the same input or behind another open dimension; pin others with `--shape input=1x3x224x224`, or by their name with\n\
+         `--shape height=224`. A name that is settled once is settled everywhere; 0 and -1 in the model mean open.",
     },
     Explanation {
         code: "E0122",
@@ -250,6 +251,29 @@ pub const CODES: &[Explanation] = &[
          exact, in whatever order a kernel or several devices add them. Weights and ranges of the nodes that are named allow\n\
          larger sums. Such a sum is rounded (relatively by 6e-8 at each addition), so a result that lies between two steps\n\
          may become the one on one target or plan and the other on another.",
+    },
+    Explanation {
+        code: "N0110",
+        title: "a graph output is listed twice",
+        text: "Answers go by name, so there is one array for it. To get it twice, give the second another name (an Identity node).",
+    },
+    Explanation {
+        code: "N0121",
+        title: "an open batch is taken as 1",
+        text: "The model leaves the first dimension of inputs open. `--shape` gives it another extent; `--batch N` answers N samples\n\
+         together and may share them among devices.",
+    },
+    Explanation {
+        code: "W0131",
+        title: "the model declares shapes that are not so",
+        text: "Shapes that the file declares for outputs or for tensors in between contradict those that follow from the inputs and the\n\
+         operators. The latter count. Exporters leave such behind; if the model was edited by hand, look there.",
+    },
+    Explanation {
+        code: "W0134",
+        title: "a BatchNormalization is in its training form",
+        text: "Before opset 14, a BatchNormalization that lists five results normalises by the mean and variance of the batch that it is\n\
+         given, not by those that were learned (ONNX says so, and onnxruntime does it). Export the model for inference.",
     },
 ];
 

@@ -12,7 +12,7 @@ pub use excerpt::place;
 pub use nearest::{did_you_mean, did_you_mean_field, nearest};
 pub use size::{size, sizes};
 
-/// An error in the model, the cluster or the command line, or a warning (its code begins with W). Displays as
+/// An error in the model, the cluster or the command line, or, with a code `W..` or `N..`, a warning or a note. Displays as
 /// `error[E0130]: node `conv1` (Conv, #3): stride is 0`, then notes and help, a line each.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub struct Diagnostic {
@@ -47,8 +47,12 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.code.starts_with('W') { "warning" } else { "error" };
-        write!(f, "{kind}[{}]: {}", self.code, self.message)?;
+        let severity = match self.code.as_bytes() {
+            [b'W', ..] => "warning",
+            [b'N', ..] => "note",
+            _ => "error",
+        };
+        write!(f, "{severity}[{}]: {}", self.code, self.message)?;
         for note in &self.notes {
             write!(f, "\n  = note: {note}")?;
         }

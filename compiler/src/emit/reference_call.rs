@@ -295,6 +295,18 @@ fn unary_text(function: UnaryOp) -> Option<String> {
         | UnaryOp::Floor
         | UnaryOp::Ceil
         | UnaryOp::Round
+        | UnaryOp::Sin
+        | UnaryOp::Cos
+        | UnaryOp::Tan
+        | UnaryOp::Asin
+        | UnaryOp::Acos
+        | UnaryOp::Atan
+        | UnaryOp::Sinh
+        | UnaryOp::Cosh
+        | UnaryOp::Asinh
+        | UnaryOp::Acosh
+        | UnaryOp::Atanh
+        | UnaryOp::Sign
         | UnaryOp::Silu => format!("{function:?}"),
     };
     Some(format!("{KERNELS}::UnaryFunction::{variant}"))

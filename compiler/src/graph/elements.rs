@@ -62,7 +62,19 @@ fn unary_takes(function: UnaryOp, element: ElementType) -> bool {
         | UnaryOp::Reciprocal
         | UnaryOp::Floor
         | UnaryOp::Ceil
-        | UnaryOp::Round => element.is_float(),
+        | UnaryOp::Round
+        | UnaryOp::Sin
+        | UnaryOp::Cos
+        | UnaryOp::Tan
+        | UnaryOp::Asin
+        | UnaryOp::Acos
+        | UnaryOp::Atan
+        | UnaryOp::Sinh
+        | UnaryOp::Cosh
+        | UnaryOp::Asinh
+        | UnaryOp::Acosh
+        | UnaryOp::Atanh => element.is_float(),
+        UnaryOp::Sign => element != ElementType::Bool,
         UnaryOp::Activation(_)
         | UnaryOp::Sigmoid
         | UnaryOp::Tanh

@@ -23,6 +23,8 @@ use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
 
+use crate::diagnostic::Diagnostic;
+
 pub use op::{Activation, BinaryOp, Op, UnaryOp};
 pub use outputs::Outputs;
 pub use types::{Data, ElementType, TensorType, Value};
@@ -96,6 +98,8 @@ pub struct Graph {
     pub outputs: Outputs,
     /// Number types that the model asks for and that are computed in `f32` instead; no part of the text form.
     pub computed_in_f32: BTreeSet<ElementType>,
+    /// What the importer noticed and the user should know.
+    pub remarks: Vec<Diagnostic>,
     nodes: StableDiGraph<Node, TensorId>,
     tensors: Vec<Tensor>,
     /// Per tensor the nodes that read it, once per use.
@@ -174,7 +178,7 @@ impl Graph {
     }
 
     /// All tensors ever added, also those nothing uses any more.
-    pub fn tensor_ids(&self) -> impl Iterator<Item = TensorId> + use<> {
+    pub fn tensor_ids(&self) -> impl ExactSizeIterator<Item = TensorId> + use<> {
         (0..self.tensors.len() as u32).map(TensorId)
     }
 

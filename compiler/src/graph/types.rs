@@ -428,6 +428,12 @@ impl Value {
         value
     }
 
+    /// The value of a tensor that has no elements.
+    pub fn empty(tensor_type: TensorType) -> Value {
+        let data = data_of!(tensor_type.element, Vec::new());
+        Value { shape: tensor_type.shape, data }
+    }
+
     /// Element type and shape.
     pub fn tensor_type(&self) -> TensorType {
         TensorType::new(self.data.element(), self.shape.clone())

@@ -41,15 +41,6 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
     if let Some((key, _)) = uses.iter().filter(|(_, count)| **count > 0).min() {
         return Err(broken(graph.node_label(key.1), "an operand has no edge".to_string()));
     }
-    let mut constants: HashMap<&str, TensorId> = HashMap::new();
-    for id in graph.node_ids() {
-        for input in graph.node(id).inputs.iter().filter(|input| graph.value(**input).is_some()) {
-            let first = *constants.entry(graph.tensor(*input).name.as_str()).or_insert(*input);
-            if first != *input {
-                return Err(broken(label(graph, *input), "two constants share this name".to_string()));
-            }
-        }
-    }
     if graph.topological_order().is_none() {
         return Err(broken("the graph".to_string(), "there is a cycle".to_string()));
     }

@@ -6,12 +6,16 @@
 //! known type and `Reshape`, `Slice` and their kin get constant attributes.
 
 mod attributes;
+mod branches;
 mod external;
+mod functions;
 mod importer;
+mod inputs;
 mod numbers;
 mod ops;
 mod order;
 mod refusals;
+mod signatures;
 mod tensors;
 mod wire;
 
@@ -26,6 +30,7 @@ use crate::graph::Graph;
 use crate::graph::verify::verify;
 use crate::{config, file_kind};
 
+use functions::{Functions, Placed, default_opset};
 use importer::Importer;
 use refusals::Refusals;
 
@@ -36,12 +41,12 @@ const MAX_FILE_BYTES: u64 = (1 << 31) - 1;
 const MAX_NODES: usize = 200_000;
 
 /// Oldest and newest operator sets of the default domain that are understood.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=25;
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
 /// What the user adds to a model.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
-    /// Shapes of inputs whose dimensions the model leaves open, by name.
+    /// Shapes of inputs whose dimensions the model leaves open, by name; or one extent, by the name of a dimension.
     pub shapes: Vec<(String, Vec<usize>)>,
 }
 
@@ -99,34 +104,39 @@ fn import_model(
     options: &ImportOptions,
 ) -> Result<Graph, Vec<Diagnostic>> {
     let opset = opset(&model).map_err(one)?;
-    if !model.functions.is_empty() {
-        let names: Vec<String> = model.functions.iter().take(5).map(|function| printable(&function.name)).collect();
-        return Err(one(Diagnostic::new(
-            "E0111",
-            format!("the model defines {} functions ({})", model.functions.len(), names.join(", ")),
-        )
-        .help("inline them before export, for example with onnx.inliner.inline_local_functions")));
-    }
-    let Some(graph) = model.graph.take() else {
+    let Some(mut graph) = model.graph.take() else {
         return Err(one(Diagnostic::new("E0101", "the model holds no graph")));
     };
     check_counts(&graph).map_err(one)?;
-    let order = order::topological(&graph).map_err(one)?;
-    let mut refusals = Refusals::new(ops::unsupported(&graph));
-    let mut importer = Importer::new(&graph, opset, folder);
-    importer.add_initializers(graph.initializer).map_err(one)?;
-    importer.add_inputs(&graph.input, options).map_err(one)?;
-    for index in order {
-        let node = &graph.node[index];
-        if refusals.is_tainted(node) {
+    let mut functions = Functions::new(std::mem::take(&mut model.functions)).map_err(one)?;
+    let nodes = functions.expand(std::mem::take(&mut graph.node), opset).map_err(one)?;
+    check_names(&graph, &nodes).map_err(one)?;
+    let given: HashSet<&str> = graph
+        .initializer
+        .iter()
+        .map(|initializer| initializer.name.as_str())
+        .chain(graph.sparse_initializer.iter().map(|initializer| initializer.values.name.as_str()))
+        .chain(graph.input.iter().map(|input| input.name.as_str()))
+        .collect();
+    let order = order::topological(&nodes, |name| given.contains(name)).map_err(one)?;
+    let mut refusals = Refusals::new(ops::unsupported(&nodes));
+    let mut importer = Importer::new(&graph, &nodes, opset, functions, folder);
+    importer.add_initializers(std::mem::take(&mut graph.initializer)).map_err(one)?;
+    importer.add_sparse_initializers(&graph.sparse_initializer).map_err(one)?;
+    if let Err(diagnostics) = importer.add_inputs(&graph.input, options) {
+        return Err(refusals.with(diagnostics));
+    }
+    for position in order {
+        let placed = &nodes[position];
+        if refusals.is_tainted(&placed.node) {
             continue;
         }
-        if let Err(diagnostic) = importer.add_node(index, node) {
-            refusals.add(node, diagnostic);
+        if let Err(diagnostic) = importer.add_node(placed) {
+            refusals.add(&placed.node, diagnostic);
         }
     }
     refusals.into_result()?;
-    let graph = importer.finish(&graph.output).map_err(one)?;
+    let graph = importer.finish(&graph).map_err(one)?;
     // Whatever passed must be a sound graph; if it is not, that is our bug, and later stages must not see it.
     verify(&graph).map_err(|error| one(Diagnostic::new("E0900", error.to_string())))?;
     Ok(graph)
@@ -136,21 +146,17 @@ fn one(diagnostic: Diagnostic) -> Vec<Diagnostic> {
     vec![diagnostic]
 }
 
-/// Version of the default operator set.
+/// Version of the default operator set; it may be listed several times, under both of its names.
 fn opset(model: &ModelProto) -> Result<i64, Diagnostic> {
-    let default: Vec<i64> = model
-        .opset_import
-        .iter()
-        .filter(|import| import.domain.is_empty() || import.domain == "ai.onnx")
-        .map(|import| import.version)
-        .collect();
+    let mut versions: Vec<i64> = default_opset(&model.opset_import).collect();
+    versions.dedup();
     let wanted = format!("expected {} to {}", OPSETS.start(), OPSETS.end());
-    match default[..] {
+    match versions[..] {
         [version] if OPSETS.contains(&version) => Ok(version),
         [version] => Err(Diagnostic::new("E0103", format!("the model uses opset {version}, {wanted}"))
             .help("convert it with onnx.version_converter, or export it again")),
         [] => Err(Diagnostic::new("E0103", format!("the model does not say its opset, {wanted}"))),
-        _ => Err(Diagnostic::new("E0103", format!("the model names several opsets ({default:?}), {wanted}"))),
+        _ => Err(Diagnostic::new("E0103", format!("the model names several opsets ({versions:?}), {wanted}"))),
     }
 }
 
@@ -158,6 +164,7 @@ fn check_counts(graph: &GraphProto) -> Result<(), Diagnostic> {
     for (what, count) in [
         ("nodes", graph.node.len()),
         ("initializers", graph.initializer.len()),
+        ("sparse initializers", graph.sparse_initializer.len()),
         ("inputs", graph.input.len()),
         ("outputs", graph.output.len()),
     ] {
@@ -165,12 +172,14 @@ fn check_counts(graph: &GraphProto) -> Result<(), Diagnostic> {
             return Err(Diagnostic::new("E0112", format!("the graph has {count} {what}, more than {MAX_NODES}")));
         }
     }
-    if !graph.sparse_initializer.is_empty() {
-        return Err(Diagnostic::new("E0120", "the graph has sparse initializers").help("store them densely"));
-    }
     if graph.output.is_empty() {
         return Err(Diagnostic::new("E0110", "the graph has no output"));
     }
+    Ok(())
+}
+
+/// Every tensor has one source.
+fn check_names(graph: &GraphProto, nodes: &[Placed]) -> Result<(), Diagnostic> {
     let mut names = HashSet::new();
     for input in &graph.input {
         if !names.insert(input.name.as_str()) {
@@ -178,8 +187,8 @@ fn check_counts(graph: &GraphProto) -> Result<(), Diagnostic> {
             return Err(Diagnostic::new("E0110", format!("graph input `{name}` is listed twice")));
         }
     }
-    for node in &graph.node {
-        for output in node.output.iter().filter(|name| !name.is_empty()) {
+    for placed in nodes {
+        for output in placed.node.output.iter().filter(|name| !name.is_empty()) {
             if !names.insert(output.as_str()) {
                 return Err(Diagnostic::new("E0110", format!("tensor `{}` is made twice", printable(output)))
                     .help("every tensor must have one producer (ONNX graphs are in SSA form)"));
@@ -189,8 +198,8 @@ fn check_counts(graph: &GraphProto) -> Result<(), Diagnostic> {
     // Old files list initializers among the inputs too.
     let inputs: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
     let mut constants = HashSet::new();
-    for initializer in &graph.initializer {
-        let name = initializer.name.as_str();
+    let sparse = graph.sparse_initializer.iter().map(|initializer| initializer.values.name.as_str());
+    for name in graph.initializer.iter().map(|initializer| initializer.name.as_str()).chain(sparse) {
         if !constants.insert(name) || (!inputs.contains(name) && !names.insert(name)) {
             let name = printable(name);
             return Err(Diagnostic::new("E0110", format!("tensor `{name}` is made by a node or initializer twice")));

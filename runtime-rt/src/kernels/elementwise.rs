@@ -26,6 +26,18 @@ pub enum UnaryFunction {
     Ceil,
     Round,
     Silu,
+    Sin,
+    Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Asinh,
+    Acosh,
+    Atanh,
+    Sign,
 }
 
 fn sigmoid(x: f32) -> f32 {
@@ -80,6 +92,22 @@ impl UnaryFunction {
             // ONNX Round: halves to even.
             UnaryFunction::Round => libm::rintf(x),
             UnaryFunction::Silu => x * sigmoid(x),
+            UnaryFunction::Sin => libm::sinf(x),
+            UnaryFunction::Cos => libm::cosf(x),
+            UnaryFunction::Tan => libm::tanf(x),
+            UnaryFunction::Asin => libm::asinf(x),
+            UnaryFunction::Acos => libm::acosf(x),
+            UnaryFunction::Atan => libm::atanf(x),
+            UnaryFunction::Sinh => libm::sinhf(x),
+            UnaryFunction::Cosh => libm::coshf(x),
+            UnaryFunction::Asinh => libm::asinhf(x),
+            UnaryFunction::Acosh => libm::acoshf(x),
+            UnaryFunction::Atanh => libm::atanhf(x),
+            // 0 of either sign is 0; NaN stays.
+            UnaryFunction::Sign if x > 0.0 => 1.0,
+            UnaryFunction::Sign if x < 0.0 => -1.0,
+            UnaryFunction::Sign if x.is_nan() => x,
+            UnaryFunction::Sign => 0.0,
         }
     }
 }
