@@ -238,6 +238,7 @@ impl Ranges<'_> {
                 UnaryOp::Neg => (None, first.map(|range| range.times(Range::new(-1.0, -1.0)))),
                 UnaryOp::Abs => (None, first.map(|range| Range::new(0.0, range.largest()))),
                 UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round => (None, first),
+                UnaryOp::Sign => (None, first.map(|_| Range::new(-1.0, 1.0))),
                 UnaryOp::Sigmoid
                 | UnaryOp::Tanh
                 | UnaryOp::Elu { .. }
@@ -249,6 +250,17 @@ impl Ranges<'_> {
                 | UnaryOp::Log
                 | UnaryOp::Sqrt
                 | UnaryOp::Reciprocal
+                | UnaryOp::Sin
+                | UnaryOp::Cos
+                | UnaryOp::Tan
+                | UnaryOp::Asin
+                | UnaryOp::Acos
+                | UnaryOp::Atan
+                | UnaryOp::Sinh
+                | UnaryOp::Cosh
+                | UnaryOp::Asinh
+                | UnaryOp::Acosh
+                | UnaryOp::Atanh
                 | UnaryOp::Not
                 | UnaryOp::Silu => (None, None),
             },

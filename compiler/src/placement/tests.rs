@@ -113,7 +113,8 @@ impl Builder {
     /// The graph, with everything that nobody reads as its outputs.
     fn finish(mut self) -> Graph {
         let made = self.graph.tensor_ids().filter(|id| self.graph.tensor(*id).producer.is_some());
-        self.graph.outputs = made.filter(|id| !self.graph.is_read(*id)).collect();
+        let outputs: Vec<TensorId> = made.filter(|id| !self.graph.is_read(*id)).collect();
+        self.graph.outputs = outputs.into();
         self.graph
     }
 }

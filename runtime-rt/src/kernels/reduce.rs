@@ -172,7 +172,8 @@ mod tests {
                 }
                 groups[to].push(f64::from(*element));
             }
-            let cases: [(Reduction, fn(&[f64]) -> f64); 4] = [
+            type Exact = fn(&[f64]) -> f64;
+            let cases: [(Reduction, Exact); 4] = [
                 (Reduction::Sum, |all| all.iter().sum()),
                 (Reduction::Mean, |all| all.iter().sum::<f64>() / all.len() as f64),
                 (Reduction::Max, |all| all.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
