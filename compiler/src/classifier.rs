@@ -8,7 +8,7 @@ use crate::samples::Samples;
 ///
 /// Errors: E0190, of which `help` says what to do instead.
 pub fn classes(graph: &Graph, help: &str) -> Result<usize, Diagnostic> {
-    let found = match graph.outputs.as_slice() {
+    let found = match &graph.outputs[..] {
         [output] => match (graph.shape(*output), graph.tensor_type(*output).element) {
             ([1, classes], ElementType::F32) if *classes >= 2 => return Ok(*classes),
             _ => format!("has an output of type {}", graph.tensor_type(*output)),

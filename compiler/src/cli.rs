@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
 
+use crate::accuracy::{Demands, Holdout, Limits, parse_loss, parse_share};
 use crate::config::WeightStorage;
 use crate::partition::Objective;
 
@@ -36,7 +37,8 @@ pub struct Arguments {
     /// devices may then take whole samples each (data-parallel stages).
     #[arg(long, value_name = "SAMPLES", default_value_t = 1, value_parser = parse_batch, help_heading = "Plan")]
     pub batch: usize,
-    /// Convolve directly: without minimal filtering (Winograd), which rounds more and takes more memory for weights.
+    /// Convolve directly: without minimal filtering (Winograd), which rounds more and takes more memory for weights. (Inputs
+    /// that are no numbers, or 2^64 or larger, are convolved directly all the same.)
     #[arg(long, help_heading = "Model")]
     pub exact: bool,
     /// How the weights of matrix products are stored: in 16 or 8 bits they take a half or a quarter of the memory and of
@@ -44,7 +46,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = WeightStorage::F32, help_heading = "Model")]
     pub weights: WeightStorage,
     /// Refuse plans slower than this.
-    #[arg(long, value_name = "MS", help_heading = "Plan")]
+    #[arg(long, value_name = "MS", value_parser = crate::config::ranges::parse_max_latency, help_heading = "Plan")]
     pub max_latency: Option<f64>,
     /// Use the strategies of an earlier plan instead of solving.
     #[arg(long, value_name = "PLAN.pb", help_heading = "Plan")]
@@ -92,40 +94,56 @@ pub struct Arguments {
     /// Build, run over labelled samples (arrays `x`, `y`), report accuracy, latency and traffic.
     #[arg(long, value_name = "DATA.npz", help_heading = "What is done")]
     pub evaluate: Option<PathBuf>,
-    /// Samples for exits: arrays `x`, and `y` with the right classes (the model's own answers without). The model must
-    /// not have been trained on them.
+    /// Samples that exits and variants are trained and judged on: arrays `x`, and `y` with the right classes (without
+    /// `y`, the model's own answers count as right). The model must not have been trained on them.
     #[arg(long, value_name = "DATA.npz", help_heading = "Exits and variants")]
     pub calibration: Option<PathBuf>,
-    /// Add early exits, trained and chosen on the calibration samples.
+    /// Add early exits: small classifiers inside the network, trained on the calibration samples, that answer inputs of
+    /// which they are sure, so that the rest of the network need not run.
     #[arg(long, value_enum, default_value_t = Switch::Off, help_heading = "Exits and variants")]
     pub exits: Switch,
-    /// Find what the network can do without (residual branches, skip connections), and compile smaller ways through it,
-    /// over the same weights, for the conditions of the cluster file, or for slower links and lost devices if it has
-    /// none.
+    /// Compile smaller variants of the network that use the same weights but leave out residual branches or skip
+    /// connections. The devices switch to one when links get slow or a device is lost: under the conditions of the
+    /// cluster file, or a default set of them.
     #[arg(long, value_enum, default_value_t = Switch::Off, help_heading = "Exits and variants")]
     pub variants: Switch,
-    /// Outputs of the model that are exits already (BranchyNet): they are calibrated, none is trained.
+    /// Outputs of the model that are early exits already (BranchyNet). Their thresholds are chosen; nothing is trained.
     #[arg(long, value_name = "A,B,..", value_delimiter = ',', help_heading = "Exits and variants")]
     pub exit_outputs: Vec<String>,
-    /// Further samples for heads of exits to learn from; the model may have been trained on them. Those of --calibration
-    /// then only judge.
+    /// More samples to train exits on; the model itself may have been trained on them. With 1000 calibration samples or
+    /// more, those are then used for judging only.
     #[arg(long, value_name = "DATA.npz", help_heading = "Exits and variants")]
     pub training: Option<PathBuf>,
-    /// Array of the calibration data that says which samples belong together (patients, speakers): none of a group is
-    /// judged by a head that has learned from the group.
+    /// Array of the calibration data that says which samples belong together, such as patients or speakers. An exit is
+    /// never judged on a group that it was trained on.
     #[arg(long = "calibration-groups", value_name = "ARRAY", help_heading = "Exits and variants")]
     pub groups: Option<String>,
-    /// The calibration samples follow each other in time, as samples later will: an exit may then be surer where it has
-    /// said the same for some time.
+    /// The calibration samples are consecutive, as the inputs on the devices will be. An exit may then become surer
+    /// when it has given the same answer several times in a row.
     #[arg(long = "calibration-stream", help_heading = "Exits and variants")]
     pub stream: bool,
-    /// How long heads of exits may learn: 1 is some minutes.
+    /// How long exits are trained, from 0.001 to 100; 1 takes some minutes.
     #[arg(long = "exit-effort", value_name = "F", default_value_t = 1.0, value_parser = parse_effort, help_heading = "Exits and variants")]
     pub effort: f64,
-    /// Least accuracy with exits, between 0 and 1, kept with 90 % probability; by default 1 point below the model's own.
-    /// Also the least accuracy of variants; by default 5 points below the model's own.
-    #[arg(long, value_name = "F", help_heading = "Exits and variants")]
+    /// Largest loss of accuracy that exits and variants may cause, as a share (0.01 is one point). It is kept with 90 %
+    /// probability, and judged sample by sample: only answers that change count, so few samples prove much. By default
+    /// 0.01 for exits, unless --min-accuracy is given; variants may by default be 5 points less accurate on the samples.
+    #[arg(long, value_name = "F", value_parser = parse_loss, help_heading = "Exits and variants")]
+    pub max_loss: Option<f64>,
+    /// Least accuracy, as a share (0.97 is 97 %). With exits it is reached with 90 % probability; unlike --max-loss, that
+    /// also counts how sure the model's own accuracy is on so few samples, so it takes more of them. Variants reach it on
+    /// the samples that judge.
+    #[arg(long, value_name = "F", value_parser = parse_share, help_heading = "Exits and variants")]
     pub min_accuracy: Option<f64>,
+    /// Like --max-loss, for every class by itself: no class may lose a larger share of its answers. Classes with few
+    /// samples prove little. Without it, classes that lose more than three times the limit are named in a warning.
+    #[arg(long, value_name = "F", value_parser = parse_loss, help_heading = "Exits and variants")]
+    pub max_class_loss: Option<f64>,
+    /// Labelled samples that are neither for training nor for calibration, or the accuracy that the model is known to
+    /// have (0.915). Where the model is less accurate there than on the calibration samples, these are too easy, and what
+    /// they prove is weakened by the difference.
+    #[arg(long, value_name = "DATA.npz|ACCURACY", value_parser = Holdout::parse, help_heading = "Exits and variants")]
+    pub holdout: Option<Holdout>,
     /// Use only this many samples of --evaluate.
     #[arg(long, value_name = "N", help_heading = "What is done")]
     pub samples: Option<usize>,
@@ -168,6 +186,14 @@ pub struct Arguments {
     /// Explain an error code, such as E0130, and stop.
     #[arg(long, value_name = "CODE", exclusive = true, help_heading = "Output")]
     pub explain: Option<String>,
+}
+
+impl Arguments {
+    /// What is demanded of the accuracy of exits and variants.
+    pub fn demands(&self) -> Demands {
+        let Arguments { max_loss, min_accuracy, max_class_loss, .. } = *self;
+        Demands { limits: Limits { max_loss, min_accuracy, max_class_loss }, holdout: self.holdout.clone() }
+    }
 }
 
 /// Whether something is done that the user did not choose in detail.

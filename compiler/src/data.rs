@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use partita_rt::F16;
 
-use crate::format;
+use crate::file_kind;
 use crate::graph::{Data, ElementType, TensorType, Value};
 use crate::npz;
 
@@ -78,9 +78,9 @@ pub fn refuse_other_formats(path: &Path) -> anyhow::Result<()> {
     let mut head = Vec::new();
     let file = File::open(path).with_context(|| format!("opening `{}`", path.display()))?;
     file.take(4096).read_to_end(&mut head).with_context(|| format!("reading `{}`", path.display()))?;
-    match format::recognise(&head) {
-        Some(found) if found.name != format::NPZ => {
-            bail!("`{}` is {}, not an .npz archive; {}", path.display(), found.name, found.as_data)
+    match file_kind::recognise(&head) {
+        Some(found) if found != file_kind::NPZ && !found.instead_of_data.is_empty() => {
+            bail!("`{}` is {}, not an .npz archive; {}", path.display(), found.what, found.instead_of_data)
         }
         _ => Ok(()),
     }

@@ -20,7 +20,7 @@ use crate::shard::Sharded;
 use crate::shard::patches::PatchReport;
 use crate::simulate::{self, Prediction};
 use crate::variants::report::VariantsReport;
-use crate::{exits, onnx, passes, plan, variants};
+use crate::{exits, numbers, onnx, passes, plan, variants};
 
 /// Everything decided about one model on one cluster, ready to be written out.
 #[derive(Debug)]
@@ -65,6 +65,8 @@ pub struct Compiled {
     pub plan_bytes: Vec<u8>,
     /// First eight bytes of the plan's digest.
     pub plan_hash: u64,
+    /// What the user should know.
+    pub warnings: Vec<Diagnostic>,
     /// Time of each stage in ms, by name.
     pub times_ms: BTreeMap<String, f64>,
 }
@@ -221,6 +223,9 @@ pub trait Dump {
     fn simplified(&mut self, _graph: &Graph, _cluster: &Cluster) -> Result<(), Failure> {
         Ok(())
     }
+
+    /// Something that is no error, but that the user should know.
+    fn remark(&mut self, _remark: &Diagnostic) {}
 }
 
 impl Dump for () {
@@ -255,7 +260,9 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     }
     clock.lap("cluster");
     let mut graph = onnx::import(model, &onnx::ImportOptions { shapes: options.shapes.clone() })?;
+    let mut warnings: Vec<Diagnostic> = numbers::of_constants(&graph).into_iter().collect();
     clock.lap("import");
+    graph.remarks.iter().for_each(|remark| dump.remark(remark));
     dump.stage("import", &graph);
     passes::run(passes::SIMPLIFY, &mut graph, &mut |pass, graph, time| {
         clock.record(pass.name, time.as_secs_f64() * 1e3);
@@ -263,6 +270,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     })
     .map_err(internal)?;
     dump.simplified(&graph, &cluster)?;
+    warnings.extend(numbers::of_sums(&graph));
     let stored = passes::store_weights::run(&mut graph, options.weights);
     if options.weights != WeightStorage::F32 && stored.is_empty() {
         return Err(nothing_to_store(options.weights));
@@ -292,6 +300,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     compiled.exits = report;
     compiled.stored = stored;
     compiled.learned = learned;
+    compiled.warnings.splice(0..0, warnings);
     if let Some(study) = study {
         let mut clock = Clock::default();
         compiled.variants = Some(variants::routes::add(&mut compiled, study, options)?);
@@ -380,6 +389,7 @@ fn finish(
         choices: None,
         plan_bytes,
         plan_hash,
+        warnings: Vec::new(),
         times_ms: clock.times_ms,
     })
 }
@@ -464,6 +474,11 @@ impl Failure {
             Failure::Internal(error) => vec![plain("internal", format!("{error:#}"))],
         };
         serde_json::json!({"schema": crate::bundle::report::SCHEMA, "errors": errors, "status": self.exit_status()})
+    }
+
+    /// The failure that an error has carried along; otherwise the machine is at fault.
+    pub fn of(error: anyhow::Error) -> Failure {
+        error.downcast::<Failure>().unwrap_or_else(Failure::Environment)
     }
 
     /// The process's exit status.

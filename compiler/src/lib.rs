@@ -2,6 +2,7 @@
 //!
 //! The way of the data is in [`driver::compile`]; each stage is a module here. Build scripts use [`Build`].
 
+pub mod accuracy;
 pub mod bits;
 mod build_script;
 pub mod bundle;
@@ -15,13 +16,15 @@ pub mod diagnostic;
 pub mod driver;
 pub mod emit;
 pub mod exits;
+pub mod file_kind;
 pub mod fit;
-pub mod format;
 pub mod graph;
+pub mod holdout;
 pub mod host;
 pub mod kernel;
 pub mod memory;
 pub mod npz;
+pub mod numbers;
 pub mod onnx;
 pub mod partition;
 pub mod passes;

@@ -40,6 +40,7 @@ const fn clash(a: &'static str, b: &'static str, why: &'static str) -> Clash {
 }
 
 const SAMPLES_TEACH: &str = "they are made from calibration samples";
+const LIMITS_LOSS: &str = "it bounds what exits and variants may lose";
 const OF_CALIBRATION: &str = "it is about the samples that exits learn from";
 
 /// What needs company.
@@ -59,7 +60,10 @@ pub const NEEDS: &[Need] = &[
     need("variants", &["calibration"], SAMPLES_TEACH),
     need("exit_outputs", &["calibration"], SAMPLES_TEACH),
     need("calibration", STUDIES, "calibration samples serve exits and variants, and neither is asked for"),
-    need("min_accuracy", STUDIES, "it bounds what exits and variants may lose"),
+    need("max_loss", STUDIES, LIMITS_LOSS),
+    need("min_accuracy", STUDIES, LIMITS_LOSS),
+    need("max_class_loss", STUDIES, LIMITS_LOSS),
+    need("holdout", STUDIES, "it says how far calibration samples can be trusted"),
     need("training", &["exits"], "heads of exits learn from it"),
     need("groups", &["exits", "exit_outputs"], OF_CALIBRATION),
     need("stream", &["exits", "exit_outputs"], OF_CALIBRATION),

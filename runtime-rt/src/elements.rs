@@ -340,6 +340,19 @@ impl Number for f64 {
             UnaryFunction::Reciprocal => 1.0 / x,
             UnaryFunction::Exp => libm::exp(x),
             UnaryFunction::Log => libm::log(x),
+            UnaryFunction::Sign if x == 0.0 => 0.0,
+            UnaryFunction::Sign if !x.is_nan() => libm::copysign(1.0, x),
+            UnaryFunction::Sin => libm::sin(x),
+            UnaryFunction::Cos => libm::cos(x),
+            UnaryFunction::Tan => libm::tan(x),
+            UnaryFunction::Asin => libm::asin(x),
+            UnaryFunction::Acos => libm::acos(x),
+            UnaryFunction::Atan => libm::atan(x),
+            UnaryFunction::Sinh => libm::sinh(x),
+            UnaryFunction::Cosh => libm::cosh(x),
+            UnaryFunction::Asinh => libm::asinh(x),
+            UnaryFunction::Acosh => libm::acosh(x),
+            UnaryFunction::Atanh => libm::atanh(x),
             other => f64::from(other.apply(x as f32)),
         }
     }
@@ -374,6 +387,8 @@ macro_rules! whole_numbers {
                 match function {
                     UnaryFunction::Neg => x.wrapping_neg(),
                     UnaryFunction::Abs if x < 0 as $whole => x.wrapping_neg(),
+                    UnaryFunction::Sign if x < 0 as $whole => (1 as $whole).wrapping_neg(),
+                    UnaryFunction::Sign => <$whole>::from(x != 0),
                     UnaryFunction::Activation(Activation::Relu) if x < 0 as $whole => 0,
                     // The compiler asks for no others.
                     _ => x,

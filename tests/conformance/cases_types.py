@@ -73,6 +73,8 @@ def arithmetic(cases):
         for operator in ("ReduceMax", "ReduceMin"):
             cases.node(f"types_{operator.lower()}_{kind}", 18, operator, [Any(kind, 2, 3, 4), integers(1)])
         cases.node(f"types_clip_{kind}", 13, "Clip", [Any(kind, 4, 6), Constant(3, KINDS[kind][0]), Constant(90, KINDS[kind][0])])
+    for kind in ("i32", "i8", "u8", "f64"):
+        cases.node(f"types_argmax_{kind}", 13, "ArgMax", [Any(kind, 3, 5, 4, low=0, high=3)], axis=1)
     cases.node("types_equal_bool", 13, "Equal", [Any("bool", 4, 5), Any("bool", 5)])
     cases.node("types_and_run_time", 7, "And", [Any("bool", 4, 5), Any("bool", 4, 1)])
     cases.node("types_clip_at_run_time", 13, "Clip", [Random(3, 8), Given(-0.5), Given(0.75)])

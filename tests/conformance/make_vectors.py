@@ -11,6 +11,7 @@ text of the standard before keeping it.
 import pathlib
 import sys
 
+import cases_defined
 import cases_elementwise
 import cases_quantized
 import cases_tensors
@@ -42,7 +43,7 @@ def main():
     folder = here / "vectors"
     folder.mkdir(exist_ok=True)
     cases = Cases()
-    for family in (cases_windows, cases_elementwise, cases_tensors, cases_types, cases_quantized):
+    for family in (cases_windows, cases_elementwise, cases_tensors, cases_types, cases_quantized, cases_defined):
         family.declare(cases)
     lines = ["# name | opset | operators | inputs -> outputs"]
     for entry in sorted(cases.entries, key=lambda entry: entry[0]):

@@ -115,8 +115,8 @@ fn files_of_other_formats_are_told() {
     let lite = place.file("model.tflite", b"\x1c\x00\x00\x00TFL3\x14\x00\x20\x00");
     let text = place.file("data.csv", b"0.5,1.5\n");
     for (option, path, parts) in [
-        ("--evaluate", &array, ["single array (.npy)", "numpy.savez"]),
-        ("--input", &array, ["single array (.npy)", "numpy.savez"]),
+        ("--evaluate", &array, ["NumPy array (.npy)", "numpy.savez"]),
+        ("--input", &array, ["NumPy array (.npy)", "numpy.savez"]),
         ("--evaluate", &torch, ["PyTorch", "numpy.savez"]),
         ("--evaluate", &text, ["text", "numpy.savez"]),
         ("--evaluate", &resnet(), ["ONNX", "first on the command line"]),
@@ -127,7 +127,7 @@ fn files_of_other_formats_are_told() {
         assert!(parts.iter().all(|part| said.contains(part)) && said.contains(option), "{option} {path}: {said}");
     }
     for (path, parts) in [
-        (&array, ["single array (.npy)", "ONNX"]),
+        (&array, ["NumPy array (.npy)", "ONNX"]),
         (&torch, ["PyTorch", "torch.onnx.export"]),
         (&lite, ["TensorFlow Lite", "tf2onnx"]),
         (&text, ["text", "ONNX"]),

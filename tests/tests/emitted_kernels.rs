@@ -11,6 +11,7 @@ use partita::data::noise;
 use partita::emit::{archive, object, rust_source};
 use partita::graph::infer::infer;
 use partita::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
+use partita::graph::types::are_whole;
 use partita::graph::{BinaryOp, Op, TensorType, Value};
 use partita::kernel::lower::winograd::{Form, Forms};
 use partita::kernel::lower::{
@@ -58,6 +59,18 @@ fn operators() -> Vec<(Op, Vec<Vec<usize>>, Vec<bool>)> {
     conv(&[2, 32, 3, 7], 64, window(&[1, 1], 1, 1, 0), 2, Activation::LeakyRelu(0.1));
     conv(&[1, 5, 19], 12, window(&[5], 2, 2, 4), 1, Activation::HardSigmoid(0.2, 0.5));
     conv(&[1, 3, 4, 5, 6], 7, window(&[3, 3, 3], 1, 1, 1), 1, Activation::None);
+    // Long sums, in blocks.
+    for plane in [[20, 15], [70, 70]] {
+        all.push((Op::GlobalPool(PoolKind::Average), vec![vec![1, 5, plane[0], plane[1]]], vec![false]));
+    }
+    let large = window(&[9, 9], 1, 1, 4);
+    let op = Op::Pool(Pool {
+        kind: PoolKind::Average,
+        window: large,
+        declared_pad_end: vec![4, 4],
+        count_include_pad: false,
+    });
+    all.push((op, vec![vec![1, 5, 7, 9]], vec![false]));
     for kind in [PoolKind::Max, PoolKind::Average] {
         let op = Op::Pool(Pool {
             kind,
@@ -81,15 +94,19 @@ fn operators() -> Vec<(Op, Vec<Vec<usize>>, Vec<bool>)> {
         all.push((Op::MatMul, shapes[..2].to_vec(), vec![false, false]));
     }
     let shape = vec![1, 5, 3, 7];
-    for function in [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Min] {
-        all.push((Op::Binary(function, Activation::None), vec![shape.clone(), shape.clone()], vec![false, false]));
+    let functions =
+        [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Min, BinaryOp::Max, BinaryOp::RoundedQuotient];
+    let bytes = (BinaryOp::RoundedQuotient, Activation::Clip(-128.0, 127.0));
+    for (function, last) in functions.map(|function| (function, Activation::None)).into_iter().chain([bytes]) {
+        all.push((Op::Binary(function, last), vec![shape.clone(), shape.clone()], vec![false, false]));
     }
-    for function in
-        [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Activation(Activation::Clip(-0.3, 0.4)), UnaryOp::Tanh, UnaryOp::Silu]
-    {
+    let clip = UnaryOp::Activation(Activation::Clip(-0.3, 0.4));
+    let relu = UnaryOp::Activation(Activation::Relu);
+    let leaky = UnaryOp::Activation(Activation::LeakyRelu(0.1));
+    for function in [UnaryOp::Neg, UnaryOp::Abs, clip, relu, leaky, UnaryOp::Tanh, UnaryOp::Silu] {
         all.push((Op::Unary(function), vec![shape.clone()], vec![false]));
     }
-    for width in [5, 16, 37] {
+    for width in [5, 16, 37, 1125] {
         all.push((Op::Softmax { axis: 1 }, vec![vec![3, width]], vec![false]));
         let shapes = vec![vec![3, width], vec![width], vec![width]];
         all.push((Op::LayerNormalization { axis: 1, epsilon: 1e-5 }, shapes, vec![false, true, true]));
@@ -136,7 +153,10 @@ fn cases_stored(machine: &Machine, storage: WeightStorage, first: usize) -> Vec<
                 constants.iter().zip(&values).map(|(constant, value)| if *constant { value.as_f32() } else { None });
             let typed = types.iter().zip(layouts).zip(known);
             typed
-                .map(|((tensor_type, layout), value)| Operand { tensor_type, layout: *layout, value, packing })
+                .map(|((tensor_type, layout), value)| {
+                    let whole = value.is_some_and(are_whole);
+                    Operand { tensor_type, layout: *layout, value, whole, packing }
+                })
                 .collect()
         };
         let choices =
@@ -153,9 +173,13 @@ fn cases_stored(machine: &Machine, storage: WeightStorage, first: usize) -> Vec<
             let operands = operands(&choice.inputs, packing);
             let lowered = lower_node(&op, &operands, &output, choice.output, machine);
             let number = first + cases.len();
-            cases.push(case(lowered.expect("an offered layout has a kernel"), number));
+            let lowered = lowered.expect("an offered layout has a kernel");
+            if looks_at_elements(&op) {
+                cases.push(case(lowered.clone(), number + 1000, true));
+            }
+            cases.push(case(lowered, number, false));
             if let Some(pooled) = pooled(&op, &operands, &output, machine) {
-                cases.push(case(pooled, number + 1));
+                cases.push(case(pooled, number + 1, false));
             }
         }
     }
@@ -175,8 +199,30 @@ fn pooled(op: &Op, operands: &[Operand<'_>], between: &TensorType, machine: &Mac
     lower_pooled(conv, Pooling { pool: &pool, output: &output }, operands, between, machine)
 }
 
-/// A kernel and what it does to its buffers.
-fn case(LoweredNode { mut kernel, bindings, .. }: LoweredNode, number: usize) -> Case {
+/// Whether an operator chooses among elements, or looks at each alone: what NaN and infinity come to is the same on every
+/// machine then.
+fn looks_at_elements(op: &Op) -> bool {
+    let is_max = |kind: PoolKind| kind == PoolKind::Max;
+    match op {
+        Op::Pool(pool) => is_max(pool.kind),
+        Op::GlobalPool(kind) => is_max(*kind),
+        Op::Binary(function, _) => !matches!(function, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul),
+        Op::Unary(function) => matches!(function, UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Activation(_)),
+        Op::Softmax { .. } => true,
+        _ => false,
+    }
+}
+
+/// Puts NaN, infinities and large numbers among the elements.
+fn make_wild(elements: &mut [f32], seed: usize) {
+    let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e9, -3e9, -f32::NAN];
+    for (index, element) in elements.iter_mut().skip(seed).step_by(7).enumerate() {
+        *element = odd[index % odd.len()];
+    }
+}
+
+/// A kernel and what it does to its buffers, `wild` ones if asked for.
+fn case(LoweredNode { mut kernel, bindings, .. }: LoweredNode, number: usize, wild: bool) -> Case {
     verify::verify(&kernel).expect("the kernel stays in its buffers");
     kernel.name = format!("{}_case{number}", kernel.name);
     let before: Vec<Vec<f32>> = bindings
@@ -188,7 +234,11 @@ fn case(LoweredNode { mut kernel, bindings, .. }: LoweredNode, number: usize) ->
             // Any numbers do: both sides see the same, in whatever layout.
             Binding::Input(index) => {
                 let noise = noise(&TensorType::f32([declared.elements]), 50 + *index as u64);
-                noise.as_f32().unwrap_or_default().to_vec()
+                let mut elements = noise.as_f32().unwrap_or_default().to_vec();
+                if wild {
+                    make_wild(&mut elements, 3 * index + 1);
+                }
+                elements
             }
             Binding::Scratch(_) => vec![0.75; declared.elements],
             Binding::Output => vec![0.25; declared.elements],
@@ -262,14 +312,20 @@ fn check(cases: &[Case], mut command: Command, folder: &Path, label: &str) {
     let mut found = found.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes")));
     for case in cases {
         for (declared, expected) in case.kernel.buffers.iter().zip(&case.after) {
-            let scale = expected.iter().fold(1e-3f32, |scale, x| scale.max(x.abs()));
+            let finite = expected.iter().filter(|x| x.is_finite());
+            let scale = finite.fold(1e-3f32, |scale, x| scale.max(x.abs()));
             for (index, expected) in expected.iter().enumerate() {
                 let found = found.next().expect("as many elements as were written");
                 let difference = (found - expected).abs();
                 // The interpreter has a number for every byte of scratch memory.
                 let is_bytes = declared.access == Access::Scratch && declared.storage == WeightStorage::Int8;
+                let same = match expected {
+                    expected if expected.is_nan() => found.is_nan(),
+                    expected if expected.is_infinite() => found == *expected,
+                    expected => found == *expected || difference <= 1e-5 * scale,
+                };
                 assert!(
-                    is_bytes || found == *expected || difference <= 1e-5 * scale,
+                    is_bytes || same,
                     "{label}: {}[{index}] is {found}, expected {expected}\n{}",
                     declared.name,
                     case.kernel.name

@@ -227,3 +227,138 @@ fn data_that_teaches_nothing_is_refused() {
     let uneven = refusal(some(count), classes(&labels[1..]));
     assert!(uneven.contains("labels"), "{uneven}");
 }
+
+/// The report of a `compile` that only simulates.
+fn simulated(command: &mut Command) -> (serde_json::Value, String) {
+    let output = succeed(command.args(["--simulate", "--format", "json"]));
+    let report = serde_json::from_slice(&output.stdout).expect("the report is JSON");
+    (report, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn number(value: &serde_json::Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))
+}
+
+#[test]
+fn a_looser_limit_never_saves_less_and_what_is_there_is_not_made_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (cluster, out) = (cluster(folder.path()), folder.path().join("out"));
+    let calibration = example().join("calibration.npz");
+    let mut before: Option<(f64, f64)> = None;
+    for limit in ["0.006", "0.01", "0.02", "0.05", "0.1"] {
+        let mut command = with_exits(&cluster, &calibration, &out);
+        command.args(["--max-loss", limit]);
+        if before.is_some() {
+            // Whoever builds a program now fails.
+            command.env("CARGO", folder.path().join("no-cargo"));
+        }
+        let (report, _) = simulated(&mut command);
+        let known = &report["calibration"];
+        let (macs, predicted) = (number(&known["mean_macs"]), number(&known["predicted"]["with_exits"]));
+        if let Some((macs_before, predicted_before)) = before {
+            assert!(macs <= macs_before && predicted <= predicted_before * (1.0 + 1e-9), "with {limit}: {known}");
+        }
+        assert!(number(&known["drop_bound"]) <= limit.parse().expect("a number"), "{known}");
+        assert_eq!(number(&known["limits"]["max_loss"]), limit.parse::<f64>().expect("a number"));
+        if known["outcome"] != "exits" {
+            assert_eq!((number(&known["drop_bound"]), report["exits"].as_array().map(Vec::len)), (0.0, Some(0)));
+            let nearest = number(&known["nearest"]["limits"]["max_loss"]);
+            assert!(nearest > limit.parse().expect("a number"), "{known}");
+        }
+        before = Some((macs, predicted));
+    }
+    let (macs, _) = before.expect("there were runs");
+    // An accuracy that is stated to be lower than that on the calibration samples makes the bound as much wider.
+    let mut command = with_exits(&cluster, &calibration, &out);
+    command.args(["--max-loss", "0.1"]).env("CARGO", folder.path().join("no-cargo"));
+    let (plain, _) = simulated(&mut command);
+    let base = number(&plain["calibration"]["base_accuracy"]);
+    let mut command = with_exits(&cluster, &calibration, &out);
+    command.args(["--max-loss", "0.1", "--holdout", &format!("{:.6}", base - 0.05)]);
+    let (widened, said) = simulated(command.env("CARGO", folder.path().join("no-cargo")));
+    let known = &widened["calibration"];
+    assert!(
+        (number(&known["holdout"]["widened_by"]) - 0.05).abs() < 1e-5 && said.contains("5.00 points wider"),
+        "{said}"
+    );
+    assert!(number(&known["mean_macs"]) >= macs && number(&known["drop_bound"]) <= 0.1);
+    assert!(known["outcome"] != "exits" || number(&known["drop_bound"]) > 0.05, "{known}");
+    // A second set says it by itself.
+    let mut command = with_exits(&cluster, &calibration, &out);
+    command.args(["--max-loss", "0.1", "--holdout"]).arg(example().join("test.npz"));
+    let (held_out, _) = simulated(&mut command);
+    let holdout = &held_out["calibration"]["holdout"];
+    let difference = number(&holdout["calibration_accuracy"]) - number(&holdout["accuracy"]);
+    assert!((number(&holdout["widened_by"]) - difference.max(0.0)).abs() < 1e-9 && number(&holdout["samples"]) > 0.0);
+    // A limit per class is kept for every class.
+    let mut command = with_exits(&cluster, &calibration, &out);
+    command.args(["--max-loss", "0.1", "--max-class-loss", "0.15"]).env("CARGO", folder.path().join("no-cargo"));
+    let (fair, _) = simulated(&mut command);
+    let known = &fair["calibration"];
+    let classes = known["tables"]["classes"].as_array().expect("classes");
+    assert!(known["outcome"] != "exits" || classes.iter().all(|class| number(&class["loss_bound"]) <= 0.15), "{known}");
+    assert!(number(&known["mean_macs"]) >= macs);
+}
+
+#[test]
+fn nothing_is_trained_where_nothing_can_be_proven() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (cluster, out) = (cluster(folder.path()), folder.path().join("out"));
+    let arrays = read_npz(&example().join("calibration.npz")).expect("the example has samples");
+    let few: Vec<(String, Value)> = arrays
+        .iter()
+        .map(|(name, value)| {
+            let per_sample = value.data.len() / value.shape[0];
+            let elements = partita::data::to_f32(&value.data)[..100 * per_sample].to_vec();
+            let shape = [vec![100], value.shape[1..].to_vec()].concat();
+            (name.clone(), Value { shape, data: partita::data::from_f32(elements, value.data.element()) })
+        })
+        .collect();
+    let path = folder.path().join("few.npz");
+    write_npz(&path, &few).expect("the folder is writable");
+    let (report, said) = simulated(&mut with_exits(&cluster, &path, &out));
+    let known = &report["calibration"];
+    assert_eq!((known["outcome"].as_str(), known["limits_by_hand"].as_bool()), (Some("too_few_samples"), Some(false)));
+    assert!((number(&known["provable"]["max_loss"]) - 1.2816 / 101.0).abs() < 1e-9, "{known}");
+    assert_eq!((number(&known["drop_bound"]), number(&known["mean_macs"])), (0.0, number(&known["base_macs"])));
+    assert!(
+        said.contains("the limit of 1.00 points cannot be proven") && said.contains("nothing is trained"),
+        "{said}"
+    );
+    let heads = std::fs::read_dir(folder.path().join(".partita-features")).expect("answers are kept");
+    let names: Vec<String> = heads.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    assert!(names.iter().all(|name| !name.contains("safetensors")), "{names:?}");
+    // What is printed says how many would do.
+    let mut command = with_exits(&cluster, &path, &out);
+    let output = succeed(command.arg("--simulate").env("CARGO", folder.path().join("no-cargo")));
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        printed.contains("no exits: 100 samples prove --max-loss 0.0127 at best") && printed.contains("it takes 128")
+    );
+    assert!(!printed.contains("points lost"), "nothing is lost without exits:\n{printed}");
+}
+
+#[test]
+fn shares_that_are_percent_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (cluster, out) = (cluster(folder.path()), folder.path().join("out"));
+    for (option, value, hint) in [
+        ("--min-accuracy", "97", "did you mean 0.97?"),
+        ("--min-accuracy", "1.01", "0 to 1"),
+        ("--min-accuracy", "nan", "0 to 1"),
+        ("--max-loss", "1", "did you mean 0.01?"),
+        ("--max-class-loss", "5", "did you mean 0.05?"),
+        ("--holdout", "91.5", "did you mean 0.915?"),
+    ] {
+        let mut command = with_exits(&cluster, &example().join("calibration.npz"), &out);
+        let output = command.args([option, value]).output().expect("compile starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{option} {value}: {said}");
+        assert!(said.contains(hint) && said.contains(option), "{said}");
+    }
+    let calibration = example().join("calibration.npz");
+    let mut command = with_exits(&cluster, &calibration, &out);
+    let output = command.arg("--holdout").arg(&calibration).output().expect("compile starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("is the calibration data"), "{said}");
+}

@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use onnx_protobuf::{GraphProto, Message, NodeProto, tensor_shape_proto};
+use onnx_protobuf::attribute_proto::AttributeType;
+use onnx_protobuf::{
+    AttributeProto, FunctionProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, tensor_shape_proto,
+};
+use partita::diagnostic::Diagnostic;
 use partita::graph::{Graph, Value, eval};
 use partita::onnx::{ImportOptions, import, import_bytes};
+use partita_tests::onnx::{int, ints, node, value_info, value_info_of};
 use partita_tests::{arrays, onnx, place};
 
 /// Models that use operators we do not have, and one of these operators; everything else must import.
-const REFUSED: &[(&str, &str)] = &[("silero_vad_16k_op15", "If")];
+const REFUSED: &[(&str, &str)] = &[];
 
 fn models() -> BTreeMap<String, PathBuf> {
     let shared = place::shared();
@@ -154,4 +159,287 @@ fn long_chains_take_linear_time() {
     println!("50,000 nodes in {long:.3} s");
     // Far above what it takes even unoptimised on a busy machine, far below anything quadratic.
     assert!(long < 5.0, "50,000 nodes took {long} s");
+}
+
+use tensor_shape_proto::dimension::Value as Extent;
+
+fn symbol(name: &str) -> Extent {
+    Extent::DimParam(name.to_string())
+}
+
+fn read(model: &ModelProto, shapes: &[(&str, &[usize])]) -> Result<Graph, Vec<Diagnostic>> {
+    let shapes = shapes.iter().map(|(name, shape)| (name.to_string(), shape.to_vec())).collect();
+    import_bytes(&model.write_to_bytes().expect("serialisable"), None, &ImportOptions { shapes })
+}
+
+/// One Relu per input.
+fn open_inputs(inputs: &[(&str, Vec<Extent>)]) -> ModelProto {
+    let outputs: Vec<String> = inputs.iter().map(|(name, _)| format!("{name}_out")).collect();
+    let nodes = inputs.iter().zip(&outputs).map(|((name, _), output)| node("Relu", &[name], &[output], Vec::new()));
+    let graph = GraphProto {
+        node: nodes.collect(),
+        input: inputs.iter().map(|(name, dimensions)| value_info_of(name, dimensions.clone())).collect(),
+        output: outputs.iter().map(|output| value_info_of(output, Vec::new())).collect(),
+        ..GraphProto::default()
+    };
+    onnx::model(17, graph)
+}
+
+fn input_shapes(graph: &Graph) -> Vec<Vec<usize>> {
+    graph.inputs.iter().map(|input| graph.shape(*input).to_vec()).collect()
+}
+
+fn codes(graph: &Graph) -> Vec<&'static str> {
+    graph.remarks.iter().map(|remark| remark.code).collect()
+}
+
+#[test]
+fn only_a_leading_batch_is_taken_as_one() {
+    let fixed = Extent::DimValue;
+    let batch = open_inputs(&[("x", vec![symbol("N"), fixed(3)]), ("state", vec![fixed(2), symbol("N"), fixed(4)])]);
+    let graph = read(&batch, &[]).expect("a batch");
+    assert_eq!(input_shapes(&graph), [vec![1, 3], vec![2, 1, 4]]);
+    assert_eq!(codes(&graph), ["N0121"]);
+    let unnamed = open_inputs(&[("x", vec![fixed(-1), fixed(3)]), ("y", vec![fixed(0), fixed(2)])]);
+    assert_eq!(input_shapes(&read(&unnamed, &[]).expect("open batches")), [vec![1, 3], vec![1, 2]]);
+    // A square, and two inputs whose axes are crossed, are no batches.
+    for inputs in [
+        vec![("x", vec![symbol("n"), symbol("n")])],
+        vec![("x", vec![symbol("n"), symbol("m")]), ("y", vec![symbol("m"), symbol("n")])],
+        vec![("x", vec![fixed(1), fixed(-1)])],
+    ] {
+        let diagnostics = read(&open_inputs(&inputs), &[]).expect_err("open");
+        assert_eq!((diagnostics.len(), diagnostics[0].code), (1, "E0121"), "{}", diagnostics[0]);
+    }
+}
+
+#[test]
+fn symbols_are_settled_once_and_for_all() {
+    let fixed = Extent::DimValue;
+    let model = open_inputs(&[
+        ("a", vec![fixed(1), symbol("n")]),
+        ("b", vec![symbol("n"), symbol("n"), fixed(3)]),
+        ("c", vec![fixed(1), symbol("m")]),
+    ]);
+    let all = [vec![1, 7], vec![7, 7, 3], vec![1, 2]];
+    for shapes in
+        [&[("a", &[1, 7][..]), ("c", &[1, 2])][..], &[("b", &[7, 7, 3]), ("m", &[2])], &[("n", &[7]), ("m", &[2])]]
+    {
+        assert_eq!(input_shapes(&read(&model, shapes).expect("settled")), all, "{shapes:?}");
+    }
+    for wrong in [
+        &[("a", &[1, 7][..]), ("b", &[8, 8, 3]), ("m", &[2])][..],
+        &[("b", &[7, 8, 3]), ("m", &[2])],
+        &[("n", &[7, 7]), ("m", &[2])],
+        &[("k", &[7])],
+    ] {
+        let diagnostics = read(&model, wrong).expect_err("contradicts itself");
+        assert!(diagnostics.iter().all(|diagnostic| diagnostic.code == "E0121"), "{wrong:?}");
+    }
+    // What is open is said at once, with what would settle it.
+    let diagnostics = read(&model, &[]).expect_err("open");
+    let text = diagnostics[0].to_string();
+    for words in ["3 inputs", "`a` [1,n]", "`b` [n,n,3]", "`c` [1,m]", "--shape a=1x16 --shape c=1x16"] {
+        assert!(text.contains(words), "{text}");
+    }
+}
+
+#[test]
+fn open_dimensions_and_unsupported_operators_are_said_together() {
+    let mut model = open_inputs(&[("a", vec![Extent::DimValue(1), symbol("n")])]);
+    model.graph.as_mut().expect("a graph").node.push(node("Unheard", &["a"], &["b"], Vec::new()));
+    let diagnostics = read(&model, &[]).expect_err("both");
+    assert_eq!(diagnostics.iter().map(|diagnostic| diagnostic.code).collect::<Vec<_>>(), ["E0140", "E0121"]);
+}
+
+#[test]
+fn inputs_and_outputs_keep_their_names() {
+    let graph = GraphProto {
+        node: vec![node("Add", &["x", "k"], &["y"], Vec::new())],
+        input: vec![value_info("x", &[2]), value_info("b", &[3])],
+        initializer: vec![onnx::constant("k", &[2], vec![1.0, 2.0])],
+        output: vec![value_info("y", &[2]), value_info("x", &[2]), value_info("k", &[2]), value_info("y", &[2])],
+        ..GraphProto::default()
+    };
+    let graph = read(&onnx::model(17, graph), &[]).expect("legal");
+    let name = |tensor: &partita::graph::TensorId| graph.tensor(*tensor).name.clone();
+    assert_eq!(graph.inputs.iter().map(name).collect::<Vec<_>>(), ["x", "b"]);
+    assert_eq!(graph.outputs.iter().map(name).collect::<Vec<_>>(), ["y", "x", "k"]);
+    assert_eq!(codes(&graph), ["N0110"]);
+    let inputs = [Value::f32([2], vec![5.0, 6.0]), Value::f32([3], vec![0.0; 3])];
+    let outputs = eval::evaluate(&graph, &inputs).expect("it can be evaluated");
+    let expected = [[6.0, 8.0], [5.0, 6.0], [1.0, 2.0]];
+    for (found, expected) in outputs.iter().zip(expected) {
+        assert_eq!(found.as_f32(), Some(&expected[..]));
+    }
+}
+
+#[test]
+fn shapes_that_contradict_are_named() {
+    let mut model = open_inputs(&[("x", vec![Extent::DimValue(2), Extent::DimValue(3)])]);
+    let graph = model.graph.as_mut().expect("a graph");
+    graph.output = vec![value_info("x_out", &[2, 4])];
+    let graph = read(&model, &[]).expect("the operators count");
+    assert_eq!(codes(&graph), ["W0131"]);
+    let text = graph.remarks[0].to_string();
+    assert!(
+        text.starts_with("warning[W0131]") && text.contains("`x_out` is declared [2,4], its shape is [2, 3]"),
+        "{text}"
+    );
+}
+
+#[test]
+fn unknown_attributes_are_refused_by_name() {
+    let one = |opset: i64, op: &str, attributes: Vec<AttributeProto>| {
+        let graph = GraphProto {
+            node: vec![node(op, &["x"], &["y"], attributes)],
+            input: vec![value_info("x", &[1, 4, 4, 4])],
+            output: vec![value_info_of("y", Vec::new())],
+            ..GraphProto::default()
+        };
+        read(&onnx::model(opset, graph), &[])
+    };
+    let word = |name: &str, value: &str| AttributeProto {
+        name: name.to_string(),
+        type_: AttributeType::STRING.into(),
+        s: value.as_bytes().to_vec(),
+        ..AttributeProto::default()
+    };
+    for (opset, op, attributes, name) in [
+        (17, "SpaceToDepth", vec![int("blocksize", 2), word("mode", "CRD")], "mode"),
+        (17, "Relu", vec![int("alpha", 2)], "alpha"),
+        (12, "ReduceMean", vec![int("noop_with_empty_axes", 1)], "noop_with_empty_axes"),
+        (18, "ReduceMean", vec![ints("axes", &[1])], "axes"),
+        (10, "DepthToSpace", vec![int("blocksize", 2), word("mode", "CRD")], "mode"),
+    ] {
+        let diagnostics = one(opset, op, attributes).expect_err("refused");
+        let text = diagnostics[0].to_string();
+        assert!(diagnostics[0].code == "E0130" && text.contains(&format!("`{name}`")), "{text}");
+    }
+    assert!(one(28, "SpaceToDepth", vec![int("blocksize", 2), word("mode", "CRD")]).is_ok());
+    let graph = GraphProto {
+        node: vec![node("Relu", &["x", "x"], &["y"], Vec::new())],
+        input: vec![value_info("x", &[1])],
+        output: vec![value_info("y", &[1])],
+        ..GraphProto::default()
+    };
+    let diagnostics = read(&onnx::model(17, graph), &[]).expect_err("one operand too many");
+    assert!(diagnostics[0].message.contains("2 inputs"), "{}", diagnostics[0]);
+}
+
+#[test]
+fn one_opset_may_be_listed_twice() {
+    let import = |domain: &str, version: i64| OperatorSetIdProto {
+        domain: domain.to_string(),
+        version,
+        ..OperatorSetIdProto::default()
+    };
+    let with = |imports: Vec<OperatorSetIdProto>| {
+        let model = open_inputs(&[("x", vec![Extent::DimValue(2)])]);
+        read(&ModelProto { opset_import: imports, ..model }, &[])
+    };
+    assert_eq!(
+        with(vec![import("", 17), import("ai.onnx", 17), import("com.example", 1)]).map(|graph| graph.opset),
+        Ok(17)
+    );
+    assert_eq!(with(vec![import("", 28)]).map(|graph| graph.opset), Ok(28));
+    assert_eq!(with(vec![import("", 17), import("ai.onnx", 18)]).expect_err("two")[0].code, "E0103");
+    assert_eq!(with(vec![import("com.example", 1)]).expect_err("none")[0].code, "E0103");
+}
+
+/// `Scaled(x) = LeakyRelu(x; slope) + x` and `Twice(x) = Scaled(Scaled(x))`.
+fn functions() -> Vec<FunctionProto> {
+    let by_reference = AttributeProto {
+        name: "alpha".to_string(),
+        ref_attr_name: "slope".to_string(),
+        type_: AttributeType::FLOAT.into(),
+        ..AttributeProto::default()
+    };
+    let function = |name: &str, nodes: Vec<NodeProto>| FunctionProto {
+        name: name.to_string(),
+        domain: "local".to_string(),
+        input: vec!["x".to_string()],
+        output: vec!["y".to_string()],
+        attribute: vec!["slope".to_string()],
+        node: nodes,
+        opset_import: vec![OperatorSetIdProto { version: 17, ..OperatorSetIdProto::default() }],
+        ..FunctionProto::default()
+    };
+    let local = |node: NodeProto| NodeProto { domain: "local".to_string(), ..node };
+    let slope = AttributeProto { name: "slope".to_string(), ..by_reference.clone() };
+    let scaled =
+        vec![node("LeakyRelu", &["x"], &["t"], vec![by_reference]), node("Add", &["t", "x"], &["y"], Vec::new())];
+    let twice = vec![
+        local(node("Scaled", &["x"], &["t"], vec![slope.clone()])),
+        local(node("Scaled", &["t"], &["y"], vec![slope])),
+    ];
+    vec![function("Scaled", scaled), function("Twice", twice)]
+}
+
+#[test]
+fn functions_of_the_model_are_inlined() {
+    let call = |attributes: Vec<AttributeProto>| {
+        let call = NodeProto { domain: "local".to_string(), ..node("Twice", &["x"], &["y"], attributes) };
+        let graph = GraphProto {
+            node: vec![call],
+            input: vec![value_info("x", &[2])],
+            output: vec![value_info("y", &[2])],
+            ..GraphProto::default()
+        };
+        ModelProto { functions: functions(), ..onnx::model(13, graph) }
+    };
+    let slope = |value: f32| AttributeProto {
+        name: "slope".to_string(),
+        type_: AttributeType::FLOAT.into(),
+        f: value,
+        ..AttributeProto::default()
+    };
+    // 3 -> 6 -> 12 and -4 -> -4 (1 + slope)^2; without the attribute the operator's default holds.
+    for (attributes, second) in [(vec![slope(0.5)], -9.0), (Vec::new(), -4.0804)] {
+        let graph = read(&call(attributes), &[]).expect("inlined");
+        let outputs = eval::evaluate(&graph, &[Value::f32([2], vec![3.0, -4.0])]).expect("it can be evaluated");
+        let found = outputs[0].as_f32().expect("f32");
+        assert!((found[0] - 12.0).abs() < 1e-6 && (found[1] - second).abs() < 1e-5, "{found:?}");
+    }
+    let unknown = read(&call(vec![int("width", 3)]), &[]).expect_err("no such attribute");
+    assert_eq!(unknown[0].code, "E0111");
+}
+
+#[test]
+fn functions_that_multiply_or_recur_are_refused() {
+    let call = |callee: &str, output: &str| NodeProto {
+        domain: "local".to_string(),
+        ..node(callee, &["x"], &[output], Vec::new())
+    };
+    let function = |name: String, nodes: Vec<NodeProto>| FunctionProto {
+        name,
+        domain: "local".to_string(),
+        input: vec!["x".to_string()],
+        output: vec!["y".to_string()],
+        node: nodes,
+        ..FunctionProto::default()
+    };
+    let model = |functions: Vec<FunctionProto>, callee: &str| {
+        let graph = GraphProto {
+            node: vec![call(callee, "y")],
+            input: vec![value_info("x", &[2])],
+            output: vec![value_info("y", &[2])],
+            ..GraphProto::default()
+        };
+        ModelProto { functions, ..onnx::model(17, graph) }
+    };
+    let itself = vec![function("F".to_string(), vec![call("F", "y")])];
+    // Each calls the next one twenty times.
+    let mut bomb: Vec<FunctionProto> = (0..20)
+        .map(|level| {
+            let mut calls: Vec<NodeProto> =
+                (0..19).map(|index| call(&format!("F{}", level + 1), &format!("t{index}"))).collect();
+            calls.push(call(&format!("F{}", level + 1), "y"));
+            function(format!("F{level}"), calls)
+        })
+        .collect();
+    bomb.push(function("F20".to_string(), vec![node("Relu", &["x"], &["y"], Vec::new())]));
+    for (functions, callee) in [(itself, "F"), (bomb, "F0")] {
+        assert_eq!(read(&model(functions, callee), &[]).expect_err("refused")[0].code, "E0111");
+    }
 }

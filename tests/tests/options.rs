@@ -76,7 +76,10 @@ const OPTIONS: &[(&str, Shown)] = &[
     ("groups", Test(studies_read_what_they_are_given)),
     ("stream", Test(studies_read_what_they_are_given)),
     ("effort", Test(studies_read_what_they_are_given)),
+    ("max_loss", Test(studies_read_what_they_are_given)),
     ("min_accuracy", Test(studies_read_what_they_are_given)),
+    ("max_class_loss", Test(studies_read_what_they_are_given)),
+    ("holdout", Test(studies_read_what_they_are_given)),
 ];
 
 #[test]
@@ -126,6 +129,7 @@ fn words(option: &str) -> Vec<String> {
         "layout" => "nhwc".to_string(),
         "normalize" => "mean=0,std=255".to_string(),
         "print_ir_after" => "partition".to_string(),
+        "max_loss" | "min_accuracy" | "max_class_loss" => "0.5".to_string(),
         _ if argument.get_action().takes_values() => "1".to_string(),
         _ => String::new(),
     };
@@ -395,7 +399,7 @@ fn a_simulation_writes_a_timeline_and_nothing_else() {
     let output = succeed(command.args(["--simulate", "--format", "json", "--timeline"]).arg(&trace));
     let left: Vec<_> =
         std::fs::read_dir(folder.path()).expect("it is ours").flatten().map(|entry| entry.path()).collect();
-    assert_eq!(left, [trace.clone()]);
+    assert_eq!(left, std::slice::from_ref(&trace));
     let report: Value = serde_json::from_slice(&output.stdout).expect("the report is JSON");
     let trace: Value =
         serde_json::from_slice(&std::fs::read(trace).expect("it was written")).expect("the trace is JSON");
@@ -459,6 +463,8 @@ fn studies_read_what_they_are_given() {
     for (words, part) in [
         (vec!["--exits", "auto", "--training", "no-such.npz"], "no-such.npz"),
         (vec!["--exits", "auto", "--calibration-groups", "nobody"], "no array `nobody`"),
+        (vec!["--exits", "auto", "--holdout", "no-such.npz"], "no-such.npz"),
+        (vec!["--variants", "auto", "--holdout", "no-such.npz"], "no-such.npz"),
         (vec!["--exit-outputs", "nothing"], "no output `nothing`"),
     ] {
         let said = refused(&words);
@@ -476,7 +482,14 @@ fn studies_read_what_they_are_given() {
         let base = ["--exits", "auto", "--calibration", "c.npz"].iter().chain(words).copied().collect::<Vec<_>>();
         format!("{:?}", Options::of(&parsed(&base)).exits)
     };
-    for words in [vec!["--calibration-stream"], vec!["--exit-effort", "0.5"], vec!["--min-accuracy", "0.5"]] {
+    for words in [
+        vec!["--calibration-stream"],
+        vec!["--exit-effort", "0.5"],
+        vec!["--max-loss", "0.02"],
+        vec!["--min-accuracy", "0.5"],
+        vec!["--max-class-loss", "0.1"],
+        vec!["--holdout", "0.9"],
+    ] {
         assert_ne!(wanted(&words), wanted(&[]), "{words:?}");
     }
 }

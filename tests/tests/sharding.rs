@@ -33,11 +33,11 @@ fn every_family_on_five_unequal_processes() {
     for family in ["lop", "lip", "fused", "ftp", "spatial", "pipeline", "auto"] {
         let run = check(&format!("resnet, {family}"), &model, &five(), &reference, &["--strategy", family]);
         let busy = run.computing.len();
-        // Few rows are not worth a message to everybody.
+        // Only a pipeline has something for everybody to do; others leave out who makes them slower.
         let least = match family {
             "auto" => 1,
-            "ftp" | "spatial" => 3,
-            _ => 5,
+            "pipeline" => 5,
+            _ => 2,
         };
         assert!(busy >= least, "{family} uses {busy} of 5 devices: {:?}", run.computing);
     }

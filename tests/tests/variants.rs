@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use onnx_protobuf::{GraphProto, Message, ModelProto, TensorProto};
+use partita::accuracy::{Demands, Limits};
 use partita::bundle;
 use partita::bundle::cargo::BuildOptions;
 use partita::commands::summary;
@@ -15,7 +16,10 @@ use partita::partition::StrategyFamily;
 use partita::run::local::LocalOptions;
 use partita::run::{LocalCluster, local};
 use partita::variants::VariantOptions;
+use partita::variants::mapping::Gain;
+use partita::variants::report::VariantsReport;
 use partita_tests::bundle::forbidden_symbols;
+use partita_tests::command::{compile, succeed};
 use partita_tests::onnx::{self, ints, node, value_info};
 
 const CLASSES: i64 = 4;
@@ -180,7 +184,7 @@ fn compiled(folder: &Path, cluster: &str, family: StrategyFamily) -> Compiled {
     let variants = VariantOptions {
         calibration: folder.join("calibration.npz"),
         preparation: partita::samples::Preparation::default(),
-        min_accuracy: Some(0.2),
+        demands: Demands { limits: Limits { min_accuracy: Some(0.2), ..Limits::default() }, holdout: None },
         cache: folder.join("cache"),
     };
     let options = Options { family, variants: Some(variants), ..Options::default() };
@@ -246,11 +250,84 @@ fn check_report(folder: &Path, compiled: &Compiled) {
     }
     let ways = known.conditions.iter().flat_map(|condition| &condition.choices);
     assert!(ways.clone().count() > 0 && ways.clone().all(|choice| choice.ram_bytes > 0), "every way takes RAM");
+    check_gains(known);
     // A device of four that share the work holds less than one that does it alone.
     let fullest =
         |devices: usize| ways.clone().filter(move |choice| choice.devices.len() == devices).map(|way| way.ram_bytes);
     let (shared, alone) = (fullest(4).min(), fullest(1).min());
     assert!(shared.zip(alone).is_none_or(|(shared, alone)| shared < alone), "{shared:?} and {alone:?}");
+}
+
+/// Variants are compared with everything that the whole network can do in the same condition.
+fn check_gains(known: &VariantsReport) {
+    for condition in &known.conditions {
+        let whole: Vec<_> = condition.choices.iter().filter(|choice| choice.variant == "base").collect();
+        assert!(whole.iter().all(|choice| choice.gain == Gain::default()), "nothing is saved beside oneself");
+        let fastest = whole.iter().map(|choice| choice.latency_ms).fold(f64::INFINITY, f64::min);
+        for choice in condition.choices.iter().filter(|choice| choice.variant != "base" && !whole.is_empty()) {
+            // Ways of the whole network that the report does not list may be better still.
+            let as_fast = whole.iter().filter(|way| way.latency_ms <= 1.05 * choice.latency_ms.max(fastest));
+            let bytes = as_fast.map(|way| way.traffic_bytes).min().expect("the fastest is among them");
+            let most = 1.0 - choice.traffic_bytes as f64 / bytes.max(1) as f64;
+            let gain = choice.gain.less_traffic_at_equal_latency;
+            assert!(gain.is_none_or(|gain| gain <= most + 1e-9), "{gain:?} of {most} in {}", condition.name);
+            let leanest = whole.iter().map(|way| way.traffic_bytes).min().unwrap_or(0);
+            let as_lean = whole.iter().filter(|way| way.traffic_bytes <= choice.traffic_bytes.max(leanest));
+            let time = as_lean.map(|way| way.latency_ms).fold(f64::INFINITY, f64::min);
+            let gain = choice.gain.less_latency_at_equal_traffic.expect("the whole network takes time");
+            assert!(gain <= 1.0 - choice.latency_ms / time + 1e-9, "{gain} in {}", condition.name);
+        }
+    }
+}
+
+#[test]
+fn a_second_run_makes_nothing_again_and_limits_are_kept() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    std::fs::write(folder.join("residual.onnx"), model().write_to_bytes().expect("it can be written"))
+        .expect("writable");
+    std::fs::write(folder.join("cluster.toml"), CLUSTER).expect("writable");
+    std::fs::write(folder.join("slow.toml"), TARGET).expect("writable");
+    let (extent, count) = (EXTENT as usize, 200);
+    let tensor_type = partita::graph::TensorType::new(partita::graph::ElementType::F32, vec![count, 3, extent, extent]);
+    let y = Value { shape: vec![count], data: Data::I64((0..count as i64).map(|at| at * 7 % 11 % CLASSES).collect()) };
+    let arrays = vec![("x".to_string(), noise(&tensor_type, 5)), ("y".to_string(), y)];
+    write_npz(&folder.join("calibration.npz"), &arrays).expect("writable");
+    let run = |arguments: &[&str], may_build: bool| -> serde_json::Value {
+        let mut command = compile();
+        command.arg(folder.join("residual.onnx")).arg("--targets").arg(folder.join("cluster.toml"));
+        command.arg("--calibration").arg(folder.join("calibration.npz")).arg("--out").arg(folder.join("out"));
+        command.args(["--variants", "auto", "--strategy", "spatial", "--simulate", "--format", "json"]).args(arguments);
+        if !may_build {
+            command.env("CARGO", folder.join("no-cargo"));
+        }
+        serde_json::from_slice(&succeed(&mut command).stdout).expect("the report is JSON")
+    };
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    let first = run(&[], true);
+    let second = run(&[], false);
+    assert_eq!(first["variants"], second["variants"]);
+    assert_eq!(first["family"]["conditions"], second["family"]["conditions"]);
+    // What 100 samples cannot prove is not sought.
+    let none = run(&["--max-loss", "0.012"], false);
+    let reason = none["family"]["only_whole"].as_str().expect("it says why");
+    assert!(reason.contains("100 samples judge variants") && reason.contains("--max-loss 0.0127 at best"), "{reason}");
+    // What is left keeps every limit that is wanted, also where the samples are known to be easy.
+    let limits = ["--max-loss", "0.2", "--max-class-loss", "0.4"];
+    let kept = run(&limits, true);
+    let base = number(&kept["variants"][0]["accuracy"]);
+    let holdout = format!("{:.6}", (base - 0.05).max(0.0));
+    let widened = run(&[&limits[..], &["--holdout", &holdout]].concat(), false);
+    let by = number(&widened["family"]["holdout"]["widened_by"]);
+    assert!((by - 0.05).abs() < 1e-5 && (number(&kept["family"]["limits"]["max_class_loss"]) - 0.4).abs() < 1e-12);
+    for report in [&kept, &widened] {
+        let variants = report["variants"].as_array().expect("variants");
+        let smaller = || variants[1..].iter();
+        assert!(smaller().all(|variant| number(&variant["loss_bound"]) <= 0.2), "{variants:?}");
+        let classes = smaller().flat_map(|variant| variant["worst_classes"].as_array().expect("classes"));
+        assert!(classes.clone().all(|class| number(&class["loss_bound"]) <= 0.4), "{variants:?}");
+    }
+    assert!(widened["variants"].as_array().map(Vec::len) <= kept["variants"].as_array().map(Vec::len));
 }
 
 #[test]
@@ -421,7 +498,7 @@ fn what_cannot_be_learned_from_is_refused() {
         let variants = VariantOptions {
             calibration: data,
             preparation: partita::samples::Preparation::default(),
-            min_accuracy: None,
+            demands: Demands::default(),
             cache: folder.path().join("cache"),
         };
         let options = Options { variants: Some(variants), ..Options::default() };

@@ -21,7 +21,7 @@ use minijinja::value::{Serde, Value};
 use crate::config::target::LEAST_DIVIDER;
 use crate::config::{Device, System, Transport};
 use crate::driver::Compiled;
-use crate::emit::model::{EmittedModel, KernelsPlace, emit_model, is_object, peers};
+use crate::emit::model::{EmittedModel, KernelsPlace, emit_model, is_object, peers, threads};
 use crate::emit::steps::tame;
 use crate::emit::templates;
 use crate::program::Step;
@@ -203,6 +203,7 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
         flash_bytes => device.flash_bytes,
         links => link_contexts(compiled, position),
         family => compiled.choices.is_some(),
+        threads => threads(&compiled.device_programs(position)),
         holds_input => !program.inputs.is_empty(),
         holds_output => !program.outputs.is_empty(),
         exits => compiled.graph.exits().len(),

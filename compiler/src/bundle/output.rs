@@ -85,7 +85,9 @@ pub fn replace(staging: tempfile::TempDir, out: &Path) -> anyhow::Result<()> {
             listed.unwrap_or_else(|| emitted_without_list(path)) && !programs.contains_key(path)
                 || UNLISTED.contains(&path)
         };
-        theirs = files_below(out)?.into_iter().filter(|path| !emitted(path)).collect();
+        // Empty folders that are there again need nothing.
+        let again = |path: &Path| out.join(path).is_dir() && staging.path().join(path).is_dir();
+        theirs = files_below(out)?.into_iter().filter(|path| !emitted(path) && !again(path)).collect();
         let in_the_way = theirs.iter().filter(|path| staging.path().join(path).symlink_metadata().is_ok());
         let in_the_way: Vec<String> = in_the_way.map(|path| path.display().to_string()).collect();
         refuse(out, &in_the_way, "was not written by Partita and is in the way", "move it")?;
@@ -135,10 +137,7 @@ fn bring_back(old: &Path, new: &Path, below: &Path, theirs: &BTreeSet<PathBuf>) 
             fs::create_dir(&to).with_context(context)?;
             fs::set_permissions(&to, from.metadata().with_context(context)?.permissions()).with_context(context)?;
         }
-        // An empty folder that is there again needs nothing.
-        if !theirs.contains(&part) {
-            bring_back(old, new, &part, theirs)?;
-        }
+        bring_back(old, new, &part, theirs)?;
     }
     Ok(())
 }

@@ -51,6 +51,8 @@ pub struct Report {
     pub run: Option<RunReport>,
     /// Measurements and tuning records that the predictions and kernels rest on.
     pub learned: Vec<Learned>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
     /// Time of each stage of the compiler in ms.
     pub compile: BTreeMap<String, f64>,
 }
@@ -77,6 +79,11 @@ pub struct FamilyReport {
     /// Why there is nothing but the whole network, where that is so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub only_whole: Option<String>,
+    /// What the user limits.
+    pub limits: crate::accuracy::Limits,
+    /// The whole network on other samples, if anything is known of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<crate::accuracy::HoldoutReport>,
 }
 
 /// The model.
@@ -104,10 +111,15 @@ pub struct PlanReport {
     pub objective: String,
     /// Family of strategies.
     pub strategy: String,
-    /// Whether nothing better exists.
+    /// Whether none of the compared strategies has a smaller sum of steps than this plan; the sum is what is minimised.
     pub optimal: bool,
-    /// Relative distance to the best bound.
+    /// Relative distance between what is predicted of the objective and what no plan at all can beat, 0 to 1; of traffic
+    /// and memory to the best that is proven.
     pub gap: f64,
+    /// What was proven of this plan, in words.
+    pub proven: String,
+    /// No plan at all answers sooner.
+    pub lower_bound_ms: f64,
     /// Samples that are answered together.
     pub batch: usize,
     /// Predicted; of an inference that takes no exit.
@@ -237,6 +249,10 @@ pub struct LayerReport {
     /// How a convolution is done with fewer products, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimal_filtering: Option<FilteringReport>,
+    /// The largest sum of whole numbers that weights and ranges allow, if that is more than 2^24, up to which such sums are
+    /// exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inexact_sums_up_to: Option<f64>,
     /// How its weights are stored, if in fewer bytes than they are computed with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<Stored>,
@@ -249,6 +265,9 @@ pub struct FilteringReport {
     pub form: String,
     /// No output is further from the exact one than this times the largest input, however roundings fall.
     pub error_bound: f64,
+    /// Where an input is this large or larger, or no number, the layer is convolved directly: additions between the transforms
+    /// could overflow, and would spoil whole tiles.
+    pub direct_from: f64,
 }
 
 /// Accuracy.

@@ -97,7 +97,7 @@ pub(super) fn evaluate(
     if disagreements > 0 {
         eprintln!("warning: {disagreements} of {base_count} answers differ from the reference kernels'");
     }
-    evaluate_variants(compiled, &samples.inputs, labels, report).map_err(Failure::Environment)?;
+    evaluate_variants(compiled, &samples.inputs, labels, report).map_err(Failure::of)?;
     let accuracy = right as f64 / count as f64;
     // What was predicted for inferences that end where these did.
     let outcomes = outcomes(graph, &compiled.sharded, &compiled.schedules, &compiled.cluster);

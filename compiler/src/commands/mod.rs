@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod infer;
+mod learned;
 mod measure;
 mod print;
 mod ready;
@@ -99,7 +100,7 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let mut report = summary::report(&compiled);
     if arguments.simulate {
         if let Some(samples) = &data.evaluation {
-            evaluate::evaluate_here(samples, &compiled, &mut report).map_err(Failure::Environment)?;
+            evaluate::evaluate_here(samples, &compiled, &mut report).map_err(Failure::of)?;
         }
         if let Some(path) = &arguments.timeline {
             let trace = simulate::trace_json(&compiled.prediction, &compiled.cluster).to_string();
@@ -168,6 +169,7 @@ fn needs_build(arguments: &Arguments) -> bool {
 
 /// What the user might not expect of this compilation.
 fn say_what_is_special(arguments: &Arguments, compiled: &Compiled) {
+    compiled.warnings.iter().for_each(|warning| eprintln!("{warning}"));
     for file in &compiled.learned {
         note(arguments, &file.to_string());
     }
@@ -226,6 +228,10 @@ impl Dump for Onlooker<'_> {
         if self.arguments.print_ir_after.as_ref().is_some_and(|wanted| wanted == name || wanted == "all") {
             println!("; after {name}\n{text}");
         }
+    }
+
+    fn remark(&mut self, remark: &diagnostic::Diagnostic) {
+        eprintln!("{remark}");
     }
 
     fn simplified(&mut self, graph: &Graph, cluster: &Cluster) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
+use crate::accuracy::Holdout;
 use crate::cli::Arguments;
 use crate::config::{Cluster, Device, System};
 use crate::data;
@@ -33,11 +34,16 @@ pub(super) fn check_files(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn files(arguments: &Arguments) -> anyhow::Result<()> {
+    let holdout = match &arguments.holdout {
+        Some(Holdout::Data(path)) => Some(path.clone()),
+        Some(Holdout::Accuracy(_)) | None => None,
+    };
     let read = [
         ("--input", &arguments.input),
         ("--evaluate", &arguments.evaluate),
         ("--calibration", &arguments.calibration),
         ("--training", &arguments.training),
+        ("--holdout", &holdout),
     ];
     for (option, path) in read {
         if let Some(path) = path {

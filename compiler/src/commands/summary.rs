@@ -11,6 +11,7 @@ use crate::driver::Compiled;
 use crate::emit::steps::tame;
 use crate::exits::ExitReport;
 use crate::graph::NodeId;
+use crate::graph::ranges::inexact_sums;
 use crate::graph::text::op_name;
 use crate::memory::{ALIGNMENT_BYTES, least_arena_bytes};
 use crate::partition::{Method, StrategyFamily, cost};
@@ -26,7 +27,7 @@ pub fn report(compiled: &Compiled) -> Report {
     let macs: u64 = graph.node_ids().map(|node| cost::node_macs(graph, node)).sum();
     let parameters = graph
         .tensor_ids()
-        .filter(|tensor| !graph.consumers(*tensor).is_empty())
+        .filter(|tensor| !graph.is_unread(*tensor))
         .filter_map(|tensor| graph.value(tensor))
         .map(|value| value.data.len() as u64)
         .sum();
@@ -55,6 +56,8 @@ pub fn report(compiled: &Compiled) -> Report {
             strategy: strategy_name(compiled),
             optimal: partition.optimal,
             gap: partition.gap,
+            proven: partition.proven.clone(),
+            lower_bound_ms: partition.lower_bound_ms,
             batch: compiled.batch,
             latency_ms: compiled.prediction.latency_ms,
             mean_latency_ms: mean(&outcomes, |outcome| outcome.prediction.latency_ms),
@@ -85,12 +88,15 @@ pub fn report(compiled: &Compiled) -> Report {
             more_flash: known.more_flash,
             standalone_bytes: known.standalone_bytes,
             only_whole: known.only_whole.clone(),
+            limits: known.limits,
+            holdout: known.holdout,
         }),
         mean_macs: compiled.exits.as_ref().map_or(macs, |exits| exits.calibration.mean_macs),
         accuracy: None,
         evaluation: None,
         run: None,
         learned: compiled.learned.clone(),
+        warnings: compiled.warnings.iter().map(ToString::to_string).collect(),
         compile: compiled.times_ms.clone(),
     }
 }
@@ -217,6 +223,7 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
     let (graph, sharded) = (&compiled.graph, &compiled.sharded);
     let sent = sharded.sent_bytes(graph);
     let name = |device: usize| compiled.cluster.devices[device].name.clone();
+    let inexact = inexact_sums(graph);
     graph
         .topological_order()
         .unwrap_or_default()
@@ -232,6 +239,7 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
                 devices: strategy.map_or(Vec::new(), |strategy| strategy.devices().into_iter().map(name).collect()),
                 sent_bytes: sent.get(&id).copied().unwrap_or(0),
                 minimal_filtering: filtering(compiled, id),
+                inexact_sums_up_to: inexact.iter().find(|sum| sum.node == id).map(|sum| sum.largest),
                 weights: compiled.stored.iter().find(|stored| stored.node == node.name).cloned(),
             }
         })
@@ -250,6 +258,7 @@ fn filtering(compiled: &Compiled, id: NodeId) -> Option<FilteringReport> {
     Some(FilteringReport {
         form: forms.to_string(),
         error_bound: filters.map(|filter| forms.error_bound(filter)).fold(0.0, f64::max),
+        direct_from: f64::from(partita_rt::kernels::FILTERED_BELOW),
     })
 }
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Cluster;
 use super::learned::{Learned, Origin};
-use crate::diagnostic::{Diagnostic, printable};
+use super::{Cluster, file, ranges};
+use crate::diagnostic::{Diagnostic, place, printable};
 
 /// What was measured: one entry per kind of device.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -94,28 +94,41 @@ pub fn apply(cluster: &mut Cluster, path: &Path, asked_for: bool) -> Result<Opti
     }
     let shown = printable(&path.display().to_string());
     let refuse = |message: String| vec![Diagnostic::new("E0169", format!("measurements `{shown}`: {message}"))];
-    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
-    let measured: Measured = toml::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+    let text = file::read_text(path).map_err(refuse)?;
+    let measured: Measured = toml::from_str(&text).map_err(|error| match error.span() {
+        Some(span) => vec![
+            Diagnostic::new("E0169", format!("measurements `{shown}`: {}", printable(error.message())))
+                .note(place(&text, &shown, span)),
+        ],
+        None => refuse(printable(error.message())),
+    })?;
     let factors = measured.kind.iter().flat_map(|kind| {
         kind.corrections.family.values().chain(kind.corrections.node.values().flat_map(BTreeMap::values))
     });
-    if factors.into_iter().any(|factor| !(factor.is_finite() && *factor > 0.0)) {
-        return Err(refuse("factors should be positive numbers".to_string()));
+    let within = |range: ranges::Range, what: &str, value: f64| {
+        range.check(value).map(|_| ()).map_err(|problem| refuse(format!("{what} {problem}")))
+    };
+    factors.into_iter().try_for_each(|factor| within(ranges::FACTOR, "a factor", *factor))?;
+    for kind in &measured.kind {
+        within(ranges::CPU_SHARE, "`cpu`", kind.cpu)?;
+        kind.message_microseconds
+            .map_or(Ok(()), |cost| within(ranges::MESSAGE_COST, "`message_microseconds`", cost))?;
     }
-    if measured.kind.iter().filter_map(|kind| kind.message_microseconds).any(|cost| !(cost.is_finite() && cost >= 0.0))
-    {
-        return Err(refuse("the cost of a message should be a number of microseconds".to_string()));
-    }
+    let device: BTreeMap<&str, usize> =
+        cluster.devices.iter().enumerate().map(|(index, device)| (device.name.as_str(), index)).collect();
+    let mut media = vec![false; cluster.media.len()];
+    cluster.links.iter().for_each(|link| media[link.medium] = true);
     for seen in &measured.link {
-        let name = |device: usize| &cluster.devices[device].name;
         let medium = seen.link.wrapping_sub(1);
-        let links = || cluster.links.iter().filter(|link| link.medium == medium);
-        if links().next().is_none() {
+        if !media.get(medium).copied().unwrap_or(false) {
             continue;
         }
         // Measurements of a cluster file that has been changed since are about other links.
-        let fits =
-            links().any(|link| [name(link.between.0), name(link.between.1)] == [&seen.between[0], &seen.between[1]]);
+        let ends = [0, 1].map(|end| device.get(seen.between[end].as_str()).copied());
+        let fits = match ends {
+            [Some(a), Some(b)] => a < b && cluster.link(a, b).is_some_and(|link| link.medium == medium),
+            _ => false,
+        };
         if !fits {
             return Err(refuse(format!(
                 "link {} does not join `{}` and `{}` in the cluster file; measure again",
@@ -124,13 +137,9 @@ pub fn apply(cluster: &mut Cluster, path: &Path, asked_for: bool) -> Result<Opti
                 printable(&seen.between[1])
             )));
         }
-        if !(seen.bytes_per_second.is_finite()
-            && seen.bytes_per_second > 0.0
-            && seen.latency_ms.is_finite()
-            && seen.latency_ms >= 0.0)
-        {
-            return Err(refuse(format!("rate and latency of link {} should be positive numbers", seen.link)));
-        }
+        within(ranges::LINK_RATE, &format!("`bytes_per_second` of link {}", seen.link), seen.bytes_per_second)?;
+        within(ranges::LINK_LATENCY, &format!("`latency_ms` of link {}", seen.link), seen.latency_ms)?;
+        within(ranges::LINK_LATENCY, &format!("`round_trip_ms` of link {}", seen.link), seen.round_trip_ms)?;
     }
     measured.correct(cluster);
     let says_something = !(measured.kind.is_empty() && measured.link.is_empty());
@@ -140,8 +149,10 @@ pub fn apply(cluster: &mut Cluster, path: &Path, asked_for: bool) -> Result<Opti
 impl Measured {
     /// Puts what was measured in the place of what the files say.
     pub fn correct(&self, cluster: &mut Cluster) {
-        for seen in &self.link {
-            for link in cluster.links.iter_mut().filter(|link| link.medium + 1 == seen.link) {
+        // Of several measurements of one table, the last counts.
+        let by_link: BTreeMap<usize, &LinkMeasurement> = self.link.iter().map(|seen| (seen.link, seen)).collect();
+        for link in &mut cluster.links {
+            if let Some(seen) = by_link.get(&(link.medium + 1)) {
                 link.bytes_per_second = seen.bytes_per_second;
                 link.latency_ms = seen.latency_ms;
                 // A message cannot have cost a processor more than it took altogether.

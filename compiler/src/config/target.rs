@@ -6,9 +6,11 @@ use std::sync::Arc;
 use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 
+use super::architecture;
 use super::measured::Corrections;
+use super::ranges::{self, Range};
 use super::tuned::Tuning;
-use crate::diagnostic::{Diagnostic, printable};
+use crate::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, place, printable};
 
 /// What code a target gets and what it runs on.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -328,15 +330,15 @@ pub fn load(name: &str, folder: &Path) -> Result<Target, Diagnostic> {
     }
     if name.ends_with(".toml") || name.contains('/') {
         let path = folder.join(name);
-        let text = std::fs::read_to_string(&path).map_err(|error| {
-            Diagnostic::new("E0168", format!("target `{}` cannot be read: {error}", printable(name)))
-        })?;
+        let text = super::file::read_text(&path)
+            .map_err(|problem| Diagnostic::new("E0168", format!("target `{}` {problem}", printable(name))))?;
         return Ok(Target { file: Some(path), ..parse(&text, name)? });
     }
     let mut known = names();
     known.sort_unstable();
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
     Err(Diagnostic::new("E0168", format!("there is no target `{}`", printable(name)))
-        .help(format!("targets: {}; or give the path of a file of your own", known.join(", "))))
+        .help(format!("{}; or give the path of a file of your own", did_you_mean(name, "targets", &known))))
 }
 
 /// Names of the targets that come with the compiler.
@@ -344,63 +346,126 @@ pub fn names() -> Vec<String> {
     TARGETS.files().filter_map(|file| Some(file.path().file_stem()?.to_string_lossy().into_owned())).collect()
 }
 
+/// Longest name, and longest description.
+const MAX_NAME: usize = 40;
+const MAX_DESCRIPTION: usize = 300;
+
 fn parse(text: &str, name: &str) -> Result<Target, Diagnostic> {
+    let shown = printable(name);
+    let refuse = |problem: &str| Diagnostic::new("E0168", format!("target `{shown}`: {problem}"));
     let target: Target = toml::from_str(text).map_err(|error| {
-        Diagnostic::new("E0168", format!("target `{}`: {}", printable(name), error.message())).note(error.to_string())
+        let mut diagnostic = refuse(&error.message().lines().map(printable).collect::<Vec<_>>().join(", "));
+        diagnostic.help = did_you_mean_field(error.message());
+        match error.span() {
+            Some(span) => diagnostic.note(place(text, &shown, span)),
+            None => diagnostic,
+        }
     })?;
-    let firmware = target.system == System::CortexM;
-    let positive = [
-        target.clock_hz,
-        target.rate.conv_macs_per_second,
-        target.rate.depthwise_macs_per_second,
-        target.rate.element_per_second,
-        target.rate.memory_bytes_per_second,
-        target.rate.message_microseconds,
-        target.rate.link_bytes_per_second,
-    ];
-    if let Some(problem) = beyond_the_board(&target) {
-        return Err(Diagnostic::new("E0168", format!("target `{}`: {problem}", printable(name)))
-            .help("claim what the board has, or give the firmware a memory map of another board"));
+    if let Some(problem) = problem(&target) {
+        return Err(refuse(&problem));
     }
-    // Two fused multiply-adds of every lane in each cycle: no core of these instruction sets does more.
-    let most_macs = target.clock_hz * f64::from(target.instruction_set.lanes()) * 2.0;
-    let rates = [target.rate.conv_macs_per_second, target.rate.depthwise_macs_per_second];
-    let clocks = target.memory_map.iter().flat_map(|map| [map.uart_hz, map.core_hz]);
-    let energies = [
-        target.energy.picojoule_per_mac,
-        target.energy.picojoule_per_byte,
-        target.energy.idle_watt,
-        target.energy.link_nanojoule_per_byte,
+    match beyond_the_board(&target) {
+        Some(problem) => {
+            Err(refuse(&problem).help("claim what the board has, or give the firmware a memory map of another board"))
+        }
+        None => Ok(target),
+    }
+}
+
+/// Numbers of a target and what they may be.
+fn figures(target: &Target) -> Vec<(&'static str, f64, Range)> {
+    let (rate, energy) = (&target.rate, &target.energy);
+    let mut figures = vec![
+        ("clock-hz", target.clock_hz, ranges::CLOCK),
+        ("ram-bytes", target.ram_bytes as f64, ranges::MEMORY),
+        ("flash-bytes", target.flash_bytes as f64, ranges::MEMORY),
+        ("l1-bytes", target.l1_bytes as f64, ranges::CACHE),
+        ("l2-bytes", target.l2_bytes as f64, ranges::CACHE),
+        ("rate.conv-macs-per-second", rate.conv_macs_per_second, ranges::MACS_RATE),
+        ("rate.depthwise-macs-per-second", rate.depthwise_macs_per_second, ranges::MACS_RATE),
+        ("rate.element-per-second", rate.element_per_second, ranges::ELEMENT_RATE),
+        ("rate.memory-bytes-per-second", rate.memory_bytes_per_second, ranges::MEMORY_RATE),
+        ("rate.message-microseconds", rate.message_microseconds, ranges::MESSAGE_COST),
+        ("rate.link-bytes-per-second", rate.link_bytes_per_second, ranges::LINK_RATE),
+        ("energy.picojoule-per-mac", energy.picojoule_per_mac, ranges::PICOJOULE),
+        ("energy.picojoule-per-byte", energy.picojoule_per_byte, ranges::PICOJOULE),
+        ("energy.link-nanojoule-per-byte", energy.link_nanojoule_per_byte, ranges::NANOJOULE),
+        ("energy.idle-watt", energy.idle_watt, ranges::IDLE),
     ];
-    let problem = if target.triple != "host" && rates.iter().any(|rate| *rate > most_macs) {
-        "a rate of multiply-adds is above two per lane and cycle of `clock-hz`"
-    } else if clocks.into_iter().any(|hz| !(1e6..=1e10).contains(&hz)) {
-        "`uart-hz` and `core-hz` should be 1e6 to 1e10"
-    } else if target.memory_map.as_ref().is_some_and(|map| map.uart_base.is_empty()) {
-        "`uart-base` should name the console's UART at least"
-    } else if energies.iter().any(|energy| !(energy.is_finite() && *energy >= 0.0)) {
-        "figures of energy should be 0 or more"
-    } else if positive.iter().any(|figure| !(figure.is_finite() && *figure > 0.0)) {
-        "clock and rates should be positive"
-    } else if !(8..=32).contains(&target.vector_registers) {
-        "`vector-registers` should be 8 to 32"
-    } else if target.dot_product && target.instruction_set != InstructionSet::Neon {
-        "`dot-product` is an extension of AArch64's `neon`"
-    } else if target.prefetch_bytes > 1 << 20 {
-        "`prefetch-bytes` should be at most 1048576"
-    } else if firmware && target.memory_map.is_none() {
-        "a cortex-m target needs a [memory-map]"
-    } else if !target
-        .triple
-        .chars()
-        .chain(target.cpu.chars())
-        .all(|c| c.is_ascii_alphanumeric() || "-_.+,=".contains(c))
+    if let Some(map) = &target.memory_map {
+        figures.push(("memory-map.uart-hz", map.uart_hz, ranges::BOARD_CLOCK));
+        figures.push(("memory-map.core-hz", map.core_hz, ranges::BOARD_CLOCK));
+    }
+    figures
+}
+
+/// What is wrong with a target, if anything.
+fn problem(target: &Target) -> Option<String> {
+    let plain = |text: &str, further: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || further.contains(c));
+    let firmware = target.system == System::CortexM;
+    if let Some((key, problem)) =
+        figures(target).into_iter().find_map(|(key, value, range)| Some((key, range.check(value).err()?)))
     {
-        "`triple` and `cpu` should be plain names"
+        return Some(format!("`{key}` {problem}"));
+    }
+    let name_is_plain = (1..=MAX_NAME).contains(&target.name.len())
+        && plain(&target.name, "-_.")
+        && target.name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let problem = if !name_is_plain {
+        format!(
+            "`{}` is not a name for a target: use up to {MAX_NAME} letters, digits, `-`, `_` and `.`",
+            printable(&target.name)
+        )
+    } else if target.description.chars().count() > MAX_DESCRIPTION || target.description.contains(char::is_control) {
+        format!("`description` should be one line of at most {MAX_DESCRIPTION} characters")
+    } else if target.triple != "host" && fastest_rate(target) > most_macs_per_second(target) {
+        "a rate of multiply-adds is above two per lane and cycle of `clock-hz`".to_string()
+    } else if !(8..=32).contains(&target.vector_registers) {
+        "`vector-registers` should be 8 to 32".to_string()
+    } else if !(1..=64).contains(&target.threads) || firmware && target.threads != 1 {
+        "`threads` should be 1 to 64, on firmware 1".to_string()
+    } else if target.dot_product && target.instruction_set != InstructionSet::Neon {
+        "`dot-product` is an extension of AArch64's `neon`".to_string()
+    } else if target.prefetch_bytes > 1 << 20 {
+        "`prefetch-bytes` should be at most 1048576".to_string()
+    } else if !plain(&target.triple, "-_.+") || target.triple.is_empty() || !plain(&target.cpu, "-_.+,=") {
+        "`triple` and `cpu` should be plain names".to_string()
+    } else if let Some(mismatch) = architecture::mismatch(&target.triple, target.instruction_set, target.system) {
+        mismatch.to_string()
+    } else if target.emulator.as_ref().is_some_and(|emulator| emulator.command.is_empty()) {
+        "`emulator.command` should name a program".to_string()
     } else {
-        return Ok(target);
+        return match &target.memory_map {
+            None if firmware => Some("a cortex-m target needs a [memory-map]".to_string()),
+            Some(map) => memory_map_problem(map, target),
+            None => None,
+        };
     };
-    Err(Diagnostic::new("E0168", format!("target `{}`: {problem}", printable(name))))
+    Some(problem)
+}
+
+/// The greater of both rates of multiply-adds.
+fn fastest_rate(target: &Target) -> f64 {
+    target.rate.conv_macs_per_second.max(target.rate.depthwise_macs_per_second)
+}
+
+/// Two fused multiply-adds of every lane in each cycle: no core of these instruction sets does more.
+fn most_macs_per_second(target: &Target) -> f64 {
+    target.clock_hz * f64::from(target.instruction_set.lanes()) * 2.0
+}
+
+/// What is wrong with a memory map, if anything: all of it lies in 32-bit addresses.
+fn memory_map_problem(map: &MemoryMap, target: &Target) -> Option<String> {
+    let fits = |origin: u64, bytes: u64| origin.checked_add(bytes).is_some_and(|end| end <= 1 << 32);
+    if !fits(map.flash_origin, target.flash_bytes) || !fits(map.ram_origin, target.ram_bytes) {
+        Some("[memory-map]: flash and RAM should end within 32-bit addresses".to_string())
+    } else if map.stack_bytes >= target.ram_bytes {
+        Some("[memory-map]: `stack-bytes` should be less than `ram-bytes`".to_string())
+    } else if map.uart_base.is_empty() || map.uart_base.iter().any(|base| *base >= 1 << 32) {
+        Some("[memory-map]: `uart-base` should list the addresses of UARTs, the console's first".to_string())
+    } else {
+        None
+    }
 }
 
 /// Fills in what depends on the machine that compiles: the instruction set.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Cluster;
 use super::learned::Origin;
-use crate::diagnostic::{Diagnostic, printable};
+use super::{Cluster, file, ranges};
+use crate::diagnostic::{Diagnostic, place, printable};
 
 /// Most vectors of output channels of a register tile.
 pub const MOST_VECTORS: usize = 4;
@@ -78,8 +78,19 @@ pub fn read(path: &Path, asked_for: bool) -> Result<Tuned, Vec<Diagnostic>> {
     }
     let shown = printable(&path.display().to_string());
     let refuse = |message: String| vec![Diagnostic::new("E0173", format!("tuning record `{shown}`: {message}"))];
-    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
-    let tuned: Tuned = toml::from_str(&text).map_err(|error| refuse(printable(&error.to_string())))?;
+    let text = file::read_text(path).map_err(refuse)?;
+    let tuned: Tuned = toml::from_str(&text).map_err(|error| match error.span() {
+        Some(span) => vec![
+            Diagnostic::new("E0173", format!("tuning record `{shown}`: {}", printable(error.message())))
+                .note(place(&text, &shown, span)),
+        ],
+        None => refuse(printable(error.message())),
+    })?;
+    for entry in &tuned.convolution {
+        for time in [entry.microseconds, entry.estimated_best_microseconds] {
+            ranges::MEASURED.check(time).map_err(|problem| refuse(format!("a time {problem}")))?;
+        }
+    }
     match tuned.convolution.iter().find(|entry| !(1..=MOST_VECTORS).contains(&entry.choice.vectors)) {
         Some(entry) => Err(refuse(format!("`vectors` is {}, expected 1 to {MOST_VECTORS}", entry.choice.vectors))),
         None => Ok(tuned),

@@ -1,7 +1,7 @@
 //! Every code a message can carry, with the text that `--explain` prints.
 
 use super::{Diagnostic, printable};
-use crate::onnx;
+use crate::{config, onnx};
 
 /// What a code means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0103",
         title: "the operator set is not known",
-        text: "The model must import the default operator set once, in a version from 7 to 25. Convert older models with\n\
+        text: "The model must import the default operator set, in one version from 7 to 28. Convert older models with\n\
          `onnx.version_converter`, or export them again.",
     },
     Explanation {
@@ -45,9 +45,9 @@ pub const CODES: &[Explanation] = &[
     },
     Explanation {
         code: "E0111",
-        title: "the model defines functions",
-        text: "Functions defined inside the model are not expanded, because a small file can expand to an unbounded graph. Inline them\n\
-         with `onnx.inliner.inline_local_functions` before compiling.",
+        title: "a function of the model cannot be expanded",
+        text: "Calls of functions that the model defines are replaced by the function's nodes. Functions must not call themselves, may call\n\
+         each other 32 levels deep, and all of them together may become 200,000 nodes or 64 MiB.",
     },
     Explanation {
         code: "E0112",
@@ -64,13 +64,15 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0121",
         title: "the shape of an input is not known",
-        text: "Every shape is fixed at compile time. An open first dimension is taken as a batch of 1; pin others with\n\
-         `--shape name=1x3x224x224`.",
+        text: "Every shape is fixed at compile time. An open first dimension is taken as a batch of 1, unless its name stands a second time\n\
+         in the same input or behind another open dimension; pin others with `--shape input=1x3x224x224`, or by their name with\n\
+         `--shape height=224`. A name that is settled once is settled everywhere; 0 and -1 in the model mean open.",
     },
     Explanation {
         code: "E0122",
         title: "a tensor is too large",
-        text: "No node may make a tensor above 256 MiB, nor may all constants that nodes make while importing exceed that together.\n\
+        text: "No node may make a tensor above 256 MiB, nor may all constants that nodes make while importing have more than\n\
+         33554432 elements together (128 MiB of float).\n\
          The limit is checked before anything is allocated.",
     },
     Explanation {
@@ -114,7 +116,8 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0160",
         title: "the cluster file cannot be used",
-        text: "It cannot be read, is not TOML, or has unknown or missing keys. The message shows the line.",
+        text: "It cannot be read, is not TOML, or has unknown or missing keys. The message shows the line. Configuration files\n\
+         (cluster, target, measurements, tuning record) are regular files of at most 1 MiB.",
     },
     Explanation {
         code: "E0161",
@@ -124,18 +127,23 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0162",
         title: "a device name cannot be used",
-        text: "Names are unique and consist of lower-case letters, digits and dashes: they become folder and file names.",
+        text: "Names are unique and consist of up to 28 lower-case letters, digits and dashes, which stand neither first nor\n\
+         last: they become folder and file names. The cluster's own name has up to 64 characters on one line.",
     },
     Explanation {
         code: "E0163",
         title: "a quantity cannot be read",
         text: "Sizes are like `512 KiB`, rates like `100 Mbit/s`, times like `1 ms`: a number and a unit. A device's share of a\n\
-         core is a number up to 1, its threads a whole number; firmware has one thread.",
+         core is a number up to 1, its threads a whole number; firmware has one thread. Numbers that no machine has are\n\
+         refused, here, in target files and in measurements; what is taken is:\n\
+         \n\
+         {ranges}",
     },
     Explanation {
         code: "E0164",
         title: "addresses do not fit the devices",
-        text: "An address is the first of a range, or a list with one entry per device.",
+        text: "An address is the first of a range, or a list with one entry per device, each `host:port`. No two devices have\n\
+         the same.",
     },
     Explanation {
         code: "E0165",
@@ -155,7 +163,8 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0168",
         title: "a target is not known",
-        text: "A target is the name of a file in `targets/`, or the path of your own file with the same keys.",
+        text: "A target is the name of a file in `targets/`, or the path of your own file with the same keys. Its `name` consists\n\
+         of letters, digits, `-`, `_` and `.`, its `description` is one line; `--explain E0163` lists the ranges of its numbers.",
     },
     Explanation {
         code: "E0169",
@@ -194,6 +203,12 @@ pub const CODES: &[Explanation] = &[
         text: "`--measure` and `--tune` write down how fast devices are, and later compilations believe it. Without `--launcher` a\n\
          foreign device runs in an emulator of this machine, whose times have nothing to do with the device's. Give a\n\
          launcher that starts the programs on the devices, or insist with `--measure-emulated`; the file then says so.",
+    },
+    Explanation {
+        code: "E0175",
+        title: "a plan cannot be used",
+        text: "`--plan` takes the `plan.pb` of an earlier bundle, made for the same model (after the same passes) and for devices of the\n\
+         same names in the same order. Leave it out to plan anew.",
     },
     Explanation {
         code: "E0180",
@@ -236,13 +251,53 @@ pub const CODES: &[Explanation] = &[
         title: "the compiler broke its own rule",
         text: "An internal check failed. The model may be unusual, but the bug is ours; please report it.",
     },
+    Explanation {
+        code: "W0132",
+        title: "constants with elements that are no finite numbers",
+        text: "A warning. NaN and infinity in weights are computed with as IEEE 754 says, and usually spoil every answer: most often\n\
+         the model was saved after its training had diverged. Minus infinity in a mask is meant so, and harmless.",
+    },
+    Explanation {
+        code: "W0133",
+        title: "sums of whole numbers may be rounded",
+        text: "A warning. Quantized models are computed with whole numbers in `f32`, which holds all of them up to 2^24: sums below are\n\
+         exact, in whatever order a kernel or several devices add them. Weights and ranges of the nodes that are named allow\n\
+         larger sums. Such a sum is rounded (relatively by 6e-8 at each addition), so a result that lies between two steps\n\
+         may become the one on one target or plan and the other on another.",
+    },
+    Explanation {
+        code: "N0110",
+        title: "a graph output is listed twice",
+        text: "Answers go by name, so there is one array for it. To get it twice, give the second another name (an Identity node).",
+    },
+    Explanation {
+        code: "N0121",
+        title: "an open batch is taken as 1",
+        text: "The model leaves the first dimension of inputs open. `--shape` gives it another extent; `--batch N` answers N samples\n\
+         together and may share them among devices.",
+    },
+    Explanation {
+        code: "W0131",
+        title: "the model declares shapes that are not so",
+        text: "Shapes that the file declares for outputs or for tensors in between contradict those that follow from the inputs and the\n\
+         operators. The latter count. Exporters leave such behind; if the model was edited by hand, look there.",
+    },
+    Explanation {
+        code: "W0134",
+        title: "a BatchNormalization is in its training form",
+        text: "Before opset 14, a BatchNormalization that lists five results normalises by the mean and variance of the batch that it is\n\
+         given, not by those that were learned (ONNX says so, and onnxruntime does it). Export the model for inference.",
+    },
 ];
 
 /// The page of a code such as `E0130`; unknown codes are answered with the list of all.
 pub fn explain(code: &str) -> Result<String, Vec<Diagnostic>> {
     match CODES.iter().find(|explanation| explanation.code.eq_ignore_ascii_case(code)) {
         Some(explanation) => {
-            let text = explanation.text.replace("{operators}", &onnx::supported_operators().join(" "));
+            let text = explanation
+                .text
+                .replace("{operators}", &onnx::supported_operators().join(" "))
+                .replace("{ranges}", &config::ranges::table());
             Ok(format!("{}: {}\n\n{text}", explanation.code, explanation.title))
         }
         None => {

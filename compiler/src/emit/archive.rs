@@ -4,7 +4,7 @@ use ar_archive_writer::{ArchiveKind, NewArchiveMember};
 use object::write::{Object, Symbol, SymbolSection};
 use object::{BinaryFormat, Endianness, FileFlags, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
 
-use crate::config::{InstructionSet, System, Target};
+use crate::config::architecture::{Architecture, FloatAbi};
 
 /// Alignment of the weights section.
 const ALIGNMENT_BYTES: u64 = 64;
@@ -12,43 +12,29 @@ const ALIGNMENT_BYTES: u64 = 64;
 /// Version 5 of the Arm ABI for ELF, in the file header's flags.
 const ARM_EABI_VERSION_5: u32 = 0x0500_0000;
 
-/// Machine of an object file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Architecture {
-    X86_64,
-    Aarch64,
-    Arm,
-}
-
-impl Architecture {
-    /// The machine that a target's programs run on.
-    pub fn of(target: &Target) -> Architecture {
-        match (target.system, target.instruction_set) {
-            (System::CortexM, _) => Architecture::Arm,
-            (System::Linux, InstructionSet::Neon) => Architecture::Aarch64,
-            (System::Linux, InstructionSet::Scalar | InstructionSet::Neon32) => Architecture::Arm,
-            (System::Linux, InstructionSet::Avx512 | InstructionSet::Avx2 | InstructionSet::Sse2) => {
-                Architecture::X86_64
-            }
-        }
-    }
-}
+/// Flags of a RISC-V file's header: which registers numbers are passed in (psABI, 8.1).
+const RISCV_FLOAT_ABI_SINGLE: u32 = 0x2;
+const RISCV_FLOAT_ABI_DOUBLE: u32 = 0x4;
 
 /// An ELF object whose section `.rodata.partita_weights` holds `bytes` under a global symbol.
 pub fn weights_object(bytes: Vec<u8>, symbol: &str, architecture: Architecture) -> anyhow::Result<Vec<u8>> {
-    let machine = match architecture {
-        Architecture::X86_64 => object::Architecture::X86_64,
-        Architecture::Aarch64 => object::Architecture::Aarch64,
-        Architecture::Arm => object::Architecture::Arm,
+    let float_abi = |abi: FloatAbi| match abi {
+        FloatAbi::Soft => 0,
+        FloatAbi::Single => RISCV_FLOAT_ABI_SINGLE,
+        FloatAbi::Double => RISCV_FLOAT_ABI_DOUBLE,
+    };
+    let (machine, flags) = match architecture {
+        Architecture::X86 => (object::Architecture::I386, 0),
+        Architecture::X86_64 => (object::Architecture::X86_64, 0),
+        Architecture::Aarch64 => (object::Architecture::Aarch64, 0),
+        Architecture::Arm => (object::Architecture::Arm, ARM_EABI_VERSION_5),
+        Architecture::Riscv32(abi) => (object::Architecture::Riscv32, float_abi(abi)),
+        Architecture::Riscv64(abi) => (object::Architecture::Riscv64, float_abi(abi)),
     };
     let mut file = Object::new(BinaryFormat::Elf, machine, Endianness::Little);
-    if architecture == Architecture::Arm {
-        file.flags = FileFlags::Elf {
-            os_abi: object::elf::OsAbi(0),
-            abi_version: 0,
-            e_flags: object::elf::FileFlags(ARM_EABI_VERSION_5),
-        };
+    if flags != 0 {
+        file.flags =
+            FileFlags::Elf { os_abi: object::elf::OsAbi(0), abi_version: 0, e_flags: object::elf::FileFlags(flags) };
     }
     let section = file.add_section(Vec::new(), b".rodata.partita_weights".to_vec(), SectionKind::ReadOnlyData);
     let size = bytes.len() as u64;
@@ -84,9 +70,19 @@ mod tests {
 
     #[test]
     fn weights_can_be_read_back() {
-        for architecture in [Architecture::X86_64, Architecture::Aarch64, Architecture::Arm] {
+        let machines = [
+            (Architecture::X86, object::elf::EM_386),
+            (Architecture::X86_64, object::elf::EM_X86_64),
+            (Architecture::Aarch64, object::elf::EM_AARCH64),
+            (Architecture::Arm, object::elf::EM_ARM),
+            (Architecture::Riscv32(FloatAbi::Soft), object::elf::EM_RISCV),
+            (Architecture::Riscv64(FloatAbi::Double), object::elf::EM_RISCV),
+        ];
+        for (architecture, machine) in machines {
             let bytes: Vec<u8> = (0..200).collect();
             let file = weights_object(bytes.clone(), "some_weights", architecture).expect("it is written");
+            // The machine in the file's header.
+            assert_eq!(u16::from_le_bytes([file[18], file[19]]), machine.0, "{architecture:?}");
             let parsed = object::File::parse(&*file).expect("it is an object");
             let section = parsed.section_by_name(".rodata.partita_weights").expect("the section is there");
             assert_eq!(section.align(), ALIGNMENT_BYTES);

@@ -5,7 +5,7 @@ use minijinja::context;
 use minijinja::value::{Serde, Value};
 use serde::Serialize;
 
-use crate::config::{Cluster, InstructionSet, System, Target};
+use crate::config::{Architecture, Cluster, InstructionSet, System, Target};
 use crate::emit::family::Family;
 use crate::emit::steps::{StepText, rust_type, steps_text, tame};
 use crate::emit::{archive, object, rust_source, templates};
@@ -117,7 +117,9 @@ fn emit_library(
     for weight in &program.weights {
         section[weight.offset_bytes..weight.offset_bytes + weight.bytes.len()].copy_from_slice(&weight.bytes);
     }
-    let architecture = archive::Architecture::of(target);
+    // A target's file is refused if there is none.
+    let architecture = Architecture::of(&target.triple)
+        .with_context(|| format!("there are no objects for the processors of `{}`", target.triple))?;
     let weights = archive::weights_object(section, weights_symbol, architecture)?;
     let mut members = vec![("weights.o".to_string(), weights)];
     members.extend(kernels_object.map(|bytes| ("kernels.o".to_string(), bytes)));
@@ -145,6 +147,7 @@ struct RouteText {
     name: String,
     /// `_1`, empty where there is one route only.
     suffix: String,
+    team_name: &'static str,
     links_name: &'static str,
     observer_name: &'static str,
     steps: Vec<StepText>,
@@ -245,6 +248,7 @@ fn model_source(
             number,
             name: tame(route.name),
             suffix: if several { format!("_{number}") } else { String::new() },
+            team_name: if threads(&[*program]) > 1 { "team" } else { "_team" },
             links_name: if speaks(program) { "links" } else { "_links" },
             observer_name: if steps.is_empty() { "_observer" } else { "observer" },
             steps,
@@ -260,6 +264,8 @@ fn model_source(
             target => device.target.name.as_str(),
             plan_hash => format!("{:016x}", context.plan_hash),
             typed => !(inputs.is_empty() && outputs.is_empty() && peers.is_empty()),
+            threads => threads(programs),
+            team_name => if several || threads(programs) > 1 { "team" } else { "_team" },
             links_name => if several || programs.iter().any(|program| speaks(program)) { "links" } else { "_links" },
             peers => peers,
             arena_bytes => program.arena_bytes,
@@ -316,6 +322,20 @@ pub fn peers(programs: &[&Program], family: Option<&Family>, device: usize) -> V
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// Threads that share the kernels of a device's programs; 1 if none is shared.
+pub fn threads(programs: &[&Program]) -> usize {
+    let steps = programs.iter().flat_map(|program| program.steps.iter().map(move |step| (program, step)));
+    let parts = steps.filter_map(|(program, step)| match step {
+        Step::Kernel { kernel, .. } => program.kernels[*kernel].split.as_ref().map(|split| split.parts),
+        Step::Reference { .. }
+        | Step::Reorder { .. }
+        | Step::Copy { .. }
+        | Step::Leave { .. }
+        | Step::Exchange { .. } => None,
+    });
+    parts.max().unwrap_or(1)
 }
 
 /// Whether a target runs without an operating system.

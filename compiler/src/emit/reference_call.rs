@@ -1,9 +1,11 @@
 //! Calls of portable reference kernels as Rust text, every shape a literal.
 
+use partita_rt::kernels;
+
 use super::rust_source::float;
 use crate::graph::elements;
 use crate::graph::eval::elementwise::{binary_function, comparison, logic};
-use crate::graph::eval::spatial::{conv_parameters, matmul_shapes, three};
+use crate::graph::eval::spatial::{activation, conv_parameters, matmul_shapes, three};
 use crate::graph::op::{
     Activation, ExitRule, NearestRounding, Op, PadMode, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode, UnaryOp,
     Window,
@@ -59,7 +61,7 @@ pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) 
                 gemm.transpose_b,
                 float(gemm.alpha),
                 float(gemm.beta),
-                activation_text(gemm.activation)
+                graph_activation_text(gemm.activation)
             );
             let [rows, columns] = y.tensor_type.shape[..] else { return None };
             call("gemm", &[from, text(1)?, c, to, rows.to_string(), depth.to_string(), columns.to_string(), parameters])
@@ -92,7 +94,7 @@ pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) 
                 (_, _, function) => {
                     let function = format!("{KERNELS}::BinaryFunction::{:?}", function?);
                     match is_f32 {
-                        true => ("binary", vec![function, activation_text(*last)]),
+                        true => ("binary", vec![function, graph_activation_text(*last)]),
                         false => ("combine", vec![function]),
                     }
                 }
@@ -166,7 +168,8 @@ pub fn reference_call(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) 
         }
         Op::ArgMax { axis, select_last, .. } => {
             let [extent, inner] = line(*axis);
-            call("arg_max", &[from, to, extent, inner, select_last.to_string()])
+            let name = if is_f32 { "arg_max" } else { "arg_max_numbers" };
+            call(name, &[from, to, extent, inner, select_last.to_string()])
         }
         Op::Concat { axis } => {
             let inner: usize = y.tensor_type.shape[axis + 1..].iter().product();
@@ -250,11 +253,17 @@ fn conv_text(window: &Window, groups: usize, activation: Activation) -> String {
         parameters.stride,
         parameters.dilation,
         parameters.pad_begin,
-        activation_text(activation)
+        graph_activation_text(activation)
     )
 }
 
-fn activation_text(activation: Activation) -> String {
+fn graph_activation_text(last: Activation) -> String {
+    activation_text(activation(last))
+}
+
+/// An activation as the run time spells it.
+pub(super) fn activation_text(activation: kernels::Activation) -> String {
+    use kernels::Activation;
     let variant = match activation {
         Activation::None => "None".to_string(),
         Activation::Relu => "Relu".to_string(),
@@ -268,7 +277,7 @@ fn activation_text(activation: Activation) -> String {
 
 fn unary_text(function: UnaryOp) -> Option<String> {
     let variant = match function {
-        UnaryOp::Activation(activation) => format!("Activation({})", activation_text(activation)),
+        UnaryOp::Activation(activation) => format!("Activation({})", graph_activation_text(activation)),
         UnaryOp::Elu { alpha } => format!("Elu {{ alpha: {} }}", float(alpha)),
         UnaryOp::Selu { alpha, gamma } => format!("Selu {{ alpha: {}, gamma: {} }}", float(alpha), float(gamma)),
         UnaryOp::Gelu { tanh } => format!("Gelu {{ tanh: {tanh} }}"),
@@ -286,6 +295,18 @@ fn unary_text(function: UnaryOp) -> Option<String> {
         | UnaryOp::Floor
         | UnaryOp::Ceil
         | UnaryOp::Round
+        | UnaryOp::Sin
+        | UnaryOp::Cos
+        | UnaryOp::Tan
+        | UnaryOp::Asin
+        | UnaryOp::Acos
+        | UnaryOp::Atan
+        | UnaryOp::Sinh
+        | UnaryOp::Cosh
+        | UnaryOp::Asinh
+        | UnaryOp::Acosh
+        | UnaryOp::Atanh
+        | UnaryOp::Sign
         | UnaryOp::Silu => format!("{function:?}"),
     };
     Some(format!("{KERNELS}::UnaryFunction::{variant}"))

@@ -136,10 +136,7 @@ impl Writer<'_> {
                     let name = &self.kernel.buffers[buffer.0 as usize].name;
                     self.line(depth, &format!("prefetch({name}.wrapping_offset({}).cast());", affine(self.kernel, at)));
                 }
-                Statement::Barrier => {
-                    let parts = self.kernel.split.as_ref().map_or(1, |split| split.parts);
-                    self.line(depth, &format!("partita_rt::team::barrier({parts});"));
-                }
+                Statement::Barrier => self.line(depth, "partita_rt::team::barrier();"),
                 Statement::Comment(text) => self.line(depth, &format!("// {text}")),
             }
         }
@@ -215,6 +212,8 @@ impl Writer<'_> {
                     Arithmetic::Sub => "sub",
                     Arithmetic::Mul => "mul",
                     Arithmetic::Div => "div",
+                    Arithmetic::Max if a.is_number() => "max_of_number",
+                    Arithmetic::Min if a.is_number() => "min_of_number",
                     Arithmetic::Max => "max",
                     Arithmetic::Min => "min",
                 };
@@ -226,13 +225,14 @@ impl Writer<'_> {
                     Function::Abs => "abs",
                     Function::Sqrt => "sqrt",
                     Function::Round => "round",
+                    Function::RoundSmall => "round_small",
                     Function::PowerOfTwo => "power_of_two",
                     Function::FromWhole => return NO_BYTES.to_string(),
                 };
                 format!("{name}({})", show(a))
             }
             Expression::SumLanes(a) => format!("fold({}, |a, b| a + b)", show(a)),
-            Expression::MaxLanes(a) => format!("fold({}, |a, b| if a > b {{ a }} else {{ b }})", show(a)),
+            Expression::MaxLanes(a) => format!("fold({}, |a, b| if a > b || a.is_nan() {{ a }} else {{ b }})", show(a)),
         }
     }
 }

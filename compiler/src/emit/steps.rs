@@ -1,8 +1,10 @@
 //! Steps of a program as lines of Rust.
 
-use crate::emit::reference_call::{CallOperand, reference_call};
+use partita_rt::kernels::Filtered;
+
+use crate::emit::reference_call::{CallOperand, activation_text, reference_call};
 use crate::graph::{ElementType, TensorType};
-use crate::kernel::Access;
+use crate::kernel::{Access, Kernel};
 use crate::program::{Argument, BufferId, Layout, Message, Program, Runs, Step};
 
 /// One step, ready for the template.
@@ -68,18 +70,21 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
                 }
             }
             let pointers = pointers.join(", ");
-            let call = match &kernel.split {
+            let mut call = match &kernel.split {
                 None => format!(
                     "// SAFETY: every range lies in the arena or the weights and is alive now.\n        \
                      unsafe {{ kernels::{kernel_prefix}{}({pointers}) }};",
                     kernel.name
                 ),
-                Some(split) => format!(
+                Some(_) => format!(
                     "// SAFETY: every range lies in the arena or the weights and is alive now; parts write apart.\n        \
-                     partita_rt::team::run({}, &|part| unsafe {{ kernels::{kernel_prefix}{}({pointers}, part as isize) }});",
-                    split.parts, kernel.name
+                     team.run(&|part| unsafe {{ kernels::{kernel_prefix}{}({pointers}, part as isize) }});",
+                    kernel.name
                 ),
             };
+            if let Some(filtered) = &kernel.filtered {
+                call = filtered_text(program, kernel, filtered, arguments, &call);
+            }
             StepText {
                 label: format!("kernel {nodes}"),
                 comment: format!("{nodes}: {}", tame(&kernel.summary)),
@@ -116,6 +121,79 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
         },
         Step::Exchange { sends, receives } => exchange_text(program, sends, receives, devices),
     }
+}
+
+/// A kernel that is called for inputs that are small enough; else the same is done without minimal filtering.
+fn filtered_text(
+    program: &Program,
+    kernel: &Kernel,
+    filtered: &Filtered,
+    arguments: &[Argument],
+    call: &str,
+) -> String {
+    let operand = |name: &str| {
+        let position = kernel.buffers.iter().position(|buffer| buffer.name == name)?;
+        Some((*arguments.get(position)?, kernel.buffers.get(position)?.elements))
+    };
+    let slice = |name: &str| match operand(name) {
+        Some((Argument::Buffer(id), elements)) => {
+            format!("arena.slice::<f32>({}, {elements})", program.buffers[id.0 as usize].offset_bytes)
+        }
+        Some((Argument::Weight(id), elements)) => format!(
+            "core::slice::from_raw_parts(weight::<f32>({}), {elements})",
+            program.weights[id.0 as usize].offset_bytes
+        ),
+        None => "&[]".to_string(),
+    };
+    let offset = |name: &str| match operand(name)?.0 {
+        Argument::Buffer(id) => Some(program.buffers[id.0 as usize].offset_bytes),
+        Argument::Weight(_) => None,
+    };
+    let residual = match (operand("residual"), offset("residual") == offset("y")) {
+        (None, _) => "None".to_string(),
+        (Some(_), true) => "InPlace".to_string(),
+        (Some(_), false) => format!("Apart({})", slice("residual")),
+    };
+    let (x, weights, bias) = (slice("x"), slice("weights"), slice("bias"));
+    let y = slice("y").replacen("slice", "slice_mut", 1);
+    let description = filtered_description(filtered);
+    let call = call.replace('\n', "\n    ");
+    format!(
+        "{{\n        \
+         const FILTERED: partita_rt::kernels::Filtered = {description};\n        \
+         // SAFETY: the range lies in the arena and is alive now.\n        \
+         if FILTERED.is_within(unsafe {{ {x} }}) {{\n            \
+         {call}\n        \
+         }} else {{\n            \
+         // SAFETY: inputs and the output are alive, disjoint ranges of the arena or the weights.\n            \
+         unsafe {{ FILTERED.convolve({x}, {weights}, {bias}, partita_rt::kernels::Residual::{residual}, {y}) }};\n        \
+         }}\n        \
+         }}"
+    )
+}
+
+fn filtered_description(filtered: &Filtered) -> String {
+    let Filtered {
+        batch,
+        channels,
+        filters,
+        lanes,
+        kernel_depth,
+        pad,
+        input,
+        output,
+        tile,
+        taps,
+        vectors,
+        pooled,
+        activation,
+    } = filtered;
+    format!(
+        "partita_rt::kernels::Filtered {{ batch: {batch}, channels: {channels}, filters: {filters}, lanes: {lanes}, \
+         kernel_depth: {kernel_depth}, pad: {pad:?}, input: {input:?}, output: {output:?}, tile: {tile:?}, taps: {taps:?}, \
+         vectors: {vectors}, pooled: {pooled}, activation: {} }}",
+        activation_text(*activation)
+    )
 }
 
 fn copy_text(program: &Program, from: (Argument, usize), to: (BufferId, usize), runs: &Runs) -> StepText {

@@ -1,10 +1,12 @@
-//! The templates folder, embedded, and its one way to render: strict about undefined names, no HTML escaping except
-//! for `.html`.
+//! The templates folder, embedded, and its one way to render: strict about undefined names, and every text is escaped for
+//! the language it is put into, so that no name from a model, a cluster or a target becomes code. Text that is code says so
+//! in the template: `{{ step.code | safe }}`.
 
 use anyhow::Context;
 use include_dir::{Dir, include_dir};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::value::ValueKind;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
 static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/assets/templates");
 
@@ -18,12 +20,127 @@ pub fn render(path: &str, context: minijinja::Value) -> anyhow::Result<String> {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment
         .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?);
-    environment.set_auto_escape_callback(
-        |name| {
-            if name.contains(".html") { AutoEscape::Html } else { AutoEscape::None }
-        },
-    );
+    let language = Language::of(path);
+    environment.set_auto_escape_callback(move |_| match language {
+        Language::Html => AutoEscape::Html,
+        _ => AutoEscape::None,
+    });
+    environment.set_formatter(move |out, state, value| match value.as_str() {
+        Some(text) if value.kind() == ValueKind::String && !value.is_safe() && language != Language::Html => {
+            let escaped = language.escape(text).ok_or_else(|| {
+                let message = format!("`{}` cannot stand in a template of this kind", text.escape_default());
+                Error::new(ErrorKind::BadEscape, message)
+            })?;
+            Ok(out.write_str(&escaped)?)
+        }
+        _ => minijinja::escape_formatter(out, state, value),
+    });
     environment.add_template(path, source).with_context(|| format!("parsing template `{path}`"))?;
     let template = environment.get_template(path).with_context(|| format!("finding template `{path}`"))?;
     template.render(context).with_context(|| format!("rendering template `{path}`"))
+}
+
+/// What a template is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Language {
+    Html,
+    Markdown,
+    /// Rust, linker scripts: comments, and strings between double quotes.
+    Source,
+    Toml,
+    /// A systemd unit.
+    Unit,
+    /// A shell script; what would have to be quoted is refused.
+    Shell,
+    /// Kernels: everything in them is code of ours.
+    Code,
+}
+
+impl Language {
+    /// By the template's folder and name.
+    fn of(path: &str) -> Language {
+        let name = path.trim_end_matches(".j2");
+        match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
+            _ if name.starts_with("kernels/") => Language::Code,
+            "html" => Language::Html,
+            "md" => Language::Markdown,
+            "toml" | "lock" => Language::Toml,
+            "service" | "timer" | "socket" => Language::Unit,
+            "rs" | "x" => Language::Source,
+            _ => Language::Shell,
+        }
+    }
+
+    /// The text, such that it is only text there; none where it cannot be.
+    fn escape(self, text: &str) -> Option<String> {
+        let visible = || text.chars().map(|c| if c.is_control() || is_unseen(c) { ' ' } else { c });
+        Some(match self {
+            // HTML is escaped by the engine itself.
+            Language::Html | Language::Code => text.to_string(),
+            Language::Markdown => visible().fold(String::new(), |mut out, c| {
+                match c {
+                    '<' => out.push_str("&lt;"),
+                    '>' => out.push_str("&gt;"),
+                    '&' => out.push_str("&amp;"),
+                    // It may stand between backquotes, where nothing is escaped.
+                    '`' => out.push('\''),
+                    '|' | '\\' | '*' | '[' | ']' | '#' | '!' => out.extend(['\\', c]),
+                    _ => out.push(c),
+                }
+                out
+            }),
+            Language::Source => visible()
+                .collect::<String>()
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace("*/", "* /")
+                .replace("/*", "/ *"),
+            Language::Toml => visible().collect::<String>().replace('\\', "\\\\").replace('"', "\\\""),
+            // `%` and `$` begin what systemd replaces; a backslash at the end continues the line.
+            Language::Unit => {
+                visible().collect::<String>().replace('%', "%%").replace('$', "$$").replace(['\\', '"', '\''], "_")
+            }
+            Language::Shell => {
+                let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/@+=,[] ".contains(c);
+                return text.chars().all(plain).then(|| text.to_string());
+            }
+        })
+    }
+}
+
+/// Characters that change how others are read without being seen: marks of direction, joiners, separators of lines.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Language;
+
+    /// What would end a comment, a string, a line, a cell or a tag.
+    const HOSTILE: &str = "a\n\"b*/ </script><b> `c` |d| $(e) %f \u{202e}g\0 \\ \u{2028}h";
+
+    #[test]
+    fn text_stays_text_in_every_language() {
+        for (path, never) in [
+            ("deploy/README.md.j2", &["\n", "<", ">", "`", " |d"][..]),
+            ("crate/lib.rs.j2", &["\n", "*/", "\0", "\u{202e}", "\u{2028}"]),
+            ("cortex-m/memory.x.j2", &["\n", "*/"]),
+            ("crate/Cargo.toml.j2", &["\n", "\0", "\u{2028}"]),
+            ("deploy/device.service.j2", &["\n", "\"", " %f", " $(", "\\"]),
+        ] {
+            let escaped = Language::of(path).escape(HOSTILE).expect("it can be escaped");
+            for part in never {
+                assert!(!escaped.contains(part), "{path}: {part:?} in {escaped}");
+            }
+        }
+        for path in ["crate/lib.rs.j2", "crate/Cargo.toml.j2"] {
+            let escaped = Language::of(path).escape(HOSTILE).expect("it can be escaped");
+            let quotes: Vec<usize> = escaped.match_indices('"').map(|(at, _)| at).collect();
+            assert!(quotes.iter().all(|at| escaped[..*at].ends_with('\\')), "{escaped}");
+        }
+        assert_eq!(Language::of("deploy/install.sh.j2").escape(HOSTILE), None);
+        assert_eq!(Language::of("deploy/install.sh.j2").escape("cam-1:7100").as_deref(), Some("cam-1:7100"));
+        assert_eq!(Language::of("kernels/avx2.rs.j2"), Language::Code);
+    }
 }

@@ -55,7 +55,7 @@ pub fn detach(graph: &mut Graph) -> Option<Tail> {
     }
     nodes.reverse();
     let tail = Tail { nodes, output: graph.tensor(output).name.clone() };
-    graph.outputs = vec![at];
+    graph.outputs = vec![at].into();
     ids.into_iter().for_each(|id| graph.remove_node(id));
     Some(tail)
 }
@@ -71,7 +71,7 @@ pub fn attach(graph: &mut Graph, tail: &Tail) -> Result<(), InferError> {
     }
     let output = tail.append(graph, "", graph.outputs[0])?;
     graph.rename_tensor(output, tail.output.clone());
-    graph.outputs = vec![output];
+    graph.outputs = vec![output].into();
     Ok(())
 }
 

@@ -75,7 +75,7 @@ fn part_path(folder: &Path, part: usize) -> PathBuf {
 
 /// Compiles the probe for this machine and lets processes of it answer the missing parts.
 fn run(probe: &Graph, inputs: &[Value], folder: &Path, missing: &[usize]) -> Result<(), Failure> {
-    let backbone = Backbone::build(probe.clone())?;
+    let backbone = Backbone::of(probe.clone());
     let samples: usize = missing.iter().map(|part| part_range(*part, inputs.len()).len()).sum();
     let progress = Progress::new(samples as u64, "samples through the backbone");
     let next = AtomicUsize::new(0);
@@ -111,7 +111,7 @@ fn run(probe: &Graph, inputs: &[Value], folder: &Path, missing: &[usize]) -> Res
     });
     progress.finish();
     match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        Some(error) => Err(Failure::Environment(error.context("running the calibration samples"))),
+        Some(error) => Err(Failure::of(error.context("running the calibration samples"))),
         None => Ok(()),
     }
 }

@@ -68,7 +68,7 @@ pub fn places(graph: &mut Graph, names: &[String]) -> Result<Vec<Place>, Diagnos
         });
     }
     places.sort_by_key(|place| (place.macs, place.tensor));
-    graph.outputs = vec![last];
+    graph.outputs = vec![last].into();
     Ok(places)
 }
 

@@ -48,6 +48,11 @@ impl Material<'_> {
         judged.map(|sample| self.base(*sample) == self.labels[*sample] as usize).collect()
     }
 
+    /// Classes of the samples that judge.
+    pub fn judged_labels(&self) -> Vec<u32> {
+        self.split.judged.iter().map(|sample| self.labels[*sample]).collect()
+    }
+
     /// What somebody has said that the first samples are.
     pub fn known_labels(&self) -> &[u32] {
         &self.labels[..self.labelled]

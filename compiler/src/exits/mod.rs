@@ -3,9 +3,11 @@
 //! `candidates` finds places; `split` says which samples teach and which judge; `features` runs all of them through the
 //! backbone once, and `heads` trains small classifiers on what that gives; heads that convolve (`network`) learn in
 //! `training` from a `stream` of samples that `alter` changes each time; `study` lets heads compete, `calibrate` says how
-//! sure each is, `reuse` lets later ones count on what earlier ones have said, `choose` picks exits and thresholds
-//! together, `settle` does so with the mapping to devices, `insert` adds them to the graph. From there on an exit is nodes
-//! like any others, and one that decides ([`crate::graph::op::Decide`]).
+//! sure each is, `reuse` lets later ones count on what earlier ones have said, `propose` finds exits and thresholds that are
+//! worth having together (`judge` says what they do to samples), `choose` says which of that is proven to keep the limits,
+//! `settle` decides, together with the mapping to devices, `insert` adds exits to the graph, `report` and `tables` are what
+//! is known in the end. From there on an exit is nodes like any others, and one that decides
+//! ([`crate::graph::op::Decide`]).
 
 mod alter;
 mod answer;
@@ -16,8 +18,12 @@ pub mod features;
 pub mod given;
 pub mod heads;
 pub mod insert;
+pub mod judge;
+mod kept_heads;
 mod material;
 mod network;
+mod propose;
+pub mod report;
 mod reuse;
 mod settle;
 mod split;
@@ -29,23 +35,26 @@ mod training;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use serde::Serialize;
 
+use crate::accuracy::{self, Demands, Limits};
 use crate::classifier;
 use crate::cli::Arguments;
+use crate::confidence::least_loss;
 use crate::config::{Cluster, System};
 use crate::data;
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Failure, Options};
-use crate::graph::op::{ExitRule, Patience};
 use crate::graph::{Graph, Value};
+use crate::holdout::{self, Beside, Calibration};
 use crate::host::kept;
 use crate::partition::{limits, node_macs};
 use crate::samples::{self, Preparation, Samples};
 use candidates::Place;
-use choose::Limit;
 use material::Material;
+use settle::Wanted;
 use split::Split;
+
+pub use report::{CalibrationReport, ExitReport, ExitsReport};
 
 /// Least number of samples from which anything can be learned, and per class.
 const MIN_SAMPLES: usize = 100;
@@ -58,9 +67,6 @@ const FEW: usize = 8000;
 
 /// Most bytes of features kept at once.
 const MAX_FEATURE_BYTES: usize = 1 << 30;
-
-/// Loss of accuracy that is allowed unless the user says otherwise.
-const DEFAULT_DROP: f64 = 0.01;
 
 /// A head's weights may take one part in so many of the smallest device's room for weights.
 const HEAD_PART: u64 = 8;
@@ -78,8 +84,8 @@ pub struct ExitOptions {
     pub calibration: PathBuf,
     /// How they lie in the file.
     pub preparation: Preparation,
-    /// Least accuracy; the base's less one point if not given.
-    pub min_accuracy: Option<f64>,
+    /// What must be kept; the loss is limited to a point if nothing else is.
+    pub demands: Demands,
     /// Outputs of the model that are exits; places are looked for, and heads trained, if there are none.
     pub outputs: Vec<String>,
     /// Where finished work is kept.
@@ -105,7 +111,7 @@ impl ExitOptions {
         Some(ExitOptions {
             calibration,
             preparation,
-            min_accuracy: arguments.min_accuracy,
+            demands: arguments.demands(),
             outputs,
             cache: kept::folder(arguments),
             training: arguments.training.clone(),
@@ -114,94 +120,6 @@ impl ExitOptions {
             effort: arguments.effort,
         })
     }
-}
-
-/// What is known of the exits that were chosen.
-#[derive(Clone, Debug)]
-pub struct ExitsReport {
-    /// The exits, in the order of the graph.
-    pub exits: Vec<ExitReport>,
-    /// What the calibration set says of them.
-    pub calibration: CalibrationReport,
-}
-
-/// What the calibration set says of the exits together.
-#[derive(Clone, Debug, Serialize)]
-pub struct CalibrationReport {
-    /// Calibration samples.
-    pub samples: usize,
-    /// Share of right answers on them without exits.
-    pub base_accuracy: f64,
-    /// The same with exits, by heads that have not learned from the samples.
-    pub accuracy: f64,
-    /// Loss of accuracy that is not exceeded with 90 % probability.
-    pub drop_bound: f64,
-    /// Multiply-adds without exits.
-    pub base_macs: u64,
-    /// Mean multiply-adds with exits.
-    pub mean_macs: u64,
-    /// Multiply-adds of an inference that takes no exit.
-    pub worst_macs: u64,
-    /// Heads that went into the choice.
-    pub heads: Vec<HeadReport>,
-    /// Best accuracy for every mean cost that was seen.
-    pub curve: Vec<CurvePoint>,
-    /// Confusion before and after, and each class by itself.
-    pub tables: tables::ClassTables,
-}
-
-/// One exit.
-#[derive(Clone, Debug, Serialize)]
-pub struct ExitReport {
-    /// Name of the node behind which it is.
-    pub after: String,
-    /// Name of the device that decides; filled in when it is known.
-    pub device: String,
-    /// What counts as confidence.
-    pub rule: ExitRule,
-    /// Least confidence.
-    pub threshold: f32,
-    /// In a stream, what the answers before count.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub patience: Option<Patience>,
-    /// What scores are divided by.
-    pub temperature: f32,
-    /// Share of all samples that end here.
-    pub share: f64,
-    /// Share of right answers among those.
-    pub accuracy: f64,
-    /// What the head is like.
-    pub head: String,
-    /// Weights and biases of the head.
-    pub head_parameters: u64,
-    /// Multiply-adds of the head alone.
-    pub head_macs: u64,
-    /// Multiply-adds of an inference that ends here.
-    pub macs: u64,
-}
-
-/// A head that could have been chosen.
-#[derive(Clone, Debug, Serialize)]
-pub struct HeadReport {
-    /// Name of the node behind which it is.
-    pub after: String,
-    /// What it is like.
-    pub head: String,
-    /// Multiply-adds of the backbone up to there.
-    pub backbone_macs: u64,
-    /// Multiply-adds of the head.
-    pub head_macs: u64,
-    /// Share of right answers if every inference ended here.
-    pub accuracy: f64,
-}
-
-/// A point of the accuracy-operations curve.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct CurvePoint {
-    /// Mean multiply-adds.
-    pub mean_macs: u64,
-    /// Accuracy.
-    pub accuracy: f64,
 }
 
 /// Adds the exits that pay on a cluster to a simplified graph. `mapping` says how the graph will be compiled.
@@ -237,31 +155,42 @@ pub fn add(
     let classes = classifier::classes(graph, "compile without --exits").map_err(refuse)?;
     let probabilities = classifier::answers_probabilities(graph);
     classifier::check_samples(&samples, classes, MIN_SAMPLES.max(5 * classes)).map_err(refuse)?;
+    let beside = {
+        let (path, labelled) = (wanted.calibration.as_path(), samples.labels.is_some());
+        let known = Calibration { path, labelled, preparation: &wanted.preparation, classes };
+        let read = |holdout| holdout::read(holdout, graph, &known);
+        wanted.demands.holdout.as_ref().map(read).transpose()?
+    };
     let calibration = samples.inputs.len();
     let samples = match further {
         None => samples,
         Some(further) => with_further(samples, further, classes)?,
     };
     let trained = given.is_none();
+    let branches: u64 = given.iter().flatten().map(|place| place.head_macs).sum();
     let places = given.unwrap_or_else(|| affordable(candidates::places(graph), 2 * samples.inputs.len()));
     if places.is_empty() {
         let message = "there is no place for an exit: nowhere does a single tensor carry everything on";
         return Err(input_fault("E0191", message, "compile without --exits"));
     }
+    let split = Split::of(calibration, calibration..samples.inputs.len(), groups.as_deref());
+    let limits = wanted.demands.limits.or_loss(accuracy::DEFAULT_LOSS);
+    // Then nothing is trained, and only the network's own answers are needed.
+    let hopeless = limits.max_loss.is_some_and(|limit| least_loss(split.judged.len()) > limit);
+    let places = if hopeless { Vec::new() } else { places };
+    eprintln!("partita: {}", accuracy::foresight(split.judged.len(), &limits, 0.0));
     let features = {
         let mut inputs = samples.inputs.clone();
         // Only what learns needs copies, and only where there is little to learn from.
-        let copied = trained && inputs.len() < FEW;
+        let copied = trained && inputs.len() < FEW && !hopeless;
         inputs.extend(samples.inputs.iter().filter_map(mirrored).filter(|_| copied));
         features::extract(graph, &places, &inputs, &wanted.cache)?
     };
-    let split = Split::of(calibration, calibration..samples.inputs.len(), groups.as_deref());
     let answers = features.answers.chunks_exact(classes).take(samples.inputs.len()).map(classifier::class);
     // Where nobody says what a sample is, it is what the backbone says.
     let mut labels: Vec<u32> = answers.map(|answer| answer as u32).collect();
     let known = samples.labels.as_deref().unwrap_or(&[]);
     labels.iter_mut().zip(known).for_each(|(label, known)| *label = *known as u32);
-    let branches: u64 = places.iter().map(|place| place.head_macs).sum();
     let all: u64 = graph.node_ids().map(|id| node_macs(graph, id)).sum();
     let material = Material {
         graph,
@@ -278,9 +207,19 @@ pub fn add(
         stream: wanted.stream,
         head_bytes: head_bytes(cluster),
     };
-    let judged = study::judge(&material, &wanted.cache, wanted.effort)?;
-    let limit = wanted.min_accuracy.map_or(Limit::Drop(DEFAULT_DROP), Limit::Accuracy);
-    let (with_exits, report) = settle::settle(&material, &judged, limit, cluster, mapping)?;
+    let base_right = material.base_right();
+    let base_accuracy = base_right.iter().filter(|right| **right).count() as f64 / base_right.len().max(1) as f64;
+    let compare = |beside: &Beside| beside.compare(graph, classes, base_accuracy, &wanted.cache);
+    let holdout = beside.as_ref().map(compare).transpose()?;
+    let by_hand = wanted.demands.limits != Limits::default();
+    let kept = Wanted { limits, by_hand, holdout };
+    foretell(&material, &kept, base_accuracy);
+    let (with_exits, report) = if kept.is_provable(&material) {
+        let judged = study::judge(&material, &wanted.cache, wanted.effort)?;
+        settle::settle(&material, &judged, &kept, cluster, mapping)?
+    } else {
+        settle::nothing(&material, &kept)?
+    };
     *graph = with_exits;
     if !trained {
         given::remove_others(graph);
@@ -289,6 +228,24 @@ pub fn add(
         answer::attach(graph, &tail).map_err(|error| Failure::Internal(error.into()))?;
     }
     Ok(report)
+}
+
+/// Says what else is known of what can be proven, before anything is trained.
+fn foretell(material: &Material<'_>, wanted: &Wanted, base_accuracy: f64) {
+    if let Some(holdout) = &wanted.holdout {
+        eprintln!("partita: {}", holdout.sentence());
+        eprintln!("partita: {}", accuracy::foresight(material.split.judged.len(), &wanted.limits, wanted.gap()));
+    }
+    if let Some(least) = wanted.limits.min_accuracy.filter(|least| *least > base_accuracy) {
+        let (own, least) = (base_accuracy * 100.0, least * 100.0);
+        eprintln!(
+            "partita: the network itself answers {own:.2} % rightly; {least:.2} % ask exits to be better than that"
+        );
+    }
+    if !wanted.is_provable(material) {
+        let best = wanted.provable(material).rounded().options();
+        eprintln!("partita: nothing is trained: so few samples prove {best} at best, not {}", wanted.limits.options());
+    }
 }
 
 /// What a head's weights may take on the smallest device: a small part of where they would lie.

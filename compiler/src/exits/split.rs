@@ -31,6 +31,8 @@ pub struct Split {
     pub groups: Option<Vec<u32>>,
     /// The version that is compiled.
     pub compiled: usize,
+    /// Whether there are samples only for learning.
+    pub has_further: bool,
 }
 
 impl Split {
@@ -39,6 +41,12 @@ impl Split {
     pub fn held_out(&self, sample: usize) -> bool {
         let part = if self.versions[self.compiled].len() < MANY { 8 } else { 32 };
         sample % part == part - 1
+    }
+
+    /// How many calibration samples there must be for so many to judge, about.
+    pub fn calibration_for(&self, judging: usize) -> usize {
+        let all_judge = judging < MANY || self.has_further;
+        if all_judge { judging } else { (judging as f64 / JUDGING).ceil() as usize }
     }
 
     /// Of calibration samples `0..calibration`, followed by `further` samples only for learning; where there are many of
@@ -57,6 +65,7 @@ impl Split {
                 parts,
                 groups: of(&all()),
                 compiled: 0,
+                has_further: true,
             };
         }
         if calibration < MANY {
@@ -66,7 +75,8 @@ impl Split {
             };
             let versions = (0..FOLDS).map(without).chain([(0..further.end).collect()]).collect();
             let judge = parts.clone();
-            return Split { versions, judged: all(), judge, parts, groups: of(&all()), compiled: FOLDS };
+            let has_further = !further.is_empty();
+            return Split { versions, judged: all(), judge, parts, groups: of(&all()), compiled: FOLDS, has_further };
         }
         // Parts as equal as those of folds, but finer: groups are not torn apart here either.
         let mut order: Vec<usize> = all();
@@ -80,7 +90,7 @@ impl Split {
         let own = of(&judged);
         let parts = self::parts(judged.len(), own.as_deref());
         let judge = vec![0; judged.len()];
-        Split { versions: vec![learning], judge, groups: own, judged, parts, compiled: 0 }
+        Split { versions: vec![learning], judge, groups: own, judged, parts, compiled: 0, has_further: false }
     }
 }
 
@@ -150,5 +160,7 @@ mod tests {
         assert_eq!(split.versions[split.compiled].len(), 400);
         let many = Split::of(5000, 5000..5000, None);
         assert_eq!((many.judged.len(), many.versions[0].len()), (2000, 3000));
+        assert_eq!((split.calibration_for(800), split.calibration_for(4000)), (800, 10_000));
+        assert_eq!(Split::of(400, 400..900, None).calibration_for(4000), 4000, "then others teach");
     }
 }

@@ -1,14 +1,15 @@
 //! The study: which heads are trained, and how each does on samples that it has not learned from.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::calibrate::Seen;
 use super::candidates::Place;
-use super::choose::{self, Possible};
 use super::heads::{self, Head, Lesson};
+use super::judge::Possible;
+use super::kept_heads::{self, Heads};
 use super::material::Material;
+use super::propose::propose;
 use super::reuse;
 use super::training::{Student, Trained, Training};
 use crate::classifier::class;
@@ -95,8 +96,10 @@ struct Study<'a> {
     students: Vec<Student>,
     /// Heads that convolve.
     convolving: Trained,
-    /// Heads that have been trained, by contender and version; with their temperature.
-    known: HashMap<(usize, usize), (Head, f32)>,
+    /// Heads that have been trained.
+    known: Heads,
+    /// Where those are kept that see averages.
+    file: PathBuf,
 }
 
 /// Trains heads and judges them. Files go to `cache`.
@@ -113,7 +116,13 @@ pub(super) fn judge(material: &Material<'_>, cache: &Path, effort: f64) -> Resul
     let rows = material.features.answers.chunks_exact(material.classes);
     let opinions = rows.flat_map(|row| opinion(row, material.probabilities)).collect();
     let base_right = material.base_right();
-    Study { material, opinions, base_right, students, convolving, known: HashMap::new() }.run()
+    let mut study =
+        Study { material, opinions, base_right, students, convolving, known: Heads::new(), file: PathBuf::new() };
+    if !material.given {
+        study.file = kept_heads::path(cache, material, &format!("{:?}", study.contenders()));
+        study.known = kept_heads::read(&study.file);
+    }
+    study.run()
 }
 
 /// Heads that convolve: at a few places, as large as they may be there.
@@ -147,7 +156,7 @@ impl Study<'_> {
         for (index, contender) in contenders.iter().enumerate() {
             let (scores, head_macs) = self.judged(index, *contender, 0).map_err(Failure::Environment)?;
             let (possible, _) = self.possible(*contender, &scores, &first, head_macs);
-            let curve = choose::propose(std::slice::from_ref(&possible), self.material.macs as f64, &base, 0.02);
+            let curve = propose(std::slice::from_ref(&possible), self.material.macs as f64, &base, &[0.02]);
             let least = curve.iter().find(|choice| choice.difference.loss() <= 0.02);
             worth.push((least.map_or(f64::INFINITY, |choice| choice.cost), index));
         }
@@ -326,8 +335,10 @@ impl Study<'_> {
             Ok(())
         })?;
         progress.finish();
-        self.known.extend(found.into_inner().unwrap_or_else(PoisonError::into_inner));
-        Ok(())
+        let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !self.material.given && found.iter().any(|(_, (head, _))| head.blocks.is_empty());
+        self.known.extend(found);
+        if is_new { kept_heads::write(&self.file, &self.known) } else { Ok(()) }
     }
 
     /// A head in one version, from what is known.

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::confidence::Difference;
+
 /// Tables over the calibration samples.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClassTables {
@@ -22,6 +24,10 @@ pub struct ClassReport {
     pub base_accuracy: f64,
     /// The same with exits.
     pub accuracy: f64,
+    /// Loss of accuracy that is expected, by samples that had no part in the choice of exits.
+    pub loss: f64,
+    /// What that does not exceed with 90 % probability.
+    pub loss_bound: f64,
     /// Share of its samples that end at each exit, and last of those that go to the end.
     pub shares: Vec<f64>,
 }
@@ -39,8 +45,9 @@ pub struct Answered {
     pub exit: Option<usize>,
 }
 
-/// Counts samples.
-pub fn tables(samples: &[Answered], classes: usize, exits: usize) -> ClassTables {
+/// Counts samples. `judged` is what each class loses.
+pub fn tables(samples: &[Answered], judged: &[Difference], exits: usize) -> ClassTables {
+    let classes = judged.len();
     let confusion = |answer: &dyn Fn(&Answered) -> usize| {
         let mut counts = vec![vec![0; classes]; classes];
         for sample in samples {
@@ -59,6 +66,8 @@ pub fn tables(samples: &[Answered], classes: usize, exits: usize) -> ClassTables
             samples: mine.len(),
             base_accuracy: share(confusion_before[class][class]),
             accuracy: share(confusion_after[class][class]),
+            loss: judged[class].loss(),
+            loss_bound: judged[class].loss_bound(),
             shares: ended.into_iter().map(share).collect(),
         }
     };
@@ -80,10 +89,18 @@ mod tests {
             sample(1, 1, 1, Some(1)),
             sample(1, 0, 1, Some(1)),
         ];
-        let found = tables(&samples, 3, 2);
+        let judged = [Difference::of(1, 0, 3), Difference::of(0, 1, 2), Difference::default()];
+        let found = tables(&samples, &judged, 2);
         assert_eq!(found.confusion_before, [[2, 1, 0], [1, 1, 0], [0, 0, 0]]);
         assert_eq!(found.confusion_after, [[1, 2, 0], [0, 2, 0], [0, 0, 0]]);
-        let second = ClassReport { samples: 2, base_accuracy: 0.5, accuracy: 1.0, shares: vec![0.0, 1.0, 0.0] };
+        let second = ClassReport {
+            samples: 2,
+            base_accuracy: 0.5,
+            accuracy: 1.0,
+            loss: -0.5,
+            loss_bound: judged[1].loss_bound(),
+            shares: vec![0.0, 1.0, 0.0],
+        };
         assert_eq!(found.classes[1], second);
         assert_eq!(found.classes[0].shares, [2.0 / 3.0, 0.0, 1.0 / 3.0]);
         // A class that the calibration set lacks divides nothing by zero.

@@ -3,11 +3,11 @@
 //! was killed goes on where it was.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 
@@ -83,8 +83,8 @@ impl Training<'_> {
         let views: Vec<_> = students.iter().map(|student| &self.material.places[student.place]).collect();
         let maps = views.iter().filter_map(|place| place.map.as_ref().map(|map| (place.tensor, map.op.as_ref())));
         let probe = features::probe(self.material.graph, maps)?;
-        let backbone = Backbone::build(probe)?;
-        self.teach(&backbone, students).map_err(Failure::Environment)
+        let backbone = Backbone::of(probe);
+        self.teach(&backbone, students).map_err(Failure::of)
     }
 
     fn teach(&self, backbone: &Backbone, students: &[Student]) -> anyhow::Result<Trained> {
@@ -92,24 +92,60 @@ impl Training<'_> {
         let material = self.material;
         let known = if material.labelled > 0 { material.labelled } else { material.inputs.len() };
         let (inputs, labels) = (&material.inputs[..known], &material.labels[..known]);
-        let few = self.learning().len() < FEW;
-        let alterations = Alterations::harmless(&mut backbone.start()?, inputs, labels, few)?;
         let versions = self.material.split.versions.len();
         let mut networks = fresh(students, versions)?;
         let batches = self.batches(self.steps(students));
-        let path = self.cache.join(format!("heads-{}.safetensors", self.key(students, &alterations, batches.len())));
+        let key = self.key(students, batches.len());
+        let path = self.cache.join(format!("heads-{key}.safetensors"));
         let begin = restore(&path, &mut networks).map_or(0, |step| step.min(batches.len()));
         if begin == 0 {
             // A damaged file may have left its traces.
             networks = fresh(students, versions)?;
         }
+        if begin < batches.len() {
+            let few = self.learning().len() < FEW;
+            let alterations = Alterations::harmless(&mut backbone.start()?, inputs, labels, few)?;
+            self.learn(backbone, students, &mut networks, &alterations, &batches, begin, &path)?;
+        }
+        let mut heads = networks.iter().map(|network| Ok(network.head()?));
+        let heads: Vec<Vec<Head>> = (students.iter())
+            .map(|_| heads.by_ref().take(versions).collect::<anyhow::Result<_>>())
+            .collect::<anyhow::Result<_>>()?;
+        let path = self.cache.join(format!("scores-{key}.safetensors"));
+        let counts: Vec<usize> =
+            students.iter().map(|student| self.material.inputs.len() * student.design.classes).collect();
+        if let Some(scores) = read_scores(&path, versions, &counts) {
+            return Ok(Trained { heads, scores });
+        }
+        let scores = self.scores(backbone, students, &heads)?;
+        write_scores(&path, &scores)?;
+        Ok(Trained { heads, scores })
+    }
+
+    /// The steps from `begin` on.
+    #[allow(clippy::too_many_arguments, reason = "the state of a long piece of work that goes on where it was")]
+    fn learn(
+        &self,
+        backbone: &Backbone,
+        students: &[Student],
+        networks: &mut [Network],
+        alterations: &Alterations,
+        batches: &[Vec<Draw>],
+        begin: usize,
+        path: &Path,
+    ) -> anyhow::Result<()> {
+        let versions = self.material.split.versions.len();
         let progress = Progress::new((batches.len() - begin) as u64, "steps of heads that convolve");
         let members = self.members();
         let mut saved = Instant::now();
-        stream(backbone, self.material.inputs, &alterations, &batches[begin..], |index, answers| {
+        stream(backbone, self.material.inputs, alterations, &batches[begin..], |index, answers| {
             let step = begin + index;
-            let lesson =
-                Lesson { draws: &batches[step], members: &members, labels: material.known_labels(), answers: &answers };
+            let lesson = Lesson {
+                draws: &batches[step],
+                members: &members,
+                labels: self.material.known_labels(),
+                answers: &answers,
+            };
             let rate = rate(step, batches.len());
             let rows: Vec<Vec<usize>> = (0..versions).map(|version| lesson.rows(version)).collect();
             let mut all: Vec<(usize, &[usize])> = Vec::new();
@@ -119,7 +155,7 @@ impl Training<'_> {
             let slopes = gather(all.len(), |index| {
                 let (at, rows) = all[index];
                 let student = at / versions;
-                let batch = lesson.batch(&students[student], student, rows, material.probabilities)?;
+                let batch = lesson.batch(&students[student], student, rows, self.material.probabilities)?;
                 Ok((at, networks[at].slopes(&batch)?))
             })?;
             for part in slopes.chunk_by(|a, b| a.0 == b.0) {
@@ -130,19 +166,14 @@ impl Training<'_> {
                 }
             }
             if saved.elapsed() > BETWEEN_FILES || step + 1 == batches.len() {
-                save(&path, &networks, step + 1)?;
+                save(path, networks, step + 1)?;
                 saved = Instant::now();
             }
             progress.step();
             Ok(())
         })?;
         progress.finish();
-        let mut heads = networks.iter().map(|network| Ok(network.head()?));
-        let heads: Vec<Vec<Head>> = (students.iter())
-            .map(|_| heads.by_ref().take(versions).collect::<anyhow::Result<_>>())
-            .collect::<anyhow::Result<_>>()?;
-        let scores = self.scores(backbone, students, &heads)?;
-        Ok(Trained { heads, scores })
+        Ok(())
     }
 
     /// Scores of every head for the samples that are judged by, as they are; zeros for the others.
@@ -272,11 +303,11 @@ impl Training<'_> {
     }
 
     /// Names the work: other models, samples or designs get another file.
-    fn key(&self, students: &[Student], alterations: &Alterations, steps: usize) -> String {
+    fn key(&self, students: &[Student], steps: usize) -> String {
         let mut digest = Sha256::new();
         digest.update(kept::key(self.material.graph, self.material.inputs));
         digest.update(format!(
-            "{students:?} {alterations:?} {steps} {:?} {:?}",
+            "{students:?} {steps} {:?} {:?}",
             self.material.split.versions,
             self.material.known_labels()
         ));
@@ -363,13 +394,28 @@ fn save(path: &Path, networks: &[Network], step: usize) -> anyhow::Result<()> {
         tensors.extend(names(index, state.len()).zip(state));
     }
     tensors.insert("step".to_string(), Tensor::new(&[step as u32], &Device::Cpu)?);
-    let unfinished: PathBuf = path.with_extension("part");
-    let context = || format!("writing `{}`", unfinished.display());
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(context)?;
+    kept::write_tensors(path, &tensors)
+}
+
+/// Keeps scores, by student and version.
+fn write_scores(path: &Path, scores: &[Vec<Vec<f32>>]) -> anyhow::Result<()> {
+    let mut tensors: HashMap<String, Tensor> = HashMap::new();
+    for (student, versions) in scores.iter().enumerate() {
+        for (version, scores) in versions.iter().enumerate() {
+            tensors.insert(format!("{student}.{version}"), Tensor::from_slice(scores, scores.len(), &Device::Cpu)?);
+        }
     }
-    candle_core::safetensors::save(&tensors, &unfinished).with_context(context)?;
-    std::fs::rename(&unfinished, path).with_context(context)
+    kept::write_tensors(path, &tensors)
+}
+
+/// Reads them again, `counts` of each version of each student; nothing if there is no such file, or a damaged one.
+fn read_scores(path: &Path, versions: usize, counts: &[usize]) -> Option<Vec<Vec<Vec<f32>>>> {
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu).ok()?;
+    let one = |student: usize, version: usize| {
+        let scores = tensors.get(&format!("{student}.{version}"))?.to_vec1::<f32>().ok()?;
+        (scores.len() == counts[student]).then_some(scores)
+    };
+    (0..counts.len()).map(|student| (0..versions).map(|version| one(student, version)).collect()).collect()
 }
 
 /// Reads what an earlier run has learned; how many steps it took. Nothing if there is no such file, or a damaged one.
@@ -407,6 +453,19 @@ mod tests {
         let other = Design::within(5, [8, 8], 3, 50_000, u64::MAX).expect("it is wide enough");
         std::fs::write(&path, &bytes).expect("the folder is writable");
         assert_eq!(restore(&path, &mut fresh(&[Student { place: 0, design: other }], 2).expect("heads")), None);
+    }
+
+    #[test]
+    fn scores_are_read_back_and_those_of_other_samples_are_not() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("deeper/scores.safetensors");
+        let scores =
+            vec![vec![vec![0.1, -2.5, 3.0e-8], vec![1.0, 2.0, f32::MIN_POSITIVE]], vec![vec![0.0; 6], vec![7.0; 6]]];
+        write_scores(&path, &scores).expect("the folder is writable");
+        assert_eq!(read_scores(&path, 2, &[3, 6]), Some(scores));
+        assert_eq!((read_scores(&path, 2, &[3, 5]), read_scores(&path, 3, &[3, 6])), (None, None));
+        std::fs::write(&path, b"damaged").expect("the folder is writable");
+        assert_eq!(read_scores(&path, 2, &[3, 6]), None);
     }
 
     #[test]

@@ -21,8 +21,8 @@ pub fn takes(op: &Op, element: ElementType) -> bool {
         | Op::GlobalPool(_)
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }
-        | Op::ArgMax { .. }
         | Op::Decide(_) => is_f32,
+        Op::ArgMax { .. } => element != ElementType::Bool,
         Op::Unary(function) => unary_takes(*function, element),
         Op::Binary(_, activation) if *activation != Activation::None => is_f32,
         Op::Binary(function, _) => binary_takes(*function, element),
@@ -62,7 +62,19 @@ fn unary_takes(function: UnaryOp, element: ElementType) -> bool {
         | UnaryOp::Reciprocal
         | UnaryOp::Floor
         | UnaryOp::Ceil
-        | UnaryOp::Round => element.is_float(),
+        | UnaryOp::Round
+        | UnaryOp::Sin
+        | UnaryOp::Cos
+        | UnaryOp::Tan
+        | UnaryOp::Asin
+        | UnaryOp::Acos
+        | UnaryOp::Atan
+        | UnaryOp::Sinh
+        | UnaryOp::Cosh
+        | UnaryOp::Asinh
+        | UnaryOp::Acosh
+        | UnaryOp::Atanh => element.is_float(),
+        UnaryOp::Sign => element != ElementType::Bool,
         UnaryOp::Activation(_)
         | UnaryOp::Sigmoid
         | UnaryOp::Tanh

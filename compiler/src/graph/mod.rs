@@ -10,25 +10,30 @@ pub mod eval;
 mod exits;
 pub mod infer;
 pub mod op;
+mod outputs;
+pub mod ranges;
 pub mod text;
 pub mod types;
 pub mod verify;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
 
+use crate::diagnostic::Diagnostic;
+
 pub use op::{Activation, BinaryOp, Op, UnaryOp};
+pub use outputs::Outputs;
 pub use types::{Data, ElementType, TensorType, Value};
 
 /// Identifies a node of one graph; stays valid while other nodes are removed.
 pub type NodeId = NodeIndex;
 
 /// Identifies a tensor of one graph. Never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct TensorId(pub u32);
 
 /// One operator application.
@@ -55,6 +60,29 @@ pub struct Tensor {
     pub value: Option<Arc<Value>>,
     /// The node that makes it; none for inputs and constants.
     pub producer: Option<NodeId>,
+    /// What is known of the elements of a constant; none of anything else.
+    facts: Option<Facts>,
+}
+
+/// What is known of a constant's elements: found out once, when first asked for, and kept with the constant and with
+/// what is cut from it.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    whole: Arc<OnceLock<bool>>,
+}
+
+impl Facts {
+    /// Whether anything has been found out yet.
+    pub fn are_known(&self) -> bool {
+        self.whole.get().is_some()
+    }
+}
+
+impl PartialEq for Facts {
+    /// Facts follow from elements: whether they have been found out yet makes no difference.
+    fn eq(&self, _other: &Facts) -> bool {
+        true
+    }
 }
 
 /// A model: typed, shaped, acyclic.
@@ -67,9 +95,11 @@ pub struct Graph {
     /// Tensors fed by the caller.
     pub inputs: Vec<TensorId>,
     /// Tensors returned to the caller.
-    pub outputs: Vec<TensorId>,
+    pub outputs: Outputs,
     /// Number types that the model asks for and that are computed in `f32` instead; no part of the text form.
     pub computed_in_f32: BTreeSet<ElementType>,
+    /// What the importer noticed and the user should know.
+    pub remarks: Vec<Diagnostic>,
     nodes: StableDiGraph<Node, TensorId>,
     tensors: Vec<Tensor>,
     /// Per tensor the nodes that read it, once per use.
@@ -117,6 +147,26 @@ impl Graph {
         self.value(id).and_then(|value| value.as_f32())
     }
 
+    /// Whether a tensor is a constant, whether its elements are at hand or only its size is (`shard::sketch`).
+    pub fn is_constant(&self, id: TensorId) -> bool {
+        self.tensor(id).facts.is_some()
+    }
+
+    /// What is known of a constant's elements.
+    pub fn facts(&self, id: TensorId) -> Option<&Facts> {
+        self.tensor(id).facts.as_ref()
+    }
+
+    /// Whether a tensor is a constant of whole numbers, or cut from one, as those of quantized models are: their sums are
+    /// exact in any order.
+    pub fn is_whole(&self, id: TensorId) -> bool {
+        let tensor = self.tensor(id);
+        let Some(facts) = &tensor.facts else { return false };
+        // Only where elements are at hand can anything be found out; what is cut asks what it was cut from.
+        let find = || tensor.value.as_ref().and_then(|value| value.as_f32()).is_some_and(types::are_whole);
+        *facts.whole.get_or_init(find)
+    }
+
     /// All nodes, in order of creation.
     pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.nodes.node_indices()
@@ -128,7 +178,7 @@ impl Graph {
     }
 
     /// All tensors ever added, also those nothing uses any more.
-    pub fn tensor_ids(&self) -> impl Iterator<Item = TensorId> + use<> {
+    pub fn tensor_ids(&self) -> impl ExactSizeIterator<Item = TensorId> + use<> {
         (0..self.tensors.len() as u32).map(TensorId)
     }
 
@@ -176,6 +226,31 @@ impl Graph {
         found
     }
 
+    /// Gives the memory of a constant back that nobody reads any more.
+    pub fn forget_unread(&mut self, tensor: TensorId) {
+        if self.is_unread(tensor) && !self.is_output(tensor) {
+            self.tensors[tensor.0 as usize].value = None;
+        }
+    }
+
+    /// Whether no node reads `tensor`.
+    pub fn is_unread(&self, tensor: TensorId) -> bool {
+        self.readers[tensor.0 as usize].is_empty()
+    }
+
+    /// Whether exactly one node reads `tensor`, however often.
+    pub fn has_one_consumer(&self, tensor: TensorId) -> bool {
+        match &self.readers[tensor.0 as usize][..] {
+            [] => false,
+            [first, rest @ ..] => rest.iter().all(|reader| reader == first),
+        }
+    }
+
+    /// Whether some node reads `tensor`.
+    pub fn is_read(&self, tensor: TensorId) -> bool {
+        !self.readers[tensor.0 as usize].is_empty()
+    }
+
     /// Whether the caller sees `tensor` as a graph output.
     pub fn is_output(&self, tensor: TensorId) -> bool {
         self.outputs.contains(&tensor)
@@ -185,7 +260,7 @@ impl Graph {
     pub fn add_tensor(&mut self, name: impl Into<String>, tensor_type: TensorType) -> TensorId {
         let id = TensorId(self.tensors.len() as u32);
         self.readers.push(Vec::new());
-        self.tensors.push(Tensor { name: name.into(), tensor_type, value: None, producer: None });
+        self.tensors.push(Tensor { name: name.into(), tensor_type, value: None, producer: None, facts: None });
         id
     }
 
@@ -200,8 +275,18 @@ impl Graph {
     pub fn add_constant(&mut self, name: impl Into<String>, value: impl Into<Arc<Value>>) -> TensorId {
         let value = value.into();
         let id = self.add_tensor(name, value.tensor_type());
-        self.tensors[id.0 as usize].value = Some(value);
+        self.set_value(id, value);
         id
+    }
+
+    fn set_value(&mut self, id: TensorId, value: Arc<Value>) {
+        let tensor = &mut self.tensors[id.0 as usize];
+        (tensor.value, tensor.facts) = (Some(value), Some(Facts::default()));
+    }
+
+    /// Says that a tensor is a constant of which this is known; its elements need not be at hand.
+    pub fn set_facts(&mut self, id: TensorId, facts: Facts) {
+        self.tensors[id.0 as usize].facts = Some(facts);
     }
 
     /// Adds a node that produces existing tensors `outputs` (which have no producer yet).
@@ -281,16 +366,23 @@ impl Graph {
     /// If `old` was a graph output, `new` takes over its name, which the caller knows.
     pub fn replace_uses(&mut self, old: TensorId, new: TensorId) {
         for consumer in self.consumers(old) {
-            let inputs =
-                self.nodes[consumer].inputs.iter().map(|input| if *input == old { new } else { *input }).collect();
-            self.set_inputs(consumer, inputs);
+            self.nodes[consumer].inputs.iter_mut().filter(|input| **input == old).for_each(|input| *input = new);
+        }
+        // An edge for each use: those of `old` go, those of `new` come.
+        if let Some(producer) = self.tensor(old).producer {
+            let uses = self.nodes.edges_directed(producer, Direction::Outgoing).filter(|edge| *edge.weight() == old);
+            for edge in uses.map(|edge| edge.id()).collect::<Vec<_>>() {
+                self.nodes.remove_edge(edge);
+            }
+        }
+        for reader in std::mem::take(&mut self.readers[old.0 as usize]) {
+            self.readers[new.0 as usize].push(reader);
+            if let Some(producer) = self.tensor(new).producer {
+                self.nodes.add_edge(producer, reader, new);
+            }
         }
         if self.is_output(old) {
-            for output in &mut self.outputs {
-                if *output == old {
-                    *output = new;
-                }
-            }
+            self.outputs.replace(old, new);
             let name = std::mem::take(&mut self.tensors[old.0 as usize].name);
             let previous = std::mem::replace(&mut self.tensors[new.0 as usize].name, name);
             self.tensors[old.0 as usize].name = previous;
@@ -315,7 +407,7 @@ impl Graph {
                 return;
             }
         }
-        self.tensors[id.0 as usize].value = Some(value);
+        self.set_value(id, value);
     }
 
     /// Name of a node for messages: its own, or the operator if the model gave none.

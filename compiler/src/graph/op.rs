@@ -59,8 +59,20 @@ pub enum UnaryOp {
     Floor,
     Ceil,
     Round,
+    Sin,
+    Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Asinh,
+    Acosh,
+    Atanh,
+    Sign,
     Not,
-    /// `x / (1 + exp(-x))`, made by fusing Sigmoid and Mul.
+    /// `x * sigmoid(x)`, made by fusing Sigmoid and Mul; NaN at -inf, as that product is (its limit is 0).
     Silu,
 }
 

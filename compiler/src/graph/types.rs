@@ -225,6 +225,23 @@ macro_rules! on_numbers {
             $crate::graph::Data::Bool(_) => $other,
         }
     };
+    ($data:expr, $elements:ident => $body:expr, $other:expr) => {
+        match $data {
+            $crate::graph::Data::F32($elements) => $body,
+            $crate::graph::Data::F64($elements) => $body,
+            $crate::graph::Data::F16($elements) => $body,
+            $crate::graph::Data::BF16($elements) => $body,
+            $crate::graph::Data::I64($elements) => $body,
+            $crate::graph::Data::I32($elements) => $body,
+            $crate::graph::Data::I16($elements) => $body,
+            $crate::graph::Data::I8($elements) => $body,
+            $crate::graph::Data::U64($elements) => $body,
+            $crate::graph::Data::U32($elements) => $body,
+            $crate::graph::Data::U16($elements) => $body,
+            $crate::graph::Data::U8($elements) => $body,
+            $crate::graph::Data::Bool(_) => $other,
+        }
+    };
 }
 
 /// Data of an element type that is known at run time only; `$body` gives a vector of the right type.
@@ -409,6 +426,12 @@ impl Value {
         let value = Value { shape: shape.into(), data: Data::I64(elements) };
         debug_assert_eq!(value.shape.iter().product::<usize>(), value.data.len());
         value
+    }
+
+    /// The value of a tensor that has no elements.
+    pub fn empty(tensor_type: TensorType) -> Value {
+        let data = data_of!(tensor_type.element, Vec::new());
+        Value { shape: tensor_type.shape, data }
     }
 
     /// Element type and shape.

@@ -3,7 +3,7 @@
 //! - operands and results exist; a tensor has exactly one of: a producer, a value, a place among the inputs;
 //! - the producer of a tensor lists it among its results;
 //! - the type of each result is what [`super::infer`] says;
-//! - a constant's value has the tensor's type;
+//! - a constant's value has the tensor's type; two constants that are read never bear one name;
 //! - graph outputs are produced, constant or inputs; names of inputs and outputs are unique;
 //! - petgraph's edges are exactly the uses of produced tensors; there is no cycle.
 
@@ -44,12 +44,18 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
     if graph.topological_order().is_none() {
         return Err(broken("the graph".to_string(), "there is a cycle".to_string()));
     }
-    for list in [&graph.inputs, &graph.outputs] {
+    for list in [&graph.inputs[..], &graph.outputs[..]] {
         let mut names = HashSet::new();
         for tensor in list {
             if !names.insert(graph.tensor(*tensor).name.as_str()) {
                 return Err(broken(label(graph, *tensor), "two inputs or two outputs share this name".to_string()));
             }
+        }
+    }
+    let mut names = HashSet::new();
+    for id in graph.tensor_ids().filter(|id| graph.value(*id).is_some() && graph.is_read(*id)) {
+        if !names.insert(graph.tensor(id).name.as_str()) {
+            return Err(broken(label(graph, id), "two constants share this name".to_string()));
         }
     }
     for input in &graph.inputs {

@@ -1,6 +1,7 @@
 //! The backbone on this machine: compiled by the whole compiler, run by as many processes as there are cores.
 
 use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 use tempfile::TempDir;
@@ -17,9 +18,17 @@ use crate::run::local::{self, LocalOptions};
 /// Most graphs of one program: the number of a route is a byte.
 pub const MOST_GRAPHS: usize = 250;
 
-/// Graphs that can answer.
+/// Graphs that can answer. The program is compiled when the first process is started: where everything that it would say is
+/// kept from an earlier run, it is not made at all.
 pub struct Backbone {
     graphs: Vec<Graph>,
+    program: OnceLock<Program>,
+    /// Held while the program is made.
+    making: Mutex<()>,
+}
+
+/// The program of a backbone.
+struct Program {
     compiled: Compiled,
     built: BuiltDevice,
     /// Where the program is.
@@ -28,46 +37,59 @@ pub struct Backbone {
 
 /// A process of a backbone.
 pub struct Process<'a> {
-    backbone: &'a Backbone,
+    graphs: &'a [Graph],
     process: LocalCluster,
 }
 
 impl Backbone {
-    /// Compiles and builds a graph.
-    pub fn build(graph: Graph) -> Result<Backbone, Failure> {
-        Backbone::build_all(vec![graph])
+    /// Of one graph.
+    pub fn of(graph: Graph) -> Backbone {
+        Backbone { graphs: vec![graph], program: OnceLock::new(), making: Mutex::new(()) }
     }
 
-    /// Compiles and builds several graphs into one program, whose route says which of them answers. Weights that they
-    /// share are stored once. At most [`MOST_GRAPHS`].
-    pub fn build_all(graphs: Vec<Graph>) -> Result<Backbone, Failure> {
+    /// Of several graphs in one program, whose route says which of them answers. Weights that they share are stored once.
+    /// At most [`MOST_GRAPHS`].
+    pub fn of_all(graphs: Vec<Graph>) -> Result<Backbone, Failure> {
         if graphs.len() > MOST_GRAPHS {
             return Err(Failure::Internal(anyhow::anyhow!("{} graphs for one program", graphs.len())));
         }
-        let text = "[cluster]\nname = \"features\"\ninput = \"host\"\noutput = \"host\"\n[[device]]\nname = \"host\"\ntarget = \"host\"\n";
-        let cluster = cluster_file::parse(text, "features", Path::new("."))?;
-        let options = Options { family: StrategyFamily::Whole, ..Options::default() };
-        let compile = |graph: &Graph| {
-            let (name, graph) = ("features".to_string(), graph.clone());
-            compile_graph(name, graph, cluster.clone(), &options, Clock::default(), &mut ())
-        };
-        let mut all = graphs.iter().map(compile).collect::<Result<Vec<Compiled>, Failure>>()?.into_iter();
-        let mut compiled = all.next().context("no graph").map_err(Failure::Internal)?;
-        compiled
-            .add_routes(all.enumerate().map(|(index, one)| one.into_route(format!("graph {}", index + 1))).collect());
-        let programs = tempfile::tempdir().context("creating a temporary folder").map_err(Failure::Environment)?;
-        bundle::write_programs(programs.path(), &compiled).map_err(Failure::Environment)?;
-        let device = &compiled.cluster.devices[0];
-        let built = bundle::cargo::build_device(programs.path(), device, BuildOptions::default());
-        let built = built.map_err(Failure::Environment)?;
-        Ok(Backbone { graphs, compiled, built, _programs: programs })
+        Ok(Backbone { graphs, program: OnceLock::new(), making: Mutex::new(()) })
     }
 
-    /// Starts a process.
+    /// Starts a process. What goes wrong in compiling is a [`Failure`] that [`Failure::of`] finds again.
     pub fn start(&self) -> anyhow::Result<Process<'_>> {
-        let process = local::start(&self.compiled, std::slice::from_ref(&self.built), LocalOptions::default())?;
-        Ok(Process { backbone: self, process })
+        let Program { compiled, built, .. } = self.program()?;
+        let process = local::start(compiled, std::slice::from_ref(built), LocalOptions::default())?;
+        Ok(Process { graphs: &self.graphs, process })
     }
+
+    fn program(&self) -> Result<&Program, Failure> {
+        let _one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = self.program.get() {
+            return Ok(program);
+        }
+        let program = make(&self.graphs)?;
+        Ok(self.program.get_or_init(|| program))
+    }
+}
+
+fn make(graphs: &[Graph]) -> Result<Program, Failure> {
+    let text = "[cluster]\nname = \"features\"\ninput = \"host\"\noutput = \"host\"\n[[device]]\nname = \"host\"\ntarget = \"host\"\n";
+    let cluster = cluster_file::parse(text, "features", Path::new("."))?;
+    let options = Options { family: StrategyFamily::Whole, ..Options::default() };
+    let compile = |graph: &Graph| {
+        let (name, graph) = ("features".to_string(), graph.clone());
+        compile_graph(name, graph, cluster.clone(), &options, Clock::default(), &mut ())
+    };
+    let mut all = graphs.iter().map(compile).collect::<Result<Vec<Compiled>, Failure>>()?.into_iter();
+    let mut compiled = all.next().context("no graph").map_err(Failure::Internal)?;
+    compiled.add_routes(all.enumerate().map(|(index, one)| one.into_route(format!("graph {}", index + 1))).collect());
+    let programs = tempfile::tempdir().context("creating a temporary folder").map_err(Failure::Environment)?;
+    bundle::write_programs(programs.path(), &compiled).map_err(Failure::Environment)?;
+    let device = &compiled.cluster.devices[0];
+    let built = bundle::cargo::build_device(programs.path(), device, BuildOptions::default());
+    let built = built.map_err(Failure::Environment)?;
+    Ok(Program { compiled, built, _programs: programs })
 }
 
 impl Process<'_> {
@@ -88,7 +110,7 @@ impl Process<'_> {
     }
 
     fn ask(&mut self, number: usize, input: &Value) -> anyhow::Result<(Vec<Vec<f32>>, Option<usize>)> {
-        let graph = self.backbone.graphs.get(number).context("no such graph")?;
+        let graph = self.graphs.get(number).context("no such graph")?;
         let bytes = local::pack(graph, &graph.inputs, std::slice::from_ref(input))?;
         let result = self.process.infer_on(&bytes, Some(number as u8))?;
         let outputs = local::unpack(graph, &result.output)?;

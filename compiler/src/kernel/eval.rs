@@ -191,20 +191,8 @@ impl State<'_> {
                     Arithmetic::Sub => a - b,
                     Arithmetic::Mul => a * b,
                     Arithmetic::Div => a / b,
-                    Arithmetic::Max => {
-                        if a > b {
-                            a
-                        } else {
-                            b
-                        }
-                    }
-                    Arithmetic::Min => {
-                        if a < b {
-                            a
-                        } else {
-                            b
-                        }
-                    }
+                    Arithmetic::Max => larger(a, b),
+                    Arithmetic::Min => -larger(-a, -b),
                 };
                 self.expression(a).into_iter().zip(self.expression(b)).map(apply).collect()
             }
@@ -213,14 +201,14 @@ impl State<'_> {
                     Function::Neg => -a,
                     Function::Abs => a.abs(),
                     Function::Sqrt => a.sqrt(),
-                    Function::Round => a.round_ties_even(),
+                    Function::Round | Function::RoundSmall => a.round_ties_even(),
                     Function::PowerOfTwo => a.exp2(),
                     Function::FromWhole => (a.to_bits() as i32) as f32,
                 };
                 self.expression(a).into_iter().map(apply).collect()
             }
             Expression::SumLanes(a) => self.fold(a, |a, b| a + b),
-            Expression::MaxLanes(a) => self.fold(a, |a, b| if a > b { a } else { b }),
+            Expression::MaxLanes(a) => self.fold(a, larger),
         }
     }
 
@@ -236,6 +224,11 @@ impl State<'_> {
         }
         vec![lanes[0]; self.lanes]
     }
+}
+
+/// The larger, or NaN.
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b || a.is_nan() { a } else { b }
 }
 
 fn has_barrier(statement: &Statement) -> bool {

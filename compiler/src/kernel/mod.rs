@@ -14,6 +14,8 @@
 
 use std::fmt;
 
+use partita_rt::kernels::Filtered;
+
 use crate::config::WeightStorage;
 use crate::config::tuned::Choice;
 
@@ -192,7 +194,7 @@ pub enum Expression {
     Unary(Function, Box<Expression>),
     /// Sum of all lanes, in all lanes. Order: pairwise halves (lane i with i + lanes/2, and so on).
     SumLanes(Box<Expression>),
-    /// Maximum of all lanes, in all lanes.
+    /// Maximum of all lanes, in all lanes; NaN if one is.
     MaxLanes(Box<Expression>),
 }
 
@@ -204,9 +206,10 @@ pub enum Arithmetic {
     Sub,
     Mul,
     Div,
-    /// The larger; the second operand if either is NaN.
+    /// The larger; NaN if either is NaN. Free of extra instructions on x86 where the first operand is a constant; in a chain
+    /// of them the second operand should be what the chain has come to.
     Max,
-    /// The smaller; the second operand if either is NaN.
+    /// The smaller; the same holds.
     Min,
 }
 
@@ -217,12 +220,21 @@ pub enum Function {
     Neg,
     Abs,
     Sqrt,
-    /// The nearest whole number, the even one of two; for values below 2^22.
+    /// The nearest whole number, the even one of two.
     Round,
+    /// The same of values below 2^22, or NaN; takes less where there is no instruction for it.
+    RoundSmall,
     /// 2 to the power of a whole number from -126 to 127.
     PowerOfTwo,
     /// The `f32` next to a signed whole number of 32 bits, which the lane's bits are.
     FromWhole,
+}
+
+impl Expression {
+    /// Whether it is known to be a number: then a maximum or minimum need not ask.
+    pub fn is_number(&self) -> bool {
+        matches!(self, Expression::Constant(value) if !value.is_nan())
+    }
 }
 
 /// One statement.
@@ -283,6 +295,9 @@ pub struct Kernel {
     pub split: Option<split::Split>,
     /// Where there are several ways to do the same: what it does, and the way, as measurements name them.
     pub way: Option<(String, Choice)>,
+    /// Of minimal filtering: what the convolution is, to ask whether its inputs are small enough, and to do it directly where
+    /// they are not.
+    pub filtered: Option<Filtered>,
     /// Multiply-adds per call that the operator itself needs.
     pub macs: u64,
 }

@@ -144,6 +144,7 @@ fn expression(kernel: &Kernel, value: &Expression) -> String {
                 Function::Abs => "abs",
                 Function::Sqrt => "sqrt",
                 Function::Round => "round",
+                Function::RoundSmall => "round_small",
                 Function::FromWhole => "from_whole",
                 Function::PowerOfTwo => "power_of_two",
             };

@@ -101,6 +101,7 @@ mod tests {
                 in_place: Vec::new(),
                 split: None,
                 way: None,
+                filtered: None,
                 macs: 0,
             };
             let unrolled = unroll(&kernel);

@@ -305,6 +305,7 @@ mod tests {
             in_place: Vec::new(),
             split: None,
             way: None,
+            filtered: None,
             macs: 0,
         };
         let first = Affine::constant(0);

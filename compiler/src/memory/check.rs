@@ -1,5 +1,7 @@
 //! Independent proof of a memory plan: replays the steps and looks at bytes, not at how they were assigned.
 
+use std::collections::BTreeMap;
+
 use super::lifetimes::{buffers_read, buffers_written};
 use crate::kernel::Access;
 use crate::program::{Argument, Buffer, BufferId, Layout, Program, Step};
@@ -46,8 +48,62 @@ pub enum OverlapError {
 /// Granularity of the replay: the smallest alignment of any part that kernels write.
 const UNIT_BYTES: usize = 4;
 
-/// Who wrote a unit of the arena: the value group and the step.
-type Mark = Option<(BufferId, usize)>;
+/// Who wrote a part of the arena: the value group and the step.
+type Mark = (BufferId, usize);
+
+/// What every byte of the arena holds, as ranges that do not overlap: by first byte, one past the last, and who wrote
+/// there. As many as there are writes, however large the arena is; nobody has written to what lies between them.
+#[derive(Default)]
+struct Marks {
+    ranges: BTreeMap<usize, (usize, Mark)>,
+}
+
+impl Marks {
+    /// Replaces what a range holds.
+    fn write(&mut self, begin: usize, end: usize, mark: Mark) {
+        if begin >= end {
+            return;
+        }
+        // Ranges that reach into this one from either side keep what lies outside.
+        if let Some((first, (last, other))) =
+            self.ranges.range(..begin).next_back().map(|(first, held)| (*first, *held))
+            && last > begin
+        {
+            self.ranges.insert(first, (begin, other));
+            if last > end {
+                self.ranges.insert(end, (last, other));
+            }
+        }
+        while let Some((first, (last, other))) =
+            self.ranges.range(begin..end).next().map(|(first, held)| (*first, *held))
+        {
+            self.ranges.remove(&first);
+            if last > end {
+                self.ranges.insert(end, (last, other));
+            }
+        }
+        self.ranges.insert(begin, (end, mark));
+    }
+
+    /// The first byte of a range that holds something else than the group's value, and the step that wrote it.
+    fn other_than(&self, group: BufferId, begin: usize, end: usize) -> Option<(usize, Option<usize>)> {
+        if begin >= end {
+            return None;
+        }
+        let before = self.ranges.range(..begin).next_back().filter(|(_, (last, _))| *last > begin);
+        let mut at = begin;
+        for (first, (last, (writer, step))) in before.into_iter().chain(self.ranges.range(begin..end)) {
+            if *first > at {
+                return Some((at, None));
+            }
+            if *writer != group {
+                return Some((at, Some(*step)));
+            }
+            at = *last;
+        }
+        (at < end).then_some((at, None))
+    }
+}
 
 /// Replays the program over an arena of marks. Every write marks its bytes with the writer's value group (buffers
 /// that share one value: a whole and its parts, a tensor and its reshapes); every read must find its own group.
@@ -58,7 +114,7 @@ pub fn check(program: &Program) -> Result<(), OverlapError> {
             return Err(OverlapError::Outside { buffer: buffer.name.clone(), end, arena_bytes: program.arena_bytes });
         }
     }
-    let mut marks: Vec<Mark> = vec![None; program.arena_bytes.div_ceil(UNIT_BYTES)];
+    let mut marks = Marks::default();
     for (_, buffer) in &program.inputs {
         write(program, &mut marks, *buffer, 0);
     }
@@ -106,26 +162,23 @@ fn check_scratch(program: &Program, index: usize, step: &Step) -> Result<(), Ove
     Ok(())
 }
 
-fn write(program: &Program, marks: &mut [Mark], id: BufferId, step: usize) {
+fn write(program: &Program, marks: &mut Marks, id: BufferId, step: usize) {
     let buffer = &program.buffers[id.0 as usize];
     let end = buffer.offset_bytes + buffer.elements * buffer.element.size_bytes();
-    marks[buffer.offset_bytes / UNIT_BYTES..end.div_ceil(UNIT_BYTES)].fill(Some((value_group(program, id), step)));
+    marks.write(whole_units(buffer.offset_bytes), end.next_multiple_of(UNIT_BYTES), (value_group(program, id), step));
 }
 
-fn read(program: &Program, marks: &[Mark], id: BufferId, step: usize) -> Result<(), OverlapError> {
+fn read(program: &Program, marks: &Marks, id: BufferId, step: usize) -> Result<(), OverlapError> {
     let buffer = &program.buffers[id.0 as usize];
-    let group = value_group(program, id);
-    let begin = buffer.offset_bytes / UNIT_BYTES;
-    let end = (buffer.offset_bytes + logical_bytes(program, id)).div_ceil(UNIT_BYTES);
-    match marks[begin..end].iter().position(|mark| mark.is_none_or(|(writer, _)| writer != group)) {
+    let end = (buffer.offset_bytes + logical_bytes(program, id)).next_multiple_of(UNIT_BYTES);
+    match marks.other_than(value_group(program, id), whole_units(buffer.offset_bytes), end) {
         None => Ok(()),
-        Some(unit) => Err(OverlapError::Overwritten {
-            step,
-            buffer: buffer.name.clone(),
-            byte: (begin + unit) * UNIT_BYTES,
-            writer: marks[begin + unit].map(|(_, writer)| writer),
-        }),
+        Some((byte, writer)) => Err(OverlapError::Overwritten { step, buffer: buffer.name.clone(), byte, writer }),
     }
+}
+
+fn whole_units(byte: usize) -> usize {
+    byte / UNIT_BYTES * UNIT_BYTES
 }
 
 /// The outermost buffer whose value this one shares.
@@ -142,5 +195,37 @@ fn logical_bytes(program: &Program, id: BufferId) -> usize {
     match buffer.layout {
         Layout::Plain => buffer.shape.iter().product::<usize>() * buffer.element.size_bytes(),
         Layout::Blocked(_) => buffer.elements * buffer.element.size_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_hold_what_bytes_would() {
+        let mut state = 7u64;
+        let mut next = |bound: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % bound
+        };
+        for _ in 0..50 {
+            let mut marks = Marks::default();
+            let mut bytes: Vec<Option<Mark>> = vec![None; 64];
+            for step in 0..40 {
+                let begin = next(64);
+                let end = begin + next(64 - begin + 1);
+                let group = BufferId(next(4) as u32);
+                if next(2) == 0 {
+                    marks.write(begin, end, (group, step));
+                    bytes[begin..end].fill(Some((group, step)));
+                }
+                let expected = (begin..end)
+                    .find(|byte| bytes[*byte].is_none_or(|(writer, _)| writer != group))
+                    .map(|byte| (byte, bytes[byte].map(|(_, step)| step)));
+                assert_eq!(marks.other_than(group, begin, end), expected);
+            }
+            assert!(marks.ranges.len() <= 64);
+        }
     }
 }

@@ -9,6 +9,10 @@ use super::lifetimes::{buffers_read, buffers_written};
 use super::root_of;
 use crate::program::{Argument, BufferId, Program, Step};
 
+/// Steps that are looked at for all copies of a program together; further copies stay where they are. Networks that people
+/// train need thousands.
+const MAX_LOOKS: usize = 4_000_000;
+
 /// The program with copies moved forwards, by at most so many steps, where nothing else touches their destination; `None`
 /// if there is none.
 pub fn hoisted(program: &Program, most_steps: usize) -> Option<Program> {
@@ -24,21 +28,23 @@ pub fn hoisted(program: &Program, most_steps: usize) -> Option<Program> {
     }
     let mut moved = program.clone();
     let mut changed = false;
-    let mut index = 0;
-    while index < moved.steps.len() {
-        if let Some(place) = earliest(&moved, index, &parts).filter(|place| index - place <= most_steps) {
-            let step = moved.steps.remove(index);
-            moved.steps.insert(place, step);
+    let mut looks = 0;
+    for index in 0..moved.steps.len() {
+        if looks > MAX_LOOKS {
+            break;
+        }
+        let place = earliest(&moved, index, &parts, &mut looks);
+        if let Some(place) = place.filter(|place| index - place <= most_steps) {
+            moved.steps[place..=index].rotate_right(1);
             changed = true;
         }
-        index += 1;
     }
     changed.then_some(moved)
 }
 
 /// The earliest place of the copy at `index`, if it may move: behind the last step that writes what it reads, as long as
 /// no step on the way but copies to other parts touches what it writes.
-fn earliest(program: &Program, index: usize, parts: &HashMap<BufferId, usize>) -> Option<usize> {
+fn earliest(program: &Program, index: usize, parts: &HashMap<BufferId, usize>, looks: &mut usize) -> Option<usize> {
     let Step::Copy { from: (Argument::Buffer(from), _), to: (to, _), .. } = &program.steps[index] else { return None };
     let root = |buffer: BufferId| root_of(program, buffer).0;
     let (source, destination) = (root(*from), root(*to));
@@ -49,6 +55,7 @@ fn earliest(program: &Program, index: usize, parts: &HashMap<BufferId, usize>) -
     let touches = |buffers: Vec<BufferId>, wanted: BufferId| buffers.into_iter().any(|buffer| root(buffer) == wanted);
     let mut place = index;
     for earlier in (0..index).rev() {
+        *looks += 1;
         let step = &program.steps[earlier];
         if touches(buffers_written(program, step), source) {
             break;
@@ -63,6 +70,7 @@ fn earliest(program: &Program, index: usize, parts: &HashMap<BufferId, usize>) -
     // Siblings keep their order, so that a program without anything to gain stays as it is.
     while place < index && writes_part(&program.steps[place]) {
         place += 1;
+        *looks += 1;
     }
     (place < index).then_some(place)
 }

@@ -20,8 +20,9 @@ pub fn share(program: &mut Program) {
             if let (Some(of_output), Some(of_root)) = (lives.remove(&output), lives.get_mut(&root)) {
                 of_root.last = of_root.last.max(of_output.last);
             }
+            // Of the root at once, at the same first byte: chains of parts would be walked again and again.
             let output = &mut program.buffers[output.0 as usize];
-            output.part_of = Some((input, 0));
+            output.part_of = Some((root, 0));
             output.replaces = true;
         }
     }

@@ -67,18 +67,18 @@ pub fn root_of(program: &Program, mut id: BufferId) -> (BufferId, usize) {
 
 /// The smallest arena that any packing could reach: the most bytes alive during one step.
 pub fn least_arena_bytes(program: &Program, alignment_bytes: usize) -> usize {
-    let lifetimes = lifetimes(program);
-    let last = program.steps.len() + 1;
-    (0..=last)
-        .map(|step| {
-            lifetimes
-                .iter()
-                .filter(|(_, life)| life.first <= step && step <= life.last)
-                .map(|(buffer, _)| size_bytes(program, *buffer).next_multiple_of(alignment_bytes))
-                .sum()
-        })
-        .max()
-        .unwrap_or(0)
+    // What begins to live at each step, and what has ceased to.
+    let mut changes = vec![(0usize, 0usize); program.steps.len() + 3];
+    for (buffer, life) in lifetimes(program) {
+        let bytes = size_bytes(program, buffer).next_multiple_of(alignment_bytes);
+        changes[life.first].0 += bytes;
+        changes[life.last + 1].1 += bytes;
+    }
+    let alive = changes.iter().scan(0, |alive, (come, gone)| {
+        *alive = *alive + come - gone;
+        Some(*alive)
+    });
+    alive.max().unwrap_or(0)
 }
 
 fn size_bytes(program: &Program, id: BufferId) -> usize {
@@ -200,6 +200,7 @@ mod tests {
             in_place: Vec::new(),
             split: None,
             way: None,
+            filtered: None,
             macs: 0,
         };
         program.kernels = vec![kernel];

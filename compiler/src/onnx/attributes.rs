@@ -1,7 +1,7 @@
 //! Typed access to a node's attributes; every error names the node, the attribute and what was expected.
 
 use onnx_protobuf::attribute_proto::AttributeType;
-use onnx_protobuf::{AttributeProto, NodeProto, TensorProto};
+use onnx_protobuf::{AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto};
 
 use super::importer::node_label;
 use crate::diagnostic::{Diagnostic, printable};
@@ -99,6 +99,29 @@ impl<'a> Attributes<'a> {
     /// A tensor that may be absent.
     pub fn tensor(&self, name: &str) -> Result<Option<&'a TensorProto>, Diagnostic> {
         Ok(self.find(name, AttributeType::TENSOR)?.and_then(|attribute| attribute.t.as_ref()))
+    }
+
+    /// A graph that may be absent.
+    pub fn graph(&self, name: &str) -> Result<Option<&'a GraphProto>, Diagnostic> {
+        Ok(self.find(name, AttributeType::GRAPH)?.and_then(|attribute| attribute.g.as_ref()))
+    }
+
+    /// A sparse tensor that may be absent.
+    pub fn sparse_tensor(&self, name: &str) -> Result<Option<&'a SparseTensorProto>, Diagnostic> {
+        Ok(self.find(name, AttributeType::SPARSE_TENSOR)?.and_then(|attribute| attribute.sparse_tensor.as_ref()))
+    }
+
+    /// Words that may be absent.
+    pub fn strings(&self, name: &str) -> Result<Option<Vec<String>>, Diagnostic> {
+        let Some(attribute) = self.find(name, AttributeType::STRINGS)? else { return Ok(None) };
+        if attribute.strings.len() > MAX_ENTRIES {
+            return Err(self.refuse(format!("attribute `{name}` has {} entries", attribute.strings.len())));
+        }
+        let words = attribute.strings.iter().map(|word| String::from_utf8(word.clone()).ok());
+        words
+            .collect::<Option<Vec<_>>>()
+            .map(Some)
+            .ok_or_else(|| self.refuse(format!("attribute `{name}` is not text")))
     }
 
     /// An unsigned list: every entry between `least` and 2^20.

@@ -4,14 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use onnx_protobuf::tensor_proto::DataType;
-use onnx_protobuf::tensor_shape_proto::dimension::Value as Dimension;
-use onnx_protobuf::type_proto::Value as TypeValue;
-use onnx_protobuf::{GraphProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, tensor_shape_proto};
+use onnx_protobuf::{GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
 
 use super::attributes::Attributes;
+use super::functions::{Functions, Placed, captured};
+use super::inputs::{self, Symbols};
 use super::ops::Grids;
-use super::{ImportOptions, MAX_NODES, ops, tensors};
+use super::{ImportOptions, MAX_NODES, ops, signatures, tensors};
 use crate::diagnostic::{Diagnostic, printable};
 use crate::graph::infer::{element_count, infer};
 use crate::graph::{ElementType, Graph, Op, TensorId, TensorType, Value, eval};
@@ -19,14 +18,17 @@ use crate::graph::{ElementType, Graph, Op, TensorId, TensorType, Value, eval};
 /// Largest result that is evaluated while importing; only shape arithmetic is, and it is small.
 const MAX_FOLDED_ELEMENTS: usize = 4096;
 
-/// Most elements of all constants together that nodes make while importing: 256 MiB of f32.
-pub const MAX_MADE_ELEMENTS: usize = 1 << 26;
+/// Most elements of all constants together that nodes make while importing: 128 MiB of f32.
+pub const MAX_MADE_ELEMENTS: usize = 1 << 25;
 
 /// Longest name that is kept for what one node becomes: a long name must not be multiplied by many parts.
-const MAX_NAME_CHARS: usize = 256;
+pub const MAX_NAME_CHARS: usize = 256;
 
 /// Longest list of axes, extents or pads that an operand may hold.
 const MAX_LIST: usize = 4096;
+
+/// Most declared shapes that one warning names.
+const MAX_CONTRADICTIONS: usize = 10;
 
 /// Largest tensor that a node may make; no device of a cluster holds more.
 const MAX_RESULT_BYTES: usize = 256 << 20;
@@ -44,8 +46,14 @@ pub fn node_label(index: usize, node: &NodeProto) -> String {
 pub struct Importer {
     /// What has been built.
     pub graph: Graph,
-    /// Version of the operator set.
+    /// Version of the operator set by which the present node is read.
     pub opset: i64,
+    /// How many branches the present node stands in.
+    pub depth: usize,
+    /// What the model defines.
+    pub functions: Functions,
+    /// Extents of named dimensions.
+    symbols: Symbols,
     names: HashMap<String, TensorId>,
     /// Every name that a tensor or node has or will have.
     taken: HashSet<String>,
@@ -66,18 +74,26 @@ pub struct Importer {
 
 impl Importer {
     /// An empty graph.
-    pub fn new(model: &GraphProto, opset: i64, folder: Option<&Path>) -> Importer {
+    pub fn new(
+        model: &GraphProto,
+        nodes: &[Placed],
+        opset: i64,
+        functions: Functions,
+        folder: Option<&Path>,
+    ) -> Importer {
         let mut graph = Graph::new(model.name.clone());
         graph.opset = opset;
         let mut taken: HashSet<String> = model.initializer.iter().map(|tensor| tensor.name.clone()).collect();
         taken.extend(model.input.iter().map(|input| input.name.clone()));
-        taken.extend(model.node.iter().flat_map(|node| &node.output).cloned());
-        let outputs = model.output.iter().map(|output| &output.name);
-        let read = model.node.iter().flat_map(|node| &node.input).chain(outputs).cloned().collect();
+        taken.extend(nodes.iter().flat_map(|placed| &placed.node.output).cloned());
+        let read = model.output.iter().map(|output| output.name.clone()).collect();
         let folder = folder.map(Path::to_path_buf);
-        Importer {
+        let mut importer = Importer {
             graph,
             opset,
+            depth: 0,
+            functions,
+            symbols: Symbols::new(),
             names: HashMap::new(),
             taken,
             made_elements: 0,
@@ -87,6 +103,33 @@ impl Importer {
             converted: HashMap::new(),
             nodes: HashSet::new(),
             folder,
+        };
+        importer.note_reads(nodes.iter().map(|placed| &placed.node));
+        importer
+    }
+
+    /// The tensor of this name, if it is there yet.
+    pub fn tensor(&self, name: &str) -> Option<TensorId> {
+        self.names.get(name).copied()
+    }
+
+    /// Results that these nodes read, also in their branches, are needed.
+    pub fn note_reads<'a>(&mut self, nodes: impl Iterator<Item = &'a NodeProto>) {
+        for node in nodes {
+            self.read.extend(node.input.iter().cloned());
+            self.read.extend(captured(node).into_iter().map(str::to_string));
+        }
+    }
+
+    /// Results of a branch are needed.
+    pub fn note_reads_of_results(&mut self, results: &[ValueInfoProto]) {
+        self.read.extend(results.iter().map(|result| result.name.clone()));
+    }
+
+    /// These names mean nothing from here on.
+    pub fn forget<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        for name in names {
+            self.names.remove(name);
         }
     }
 
@@ -110,6 +153,13 @@ impl Importer {
         unused(wanted, &mut self.nodes)
     }
 
+    /// What a node of the file made.
+    fn name(&mut self, name: &str, id: TensorId) {
+        let own = if self.depth > 0 { self.tensor_name(name.to_string()) } else { name.to_string() };
+        self.graph.rename_tensor(id, own);
+        self.names.insert(name.to_string(), id);
+    }
+
     /// Initializers become constants.
     pub fn add_initializers(&mut self, initializers: Vec<TensorProto>) -> Result<(), Diagnostic> {
         for mut initializer in initializers {
@@ -121,9 +171,26 @@ impl Importer {
         Ok(())
     }
 
+    /// Sparse initializers become constants, too; nobody computes with gaps here.
+    pub fn add_sparse_initializers(&mut self, initializers: &[SparseTensorProto]) -> Result<(), Diagnostic> {
+        for initializer in initializers {
+            let name = initializer.values.name.clone();
+            let value = self.read_sparse(initializer)?;
+            self.add_constant(name, value);
+        }
+        Ok(())
+    }
+
+    /// Reads a sparse tensor; its zeros are limited like all that is made.
+    pub fn read_sparse(&mut self, tensor: &SparseTensorProto) -> Result<Value, Diagnostic> {
+        let folder = self.folder.clone();
+        tensors::read_sparse(tensor, folder.as_deref(), |count| self.reserve_elements(count))
+    }
+
     /// A constant tensor by that name.
     pub fn add_constant(&mut self, name: String, value: Value) -> TensorId {
-        let id = self.graph.add_constant(name.clone(), value);
+        let own = if self.depth > 0 { self.tensor_name(name.clone()) } else { name.clone() };
+        let id = self.graph.add_constant(own, value);
         self.names.insert(name, id);
         id
     }
@@ -134,49 +201,35 @@ impl Importer {
     }
 
     /// Graph inputs; those that are initializers too (old files list them twice) stay constants.
-    pub fn add_inputs(&mut self, inputs: &[ValueInfoProto], options: &ImportOptions) -> Result<(), Diagnostic> {
-        for (name, _) in &options.shapes {
-            if !inputs.iter().any(|input| input.name == *name) {
-                let names: Vec<String> = inputs.iter().map(|input| printable(&input.name)).collect();
-                return Err(Diagnostic::new(
-                    "E0121",
-                    format!("--shape names `{}`, which is no input", printable(name)),
-                )
-                .note(format!("inputs: {}", names.join(", "))));
-            }
-        }
-        // A name for an open first dimension means the batch wherever it stands.
-        let batches: HashSet<&str> =
-            inputs.iter().filter_map(|input| open_dimension(tensor_shape(input)?.dim.first()?)).collect();
-        for input in inputs {
-            if self.names.contains_key(&input.name) {
-                continue;
-            }
-            let given = options.shapes.iter().find(|(name, _)| *name == input.name).map(|(_, shape)| shape.as_slice());
-            let tensor_type = input_type(input, given, &batches)?;
-            if input.name.is_empty() {
-                return Err(Diagnostic::new("E0110", "a graph input has no name"));
-            }
+    pub fn add_inputs(&mut self, inputs: &[ValueInfoProto], options: &ImportOptions) -> Result<(), Vec<Diagnostic>> {
+        let inputs: Vec<&ValueInfoProto> =
+            inputs.iter().filter(|input| !self.names.contains_key(&input.name)).collect();
+        let inputs::InputTypes { types, symbols, remarks } = inputs::types(&inputs, options)?;
+        for (input, tensor_type) in inputs.iter().zip(types) {
             let id = self.graph.add_input(input.name.clone(), tensor_type);
             let id = self.carried_input(id);
             self.names.insert(input.name.clone(), id);
         }
+        self.symbols = symbols;
+        self.graph.remarks.extend(remarks);
         Ok(())
     }
 
     /// One node, after all that it reads.
-    pub fn add_node(&mut self, index: usize, node: &NodeProto) -> Result<(), Diagnostic> {
-        let attributes = Attributes { index, node };
-        let inputs = node
+    pub fn add_node(&mut self, placed: &Placed) -> Result<(), Diagnostic> {
+        let attributes = Attributes { index: placed.index, node: &placed.node };
+        self.opset = placed.opset;
+        signatures::check(&attributes, placed.opset)?;
+        let inputs = placed
+            .node
             .input
             .iter()
             .map(|name| match name.as_str() {
                 "" => Ok(None),
-                name => self.names.get(name).copied().map(Some).ok_or_else(|| {
-                    Diagnostic::new(
-                        "E0110",
-                        format!("{} reads tensor `{}`, which nothing makes", node_label(index, node), printable(name)),
-                    )
+                name => self.tensor(name).map(Some).ok_or_else(|| {
+                    let label = node_label(placed.index, &placed.node);
+                    let message = format!("{label} reads tensor `{}`, which nothing makes", printable(name));
+                    Diagnostic::new("E0110", message)
                 }),
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -184,28 +237,38 @@ impl Importer {
         ops::convert(&mut context)
     }
 
-    /// Graph outputs.
-    pub fn finish(mut self, outputs: &[ValueInfoProto]) -> Result<Graph, Diagnostic> {
-        let mut listed = HashSet::new();
-        for output in outputs {
+    /// Graph outputs, by the names that the model gives them.
+    pub fn finish(mut self, model: &GraphProto) -> Result<Graph, Diagnostic> {
+        self.compare_declared(model);
+        let mut listed: HashSet<&str> = HashSet::new();
+        let mut taken: HashSet<TensorId> = HashSet::new();
+        for output in &model.output {
             let name = printable(&output.name);
-            let Some(id) = self.names.get(&output.name).copied() else {
+            let Some(id) = self.tensor(&output.name) else {
                 return Err(Diagnostic::new("E0110", format!("nothing makes graph output `{name}`")));
             };
-            if !listed.insert(id) {
-                return Err(Diagnostic::new("E0110", format!("graph output `{name}` is listed twice")));
+            if !listed.insert(&output.name) {
+                // Answers go by name: it is there already.
+                self.graph.remarks.push(Diagnostic::new("N0110", format!("graph output `{name}` is listed twice")));
+                continue;
+            }
+            if self.graph.tensor_type(id).element_count() == 0 {
+                let found = self.graph.tensor_type(id);
+                return Err(Diagnostic::new("E0122", format!("graph output `{name}` is {found}, it has no elements")));
             }
             let id = self.returned_output(id, output)?;
             // A graph output must be a produced tensor of its own.
-            let produced = self.graph.tensor(id).producer.is_some();
-            let id = if produced { id } else { self.copy_of(id, &output.name) };
+            let tensor = self.graph.tensor(id);
+            let is_own = tensor.producer.is_some() && tensor.name == output.name && taken.insert(id);
+            let id = if is_own { id } else { self.copy_of(id, &output.name) };
             self.graph.outputs.push(id);
         }
         Ok(self.graph)
     }
 
+    /// An output that is an input has the same name as that input.
     fn copy_of(&mut self, id: TensorId, name: &str) -> TensorId {
-        if self.graph.tensor(id).name == name {
+        if self.graph.tensor(id).name == name && self.graph.value(id).is_some() {
             let moved = self.tensor_name(format!("{name}.value"));
             self.graph.rename_tensor(id, moved);
         }
@@ -214,20 +277,38 @@ impl Importer {
         self.graph.add_node(node, Op::Identity, vec![id], vec![copy]);
         copy
     }
-}
 
-fn tensor_shape(input: &ValueInfoProto) -> Option<&TensorShapeProto> {
-    match input.type_.as_ref()?.value.as_ref()? {
-        TypeValue::TensorType(tensor) => tensor.shape.as_ref(),
-        _ => None,
-    }
-}
-
-/// Name of an open dimension.
-fn open_dimension(dimension: &tensor_shape_proto::Dimension) -> Option<&str> {
-    match &dimension.value {
-        Some(Dimension::DimParam(name)) if !name.is_empty() => Some(name),
-        _ => None,
+    /// Says where shapes that the model declares are not those that follow from its operators.
+    fn compare_declared(&mut self, model: &GraphProto) {
+        let mut notes = Vec::new();
+        for value in model.output.iter().chain(&model.value_info) {
+            let (Some(id), Some(declared)) = (self.tensor(&value.name), inputs::declared_extents(value, &self.symbols))
+            else {
+                continue;
+            };
+            let found = self.graph.shape(id);
+            // Exporters write no dimensions for a shape that they do not know.
+            if declared.is_empty() {
+                continue;
+            }
+            let fits = |(stated, found): (&Option<usize>, &usize)| stated.is_none_or(|stated| stated == *found);
+            if declared.len() != found.len() || !declared.iter().zip(found).all(fits) {
+                let stated: Vec<String> =
+                    declared.iter().map(|extent| extent.map_or("?".to_string(), |extent| extent.to_string())).collect();
+                let name = printable(&value.name);
+                notes.push(format!("`{name}` is declared [{}], its shape is {found:?}", stated.join(",")));
+            }
+        }
+        if notes.is_empty() {
+            return;
+        }
+        let more = notes.len().saturating_sub(MAX_CONTRADICTIONS);
+        notes.truncate(MAX_CONTRADICTIONS);
+        if more > 0 {
+            notes.push(format!("and {more} more"));
+        }
+        let message = "the model declares shapes that do not follow from its operators; the latter count";
+        self.graph.remarks.push(notes.into_iter().fold(Diagnostic::new("W0131", message), Diagnostic::note));
     }
 }
 
@@ -240,63 +321,6 @@ fn unused(wanted: String, taken: &mut HashSet<String>) -> String {
         number += 1;
     }
     name
-}
-
-/// Type of a graph input; open dimensions come from the command line, an open batch is 1.
-fn input_type(
-    input: &ValueInfoProto,
-    given: Option<&[usize]>,
-    batches: &HashSet<&str>,
-) -> Result<TensorType, Diagnostic> {
-    let name = printable(&input.name);
-    let refuse = |message: String| Diagnostic::new("E0121", format!("input `{name}`: {message}"));
-    let Some(TypeValue::TensorType(tensor)) = input.type_.as_ref().and_then(|kind| kind.value.as_ref()) else {
-        return Err(refuse("it is not a tensor".to_string()));
-    };
-    let kind: Option<DataType> = protobuf::Enum::from_i32(tensor.elem_type);
-    let Some(kind) = kind else { return Err(refuse(format!("unknown element type {}", tensor.elem_type))) };
-    let Some(element) = tensors::element_type(kind) else {
-        let supported = tensors::SUPPORTED;
-        return Err(refuse(format!("element type {kind:?} is not supported; supported are {supported}")));
-    };
-    let Some(shape) = tensor.shape.as_ref() else {
-        let shape = given.ok_or_else(|| {
-            refuse("its shape is not given".to_string()).help(format!("say it with --shape {name}=1x3x224x224"))
-        })?;
-        return Ok(TensorType::new(element, shape));
-    };
-    if let Some(given) = given
-        && given.len() != shape.dim.len()
-    {
-        return Err(refuse(format!("--shape gives {} dimensions, the model has {}", given.len(), shape.dim.len())));
-    }
-    let mut extents = Vec::with_capacity(shape.dim.len().min(16));
-    for (axis, dimension) in shape.dim.iter().enumerate() {
-        let wanted = given.map(|given| given[axis]);
-        let extent = match (&dimension.value, wanted) {
-            (Some(Dimension::DimValue(value)), wanted) => match (usize::try_from(*value), wanted) {
-                (Ok(value), Some(wanted)) if value > 0 && value != wanted => {
-                    return Err(refuse(format!("--shape says {wanted} for axis {axis}, the model says {value}")));
-                }
-                (Ok(value), _) if value > 0 => value,
-                // Some exporters write 0 or -1 for an open batch.
-                (_, Some(wanted)) => wanted,
-                _ => return Err(refuse(format!("axis {axis} has extent {value}, expected at least 1"))),
-            },
-            (_, Some(wanted)) => wanted,
-            (_, None) if axis == 0 || open_dimension(dimension).is_some_and(|name| batches.contains(name)) => 1,
-            (_, None) => {
-                return Err(refuse(format!("axis {axis} is open"))
-                    .help(format!("pin its shape, for example --shape {name}=1x3x224x224")));
-            }
-        };
-        extents.push(extent);
-    }
-    if let Some(axis) = extents.iter().position(|extent| *extent == 0) {
-        return Err(refuse(format!("axis {axis} has extent 0, expected at least 1")));
-    }
-    element_count(&extents).map_err(|error| refuse(error.to_string()))?;
-    Ok(TensorType::new(element, extents))
 }
 
 /// One node while it is converted.
@@ -410,8 +434,24 @@ impl NodeContext<'_> {
             return Err(self.refuse(format!("has {named} outputs, expected {}", outputs.len())));
         }
         for (name, id) in names.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
-            self.importer.graph.rename_tensor(*id, name.clone());
-            self.importer.names.insert(name.clone(), *id);
+            self.importer.name(name, *id);
+        }
+        Ok(())
+    }
+
+    /// Gives the results of a branch the names of this node's results; tensors from `first_own` on are the branch's.
+    pub fn bind_branch(&mut self, results: &[TensorId], first_own: usize) -> Result<(), Diagnostic> {
+        let names = &self.attributes.node.output;
+        if names.len() > results.len() {
+            return Err(self.refuse(format!("has {} outputs, its branch {}", names.len(), results.len())));
+        }
+        for (name, id) in names.iter().zip(results).filter(|(name, _)| !name.is_empty()) {
+            // What a branch hands through keeps the name that it has outside.
+            if (id.0 as usize) < first_own {
+                self.importer.names.insert(name.clone(), *id);
+            } else {
+                self.importer.name(name, *id);
+            }
         }
         Ok(())
     }
@@ -435,6 +475,14 @@ impl NodeContext<'_> {
         if let Some(output) = outputs.iter().find(|output| output.size_bytes() > MAX_RESULT_BYTES) {
             let message = format!("makes {output}, which is larger than {} MiB", MAX_RESULT_BYTES >> 20);
             return Err(Diagnostic { code: "E0122", ..self.refuse(message) });
+        }
+        // A tensor without elements is known.
+        if outputs.iter().all(|output| output.element_count() == 0) {
+            let empty = outputs.into_iter().map(|output| {
+                let name = self.importer.tensor_name(format!("{base}.empty"));
+                self.importer.graph.add_constant(name, Value::empty(output))
+            });
+            return Ok(empty.collect());
         }
         let values: Option<Vec<Arc<Value>>> = inputs.iter().map(|input| graph.value(*input).cloned()).collect();
         let small = outputs.iter().all(|output| output.element_count() <= MAX_FOLDED_ELEMENTS);

@@ -195,6 +195,7 @@ impl NodeContext<'_> {
         if is_known || !to.is_float() {
             return self.emit(Op::Cast { to }, vec![x]);
         }
+        let x = self.importer.grids.whole.get(&x).copied().unwrap_or(x);
         let from = self.promised(x);
         let is_real = self.tensor_type(x).element.is_float();
         let mut result = match is_real {

@@ -1,59 +1,50 @@
-//! Order of nodes: each after the producers of its inputs.
+//! Order of nodes: each after the producers of what it reads.
 
 use std::collections::{BTreeSet, HashMap};
 
-use onnx_protobuf::GraphProto;
-
+use super::functions::{Placed, captured};
 use super::importer::node_label;
 use crate::diagnostic::{Diagnostic, printable};
 
-/// Indices of nodes in topological order, the file's order among free choices. Refuses cycles and inputs that nothing
-/// makes.
-pub fn topological(graph: &GraphProto) -> Result<Vec<usize>, Diagnostic> {
+/// Positions of nodes in topological order, the file's order among free choices. Refuses cycles and operands that
+/// nothing makes; `is_given` says which tensors are there from the beginning.
+pub fn topological(nodes: &[Placed], is_given: impl Fn(&str) -> bool) -> Result<Vec<usize>, Diagnostic> {
     let mut producers: HashMap<&str, usize> = HashMap::new();
-    for (index, node) in graph.node.iter().enumerate() {
-        for output in &node.output {
-            producers.insert(output, index);
+    for (position, placed) in nodes.iter().enumerate() {
+        for output in placed.node.output.iter().filter(|name| !name.is_empty()) {
+            producers.insert(output, position);
         }
     }
-    let given: BTreeSet<&str> = graph
-        .initializer
-        .iter()
-        .map(|initializer| initializer.name.as_str())
-        .chain(graph.input.iter().map(|input| input.name.as_str()))
-        .collect();
-    let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); graph.node.len()];
-    let mut missing = vec![0usize; graph.node.len()];
-    for (index, node) in graph.node.iter().enumerate() {
-        for input in node.input.iter().filter(|name| !name.is_empty()) {
-            if given.contains(input.as_str()) {
-                continue;
+    let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+    let mut missing = vec![0usize; nodes.len()];
+    for (position, placed) in nodes.iter().enumerate() {
+        let operands = placed.node.input.iter().map(String::as_str).filter(|name| !name.is_empty());
+        for input in operands.chain(captured(&placed.node)) {
+            if let Some(producer) = producers.get(input) {
+                consumers[*producer].push(position);
+                missing[position] += 1;
+            } else if !is_given(input) {
+                let label = node_label(placed.index, &placed.node);
+                let message = format!("{label} reads tensor `{}`, which nothing makes", printable(input));
+                return Err(Diagnostic::new("E0110", message));
             }
-            let Some(producer) = producers.get(input.as_str()) else {
-                return Err(Diagnostic::new(
-                    "E0110",
-                    format!("{} reads tensor `{}`, which nothing makes", node_label(index, node), printable(input)),
-                ));
-            };
-            consumers[*producer].push(index);
-            missing[index] += 1;
         }
     }
-    let mut ready: BTreeSet<usize> = (0..graph.node.len()).filter(|index| missing[*index] == 0).collect();
-    let mut order = Vec::with_capacity(graph.node.len());
-    while let Some(index) = ready.pop_first() {
-        order.push(index);
-        for consumer in &consumers[index] {
+    let mut ready: BTreeSet<usize> = (0..nodes.len()).filter(|position| missing[*position] == 0).collect();
+    let mut order = Vec::with_capacity(nodes.len());
+    while let Some(position) = ready.pop_first() {
+        order.push(position);
+        for consumer in &consumers[position] {
             missing[*consumer] -= 1;
             if missing[*consumer] == 0 {
                 ready.insert(*consumer);
             }
         }
     }
-    if order.len() == graph.node.len() {
+    if order.len() == nodes.len() {
         return Ok(order);
     }
-    let stuck = (0..graph.node.len()).filter(|index| missing[*index] > 0);
-    let names: Vec<String> = stuck.take(5).map(|index| node_label(index, &graph.node[index])).collect();
+    let stuck = (0..nodes.len()).filter(|position| missing[*position] > 0);
+    let names: Vec<String> = stuck.take(5).map(|at| node_label(nodes[at].index, &nodes[at].node)).collect();
     Err(Diagnostic::new("E0110", format!("the graph has a cycle through {}", names.join(", "))))
 }

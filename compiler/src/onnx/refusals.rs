@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use onnx_protobuf::NodeProto;
 
+use super::functions::captured;
 use crate::diagnostic::Diagnostic;
 
 /// Most messages of one import; more would not be read.
@@ -34,7 +35,9 @@ impl Refusals {
 
     /// Whether a node was refused already or reads what a refused node would make; its results become unknown too.
     pub fn is_tainted(&mut self, node: &NodeProto) -> bool {
-        if self.unknown.is_empty() || !node.input.iter().chain(&node.output).any(|name| self.unknown.contains(name)) {
+        let is_unknown = |name: &str| self.unknown.contains(name);
+        let own = node.input.iter().chain(&node.output).map(String::as_str);
+        if self.unknown.is_empty() || !own.chain(captured(node)).any(is_unknown) {
             return false;
         }
         self.taint(node);
@@ -47,7 +50,8 @@ impl Refusals {
         if diagnostic.code == "E0140" {
             let list =
                 self.unsupported.take().unwrap_or_else(|| Diagnostic::new("E0140", "not everything is supported"));
-            self.unsupported = Some(list.note(diagnostic.message));
+            let notes = std::iter::once(diagnostic.message).chain(diagnostic.notes);
+            self.unsupported = Some(notes.fold(list, Diagnostic::note));
         } else if self.others.len() < MAX_DIAGNOSTICS {
             self.others.push(diagnostic);
         } else {
@@ -57,6 +61,11 @@ impl Refusals {
 
     fn taint(&mut self, node: &NodeProto) {
         self.unknown.extend(node.output.iter().filter(|name| !name.is_empty()).cloned());
+    }
+
+    /// What else is wrong, beside the list of unsupported nodes.
+    pub fn with(self, diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+        self.unsupported.into_iter().chain(diagnostics).collect()
     }
 
     /// All messages, the list of unsupported nodes first.

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use onnx_protobuf::TensorProto;
 use onnx_protobuf::tensor_proto::{DataLocation, DataType};
+use onnx_protobuf::{SparseTensorProto, TensorProto};
 use partita_rt::{Bf16, F16};
 
 use super::external;
 use crate::diagnostic::{Diagnostic, printable};
 use crate::graph::infer::element_count;
+use crate::graph::types::on_elements;
 use crate::graph::{Data, ElementType, Value};
 
 /// Reads a tensor; its data fields are emptied on the way to save memory.
@@ -56,6 +57,56 @@ pub fn read(mut tensor: TensorProto, folder: Option<&Path>) -> Result<Value, Dia
         Some(bytes) => Data::from_bytes(element, &bytes),
         None => from_fields(element, tensor, count).map_err(refuse)?,
     };
+    Ok(Value { shape, data })
+}
+
+/// Reads a sparse tensor as a dense one; `reserve` says whether so many elements may be made.
+pub fn read_sparse(
+    tensor: &SparseTensorProto,
+    folder: Option<&Path>,
+    reserve: impl FnOnce(usize) -> bool,
+) -> Result<Value, Diagnostic> {
+    let name = printable(&tensor.values.name);
+    let refuse = |message: String| Diagnostic::new("E0120", format!("sparse tensor `{name}`: {message}"));
+    let shape = tensor
+        .dims
+        .iter()
+        .map(|dimension| usize::try_from(*dimension).map_err(|_| refuse(format!("dimension {dimension} is negative"))))
+        .collect::<Result<Vec<usize>, Diagnostic>>()?;
+    let count = element_count(&shape).map_err(|error| refuse(error.to_string()))?;
+    let values = read(tensor.values.get_or_default().clone(), folder)?;
+    let indices = read(tensor.indices.get_or_default().clone(), folder)?;
+    let Data::I64(numbers) = &indices.data else {
+        return Err(refuse(format!("its indices are {}, expected int64", indices.tensor_type())));
+    };
+    let given = values.data.len();
+    // Positions in the dense tensor: as they are, or one index per axis.
+    let positions: Option<Vec<usize>> = if indices.shape == [given] {
+        numbers.iter().map(|at| usize::try_from(*at).ok().filter(|at| *at < count)).collect()
+    } else if indices.shape == [given, shape.len()] && !shape.is_empty() {
+        let position = |entry: &[i64]| {
+            entry.iter().zip(&shape).try_fold(0, |position, (at, extent)| {
+                let at = usize::try_from(*at).ok().filter(|at| at < extent)?;
+                Some(position * extent + at)
+            })
+        };
+        numbers.chunks(shape.len()).map(position).collect()
+    } else {
+        let found = indices.tensor_type();
+        return Err(refuse(format!("{given} values with indices {found}, expected one or {} for each", shape.len())));
+    };
+    let Some(positions) = positions else { return Err(refuse(format!("an index lies outside {shape:?}"))) };
+    if !reserve(count) {
+        return Err(Diagnostic { code: "E0122", ..refuse(format!("{count} elements are too many")) });
+    }
+    fn scatter<T: Copy + Default>(values: &[T], positions: &[usize], count: usize) -> Vec<T> {
+        let mut all = vec![T::default(); count];
+        for (position, value) in positions.iter().zip(values) {
+            all[*position] = *value;
+        }
+        all
+    }
+    let data = on_elements!(&values.data, elements => Self(scatter(elements, &positions, count)));
     Ok(Value { shape, data })
 }
 

@@ -1,5 +1,6 @@
 //! The strategies of every node, priced.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::balance::{self, ChannelCuts};
@@ -28,6 +29,8 @@ pub struct Candidate {
     pub strategy: Strategy,
     /// The run of fused tiles it belongs to, and whether the node is its last.
     pub run: Option<(usize, bool)>,
+    /// Groups of devices that share the node so, a bit for each; none for what stays whole.
+    pub groups: u64,
     /// Per operand the part that each device reads; `None` for constants.
     pub needs: Vec<Option<Sharding>>,
     /// Seconds of computation, per device.
@@ -73,7 +76,7 @@ pub enum Breadth {
 
 /// The candidates of every node, in the order of `order`. Every node has at least one.
 pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> {
-    let restricted = !matches!(choice.family, StrategyFamily::Auto | StrategyFamily::Spatial | StrategyFamily::Batch);
+    let restricted = is_for_everyone(choice.family);
     let tight = choice.breadth == Breadth::Tight;
     let share_by: &[ShareBy] = match (choice.family, choice.objective) {
         (StrategyFamily::Auto, Objective::Memory) => &[ShareBy::Memory],
@@ -101,10 +104,44 @@ pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> 
     }
     let mut found = lister.found;
     for (id, node) in order.iter().zip(&mut found) {
-        keep_family(choice, *id, node);
+        let kept = of_family(choice.graph, choice.family, *id, node);
+        let mut at = 0..;
+        node.retain(|_| at.next().is_some_and(|at| kept.binary_search(&at).is_ok()));
         keep_held(choice, *id, node);
     }
     found
+}
+
+/// Which of the candidates of everything a family by itself would have, were it asked for: tables that hold all of them
+/// answer for each family too. Empty if it would have none.
+pub fn family_of_all(
+    choice: &Choice<'_>,
+    family: StrategyFamily,
+    order: &[NodeId],
+    found: &[Vec<Candidate>],
+) -> Vec<Vec<usize>> {
+    let share_by = [ShareBy::Speed, ShareBy::SpeedWithinMemory];
+    let weights_bytes = order.iter().map(|id| cost::node_weights_bytes(choice.graph, *id)).sum();
+    let groups = groups(choice.cluster, weights_bytes, &share_by, false, false);
+    let everyone = |group: &Group| !is_for_everyone(family) || group.devices.len() == choice.cluster.devices.len();
+    let mask = groups.iter().enumerate().filter(|(_, group)| everyone(group)).fold(0, |mask, (at, _)| mask | bit(at));
+    let of_node = |(id, listed): (&NodeId, &Vec<Candidate>)| {
+        let fits = |at: &usize| listed[*at].groups == 0 || listed[*at].groups & mask != 0;
+        let of_groups: Vec<usize> = (0..listed.len()).filter(fits).collect();
+        let chosen: Vec<&Candidate> = of_groups.iter().map(|at| &listed[*at]).collect();
+        of_family(choice.graph, family, *id, &chosen).into_iter().map(|at| of_groups[at]).collect()
+    };
+    order.iter().zip(found).map(of_node).collect()
+}
+
+/// Whether all devices share each node of a family, if they share it at all.
+fn is_for_everyone(family: StrategyFamily) -> bool {
+    !matches!(family, StrategyFamily::Auto | StrategyFamily::Spatial | StrategyFamily::Batch)
+}
+
+/// The bit of a group among a candidate's groups.
+fn bit(group: usize) -> u64 {
+    1 << group.min(63)
 }
 
 /// Leaves what devices can compute with the weights that they hold, as they compute it with all of the network at least.
@@ -138,35 +175,44 @@ fn whole_devices(choice: &Choice<'_>) -> Vec<usize> {
         .collect()
 }
 
-/// Restricts the nodes that multiply to the family's methods, if they have any of those.
-fn keep_family(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
-    if matches!(choice.graph.node(id).op, Op::Decide(_)) {
+/// Positions of the candidates that a family may use: of nodes that multiply those of its methods, if there are any.
+fn of_family<C: Borrow<Candidate>>(graph: &Graph, family: StrategyFamily, id: NodeId, listed: &[C]) -> Vec<usize> {
+    let with = |keep: &dyn Fn(Method) -> bool| -> Vec<usize> {
+        (0..listed.len()).filter(|at| keep(listed[*at].borrow().strategy.method)).collect()
+    };
+    let op = &graph.node(id).op;
+    if matches!(op, Op::Decide(_)) {
         // One device decides for all.
-        candidates.retain(|candidate| candidate.strategy.method == Method::Whole);
-        return;
+        return with(&|method| method == Method::Whole);
     }
-    let allowed: &[Method] = match choice.family {
+    let allowed: &[Method] = match family {
         StrategyFamily::Lop => &[Method::Output],
         StrategyFamily::Lip => &[Method::Input],
         StrategyFamily::Fused => &[Method::Output, Method::Input],
-        StrategyFamily::Ftp if matches!(choice.graph.node(id).op, Op::Conv(_)) => &[Method::Fused],
+        StrategyFamily::Ftp if matches!(op, Op::Conv(_)) => &[Method::Fused],
         StrategyFamily::Batch => &[Method::Batch],
-        StrategyFamily::Spatial if matches!(choice.graph.node(id).op, Op::Conv(_)) => &[Method::Spatial],
-        _ => return,
+        StrategyFamily::Spatial if matches!(op, Op::Conv(_)) => &[Method::Spatial],
+        _ => {
+            return with(&|method| {
+                method != Method::Fused || matches!(family, StrategyFamily::Auto | StrategyFamily::Ftp)
+            });
+        }
     };
-    let multiplies = cost::node_macs(choice.graph, id) > 0;
-    if multiplies && candidates.iter().any(|candidate| allowed.contains(&candidate.strategy.method)) {
-        candidates.retain(|candidate| allowed.contains(&candidate.strategy.method));
-    } else if !multiplies {
-        // What does not multiply follows its operands.
-        let foreign = |method: Method| match choice.family {
-            StrategyFamily::Lop | StrategyFamily::Lip | StrategyFamily::Fused => {
-                matches!(method, Method::Spatial | Method::Fused)
-            }
-            _ => false,
-        };
-        candidates.retain(|candidate| !foreign(candidate.strategy.method));
+    let multiplies = cost::node_macs(graph, id) > 0;
+    if multiplies {
+        let own = with(&|method| allowed.contains(&method));
+        if !own.is_empty() {
+            return own;
+        }
     }
+    // What does not multiply follows its operands; fused tiles are of two families only.
+    let foreign = |method: Method| match (family, method) {
+        (StrategyFamily::Ftp, _) => false,
+        (_, Method::Fused) => true,
+        (StrategyFamily::Lop | StrategyFamily::Lip | StrategyFamily::Fused, Method::Spatial) => !multiplies,
+        _ => false,
+    };
+    with(&|method| !foreign(method))
 }
 
 struct Lister<'a> {
@@ -188,20 +234,26 @@ impl Lister<'_> {
         let node = graph.node(id);
         let shape = node.outputs.first().map_or(Vec::new(), |output| graph.shape(*output).to_vec());
         let mut found: Vec<Candidate> = Vec::new();
-        let mut seen: HashSet<Strategy> = HashSet::new();
+        let mut seen: HashMap<Strategy, Option<usize>> = HashMap::new();
         let devices = self.devices();
-        let mut strategies: Vec<Strategy> =
-            wholes.iter().map(|device| Strategy::whole(*device, devices, &shape)).collect();
+        let mut strategies: Vec<(u64, Strategy)> =
+            wholes.iter().map(|device| (0, Strategy::whole(*device, devices, &shape))).collect();
         if self.choice.family != StrategyFamily::Whole && self.choice.family != StrategyFamily::Pipeline {
             for (index, group) in self.groups.iter().enumerate() {
-                strategies.push(self.replicated(group, &shape));
-                strategies.extend(self.splits(id, index, &shape));
-                strategies.extend(self.sums(id, index, &shape));
+                let mut of_group = vec![self.replicated(group, &shape)];
+                of_group.extend(self.splits(id, index, &shape));
+                of_group.extend(self.sums(id, index, &shape));
+                strategies.extend(of_group.into_iter().map(|strategy| (bit(index), strategy)));
             }
         }
-        for strategy in strategies {
-            if seen.insert(strategy.clone()) {
-                found.extend(price(self.choice, id, strategy, None));
+        for (group, strategy) in strategies {
+            match seen.get(&strategy) {
+                Some(known) => known.iter().for_each(|at| found[*at].groups |= group),
+                None => {
+                    let priced = price(self.choice, id, strategy.clone(), None);
+                    seen.insert(strategy, priced.is_some().then_some(found.len()));
+                    found.extend(priced.map(|candidate| Candidate { groups: group, ..candidate }));
+                }
             }
         }
         self.found.push(found);
@@ -353,13 +405,13 @@ impl Lister<'_> {
                 continue;
             }
             // Where memory binds, whole nodes and stages make the problem large enough.
-            let groups = self.groups.iter().filter(|group| roomy || group.devices.len() == devices);
-            for group in groups {
+            let groups = self.groups.iter().enumerate().filter(|(_, group)| roomy || group.devices.len() == devices);
+            for (index, group) in groups {
                 let tilings =
                     [Some(self.along(group, &shape, 2, 1)), self.grid(group, &shape).filter(|_| shape.len() == 4)];
                 for tiles in tilings.into_iter().flatten() {
                     if tiles.only_device().is_none() {
-                        self.run(order, &position, last, tiles, run);
+                        self.run(order, &position, (last, bit(index)), tiles, run);
                         run += 1;
                     }
                 }
@@ -368,7 +420,14 @@ impl Lister<'_> {
     }
 
     /// One run: from the tiles of its last node backwards.
-    fn run(&mut self, order: &[NodeId], position: &HashMap<NodeId, usize>, last: usize, tiles: Sharding, run: usize) {
+    fn run(
+        &mut self,
+        order: &[NodeId],
+        position: &HashMap<NodeId, usize>,
+        (last, groups): (usize, u64),
+        tiles: Sharding,
+        run: usize,
+    ) {
         let graph = self.choice.graph;
         let mut needed: BTreeMap<usize, Vec<Option<Region>>> = BTreeMap::from([(last, tiles.0)]);
         let (mut multiplying, mut plain_macs, mut tiled_macs) = (0, 0u64, 0u64);
@@ -405,7 +464,7 @@ impl Lister<'_> {
                     };
                 }
             }
-            members.push((index, candidate));
+            members.push((index, Candidate { groups, ..candidate }));
         }
         // One node alone is a plain spatial split.
         if members.len() > 1 {
@@ -454,6 +513,7 @@ pub fn price(choice: &Choice<'_>, id: NodeId, strategy: Strategy, run: Option<(u
     let output = *node.outputs.first()?;
     let mut candidate = Candidate {
         run,
+        groups: 0,
         needs: node
             .inputs
             .iter()

@@ -2,7 +2,6 @@
 
 use super::Method;
 use crate::config::{Cluster, System, Target, Topology, WeightStorage};
-use crate::graph::types::are_whole;
 use crate::graph::{Graph, NodeId, Op};
 use crate::kernel::lower::winograd::Filterable;
 use crate::shard::restrict::Restriction;
@@ -109,7 +108,7 @@ pub fn node_work(graph: &Graph, id: NodeId) -> Work {
     let (mut weights_bytes, mut activation_bytes) = (0, 0);
     for input in &node.inputs {
         let bytes = graph.tensor_type(*input).size_bytes() as u64;
-        *(if graph.value(*input).is_some() { &mut weights_bytes } else { &mut activation_bytes }) += bytes;
+        *(if graph.is_constant(*input) { &mut weights_bytes } else { &mut activation_bytes }) += bytes;
     }
     activation_bytes += node.outputs.iter().map(|output| graph.tensor_type(*output).size_bytes() as u64).sum::<u64>();
     let inputs = node.inputs.iter().map(|input| graph.shape(*input).to_vec()).collect();
@@ -125,7 +124,7 @@ pub fn node_work(graph: &Graph, id: NodeId) -> Work {
 }
 
 fn has_whole_weights(graph: &Graph, id: NodeId) -> bool {
-    graph.node(id).inputs.get(1).and_then(|weights| graph.f32_value(*weights)).is_some_and(are_whole)
+    graph.node(id).inputs.get(1).is_some_and(|weights| graph.is_whole(*weights))
 }
 
 fn has_constant_matrix(graph: &Graph, id: NodeId) -> bool {
@@ -141,7 +140,7 @@ pub fn shard_work(graph: &Graph, id: NodeId, restriction: &Restriction, output: 
     for (input, part) in node.inputs.iter().zip(&restriction.operands) {
         let size = graph.tensor_type(*input).element.size_bytes() as u64;
         let bytes = part.map_or(0, |part| part.element_count() * size);
-        *(if graph.value(*input).is_some() { &mut weights_bytes } else { &mut activation_bytes }) += bytes;
+        *(if graph.is_constant(*input) { &mut weights_bytes } else { &mut activation_bytes }) += bytes;
         inputs.push(part.map_or(Vec::new(), |part| part.shape()));
     }
     let size = node.outputs.first().map_or(4, |output| graph.tensor_type(*output).element.size_bytes());

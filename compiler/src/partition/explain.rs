@@ -3,7 +3,7 @@
 use super::pipeline::Chain;
 use super::{PartitionOptions, StrategyFamily, cost, limits, relay};
 use crate::config::{Cluster, System};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, size, sizes};
 use crate::graph::Graph;
 
 /// Devices that a message lists at most.
@@ -26,8 +26,10 @@ fn room_for_weights(cluster: &Cluster, reserve_bytes: &[u64]) -> u64 {
 }
 
 /// Whether the weights alone are too much for all devices together.
-pub fn weights_exceed(chain: &Chain, cluster: &Cluster, reserve_bytes: &[u64]) -> bool {
-    chain.problem.weights.iter().sum::<u64>() > room_for_weights(cluster, reserve_bytes)
+pub fn weights_exceed(graph: &Graph, cluster: &Cluster, reserve_bytes: &[u64]) -> bool {
+    let read = graph.tensor_ids().filter(|tensor| graph.value(*tensor).is_some() && graph.is_read(*tensor));
+    let weights: u64 = read.map(|tensor| graph.tensor_type(tensor).size_bytes() as u64).sum();
+    weights > room_for_weights(cluster, reserve_bytes)
 }
 
 /// A line for each device, or for the first of very many.
@@ -56,10 +58,11 @@ pub fn explain(graph: &Graph, cluster: &Cluster, chain: &Chain, options: &Partit
     let room = room_for_weights(cluster, &options.reserve_bytes);
     let has = |device: usize| {
         let (ram, flash) = memory(cluster, device, &options.reserve_bytes);
-        format!("{ram} bytes of RAM, {flash} of flash")
+        format!("{} of RAM, {} of flash", size(ram), size(flash))
     };
     if weights > room {
-        let title = format!("the model's weights take {weights} bytes; all devices together have room for {room}");
+        let (needed, available) = sizes(weights, room);
+        let title = format!("the model's weights take {needed}; all devices together have room for {available}");
         return list(Diagnostic::new("E0170", title), cluster, &has)
             .help("add devices or memory; nothing that a partition does makes weights smaller");
     }
@@ -78,13 +81,17 @@ pub fn explain(graph: &Graph, cluster: &Cluster, chain: &Chain, options: &Partit
         let label = largest.map_or(String::new(), |node| graph.node_label(*node));
         let title = format!("no device can hold the layers around node {}", crate::diagnostic::printable(&label));
         let line = |device: usize| {
-            format!("{} for them; they need {} and {}", has(device), needed(device), problem.weights[segment])
+            let (ram, flash) = (size(needed(device)), size(problem.weights[segment]));
+            format!("{} for them; they need {ram} and {flash}", has(device))
         };
         return list(Diagnostic::new("E0170", title), cluster, &line)
             .help("add a device with that much memory, or further devices to split these layers over");
     }
-    let diagnostic = Diagnostic::new("E0170", "no plan was found that keeps every limit")
-        .note(format!("the model has {weights} bytes of weights; the devices have room for {room} together"));
+    let diagnostic = Diagnostic::new("E0170", "no plan was found that keeps every limit").note(format!(
+        "the model has {} of weights; the devices have room for {} together",
+        size(weights),
+        size(room)
+    ));
     list(diagnostic, cluster, &has)
         .help("more RAM or flash, a further device, or a link between devices that have none would help")
 }

@@ -53,9 +53,19 @@ pub struct Network<'a> {
 impl<'a> Network<'a> {
     /// Lists and prices everything.
     pub fn new(choice: &Choice<'a>, ram: Vec<u64>, flash: Vec<u64>) -> Network<'a> {
-        let (graph, cluster) = (choice.graph, choice.cluster);
-        let order = graph.topological_order().unwrap_or_default();
+        let order = choice.graph.topological_order().unwrap_or_default();
         let candidates = candidates(choice, &order);
+        Network::of(choice, order, candidates, (ram, flash))
+    }
+
+    /// Prices these candidates, one list per node of `order`, and what travels between them.
+    pub fn of(
+        choice: &Choice<'a>,
+        order: Vec<NodeId>,
+        candidates: Vec<Vec<Candidate>>,
+        (ram, flash): (Vec<u64>, Vec<u64>),
+    ) -> Network<'a> {
+        let (graph, cluster) = (choice.graph, choice.cluster);
         let by_node = graph.reach();
         let reach = order.iter().map(|id| by_node.get(id).copied().unwrap_or(1.0)).collect();
         let mut network =
@@ -156,6 +166,11 @@ impl<'a> Network<'a> {
         self.candidates.iter().map(Vec::len).collect()
     }
 
+    /// All candidates of all nodes.
+    pub fn all(&self) -> Vec<Vec<usize>> {
+        self.candidates.iter().map(|listed| (0..listed.len()).collect()).collect()
+    }
+
     /// The problem as tables, for prices of candidates (node, choice) and of travel (index into the reshards) whenever
     /// it happens.
     pub fn factors(
@@ -164,19 +179,33 @@ impl<'a> Network<'a> {
         travel_price: &dyn Fn(usize) -> f64,
     ) -> Vec<Factor> {
         let travel: Vec<f64> = (0..self.reshards.len()).map(travel_price).collect();
-        let mut factors: Vec<Factor> = self
-            .candidates
-            .iter()
-            .enumerate()
-            .map(|(node, candidates)| Factor {
-                scope: vec![node],
-                table: (0..candidates.len()).map(|choice| node_price(node, choice)).collect(),
-            })
-            .collect();
+        self.factors_of(&self.all(), node_price, &travel)
+    }
+
+    /// The same with these choices only.
+    pub fn factors_of(
+        &self,
+        choices: &[Vec<usize>],
+        node_price: &dyn Fn(usize, usize) -> f64,
+        travel: &[f64],
+    ) -> Vec<Factor> {
+        let of_node = |(node, listed): (usize, &Vec<usize>)| Factor {
+            scope: vec![node],
+            table: listed.iter().map(|choice| node_price(node, *choice)).collect(),
+        };
+        let mut factors: Vec<Factor> = choices.iter().enumerate().map(of_node).collect();
         for edge in &self.edges {
-            let price = |index: &u32| travel.get(*index as usize).map_or(f64::INFINITY, |price| price * edge.reach);
-            let scope = edge.producer.into_iter().chain(edge.consumer.map(|(node, _)| node)).collect();
-            factors.push(Factor { scope, table: edge.table.iter().map(price).collect() });
+            let rows = edge.producer.map_or(&[0][..], |node| &choices[node]);
+            let columns = edge.consumer.map_or(&[0][..], |(node, _)| &choices[node]);
+            let price = |row: usize, column: usize| {
+                let index = edge.table[row * edge.columns + column] as usize;
+                travel.get(index).map_or(f64::INFINITY, |price| price * edge.reach)
+            };
+            let pairs = rows.iter().flat_map(|row| columns.iter().map(|column| (*row, *column)));
+            factors.push(Factor {
+                scope: edge.producer.into_iter().chain(edge.consumer.map(|(node, _)| node)).collect(),
+                table: pairs.map(|(row, column)| price(row, column)).collect(),
+            });
         }
         factors
     }

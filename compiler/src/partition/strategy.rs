@@ -26,6 +26,18 @@ pub enum Method {
 }
 
 impl Method {
+    /// All of them.
+    pub const ALL: [Method; 8] = [
+        Method::Whole,
+        Method::Replicated,
+        Method::Output,
+        Method::Input,
+        Method::Spatial,
+        Method::Batch,
+        Method::Tokens,
+        Method::Fused,
+    ];
+
     /// The word for it in plans and reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -42,17 +54,7 @@ impl Method {
 
     /// The method of that name.
     pub fn from_name(name: &str) -> Option<Method> {
-        let all = [
-            Method::Whole,
-            Method::Replicated,
-            Method::Output,
-            Method::Input,
-            Method::Spatial,
-            Method::Batch,
-            Method::Tokens,
-            Method::Fused,
-        ];
-        all.into_iter().find(|method| method.name() == name)
+        Method::ALL.into_iter().find(|method| method.name() == name)
     }
 }
 

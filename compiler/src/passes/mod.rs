@@ -4,6 +4,7 @@
 //! changes a result beyond rounding, and keeps graph outputs and their names.
 
 pub mod batch;
+mod eliminate_common;
 mod eliminate_dead;
 mod eliminate_identity;
 mod fold_batch_norm;
@@ -15,6 +16,7 @@ mod pattern;
 mod recognize;
 mod simplify;
 pub mod store_weights;
+mod unique_names;
 
 use std::time::{Duration, Instant};
 
@@ -58,6 +60,7 @@ pub const SIMPLIFY: &[Pass] = &[
     ELIMINATE_DEAD,
     Pass { name: "simplify", summary: "local equations", run: simplify::run },
     ELIMINATE_IDENTITY,
+    Pass { name: "eliminate-common", summary: "compute what is the same once", run: eliminate_common::run },
     Pass { name: "merge-pad", summary: "make padding part of the window that reads it", run: merge_pad::run },
     ELIMINATE_DEAD,
     Pass { name: "fold-batch-norm", summary: "fold per-channel scales into weights", run: fold_batch_norm::run },
@@ -82,7 +85,7 @@ const ELIMINATE_IDENTITY: Pass =
 const ELIMINATE_DEAD: Pass =
     Pass { name: "eliminate-dead", summary: "remove what no output needs", run: eliminate_dead::run };
 
-/// Runs passes in order and verifies after each; `after` sees every result.
+/// Runs passes in order, tells constants apart that they have named alike, and verifies after each; `after` sees every result.
 pub fn run(
     passes: &[Pass],
     graph: &mut Graph,
@@ -91,6 +94,7 @@ pub fn run(
     for pass in passes {
         let begin = Instant::now();
         (pass.run)(graph)?;
+        unique_names::run(graph);
         verify(graph).map_err(|source| PassError::Broken { pass: pass.name, source })?;
         after(pass, graph, begin.elapsed());
     }

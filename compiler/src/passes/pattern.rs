@@ -10,7 +10,7 @@ pub(super) fn in_order(graph: &Graph) -> Vec<NodeId> {
 /// The node that makes a tensor which nothing else reads and the caller does not see.
 pub(super) fn only_use(graph: &Graph, tensor: TensorId) -> Option<NodeId> {
     let producer = graph.tensor(tensor).producer?;
-    (!graph.is_output(tensor) && graph.consumers(tensor).len() == 1).then_some(producer)
+    (!graph.is_output(tensor) && graph.has_one_consumer(tensor)).then_some(producer)
 }
 
 /// The producer of a tensor if it is of the wanted kind.

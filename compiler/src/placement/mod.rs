@@ -2,11 +2,17 @@
 //! memory plan needs more than the partition thought, and patch by patch or in stripes where whole activations are too
 //! large.
 
+mod contest;
 mod memory_objective;
+pub mod score;
 mod stripes;
+#[cfg(test)]
+mod tests;
 
+use self::contest::Contest;
+use self::score::Figures;
 use crate::config::{Cluster, System, Target};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, size};
 use crate::driver::{Clock, Failure, Options, internal};
 use crate::graph::Graph;
 use crate::partition::{self, Objective, Partition, PartitionOptions, StrategyFamily, limits};
@@ -44,6 +50,9 @@ const PROCESS_CODE_BYTES: u64 = 768 << 10;
 /// With memory as the objective, what patches must save of a device's RAM to be worth their recomputation.
 const WORTH_PATCHING: f64 = 0.05;
 
+/// Plans that are carried out until one fits.
+const ATTEMPTS: usize = 16;
+
 /// Runs of one device that may be computed patch by patch.
 const MAX_PATCHES: usize = 3;
 
@@ -72,28 +81,23 @@ fn fit_counting(
     activation_share: f64,
     clock: &mut Clock,
 ) -> Result<Placed, Failure> {
+    let wanted = PartitionOptions { activation_share, ..PartitionOptions::new(options.objective, options.family) };
+    if options.plan.is_none() && options.objective != Objective::Memory {
+        return fit_best(graph, cluster, &wanted, clock);
+    }
     let mut reserve_bytes = vec![0; cluster.devices.len()];
     loop {
         let partition = match &options.plan {
             Some(path) => plan::read_partition(path, graph, cluster)?,
             None => {
-                let (objective, family) = (options.objective, options.family);
-                solve(
-                    graph,
-                    cluster,
-                    &PartitionOptions {
-                        reserve_bytes: reserve_bytes.clone(),
-                        activation_share,
-                        ..PartitionOptions::new(objective, family)
-                    },
-                )?
+                let reserve_bytes = reserve_bytes.clone();
+                least_memory(graph, cluster, &PartitionOptions { reserve_bytes, ..wanted.clone() })?
             }
         };
         clock.lap("partition");
         let mut placed = place(graph, cluster, partition, clock)?;
         placed.patch(cluster)?;
         clock.lap("patches");
-        // The partition counts tensors; the memory plan counts padding, alignment and what stays alive.
         let excess = placed.excess_bytes(cluster);
         if excess.iter().all(|bytes| *bytes == 0) {
             return Ok(placed);
@@ -112,54 +116,58 @@ fn fit_counting(
     }
 }
 
-/// The best partition. The optimisation adds up nodes and travel, or finds the busiest or fullest device, by the sizes of
-/// tensors. Where branches run beside each other, or devices wait for each other, the simulation knows better; what
-/// memory a program takes, the memory plan. So further plans that are quick to find have their say, and where memory is
-/// the objective, plans in stripes.
-fn solve(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> Result<Partition, Failure> {
-    let best = partition::solve(graph, cluster, wanted).map_err(partition_failure)?;
-    if wanted.objective == Objective::Memory && wanted.family == StrategyFamily::Auto {
-        return Ok(memory_objective::least(graph, cluster, wanted, best));
-    }
-    let others = others(wanted, best.optimal);
-    if others.is_empty() {
-        return Ok(best);
-    }
-    let mut least = (price(graph, cluster, &best).unwrap_or(f64::INFINITY), best);
-    for options in others {
-        let Ok(other) = partition::solve(graph, cluster, &options) else { continue };
-        let other = Partition { objective: wanted.objective, ..other };
-        if let Some(price) = price(graph, cluster, &other).filter(|price| *price < least.0) {
-            let Partition { optimal, gap, period_bound_seconds, .. } = least.1;
-            least = (price, Partition { optimal, gap, period_bound_seconds, ..other });
+/// The best of all plans that compete and fit. The partition counts tensors; the memory plan counts padding, alignment and
+/// what stays alive: who does not fit is asked again with more room kept free.
+fn fit_best(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions, clock: &mut Clock) -> Result<Placed, Failure> {
+    let mut contest = Contest::new(graph, cluster, wanted).map_err(partition_failure)?;
+    clock.lap("partition");
+    let mut refusal = None;
+    for _ in 0..ATTEMPTS {
+        let Some(best) = contest.pop() else { break };
+        let mut placed = place(graph, cluster, best.partition.clone(), clock)?;
+        placed.patch(cluster)?;
+        clock.lap("patches");
+        let excess = placed.excess_bytes(cluster);
+        if excess.iter().any(|bytes| *bytes > 0) {
+            refusal = refusal.or_else(|| Some(does_not_fit(&placed, &excess, cluster)));
+            contest.ask_again(&best, &excess);
+            clock.lap("partition");
+            continue;
+        }
+        // What is computed patch by patch takes longer.
+        let (sharded, schedules) = (&placed.sharded, &placed.schedules);
+        let figures = Figures::of_schedules(graph, cluster, sharded, schedules, wanted.objective);
+        if placed.patches.is_empty() || contest.put_back(best.clone(), figures) {
+            placed.partition = contest.certified(best.with(figures));
+            clock.lap("partition");
+            return Ok(placed);
         }
     }
-    let (seconds, mut best) = least;
-    if let Some(bound) = best.period_bound_seconds {
-        best.gap = ((seconds - bound) / seconds).max(0.0);
-        best.optimal = best.gap <= partition::OPTIMAL_GAP;
+    if let Some(refused) = contest.refused.take() {
+        return Err(partition_failure(refused));
     }
-    Ok(best)
+    let none = || Diagnostic::new("E0170", "no plan was found that keeps every limit");
+    Err(Failure::Infeasible(refusal.unwrap_or_else(none)))
 }
 
-/// Questions whose answers may turn out better than the optimum of the question asked.
-fn others(wanted: &PartitionOptions, optimal: bool) -> Vec<PartitionOptions> {
-    let with = |objective: Objective, family: StrategyFamily| PartitionOptions { objective, family, ..wanted.clone() };
-    if wanted.family != StrategyFamily::Auto {
-        return Vec::new();
+/// The partition whose fullest device needs least: what memory a program takes, the memory plan knows best.
+fn least_memory(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> Result<Partition, Failure> {
+    let best = partition::solve(graph, cluster, wanted).map_err(partition_failure)?;
+    Ok(match wanted.family {
+        StrategyFamily::Auto => memory_objective::least(graph, cluster, wanted, best),
+        _ => best,
+    })
+}
+
+/// The best by the sizes of tensors.
+fn best(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> Result<Partition, Failure> {
+    if wanted.objective == Objective::Memory {
+        return least_memory(graph, cluster, wanted);
     }
-    match wanted.objective {
-        Objective::Latency if optimal => {
-            vec![with(Objective::Latency, StrategyFamily::Ftp), with(Objective::Latency, StrategyFamily::Spatial)]
-        }
-        Objective::Throughput => vec![
-            with(Objective::Latency, StrategyFamily::Auto),
-            with(Objective::Latency, StrategyFamily::Whole),
-            with(Objective::Throughput, StrategyFamily::Pipeline),
-            with(Objective::Latency, StrategyFamily::Batch),
-        ],
-        _ => Vec::new(),
-    }
+    let mut contest = Contest::new(graph, cluster, wanted).map_err(partition_failure)?;
+    let none = || Failure::Infeasible(Diagnostic::new("E0170", "no plan can be carried out"));
+    let best = contest.pop().ok_or_else(none)?;
+    Ok(contest.certified(best))
 }
 
 /// A mapping before programs are made of it.
@@ -176,22 +184,11 @@ pub struct Outlook {
 
 /// The best mapping by the sizes of tensors; none if there is none.
 pub fn outlook(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> Option<Outlook> {
-    let partition = solve(graph, cluster, wanted).ok()?;
+    let partition = best(graph, cluster, wanted).ok()?;
     let sharded = shard::apply(graph, &partition, cluster).ok()?;
     let schedules = schedule::build(&sharded, cluster).ok()?;
     let prediction = simulate::simulate(&sharded, &schedules, cluster);
     Some(Outlook { partition, sharded, schedules, prediction })
-}
-
-/// What a partition comes to when it is carried out: seconds per inference or seconds between answers, by its objective.
-fn price(graph: &Graph, cluster: &Cluster, partition: &Partition) -> Option<f64> {
-    let sharded = shard::apply(graph, partition, cluster).ok()?;
-    let schedules = schedule::build(&sharded, cluster).ok()?;
-    let prediction = simulate::simulate(&sharded, &schedules, cluster);
-    Some(match partition.objective {
-        Objective::Throughput => 1.0 / prediction.throughput_hz.max(1e-12),
-        _ => prediction.latency_ms * 1e-3,
-    })
 }
 
 /// Shards, schedules and lowers a partition.
@@ -362,8 +359,11 @@ fn does_not_fit(placed: &Placed, excess: &[u64], cluster: &Cluster) -> Diagnosti
         let device = &cluster.devices[program.device];
         if excess[program.device] > 0 {
             diagnostic = diagnostic.note(format!(
-                "device `{}` needs {} bytes of weights and {} of working memory, {} more than it has",
-                device.name, program.weights_bytes, program.arena_bytes, excess[program.device]
+                "device `{}` needs {} for weights and {} of working memory, {} more than it has",
+                device.name,
+                size(program.weights_bytes as u64),
+                size(program.arena_bytes as u64),
+                size(excess[program.device])
             ));
         }
     }

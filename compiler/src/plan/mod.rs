@@ -6,7 +6,7 @@ use std::path::Path;
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
-use crate::config::Cluster;
+use crate::config::{Cluster, file};
 use crate::diagnostic::{Diagnostic, printable};
 use crate::driver::{Compiled, Route};
 use crate::emit::family::Row;
@@ -233,11 +233,11 @@ pub fn plan_hash(plan_bytes: &[u8]) -> u64 {
 
 fn refused(path: &Path, message: &str) -> Vec<Diagnostic> {
     let shown = printable(&path.display().to_string());
-    vec![Diagnostic::new("E0180", format!("plan `{shown}`: {message}"))]
+    vec![Diagnostic::new("E0175", format!("plan `{shown}`: {message}"))]
 }
 
 fn read(path: &Path) -> Result<proto::Plan, Vec<Diagnostic>> {
-    let bytes = std::fs::read(path).map_err(|error| refused(path, &error.to_string()))?;
+    let bytes = file::read(path, file::MAX_PLAN_BYTES).map_err(|problem| refused(path, &problem))?;
     proto::Plan::decode(&*bytes).map_err(|error| refused(path, &format!("not a plan: {error}")))
 }
 

@@ -27,17 +27,23 @@ pub fn pieces(
     let mut found = Vec::new();
     for offset in 0..held.len() {
         let owner = (device + offset) % held.len();
-        if offset > 0 && !linked(owner, device) {
+        if missing.is_empty() {
+            return Some(found);
+        }
+        // Most hold nothing of it.
+        if held[owner].iter().all(|have| need.intersection(have).is_none()) || offset > 0 && !linked(owner, device) {
             continue;
         }
         // Large pieces first: there are fewer then.
         let mut boxes: Vec<(usize, &Region)> = held[owner].iter().enumerate().collect();
-        boxes.sort_by_cached_key(|(_, have)| {
-            std::cmp::Reverse(need.intersection(have).map_or(0, |shared| shared.element_count()))
-        });
+        if boxes.len() > 1 {
+            boxes.sort_by_cached_key(|(_, have)| {
+                std::cmp::Reverse(need.intersection(have).map_or(0, |shared| shared.element_count()))
+            });
+        }
         for (position, have) in boxes {
-            if missing.is_empty() {
-                return Some(found);
+            if missing.iter().all(|rest| rest.intersection(have).is_none()) {
+                continue;
             }
             missing = missing
                 .iter()

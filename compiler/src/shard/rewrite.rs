@@ -1,6 +1,6 @@
 //! The rewrite itself: one walk over the graph that remembers what every device holds of every tensor.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::assemble::{self, Joint, joint, pieces};
 use super::region::{Region, Sharding};
@@ -39,7 +39,7 @@ fn rewrite(
         holdings: BTreeMap::new(),
         with_constants,
         constants: HashMap::new(),
-        taken: HashSet::new(),
+        taken: HashMap::new(),
         events: Vec::new(),
         devices: BTreeMap::new(),
         origins: BTreeMap::new(),
@@ -48,7 +48,7 @@ fn rewrite(
     };
     for input in &graph.inputs {
         let tensor = graph.tensor(*input);
-        rewriter.taken.insert(tensor.name.clone());
+        rewriter.unique(tensor.name.clone());
         let id = rewriter.to.add_input(tensor.name.clone(), tensor.tensor_type.clone());
         rewriter.hold(*input, cluster.input, rewriter.whole(*input), id);
     }
@@ -88,7 +88,8 @@ pub(super) struct Rewriter<'a> {
     with_constants: bool,
     /// Slices of constants.
     constants: HashMap<(TensorId, Option<Region>), TensorId>,
-    taken: HashSet<String>,
+    /// Names of tensors, and with how many numbers each has been made new ones.
+    taken: HashMap<String, usize>,
     events: Vec<Event>,
     devices: BTreeMap<NodeId, usize>,
     origins: BTreeMap<NodeId, NodeId>,
@@ -112,13 +113,19 @@ impl Rewriter<'_> {
     }
 
     pub(super) fn unique(&mut self, wanted: String) -> String {
-        let mut name = wanted.clone();
-        let mut count = 1;
-        while !self.taken.insert(name.clone()) {
-            name = format!("{wanted}.{count}");
+        let Some(mut count) = self.taken.get(&wanted).copied() else {
+            self.taken.insert(wanted.clone(), 0);
+            return wanted;
+        };
+        loop {
             count += 1;
+            let name = format!("{wanted}.{count}");
+            if !self.taken.contains_key(&name) {
+                self.taken.insert(wanted, count);
+                self.taken.insert(name.clone(), 0);
+                return name;
+            }
         }
-        name
     }
 
     /// Adds a node with one output on a device; `name` is that of the output, and of the node unless given.
@@ -328,6 +335,11 @@ impl Rewriter<'_> {
                 self.to.add_constant(name, sliced)
             }
         };
+        if let Some(facts) = self.from.facts(tensor) {
+            // Found out for the whole, where elements are at hand, and valid for every part.
+            self.from.is_whole(tensor);
+            self.to.set_facts(id, facts.clone());
+        }
         self.constants.insert((tensor, cut), id);
         Ok(id)
     }
@@ -447,6 +459,7 @@ impl Rewriter<'_> {
     /// Brings the graph's outputs to where they are wanted, under their names.
     fn finish(&mut self, device: usize) -> Result<(), ShardError> {
         let from = self.from;
+        let mut holders: Option<HashMap<String, TensorId>> = None;
         for output in &from.outputs {
             let whole = self.whole(*output);
             if from.value(*output).is_none() {
@@ -457,9 +470,13 @@ impl Rewriter<'_> {
             let tensor = self.operand(*output, device, &whole)?;
             let name = &from.tensor(*output).name;
             if self.to.tensor(tensor).name != *name {
-                let holder = self.to.tensor_ids().find(|id| self.to.tensor(*id).name == *name);
-                let old = self.to.tensor(tensor).name.clone();
-                if let Some(holder) = holder {
+                let to = &self.to;
+                let named = || to.tensor_ids().map(|id| (to.tensor(id).name.clone(), id)).collect();
+                let holders = holders.get_or_insert_with(named);
+                let old = to.tensor(tensor).name.clone();
+                // A tensor that was added since has a name of its own.
+                if let Some(holder) = holders.insert(name.clone(), tensor) {
+                    holders.insert(old.clone(), holder);
                     self.to.rename_tensor(holder, old);
                 }
                 self.to.rename_tensor(tensor, name.clone());

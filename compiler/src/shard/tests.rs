@@ -97,7 +97,7 @@ fn network(random: &mut Random) -> Graph {
     let y = add(&mut graph, random, gemm, vec![row], &[&[8, flat], &[8]]);
     let y = add(&mut graph, random, Op::Binary(BinaryOp::Mul, Activation::None), vec![y, mean], &[]);
     let y = add(&mut graph, random, Op::Unary(UnaryOp::Neg), vec![y], &[]);
-    graph.outputs = vec![y];
+    graph.outputs = vec![y].into();
     graph
 }
 

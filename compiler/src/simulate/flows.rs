@@ -145,7 +145,9 @@ impl<'a> Flows<'a> {
         let time = |flow: &Flow| {
             let waiting = self.waiting_bytes(flow.pair);
             let bytes = if waiting > ROUNDING_BYTES { waiting.min(flow.left_bytes) } else { flow.left_bytes };
-            if flow.begin > now { flow.begin } else { now + (bytes / flow.rate.max(1e-9)).max(0.0) }
+            // Late in a long inference, what is left of a fast message may take less than the clock can tell.
+            let end = (now + (bytes / flow.rate.max(1e-9)).max(0.0)).max(now.next_up());
+            if flow.begin > now { flow.begin } else { end }
         };
         self.active.iter().map(time).min_by(f64::total_cmp)
     }
@@ -164,8 +166,11 @@ impl<'a> Flows<'a> {
         let crossed = |begin: f64, from: f64| begin > from && begin <= now;
         self.stale |= self.active.iter().any(|flow| crossed(flow.begin, self.now));
         self.now = now;
-        // A millionth of a byte is rounding.
-        let ended = |flow: &Flow| flow.begin <= now && flow.left_bytes <= 1e-6 * (1.0 + flow.rate * 1e-3);
+        // A millionth of a byte is rounding, and so is what passes while the clock cannot tell two moments apart.
+        let ended = |flow: &Flow| {
+            let rounding = flow.rate * (1e-3_f64).max(now * 1e-9);
+            flow.begin <= now && flow.left_bytes <= 1e-6 * (1.0 + rounding)
+        };
         let left: Vec<(Key, f64)> =
             self.active.iter().filter(|flow| ended(flow)).map(|flow| (flow.key, flow.latency)).collect();
         if !left.is_empty() {

@@ -73,8 +73,24 @@ pub struct Prediction {
 
 /// Simulates one inference by itself, and a stream of them.
 pub fn simulate(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) -> Prediction {
-    let graph = &sharded.graph;
-    let durations: Vec<Vec<f64>> = schedules
+    let durations = durations(sharded, schedules, cluster);
+    let mut prediction = simulate_one(sharded, schedules, cluster, &durations);
+    let stream = Replay::new(&sharded.graph, schedules, cluster, &durations, STREAM).run();
+    prediction.throughput_hz = match (stream.first(), stream.last()) {
+        (Some(first), Some(last)) if last > first => (stream.len() - 1) as f64 / (last - first),
+        _ => 1e3 / prediction.latency_ms.max(1e-9),
+    };
+    prediction
+}
+
+/// Simulates one inference by itself: for who does not ask for the throughput, which is left 0.
+pub fn simulate_alone(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) -> Prediction {
+    simulate_one(sharded, schedules, cluster, &durations(sharded, schedules, cluster))
+}
+
+/// Seconds of every action, by schedule.
+fn durations(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) -> Vec<Vec<f64>> {
+    schedules
         .iter()
         .map(|schedule| {
             let target = &cluster.devices[schedule.device].target;
@@ -84,8 +100,12 @@ pub fn simulate(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) ->
             };
             schedule.actions.iter().map(duration).collect()
         })
-        .collect();
-    let mut one = Replay::new(graph, schedules, cluster, &durations, 1);
+        .collect()
+}
+
+fn simulate_one(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster, durations: &[Vec<f64>]) -> Prediction {
+    let graph = &sharded.graph;
+    let mut one = Replay::new(graph, schedules, cluster, durations, 1);
     let done = one.run();
     let mut prediction = Prediction {
         latency_ms: done.first().copied().unwrap_or(0.0) * 1e3,
@@ -119,12 +139,6 @@ pub fn simulate(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) ->
     }
     prediction.energy_mj += prediction.devices.iter().map(|device| device.compute_mj).sum::<f64>();
     prediction.traffic_bytes = prediction.links.values().sum();
-    let stream = Replay::new(graph, schedules, cluster, &durations, STREAM).run();
-    let steady = match (stream.first(), stream.last()) {
-        (Some(first), Some(last)) if last > first => (stream.len() - 1) as f64 / (last - first),
-        _ => 1e3 / prediction.latency_ms.max(1e-9),
-    };
-    prediction.throughput_hz = steady;
     prediction
 }
 

@@ -19,6 +19,17 @@ pub struct Outcome {
 
 /// All outcomes, by exit; the last is that no exit is taken. `graph` is the one before sharding.
 pub fn outcomes(graph: &Graph, sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) -> Vec<Outcome> {
+    outcomes_by(simulate, graph, sharded, schedules, cluster)
+}
+
+/// The same by a way to simulate that knows less, or more.
+pub fn outcomes_by(
+    simulate: fn(&Sharded, &[Schedule], &Cluster) -> Prediction,
+    graph: &Graph,
+    sharded: &Sharded,
+    schedules: &[Schedule],
+    cluster: &Cluster,
+) -> Vec<Outcome> {
     let exits = graph.exits();
     let shares = graph.exit_shares();
     let rest = (1.0 - shares.iter().sum::<f64>()).max(0.0);

@@ -1,7 +1,8 @@
 //! Repairs fitted on calibration samples: first each part alone, then all of a set one behind the other.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 use nalgebra::DMatrix;
@@ -9,7 +10,7 @@ use nalgebra::DMatrix;
 use super::channels;
 use super::parts::{Drop, Kind, Part, Repair};
 use super::repair::{self, LinearMap};
-use super::scores::{Scorer, Set};
+use super::scores::{self, Scorer, Set};
 use super::segments::{Segment, Way, limit_ways, way};
 use crate::classifier::class;
 use crate::data;
@@ -17,6 +18,7 @@ use crate::driver::Failure;
 use crate::graph::op::Activation;
 use crate::graph::{Graph, Op, TensorId, Value};
 use crate::host::backbone::{Backbone, MOST_GRAPHS};
+use crate::host::kept::{key, remembered};
 use crate::host::parallel::{gather, in_parallel, workers};
 use crate::host::progress::Progress;
 use crate::samples::Samples;
@@ -36,7 +38,7 @@ const MAX_MAP_INPUTS: usize = 1024;
 
 /// What the whole network computes of the samples from which repairs are fitted.
 #[derive(Default)]
-pub struct Seen {
+struct Seen {
     /// Elements of tensors between segments, of one sample after the other; the network's input under no tensor.
     elements: BTreeMap<Option<TensorId>, Vec<f32>>,
     /// Mean of each channel of operands of concatenations that may go.
@@ -45,64 +47,129 @@ pub struct Seen {
     products: BTreeMap<TensorId, DMatrix<f64>>,
 }
 
-/// Runs samples through the whole network, and adds to each segment ways with a repair. The labels, or the model's own
-/// answers where nobody says what samples are.
-pub fn add_repairs(
-    graph: &Graph,
+/// Fits repairs. Samples run through the whole network when something is fitted first; where all of it is kept from an
+/// earlier run, they do not.
+pub struct Fitter<'a> {
+    graph: &'a Graph,
+    samples: &'a Samples,
+    /// Tensors between segments, operands that may go, tensors of which channels may go.
+    cuts: Vec<TensorId>,
+    branches: Vec<TensorId>,
+    narrow: Vec<TensorId>,
+    /// Samples to which repairs are fitted, at most.
+    fitted: usize,
+    seen: OnceLock<(Vec<u32>, Seen)>,
+    /// Held while samples run.
+    running: Mutex<()>,
+}
+
+impl<'a> Fitter<'a> {
+    fn new(graph: &'a Graph, parts: &[Part], segments: &[Segment], samples: &'a Samples) -> Fitter<'a> {
+        let ends = segments.iter().map(|segment| segment.to);
+        let cuts: Vec<TensorId> = ends.filter(|to| !graph.is_output(*to)).collect();
+        let mut branches: Vec<TensorId> = parts.iter().filter_map(|part| branch(graph, part)).collect();
+        branches.retain(|branch| !cuts.contains(branch) && !graph.is_output(*branch));
+        branches.sort_unstable();
+        branches.dedup();
+        let narrow = parts.iter().filter(|part| part.kind == Kind::Channels);
+        let narrow: Vec<TensorId> = narrow.map(|part| channels::between(graph, part.join)).collect();
+        let kept = cuts.iter().chain(&narrow).chain(&graph.inputs);
+        let bytes: usize = kept.map(|tensor| graph.tensor_type(*tensor).size_bytes()).sum();
+        let fitted = (MOST_SEEN_BYTES / bytes.max(1)).clamp(LEAST_FITTED, MOST_FITTED);
+        let (seen, running) = (OnceLock::new(), Mutex::new(()));
+        Fitter { graph, samples, cuts, branches, narrow, fitted, seen, running }
+    }
+
+    /// Repairs are fitted to samples that guide, not to those that judge.
+    fn is_fitted(&self, at: usize) -> bool {
+        at.is_multiple_of(2) && at / 2 < self.fitted
+    }
+
+    /// The samples to which repairs are fitted.
+    fn inputs(&self) -> Vec<&'a Value> {
+        let all = self.samples.inputs.iter().enumerate();
+        all.filter(|(at, _)| self.is_fitted(*at)).map(|(_, input)| input).collect()
+    }
+
+    fn seen(&self) -> anyhow::Result<&Seen> {
+        Ok(&self.run()?.1)
+    }
+
+    /// The labels, or the model's own answers where nobody says what samples are; and what it computes on the way.
+    fn run(&self) -> anyhow::Result<&(Vec<u32>, Seen)> {
+        let _one_at_a_time = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = self.seen.get() {
+            return Ok(seen);
+        }
+        let (graph, samples) = (self.graph, self.samples);
+        let mut probe = graph.clone();
+        probe.outputs.extend(self.cuts.iter().chain(&self.branches).chain(&self.narrow));
+        let backbone = Backbone::of(probe);
+        // Where nobody says what samples are, all of them are asked.
+        let is_asked = |at: &usize| samples.labels.is_none() || self.is_fitted(*at);
+        let asked: Vec<usize> = (0..samples.inputs.len()).filter(is_asked).collect();
+        let outputs = answers(&backbone, &samples.inputs, &asked, |at| self.is_fitted(at))
+            .context("running the calibration samples")?;
+        let labels: Vec<u32> = match &samples.labels {
+            Some(labels) => labels.iter().map(|label| *label as u32).collect(),
+            None => outputs.iter().map(|outputs| class(&outputs[0]) as u32).collect(),
+        };
+        let mut seen = Seen::default();
+        let fitted = asked.iter().filter(|at| self.is_fitted(**at)).count();
+        for (at, outputs) in asked.iter().zip(outputs).filter(|(at, _)| self.is_fitted(**at)) {
+            let mut tensors = outputs.into_iter().skip(1);
+            seen.elements.entry(None).or_default().extend(data::to_f32(&samples.inputs[*at].data));
+            for (cut, elements) in self.cuts.iter().zip(tensors.by_ref()) {
+                seen.elements.entry(Some(*cut)).or_default().extend(elements);
+            }
+            for (branch, elements) in self.branches.iter().zip(tensors.by_ref()) {
+                let own = Rows { shape: graph.shape(*branch), elements: &elements }.means();
+                let sums = seen.means.entry(*branch).or_insert_with(|| vec![0.0; own.len()]);
+                sums.iter_mut().zip(own).for_each(|(sum, mean)| *sum += mean / fitted as f32);
+            }
+            for (between, elements) in self.narrow.iter().zip(tensors) {
+                let own = Rows { shape: graph.shape(*between), elements: &elements }.products(fitted);
+                seen.products.entry(*between).and_modify(|sum| *sum += &own).or_insert(own);
+            }
+        }
+        Ok(self.seen.get_or_init(|| (labels, seen)))
+    }
+}
+
+/// Adds to each segment ways with a repair. The labels, or the model's own answers where nobody says what samples are; and
+/// what fits further repairs. What is found is kept in `cache`.
+pub fn add_repairs<'a>(
+    graph: &'a Graph,
     parts: &[Part],
     segments: &mut [Segment],
-    samples: &Samples,
-) -> Result<(Vec<u32>, Seen), Failure> {
-    let environment = |error: anyhow::Error| Failure::Environment(error.context("running the calibration samples"));
-    let mut probe = graph.clone();
-    let cuts: Vec<TensorId> = segments.iter().map(|segment| segment.to).filter(|to| !graph.is_output(*to)).collect();
-    let mut branches: Vec<TensorId> = parts.iter().filter_map(|part| branch(graph, part)).collect();
-    branches.retain(|branch| !cuts.contains(branch) && !graph.is_output(*branch));
-    branches.sort_unstable();
-    branches.dedup();
-    let narrow = parts.iter().filter(|part| part.kind == Kind::Channels);
-    let narrow: Vec<TensorId> = narrow.map(|part| channels::between(graph, part.join)).collect();
-    probe.outputs.extend(cuts.iter().chain(&branches).chain(&narrow));
-    let kept = cuts.iter().chain(&narrow).chain(&graph.inputs).map(|tensor| graph.tensor_type(*tensor).size_bytes());
-    let fitted = (MOST_SEEN_BYTES / kept.sum::<usize>().max(1)).clamp(LEAST_FITTED, MOST_FITTED);
-    let backbone = Backbone::build(probe)?;
-    // Repairs are fitted to samples that guide, not to those that judge. Where nobody says what samples are, all of them
-    // are asked.
-    let is_fitted = |at: usize| at.is_multiple_of(2) && at / 2 < fitted;
-    let asked: Vec<usize> = (0..samples.inputs.len()).filter(|at| samples.labels.is_none() || is_fitted(*at)).collect();
-    let outputs = answers(&backbone, &samples.inputs, &asked, is_fitted).map_err(environment)?;
-    let labels: Vec<u32> = match &samples.labels {
-        Some(labels) => labels.iter().map(|label| *label as u32).collect(),
-        None => outputs.iter().map(|outputs| class(&outputs[0]) as u32).collect(),
-    };
-    let mut seen = Seen::default();
-    let fitted = asked.iter().filter(|at| is_fitted(**at)).count();
-    for (at, outputs) in asked.iter().zip(outputs).filter(|(at, _)| is_fitted(**at)) {
-        let mut tensors = outputs.into_iter().skip(1);
-        seen.elements.entry(None).or_default().extend(data::to_f32(&samples.inputs[*at].data));
-        for (cut, elements) in cuts.iter().zip(tensors.by_ref()) {
-            seen.elements.entry(Some(*cut)).or_default().extend(elements);
-        }
-        for (branch, elements) in branches.iter().zip(tensors.by_ref()) {
-            let own = Rows { shape: graph.shape(*branch), elements: &elements }.means();
-            let sums = seen.means.entry(*branch).or_insert_with(|| vec![0.0; own.len()]);
-            sums.iter_mut().zip(own).for_each(|(sum, mean)| *sum += mean / fitted as f32);
-        }
-        for (between, elements) in narrow.iter().zip(tensors) {
-            let own = Rows { shape: graph.shape(*between), elements: &elements }.products(fitted);
-            seen.products.entry(*between).and_modify(|sum| *sum += &own).or_insert(own);
-        }
-    }
+    samples: &'a Samples,
+    cache: &Path,
+) -> Result<(Vec<u32>, Fitter<'a>), Failure> {
+    let fitter = Fitter::new(graph, parts, segments, samples);
     let single = |(number, segment): (usize, &Segment)| {
         let alone = segment.ways.iter().skip(1).enumerate().filter_map(single_part);
         alone.map(|(at, part)| (number, at + 1, part)).collect::<Vec<_>>()
     };
     let single: Vec<(usize, usize, usize)> = segments.iter().enumerate().flat_map(single).collect();
-    let repairs = gather(single.len(), |job| {
-        let (segment, _, part) = single[job];
-        Ok(repaired(graph, &segments[segment], &parts[part], &seen))
+    let all: Vec<&Value> = samples.inputs.iter().collect();
+    let file = |what: &str, inputs: &[&Value]| {
+        cache.join("variants").join(format!("{what}-{}-{}.json", key(graph, &[]), scores::digest(inputs, &[])))
+    };
+    let labels = match &samples.labels {
+        Some(labels) => Ok(labels.iter().map(|label| *label as u32).collect()),
+        None => remembered(&file("answers", &all), &["all".to_string()], |_| Ok(vec![fitter.run()?.0.clone()]))
+            .map(|mut labels: Vec<Vec<u32>>| labels.swap_remove(0)),
+    };
+    let labels: Vec<u32> = labels.map_err(Failure::of)?;
+    let names: Vec<String> = single.iter().map(|(number, at, part)| format!("{number} {at} {part}")).collect();
+    let repairs = remembered(&file("repairs", &fitter.inputs()), &names, |new| {
+        let seen = fitter.seen()?;
+        gather(new.len(), |job| {
+            let (segment, _, part) = single[new[job]];
+            Ok(repaired(graph, &segments[segment], &parts[part], seen))
+        })
     })
-    .map_err(Failure::Environment)?;
+    .map_err(Failure::of)?;
     for ((number, at, part), repairs) in single.into_iter().zip(repairs) {
         let segment = &mut segments[number];
         for repair in repairs {
@@ -117,7 +184,7 @@ pub fn add_repairs(
         }
     }
     limit_ways(segments, MOST_GRAPHS);
-    Ok((labels, seen))
+    Ok((labels, fitter))
 }
 
 /// What the network says of some samples, on all cores: all outputs if the sample is wanted whole, of others the first.
@@ -300,9 +367,23 @@ fn fit_map(x: &Rows<'_>, y: &Rows<'_>, from: TensorId, activation: Activation, k
     Some(Repair::Map { from, weights: map.weights, bias: map.bias, stride, kernel })
 }
 
-/// What a set's repairs become when each is fitted to what really reaches it: behind other parts that have gone, not in
+/// What the repairs of sets become when each is fitted to what really reaches it: behind other parts that have gone, not in
 /// the whole network. The goal of each is still what the whole network has there.
 pub fn refit(
+    parts: &[Part],
+    segments: &[Segment],
+    sets: &[Set],
+    fitter: &Fitter<'_>,
+    scorer: &Scorer<'_>,
+) -> anyhow::Result<Vec<Vec<Drop>>> {
+    let names: Vec<String> = sets.iter().map(scores::name).collect();
+    remembered(&scorer.file("refitted", &fitter.inputs(), &[]), &names, |new| {
+        let seen = fitter.seen()?;
+        gather(new.len(), |at| refit_one(fitter.graph, parts, segments, &sets[new[at]], seen, scorer))
+    })
+}
+
+fn refit_one(
     graph: &Graph,
     parts: &[Part],
     segments: &[Segment],

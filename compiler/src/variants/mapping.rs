@@ -1,6 +1,7 @@
 //! Sets of parts on the cluster in each situation: how each is best computed with the weights that devices hold, and which
 //! is taken when.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::situations::Situation;
@@ -28,8 +29,53 @@ pub struct Mapped {
     pub ram_bytes: u64,
 }
 
+/// A way of the whole network, beside which variants are judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// Mean time of an inference.
+    pub latency_ms: f64,
+    /// Mean bytes of an inference over all links.
+    pub traffic_bytes: u64,
+}
+
+/// What the whole network may take longer where traffic is compared: tenths of a percent of time are often bought with half
+/// of the traffic, and no variant is needed to give them back.
+const AS_FAST: f64 = 1.05;
+
+/// How much less than the whole network something sends and takes, as shares. It may be more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Gain {
+    /// Traffic, of the way of the whole network that sends least in as much time and 5 % more. Where the whole network is
+    /// never that fast, it may take its own least time and 5 % more. None where it sends nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub less_traffic_at_equal_latency: Option<f64>,
+    /// Time, of the fastest way of the whole network that sends no more. Where it never sends so little, it may send as
+    /// little as it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub less_latency_at_equal_traffic: Option<f64>,
+}
+
+impl Gain {
+    /// Of one way beside all that are known of the whole network; nothing if it cannot be computed at all.
+    pub fn of(own: Point, whole: &[Point]) -> Gain {
+        let fastest = whole.iter().map(|way| way.latency_ms).fold(f64::INFINITY, f64::min);
+        let leanest = whole.iter().map(|way| way.traffic_bytes).min().unwrap_or(0);
+        let as_fast = whole.iter().filter(|way| way.latency_ms <= AS_FAST * own.latency_ms.max(fastest));
+        let as_lean = whole.iter().filter(|way| way.traffic_bytes <= own.traffic_bytes.max(leanest));
+        let least_bytes = as_fast.map(|way| way.traffic_bytes).min().filter(|bytes| *bytes > 0);
+        let least_ms = as_lean.map(|way| way.latency_ms).min_by(f64::total_cmp).filter(|time| *time > 0.0);
+        Gain {
+            less_traffic_at_equal_latency: least_bytes.map(|bytes| 1.0 - own.traffic_bytes as f64 / bytes as f64),
+            less_latency_at_equal_traffic: least_ms.map(|time| 1.0 - own.latency_ms / time),
+        }
+    }
+}
+
 /// How often the gap between two ways is halved towards a time that is wanted; where that is not between them, once.
 const HALVINGS: usize = 5;
+
+/// How often every gap of the whole network's front is divided.
+const FRONT_ROUNDS: usize = 2;
 
 /// The best ways to compute a graph in a situation with the weights that devices hold: by what the user wants, and, where
 /// that is something else, by traffic, by energy, and by latency and traffic together, so that little is sent in `goal_ms`;
@@ -41,24 +87,11 @@ pub fn map(
     held: &Held,
     options: &Options,
 ) -> Vec<Mapped> {
-    let there = &situation.present;
-    if [situation.cluster.input, situation.cluster.output].iter().any(|end| !there.contains(end)) {
-        return Vec::new();
-    }
-    let cluster = roster::restricted(&situation.cluster, there);
-    let held = Some(Arc::new(held.restricted(there)));
-    let by = |objective: Objective| {
-        let wanted = PartitionOptions { held: held.clone(), ..PartitionOptions::new(objective, options.family) };
-        let found = placement::outlook(graph, &cluster, &wanted)?;
-        let outcomes = outcomes(graph, &found.sharded, &found.schedules, &cluster);
-        let ram_bytes = placement::peak_ram_bytes(&found.sharded, &found.schedules, &cluster);
-        let partition = roster::widened(found.partition, there, situation.cluster.devices.len());
-        Some(Mapped::new(member, partition, &outcomes, ram_bytes))
-    };
+    let Some(by) = solver((member, graph), situation, held, options) else { return Vec::new() };
     let mut found: Vec<Mapped> = by(options.objective).into_iter().collect();
     // What one device does alone is as good in these.
     if found.first().is_some_and(|found| found.traffic_bytes > 0) {
-        let mut others: Vec<Mapped> = [Objective::Traffic, Objective::Energy].into_iter().filter_map(by).collect();
+        let mut others: Vec<Mapped> = [Objective::Traffic, Objective::Energy].into_iter().filter_map(&by).collect();
         if let Some(leanest) = others.first().cloned() {
             let is_inside = found[0].latency_ms < goal_ms && goal_ms < leanest.latency_ms;
             others.extend(between(&found[0], &leanest, goal_ms, if is_inside { HALVINGS } else { 1 }, &by));
@@ -71,6 +104,64 @@ pub fn map(
     }
     found.sort_by(|a, b| a.latency_ms.total_cmp(&b.latency_ms));
     found
+}
+
+/// Ways of the whole network between the fastest and the leanest, so that variants are compared with what it can do
+/// without them: a few over the whole range, and what sends least in hardly more than the least time. `known` are ways that
+/// are known already.
+pub fn front(graph: &Graph, known: &[Mapped], situation: &Situation, held: &Held, options: &Options) -> Vec<Point> {
+    let mut ways: Vec<Mapped> = known.to_vec();
+    if let Some(by) = solver((0, graph), situation, held, options).filter(|_| !known.is_empty()) {
+        if options.objective != Objective::Latency {
+            ways.extend(by(Objective::Latency));
+        }
+        explore(&mut ways, &by);
+    }
+    ways.iter().map(|way| Point { latency_ms: way.latency_ms, traffic_bytes: way.traffic_bytes }).collect()
+}
+
+/// Adds ways between the fastest and the leanest.
+fn explore(ways: &mut Vec<Mapped>, by: &impl Fn(Objective) -> Option<Mapped>) {
+    let least = |of: &dyn Fn(&Mapped) -> (f64, f64)| {
+        ways.iter().min_by(|a, b| of(a).partial_cmp(&of(b)).unwrap_or(Ordering::Equal))
+    };
+    let fastest = least(&|way| (way.latency_ms, way.traffic_bytes as f64)).cloned();
+    let leanest = least(&|way| (way.traffic_bytes as f64, way.latency_ms)).cloned();
+    let Some((fast, lean)) = fastest.zip(leanest) else { return };
+    ways.extend(between(&fast, &lean, fast.latency_ms * AS_FAST, HALVINGS, by));
+    // Both sides of a way between, and of those.
+    let mut gaps = vec![(fast, lean)];
+    for _ in 0..FRONT_ROUNDS {
+        let halves = gaps.iter().flat_map(|(fast, lean)| {
+            let middle = between(fast, lean, f64::INFINITY, 1, by).pop();
+            middle.map(|middle| [(fast.clone(), middle.clone()), (middle, lean.clone())]).into_iter().flatten()
+        });
+        gaps = halves.collect();
+        ways.extend(gaps.iter().map(|(_, lean)| lean.clone()));
+    }
+}
+
+/// What finds the best way to compute a graph in a situation, by an objective; none if it cannot be computed then.
+fn solver<'a>(
+    (member, graph): (usize, &'a Graph),
+    situation: &'a Situation,
+    held: &Held,
+    options: &'a Options,
+) -> Option<impl Fn(Objective) -> Option<Mapped> + 'a> {
+    let there = &situation.present;
+    if [situation.cluster.input, situation.cluster.output].iter().any(|end| !there.contains(end)) {
+        return None;
+    }
+    let cluster = roster::restricted(&situation.cluster, there);
+    let held = Some(Arc::new(held.restricted(there)));
+    Some(move |objective: Objective| {
+        let wanted = PartitionOptions { held: held.clone(), ..PartitionOptions::new(objective, options.family) };
+        let found = placement::outlook(graph, &cluster, &wanted)?;
+        let outcomes = outcomes(graph, &found.sharded, &found.schedules, &cluster);
+        let ram_bytes = placement::peak_ram_bytes(&found.sharded, &found.schedules, &cluster);
+        let partition = roster::widened(found.partition, there, situation.cluster.devices.len());
+        Some(Mapped::new(member, partition, &outcomes, ram_bytes))
+    })
 }
 
 /// Ways that send less than a fast one and are faster than a lean one: at the price of traffic at which the two cost the
@@ -182,6 +273,43 @@ mod tests {
         assert_eq!(found(12.0, 3), [700_000, 400_000]);
         assert_eq!(found(20.0, 3), [400_000], "17 ms for 390 kB are dear at any price");
         assert!(found(12.0, 0).is_empty() && between(&all[4], &all[0], 12.0, 3, &by).is_empty());
+    }
+
+    #[test]
+    fn variants_are_compared_with_what_the_whole_network_can_do() {
+        let point = |latency_ms: f64, traffic_bytes: u64| Point { latency_ms, traffic_bytes };
+        // Tenths of a percent of time are bought with half of the traffic.
+        let whole = [point(71.994, 111_000), point(72.278, 58_000), point(90.0, 20_000)];
+        let close = |a: Option<f64>, b: f64| a.is_some_and(|a| (a - b).abs() < 1e-9);
+        let faster = Gain::of(point(65.0, 50_000), &whole);
+        assert!(close(faster.less_traffic_at_equal_latency, 1.0 - 50.0 / 58.0), "not 111: {faster:?}");
+        assert!(close(faster.less_latency_at_equal_traffic, 1.0 - 65.0 / 90.0), "{faster:?}");
+        let slower = Gain::of(point(86.0, 15_000), &whole);
+        assert!(close(slower.less_traffic_at_equal_latency, 0.25), "with 5 % more it takes 90 ms: {slower:?}");
+        assert!(close(slower.less_latency_at_equal_traffic, 1.0 - 86.0 / 90.0), "it never sends less: {slower:?}");
+        let worse = Gain::of(point(73.0, 60_000), &whole);
+        assert!(worse.less_traffic_at_equal_latency.is_some_and(|gain| gain < 0.0));
+        assert!(worse.less_latency_at_equal_traffic.is_some_and(|gain| gain < 0.0));
+        let alone = Gain::of(point(50.0, 0), &[point(100.0, 0)]);
+        assert!(alone.less_traffic_at_equal_latency.is_none() && close(alone.less_latency_at_equal_traffic, 0.5));
+        assert_eq!(Gain::of(point(50.0, 0), &[]), Gain::default());
+    }
+
+    #[test]
+    fn the_front_of_the_whole_network_has_what_is_hardly_slower() {
+        let way = |latency_ms: f64, traffic_bytes: u64| Mapped { traffic_bytes, ..mapped(0, latency_ms) };
+        let all = [way(71.994, 111_000), way(72.278, 58_000), way(80.0, 40_000), way(90.0, 30_000), way(300.0, 0)];
+        let by = |objective: Objective| {
+            let Objective::Weighted(weights) = objective else { return None };
+            let cost = |way: &Mapped| weights.cost(way.latency_ms * 1e-3, way.traffic_bytes as f64, 0.0);
+            all.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).cloned()
+        };
+        let mut ways = vec![all[4].clone(), all[0].clone()];
+        explore(&mut ways, &by);
+        assert!(ways.iter().any(|way| way.traffic_bytes == 58_000), "{ways:?}");
+        let mut one = vec![all[4].clone()];
+        explore(&mut one, &by);
+        assert!(one.iter().all(|way| way.traffic_bytes == 0));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub struct Part {
 }
 
 /// What takes the place of a part.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Repair {
     /// The result becomes `activation(weights * x + bias)` at each place: a linear map of the channels of a tensor, or of
     /// its neighbourhood, with a step in space.

@@ -11,7 +11,7 @@ const ROUNDS: usize = 12;
 const RIDGE: f64 = 1e-4;
 
 /// `activation(weights * x + bias)`, nearest to given results.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LinearMap {
     /// `[M, C]`, row-major.
     pub weights: Vec<f32>,

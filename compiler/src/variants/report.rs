@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 
-use super::mapping::{Mapped, choose};
+use super::guided::added;
+use super::mapping::{Gain, Mapped, Point, choose};
 use super::parts::{Kind, Repair};
 use super::scores::Score;
 use super::search::{Bound, MOST_SIZE};
 use super::situations::Situation;
-use super::study::{Member, Study, added};
+use super::study::{Member, Study};
+use crate::accuracy::{ClassLoss, HoldoutReport, Limits, overcharged, worst_classes};
 use crate::driver::{Compiled, Route};
 use crate::emit::family::Row;
 use crate::graph::{Graph, Op};
@@ -36,6 +38,10 @@ pub struct VariantsReport {
     pub standalone_bytes: u64,
     /// Why there is nothing but the whole network, where that is so.
     pub only_whole: Option<String>,
+    /// What the user limits.
+    pub limits: Limits,
+    /// The whole network on other samples, if anything is known of that.
+    pub holdout: Option<HoldoutReport>,
 }
 
 /// A set of parts that can go.
@@ -75,6 +81,15 @@ pub struct VariantReport {
     pub exit_shares: Vec<f64>,
     /// Whether some condition takes it.
     pub compiled: bool,
+    /// What it saves beside the whole network where everything is as cluster.toml says: the most in each column.
+    #[serde(flatten)]
+    pub gain: Gain,
+    /// The classes that lose most.
+    pub worst_classes: Vec<ClassLoss>,
+    /// What all classes together may lose.
+    pub allowed_loss: f64,
+    /// Classes that lose more than three times that.
+    pub overcharged_classes: Vec<ClassLoss>,
 }
 
 /// Something that goes.
@@ -125,6 +140,9 @@ pub struct ChoiceReport {
     pub devices: Vec<String>,
     /// Whether it is what is taken.
     pub taken: bool,
+    /// Of variants, what is saved beside the whole network in the same situation.
+    #[serde(flatten)]
+    pub gain: Gain,
 }
 
 /// A part alone.
@@ -147,6 +165,9 @@ pub struct SensitivityReport {
     /// Mean surprise that it adds.
     pub surprise: f64,
 }
+
+/// Classes that are named because they lose most.
+const WORST: usize = 3;
 
 /// Name of a member of the front.
 pub fn name(member: usize) -> String {
@@ -177,6 +198,8 @@ pub struct Decided<'a> {
     pub situations: &'a [Situation],
     /// Per situation how each member of the front is computed.
     pub tables: &'a [Vec<Mapped>],
+    /// Per situation ways to compute the whole network.
+    pub wholes: &'a [Vec<Point>],
     /// Per situation in which something can be computed the route.
     pub rows: &'a [Row],
     /// An answer should not take longer.
@@ -189,7 +212,7 @@ pub struct Decided<'a> {
 
 /// All that is known before the routes are compiled.
 pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> VariantsReport {
-    let Decided { situations, tables, rows, limit_ms, graphs, routes } = *decided;
+    let Decided { situations, tables, wholes, rows, limit_ms, graphs, routes } = *decided;
     let device_name = |device: &usize| compiled.cluster.devices[*device].name.clone();
     let losses = study.loss_bounds(graphs);
     let loss = |member: usize| losses[member];
@@ -198,7 +221,8 @@ pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> Vari
     let conditions: Vec<ConditionReport> = situations
         .iter()
         .zip(tables)
-        .map(|(situation, mapped)| {
+        .zip(wholes)
+        .map(|((situation, mapped), whole)| {
             let chosen = choose(mapped, limit_ms, loss);
             let row = chosen.and_then(|_| next_row.next());
             if let Some(chosen) = chosen {
@@ -215,12 +239,24 @@ pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> Vari
                     .iter()
                     .map(|one| ChoiceReport {
                         taken: chosen.is_some_and(|chosen| std::ptr::eq(chosen, one)),
+                        gain: gain(one, whole),
                         ..choice(one, &graphs[one.member], &device_name)
                     })
                     .collect(),
             }
         })
         .collect();
+    // Of several ways, what each saves at most.
+    let gains = |member: usize| {
+        let own = tables.first().zip(wholes.first()).into_iter();
+        let own = own.flat_map(|(mapped, whole)| mapped.iter().map(move |one| (one, gain(one, whole))));
+        let own: Vec<Gain> = own.filter(|(one, _)| one.member == member).map(|(_, gain)| gain).collect();
+        let most = |of: &dyn Fn(&Gain) -> Option<f64>| own.iter().filter_map(of).max_by(f64::total_cmp);
+        Gain {
+            less_traffic_at_equal_latency: most(&|gain| gain.less_traffic_at_equal_latency),
+            less_latency_at_equal_traffic: most(&|gain| gain.less_latency_at_equal_traffic),
+        }
+    };
     let nominal = |member: usize| tables.first().and_then(|mapped| mapped.iter().find(|one| one.member == member));
     let variant = |(number, member): (usize, &Member)| {
         let dropped = member.drops(&study.parts).into_iter().map(|(part, repair)| DroppedReport {
@@ -234,7 +270,7 @@ pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> Vari
             ends_at_exit: member.ends_at,
             accuracy: member.score.accuracy(),
             accuracy_range: range(&member.score),
-            loss: member.difference.loss(),
+            loss: member.evidence.difference.loss(),
             loss_bound: losses[number],
             macs: super::parts::macs(&graphs[number]),
             latency_ms: nominal(number).map_or(0.0, |one| one.latency_ms),
@@ -244,10 +280,15 @@ pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> Vari
             evaluated_exit_shares: Vec::new(),
             exit_shares: graphs[number].exit_shares(),
             compiled: taken[number],
+            gain: gains(number),
+            allowed_loss: study.demanded.allowed_loss(study.base.score),
+            worst_classes: worst_classes(&member.evidence.classes, WORST),
+            overcharged_classes: overcharged(&member.evidence.classes, study.demanded.allowed_loss(study.base.score)),
         }
     };
     let sensitivity = sensitivity(&compiled.graph, study);
-    let only_whole = (study.front.len() == 1).then(|| only_whole(&sensitivity, study));
+    let only_whole =
+        (study.front.len() == 1).then(|| study.unsought.clone().unwrap_or_else(|| only_whole(&sensitivity, study)));
     VariantsReport {
         variants: study.front.iter().enumerate().map(variant).collect(),
         conditions,
@@ -259,7 +300,15 @@ pub fn report(compiled: &Compiled, study: &Study, decided: &Decided<'_>) -> Vari
         more_flash: 0.0,
         standalone_bytes: 0,
         only_whole,
+        limits: study.demanded.limits,
+        holdout: study.holdout,
     }
+}
+
+/// What a way saves beside the whole network; nothing if it is one of that.
+fn gain(mapped: &Mapped, whole: &[Point]) -> Gain {
+    let own = Point { latency_ms: mapped.latency_ms, traffic_bytes: mapped.traffic_bytes };
+    if mapped.member == 0 { Gain::default() } else { Gain::of(own, whole) }
 }
 
 /// Why no set of parts can go.
@@ -278,7 +327,7 @@ fn only_whole(sensitivity: &[SensitivityReport], study: &Study) -> String {
         Some(least) => format!(
             "of the {} others none is both smaller and above {:.1} % (a single part loses {:.1} points at least)",
             light.len(),
-            study.least * 100.0,
+            study.demanded.floor(study.base.score) * 100.0,
             least * 100.0
         ),
         None => "no other way was found".to_string(),
@@ -311,6 +360,7 @@ fn choice(mapped: &Mapped, graph: &Graph, device_name: &dyn Fn(&usize) -> String
         ram_bytes: mapped.ram_bytes,
         devices: devices.iter().map(device_name).collect(),
         taken: false,
+        gain: Gain::default(),
     }
 }
 
@@ -360,6 +410,7 @@ impl VariantsReport {
 
 #[cfg(test)]
 mod tests {
+    use super::super::demanded::Demanded;
     use super::*;
 
     #[test]
@@ -374,7 +425,8 @@ mod tests {
             accuracy_loss,
             surprise: 0.0,
         };
-        let study = Study { least: 0.9, ..Study::default() };
+        let limits = Limits { min_accuracy: Some(0.9), ..Limits::default() };
+        let study = Study { demanded: Demanded { limits, gap: 0.0 }, ..Study::default() };
         let heavy = only_whole(&[part(0.2, 0.01), part(0.07, 0.0)], &study);
         assert!(heavy.contains("2 of 2 ways") && heavy.contains("6 % of its weights"), "{heavy}");
         assert!(heavy.ends_with("no other way was found"), "{heavy}");

@@ -1,6 +1,6 @@
 //! From what was studied to routes: each situation gets, of the networks that are in time there, the one that loses least.
 
-use super::mapping::{self, Mapped};
+use super::mapping::{self, Mapped, Point};
 use super::report::{self, Decided, VariantsReport};
 use super::situations::{Situation, situations};
 use super::study::Study;
@@ -75,6 +75,15 @@ pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Resu
         }
         tables.push(mapped);
     }
+    let whole = |(situation, mapped): (&Situation, &Vec<Mapped>)| {
+        let known: Vec<Mapped> = mapped.iter().filter(|one| one.member == 0).cloned().collect();
+        mapping::front(&graphs[0], &known, situation, &held, options)
+    };
+    let wholes: Vec<Vec<Point>> = match graphs.len() {
+        // Nothing is compared.
+        1 => vec![Vec::new(); situations.len()],
+        _ => situations.iter().zip(&tables).map(whole).collect(),
+    };
     let losses = study.loss_bounds(&graphs);
     let loss = |member: usize| losses[member];
     // Routes that need too much flash get smaller weights, or are taken out, and situations choose again.
@@ -120,8 +129,15 @@ pub fn add(compiled: &mut Compiled, mut study: Study, options: &Options) -> Resu
         for row in &mut rows {
             row.unneeded = unneeded(compiled, row.route.checked_sub(1).map(|further| &routes[further]));
         }
-        let (situations, tables, rows_now, graphs_now) = (&situations[..], &tables[..], &rows[..], &graphs[..]);
-        let decided = Decided { situations, tables, rows: rows_now, limit_ms, graphs: graphs_now, routes: &routes };
+        let decided = Decided {
+            situations: &situations,
+            tables: &tables,
+            wholes: &wholes,
+            rows: &rows,
+            limit_ms,
+            graphs: &graphs,
+            routes: &routes,
+        };
         let report = report::report(compiled, study, &decided);
         compiled.variant_graphs.clone_from(&graphs);
         compiled.add_routes(routes);

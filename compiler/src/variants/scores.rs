@@ -1,23 +1,21 @@
 //! How well a network answers without some of its parts: sets of parts are scored together, and what two of them have in
 //! common at their beginning is computed once.
 
-use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::Context;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use sha2::{Digest, Sha256};
 
 use super::segments::Segment;
+use crate::accuracy::Evidence;
 use crate::bits::Bits;
-use crate::confidence::Difference;
 use crate::graph::{Graph, Value};
 use crate::host::backbone::{Backbone, MOST_GRAPHS, Process};
-use crate::host::kept::key;
+use crate::host::kept::{key, remembered};
 use crate::host::parallel::{in_parallel, workers};
 use crate::host::progress::Progress;
 
@@ -76,9 +74,14 @@ impl Ended {
         Ended { score, exits, right }
     }
 
-    /// What is lost where a graph answered the same samples like this.
-    pub fn against(&self, base: &Ended) -> Difference {
-        Difference::between(&base.right, &self.right, self.score.samples)
+    /// What is lost where a graph answered the same samples, of these labels, like this.
+    pub fn against(&self, base: &Ended, labels: &[u32], classes: usize) -> Evidence {
+        let is_right = |ended: &Ended, sample: usize| ended.right.contains(sample);
+        let samples = 0..self.score.samples;
+        let change = |sample: usize| i8::from(is_right(base, sample)) - i8::from(is_right(self, sample));
+        let changes: Vec<i8> = samples.clone().map(change).collect();
+        let base_right: Vec<bool> = samples.map(|sample| is_right(base, sample)).collect();
+        Evidence::of(&changes, &base_right, labels, classes, None)
     }
 
     /// Share of samples that ended at each exit.
@@ -95,6 +98,11 @@ impl AddAssign for Ended {
         // Each sample is in one of the two only.
         self.right.join(&other.right);
     }
+}
+
+/// A set as a name.
+pub fn name(set: &Set) -> String {
+    set.iter().map(u8::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// All ways of all segments, ready to run.
@@ -132,7 +140,7 @@ impl<'a> Scorer<'a> {
         let mut digest = Sha256::new();
         graphs.iter().for_each(|graph| digest.update(key(graph, &[])));
         let cache = cache.join(format!("variants-{:.16x}", digest.finalize()));
-        Ok(Scorer { backbone: Backbone::build_all(graphs)?, segments, numbers, shapes, probabilities, cache })
+        Ok(Scorer { backbone: Backbone::of_all(graphs)?, segments, numbers, shapes, probabilities, cache })
     }
 
     /// Scores of sets on some samples; those that are known from an earlier run are not measured again.
@@ -143,10 +151,8 @@ impl<'a> Scorer<'a> {
         labels: &[u32],
         what: &'static str,
     ) -> anyhow::Result<Vec<Score>> {
-        let name = |set: &Set| set.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
         let names: Vec<String> = sets.iter().map(name).collect();
-        let file = self.cache.join(format!("scores-{}.json", digest(inputs, labels)));
-        remembered(&file, &names, |new| {
+        remembered(&self.file("scores", inputs, labels), &names, |new| {
             let new: Vec<Set> = new.iter().map(|at| sets[*at].clone()).collect();
             self.measure(&new, inputs, labels, what)
         })
@@ -207,6 +213,11 @@ impl<'a> Scorer<'a> {
         }
     }
 
+    /// Where what was found out about these ways on some samples is kept.
+    pub fn file(&self, what: &str, inputs: &[&Value], labels: &[u32]) -> PathBuf {
+        self.cache.join(format!("{what}-{}.json", digest(inputs, labels)))
+    }
+
     /// A process that computes segments.
     pub fn start(&self) -> anyhow::Result<Process<'_>> {
         self.backbone.start()
@@ -232,35 +243,13 @@ fn judge(scores: &[f32], label: usize, probabilities: bool) -> Score {
 }
 
 /// Names samples and their labels.
-fn digest(inputs: &[&Value], labels: &[u32]) -> String {
+pub fn digest(inputs: &[&Value], labels: &[u32]) -> String {
     let mut digest = Sha256::new();
-    for (input, label) in inputs.iter().zip(labels) {
+    for input in inputs {
         crate::data::to_f32(&input.data).iter().for_each(|element| digest.update(element.to_le_bytes()));
-        digest.update(label.to_le_bytes());
     }
+    labels.iter().for_each(|label| digest.update(label.to_le_bytes()));
     format!("{:.16x}", digest.finalize())
-}
-
-/// Scores by name from a file; those that it lacks (positions among the names) are measured and added to it. A file that
-/// is damaged is as good as none.
-fn remembered<T: Clone + Default + Serialize + DeserializeOwned>(
-    file: &Path,
-    names: &[String],
-    measure: impl FnOnce(&[usize]) -> anyhow::Result<Vec<T>>,
-) -> anyhow::Result<Vec<T>> {
-    let known = std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let mut known: BTreeMap<String, T> = known.unwrap_or_default();
-    let new: Vec<usize> = (0..names.len()).filter(|at| !known.contains_key(&names[*at])).collect();
-    if !new.is_empty() {
-        let scores = measure(&new)?;
-        known.extend(new.iter().map(|at| names[*at].clone()).zip(scores));
-        let folder = file.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).with_context(|| format!("creating `{}`", folder.display()))?;
-        let part = file.with_extension("part");
-        std::fs::write(&part, serde_json::to_vec(&known)?).with_context(|| format!("writing `{}`", part.display()))?;
-        std::fs::rename(&part, file).with_context(|| format!("writing `{}`", file.display()))?;
-    }
-    Ok(names.iter().map(|name| known.get(name).cloned().unwrap_or_default()).collect())
 }
 
 /// Scores of whole graphs with the same input and classes, all of them on all samples; those that are known from an
@@ -293,7 +282,7 @@ pub fn measure_graphs(
     probabilities: bool,
 ) -> anyhow::Result<Vec<Ended>> {
     let count = graphs.len();
-    let backbone = Backbone::build_all(graphs.iter().map(|graph| (*graph).clone()).collect())?;
+    let backbone = Backbone::of_all(graphs.iter().map(|graph| (*graph).clone()).collect())?;
     over_samples(&backbone, count, inputs, labels, "samples that judge", |process, input, sample, label, scores| {
         for (number, ended) in scores.iter_mut().enumerate() {
             let (answer, exit) = process.end_by(number, input)?;

@@ -158,7 +158,7 @@ fn extract(graph: &Graph, from: Option<TensorId>, to: TensorId) -> Result<Option
         return Ok(None);
     }
     let mut piece = graph.clone();
-    piece.outputs = vec![to];
+    piece.outputs = vec![to].into();
     let tidy = |piece: &mut Graph| {
         passes::run(passes::TIDY, piece, &mut |_, _, _| {}).map_err(|error| Failure::Internal(error.into()))
     };

@@ -3,42 +3,26 @@
 //! Half of the samples guide the search, the others say what the sets that were found are worth.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::VariantOptions;
 use super::combined;
+use super::demanded::Demanded;
 use super::fitting;
+use super::guided::{Guided, Singles};
 use super::parts::{Drop, Part, Repair, dropped, macs, parts};
 use super::scores::{Ended, Score, Scorer, Set, score_graphs};
-use super::search::{self, Bound, Candidate, Known, Problem};
+use super::search::Bound;
 use super::segments::{Segment, segments};
-use crate::classifier::answers_probabilities;
-use crate::confidence::Difference;
+use crate::accuracy::{Evidence, HoldoutReport};
+use crate::classifier::{answers_probabilities, class};
 use crate::driver::{Failure, internal};
+use crate::exits::features;
 use crate::graph::{Graph, NodeId, Value};
+use crate::holdout::Beside;
 use crate::host::backbone::MOST_GRAPHS;
-use crate::host::parallel::gather;
 use crate::passes;
 use crate::samples::Samples;
-
-/// Loss of accuracy beyond which no variant is wanted, unless the user says otherwise.
-const DEFAULT_LOSS: f64 = 0.05;
-
-/// Multiply-adds that the search may take: some minutes on two cores.
-const SEARCH_MACS: f64 = 4e13;
-
-/// Least samples that guide the search, if there are as many, and most: more say little more of differences.
-const LEAST_GUIDES: usize = 200;
-const MOST_GUIDES: usize = 1500;
-
-/// Most sets that are measured on the samples that judge.
-const MOST_JUDGED: usize = 12;
-
-/// Samples by which the two kinds of repairs of a set are compared.
-const COMPARED: usize = 500;
-
-/// Accuracy that a set may lack while its repairs are those of single parts.
-const WON_BACK: f64 = 0.03;
 
 /// What is known of a model's parts.
 #[derive(Default)]
@@ -65,8 +49,22 @@ pub struct Study {
     pub judges: (Vec<Value>, Vec<u32>),
     /// Where scores are kept.
     pub cache: PathBuf,
-    /// Least accuracy that is wanted.
-    pub least: f64,
+    /// What variants must keep.
+    pub demanded: Demanded,
+    /// The whole model on other samples, if anything is known of that.
+    pub holdout: Option<HoldoutReport>,
+    /// Why nothing was sought, where that is so.
+    pub unsought: Option<String>,
+}
+
+/// What variants are studied on.
+pub struct Given {
+    /// Calibration samples.
+    pub samples: Samples,
+    /// Number of classes.
+    pub classes: usize,
+    /// What is known of other samples.
+    pub beside: Option<Beside>,
 }
 
 /// A set of parts that can go.
@@ -78,8 +76,8 @@ pub struct Member {
     pub drops: Vec<Drop>,
     /// What the samples that judge say.
     pub score: Score,
-    /// The same beside the whole network without exits.
-    pub difference: Difference,
+    /// The same beside the whole network without exits, of all classes and of each.
+    pub evidence: Evidence,
     /// Multiply-adds.
     pub macs: u64,
     /// Bytes that travel of what stays, where the whole network runs on the whole cluster.
@@ -99,42 +97,79 @@ impl Member {
 /// node where the whole network runs on the whole cluster.
 pub fn study(
     graph: &Graph,
-    samples: &Samples,
+    given: &Given,
     wanted: &VariantOptions,
     sent_bytes: &BTreeMap<NodeId, u64>,
 ) -> Result<Study, Failure> {
+    let (samples, classes) = (&given.samples, given.classes);
+    let mut demanded = Demanded { limits: wanted.demands.limits, gap: 0.0 };
     let parts = parts(graph);
     if parts.is_empty() {
         return Ok(Study { parts, ..Study::default() });
     }
     let cache = wanted.cache.as_path();
     let mut segments = segments(graph, &parts)?;
-    let (labels, seen) = fitting::add_repairs(graph, &parts, &mut segments, samples)?;
+    let (labels, fitter) = fitting::add_repairs(graph, &parts, &mut segments, samples, cache)?;
     let alone = segments.clone();
     let mut scorer = Scorer::new(graph, &alone, answers_probabilities(graph), cache)?;
     let travels: Vec<u64> = alone.iter().map(|segment| segment.ways[0].sent_bytes(sent_bytes, graph)).collect();
     let mut guided = Guided::new(&scorer, &alone, travels.clone(), samples, &labels, cache);
-    let mut singles = guided.singles(Singles::default()).map_err(Failure::Environment)?;
+    let mut singles = guided.singles(Singles::default()).map_err(Failure::of)?;
     if combined::add(graph, &parts, &mut segments, &singles.ways, singles.whole, MOST_GRAPHS)? {
         scorer = Scorer::new(graph, &segments, answers_probabilities(graph), cache)?;
         guided = Guided::new(&scorer, &segments, travels, samples, &labels, cache);
-        singles = guided.singles(singles).map_err(Failure::Environment)?;
+        singles = guided.singles(singles).map_err(Failure::of)?;
     }
-    let (found, known) = guided.search(singles, wanted.min_accuracy).map_err(Failure::Environment)?;
-    let sets = guided.worth(known, floor(found.guide, wanted.min_accuracy));
+    let (found, known) = guided.search(singles, &demanded).map_err(Failure::of)?;
+    let sets = guided.worth(known, demanded.floor(found.guide));
     // What each set's repairs are where all of its parts have gone.
-    let refitted = gather(sets.len(), |at| fitting::refit(graph, &parts, &segments, &sets[at], &seen, &scorer))
-        .map_err(Failure::Environment)?;
-    let (base, mut front) = guided.judge(graph, &parts, &sets, refitted)?;
-    let least = floor(base.score, wanted.min_accuracy);
-    front.retain(|member| member.drops.is_empty() || member.score.accuracy() >= least);
+    let refitted = fitting::refit(&parts, &segments, &sets, &fitter, &scorer).map_err(Failure::of)?;
+    let (base, mut front) = guided.judge(graph, &parts, &sets, refitted, classes)?;
+    let holdout = compare(given.beside.as_ref(), graph, wanted, given.classes, base.score.accuracy())?;
+    demanded.gap = holdout.map_or(0.0, |holdout| holdout.widened_by);
+    front.retain(|member| member.drops.is_empty() || demanded.is_kept(base.score, member.score, &member.evidence));
     let judges = (guided.judges.0.iter().map(|input| (*input).clone()).collect(), guided.judges.1.clone());
-    Ok(Study { base, least, front, segments: segments.clone(), parts, judges, cache: cache.to_path_buf(), ..found })
+    let segments = segments.clone();
+    Ok(Study { base, demanded, holdout, front, segments, parts, judges, cache: cache.to_path_buf(), ..found })
 }
 
-/// Least accuracy that is wanted of a network whose parts are all there with `whole`.
-fn floor(whole: Score, min_accuracy: Option<f64>) -> f64 {
-    min_accuracy.unwrap_or(whole.accuracy() - DEFAULT_LOSS)
+/// Only the whole model, where nothing can be proven of what is left of it.
+pub fn whole(graph: &Graph, given: &Given, wanted: &VariantOptions, reason: String) -> Result<Study, Failure> {
+    let (samples, classes) = (&given.samples, given.classes);
+    let labels: Vec<u32> = match &samples.labels {
+        Some(labels) => labels.iter().map(|label| *label as u32).collect(),
+        None => {
+            let answers = features::extract(graph, &[], &samples.inputs, &wanted.cache)?.answers;
+            answers.chunks_exact(classes).map(|scores| class(scores) as u32).collect()
+        }
+    };
+    let judges: (Vec<Value>, Vec<u32>) = samples.inputs.iter().cloned().zip(labels).skip(1).step_by(2).unzip();
+    let inputs: Vec<&Value> = judges.0.iter().collect();
+    // As the search names it, which may have asked already.
+    let alone = dropped(graph, &[]).map_err(internal)?;
+    let ended = score_graphs(&[&alone], &inputs, &judges.1, answers_probabilities(graph), &wanted.cache);
+    let base = ended.map_err(Failure::of)?.into_iter().next().unwrap_or_default();
+    let evidence = base.against(&base, &judges.1, classes);
+    let (set, drops, macs) = (Set::new(), Vec::new(), macs(graph));
+    let front = vec![Member { set, drops, score: base.score, evidence, macs, sent_bytes: 0, ends_at: None }];
+    let holdout = compare(given.beside.as_ref(), graph, wanted, given.classes, base.score.accuracy())?;
+    let demanded = Demanded { limits: wanted.demands.limits, gap: holdout.map_or(0.0, |holdout| holdout.widened_by) };
+    let cache = wanted.cache.clone();
+    Ok(Study { base, front, judges, cache, demanded, holdout, unsought: Some(reason), ..Study::default() })
+}
+
+/// The whole model on other samples, if anything is known of that.
+fn compare(
+    beside: Option<&Beside>,
+    graph: &Graph,
+    wanted: &VariantOptions,
+    classes: usize,
+    accuracy: f64,
+) -> Result<Option<HoldoutReport>, Failure> {
+    let Some(beside) = beside else { return Ok(None) };
+    let report = beside.compare(graph, classes, accuracy, &wanted.cache)?;
+    eprintln!("partita: {}", report.sentence());
+    Ok(Some(report))
 }
 
 impl Study {
@@ -143,7 +178,7 @@ impl Study {
     pub fn loss_bounds(&self, graphs: &[Graph]) -> Vec<f64> {
         let bound = |(member, graph): (&Member, &Graph)| {
             let is_whole = member.drops.is_empty() && graph.exits().is_empty() && member.ends_at.is_none();
-            if is_whole { 0.0 } else { member.difference.loss_bound() }
+            if is_whole { 0.0 } else { member.evidence.difference.loss_bound() + self.demanded.gap }
         };
         self.front.iter().zip(graphs).map(bound).collect()
     }
@@ -163,14 +198,15 @@ impl Study {
             }
         }
         let probabilities = answers_probabilities(graph);
+        let classes = self.front.first().map_or(0, |whole| whole.evidence.classes.len());
         let inputs: Vec<&Value> = self.judges.0.iter().collect();
         let all: Vec<&Graph> = graphs.iter().collect();
         let ended = score_graphs(&all, &inputs, &self.judges.1, probabilities, &self.cache);
-        let ended = ended.map_err(Failure::Environment)?;
+        let ended = ended.map_err(Failure::of)?;
         let (known, short) = ended.split_at(self.front.len());
         for ((member, graph), ended) in self.front.iter_mut().zip(&mut graphs).zip(known) {
             member.score = ended.score;
-            member.difference = ended.against(&self.base);
+            member.evidence = ended.against(&self.base, &self.judges.1, classes);
             // The whole network's exits have been weighed already, on more samples.
             if !member.drops.is_empty() {
                 graph.set_exit_shares(&ended.shares());
@@ -178,10 +214,11 @@ impl Study {
         }
         let mut kept = graphs.split_off(self.front.len()).into_iter();
         for (exit, ended) in ends.into_iter().zip(short) {
-            let Some(graph) = kept.next().filter(|_| ended.score.accuracy() >= self.least) else { continue };
+            let (score, evidence) = (ended.score, ended.against(&self.base, &self.judges.1, classes));
+            let is_kept = self.demanded.is_kept(self.base.score, score, &evidence);
+            let Some(graph) = kept.next().filter(|_| is_kept) else { continue };
             let (set, drops, macs) = (Set::new(), Vec::new(), macs(&graph));
-            let (score, difference) = (ended.score, ended.against(&self.base));
-            self.front.push(Member { set, drops, score, difference, macs, sent_bytes: 0, ends_at: Some(exit) });
+            self.front.push(Member { set, drops, score, evidence, macs, sent_bytes: 0, ends_at: Some(exit) });
             graphs.push(graph);
         }
         Ok(graphs)
@@ -202,252 +239,7 @@ fn truncated(graph: &Graph, exit: usize) -> Result<Option<Graph>, Failure> {
     let name = graph.tensor(*output).name.clone();
     short.rename_tensor(*output, format!("{name}.whole"));
     short.rename_tensor(scores, name);
-    short.outputs = vec![scores];
+    short.outputs = vec![scores].into();
     passes::run(passes::TIDY, &mut short, &mut |_, _, _| {}).map_err(internal)?;
     Ok(Some(short))
-}
-
-/// What the first of the samples that guide say of each way alone.
-#[derive(Default)]
-struct Singles {
-    /// The whole network.
-    whole: Score,
-    /// Segment, way and score.
-    ways: Vec<(usize, u8, Score)>,
-}
-
-/// The samples in two halves.
-struct Guided<'a> {
-    scorer: &'a Scorer<'a>,
-    segments: &'a [Segment],
-    /// Bytes that travel of what each segment computes.
-    travels: Vec<u64>,
-    guides: (Vec<&'a Value>, Vec<u32>),
-    judges: (Vec<&'a Value>, Vec<u32>),
-    cache: &'a Path,
-}
-
-impl<'a> Guided<'a> {
-    fn new(
-        scorer: &'a Scorer<'a>,
-        segments: &'a [Segment],
-        travels: Vec<u64>,
-        samples: &'a Samples,
-        labels: &[u32],
-        cache: &'a Path,
-    ) -> Guided<'a> {
-        let half = |odd: usize| -> (Vec<&'a Value>, Vec<u32>) {
-            let picked = samples.inputs.iter().zip(labels).skip(odd).step_by(2);
-            picked.map(|(input, label)| (input, *label)).unzip()
-        };
-        let (mut guides, judges) = (half(0), half(1));
-        // Singles and the greedy search each run about as many networks as there are ways.
-        let macs: u64 = segments.iter().map(|segment| segment.ways[0].macs).sum();
-        let ways: usize = segments.iter().map(|segment| segment.ways.len()).sum();
-        let affordable = (SEARCH_MACS / (macs as f64 * 3.0 * ways as f64).max(1.0)) as usize;
-        let count = guides.0.len().min(affordable.clamp(LEAST_GUIDES, MOST_GUIDES));
-        guides.0.truncate(count);
-        guides.1.truncate(count);
-        Guided { scorer, segments, travels, guides, judges, cache }
-    }
-
-    fn macs(&self, set: &Set) -> u64 {
-        set.iter().zip(self.segments).map(|(way, segment)| segment.ways[usize::from(*way)].macs).sum()
-    }
-
-    /// Bytes that travel of what segments compute; of one that stays in part, as much as of its operations.
-    fn sent_bytes(&self, set: &Set) -> u64 {
-        let left = |(segment, way): (usize, &u8)| {
-            let ways = &self.segments[segment].ways;
-            let share = ways[usize::from(*way)].macs as f64 / ways[0].macs.max(1) as f64;
-            (self.travels[segment] as f64 * share) as u64
-        };
-        set.iter().enumerate().map(left).sum()
-    }
-
-    fn score_guides(&self, sets: &[Set], count: usize, what: &'static str) -> anyhow::Result<Vec<Score>> {
-        self.scorer.score(sets, &self.guides.0[..count], &self.guides.1[..count], what)
-    }
-
-    /// Scores of each way alone; those that are known are not measured again.
-    fn singles(&self, known: Singles) -> anyhow::Result<Singles> {
-        let none: Set = vec![0; self.segments.len()];
-        let is_known = |segment: usize, way: u8| known.ways.iter().any(|(s, w, _)| (*s, *w) == (segment, way));
-        let mut ways = Vec::new();
-        for (segment, info) in self.segments.iter().enumerate() {
-            let new = (1..info.ways.len() as u8).filter(|way| !is_known(segment, *way));
-            ways.extend(new.map(|way| (segment, way)));
-        }
-        let with = |(segment, way): &(usize, u8)| {
-            let mut set = none.clone();
-            set[*segment] = *way;
-            set
-        };
-        // For single parts the surprise of fewer samples says enough.
-        let all = self.guides.0.len();
-        let few = (all / 2).clamp(LEAST_GUIDES.min(all), all);
-        let sets: Vec<Set> = std::iter::once(none.clone()).chain(ways.iter().map(with)).collect();
-        let scores = self.score_guides(&sets, few, "samples without one part")?;
-        let new = ways.into_iter().zip(&scores[1..]).map(|((segment, way), score)| (segment, way, *score));
-        Ok(Singles { whole: scores[0], ways: known.ways.into_iter().chain(new).collect() })
-    }
-
-    /// All sets that were measured.
-    fn search(&self, singles: Singles, min_accuracy: Option<f64>) -> anyhow::Result<(Study, Known)> {
-        let none: Set = vec![0; self.segments.len()];
-        let Singles { whole: alone, ways: singles } = singles;
-        let all = self.guides.0.len();
-        let candidate = |(segment, way, score): &(usize, u8, Score)| Candidate {
-            segment: *segment,
-            way: *way,
-            loss: score.loss() - alone.loss(),
-            drop: alone.accuracy() - score.accuracy(),
-            size: added(self.segments, *segment, *way),
-        };
-        let candidates = undominated(&singles.iter().map(candidate).collect::<Vec<_>>(), self.segments);
-        let mut known = Known::new();
-        let guide = self.score_guides(std::slice::from_ref(&none), all, "samples of the whole network")?[0];
-        known.insert(none, guide);
-        let mut measure = |sets: &[Set]| self.score_guides(sets, all, "samples without some parts");
-        let macs: Vec<f64> = candidates.iter().map(|one| self.saved(one)).collect();
-        let bytes: Vec<f64> = candidates.iter().map(|one| self.spared(one)).collect();
-        let floor = floor(guide, min_accuracy);
-        let mut seek = |gains: &[f64]| {
-            let problem = Problem { segments: self.segments.len(), options: &candidates, gains, floor };
-            search::search(problem, &mut known, &mut measure)
-        };
-        let bounds = (seek(&macs)?, seek(&bytes)?);
-        Ok((Study { singles, alone, guide, bounds, measured: known.len(), ..Study::default() }, known))
-    }
-
-    /// Sets that none beats in accuracy and operations, or in accuracy and traffic; the whole network first.
-    fn worth(&self, known: Known, floor: f64) -> Vec<Set> {
-        let none: Set = vec![0; self.segments.len()];
-        // Repairs that are fitted again for the whole set may still win something back.
-        let fair = |(_, score): &(Set, Score)| score.accuracy() >= floor - WON_BACK;
-        let fair: Vec<(Set, Score)> = known.into_iter().filter(fair).collect();
-        let mut sets = vec![none];
-        for cost in
-            [&|set: &Set| self.macs(set) as f64, &|set: &Set| self.sent_bytes(set) as f64] as [&dyn Fn(&Set) -> f64; 2]
-        {
-            for set in front_of(&fair, cost).into_iter().take(MOST_JUDGED) {
-                if !sets.contains(&set) {
-                    sets.push(set);
-                }
-            }
-        }
-        sets
-    }
-
-    /// The whole network, and sets with two kinds of repairs, measured: the better by the samples that guide, and what the
-    /// others say of it.
-    fn judge(
-        &self,
-        graph: &Graph,
-        parts: &[Part],
-        sets: &[Set],
-        refitted: Vec<Vec<Drop>>,
-    ) -> Result<(Ended, Vec<Member>), Failure> {
-        let alone = |set: &Set| -> Vec<Drop> {
-            let ways = set.iter().zip(self.segments).map(|(way, segment)| &segment.ways[usize::from(*way)]);
-            ways.flat_map(|way| way.drops.iter().cloned()).collect()
-        };
-        let mut choices: Vec<(usize, Vec<Drop>)> = Vec::new();
-        for (at, (set, again)) in sets.iter().zip(refitted).enumerate() {
-            let first = alone(set);
-            if again != first {
-                choices.push((at, again));
-            }
-            choices.push((at, first));
-        }
-        let without = |(_, drops): &(usize, Vec<Drop>)| {
-            let drops: Vec<_> = drops.iter().map(|(part, repair)| (&parts[*part], repair.as_ref())).collect();
-            dropped(graph, &drops).map_err(internal)
-        };
-        let graphs = choices.iter().map(without).collect::<Result<Vec<Graph>, Failure>>()?;
-        let probabilities = answers_probabilities(graph);
-        let scores = |graphs: &[&Graph], inputs: &[&Value], labels: &[u32]| {
-            let ended = score_graphs(graphs, inputs, labels, probabilities, self.cache);
-            ended.map_err(Failure::Environment)
-        };
-        let few = self.guides.0.len().min(COMPARED);
-        let guided = scores(&graphs.iter().collect::<Vec<_>>(), &self.guides.0[..few], &self.guides.1[..few])?;
-        let best = |at: usize| {
-            let own = (0..choices.len()).filter(|choice| choices[*choice].0 == at);
-            own.min_by(|a, b| guided[*a].score.surprise.total_cmp(&guided[*b].score.surprise))
-        };
-        let best: Vec<usize> = (0..sets.len()).filter_map(best).collect();
-        let judged: Vec<&Graph> = best.iter().map(|choice| &graphs[*choice]).collect();
-        let judged = scores(&judged, &self.judges.0, &self.judges.1)?;
-        let base = judged.first().cloned().unwrap_or_default();
-        let member = |(choice, ended): (&usize, Ended)| {
-            let (at, drops) = &choices[*choice];
-            let set = sets[*at].clone();
-            let (macs, sent_bytes) = (macs(&graphs[*choice]), self.sent_bytes(&set));
-            let (score, difference) = (ended.score, ended.against(&base));
-            Member { set, drops: drops.clone(), score, difference, macs, sent_bytes, ends_at: None }
-        };
-        let all: Vec<Member> = best.iter().zip(judged).map(member).collect();
-        let worth = |member: &Member| (member.macs, member.sent_bytes, std::cmp::Reverse(member.score.right));
-        let beats = |other: &Member, member: &Member| {
-            let (a, b) = (worth(other), worth(member));
-            a != b && a.0 <= b.0 && a.1 <= b.1 && a.2 <= b.2
-        };
-        let beaten = |member: &Member| all.iter().any(|other| beats(other, member));
-        let front = all.iter().filter(|member| member.drops.is_empty() || !beaten(member)).cloned().collect();
-        Ok((base, front))
-    }
-
-    /// Bytes that need not travel: of a segment that stays in part, as much as its operations shrink.
-    fn spared(&self, candidate: &Candidate) -> f64 {
-        let ways = &self.segments[candidate.segment].ways;
-        let (whole, left) = (ways[0].macs.max(1) as f64, ways[usize::from(candidate.way)].macs as f64);
-        self.travels[candidate.segment] as f64 * (1.0 - left / whole)
-    }
-
-    fn saved(&self, candidate: &Candidate) -> f64 {
-        let ways = &self.segments[candidate.segment].ways;
-        ways[0].macs.saturating_sub(ways[usize::from(candidate.way)].macs) as f64
-    }
-}
-
-/// Weights that a way adds, as a share of the model's.
-pub fn added(segments: &[Segment], segment: usize, way: u8) -> f64 {
-    let ways = &segments[segment].ways;
-    let whole = segments.iter().filter_map(|segment| segment.ways[0].graph.as_ref());
-    let all: usize = whole.flat_map(constants).map(|(_, bytes)| bytes).sum();
-    let own = |way: usize| ways[way].graph.iter().flat_map(constants);
-    let known: Vec<String> = own(0).map(|(name, _)| name).collect();
-    let new: usize = own(usize::from(way)).filter(|(name, _)| !known.contains(name)).map(|(_, bytes)| bytes).sum();
-    new as f64 / all.max(1) as f64
-}
-
-/// Ways that no other way of the same segment beats in both what it saves and what it loses.
-fn undominated(candidates: &[Candidate], segments: &[Segment]) -> Vec<Candidate> {
-    let macs = |candidate: &Candidate| segments[candidate.segment].ways[usize::from(candidate.way)].macs;
-    let beats = |a: &Candidate, b: &Candidate| {
-        let cheaper = macs(a) <= macs(b) && a.size <= b.size;
-        a.segment == b.segment && a.way != b.way && cheaper && (a.loss, a.way) < (b.loss, b.way)
-    };
-    candidates.iter().filter(|b| !candidates.iter().any(|a| beats(a, b))).copied().collect()
-}
-
-/// Names and bytes of the constants that a graph reads.
-fn constants(graph: &Graph) -> Vec<(String, usize)> {
-    let read = |tensor: &crate::graph::TensorId| !graph.consumers(*tensor).is_empty() && graph.value(*tensor).is_some();
-    let named = |tensor| (graph.tensor(tensor).name.clone(), graph.tensor_type(tensor).size_bytes());
-    graph.tensor_ids().filter(read).map(named).collect()
-}
-
-/// Sets that none beats in both accuracy and a cost, from the cheapest.
-fn front_of(sets: &[(Set, Score)], cost: &dyn Fn(&Set) -> f64) -> Vec<Set> {
-    let mut sorted: Vec<(f64, &Set, &Score)> = sets.iter().map(|(set, score)| (cost(set), set, score)).collect();
-    sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.2.right.cmp(&a.2.right)).then(a.1.cmp(b.1)));
-    let mut best = 0;
-    sorted.retain(|(_, _, score)| {
-        let better = score.right > best;
-        best = best.max(score.right);
-        better
-    });
-    sorted.into_iter().map(|(_, set, _)| set.clone()).collect()
 }

@@ -325,7 +325,8 @@ impl<const N: usize> HostedLinks<N> {
     }
 }
 
-#[cfg(test)]
+// Miri has no sockets.
+#[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
     use crate::FramedStream;

@@ -1,5 +1,6 @@
 //! Functions of one, two or three elements.
 
+use super::sum::{larger, smaller};
 use super::{Activation, Walk, broadcast_strides};
 use crate::elements::{CastTo, Number, Truth};
 
@@ -25,6 +26,18 @@ pub enum UnaryFunction {
     Ceil,
     Round,
     Silu,
+    Sin,
+    Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Asinh,
+    Acosh,
+    Atanh,
+    Sign,
 }
 
 fn sigmoid(x: f32) -> f32 {
@@ -79,6 +92,22 @@ impl UnaryFunction {
             // ONNX Round: halves to even.
             UnaryFunction::Round => libm::rintf(x),
             UnaryFunction::Silu => x * sigmoid(x),
+            UnaryFunction::Sin => libm::sinf(x),
+            UnaryFunction::Cos => libm::cosf(x),
+            UnaryFunction::Tan => libm::tanf(x),
+            UnaryFunction::Asin => libm::asinf(x),
+            UnaryFunction::Acos => libm::acosf(x),
+            UnaryFunction::Atan => libm::atanf(x),
+            UnaryFunction::Sinh => libm::sinhf(x),
+            UnaryFunction::Cosh => libm::coshf(x),
+            UnaryFunction::Asinh => libm::asinhf(x),
+            UnaryFunction::Acosh => libm::acoshf(x),
+            UnaryFunction::Atanh => libm::atanhf(x),
+            // 0 of either sign is 0; NaN stays.
+            UnaryFunction::Sign if x > 0.0 => 1.0,
+            UnaryFunction::Sign if x < 0.0 => -1.0,
+            UnaryFunction::Sign if x.is_nan() => x,
+            UnaryFunction::Sign => 0.0,
         }
     }
 }
@@ -116,21 +145,9 @@ impl BinaryFunction {
             BinaryFunction::Mul => a * b,
             BinaryFunction::Div => a / b,
             BinaryFunction::Pow => libm::powf(a, b),
-            // A NaN on either side is the answer, as in onnxruntime.
-            BinaryFunction::Min => {
-                if a < b || a.is_nan() {
-                    a
-                } else {
-                    b
-                }
-            }
-            BinaryFunction::Max => {
-                if a > b || a.is_nan() {
-                    a
-                } else {
-                    b
-                }
-            }
+            // A NaN on either side is the answer, as in onnxruntime and numpy.
+            BinaryFunction::Min => smaller(a, b),
+            BinaryFunction::Max => larger(a, b),
             BinaryFunction::Mod => libm::fmodf(a, b),
             BinaryFunction::RoundedQuotient => libm::rintf(a / b),
         }

@@ -95,7 +95,7 @@ pub fn confidence(scores: &[f32], rule: Confidence, temperature: Option<f32>) ->
         Some(temperature) => libm::expf((score - largest) / temperature),
         None => score,
     };
-    let sum: f32 = scores.iter().map(|score| weight(*score)).sum();
+    let sum = super::sum::sum(scores.iter().map(|score| weight(*score)));
     let probability = |score: f32| weight(score) / sum;
     let found = match rule {
         Confidence::Probability => probability(largest),

@@ -1,5 +1,6 @@
 //! Matrix products.
 
+use super::sum::{Fold, LANES, Sums, sum};
 use super::{Activation, MAX_RANK, Walk, broadcast_strides};
 
 /// Attributes of [`gemm`].
@@ -33,13 +34,9 @@ pub fn gemm(
     let (b_row, b_column) = if parameters.transpose_b { (1, k) } else { (n, 1) };
     for (i, row) in y.chunks_exact_mut(n.max(1)).enumerate().take(m) {
         for (j, out) in row.iter_mut().enumerate() {
-            let mut sum = 0.0;
             let left = a.get(i * a_row..).unwrap_or(&[]).iter().step_by(a_column.max(1));
             let right = b.get(j * b_column..).unwrap_or(&[]).iter().step_by(b_row.max(1));
-            for (x, w) in left.zip(right).take(k) {
-                sum += x * w;
-            }
-            *out = parameters.alpha * sum;
+            *out = parameters.alpha * sum(left.zip(right).take(k).map(|(x, w)| x * w));
         }
     }
     if let Some((c, c_shape)) = c {
@@ -72,13 +69,18 @@ pub fn matmul(a: &[f32], a_shape: &[usize], b: &[f32], b_shape: &[usize], y: &mu
     let mut walk = Walk::new(batch, [outer_strides(a_shape, m * k), outer_strides(b_shape, k * n)]);
     for matrix in y.chunks_exact_mut((m * n).max(1)) {
         let [a_first, b_first] = *walk.positions();
-        matrix.fill(0.0);
         let left = a.get(a_first..).unwrap_or(&[]);
         let right = b.get(b_first..).unwrap_or(&[]);
+        matrix.fill(0.0);
         for (row, left) in matrix.chunks_exact_mut(n.max(1)).zip(left.chunks_exact(k.max(1))) {
-            for (x, right) in left.iter().zip(right.chunks_exact(n.max(1))) {
-                for (out, w) in row.iter_mut().zip(right) {
-                    *out += x * w;
+            for (tile, outs) in row.chunks_mut(LANES).enumerate() {
+                let mut sums = Sums::<LANES>::new();
+                for (x, right) in left.iter().zip(right.chunks_exact(n.max(1))) {
+                    let first = tile * LANES;
+                    sums.add_row(right.get(first..first + outs.len()).unwrap_or(&[]), |w| x * w);
+                }
+                for (out, sum) in outs.iter_mut().zip(sums.lanes()) {
+                    *out = sum;
                 }
             }
         }

@@ -3,11 +3,15 @@
 //! They are what rare operators link against on every device, what the compiler folds constants with, and what every
 //! emitted kernel is tested against. Shapes are passed as slices of dimensions, outermost first; a slice that is too
 //! short for its shape makes a kernel do less, never read or write outside.
+//!
+//! Long sums are added in blocks. A largest or smallest element is NaN where one of the elements is, in whatever order they
+//! come, as in numpy.
 
 mod activation;
 mod conv;
 mod elementwise;
 mod exit;
+mod filtered;
 mod gemm;
 mod movement;
 mod normalization;
@@ -15,6 +19,7 @@ mod pool;
 mod reduce;
 mod reorder;
 mod resize;
+mod sum;
 mod whole;
 
 pub use activation::Activation;
@@ -24,6 +29,7 @@ pub use elementwise::{
     unary,
 };
 pub use exit::{Confidence, Patience, Steady, confidence, decide, leaves};
+pub use filtered::{FILTERED_BELOW, Filtered, Residual};
 pub use gemm::{GemmParameters, gemm, matmul};
 pub use movement::{
     PadFill, concat_part, depth_to_space, expand, gather, pad, slice, space_to_depth, split_part, transpose,
@@ -33,7 +39,7 @@ pub use pool::{PoolParameters, average_pool, global_average_pool, global_max_poo
 pub use reduce::{Reduction, arg_max, log_softmax, reduce, softmax};
 pub use reorder::{reorder_from_blocked, reorder_to_blocked};
 pub use resize::{Coordinates, Rounding, resize_linear, resize_nearest};
-pub use whole::reduce_numbers;
+pub use whole::{arg_max_numbers, reduce_numbers};
 
 /// Largest rank of a tensor in a kernel.
 pub const MAX_RANK: usize = 8;

@@ -1,5 +1,7 @@
 //! Normalisations, inference form.
 
+use super::sum::{Fold, LANES, Sums, sum};
+
 /// Elements of one channel of `[N, C, ..]`.
 fn plane(shape: &[usize]) -> usize {
     shape.iter().skip(2).product::<usize>().max(1)
@@ -27,22 +29,49 @@ pub fn batch_normalization(
     }
 }
 
-/// Mean and variance in one vector.
-fn statistics(x: &[f32]) -> (f32, f32) {
-    let count = x.len().max(1) as f32;
-    let mean = x.iter().sum::<f32>() / count;
-    let variance = x.iter().map(|element| (element - mean) * (element - mean)).sum::<f32>() / count;
-    (mean, variance)
+fn total(x: &[f32], map: impl Fn(f32) -> f32) -> f32 {
+    let mut sums = Sums::<LANES>::new();
+    sums.add_row(x, map);
+    sums.total()
+}
+
+/// How elements are brought to mean 0 and variance 1.
+struct Statistics {
+    /// The mean, rounded.
+    mean: f32,
+    /// What the mean of the differences to it says that it lacks: elements around 1000 that differ by thousandths have a mean
+    /// that no `f32` is near enough to.
+    rest: f32,
+    variance: f32,
+}
+
+impl Statistics {
+    fn of(x: &[f32]) -> Statistics {
+        let count = x.len().max(1) as f32;
+        let mean = total(x, |x| x) / count;
+        let rest = total(x, |x| x - mean) / count;
+        let squares = total(x, |x| {
+            let difference = (x - mean) - rest;
+            difference * difference
+        });
+        Statistics { mean, rest, variance: squares / count }
+    }
+
+    /// An element less the mean.
+    #[inline(always)]
+    fn centred(&self, x: f32) -> f32 {
+        (x - self.mean) - self.rest
+    }
 }
 
 /// ONNX InstanceNormalization: statistics per sample and channel.
 pub fn instance_normalization(x: &[f32], shape: &[usize], scale: &[f32], bias: &[f32], y: &mut [f32], epsilon: f32) {
     let planes = x.chunks_exact(plane(shape)).zip(y.chunks_exact_mut(plane(shape)));
     for ((x, y), (scale, bias)) in planes.zip(scale.iter().zip(bias).cycle()) {
-        let (mean, variance) = statistics(x);
-        let factor = scale / libm::sqrtf(variance + epsilon);
+        let statistics = Statistics::of(x);
+        let factor = scale / libm::sqrtf(statistics.variance + epsilon);
         for (out, element) in y.iter_mut().zip(x) {
-            *out = (element - mean) * factor + bias;
+            *out = statistics.centred(*element) * factor + bias;
         }
     }
 }
@@ -51,10 +80,10 @@ pub fn instance_normalization(x: &[f32], shape: &[usize], scale: &[f32], bias: &
 pub fn layer_normalization(x: &[f32], scale: &[f32], bias: &[f32], y: &mut [f32], epsilon: f32) {
     let width = scale.len().max(1);
     for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
-        let (mean, variance) = statistics(x);
-        let factor = 1.0 / libm::sqrtf(variance + epsilon);
+        let statistics = Statistics::of(x);
+        let factor = 1.0 / libm::sqrtf(statistics.variance + epsilon);
         for ((out, element), (scale, bias)) in y.iter_mut().zip(x).zip(scale.iter().zip(bias)) {
-            *out = (element - mean) * factor * scale + bias;
+            *out = statistics.centred(*element) * factor * scale + bias;
         }
     }
 }
@@ -71,8 +100,42 @@ pub fn lrn(x: &[f32], shape: &[usize], y: &mut [f32], alpha: f32, beta: f32, bia
             let last = (channel + after).min(channels - 1);
             for (position, out) in out.iter_mut().enumerate() {
                 let at = |channel: usize| x.get(channel * plane + position).copied().unwrap_or(0.0);
-                let squares: f32 = (first..=last).map(|channel| at(channel) * at(channel)).sum();
+                let squares = sum((first..=last).map(|channel| at(channel) * at(channel)));
                 *out = at(channel) / libm::powf(bias + alpha / size as f32 * squares, beta);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// Many elements around 1000 that differ by little: mean and variance as `f64` has them.
+    #[test]
+    fn statistics_of_long_rows() {
+        for (count, spread) in [(5, 0.01), (1000, 1.0), (if cfg!(miri) { 5000 } else { 1 << 20 }, 0.1)] {
+            let x: Vec<f32> = (0..count as u32)
+                .map(|index| 1000.0 + (index.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32 * spread)
+                .collect();
+            let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / count as f64;
+            let variance = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / count as f64;
+            let mut y = vec![0.0; count];
+            let (one, zero) = (vec![1.0; count], vec![0.0; count]);
+            for rows in [false, true] {
+                match rows {
+                    true => layer_normalization(&x, &one, &zero, &mut y, 1e-9),
+                    false => instance_normalization(&x, &[1, 1, count], &[1.0], &[0.0], &mut y, 1e-9),
+                }
+                for (found, x) in y.iter().zip(&x) {
+                    let expected = (f64::from(*x) - mean) / (variance + 1e-9).sqrt();
+                    assert!((f64::from(*found) - expected).abs() < 1e-4, "{found}, expected {expected}, of {count}");
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Pooling, 1 to 3 spatial dimensions.
 
 use super::conv::spatial;
+use super::sum::{Fold, LANES, Largest, Sums, largest, sum};
 
 /// Window of a pooling; arrays as in [`super::ConvParameters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +61,8 @@ pub fn max_pool(x: &[f32], x_shape: &[usize], y: &mut [f32], y_shape: &[usize], 
     let (in_plane, out_plane) = (input.iter().product::<usize>(), output.iter().product::<usize>());
     for (x, y) in x.chunks_exact(in_plane.max(1)).zip(y.chunks_exact_mut(out_plane.max(1))) {
         windows(input, output, parameters, |index, taps, _| {
-            let largest = taps.filter_map(|tap| x.get(tap)).fold(f32::NEG_INFINITY, |a, b| if a > *b { a } else { *b });
             if let Some(out) = y.get_mut(index) {
-                *out = largest;
+                *out = largest(taps.filter_map(|tap| x.get(tap).copied()));
             }
         });
     }
@@ -75,7 +75,8 @@ pub fn average_pool(x: &[f32], x_shape: &[usize], y: &mut [f32], y_shape: &[usiz
     let (in_plane, out_plane) = (input.iter().product::<usize>(), output.iter().product::<usize>());
     for (x, y) in x.chunks_exact(in_plane.max(1)).zip(y.chunks_exact_mut(out_plane.max(1))) {
         windows(input, output, parameters, |index, taps, declared| {
-            let (sum, inside) = taps.filter_map(|tap| x.get(tap)).fold((0.0, 0), |(sum, n), x| (sum + x, n + 1));
+            let mut inside = 0;
+            let sum = sum(taps.filter_map(|tap| x.get(tap).copied()).inspect(|_| inside += 1));
             let count = if parameters.count_include_pad { declared } else { inside };
             if let Some(out) = y.get_mut(index) {
                 *out = sum / count.max(1) as f32;
@@ -87,13 +88,17 @@ pub fn average_pool(x: &[f32], x_shape: &[usize], y: &mut [f32], y_shape: &[usiz
 /// ONNX GlobalAveragePool: the mean of each `plane` elements.
 pub fn global_average_pool(x: &[f32], y: &mut [f32], plane: usize) {
     for (x, out) in x.chunks_exact(plane.max(1)).zip(y) {
-        *out = x.iter().sum::<f32>() / plane as f32;
+        let mut sums = Sums::<LANES>::new();
+        sums.add_row(x, |x| x);
+        *out = sums.total() / plane as f32;
     }
 }
 
 /// ONNX GlobalMaxPool: the largest of each `plane` elements.
 pub fn global_max_pool(x: &[f32], y: &mut [f32], plane: usize) {
     for (x, out) in x.chunks_exact(plane.max(1)).zip(y) {
-        *out = x.iter().fold(f32::NEG_INFINITY, |a, b| if a > *b { a } else { *b });
+        let mut all = Largest::new();
+        all.add_row(x, |x| x);
+        *out = all.total();
     }
 }

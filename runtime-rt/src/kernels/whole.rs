@@ -38,9 +38,27 @@ pub fn reduce_numbers<T: Number>(x: &[T], x_shape: &[usize], y: &mut [T], reduce
     }
 }
 
+/// Index of the largest element along an axis with `extent` elements that lie `inner` apart; the first of equals, or
+/// the last with `select_last`.
+pub fn arg_max_numbers<T: Number>(x: &[T], y: &mut [i64], extent: usize, inner: usize, select_last: bool) {
+    let outs = y.chunks_exact_mut(inner.max(1));
+    for (block, outs) in x.chunks_exact((extent * inner).max(1)).zip(outs) {
+        for (offset, out) in outs.iter_mut().enumerate() {
+            let mut largest: Option<(i64, T)> = None;
+            for (index, element) in (0..).zip(block.iter().skip(offset).step_by(inner.max(1))) {
+                let more = |best: T| *element > best || select_last && *element == best;
+                if largest.is_none_or(|(_, best)| more(best)) {
+                    largest = Some((index, *element));
+                }
+            }
+            *out = largest.map_or(0, |(index, _)| index);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Reduction, reduce_numbers};
+    use super::{Reduction, arg_max_numbers, reduce_numbers};
 
     #[test]
     fn integers_are_reduced_over_any_axes() {
@@ -64,5 +82,19 @@ mod tests {
         let mut y = [0u8];
         reduce_numbers(&[200u8, 100], &[2], &mut y, &[true], Reduction::Sum);
         assert_eq!(y, [44]);
+    }
+
+    #[test]
+    fn the_largest_integer_is_found() {
+        let x = [i64::MIN, i64::MAX, i64::MAX - 1, i64::MAX, -5, 7];
+        let mut y = [9i64; 2];
+        arg_max_numbers(&x, &mut y, 3, 1, false);
+        assert_eq!(y, [1, 0]);
+        let mut y = [9i64; 3];
+        arg_max_numbers(&x, &mut y, 2, 3, false);
+        assert_eq!(y, [1, 0, 0]);
+        let mut y = [9i64];
+        arg_max_numbers(&[3u8, 200, 200, 1], &mut y, 4, 1, true);
+        assert_eq!(y, [2]);
     }
 }

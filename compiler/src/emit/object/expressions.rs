@@ -1,6 +1,5 @@
 //! Vector arithmetic, loads and stores, as Cranelift's instructions.
 
-use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{self, Endianness, InstBuilder, MemFlagsData, SourceLoc, Type, Value, types};
 
 use super::Translator;
@@ -111,18 +110,15 @@ impl Translator<'_> {
                 self.builder.ins().fma(a, b, c)
             }
             Expression::Binary(function, a, b) => {
-                // `fmax` and `fmin` answer NaN if either is NaN, so only the second may be.
-                let is_number = matches!(**a, Expression::Constant(value) if !value.is_nan());
                 let (a, b) = (self.expression(a), self.expression(b));
                 match function {
-                    Arithmetic::Max if is_number => self.builder.ins().fmax(a, b),
-                    Arithmetic::Min if is_number => self.builder.ins().fmin(a, b),
                     Arithmetic::Add => self.builder.ins().fadd(a, b),
                     Arithmetic::Sub => self.builder.ins().fsub(a, b),
                     Arithmetic::Mul => self.builder.ins().fmul(a, b),
                     Arithmetic::Div => self.builder.ins().fdiv(a, b),
-                    Arithmetic::Max => self.choose(FloatCC::GreaterThan, a, b),
-                    Arithmetic::Min => self.choose(FloatCC::LessThan, a, b),
+                    // They answer NaN if either is NaN.
+                    Arithmetic::Max => self.builder.ins().fmax(a, b),
+                    Arithmetic::Min => self.builder.ins().fmin(a, b),
                 }
             }
             Expression::Unary(function, a) => {
@@ -131,7 +127,7 @@ impl Translator<'_> {
                     Function::Neg => self.builder.ins().fneg(a),
                     Function::Abs => self.builder.ins().fabs(a),
                     Function::Sqrt => self.builder.ins().sqrt(a),
-                    Function::Round => self.builder.ins().nearest(a),
+                    Function::Round | Function::RoundSmall => self.builder.ins().nearest(a),
                     Function::FromWhole => {
                         let whole = self.bits(types::I32X4, a);
                         self.builder.ins().fcvt_from_sint(types::F32X4, whole)
@@ -153,7 +149,7 @@ impl Translator<'_> {
             }
             Expression::MaxLanes(a) => {
                 let a = self.expression(a);
-                self.fold(a, &mut |this, a, b| this.choose(FloatCC::GreaterThan, a, b))
+                self.fold(a, &mut |this, a, b| this.builder.ins().fmax(a, b))
             }
         }
     }
@@ -175,14 +171,6 @@ impl Translator<'_> {
         let order = self.builder.func.dfg.immediates.push(ir::ConstantData::from(order.as_slice()));
         let spread = self.builder.ins().shuffle(bytes, bytes, order);
         self.builder.ins().bitcast(types::F32X4, little, spread)
-    }
-
-    /// `a` where the comparison holds, else `b`; so `b` if either is NaN.
-    fn choose(&mut self, condition: FloatCC, a: Value, b: Value) -> Value {
-        let holds = self.builder.ins().fcmp(condition, a, b);
-        let little = MemFlagsData::new().with_endianness(Endianness::Little);
-        let mask = self.builder.ins().bitcast(types::F32X4, little, holds);
-        self.builder.ins().bitselect(mask, a, b)
     }
 
     /// Joins lane i with lane i + 2, then lanes 0 and 1; the result in all lanes.

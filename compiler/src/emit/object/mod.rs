@@ -132,8 +132,7 @@ pub fn declarations(kernels: &[Kernel], symbol_prefix: &str) -> String {
 
 /// The run time's function in which threads wait for each other.
 fn barrier(module: &mut ObjectModule) -> anyhow::Result<FuncId> {
-    let mut signature = module.make_signature();
-    signature.params.push(AbiParam::new(types::I64));
+    let signature = module.make_signature();
     Ok(module.declare_function("partita_team_barrier", Linkage::Import, &signature)?)
 }
 
@@ -260,10 +259,8 @@ impl Translator<'_> {
                     });
                 }
                 Statement::Barrier => {
-                    if let (Some(barrier), Some((split, _))) = (self.barrier, &self.shared) {
-                        let parts = split.parts as i64;
-                        let parts = self.builder.ins().iconst(types::I64, parts);
-                        self.builder.ins().call(barrier, &[parts]);
+                    if let Some(barrier) = self.barrier {
+                        self.builder.ins().call(barrier, &[]);
                     }
                 }
                 Statement::Comment(_) => {}

@@ -44,6 +44,18 @@ pub fn unary_function(function: UnaryOp) -> Option<UnaryFunction> {
         UnaryOp::Ceil => UnaryFunction::Ceil,
         UnaryOp::Round => UnaryFunction::Round,
         UnaryOp::Silu => UnaryFunction::Silu,
+        UnaryOp::Sin => UnaryFunction::Sin,
+        UnaryOp::Cos => UnaryFunction::Cos,
+        UnaryOp::Tan => UnaryFunction::Tan,
+        UnaryOp::Asin => UnaryFunction::Asin,
+        UnaryOp::Acos => UnaryFunction::Acos,
+        UnaryOp::Atan => UnaryFunction::Atan,
+        UnaryOp::Sinh => UnaryFunction::Sinh,
+        UnaryOp::Cosh => UnaryFunction::Cosh,
+        UnaryOp::Asinh => UnaryFunction::Asinh,
+        UnaryOp::Acosh => UnaryFunction::Acosh,
+        UnaryOp::Atanh => UnaryFunction::Atanh,
+        UnaryOp::Sign => UnaryFunction::Sign,
         UnaryOp::Not => return None,
     })
 }

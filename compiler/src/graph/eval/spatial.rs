@@ -189,10 +189,16 @@ pub(super) fn evaluate_reduction(op: &Op, inputs: &[&Value], output: &TensorType
             Ok(Data::F32(verdict))
         }
         Op::ArgMax { axis, select_last, .. } => {
-            let x = f32s(op, inputs[0])?;
             let mut y = vec![0i64; output.element_count()];
             let (extent, inner) = line(x_shape, *axis);
-            kernels::arg_max(x, &mut y, extent, inner, *select_last);
+            match &inputs[0].data {
+                Data::F32(x) => kernels::arg_max(x, &mut y, extent, inner, *select_last),
+                other => on_numbers!(
+                    other,
+                    x => kernels::arg_max_numbers(x, &mut y, extent, inner, *select_last),
+                    return Err(super::wrong_type(op, inputs))
+                ),
+            }
             Ok(Data::I64(y))
         }
         _ => Err(super::wrong_type(op, inputs)),

@@ -1,5 +1,7 @@
 //! Puts kernels together: names, buffers, loops.
 
+use std::collections::HashMap;
+
 use crate::config::WeightStorage;
 use crate::graph::op::{Activation, Conv};
 use crate::kernel::{
@@ -11,12 +13,22 @@ pub(super) struct Builder {
     lanes: u32,
     buffers: Vec<BufferDeclaration>,
     loop_names: Vec<String>,
+    /// The number that the last loop of a name got.
+    loops: HashMap<String, usize>,
     variable_names: Vec<String>,
+    variables: HashMap<String, u32>,
 }
 
 impl Builder {
     pub(super) fn new(lanes: u32) -> Builder {
-        Builder { lanes, buffers: Vec::new(), loop_names: Vec::new(), variable_names: Vec::new() }
+        Builder {
+            lanes,
+            buffers: Vec::new(),
+            loop_names: Vec::new(),
+            loops: HashMap::new(),
+            variable_names: Vec::new(),
+            variables: HashMap::new(),
+        }
     }
 
     pub(super) fn buffer(&mut self, name: &str, access: Access, elements: usize) -> Buffer {
@@ -36,8 +48,8 @@ impl Builder {
 
     /// A loop variable; equal names get a number.
     pub(super) fn loop_var(&mut self, name: &str) -> LoopVar {
-        let name = unique(&self.loop_names, name);
-        self.loop_names.push(name);
+        let number = self.loops.entry(name.to_string()).and_modify(|number| *number += 1).or_insert(1);
+        self.loop_names.push(if *number == 1 { name.to_string() } else { format!("{name}_{number}") });
         LoopVar(self.loop_names.len() as u32 - 1)
     }
 
@@ -48,11 +60,17 @@ impl Builder {
 
     /// A vector variable; the same name is the same variable.
     pub(super) fn variable(&mut self, name: &str) -> Variable {
-        let found = self.variable_names.iter().position(|other| other == name).unwrap_or_else(|| {
-            self.variable_names.push(name.to_string());
-            self.variable_names.len() - 1
-        });
-        Variable(found as u32)
+        if let Some(found) = self.variables.get(name) {
+            return Variable(*found);
+        }
+        let number = self.variable_names.len() as u32;
+        self.variable_names.push(name.to_string());
+        self.variables.insert(name.to_string(), number);
+        Variable(number)
+    }
+
+    fn name(&self, variable: Variable) -> &str {
+        &self.variable_names[variable.0 as usize]
     }
 
     /// Gives a value a name: assigns it to the variable of that name.
@@ -74,20 +92,10 @@ impl Builder {
             in_place: Vec::new(),
             split: None,
             way: None,
+            filtered: None,
             macs,
         }
     }
-}
-
-fn unique(taken: &[String], name: &str) -> String {
-    if !taken.iter().any(|other| other == name) {
-        return name.to_string();
-    }
-    let mut number = 2;
-    while taken.iter().any(|other| *other == format!("{name}_{number}")) {
-        number += 1;
-    }
-    format!("{name}_{number}")
 }
 
 /// `for var in 0..count { body }`, or just the body with the variable at 0 if it runs once.
@@ -100,6 +108,58 @@ pub(super) fn repeat(var: LoopVar, count: usize, step: usize, body: Vec<Statemen
         unroll: false,
         body,
     }
+}
+
+/// Additions one after the other, before a sum moves on to a sum of sums.
+pub(super) const CHAIN: usize = 64;
+
+/// `count` turns of a body that adds to these variables, in blocks of blocks, so that long sums lose no more than short ones:
+/// no variable is added to much more often than [`CHAIN`] times. The body is given the number of its turn and the variables
+/// that it adds to.
+pub(super) fn add_in_blocks(
+    builder: &mut Builder,
+    count: usize,
+    sums: &[Variable],
+    body: &mut impl FnMut(&mut Builder, &Affine, &[Variable]) -> Vec<Statement>,
+) -> Vec<Statement> {
+    blocks(builder, Affine::constant(0), count, sums, body)
+}
+
+fn blocks(
+    builder: &mut Builder,
+    first: Affine,
+    count: usize,
+    sums: &[Variable],
+    body: &mut impl FnMut(&mut Builder, &Affine, &[Variable]) -> Vec<Statement>,
+) -> Vec<Statement> {
+    let turn = builder.loop_var("turn");
+    if count <= CHAIN {
+        let inside = body(builder, &first.plus_term(turn, 1), sums);
+        return vec![repeat(turn, count, 1, inside)];
+    }
+    let mut size = CHAIN;
+    while size * CHAIN < count {
+        size *= CHAIN;
+    }
+    let names: Vec<String> = sums.iter().map(|sum| format!("{}_part", builder.name(*sum))).collect();
+    let parts: Vec<Variable> = names.iter().map(|name| builder.variable(name)).collect();
+    let mut part = |builder: &mut Builder, first: Affine, count: usize| {
+        let zero = |part: &Variable| Statement::Assign(*part, Expression::Constant(0.0));
+        let mut statements: Vec<Statement> = parts.iter().map(zero).collect();
+        statements.extend(blocks(builder, first, count, &parts, body));
+        let add = |(sum, part): (&Variable, &Variable)| {
+            let value = binary(Arithmetic::Add, Expression::Variable(*sum), Expression::Variable(*part));
+            Statement::Assign(*sum, value)
+        };
+        statements.extend(sums.iter().zip(&parts).map(add));
+        statements
+    };
+    let inside = part(builder, first.clone().plus_term(turn, size as i64), size);
+    let mut statements = vec![repeat(turn, count / size, 1, inside)];
+    if !count.is_multiple_of(size) {
+        statements.extend(part(builder, first.plus((count / size * size) as i64), count % size));
+    }
+    statements
 }
 
 /// `total` things in runs of `part`: (first, part, times), the rest last.
@@ -134,8 +194,8 @@ pub(super) fn mul_add(a: Expression, b: Expression, c: Expression) -> Expression
     Expression::MulAdd(Box::new(a), Box::new(b), Box::new(c))
 }
 
-/// An activation as vector arithmetic. Operand order makes a NaN survive a maximum or minimum: the second operand is
-/// the answer if either is NaN.
+/// An activation as vector arithmetic. Constants stand first in a maximum or minimum, which then takes one instruction
+/// everywhere; a NaN stays NaN.
 pub(super) fn activate(value: Expression, activation: Activation) -> Expression {
     let constant = Expression::Constant;
     let clip = |value: Expression, low: f32, high: f32| {

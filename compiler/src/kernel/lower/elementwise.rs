@@ -11,6 +11,9 @@ use crate::program::Layout;
 /// Vectors per loop iteration.
 const UNROLL: usize = 4;
 
+/// Values below it are rounded in the short way.
+const SMALL: f32 = 4_194_304.0;
+
 /// How an operand is read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Source {
@@ -188,11 +191,17 @@ fn apply(op: &Op, mut operands: Vec<Expression>, functions: &mut Functions<'_>) 
         Op::Binary(function, last) => {
             let b = operands.pop()?;
             let a = operands.pop()?;
-            let mut value = binary(arithmetic(*function)?, a, b);
-            if *function == BinaryOp::RoundedQuotient {
-                value = Expression::Unary(Function::Round, Box::new(value));
+            let value = binary(arithmetic(*function)?, a, b);
+            let round = |function: Function, value: Expression| Expression::Unary(function, Box::new(value));
+            let is_bound = |bound: f32| bound.fract() == 0.0 && bound.abs() < SMALL;
+            match (function, last) {
+                // Between whole bounds it is the same before as after, and small.
+                (BinaryOp::RoundedQuotient, Activation::Clip(low, high)) if is_bound(*low) && is_bound(*high) => {
+                    round(Function::RoundSmall, activate(value, *last))
+                }
+                (BinaryOp::RoundedQuotient, _) => activate(round(Function::Round, value), *last),
+                _ => activate(value, *last),
             }
-            if *last == Activation::None { value } else { activate(value, *last) }
         }
         _ => return None,
     })

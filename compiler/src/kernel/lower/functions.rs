@@ -76,11 +76,16 @@ impl Functions<'_> {
     /// `2^n * exp(r)` with `x = n ln 2 + r`. At least 2^-126 and at most the largest power: what is smaller or larger is
     /// cut off.
     pub fn exp(&mut self, x: Expression) -> Expression {
+        self.exp_up_to(x, 88.37)
+    }
+
+    /// The same, cut off at `end`; from 88.38 on the power is infinite.
+    fn exp_up_to(&mut self, x: Expression, end: f32) -> Expression {
         // Operands in this order keep a NaN.
         let raised = binary(Arithmetic::Max, constant(-87.33), x);
-        let x = self.name("clipped", binary(Arithmetic::Min, constant(88.37), raised));
+        let x = self.name("clipped", binary(Arithmetic::Min, constant(end), raised));
         let scaled = binary(Arithmetic::Mul, x.clone(), constant(std::f32::consts::LOG2_E));
-        let power = self.name("power", Expression::Unary(Function::Round, Box::new(scaled)));
+        let power = self.name("power", Expression::Unary(Function::RoundSmall, Box::new(scaled)));
         // ln 2 in two parts, the first of few digits, so that the difference is exact.
         let near = mul_add(power.clone(), constant(-355.0 / 512.0), x);
         let rest = self.name("rest", mul_add(power.clone(), constant(2.121_944_4e-4), near));
@@ -91,7 +96,8 @@ impl Functions<'_> {
     }
 
     fn sigmoid(&mut self, x: Expression) -> Expression {
-        let exp = self.exp(Expression::Unary(Function::Neg, Box::new(x)));
+        // 0 far below, so that `x * sigmoid(x)` is no infinity there: NaN at -inf, as the product that models spell out.
+        let exp = self.exp_up_to(Expression::Unary(Function::Neg, Box::new(x)), 89.0);
         binary(Arithmetic::Div, constant(1.0), binary(Arithmetic::Add, exp, constant(1.0)))
     }
 
@@ -170,7 +176,10 @@ mod tests {
             assert!(computed(op, f32::NAN).is_nan(), "{op:?} of NaN");
         }
         assert_eq!(computed(UnaryOp::Sigmoid, f32::INFINITY), 1.0);
-        assert!(computed(UnaryOp::Sigmoid, f32::NEG_INFINITY) < 1e-37);
+        assert_eq!(computed(UnaryOp::Sigmoid, f32::NEG_INFINITY), 0.0);
+        assert!(computed(UnaryOp::Silu, f32::NEG_INFINITY).is_nan());
+        assert_eq!(computed(UnaryOp::Silu, f32::INFINITY), f32::INFINITY);
+        assert!(computed(UnaryOp::Silu, -1000.0).abs() < 1e-35);
         assert_eq!((computed(UnaryOp::Erf, 9.0), computed(UnaryOp::Erf, f32::NEG_INFINITY)), (1.0, -1.0));
     }
 }

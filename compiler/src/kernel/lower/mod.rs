@@ -9,6 +9,8 @@ mod depthwise;
 mod elementwise;
 mod functions;
 mod gemm;
+#[cfg(test)]
+mod numbers_tests;
 mod pool;
 #[cfg(test)]
 mod pooled_tests;
@@ -25,11 +27,12 @@ use std::sync::Arc;
 
 use crate::config::tuned::Tuning;
 use crate::config::{InstructionSet, System, Target, WeightStorage};
-use crate::graph::op::{Conv, Pool};
+use crate::graph::op::{Conv, Pool, Window};
 use crate::graph::{Op, TensorType};
 use crate::kernel::Kernel;
 use crate::kernel::split::split;
 use crate::program::Layout;
+use window::Window3;
 
 /// What a kernel may assume of the machine it is made for.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,6 +112,8 @@ pub struct Operand<'a> {
     pub layout: Layout,
     /// The elements, if constant and f32.
     pub value: Option<&'a [f32]>,
+    /// Whether they are whole numbers, or cut from such.
+    pub whole: bool,
     /// How it is packed, of weights.
     pub packing: Packing,
 }
@@ -218,14 +223,24 @@ pub struct Pooling<'a> {
 /// Layouts in which an emitted kernel exists for this node, best first; empty if none does.
 pub fn layout_choices(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Vec<LayoutChoice> {
     match op {
+        Op::Conv(Conv { window, .. }) | Op::Pool(Pool { window, .. }) if !has_short_rows(window, inputs, output) => {
+            Vec::new()
+        }
         Op::Conv(conv) if depthwise::applies(conv, inputs, output) => depthwise::layouts(conv, inputs, machine),
         Op::Conv(conv) => conv::layouts(conv, inputs, output, machine),
-        Op::Pool(_) | Op::GlobalPool(_) => pool::layouts(machine),
+        Op::Pool(pool) if !pool::has_small_table(pool, inputs, output) => Vec::new(),
+        Op::Pool(pool) => pool::layouts(Some(pool), machine),
+        Op::GlobalPool(_) => pool::layouts(None, machine),
         Op::Gemm(_) | Op::MatMul => gemm::layouts(op, inputs, output),
         Op::Unary(_) | Op::Binary(..) => elementwise::layouts(op, inputs, output, machine),
         Op::Softmax { .. } | Op::LayerNormalization { .. } => rows::layouts(op, inputs),
         _ => Vec::new(),
     }
+}
+
+/// Whether the code of a window's kernel is of a reasonable length.
+fn has_short_rows(window: &Window, inputs: &[Operand<'_>], output: &TensorType) -> bool {
+    Window3::new(window, &inputs[0].tensor_type.shape, &output.shape).is_short()
 }
 
 /// The kernel for a node in the layouts of its operands, or `None` if only the reference kernel can do it.

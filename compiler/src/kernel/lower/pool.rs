@@ -1,42 +1,66 @@
 //! Pooling and global pooling on channel blocks.
 
-use super::build::{Builder, binary, plus, repeat};
+use super::build::{Builder, CHAIN, add_in_blocks, binary, plus, repeat};
 use super::window::{Columns, Window3};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::graph::TensorType;
 use crate::graph::op::{Pool, PoolKind};
-use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Statement};
+use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Statement, Variable};
 use crate::program::Layout;
 
-pub(super) fn layouts(machine: &Machine) -> Vec<LayoutChoice> {
+/// Most taps of a window across, and in depth and height together: those across are written out, and the sums of rows are
+/// added one after the other. The portable kernel does larger ones.
+const MOST_TAPS: [usize; 2] = [256, 1024];
+
+/// Whether a window is small enough for a kernel.
+pub(super) fn fits(pool: &Pool) -> bool {
+    let (across, others) = pool.window.kernel.split_last().unwrap_or((&1, &[]));
+    *across <= MOST_TAPS[0] && others.iter().product::<usize>() <= MOST_TAPS[1]
+}
+
+pub(super) fn layouts(pool: Option<&Pool>, machine: &Machine) -> Vec<LayoutChoice> {
+    if pool.is_some_and(|pool| !fits(pool)) {
+        return Vec::new();
+    }
     let blocked = Layout::Blocked(machine.instruction_set.lanes());
     vec![LayoutChoice { inputs: vec![blocked], output: blocked }]
+}
+
+/// Most output positions for which what each window averages is kept in a table.
+const MOST_RECIPROCALS: usize = 1 << 18;
+
+/// Whether there is no table of [`reciprocals`], or one of reasonable size.
+pub(super) fn has_small_table(pool: &Pool, inputs: &[Operand<'_>], output: &TensorType) -> bool {
+    let window = Window3::new(&pool.window, &inputs[0].tensor_type.shape, &output.shape);
+    pool.kind == PoolKind::Max || window.output_plane() <= MOST_RECIPROCALS || equal(&counts(pool, &window))
+}
+
+/// How many elements each window averages along each axis, per output index.
+fn counts(pool: &Pool, window: &Window3) -> [Vec<usize>; 3] {
+    use crate::graph::eval::spatial::three;
+    let declared_end = three(&pool.declared_pad_end, 0);
+    std::array::from_fn(|axis| {
+        let (pad, input) = (window.pad[axis], window.input[axis]);
+        let counted = match pool.count_include_pad {
+            true => 0..input + pad + declared_end[axis],
+            false => pad..pad + input,
+        };
+        (0..window.output[axis]).map(|at| window.taps_within(axis, at, &counted).len()).collect()
+    })
+}
+
+fn equal(counts: &[Vec<usize>; 3]) -> bool {
+    counts.iter().all(|counts| counts.windows(2).all(|pair| pair[0] == pair[1]))
 }
 
 /// Reciprocals of the numbers of elements that each window averages, one per output position; a single one if all are
 /// equal.
 pub(super) fn reciprocals(pool: &Pool, window: &Window3) -> Vec<f32> {
-    use crate::graph::eval::spatial::three;
-    let declared_end = three(&pool.declared_pad_end, 0);
-    let count = |axis: usize, at: usize| {
-        let taps = (0..window.kernel[axis]).map(|tap| at * window.stride[axis] + tap * window.dilation[axis]);
-        taps.filter(|padded| {
-            if pool.count_include_pad {
-                *padded < window.input[axis] + window.pad[axis] + declared_end[axis]
-            } else {
-                (window.pad[axis]..window.pad[axis] + window.input[axis]).contains(padded)
-            }
-        })
-        .count()
-    };
-    let [out_d, out_h, out_w] = window.output;
-    let all: Vec<f32> = (0..out_d * out_h * out_w)
-        .map(|index| {
-            let counts = count(0, index / (out_h * out_w)) * count(1, index / out_w % out_h) * count(2, index % out_w);
-            1.0 / counts.max(1) as f32
-        })
-        .collect();
-    if all.iter().all(|value| *value == all[0]) { vec![all[0]] } else { all }
+    let counts = counts(pool, window);
+    let [out_d, out_h, out_w] = if equal(&counts) { [1; 3] } else { window.output };
+    let at = |index: usize| [index / (out_h * out_w), index / out_w % out_h, index % out_w];
+    let count = |index: usize| counts.iter().zip(at(index)).map(|(counts, at)| counts[at]).product::<usize>();
+    (0..out_d * out_h * out_w).map(|index| 1.0 / count(index).max(1) as f32).collect()
 }
 
 pub(super) fn lower(
@@ -153,19 +177,27 @@ impl PooledRow<'_> {
         }
         let (start, join) = match self.kind {
             PoolKind::Average => (0.0, Arithmetic::Add),
-            // The second operand survives if either is NaN, as in the reference kernel.
             PoolKind::Max => (f32::NEG_INFINITY, Arithmetic::Max),
         };
+        // In large windows the taps of a row are added apart.
+        let by_rows = self.kind == PoolKind::Average && window.kernel.iter().product::<usize>() > CHAIN;
         let mut statements = Vec::new();
         let mut body = Vec::new();
         for pixel in 0..count {
-            let sum = builder.variable(&format!("acc_{pixel}"));
-            statements.push(Statement::Assign(sum, Expression::Constant(start)));
+            let all = builder.variable(&format!("acc_{pixel}"));
+            statements.push(Statement::Assign(all, Expression::Constant(start)));
+            let sum = if by_rows { builder.variable(&format!("row_{pixel}")) } else { all };
+            if by_rows {
+                body.push(Statement::Assign(sum, Expression::Constant(start)));
+            }
             for tap in (0..window.kernel[2]).filter(|tap| interior || window.column_is_inside(first + pixel, *tap)) {
                 let offset =
                     ((first + pixel) * window.stride[2] + tap * window.dilation[2]) as i64 - window.pad[2] as i64;
                 let loaded = Expression::Load(self.from, input.clone().plus(offset * lanes as i64));
-                body.push(Statement::Assign(sum, binary(join, Expression::Variable(sum), loaded)));
+                body.push(Statement::Assign(sum, joined(join, sum, loaded)));
+            }
+            if by_rows {
+                body.push(Statement::Assign(all, joined(join, all, Expression::Variable(sum))));
             }
         }
         for (tap, (low, high)) in taps.into_iter().zip(&self.taps).rev() {
@@ -189,6 +221,15 @@ impl PooledRow<'_> {
     }
 }
 
+/// What a chain has come to, joined with the next value.
+fn joined(join: Arithmetic, chain: Variable, value: Expression) -> Expression {
+    match join {
+        // A maximum wants the chain second.
+        Arithmetic::Max => binary(join, value, Expression::Variable(chain)),
+        _ => binary(join, Expression::Variable(chain), value),
+    }
+}
+
 /// Reduces all spatial elements of each channel.
 pub(super) fn lower_global(kind: PoolKind, inputs: &[Operand<'_>], machine: &Machine) -> Option<LoweredNode> {
     let x = inputs[0].tensor_type;
@@ -205,26 +246,34 @@ pub(super) fn lower_global(kind: PoolKind, inputs: &[Operand<'_>], machine: &Mac
         PoolKind::Average => (0.0, Arithmetic::Add),
         PoolKind::Max => (f32::NEG_INFINITY, Arithmetic::Max),
     };
-    let mut statements = Vec::new();
-    let mut body = Vec::new();
-    let position = builder.loop_var("position");
-    for chain in 0..chains {
-        let sum = builder.variable(&format!("acc_{chain}"));
-        statements.push(Statement::Assign(sum, Expression::Constant(start)));
-        let at = plus(&Affine::term(block, (plane * lanes) as i64), position, lanes).plus((chain * lanes) as i64);
-        body.push(Statement::Assign(sum, binary(join, Expression::Variable(sum), Expression::Load(x_buffer, at))));
+    let sums: Vec<Variable> = (0..chains).map(|chain| builder.variable(&format!("acc_{chain}"))).collect();
+    let begin = |sum: &Variable| Statement::Assign(*sum, Expression::Constant(start));
+    let mut statements: Vec<Statement> = sums.iter().map(begin).collect();
+    let mut body = |_: &mut Builder, turn: &Affine, sums: &[Variable]| -> Vec<Statement> {
+        let each = |(chain, sum): (usize, &Variable)| {
+            let at = Affine::term(block, (plane * lanes) as i64).plus_affine(turn, (chains * lanes) as i64);
+            let loaded = Expression::Load(x_buffer, at.plus((chain * lanes) as i64));
+            Statement::Assign(*sum, joined(join, *sum, loaded))
+        };
+        sums.iter().enumerate().map(each).collect()
+    };
+    let turns = plane / chains.max(1);
+    match kind {
+        PoolKind::Average => statements.extend(add_in_blocks(&mut builder, turns, &sums, &mut body)),
+        PoolKind::Max => {
+            let turn = builder.loop_var("turn");
+            let body = body(&mut builder, &Affine::term(turn, 1), &sums);
+            statements.push(repeat(turn, turns, 1, body));
+        }
     }
-    statements.push(repeat(position, plane / chains * chains, chains, body));
     let total = builder.variable("acc_0");
     for rest in plane / chains * chains..plane {
         let at = Affine::term(block, (plane * lanes) as i64).plus((rest * lanes) as i64);
-        let value = binary(join, Expression::Variable(total), Expression::Load(x_buffer, at));
-        statements.push(Statement::Assign(total, value));
+        statements.push(Statement::Assign(total, joined(join, total, Expression::Load(x_buffer, at))));
     }
     for chain in 1..chains {
         let other = builder.variable(&format!("acc_{chain}"));
-        let value = binary(join, Expression::Variable(total), Expression::Variable(other));
-        statements.push(Statement::Assign(total, value));
+        statements.push(Statement::Assign(total, joined(join, total, Expression::Variable(other))));
     }
     let value = match kind {
         PoolKind::Average => {

@@ -1,5 +1,6 @@
 //! Convolutions that are pooled in the same kernel, against the reference kernels, one after the other.
 
+use super::numbers_tests::check_direct;
 use super::tests::{laid_out, machines, operands, random, window};
 use super::winograd::{Form, Forms};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Packing, Pooling, WeightOrder, layout_choices, lower_pooled};
@@ -68,9 +69,11 @@ fn check(case: &Case, machine: &Machine, packing: Packing) -> usize {
             })
             .collect()
         };
-        let mut memory = buffers(&kernel);
+        let before = buffers(&kernel);
+        let mut memory = before.clone();
         evaluate(&kernel, &mut memory);
         compare(case, &kernel, &memory);
+        check_direct(&kernel, &before, &memory);
         for threads in [2, 3] {
             let machine = Machine { threads, ..machine.clone() };
             let like = order.map_or(packing, Packing::Like);

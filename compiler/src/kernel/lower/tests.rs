@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::numbers_tests::check_direct;
 use super::winograd::{Form, Forms};
 use super::{Binding, LayoutChoice, Machine, Operand, Packing, WeightOrder, layout_choices, lower_node};
 use crate::config::tuned::{MOST_WAYS, Tuning};
@@ -9,6 +10,7 @@ use crate::config::{InstructionSet, WeightStorage};
 use crate::data::noise;
 use crate::graph::infer::infer;
 use crate::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
+use crate::graph::types::are_whole;
 use crate::graph::{BinaryOp, Op, TensorType, Value, eval};
 use crate::kernel::eval::{evaluate, evaluate_parts};
 use crate::kernel::split::share;
@@ -100,6 +102,7 @@ fn check_choice(
         same_order[1].packing = Packing::Like(order);
     }
     evaluate(&lowered.kernel, &mut buffers);
+    check_direct(&lowered.kernel, &before, &buffers);
     for parts in [2, 3] {
         check_parts(
             op,
@@ -417,6 +420,7 @@ pub(super) fn operands<'a>(
             tensor_type,
             layout: *layout,
             value: known(value, *constant),
+            whole: known(value, *constant).is_some_and(are_whole),
         })
         .collect()
 }
@@ -661,6 +665,7 @@ fn a_kernel_that_leaves_its_buffer_is_refused() {
             tensor_type,
             layout: if index == 0 { Layout::Blocked(4) } else { Layout::Plain },
             value: (index > 0).then(|| value.as_f32().expect("tests use f32")),
+            whole: value.as_f32().is_some_and(are_whole),
         })
         .collect();
     let output = TensorType::f32([1, 4, 4, 4]);

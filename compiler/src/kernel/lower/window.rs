@@ -1,7 +1,16 @@
 //! What convolutions and pools share: three spatial dimensions, clipped windows, tiles of columns.
 
+use std::ops::Range;
+
 use crate::graph::op::Window;
 use crate::kernel::{Affine, Bound};
+
+/// Multiplications of one vector that the code for a row may have, one after the other; windows that need more are left to
+/// the portable kernels, which loop.
+const MOST_TAPS: usize = 8192;
+
+/// Columns of a tile, where it does not matter exactly.
+const TILE_WIDTH: usize = 4;
 
 /// A window over three spatial dimensions: depth, height, width.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,20 +89,44 @@ impl Window3 {
         self.column_is_inside(first, 0) && self.column_is_inside(first + count - 1, self.kernel[2] - 1)
     }
 
-    /// Cuts the output row into tiles of at most `width` columns.
+    /// Which taps of an output index along an axis lie within a range of the padded input: they follow each other.
+    pub(super) fn taps_within(&self, axis: usize, at: usize, padded: &Range<usize>) -> Range<usize> {
+        let (first, dilation) = (at * self.stride[axis], self.dilation[axis].max(1));
+        let reach = |end: usize| end.saturating_sub(first).div_ceil(dilation).min(self.kernel[axis]);
+        reach(padded.start)..reach(padded.end)
+    }
+
+    /// Which taps of an output column lie inside the input.
+    fn taps_inside(&self, column: usize) -> Range<usize> {
+        self.taps_within(2, column, &(self.pad[2]..self.pad[2] + self.input[2]))
+    }
+
+    /// Cuts the output row into tiles of at most `width` columns. Neighbours whose columns meet the same taps are one: all
+    /// that touch no padding, and all that touch nothing else.
     pub(super) fn column_tiles(&self, width: usize) -> Vec<Columns> {
         let mut tiles: Vec<Columns> = Vec::new();
+        let mut met_before = Vec::new();
         let mut first = 0;
         while first < self.output[2] {
             let count = width.min(self.output[2] - first);
             let interior = self.is_interior(first, count);
+            let met: Vec<Range<usize>> = (first..first + count).map(|column| self.taps_inside(column)).collect();
             match tiles.last_mut() {
-                Some(last) if interior && last.interior && last.count == count => last.repeat += 1,
+                Some(last) if met == met_before => last.repeat += 1,
                 _ => tiles.push(Columns { first, count, repeat: 1, interior }),
             }
+            met_before = met;
             first += count;
         }
         tiles
+    }
+
+    /// Whether the code for a row, which has no loops over taps and none over different columns, is of a reasonable length.
+    pub(super) fn is_short(&self) -> bool {
+        let taps = |tile: &Columns| -> usize {
+            (tile.first..tile.first + tile.count).map(|column| self.taps_inside(column).len().max(1)).sum()
+        };
+        self.kernel[2] <= MOST_TAPS && self.column_tiles(TILE_WIDTH).iter().map(taps).sum::<usize>() <= MOST_TAPS
     }
 }
 
@@ -104,8 +137,61 @@ pub(super) struct Columns {
     pub first: usize,
     /// Columns of one tile.
     pub count: usize,
-    /// How many tiles follow each other; more than one only for interior ones.
+    /// How many tiles follow each other and run the same code.
     pub repeat: usize,
     /// No tap touches padding.
     pub interior: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(kernel: usize, stride: usize, dilation: usize, pad: usize, input: usize, output: usize) -> Window3 {
+        let axis = |extent: usize| [1, 1, extent];
+        Window3 {
+            kernel: axis(kernel),
+            stride: axis(stride),
+            dilation: axis(dilation),
+            pad: [0, 0, pad],
+            input: axis(input),
+            output: axis(output),
+        }
+    }
+
+    #[test]
+    fn tiles_cover_a_row_and_stand_for_equal_columns() {
+        for (window, most) in [
+            (row(3, 1, 1, 1, 20, 20), 4),
+            (row(3, 1, 1, 4, 20, 65_557), 12),
+            (row(5, 2, 3, 6, 30, 15), 12),
+            (row(1, 1, 1, 70_000, 1, 140_001), 4),
+        ] {
+            let tiles = window.column_tiles(4);
+            assert!(tiles.len() <= most, "{window:?}: {} tiles", tiles.len());
+            let mut next = 0;
+            for tile in &tiles {
+                assert_eq!(tile.first, next);
+                next += tile.count * tile.repeat;
+                for column in tile.first..next {
+                    let met = |column: usize| (0..window.kernel[2]).map(move |tap| (column, tap));
+                    let like = tile.first + (column - tile.first) % tile.count;
+                    for ((column, tap), (like, _)) in met(column).zip(met(like)) {
+                        let inside = window.column_is_inside(column, tap);
+                        assert_eq!(
+                            inside,
+                            window.column_is_inside(like, tap),
+                            "{window:?}, column {column}, tap {tap}"
+                        );
+                        assert!(inside || !tile.interior);
+                    }
+                }
+            }
+            assert_eq!(next, window.output[2]);
+            assert!(window.is_short());
+        }
+        assert!(!row(60_000, 1, 1, 40_000, 20, 20_021).is_short());
+        assert!(!row(1500, 1, 1, 1499, 2000, 3499).is_short());
+        assert!(row(400, 160, 1, 200, 16_000, 101).is_short());
+    }
 }

@@ -2,8 +2,8 @@
 
 use super::Converter;
 use crate::diagnostic::Diagnostic;
-use crate::graph::TensorId;
 use crate::graph::op::{Activation, BinaryOp, Op, UnaryOp};
+use crate::graph::{ElementType, TensorId};
 use crate::onnx::importer::NodeContext;
 use crate::onnx::tensors::element_type_of;
 
@@ -45,6 +45,18 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         "Floor" => |context| unary(context, UnaryOp::Floor),
         "Ceil" => |context| unary(context, UnaryOp::Ceil),
         "Round" => |context| unary(context, UnaryOp::Round),
+        "Sin" => |context| unary(context, UnaryOp::Sin),
+        "Cos" => |context| unary(context, UnaryOp::Cos),
+        "Tan" => |context| unary(context, UnaryOp::Tan),
+        "Asin" => |context| unary(context, UnaryOp::Asin),
+        "Acos" => |context| unary(context, UnaryOp::Acos),
+        "Atan" => |context| unary(context, UnaryOp::Atan),
+        "Sinh" => |context| unary(context, UnaryOp::Sinh),
+        "Cosh" => |context| unary(context, UnaryOp::Cosh),
+        "Asinh" => |context| unary(context, UnaryOp::Asinh),
+        "Acosh" => |context| unary(context, UnaryOp::Acosh),
+        "Atanh" => |context| unary(context, UnaryOp::Atanh),
+        "Sign" => |context| unary(context, UnaryOp::Sign),
         "Not" => |context| unary(context, UnaryOp::Not),
         "PRelu" => |context| {
             let inputs = vec![context.input(0)?, context.input(1)?];
@@ -58,7 +70,7 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         "Mul" => |context| binary(context, BinaryOp::Mul),
         "Div" => |context| binary(context, BinaryOp::Div),
         "Pow" => pow,
-        "Mod" => |context| binary(context, BinaryOp::Mod),
+        "Mod" => modulo,
         "Equal" => |context| binary(context, BinaryOp::Equal),
         "Less" => |context| binary(context, BinaryOp::Less),
         "LessOrEqual" => |context| binary(context, BinaryOp::LessOrEqual),
@@ -151,16 +163,52 @@ fn binary(context: &mut NodeContext<'_>, function: BinaryOp) -> Result<(), Diagn
     context.emit(Op::Binary(function, Activation::None), inputs)
 }
 
-/// The exponent may have another element type than the base.
+/// `fmod` = 1 has the sign of the dividend, 0 that of the divisor; reals take the latter since opset 28 only.
+fn modulo(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let (x, y) = (context.input(0)?, context.input(1)?);
+    let fmod = context.attributes.int("fmod", 0)?;
+    if !(0..=1).contains(&fmod) {
+        return Err(context.refuse(format!("attribute `fmod` is {fmod}, expected 0 or 1")));
+    }
+    let is_real = context.promised(x).is_float();
+    let op = |function: BinaryOp| Op::Binary(function, Activation::None);
+    match (is_real, fmod) {
+        (true, 1) | (false, 0) => context.emit(op(BinaryOp::Mod), vec![x, y]),
+        // x - trunc(x / y) * y; the quotient of whole numbers is cut off.
+        (false, _) => {
+            let quotient = context.emit_unnamed(op(BinaryOp::Div), vec![x, y])?[0];
+            let product = context.emit_unnamed(op(BinaryOp::Mul), vec![quotient, y])?[0];
+            context.emit(op(BinaryOp::Sub), vec![x, product])
+        }
+        (true, _) if context.opset() >= 28 => {
+            let quotient = context.emit_unnamed(op(BinaryOp::Div), vec![x, y])?[0];
+            let floor = context.emit_unnamed(Op::Unary(UnaryOp::Floor), vec![quotient])?[0];
+            let product = context.emit_unnamed(op(BinaryOp::Mul), vec![floor, y])?[0];
+            context.emit(op(BinaryOp::Sub), vec![x, product])
+        }
+        (true, _) => Err(context.refuse("attribute `fmod` is 0, but real numbers need 1 before opset 28")),
+    }
+}
+
+/// The exponent may have another element type than the base; the result has the base's.
 fn pow(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let (base, exponent) = (context.input(0)?, context.input(1)?);
-    let wanted = context.promised(base);
-    let exponent = if context.promised(exponent) == wanted {
-        exponent
-    } else {
-        context.emit_unnamed(Op::Cast { to: wanted }, vec![exponent])?[0]
-    };
-    context.emit(Op::Binary(BinaryOp::Pow, Activation::None), vec![base, exponent])
+    let [of_base, of_exponent] = [base, exponent].map(|operand| context.promised(operand));
+    let power = Op::Binary(BinaryOp::Pow, Activation::None);
+    if of_base == of_exponent {
+        return context.emit(power, vec![base, exponent]);
+    }
+    if of_base.is_float() || of_exponent.is_integer() {
+        let exponent = context.emit_unnamed(Op::Cast { to: of_base }, vec![exponent])?[0];
+        return context.emit(power, vec![base, exponent]);
+    }
+    // A whole number to a real power, cut off; constants in doubles.
+    let is_known = [base, exponent].iter().all(|operand| context.importer.graph.value(*operand).is_some());
+    let real = if is_known { ElementType::F64 } else { ElementType::F32 };
+    let base = context.emit_unnamed(Op::Cast { to: real }, vec![base])?[0];
+    let exponent = context.emit_unnamed(Op::Cast { to: real }, vec![exponent])?[0];
+    let result = context.emit_unnamed(power, vec![base, exponent])?[0];
+    context.emit(Op::Cast { to: of_base }, vec![result])
 }
 
 /// A variadic operator as a chain of binary ones.
@@ -200,10 +248,15 @@ fn dropout(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 fn cast(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
     let to = context.attributes.int("to", 0)?;
-    match i32::try_from(to).ok().and_then(element_type_of) {
-        Some(to) => context.emit_cast(x, to),
-        None => Err(context.refuse(format!("attribute `to` is {to}, not an element type that is supported"))),
-    }
+    let to = element_type(context, "to", to)?;
+    context.emit_cast(x, to)
+}
+
+/// The element type that an attribute names.
+pub(super) fn element_type(context: &NodeContext<'_>, attribute: &str, kind: i64) -> Result<ElementType, Diagnostic> {
+    i32::try_from(kind).ok().and_then(element_type_of).ok_or_else(|| {
+        context.refuse(format!("attribute `{attribute}` is {kind}, not an element type that is supported"))
+    })
 }
 
 /// Before opset 13 the input was seen as a matrix, cut at the axis.

@@ -1,18 +1,25 @@
-//! ONNX operators to ours, one family per file, each for every opset from 7 to 25.
+//! ONNX operators to ours, one family per file, each for every opset from 7 to 28.
 
+mod composed;
+mod einsum;
 mod elementwise;
+mod integers;
 mod movement;
 mod product;
 mod quantized;
+mod recurrent;
+mod selection;
 mod shape;
 mod spatial;
+mod taps;
 
 use std::collections::{BTreeMap, HashSet};
 
-use onnx_protobuf::GraphProto;
+use onnx_protobuf::NodeProto;
 
 pub use quantized::Grids;
 
+use super::functions::{Placed, graphs};
 use super::importer::{NodeContext, node_label};
 use super::refusals::Unsupported;
 use crate::diagnostic::{Diagnostic, printable};
@@ -23,90 +30,145 @@ const MAX_NAMES: usize = 100;
 /// Every operator that has a converter, ascending; a test keeps the list in step with the converters.
 pub const OPERATORS: &[&str] = &[
     "Abs",
+    "Acos",
+    "Acosh",
     "Add",
     "And",
     "ArgMax",
+    "ArgMin",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
     "AveragePool",
     "BatchNormalization",
     "Cast",
+    "CastLike",
     "Ceil",
+    "Celu",
     "Clip",
+    "Compress",
     "Concat",
     "Constant",
     "ConstantOfShape",
     "Conv",
+    "ConvInteger",
     "ConvTranspose",
+    "Cos",
+    "Cosh",
+    "CumSum",
     "DepthToSpace",
     "DequantizeLinear",
     "Div",
     "Dropout",
+    "DynamicQuantizeLinear",
+    "Einsum",
     "Elu",
     "Equal",
     "Erf",
     "Exp",
     "Expand",
+    "EyeLike",
     "Flatten",
     "Floor",
+    "GRU",
     "Gather",
+    "GatherElements",
+    "GatherND",
     "Gelu",
     "Gemm",
     "GlobalAveragePool",
     "GlobalMaxPool",
     "Greater",
     "GreaterOrEqual",
+    "GroupNormalization",
     "HardSigmoid",
     "HardSwish",
+    "Hardmax",
     "Identity",
+    "If",
     "InstanceNormalization",
+    "IsInf",
+    "IsNaN",
     "LRN",
+    "LSTM",
     "LayerNormalization",
     "LeakyRelu",
     "Less",
     "LessOrEqual",
     "Log",
     "LogSoftmax",
+    "LpNormalization",
     "MatMul",
+    "MatMulInteger",
     "Max",
     "MaxPool",
+    "Mean",
+    "MeanVarianceNormalization",
     "Min",
+    "Mish",
     "Mod",
     "Mul",
     "Neg",
     "Not",
+    "OneHot",
     "Or",
     "PRelu",
     "Pad",
     "Pow",
+    "QLinearConv",
+    "QLinearMatMul",
     "QuantizeLinear",
+    "RMSNormalization",
+    "RNN",
     "Range",
     "Reciprocal",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
     "ReduceMax",
     "ReduceMean",
     "ReduceMin",
+    "ReduceProd",
     "ReduceSum",
+    "ReduceSumSquare",
     "Relu",
     "Reshape",
     "Resize",
     "Round",
+    "ScatterElements",
+    "ScatterND",
     "Selu",
     "Shape",
+    "Shrink",
     "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
     "Size",
     "Slice",
     "Softmax",
     "Softplus",
+    "Softsign",
     "SpaceToDepth",
     "Split",
     "Sqrt",
     "Squeeze",
     "Sub",
     "Sum",
+    "Swish",
+    "Tan",
     "Tanh",
+    "ThresholdedRelu",
     "Tile",
+    "TopK",
     "Transpose",
+    "Trilu",
     "Unsqueeze",
     "Upsample",
     "Where",
+    "Xor",
 ];
 
 type Converter = fn(&mut NodeContext<'_>) -> Result<(), Diagnostic>;
@@ -119,6 +181,11 @@ fn converter(op_type: &str) -> Option<Converter> {
         .or_else(|| movement::converter(op_type))
         .or_else(|| shape::converter(op_type))
         .or_else(|| quantized::converter(op_type))
+        .or_else(|| composed::converter(op_type))
+        .or_else(|| einsum::converter(op_type))
+        .or_else(|| integers::converter(op_type))
+        .or_else(|| recurrent::converter(op_type))
+        .or_else(|| selection::converter(op_type))
 }
 
 /// Converts one node.
@@ -133,23 +200,20 @@ pub fn convert(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 }
 
 /// The nodes whose operators are not supported, all in one message.
-pub fn unsupported(graph: &GraphProto) -> Unsupported {
+pub fn unsupported(nodes: &[Placed]) -> Unsupported {
     let mut outputs = HashSet::new();
     let mut unsupported: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    // Nodes inside branches and bodies are named too.
-    let mut graphs = vec![graph];
-    while let Some(graph) = graphs.pop() {
-        for (index, node) in graph.node.iter().enumerate() {
-            let inner = node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
-            graphs.extend(inner);
-            let ours = matches!(node.domain.as_str(), "" | "ai.onnx");
-            if ours && converter(&node.op_type).is_some() {
-                continue;
-            }
-            let op = if ours { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
-            outputs.extend(node.output.iter().filter(|name| !name.is_empty()).cloned());
-            unsupported.entry(printable(&op)).or_default().push(node_label(index, node));
+    let mut open: Vec<(usize, &NodeProto)> = nodes.iter().rev().map(|placed| (placed.index, &placed.node)).collect();
+    while let Some((index, node)) = open.pop() {
+        let ours = matches!(node.domain.as_str(), "" | "ai.onnx");
+        if ours && converter(&node.op_type).is_some() {
+            continue;
         }
+        let op = if ours { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
+        outputs.extend(node.output.iter().filter(|name| !name.is_empty()).cloned());
+        unsupported.entry(printable(&op)).or_default().push(node_label(index, node));
+        // Bodies of loops are named too; which branch of an If counts is not known yet.
+        open.extend(graphs(node).flat_map(|graph| graph.node.iter().enumerate()));
     }
     if unsupported.is_empty() {
         return Unsupported::default();
@@ -177,10 +241,15 @@ mod tests {
         assert!(OPERATORS.is_sorted());
         assert!(OPERATORS.iter().all(|name| converter(name).is_some()));
         let sources = [
+            include_str!("composed.rs"),
+            include_str!("einsum.rs"),
             include_str!("elementwise.rs"),
+            include_str!("integers.rs"),
             include_str!("movement.rs"),
             include_str!("product.rs"),
             include_str!("quantized.rs"),
+            include_str!("recurrent.rs"),
+            include_str!("selection.rs"),
             include_str!("shape.rs"),
             include_str!("spatial.rs"),
         ];

@@ -17,11 +17,7 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         "Gather" => gather,
         "Expand" => expand,
         "Tile" => tile,
-        "SpaceToDepth" => |context| {
-            let block = block_size(context)?;
-            let x = context.input(0)?;
-            context.emit(Op::SpaceToDepth { block }, vec![x])
-        },
+        "SpaceToDepth" => space_to_depth,
         "DepthToSpace" => depth_to_space,
         "ReduceMean" => |context| reduce(context, ReduceKind::Mean, 18),
         "ReduceSum" => |context| reduce(context, ReduceKind::Sum, 13),
@@ -56,11 +52,11 @@ fn split(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let axis = context.axis(axis, shape.len())?;
     let outputs = context.attributes.node.output.len();
     let given = if context.opset() < 13 {
-        context.attributes.sizes("split", 1)?
+        context.attributes.sizes("split", 0)?
     } else if context.optional_input(1).is_some() {
         let sizes = context.constant_ints(1)?;
-        let sizes = sizes.iter().map(|size| usize::try_from(*size).ok().filter(|size| *size > 0));
-        Some(sizes.collect::<Option<Vec<_>>>().ok_or_else(|| context.refuse("a part is not positive"))?)
+        let sizes = sizes.iter().map(|size| usize::try_from(*size).ok());
+        Some(sizes.collect::<Option<Vec<_>>>().ok_or_else(|| context.refuse("a part is negative"))?)
     } else {
         None
     };
@@ -82,6 +78,16 @@ fn split(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     };
     if sizes.len() != outputs {
         return Err(context.refuse(format!("has {outputs} outputs, but {} sizes", sizes.len())));
+    }
+    if sizes.contains(&0) && sizes.iter().sum::<usize>() == shape[axis] {
+        // Parts without elements are known; nothing computes them.
+        let mut parts = Vec::with_capacity(sizes.len());
+        let mut start = 0;
+        for size in sizes {
+            parts.push(context.value(super::composed::part(&shape, axis, start, size), &[x])?);
+            start += size;
+        }
+        return context.bind(&parts);
     }
     context.emit(Op::Split { axis, sizes }, vec![x])
 }
@@ -131,9 +137,6 @@ fn slice(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         first[axis] = if sizes[axis] == 0 { 0 } else { begin as usize };
         // A step past the end never takes effect; keep it in range for address arithmetic.
         step_of[axis] = if sizes[axis] > 1 { step as isize } else { 1 };
-    }
-    if context.importer.graph.value(x).is_none() && sizes.contains(&0) {
-        return Err(context.refuse(format!("it leaves nothing of {}", context.tensor_type(x))));
     }
     context.emit(Op::Slice { starts: first, steps: step_of, sizes }, vec![x])
 }
@@ -306,6 +309,29 @@ fn block_size(context: &NodeContext<'_>) -> Result<usize, Diagnostic> {
     }
 }
 
+/// Blocks of depth-column-row order, or, since opset 28, column-row-depth: then channels lead.
+fn space_to_depth(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let block = block_size(context)?;
+    let x = context.input(0)?;
+    let channels_lead = match context.attributes.string("mode", "DCR")?.as_str() {
+        "DCR" => false,
+        "CRD" => true,
+        other => return Err(context.attributes.unknown_word("mode", other, &["DCR", "CRD"])),
+    };
+    if !channels_lead {
+        return context.emit(Op::SpaceToDepth { block }, vec![x]);
+    }
+    let result = context.value(Op::SpaceToDepth { block }, &[x])?;
+    // [N, block^2, C, H, W] to [N, C, block^2, H, W].
+    let shape = context.shape(result);
+    let [batch, all, height, width] = shape[..] else { return Err(context.refuse("it makes no image")) };
+    let squares = block * block;
+    let parted = Op::Reshape { shape: vec![batch, squares, all / squares, height, width] };
+    let parted = context.value(parted, &[result])?;
+    let turned = context.value(Op::Transpose { permutation: vec![0, 2, 1, 3, 4] }, &[parted])?;
+    context.emit(Op::Reshape { shape }, vec![turned])
+}
+
 fn depth_to_space(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let block = block_size(context)?;
     let column_row_depth = match context.attributes.string("mode", "DCR")?.as_str() {
@@ -317,9 +343,32 @@ fn depth_to_space(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     context.emit(Op::DepthToSpace { block, column_row_depth }, vec![x])
 }
 
-/// Axes were an attribute before `inputs_since`, and are an input from then on.
 fn reduce(context: &mut NodeContext<'_>, kind: ReduceKind, inputs_since: i64) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
+    let result = reduce_of(context, x, kind, inputs_since)?;
+    context.bind(&[result])
+}
+
+/// The reduction that the node describes, of a tensor that may stand for its operand.
+pub(super) fn reduce_of(
+    context: &mut NodeContext<'_>,
+    x: TensorId,
+    kind: ReduceKind,
+    inputs_since: i64,
+) -> Result<TensorId, Diagnostic> {
+    match reduced_axes(context, x, inputs_since)? {
+        (Some(axes), keep_dims) => context.value(Op::Reduce { kind, axes, keep_dims }, &[x]),
+        (None, _) => context.value(Op::Identity, &[x]),
+    }
+}
+
+/// The axes of a reduction, and whether they stay as 1; no axes if nothing is to be reduced. Axes were an attribute before
+/// `inputs_since`, and are an input from then on.
+pub(super) fn reduced_axes(
+    context: &NodeContext<'_>,
+    x: TensorId,
+    inputs_since: i64,
+) -> Result<(Option<Vec<usize>>, bool), Diagnostic> {
     let rank = context.shape(x).len();
     let given = if context.opset() < inputs_since {
         context.attributes.ints("axes")?.map(<[i64]>::to_vec)
@@ -334,18 +383,23 @@ fn reduce(context: &mut NodeContext<'_>, kind: ReduceKind, inputs_since: i64) ->
     };
     axes.sort_unstable();
     axes.dedup();
+    let keep_dims = context.attributes.flag("keepdims", true)?;
     if axes.is_empty() {
         if context.attributes.flag("noop_with_empty_axes", false)? {
-            return context.emit(Op::Identity, vec![x]);
+            return Ok((None, keep_dims));
         }
         axes = (0..rank).collect();
     }
-    let keep_dims = context.attributes.flag("keepdims", true)?;
-    context.emit(Op::Reduce { kind, axes, keep_dims }, vec![x])
+    Ok((Some(axes), keep_dims))
 }
 
 fn arg_max(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
+    arg_max_of(context, x)
+}
+
+/// The index of the largest element of a tensor that may stand for the node's operand.
+pub(super) fn arg_max_of(context: &mut NodeContext<'_>, x: TensorId) -> Result<(), Diagnostic> {
     let axis = context.attributes.int("axis", 0)?;
     let axis = context.axis(axis, context.shape(x).len())?;
     let keep_dims = context.attributes.flag("keepdims", true)?;

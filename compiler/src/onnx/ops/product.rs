@@ -2,7 +2,8 @@
 
 use super::Converter;
 use crate::diagnostic::Diagnostic;
-use crate::graph::op::{Activation, Gemm, Op};
+use crate::graph::TensorId;
+use crate::graph::op::{Activation, BinaryOp, Gemm, Op, ReduceKind, UnaryOp};
 use crate::onnx::importer::NodeContext;
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
@@ -28,12 +29,15 @@ fn matmul(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 }
 
 fn gemm(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
-    let (factors, addend) = ([context.input(0)?, context.input(1)?], context.optional_input(2));
+    let factors = [context.input(0)?, context.input(1)?];
+    let beta = context.attributes.float("beta", 1.0)?;
+    // What is multiplied by zero is not read: it may hold anything (BLAS, onnxruntime).
+    let addend = context.optional_input(2).filter(|_| beta != 0.0);
     let gemm = Gemm {
         transpose_a: context.attributes.flag("transA", false)?,
         transpose_b: context.attributes.flag("transB", false)?,
         alpha: context.attributes.float("alpha", 1.0)?,
-        beta: context.attributes.float("beta", 1.0)?,
+        beta: if addend.is_some() { beta } else { 1.0 },
         activation: Activation::None,
     };
     let is_plain = gemm.alpha == 1.0 && gemm.beta == 1.0 && context.shape(factors[1]).len() == 2;
@@ -61,12 +65,50 @@ fn batch_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> 
     if context.attributes.int("spatial", 1)? != 1 {
         return Err(context.attributes.unsupported("`spatial` = 0 (statistics per element) is not supported"));
     }
-    if context.attributes.node.output.iter().skip(1).any(|name| !name.is_empty()) {
+    // Old exporters list the statistics of training, which nothing reads.
+    if context.uses_more_than_first() {
         return Err(context.attributes.unsupported("its outputs beyond the first belong to training"));
     }
     let epsilon = epsilon(context)?;
     let inputs = (0..5).map(|position| context.input(position)).collect::<Result<Vec<_>, _>>()?;
+    // Before opset 14 the number of results said which form is meant.
+    if context.opset() < 14 && context.attributes.node.output.len() == 5 {
+        return normalization_by_batch(context, [inputs[0], inputs[1], inputs[2]], epsilon);
+    }
     context.emit(Op::BatchNormalization { epsilon }, inputs)
+}
+
+/// The form that lists all its results: statistics are those of the batch itself.
+fn normalization_by_batch(
+    context: &mut NodeContext<'_>,
+    [x, scale, bias]: [TensorId; 3],
+    epsilon: f32,
+) -> Result<(), Diagnostic> {
+    let shape = context.shape(x);
+    let [_, channels, ..] = shape[..] else {
+        return Err(context.refuse(format!("its input is {}, expected batch and channels", context.tensor_type(x))));
+    };
+    let message =
+        context.refuse("lists the results of training, so it normalises by the statistics of the batch itself");
+    context.importer.graph.remarks.push(
+        Diagnostic { code: "W0134", ..message }.help("export the model for inference if that is not what is meant"),
+    );
+    let axes: Vec<usize> = (0..shape.len()).filter(|axis| *axis != 1).collect();
+    let over = Op::Reduce { kind: ReduceKind::Mean, axes, keep_dims: true };
+    let mean = context.value(over.clone(), &[x])?;
+    let less = context.binary(BinaryOp::Sub, x, mean)?;
+    let square = context.binary(BinaryOp::Mul, less, less)?;
+    let variance = context.value(over, &[square])?;
+    let epsilon = context.number(f64::from(epsilon), x)?;
+    let sum = context.binary(BinaryOp::Add, variance, epsilon)?;
+    let root = context.unary(UnaryOp::Sqrt, sum)?;
+    let normal = context.binary(BinaryOp::Div, less, root)?;
+    let mut along = vec![1; shape.len() - 1];
+    along[0] = channels;
+    let scale = context.value(Op::Reshape { shape: along.clone() }, &[scale])?;
+    let bias = context.value(Op::Reshape { shape: along }, &[bias])?;
+    let scaled = context.binary(BinaryOp::Mul, normal, scale)?;
+    context.emit(Op::Binary(BinaryOp::Add, Activation::None), vec![scaled, bias])
 }
 
 fn instance_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {

@@ -32,6 +32,8 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
 pub struct Grids {
     /// Of quantized tensors: the steps, and the zero point that was added to them.
     quantized: HashMap<TensorId, (TensorId, f32)>,
+    /// Of `i32` tensors: the same numbers in `f32`.
+    pub whole: HashMap<TensorId, TensorId>,
     /// Of real tensors.
     real: HashMap<TensorId, Grid>,
 }
@@ -82,11 +84,14 @@ fn along_axis(
     context.add_constant(role, Value::f32(shape, elements))
 }
 
-/// Scales (operand 1) and zero points (operand 2) of a node, one for all or one per index of the axis.
-struct Parameters {
-    scales: Vec<f32>,
-    zeros: Vec<f32>,
-    axis: usize,
+/// Scales and zero points of a tensor, one for all or one per index of the axis.
+pub(super) struct Parameters {
+    /// Scales.
+    pub scales: Vec<f32>,
+    /// Zero points.
+    pub zeros: Vec<f32>,
+    /// Meaningful if there are several.
+    pub axis: usize,
 }
 
 impl Parameters {
@@ -94,18 +99,29 @@ impl Parameters {
         if context.attributes.int("block_size", 0)? != 0 {
             return Err(context.attributes.unsupported("scales of blocks (`block_size`) are not supported"));
         }
+        let axis = context.attributes.int("axis", 1)?;
+        Parameters::at(context, x, [1, 2], axis)
+    }
+
+    /// Those of a tensor whose scale and zero point are these operands.
+    pub(super) fn at(
+        context: &NodeContext<'_>,
+        x: TensorId,
+        [scale, zero]: [usize; 2],
+        axis: i64,
+    ) -> Result<Parameters, Diagnostic> {
         let shape = context.shape(x);
-        let scales = context.constant_floats(1)?;
+        let scales = context.constant_floats(scale)?;
         if let Some(scale) = scales.iter().find(|scale| !scale.is_normal() || **scale < 0.0) {
             return Err(context.refuse(format!("its scale is {scale}, expected a positive number")));
         }
-        let zeros = match context.optional_input(2) {
+        let zeros = match context.optional_input(zero) {
             None => vec![0.0],
-            Some(_) => crate::data::to_f32(&context.constant(2)?.data),
+            Some(_) => crate::data::to_f32(&context.constant(zero)?.data),
         };
         let axis = match scales.len() {
             1 => 0,
-            _ => context.axis(context.attributes.int("axis", 1)?, shape.len())?,
+            _ => context.axis(axis, shape.len())?,
         };
         let counts = [scales.len(), zeros.len()];
         if counts.iter().any(|count| *count != 1 && *count != scales.len()) || scales.is_empty() {
@@ -122,7 +138,16 @@ impl Parameters {
 /// DequantizeLinear-10, -13, -19, -21: `(x - zero) * scale`.
 fn dequantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
-    let Parameters { scales, zeros, axis } = Parameters::of(context, x)?;
+    let parameters = Parameters::of(context, x)?;
+    let grid = grid_of(context, x, parameters)?;
+    let scale = context.input(1)?;
+    let promised = context.promised(scale);
+    context.emit_grid(grid, promised)
+}
+
+/// What a quantized tensor stands for.
+pub(super) fn grid_of(context: &mut NodeContext<'_>, x: TensorId, parameters: Parameters) -> Result<Grid, Diagnostic> {
+    let Parameters { scales, zeros, axis } = parameters;
     let promised = context.promised(x);
     if !matches!(promised, ElementType::I8 | ElementType::U8 | ElementType::I16 | ElementType::U16 | ElementType::I32) {
         return Err(context.refuse(format!("its input is {}, expected int8, uint8 or int32", promised.name())));
@@ -143,9 +168,7 @@ fn dequantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
             steps
         }
     };
-    let scale = context.input(1)?;
-    let promised = context.promised(scale);
-    context.emit_grid(Grid { steps, scales, axis }, promised)
+    Ok(Grid { steps, scales, axis })
 }
 
 /// QuantizeLinear-10, -13, -19, -21: `saturate(round(x / scale) + zero)`, halves to the even number.
@@ -165,12 +188,7 @@ fn quantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
             other => return Err(context.refuse(format!("attribute `output_dtype` is {other}, expected 2 or 3"))),
         },
     };
-    let (low, high) = match element {
-        ElementType::I8 => (-128.0, 127.0),
-        ElementType::U8 => (0.0, 255.0),
-        other => return Err(context.refuse(format!("it quantizes to {}, expected int8 or uint8", other.name()))),
-    };
-    let shape = context.shape(x);
+    let (low, high) = bounds(context, element)?;
     let (mut low, mut high) = (low - zero, high - zero);
     let (source, divisors, axis) = match context.before_clip(x) {
         Some((grid, from, to)) if scales.len() == 1 => {
@@ -182,12 +200,53 @@ fn quantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         }
         _ => (x, scales, axis),
     };
-    let divisors = along_axis(context, "step", divisors, axis, shape.len())?;
+    saturate(context, source, (divisors, axis), [low, high], zero, element)
+}
+
+/// Least and largest element of what a tensor is quantized to.
+fn bounds(context: &NodeContext<'_>, element: ElementType) -> Result<(f32, f32), Diagnostic> {
+    match element {
+        ElementType::I8 => Ok((-128.0, 127.0)),
+        ElementType::U8 => Ok((0.0, 255.0)),
+        other => Err(context.refuse(format!("it quantizes to {}, expected int8 or uint8", other.name()))),
+    }
+}
+
+/// A grid on the scale and zero point that these operands give, as the node's result.
+pub(super) fn requantize(
+    context: &mut NodeContext<'_>,
+    grid: Grid,
+    [scale, zero]: [usize; 2],
+) -> Result<(), Diagnostic> {
+    let Parameters { scales, zeros, .. } = Parameters::at(context, grid.steps, [scale, zero], 0)?;
+    let ([scale], [zero]) = (&scales[..], &zeros[..]) else {
+        return Err(context.attributes.unsupported("results with several scales are not supported"));
+    };
+    let element = match context.optional_input(7) {
+        Some(zero) => context.promised(zero),
+        None => ElementType::U8,
+    };
+    let (low, high) = bounds(context, element)?;
+    let divisors = grid.scales.iter().map(|own| (f64::from(*scale) / f64::from(*own)) as f32).collect();
+    saturate(context, grid.steps, (divisors, grid.axis), [low - zero, high - zero], *zero, element)
+}
+
+/// `saturate(round(source / divisor)) + zero`, as the node's result; bounds are those before the zero point is added.
+fn saturate(
+    context: &mut NodeContext<'_>,
+    source: TensorId,
+    (divisors, axis): (Vec<f32>, usize),
+    [low, high]: [f32; 2],
+    zero: f32,
+    element: ElementType,
+) -> Result<(), Diagnostic> {
+    let rank = context.shape(source).len();
+    let divisors = along_axis(context, "step", divisors, axis, rank)?;
     let saturated = Op::Binary(BinaryOp::RoundedQuotient, Activation::Clip(low, high));
     let steps = context.emit_own(saturated, vec![source, divisors])?[0];
     let mut quantized = steps;
     if zero != 0.0 {
-        let zero = along_axis(context, "zero", vec![zero], 0, shape.len())?;
+        let zero = along_axis(context, "zero", vec![zero], 0, rank)?;
         quantized = context.emit_own(Op::Binary(BinaryOp::Add, Activation::None), vec![steps, zero])?[0];
     }
     context.importer.promise(quantized, element);
@@ -237,10 +296,24 @@ impl NodeContext<'_> {
     ) -> Result<bool, Diagnostic> {
         let [first, second] = factors.map(|factor| self.grid(factor).cloned());
         let (Some(first), Some(second)) = (first, second) else { return Ok(false) };
+        match self.products(op, [first, second], bias, [weights_axis, result_axis])? {
+            Some(grid) => self.emit_grid(grid, self.promised(factors[0])).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// The same for grids; nothing if they do not fit.
+    pub(super) fn products(
+        &mut self,
+        op: &Op,
+        [first, second]: [Grid; 2],
+        bias: Option<TensorId>,
+        [weights_axis, result_axis]: [usize; 2],
+    ) -> Result<Option<Grid>, Diagnostic> {
         let Some(scale) = first.scale().filter(|_| second.scales.len() == 1 || second.axis == weights_axis) else {
-            return Ok(false);
+            return Ok(None);
         };
-        let count = self.shape(factors[1])[weights_axis];
+        let count = self.shape(second.steps)[weights_axis];
         let scales = products(scale, &second.scales, count);
         let mut operands = vec![first.steps, second.steps];
         if let Some(bias) = bias {
@@ -251,12 +324,11 @@ impl NodeContext<'_> {
             match own {
                 Some(own) => operands.push(own.steps),
                 None if is_nothing => operands.push(bias),
-                None => return Ok(false),
+                None => return Ok(None),
             }
         }
         let steps = self.emit_own(op.clone(), operands)?[0];
-        self.emit_grid(Grid { steps, scales, axis: result_axis }, self.promised(factors[0]))?;
-        Ok(true)
+        Ok(Some(Grid { steps, scales, axis: result_axis }))
     }
 
     /// A bias of the same steps that is added to a sum along the last axis; false if the operands are not such.

@@ -15,6 +15,7 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
             let count = context.tensor_type(x).element_count() as i64;
             constant(context, Value::i64(Vec::new(), vec![count]))
         },
+        "If" => crate::onnx::branches::inline,
         "Constant" => constant_node,
         "ConstantOfShape" => constant_of_shape,
         "Range" => range,
@@ -47,6 +48,8 @@ fn constant_node(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let attributes = &context.attributes;
     let value = if let Some(tensor) = attributes.tensor("value")? {
         context.importer.read_tensor(tensor)?
+    } else if let Some(tensor) = attributes.sparse_tensor("sparse_value")? {
+        context.importer.read_sparse(tensor).map_err(|error| context.refuse(error.message))?
     } else if let Some(value) = attributes.optional_float("value_float")? {
         Value::f32(Vec::new(), vec![value])
     } else if let Some(values) = attributes.floats("value_floats")? {

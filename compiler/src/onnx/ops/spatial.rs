@@ -1,6 +1,7 @@
 //! Convolutions, pooling, local normalisation, resizing.
 
 use super::Converter;
+use super::taps::{AxisResize, Filter, Mapping};
 use crate::diagnostic::Diagnostic;
 use crate::graph::TensorId;
 use crate::graph::op::{
@@ -118,17 +119,22 @@ fn bias(context: &mut NodeContext<'_>, filters: usize) -> Result<TensorId, Diagn
 
 fn conv(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let (x, weights) = (context.input(0)?, context.input(1)?);
-    let input = spatial_extents(context, x)?;
-    let kernel = weights_kernel(context, weights, input.len())?;
-    let window = window(context, &input, kernel)?;
-    let groups = groups(context)?;
+    let op = convolution(context, x, weights)?;
     let filters = context.shape(weights)[0];
     let bias = bias(context, filters)?;
-    let op = Op::Conv(Conv { window, groups, residual: false, activation: Activation::None });
     if context.emit_products(&op, [x, weights], Some(bias), [0, 1])? {
         return Ok(());
     }
     context.emit(op, vec![x, weights, bias])
+}
+
+/// The convolution that the attributes describe.
+pub(super) fn convolution(context: &NodeContext<'_>, x: TensorId, weights: TensorId) -> Result<Op, Diagnostic> {
+    let input = spatial_extents(context, x)?;
+    let kernel = weights_kernel(context, weights, input.len())?;
+    let window = window(context, &input, kernel)?;
+    let groups = groups(context)?;
+    Ok(Op::Conv(Conv { window, groups, residual: false, activation: Activation::None }))
 }
 
 fn conv_transpose(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
@@ -207,10 +213,15 @@ fn pool(context: &mut NodeContext<'_>, kind: PoolKind) -> Result<(), Diagnostic>
         for (axis, extent) in input.iter().enumerate() {
             let reach = window.dilation[axis] * (window.kernel[axis] - 1) + 1;
             let padded = extent + window.pad_begin[axis] + window.pad_end[axis];
-            let Some(room) = padded.checked_sub(reach) else { continue };
-            let mut steps = room.div_ceil(window.stride[axis]);
+            // Windows after the first; a first window that is larger than the input counts too, unless a whole step is
+            // missing (onnxruntime: ceil((padded - reach) / stride) + 1).
+            let mut steps = match padded.checked_sub(reach) {
+                Some(room) => room.div_ceil(window.stride[axis]),
+                None if reach - padded < window.stride[axis] => 0,
+                None => continue,
+            };
             // A window that would begin past the input and its first pads is left out.
-            if steps * window.stride[axis] >= extent + window.pad_begin[axis] {
+            if steps > 0 && steps * window.stride[axis] >= extent + window.pad_begin[axis] {
                 steps -= 1;
             }
             let needed = steps * window.stride[axis] + reach;
@@ -261,7 +272,7 @@ fn upsample(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     context.emit(Op::Resize { mode, coordinates, scales, sizes }, vec![x])
 }
 
-/// `floor(extent * scale)` per axis.
+/// `floor(extent * scale)` per axis, the product in `f32` as ONNX and onnxruntime take it: 10 * 0.7 is 7, not 6.99..
 fn scaled(context: &NodeContext<'_>, x: TensorId, scales: &[f32]) -> Result<Vec<usize>, Diagnostic> {
     let shape = context.shape(x);
     if scales.len() != shape.len() {
@@ -271,14 +282,107 @@ fn scaled(context: &NodeContext<'_>, x: TensorId, scales: &[f32]) -> Result<Vec<
         .iter()
         .zip(scales)
         .map(|(extent, scale)| {
-            let size = (*extent as f64 * f64::from(*scale)).floor();
-            if scale.is_finite() && *scale > 0.0 && (1.0..=(1u64 << 31) as f64).contains(&size) {
+            let size = (*extent as f32 * scale).floor();
+            if scale.is_finite() && *scale > 0.0 && (1.0..=(1u64 << 31) as f32).contains(&size) {
                 Ok(size as usize)
             } else {
                 Err(context.refuse(format!("scale {scale} of an axis of {extent}, expected a positive number")))
             }
         })
         .collect()
+}
+
+/// Extents and scales of a resize, per axis.
+struct Extents {
+    sizes: Vec<usize>,
+    scales: Vec<f32>,
+    /// Start and end per axis for `tf_crop_and_resize`.
+    crops: Vec<(f32, f32)>,
+}
+
+fn extents(context: &NodeContext<'_>, x: TensorId, crops: bool) -> Result<Extents, Diagnostic> {
+    let shape = context.shape(x);
+    let (scales_at, sizes_at) = if context.opset() < 11 { (1, usize::MAX) } else { (2, 3) };
+    let axes = match context.attributes.ints("axes")? {
+        Some(axes) => axes.iter().map(|axis| context.axis(*axis, shape.len())).collect::<Result<Vec<_>, _>>()?,
+        None => (0..shape.len()).collect(),
+    };
+    let mut whole = vec![(0.0, 1.0); shape.len()];
+    if crops {
+        let roi = context.constant_floats(1)?;
+        if roi.len() != 2 * axes.len() {
+            return Err(context.refuse(format!("its region has {} numbers for {} axes", roi.len(), axes.len())));
+        }
+        for (index, axis) in axes.iter().enumerate() {
+            whole[*axis] = (roi[index], roi[index + axes.len()]);
+        }
+    }
+    let given_scales = match context.optional_input(scales_at) {
+        Some(_) => Some(context.constant_floats(scales_at)?).filter(|scales| !scales.is_empty()),
+        None => None,
+    };
+    let mut scales = vec![1.0; shape.len()];
+    if let Some(given) = given_scales {
+        if given.len() != axes.len() {
+            return Err(context.refuse(format!("{} scales for {} axes", given.len(), axes.len())));
+        }
+        for (axis, scale) in axes.iter().zip(given) {
+            scales[*axis] = scale;
+        }
+        let sizes = if crops { cropped(context, &shape, &scales, &whole)? } else { scaled(context, x, &scales)? };
+        return Ok(Extents { sizes, scales, crops: whole });
+    }
+    if sizes_at == usize::MAX {
+        return Err(context.refuse("it has no scales"));
+    }
+    let given = context.constant_ints(sizes_at)?;
+    if given.len() != axes.len() {
+        return Err(context.refuse(format!("{} sizes for {} axes", given.len(), axes.len())));
+    }
+    let mut sizes = shape.clone();
+    for (axis, size) in axes.iter().zip(given) {
+        let size = usize::try_from(size).ok().filter(|size| (1..=1 << 31).contains(size));
+        let Some(size) = size else { return Err(context.refuse("a size is not positive")) };
+        sizes[*axis] = size;
+        scales[*axis] = size as f32 / shape[*axis] as f32;
+    }
+    let policy = context.attributes.string("keep_aspect_ratio_policy", "stretch")?;
+    let of_all = axes.iter().map(|axis| scales[*axis]);
+    let one = match policy.as_str() {
+        "stretch" => None,
+        "not_larger" => of_all.reduce(f32::min),
+        "not_smaller" => of_all.reduce(f32::max),
+        other => {
+            let known = ["stretch", "not_larger", "not_smaller"];
+            return Err(context.attributes.unknown_word("keep_aspect_ratio_policy", other, &known));
+        }
+    };
+    if let Some(one) = one {
+        for axis in axes {
+            scales[axis] = one;
+            sizes[axis] = ((one * shape[axis] as f32 + 0.5).floor() as usize).max(1);
+        }
+    }
+    Ok(Extents { sizes, scales, crops: whole })
+}
+
+/// `floor(extent * (end - start) * scale)` per axis.
+fn cropped(
+    context: &NodeContext<'_>,
+    shape: &[usize],
+    scales: &[f32],
+    crops: &[(f32, f32)],
+) -> Result<Vec<usize>, Diagnostic> {
+    let all = shape.iter().zip(scales).zip(crops);
+    all.map(|((extent, scale), (start, end))| {
+        let size = (*extent as f32 * (end - start) * scale).floor();
+        if (1.0..=(1u64 << 31) as f32).contains(&size) {
+            Ok(size as usize)
+        } else {
+            Err(context.refuse(format!("scale {scale} of {start} to {end} of an axis of {extent} leaves nothing")))
+        }
+    })
+    .collect()
 }
 
 /// Whether every size is exactly its extent times its scale.
@@ -290,47 +394,10 @@ fn is_exact(shape: &[usize], scales: &[f32], sizes: &[usize]) -> bool {
 fn resize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
     let shape = context.shape(x);
-    let (scales_at, sizes_at) = if context.opset() < 11 { (1, usize::MAX) } else { (2, 3) };
-    if context.attributes.flag("antialias", false)? {
-        return Err(context.attributes.unsupported("`antialias` is not supported"));
-    }
-    if context.attributes.string("keep_aspect_ratio_policy", "stretch")? != "stretch" {
-        return Err(context.attributes.unsupported("`keep_aspect_ratio_policy` other than `stretch` is not supported"));
-    }
-    let axes = match context.attributes.ints("axes")? {
-        Some(axes) => axes.iter().map(|axis| context.axis(*axis, shape.len())).collect::<Result<Vec<_>, _>>()?,
-        None => (0..shape.len()).collect(),
-    };
-    let given_scales = match context.optional_input(scales_at) {
-        Some(_) => Some(context.constant_floats(scales_at)?).filter(|scales| !scales.is_empty()),
-        None => None,
-    };
-    let mut scales = vec![1.0; shape.len()];
-    let sizes = if let Some(given) = given_scales {
-        if given.len() != axes.len() {
-            return Err(context.refuse(format!("{} scales for {} axes", given.len(), axes.len())));
-        }
-        for (axis, scale) in axes.iter().zip(given) {
-            scales[*axis] = scale;
-        }
-        scaled(context, x, &scales)?
-    } else {
-        if sizes_at == usize::MAX {
-            return Err(context.refuse("it has no scales"));
-        }
-        let given = context.constant_ints(sizes_at)?;
-        if given.len() != axes.len() {
-            return Err(context.refuse(format!("{} sizes for {} axes", given.len(), axes.len())));
-        }
-        let mut sizes = shape.clone();
-        for (axis, size) in axes.iter().zip(given) {
-            let size = usize::try_from(size).ok().filter(|size| (1..=1 << 31).contains(size));
-            let Some(size) = size else { return Err(context.refuse("a size is not positive")) };
-            sizes[*axis] = size;
-            scales[*axis] = size as f32 / shape[*axis] as f32;
-        }
-        sizes
-    };
+    let default = if context.opset() < 11 { "asymmetric" } else { "half_pixel" };
+    let word = context.attributes.string("coordinate_transformation_mode", default)?;
+    let crops = word == "tf_crop_and_resize";
+    let Extents { sizes, scales, crops: regions } = extents(context, x, crops)?;
     let rounding = match context.attributes.string("nearest_mode", "round_prefer_floor")?.as_str() {
         _ if context.opset() < 11 => NearestRounding::Floor,
         "round_prefer_floor" => NearestRounding::RoundPreferFloor,
@@ -342,23 +409,52 @@ fn resize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
             return Err(context.attributes.unknown_word("nearest_mode", other, &known));
         }
     };
-    let mode = match context.attributes.string("mode", "nearest")?.as_str() {
-        "nearest" => ResizeMode::Nearest(rounding),
-        "linear" => ResizeMode::Linear,
-        other => return Err(context.attributes.unknown_word("mode", other, &["nearest", "linear"])),
+    let antialias = context.attributes.flag("antialias", false)?;
+    let (mode, filter) = match context.attributes.string("mode", "nearest")?.as_str() {
+        "nearest" => (Some(ResizeMode::Nearest(rounding)), Filter::Linear),
+        "linear" => (Some(ResizeMode::Linear).filter(|_| !antialias), Filter::Linear),
+        "cubic" => (None, Filter::Cubic(context.attributes.float("cubic_coeff_a", -0.75)?)),
+        other => return Err(context.attributes.unknown_word("mode", other, &["nearest", "linear", "cubic"])),
     };
-    let default = if context.opset() < 11 { "asymmetric" } else { "half_pixel" };
-    let coordinates = match context.attributes.string("coordinate_transformation_mode", default)?.as_str() {
-        "half_pixel" => ResizeCoordinates::HalfPixel,
-        "pytorch_half_pixel" => ResizeCoordinates::PytorchHalfPixel,
-        "align_corners" => ResizeCoordinates::AlignCorners,
-        "asymmetric" => ResizeCoordinates::Asymmetric,
+    let coordinates = match word.as_str() {
+        "half_pixel" => Some(ResizeCoordinates::HalfPixel),
+        "pytorch_half_pixel" => Some(ResizeCoordinates::PytorchHalfPixel),
+        "align_corners" => Some(ResizeCoordinates::AlignCorners),
+        "asymmetric" => Some(ResizeCoordinates::Asymmetric),
         // The two differ only where the scaled extent was rounded.
-        "half_pixel_symmetric" if is_exact(&shape, &scales, &sizes) => ResizeCoordinates::HalfPixel,
+        "half_pixel_symmetric" if is_exact(&shape, &scales, &sizes) => Some(ResizeCoordinates::HalfPixel),
+        "half_pixel_symmetric" | "tf_crop_and_resize" => None,
         other => {
-            let known = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"];
+            let known = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"];
             return Err(context.attributes.unknown_word("coordinate_transformation_mode", other, &known));
         }
     };
-    context.emit(Op::Resize { mode, coordinates, scales, sizes }, vec![x])
+    if let (Some(mode), Some(coordinates)) = (mode, coordinates) {
+        return context.emit(Op::Resize { mode, coordinates, scales, sizes }, vec![x]);
+    }
+    if matches!(mode, Some(ResizeMode::Nearest(_))) {
+        let message = format!("`{word}` with mode `nearest` is not supported");
+        return Err(context.attributes.unsupported(message));
+    }
+    let extrapolation = context.attributes.float("extrapolation_value", 0.0)?;
+    let exclude_outside = context.attributes.flag("exclude_outside", false)?;
+    let mut result = x;
+    for axis in 0..shape.len() {
+        let (start, end) = regions[axis];
+        if sizes[axis] == shape[axis] && scales[axis] == 1.0 && (start, end) == (0.0, 1.0) {
+            continue;
+        }
+        let mapping = match word.as_str() {
+            "half_pixel" => Mapping::HalfPixel,
+            "half_pixel_symmetric" => Mapping::HalfPixelSymmetric,
+            "pytorch_half_pixel" => Mapping::PytorchHalfPixel,
+            "align_corners" => Mapping::AlignCorners,
+            "asymmetric" => Mapping::Asymmetric,
+            _ => Mapping::TfCropAndResize { start, end, extrapolation },
+        };
+        let (size, scale) = (sizes[axis], scales[axis]);
+        let along = AxisResize { axis, size, scale, mapping, filter, antialias, exclude_outside };
+        result = along.emit(context, result)?;
+    }
+    context.emit(Op::Identity, vec![result])
 }

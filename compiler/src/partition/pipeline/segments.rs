@@ -38,21 +38,29 @@ pub fn segments(graph: &Graph) -> Vec<Segment> {
     let mut current = Segment { nodes: Vec::new(), weights_bytes: 0, arena_bytes: 0, output_bytes: 0 };
     let mut seen_weights: HashSet<TensorId> = HashSet::new();
     let size = |tensor: &TensorId| graph.tensor_type(*tensor).size_bytes() as u64;
+    // Of what is alive: bytes, and how many of it the caller wants.
+    let mut alive_bytes: u64 = alive.iter().map(size).sum();
+    let mut outputs_pending = alive.iter().filter(|tensor| graph.is_output(**tensor)).count();
     for (position, id) in order.iter().enumerate() {
         let node = graph.node(*id);
-        alive.extend(node.outputs.iter().filter(|output| last_use.contains_key(output)));
-        current.arena_bytes = current.arena_bytes.max(alive.iter().map(size).sum());
+        for output in node.outputs.iter().filter(|output| last_use.contains_key(output)) {
+            if alive.insert(*output) {
+                alive_bytes += size(output);
+                outputs_pending += usize::from(graph.is_output(*output));
+            }
+        }
+        current.arena_bytes = current.arena_bytes.max(alive_bytes);
         let constants = node.inputs.iter().filter(|input| graph.value(**input).is_some());
         current.weights_bytes += constants.filter(|input| seen_weights.insert(**input)).map(size).sum::<u64>();
         current.nodes.push(*id);
         for input in &node.inputs {
-            if last_use.get(input) == Some(&position) {
-                alive.remove(input);
+            if last_use.get(input) == Some(&position) && alive.remove(input) {
+                alive_bytes -= size(input);
+                outputs_pending -= usize::from(graph.is_output(*input));
             }
         }
-        let outputs_pending = alive.iter().filter(|tensor| graph.is_output(**tensor)).count();
         if alive.len() == 1 && outputs_pending == 0 && position + 1 < order.len() {
-            current.output_bytes = alive.iter().map(size).sum();
+            current.output_bytes = alive_bytes;
             // Constants shared with later segments count again there: each device stores its own copy.
             seen_weights.clear();
             found.push(std::mem::replace(

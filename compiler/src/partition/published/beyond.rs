@@ -101,7 +101,7 @@ fn graph(network: &Network) -> Graph {
             _ => x = builder.layer(layer, x),
         }
     }
-    builder.graph.outputs = vec![x];
+    builder.graph.outputs = vec![x].into();
     builder.graph
 }
 

@@ -5,7 +5,7 @@
 //! exclude goes to the ILP.
 
 use super::super::candidates::Candidate;
-use super::super::elimination::{Elimination, Factor};
+use super::super::elimination::Elimination;
 use super::super::network::Network;
 use super::super::{Objective, ilp};
 use super::{Effort, GOOD_GAP, ROUNDS, beam};
@@ -19,14 +19,18 @@ const SMALL_POOL: usize = 12;
 /// Assignments that the beam keeps at once.
 const BEAM: usize = 400;
 
-/// The optimum without limits on memory.
-pub(super) fn unlimited(network: &Network<'_>, objective: Objective) -> Option<Vec<usize>> {
-    let factors = network
-        .factors(&|node, choice| network.node_price(objective, node, &network.candidates[node][choice]), &|travel| {
-            network.travel_price(objective, &network.reshards[travel])
-        });
-    let solved = Elimination::new(&network.domains(), factors)?;
-    solved.minimum().is_finite().then(|| solved.assignment())
+/// The optimum of these choices without limits on memory, and its value.
+pub(super) fn unlimited(
+    network: &Network<'_>,
+    objective: Objective,
+    choices: &[Vec<usize>],
+) -> Option<(Vec<usize>, f64)> {
+    let travel: Vec<f64> = network.reshards.iter().map(|reshard| network.travel_price(objective, reshard)).collect();
+    let price = |node: usize, choice: usize| network.node_price(objective, node, &network.candidates[node][choice]);
+    let factors = network.factors_of(choices, &price, &travel);
+    let solved = Elimination::new(&choices.iter().map(Vec::len).collect::<Vec<usize>>(), factors)?;
+    let found = || solved.assignment().into_iter().zip(choices).map(|(at, listed)| listed[at]).collect();
+    solved.minimum().is_finite().then(|| (found(), solved.minimum()))
 }
 
 /// What a search begins with.
@@ -218,27 +222,7 @@ impl Search<'_> {
         let price = |node: usize, choice: usize| {
             self.prices.nodes[node][choice] + charged(&network.candidates[node][choice], multipliers)
         };
-        let mut factors: Vec<Factor> = choices
-            .iter()
-            .enumerate()
-            .map(|(node, listed)| Factor {
-                scope: vec![node],
-                table: listed.iter().map(|choice| price(node, *choice)).collect(),
-            })
-            .collect();
-        for edge in &network.edges {
-            let rows = edge.producer.map_or(&[0][..], |node| &choices[node]);
-            let columns = edge.consumer.map_or(&[0][..], |(node, _)| &choices[node]);
-            let price = |row: usize, column: usize| {
-                let index = edge.table[row * edge.columns + column] as usize;
-                self.prices.travel.get(index).map_or(f64::INFINITY, |price| price * edge.reach)
-            };
-            let pairs = rows.iter().flat_map(|row| columns.iter().map(|column| (*row, *column)));
-            factors.push(Factor {
-                scope: edge.producer.into_iter().chain(edge.consumer.map(|(node, _)| node)).collect(),
-                table: pairs.map(|(row, column)| price(row, column)).collect(),
-            });
-        }
+        let factors = network.factors_of(choices, &price, &self.prices.travel);
         Elimination::new(&choices.iter().map(Vec::len).collect::<Vec<usize>>(), factors)
     }
 

@@ -15,8 +15,9 @@ mod tests;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use super::candidates::{Breadth, Candidate, Choice};
+use super::candidates::{Breadth, Candidate, Choice, family_of_all};
 use super::network::Network;
 use super::pipeline::Chain;
 use super::{Objective, PartitionOptions, Strategy, StrategyFamily, limits};
@@ -36,6 +37,9 @@ const SEARCH_WORK: u64 = 400_000_000;
 
 /// Work that one warm start may take.
 const START_WORK: u64 = SEARCH_WORK / 20;
+
+/// One of many questions may take one of so many parts of it.
+const PARTS: u64 = 8;
 
 /// How much a search with limits may try.
 #[derive(Clone, Copy)]
@@ -78,6 +82,7 @@ impl<'a> Effort<'a> {
 }
 
 /// A decision and its relative distance to the proven bound.
+#[derive(Clone)]
 pub struct Answer {
     /// Strategy of every node.
     pub strategies: BTreeMap<NodeId, Strategy>,
@@ -85,6 +90,8 @@ pub struct Answer {
     pub ways: BTreeMap<(NodeId, usize), Vec<Sharding>>,
     /// 0 if proven optimal.
     pub gap: f64,
+    /// The sum that was minimised, where the objective is one.
+    pub sum: Option<f64>,
     /// For throughput: seconds between answers that no plan can go below.
     pub period_bound_seconds: Option<f64>,
 }
@@ -100,23 +107,49 @@ impl Answer {
             strategies: devices.iter().map(whole).collect(),
             ways: BTreeMap::new(),
             gap: if proven { 0.0 } else { 1.0 },
+            sum: None,
             period_bound_seconds: None,
         }
     }
 }
 
-/// The best assignment of the network of all allowed strategies; `None` if nothing keeps the limits.
-pub fn search(graph: &Graph, cluster: &Cluster, options: &PartitionOptions, chain: &Chain) -> Option<Answer> {
+/// A further question that the same tables answer, without limits on memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Further {
+    /// Allowed strategies, among those of the tables.
+    pub family: StrategyFamily,
+    /// What is minimised.
+    pub objective: Objective,
+}
+
+/// The best assignment of the network of all allowed strategies, `None` if nothing keeps the limits; and, one for each
+/// further question, what the same tables say to it, if that keeps the limits.
+pub fn search(
+    graph: &Graph,
+    cluster: &Cluster,
+    options: &PartitionOptions,
+    chain: &dyn Fn() -> Rc<Chain>,
+    further: &[Further],
+) -> (Option<Answer>, Vec<Option<Answer>>) {
     let done = Cell::new(0);
-    search_with(graph, cluster, options, chain, Effort::new(&done, SEARCH_WORK))
+    let mut answers = vec![None; further.len()];
+    let work = match options.effort {
+        super::Effort::Full => SEARCH_WORK,
+        super::Effort::Part => SEARCH_WORK / PARTS,
+        super::Effort::Exact => 0,
+    };
+    let effort = Effort::new(&done, work);
+    let found = search_with(graph, cluster, options, chain, effort, (further, &mut answers));
+    (found, answers)
 }
 
 fn search_with(
     graph: &Graph,
     cluster: &Cluster,
     options: &PartitionOptions,
-    chain: &Chain,
+    chain: &dyn Fn() -> Rc<Chain>,
     effort: Effort<'_>,
+    (further, answers): (&[Further], &mut [Option<Answer>]),
 ) -> Option<Answer> {
     let reserve = |device: usize| options.reserve_bytes.get(device).copied().unwrap_or(0);
     let ram: Vec<u64> = cluster
@@ -131,19 +164,36 @@ fn search_with(
         .enumerate()
         .map(|(device, info)| limits::flash_bytes(info).saturating_sub(reserve(device)))
         .collect();
-    let network = |breadth: Breadth| {
+    let choice = |breadth: Breadth| {
         let PartitionOptions { family, objective, activation_share, .. } = *options;
         let held = options.held.as_deref();
-        let choice = Choice { graph, cluster, family, objective, breadth, activation_share, held };
+        Choice { graph, cluster, family, objective, breadth, activation_share, held }
+    };
+    let network = |breadth: Breadth| {
+        let choice = choice(breadth);
         // A node that fits nowhere ends the search.
         Some(Network::new(&choice, ram.clone(), flash.clone())).filter(|network| !network.domains().contains(&0))
     };
     let adds_up = !matches!(options.objective, Objective::Throughput | Objective::Memory);
-    if adds_up {
+    if adds_up || !further.is_empty() {
         let roomy = network(Breadth::Roomy)?;
-        if let Some(found) = additive::unlimited(&roomy, options.objective).filter(|found| roomy.fits(found)) {
-            return Some(answer(&roomy, &found, 0.0));
+        let mut of_family: Vec<(StrategyFamily, Vec<Vec<usize>>)> = vec![(options.family, roomy.all())];
+        for (Further { family, objective }, slot) in further.iter().zip(answers) {
+            if of_family.iter().all(|(known, _)| known != family) {
+                let choices = family_of_all(&choice(Breadth::Roomy), *family, &roomy.order, &roomy.candidates);
+                of_family.push((*family, choices));
+            }
+            let Some((_, choices)) = of_family.iter().find(|(known, _)| known == family) else { continue };
+            let found = additive::unlimited(&roomy, *objective, choices).filter(|(found, _)| roomy.fits(found));
+            *slot = found.map(|(found, sum)| Answer { sum: Some(sum), ..answer(&roomy, &found, 0.0) });
         }
+        let found = if adds_up { additive::unlimited(&roomy, options.objective, &roomy.all()) } else { None };
+        if let Some((found, sum)) = found.filter(|(found, _)| roomy.fits(found)) {
+            return Some(Answer { sum: Some(sum), ..answer(&roomy, &found, 0.0) });
+        }
+    }
+    if effort.over() {
+        return None;
     }
     let full = network(Breadth::Full)?;
     let mut multipliers = Vec::new();
@@ -158,6 +208,7 @@ fn search_with(
             starts.extend(full.assignment_of(&answer.strategies));
             multipliers = found.multipliers;
         }
+        let chain = chain();
         let pipeline = chain.solve(options.objective, false).map(|(found, _)| found);
         for found in [pipeline, chain.best_single(options.objective)].into_iter().flatten() {
             let answer = Answer::of_devices(graph, cluster, &chain.devices(&found), false);
@@ -165,7 +216,9 @@ fn search_with(
         }
         for family in [StrategyFamily::Lop, StrategyFamily::Fused, StrategyFamily::Spatial, StrategyFamily::Ftp] {
             let alone = PartitionOptions { family, ..options.clone() };
-            if let Some(answer) = search_with(graph, cluster, &alone, chain, effort.at_most(START_WORK)) {
+            if let Some(answer) =
+                search_with(graph, cluster, &alone, &|| chain.clone(), effort.at_most(START_WORK), (&[], &mut []))
+            {
                 starts.extend(full.assignment_of(&answer.strategies));
             }
         }
@@ -187,7 +240,8 @@ fn search_with(
         _ => {
             let start = additive::Start { assignments: starts, multipliers };
             let found = additive::limited(&full, options.objective, start, effort)?;
-            (answer(&full, &found.assignment, found.gap), found.gap)
+            let sum = Some(full.value(options.objective, &found.assignment));
+            (Answer { sum, ..answer(&full, &found.assignment, found.gap) }, found.gap)
         }
     };
     Some(Answer { gap, ..found })
@@ -195,7 +249,7 @@ fn search_with(
 
 fn answer(network: &Network<'_>, assignment: &[usize], gap: f64) -> Answer {
     let (strategies, ways) = network.decode(assignment);
-    Answer { strategies, ways, gap, period_bound_seconds: None }
+    Answer { strategies, ways, gap, sum: None, period_bound_seconds: None }
 }
 
 impl Network<'_> {

@@ -431,6 +431,7 @@ impl Lowering<'_> {
                 tensor_type: self.graph.tensor_type(*input),
                 layout: *layout,
                 value: self.graph.f32_value(*input),
+                whole: self.graph.is_whole(*input),
                 packing: Packing::Free,
             })
             .collect()

@@ -6,7 +6,7 @@ use super::{Place, TilePlace, Writer};
 use crate::graph::TensorType;
 use crate::graph::op::{Conv, PoolKind};
 use crate::kernel::lower::build::{plus, repeat};
-use crate::kernel::lower::pool::{PooledRow, Scale, columns_together, reciprocals};
+use crate::kernel::lower::pool::{PooledRow, Scale, columns_together, fits, reciprocals};
 use crate::kernel::lower::window::Window3;
 use crate::kernel::lower::{Machine, Pooling};
 use crate::kernel::{Affine, Bound, Buffer, Statement};
@@ -43,7 +43,7 @@ impl Strips {
         let Pooling { pool, output } = pooling;
         let window = Window3::new(&pool.window, &between.shape, &output.shape);
         let is_flat = window.kernel[0] == 1 && window.stride[0] == 1 && window.pad[0] == 0;
-        if conv.residual || !is_flat || output.element_count() == 0 {
+        if conv.residual || !is_flat || !fits(pool) || output.element_count() == 0 {
             return None;
         }
         let reciprocal = match pool.kind {
@@ -63,11 +63,11 @@ impl Strips {
             together,
         };
         let budget = machine.l2_bytes.max(machine.l1_bytes) as f64 * CACHE_SHARE;
-        let fits = |strips: &Strips| strips.scratch_elements(plan) as f64 * 4.0 <= budget;
+        let is_cached = |strips: &Strips| strips.scratch_elements(plan) as f64 * 4.0 <= budget;
         // As few strips as fit, or one for every thread. Where nothing fits, as on a microcontroller without cache, the rows
         // of one window: that is what saves most memory.
         let counts = machine.threads.clamp(1, height)..=height;
-        let strips = counts.map(|count| strips(height.div_ceil(count))).find(fits).unwrap_or_else(|| strips(1));
+        let strips = counts.map(|count| strips(height.div_ceil(count))).find(is_cached).unwrap_or_else(|| strips(1));
         (strips.computed_rows() as f64 <= window.input[1] as f64 * MOST_REPEATED).then_some(strips)
     }
 

@@ -156,7 +156,7 @@ impl Writer<'_> {
         let mut statements = vec![Statement::Assign(largest, Expression::Constant(SMALLEST))];
         let larger = |value: Expression| {
             let size = Expression::Unary(Function::Abs, Box::new(value));
-            Statement::Assign(largest, binary(Arithmetic::Max, Expression::Variable(largest), size))
+            Statement::Assign(largest, binary(Arithmetic::Max, size, Expression::Variable(largest)))
         };
         let k = self.builder.loop_var("k");
         let body = vec![larger(Expression::Load(self.buffers.a, plus(&at, k, 1)))];

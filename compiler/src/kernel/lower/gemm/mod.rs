@@ -5,16 +5,24 @@
 
 mod dot;
 
-use super::build::{Builder, activate, fetch_ahead, mul_add, plus, repeat, runs};
+use std::ops::Range;
+
+use super::build::{Builder, activate, binary, fetch_ahead, mul_add, plus, repeat, runs};
 use super::products::by_lane;
 use super::tile::{FAR_BYTES_PER_CYCLE, Reading, Row, choose_tile};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::config::WeightStorage;
 use crate::graph::op::Activation;
 use crate::graph::{Op, TensorType};
-use crate::kernel::{Access, Affine, Bound, Buffer, Expression, Kernel, LoopVar, Statement};
+use crate::kernel::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Kernel, LoopVar, Statement, Variable};
 use crate::passes::store_weights;
 use crate::program::Layout;
+
+/// Deeper products are summed in blocks, whose sums are added in memory.
+const DEEP: usize = 4096;
+
+/// Terms of such a block; a multiple of all vectors.
+const BLOCK: usize = 1024;
 
 /// A product as rows, depth, columns, and how often it is done on other matrices.
 struct Product {
@@ -160,6 +168,11 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
         bindings.push(Binding::Weights { from: 1, elements: row });
         buffer
     });
+    let sums = (product.depth > DEEP).then(|| {
+        let elements = tile.rows * tile.vectors * lanes;
+        bindings.push(Binding::Scratch(elements));
+        builder.buffer("sums", Access::Scratch, elements)
+    });
     let y = builder.buffer("y", Access::Output, plain(product.batch * product.rows * product.columns));
     bindings.push(Binding::Output);
     let batch = builder.loop_var("batch");
@@ -174,6 +187,7 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
         a,
         b,
         bias,
+        sums,
         y,
         steps,
         is_packed,
@@ -265,6 +279,8 @@ struct Writer<'a> {
     bias: Option<Buffer>,
     /// By what each column is multiplied, after the sum and before the bias.
     steps: Option<Buffer>,
+    /// Where the sums of the blocks before lie, of deep products.
+    sums: Option<Buffer>,
     y: Buffer,
     is_packed: bool,
     /// Rows of `a` are loaded as vectors and multiplied by lane.
@@ -305,17 +321,53 @@ impl Writer<'_> {
                 statements.push(Statement::Assign(sum, start.clone()));
             }
         }
-        // Whole vectors of a row, then what is left.
-        let in_vectors = if self.by_lane && self.is_packed { self.product.depth / self.lanes * self.lanes } else { 0 };
-        if in_vectors > 0 {
-            let depth = self.builder.loop_var("k");
-            let body = self.by_lane(place, depth);
-            statements.push(repeat(depth, in_vectors, self.lanes, body));
-        }
-        if in_vectors < self.product.depth {
-            statements.push(self.by_broadcast(place, in_vectors));
+        let depth = self.product.depth;
+        match self.sums {
+            None => statements.extend(self.terms(place, &Affine::constant(0), depth)),
+            Some(sums) => {
+                let variables: Vec<Variable> = (0..place.rows)
+                    .flat_map(|row| (0..place.vectors).map(move |vector| format!("acc_{row}_{vector}")))
+                    .map(|name| self.builder.variable(&name))
+                    .collect();
+                let lanes = self.lanes;
+                let keep = |(index, sum): (usize, &Variable)| {
+                    Statement::Store(sums, Affine::constant((index * lanes) as i64), Expression::Variable(*sum))
+                };
+                let zero = |sum: &Variable| Statement::Assign(*sum, Expression::Constant(0.0));
+                let add = |(index, sum): (usize, &Variable)| {
+                    let kept = Expression::Load(sums, Affine::constant((index * lanes) as i64));
+                    Statement::Assign(*sum, binary(Arithmetic::Add, Expression::Variable(*sum), kept))
+                };
+                statements.extend(variables.iter().enumerate().map(keep));
+                let block = self.builder.loop_var("depth_block");
+                let mut body: Vec<Statement> = variables.iter().map(zero).collect();
+                body.extend(self.terms(place, &Affine::term(block, BLOCK as i64), BLOCK));
+                body.extend(variables.iter().enumerate().map(add));
+                body.extend(variables.iter().enumerate().map(keep));
+                statements.push(repeat(block, depth / BLOCK, 1, body));
+                statements.extend(variables.iter().map(zero));
+                let rest = Affine::constant((depth / BLOCK * BLOCK) as i64);
+                statements.extend(self.terms(place, &rest, depth % BLOCK));
+                statements.extend(variables.iter().enumerate().map(add));
+            }
         }
         statements.extend(self.store(place));
+        statements
+    }
+
+    /// Adds so many products, from a place in the depth on.
+    fn terms(&mut self, place: Place, first: &Affine, count: usize) -> Vec<Statement> {
+        let mut statements = Vec::new();
+        // Whole vectors of a row, then what is left.
+        let in_vectors = if self.by_lane && self.is_packed { count / self.lanes * self.lanes } else { 0 };
+        if in_vectors > 0 {
+            let depth = self.builder.loop_var("k");
+            let body = self.by_lane(place, &plus(first, depth, 1));
+            statements.push(repeat(depth, in_vectors, self.lanes, body));
+        }
+        if in_vectors < count {
+            statements.push(self.by_broadcast(place, first, in_vectors..count));
+        }
         statements
     }
 
@@ -326,13 +378,13 @@ impl Writer<'_> {
     }
 
     /// Element `depth` of a row of `a`.
-    fn row_at(&self, place: Place, row: usize, depth: LoopVar) -> Affine {
-        let at = plus(&Affine::term(self.batch, (self.product.rows * self.product.depth) as i64), depth, 1);
+    fn row_at(&self, place: Place, row: usize, depth: &Affine) -> Affine {
+        let at = Affine::term(self.batch, (self.product.rows * self.product.depth) as i64).plus_affine(depth, 1);
         plus(&at, place.row, self.product.depth).plus(((place.first_row + row) * self.product.depth) as i64)
     }
 
     /// One vector of every row of `a`, lane by lane.
-    fn by_lane(&mut self, place: Place, depth: LoopVar) -> Vec<Statement> {
+    fn by_lane(&mut self, place: Place, depth: &Affine) -> Vec<Statement> {
         let rows: Vec<(usize, Affine)> = (0..place.rows).map(|row| (row, self.row_at(place, row, depth))).collect();
         let first = self.packed_at(place, depth);
         let packed: Vec<Affine> =
@@ -349,9 +401,10 @@ impl Writer<'_> {
         fetch_ahead((self.b, self.storage), self.ahead_bytes, first, elements).collect()
     }
 
-    /// The rows' elements from `first` on, one by one.
-    fn by_broadcast(&mut self, place: Place, first: usize) -> Statement {
-        let depth = self.builder.loop_var("k");
+    /// The rows' elements in a range, counted from a place in the depth, one by one.
+    fn by_broadcast(&mut self, place: Place, first: &Affine, range: Range<usize>) -> Statement {
+        let var = self.builder.loop_var("k");
+        let depth = &plus(first, var, 1);
         let mut body = self.fetch(place, &self.packed_at(place, depth), 1);
         for vector in 0..place.vectors {
             let weight = self.builder.variable(&format!("b_{vector}"));
@@ -368,24 +421,24 @@ impl Writer<'_> {
                 body.push(Statement::Assign(sum, value));
             }
         }
-        let (low, high) = (Bound::Constant(first as i64), Bound::Constant(self.product.depth as i64));
-        Statement::For { var: depth, low, high, step: 1, unroll: false, body }
+        let (low, high) = (Bound::Constant(range.start as i64), Bound::Constant(range.end as i64));
+        Statement::For { var, low, high, step: 1, unroll: false, body }
     }
 
     /// Element `depth` of the first vector of a tile of packed columns.
-    fn packed_at(&self, place: Place, depth: LoopVar) -> Affine {
+    fn packed_at(&self, place: Place, depth: &Affine) -> Affine {
         let per_vector = self.product.depth * self.lanes;
         let at = Affine::constant((place.first_vector * per_vector) as i64);
         let at = plus(&at, place.column, place.vectors * per_vector);
-        plus(&at, depth, place.vectors * self.lanes)
+        at.plus_affine(depth, (place.vectors * self.lanes) as i64)
     }
 
-    fn load_b(&self, place: Place, depth: LoopVar, vector: usize) -> Expression {
+    fn load_b(&self, place: Place, depth: &Affine, vector: usize) -> Expression {
         if self.is_packed {
             return Expression::Load(self.b, self.packed_at(place, depth).plus((vector * self.lanes) as i64));
         }
         let batch = if self.product.shared_b { 0 } else { self.product.depth * self.product.columns };
-        let at = plus(&Affine::term(self.batch, batch as i64), depth, self.product.columns);
+        let at = Affine::term(self.batch, batch as i64).plus_affine(depth, self.product.columns as i64);
         let at = plus(&at, place.column, place.vectors * self.lanes);
         let at = at.plus(((place.first_vector + vector) * self.lanes) as i64);
         match self.lanes_of(place, vector) {

@@ -70,6 +70,24 @@ impl Filterable {
             ((products + data + results) * WAITING / direct.max(1.0), points / all_taps)
         })
     }
+
+    /// No part of the convolution, however it is cut, takes less time per direct multiply-add than this, in parts of that
+    /// of direct convolution; 1 where it has no form.
+    pub fn least_part(&self, lanes: u64) -> f64 {
+        let Filterable { taps, channels, depth_taps, .. } = *self;
+        let vectors = (channels[1] as f64 / lanes as f64).ceil();
+        let of_form = |form: &Form| {
+            let forms = Forms { down: (taps[0] > 1).then_some(*form), across: *form };
+            let product = |extents: [usize; 2]| extents.iter().product::<usize>() as f64;
+            // No tile has more outputs, no part more channels.
+            let points = product(forms.points()) / product(forms.outputs()) / (taps[0] * taps[1]) as f64;
+            let twice = usize::from(forms.down.is_some());
+            let data = DATA_CYCLES[twice] * 2.0 / (lanes as f64 * vectors);
+            let results = RESULT_CYCLES[twice] * 2.0 / (depth_taps * channels[0]) as f64;
+            points * (1.0 + data + results) * WAITING
+        };
+        Form::of_taps(taps[1]).iter().map(of_form).fold(1.0, f64::min)
+    }
 }
 
 #[cfg(test)]
@@ -97,6 +115,19 @@ mod tests {
             let known = Filterable::of(&conv(&[3, 3], 1), &shape, &shape).expect("three taps have forms");
             let gain = known.parts(16).map(|(time, _)| 1.0 / time).fold(0.0, f64::max);
             assert!((gain / measured - 1.0_f64).abs() < 0.1, "{channels} channels: {gain}, measured {measured}");
+        }
+    }
+
+    #[test]
+    fn no_part_is_quicker_than_the_least() {
+        for (filters, channels) in [(64, 64), (20, 36), (4, 128), (96, 8)] {
+            let all = Filterable::of(&conv(&[3, 3], 1), &[1, channels, 24, 24], &[1, filters, 24, 24]);
+            let least = all.expect("three taps have forms").least_part(4);
+            for (rows, part, of) in [(24, filters, channels), (5, filters, channels), (24, 4, channels), (7, 3, 5)] {
+                let part = Filterable::of(&conv(&[3, 3], 1), &[1, of, rows, 24], &[1, part, rows, 24]);
+                let quickest = part.expect("three taps have forms").parts(4).map(|(time, _)| time).fold(1.0, f64::min);
+                assert!(least <= quickest * (1.0 + 1e-12), "{least} is more than {quickest}");
+            }
         }
     }
 

@@ -1,9 +1,11 @@
 //! Whether a convolution is done by minimal filtering, in which form, and how many tiles at a time: by estimated time.
 
+use partita_rt::kernels::Filtered;
+
 use super::transform::{Form, Forms};
 use crate::graph::TensorType;
+use crate::graph::eval::spatial::activation;
 use crate::graph::op::Conv;
-use crate::graph::types::are_whole;
 use crate::kernel::Affine;
 use crate::kernel::lower::tile::{FAR_BYTES_PER_CYCLE, Reading, Row, Tile, choose_tile};
 use crate::kernel::lower::window::Window3;
@@ -80,9 +82,26 @@ pub fn forms(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: 
         && output.element_count() > 0
         && lanes > 1
         // Sums of whole numbers are exact when they are not transformed.
-        && !inputs[1].value.is_some_and(are_whole);
+        && !inputs[1].whole;
     let across = if fits { Form::of_taps(k_w) } else { &[] };
-    across.iter().map(|across| Forms { down: (k_h > 1).then_some(*across), across: *across }).collect()
+    let forms = across.iter().map(|across| Forms { down: (k_h > 1).then_some(*across), across: *across });
+    let terms = window.kernel[0] * inputs[0].tensor_type.shape[1];
+    forms.filter(|forms| inputs[1].value.is_none_or(|weights| stays_finite(*forms, weights, terms))).collect()
+}
+
+/// No sum of any input below [`partita_rt::kernels::FILTERED_BELOW`] (2^64) grows by more than this on its way, so that none
+/// overflows.
+const MOST_GROWTH: f64 = (1u64 << 60) as f64;
+
+/// Whether weights are numbers, and small enough, for what lies between the transforms to stay finite.
+fn stays_finite(forms: Forms, weights: &[f32], terms: usize) -> bool {
+    // A NaN stays.
+    let larger = |largest: f32, weight: &f32| {
+        if weight.abs() > largest || weight.is_nan() { weight.abs() } else { largest }
+    };
+    let largest = weights.iter().fold(0.0, larger);
+    // A comparison with NaN does not hold.
+    f64::from(largest) * terms as f64 * forms.growth() <= MOST_GROWTH
 }
 
 /// Estimated cycles of a convolution of one group that is done in this way.
@@ -112,7 +131,7 @@ pub fn chosen(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine:
         return None;
     }
     if let Some(order) = inputs[1].packing.order() {
-        let forms = order.forms.filter(|_| !possible.is_empty())?;
+        let forms = order.forms.filter(|forms| possible.contains(forms))?;
         return shape.best(forms, Some(order.vectors)).map(|(_, plan)| plan);
     }
     let mut known = (shape.direct_cycles(None), None);
@@ -256,6 +275,25 @@ impl Shape<'_> {
 }
 
 impl Plan {
+    /// What the run time needs to know to do it directly.
+    pub(super) fn described(&self, conv: &Conv, pooled: bool) -> Filtered {
+        Filtered {
+            batch: self.batch,
+            channels: self.channels,
+            filters: self.filters,
+            lanes: self.lanes,
+            kernel_depth: self.kernel_depth,
+            pad: self.pad,
+            input: self.input,
+            output: self.output,
+            tile: self.forms.outputs(),
+            taps: self.forms.taps(),
+            vectors: self.tile.vectors,
+            pooled,
+            activation: activation(conv.activation),
+        }
+    }
+
     /// Points of a tile.
     pub(super) fn points(&self) -> usize {
         self.forms.points().iter().product()

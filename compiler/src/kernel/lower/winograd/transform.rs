@@ -112,6 +112,14 @@ impl Form {
         self.data_matrix().iter().map(|row| row.iter().map(|x| x.abs()).sum()).collect()
     }
 
+    /// Bound on a sum of products, back transformed, of inputs and taps of at most 1.
+    fn growth(self) -> f64 {
+        let filters = self.filter_matrix().iter().map(|row| row.iter().map(|x| x.abs()).sum::<f64>());
+        let products: Vec<f64> = filters.zip(self.data_sums()).map(|(filter, data)| filter * data).collect();
+        let output = |row: &&[f64]| row.iter().zip(&products).map(|(a, product)| a.abs() * product).sum::<f64>();
+        self.output_matrix().iter().map(output).fold(0.0, f64::max)
+    }
+
     /// `B^T d`: reads `points` variables, assigns as many, named `to`.
     pub(super) fn data(
         self,
@@ -223,6 +231,11 @@ impl Forms {
             taps.iter().enumerate().map(|(tap, x)| row[tap / width] * f64::from(*x) * column[tap % width]).sum()
         };
         rows.iter().flat_map(|row| columns.iter().map(move |column| at(row, column))).collect()
+    }
+
+    /// How much larger than its largest input and its largest weight an output may be on the way, per channel.
+    pub fn growth(self) -> f64 {
+        self.down.map_or(1.0, Form::growth) * self.across.growth()
     }
 
     /// Bound on the rounding error of any output, for inputs of at most 1 and filters that are summed, one after the

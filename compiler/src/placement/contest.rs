@@ -1,0 +1,443 @@
+//! Plans that compete: the optimum of the sum of steps for the cluster, for every useful part of it, of every family of
+//! strategies, by the objective and by others, and every device alone. The best by the figures that are reported is
+//! taken, so no answer is worse than any of these.
+//!
+//! What the optimisation minimises adds up over nodes and travel; where devices work at the same time, or share media,
+//! the simulation knows better.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use super::score::{Figures, Rank};
+use crate::config::{Cluster, System};
+use crate::graph::{Graph, NodeId};
+use crate::partition::bound::Bounds;
+use crate::partition::subsets::{closed, representatives, subsets};
+use crate::partition::{
+    Effort, Further, Objective, Partition, PartitionError, PartitionOptions, Strategy, StrategyFamily, Weights, limits,
+    roster, solve_also, sum_of, weights_exceed,
+};
+
+/// Families whose plans compete with the best of all strategies together.
+const FAMILIES: [StrategyFamily; 6] = [
+    StrategyFamily::Lop,
+    StrategyFamily::Lip,
+    StrategyFamily::Fused,
+    StrategyFamily::Ftp,
+    StrategyFamily::Spatial,
+    StrategyFamily::Batch,
+];
+
+/// Objectives whose plans compete whatever the objective: what one finds may be better in another's figure.
+const OBJECTIVES: [Objective; 5] = [
+    Objective::Latency,
+    Objective::Weighted(Weights { latency: 1.0, traffic: 1.0, energy: 0.0 }),
+    Objective::Weighted(Weights { latency: 1.0, traffic: 10.0, energy: 0.0 }),
+    Objective::Traffic,
+    Objective::Energy,
+];
+
+/// Parts of a cluster for which a search within limits on memory is made, where the best without limits does not fit.
+const LIMITED_SEARCHES: usize = 4;
+
+/// Nodes and devices up to which it is made for all of them.
+const SMALL: (usize, usize) = (40, 6);
+
+/// A device with so many times what a model needs holds whatever a plan gives it.
+const ROOMY: u64 = 3;
+
+/// A question: which devices, and what is asked of them.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Devices that may take part, ascending.
+    devices: Vec<usize>,
+    /// What is asked, of these devices; none for a plan that is the only one of its kind.
+    options: Option<PartitionOptions>,
+}
+
+/// An answer, and what it comes to.
+#[derive(Clone, Debug)]
+pub struct Contender {
+    /// The plan, for the whole cluster.
+    pub partition: Partition,
+    /// What it comes to.
+    pub figures: Figures,
+    /// Place among the others; the order of questions decides between equals.
+    rank: (Rank, usize),
+    /// Index of the question that it answers.
+    question: usize,
+}
+
+impl Contender {
+    /// The same, now that more is known of what it comes to.
+    pub fn with(self, figures: Figures) -> Contender {
+        Contender { figures, ..self }
+    }
+}
+
+/// All of them.
+pub struct Contest<'a> {
+    graph: &'a Graph,
+    cluster: &'a Cluster,
+    wanted: PartitionOptions,
+    questions: Vec<Question>,
+    contenders: Vec<Contender>,
+    /// Plans that have been seen, and what they come to.
+    seen: HashMap<u64, Figures>,
+    /// Least sum of steps that any question was proven to have, and whether that is proven for every question.
+    least_sum: Option<f64>,
+    all_proven: bool,
+    /// What no plan can beat.
+    pub bounds: Bounds,
+    /// Least time of one device by itself.
+    single_device_ms: Option<f64>,
+    count: usize,
+    solve_ms: f64,
+    /// Why the question itself has no answer, where only other plans may fit.
+    pub refused: Option<PartitionError>,
+}
+
+impl<'a> Contest<'a> {
+    /// Asks everything. An error if nothing answers.
+    pub fn new(
+        graph: &'a Graph,
+        cluster: &'a Cluster,
+        wanted: &PartitionOptions,
+    ) -> Result<Contest<'a>, PartitionError> {
+        let begin = Instant::now();
+        let mut contest = Contest {
+            graph,
+            cluster,
+            wanted: wanted.clone(),
+            questions: Vec::new(),
+            contenders: Vec::new(),
+            seen: HashMap::new(),
+            least_sum: None,
+            all_proven: true,
+            bounds: Bounds::new(graph, cluster),
+            single_device_ms: None,
+            count: 0,
+            solve_ms: 0.0,
+            refused: None,
+        };
+        let refused = contest.ask_all();
+        contest.solve_ms = begin.elapsed().as_secs_f64() * 1e3;
+        match refused {
+            Some(error) if contest.contenders.is_empty() => Err(error),
+            refused => Ok(Contest { refused, ..contest }),
+        }
+    }
+
+    /// Takes the best out.
+    pub fn pop(&mut self) -> Option<Contender> {
+        let best = (0..self.contenders.len()).min_by_key(|at| self.contenders[*at].rank)?;
+        Some(self.contenders.swap_remove(best))
+    }
+
+    /// Puts a contender back, with what it really comes to; says whether it is still the best.
+    pub fn put_back(&mut self, contender: Contender, figures: Figures) -> bool {
+        let rank = (figures.rank(self.wanted.objective), contender.rank.1);
+        let is_best = self.contenders.iter().all(|other| rank <= other.rank);
+        self.contenders.push(Contender { figures, rank, ..contender });
+        is_best
+    }
+
+    /// Asks the question of a contender again, with so much more of each device's memory kept free; says whether that is
+    /// worth anything.
+    pub fn ask_again(&mut self, contender: &Contender, excess_bytes: &[u64]) -> bool {
+        let Question { devices, options } = self.questions[contender.question].clone();
+        let Some(mut options) = options else { return false };
+        let excess: Vec<u64> = devices.iter().map(|device| excess_bytes[*device]).collect();
+        options.reserve_bytes.resize(devices.len(), 0);
+        let hopeless = options
+            .reserve_bytes
+            .iter()
+            .zip(&excess)
+            .any(|(reserve, excess)| *reserve > 0 && *excess > 0 && *reserve > 64 * *excess);
+        if hopeless {
+            return false;
+        }
+        for (reserve, excess) in options.reserve_bytes.iter_mut().zip(excess) {
+            *reserve += excess + excess / 8;
+        }
+        let before = self.contenders.len();
+        // Only the question itself: what else the same tables said had other limits.
+        let refused = self.ask(devices, options, &[]).is_some();
+        !refused && self.contenders.len() > before
+    }
+
+    /// The certificate of a plan: what is proven of it.
+    pub fn certified(&self, contender: Contender) -> Partition {
+        let objective = self.wanted.objective;
+        let Contender { mut partition, figures, .. } = contender;
+        partition.objective = objective;
+        (partition.single_device_ms, partition.solve_ms) = (self.single_device_ms, self.solve_ms);
+        let everyone: Vec<usize> = (0..self.cluster.devices.len()).collect();
+        partition.lower_bound_ms = (self.bounds.latency_seconds(&everyone) * 1e3).min(figures.latency_ms);
+        let least = self.least(&everyone);
+        let price = figures.price(objective);
+        let gap = |least: f64| if price > 0.0 { ((price - least) / price).clamp(0.0, 1.0) } else { 0.0 };
+        partition.sum = sum_of(self.graph, self.cluster, objective, &partition);
+        let sums = partition.sum.zip(self.least_sum);
+        let sum_gap = sums.map(|(sum, least)| ((sum - least) / sum.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0));
+        let is_least = sums.is_some_and(|(sum, least)| sum <= least * (1.0 + crate::partition::OPTIMAL_GAP));
+        partition.optimal = match self.wanted.family {
+            // Every device alone was simulated.
+            StrategyFamily::Whole => true,
+            StrategyFamily::Pipeline => partition.optimal,
+            _ => is_least && self.all_proven,
+        };
+        partition.gap = match objective {
+            // What is reported is what is minimised.
+            Objective::Traffic => sum_gap.unwrap_or(1.0),
+            _ => gap(least),
+        };
+        partition.proven = self.words(&partition, sum_gap);
+        partition
+    }
+
+    /// What no plan can beat, in the unit of what is asked for.
+    fn least(&self, devices: &[usize]) -> f64 {
+        let (latency_seconds, joules) = (self.bounds.latency_seconds(devices), self.bounds.joules(devices));
+        match self.wanted.objective {
+            Objective::Latency | Objective::Memory => latency_seconds * 1e3,
+            Objective::Throughput => self.bounds.period_seconds(devices) * 1e3,
+            Objective::Energy => joules * 1e3,
+            Objective::Traffic => 0.0,
+            Objective::Weighted(weights) => weights.cost(latency_seconds, 0.0, joules),
+        }
+    }
+
+    fn words(&self, partition: &Partition, sum_gap: Option<f64>) -> String {
+        let competed = format!("best of {} plans as simulated", self.count);
+        let sum = match (partition.optimal, sum_gap) {
+            (true, _) if self.wanted.family == StrategyFamily::Whole => {
+                "every device by itself is among them".to_string()
+            }
+            (true, _) => "none of the compared strategies has a smaller sum of steps".to_string(),
+            (false, Some(gap)) if self.all_proven => {
+                format!("its sum of steps is {:.1} % above the least, which is proven", gap * 100.0)
+            }
+            (false, Some(gap)) => {
+                format!("its sum of steps is at most {:.1} % above the least that is known", gap * 100.0)
+            }
+            (false, None) => "nothing is proven of other strategies".to_string(),
+        };
+        format!("{competed}; {sum}; no plan at all takes less than {:.3} ms", partition.lower_bound_ms)
+    }
+
+    /// The main question first; its refusal is everybody's.
+    fn ask_all(&mut self) -> Option<PartitionError> {
+        let family = self.wanted.family;
+        let everyone: Vec<usize> = (0..self.cluster.devices.len()).collect();
+        let wanted = self.wanted.clone();
+        let auto = family == StrategyFamily::Auto;
+        if family == StrategyFamily::Whole {
+            let refused = solve_also(self.graph, self.cluster, &wanted, &[]).0.err();
+            self.singles(true);
+            return refused;
+        }
+        let further = self.further(family);
+        let effort = if auto { Effort::Full } else { Effort::Part };
+        let refused = self.ask(everyone.clone(), PartitionOptions { effort, ..wanted.clone() }, &further);
+        self.singles(auto);
+        if wanted.held.is_some() || family == StrategyFamily::Pipeline {
+            return refused;
+        }
+        if auto {
+            for family in FAMILIES.into_iter().chain([StrategyFamily::Pipeline]) {
+                let answered = self.seen_family(&everyone, family);
+                if !answered {
+                    let options = PartitionOptions { family, effort: Effort::Part, ..wanted.clone() };
+                    self.ask(everyone.clone(), options, &[]);
+                }
+            }
+        }
+        // Parts of a cluster are many: they are asked by the objectives that count only.
+        let counts = |further: &Further| {
+            let more = further.family == family && further.objective != wanted.objective;
+            !more || further.objective == Objective::Latency
+        };
+        let further: Vec<Further> = further.into_iter().filter(counts).collect();
+        let mut limited = Vec::new();
+        // Where the best of now may not fit, nobody is too slow to be asked.
+        let room_for_all = self.cluster.devices.iter().all(|device| {
+            limits::ram_bytes(device).min(limits::flash_bytes(device))
+                > ROOMY * (self.weights_bytes() + self.largest_bytes())
+        });
+        let smallest = if auto { 1 } else { 2 };
+        for devices in subsets(self.cluster).into_iter().filter(|devices| devices.len() >= smallest) {
+            let options = PartitionOptions { effort: Effort::Exact, ..wanted.restricted(&devices) };
+            let part = roster::restricted(self.cluster, &devices);
+            if room_for_all && self.cannot_win(&devices) || weights_exceed(self.graph, &part, &options.reserve_bytes) {
+                continue;
+            }
+            if self.ask(devices.clone(), options, &further).is_some() && auto {
+                limited.push(devices);
+            }
+        }
+        let small = self.graph.node_count() <= SMALL.0 && self.cluster.devices.len() <= SMALL.1;
+        let searches = if small { limited.len() } else { LIMITED_SEARCHES };
+        self.all_proven &= limited.len() <= searches;
+        for devices in limited.into_iter().take(searches) {
+            let options = PartitionOptions { effort: Effort::Part, ..wanted.restricted(&devices) };
+            self.all_proven &= self.ask(devices, options, &[]).is_none();
+        }
+        refused
+    }
+
+    /// What else the tables of a question are asked: all strategies by other objectives, and other families by those that
+    /// the objective is made of.
+    fn further(&self, family: StrategyFamily) -> Vec<Further> {
+        let objective = self.wanted.objective;
+        let adds_up = !matches!(objective, Objective::Throughput | Objective::Memory);
+        let own = Some(objective).filter(|own| adds_up && !OBJECTIVES.contains(own));
+        let of = |family: StrategyFamily, objectives: &[Objective]| -> Vec<Further> {
+            own.iter().chain(objectives).map(|objective| Further { family, objective: *objective }).collect()
+        };
+        if self.wanted.held.is_some() {
+            // Asked for very many networks, and by several objectives each.
+            let families = [StrategyFamily::Ftp, StrategyFamily::Spatial].into_iter();
+            return families.map(|family| Further { family, objective }).filter(|_| adds_up).collect();
+        }
+        let parts: &[Objective] = match objective {
+            Objective::Weighted(_) => &[Objective::Latency, Objective::Traffic, Objective::Energy],
+            Objective::Traffic => &[Objective::Latency, Objective::Traffic],
+            Objective::Energy => &[Objective::Latency, Objective::Energy],
+            Objective::Latency | Objective::Throughput | Objective::Memory => &[Objective::Latency],
+        };
+        let mut found = of(family, if family == StrategyFamily::Auto { &OBJECTIVES } else { parts });
+        if family == StrategyFamily::Auto {
+            found.extend(FAMILIES.into_iter().flat_map(|family| of(family, parts)));
+        }
+        found.retain(|further| *further != Further { family, objective });
+        found
+    }
+
+    fn seen_family(&self, devices: &[usize], family: StrategyFamily) -> bool {
+        self.questions.iter().any(|question| {
+            question.devices == devices
+                && question
+                    .options
+                    .as_ref()
+                    .is_some_and(|options| options.family == family && options.objective == self.wanted.objective)
+        })
+    }
+
+    /// Whether a part of the cluster is too slow for any of its plans to be the best.
+    fn cannot_win(&self, devices: &[usize]) -> bool {
+        let best = self.contenders.iter().map(|contender| contender.figures.price(self.wanted.objective));
+        self.least(devices) >= best.fold(f64::INFINITY, f64::min)
+    }
+
+    /// Asks one question; the refusal, if there is no answer.
+    fn ask(&mut self, devices: Vec<usize>, options: PartitionOptions, further: &[Further]) -> Option<PartitionError> {
+        let all = devices.len() == self.cluster.devices.len();
+        let (found, others) = if all {
+            solve_also(self.graph, self.cluster, &options, further)
+        } else {
+            solve_also(self.graph, &roster::restricted(self.cluster, &devices), &options, further)
+        };
+        let refused = match found {
+            Ok(found) => {
+                self.note_bound(&found, &options);
+                self.question(&devices, options.clone(), found);
+                None
+            }
+            Err(error) => Some(error),
+        };
+        for (Further { family, objective }, partition) in others {
+            self.question(&devices, PartitionOptions { family, objective, ..options.clone() }, partition);
+        }
+        refused
+    }
+
+    /// The least sum of steps of the strategies that are asked for.
+    fn note_bound(&mut self, found: &Partition, options: &PartitionOptions) {
+        if options.objective != self.wanted.objective || options.family != self.wanted.family {
+            return;
+        }
+        let Some(sum) = found.sum else { return };
+        let least = sum * (1.0 - found.gap);
+        self.least_sum = Some(self.least_sum.map_or(least, |known| known.min(least)));
+        self.all_proven &= found.optimal;
+    }
+
+    fn question(&mut self, devices: &[usize], options: PartitionOptions, found: Partition) {
+        let all = devices.len() == self.cluster.devices.len();
+        let partition = if all { found } else { roster::widened(found, devices, self.cluster.devices.len()) };
+        self.questions.push(Question { devices: devices.to_vec(), options: Some(options) });
+        self.enter(partition);
+    }
+
+    /// Bytes of all constants.
+    fn weights_bytes(&self) -> u64 {
+        let graph = self.graph;
+        let read = graph.tensor_ids().filter(|tensor| graph.value(*tensor).is_some() && graph.is_read(*tensor));
+        read.map(|tensor| graph.tensor_type(tensor).size_bytes() as u64).sum()
+    }
+
+    /// Bytes of what a node reads and makes, of the node where it is most.
+    fn largest_bytes(&self) -> u64 {
+        let graph = self.graph;
+        let bytes = |id: NodeId| -> u64 {
+            let node = graph.node(id);
+            node.inputs.iter().chain(&node.outputs).map(|it| graph.tensor_type(*it).size_bytes() as u64).sum()
+        };
+        graph.node_ids().map(bytes).max().unwrap_or(0)
+    }
+
+    /// Every device alone, one of each kind: for comparison, and to compete if asked to.
+    fn singles(&mut self, compete: bool) {
+        let count = self.cluster.devices.len();
+        let weights = self.weights_bytes();
+        let order = self.graph.topological_order().unwrap_or_default();
+        for device in representatives(self.cluster) {
+            let info = &self.cluster.devices[device];
+            let in_ram = if info.target.system == System::Linux { weights } else { 0 };
+            let Some(devices) = closed(self.cluster, vec![device]) else { continue };
+            if weights > limits::flash_bytes(info) || in_ram > limits::ram_bytes(info) {
+                continue;
+            }
+            let whole = |id: &NodeId| {
+                let shape = self.graph.node(*id).outputs.first().map_or(&[][..], |output| self.graph.shape(*output));
+                (*id, Strategy::whole(device, count, shape))
+            };
+            let strategies: BTreeMap<_, _> = order.iter().map(whole).collect();
+            let held = self.wanted.held.as_deref();
+            if held.is_some_and(|held| strategies.iter().any(|(id, way)| !held.allows(self.graph, *id, way))) {
+                continue;
+            }
+            let partition = Partition::given(strategies);
+            let entered = if compete {
+                self.questions.push(Question { devices, options: None });
+                self.enter(partition)
+            } else {
+                Figures::of(self.graph, self.cluster, &partition, self.wanted.objective)
+            };
+            if let Some(figures) = entered {
+                let best = self.single_device_ms.map_or(figures.latency_ms, |best| best.min(figures.latency_ms));
+                self.single_device_ms = Some(best);
+            }
+        }
+    }
+
+    /// Simulates an answer to the last question, unless the same has been given before.
+    fn enter(&mut self, partition: Partition) -> Option<Figures> {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        (&partition.strategies, &partition.ways).hash(&mut hasher);
+        let objective = self.wanted.objective;
+        let digest = hasher.finish();
+        if let Some(known) = self.seen.get(&digest) {
+            return Some(*known);
+        }
+        let figures = Figures::of(self.graph, self.cluster, &partition, objective)?;
+        self.seen.insert(digest, figures);
+        self.count += 1;
+        let question = self.questions.len() - 1;
+        let partition = Partition { objective, ..partition };
+        self.contenders.push(Contender { partition, figures, rank: (figures.rank(objective), question), question });
+        Some(figures)
+    }
+}
