@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::cluster::{Cluster, Device};
 use super::target::{System, Target};
 use super::{file, quantity, ranges, target};
-use crate::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, place, printable};
+use crate::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, parser_words, place, printable};
 use crate::file_kind;
 
 /// Most devices of a cluster.
@@ -186,7 +186,7 @@ fn unreadable(text: &str, file_name: &str, error: &toml::de::Error) -> Diagnosti
     let said = error.message();
     let is_address = said.contains("untagged enum Addresses");
     let said = if is_address { "an address is a string, or a list of strings" } else { said };
-    let mut diagnostic = refuse(&said.lines().map(printable).collect::<Vec<_>>().join(", "));
+    let mut diagnostic = refuse(&parser_words(said));
     if let Some(span) = error.span() {
         diagnostic = diagnostic.note(place(text, file_name, span));
     }

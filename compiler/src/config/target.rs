@@ -10,7 +10,7 @@ use super::architecture;
 use super::measured::Corrections;
 use super::ranges::{self, Range};
 use super::tuned::Tuning;
-use crate::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, place, printable};
+use crate::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, parser_words, place, printable};
 
 /// What code a target gets and what it runs on.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -354,7 +354,7 @@ fn parse(text: &str, name: &str) -> Result<Target, Diagnostic> {
     let shown = printable(name);
     let refuse = |problem: &str| Diagnostic::new("E0168", format!("target `{shown}`: {problem}"));
     let target: Target = toml::from_str(text).map_err(|error| {
-        let mut diagnostic = refuse(&error.message().lines().map(printable).collect::<Vec<_>>().join(", "));
+        let mut diagnostic = refuse(&parser_words(error.message()));
         diagnostic.help = did_you_mean_field(error.message());
         match error.span() {
             Some(span) => diagnostic.note(place(text, &shown, span)),

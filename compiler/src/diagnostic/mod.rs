@@ -9,7 +9,7 @@ use std::fmt;
 
 pub use codes::explain;
 pub use excerpt::place;
-pub use nearest::{did_you_mean, did_you_mean_field, nearest};
+pub use nearest::{did_you_mean, did_you_mean_field, nearest, parser_words};
 pub use size::{size, sizes};
 
 /// An error in the model, the cluster or the command line, or, with a code `W..` or `N..`, a warning or a note. Displays as

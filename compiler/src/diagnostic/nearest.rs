@@ -1,7 +1,12 @@
 //! "Did you mean": the known word that an unknown one was meant to be.
 
+use super::printable;
+
 /// Longest word that is compared; nobody mistypes a longer one.
 const MAX_CHARS: usize = 64;
+
+/// Longest list of names that is shown whole, in bytes.
+const MOST_NAMES: usize = 2000;
 
 /// The nearest of the known words, if few letters are wrong, missing or swapped.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -41,9 +46,31 @@ pub fn did_you_mean_field(said: &str) -> Option<String> {
     nearest(unknown, known.iter().copied()).map(|near| format!("did you mean `{near}`?"))
 }
 
+/// A parser's own words: what they quote of a file is shortened, the names that it expects are not.
+pub fn parser_words(said: &str) -> String {
+    // A file may hold these words, too: what is no list of names is shortened like the rest.
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_` ,".contains(c);
+    let list =
+        said.rsplit_once(", expected one of ").filter(|(_, list)| list.len() < MOST_NAMES && list.chars().all(is_name));
+    let (quoted, expected) = list.unwrap_or((said, ""));
+    let quoted = quoted.lines().map(printable).collect::<Vec<_>>().join(", ");
+    if expected.is_empty() { quoted } else { format!("{quoted}, expected one of {expected}") }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{did_you_mean, did_you_mean_field, nearest};
+    use super::{did_you_mean, did_you_mean_field, nearest, parser_words};
+
+    #[test]
+    fn what_a_parser_expects_is_listed_whole() {
+        let known = (0..20).map(|index| format!("`key-{index}`")).collect::<Vec<_>>().join(", ");
+        let said = format!("unknown field `{}`, expected one of {known}", "x".repeat(200));
+        let shown = parser_words(&said);
+        assert!(shown.ends_with(&format!(", expected one of {known}")), "{shown}");
+        assert!(shown.len() < said.len() && shown.contains('…'), "{shown}");
+        assert_eq!(parser_words("invalid\nnumber"), "invalid, number");
+        assert!(!parser_words("unknown field `x, expected one of \u{1b}[2J`").contains('\u{1b}'));
+    }
 
     #[test]
     fn small_slips_are_recognised_and_others_are_not() {

@@ -154,9 +154,9 @@ const TARGET_KEYS: &[(&str, &str, Shown)] = &[
     ("", "description", Differs("a board", "another board")),
     ("", "triple", Differs("-musl", "-gnu")),
     ("", "cpu", Differs("cortex-a53", "cortex-a72")),
-    ("", "system", Refused("\"linux\"", "\"cortex-m\"", "needs a [memory-map]")),
+    ("", "system", Refused("\"linux\"", "\"cortex-m\"", "the system is `cortex-m`, but")),
     ("", "instruction-set", Differs("\"neon\"", "\"scalar\"")),
-    ("", "dot-product", Differs("dot-product = false", "dot-product = true")),
+    ("", "dot-product", Test(dot_products_are_of_whole_numbers)),
     ("", "vector-registers", Differs("vector-registers = 32", "vector-registers = 16")),
     ("", "in-order", Differs("in-order = false", "in-order = true")),
     ("", "minimal-filtering", Differs("minimal-filtering = true", "minimal-filtering = false")),
@@ -189,15 +189,18 @@ const TARGET_KEYS: &[(&str, &str, Shown)] = &[
 /// Files of a bundle by their paths, or why there is none.
 type Outcome = Result<BTreeMap<String, String>, String>;
 
-/// Compiles for a cluster file with a target file beside it.
+/// Compiles for a cluster file with a target file beside it. `model` is a folder, or the name of an example.
 fn outcome(cluster: &str, target_text: &str, model: &str) -> Outcome {
+    outcome_with(cluster, target_text, model, &Options::default())
+}
+
+fn outcome_with(cluster: &str, target_text: &str, model: &str, options: &Options) -> Outcome {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("target.toml"), target_text).expect("the folder is ours");
     let path = folder.path().join("cluster.toml");
     std::fs::write(&path, cluster).expect("the folder is ours");
     let model = place::repository().join("examples").join(model).join("model.onnx");
-    let compiled =
-        driver::compile(&model, &path, &Options::default(), &mut ()).map_err(|failure| failure.to_string())?;
+    let compiled = driver::compile(&model, &path, options, &mut ()).map_err(|failure| failure.to_string())?;
     let mut report = commands::summary::report(&compiled);
     report.compile.clear();
     report.plan.solve_ms = 0.0;
@@ -339,10 +342,41 @@ fn messages_cost_what_targets_say() {
     );
 }
 
+/// A model whose convolution and pool are one kernel, which keeps some rows in between.
+fn pooled_convolution() -> Vec<u8> {
+    use partita_tests::onnx;
+    let weights = (0..16 * 8 * 25).map(|index| (index * 37 % 101) as f32 / 101.0 - 0.5).collect();
+    let padding = onnx::ints("pads", &[2, 2, 2, 2]);
+    let window = vec![onnx::ints("kernel_shape", &[2, 2]), onnx::ints("strides", &[2, 2])];
+    let graph = onnx_protobuf::GraphProto {
+        name: "pooled".to_string(),
+        node: vec![
+            onnx::node("Conv", &["x", "w"], &["between"], vec![padding]),
+            onnx::node("MaxPool", &["between"], &["y"], window),
+        ],
+        input: vec![onnx::value_info("x", &[1, 8, 32, 32])],
+        output: vec![onnx::value_info("y", &[1, 16, 16, 16])],
+        initializer: vec![onnx::constant("w", &[16, 8, 5, 5], weights)],
+        ..onnx_protobuf::GraphProto::default()
+    };
+    protobuf::Message::write_to_bytes(&onnx::model(17, graph)).expect("it is plain data")
+}
+
+/// Where there is no second cache, rows between a convolution and its pool stay in the first.
 fn caches_bound_what_kernels_keep() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("model.onnx"), pooled_convolution()).expect("the folder is ours");
+    let model = folder.path().to_string_lossy();
     let text = LINUX_TARGET.replace("l2-bytes = 2048", "l2-bytes = 0");
-    let of = |text: &str| outcome(&single("./target.toml"), text, "digits").expect("it compiles");
+    let of = |text: &str| outcome(&single("./target.toml"), text, &model).expect("it compiles");
     assert!(of(&text) != of(&text.replace("l1-bytes = 32768", "l1-bytes = 64")), "the first cache is ignored");
+}
+
+/// The instructions multiply bytes: they are for matrices that are stored so.
+fn dot_products_are_of_whole_numbers() {
+    let options = Options { weights: partita::config::WeightStorage::Int8, ..Options::default() };
+    let of = |text: &str| outcome_with(&single("./target.toml"), text, "resnet", &options).expect("it compiles");
+    assert!(of(LINUX_TARGET) != of(&LINUX_TARGET.replace("dot-product = false", "dot-product = true")));
 }
 
 fn depthwise_rates_are_for_depthwise_convolutions() {
