@@ -2,11 +2,21 @@
 
 use serde_json::Value;
 
+use crate::place::repository;
+
 /// Every place where a value is not what a schema says, with its path.
 pub fn faults(schema: &Value, value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     check(schema, schema, value, "$", &mut found);
     found
+}
+
+/// Fails if a report is not what its schema says.
+pub fn check_report(report: &Value) {
+    let text = std::fs::read_to_string(repository().join("compiler/report.schema.json")).expect("it is there");
+    let schema: Value = serde_json::from_str(&text).expect("the schema is JSON");
+    let faults = faults(&schema, report);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 /// Keywords that are for readers, or that others look up.

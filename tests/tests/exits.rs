@@ -45,6 +45,7 @@ fn exits_on_three_processes() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!said.contains("differ"), "devices and reference kernels decide differently:\n{said}");
     let report = read_report(&out);
+    partita_tests::schema::check_report(&report);
     let exits = report["exits"].as_array().expect("the report lists exits");
     assert!(!exits.is_empty(), "no exit was worth it: {}", report["calibration"]);
     assert!(exits.iter().all(|exit| exit["device"].as_str().is_some_and(|device| !device.is_empty())));
@@ -232,6 +233,7 @@ fn data_that_teaches_nothing_is_refused() {
 fn simulated(command: &mut Command) -> (serde_json::Value, String) {
     let output = succeed(command.args(["--simulate", "--format", "json"]));
     let report = serde_json::from_slice(&output.stdout).expect("the report is JSON");
+    partita_tests::schema::check_report(&report);
     (report, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -336,6 +338,9 @@ fn nothing_is_trained_where_nothing_can_be_proven() {
         printed.contains("no exits: 100 samples prove --max-loss 0.0127 at best") && printed.contains("it takes 128")
     );
     assert!(!printed.contains("points lost"), "nothing is lost without exits:\n{printed}");
+    let mut command = with_exits(&cluster, &path, &out);
+    let output = succeed(command.args(["--simulate", "--quiet"]).env("CARGO", folder.path().join("no-cargo")));
+    assert_eq!((output.stdout, output.stderr.len()), (printed.into_bytes(), 0));
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn names_and_descriptions_never_become_code() {
     }
     // Keys that are one short line, one ending after the other.
     let one_line: Vec<&str> = ENDINGS.iter().copied().filter(|ending| is_line(ending)).collect();
-    for endings in one_line.chunks(4) {
+    for endings in one_line.chunks(2) {
         let text = hostile(endings.iter().copied());
         bundle("plain", &text, &text, "host");
     }
@@ -160,7 +160,9 @@ fn check(file: &Path) {
         "md" => assert!(!text.contains("<script>") && !text.contains("<b>") && !text.contains(unseen), "{shown}"),
         "service" => {
             let at_the_beginning = text.lines().any(|line| line.trim_start().starts_with(MARK));
-            assert!(!at_the_beginning && !text.contains("$(") && !text.contains(unseen), "{shown}");
+            // Doubled, they stand for themselves.
+            let replaced = text.replace("$$", "").replace("%%", "");
+            assert!(!at_the_beginning && !replaced.contains(['$', '%']) && !text.contains(unseen), "{shown}");
             assert!(
                 text.lines().filter(|line| line.starts_with("ExecStart=")).all(|line| !line.contains(MARK)),
                 "{shown}"

@@ -301,7 +301,9 @@ fn a_second_run_makes_nothing_again_and_limits_are_kept() {
         if !may_build {
             command.env("CARGO", folder.join("no-cargo"));
         }
-        serde_json::from_slice(&succeed(&mut command).stdout).expect("the report is JSON")
+        let report = serde_json::from_slice(&succeed(&mut command).stdout).expect("the report is JSON");
+        partita_tests::schema::check_report(&report);
+        report
     };
     let number = |value: &serde_json::Value| value.as_f64().expect("a number");
     let first = run(&[], true);

@@ -79,6 +79,9 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let (Some(model), Some(targets)) = (&arguments.model, &arguments.targets) else {
         return Err(Failure::Environment(anyhow::anyhow!("a model and --targets are needed")));
     };
+    if arguments.quiet {
+        crate::host::progress::silence();
+    }
     if arguments.no_build_cache {
         bundle::cache::disable();
     }

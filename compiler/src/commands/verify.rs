@@ -8,6 +8,7 @@ use crate::cli::Arguments;
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Compiled, Failure};
 use crate::graph::{Data, ElementType, Value, eval};
+use crate::host::progress::note;
 use crate::kernel::Kernel;
 use crate::run::local::{LocalOptions, pack, start, unpack};
 
@@ -53,7 +54,7 @@ pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltD
         0 => String::new(),
         further => format!(" on each of {} routes", further + 1),
     };
-    eprintln!("partita: verified {TRIALS} random inputs{routes}, largest relative difference {worst:.1e}");
+    note(&format!("verified {TRIALS} random inputs{routes}, largest relative difference {worst:.1e}"));
     Ok(())
 }
 

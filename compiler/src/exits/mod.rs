@@ -47,6 +47,7 @@ use crate::driver::{Failure, Options};
 use crate::graph::{Graph, Value};
 use crate::holdout::{self, Beside, Calibration};
 use crate::host::kept;
+use crate::host::progress::note;
 use crate::partition::{limits, node_macs};
 use crate::samples::{self, Preparation, Samples};
 use candidates::Place;
@@ -178,7 +179,7 @@ pub fn add(
     // Then nothing is trained, and only the network's own answers are needed.
     let hopeless = limits.max_loss.is_some_and(|limit| least_loss(split.judged.len()) > limit);
     let places = if hopeless { Vec::new() } else { places };
-    eprintln!("partita: {}", accuracy::foresight(split.judged.len(), &limits, 0.0));
+    note(&accuracy::foresight(split.judged.len(), &limits, 0.0));
     let features = {
         let mut inputs = samples.inputs.clone();
         // Only what learns needs copies, and only where there is little to learn from.
@@ -233,18 +234,16 @@ pub fn add(
 /// Says what else is known of what can be proven, before anything is trained.
 fn foretell(material: &Material<'_>, wanted: &Wanted, base_accuracy: f64) {
     if let Some(holdout) = &wanted.holdout {
-        eprintln!("partita: {}", holdout.sentence());
-        eprintln!("partita: {}", accuracy::foresight(material.split.judged.len(), &wanted.limits, wanted.gap()));
+        note(&holdout.sentence());
+        note(&accuracy::foresight(material.split.judged.len(), &wanted.limits, wanted.gap()));
     }
     if let Some(least) = wanted.limits.min_accuracy.filter(|least| *least > base_accuracy) {
         let (own, least) = (base_accuracy * 100.0, least * 100.0);
-        eprintln!(
-            "partita: the network itself answers {own:.2} % rightly; {least:.2} % ask exits to be better than that"
-        );
+        note(&format!("the network itself answers {own:.2} % rightly; {least:.2} % ask exits to be better than that"));
     }
     if !wanted.is_provable(material) {
         let best = wanted.provable(material).rounded().options();
-        eprintln!("partita: nothing is trained: so few samples prove {best} at best, not {}", wanted.limits.options());
+        note(&format!("nothing is trained: so few samples prove {best} at best, not {}", wanted.limits.options()));
     }
 }
 

@@ -1,13 +1,29 @@
-//! How far a long piece of work is: a bar on a terminal, a line now and then where there is none.
+//! How far a long piece of work is: a bar on a terminal, a line now and then where there is none. And what else is said on
+//! the way; all of it on standard error, none of it with --quiet.
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Time between two lines.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
+
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process says nothing of its progress.
+pub fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
+/// Says something that is neither a result nor a warning.
+pub fn note(text: &str) {
+    if !SILENT.load(Ordering::Relaxed) {
+        eprintln!("partita: {text}");
+    }
+}
 
 /// Work in steps.
 pub struct Progress {
@@ -22,7 +38,8 @@ impl Progress {
     /// So many steps of something.
     pub fn new(steps: u64, what: &'static str) -> Progress {
         let terminal = std::io::stderr().is_terminal();
-        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let drawn = terminal && !SILENT.load(Ordering::Relaxed);
+        let target = if drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(steps), target);
         if let Ok(style) =
             ProgressStyle::with_template(&format!("partita: {what} {{wide_bar}} {{pos}}/{{len}}, {{eta}} left"))
@@ -41,7 +58,7 @@ impl Progress {
         let mut last = last_line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if now - *last >= BETWEEN_LINES {
             *last = now;
-            eprintln!("{}", line(self.what, self.bar.position(), self.bar.length().unwrap_or(0), now - self.begin));
+            note(&line(self.what, self.bar.position(), self.bar.length().unwrap_or(0), now - self.begin));
         }
     }
 
@@ -54,7 +71,7 @@ impl Progress {
 /// How far it is, and how long the rest takes if it goes on like this.
 fn line(what: &str, done: u64, steps: u64, since: Duration) -> String {
     let left = since.as_secs_f64() / done.max(1) as f64 * steps.saturating_sub(done) as f64;
-    format!("partita: {what}: {done} of {steps}, {left:.0} s left")
+    format!("{what}: {done} of {steps}, {left:.0} s left")
 }
 
 #[cfg(test)]
@@ -63,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_rest_takes_as_long_as_what_is_done() {
-        assert_eq!(line("heads", 25, 100, Duration::from_secs(20)), "partita: heads: 25 of 100, 60 s left");
-        assert_eq!(line("heads", 0, 8, Duration::from_secs(3)), "partita: heads: 0 of 8, 24 s left");
+        assert_eq!(line("heads", 25, 100, Duration::from_secs(20)), "heads: 25 of 100, 60 s left");
+        assert_eq!(line("heads", 0, 8, Duration::from_secs(3)), "heads: 0 of 8, 24 s left");
     }
 }

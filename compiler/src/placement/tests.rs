@@ -178,18 +178,20 @@ fn random_cluster(random: &mut Random, weights_bytes: u64) -> Cluster {
     let names: Vec<String> = (0..count).map(|device| format!("\"d{device}\"")).collect();
     let rate = random.pick(&["10 Mbit/s", "100 Mbit/s", "1 Gbit/s", "10 Gbit/s"]);
     let latency = random.pick(&["1 us", "50 us", "0.3 ms"]);
-    let links = format!("transport = \"tcp\"\nbandwidth = \"{rate}\"\nlatency = \"{latency}\"\n");
+    // Firmware has serial lines only.
+    let transport = if equal && target == "cortex-m7" { "uart" } else { "tcp" };
+    let links = format!("transport = \"{transport}\"\nbandwidth = \"{rate}\"\nlatency = \"{latency}\"\n");
     match random.next(5) {
         0 if count > 2 => {
             for pair in names.windows(2) {
-                text += &format!("[[link]]\nbetween = [{}]\n{links}", pair.join(", "));
+                text += &format!("[[link]]\nbetween = [{}]\ntopology = \"switch\"\n{links}", pair.join(", "));
             }
         }
         1 if count > 2 => {
             text += &format!("[[link]]\nbetween = [{}]\ntopology = \"star\"\nhub = \"d1\"\n{links}", names.join(", "));
         }
         2 => text += &format!("[[link]]\nbetween = [{}]\ntopology = \"bus\"\n{links}", names.join(", ")),
-        _ => text += &format!("[[link]]\nbetween = [{}]\n{links}", names.join(", ")),
+        _ => text += &format!("[[link]]\nbetween = [{}]\ntopology = \"switch\"\n{links}", names.join(", ")),
     }
     parse(&text)
 }

@@ -37,6 +37,7 @@ use crate::diagnostic::Diagnostic;
 use crate::driver::{Failure, Options};
 use crate::graph::Graph;
 use crate::holdout::{self, Calibration};
+use crate::host::progress::note;
 use crate::partition::PartitionOptions;
 use crate::placement;
 use crate::samples::{self, Preparation, Samples};
@@ -101,7 +102,7 @@ fn hopeless(samples: &Samples, wanted: &VariantOptions, classes: usize) -> Optio
         return None;
     }
     let judging = samples.inputs.len() / 2;
-    eprintln!("partita: of variants, {}", accuracy::foresight(judging, &losses, 0.0));
+    note(&format!("of variants, {}", accuracy::foresight(judging, &losses, 0.0)));
     let known =
         samples.labels.as_ref().map(|labels| labels.iter().skip(1).step_by(2).map(|label| *label as u32).collect());
     // Where nobody says what samples are, how many a class has is known later.

@@ -21,6 +21,7 @@ use crate::exits::features;
 use crate::graph::{Graph, NodeId, Value};
 use crate::holdout::Beside;
 use crate::host::backbone::MOST_GRAPHS;
+use crate::host::progress::note;
 use crate::passes;
 use crate::samples::Samples;
 
@@ -168,7 +169,7 @@ fn compare(
 ) -> Result<Option<HoldoutReport>, Failure> {
     let Some(beside) = beside else { return Ok(None) };
     let report = beside.compare(graph, classes, accuracy, &wanted.cache)?;
-    eprintln!("partita: {}", report.sentence());
+    note(&report.sentence());
     Ok(Some(report))
 }
 
