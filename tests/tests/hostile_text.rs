@@ -64,7 +64,7 @@ fn names_and_descriptions_never_become_code() {
     }
     // Keys that are one short line, one ending after the other.
     let one_line: Vec<&str> = ENDINGS.iter().copied().filter(|ending| is_line(ending)).collect();
-    for endings in one_line.chunks(2) {
+    for endings in one_line.chunks(3) {
         let text = hostile(endings.iter().copied());
         bundle("plain", &text, &text, "host");
     }

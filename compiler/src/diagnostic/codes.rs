@@ -252,20 +252,6 @@ pub const CODES: &[Explanation] = &[
         text: "An internal check failed. The model may be unusual, but the bug is ours; please report it.",
     },
     Explanation {
-        code: "W0132",
-        title: "constants with elements that are no finite numbers",
-        text: "A warning. NaN and infinity in weights are computed with as IEEE 754 says, and usually spoil every answer: most often\n\
-         the model was saved after its training had diverged. Minus infinity in a mask is meant so, and harmless.",
-    },
-    Explanation {
-        code: "W0133",
-        title: "sums of whole numbers may be rounded",
-        text: "A warning. Quantized models are computed with whole numbers in `f32`, which holds all of them up to 2^24: sums below are\n\
-         exact, in whatever order a kernel or several devices add them. Weights and ranges of the nodes that are named allow\n\
-         larger sums. Such a sum is rounded (relatively by 6e-8 at each addition), so a result that lies between two steps\n\
-         may become the one on one target or plan and the other on another.",
-    },
-    Explanation {
         code: "N0110",
         title: "a graph output is listed twice",
         text: "Answers go by name, so there is one array for it. To get it twice, give the second another name (an Identity node).",
@@ -281,6 +267,20 @@ pub const CODES: &[Explanation] = &[
         title: "the model declares shapes that are not so",
         text: "Shapes that the file declares for outputs or for tensors in between contradict those that follow from the inputs and the\n\
          operators. The latter count. Exporters leave such behind; if the model was edited by hand, look there.",
+    },
+    Explanation {
+        code: "W0132",
+        title: "constants with elements that are no finite numbers",
+        text: "A warning. NaN and infinity in weights are computed with as IEEE 754 says, and usually spoil every answer: most often\n\
+         the model was saved after its training had diverged. Minus infinity in a mask is meant so, and harmless.",
+    },
+    Explanation {
+        code: "W0133",
+        title: "sums of whole numbers may be rounded",
+        text: "A warning. Quantized models are computed with whole numbers in `f32`, which holds all of them up to 2^24: sums below are\n\
+         exact, in whatever order a kernel or several devices add them. Weights and ranges of the nodes that are named allow\n\
+         larger sums. Such a sum is rounded (relatively by 6e-8 at each addition), so a result that lies between two steps\n\
+         may become the one on one target or plan and the other on another.",
     },
     Explanation {
         code: "W0134",

@@ -99,6 +99,8 @@ mod tests {
         ("width_scale", "Upsample before opset 7"),
         ("tiles", "before opset 7"),
         ("paddings", "before opset 7"),
+        ("output_sequence", "recurrent layers before opset 7: whether the sequence is a result, which its name says"),
+        ("shape", "Reshape before opset 7"),
     ];
 
     /// No attribute that the standard knows is passed over: a converter reads it, or it is listed above.

@@ -46,6 +46,16 @@ const SMALL: (usize, usize) = (40, 6);
 /// A device with so many times what a model needs holds whatever a plan gives it.
 const ROOMY: u64 = 3;
 
+/// How many plans compete.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Breadth {
+    /// All: for the plan that is taken.
+    All,
+    /// The best of the whole cluster, two families, and every device alone: for one of very many networks, of which one is
+    /// planned again.
+    Few,
+}
+
 /// A question: which devices, and what is asked of them.
 #[derive(Clone, Debug)]
 pub struct Question {
@@ -80,6 +90,7 @@ pub struct Contest<'a> {
     graph: &'a Graph,
     cluster: &'a Cluster,
     wanted: PartitionOptions,
+    breadth: Breadth,
     questions: Vec<Question>,
     contenders: Vec<Contender>,
     /// Plans that have been seen, and what they come to.
@@ -103,12 +114,15 @@ impl<'a> Contest<'a> {
         graph: &'a Graph,
         cluster: &'a Cluster,
         wanted: &PartitionOptions,
+        breadth: Breadth,
     ) -> Result<Contest<'a>, PartitionError> {
         let begin = Instant::now();
         let mut contest = Contest {
             graph,
             cluster,
             wanted: wanted.clone(),
+            // What devices hold already is asked of very many networks, and by several objectives each.
+            breadth: if wanted.held.is_some() { Breadth::Few } else { breadth },
             questions: Vec::new(),
             contenders: Vec::new(),
             seen: HashMap::new(),
@@ -241,7 +255,7 @@ impl<'a> Contest<'a> {
         let effort = if auto { Effort::Full } else { Effort::Part };
         let refused = self.ask(everyone.clone(), PartitionOptions { effort, ..wanted.clone() }, &further);
         self.singles(auto);
-        if wanted.held.is_some() || family == StrategyFamily::Pipeline {
+        if self.breadth == Breadth::Few || family == StrategyFamily::Pipeline {
             return refused;
         }
         if auto {
@@ -295,8 +309,10 @@ impl<'a> Contest<'a> {
         let of = |family: StrategyFamily, objectives: &[Objective]| -> Vec<Further> {
             own.iter().chain(objectives).map(|objective| Further { family, objective: *objective }).collect()
         };
-        if self.wanted.held.is_some() {
-            // Asked for very many networks, and by several objectives each.
+        if self.breadth == Breadth::Few {
+            if family != StrategyFamily::Auto {
+                return Vec::new();
+            }
             let families = [StrategyFamily::Ftp, StrategyFamily::Spatial].into_iter();
             return families.map(|family| Further { family, objective }).filter(|_| adds_up).collect();
         }

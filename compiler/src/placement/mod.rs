@@ -9,7 +9,7 @@ mod stripes;
 #[cfg(test)]
 mod tests;
 
-use self::contest::Contest;
+use self::contest::{Breadth, Contest};
 use self::score::Figures;
 use crate::config::{Cluster, System, Target};
 use crate::diagnostic::{Diagnostic, size};
@@ -119,7 +119,7 @@ fn fit_counting(
 /// The best of all plans that compete and fit. The partition counts tensors; the memory plan counts padding, alignment and
 /// what stays alive: who does not fit is asked again with more room kept free.
 fn fit_best(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions, clock: &mut Clock) -> Result<Placed, Failure> {
-    let mut contest = Contest::new(graph, cluster, wanted).map_err(partition_failure)?;
+    let mut contest = Contest::new(graph, cluster, wanted, Breadth::All).map_err(partition_failure)?;
     clock.lap("partition");
     let mut refusal = None;
     for _ in 0..ATTEMPTS {
@@ -159,12 +159,12 @@ fn least_memory(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> 
     })
 }
 
-/// The best by the sizes of tensors.
+/// The best of few, by the sizes of tensors.
 fn best(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> Result<Partition, Failure> {
     if wanted.objective == Objective::Memory {
         return least_memory(graph, cluster, wanted);
     }
-    let mut contest = Contest::new(graph, cluster, wanted).map_err(partition_failure)?;
+    let mut contest = Contest::new(graph, cluster, wanted, Breadth::Few).map_err(partition_failure)?;
     let none = || Failure::Infeasible(Diagnostic::new("E0170", "no plan can be carried out"));
     let best = contest.pop().ok_or_else(none)?;
     Ok(contest.certified(best))
@@ -182,7 +182,7 @@ pub struct Outlook {
     pub prediction: simulate::Prediction,
 }
 
-/// The best mapping by the sizes of tensors; none if there is none.
+/// A good mapping by the sizes of tensors, quick to find; none if there is none.
 pub fn outlook(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> Option<Outlook> {
     let partition = best(graph, cluster, wanted).ok()?;
     let sharded = shard::apply(graph, &partition, cluster).ok()?;
