@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use crate::cli::{Arguments, DataLayout};
 use crate::data::{self, Arrays, Normalization};
 use crate::fit;
-use crate::graph::{ElementType, Graph, Op, TensorId, TensorType, Value};
+use crate::graph::{ElementType, Graph, NodeId, Op, TensorId, TensorType, Value};
 
 /// Samples of a data set.
 #[derive(Clone, Debug)]
@@ -67,6 +67,7 @@ pub fn load(path: &Path, graph: &Graph, preparation: &Preparation, limit: Option
     if wanted.element == ElementType::F32
         && preparation.normalize.is_none()
         && !scales_itself(graph)
+        && !is_for_numbers_as_large(graph, &elements)
         && let Some(warning) = fit::unnormalised(&elements)
     {
         eprintln!("warning: `{}`: {warning}", path.display());
@@ -97,6 +98,29 @@ fn check_samples_shape(x: &Value, wanted: &TensorType, preparation: &Preparation
 fn scales_itself(graph: &Graph) -> bool {
     let readers = graph.inputs.iter().flat_map(|input| graph.consumers(*input));
     readers.into_iter().any(|reader| matches!(graph.node(reader).op, Op::Binary(..) | Op::Unary(_)))
+}
+
+/// Largest response of a first layer, as a root of mean squares, to numbers of the size that it was trained on.
+const LARGEST_RESPONSE: f64 = 16.0;
+
+/// Whether the weights of the first layer are as small as a model has them that was trained on numbers as large as these:
+/// what follows is of ordinary size.
+fn is_for_numbers_as_large(graph: &Graph, elements: &[f32]) -> bool {
+    let squares = |numbers: &[f32]| numbers.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+    let input_square = squares(elements) / elements.len().max(1) as f64;
+    let is_small = |reader: NodeId| {
+        let node = graph.node(reader);
+        let outputs = match (&node.op, node.inputs.get(1), node.outputs.first()) {
+            (Op::Conv(_), Some(weights), _) => graph.shape(*weights).first().copied(),
+            (Op::Gemm(_) | Op::MatMul, _, Some(output)) => graph.shape(*output).last().copied(),
+            _ => None,
+        };
+        let weights = node.inputs.get(1).and_then(|weights| graph.f32_value(*weights));
+        outputs.zip(weights).is_some_and(|(outputs, weights)| {
+            (squares(weights) / outputs.max(1) as f64 * input_square).sqrt() < LARGEST_RESPONSE
+        })
+    };
+    graph.inputs.iter().flat_map(|input| graph.consumers(*input)).any(is_small)
 }
 
 /// The arrays that feed the graph's inputs, in their order: by name, or any single array for a single input; in the model's

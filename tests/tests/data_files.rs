@@ -164,6 +164,22 @@ fn a_launcher_needs_addresses() {
     assert!(said.contains("device `one` has no address"), "{said}");
 }
 
+/// The example with weights of its first convolution as if it had been trained on numbers from 0 to 1.
+fn trained_on_fractions() -> Vec<u8> {
+    use onnx_protobuf::ModelProto;
+    use protobuf::Message;
+    let bytes = std::fs::read(resnet()).expect("the example is there");
+    let mut model = ModelProto::parse_from_bytes(&bytes).expect("it is a model");
+    let graph = model.graph.as_mut().expect("it has a graph");
+    let first = graph.node.iter().find(|node| node.op_type == "Conv").expect("it convolves").input[1].clone();
+    let weights = graph.initializer.iter_mut().find(|tensor| tensor.name == first).expect("its weights are constant");
+    let scaled = weights.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes) * 255.0);
+    let bytes: Vec<u8> = scaled.flat_map(f32::to_le_bytes).collect();
+    assert!(!bytes.is_empty(), "the weights are raw");
+    weights.raw_data = bytes;
+    model.write_to_bytes().expect("it is plain data")
+}
+
 #[test]
 fn pictures_in_bytes_get_a_hint() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -171,13 +187,19 @@ fn pictures_in_bytes_get_a_hint() {
     let bytes: Vec<u8> = (0..2 * 3 * 32 * 32).map(|at| (at % 256) as u8).collect();
     let x = Value { shape: vec![2, 3, 32, 32], data: Data::U8(bytes) };
     write_npz(&path, &vec![("x".to_string(), x), ("y".to_string(), labels(0..2))]).expect("the folder is ours");
-    let said = |more: &[&str]| {
+    let model = folder.path().join("fractions.onnx");
+    std::fs::write(&model, trained_on_fractions()).expect("the folder is ours");
+    let said = |model: &Path, more: &[&str]| {
         let mut command = partita_tests::command::compile();
-        command.arg(resnet()).arg("--targets").arg(ClusterText::single("host").write(folder.path()));
+        command.arg(model).arg("--targets").arg(ClusterText::single("host").write(folder.path()));
         // Too few to learn from: it ends when the samples have been read.
         command.args(["--simulate", "--exits", "auto", "--calibration"]).arg(&path).args(more);
         String::from_utf8_lossy(&command.output().expect("it starts").stderr).into_owned()
     };
-    assert!(said(&[]).contains("warning: ") && said(&[]).contains("--normalize mean=0,std=255"), "{}", said(&[]));
-    assert!(!said(&["--normalize", "mean=0,std=255"]).contains("warning: "));
+    let hinted = said(&model, &[]);
+    assert!(hinted.contains("warning: ") && hinted.contains("--normalize mean=0,std=255"), "{hinted}");
+    for (model, more) in [(&model, &["--normalize", "mean=0,std=255"][..]), (&resnet(), &[])] {
+        let said = said(model, more);
+        assert!(said.contains("E0192") && !said.contains("warning: "), "{}: {said}", model.display());
+    }
 }
