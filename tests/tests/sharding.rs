@@ -83,16 +83,19 @@ fn read_back(model: &str, arguments: &[&str]) -> serde_json::Value {
     let second = emit("second", &["--plan", plan.to_str().expect("a plain path")]);
     let devices = |out: &PathBuf| read_report(out)["devices"].clone();
     assert_eq!(devices(&first), devices(&second));
+    let mut written = 0;
     for device in FIVE {
+        // A device that takes no part has no program.
         let program = |out: &PathBuf| {
-            let path = out.join("devices").join(device).join("src/model.rs");
-            let text = std::fs::read_to_string(path).expect("a program");
+            let text = std::fs::read_to_string(out.join("devices").join(device).join("src/model.rs")).ok()?;
             let hashed = |line: &&str| line.contains("PLAN_HASH") || line.contains("link_name");
-            text.lines().filter(|line| !hashed(line)).collect::<Vec<_>>().join("\n")
+            Some(text.lines().filter(|line| !hashed(line)).collect::<Vec<_>>().join("\n"))
         };
         // What the solver proved is part of the plan, and so of its hash, but not of the program.
         assert!(program(&first) == program(&second), "programs of `{device}` differ");
+        written += usize::from(program(&first).is_some());
     }
+    assert!(written >= 2, "{written} devices have a program");
     read_report(&first)
 }
 

