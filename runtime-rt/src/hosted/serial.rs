@@ -129,7 +129,8 @@ pub fn where_is(peer: &str) -> std::string::String {
     format!("where is the serial line to {peer}? say --uart {peer}=/dev/ttyS0, or whichever it is")
 }
 
-#[cfg(test)]
+// Miri has no terminals.
+#[cfg(all(test, not(miri)))]
 mod tests {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     use rustix::termios::{InputModes, LocalModes, OutputModes};
