@@ -13,14 +13,15 @@ use crate::partition::Objective;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "partita", version = env!("PARTITA_VERSION"), max_term_width = 110)]
 pub struct Arguments {
-    /// The trained model (ONNX, opset 7 to 25).
+    /// The trained model (ONNX).
     #[arg(required_unless_present = "explain")]
     pub model: Option<PathBuf>,
     /// The cluster: devices, links, who holds the input and who wants the answer.
     #[arg(long, value_name = "CLUSTER.toml", required_unless_present = "explain")]
     pub targets: Option<PathBuf>,
     /// Output folder [default: ./out/MODEL]. Compiling again replaces what was written there before and leaves other files
-    /// where they are; if files that were written have been changed since, they are named, and nothing is replaced.
+    /// where they are; if files that were written have been changed since, they are named, and nothing is replaced. With
+    /// --simulate, where to write the report; without this option it is only printed.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
     /// What to minimise: latency, throughput, traffic, memory, energy, or weights of a sum, such as

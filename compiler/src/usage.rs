@@ -94,7 +94,6 @@ pub const CLASHES: &[Clash] = &[
         unless: &["variants"],
         why: "only variants are evaluated on this machine; leave --simulate out to build and run",
     },
-    Clash { between: ("simulate", "out"), unless: STUDIES, why: "--simulate writes no bundle" },
     clash("measure", "tune", "each compiles and runs the model in its own ways"),
     clash("measure", "build", MEASURES_ONLY),
     clash("measure", "run", MEASURES_ONLY),
@@ -224,7 +223,7 @@ mod tests {
     fn what_would_do_nothing_is_refused_with_the_reason() {
         assert_eq!(refusal(&[]), None);
         assert_eq!(refusal(&["--exits", "off", "--layout", "nchw", "--evaluate", "x.npz"]), None);
-        assert_eq!(refusal(&["--simulate", "--out", "o", "--variants", "auto", "--calibration", "x.npz"]), None);
+        assert_eq!(refusal(&["--simulate", "--out", "o"]), None);
         for (words, reason) in [
             (
                 vec!["--exits", "auto"],

@@ -401,6 +401,16 @@ fn a_simulation_writes_a_timeline_and_nothing_else() {
         std::fs::read_dir(folder.path()).expect("it is ours").flatten().map(|entry| entry.path()).collect();
     assert_eq!(left, std::slice::from_ref(&trace));
     let report: Value = serde_json::from_slice(&output.stdout).expect("the report is JSON");
+    let mut command = compile();
+    command.current_dir(folder.path()).arg(example("model.onnx")).arg("--targets").arg(example("cluster.toml"));
+    succeed(command.args(["--simulate", "--out", "predicted"]));
+    let mut written: Vec<_> = std::fs::read_dir(folder.path().join("predicted"))
+        .expect("the report's folder")
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    written.sort();
+    assert_eq!(written, ["report.html", "report.json"]);
     let trace: Value =
         serde_json::from_slice(&std::fs::read(trace).expect("it was written")).expect("the trace is JSON");
     // What Perfetto reads: complete events with times in microseconds, and a name for every process.

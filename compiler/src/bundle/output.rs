@@ -39,7 +39,10 @@ pub fn check(out: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     ensure!(out.is_dir(), "`{place}` is no folder; give another one with --out");
-    let ours = out.join("plan.pb").exists() || fs::read_dir(out)?.next().is_none();
+    // Nothing, or the report that --simulate leaves.
+    let report = |name: &std::ffi::OsStr| UNLISTED.iter().any(|unlisted| name == *unlisted);
+    let mut entries = fs::read_dir(out)?;
+    let ours = out.join("plan.pb").exists() || entries.all(|entry| entry.is_ok_and(|it| report(&it.file_name())));
     ensure!(ours, "`{place}` exists and is not a bundle of ours; give another folder with --out");
     // Earlier versions wrote none: what they have emitted cannot be told from what was changed.
     let Some(manifest) = Manifest::read(out)? else { return Ok(()) };

@@ -110,6 +110,9 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
             write(path, &trace).map_err(Failure::Environment)?;
             note(arguments, &format!("wrote {}; open it at ui.perfetto.dev", path.display()));
         }
+        if let Some(out) = &arguments.out {
+            write_prediction(arguments, out, &report).map_err(Failure::Environment)?;
+        }
         return print::report(&report, &compiled, arguments.format).map_err(Failure::Environment);
     }
     if needs_build(arguments) {
@@ -168,6 +171,19 @@ pub fn usage_json(error: &clap::Error) -> serde_json::Value {
 /// Whether programs are wanted, not only their source.
 fn needs_build(arguments: &Arguments) -> bool {
     arguments.build || arguments.run || arguments.evaluate.is_some() || arguments.verify
+}
+
+/// With --simulate, the report alone. That of a bundle stays: it is of what was built.
+fn write_prediction(arguments: &Arguments, out: &Path, report: &bundle::report::Report) -> anyhow::Result<()> {
+    if out.join("plan.pb").exists() {
+        eprintln!("warning: `{}` holds a bundle, whose report is left as it is", out.display());
+        return Ok(());
+    }
+    bundle::output::check(out)?;
+    std::fs::create_dir_all(out).with_context(|| format!("creating `{}`", out.display()))?;
+    bundle::write_report(out, report)?;
+    note(arguments, &format!("wrote {}", out.join("report.json").display()));
+    Ok(())
 }
 
 /// What the user might not expect of this compilation.
