@@ -49,26 +49,29 @@ fn the_arena_in_the_report_is_the_arena_in_the_program() {
     }
 }
 
-/// An input of `pixels` elements of which 32 are multiplied into `columns`: working memory and weights as large as one
-/// likes.
+/// 64 numbers, repeated to at least `pixels`, of which 32 are multiplied into `columns`: working memory and weights as large
+/// as one likes, with an input that an emulated serial line carries in no time.
 fn model(pixels: usize, columns: usize) -> tempfile::NamedTempFile {
     use partita_tests::onnx::{constant, int, model, node, value_info};
     use protobuf::Message;
     let weights = (0..32 * columns).map(|at| (at * 37 % 101) as f32 / 101.0 - 0.5).collect();
     let starts = onnx_protobuf::TensorProto { data_type: 7, int64_data: vec![0], ..constant("starts", &[1], vec![]) };
     let ends = onnx_protobuf::TensorProto { data_type: 7, int64_data: vec![32], ..constant("ends", &[1], vec![]) };
+    let repeats = vec![1, pixels.div_ceil(64) as i64];
+    let repeats = onnx_protobuf::TensorProto { data_type: 7, int64_data: repeats, ..constant("repeats", &[2], vec![]) };
     let axes = onnx_protobuf::TensorProto { data_type: 7, int64_data: vec![1], ..constant("axes", &[1], vec![]) };
     let graph = onnx_protobuf::GraphProto {
         name: "largest".to_string(),
         node: vec![
-            node("Softmax", &["x"], &["shares"], vec![int("axis", 1)]),
+            node("Tile", &["x", "repeats"], &["many"], vec![]),
+            node("Softmax", &["many"], &["shares"], vec![int("axis", 1)]),
             node("Slice", &["shares", "starts", "ends", "axes"], &["some"], vec![]),
             node("Gemm", &["some", "w"], &["scores"], vec![]),
             node("ReduceMax", &["scores"], &["y"], vec![partita_tests::onnx::ints("axes", &[1])]),
         ],
-        input: vec![value_info("x", &[1, pixels as i64])],
+        input: vec![value_info("x", &[1, 64])],
         output: vec![value_info("y", &[1, 1])],
-        initializer: vec![constant("w", &[32, columns as i64], weights), starts, ends, axes],
+        initializer: vec![constant("w", &[32, columns as i64], weights), starts, ends, axes, repeats],
         ..onnx_protobuf::GraphProto::default()
     };
     let file = tempfile::Builder::new().suffix(".onnx").tempfile().expect("a temporary file");

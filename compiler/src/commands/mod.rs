@@ -259,7 +259,7 @@ impl Dump for Onlooker<'_> {
             ready::check_tools(self.arguments, [cluster.input, cluster.output].map(|index| &cluster.devices[index]))?;
         }
         self.data.input = ready::input(self.arguments, graph).map_err(Failure::Environment)?;
-        self.data.evaluation = ready::evaluation(self.arguments, graph).map_err(Failure::Environment)?;
+        self.data.evaluation = ready::evaluation(self.arguments, graph)?;
         Ok(())
     }
 }

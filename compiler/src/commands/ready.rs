@@ -11,8 +11,9 @@ use crate::config::{Cluster, Device, System};
 use crate::data;
 use crate::diagnostic::Diagnostic;
 use crate::driver::Failure;
+use crate::exits::given::divided;
 use crate::fit;
-use crate::graph::{Graph, Value};
+use crate::graph::{Graph, TensorId, Value};
 use crate::samples::{self, Preparation, Samples};
 
 /// Labelled samples of --evaluate, one sample each.
@@ -198,19 +199,30 @@ pub(super) fn input(arguments: &Arguments, graph: &Graph) -> anyhow::Result<Opti
 }
 
 /// The samples of --evaluate, with the output that they judge.
-pub(super) fn evaluation(arguments: &Arguments, graph: &Graph) -> anyhow::Result<Option<Labelled>> {
+pub(super) fn evaluation(arguments: &Arguments, graph: &Graph) -> Result<Option<Labelled>, Failure> {
     let Some(path) = &arguments.evaluate else { return Ok(None) };
+    // Outputs that are exits leave the model's answer.
+    let (judged, outputs) = match &arguments.exit_outputs[..] {
+        [] => (graph.outputs.first().copied(), graph.outputs.len()),
+        names => (Some(divided(graph, names).map_err(|refusal| Failure::Input(vec![refusal]))?.1), 1),
+    };
+    let judged = judged.context("the model has no output to judge");
+    let labelled = judged.and_then(|output| labelled(arguments, path, graph, output, outputs));
+    labelled.map(Some).map_err(Failure::Environment)
+}
+
+/// Labelled samples that fit the model: their classes are those of `output`, one of `outputs`.
+fn labelled(
+    arguments: &Arguments,
+    path: &Path,
+    graph: &Graph,
+    output: TensorId,
+    outputs: usize,
+) -> anyhow::Result<Labelled> {
     let misfit = || format!("`{}` does not fit the model", path.display());
     let Samples { inputs, labels } =
         samples::load(path, graph, &Preparation::of(arguments), arguments.samples).with_context(misfit)?;
     let labels = labels.with_context(|| format!("`{}` has no labels: array `y`", path.display()))?;
-    // Outputs that are exits leave the model's answer.
-    let mut judged = graph.outputs.iter().filter(|output| {
-        let name = &graph.tensor(**output).name;
-        !arguments.exit_outputs.contains(name)
-    });
-    let output = *judged.next().context("the model has no output to judge")?;
-    let outputs = 1 + judged.count();
     let name = crate::diagnostic::printable(&graph.tensor(output).name);
     let classes = graph.tensor_type(output).element_count();
     ensure!(
@@ -221,5 +233,5 @@ pub(super) fn evaluation(arguments: &Arguments, graph: &Graph) -> anyhow::Result
     if let Some((message, help)) = fit::label_fault(&labels, classes) {
         return Err(anyhow::anyhow!("{message}; {help}")).with_context(misfit);
     }
-    Ok(Some(Labelled { inputs, labels, judged: name, outputs }))
+    Ok(Labelled { inputs, labels, judged: name, outputs })
 }

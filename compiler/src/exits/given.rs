@@ -8,11 +8,10 @@ use crate::diagnostic::{Diagnostic, printable};
 use crate::graph::{Graph, NodeId, Op, TensorId};
 use crate::partition::node_macs;
 
-/// Takes the named outputs from the graph's and makes places of them, in the order in which their branches leave the way
-/// to the one output that is left. Where an output is probabilities, the place is what they were made from.
-pub fn places(graph: &mut Graph, names: &[String]) -> Result<Vec<Place>, Diagnostic> {
+/// The outputs that `names` makes exits, in the order of the names, and the one that is left: the model's answer.
+pub fn divided(graph: &Graph, names: &[String]) -> Result<(Vec<TensorId>, TensorId), Diagnostic> {
     let refuse = |message: String, help: &str| Diagnostic::new("E0190", message).help(help.to_string());
-    let known = |graph: &Graph| {
+    let known = || {
         let names: Vec<String> =
             graph.outputs.iter().map(|output| format!("`{}`", printable(&graph.tensor(*output).name))).collect();
         format!("the model's outputs are {}", names.join(", "))
@@ -21,10 +20,7 @@ pub fn places(graph: &mut Graph, names: &[String]) -> Result<Vec<Place>, Diagnos
     for name in names {
         let found = graph.outputs.iter().find(|output| graph.tensor(**output).name == *name).copied();
         let Some(output) = found else {
-            return Err(refuse(
-                format!("--exit-outputs: the model has no output `{}`", printable(name)),
-                &known(graph),
-            ));
+            return Err(refuse(format!("--exit-outputs: the model has no output `{}`", printable(name)), &known()));
         };
         if exits.contains(&output) {
             return Err(refuse(format!("--exit-outputs names `{}` twice", printable(name)), "name each output once"));
@@ -34,8 +30,16 @@ pub fn places(graph: &mut Graph, names: &[String]) -> Result<Vec<Place>, Diagnos
     let left: Vec<TensorId> = graph.outputs.iter().copied().filter(|output| !exits.contains(output)).collect();
     let [last] = left[..] else {
         let message = format!("--exit-outputs must leave one output, the last answer; it leaves {}", left.len());
-        return Err(refuse(message, &known(graph)));
+        return Err(refuse(message, &known()));
     };
+    Ok((exits, last))
+}
+
+/// Takes the named outputs from the graph's and makes places of them, in the order in which their branches leave the way
+/// to the one output that is left. Where an output is probabilities, the place is what they were made from.
+pub fn places(graph: &mut Graph, names: &[String]) -> Result<Vec<Place>, Diagnostic> {
+    let refuse = |message: String, help: &str| Diagnostic::new("E0190", message).help(help.to_string());
+    let (exits, last) = divided(graph, names)?;
     for output in &exits {
         if graph.shape(*output) != graph.shape(last) {
             let (name, shape) = (printable(&graph.tensor(*output).name), graph.shape(*output));
