@@ -1,14 +1,11 @@
-//! Compiles the plan's schema (protox reads it, so no `protoc` has to be installed), and says which commit this is.
+//! Says which commit this is.
 
 use std::path::Path;
 use std::process::Command;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=proto/plan.proto");
     println!("cargo:rerun-if-changed=assets");
-    let descriptors = protox::compile(["proto/plan.proto"], ["proto"])?;
-    prost_build::Config::new().compile_fds(descriptors)?;
     let version = std::env::var("CARGO_PKG_VERSION")?;
     let version = commit().map_or(version.clone(), |commit| format!("{version} ({commit})"));
     println!("cargo:rustc-env=PARTITA_VERSION={version}");

@@ -18,10 +18,7 @@ use crate::shard::stripes::rows;
 use crate::shard::{Region, Sharding};
 use crate::simulate::Prediction;
 
-#[allow(missing_docs, reason = "generated from plan.proto, which documents it")]
-mod proto {
-    include!(concat!(env!("OUT_DIR"), "/partita.plan.rs"));
-}
+mod proto;
 
 use proto::step::Kind as StepKind;
 
