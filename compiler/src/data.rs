@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use partita_rt::F16;
 
+use crate::config::file;
 use crate::file_kind;
 use crate::graph::{Data, ElementType, TensorType, Value};
 use crate::npz;
@@ -63,8 +64,8 @@ impl Normalization {
 
 /// Reads every array of an `.npz` file, by name.
 pub fn read_npz(path: &Path) -> anyhow::Result<Arrays> {
-    let file = File::open(path).with_context(|| format!("opening `{}`", path.display()))?;
     refuse_other_formats(path)?;
+    let file = open(path)?;
     let arrays = npz::read(BufReader::new(file)).with_context(|| format!("reading `{}`", path.display()))?;
     let value = |(name, array): (String, npz::Array)| {
         let value = read_array(array).with_context(|| format!("array `{name}` of `{}`", path.display()))?;
@@ -73,11 +74,15 @@ pub fn read_npz(path: &Path) -> anyhow::Result<Arrays> {
     arrays.into_iter().map(value).collect()
 }
 
+fn open(path: &Path) -> anyhow::Result<File> {
+    let (file, _) = file::open(path).map_err(|why| anyhow::anyhow!("`{}` {why}", path.display()))?;
+    Ok(file)
+}
+
 /// Refuses what its first bytes say is something else, with what to do instead.
 pub fn refuse_other_formats(path: &Path) -> anyhow::Result<()> {
     let mut head = Vec::new();
-    let file = File::open(path).with_context(|| format!("opening `{}`", path.display()))?;
-    file.take(4096).read_to_end(&mut head).with_context(|| format!("reading `{}`", path.display()))?;
+    open(path)?.take(4096).read_to_end(&mut head).with_context(|| format!("reading `{}`", path.display()))?;
     match file_kind::recognise(&head) {
         Some(found) if found != file_kind::NPZ && !found.instead_of_data.is_empty() => {
             bail!("`{}` is {}, not an .npz archive; {}", path.display(), found.what, found.instead_of_data)

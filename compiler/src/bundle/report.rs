@@ -145,6 +145,9 @@ pub struct PlanReport {
     /// Predicted latency of the best single device that can hold the model, for comparison.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub single_device_ms: Option<f64>,
+    /// Devices of the cluster that the plan has no use for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unused_devices: Vec<String>,
 }
 
 /// One device.

@@ -70,6 +70,11 @@ fn human(report: &Report, compiled: &Compiled) {
             device.link_ms,
         );
     }
+    match &plan.unused_devices[..] {
+        [] => {}
+        [one] => println!("{one} takes no part"),
+        several => println!("{} take no part", several.join(", ")),
+    }
     if report.devices.iter().any(|device| device.measured.is_some()) {
         println!(
             "{:<12} {:<16} {:>14} {:>12} {:>12} {:>10} {:>10} {:>10} {:>10}",

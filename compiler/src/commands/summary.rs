@@ -70,6 +70,7 @@ pub fn report(compiled: &Compiled) -> Report {
             solve_ms: partition.solve_ms,
             hash: format!("{:016x}", compiled.plan_hash),
             single_device_ms: partition.single_device_ms,
+            unused_devices: unused_devices(compiled),
         },
         devices,
         layers: layers(compiled),
@@ -99,6 +100,15 @@ pub fn report(compiled: &Compiled) -> Report {
         warnings: compiled.warnings.iter().map(ToString::to_string).collect(),
         compile: compiled.times_ms.clone(),
     }
+}
+
+/// Devices that no route through the network has a program for.
+fn unused_devices(compiled: &Compiled) -> Vec<String> {
+    let routes = compiled.routes.iter().map(|route| &route.programs);
+    let used: Vec<usize> =
+        std::iter::once(&compiled.programs).chain(routes).flatten().map(|program| program.device).collect();
+    let devices = compiled.cluster.devices.iter().enumerate();
+    devices.filter(|(index, _)| !used.contains(index)).map(|(_, device)| device.name.clone()).collect()
 }
 
 /// The exits with the device that decides each.
@@ -268,5 +278,28 @@ pub fn add_sizes(report: &mut Report, device: &str, sizes: &SectionSizes) {
         entry.code_bytes = sizes.code_bytes;
         entry.flash_bytes = sizes.flash_bytes;
         entry.ram_bytes = sizes.ram_bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::report;
+    use crate::config::cluster_file;
+    use crate::driver::{Clock, Options, compile_graph};
+
+    #[test]
+    fn devices_without_work_are_named() {
+        let graph = "graph \"t\" opset 17\ninput %0 \"x\": f32[1,64]\n%1 \"y\": f32[1,64] = \"neg\"(%0) Unary(Neg)\noutput %1\n";
+        let cluster = "[cluster]\nname = \"hall\"\ninput = \"cam\"\noutput = \"hub\"\n\
+            [[device]]\nname = \"cam\"\ntarget = \"host\"\n[[device]]\nname = \"hub\"\ntarget = \"host\"\n\
+            [[device]]\nname = \"spare\"\ntarget = \"host\"\n\
+            [[link]]\nbetween = [\"cam\", \"hub\"]\ntransport = \"tcp\"\nbandwidth = \"1 Mbit/s\"\nlatency = \"5 ms\"\n\
+            [[link]]\nbetween = [\"hub\", \"spare\"]\ntransport = \"tcp\"\nbandwidth = \"1 Mbit/s\"\nlatency = \"5 ms\"\n";
+        let graph = crate::graph::text::parse(graph).expect("the text is a graph");
+        let cluster = cluster_file::parse(cluster, "cluster.toml", ".".as_ref()).expect("the text is a cluster");
+        let compiled = compile_graph("t".to_string(), graph, cluster, &Options::default(), Clock::default(), &mut ());
+        let report = report(&compiled.expect("it is small"));
+        assert_eq!(report.plan.unused_devices, ["spare"]);
+        assert_eq!(report.devices.iter().map(|device| device.name.as_str()).collect::<Vec<_>>(), ["cam", "hub"]);
     }
 }
