@@ -60,7 +60,10 @@ fn main() -> ExitCode {
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                while let Some(test) = lock(&waiting).pop() {
+                loop {
+                    // In the head of a `while let` the lock would be held while the test runs.
+                    let next = lock(&waiting).pop();
+                    let Some(test) = next else { break };
                     let begin = Instant::now();
                     let output = run(&test);
                     let time = begin.elapsed();
