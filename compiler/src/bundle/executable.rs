@@ -151,7 +151,7 @@ mod tests {
         let stripped = strip(&whole).expect("an ELF file");
         let before = object::File::parse(&*whole).expect("an ELF file");
         let after = object::File::parse(&*stripped).expect("still one");
-        assert!(before.symbols().any(|symbol| symbol.name().is_ok_and(|name| name.contains("a_stripped_program"))));
+        assert!(before.symbols().any(|symbol| symbol.name() == Ok("main")));
         assert_eq!(after.symbols().count(), 0);
         // What is loaded is the same, and the dynamic linker finds what it needs.
         let loaded = |file: &object::File<'_>| {

@@ -1,6 +1,6 @@
 //! The report's predicted figures, from the plan; measured ones are filled in later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bundle::executable::SectionSizes;
 use crate::bundle::report::{
@@ -178,7 +178,14 @@ fn strategy_name(compiled: &Compiled) -> String {
     }
     let split = macs.iter().any(|(method, macs)| *method != Method::Whole && *macs > 0);
     if !split {
-        return if compiled.programs.len() > 1 { "pipeline" } else { "whole" }.to_string();
+        // Whoever only holds the input or wants the answer is no stage.
+        let stages = |least: u64| -> BTreeSet<Option<usize>> {
+            let counts = |id: NodeId| cost::node_macs(&compiled.graph, id) >= least;
+            let strategies = compiled.partition.strategies.iter().filter(|(id, _)| counts(**id));
+            strategies.map(|(_, strategy)| strategy.outputs.only_device()).collect()
+        };
+        let stages = Some(stages(1)).filter(|stages| !stages.is_empty()).unwrap_or_else(|| stages(0));
+        return if stages.len() > 1 { "pipeline" } else { "whole" }.to_string();
     }
     let mut used: Vec<(Method, u64)> = macs.into_iter().filter(|(_, macs)| *macs > 0).collect();
     used.sort_by_key(|(method, macs)| (std::cmp::Reverse(*macs), *method));
@@ -286,6 +293,7 @@ mod tests {
     use super::report;
     use crate::config::cluster_file;
     use crate::driver::{Clock, Options, compile_graph};
+    use crate::partition::StrategyFamily;
 
     #[test]
     fn devices_without_work_are_named() {
@@ -297,9 +305,11 @@ mod tests {
             [[link]]\nbetween = [\"hub\", \"spare\"]\ntransport = \"tcp\"\nbandwidth = \"1 Mbit/s\"\nlatency = \"5 ms\"\n";
         let graph = crate::graph::text::parse(graph).expect("the text is a graph");
         let cluster = cluster_file::parse(cluster, "cluster.toml", ".".as_ref()).expect("the text is a cluster");
-        let compiled = compile_graph("t".to_string(), graph, cluster, &Options::default(), Clock::default(), &mut ());
+        let options = Options { family: StrategyFamily::Whole, ..Options::default() };
+        let compiled = compile_graph("t".to_string(), graph, cluster, &options, Clock::default(), &mut ());
         let report = report(&compiled.expect("it is small"));
         assert_eq!(report.plan.unused_devices, ["spare"]);
+        assert_eq!(report.plan.strategy, "whole", "who only holds the input or wants the answer is no stage");
         assert_eq!(report.devices.iter().map(|device| device.name.as_str()).collect::<Vec<_>>(), ["cam", "hub"]);
     }
 }
