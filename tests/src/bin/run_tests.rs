@@ -60,10 +60,9 @@ fn main() -> ExitCode {
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                loop {
-                    // In the head of a `while let` the lock would be held while the test runs.
-                    let next = lock(&waiting).pop();
-                    let Some(test) = next else { break };
+                // Not in the head of the loop, where the lock would be held while the test runs.
+                let next = || lock(&waiting).pop();
+                while let Some(test) = next() {
                     let begin = Instant::now();
                     let output = run(&test);
                     let time = begin.elapsed();
