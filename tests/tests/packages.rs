@@ -7,10 +7,18 @@ use std::process::Command;
 use partita_tests::command::{compile_binary, succeed};
 use partita_tests::place;
 
-/// Packs both and gives the folders of what was packed.
-fn pack(folder: &Path) -> (PathBuf, PathBuf) {
+/// Packs the compiler, the runtime and what heads learn by, and gives the folders of what was packed.
+fn pack(folder: &Path) -> [PathBuf; 3] {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(place::repository()).args(["package", "--package", "partita", "--package", "partita-rt"]);
+    cargo.current_dir(place::repository()).args([
+        "package",
+        "--package",
+        "partita",
+        "--package",
+        "partita-train",
+        "--package",
+        "partita-rt",
+    ]);
     // Whether it builds is what everything else here tests, with the same files.
     cargo.args(["--no-verify", "--allow-dirty", "--offline", "--quiet", "--target-dir"]).arg(folder);
     succeed(&mut cargo);
@@ -19,14 +27,14 @@ fn pack(folder: &Path) -> (PathBuf, PathBuf) {
         succeed(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(folder));
         folder.join(format!("{name}-{}", env!("CARGO_PKG_VERSION")))
     };
-    (unpacked("partita"), unpacked("partita-rt"))
+    ["partita", "partita-rt", "partita-train"].map(unpacked)
 }
 
 #[test]
 fn packages_hold_what_they_need() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (compiler, runtime) = pack(folder.path());
-    for package in [&compiler, &runtime] {
+    let packages = pack(folder.path());
+    for package in &packages {
         for file in ["LICENSE-MIT", "LICENSE-APACHE", "README.md", "Cargo.toml"] {
             let text = fs::read_to_string(package.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
             assert!(text.len() > 100, "{}/{file} is hardly a file", package.display());
@@ -43,7 +51,7 @@ fn packages_hold_what_they_need() {
         let files = place::files_below(&root.join(from), &|_| true);
         assert!(files.len() > 3, "{from}");
         for path in files {
-            let packed = compiler.join("assets").join(to).join(path.strip_prefix(root.join(from)).expect("below"));
+            let packed = packages[0].join("assets").join(to).join(path.strip_prefix(root.join(from)).expect("below"));
             let bytes = fs::read(&packed).unwrap_or_else(|error| panic!("{}: {error}", packed.display()));
             assert!(bytes == fs::read(&path).expect("it is there"), "{}", packed.display());
         }

@@ -25,7 +25,7 @@ pub fn section_sizes(binary: &Path) -> anyhow::Result<SectionSizes> {
     let mut sizes = SectionSizes::default();
     for section in file.sections() {
         let SectionFlags::Elf { sh_flags, .. } = section.flags() else { continue };
-        let has = |flag: elf::SectionFlags| sh_flags.0 & flag.0 != 0;
+        let has = |flag: u32| sh_flags & u64::from(flag) != 0;
         let (allocated, writable) = (has(elf::SHF_ALLOC), has(elf::SHF_WRITE));
         if !allocated {
             continue;
@@ -89,11 +89,11 @@ pub fn strip(program: &[u8]) -> Option<Vec<u8>> {
     let header = |index: usize| sections + index * section_bytes;
     let mut kept = vec![0];
     for index in 1..section_count {
-        if read(header(index) + flags_at, word)? & elf::SHF_ALLOC.0 as usize == 0 {
+        if read(header(index) + flags_at, word)? & elf::SHF_ALLOC as usize == 0 {
             continue;
         }
         kept.push(index);
-        if read(header(index) + 4, 4)? != elf::SHT_NOBITS.0 as usize {
+        if read(header(index) + 4, 4)? != elf::SHT_NOBITS as usize {
             end = end.max(read(header(index) + offset_at, word)?.checked_add(read(header(index) + size_at, word)?)?);
         }
     }
@@ -115,14 +115,14 @@ pub fn strip(program: &[u8]) -> Option<Vec<u8>> {
         let place = |old: usize| kept.iter().position(|kept| *kept == old).unwrap_or(0);
         put(&mut copy, link_at, 4, place(read(header(*index) + link_at, 4)?));
         // Elsewhere it counts something.
-        if read(header(*index) + flags_at, word)? & elf::SHF_INFO_LINK.0 as usize != 0 {
+        if read(header(*index) + flags_at, word)? & elf::SHF_INFO_LINK as usize != 0 {
             put(&mut copy, link_at + 4, 4, place(read(header(*index) + link_at + 4, 4)?));
         }
         headers.push(copy);
     }
     let mut last = vec![0; section_bytes];
     put(&mut last, 0, 4, table.len());
-    put(&mut last, 4, 4, elf::SHT_STRTAB.0 as usize);
+    put(&mut last, 4, 4, elf::SHT_STRTAB as usize);
     table.extend_from_slice(b".shstrtab\0");
     put(&mut last, offset_at, word, end);
     put(&mut last, size_at, word, table.len());
@@ -156,7 +156,7 @@ mod tests {
         // What is loaded is the same, and the dynamic linker finds what it needs.
         let loaded = |file: &object::File<'_>| {
             let flags = |section: &object::Section<'_, '_>| match section.flags() {
-                SectionFlags::Elf { sh_flags, .. } => sh_flags.0 & elf::SHF_ALLOC.0 != 0,
+                SectionFlags::Elf { sh_flags, .. } => sh_flags & u64::from(elf::SHF_ALLOC) != 0,
                 _ => false,
             };
             let sections = file.sections().filter(flags);

@@ -33,8 +33,7 @@ pub fn weights_object(bytes: Vec<u8>, symbol: &str, architecture: Architecture) 
     };
     let mut file = Object::new(BinaryFormat::Elf, machine, Endianness::Little);
     if flags != 0 {
-        file.flags =
-            FileFlags::Elf { os_abi: object::elf::OsAbi(0), abi_version: 0, e_flags: object::elf::FileFlags(flags) };
+        file.flags = FileFlags::Elf { os_abi: 0, abi_version: 0, e_flags: flags };
     }
     let section = file.add_section(Vec::new(), b".rodata.partita_weights".to_vec(), SectionKind::ReadOnlyData);
     let size = bytes.len() as u64;
@@ -82,7 +81,7 @@ mod tests {
             let bytes: Vec<u8> = (0..200).collect();
             let file = weights_object(bytes.clone(), "some_weights", architecture).expect("it is written");
             // The machine in the file's header.
-            assert_eq!(u16::from_le_bytes([file[18], file[19]]), machine.0, "{architecture:?}");
+            assert_eq!(u16::from_le_bytes([file[18], file[19]]), machine, "{architecture:?}");
             let parsed = object::File::parse(&*file).expect("it is an object");
             let section = parsed.section_by_name(".rodata.partita_weights").expect("the section is there");
             assert_eq!(section.align(), ALIGNMENT_BYTES);

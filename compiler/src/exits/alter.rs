@@ -4,7 +4,8 @@
 //! Nothing is known of what a sample means. So the backbone decides which alterations leave a sample what it is: those
 //! after which it still answers about as well. Mixtures are for imitation only; the backbone says what they are.
 
-use super::heads::Chance;
+use partita_train::chance::Chance;
+
 use crate::classifier::class;
 use crate::data;
 use crate::graph::Value;

@@ -1,7 +1,8 @@
 //! Chosen exits into the graph: view, blocks, matrices, what an earlier exit has said, decision.
 
-use super::heads::{Head, Separable};
-use super::network::Block;
+use partita_train::head::{Head, Separable};
+use partita_train::network::Block;
+
 use crate::graph::infer::{InferError, infer};
 use crate::graph::op::{Conv, Decide, ExitRule, Gemm, Patience, PoolKind, Window};
 use crate::graph::{Activation, BinaryOp, Graph, Op, TensorId, Value};
@@ -144,8 +145,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::exits::heads::Layer;
     use crate::graph::{eval, text};
+    use partita_train::head::Layer;
 
     /// One matrix of two classes.
     fn matrix(weights: [f32; 4], bias: [f32; 2]) -> Head {

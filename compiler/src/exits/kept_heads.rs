@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use partita_train::head::{Head, Layer};
 use sha2::{Digest, Sha256};
 
-use super::heads::{Head, Layer};
 use super::material::Material;
 use crate::host::kept;
 
@@ -18,29 +17,30 @@ pub fn path(cache: &Path, material: &Material<'_>, contenders: &str) -> PathBuf 
     let mut digest = Sha256::new();
     digest.update(kept::key(material.graph, material.inputs));
     digest.update(format!("{contenders} {:?} {:?}", material.split.versions, material.labels));
-    cache.join(format!("averages-{:.16x}.safetensors", digest.finalize()))
+    cache.join(format!("averages-{:.16x}.npz", digest.finalize()))
 }
 
 /// Writes those that have layers only; heads that convolve are kept elsewhere.
 pub fn write(path: &Path, heads: &Heads) -> anyhow::Result<()> {
-    let mut tensors: HashMap<String, Tensor> = HashMap::new();
-    for ((contender, version), (head, temperature)) in heads.iter().filter(|(_, (head, _))| head.blocks.is_empty()) {
+    let mut arrays = Vec::new();
+    let mut heads: Vec<_> = heads.iter().filter(|(_, (head, _))| head.blocks.is_empty()).collect();
+    heads.sort_by_key(|(key, _)| **key);
+    for ((contender, version), (head, temperature)) in heads {
         let name = |what: &str| format!("{contender}.{version}.{what}");
-        tensors.insert(name("temperature"), Tensor::new(&[*temperature], &Device::Cpu)?);
+        arrays.push((name("temperature"), kept::array(vec![*temperature])));
         for (number, Layer { weights, bias }) in head.layers.iter().enumerate() {
             for (what, elements) in [("weights", weights), ("bias", bias)] {
-                let tensor = Tensor::from_slice(elements, elements.len(), &Device::Cpu)?;
-                tensors.insert(name(&format!("{number}.{what}")), tensor);
+                arrays.push((name(&format!("{number}.{what}")), kept::array(elements.clone())));
             }
         }
     }
-    kept::write_tensors(path, &tensors)
+    kept::write_arrays(path, &arrays)
 }
 
 /// Reads them again; none if there is no such file, or a damaged one.
 pub fn read(path: &Path) -> Heads {
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu).unwrap_or_default();
-    let elements = |name: String| tensors.get(&name)?.to_vec1::<f32>().ok();
+    let arrays = kept::read_arrays(path);
+    let elements = |name: String| kept::elements(arrays.get(&name)?.clone());
     let head = |name: &String| {
         let (contender, version) = name.strip_suffix(".temperature")?.split_once('.')?;
         let temperature = *elements(name.clone())?.first()?;
@@ -52,7 +52,7 @@ pub fn read(path: &Path) -> Heads {
         let head = Head { layers, ..Head::default() };
         Some(((contender.parse().ok()?, version.parse().ok()?), (head, temperature)))
     };
-    tensors.keys().filter_map(head).filter(|(_, (head, _))| !head.layers.is_empty()).collect()
+    arrays.keys().filter_map(head).filter(|(_, (head, _))| !head.layers.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn heads_are_read_back_as_they_were() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("deeper/averages.safetensors");
+        let path = folder.path().join("deeper/averages.npz");
         let layer = |weights: &[f32], bias: &[f32]| Layer { weights: weights.to_vec(), bias: bias.to_vec() };
         let one = Head { layers: vec![layer(&[1.5, -0.1, 2e-9, 4.0], &[0.0, 1.0])], ..Head::default() };
         let two = Head { layers: vec![layer(&[1.0; 6], &[0.1; 3]), layer(&[-2.0; 6], &[0.3; 2])], ..Head::default() };

@@ -1,8 +1,8 @@
 //! Early exits, added to a trained classifier after the fact (Sponner et al. 2024): the backbone stays as it is.
 //!
 //! `candidates` finds places; `split` says which samples teach and which judge; `features` runs all of them through the
-//! backbone once, and `heads` trains small classifiers on what that gives; heads that convolve (`network`) learn in
-//! `training` from a `stream` of samples that `alter` changes each time; `study` lets heads compete, `calibrate` says how
+//! backbone once, and [`partita_train`] trains small classifiers on what that gives; those that convolve learn in `training`
+//! from a `stream` of samples that `alter` changes each time; `study` lets heads compete, `calibrate` says how
 //! sure each is, `reuse` lets later ones count on what earlier ones have said, `propose` finds exits and thresholds that are
 //! worth having together (`judge` says what they do to samples), `choose` says which of that is proven to keep the limits,
 //! `settle` decides, together with the mapping to devices, `insert` adds exits to the graph, `report` and `tables` are what
@@ -16,12 +16,10 @@ pub mod candidates;
 pub mod choose;
 pub mod features;
 pub mod given;
-pub mod heads;
 pub mod insert;
 pub mod judge;
 mod kept_heads;
 mod material;
-mod network;
 mod propose;
 pub mod report;
 mod reuse;

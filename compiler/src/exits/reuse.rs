@@ -48,7 +48,7 @@ pub fn together(earlier: &[f32], later: &[f32], weight: f32) -> Vec<f32> {
 mod tests {
     use super::*;
     use crate::classifier::class;
-    use crate::exits::heads::Chance;
+    use partita_train::chance::Chance;
 
     /// Scores of a head that raises the right one of three classes by `skill`, in noise.
     fn scores(seed: u64, skill: f32, labels: &[u32]) -> Vec<f32> {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::heads::Chance;
+use partita_train::chance::Chance;
 
 /// Parts of the calibration set, each judged by heads that have learned from the others, if it is small.
 const FOLDS: usize = 4;

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use partita_train::averages::{self, Lesson};
+use partita_train::head::Head;
+
 use super::calibrate::Seen;
 use super::candidates::Place;
-use super::heads::{self, Head, Lesson};
 use super::judge::Possible;
 use super::kept_heads::{self, Heads};
 use super::material::Material;
@@ -135,8 +137,13 @@ fn students(material: &Material<'_>) -> Vec<Student> {
             places.min_by(|(_, a), (_, b)| (a.macs as f64 - wanted).abs().total_cmp(&(b.macs as f64 - wanted).abs()));
         let Some((place, Place { map: Some(map), .. })) = nearest else { continue };
         let macs = (material.macs as f64 * cost).min(ROOT_MACS * (material.macs as f64).sqrt()) as u64;
-        let widest =
-            super::network::Design::within(map.channels, map.space, material.classes, macs, material.head_bytes);
+        let widest = partita_train::network::Design::within(
+            map.channels,
+            map.space,
+            material.classes,
+            macs,
+            material.head_bytes,
+        );
         if let Some(design) = widest.filter(|_| found.iter().all(|student| student.place != place)) {
             found.push(Student { place, design });
         }
@@ -366,7 +373,7 @@ impl Study<'_> {
                 if self.opinions.len() == 2 * samples * material.classes {
                     train.extend(train.clone().into_iter().map(|sample| sample + samples));
                 }
-                heads::train(&Lesson {
+                averages::train(&Lesson {
                     features: &material.features.views[contender.place][view],
                     width: material.places[contender.place].views[view].features,
                     labels: &material.labels,

@@ -8,17 +8,18 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
-use candle_core::{Device, Tensor};
+use partita_train::chance::Chance;
+use partita_train::head::Head;
+use partita_train::network::{Batch, Design, Network, channels_last};
 use sha2::{Digest, Sha256};
 
 use super::FEW;
 use super::alter::{Alterations, Draw};
 use super::features;
-use super::heads::{Chance, Head};
 use super::material::Material;
-use super::network::{Batch, Design, Network, channels_last};
 use super::stream::{Answers, stream};
 use crate::driver::Failure;
+use crate::graph::{Data, Value};
 use crate::host::backbone::Backbone;
 use crate::host::kept;
 use crate::host::parallel::{gather, in_parallel};
@@ -93,25 +94,23 @@ impl Training<'_> {
         let known = if material.labelled > 0 { material.labelled } else { material.inputs.len() };
         let (inputs, labels) = (&material.inputs[..known], &material.labels[..known]);
         let versions = self.material.split.versions.len();
-        let mut networks = fresh(students, versions)?;
+        let mut networks = fresh(students, versions);
         let batches = self.batches(self.steps(students));
         let key = self.key(students, batches.len());
-        let path = self.cache.join(format!("heads-{key}.safetensors"));
+        let path = self.cache.join(format!("heads-{key}.npz"));
         let begin = restore(&path, &mut networks).map_or(0, |step| step.min(batches.len()));
         if begin == 0 {
             // A damaged file may have left its traces.
-            networks = fresh(students, versions)?;
+            networks = fresh(students, versions);
         }
         if begin < batches.len() {
             let few = self.learning().len() < FEW;
             let alterations = Alterations::harmless(&mut backbone.start()?, inputs, labels, few)?;
             self.learn(backbone, students, &mut networks, &alterations, &batches, begin, &path)?;
         }
-        let mut heads = networks.iter().map(|network| Ok(network.head()?));
-        let heads: Vec<Vec<Head>> = (students.iter())
-            .map(|_| heads.by_ref().take(versions).collect::<anyhow::Result<_>>())
-            .collect::<anyhow::Result<_>>()?;
-        let path = self.cache.join(format!("scores-{key}.safetensors"));
+        let mut heads = networks.iter().map(Network::head);
+        let heads: Vec<Vec<Head>> = students.iter().map(|_| heads.by_ref().take(versions).collect()).collect();
+        let path = self.cache.join(format!("scores-{key}.npz"));
         let counts: Vec<usize> =
             students.iter().map(|student| self.material.inputs.len() * student.design.classes).collect();
         if let Some(scores) = read_scores(&path, versions, &counts) {
@@ -155,12 +154,12 @@ impl Training<'_> {
             let slopes = gather(all.len(), |index| {
                 let (at, rows) = all[index];
                 let student = at / versions;
-                let batch = lesson.batch(&students[student], student, rows, self.material.probabilities)?;
-                Ok((at, networks[at].slopes(&batch)?))
+                let batch = lesson.batch(&students[student], student, rows, self.material.probabilities);
+                Ok((at, networks[at].slopes(&batch)))
             })?;
             for part in slopes.chunk_by(|a, b| a.0 == b.0) {
                 let (at, slopes) = (part[0].0, part.iter().map(|(_, slopes)| slopes).collect::<Vec<_>>());
-                let cost = networks[at].descend(&slopes, rows[at % versions].len(), rate)?;
+                let cost = networks[at].descend(&slopes, rows[at % versions].len(), rate);
                 if !cost.is_finite() {
                     bail!("training went astray: the cost is {cost}");
                 }
@@ -330,7 +329,7 @@ impl Lesson<'_> {
     }
 
     /// What a student learns from some of them.
-    fn batch(&self, student: &Student, index: usize, rows: &[usize], probabilities: bool) -> anyhow::Result<Batch> {
+    fn batch(&self, student: &Student, index: usize, rows: &[usize], probabilities: bool) -> Batch {
         let Design { channels, space, classes, .. } = student.design;
         let mut maps = Vec::with_capacity(rows.len() * channels * space[0] * space[1]);
         for row in rows {
@@ -353,11 +352,7 @@ impl Lesson<'_> {
                 label[*class as usize] = 1.0;
             }
         }
-        Ok(Batch {
-            maps: Tensor::from_vec(maps, (rows.len(), space[0], space[1], channels), &Device::Cpu)?,
-            scores: Tensor::from_vec(scores, (rows.len(), classes), &Device::Cpu)?,
-            labels: Tensor::from_vec(labels, (rows.len(), classes), &Device::Cpu)?,
-        })
+        Batch { maps, scores, labels }
     }
 }
 
@@ -376,9 +371,9 @@ fn rate(step: usize, steps: usize) -> f64 {
 }
 
 /// Heads that know nothing, by student and version.
-fn fresh(students: &[Student], versions: usize) -> anyhow::Result<Vec<Network>> {
+fn fresh(students: &[Student], versions: usize) -> Vec<Network> {
     let each = students.iter().enumerate().flat_map(|(index, student)| (0..versions).map(move |v| (index, student, v)));
-    each.map(|(index, student, version)| Ok(Network::new(student.design.clone(), (index * 64 + version) as u64 + 1)?))
+    each.map(|(index, student, version)| Network::new(student.design.clone(), (index * 64 + version) as u64 + 1))
         .collect()
 }
 
@@ -388,31 +383,30 @@ fn names(network: usize, count: usize) -> impl Iterator<Item = String> {
 
 /// Writes what has been learned so far, in one go.
 fn save(path: &Path, networks: &[Network], step: usize) -> anyhow::Result<()> {
-    let mut tensors: HashMap<String, Tensor> = HashMap::new();
+    let mut arrays = vec![("step".to_string(), Value { shape: vec![1], data: Data::I64(vec![step as i64]) })];
     for (index, network) in networks.iter().enumerate() {
-        let state = network.state()?;
-        tensors.extend(names(index, state.len()).zip(state));
+        let state = network.state();
+        arrays.extend(names(index, state.len()).zip(state.into_iter().map(kept::array)));
     }
-    tensors.insert("step".to_string(), Tensor::new(&[step as u32], &Device::Cpu)?);
-    kept::write_tensors(path, &tensors)
+    kept::write_arrays(path, &arrays)
 }
 
 /// Keeps scores, by student and version.
 fn write_scores(path: &Path, scores: &[Vec<Vec<f32>>]) -> anyhow::Result<()> {
-    let mut tensors: HashMap<String, Tensor> = HashMap::new();
+    let mut arrays = Vec::new();
     for (student, versions) in scores.iter().enumerate() {
         for (version, scores) in versions.iter().enumerate() {
-            tensors.insert(format!("{student}.{version}"), Tensor::from_slice(scores, scores.len(), &Device::Cpu)?);
+            arrays.push((format!("{student}.{version}"), kept::array(scores.clone())));
         }
     }
-    kept::write_tensors(path, &tensors)
+    kept::write_arrays(path, &arrays)
 }
 
 /// Reads them again, `counts` of each version of each student; nothing if there is no such file, or a damaged one.
 fn read_scores(path: &Path, versions: usize, counts: &[usize]) -> Option<Vec<Vec<Vec<f32>>>> {
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu).ok()?;
-    let one = |student: usize, version: usize| {
-        let scores = tensors.get(&format!("{student}.{version}"))?.to_vec1::<f32>().ok()?;
+    let mut arrays = kept::read_arrays(path);
+    let mut one = |student: usize, version: usize| {
+        let scores = arrays.remove(&format!("{student}.{version}")).and_then(kept::elements)?;
         (scores.len() == counts[student]).then_some(scores)
     };
     (0..counts.len()).map(|student| (0..versions).map(|version| one(student, version)).collect()).collect()
@@ -420,13 +414,13 @@ fn read_scores(path: &Path, versions: usize, counts: &[usize]) -> Option<Vec<Vec
 
 /// Reads what an earlier run has learned; how many steps it took. Nothing if there is no such file, or a damaged one.
 fn restore(path: &Path, networks: &mut [Network]) -> Option<usize> {
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu).ok()?;
-    let step = *tensors.get("step")?.to_vec1::<u32>().ok()?.first()? as usize;
+    let mut arrays = kept::read_arrays(path);
+    let Data::I64(step) = arrays.remove("step")?.data else { return None };
     for (index, network) in networks.iter_mut().enumerate() {
-        let state: Vec<Tensor> = names(index, tensors.len()).map_while(|name| tensors.get(&name).cloned()).collect();
-        network.restore(&state).ok()?;
+        let state = names(index, arrays.len()).map_while(|name| arrays.remove(&name).and_then(kept::elements));
+        network.restore(state.collect()).ok()?;
     }
-    Some(step)
+    usize::try_from(*step.first()?).ok()
 }
 
 #[cfg(test)]
@@ -436,29 +430,29 @@ mod tests {
     #[test]
     fn what_was_learned_is_read_back_and_a_damaged_file_is_not() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("deeper/heads.safetensors");
+        let path = folder.path().join("deeper/heads.npz");
         let design = Design::within(4, [8, 8], 3, 50_000, u64::MAX).expect("it is wide enough");
         let students = [Student { place: 0, design }];
-        let written = fresh(&students, 2).expect("heads");
+        let written = fresh(&students, 2);
         save(&path, &written, 17).expect("the folder is writable");
-        let mut read = fresh(&[Student { place: 1, ..students[0].clone() }], 2).expect("heads");
+        let mut read = fresh(&[Student { place: 1, ..students[0].clone() }], 2);
         assert_eq!(restore(&path, &mut read), Some(17));
-        let head = |networks: &[Network]| networks[1].head().ok();
+        let head = |networks: &[Network]| networks[1].head();
         assert_eq!(head(&read), head(&written));
         let bytes = std::fs::read(&path).expect("the file");
         for length in [0, 7, bytes.len() / 2, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).expect("the folder is writable");
-            assert_eq!(restore(&path, &mut fresh(&students, 2).expect("heads")), None, "{length} bytes");
+            assert_eq!(restore(&path, &mut fresh(&students, 2)), None, "{length} bytes");
         }
         let other = Design::within(5, [8, 8], 3, 50_000, u64::MAX).expect("it is wide enough");
         std::fs::write(&path, &bytes).expect("the folder is writable");
-        assert_eq!(restore(&path, &mut fresh(&[Student { place: 0, design: other }], 2).expect("heads")), None);
+        assert_eq!(restore(&path, &mut fresh(&[Student { place: 0, design: other }], 2)), None);
     }
 
     #[test]
     fn scores_are_read_back_and_those_of_other_samples_are_not() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("deeper/scores.safetensors");
+        let path = folder.path().join("deeper/scores.npz");
         let scores =
             vec![vec![vec![0.1, -2.5, 3.0e-8], vec![1.0, 2.0, f32::MIN_POSITIVE]], vec![vec![0.0; 6], vec![7.0; 6]]];
         write_scores(&path, &scores).expect("the folder is writable");

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use candle_core::Tensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::cli::Arguments;
 use crate::data;
-use crate::graph::{Graph, Value};
+use crate::graph::{Data, Graph, Value};
 
 /// The folder: beside the output folder.
 pub fn folder(arguments: &Arguments) -> PathBuf {
@@ -19,15 +18,30 @@ pub fn folder(arguments: &Arguments) -> PathBuf {
     out.parent().unwrap_or(Path::new("")).join(".partita-features")
 }
 
-/// Writes tensors in one go: whoever reads the file finds all of them, or no file.
-pub fn write_tensors(path: &Path, tensors: &HashMap<String, Tensor>) -> anyhow::Result<()> {
-    let unfinished = path.with_extension(format!("{}.part", std::process::id()));
-    let context = || format!("writing `{}`", unfinished.display());
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(context)?;
+/// Elements as an array of one axis.
+pub fn array(elements: Vec<f32>) -> Value {
+    Value { shape: vec![elements.len()], data: Data::F32(elements) }
+}
+
+/// The elements of such an array; none if it is another.
+pub fn elements(array: Value) -> Option<Vec<f32>> {
+    match array.data {
+        Data::F32(elements) => Some(elements),
+        _ => None,
     }
-    candle_core::safetensors::save(tensors, &unfinished).with_context(context)?;
-    std::fs::rename(&unfinished, path).with_context(context)
+}
+
+/// Writes arrays in one go: whoever reads the file finds all of them, or no file.
+pub fn write_arrays(path: &Path, arrays: &data::Arrays) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("creating `{}`", folder.display()))?;
+    }
+    data::write_npz(path, arrays).with_context(|| format!("writing `{}`", path.display()))
+}
+
+/// Reads them again, by name; none if there is no such file, or a damaged one.
+pub fn read_arrays(path: &Path) -> HashMap<String, Value> {
+    data::read_npz(path).map(|arrays| arrays.into_iter().collect()).unwrap_or_default()
 }
 
 /// What is known by name, from a file; of what it lacks (positions among the names) `make` says more, which is added. A file

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
-use nalgebra::DMatrix;
+use partita_train::matrix::{Matrix, product};
 
 use super::channels;
 use super::parts::{Drop, Kind, Part, Repair};
@@ -43,8 +43,8 @@ struct Seen {
     elements: BTreeMap<Option<TensorId>, Vec<f32>>,
     /// Mean of each channel of operands of concatenations that may go.
     means: BTreeMap<TensorId, Vec<f32>>,
-    /// Sums of products of the channels of tensors of which channels may go, and of ones.
-    products: BTreeMap<TensorId, DMatrix<f64>>,
+    /// Sums of products of the channels of tensors of which channels may go, and of ones: `[channels + 1, channels + 1]`.
+    products: BTreeMap<TensorId, Vec<f64>>,
 }
 
 /// Fits repairs. Samples run through the whole network when something is fitted first; where all of it is kept from an
@@ -129,7 +129,8 @@ impl<'a> Fitter<'a> {
             }
             for (between, elements) in self.narrow.iter().zip(tensors) {
                 let own = Rows { shape: graph.shape(*between), elements: &elements }.products(fitted);
-                seen.products.entry(*between).and_modify(|sum| *sum += &own).or_insert(own);
+                let sum = seen.products.entry(*between).or_insert_with(|| vec![0.0; own.len()]);
+                sum.iter_mut().zip(own).for_each(|(sum, product)| *sum += product);
             }
         }
         Ok(self.seen.get_or_init(|| (labels, seen)))
@@ -311,16 +312,19 @@ impl Rows<'_> {
 
     /// Sums over places of the products of channels, and of ones; of so many places that `samples` like this one have
     /// enough together.
-    fn products(&self, samples: usize) -> DMatrix<f64> {
+    fn products(&self, samples: usize) -> Vec<f64> {
         let (channels, plane) = (self.shape[1], self.plane());
         let wanted = LEAST_ROWS.max(ROWS_PER_CHANNEL * channels).div_ceil(samples.max(1));
         // An odd step visits all rows and columns of space.
         let every = (plane / wanted.max(1)).max(1) | 1;
-        let element = |place: usize, channel: usize| self.elements.get(channel * plane + place * every);
-        let rows = DMatrix::from_fn(plane.div_ceil(every), channels + 1, |place, channel| {
-            if channel == channels { 1.0 } else { f64::from(element(place, channel).copied().unwrap_or(0.0)) }
-        });
-        rows.transpose() * rows
+        let element = |place: usize, channel: usize| self.elements.get(channel * plane + place);
+        let mut rows = Vec::with_capacity(plane.div_ceil(every) * (channels + 1));
+        for place in (0..plane).step_by(every) {
+            rows.extend((0..channels).map(|channel| f64::from(element(place, channel).copied().unwrap_or(0.0))));
+            rows.push(1.0);
+        }
+        let rows = Matrix::new(&rows, channels + 1);
+        product(&rows.transposed(), &rows)
     }
 
     /// Mean of each channel.

@@ -1,6 +1,6 @@
 //! What takes the place of a part that goes, fitted by least squares to what the part computed: no training, no labels.
 
-use nalgebra::{Cholesky, DMatrix};
+use partita_train::matrix::{Cholesky, Matrix, product};
 
 use crate::graph::op::Activation;
 
@@ -34,50 +34,66 @@ pub fn fit(x: &[f32], y: &[f32], channels: usize, results: usize, activation: Ac
         return None;
     }
     // A last column of ones carries the bias.
-    let a = DMatrix::from_fn(rows, channels + 1, |row, column| {
-        if column == channels { 1.0 } else { f64::from(x[row * channels + column]) }
-    });
-    let wanted = DMatrix::from_fn(rows, results, |row, column| f64::from(y[row * results + column]));
-    // Products with a transposed copy are several times as fast as `tr_mul`, which is one dot product after the other.
-    let transposed = a.transpose();
-    let mut gram = &transposed * &a;
-    let ridge = RIDGE * gram.diagonal().mean();
-    for at in 0..=channels {
-        gram[(at, at)] += ridge;
-    }
-    let solver = Cholesky::new(gram)?;
-    let mut map = solver.solve(&(&transposed * &wanted));
+    let order = channels + 1;
+    let row = |x: &[f32]| x.iter().copied().map(f64::from).chain([1.0]).collect::<Vec<f64>>();
+    let a: Vec<f64> = x.chunks_exact(channels.max(1)).flat_map(row).collect();
+    let wanted: Vec<f64> = y.iter().copied().map(f64::from).collect();
+    let a = Matrix::new(&a, order);
+    let mut gram = product(&a.transposed(), &a);
+    widen(&mut gram, order);
+    let solver = Cholesky::of(gram, order)?;
+    let solved = |target: &[f64]| {
+        let mut map = product(&a.transposed(), &Matrix::new(target, results));
+        solver.solve(&mut map, results);
+        map
+    };
+    let mut map = solved(&wanted);
     if low.is_finite() || high.is_finite() {
         for _ in 0..ROUNDS {
-            let mut target = &a * &map;
-            target.zip_apply(&wanted, |now, wanted| {
-                let cut = wanted <= low && *now < low || wanted >= high && *now > high;
-                *now = if cut { *now } else { wanted };
-            });
-            map = solver.solve(&(&transposed * &target));
+            let mut target = product(&a, &Matrix::new(&map, results));
+            for (now, wanted) in target.iter_mut().zip(&wanted) {
+                let cut = *wanted <= low && *now < low || *wanted >= high && *now > high;
+                *now = if cut { *now } else { *wanted };
+            }
+            map = solved(&target);
         }
     }
-    let weights = (0..results).flat_map(|m| (0..channels).map(move |c| (c, m))).map(|at| map[at] as f32).collect();
-    let bias = (0..results).map(|m| map[(channels, m)] as f32).collect();
-    Some(LinearMap { weights, bias })
+    Some(LinearMap::of(&map, channels, results))
 }
 
-/// Fits a map of some columns to others, from sums over rows of the products of all columns, the last of which is ones.
-/// None if they say too little.
-pub fn rest(products: &DMatrix<f64>, stay: &[usize], go: &[usize]) -> Option<LinearMap> {
-    let ones = products.nrows().checked_sub(1)?;
-    let from: Vec<usize> = stay.iter().copied().chain([ones]).collect();
-    let mut gram = DMatrix::from_fn(from.len(), from.len(), |a, b| products[(from[a], from[b])]);
-    let wanted = DMatrix::from_fn(from.len(), go.len(), |a, b| products[(from[a], go[b])]);
-    let ridge = RIDGE * gram.diagonal().mean();
-    for at in 0..from.len() {
-        gram[(at, at)] += ridge;
+/// Adds to the diagonal of `[order, order]`, so that columns that say the same do not matter.
+fn widen(gram: &mut [f64], order: usize) {
+    let ridge = RIDGE * gram.iter().step_by(order + 1).sum::<f64>() / order as f64;
+    gram.iter_mut().step_by(order + 1).for_each(|element| *element += ridge);
+}
+
+impl LinearMap {
+    /// From `[channels + 1, results]`, of which the last row is the bias.
+    fn of(map: &[f64], channels: usize, results: usize) -> LinearMap {
+        let (weights, bias) = map.split_at(channels * results);
+        let column = |result: usize| weights.iter().skip(result).step_by(results).map(|weight| *weight as f32);
+        LinearMap {
+            weights: (0..results).flat_map(column).collect(),
+            bias: bias.iter().map(|bias| *bias as f32).collect(),
+        }
     }
-    let map = Cholesky::new(gram)?.solve(&wanted);
-    let column = |gone: usize| (0..stay.len()).map(move |at| (at, gone));
-    let weights = (0..go.len()).flat_map(column).map(|at| map[at] as f32).collect();
-    let bias = (0..go.len()).map(|gone| map[(stay.len(), gone)] as f32).collect();
-    Some(LinearMap { weights, bias })
+}
+
+/// Fits a map of some columns to others, from sums over rows of the products of all columns, the last of which is ones,
+/// `[columns, columns]`.
+/// None if they say too little.
+pub fn rest(products: &[f64], stay: &[usize], go: &[usize]) -> Option<LinearMap> {
+    let columns = products.len().isqrt();
+    let from: Vec<usize> = stay.iter().copied().chain([columns.checked_sub(1)?]).collect();
+    let picked = |to: &[usize]| {
+        let row = |a: &usize| to.iter().map(|b| products[a * columns + b]).collect::<Vec<f64>>();
+        from.iter().flat_map(row).collect::<Vec<f64>>()
+    };
+    let mut gram = picked(&from);
+    widen(&mut gram, from.len());
+    let mut map = picked(go);
+    Cholesky::of(gram, from.len())?.solve(&mut map, go.len());
+    Some(LinearMap::of(&map, stay.len(), go.len()))
 }
 
 #[cfg(test)]
@@ -110,15 +126,13 @@ mod tests {
         let (x, _) = example(|y| y);
         // Columns 0 and 2 are noise, 1 is twice 0 less 2 and 0.5, and the last is ones.
         let rows = x.chunks(2).map(|x| [x[0], 2.0 * x[0] - x[1] - 0.5, x[1], 1.0].map(f64::from));
-        let products = rows.fold(DMatrix::zeros(4, 4), |sum, row| {
-            let row = DMatrix::from_row_slice(1, 4, &row);
-            sum + row.transpose() * row
-        });
+        let rows: Vec<f64> = rows.flatten().collect();
+        let products = product(&Matrix::new(&rows, 4).transposed(), &Matrix::new(&rows, 4));
         let map = rest(&products, &[0, 2], &[1]).expect("there are enough rows");
         for (found, wanted) in map.weights.iter().chain(&map.bias).zip([2.0, -1.0, -0.5]) {
             assert!((found - wanted).abs() < 1e-3, "{found} instead of {wanted}");
         }
-        assert_eq!(rest(&DMatrix::zeros(4, 4), &[0, 2], &[1]), None);
+        assert_eq!(rest(&[0.0; 16], &[0, 2], &[1]), None);
     }
 
     #[test]

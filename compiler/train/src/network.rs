@@ -4,15 +4,14 @@
 //! backbone by distillation (Hinton et al. 2015) on samples that are altered anew each time, as long as is affordable
 //! (Beyer et al. 2022, Knowledge distillation: A good teacher is patient and consistent).
 
-pub mod linear;
-pub mod stage;
+use anyhow::ensure;
 
-use candle_core::{DType, Device, Result, Tensor, Var};
-use candle_nn::ops;
-
-use super::heads::{Chance, Head, Layer, Separable};
-use linear::{Depthwise, Linear};
-use stage::{EPSILON, Stage, Statistics};
+use crate::chance::Chance;
+use crate::cross_entropy;
+use crate::head::{Head, Layer, Separable};
+use crate::linear::{Depthwise, Linear};
+use crate::matrix::{Matrix, product};
+use crate::stage::{EPSILON, Made, Stage, Statistics};
 
 /// Halvings of space, at most.
 const LEVELS: usize = 3;
@@ -32,14 +31,14 @@ const MOST_WIDTH: usize = 256;
 const LAST_EXTENT: usize = 4;
 
 /// Scores are divided by this where the head learns from the backbone's.
-const SOFTNESS: f64 = 2.0;
+const SOFTNESS: f32 = 2.0;
 
 /// Weight of labels beside the backbone's opinion.
-const LABEL_WEIGHT: f64 = 0.5;
+const LABEL_WEIGHT: f32 = 0.5;
 
 /// Weight decay, and momentum, of the descent.
 const DECAY: f32 = 5e-4;
-const MOMENTUM: f64 = 0.9;
+const MOMENTUM: f32 = 0.9;
 
 /// A separable block to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -137,10 +136,10 @@ impl Design {
 
 /// Weights of one part, and what the descent remembers of them.
 struct Learned {
-    value: Var,
-    velocity: Tensor,
-    /// Share that each row loses in a step.
-    decay: Tensor,
+    value: Vec<f32>,
+    velocity: Vec<f32>,
+    /// Elements, from the first on, that decay.
+    decaying: usize,
 }
 
 /// Share by which the statistics of normalisations follow each step.
@@ -149,6 +148,8 @@ const FOLLOW: f32 = 0.05;
 /// A convolution, its normalisation and ReLU, while they learn.
 struct Learning {
     linear: Linear,
+    /// Channels that come in and go out.
+    channels: [usize; 2],
     /// Weights, scales and offsets.
     learned: usize,
     /// What the statistics were lately, for the time after training.
@@ -168,7 +169,7 @@ pub struct Slopes {
     /// The sum of their costs.
     cost: f32,
     /// The sum of their gradients, by what is learned.
-    slopes: Vec<Option<Tensor>>,
+    slopes: Vec<Vec<f32>>,
     /// By normalisation.
     statistics: Vec<Statistics>,
 }
@@ -176,120 +177,160 @@ pub struct Slopes {
 /// What a head learns from in one step.
 pub struct Batch {
     /// `[samples, rows, columns, channels]`.
-    pub maps: Tensor,
+    pub maps: Vec<f32>,
     /// The backbone's scores, `[samples, classes]`.
-    pub scores: Tensor,
+    pub scores: Vec<f32>,
     /// Labels as probabilities, `[samples, classes]`; zeros for samples without.
-    pub labels: Tensor,
+    pub labels: Vec<f32>,
 }
 
 impl Network {
     /// A head that knows nothing.
-    pub fn new(design: Design, seed: u64) -> Result<Network> {
+    pub fn new(design: Design, seed: u64) -> Network {
         let mut chance = Chance(seed);
         let mut learned = Vec::new();
         let mut blocks = Vec::with_capacity(design.blocks.len());
         let mut space = design.space;
         for block in &design.blocks {
-            let depthwise = Linear::depthwise(block.window, space, block.inputs);
-            space = block.window.output(space);
-            let taps = block.window.kernel.iter().product::<usize>();
-            blocks.push([
-                learning(&mut learned, depthwise, normal(&mut chance, (taps, block.inputs), taps)?)?,
-                learning(
-                    &mut learned,
-                    Linear::Pointwise,
-                    normal(&mut chance, (block.inputs, block.outputs), block.inputs)?,
-                )?,
-            ]);
+            let Block { inputs, outputs, window } = *block;
+            let depthwise = Linear::depthwise(window, space, inputs);
+            space = window.output(space);
+            let taps = window.kernel.iter().product::<usize>();
+            let weights = normal(&mut chance, taps * inputs, taps);
+            let depthwise = learning(&mut learned, depthwise, [inputs, inputs], weights);
+            let weights = normal(&mut chance, inputs * outputs, inputs);
+            blocks.push([depthwise, learning(&mut learned, Linear::Pointwise, [inputs, outputs], weights)]);
         }
         let (width, classes) = (design.width(), design.classes);
-        learn(&mut learned, (normal(&mut chance, (width, classes), width)? * 0.3)?, width)?;
-        learn(&mut learned, Tensor::zeros((1, classes), DType::F32, &Device::Cpu)?, 0)?;
-        Ok(Network { design, learned, blocks })
+        let mut weights = normal(&mut chance, width * classes, width);
+        weights.iter_mut().for_each(|weight| *weight *= 0.3);
+        learn(&mut learned, weights, width * classes);
+        learn(&mut learned, vec![0.0; classes], 0);
+        Network { design, learned, blocks }
     }
 
-    fn value(&self, index: usize) -> &Tensor {
-        self.learned[index].value.as_tensor()
+    fn stage<'a>(&'a self, learning: &'a Learning) -> Stage<'a> {
+        let [inputs, outputs] = learning.channels;
+        Stage { linear: &learning.linear, inputs, outputs, learned: &self.learned[learning.learned].value }
     }
 
-    /// Scores, `[samples, classes]`, while statistics are the samples' own; these are added to `seen`.
-    fn forward(&self, maps: &Tensor, seen: &mut Vec<Statistics>) -> Result<Tensor> {
-        let mut x = maps.clone();
-        for (block, [depthwise, pointwise]) in self.design.blocks.iter().zip(&self.blocks) {
-            let (first, second) = (Stage::new(depthwise.linear.clone()), Stage::new(pointwise.linear.clone()));
-            let y = x.apply_op2(self.value(depthwise.learned), first.clone())?;
-            let learned = self.value(pointwise.learned);
-            x = match block.residual() {
-                false => y.apply_op2(learned, second.clone())?,
-                true => y.apply_op3(learned, &x, second.clone())?,
-            };
-            seen.extend([first.statistics(), second.statistics()]);
-        }
+    /// The last matrix, `[channels, classes]`, and its bias.
+    fn last(&self) -> (&[f32], &[f32]) {
         let last = self.learned.len() - 2;
-        x.flatten(1, 2)?.mean(1)?.matmul(self.value(last))?.broadcast_add(self.value(last + 1))
+        (&self.learned[last].value, &self.learned[last + 1].value)
+    }
+
+    /// What each block makes of maps while statistics are the samples' own: its depthwise part, its result.
+    fn forward(&self, maps: &[f32]) -> Vec<[Made; 2]> {
+        let mut made: Vec<[Made; 2]> = Vec::with_capacity(self.blocks.len());
+        for (block, [depthwise, pointwise]) in self.design.blocks.iter().zip(&self.blocks) {
+            let x = made.last().map_or(maps, |[_, last]| &last.y);
+            let first = self.stage(depthwise).forward(x, None);
+            let second = self.stage(pointwise).forward(&first.y, block.residual().then_some(x));
+            made.push([first, second]);
+        }
+        made
+    }
+
+    /// The sum of the samples' costs for scores `[samples, classes]`, and its gradient by them.
+    fn cost(&self, scores: &[f32], batch: &Batch) -> (f32, Vec<f32>) {
+        let classes = self.design.classes;
+        let mut slope = vec![0.0; scores.len()];
+        let opinions = cross_entropy::softmax(&batch.scores, classes, SOFTNESS);
+        // The square of the softness keeps the slopes as large as they are without it.
+        let imitation = cross_entropy::add(scores, &opinions, classes, SOFTNESS, SOFTNESS * SOFTNESS, &mut slope);
+        let labels = cross_entropy::add(scores, &batch.labels, classes, 1.0, LABEL_WEIGHT, &mut slope);
+        (imitation + labels, slope)
     }
 
     /// What some samples teach. Normalisations see only these (Hoffer et al. 2017: ghost batches), so that what is
     /// between two layers stays in a cache, and parts of a batch can be learned from at the same time.
-    pub fn slopes(&self, batch: &Batch) -> Result<Slopes> {
-        let mut statistics = Vec::with_capacity(2 * self.blocks.len());
-        let scores = self.forward(&batch.maps, &mut statistics)?;
-        let opinions = ops::softmax(&(&batch.scores / SOFTNESS)?, 1)?;
-        let imitation = (ops::log_softmax(&(&scores / SOFTNESS)?, 1)? * opinions)?.sum_all()?;
-        let labels = (ops::log_softmax(&scores, 1)? * &batch.labels)?.sum_all()?;
-        // The square of the softness keeps the slopes as large as they are without it.
-        let cost = ((imitation * (SOFTNESS * SOFTNESS))? + (labels * LABEL_WEIGHT)?)?.neg()?;
-        let mut slopes = cost.backward()?;
-        let slopes = self.learned.iter().map(|learned| slopes.remove(&learned.value)).collect();
-        Ok(Slopes { cost: cost.to_scalar()?, slopes, statistics })
+    pub fn slopes(&self, batch: &Batch) -> Slopes {
+        let (width, classes) = (self.design.width(), self.design.classes);
+        let samples = batch.labels.len() / classes.max(1);
+        let mut made = self.forward(&batch.maps);
+        let statistics = made.iter().flatten().map(|made| made.statistics.clone()).collect();
+        let y = made.last().map_or(&batch.maps, |[_, last]| &last.y);
+        let means = means(y, samples, width);
+        let (weights, bias) = self.last();
+        let (means, weights) = (Matrix::new(&means, width), Matrix::new(weights, classes));
+        let mut scores = product(&means, &weights);
+        for row in scores.chunks_exact_mut(classes) {
+            row.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
+        }
+        let (cost, to_scores) = self.cost(&scores, batch);
+        let mut to_bias = vec![0.0f32; classes];
+        for row in to_scores.chunks_exact(classes) {
+            to_bias.iter_mut().zip(row).for_each(|(sum, slope)| *sum += slope);
+        }
+        let to_scores = Matrix::new(&to_scores, classes);
+        let to_means = product(&to_scores, &weights.transposed());
+        let pixels = y.len() / (samples * width).max(1);
+        let mut slope = Vec::with_capacity(y.len());
+        for row in to_means.chunks_exact(width.max(1)) {
+            (0..pixels).for_each(|_| slope.extend(row.iter().map(|slope| slope / pixels as f32)));
+        }
+        // From the last block to the first, so in reverse of the order in which things are learned.
+        let mut slopes = vec![to_bias, product(&means.transposed(), &to_scores)];
+        for (block, [depthwise, pointwise]) in self.design.blocks.iter().zip(&self.blocks).rev() {
+            let Some([first, second]) = made.pop() else { break };
+            let back = self.stage(pointwise).backward(&first.y, second, &slope);
+            slopes.push(back.learned);
+            let x = made.last().map_or(&batch.maps, |[_, last]| &last.y);
+            let added = block.residual().then_some(back.added);
+            let back = self.stage(depthwise).backward(x, first, &back.x);
+            slopes.push(back.learned);
+            slope = back.x;
+            if let Some(added) = added {
+                slope.iter_mut().zip(added).for_each(|(slope, added)| *slope += added);
+            }
+        }
+        slopes.reverse();
+        Slopes { cost, slopes, statistics }
     }
 
     /// One step of descent (Nesterov's) on parts of a batch of so many samples. Returns the mean cost before it.
-    pub fn descend(&mut self, parts: &[&Slopes], samples: usize, rate: f64) -> Result<f32> {
+    pub fn descend(&mut self, parts: &[&Slopes], samples: usize, rate: f64) -> f32 {
+        let (samples, rate) = (samples.max(1) as f32, rate as f32);
         for (index, learned) in self.learned.iter_mut().enumerate() {
-            let mut sum: Option<Tensor> = None;
-            for slope in parts.iter().filter_map(|part| part.slopes[index].as_ref()) {
-                sum = Some(match sum {
-                    Some(sum) => (sum + slope)?,
-                    None => slope.clone(),
-                });
+            let mut slopes = vec![0.0f32; learned.value.len()];
+            for part in parts {
+                slopes.iter_mut().zip(&part.slopes[index]).for_each(|(sum, slope)| *sum += slope);
             }
-            let Some(sum) = sum else { continue };
-            let slope = (sum / samples as f64)?;
-            let value = learned.value.as_tensor();
-            let slope = (slope + value.broadcast_mul(&learned.decay)?)?;
-            let slope = slope.detach();
-            learned.velocity = ((&learned.velocity * MOMENTUM)? + &slope)?.detach();
-            let step = (slope + (&learned.velocity * MOMENTUM)?)?;
-            learned.value.set(&(value - (step * rate)?)?.detach())?;
+            let each = learned.value.iter_mut().zip(&mut learned.velocity).zip(slopes).enumerate();
+            for (at, ((value, velocity), slope)) in each {
+                let decay = if at < learned.decaying { DECAY } else { 0.0 };
+                let slope = slope / samples + *value * decay;
+                *velocity = *velocity * MOMENTUM + slope;
+                *value -= (slope + *velocity * MOMENTUM) * rate;
+            }
         }
         for (index, learning) in self.blocks.iter_mut().flatten().enumerate() {
             let seen: Vec<&Statistics> = parts.iter().map(|part| &part.statistics[index]).collect();
             learning.lately.follow(&Statistics::mean_of(&seen), FOLLOW);
         }
-        Ok(parts.iter().map(|part| part.cost).sum::<f32>() / samples.max(1) as f32)
+        parts.iter().map(|part| part.cost).sum::<f32>() / samples
     }
 
     /// The head, its normalisations folded into weights.
-    pub fn head(&self) -> Result<Head> {
+    pub fn head(&self) -> Head {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for (block, [depthwise, pointwise]) in self.design.blocks.iter().zip(&self.blocks) {
-            let (depthwise, depthwise_bias) = self.folded(depthwise)?;
-            let (pointwise, pointwise_bias) = self.folded(pointwise)?;
+            let (depthwise, depthwise_bias) = self.folded(depthwise);
+            let (pointwise, pointwise_bias) = self.folded(pointwise);
             blocks.push(Separable { block: *block, depthwise, depthwise_bias, pointwise, pointwise_bias });
         }
-        let last = self.learned.len() - 2;
-        let weights = self.value(last).t()?.flatten_all()?.to_vec1()?;
-        let layers = vec![Layer { weights, bias: self.value(last + 1).flatten_all()?.to_vec1()? }];
-        Ok(Head { space: self.design.space, blocks, layers })
+        let (weights, bias) = self.last();
+        let classes = self.design.classes;
+        let column = |class: usize| weights.iter().skip(class).step_by(classes).copied();
+        let layers = vec![Layer { weights: (0..classes).flat_map(column).collect(), bias: bias.to_vec() }];
+        Head { space: self.design.space, blocks, layers }
     }
 
     /// Weights `[inputs or taps, outputs]` and biases with the normalisation behind them.
-    fn folded(&self, learning: &Learning) -> Result<(Vec<f32>, Vec<f32>)> {
-        let learned = self.value(learning.learned);
-        let channels = learned.dim(1)?;
-        let mut weights = learned.flatten_all()?.to_vec1::<f32>()?;
+    fn folded(&self, learning: &Learning) -> (Vec<f32>, Vec<f32>) {
+        let [_, channels] = learning.channels;
+        let mut weights = self.learned[learning.learned].value.clone();
         let scales = weights.split_off(weights.len() - 2 * channels);
         let (scale, offset) = scales.split_at(channels);
         // A head that has never learned anything has seen no statistics.
@@ -302,62 +343,58 @@ impl Network {
         for row in weights.chunks_exact_mut(channels) {
             row.iter_mut().zip(&factors).for_each(|(weight, factor)| *weight *= factor);
         }
-        Ok((weights, bias))
+        (weights, bias)
     }
 
     /// Everything that has been learned, for a file.
-    pub fn state(&self) -> Result<Vec<Tensor>> {
-        let mut state = Vec::new();
-        for learned in &self.learned {
-            state.extend([learned.value.as_tensor().clone(), learned.velocity.clone()]);
-        }
-        for learning in self.blocks.iter().flatten() {
-            for statistic in [&learning.lately.mean, &learning.lately.variance] {
-                state.push(Tensor::new(statistic.as_slice(), &Device::Cpu)?);
-            }
-        }
-        Ok(state)
+    pub fn state(&self) -> Vec<Vec<f32>> {
+        let learned = self.learned.iter().flat_map(|learned| [&learned.value, &learned.velocity]);
+        let lately =
+            self.blocks.iter().flatten().flat_map(|learning| [&learning.lately.mean, &learning.lately.variance]);
+        learned.chain(lately).cloned().collect()
     }
 
-    /// Continues where a state was taken. An error if it is of another head.
-    pub fn restore(&mut self, state: &[Tensor]) -> Result<()> {
-        let mut state = state.iter();
-        let mut next = || state.next().ok_or_else(|| candle_core::Error::Msg("the state ends early".to_string()));
+    /// Continues where a state was taken.
+    ///
+    /// Errors: it is of another head; what has been learned is then of no use.
+    pub fn restore(&mut self, state: Vec<Vec<f32>>) -> anyhow::Result<()> {
+        let mut state = state.into_iter();
+        let mut next = |lengths: &[usize]| {
+            let part = state.next().unwrap_or_default();
+            ensure!(lengths.contains(&part.len()), "the state is of another head");
+            Ok(part)
+        };
         for learned in &mut self.learned {
-            learned.value.set(next()?)?;
-            learned.velocity = next()?.clone();
+            let length = [learned.value.len()];
+            (learned.value, learned.velocity) = (next(&length)?, next(&length)?);
         }
         for learning in self.blocks.iter_mut().flatten() {
-            learning.lately = Statistics { mean: next()?.to_vec1()?, variance: next()?.to_vec1()? };
+            // Before the first step there are none.
+            let lengths = [0, learning.channels[1]];
+            learning.lately = Statistics { mean: next(&lengths)?, variance: next(&lengths)? };
         }
         Ok(())
     }
 }
 
-/// Something to learn, of which the first rows decay.
-fn learn(learned: &mut Vec<Learned>, value: Tensor, decaying: usize) -> Result<usize> {
-    let rows = value.dim(0)?;
-    let decay = (0..rows).map(|row| if row < decaying { DECAY } else { 0.0 });
-    let decay = Tensor::from_vec(decay.collect(), (rows, 1), &Device::Cpu)?;
-    let velocity = value.zeros_like()?;
-    learned.push(Learned { value: Var::from_tensor(&value)?, velocity, decay });
-    Ok(learned.len() - 1)
+/// Something to learn, of which the first elements decay.
+fn learn(learned: &mut Vec<Learned>, value: Vec<f32>, decaying: usize) -> usize {
+    learned.push(Learned { velocity: vec![0.0; value.len()], value, decaying });
+    learned.len() - 1
 }
 
 /// A layer to learn, that begins with these weights.
-fn learning(learned: &mut Vec<Learned>, linear: Linear, weights: Tensor) -> Result<Learning> {
-    let (terms, channels) = weights.dims2()?;
-    let [scales, offsets] = [1.0f32, 0.0].map(|value| vec![value; channels]);
-    let scales = Tensor::from_vec([scales, offsets].concat(), (2, channels), &Device::Cpu)?;
-    let learned = learn(learned, Tensor::cat(&[weights, scales], 0)?, terms)?;
-    Ok(Learning { linear, learned, lately: Statistics::default() })
+fn learning(learned: &mut Vec<Learned>, linear: Linear, channels: [usize; 2], weights: Vec<f32>) -> Learning {
+    let decaying = weights.len();
+    let [scales, offsets] = [1.0, 0.0].map(|value| vec![value; channels[1]]);
+    let learned = learn(learned, [weights, scales, offsets].concat(), decaying);
+    Learning { linear, channels, learned, lately: Statistics::default() }
 }
 
 /// Weights that keep the variance of what goes through them and a ReLU (He et al. 2015).
-fn normal(chance: &mut Chance, shape: (usize, usize), inputs: usize) -> Result<Tensor> {
+fn normal(chance: &mut Chance, count: usize, inputs: usize) -> Vec<f32> {
     let bound = (6.0 / inputs as f32).sqrt();
-    let elements: Vec<f32> = (0..shape.0 * shape.1).map(|_| (chance.unit() * 2.0 - 1.0) * bound).collect();
-    Tensor::from_vec(elements, shape, &Device::Cpu)
+    (0..count).map(|_| (chance.unit() * 2.0 - 1.0) * bound).collect()
 }
 
 /// What the matrix of a finished head reads of maps `[samples, rows, columns, channels]`: averages over space,
@@ -381,11 +418,18 @@ pub fn averages(blocks: &[Separable], maps: Vec<f32>, samples: usize, space: [us
         }
         x = y;
     }
-    let pixels = space[0] * space[1];
-    let mut means = Vec::with_capacity(samples * channels);
-    for sample in x.chunks_exact((pixels * channels).max(1)) {
-        let sum = |channel: usize| sample.iter().skip(channel).step_by(channels).sum::<f32>();
-        means.extend((0..channels).map(|channel| sum(channel) / pixels as f32));
+    means(&x, samples, channels)
+}
+
+/// Means over space, `[samples, channels]`, of `[samples, rows, columns, channels]`.
+fn means(x: &[f32], samples: usize, channels: usize) -> Vec<f32> {
+    let pixels = x.len() / (samples * channels).max(1);
+    let mut means = vec![0.0; samples * channels];
+    for (means, sample) in means.chunks_exact_mut(channels.max(1)).zip(x.chunks_exact((pixels * channels).max(1))) {
+        for pixel in sample.chunks_exact(channels) {
+            means.iter_mut().zip(pixel).for_each(|(sum, x)| *sum += x);
+        }
+        means.iter_mut().for_each(|sum| *sum /= pixels as f32);
     }
     means
 }
@@ -413,19 +457,18 @@ mod tests {
             maps.extend(pixels.map(|lit| f32::from(u8::from(lit)) + 0.2 * chance.unit()));
             labels.extend(if vertical { [1.0f32, 0.0] } else { [0.0, 1.0] });
         }
-        let labels = Tensor::from_vec(labels, (count, 2), &Device::Cpu).expect("labels");
-        let scores = (&labels * 4.0).expect("scores");
-        Batch { maps: Tensor::from_vec(maps, (count, 16, 16, 1), &Device::Cpu).expect("maps"), scores, labels }
+        let scores = labels.iter().map(|label| label * 4.0).collect();
+        Batch { maps, scores, labels }
     }
 
     fn step_of(network: &mut Network, batch: &Batch, rate: f64) {
-        let slopes = network.slopes(batch).expect("slopes");
-        network.descend(&[&slopes], 32, rate).expect("a step");
+        let slopes = network.slopes(batch);
+        network.descend(&[&slopes], 32, rate);
     }
 
     fn trained(seed: u64, steps: usize) -> Network {
         let design = Design::within(1, [16, 16], 2, 20_000, u64::MAX).expect("it is wide enough");
-        let mut network = Network::new(design, seed).expect("a network");
+        let mut network = Network::new(design, seed);
         let mut chance = Chance(3);
         for step in 0..steps {
             step_of(&mut network, &bars(&mut chance, 32), 0.05 / (1 + step / 20) as f64);
@@ -435,29 +478,30 @@ mod tests {
 
     #[test]
     fn a_head_learns_what_only_neighbours_show() {
-        let head = trained(1, 150).head().expect("a head");
+        let head = trained(1, 150).head();
         let Batch { maps, labels, .. } = bars(&mut Chance(99), 200);
-        let elements = maps.flatten_all().and_then(|maps| maps.to_vec1::<f32>()).expect("elements");
-        let scores = head.scores(&elements, 256, &(0..200).collect::<Vec<_>>());
-        let labels = labels.to_vec2::<f32>().expect("labels");
-        let right = scores.chunks_exact(2).zip(&labels).filter(|(s, label)| (s[0] > s[1]) == (label[0] > label[1]));
+        let scores = head.scores(&maps, 256, &(0..200).collect::<Vec<_>>());
+        let right = scores
+            .chunks_exact(2)
+            .zip(labels.chunks_exact(2))
+            .filter(|(s, label)| (s[0] > s[1]) == (label[0] > label[1]));
         let right = right.count();
         assert!(right > 190, "{right} of 200");
-        assert_eq!(trained(1, 5).head().ok(), trained(1, 5).head().ok(), "the same seed gives the same head");
+        assert_eq!(trained(1, 5).head(), trained(1, 5).head(), "the same seed gives the same head");
     }
 
     #[test]
     fn training_goes_on_where_it_was_taken_down() {
         let whole = trained(1, 6);
         let part = trained(1, 4);
-        let mut again = Network::new(part.design.clone(), 77).expect("a network");
-        again.restore(&part.state().expect("a state")).expect("the same design");
+        let mut again = Network::new(part.design.clone(), 77);
+        again.restore(part.state()).expect("the same design");
         let mut chance = Chance(3);
         (0..4).for_each(|_| drop(bars(&mut chance, 32)));
         for _ in 4..6 {
             step_of(&mut again, &bars(&mut chance, 32), 0.05);
         }
-        assert_eq!(again.head().ok(), whole.head().ok());
+        assert_eq!(again.head(), whole.head());
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use multiversion::multiversion;
 
+use crate::matrix::{Matrix, product};
+
 /// A depthwise convolution, window `kernel`, padding of half a window on every side.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Depthwise {
@@ -59,8 +61,6 @@ pub enum Linear {
 /// What a depthwise convolution sums up for one sample.
 pub struct Ways {
     channels: usize,
-    /// Rows and columns of the result.
-    space: [usize; 2],
     /// Pixels of the input.
     input_pixels: usize,
     /// The result, of the input and the weights.
@@ -90,20 +90,11 @@ impl Linear {
         };
         Linear::Depthwise(Arc::new(Ways {
             channels,
-            space: output,
             input_pixels: pixels(space),
             forward: sums(pixels(output), |touch| touch.output, |touch| [touch.input, touch.tap]),
             to_input: sums(pixels(space), |touch| touch.input, |touch| [touch.output, touch.tap]),
             to_weights: sums(pixels(window.kernel), |touch| touch.tap, |touch| [touch.input, touch.output]),
         }))
-    }
-
-    /// Rows and columns of the result.
-    pub fn output(&self, space: [usize; 2]) -> [usize; 2] {
-        match self {
-            Linear::Depthwise(ways) => ways.space,
-            Linear::Pointwise => space,
-        }
     }
 
     /// The result for some samples, of which each pixel has `outputs` channels.
@@ -190,72 +181,9 @@ fn add_products(sums: &mut [f32], first: &[f32], second: &[f32], all: &[Sum], ch
     }
 }
 
-/// A matrix in memory, or its transpose.
-struct Matrix<'a> {
-    elements: &'a [f32],
-    rows: usize,
-    columns: usize,
-    /// Elements from one row and column to the next.
-    strides: [usize; 2],
-}
-
-impl<'a> Matrix<'a> {
-    /// Of rows that lie one behind the other.
-    fn new(elements: &'a [f32], columns: usize) -> Matrix<'a> {
-        Matrix { elements, rows: elements.len() / columns.max(1), columns, strides: [columns, 1] }
-    }
-
-    fn transposed(&self) -> Matrix<'a> {
-        let [down, across] = self.strides;
-        Matrix { elements: self.elements, rows: self.columns, columns: self.rows, strides: [across, down] }
-    }
-}
-
-/// The product of two matrices, by one thread: batches are shared among threads already.
-fn product(a: &Matrix<'_>, b: &Matrix<'_>) -> Vec<f32> {
-    assert_eq!(a.columns, b.rows, "columns of the first matrix and rows of the second");
-    let mut product = vec![0.0f32; a.rows * b.columns];
-    // SAFETY: `Matrix` has as many elements as its rows have columns, in either order, so the strides of `a` and `b` stay
-    // in their slices; `product` has a row of `b.columns` elements for each of `a.rows`, and nothing else refers to it.
-    unsafe {
-        gemm::gemm(
-            a.rows,
-            b.columns,
-            a.columns,
-            product.as_mut_ptr(),
-            1,
-            b.columns as isize,
-            false,
-            a.elements.as_ptr(),
-            a.strides[1] as isize,
-            a.strides[0] as isize,
-            b.elements.as_ptr(),
-            b.strides[1] as isize,
-            b.strides[0] as isize,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
-    product
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn products_of_matrices_and_their_transposes() {
-        let elements: Vec<f32> = (0..12).map(|x| x as f32).collect();
-        let (a, b) = (Matrix::new(&elements[..6], 3), Matrix::new(&elements[..12], 4));
-        assert_eq!(product(&a, &b), [20.0, 23.0, 26.0, 29.0, 56.0, 68.0, 80.0, 92.0]);
-        assert_eq!(product(&a.transposed(), &a), [9.0, 12.0, 15.0, 12.0, 17.0, 22.0, 15.0, 22.0, 29.0]);
-        assert_eq!(product(&a, &a.transposed()), [5.0, 14.0, 14.0, 50.0]);
-        assert_eq!(product(&Matrix::new(&[], 3), &b), [0.0f32; 0]);
-    }
 
     #[test]
     fn windows_of_every_width_of_channels() {
