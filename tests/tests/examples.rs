@@ -118,7 +118,7 @@ fn digits_on_a_microcontroller_and_a_board_over_a_serial_line() {
     require("qemu-system-arm");
     let (mixed, digits) = (example("mixed"), example("digits"));
     let out = tempfile::tempdir().expect("a temporary folder");
-    succeed(
+    let run = succeed(
         compile()
             .arg(digits.join("model.onnx"))
             .arg("--targets")
@@ -128,6 +128,8 @@ fn digits_on_a_microcontroller_and_a_board_over_a_serial_line() {
             .arg("--out")
             .arg(out.path()),
     );
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(said.contains("measured on this machine, over loopback"), "{said}");
     let report = read_report(out.path());
     for device in report["devices"].as_array().expect("the report lists devices") {
         assert!(device["macs"].as_u64() > Some(0), "{} computes nothing", device["name"]);

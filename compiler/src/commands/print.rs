@@ -1,7 +1,7 @@
 //! The report on a terminal.
 
 use super::learned;
-use crate::bundle::report::Report;
+use crate::bundle::report::{DeviceReport, Report};
 use crate::cli::Format;
 use crate::driver::Compiled;
 
@@ -95,6 +95,10 @@ fn human(report: &Report, compiled: &Compiled) {
             measured.compute_ms,
             measured.link_ms,
         );
+    }
+    let exchanged = |device: &DeviceReport| device.measured.as_ref().is_some_and(|measured| measured.sent_bytes > 0);
+    if report.devices.iter().any(exchanged) {
+        println!("measured on this machine, over loopback: what the cluster file says of links is only in the prediction");
     }
     for patch in &report.patches {
         println!(

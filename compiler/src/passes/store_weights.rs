@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
-use half::f16;
 use serde::Serialize;
+
+use partita_rt::F16;
 
 use crate::config::WeightStorage;
 use crate::graph::{Graph, Op, TensorId, Value};
@@ -39,7 +40,7 @@ pub fn columns(matrix: &[f32], width: usize, storage: WeightStorage) -> Option<C
     match storage {
         WeightStorage::F32 => None,
         WeightStorage::F16 => {
-            let stored: Vec<f32> = matrix.iter().map(|weight| f16::from_f32(*weight).to_f32()).collect();
+            let stored: Vec<f32> = matrix.iter().map(|weight| F16::from_f32(*weight).to_f32()).collect();
             stored.iter().all(|weight| weight.is_finite()).then(|| Columns { stored, steps: vec![1.0; width] })
         }
         WeightStorage::Int8 => {

@@ -14,8 +14,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use sha2::{Digest, Sha256};
 
+use partita_rt::F16;
+
 use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Step, Weight, WeightId};
-use half::f16;
 
 use crate::config::Target;
 use crate::config::WeightStorage;
@@ -328,7 +329,7 @@ impl Lowering<'_> {
                         }
                         // No element type of the graph: bytes.
                         WeightStorage::F16 => {
-                            let bytes = elements.iter().flat_map(|element| f16::from_f32(*element).to_le_bytes());
+                            let bytes = elements.iter().flat_map(|element| F16::from_f32(*element).0.to_le_bytes());
                             self.weight(name, ElementType::U8, vec![2 * elements.len()], bytes.collect())
                         }
                         WeightStorage::Int8 => {
