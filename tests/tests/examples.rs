@@ -184,3 +184,17 @@ fn application_has_the_model_of_the_digits_example() {
     let read = |folder: &str| std::fs::read(example(folder).join("model.onnx")).expect("the example has a model");
     assert!(read("application") == read("digits"), "examples/application/model.onnx is not examples/digits/model.onnx");
 }
+
+/// As `compile .. | head -1` is: what else would be printed is not wanted.
+#[test]
+fn nobody_reading_is_no_fault() {
+    let out = tempfile::tempdir().expect("a temporary folder");
+    let cluster = ClusterText::single("host").write(out.path());
+    let mut command = compile();
+    command.arg(example("digits").join("model.onnx")).arg("--targets").arg(cluster).args(["--simulate", "--quiet"]);
+    command.arg("--out").arg(out.path().join("out"));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = command.stdout(writer).stderr(std::process::Stdio::piped()).output().expect("it starts");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}

@@ -10,6 +10,7 @@ pub mod summary;
 mod tune;
 mod verify;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -29,30 +30,35 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage_error(&error),
     };
-    // A panic is always our bug: say so in one line, and never leave with a status that scripts read as success.
-    std::panic::set_hook(Box::new(|_| {}));
-    let outcome = std::panic::catch_unwind(|| execute(&arguments));
-    let failure = match outcome {
-        Ok(Ok(())) => return ExitCode::SUCCESS,
-        Ok(Err(failure)) => failure,
-        Err(payload) => {
-            let message = payload
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| payload.downcast_ref::<&str>().map(|text| text.to_string()))
-                .unwrap_or_else(|| "unknown".to_string());
-            // Whoever reads our output has seen enough, as `head` does: no fault of ours.
-            if message.contains("failed printing to stdout") {
-                return ExitCode::SUCCESS;
-            }
-            Failure::Internal(anyhow::anyhow!("panic: {message}"))
+    let format = arguments.format;
+    std::panic::set_hook(Box::new(move |panic| end_of_panic(panic.payload_as_str().unwrap_or("unknown"), format)));
+    match execute(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&failure, format);
+            ExitCode::from(failure.exit_status())
         }
-    };
-    match arguments.format {
-        Format::Human => eprintln!("{failure}"),
-        Format::Json => eprintln!("{}", failure.to_json()),
     }
-    ExitCode::from(failure.exit_status())
+}
+
+/// A panic is always our bug: says so in one line, and never leaves with a status that scripts read as success.
+fn end_of_panic(message: &str, format: Format) {
+    // Whoever reads our output has seen enough, as `head` does: no fault of ours.
+    if message.contains("failed printing to stdout") {
+        std::process::exit(0);
+    }
+    let failure = Failure::Internal(anyhow::anyhow!("panic: {message}"));
+    complain(&failure, format);
+    std::process::exit(failure.exit_status().into());
+}
+
+fn complain(failure: &Failure, format: Format) {
+    let text = match format {
+        Format::Human => failure.to_string(),
+        Format::Json => failure.to_json().to_string(),
+    };
+    // Nobody may be reading any more.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Says what is wrong with the command line, or what was asked of it: help, the version.

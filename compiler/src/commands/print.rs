@@ -98,7 +98,9 @@ fn human(report: &Report, compiled: &Compiled) {
     }
     let exchanged = |device: &DeviceReport| device.measured.as_ref().is_some_and(|measured| measured.sent_bytes > 0);
     if report.devices.iter().any(exchanged) {
-        println!("measured on this machine, over loopback: what the cluster file says of links is only in the prediction");
+        println!(
+            "measured on this machine, over loopback: what the cluster file says of links is only in the prediction"
+        );
     }
     for patch in &report.patches {
         println!(
