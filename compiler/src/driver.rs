@@ -189,7 +189,7 @@ impl Options {
                 StrategyName::Batch => StrategyFamily::Batch,
             },
             exact: arguments.exact,
-            weights: arguments.weights,
+            weights: arguments.weights.into(),
             max_latency_ms: arguments.max_latency,
             plan: arguments.plan.clone(),
             exits: exits::ExitOptions::of(arguments),
@@ -395,9 +395,10 @@ fn finish(
 }
 
 fn nothing_to_store(storage: WeightStorage) -> Failure {
-    let name = clap::ValueEnum::to_possible_value(&storage).map_or(String::new(), |value| value.get_name().to_string());
-    let message =
-        format!("--weights {name} would change nothing: no matrix product of the model has constant weights that fit");
+    let message = format!(
+        "--weights {} would change nothing: no matrix product of the model has constant weights that fit",
+        storage.name()
+    );
     let help = "leave --weights out; convolutions keep their weights in 32 bits";
     Failure::Input(vec![Diagnostic::new("E0143", message).help(help)])
 }

@@ -1,4 +1,4 @@
-"""Writes compiler/src/onnx/signatures.txt: of every operator, since which version it takes which attributes and operands.
+"""Writes compiler/onnx/src/signatures.txt: of every operator, since which version it takes which attributes and operands.
 
     .venv/bin/python make_signatures.py
 
@@ -26,7 +26,7 @@ def main():
         if before.get(schema.name) != signature:
             lines.append(" ".join([schema.name, str(schema.since_version), *signature]))
         before[schema.name] = signature
-    (repository / "compiler/src/onnx/signatures.txt").write_text("\n".join(lines) + "\n")
+    (repository / "compiler/onnx/src/signatures.txt").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

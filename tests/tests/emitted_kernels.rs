@@ -11,6 +11,7 @@ use partita::data::noise;
 use partita::emit::{archive, object, rust_source};
 use partita::graph::infer::infer;
 use partita::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
+use partita::graph::storage;
 use partita::graph::types::are_whole;
 use partita::graph::{BinaryOp, Op, TensorType, Value};
 use partita::kernel::lower::winograd::{Form, Forms};
@@ -18,7 +19,6 @@ use partita::kernel::lower::{
     Binding, LoweredNode, Machine, Operand, Packing, Pooling, WeightOrder, layout_choices, lower_node, lower_pooled,
 };
 use partita::kernel::{Access, Kernel, eval, verify};
-use partita::passes::store_weights;
 use partita::program::Layout;
 use partita_tests::command::{require, succeed};
 
@@ -140,7 +140,7 @@ fn cases_stored(machine: &Machine, storage: WeightStorage, first: usize) -> Vec<
             .collect();
         if matches!(op, Op::Gemm(_))
             && let Some(exact) = values[1].as_f32()
-            && let Some(columns) = store_weights::columns(exact, shapes[1][1], storage)
+            && let Some(columns) = storage::columns(exact, shapes[1][1], storage)
         {
             let steps = columns.steps.iter().cycle();
             let rounded = columns.stored.iter().zip(steps).map(|(stored, step)| stored * step).collect();

@@ -7,18 +7,24 @@ use std::process::Command;
 use partita_tests::command::{compile_binary, succeed};
 use partita_tests::place;
 
-/// Packs the compiler, the runtime and what heads learn by, and gives the folders of what was packed.
-fn pack(folder: &Path) -> [PathBuf; 3] {
+/// Everything that is published, the compiler and the crate with the targets first.
+const PACKAGES: [&str; 9] = [
+    "partita",
+    "partita-config",
+    "partita-files",
+    "partita-ir",
+    "partita-kernel",
+    "partita-onnx",
+    "partita-passes",
+    "partita-rt",
+    "partita-train",
+];
+
+/// Packs all and gives the folders of what was packed.
+fn pack(folder: &Path) -> [PathBuf; 9] {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(place::repository()).args([
-        "package",
-        "--package",
-        "partita",
-        "--package",
-        "partita-train",
-        "--package",
-        "partita-rt",
-    ]);
+    cargo.current_dir(place::repository()).arg("package");
+    PACKAGES.iter().for_each(|name| _ = cargo.args(["--package", name]));
     // Whether it builds is what everything else here tests, with the same files.
     cargo.args(["--no-verify", "--allow-dirty", "--offline", "--quiet", "--target-dir"]).arg(folder);
     succeed(&mut cargo);
@@ -27,7 +33,7 @@ fn pack(folder: &Path) -> [PathBuf; 3] {
         succeed(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(folder));
         folder.join(format!("{name}-{}", env!("CARGO_PKG_VERSION")))
     };
-    ["partita", "partita-rt", "partita-train"].map(unpacked)
+    PACKAGES.map(unpacked)
 }
 
 #[test]
@@ -47,11 +53,17 @@ fn packages_hold_what_they_need() {
     }
     // What is embedded is in the package, byte for byte.
     let root = place::repository();
-    for (from, to) in [("templates", "templates"), ("targets", "targets"), ("runtime-rt/src", "runtime-rt/src")] {
+    let [compiler, config, ..] = &packages;
+    let embedded = [
+        ("templates", compiler, "templates"),
+        ("targets", config, "targets"),
+        ("runtime-rt/src", compiler, "runtime-rt/src"),
+    ];
+    for (from, package, to) in embedded {
         let files = place::files_below(&root.join(from), &|_| true);
         assert!(files.len() > 3, "{from}");
         for path in files {
-            let packed = packages[0].join("assets").join(to).join(path.strip_prefix(root.join(from)).expect("below"));
+            let packed = package.join("assets").join(to).join(path.strip_prefix(root.join(from)).expect("below"));
             let bytes = fs::read(&packed).unwrap_or_else(|error| panic!("{}: {error}", packed.display()));
             assert!(bytes == fs::read(&path).expect("it is there"), "{}", packed.display());
         }

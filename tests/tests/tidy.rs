@@ -152,3 +152,41 @@ fn conformance_table_and_vectors_agree() {
     assert_eq!(listed, stems("onnx"));
     assert_eq!(listed, stems("npz"));
 }
+
+/// The crates, from the lowest layer up; those of one line know nothing of each other.
+const LAYERS: &[&[&str]] = &[
+    &["partita-rt", "partita-train"],
+    &["partita-ir"],
+    &["partita-files", "partita-passes"],
+    &["partita-config", "partita-onnx"],
+    &["partita-kernel"],
+    &["partita"],
+];
+
+/// Cargo forbids cycles; this forbids to turn an arrow around, or to name a crate that has no place.
+#[test]
+fn crates_import_downwards() {
+    let layer = |name: &str| LAYERS.iter().position(|layer| layer.contains(&name));
+    let mut complaints = Vec::new();
+    let mut seen = BTreeSet::new();
+    let root = place::repository();
+    let folders = ["runtime-rt", "compiler"].map(|folder| root.join(folder));
+    for path in folders.iter().flat_map(|folder| place::files_below(folder, &|path| path.ends_with("Cargo.toml"))) {
+        let text = read(&path);
+        let name = text.lines().find_map(|line| line.strip_prefix("name = ")).expect("a package has a name");
+        let name = name.trim_matches('"').to_string();
+        let Some(own) = layer(&name) else {
+            complaints.push(format!("{}: `{name}` is in no layer", relative(&path)));
+            continue;
+        };
+        let dependencies = text.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key);
+        for below in dependencies.filter(|key| key.starts_with("partita")) {
+            if layer(below).is_none_or(|below| below >= own) {
+                complaints.push(format!("{}: imports `{below}`, which does not lie below", relative(&path)));
+            }
+        }
+        seen.insert(name);
+    }
+    none(complaints);
+    assert_eq!(seen.len(), LAYERS.concat().len(), "of {LAYERS:?} there are only {seen:?}");
+}

@@ -22,7 +22,7 @@ use crate::config::learned::Origin;
 use crate::config::{self, Cluster, Device};
 use crate::driver::{self, Compiled, Dump, Failure, Options};
 use crate::graph::{Graph, Value};
-use crate::{bundle, diagnostic, simulate, usage};
+use crate::{bundle, diagnostic, explain, simulate, usage};
 
 /// The command line of this process: arguments in, exit status out.
 pub fn main() -> ExitCode {
@@ -79,7 +79,7 @@ fn usage_error(error: &clap::Error) -> ExitCode {
 /// Executes the command line. Results go to standard output, messages to standard error.
 pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(code) = &arguments.explain {
-        println!("{}", diagnostic::explain(code).map_err(Failure::from)?);
+        println!("{}", explain::explain(code).map_err(Failure::from)?);
         return Ok(());
     }
     let (Some(model), Some(targets)) = (&arguments.model, &arguments.targets) else {

@@ -13,8 +13,8 @@ use super::Method;
 use super::cost::{self, Work};
 use crate::config::{Cluster, System, Target};
 use crate::graph::{Graph, NodeId, Op, TensorId};
+use crate::restrict::restrict;
 use crate::shard::Region;
-use crate::shard::restrict::restrict;
 
 /// Sums in another order differ by less, relatively.
 const ROUNDING: f64 = 1e-9;

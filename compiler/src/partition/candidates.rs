@@ -10,7 +10,7 @@ use super::held::Held;
 use super::{Method, Objective, Strategy, StrategyFamily, axes};
 use crate::config::{Cluster, System};
 use crate::graph::{Graph, NodeId, Op, TensorId};
-use crate::shard::restrict::{Restriction, addend, restrict};
+use crate::restrict::{Restriction, addend, restrict};
 use crate::shard::{Region, Sharding};
 
 /// Most nodes that multiply in one run of fused tiles.

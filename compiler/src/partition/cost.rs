@@ -4,7 +4,7 @@ use super::Method;
 use crate::config::{Cluster, System, Target, Topology, WeightStorage};
 use crate::graph::{Graph, NodeId, Op};
 use crate::kernel::lower::winograd::Filterable;
-use crate::shard::restrict::Restriction;
+use crate::restrict::Restriction;
 
 /// What a node, or a shard of one, asks of a processor.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -6,10 +6,11 @@ use std::path::Path;
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
-use crate::config::{Cluster, file};
+use crate::config::Cluster;
 use crate::diagnostic::{Diagnostic, printable};
 use crate::driver::{Compiled, Route};
 use crate::emit::family::Row;
+use crate::file;
 use crate::graph::text::{Constants, op_name, print};
 use crate::graph::{Graph, NodeId, TensorId};
 use crate::partition::{self, Partition, Strategy, Stripes};

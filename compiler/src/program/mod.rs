@@ -19,15 +19,7 @@ pub struct BufferId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WeightId(pub u32);
 
-/// How the elements of a tensor lie in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Layout {
-    /// Row-major over the logical shape. What links, callers and reference kernels use.
-    Plain,
-    /// `[N, ceil(C / block), spatial.., block]`: channels in blocks of one vector, the tail of the last block zero or
-    /// don't-care. A tensor whose spatial size is 1 lies the same way in `Plain`, padded at the end.
-    Blocked(u32),
-}
+pub use crate::kernel::layout::Layout;
 
 /// A tensor in a device's memory.
 #[derive(Clone, Debug, PartialEq)]

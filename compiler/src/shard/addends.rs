@@ -1,11 +1,11 @@
 //! Input splits: every device computes an addend, the addends are exchanged and summed.
 
 use super::ShardError;
-use super::region::Sharding;
-use super::restrict::{self, Addend};
 use super::rewrite::Rewriter;
 use crate::graph::{Activation, BinaryOp, NodeId, Op, TensorId, UnaryOp, Value};
 use crate::partition::Method;
+use crate::region::Sharding;
+use crate::restrict::{self, Addend};
 
 impl Rewriter<'_> {
     /// Splits a node by its first operand: every device computes an addend; pieces of the addends are exchanged and

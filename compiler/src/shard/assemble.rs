@@ -1,7 +1,7 @@
 //! Where the pieces of a box come from, and how they are joined.
 
-use super::region::Region;
 use crate::graph::Op;
+use crate::region::Region;
 
 /// A piece of a needed box.
 #[derive(Clone, Copy, Debug, PartialEq)]

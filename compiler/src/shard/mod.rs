@@ -9,16 +9,15 @@ mod addends;
 mod assemble;
 mod leave;
 pub mod patches;
-pub mod region;
-pub mod restrict;
 mod rewrite;
 pub mod stripes;
 
 use std::collections::BTreeMap;
 
 pub use assemble::pieces;
-pub use region::{Region, Sharding};
 pub use rewrite::{apply, sketch};
+
+pub use crate::region::{Region, Sharding};
 
 use crate::config::Target;
 use crate::graph::{Graph, NodeId, Op, TensorId};

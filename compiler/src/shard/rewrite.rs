@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::assemble::{self, Joint, joint, pieces};
-use super::region::{Region, Sharding};
-use super::{Event, ShardError, Sharded, Transfer, restrict, stripes};
+use super::{Event, ShardError, Sharded, Transfer, stripes};
 use crate::config::Cluster;
 use crate::graph::eval::evaluate_node;
 use crate::graph::infer::infer;
 use crate::graph::{Graph, NodeId, Op, TensorId, TensorType};
 use crate::partition::relay::route;
 use crate::partition::{Method, Partition};
+use crate::region::{Region, Sharding};
+use crate::restrict;
 
 /// Splits every node as its strategy says.
 pub fn apply(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<Sharded, ShardError> {

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::ShardError;
-use super::region::{Region, Sharding};
-use super::restrict::restrict;
 use super::rewrite::Rewriter;
 use crate::graph::{Graph, NodeId, Op, TensorId};
 use crate::partition::{Partition, Stripes};
+use crate::region::{Region, Sharding};
+use crate::restrict::restrict;
 
 /// A run, for people.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]

@@ -4,8 +4,8 @@
 use crate::graph::op::{Conv, Gemm, Window};
 use crate::graph::{Activation, Graph, NodeId, Op, TensorType, Value};
 use crate::partition::cost::shard_work;
+use crate::restrict::{Restriction, addend, restrict};
 use crate::shard::Region;
-use crate::shard::restrict::{Restriction, addend, restrict};
 
 /// What one device holds and does.
 #[derive(Debug, PartialEq)]

@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use super::Patch;
 use crate::graph::infer::infer;
 use crate::graph::{Graph, NodeId, Op, TensorId, TensorType};
+use crate::region::Region;
+use crate::restrict::restrict;
 use crate::shard::assemble;
-use crate::shard::region::Region;
-use crate::shard::restrict::restrict;
 use crate::shard::{Event, ShardError, Sharded};
 
 /// Rewrites a run into its tiles. The result becomes a concatenation of rows of tiles.

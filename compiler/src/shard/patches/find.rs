@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::Patch;
 use crate::graph::{Graph, NodeId, Op, TensorId};
 use crate::partition::cost;
+use crate::region::Region;
+use crate::restrict::restrict;
 use crate::schedule::{Action, Schedule};
 use crate::shard::Sharded;
-use crate::shard::region::Region;
-use crate::shard::restrict::restrict;
 
 /// Most nodes of a run.
 const MAX_RUN: usize = 48;

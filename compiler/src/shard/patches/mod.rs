@@ -12,8 +12,8 @@ mod find;
 pub use apply::apply;
 pub use find::{find, whole_bytes};
 
-use super::region::Region;
 use crate::graph::NodeId;
+use crate::region::Region;
 
 /// A run of nodes and the tiles of its result.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,17 @@
+//! What the user says about machines: targets and clusters.
+
+pub mod architecture;
+mod cluster;
+pub mod cluster_file;
+mod cluster_links;
+pub mod learned;
+pub mod measured;
+pub mod quantity;
+pub mod ranges;
+pub mod target;
+pub mod tuned;
+
+pub use architecture::Architecture;
+pub use cluster::{Cluster, Condition, Device, Link, Medium, Topology, Transport};
+pub use partita_ir::graph::storage::WeightStorage;
+pub use target::{InstructionSet, System, Target};

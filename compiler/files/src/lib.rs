@@ -1,0 +1,10 @@
+//! Files that come from anywhere.
+//!
+//! [`file`] opens regular files only, [`file_kind`] says what a file is that is not what was wanted, [`npz`] reads and writes
+//! archives of arrays, and [`data`] makes values of them. May import the graph's values and messages; deliberately absent: what the
+//! values are for.
+
+pub mod data;
+pub mod file;
+pub mod file_kind;
+pub mod npz;

@@ -1,0 +1,419 @@
+//! The operator graph: a petgraph of nodes, joined by the tensors that flow between them.
+//!
+//! A [`Node`] lists its operands in order; the petgraph edges (one per use of a produced tensor) follow from those
+//! lists and are kept in step by the editing methods here, which are the only way to change a graph. A [`Tensor`] is
+//! produced by exactly one node, or is a graph input, or is a constant (it then has a value). Graph inputs and outputs
+//! keep the model's names and order. `verify` holds the full list of invariants; no code here does I/O.
+
+pub mod elements;
+pub mod eval;
+mod exits;
+pub mod infer;
+pub mod op;
+mod outputs;
+pub mod ranges;
+pub mod storage;
+pub mod text;
+pub mod types;
+pub mod values;
+pub mod verify;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use petgraph::Direction;
+use petgraph::stable_graph::{NodeIndex, StableDiGraph};
+use petgraph::visit::EdgeRef;
+
+use crate::diagnostic::Diagnostic;
+
+pub use op::{Activation, BinaryOp, Op, UnaryOp};
+pub use outputs::Outputs;
+pub use types::{Data, ElementType, TensorType, Value};
+
+/// Identifies a node of one graph; stays valid while other nodes are removed.
+pub type NodeId = NodeIndex;
+
+/// Identifies a tensor of one graph. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct TensorId(pub u32);
+
+/// One operator application.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// The model's name, or one made from the output's name; unique, but may hold any character.
+    pub name: String,
+    /// What is computed.
+    pub op: Op,
+    /// Operands, in the order that [`Op`] documents.
+    pub inputs: Vec<TensorId>,
+    /// Results.
+    pub outputs: Vec<TensorId>,
+}
+
+/// A value that flows along edges: activation, constant, input or output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// The model's name; unique, but may hold any character.
+    pub name: String,
+    /// Element type and shape.
+    pub tensor_type: TensorType,
+    /// The value, if it is known at compile time.
+    pub value: Option<Arc<Value>>,
+    /// The node that makes it; none for inputs and constants.
+    pub producer: Option<NodeId>,
+    /// What is known of the elements of a constant; none of anything else.
+    facts: Option<Facts>,
+}
+
+/// What is known of a constant's elements: found out once, when first asked for, and kept with the constant and with
+/// what is cut from it.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    whole: Arc<OnceLock<bool>>,
+}
+
+impl Facts {
+    /// Whether anything has been found out yet.
+    pub fn are_known(&self) -> bool {
+        self.whole.get().is_some()
+    }
+}
+
+impl PartialEq for Facts {
+    /// Facts follow from elements: whether they have been found out yet makes no difference.
+    fn eq(&self, _other: &Facts) -> bool {
+        true
+    }
+}
+
+/// A model: typed, shaped, acyclic.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    /// Name of the model.
+    pub name: String,
+    /// ONNX opset of the default domain the model was written for; 0 for graphs from text.
+    pub opset: i64,
+    /// Tensors fed by the caller.
+    pub inputs: Vec<TensorId>,
+    /// Tensors returned to the caller.
+    pub outputs: Outputs,
+    /// Number types that the model asks for and that are computed in `f32` instead; no part of the text form.
+    pub computed_in_f32: BTreeSet<ElementType>,
+    /// What the importer noticed and the user should know.
+    pub remarks: Vec<Diagnostic>,
+    nodes: StableDiGraph<Node, TensorId>,
+    tensors: Vec<Tensor>,
+    /// Per tensor the nodes that read it, once per use.
+    readers: Vec<Vec<NodeId>>,
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new(name: impl Into<String>) -> Graph {
+        Graph { name: name.into(), ..Graph::default() }
+    }
+
+    /// The node `id`. Panics if it was removed.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id]
+    }
+
+    /// Whether the node still exists.
+    pub fn contains(&self, id: NodeId) -> bool {
+        self.nodes.contains_node(id)
+    }
+
+    /// The tensor `id`.
+    pub fn tensor(&self, id: TensorId) -> &Tensor {
+        &self.tensors[id.0 as usize]
+    }
+
+    /// Type of a tensor.
+    pub fn tensor_type(&self, id: TensorId) -> &TensorType {
+        &self.tensor(id).tensor_type
+    }
+
+    /// Shape of a tensor.
+    pub fn shape(&self, id: TensorId) -> &[usize] {
+        &self.tensor(id).tensor_type.shape
+    }
+
+    /// Value of a tensor, if known.
+    pub fn value(&self, id: TensorId) -> Option<&Arc<Value>> {
+        self.tensor(id).value.as_ref()
+    }
+
+    /// Elements of a constant `f32` tensor.
+    pub fn f32_value(&self, id: TensorId) -> Option<&[f32]> {
+        self.value(id).and_then(|value| value.as_f32())
+    }
+
+    /// Whether a tensor is a constant, whether its elements are at hand or only its size is (`shard::sketch`).
+    pub fn is_constant(&self, id: TensorId) -> bool {
+        self.tensor(id).facts.is_some()
+    }
+
+    /// What is known of a constant's elements.
+    pub fn facts(&self, id: TensorId) -> Option<&Facts> {
+        self.tensor(id).facts.as_ref()
+    }
+
+    /// Whether a tensor is a constant of whole numbers, or cut from one, as those of quantized models are: their sums are
+    /// exact in any order.
+    pub fn is_whole(&self, id: TensorId) -> bool {
+        let tensor = self.tensor(id);
+        let Some(facts) = &tensor.facts else { return false };
+        // Only where elements are at hand can anything be found out; what is cut asks what it was cut from.
+        let find = || tensor.value.as_ref().and_then(|value| value.as_f32()).is_some_and(types::are_whole);
+        *facts.whole.get_or_init(find)
+    }
+
+    /// All nodes, in order of creation.
+    pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.node_indices()
+    }
+
+    /// Number of nodes.
+    pub fn node_count(&self) -> usize {
+        self.nodes.node_count()
+    }
+
+    /// All tensors ever added, also those nothing uses any more.
+    pub fn tensor_ids(&self) -> impl ExactSizeIterator<Item = TensorId> + use<> {
+        (0..self.tensors.len() as u32).map(TensorId)
+    }
+
+    /// The underlying petgraph, for its algorithms. Edge weights are the tensors that flow.
+    pub fn petgraph(&self) -> &StableDiGraph<Node, TensorId> {
+        &self.nodes
+    }
+
+    /// Nodes so that each comes after the producers of its inputs; among those free to choose, in order of creation,
+    /// so the result is deterministic. `None` if there is a cycle.
+    pub fn topological_order(&self) -> Option<Vec<NodeId>> {
+        let mut missing: HashMap<NodeId, usize> = HashMap::with_capacity(self.node_count());
+        let mut ready = std::collections::BTreeSet::new();
+        for id in self.nodes.node_indices() {
+            let count = self.nodes.edges_directed(id, Direction::Incoming).count();
+            missing.insert(id, count);
+            if count == 0 {
+                ready.insert(id);
+            }
+        }
+        let mut order = Vec::with_capacity(self.node_count());
+        while let Some(id) = ready.pop_first() {
+            order.push(id);
+            for edge in self.nodes.edges_directed(id, Direction::Outgoing) {
+                let count = missing.get_mut(&edge.target()).expect("edges join existing nodes");
+                *count -= 1;
+                if *count == 0 {
+                    ready.insert(edge.target());
+                }
+            }
+        }
+        // What an exit needs comes before what it may save; the sort keeps the order otherwise.
+        let stages = self.stages();
+        if !stages.is_empty() {
+            order.sort_by_key(|id| stages.get(id).copied().unwrap_or(usize::MAX));
+        }
+        (order.len() == self.node_count()).then_some(order)
+    }
+
+    /// Nodes that read `tensor`, ascending; a node that reads it twice appears once.
+    pub fn consumers(&self, tensor: TensorId) -> Vec<NodeId> {
+        let mut found = self.readers[tensor.0 as usize].clone();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Gives the memory of a constant back that nobody reads any more.
+    pub fn forget_unread(&mut self, tensor: TensorId) {
+        if self.is_unread(tensor) && !self.is_output(tensor) {
+            self.tensors[tensor.0 as usize].value = None;
+        }
+    }
+
+    /// Whether no node reads `tensor`.
+    pub fn is_unread(&self, tensor: TensorId) -> bool {
+        self.readers[tensor.0 as usize].is_empty()
+    }
+
+    /// Whether exactly one node reads `tensor`, however often.
+    pub fn has_one_consumer(&self, tensor: TensorId) -> bool {
+        match &self.readers[tensor.0 as usize][..] {
+            [] => false,
+            [first, rest @ ..] => rest.iter().all(|reader| reader == first),
+        }
+    }
+
+    /// Whether some node reads `tensor`.
+    pub fn is_read(&self, tensor: TensorId) -> bool {
+        !self.readers[tensor.0 as usize].is_empty()
+    }
+
+    /// Whether the caller sees `tensor` as a graph output.
+    pub fn is_output(&self, tensor: TensorId) -> bool {
+        self.outputs.contains(&tensor)
+    }
+
+    /// Adds a tensor without producer: the caller makes it an input, or a later `add_node` produces it.
+    pub fn add_tensor(&mut self, name: impl Into<String>, tensor_type: TensorType) -> TensorId {
+        let id = TensorId(self.tensors.len() as u32);
+        self.readers.push(Vec::new());
+        self.tensors.push(Tensor { name: name.into(), tensor_type, value: None, producer: None, facts: None });
+        id
+    }
+
+    /// Adds a graph input.
+    pub fn add_input(&mut self, name: impl Into<String>, tensor_type: TensorType) -> TensorId {
+        let id = self.add_tensor(name, tensor_type);
+        self.inputs.push(id);
+        id
+    }
+
+    /// Adds a constant.
+    pub fn add_constant(&mut self, name: impl Into<String>, value: impl Into<Arc<Value>>) -> TensorId {
+        let value = value.into();
+        let id = self.add_tensor(name, value.tensor_type());
+        self.set_value(id, value);
+        id
+    }
+
+    fn set_value(&mut self, id: TensorId, value: Arc<Value>) {
+        let tensor = &mut self.tensors[id.0 as usize];
+        (tensor.value, tensor.facts) = (Some(value), Some(Facts::default()));
+    }
+
+    /// Says that a tensor is a constant of which this is known; its elements need not be at hand.
+    pub fn set_facts(&mut self, id: TensorId, facts: Facts) {
+        self.tensors[id.0 as usize].facts = Some(facts);
+    }
+
+    /// Adds a node that produces existing tensors `outputs` (which have no producer yet).
+    pub fn add_node(
+        &mut self,
+        name: impl Into<String>,
+        op: Op,
+        inputs: Vec<TensorId>,
+        outputs: Vec<TensorId>,
+    ) -> NodeId {
+        let id = self.nodes.add_node(Node { name: name.into(), op, inputs: Vec::new(), outputs: outputs.clone() });
+        for output in &outputs {
+            let tensor = &mut self.tensors[output.0 as usize];
+            assert!(tensor.producer.is_none() && tensor.value.is_none(), "tensor `{}` has a producer", tensor.name);
+            tensor.producer = Some(id);
+            for reader in &self.readers[output.0 as usize] {
+                self.nodes.add_edge(id, *reader, *output);
+            }
+        }
+        self.set_inputs(id, inputs);
+        id
+    }
+
+    /// Replaces the operands of a node.
+    pub fn set_inputs(&mut self, id: NodeId, inputs: Vec<TensorId>) {
+        let old: Vec<_> = self.nodes.edges_directed(id, Direction::Incoming).map(|edge| edge.id()).collect();
+        for edge in old {
+            self.nodes.remove_edge(edge);
+        }
+        self.forget_reader(id);
+        for input in &inputs {
+            self.readers[input.0 as usize].push(id);
+            if let Some(producer) = self.tensor(*input).producer {
+                self.nodes.add_edge(producer, id, *input);
+            }
+        }
+        self.nodes[id].inputs = inputs;
+    }
+
+    fn forget_reader(&mut self, id: NodeId) {
+        for input in std::mem::take(&mut self.nodes[id].inputs) {
+            self.readers[input.0 as usize].retain(|reader| *reader != id);
+        }
+    }
+
+    /// Replaces the operator of a node; operands stay.
+    pub fn set_op(&mut self, id: NodeId, op: Op) {
+        self.nodes[id].op = op;
+    }
+
+    /// Gives a tensor another name.
+    pub fn rename_tensor(&mut self, id: TensorId, name: impl Into<String>) {
+        self.tensors[id.0 as usize].name = name.into();
+    }
+
+    /// Gives a tensor another type, for example after its producer's operator was replaced.
+    pub fn set_tensor_type(&mut self, id: TensorId, tensor_type: TensorType) {
+        self.tensors[id.0 as usize].tensor_type = tensor_type;
+    }
+
+    /// Removes a node; its outputs keep existing, without producer.
+    pub fn remove_node(&mut self, id: NodeId) {
+        self.forget_reader(id);
+        if let Some(node) = self.nodes.remove_node(id) {
+            for output in node.outputs {
+                self.tensors[output.0 as usize].producer = None;
+            }
+        }
+    }
+
+    /// Whether `replace_uses(old, new)` is legal: a graph output must stay a produced tensor of its own.
+    pub fn can_replace(&self, old: TensorId, new: TensorId) -> bool {
+        !self.is_output(old) || (self.tensor(new).producer.is_some() && !self.is_output(new))
+    }
+
+    /// Makes every consumer of `old`, and the graph outputs, use `new` instead; see [`Graph::can_replace`].
+    /// If `old` was a graph output, `new` takes over its name, which the caller knows.
+    pub fn replace_uses(&mut self, old: TensorId, new: TensorId) {
+        for consumer in self.consumers(old) {
+            self.nodes[consumer].inputs.iter_mut().filter(|input| **input == old).for_each(|input| *input = new);
+        }
+        // An edge for each use: those of `old` go, those of `new` come.
+        if let Some(producer) = self.tensor(old).producer {
+            let uses = self.nodes.edges_directed(producer, Direction::Outgoing).filter(|edge| *edge.weight() == old);
+            for edge in uses.map(|edge| edge.id()).collect::<Vec<_>>() {
+                self.nodes.remove_edge(edge);
+            }
+        }
+        for reader in std::mem::take(&mut self.readers[old.0 as usize]) {
+            self.readers[new.0 as usize].push(reader);
+            if let Some(producer) = self.tensor(new).producer {
+                self.nodes.add_edge(producer, reader, new);
+            }
+        }
+        if self.is_output(old) {
+            self.outputs.replace(old, new);
+            let name = std::mem::take(&mut self.tensors[old.0 as usize].name);
+            let previous = std::mem::replace(&mut self.tensors[new.0 as usize].name, name);
+            self.tensors[old.0 as usize].name = previous;
+        }
+    }
+
+    /// Replaces a node by another operator with other operands that makes the same outputs.
+    pub fn replace_node(&mut self, id: NodeId, op: Op, inputs: Vec<TensorId>) {
+        self.set_op(id, op);
+        self.set_inputs(id, inputs);
+    }
+
+    /// Turns a produced tensor into a constant and removes its producer if that has no other output.
+    pub fn make_constant(&mut self, id: TensorId, value: Arc<Value>) {
+        if let Some(producer) = self.tensor(id).producer {
+            if self.nodes[producer].outputs.len() == 1 {
+                self.remove_node(producer);
+            } else {
+                // A node must keep its outputs: uses move to a fresh constant instead.
+                let fresh = self.add_constant(format!("{}.value", self.tensor(id).name), value);
+                self.replace_uses(id, fresh);
+                return;
+            }
+        }
+        self.set_value(id, value);
+    }
+
+    /// Name of a node for messages: its own, or the operator if the model gave none.
+    pub fn node_label(&self, id: NodeId) -> String {
+        format!("{} ({})", self.node(id).name, text::op_name(&self.node(id).op))
+    }
+}

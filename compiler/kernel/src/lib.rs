@@ -1,0 +1,318 @@
+//! Kernel IR: one loop nest per (operator, shapes, target), every extent, stride and offset a constant.
+//!
+//! A kernel works on vectors of [`Kernel::lanes`] `f32`. Its body is structured: loops over affine ranges, mutable
+//! vector variables (the accumulators of a register tile), loads, stores and arithmetic. Addresses are affine in the
+//! loop variables, in elements from the start of a buffer; `verify` proves every access inside its buffer. There is no
+//! other control flow, so each back end is a short translation:
+//!
+//! - `emit::rust_source` spells it as Rust, with one prelude per instruction set (AVX-512, AVX2, SSE2, scalar lanes);
+//! - `emit::object` builds it with Cranelift for AArch64;
+//! - `eval` interprets it, bounds-checked, for tests.
+//!
+//! `lower` makes kernels from operators, `split` shares them among threads, `unroll` writes short loops out twice, `visit`
+//! walks over them, `text` prints them.
+
+use std::fmt;
+
+use partita_rt::kernels::Filtered;
+
+use partita_config::WeightStorage;
+use partita_config::tuned::Choice;
+
+pub mod eval;
+pub mod layout;
+pub mod lower;
+pub mod split;
+pub mod text;
+pub mod unroll;
+pub mod verify;
+pub mod visit;
+
+/// A loop variable of a kernel. Index into [`Kernel::loop_names`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LoopVar(pub u32);
+
+/// A mutable vector variable. Index into [`Kernel::variable_names`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Variable(pub u32);
+
+/// A parameter of a kernel. Index into [`Kernel::buffers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Buffer(pub u32);
+
+/// `constant + sum of coefficient * loop variable`, terms sorted by variable, no zero coefficients.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Affine {
+    /// The part that no variable changes.
+    pub constant: i64,
+    /// Coefficient of each variable.
+    pub terms: Vec<(LoopVar, i64)>,
+}
+
+impl Affine {
+    /// A constant.
+    pub fn constant(constant: i64) -> Affine {
+        Affine { constant, terms: Vec::new() }
+    }
+
+    /// `coefficient * var`
+    pub fn term(var: LoopVar, coefficient: i64) -> Affine {
+        Affine::constant(0).plus_term(var, coefficient)
+    }
+
+    /// `self + coefficient * var`
+    pub fn plus_term(mut self, var: LoopVar, coefficient: i64) -> Affine {
+        match self.terms.binary_search_by_key(&var, |(other, _)| *other) {
+            Ok(position) => {
+                self.terms[position].1 += coefficient;
+                if self.terms[position].1 == 0 {
+                    self.terms.remove(position);
+                }
+            }
+            Err(position) if coefficient != 0 => self.terms.insert(position, (var, coefficient)),
+            Err(_) => {}
+        }
+        self
+    }
+
+    /// `self + coefficient * other`
+    pub fn plus_affine(mut self, other: &Affine, coefficient: i64) -> Affine {
+        self.constant += coefficient * other.constant;
+        other.terms.iter().fold(self, |sum, (var, inner)| sum.plus_term(*var, coefficient * inner))
+    }
+
+    /// `self + constant`
+    pub fn plus(mut self, constant: i64) -> Affine {
+        self.constant += constant;
+        self
+    }
+
+    /// What it comes to; `loops` are the values of all loop variables.
+    pub fn value(&self, loops: &[i64]) -> i64 {
+        self.constant + self.terms.iter().map(|(var, coefficient)| coefficient * loops[var.0 as usize]).sum::<i64>()
+    }
+}
+
+/// End of a loop range. Rounding of a quotient is towards plus infinity (`Low`) so that `max(0, ceil(a / d))` and
+/// `min(n, ceil(a / d))` both describe half-open ranges of taps that stay inside an input.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// A known number.
+    Constant(i64),
+    /// `max(low, ceil(affine / divisor))`: begin of a clipped range.
+    Max(i64, Affine, i64),
+    /// `min(high, ceil(affine / divisor))`: end of a clipped range.
+    Min(i64, Affine, i64),
+}
+
+impl Bound {
+    /// What it comes to; `loops` are the values of all loop variables.
+    pub fn value(&self, loops: &[i64]) -> i64 {
+        match self {
+            Bound::Constant(value) => *value,
+            Bound::Max(low, affine, divisor) => ceil_quotient(affine.value(loops), *divisor).max(*low),
+            Bound::Min(high, affine, divisor) => ceil_quotient(affine.value(loops), *divisor).min(*high),
+        }
+    }
+}
+
+/// `ceil(value / divisor)` for a positive divisor.
+pub fn ceil_quotient(value: i64, divisor: i64) -> i64 {
+    value.div_euclid(divisor) + i64::from(value.rem_euclid(divisor) != 0)
+}
+
+/// How often a loop from `low` to `high` (exclusive) runs.
+pub fn turns(low: i64, high: i64, step: i64) -> usize {
+    usize::try_from(ceil_quotient(high - low, step)).unwrap_or(0)
+}
+
+/// How a buffer is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Only read; an activation.
+    Input,
+    /// Only read; packed constants.
+    Weights,
+    /// Read and written; holds nothing before and after.
+    Scratch,
+    /// Written; may alias an input only where the kernel says so ([`Kernel::in_place`]).
+    Output,
+}
+
+/// A parameter: a buffer of numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BufferDeclaration {
+    /// Name in emitted code: an identifier.
+    pub name: String,
+    /// How it is used.
+    pub access: Access,
+    /// Number of elements; `verify` proves accesses stay below it.
+    pub elements: usize,
+    /// How an element is stored; a load makes it `f32`. Only weights are other than `F32`, and only loaded whole, and scratch
+    /// buffers of bytes.
+    pub storage: WeightStorage,
+}
+
+impl BufferDeclaration {
+    /// The type of the pointer to it, in Rust.
+    pub fn pointer(&self) -> &'static str {
+        match (self.access, self.storage) {
+            (Access::Output | Access::Scratch, _) => "*mut f32",
+            (Access::Input | Access::Weights, WeightStorage::F32) => "*const f32",
+            (Access::Input | Access::Weights, WeightStorage::F16) => "*const u16",
+            (Access::Input | Access::Weights, WeightStorage::Int8) => "*const i8",
+        }
+    }
+}
+
+/// A vector-valued expression. Operands are variables or nested expressions; back ends walk the tree.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expression {
+    /// Value of a variable.
+    Variable(Variable),
+    /// All lanes the same constant.
+    Constant(f32),
+    /// `lanes` consecutive elements.
+    Load(Buffer, Affine),
+    /// `count` (1..lanes) consecutive elements; the other lanes are 0. Nothing past them is touched.
+    LoadPartial(Buffer, Affine, u32),
+    /// `lanes` elements that lie `stride` apart.
+    LoadStrided(Buffer, Affine, i64),
+    /// One element in all lanes.
+    Broadcast(Buffer, Affine),
+    /// One lane of a variable in all lanes; on AArch64 this folds into `fmla` by element.
+    Lane(Variable, u32),
+    /// `a * b + c`. Fused where the target has FMA, else rounded twice.
+    MulAdd(Box<Expression>, Box<Expression>, Box<Expression>),
+    /// `4 * lanes` bytes, four to a lane, as they lie there.
+    LoadBytes(Buffer, Affine),
+    /// `c` plus, in every lane, the sum of the products of four bytes of `a` with those of `b`: all signed whole numbers, not
+    /// `f32`. Only where the target has an instruction for it.
+    DotBytes(Box<Expression>, Box<Expression>, Box<Expression>),
+    /// Lane-wise arithmetic.
+    Binary(Arithmetic, Box<Expression>, Box<Expression>),
+    /// Lane-wise function.
+    Unary(Function, Box<Expression>),
+    /// Sum of all lanes, in all lanes. Order: pairwise halves (lane i with i + lanes/2, and so on).
+    SumLanes(Box<Expression>),
+    /// Maximum of all lanes, in all lanes; NaN if one is.
+    MaxLanes(Box<Expression>),
+}
+
+/// Lane-wise arithmetic of two vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Arithmetic {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    /// The larger; NaN if either is NaN. Free of extra instructions on x86 where the first operand is a constant; in a chain
+    /// of them the second operand should be what the chain has come to.
+    Max,
+    /// The smaller; the same holds.
+    Min,
+}
+
+/// Lane-wise function of one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Function {
+    Neg,
+    Abs,
+    Sqrt,
+    /// The nearest whole number, the even one of two.
+    Round,
+    /// The same of values below 2^22, or NaN; takes less where there is no instruction for it.
+    RoundSmall,
+    /// 2 to the power of a whole number from -126 to 127.
+    PowerOfTwo,
+    /// The `f32` next to a signed whole number of 32 bits, which the lane's bits are.
+    FromWhole,
+}
+
+impl Expression {
+    /// Whether it is known to be a number: then a maximum or minimum need not ask.
+    pub fn is_number(&self) -> bool {
+        matches!(self, Expression::Constant(value) if !value.is_nan())
+    }
+}
+
+/// One statement.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Statement {
+    /// `for var in low..high step step { body }`. With `unroll` the back end writes the body out (constant bounds only).
+    For {
+        /// Counts from `low`.
+        var: LoopVar,
+        /// First value.
+        low: Bound,
+        /// End, exclusive.
+        high: Bound,
+        /// Added each time, positive.
+        step: i64,
+        /// Write the iterations out.
+        unroll: bool,
+        /// Executed for each value.
+        body: Vec<Statement>,
+    },
+    /// First or later assignment of a variable.
+    Assign(Variable, Expression),
+    /// Stores all lanes.
+    Store(Buffer, Affine, Expression),
+    /// Stores the first `count` lanes (1..lanes).
+    StorePartial(Buffer, Affine, u32, Expression),
+    /// Stores all lanes, whole numbers from -128 to 127, as a byte each.
+    StoreBytes(Buffer, Affine, Expression),
+    /// Asks for the memory around an element, which may lie past the end of the buffer, without waiting for it.
+    Prefetch(Buffer, Affine),
+    /// Threads that share the kernel wait for each other.
+    Barrier,
+    /// A line of explanation for the reader of emitted code.
+    Comment(String),
+}
+
+/// A compiled loop nest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kernel {
+    /// Identifier, unique in its program: family and shapes, such as `conv_3x3_64x56x56_64`.
+    pub name: String,
+    /// What it computes, in words, for the emitted doc comment.
+    pub summary: String,
+    /// Elements of a vector: 4, 8 or 16.
+    pub lanes: u32,
+    /// Parameters in call order: inputs, then weights, then scratch, then outputs.
+    pub buffers: Vec<BufferDeclaration>,
+    /// Names of loop variables, identifiers.
+    pub loop_names: Vec<String>,
+    /// Names of vector variables, identifiers.
+    pub variable_names: Vec<String>,
+    /// Executed once per call.
+    pub body: Vec<Statement>,
+    /// Inputs whose memory the output may share exactly (same first element): each element is read before it is
+    /// written, and never after.
+    pub in_place: Vec<Buffer>,
+    /// How threads share it; each has its own part of the scratch buffers.
+    pub split: Option<split::Split>,
+    /// Where there are several ways to do the same: what it does, and the way, as measurements name them.
+    pub way: Option<(String, Choice)>,
+    /// Of minimal filtering: what the convolution is, to ask whether its inputs are small enough, and to do it directly where
+    /// they are not.
+    pub filtered: Option<Filtered>,
+    /// Multiply-adds per call that the operator itself needs.
+    pub macs: u64,
+}
+
+impl Kernel {
+    /// Whether it rounds the rows of a product to 16 bits, to multiply them as whole numbers.
+    pub fn rounds_rows(&self) -> bool {
+        let is_bytes = |buffer: &BufferDeclaration| buffer.storage == WeightStorage::Int8;
+        self.buffers.iter().any(|buffer| buffer.access == Access::Scratch && is_bytes(buffer))
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        text::print(self, f)
+    }
+}

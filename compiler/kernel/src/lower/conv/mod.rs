@@ -1,0 +1,489 @@
+//! Direct convolution on channel blocks: one register tile of output pixels x output-channel vectors, weights packed in
+//! reading order, padding skipped instead of stored.
+//!
+//! Loop order: output-channel tile, output row, column tile, then input channels and taps. A tile's accumulators start
+//! from the bias and stay in registers until residual, activation and store.
+
+mod plan;
+mod strips;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plan::Plan;
+use strips::Strips;
+
+use super::build::{Builder, Epilogue, epilogue_words, mul_add, plus, repeat};
+use super::products::{Factor, Kind, by_lane, multiply};
+use super::tile::Reading;
+use super::window::Columns;
+use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Pooling, WeightOrder};
+use super::{convolution_bindings, winograd};
+use crate::layout::Layout;
+use crate::{Access, Affine, Buffer, Expression, LoopVar, Statement, Variable};
+use partita_ir::graph::TensorType;
+use partita_ir::graph::op::Conv;
+
+pub(super) fn layouts(
+    conv: &Conv,
+    inputs: &[Operand<'_>],
+    output: &TensorType,
+    machine: &Machine,
+) -> Vec<LayoutChoice> {
+    let lanes = machine.instruction_set.lanes();
+    let (x, weights) = (inputs[0].tensor_type, inputs[1].tensor_type);
+    if inputs[1].value.is_none() || inputs[2].value.is_none() || output.element_count() == 0 {
+        return Vec::new();
+    }
+    let blocked = Layout::Blocked(lanes);
+    let (channels, filters) = (x.shape[1], weights.shape[0]);
+    let whole_blocks = |groups: usize| {
+        (channels / groups).is_multiple_of(lanes as usize) && (filters / groups).is_multiple_of(lanes as usize)
+    };
+    if conv.groups != 1 && !whole_blocks(conv.groups) {
+        return Vec::new();
+    }
+    let choice = |input: Layout| {
+        let mut inputs = vec![input, Layout::Plain, Layout::Plain];
+        inputs.extend(conv.residual.then_some(blocked));
+        LayoutChoice { inputs, output: blocked }
+    };
+    // Minimal filtering saves more than it costs to reorder what it reads.
+    let mut reordered = inputs.to_vec();
+    reordered[0].layout = blocked;
+    // Few channels would leave most lanes of a block empty; broadcasting reads plain tensors as well.
+    if channels >= lanes as usize && winograd::chosen(conv, &reordered, output, machine).is_some() {
+        vec![choice(blocked)]
+    } else if conv.groups == 1 && channels < lanes as usize {
+        vec![choice(Layout::Plain), choice(blocked)]
+    } else if conv.groups == 1 {
+        vec![choice(blocked), choice(Layout::Plain)]
+    } else {
+        vec![choice(blocked)]
+    }
+}
+
+/// Time that short rows may cost to be pooled at once, in parts of that of long ones.
+const MOST_CUT: f64 = 1.05;
+
+/// A convolution, or one with the pooling of its result; `output` is what the convolution itself makes. None for poolings
+/// that do not suit the kernel.
+pub(super) fn lower(
+    conv: &Conv,
+    inputs: &[Operand<'_>],
+    output: &TensorType,
+    pooling: Option<Pooling<'_>>,
+    machine: &Machine,
+) -> Option<LoweredNode> {
+    if let Some(plan) = winograd::chosen(conv, inputs, output, machine) {
+        return winograd::lower(conv, inputs, &plan, pooling);
+    }
+    let (weights, bias) = (inputs[1].value?, inputs[2].value?);
+    let x = inputs[0].tensor_type;
+    let plan = Plan::new(conv, inputs, output, pooling.is_some(), machine);
+    let strips = match pooling {
+        // Without the pool, all rows of a pointwise convolution are one: cut tiles at the end of each may cost more.
+        Some(_) if plan.cycles > Plan::new(conv, inputs, output, false, machine).cycles * MOST_CUT => return None,
+        Some(pooling) => Some(Strips::new(pooling, conv, output, &plan, machine)?),
+        None => None,
+    };
+    let mut builder = Builder::new(plan.lanes as u32);
+    let x_buffer = builder.buffer("x", Access::Input, plan.input_elements(x));
+    let residual = conv.residual.then(|| builder.buffer("residual", Access::Input, plan.output_elements()));
+    let packed_bias = plan.pack_bias(bias);
+    let w_buffer = builder.buffer("weights", Access::Weights, plan.packed_elements());
+    let b_buffer = builder.buffer("bias", Access::Weights, packed_bias.len());
+    let scratch_elements = strips.as_ref().map(|strips| strips.scratch_elements(&plan));
+    let rows = scratch_elements.map(|elements| builder.buffer("rows", Access::Scratch, elements));
+    let output_plane = strips.as_ref().map_or(plan.window.output_plane(), |strips| strips.window.output_plane());
+    let y_elements = plan.output_elements() / plan.window.output_plane() * output_plane;
+    let y_buffer = builder.buffer("y", Access::Output, y_elements);
+    let buffers = Buffers { x: x_buffer, residual, weights: w_buffer, bias: b_buffer, y: y_buffer };
+    let sample = builder.loop_var("sample");
+    let mut writer = Writer { plan: &plan, conv, strips: strips.as_ref().zip(rows), builder, buffers, sample };
+    let body = writer.body();
+    let window = &plan.window;
+    let name = format!(
+        "{}_{}x{}x{}_s{}_{}x{}x{}x{}_to_{}",
+        if strips.is_some() { "conv_pool" } else { "conv" },
+        window.kernel[0],
+        window.kernel[1],
+        window.kernel[2],
+        window.stride[2],
+        plan.channels,
+        window.input[0],
+        window.input[1],
+        window.input[2],
+        plan.filters
+    );
+    let summary = format!(
+        "convolution {:?}, stride {:?}, {} to {} channels over {:?}, tile {} pixels x {} vectors{}{}",
+        window.kernel,
+        window.stride,
+        plan.channels,
+        plan.filters,
+        window.output,
+        plan.tile.pixels,
+        plan.tile.vectors,
+        epilogue_words(conv),
+        strips.as_ref().map_or(String::new(), Strips::words)
+    );
+    let macs = plan.batch * plan.filters * window.output_plane() * plan.group_channels * window.taps();
+    let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
+    // The residual is read in the same tile, right before the store.
+    kernel.in_place = residual.into_iter().collect();
+    let mut bindings = convolution_bindings(conv, inputs[1].packing, || plan.pack(weights), packed_bias);
+    bindings.extend(scratch_elements.map(Binding::Scratch));
+    bindings.push(Binding::Output);
+    let order = WeightOrder { vectors: plan.tile.vectors, forms: None };
+    Some(LoweredNode { kernel, bindings, order: Some(order) })
+}
+
+struct Buffers {
+    x: Buffer,
+    residual: Option<Buffer>,
+    weights: Buffer,
+    bias: Buffer,
+    y: Buffer,
+}
+
+/// Writes the loop nest.
+struct Writer<'a> {
+    plan: &'a Plan,
+    conv: &'a Conv,
+    /// How rows are pooled, and where they lie before.
+    strips: Option<(&'a Strips, Buffer)>,
+    builder: Builder,
+    buffers: Buffers,
+    sample: LoopVar,
+}
+
+/// A tile of vectors of output channels, with the first elements of what belongs to it.
+struct TilePlace {
+    weights: Affine,
+    bias: Affine,
+    /// Of the group.
+    input: Affine,
+    output: Affine,
+    /// Vectors of output channels.
+    vectors: usize,
+}
+
+/// A row of a tile's output.
+struct Place<'a> {
+    tile: &'a TilePlace,
+    /// Output depth and height.
+    at: [Affine; 2],
+    /// Where the row goes: its first element, and how far the next vector of channels is.
+    to: (Buffer, Affine),
+    vector_step: usize,
+}
+
+impl Writer<'_> {
+    fn body(&mut self) -> Vec<Statement> {
+        let plan = self.plan;
+        let group = self.builder.loop_var("group");
+        let per_group = plan.group_vectors() * plan.weights_per_vector();
+        let mut tiles = Vec::new();
+        for (first, wide, count) in plan.vector_tiles() {
+            let tile = self.builder.loop_var("tile");
+            let output_plane = self.output_plane() * plan.lanes;
+            let weights = Affine::constant((first * plan.weights_per_vector()) as i64);
+            let weights = plus(&plus(&weights, tile, wide * plan.weights_per_vector()), group, per_group);
+            let bias = Affine::constant((first * plan.lanes) as i64);
+            let bias = plus(&plus(&bias, tile, wide * plan.lanes), group, plan.group_vectors() * plan.lanes);
+            let output = Affine::constant((first * output_plane) as i64);
+            let output = plus(&plus(&output, tile, wide * output_plane), group, plan.group_vectors() * output_plane);
+            let output = plus(&output, self.sample, plan.groups * plan.group_vectors() * output_plane);
+            let input = if plan.plain_input {
+                Affine::term(self.sample, (plan.channels * plan.window.input_plane()) as i64)
+            } else {
+                let blocks = plan.group_channels.next_multiple_of(plan.lanes);
+                let sample = plan.channels.next_multiple_of(plan.lanes) * plan.window.input_plane();
+                plus(&Affine::term(group, (blocks * plan.window.input_plane()) as i64), self.sample, sample)
+            };
+            let place = TilePlace { weights, bias, input, output, vectors: wide };
+            let rows = match self.strips {
+                Some((strips, rows)) => self.strips(strips, rows, &place),
+                None => self.rows(&place),
+            };
+            tiles.push(repeat(tile, count, 1, vec![rows]));
+        }
+        let groups = repeat(group, plan.groups, 1, tiles);
+        vec![repeat(self.sample, plan.batch, 1, vec![groups])]
+    }
+
+    /// Of one vector of output channels, in vectors.
+    fn output_plane(&self) -> usize {
+        self.strips.map_or(self.plan.window.output_plane(), |(strips, _)| strips.window.output_plane())
+    }
+
+    /// All rows of a tile, to the output.
+    fn rows(&mut self, tile: &TilePlace) -> Statement {
+        let plan = self.plan;
+        let [out_d, out_h, out_w] = plan.window.output;
+        let [depth, row] = [self.builder.loop_var("depth"), self.builder.loop_var("row")];
+        let to = plus(&plus(&tile.output, depth, out_h * out_w * plan.lanes), row, out_w * plan.lanes);
+        let at = [Affine::term(depth, 1), Affine::term(row, 1)];
+        let vector_step = plan.window.output_plane() * plan.lanes;
+        let columns = self.row(&Place { tile, at, to: (self.buffers.y, to), vector_step });
+        repeat(depth, out_d, 1, vec![repeat(row, out_h, 1, columns)])
+    }
+
+    /// One row of a tile.
+    fn row(&mut self, place: &Place<'_>) -> Vec<Statement> {
+        let parts = self.plan.window.column_tiles(self.plan.tile.pixels);
+        parts.into_iter().flat_map(|part| self.columns(place, part)).collect()
+    }
+
+    /// One column tile, or a loop over equal ones.
+    fn columns(&mut self, place: &Place<'_>, part: Columns) -> Vec<Statement> {
+        let column = self.builder.loop_var("column");
+        let mut body = self.start(place, part);
+        body.extend(self.accumulate(place, part, column));
+        body.extend(self.finish(place, part, column));
+        let text = format!(
+            "columns {} to {}{}",
+            part.first,
+            part.first + part.count * part.repeat - 1,
+            if part.interior { "" } else { ", some taps on padding" }
+        );
+        vec![Statement::Comment(text), repeat(column, part.count * part.repeat, part.count, body)]
+    }
+
+    fn accumulator(&mut self, pixel: usize, vector: usize) -> Variable {
+        self.builder.variable(&format!("acc_{pixel}_{vector}"))
+    }
+
+    /// Accumulators start from the bias.
+    fn start(&mut self, place: &Place<'_>, part: Columns) -> Vec<Statement> {
+        let mut statements = Vec::new();
+        let (plan, bias) = (self.plan, self.buffers.bias);
+        let load = |vector: usize| Expression::Load(bias, place.tile.bias.clone().plus((vector * plan.lanes) as i64));
+        if plan.reading != Reading::Broadcast {
+            // Loads of a pair: fewer instructions than copies.
+            for pixel in 0..part.count {
+                for vector in 0..place.tile.vectors {
+                    let sum = self.accumulator(pixel, vector);
+                    statements.push(Statement::Assign(sum, load(vector)));
+                }
+            }
+            return statements;
+        }
+        for vector in 0..place.tile.vectors {
+            let first = self.accumulator(0, vector);
+            statements.push(Statement::Assign(first, load(vector)));
+            for pixel in 1..part.count {
+                let other = self.accumulator(pixel, vector);
+                statements.push(Statement::Assign(other, Expression::Variable(first)));
+            }
+        }
+        statements
+    }
+
+    /// The loops over input channels and taps.
+    fn accumulate(&mut self, place: &Place<'_>, part: Columns, column: LoopVar) -> Vec<Statement> {
+        let plan = self.plan;
+        let block = plan.input_block();
+        let full = plan.group_channels / block;
+        let rest = plan.group_channels % block;
+        let mut statements = Vec::new();
+        for (first, blocks, channels) in [(0, full, block), (full, 1, rest)] {
+            if blocks == 0 || channels == 0 {
+                continue;
+            }
+            let outer = self.builder.loop_var("block");
+            let taps = [self.builder.loop_var("tap_depth"), self.builder.loop_var("tap_row")];
+            let body = self.taps(place, part, column, (outer, first), taps, channels);
+            let (low, high) = plan.window.tap_range(1, &place.at[1]);
+            let rows = Statement::For { var: taps[1], low, high, step: 1, unroll: false, body };
+            let (low, high) = plan.window.tap_range(0, &place.at[0]);
+            let depths = Statement::For { var: taps[0], low, high, step: 1, unroll: false, body: vec![rows] };
+            statements.push(repeat(outer, blocks, 1, vec![depths]));
+        }
+        statements
+    }
+
+    /// All columns of the window and all channels of one block.
+    fn taps(
+        &mut self,
+        place: &Place<'_>,
+        part: Columns,
+        column: LoopVar,
+        (outer, first): (LoopVar, usize),
+        taps: [LoopVar; 2],
+        channels: usize,
+    ) -> Vec<Statement> {
+        let plan = self.plan;
+        let window = &plan.window;
+        let [_, in_h, in_w] = window.input;
+        let [k_d, k_h, k_w] = window.kernel;
+        let pixel_step = if plan.plain_input { 1 } else { plan.lanes };
+        // The input element of output column 0, tap column 0: ((block * D + d) * H + h) * W + w.
+        let mut input = place.tile.input.clone();
+        input = plus(&input, outer, window.input_plane() * pixel_step);
+        input = input.plus((first * window.input_plane() * pixel_step) as i64);
+        for (axis, at, tap, inner) in [(0, &place.at[0], taps[0], in_h * in_w), (1, &place.at[1], taps[1], in_w)] {
+            let inner = inner * pixel_step;
+            input = input.plus_affine(at, (window.stride[axis] * inner) as i64);
+            input = plus(&input, tap, window.dilation[axis] * inner);
+            input = input.plus(-((window.pad[axis] * inner) as i64));
+        }
+        input = plus(&input, column, window.stride[2] * pixel_step);
+        let vector_row = place.tile.vectors * plan.lanes;
+        let block = plan.input_block();
+        let mut weights = place.tile.weights.clone();
+        weights = plus(&weights, outer, k_d * k_h * block * k_w * vector_row);
+        weights = weights.plus((first * k_d * k_h * block * k_w * vector_row) as i64);
+        weights = plus(&weights, taps[0], k_h * block * k_w * vector_row);
+        weights = plus(&weights, taps[1], block * k_w * vector_row);
+        let step = Step { input, weights, pixel_step, vector_row };
+        match plan.reading {
+            Reading::Lane => return self.by_lane(&step, place, part, channels),
+            Reading::Row { .. } => return self.by_row(&step, place, part),
+            Reading::Broadcast => {}
+        }
+        let channel = self.builder.loop_var("channel");
+        let mut body = Vec::new();
+        for tap in 0..k_w {
+            self.one_tap_broadcast(&step, place, part, (channel, tap), &mut body);
+        }
+        vec![repeat(channel, channels, 1, body)]
+    }
+
+    /// Whether a pixel's tap is inside the input; interior tiles stand for all their repetitions.
+    fn is_inside(&self, part: Columns, pixel: usize, tap: usize) -> bool {
+        part.interior || self.plan.window.column_is_inside(part.first + pixel, tap)
+    }
+
+    fn input_offset(&self, part: Columns, pixel: usize, tap: usize, pixel_step: usize) -> i64 {
+        let window = &self.plan.window;
+        let column = (part.first + pixel) * window.stride[2] + tap * window.dilation[2];
+        (column as i64 - window.pad[2] as i64) * pixel_step as i64
+    }
+
+    /// One channel of one tap: weights as vectors, each pixel's element in all lanes.
+    fn one_tap_broadcast(
+        &mut self,
+        step: &Step,
+        place: &Place<'_>,
+        part: Columns,
+        (channel, tap): (LoopVar, usize),
+        body: &mut Vec<Statement>,
+    ) {
+        let pixels: Vec<usize> = (0..part.count).filter(|pixel| self.is_inside(part, *pixel, tap)).collect();
+        if pixels.is_empty() {
+            return;
+        }
+        let k_w = self.plan.window.kernel[2];
+        for vector in 0..place.tile.vectors {
+            let at = plus(&step.weights, channel, k_w * step.vector_row);
+            let at = at.plus((tap * step.vector_row + vector * self.plan.lanes) as i64);
+            let weight = self.builder.variable(&format!("w_{vector}"));
+            body.push(Statement::Assign(weight, Expression::Load(self.buffers.weights, at)));
+        }
+        for pixel in pixels {
+            let at = plus(&step.input, channel, if self.plan.plain_input { 0 } else { 1 });
+            let at = at.plus(self.input_offset(part, pixel, tap, step.pixel_step));
+            let element = self.builder.variable("x_all");
+            body.push(Statement::Assign(element, Expression::Broadcast(self.buffers.x, at)));
+            for vector in 0..place.tile.vectors {
+                let sum = self.accumulator(pixel, vector);
+                let weight = self.builder.variable(&format!("w_{vector}"));
+                let value =
+                    mul_add(Expression::Variable(element), Expression::Variable(weight), Expression::Variable(sum));
+                body.push(Statement::Assign(sum, value));
+            }
+        }
+    }
+
+    /// Every tap column: a vector of input channels per pixel, multiplied lane by lane.
+    fn by_lane(&mut self, step: &Step, place: &Place<'_>, part: Columns, channels: usize) -> Vec<Statement> {
+        let mut body = Vec::new();
+        for tap in 0..self.plan.window.kernel[2] {
+            let inside = (0..part.count).filter(|pixel| self.is_inside(part, *pixel, tap));
+            let at = |pixel: usize| step.input.clone().plus(self.input_offset(part, pixel, tap, step.pixel_step));
+            let pixels: Vec<(usize, Affine)> = inside.map(|pixel| (pixel, at(pixel))).collect();
+            if pixels.is_empty() {
+                continue;
+            }
+            let row = |lane: usize| (tap * self.plan.lanes + lane) * step.vector_row;
+            let rows: Vec<Affine> = (0..channels).map(|lane| step.weights.clone().plus(row(lane) as i64)).collect();
+            let (x, weights) = ((self.buffers.x, &pixels[..]), (self.buffers.weights, &rows[..], place.tile.vectors));
+            body.extend(by_lane(&mut self.builder, x, weights, self.plan.lanes, self.plan.in_order));
+        }
+        body
+    }
+
+    /// One channel of a row of a plain tensor: its columns in vectors, each lane multiplied by all taps that reach it.
+    fn by_row(&mut self, step: &Step, place: &Place<'_>, part: Columns) -> Vec<Statement> {
+        let plan = self.plan;
+        let pairs = (0..plan.window.kernel[2]).flat_map(|tap| (0..part.count).map(move |pixel| (tap, pixel)));
+        // Tap, pixel, and the column that they meet in.
+        let inside: Vec<(usize, usize, i64)> = pairs
+            .filter(|(tap, pixel)| self.is_inside(part, *pixel, *tap))
+            .map(|(tap, pixel)| (tap, pixel, self.input_offset(part, pixel, tap, step.pixel_step)))
+            .collect();
+        let columns: BTreeSet<i64> = inside.iter().map(|(_, _, column)| *column).collect();
+        let (Some(first), Some(last)) = (columns.first().copied(), columns.last().copied()) else { return Vec::new() };
+        let lanes = plan.lanes as i64;
+        // The last vector ends at the last column, so that nothing past a row is read; few columns are read one by one.
+        let in_vectors = last - first >= lanes - 1;
+        let begin = |column: i64| match in_vectors {
+            true => (first + (column - first) / lanes * lanes).min(last + 1 - lanes),
+            false => column,
+        };
+        let mut body = Vec::new();
+        let mut loaded = BTreeMap::new();
+        for from in columns.iter().map(|column| begin(*column)).collect::<BTreeSet<i64>>() {
+            let element = self.builder.variable(&format!("x_{}", from - first));
+            let at = step.input.clone().plus(from);
+            let value = match in_vectors {
+                true => Expression::Load(self.buffers.x, at),
+                false => Expression::Broadcast(self.buffers.x, at),
+            };
+            body.push(Statement::Assign(element, value));
+            loaded.insert(from, element);
+        }
+        let mut factors = Vec::new();
+        for tap in 0..plan.window.kernel[2] {
+            let met = inside.iter().filter(|(other, ..)| *other == tap);
+            let elements: Vec<(usize, Variable, u32)> = met
+                .map(|(_, pixel, column)| (*pixel, loaded[&begin(*column)], (column - begin(*column)) as u32))
+                .collect();
+            factors.extend((0..place.tile.vectors).map(|vector| Factor {
+                vector,
+                at: step.weights.clone().plus((tap * step.vector_row + vector * plan.lanes) as i64),
+                elements: elements.clone(),
+            }));
+        }
+        factors.retain(|factor| !factor.elements.is_empty());
+        body.extend(multiply(&mut self.builder, (Kind::Numbers, self.buffers.weights), &factors, plan.in_order));
+        body
+    }
+
+    /// Residual, activation, store.
+    fn finish(&mut self, place: &Place<'_>, part: Columns, column: LoopVar) -> Vec<Statement> {
+        let plan = self.plan;
+        let (to, row) = &place.to;
+        let output = plus(row, column, plan.lanes);
+        let mut sums = Vec::with_capacity(part.count * place.tile.vectors);
+        for vector in 0..place.tile.vectors {
+            for pixel in 0..part.count {
+                let offset = vector * place.vector_step + (part.first + pixel) * plan.lanes;
+                sums.push((self.accumulator(pixel, vector), output.clone().plus(offset as i64)));
+            }
+        }
+        let residual = self.buffers.residual;
+        Epilogue { residual, activation: self.conv.activation, output: *to }.finish(&mut self.builder, &sums)
+    }
+}
+
+/// Offsets of one step over channels and taps.
+struct Step {
+    input: Affine,
+    weights: Affine,
+    /// Elements between neighbouring input columns.
+    pixel_step: usize,
+    /// Weights of one tap and channel.
+    vector_row: usize,
+}

@@ -1,0 +1,164 @@
+//! What is decided about a direct convolution before its loops are written, and the order of its weights.
+
+use crate::layout::Layout;
+use crate::lower::tile::{Reading, Row, Tile, choose_tile};
+use crate::lower::window::Window3;
+use crate::lower::{Machine, Operand};
+use partita_ir::graph::TensorType;
+use partita_ir::graph::op::Conv;
+
+/// Everything that is decided about one convolution.
+pub(super) struct Plan {
+    pub(super) window: Window3,
+    pub(super) batch: usize,
+    pub(super) channels: usize,
+    pub(super) filters: usize,
+    pub(super) groups: usize,
+    pub(super) group_channels: usize,
+    pub(super) lanes: usize,
+    /// The input is row-major `[N, C, spatial]` instead of blocked.
+    pub(super) plain_input: bool,
+    /// How tiles get their activations.
+    pub(super) reading: Reading,
+    /// Loads stand between the multiplications.
+    pub(super) in_order: bool,
+    pub(super) tile: Tile,
+    /// Estimated time of one channel and tap of all rows.
+    pub(super) cycles: f64,
+}
+
+impl Plan {
+    /// The plan; rows that will be pooled stay rows.
+    pub(super) fn new(
+        conv: &Conv,
+        inputs: &[Operand<'_>],
+        output: &TensorType,
+        is_pooled: bool,
+        machine: &Machine,
+    ) -> Plan {
+        let x = inputs[0].tensor_type;
+        let window = Window3::new(&conv.window, &x.shape, &output.shape);
+        let window = if is_pooled { window } else { window.flattened() };
+        let lanes = machine.instruction_set.lanes() as usize;
+        let plain_input = inputs[0].layout == Layout::Plain;
+        let reading = match machine.instruction_set.multiplies_by_lane() {
+            true if plain_input => Reading::Row { stride: window.stride[2], dilation: window.dilation[2] },
+            true => Reading::Lane,
+            false => Reading::Broadcast,
+        };
+        let filters = output.shape[1];
+        let vectors = (filters / conv.groups).div_ceil(lanes);
+        let row = Row { width: window.output[2], vectors, taps: window.kernel[2] };
+        let (row_cycles, tile) =
+            choose_tile(row, inputs[1].packing.order().map(|order| order.vectors), machine, reading);
+        let cycles = row_cycles * (window.output[0] * window.output[1]) as f64;
+        Plan {
+            batch: x.shape[0],
+            channels: x.shape[1],
+            group_channels: x.shape[1] / conv.groups,
+            groups: conv.groups,
+            window,
+            filters,
+            lanes,
+            plain_input,
+            reading,
+            in_order: machine.in_order,
+            tile,
+            cycles,
+        }
+    }
+
+    pub(super) fn input_elements(&self, x: &TensorType) -> usize {
+        if self.plain_input {
+            x.element_count()
+        } else {
+            self.batch * self.channels.next_multiple_of(self.lanes) * self.window.input_plane()
+        }
+    }
+
+    pub(super) fn output_elements(&self) -> usize {
+        self.batch * self.filters.next_multiple_of(self.lanes) * self.window.output_plane()
+    }
+
+    /// Vectors of output channels of one group.
+    pub(super) fn group_vectors(&self) -> usize {
+        (self.filters / self.groups).div_ceil(self.lanes)
+    }
+
+    /// Input channels per block of the weights: one for plain inputs.
+    pub(super) fn input_block(&self) -> usize {
+        if self.plain_input { 1 } else { self.lanes }
+    }
+
+    pub(super) fn input_blocks(&self) -> usize {
+        self.group_channels.div_ceil(self.input_block())
+    }
+
+    /// Weights that one vector of output channels reads.
+    pub(super) fn weights_per_vector(&self) -> usize {
+        self.input_blocks() * self.window.taps() * self.input_block() * self.lanes
+    }
+
+    /// Runs of tiles over one group's output vectors: (first vector, vectors per tile, tiles).
+    pub(super) fn vector_tiles(&self) -> Vec<(usize, usize, usize)> {
+        let (all, wide) = (self.group_vectors(), self.tile.vectors);
+        let mut tiles = vec![(0, wide, all / wide)];
+        if !all.is_multiple_of(wide) {
+            tiles.push((all / wide * wide, all % wide, 1));
+        }
+        tiles.retain(|(_, _, count)| *count > 0);
+        tiles
+    }
+
+    /// Weights in the order `[group][tile][input block][depth][height][channel in block][width][vector in tile][lane]`,
+    /// with width before channel for multiplication by lane; zero where channels end inside a block.
+    pub(super) fn pack(&self, weights: &[f32]) -> Vec<f32> {
+        let [k_d, k_h, k_w] = self.window.kernel;
+        let group_filters = self.filters / self.groups;
+        let block = self.input_block();
+        let mut packed = Vec::with_capacity(self.packed_elements());
+        for group in 0..self.groups {
+            for (first, wide, count) in self.vector_tiles() {
+                for tile in 0..count {
+                    for index in 0..self.input_blocks() * k_d * k_h * block * k_w * wide * self.lanes {
+                        let lane = index % self.lanes;
+                        let rest = index / self.lanes;
+                        let (vector, rest) = (rest % wide, rest / wide);
+                        let (w, inner, rest) = if self.reading == Reading::Lane {
+                            (rest / block % k_w, rest % block, rest / block / k_w)
+                        } else {
+                            (rest % k_w, rest / k_w % block, rest / k_w / block)
+                        };
+                        let (h, rest) = (rest % k_h, rest / k_h);
+                        let (d, outer) = (rest % k_d, rest / k_d);
+                        let filter = (first + tile * wide + vector) * self.lanes + lane;
+                        let channel = outer * block + inner;
+                        packed.push(if filter < group_filters && channel < self.group_channels {
+                            let row = (group * group_filters + filter) * self.group_channels + channel;
+                            weights[((row * k_d + d) * k_h + h) * k_w + w]
+                        } else {
+                            0.0
+                        });
+                    }
+                }
+            }
+        }
+        packed
+    }
+
+    pub(super) fn packed_elements(&self) -> usize {
+        self.groups * self.group_vectors() * self.weights_per_vector()
+    }
+
+    /// The bias as whole vectors per group.
+    pub(super) fn pack_bias(&self, bias: &[f32]) -> Vec<f32> {
+        let group_filters = self.filters / self.groups;
+        (0..self.groups * self.group_vectors() * self.lanes)
+            .map(|index| {
+                let (group, filter) =
+                    (index / (self.group_vectors() * self.lanes), index % (self.group_vectors() * self.lanes));
+                if filter < group_filters { bias[group * group_filters + filter] } else { 0.0 }
+            })
+            .collect()
+    }
+}

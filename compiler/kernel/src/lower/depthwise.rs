@@ -1,0 +1,169 @@
+//! Depthwise convolution on channel blocks: vectors over channels, no sum across them.
+
+use std::collections::BTreeSet;
+
+use super::build::{Builder, Epilogue, mul_add, plus, repeat};
+use super::window::{Columns, Window3};
+use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, convolution_bindings};
+use crate::layout::Layout;
+use crate::{Access, Affine, Expression, Statement, Variable};
+use partita_ir::graph::TensorType;
+use partita_ir::graph::op::Conv;
+
+/// Pixels computed together, and least of them for which columns are kept.
+const MOST_PIXELS: usize = 8;
+const FEWEST_PIXELS: usize = 4;
+
+/// Whether a convolution has one input and one output channel per group.
+pub(super) fn applies(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType) -> bool {
+    let channels = inputs[0].tensor_type.shape[1];
+    conv.groups == channels && channels > 1 && output.shape[1] == channels
+}
+
+pub(super) fn layouts(conv: &Conv, inputs: &[Operand<'_>], machine: &Machine) -> Vec<LayoutChoice> {
+    if inputs[1].value.is_none() || inputs[2].value.is_none() {
+        return Vec::new();
+    }
+    let blocked = Layout::Blocked(machine.instruction_set.lanes());
+    let mut layouts = vec![blocked, Layout::Plain, Layout::Plain];
+    layouts.extend(conv.residual.then_some(blocked));
+    vec![LayoutChoice { inputs: layouts, output: blocked }]
+}
+
+pub(super) fn lower(
+    conv: &Conv,
+    inputs: &[Operand<'_>],
+    output: &TensorType,
+    machine: &Machine,
+) -> Option<LoweredNode> {
+    let (weights, bias) = (inputs[1].value?, inputs[2].value?);
+    let x = inputs[0].tensor_type;
+    let lanes = machine.instruction_set.lanes() as usize;
+    let window = Window3::new(&conv.window, &x.shape, &output.shape);
+    let (batch, channels) = (x.shape[0], x.shape[1]);
+    let blocks = channels.div_ceil(lanes);
+    let (in_elements, out_elements) = (blocks * lanes * window.input_plane(), blocks * lanes * window.output_plane());
+    let packed = pack(weights, channels, window.taps(), lanes);
+    let packed_bias = pack(bias, channels, 1, lanes);
+    let mut builder = Builder::new(lanes as u32);
+    let x_buffer = builder.buffer("x", Access::Input, batch * in_elements);
+    let residual = conv.residual.then(|| builder.buffer("residual", Access::Input, batch * out_elements));
+    let w_buffer = builder.buffer("weights", Access::Weights, packed.len());
+    let b_buffer = builder.buffer("bias", Access::Weights, packed_bias.len());
+    let y_buffer = builder.buffer("y", Access::Output, batch * out_elements);
+    let (sample, block) = (builder.loop_var("sample"), builder.loop_var("block"));
+    let (depth, row) = (builder.loop_var("depth"), builder.loop_var("row"));
+    let [_, in_h, in_w] = window.input;
+    let [_, k_h, k_w] = window.kernel;
+    let (width, reused) = widest(&window, machine.registers as usize);
+    let mut columns = Vec::new();
+    for part in window.column_tiles(width) {
+        let Columns { first, count, repeat: times, interior } = part;
+        let column = builder.loop_var("column");
+        let taps = [builder.loop_var("tap_depth"), builder.loop_var("tap_row")];
+        let mut input = plus(&Affine::term(sample, in_elements as i64), block, window.input_plane() * lanes);
+        for (axis, at, tap, inner) in [(0, depth, taps[0], in_h * in_w * lanes), (1, row, taps[1], in_w * lanes)] {
+            input = plus(&input, at, window.stride[axis] * inner);
+            input = plus(&input, tap, window.dilation[axis] * inner);
+            input = input.plus(-((window.pad[axis] * inner) as i64));
+        }
+        input = plus(&input, column, window.stride[2] * lanes);
+        let at_weights = plus(&Affine::term(block, (window.taps() * lanes) as i64), taps[0], k_h * k_w * lanes);
+        let at_weights = plus(&at_weights, taps[1], k_w * lanes);
+        let column_of = |pixel: usize, tap: usize| pixel * window.stride[2] + tap * window.dilation[2];
+        let element_at = |column: usize| {
+            let offset = (first * window.stride[2] + column) as i64 - window.pad[2] as i64;
+            Expression::Load(x_buffer, input.clone().plus(offset * lanes as i64))
+        };
+        let pairs = (0..k_w).flat_map(|tap| (0..count).map(move |pixel| (tap, pixel)));
+        let pairs = pairs.filter(|(tap, pixel)| interior || window.column_is_inside(first + pixel, *tap));
+        let pairs: Vec<(usize, usize)> = pairs.collect();
+        let mut body = Vec::new();
+        for tap in 0..k_w {
+            let at = at_weights.clone().plus((tap * lanes) as i64);
+            let weight = builder.variable(&format!("w_{tap}"));
+            body.push(Statement::Assign(weight, Expression::Load(w_buffer, at)));
+        }
+        if reused {
+            let columns: BTreeSet<usize> = pairs.iter().map(|(tap, pixel)| column_of(*pixel, *tap)).collect();
+            for column in columns {
+                let element = builder.variable(&format!("x_{column}"));
+                body.push(Statement::Assign(element, element_at(column)));
+            }
+        }
+        for (tap, pixel) in pairs {
+            let column = column_of(pixel, tap);
+            let element = match reused {
+                true => Expression::Variable(builder.variable(&format!("x_{column}"))),
+                false => element_at(column),
+            };
+            let (weight, sum) = (builder.variable(&format!("w_{tap}")), builder.variable(&format!("acc_{pixel}")));
+            body.push(Statement::Assign(
+                sum,
+                mul_add(element, Expression::Variable(weight), Expression::Variable(sum)),
+            ));
+        }
+        let mut statements = Vec::new();
+        for pixel in 0..count {
+            let sum = builder.variable(&format!("acc_{pixel}"));
+            let start = Expression::Load(b_buffer, Affine::term(block, lanes as i64));
+            statements.push(Statement::Assign(sum, start));
+        }
+        let (low, high) = window.tap_range(1, &Affine::term(row, 1));
+        let rows = Statement::For { var: taps[1], low, high, step: 1, unroll: false, body };
+        let (low, high) = window.tap_range(0, &Affine::term(depth, 1));
+        statements.push(Statement::For { var: taps[0], low, high, step: 1, unroll: false, body: vec![rows] });
+        let [_, out_h, out_w] = window.output;
+        let mut at = plus(&Affine::term(sample, out_elements as i64), block, window.output_plane() * lanes);
+        at = plus(&plus(&plus(&at, depth, out_h * out_w * lanes), row, out_w * lanes), column, lanes);
+        let sums: Vec<(Variable, Affine)> = (0..count)
+            .map(|pixel| {
+                let sum = builder.variable(&format!("acc_{pixel}"));
+                (sum, at.clone().plus(((first + pixel) * lanes) as i64))
+            })
+            .collect();
+        let epilogue = Epilogue { residual, activation: conv.activation, output: y_buffer };
+        statements.extend(epilogue.finish(&mut builder, &sums));
+        columns.push(repeat(column, count * times, count, statements));
+    }
+    let rows = repeat(row, window.output[1], 1, columns);
+    let depths = repeat(depth, window.output[0], 1, vec![rows]);
+    let body = vec![repeat(sample, batch, 1, vec![repeat(block, blocks, 1, vec![depths])])];
+    let name = format!(
+        "depthwise_{}x{}_s{}_{}x{}x{}",
+        window.kernel[1], window.kernel[2], window.stride[2], channels, window.input[1], window.input[2]
+    );
+    let summary = format!("depthwise convolution {:?} of {channels} channels over {:?}", window.kernel, window.output);
+    let macs = batch * channels * window.output_plane() * window.taps();
+    let mut kernel = builder.finish(name, summary, body, macs as u64);
+    kernel.in_place = residual.into_iter().collect();
+    let mut bindings = convolution_bindings(conv, Packing::Free, || packed, packed_bias);
+    bindings.push(Binding::Output);
+    Some(LoweredNode { kernel, bindings, order: None })
+}
+
+/// Pixels of a row that are computed together, and whether every column of the input is loaded once for all of them.
+///
+/// That is so if sums, columns and weights of enough pixels stay in registers; otherwise each product loads its own.
+fn widest(window: &Window3, registers: usize) -> (usize, bool) {
+    let taps = window.kernel[2];
+    let needed = |pixels: usize| {
+        let reach = (pixels - 1) * window.stride[2] + (taps - 1) * window.dilation[2] + 1;
+        pixels + taps + reach.min(pixels * taps)
+    };
+    match (FEWEST_PIXELS..=MOST_PIXELS).rev().find(|pixels| needed(*pixels) <= registers) {
+        Some(pixels) => (pixels, true),
+        None => (registers.saturating_sub(taps + 1).clamp(1, MOST_PIXELS), false),
+    }
+}
+
+/// `[C, taps]` to `[block][tap][lane]`, zero past the last channel.
+fn pack(elements: &[f32], channels: usize, taps: usize, lanes: usize) -> Vec<f32> {
+    (0..channels.div_ceil(lanes) * taps * lanes)
+        .map(|index| {
+            let (lane, tap, block) = (index % lanes, index / lanes % taps, index / lanes / taps);
+            let channel = block * lanes + lane;
+            if channel < channels { elements[channel * taps + tap] } else { 0.0 }
+        })
+        .collect()
+}

@@ -1,0 +1,678 @@
+//! Every family against the portable reference kernels, interpreted, over shapes that hit every remainder.
+
+use std::sync::Arc;
+
+use super::numbers_tests::check_direct;
+use super::winograd::{Form, Forms};
+use super::{Binding, LayoutChoice, Machine, Operand, Packing, WeightOrder, layout_choices, lower_node};
+use crate::eval::{evaluate, evaluate_parts};
+use crate::layout::Layout;
+use crate::split::share;
+use crate::{Access, verify::verify};
+use partita_config::tuned::{MOST_WAYS, Tuning};
+use partita_config::{InstructionSet, WeightStorage};
+use partita_ir::graph::infer::infer;
+use partita_ir::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
+use partita_ir::graph::storage;
+use partita_ir::graph::types::are_whole;
+use partita_ir::graph::values::noise;
+use partita_ir::graph::{BinaryOp, Op, TensorType, Value, eval};
+use partita_rt::kernels::{reorder_from_blocked, reorder_to_blocked};
+
+pub(super) fn machines() -> Vec<Machine> {
+    let machine = |instruction_set, registers| Machine {
+        l1_bytes: 32768,
+        l2_bytes: 1 << 20,
+        ..Machine::spelled(instruction_set, registers)
+    };
+    vec![
+        machine(InstructionSet::Avx512, 32),
+        machine(InstructionSet::Avx2, 16),
+        machine(InstructionSet::Sse2, 16),
+        machine(InstructionSet::Neon, 32),
+        Machine { in_order: true, ..machine(InstructionSet::Neon, 32) },
+        machine(InstructionSet::Scalar, 8),
+        Machine { l2_bytes: 64, prefetch_bytes: 256, ..machine(InstructionSet::Avx2, 16) },
+        Machine { l2_bytes: 64, prefetch_bytes: 256, ..machine(InstructionSet::Neon, 32) },
+    ]
+}
+
+/// Elements of a tensor as they lie in a layout, with at least `elements` of them.
+pub(super) fn laid_out(value: &Value, layout: Layout, elements: usize) -> Vec<f32> {
+    let x = value.as_f32().expect("tests use f32");
+    // What lies past the tensor must not matter.
+    let mut result = vec![f32::NAN; elements];
+    match layout {
+        Layout::Plain => result[..x.len()].copy_from_slice(x),
+        Layout::Blocked(block) => {
+            let spatial = value.shape[2..].iter().product();
+            reorder_to_blocked(x, &mut result, value.shape[0], value.shape[1], spatial, block as usize);
+            // Lanes past the last channel hold whatever was there before.
+            let (channels, block) = (value.shape[1], block as usize);
+            let per_sample = channels.div_ceil(block) * spatial * block;
+            for (index, element) in result.iter_mut().enumerate() {
+                let within = index % per_sample.max(1);
+                if within / (spatial * block) * block + within % block >= channels {
+                    *element = 1e30;
+                }
+            }
+        }
+    }
+    result
+}
+
+/// Checks a kernel; `packed` says in which order weights are, and what they are if another kernel has packed them.
+/// Returns the same of this kernel.
+fn check_choice(
+    op: &Op,
+    values: &[Value],
+    constants: &[bool],
+    choice: &LayoutChoice,
+    machine: &Machine,
+    packed: Option<&(Packing, Vec<f32>)>,
+) -> Option<(Packing, Vec<f32>)> {
+    let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+    let output = infer(op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
+    let packing = packed.map_or(Packing::Free, |(packing, _)| *packing);
+    let operands = operands(values, &types, &choice.inputs, constants, packing);
+    let label = format!("{op:?} on {types:?}, {choice:?}, {:?}", machine.instruction_set);
+    let lowered =
+        lower_node(op, &operands, &output, choice.output, machine).unwrap_or_else(|| panic!("no kernel: {label}"));
+    verify(&lowered.kernel).unwrap_or_else(|error| panic!("{error}: {label}\n{}", lowered.kernel));
+    let mut buffers: Vec<Vec<f32>> = Vec::new();
+    let mut result = 0;
+    for (binding, declared) in lowered.bindings.iter().zip(&lowered.kernel.buffers) {
+        buffers.push(match binding {
+            Binding::Input(index) => laid_out(&values[*index], choice.inputs[*index], declared.elements),
+            Binding::Weights { elements, .. } => elements.clone(),
+            Binding::SameWeights { .. } => packed.map_or(Vec::new(), |(_, elements)| elements.clone()),
+            Binding::Scratch(_) => vec![f32::NAN; declared.elements],
+            Binding::Output => {
+                assert_eq!(declared.access, Access::Output);
+                result = buffers.len();
+                vec![f32::NAN; declared.elements]
+            }
+        });
+        assert_eq!(buffers.last().map(Vec::len), Some(declared.elements), "{label}");
+    }
+    let before = buffers.clone();
+    // Estimates may differ with the number of threads; the weights are there in this order.
+    let mut same_order = operands.clone();
+    if let (Packing::Free, Some(order)) = (packing, lowered.order) {
+        same_order[1].packing = Packing::Like(order);
+    }
+    evaluate(&lowered.kernel, &mut buffers);
+    check_direct(&lowered.kernel, &before, &buffers);
+    for parts in [2, 3] {
+        check_parts(
+            op,
+            &same_order,
+            &output,
+            choice.output,
+            &Machine { threads: parts, ..machine.clone() },
+            &before,
+            &buffers,
+        );
+    }
+    let expected = eval::evaluate_node(op, &values.iter().collect::<Vec<_>>(), std::slice::from_ref(&output))
+        .expect("the reference kernel runs")
+        .remove(0);
+    let expected = expected.as_f32().expect("tests use f32");
+    let mut found = vec![0.0; expected.len()];
+    match choice.output {
+        Layout::Plain => found.copy_from_slice(&buffers[result][..expected.len()]),
+        Layout::Blocked(block) => reorder_from_blocked(
+            &buffers[result],
+            &mut found,
+            output.shape[0],
+            output.shape[1],
+            output.shape[2..].iter().product(),
+            block as usize,
+        ),
+    }
+    let scale = expected.iter().fold(1e-3f32, |scale, x| scale.max(x.abs()));
+    let rounding = if lowered.kernel.name.starts_with("dot") { rounding_of_rows(&values[0], &values[1]) } else { 0.0 };
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let error = (found - expected).abs();
+        assert!(error <= 1e-5 * scale + rounding, "element {index} is {found}, expected {expected}: {label}");
+    }
+    if let (Op::Conv(conv), Some(forms)) = (op, lowered.order.and_then(|order| order.forms)) {
+        check_error_bound(conv, values, &output.shape, &found, forms);
+    }
+    let weights = lowered.bindings.into_iter().find_map(|binding| match binding {
+        Binding::Weights { from: 1, elements } => Some(elements),
+        _ => None,
+    });
+    lowered.order.map(Packing::Shared).zip(weights)
+}
+
+/// What the rounding of A's rows to 16 bits can change in a product: half a step in every element.
+fn rounding_of_rows(a: &Value, b: &Value) -> f32 {
+    let (a, b, width) = (a.as_f32().expect("f32"), b.as_f32().expect("f32"), b.shape[1]);
+    let largest = a.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    let column = |column: usize| b.iter().skip(column).step_by(width).map(|x| x.abs()).sum::<f32>();
+    (0..width).map(column).fold(0.0, f32::max) * largest / (2.0 * 32512.0)
+}
+
+/// No output of minimal filtering is further from the exact one than the bound that the report states. ReLU brings numbers
+/// no further apart; other activations are left out.
+fn check_error_bound(conv: &Conv, values: &[Value], output: &[usize], found: &[f32], forms: Forms) {
+    if conv.residual || !matches!(conv.activation, Activation::None | Activation::Relu) {
+        return;
+    }
+    let elements = |index: usize| values[index].as_f32().expect("tests use f32");
+    let (x, weights, bias) = (elements(0), elements(1), elements(2));
+    // Depth, height, width.
+    let spatial = |shape: &[usize]| -> [usize; 3] {
+        let mut all = [1; 3];
+        all[5 - shape.len()..].copy_from_slice(&shape[2..]);
+        all
+    };
+    let mut pad = [0; 3];
+    pad[3 - conv.window.pad_begin.len()..].copy_from_slice(&conv.window.pad_begin);
+    let ([d, h, w], taps, [out_d, out_h, out_w]) =
+        (spatial(&values[0].shape), spatial(&values[1].shape), spatial(output));
+    let (channels, filters, all_taps) = (values[0].shape[1], output[1], taps.iter().product::<usize>());
+    let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    for (index, found) in found.iter().enumerate() {
+        let (column, row, depth) = (index % out_w, index / out_w % out_h, index / (out_w * out_h) % out_d);
+        let (filter, sample) = (index / (out_w * out_h * out_d) % filters, index / (out_w * out_h * out_d * filters));
+        let filter_weights = &weights[filter * channels * all_taps..][..channels * all_taps];
+        let mut exact = f64::from(bias[filter]);
+        for (at, weight) in filter_weights.iter().enumerate() {
+            let (tap, channel) = (at % all_taps, at / all_taps);
+            let place = [depth + tap / (taps[1] * taps[2]), row + tap / taps[2] % taps[1], column + tap % taps[2]];
+            let inside = (0..3).all(|axis| (pad[axis]..pad[axis] + [d, h, w][axis]).contains(&place[axis]));
+            if inside {
+                let [z, y, x_at] = [place[0] - pad[0], place[1] - pad[1], place[2] - pad[2]];
+                let element = x[(((sample * channels + channel) * d + z) * h + y) * w + x_at];
+                exact += f64::from(*weight) * f64::from(element);
+            }
+        }
+        if conv.activation == Activation::Relu {
+            exact = exact.max(0.0);
+        }
+        let bound = forms.error_bound(filter_weights) * f64::from(largest) + f64::from(f32::EPSILON) * exact.abs();
+        let error = (f64::from(*found) - exact).abs();
+        assert!(error <= bound, "{forms}: output {index} is {error} from the exact one, bound {bound}");
+    }
+}
+
+#[test]
+fn stripes_of_a_convolution_read_the_same_weights() {
+    for (filters, kernel) in [(20, 3), (37, 1), (64, 3), (6, 5)] {
+        let op = Op::Conv(Conv {
+            window: window(&[kernel, kernel], 1, 1, kernel / 2),
+            groups: 1,
+            residual: false,
+            activation: Activation::None,
+        });
+        let weights = random(&[filters, 8, kernel, kernel], 2);
+        let values = |rows| [random(&[1, 8, rows, 11], 1), weights.clone(), random(&[filters], 3)];
+        for machine in machines() {
+            for input in [Layout::Plain, Layout::Blocked(machine.instruction_set.lanes())] {
+                let inputs = vec![input, Layout::Plain, Layout::Plain];
+                let choice = LayoutChoice { inputs, output: Layout::Blocked(machine.instruction_set.lanes()) };
+                let constants = [false, true, true];
+                let packed = check_choice(&op, &values(9), &constants, &choice, &machine, None);
+                for rows in [1, 2, 5] {
+                    let repacked = check_choice(&op, &values(rows), &constants, &choice, &machine, packed.as_ref());
+                    assert!(packed.is_some() && repacked.is_none(), "{filters} filters: weights are stored twice");
+                }
+            }
+        }
+    }
+}
+
+/// The same kernel, shared out among threads: its outputs are the same. Small kernels are not shared unless they must be.
+fn check_parts(
+    op: &Op,
+    operands: &[Operand<'_>],
+    output: &TensorType,
+    layout: Layout,
+    machine: &Machine,
+    before: &[Vec<f32>],
+    after: &[Vec<f32>],
+) {
+    let lowered = lower_node(op, operands, output, layout, machine).expect("a kernel that one thread can run");
+    let mut kernel = lowered.kernel;
+    if kernel.split.is_none() {
+        share(&mut kernel, machine.threads, 0.0);
+    }
+    verify(&kernel).unwrap_or_else(|error| panic!("{error}\n{kernel}"));
+    let mut found: Vec<Vec<f32>> = kernel
+        .buffers
+        .iter()
+        .zip(before)
+        .map(|(declared, before)| match declared.access {
+            Access::Scratch => vec![f32::NAN; declared.elements],
+            _ => before.clone(),
+        })
+        .collect();
+    evaluate_parts(&kernel, &mut found);
+    for ((declared, found), after) in kernel.buffers.iter().zip(&found).zip(after) {
+        let same = found
+            .iter()
+            .zip(after)
+            .all(|(a, b)| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-5 * b.abs().max(1.0));
+        assert!(
+            declared.access != Access::Output || same,
+            "{} threads come to something else\n{kernel}",
+            machine.threads
+        );
+    }
+}
+
+#[test]
+fn threads_share_the_phases_of_few_blocks() {
+    let machine = Machine { threads: 2, ..machines().swap_remove(0) };
+    let conv = Conv { window: window(&[3, 3], 1, 1, 1), groups: 1, residual: false, activation: Activation::Relu };
+    let values = [random(&[1, 256, 2, 2], 1), random(&[128, 256, 3, 3], 2), random(&[128], 3)];
+    let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+    let packing =
+        Packing::Like(WeightOrder { vectors: 2, forms: Some(Forms { down: Some(Form::Two), across: Form::Two }) });
+    let constants = [false, true, true];
+    let choice =
+        LayoutChoice { inputs: vec![Layout::Blocked(16), Layout::Plain, Layout::Plain], output: Layout::Blocked(16) };
+    let operands = operands(&values, &types, &choice.inputs, &constants, packing);
+    let op = Op::Conv(conv);
+    let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
+    let lowered = lower_node(&op, &operands, &output, Layout::Blocked(16), &machine).expect("a kernel");
+    assert!(lowered.kernel.split.as_ref().is_some_and(|split| split.part.is_some()), "{}", lowered.kernel);
+    check_choice(&op, &values, &constants, &choice, &machine, Some(&(packing, Vec::new())));
+}
+
+/// Minimal filtering of a convolution with these inputs and filters, in every form and tile width.
+fn check_winograd(x: &[usize], filters: usize, taps: usize, pad: usize, residual: bool, activation: Activation) {
+    let rank = x.len() - 2;
+    let op = Op::Conv(Conv { window: window(&vec![taps; rank], 1, 1, pad), groups: 1, residual, activation });
+    let mut values = vec![random(x, 1), random(&[&[filters, x[1]], vec![taps; rank].as_slice()].concat(), 2)];
+    values.push(random(&[filters], 3));
+    let output: Vec<usize> = x[2..].iter().map(|extent| extent + 2 * pad + 1 - taps).collect();
+    values.extend(residual.then(|| random(&[&[x[0], filters], output.as_slice()].concat(), 4)));
+    for machine in machines() {
+        let blocked = Layout::Blocked(machine.instruction_set.lanes());
+        let mut inputs = vec![blocked, Layout::Plain, Layout::Plain];
+        inputs.extend(residual.then_some(blocked));
+        let choice = LayoutChoice { inputs, output: blocked };
+        let constants: Vec<bool> = (0..values.len()).map(|index| index == 1 || index == 2).collect();
+        for form in Form::of_taps(taps) {
+            let forms = Forms { down: (rank > 1).then_some(*form), across: *form };
+            for vectors in [1, 2] {
+                let order = WeightOrder { vectors, forms: Some(forms) };
+                let like = (Packing::Like(order), Vec::new());
+                let packed = check_choice(&op, &values, &constants, &choice, &machine, Some(&like));
+                assert_eq!(packed.as_ref().map(|(packing, _)| *packing), Some(Packing::Shared(order)));
+                let again = check_choice(&op, &values, &constants, &choice, &machine, packed.as_ref());
+                assert!(again.is_none(), "weights are stored twice");
+            }
+        }
+    }
+}
+
+#[test]
+fn minimal_filtering_of_every_remainder() {
+    for extent in 1..=13 {
+        check_winograd(&[1, 5, extent, 14 - extent], 7, 3, 1, false, Activation::Relu);
+    }
+    for (channels, filters) in [(16, 33), (17, 16), (3, 40)] {
+        check_winograd(&[1, channels, 8, 9], filters, 3, 1, true, Activation::None);
+    }
+    check_winograd(&[1, 4, 9, 6], 8, 3, 0, true, Activation::LeakyRelu(0.1));
+    check_winograd(&[1, 4, 5, 6], 8, 3, 2, false, Activation::HardSwish);
+    check_winograd(&[2, 4, 8, 40], 8, 3, 1, true, Activation::Clip(-2.0, 2.0));
+    check_winograd(&[1, 3, 4, 6, 7], 5, 3, 1, true, Activation::Relu);
+    check_winograd(&[2, 3, 3, 5, 8], 5, 3, 0, false, Activation::None);
+    for extent in 1..=7 {
+        check_winograd(&[1, 5, extent, 8 - extent], 7, 5, 2, true, Activation::Relu);
+    }
+    for length in 1..=13 {
+        check_winograd(&[1, 17, length], 18, 3, 1, false, Activation::Relu);
+        check_winograd(&[2, 4, length + 3], 5, 5, 1, true, Activation::None);
+    }
+}
+
+#[test]
+fn every_way_that_tuning_tries_computes_the_same() {
+    for (kernel, stride, channels) in [(3, 1, 9), (3, 2, 6), (1, 1, 20), (5, 1, 5), (3, 1, 2)] {
+        let op = Op::Conv(Conv {
+            window: window(&[kernel, kernel], stride, 1, kernel / 2),
+            groups: 1,
+            residual: false,
+            activation: Activation::Relu,
+        });
+        let values = [random(&[1, channels, 9, 11], 1), random(&[70, channels, kernel, kernel], 2), random(&[70], 3)];
+        for machine in machines() {
+            let mut ways: Vec<Option<Packing>> = Vec::new();
+            for trial in 0..MOST_WAYS {
+                let tuning = Arc::new(Tuning { trial: Some(trial), ..Tuning::default() });
+                let machine = Machine { minimal_filtering: true, tuning, ..machine.clone() };
+                let way = check_on(&op, &values, &[false, true, true], &machine);
+                ways.extend((!ways.contains(&way)).then_some(way));
+            }
+            assert!(ways.len() > 1, "{op:?} has but one way on {:?}", machine.instruction_set);
+        }
+    }
+}
+
+#[test]
+fn minimal_filtering_is_taken_where_it_pays() {
+    let conv = |kernel: usize, stride: usize| Conv {
+        window: window(&[kernel, kernel], stride, 1, kernel / 2),
+        groups: 1,
+        residual: false,
+        activation: Activation::None,
+    };
+    let order = |channels: usize, extent: usize, conv: Conv, minimal_filtering: bool| {
+        let machine = Machine { minimal_filtering, ..machines().swap_remove(0) };
+        let kernel = conv.window.kernel[0];
+        let values = [
+            random(&[1, channels, extent, extent], 1),
+            random(&[channels, channels, kernel, kernel], 2),
+            random(&[channels], 3),
+        ];
+        let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+        let layouts = [Layout::Blocked(16), Layout::Plain, Layout::Plain];
+        let operands = operands(&values, &types, &layouts, &[false, true, true], Packing::Free);
+        let op = Op::Conv(conv);
+        let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
+        lower_node(&op, &operands, &output, Layout::Blocked(16), &machine).and_then(|lowered| lowered.order?.forms)
+    };
+    assert_eq!(order(64, 56, conv(3, 1), true), Some(Forms { down: Some(Form::Four), across: Form::Four }));
+    assert_eq!(order(64, 56, conv(3, 1), false), None, "--exact");
+    assert_eq!(order(64, 56, conv(3, 2), true), None, "strides have no form");
+    assert_eq!(order(64, 56, conv(1, 1), true), None);
+    assert_eq!(order(32, 2, conv(3, 1), true), None, "four outputs are not worth 36 products");
+}
+
+/// Checks an operator in every layout that every machine offers; constants say which operands are known.
+fn check(op: &Op, values: &[Value], constants: &[bool]) {
+    for machine in machines() {
+        check_on(op, values, constants, &machine);
+    }
+}
+
+/// Checks an operator in every layout that a machine offers; returns how weights are packed in the first.
+fn check_on(op: &Op, values: &[Value], constants: &[bool], machine: &Machine) -> Option<Packing> {
+    let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+    let output = infer(op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
+    let operands = operands(values, &types, &vec![Layout::Plain; values.len()], constants, Packing::Free);
+    let choices = layout_choices(op, &operands, &output, machine);
+    let packings: Vec<Option<Packing>> = choices
+        .iter()
+        .map(|choice| check_choice(op, values, constants, choice, machine, None).map(|(packing, _)| packing))
+        .collect();
+    packings.first().copied().flatten()
+}
+
+/// Operands in these layouts; those that are constant have their value.
+pub(super) fn operands<'a>(
+    values: &'a [Value],
+    types: &'a [TensorType],
+    layouts: &[Layout],
+    constants: &[bool],
+    packing: Packing,
+) -> Vec<Operand<'a>> {
+    let known = |value: &'a Value, constant: bool| constant.then(|| value.as_f32().expect("tests use f32"));
+    (values.iter().zip(types).zip(layouts.iter().zip(constants)))
+        .map(|((value, tensor_type), (layout, constant))| Operand {
+            packing,
+            tensor_type,
+            layout: *layout,
+            value: known(value, *constant),
+            whole: known(value, *constant).is_some_and(are_whole),
+        })
+        .collect()
+}
+
+pub(super) fn random(shape: &[usize], seed: u64) -> Value {
+    noise(&TensorType::f32(shape), seed)
+}
+
+pub(super) fn window(kernel: &[usize], stride: usize, dilation: usize, pad: usize) -> Window {
+    let rank = kernel.len();
+    Window {
+        kernel: kernel.to_vec(),
+        stride: vec![stride; rank],
+        dilation: vec![dilation; rank],
+        pad_begin: vec![pad; rank],
+        pad_end: vec![pad; rank],
+    }
+}
+
+fn check_conv(x: &[usize], filters: usize, window: Window, groups: usize, residual: bool, activation: Activation) {
+    let mut weights = vec![filters, x[1] / groups];
+    weights.extend(&window.kernel);
+    let op = Op::Conv(Conv { window, groups, residual, activation });
+    let mut values = vec![random(x, 1), random(&weights, 2), random(&[filters], 3)];
+    let mut constants = vec![false, true, true];
+    if residual {
+        let plain = Op::Conv(match &op {
+            Op::Conv(conv) => Conv { residual: false, ..conv.clone() },
+            _ => return,
+        });
+        let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+        let output = infer(&plain, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
+        values.push(random(&output.shape, 4));
+        constants.push(false);
+    }
+    check(&op, &values, &constants);
+}
+
+#[test]
+fn convolutions_of_every_remainder() {
+    let none = Activation::None;
+    for channels in [1, 3, 5, 16, 17] {
+        for filters in [1, 8, 17, 33] {
+            check_conv(&[1, channels, 5, 7], filters, window(&[3, 3], 1, 1, 1), 1, false, Activation::Relu);
+            check_conv(&[1, channels, 4, 6], filters, window(&[1, 1], 1, 1, 0), 1, true, none);
+        }
+    }
+    for width in 1..=20 {
+        check_conv(&[1, 4, 2, width], 16, window(&[3, 3], 1, 1, 1), 1, false, none);
+        check_conv(&[1, 3, 3, width + 2], 5, window(&[2, 3], 2, 1, 0), 1, false, none);
+    }
+    for stride in 1..=3 {
+        for pad in 0..=3 {
+            for dilation in 1..=2 {
+                check_conv(&[1, 4, 11, 13], 8, window(&[3, 5], stride, dilation, pad), 1, true, Activation::HardSwish);
+            }
+        }
+    }
+}
+
+#[test]
+fn convolutions_of_other_ranks_groups_and_batches() {
+    check_conv(&[1, 3, 19], 9, window(&[5], 2, 1, 2), 1, true, Activation::Clip(-0.5, 0.5));
+    check_conv(&[2, 3, 6, 5], 6, window(&[3, 3], 1, 1, 1), 1, true, Activation::LeakyRelu(0.1));
+    check_conv(&[1, 3, 4, 5, 6], 7, window(&[3, 3, 3], 1, 1, 1), 1, false, Activation::HardSigmoid(0.2, 0.5));
+    check_conv(&[1, 2, 5, 5, 7], 4, window(&[3, 2, 3], 2, 1, 1), 1, true, Activation::None);
+    check_conv(&[1, 32, 5, 5], 64, window(&[3, 3], 1, 1, 1), 2, true, Activation::Relu);
+    check_conv(&[2, 64, 3, 9], 32, window(&[1, 1], 1, 1, 0), 4, false, Activation::Relu);
+}
+
+#[test]
+fn depthwise_convolutions() {
+    for channels in [2, 16, 17, 33] {
+        for stride in 1..=2 {
+            check_conv(
+                &[1, channels, 7, 9],
+                channels,
+                window(&[3, 3], stride, 1, 1),
+                channels,
+                false,
+                Activation::Relu,
+            );
+        }
+    }
+    for width in 1..=20 {
+        check_conv(&[2, 5, 3, width], 5, window(&[3, 3], 1, 1, 1), 5, true, Activation::None);
+    }
+    check_conv(&[1, 6, 25], 6, window(&[7], 1, 2, 6), 6, false, Activation::None);
+    check_conv(&[1, 6, 4, 5, 6], 6, window(&[3, 3, 3], 1, 1, 1), 6, false, Activation::None);
+}
+
+#[test]
+fn pools() {
+    for kind in [PoolKind::Max, PoolKind::Average] {
+        for count_include_pad in [false, true] {
+            for width in 3..=18 {
+                let op = Op::Pool(Pool {
+                    kind,
+                    window: window(&[3, 3], 2, 1, 1),
+                    declared_pad_end: vec![1, 1],
+                    count_include_pad,
+                });
+                check(&op, &[random(&[1, 17, 5, width], 5)], &[false]);
+            }
+            let mut ceil = window(&[2], 2, 1, 0);
+            ceil.pad_end = vec![1];
+            let op = Op::Pool(Pool { kind, window: ceil, declared_pad_end: vec![0], count_include_pad });
+            check(&op, &[random(&[2, 3, 9], 6)], &[false]);
+            let op = Op::Pool(Pool {
+                kind,
+                window: window(&[2, 2, 2], 2, 1, 0),
+                declared_pad_end: vec![0; 3],
+                count_include_pad,
+            });
+            check(&op, &[random(&[1, 4, 4, 6, 6], 7)], &[false]);
+        }
+        for plane in [[1, 1], [1, 3], [2, 2], [7, 7]] {
+            check(&Op::GlobalPool(kind), &[random(&[1, 19, plane[0], plane[1]], 8)], &[false]);
+        }
+    }
+}
+
+#[test]
+fn matrix_products() {
+    let gemm =
+        |activation| Op::Gemm(Gemm { transpose_a: false, transpose_b: false, alpha: 1.0, beta: 1.0, activation });
+    for rows in [1, 2, 5, 7, 13] {
+        for columns in [1, 3, 16, 17, 64, 65, 150] {
+            let values = [random(&[rows, 9], 1), random(&[9, columns], 2), random(&[columns], 3)];
+            check(&gemm(Activation::Relu), &values, &[false, true, true]);
+            check(&gemm(Activation::None), &values[..2], &[false, true]);
+            check(&Op::MatMul, &values[..2], &[false, false]);
+        }
+    }
+    check(&Op::MatMul, &[random(&[2, 3, 5, 7], 1), random(&[2, 3, 7, 9], 2)], &[false, false]);
+    check(&Op::MatMul, &[random(&[3, 5, 7], 1), random(&[7, 33], 2)], &[false, true]);
+}
+
+/// Weights in 8 bits on a machine that multiplies bytes: as near to the exact product as rows in 16 bits are.
+#[test]
+fn matrix_products_in_whole_numbers() {
+    let neon = Machine::spelled(InstructionSet::Neon, 32);
+    let machine = Machine { dot_product: true, weight_storage: WeightStorage::Int8, ..neon };
+    let op = Op::Gemm(Gemm {
+        transpose_a: false,
+        transpose_b: false,
+        alpha: 1.0,
+        beta: 1.0,
+        activation: Activation::LeakyRelu(0.1),
+    });
+    for (rows, depth, columns) in
+        [(1, 16, 4), (1, 37, 70), (2, 64, 33), (3, 129, 16), (7, 18, 23), (5, 4096, 5), (1, 512, 130)]
+    {
+        let exact = random(&[depth, columns], 2);
+        let stored = columns_of(&exact, columns);
+        let values = [random(&[rows, depth], 1), stored, random(&[columns], 3)];
+        let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+        let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
+        let operands = operands(&values, &types, &[Layout::Plain; 3], &[false, true, true], Packing::Free);
+        let lowered = lower_node(&op, &operands, &output, Layout::Plain, &machine).expect("a kernel");
+        assert!(lowered.kernel.name.starts_with("dot"), "{}", lowered.kernel.name);
+        check_on(&op, &values, &[false, true, true], &machine);
+        let two = Machine { threads: 2, ..machine.clone() };
+        let shared = lower_node(&op, &operands, &output, Layout::Plain, &two).expect("a kernel").kernel.split.is_some();
+        assert_eq!(shared, depth * columns > 60_000, "threads share the columns of {depth} x {columns}");
+    }
+    // A row of zeros, and one of very small numbers.
+    let values = [
+        Value::f32([2, 16], vec![0.0; 16].into_iter().chain([1e-38; 16]).collect()),
+        columns_of(&random(&[16, 8], 2), 8),
+    ];
+    check_on(&op, &values, &[false, true], &machine);
+    // Few factors are not worth the rounding.
+    let values = [random(&[1, 9], 1), columns_of(&random(&[9, 8], 2), 8)];
+    check_on(&op, &values, &[false, true], &machine);
+}
+
+/// A matrix rounded to what is stored of it in 8 bits.
+fn columns_of(exact: &Value, width: usize) -> Value {
+    let matrix = exact.as_f32().expect("tests use f32");
+    let columns = storage::columns(matrix, width, WeightStorage::Int8).expect("finite weights");
+    let steps = columns.steps.iter().cycle();
+    Value::f32(exact.shape.clone(), columns.stored.iter().zip(steps).map(|(stored, step)| stored * step).collect())
+}
+
+#[test]
+fn element_wise_functions() {
+    let shape = [2, 5, 3, 7];
+    for function in [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Max, BinaryOp::Min] {
+        let op = Op::Binary(function, Activation::Relu);
+        check(&op, &[random(&shape, 1), random(&shape, 2)], &[false, false]);
+        check(&op, &[random(&shape, 1), random(&[5, 1, 1], 2)], &[false, true]);
+        check(&op, &[random(&[1], 1), random(&shape, 2)], &[true, false]);
+        check(&op, &[random(&shape, 1), random(&shape, 2)], &[true, false]);
+    }
+    let divisor = Value::f32(shape, (0..210).map(|index| 1.0 + index as f32).collect());
+    check(&Op::Binary(BinaryOp::Div, Activation::None), &[random(&shape, 1), divisor], &[false, false]);
+    let steps = Value::f32([5, 1, 1], vec![0.031, 0.25, 0.5, 0.0625, 0.017]);
+    for op in [BinaryOp::Div, BinaryOp::RoundedQuotient] {
+        check(&Op::Binary(op, Activation::Clip(-9.0, 31.0)), &[random(&shape, 1), steps.clone()], &[false, true]);
+    }
+    for function in [
+        UnaryOp::Activation(Activation::HardSwish),
+        UnaryOp::Activation(Activation::Clip(-0.2, 0.6)),
+        UnaryOp::Neg,
+        UnaryOp::Abs,
+        UnaryOp::Sigmoid,
+        UnaryOp::Tanh,
+        UnaryOp::Gelu { tanh: false },
+    ] {
+        check(&Op::Unary(function), &[random(&[1, 37], 3)], &[false]);
+        check(&Op::Unary(function), &[random(&shape, 3)], &[false]);
+    }
+}
+
+#[test]
+fn softmax_and_layer_normalisation() {
+    for width in [1, 2, 7, 16, 17, 33, 64] {
+        check(&Op::Softmax { axis: 2 }, &[random(&[2, 3, width], 1)], &[false]);
+        let shape = [3, width];
+        let far = Value::f32(shape, (0..3 * width).map(|index| -300.0 - (index % 5) as f32).collect());
+        check(&Op::Softmax { axis: 1 }, &[far], &[false]);
+        let values = [random(&[5, width], 1), random(&[width], 2), random(&[width], 3)];
+        check(&Op::LayerNormalization { axis: 1, epsilon: 1e-5 }, &values, &[false, true, true]);
+    }
+    let values = [random(&[2, 3, 5], 1), random(&[3, 5], 2), random(&[3, 5], 3)];
+    check(&Op::LayerNormalization { axis: 1, epsilon: 1e-5 }, &values, &[false, true, true]);
+}
+
+#[test]
+fn a_kernel_that_leaves_its_buffer_is_refused() {
+    let values = [random(&[1, 4, 4, 4], 1), random(&[4, 4, 1, 1], 2), random(&[4], 3)];
+    let op =
+        Op::Conv(Conv { window: window(&[1, 1], 1, 1, 0), groups: 1, residual: false, activation: Activation::None });
+    let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+    let operands: Vec<Operand<'_>> = values
+        .iter()
+        .zip(&types)
+        .enumerate()
+        .map(|(index, (value, tensor_type))| Operand {
+            packing: Packing::Free,
+            tensor_type,
+            layout: if index == 0 { Layout::Blocked(4) } else { Layout::Plain },
+            value: (index > 0).then(|| value.as_f32().expect("tests use f32")),
+            whole: value.as_f32().is_some_and(are_whole),
+        })
+        .collect();
+    let output = TensorType::f32([1, 4, 4, 4]);
+    for machine in machines().iter().filter(|machine| machine.instruction_set.lanes() == 4) {
+        let mut kernel = lower_node(&op, &operands, &output, Layout::Blocked(4), machine).expect("it lowers").kernel;
+        verify(&kernel).expect("as lowered it is sound");
+        kernel.buffers[0].elements -= 1;
+        assert!(verify(&kernel).is_err(), "{kernel}");
+    }
+}

@@ -1,0 +1,324 @@
+//! Proof that a kernel stays inside its buffers, reads only variables that have a value, and, shared among threads, writes
+//! no element of an output twice.
+//!
+//! Accesses are affine, so their extremes lie at the ends of the loops. Loops whose variable decides another loop's
+//! bounds (clipped windows) are walked value by value; all others are taken as intervals.
+
+use std::collections::HashSet;
+
+use super::split::is_disjoint;
+use super::{
+    Access, Affine, Bound, Buffer, BufferDeclaration, Expression, Kernel, LoopVar, Statement, Variable, ceil_quotient,
+};
+use partita_config::WeightStorage;
+
+/// What is wrong with a kernel; always a bug of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("kernel `{kernel}`: {rule}")]
+pub struct VerifyError {
+    /// Name of the kernel.
+    pub kernel: String,
+    /// What should hold, and what was found.
+    pub rule: String,
+}
+
+/// Checks a kernel.
+pub fn verify(kernel: &Kernel) -> Result<(), VerifyError> {
+    let mut deciding = HashSet::new();
+    collect_deciding(&kernel.body, &mut deciding);
+    let mut checker = Checker {
+        kernel,
+        deciding,
+        ranges: vec![None; kernel.loop_names.len()],
+        assigned: vec![false; kernel.variable_names.len()],
+    };
+    if ![4, 8, 16].contains(&kernel.lanes) {
+        return Err(checker.broken(format!("has {} lanes", kernel.lanes)));
+    }
+    if let Some(split) = &kernel.split
+        && let Some(part) = split.part
+    {
+        *checker.range(part)? = Some((0, split.parts as i64 - 1));
+    }
+    let identifiers =
+        kernel.loop_names.iter().chain(&kernel.variable_names).chain(kernel.buffers.iter().map(|b| &b.name));
+    for name in identifiers.chain([&kernel.name]) {
+        let legal = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if !legal {
+            return Err(checker.broken(format!("`{name}` is not an identifier")));
+        }
+    }
+    checker.block(&kernel.body)?;
+    match &kernel.split {
+        Some(split) if !is_disjoint(kernel, split) => {
+            Err(checker.broken("two threads write the same element of an output".to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Loop variables that bounds refer to.
+fn collect_deciding(statements: &[Statement], found: &mut HashSet<LoopVar>) {
+    for statement in statements {
+        if let Statement::For { low, high, body, .. } = statement {
+            for bound in [low, high] {
+                if let Bound::Max(_, affine, _) | Bound::Min(_, affine, _) = bound {
+                    found.extend(affine.terms.iter().map(|(var, _)| *var));
+                }
+            }
+            collect_deciding(body, found);
+        }
+    }
+}
+
+struct Checker<'a> {
+    kernel: &'a Kernel,
+    deciding: HashSet<LoopVar>,
+    /// Smallest and largest value of each loop variable here; none outside its loop.
+    ranges: Vec<Option<(i64, i64)>>,
+    assigned: Vec<bool>,
+}
+
+impl Checker<'_> {
+    fn broken(&self, rule: String) -> VerifyError {
+        VerifyError { kernel: self.kernel.name.clone(), rule }
+    }
+
+    fn block(&mut self, statements: &[Statement]) -> Result<(), VerifyError> {
+        for statement in statements {
+            match statement {
+                Statement::For { var, low, high, step, unroll, body } => {
+                    self.for_loop(*var, (low, high), *step, *unroll, body)?;
+                }
+                Statement::Assign(variable, value) => {
+                    self.expression(value)?;
+                    match self.assigned.get_mut(variable.0 as usize) {
+                        Some(assigned) => *assigned = true,
+                        None => return Err(self.broken(format!("there is no variable {}", variable.0))),
+                    }
+                }
+                Statement::Store(buffer, at, value) => {
+                    self.expression(value)?;
+                    self.access(*buffer, at, i64::from(self.kernel.lanes), true)?;
+                }
+                Statement::StorePartial(buffer, at, count, value) => {
+                    self.partial(*count)?;
+                    self.expression(value)?;
+                    self.access(*buffer, at, i64::from(*count), true)?;
+                }
+                Statement::StoreBytes(buffer, at, value) => {
+                    self.expression(value)?;
+                    self.bytes(*buffer, at, i64::from(self.kernel.lanes), true)?;
+                }
+                Statement::Prefetch(buffer, at) => {
+                    let is_read = self
+                        .kernel
+                        .buffers
+                        .get(buffer.0 as usize)
+                        .is_some_and(|buffer| matches!(buffer.access, Access::Input | Access::Weights));
+                    if !is_read {
+                        return Err(self.broken("something is fetched early that the kernel writes".to_string()));
+                    }
+                    self.interval(at)?;
+                }
+                Statement::Barrier => {}
+                Statement::Comment(text) => {
+                    if text.contains(['\n', '\r']) {
+                        return Err(self.broken("a comment has several lines".to_string()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn for_loop(
+        &mut self,
+        var: LoopVar,
+        (low, high): (&Bound, &Bound),
+        step: i64,
+        unroll: bool,
+        body: &[Statement],
+    ) -> Result<(), VerifyError> {
+        if step < 1 {
+            return Err(self.broken(format!("a loop has step {step}")));
+        }
+        if unroll && !matches!((low, high), (Bound::Constant(_), Bound::Constant(_))) {
+            return Err(self.broken("an unrolled loop has bounds that are not constant".to_string()));
+        }
+        let (first, end) = (self.bound(low)?, self.bound(high)?);
+        if first >= end {
+            return Ok(());
+        }
+        let last = first + (end - 1 - first) / step * step;
+        // What a loop assigns first may be read after it only if the loop ran; no family needs that.
+        let assigned = self.assigned.clone();
+        let is_walked = self.deciding.contains(&var);
+        let mut value = first;
+        while value <= last {
+            *self.range(var)? = Some((value, if is_walked { value } else { last }));
+            self.assigned.clone_from(&assigned);
+            self.block(body)?;
+            value = if is_walked { value + step } else { last + 1 };
+        }
+        *self.range(var)? = None;
+        self.assigned = assigned;
+        Ok(())
+    }
+
+    fn range(&mut self, var: LoopVar) -> Result<&mut Option<(i64, i64)>, VerifyError> {
+        let kernel = self.kernel.name.clone();
+        let rule = format!("there is no loop variable {}", var.0);
+        self.ranges.get_mut(var.0 as usize).ok_or(VerifyError { kernel, rule })
+    }
+
+    fn bound(&self, bound: &Bound) -> Result<i64, VerifyError> {
+        let exact = |affine: &Affine, divisor: i64| {
+            let (low, high) = self.interval(affine)?;
+            if low != high || divisor < 1 {
+                return Err(self.broken("a loop bound is not decided by the loops around it".to_string()));
+            }
+            Ok(ceil_quotient(low, divisor))
+        };
+        match bound {
+            Bound::Constant(value) => Ok(*value),
+            Bound::Max(low, affine, divisor) => Ok(exact(affine, *divisor)?.max(*low)),
+            Bound::Min(high, affine, divisor) => Ok(exact(affine, *divisor)?.min(*high)),
+        }
+    }
+
+    fn interval(&self, affine: &Affine) -> Result<(i64, i64), VerifyError> {
+        let mut ends = Some((affine.constant, affine.constant));
+        for (var, coefficient) in &affine.terms {
+            let Some(Some((first, last))) = self.ranges.get(var.0 as usize).copied() else {
+                return Err(self.broken(format!("loop variable {} is used outside its loop", var.0)));
+            };
+            ends = ends
+                .zip(coefficient.checked_mul(first))
+                .zip(coefficient.checked_mul(last))
+                .and_then(|(((low, high), a), b)| Some((low.checked_add(a.min(b))?, high.checked_add(a.max(b))?)));
+        }
+        ends.ok_or_else(|| self.broken("an offset overflows".to_string()))
+    }
+
+    /// An access to numbers.
+    fn access(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<(), VerifyError> {
+        let declared = self.inside(buffer, at, count, write)?;
+        let is_narrow = declared.storage != WeightStorage::F32;
+        if is_narrow && (declared.access != Access::Weights || count != i64::from(self.kernel.lanes)) {
+            return Err(self.broken(format!("`{}` is stored in fewer bytes, but not loaded whole", declared.name)));
+        }
+        Ok(())
+    }
+
+    /// An access to bytes.
+    fn bytes(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<(), VerifyError> {
+        let declared = self.inside(buffer, at, count, write)?;
+        if declared.storage != WeightStorage::Int8 || write && declared.access != Access::Scratch {
+            return Err(self.broken(format!("`{}` is not made of bytes", declared.name)));
+        }
+        Ok(())
+    }
+
+    fn inside(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<&BufferDeclaration, VerifyError> {
+        let Some(declared) = self.kernel.buffers.get(buffer.0 as usize) else {
+            return Err(self.broken(format!("there is no buffer {}", buffer.0)));
+        };
+        let (low, high) = self.interval(at)?;
+        if low < 0 || high + count > declared.elements as i64 {
+            return Err(self.broken(format!(
+                "elements {low} to {} of `{}` are touched, but it has {}",
+                high + count,
+                declared.name,
+                declared.elements
+            )));
+        }
+        if declared.access != Access::Scratch && write != (declared.access == Access::Output) {
+            return Err(self.broken(format!("`{}` is used against its declaration", declared.name)));
+        }
+        Ok(declared)
+    }
+
+    fn partial(&self, count: u32) -> Result<(), VerifyError> {
+        if count == 0 || count >= self.kernel.lanes {
+            return Err(self.broken(format!("{count} of {} lanes are moved", self.kernel.lanes)));
+        }
+        Ok(())
+    }
+
+    fn variable(&self, variable: Variable) -> Result<(), VerifyError> {
+        match self.assigned.get(variable.0 as usize) {
+            Some(true) => Ok(()),
+            _ => Err(self.broken(format!("variable {} has no value yet", variable.0))),
+        }
+    }
+
+    fn expression(&self, value: &Expression) -> Result<(), VerifyError> {
+        let lanes = i64::from(self.kernel.lanes);
+        match value {
+            Expression::Variable(variable) => self.variable(*variable),
+            Expression::Constant(_) => Ok(()),
+            Expression::Load(buffer, at) => self.access(*buffer, at, lanes, false),
+            Expression::LoadPartial(buffer, at, count) => {
+                self.partial(*count)?;
+                self.access(*buffer, at, i64::from(*count), false)
+            }
+            Expression::LoadStrided(buffer, at, stride) => {
+                self.access(*buffer, at, 1, false)?;
+                self.access(*buffer, &at.clone().plus((lanes - 1) * stride), 1, false)
+            }
+            Expression::Broadcast(buffer, at) => self.access(*buffer, at, 1, false),
+            Expression::LoadBytes(buffer, at) => self.bytes(*buffer, at, 4 * lanes, false),
+            Expression::Lane(variable, lane) if *lane < self.kernel.lanes => self.variable(*variable),
+            Expression::Lane(_, lane) => Err(self.broken(format!("there is no lane {lane}"))),
+            Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => {
+                self.expression(a)?;
+                self.expression(b)?;
+                self.expression(c)
+            }
+            Expression::Binary(_, a, b) => {
+                self.expression(a)?;
+                self.expression(b)
+            }
+            Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => self.expression(a),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_in_fewer_bytes_are_only_loaded_whole() {
+        let declare =
+            |name: &str, access, storage| BufferDeclaration { name: name.to_string(), access, elements: 4, storage };
+        let kernel = |access, value| Kernel {
+            name: "k".to_string(),
+            summary: String::new(),
+            lanes: 4,
+            buffers: vec![declare("w", access, WeightStorage::Int8), declare("y", Access::Output, WeightStorage::F32)],
+            loop_names: Vec::new(),
+            variable_names: Vec::new(),
+            body: vec![Statement::Store(Buffer(1), Affine::constant(0), value)],
+            in_place: Vec::new(),
+            split: None,
+            way: None,
+            filtered: None,
+            macs: 0,
+        };
+        let first = Affine::constant(0);
+        let whole = Expression::Load(Buffer(0), first.clone());
+        verify(&kernel(Access::Weights, whole.clone())).expect("a whole vector of weights");
+        for (access, value) in [
+            (Access::Input, whole),
+            (Access::Weights, Expression::Broadcast(Buffer(0), first.clone())),
+            (Access::Weights, Expression::LoadPartial(Buffer(0), first.clone(), 2)),
+            (Access::Weights, Expression::LoadStrided(Buffer(0), first, 1)),
+        ] {
+            let error = verify(&kernel(access, value)).expect_err("no back end can do that");
+            assert!(error.rule.contains("fewer bytes"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! ONNX operators to ours, one family per file, each for every opset from 7 to 28.
+
+mod composed;
+mod einsum;
+mod elementwise;
+mod integers;
+mod movement;
+mod product;
+mod quantized;
+mod recurrent;
+mod selection;
+mod shape;
+mod spatial;
+mod taps;
+
+use std::collections::{BTreeMap, HashSet};
+
+use onnx_protobuf::NodeProto;
+
+pub use quantized::Grids;
+
+use super::functions::{Placed, graphs};
+use super::importer::{NodeContext, node_label};
+use super::refusals::Unsupported;
+use partita_ir::diagnostic::{Diagnostic, printable};
+
+/// Most nodes that are named for one unsupported operator.
+const MAX_NAMES: usize = 100;
+
+/// Every operator that has a converter, ascending; a test keeps the list in step with the converters.
+pub const OPERATORS: &[&str] = &[
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Add",
+    "And",
+    "ArgMax",
+    "ArgMin",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "CastLike",
+    "Ceil",
+    "Celu",
+    "Clip",
+    "Compress",
+    "Concat",
+    "Constant",
+    "ConstantOfShape",
+    "Conv",
+    "ConvInteger",
+    "ConvTranspose",
+    "Cos",
+    "Cosh",
+    "CumSum",
+    "DepthToSpace",
+    "DequantizeLinear",
+    "Div",
+    "Dropout",
+    "DynamicQuantizeLinear",
+    "Einsum",
+    "Elu",
+    "Equal",
+    "Erf",
+    "Exp",
+    "Expand",
+    "EyeLike",
+    "Flatten",
+    "Floor",
+    "GRU",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "Gelu",
+    "Gemm",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Greater",
+    "GreaterOrEqual",
+    "GroupNormalization",
+    "HardSigmoid",
+    "HardSwish",
+    "Hardmax",
+    "Identity",
+    "If",
+    "InstanceNormalization",
+    "IsInf",
+    "IsNaN",
+    "LRN",
+    "LSTM",
+    "LayerNormalization",
+    "LeakyRelu",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "LogSoftmax",
+    "LpNormalization",
+    "MatMul",
+    "MatMulInteger",
+    "Max",
+    "MaxPool",
+    "Mean",
+    "MeanVarianceNormalization",
+    "Min",
+    "Mish",
+    "Mod",
+    "Mul",
+    "Neg",
+    "Not",
+    "OneHot",
+    "Or",
+    "PRelu",
+    "Pad",
+    "Pow",
+    "QLinearConv",
+    "QLinearMatMul",
+    "QuantizeLinear",
+    "RMSNormalization",
+    "RNN",
+    "Range",
+    "Reciprocal",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "Relu",
+    "Reshape",
+    "Resize",
+    "Round",
+    "ScatterElements",
+    "ScatterND",
+    "Selu",
+    "Shape",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Size",
+    "Slice",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "SpaceToDepth",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Swish",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+    "Tile",
+    "TopK",
+    "Transpose",
+    "Trilu",
+    "Unsqueeze",
+    "Upsample",
+    "Where",
+    "Xor",
+];
+
+type Converter = fn(&mut NodeContext<'_>) -> Result<(), Diagnostic>;
+
+/// The converter of an operator of the default domain; `None` if it is not supported.
+fn converter(op_type: &str) -> Option<Converter> {
+    spatial::converter(op_type)
+        .or_else(|| product::converter(op_type))
+        .or_else(|| elementwise::converter(op_type))
+        .or_else(|| movement::converter(op_type))
+        .or_else(|| shape::converter(op_type))
+        .or_else(|| quantized::converter(op_type))
+        .or_else(|| composed::converter(op_type))
+        .or_else(|| einsum::converter(op_type))
+        .or_else(|| integers::converter(op_type))
+        .or_else(|| recurrent::converter(op_type))
+        .or_else(|| selection::converter(op_type))
+}
+
+/// Converts one node.
+pub fn convert(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    match converter(&context.attributes.node.op_type) {
+        Some(convert) => convert(context),
+        None => Err(Diagnostic::new(
+            "E0140",
+            format!("{} is not supported", node_label(context.attributes.index, context.attributes.node)),
+        )),
+    }
+}
+
+/// The nodes whose operators are not supported, all in one message.
+pub fn unsupported(nodes: &[Placed]) -> Unsupported {
+    let mut outputs = HashSet::new();
+    let mut unsupported: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut open: Vec<(usize, &NodeProto)> = nodes.iter().rev().map(|placed| (placed.index, &placed.node)).collect();
+    while let Some((index, node)) = open.pop() {
+        let ours = matches!(node.domain.as_str(), "" | "ai.onnx");
+        if ours && converter(&node.op_type).is_some() {
+            continue;
+        }
+        let op = if ours { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
+        outputs.extend(node.output.iter().filter(|name| !name.is_empty()).cloned());
+        unsupported.entry(printable(&op)).or_default().push(node_label(index, node));
+        // Bodies of loops are named too; which branch of an If counts is not known yet.
+        open.extend(graphs(node).flat_map(|graph| graph.node.iter().enumerate()));
+    }
+    if unsupported.is_empty() {
+        return Unsupported::default();
+    }
+    let total: usize = unsupported.values().map(Vec::len).sum();
+    let mut diagnostic = Diagnostic::new("E0140", format!("operators of {total} nodes are not supported"));
+    for (op, nodes) in unsupported {
+        let shown: Vec<&str> = nodes.iter().take(MAX_NAMES).map(String::as_str).collect();
+        let more = match nodes.len() - shown.len() {
+            0 => String::new(),
+            left => format!(" and {left} more"),
+        };
+        diagnostic = diagnostic.note(format!("{op} ({}): {}{more}", nodes.len(), shown.join(", ")));
+    }
+    let diagnostic = diagnostic.help("`--explain E0140` lists what is supported");
+    Unsupported { diagnostic: Some(diagnostic), outputs }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{OPERATORS, converter};
+
+    #[test]
+    fn the_list_of_operators_is_true() {
+        assert!(OPERATORS.is_sorted());
+        assert!(OPERATORS.iter().all(|name| converter(name).is_some()));
+        let sources = [
+            include_str!("composed.rs"),
+            include_str!("einsum.rs"),
+            include_str!("elementwise.rs"),
+            include_str!("integers.rs"),
+            include_str!("movement.rs"),
+            include_str!("product.rs"),
+            include_str!("quantized.rs"),
+            include_str!("recurrent.rs"),
+            include_str!("selection.rs"),
+            include_str!("shape.rs"),
+            include_str!("spatial.rs"),
+        ];
+        let arms = sources.iter().flat_map(|source| source.lines()).filter_map(|line| {
+            let (name, rest) = line.strip_prefix("        \"")?.split_once('"')?;
+            rest.starts_with(" => ").then_some(name)
+        });
+        for name in arms.filter(|name| converter(name).is_some()) {
+            assert!(OPERATORS.contains(&name), "{name} is not listed");
+        }
+    }
+}

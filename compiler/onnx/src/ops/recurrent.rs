@@ -1,0 +1,466 @@
+//! LSTM, GRU and RNN over a sequence of known length: one step after the other, with the same weights.
+
+use super::Converter;
+use crate::importer::NodeContext;
+use partita_ir::diagnostic::Diagnostic;
+use partita_ir::graph::op::{Activation, BinaryOp, Op, UnaryOp};
+use partita_ir::graph::{TensorId, Value};
+
+/// Most steps of one node, both directions together: each becomes nodes of its own.
+const MAX_STEPS: usize = 256;
+
+pub(super) fn converter(op_type: &str) -> Option<Converter> {
+    Some(match op_type {
+        "LSTM" => |context| layer(context, Cell::Lstm),
+        "GRU" => |context| layer(context, Cell::Gru),
+        "RNN" => |context| layer(context, Cell::Rnn),
+        _ => return None,
+    })
+}
+
+/// Kinds of layers.
+#[derive(Clone, Copy, PartialEq)]
+enum Cell {
+    Lstm,
+    Gru,
+    Rnn,
+}
+
+impl Cell {
+    /// Parts of the weights, and the names of the default activations.
+    fn gates(self) -> (usize, &'static [&'static str]) {
+        match self {
+            Cell::Lstm => (4, &["Sigmoid", "Tanh", "Tanh"]),
+            Cell::Gru => (3, &["Sigmoid", "Tanh"]),
+            Cell::Rnn => (1, &["Tanh"]),
+        }
+    }
+}
+
+/// An activation of a gate.
+#[derive(Clone, Copy)]
+enum Gate {
+    Unary(UnaryOp),
+    /// `alpha * x + beta`
+    Affine(f32, f32),
+    /// `alpha * tanh(beta * x)`
+    ScaledTanh(f32, f32),
+}
+
+/// What all steps of one direction share.
+struct Direction {
+    cell: Cell,
+    hidden: usize,
+    /// `[inputs, gates * hidden]` and `[hidden, gates * hidden]`.
+    weights: TensorId,
+    recurrence: TensorId,
+    /// `[gates * hidden]` each; nothing if there are none.
+    biases: Option<[TensorId; 2]>,
+    /// `[3 * hidden]`, of input, output and forget gate.
+    peepholes: Option<TensorId>,
+    gates: Vec<Gate>,
+    clip: Option<f32>,
+    input_forget: bool,
+    linear_before_reset: bool,
+}
+
+fn layer(context: &mut NodeContext<'_>, cell: Cell) -> Result<(), Diagnostic> {
+    let (gates, _) = cell.gates();
+    let x = context.input(0)?;
+    let batch_first = context.attributes.flag("layout", false)?;
+    let x = if batch_first { context.value(Op::Transpose { permutation: vec![1, 0, 2] }, &[x])? } else { x };
+    let [steps, batch, inputs] = context.shape(x)[..] else {
+        let found = context.tensor_type(x);
+        return Err(context.refuse(format!("its input is {found}, expected [steps, batch, inputs]")));
+    };
+    let word = context.attributes.string("direction", "forward")?;
+    let backwards: &[bool] = match word.as_str() {
+        "forward" => &[false],
+        "reverse" => &[true],
+        "bidirectional" => &[false, true],
+        other => {
+            let known = ["forward", "reverse", "bidirectional"];
+            return Err(context.attributes.unknown_word("direction", other, &known));
+        }
+    };
+    let directions = backwards.len();
+    let recurrence = context.input(2)?;
+    let hidden = context.shape(recurrence).get(2).copied().unwrap_or(0);
+    let stated = context.attributes.int("hidden_size", hidden as i64)?;
+    let expected = [vec![directions, gates * hidden, inputs], vec![directions, gates * hidden, hidden]];
+    for (position, expected) in [1, 2].into_iter().zip(expected) {
+        let found = context.input(position)?;
+        if hidden == 0 || stated != hidden as i64 || context.shape(found) != expected {
+            let found = context.tensor_type(found);
+            return Err(context.refuse(format!("weights {found} should be {expected:?} (hidden_size {stated})")));
+        }
+    }
+    if steps == 0 || steps * directions > MAX_STEPS {
+        return Err(context.attributes.unsupported(format!(
+            "{steps} steps in {directions} directions; up to {MAX_STEPS} are supported, each of which becomes nodes"
+        )));
+    }
+    check_lengths(context, steps)?;
+    let all_gates = activations(context, cell, directions)?;
+    let clip = context.attributes.optional_float("clip")?;
+    if clip.is_some_and(|clip| clip.is_nan() || clip < 0.0) {
+        return Err(context.refuse("attribute `clip` should be a positive number"));
+    }
+    let input_forget = cell == Cell::Lstm && context.attributes.flag("input_forget", false)?;
+    let linear_before_reset = cell == Cell::Gru && context.attributes.flag("linear_before_reset", false)?;
+    let mut outputs = Vec::with_capacity(directions);
+    let (mut last_h, mut last_c) = (Vec::new(), Vec::new());
+    for (number, backwards) in backwards.iter().enumerate() {
+        let direction = Direction {
+            cell,
+            hidden,
+            weights: matrix(context, 1, number)?,
+            recurrence: matrix(context, 2, number)?,
+            biases: match context.optional_input(3) {
+                Some(bias) => {
+                    let size = gates * hidden;
+                    let both = vector(context, bias, number, 2 * size)?;
+                    Some([cut(context, both, 0, 0, size)?, cut(context, both, 0, size, size)?])
+                }
+                None => None,
+            },
+            peepholes: match context.optional_input(7).filter(|_| cell == Cell::Lstm) {
+                Some(peepholes) => Some(vector(context, peepholes, number, 3 * hidden)?),
+                None => None,
+            },
+            gates: all_gates[number].clone(),
+            clip,
+            input_forget,
+            linear_before_reset,
+        };
+        // The inputs' share of all gates and steps in one product.
+        let flat = context.value(Op::Reshape { shape: vec![steps * batch, inputs] }, &[x])?;
+        let mut shares = context.value(Op::MatMul, &[flat, direction.weights])?;
+        if let Some([bias, _]) = direction.biases {
+            shares = context.binary(BinaryOp::Add, shares, bias)?;
+        }
+        let mut h = initial(context, 5, number, batch, hidden, batch_first)?;
+        let mut c = match cell {
+            Cell::Lstm => Some(initial(context, 6, number, batch, hidden, batch_first)?),
+            Cell::Gru | Cell::Rnn => None,
+        };
+        let mut states = Vec::with_capacity(steps);
+        for step in 0..steps {
+            let at = if *backwards { steps - 1 - step } else { step };
+            let share = cut(context, shares, 0, at * batch, batch)?;
+            (h, c) = direction.step(context, share, h, c)?;
+            states.push(h);
+        }
+        if *backwards {
+            states.reverse();
+        }
+        outputs.push(states);
+        last_h.push(h);
+        last_c.extend(c);
+    }
+    let sequence = sequence(context, &outputs, batch, hidden, batch_first)?;
+    let mut results = vec![sequence];
+    for last in [last_h, last_c] {
+        if !last.is_empty() {
+            results.push(joined(context, &last, batch, hidden, batch_first)?);
+        }
+    }
+    context.bind(&results)
+}
+
+/// Sequences that are shorter than the input are not supported.
+fn check_lengths(context: &NodeContext<'_>, steps: usize) -> Result<(), Diagnostic> {
+    if context.optional_input(4).is_none() {
+        return Ok(());
+    }
+    let lengths = context.constant_ints(4)?;
+    if lengths.iter().all(|length| *length == steps as i64) {
+        return Ok(());
+    }
+    Err(context
+        .attributes
+        .unsupported(format!("sequences of {lengths:?} steps in an input of {steps} are not supported")))
+}
+
+/// Activations of each direction.
+fn activations(context: &NodeContext<'_>, cell: Cell, directions: usize) -> Result<Vec<Vec<Gate>>, Diagnostic> {
+    let (_, default) = cell.gates();
+    let count = default.len();
+    let names = match context.attributes.strings("activations")? {
+        Some(names) => names,
+        None => default.iter().cycle().take(count * directions).map(ToString::to_string).collect(),
+    };
+    if names.len() != count * directions {
+        let message = format!("attribute `activations` has {} entries, expected {}", names.len(), count * directions);
+        return Err(context.refuse(message));
+    }
+    let alphas = context.attributes.floats("activation_alpha")?.unwrap_or_default();
+    let betas = context.attributes.floats("activation_beta")?.unwrap_or_default();
+    let (mut alphas, mut betas) = (alphas.iter().copied(), betas.iter().copied());
+    let mut gates = Vec::with_capacity(names.len());
+    for name in &names {
+        let mut alpha = |default: f32| alphas.next().unwrap_or(default);
+        let mut beta = |default: f32| betas.next().unwrap_or(default);
+        gates.push(match name.to_ascii_lowercase().as_str() {
+            "sigmoid" => Gate::Unary(UnaryOp::Sigmoid),
+            "tanh" => Gate::Unary(UnaryOp::Tanh),
+            "relu" => Gate::Unary(UnaryOp::Activation(Activation::Relu)),
+            "softplus" => Gate::Unary(UnaryOp::Softplus),
+            "elu" => Gate::Unary(UnaryOp::Elu { alpha: alpha(1.0) }),
+            "leakyrelu" => Gate::Unary(UnaryOp::Activation(Activation::LeakyRelu(alpha(0.01)))),
+            "hardsigmoid" => Gate::Unary(UnaryOp::Activation(Activation::HardSigmoid(alpha(0.2), beta(0.5)))),
+            "affine" => Gate::Affine(alpha(1.0), beta(0.0)),
+            "scaledtanh" => Gate::ScaledTanh(alpha(1.0), beta(1.0)),
+            _ => {
+                let known =
+                    ["Sigmoid", "Tanh", "Relu", "HardSigmoid", "LeakyRelu", "Elu", "Softplus", "Affine", "ScaledTanh"];
+                return Err(context.attributes.unknown_word("activations", name, &known));
+            }
+        });
+    }
+    Ok(gates.chunks(count).map(<[Gate]>::to_vec).collect())
+}
+
+/// A part of one axis of a tensor.
+fn cut(
+    context: &mut NodeContext<'_>,
+    x: TensorId,
+    axis: usize,
+    start: usize,
+    size: usize,
+) -> Result<TensorId, Diagnostic> {
+    let shape = context.shape(x);
+    if start == 0 && shape[axis] == size {
+        return Ok(x);
+    }
+    context.value(super::composed::part(&shape, axis, start, size), &[x])
+}
+
+/// The weights of one direction, transposed.
+fn matrix(context: &mut NodeContext<'_>, position: usize, direction: usize) -> Result<TensorId, Diagnostic> {
+    let all = context.input(position)?;
+    let [_, rows, columns] = context.shape(all)[..] else { return Err(context.refuse("weights are no matrices")) };
+    let one = cut(context, all, 0, direction, 1)?;
+    let one = context.value(Op::Reshape { shape: vec![rows, columns] }, &[one])?;
+    context.value(Op::Transpose { permutation: vec![1, 0] }, &[one])
+}
+
+/// A vector of one direction.
+fn vector(context: &mut NodeContext<'_>, all: TensorId, direction: usize, size: usize) -> Result<TensorId, Diagnostic> {
+    let shape = context.shape(all);
+    if shape.len() != 2 || shape[0] <= direction || shape[1] != size {
+        return Err(context.refuse(format!("{} should have {size} elements per direction", context.tensor_type(all))));
+    }
+    let one = cut(context, all, 0, direction, 1)?;
+    context.value(Op::Reshape { shape: vec![size] }, &[one])
+}
+
+/// What a direction begins with: `[batch, hidden]`, zeros if nothing is given.
+fn initial(
+    context: &mut NodeContext<'_>,
+    position: usize,
+    direction: usize,
+    batch: usize,
+    hidden: usize,
+    batch_first: bool,
+) -> Result<TensorId, Diagnostic> {
+    let Some(mut all) = context.optional_input(position) else {
+        return context.make_zeros("initial", vec![batch, hidden]);
+    };
+    if batch_first {
+        all = context.value(Op::Transpose { permutation: vec![1, 0, 2] }, &[all])?;
+    }
+    let shape = context.shape(all);
+    if shape.len() != 3 || shape[0] <= direction || shape[1..] != [batch, hidden] {
+        let found = context.tensor_type(all);
+        return Err(context.refuse(format!("the initial state {found} should be [directions, {batch}, {hidden}]")));
+    }
+    let one = cut(context, all, 0, direction, 1)?;
+    context.value(Op::Reshape { shape: vec![batch, hidden] }, &[one])
+}
+
+/// States of all steps: `[steps, directions, batch, hidden]`, or `[batch, steps, directions, hidden]`.
+fn sequence(
+    context: &mut NodeContext<'_>,
+    outputs: &[Vec<TensorId>],
+    batch: usize,
+    hidden: usize,
+    batch_first: bool,
+) -> Result<TensorId, Diagnostic> {
+    let mut sides = Vec::with_capacity(outputs.len());
+    for states in outputs {
+        let rows = context.value(Op::Concat { axis: 0 }, states)?;
+        sides.push(context.value(Op::Reshape { shape: vec![states.len(), 1, batch, hidden] }, &[rows])?);
+    }
+    let all = if sides.len() == 1 { sides[0] } else { context.value(Op::Concat { axis: 1 }, &sides)? };
+    if batch_first {
+        return context.value(Op::Transpose { permutation: vec![2, 0, 1, 3] }, &[all]);
+    }
+    Ok(all)
+}
+
+/// The last states: `[directions, batch, hidden]`, or `[batch, directions, hidden]`.
+fn joined(
+    context: &mut NodeContext<'_>,
+    last: &[TensorId],
+    batch: usize,
+    hidden: usize,
+    batch_first: bool,
+) -> Result<TensorId, Diagnostic> {
+    let rows = if last.len() == 1 { last[0] } else { context.value(Op::Concat { axis: 0 }, last)? };
+    let all = context.value(Op::Reshape { shape: vec![last.len(), batch, hidden] }, &[rows])?;
+    if batch_first { context.value(Op::Transpose { permutation: vec![1, 0, 2] }, &[all]) } else { Ok(all) }
+}
+
+impl Direction {
+    /// The next states from the inputs' share of the gates `[batch, gates * hidden]` and the present ones.
+    fn step(
+        &self,
+        context: &mut NodeContext<'_>,
+        share: TensorId,
+        h: TensorId,
+        c: Option<TensorId>,
+    ) -> Result<(TensorId, Option<TensorId>), Diagnostic> {
+        match (self.cell, c) {
+            (Cell::Lstm, Some(c)) => self.lstm(context, share, h, c).map(|(h, c)| (h, Some(c))),
+            (Cell::Gru, _) => Ok((self.gru(context, share, h)?, None)),
+            _ => {
+                let sum = self.sum(context, share, h)?;
+                Ok((self.gate(context, 0, sum)?, None))
+            }
+        }
+    }
+
+    /// Both shares of all gates.
+    fn sum(&self, context: &mut NodeContext<'_>, share: TensorId, h: TensorId) -> Result<TensorId, Diagnostic> {
+        let own = self.own_share(context, h, 0, self.cell.gates().0)?;
+        context.binary(BinaryOp::Add, share, own)
+    }
+
+    /// The state's share of some gates, with its bias.
+    fn own_share(
+        &self,
+        context: &mut NodeContext<'_>,
+        h: TensorId,
+        first: usize,
+        count: usize,
+    ) -> Result<TensorId, Diagnostic> {
+        let weights = cut(context, self.recurrence, 1, first * self.hidden, count * self.hidden)?;
+        let product = context.value(Op::MatMul, &[h, weights])?;
+        match self.biases {
+            Some([_, bias]) => {
+                let bias = cut(context, bias, 0, first * self.hidden, count * self.hidden)?;
+                context.binary(BinaryOp::Add, product, bias)
+            }
+            None => Ok(product),
+        }
+    }
+
+    fn part(&self, context: &mut NodeContext<'_>, all: TensorId, gate: usize) -> Result<TensorId, Diagnostic> {
+        cut(context, all, 1, gate * self.hidden, self.hidden)
+    }
+
+    /// Activation `index` of what is clipped before.
+    fn gate(&self, context: &mut NodeContext<'_>, index: usize, mut x: TensorId) -> Result<TensorId, Diagnostic> {
+        if let Some(clip) = self.clip {
+            x = context.unary(UnaryOp::Activation(Activation::Clip(-clip, clip)), x)?;
+        }
+        self.activation(context, index, x)
+    }
+
+    fn activation(&self, context: &mut NodeContext<'_>, index: usize, x: TensorId) -> Result<TensorId, Diagnostic> {
+        let mut scaled = |x: TensorId, factor: f32| {
+            let factor = context.add_constant("factor", Value::f32(Vec::new(), vec![factor]))?;
+            context.binary(BinaryOp::Mul, x, factor)
+        };
+        match self.gates[index] {
+            Gate::Unary(function) => context.unary(function, x),
+            Gate::Affine(alpha, beta) => {
+                let product = scaled(x, alpha)?;
+                let beta = context.add_constant("offset", Value::f32(Vec::new(), vec![beta]))?;
+                context.binary(BinaryOp::Add, product, beta)
+            }
+            Gate::ScaledTanh(alpha, beta) => {
+                let inner = scaled(x, beta)?;
+                let tanh = context.unary(UnaryOp::Tanh, inner)?;
+                let alpha = context.add_constant("factor", Value::f32(Vec::new(), vec![alpha]))?;
+                context.binary(BinaryOp::Mul, tanh, alpha)
+            }
+        }
+    }
+
+    /// What a cell adds to a gate through its peephole.
+    fn peep(
+        &self,
+        context: &mut NodeContext<'_>,
+        x: TensorId,
+        cell: TensorId,
+        at: usize,
+    ) -> Result<TensorId, Diagnostic> {
+        let Some(peepholes) = self.peepholes else { return Ok(x) };
+        let weights = cut(context, peepholes, 0, at * self.hidden, self.hidden)?;
+        let product = context.binary(BinaryOp::Mul, cell, weights)?;
+        context.binary(BinaryOp::Add, x, product)
+    }
+
+    /// Gates in the order input, output, forget, cell.
+    fn lstm(
+        &self,
+        context: &mut NodeContext<'_>,
+        share: TensorId,
+        h: TensorId,
+        c: TensorId,
+    ) -> Result<(TensorId, TensorId), Diagnostic> {
+        let all = self.sum(context, share, h)?;
+        let input = self.part(context, all, 0)?;
+        let input = self.peep(context, input, c, 0)?;
+        let input = self.gate(context, 0, input)?;
+        let forget = if self.input_forget {
+            let one = context.number(1.0, input)?;
+            context.binary(BinaryOp::Sub, one, input)?
+        } else {
+            let forget = self.part(context, all, 2)?;
+            let forget = self.peep(context, forget, c, 2)?;
+            self.gate(context, 0, forget)?
+        };
+        let candidate = self.part(context, all, 3)?;
+        let candidate = self.gate(context, 1, candidate)?;
+        let kept = context.binary(BinaryOp::Mul, forget, c)?;
+        let added = context.binary(BinaryOp::Mul, input, candidate)?;
+        let next = context.binary(BinaryOp::Add, kept, added)?;
+        let output = self.part(context, all, 1)?;
+        let output = self.peep(context, output, next, 1)?;
+        let output = self.gate(context, 0, output)?;
+        let shown = self.activation(context, 2, next)?;
+        Ok((context.binary(BinaryOp::Mul, output, shown)?, next))
+    }
+
+    /// Gates in the order update, reset, hidden.
+    fn gru(&self, context: &mut NodeContext<'_>, share: TensorId, h: TensorId) -> Result<TensorId, Diagnostic> {
+        let (gates, hidden) = if self.linear_before_reset {
+            let own = self.own_share(context, h, 0, 3)?;
+            (cut(context, own, 1, 0, 2 * self.hidden)?, Some(self.part(context, own, 2)?))
+        } else {
+            (self.own_share(context, h, 0, 2)?, None)
+        };
+        let of_inputs = cut(context, share, 1, 0, 2 * self.hidden)?;
+        let gates = context.binary(BinaryOp::Add, of_inputs, gates)?;
+        let gates = self.gate(context, 0, gates)?;
+        let (update, reset) = (self.part(context, gates, 0)?, self.part(context, gates, 1)?);
+        let own = match hidden {
+            Some(hidden) => context.binary(BinaryOp::Mul, reset, hidden)?,
+            None => {
+                let kept = context.binary(BinaryOp::Mul, reset, h)?;
+                self.own_share(context, kept, 2, 1)?
+            }
+        };
+        let candidate = self.part(context, share, 2)?;
+        let candidate = context.binary(BinaryOp::Add, candidate, own)?;
+        let candidate = self.gate(context, 1, candidate)?;
+        let one = context.number(1.0, update)?;
+        let rest = context.binary(BinaryOp::Sub, one, update)?;
+        let fresh = context.binary(BinaryOp::Mul, rest, candidate)?;
+        let old = context.binary(BinaryOp::Mul, update, h)?;
+        context.binary(BinaryOp::Add, fresh, old)
+    }
+}

@@ -1,0 +1,460 @@
+//! Convolutions, pooling, local normalisation, resizing.
+
+use super::Converter;
+use super::taps::{AxisResize, Filter, Mapping};
+use crate::importer::NodeContext;
+use partita_ir::diagnostic::Diagnostic;
+use partita_ir::graph::TensorId;
+use partita_ir::graph::op::{
+    Activation, Conv, ConvTranspose, NearestRounding, Op, Pool, PoolKind, ResizeCoordinates, ResizeMode, Window,
+};
+
+pub(super) fn converter(op_type: &str) -> Option<Converter> {
+    Some(match op_type {
+        "Conv" => conv,
+        "ConvTranspose" => conv_transpose,
+        "MaxPool" => max_pool,
+        "AveragePool" => average_pool,
+        "GlobalMaxPool" => |context| global_pool(context, PoolKind::Max),
+        "GlobalAveragePool" => |context| global_pool(context, PoolKind::Average),
+        "LRN" => lrn,
+        "Resize" => resize,
+        "Upsample" => upsample,
+        _ => return None,
+    })
+}
+
+/// Spatial extents of an operand `[N, C, spatial]`.
+fn spatial_extents(context: &NodeContext<'_>, x: TensorId) -> Result<Vec<usize>, Diagnostic> {
+    let shape = context.shape(x);
+    if !(3..=5).contains(&shape.len()) {
+        return Err(context.refuse(format!(
+            "its input is {}, expected 1 to 3 spatial dimensions after batch and channels",
+            context.tensor_type(x)
+        )));
+    }
+    Ok(shape[2..].to_vec())
+}
+
+/// The window that the attributes describe; `auto_pad` and pads are resolved against the input.
+fn window(context: &NodeContext<'_>, input: &[usize], kernel: Vec<usize>) -> Result<Window, Diagnostic> {
+    let attributes = &context.attributes;
+    let rank = input.len();
+    let list = |name: &str, default: Vec<usize>, least: i64| -> Result<Vec<usize>, Diagnostic> {
+        let entries = attributes.sizes(name, least)?;
+        let length = default.len();
+        match entries {
+            Some(entries) if entries.len() == length => Ok(entries),
+            Some(entries) => {
+                Err(context.refuse(format!("attribute `{name}` has {} entries, expected {length}", entries.len())))
+            }
+            None => Ok(default),
+        }
+    };
+    if kernel.len() != rank || kernel.contains(&0) {
+        return Err(context.refuse(format!("the kernel is {kernel:?} over {rank} spatial dimensions")));
+    }
+    let stride = list("strides", vec![1; rank], 1)?;
+    let dilation = list("dilations", vec![1; rank], 1)?;
+    let auto_pad = attributes.string("auto_pad", "NOTSET")?;
+    let (pad_begin, pad_end) = match auto_pad.as_str() {
+        "NOTSET" | "" => {
+            let pads = list("pads", vec![0; 2 * rank], 0)?;
+            (pads[..rank].to_vec(), pads[rank..].to_vec())
+        }
+        "VALID" => (vec![0; rank], vec![0; rank]),
+        "SAME_UPPER" | "SAME_LOWER" => {
+            let total: Vec<usize> = (0..rank)
+                .map(|axis| {
+                    let output = input[axis].div_ceil(stride[axis]);
+                    let reach = dilation[axis] * (kernel[axis] - 1) + 1;
+                    (output.saturating_sub(1) * stride[axis] + reach).saturating_sub(input[axis])
+                })
+                .collect();
+            let smaller: Vec<usize> = total.iter().map(|total| total / 2).collect();
+            let larger: Vec<usize> = total.iter().zip(&smaller).map(|(total, half)| total - half).collect();
+            if auto_pad == "SAME_UPPER" { (smaller, larger) } else { (larger, smaller) }
+        }
+        other => {
+            return Err(attributes.unknown_word("auto_pad", other, &["NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"]));
+        }
+    };
+    Ok(Window { kernel, stride, dilation, pad_begin, pad_end })
+}
+
+/// The kernel of a convolution: its weights', which `kernel_shape` must agree with.
+fn weights_kernel(context: &NodeContext<'_>, weights: TensorId, spatial: usize) -> Result<Vec<usize>, Diagnostic> {
+    let shape = context.shape(weights);
+    if shape.len() != spatial + 2 {
+        return Err(context.refuse(format!(
+            "its weights are {}, expected {} dimensions",
+            context.tensor_type(weights),
+            spatial + 2
+        )));
+    }
+    let kernel = shape[2..].to_vec();
+    match context.attributes.sizes("kernel_shape", 1)? {
+        Some(stated) if stated != kernel => Err(context.refuse(format!(
+            "attribute `kernel_shape` is {stated:?}, but the weights are {}",
+            context.tensor_type(weights)
+        ))),
+        _ => Ok(kernel),
+    }
+}
+
+fn groups(context: &NodeContext<'_>) -> Result<usize, Diagnostic> {
+    let group = context.attributes.int("group", 1)?;
+    match usize::try_from(group) {
+        Ok(groups) if groups > 0 => Ok(groups),
+        _ => Err(context.refuse(format!("attribute `group` is {group}, expected at least 1"))),
+    }
+}
+
+fn bias(context: &mut NodeContext<'_>, filters: usize) -> Result<TensorId, Diagnostic> {
+    match context.optional_input(2) {
+        Some(bias) => Ok(bias),
+        None => context.make_zeros("bias", vec![filters]),
+    }
+}
+
+fn conv(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let (x, weights) = (context.input(0)?, context.input(1)?);
+    let op = convolution(context, x, weights)?;
+    let filters = context.shape(weights)[0];
+    let bias = bias(context, filters)?;
+    if context.emit_products(&op, [x, weights], Some(bias), [0, 1])? {
+        return Ok(());
+    }
+    context.emit(op, vec![x, weights, bias])
+}
+
+/// The convolution that the attributes describe.
+pub(super) fn convolution(context: &NodeContext<'_>, x: TensorId, weights: TensorId) -> Result<Op, Diagnostic> {
+    let input = spatial_extents(context, x)?;
+    let kernel = weights_kernel(context, weights, input.len())?;
+    let window = window(context, &input, kernel)?;
+    let groups = groups(context)?;
+    Ok(Op::Conv(Conv { window, groups, residual: false, activation: Activation::None }))
+}
+
+fn conv_transpose(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let (x, weights) = (context.input(0)?, context.input(1)?);
+    let input = spatial_extents(context, x)?;
+    let kernel = weights_kernel(context, weights, input.len())?;
+    let rank = input.len();
+    let groups = groups(context)?;
+    let mut window = window(context, &input, kernel)?;
+    let mut output_padding = context.attributes.sizes("output_padding", 0)?.unwrap_or(vec![0; rank]);
+    if output_padding.len() != rank {
+        return Err(
+            context.refuse(format!("attribute `output_padding` is {output_padding:?}, expected {rank} entries"))
+        );
+    }
+    let auto_pad = context.attributes.string("auto_pad", "NOTSET")?;
+    let wanted = context.attributes.sizes("output_shape", 1)?;
+    if wanted.is_some() || auto_pad.starts_with("SAME") {
+        for axis in 0..rank {
+            let full = input[axis].saturating_sub(1) * window.stride[axis]
+                + output_padding[axis]
+                + (window.kernel[axis] - 1) * window.dilation[axis]
+                + 1;
+            let output = match &wanted {
+                // The batch and channels may be listed too.
+                Some(wanted) if wanted.len() >= rank => wanted[wanted.len() - rank + axis],
+                Some(wanted) => {
+                    return Err(
+                        context.refuse(format!("attribute `output_shape` is {wanted:?}, expected {rank} entries"))
+                    );
+                }
+                None => input[axis] * window.stride[axis],
+            };
+            // An output larger than the full result is filled up at the end, as onnxruntime does.
+            output_padding[axis] += output.saturating_sub(full);
+            let total = full.saturating_sub(output);
+            let (small, large) = (total / 2, total - total / 2);
+            let upper = auto_pad == "SAME_UPPER";
+            (window.pad_begin[axis], window.pad_end[axis]) = if upper { (small, large) } else { (large, small) };
+        }
+    }
+    let Some(filters) = context.shape(weights)[1].checked_mul(groups) else {
+        return Err(context.refuse("it has too many output channels"));
+    };
+    let bias = bias(context, filters)?;
+    let op = Op::ConvTranspose(ConvTranspose { window, output_padding, groups, activation: Activation::None });
+    context.emit(op, vec![x, weights, bias])
+}
+
+fn max_pool(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    if context.uses_more_than_first() {
+        return Err(context.attributes.unsupported("its second output (indices) is not supported"));
+    }
+    pool(context, PoolKind::Max)
+}
+
+fn average_pool(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    pool(context, PoolKind::Average)
+}
+
+fn pool(context: &mut NodeContext<'_>, kind: PoolKind) -> Result<(), Diagnostic> {
+    let x = context.input(0)?;
+    let input = spatial_extents(context, x)?;
+    let Some(kernel) = context.attributes.sizes("kernel_shape", 1)? else {
+        return Err(context.refuse("attribute `kernel_shape` is missing"));
+    };
+    let mut window = window(context, &input, kernel)?;
+    let declared_pad_end = window.pad_end.clone();
+    for axis in 0..input.len() {
+        let reach = window.dilation[axis] * (window.kernel[axis] - 1) + 1;
+        if window.pad_begin[axis] >= reach || window.pad_end[axis] >= reach {
+            return Err(context.refuse(format!("pads on axis {axis} are as large as the window, {reach}")));
+        }
+    }
+    if context.attributes.flag("ceil_mode", false)? {
+        for (axis, extent) in input.iter().enumerate() {
+            let reach = window.dilation[axis] * (window.kernel[axis] - 1) + 1;
+            let padded = extent + window.pad_begin[axis] + window.pad_end[axis];
+            // Windows after the first; a first window that is larger than the input counts too, unless a whole step is
+            // missing (onnxruntime: ceil((padded - reach) / stride) + 1).
+            let mut steps = match padded.checked_sub(reach) {
+                Some(room) => room.div_ceil(window.stride[axis]),
+                None if reach - padded < window.stride[axis] => 0,
+                None => continue,
+            };
+            // A window that would begin past the input and its first pads is left out.
+            if steps > 0 && steps * window.stride[axis] >= extent + window.pad_begin[axis] {
+                steps -= 1;
+            }
+            let needed = steps * window.stride[axis] + reach;
+            window.pad_end[axis] += needed.saturating_sub(padded);
+        }
+    }
+    let count_include_pad = context.attributes.flag("count_include_pad", false)?;
+    emit_pool(context, Op::Pool(Pool { kind, window, declared_pad_end, count_include_pad }), x)
+}
+
+fn global_pool(context: &mut NodeContext<'_>, kind: PoolKind) -> Result<(), Diagnostic> {
+    let x = context.input(0)?;
+    spatial_extents(context, x)?;
+    emit_pool(context, Op::GlobalPool(kind), x)
+}
+
+/// Poolings scale with their operand; sums of whole numbers are exact.
+fn emit_pool(context: &mut NodeContext<'_>, op: Op, x: TensorId) -> Result<(), Diagnostic> {
+    if context.emit_linear(&op, x)? { Ok(()) } else { context.emit(op, vec![x]) }
+}
+
+fn lrn(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let x = context.input(0)?;
+    let size = context.attributes.int("size", 0)?;
+    let Some(size) = usize::try_from(size).ok().filter(|size| (1..=1 << 20).contains(size)) else {
+        return Err(context.refuse(format!("attribute `size` is {size}, expected at least 1")));
+    };
+    let alpha = context.attributes.float("alpha", 0.0001)?;
+    let beta = context.attributes.float("beta", 0.75)?;
+    let bias = context.attributes.float("bias", 1.0)?;
+    context.emit(Op::Lrn { alpha, beta, bias, size }, vec![x])
+}
+
+/// Upsample-7 and -9: Resize-10 without choices.
+fn upsample(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let x = context.input(0)?;
+    let scales = match context.attributes.floats("scales")? {
+        Some(scales) => scales.to_vec(),
+        None => context.constant_floats(1)?,
+    };
+    let mode = match context.attributes.string("mode", "nearest")?.as_str() {
+        "nearest" => ResizeMode::Nearest(NearestRounding::Floor),
+        "linear" | "bilinear" => ResizeMode::Linear,
+        other => return Err(context.attributes.unknown_word("mode", other, &["nearest", "linear"])),
+    };
+    let sizes = scaled(context, x, &scales)?;
+    let coordinates = ResizeCoordinates::Asymmetric;
+    context.emit(Op::Resize { mode, coordinates, scales, sizes }, vec![x])
+}
+
+/// `floor(extent * scale)` per axis, the product in `f32` as ONNX and onnxruntime take it: 10 * 0.7 is 7, not 6.99..
+fn scaled(context: &NodeContext<'_>, x: TensorId, scales: &[f32]) -> Result<Vec<usize>, Diagnostic> {
+    let shape = context.shape(x);
+    if scales.len() != shape.len() {
+        return Err(context.refuse(format!("{} scales for {}", scales.len(), context.tensor_type(x))));
+    }
+    shape
+        .iter()
+        .zip(scales)
+        .map(|(extent, scale)| {
+            let size = (*extent as f32 * scale).floor();
+            if scale.is_finite() && *scale > 0.0 && (1.0..=(1u64 << 31) as f32).contains(&size) {
+                Ok(size as usize)
+            } else {
+                Err(context.refuse(format!("scale {scale} of an axis of {extent}, expected a positive number")))
+            }
+        })
+        .collect()
+}
+
+/// Extents and scales of a resize, per axis.
+struct Extents {
+    sizes: Vec<usize>,
+    scales: Vec<f32>,
+    /// Start and end per axis for `tf_crop_and_resize`.
+    crops: Vec<(f32, f32)>,
+}
+
+fn extents(context: &NodeContext<'_>, x: TensorId, crops: bool) -> Result<Extents, Diagnostic> {
+    let shape = context.shape(x);
+    let (scales_at, sizes_at) = if context.opset() < 11 { (1, usize::MAX) } else { (2, 3) };
+    let axes = match context.attributes.ints("axes")? {
+        Some(axes) => axes.iter().map(|axis| context.axis(*axis, shape.len())).collect::<Result<Vec<_>, _>>()?,
+        None => (0..shape.len()).collect(),
+    };
+    let mut whole = vec![(0.0, 1.0); shape.len()];
+    if crops {
+        let roi = context.constant_floats(1)?;
+        if roi.len() != 2 * axes.len() {
+            return Err(context.refuse(format!("its region has {} numbers for {} axes", roi.len(), axes.len())));
+        }
+        for (index, axis) in axes.iter().enumerate() {
+            whole[*axis] = (roi[index], roi[index + axes.len()]);
+        }
+    }
+    let given_scales = match context.optional_input(scales_at) {
+        Some(_) => Some(context.constant_floats(scales_at)?).filter(|scales| !scales.is_empty()),
+        None => None,
+    };
+    let mut scales = vec![1.0; shape.len()];
+    if let Some(given) = given_scales {
+        if given.len() != axes.len() {
+            return Err(context.refuse(format!("{} scales for {} axes", given.len(), axes.len())));
+        }
+        for (axis, scale) in axes.iter().zip(given) {
+            scales[*axis] = scale;
+        }
+        let sizes = if crops { cropped(context, &shape, &scales, &whole)? } else { scaled(context, x, &scales)? };
+        return Ok(Extents { sizes, scales, crops: whole });
+    }
+    if sizes_at == usize::MAX {
+        return Err(context.refuse("it has no scales"));
+    }
+    let given = context.constant_ints(sizes_at)?;
+    if given.len() != axes.len() {
+        return Err(context.refuse(format!("{} sizes for {} axes", given.len(), axes.len())));
+    }
+    let mut sizes = shape.clone();
+    for (axis, size) in axes.iter().zip(given) {
+        let size = usize::try_from(size).ok().filter(|size| (1..=1 << 31).contains(size));
+        let Some(size) = size else { return Err(context.refuse("a size is not positive")) };
+        sizes[*axis] = size;
+        scales[*axis] = size as f32 / shape[*axis] as f32;
+    }
+    let policy = context.attributes.string("keep_aspect_ratio_policy", "stretch")?;
+    let of_all = axes.iter().map(|axis| scales[*axis]);
+    let one = match policy.as_str() {
+        "stretch" => None,
+        "not_larger" => of_all.reduce(f32::min),
+        "not_smaller" => of_all.reduce(f32::max),
+        other => {
+            let known = ["stretch", "not_larger", "not_smaller"];
+            return Err(context.attributes.unknown_word("keep_aspect_ratio_policy", other, &known));
+        }
+    };
+    if let Some(one) = one {
+        for axis in axes {
+            scales[axis] = one;
+            sizes[axis] = ((one * shape[axis] as f32 + 0.5).floor() as usize).max(1);
+        }
+    }
+    Ok(Extents { sizes, scales, crops: whole })
+}
+
+/// `floor(extent * (end - start) * scale)` per axis.
+fn cropped(
+    context: &NodeContext<'_>,
+    shape: &[usize],
+    scales: &[f32],
+    crops: &[(f32, f32)],
+) -> Result<Vec<usize>, Diagnostic> {
+    let all = shape.iter().zip(scales).zip(crops);
+    all.map(|((extent, scale), (start, end))| {
+        let size = (*extent as f32 * (end - start) * scale).floor();
+        if (1.0..=(1u64 << 31) as f32).contains(&size) {
+            Ok(size as usize)
+        } else {
+            Err(context.refuse(format!("scale {scale} of {start} to {end} of an axis of {extent} leaves nothing")))
+        }
+    })
+    .collect()
+}
+
+/// Whether every size is exactly its extent times its scale.
+fn is_exact(shape: &[usize], scales: &[f32], sizes: &[usize]) -> bool {
+    let exact = |((extent, scale), size): ((&usize, &f32), &usize)| *extent as f32 * scale == *size as f32;
+    shape.iter().zip(scales).zip(sizes).all(exact)
+}
+
+fn resize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let x = context.input(0)?;
+    let shape = context.shape(x);
+    let default = if context.opset() < 11 { "asymmetric" } else { "half_pixel" };
+    let word = context.attributes.string("coordinate_transformation_mode", default)?;
+    let crops = word == "tf_crop_and_resize";
+    let Extents { sizes, scales, crops: regions } = extents(context, x, crops)?;
+    let rounding = match context.attributes.string("nearest_mode", "round_prefer_floor")?.as_str() {
+        _ if context.opset() < 11 => NearestRounding::Floor,
+        "round_prefer_floor" => NearestRounding::RoundPreferFloor,
+        "round_prefer_ceil" => NearestRounding::RoundPreferCeil,
+        "floor" => NearestRounding::Floor,
+        "ceil" => NearestRounding::Ceil,
+        other => {
+            let known = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"];
+            return Err(context.attributes.unknown_word("nearest_mode", other, &known));
+        }
+    };
+    let antialias = context.attributes.flag("antialias", false)?;
+    let (mode, filter) = match context.attributes.string("mode", "nearest")?.as_str() {
+        "nearest" => (Some(ResizeMode::Nearest(rounding)), Filter::Linear),
+        "linear" => (Some(ResizeMode::Linear).filter(|_| !antialias), Filter::Linear),
+        "cubic" => (None, Filter::Cubic(context.attributes.float("cubic_coeff_a", -0.75)?)),
+        other => return Err(context.attributes.unknown_word("mode", other, &["nearest", "linear", "cubic"])),
+    };
+    let coordinates = match word.as_str() {
+        "half_pixel" => Some(ResizeCoordinates::HalfPixel),
+        "pytorch_half_pixel" => Some(ResizeCoordinates::PytorchHalfPixel),
+        "align_corners" => Some(ResizeCoordinates::AlignCorners),
+        "asymmetric" => Some(ResizeCoordinates::Asymmetric),
+        // The two differ only where the scaled extent was rounded.
+        "half_pixel_symmetric" if is_exact(&shape, &scales, &sizes) => Some(ResizeCoordinates::HalfPixel),
+        "half_pixel_symmetric" | "tf_crop_and_resize" => None,
+        other => {
+            let known = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"];
+            return Err(context.attributes.unknown_word("coordinate_transformation_mode", other, &known));
+        }
+    };
+    if let (Some(mode), Some(coordinates)) = (mode, coordinates) {
+        return context.emit(Op::Resize { mode, coordinates, scales, sizes }, vec![x]);
+    }
+    if matches!(mode, Some(ResizeMode::Nearest(_))) {
+        let message = format!("`{word}` with mode `nearest` is not supported");
+        return Err(context.attributes.unsupported(message));
+    }
+    let extrapolation = context.attributes.float("extrapolation_value", 0.0)?;
+    let exclude_outside = context.attributes.flag("exclude_outside", false)?;
+    let mut result = x;
+    for axis in 0..shape.len() {
+        let (start, end) = regions[axis];
+        if sizes[axis] == shape[axis] && scales[axis] == 1.0 && (start, end) == (0.0, 1.0) {
+            continue;
+        }
+        let mapping = match word.as_str() {
+            "half_pixel" => Mapping::HalfPixel,
+            "half_pixel_symmetric" => Mapping::HalfPixelSymmetric,
+            "pytorch_half_pixel" => Mapping::PytorchHalfPixel,
+            "align_corners" => Mapping::AlignCorners,
+            "asymmetric" => Mapping::Asymmetric,
+            _ => Mapping::TfCropAndResize { start, end, extrapolation },
+        };
+        let (size, scale) = (sizes[axis], scales[axis]);
+        let along = AxisResize { axis, size, scale, mapping, filter, antialias, exclude_outside };
+        result = along.emit(context, result)?;
+    }
+    context.emit(Op::Identity, vec![result])
+}
