@@ -8,7 +8,7 @@ use partita_tests::command::{compile_binary, succeed};
 use partita_tests::place;
 
 /// Everything that is published, the compiler and the crate with the targets first.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
     "partita",
     "partita-config",
     "partita-files",
@@ -16,12 +16,13 @@ const PACKAGES: [&str; 9] = [
     "partita-kernel",
     "partita-onnx",
     "partita-passes",
+    "partita-plan",
     "partita-rt",
     "partita-train",
 ];
 
 /// Packs all and gives the folders of what was packed.
-fn pack(folder: &Path) -> [PathBuf; 9] {
+fn pack(folder: &Path) -> [PathBuf; 10] {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(place::repository()).arg("package");
     PACKAGES.iter().for_each(|name| _ = cargo.args(["--package", name]));

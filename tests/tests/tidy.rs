@@ -160,6 +160,7 @@ const LAYERS: &[&[&str]] = &[
     &["partita-files", "partita-passes"],
     &["partita-config", "partita-onnx"],
     &["partita-kernel"],
+    &["partita-plan"],
     &["partita"],
 ];
 

@@ -4,6 +4,8 @@
 
 mod contest;
 mod memory_objective;
+#[cfg(test)]
+mod published_tests;
 pub mod score;
 mod stripes;
 #[cfg(test)]

@@ -1,0 +1,600 @@
+//! The strategies of every node, priced.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::balance::{self, ChannelCuts};
+use super::cost::{self, Flow};
+use super::groups::{Group, ShareBy, cut, groups};
+use super::held::Held;
+use super::{Method, Objective, Strategy, StrategyFamily, axes};
+use crate::shard::{Region, Sharding};
+use partita_config::{Cluster, System};
+use partita_ir::graph::{Graph, NodeId, Op, TensorId};
+use partita_ir::restrict::{Restriction, addend, restrict};
+
+/// Most nodes that multiply in one run of fused tiles.
+const MAX_RUN: usize = 12;
+
+/// Clusters up to this size are also cut into stages of several devices.
+const MAX_STAGED: usize = 12;
+
+/// Fused tiles may compute this many times the multiply-adds of a plain split.
+const MAX_RECOMPUTATION: f64 = 2.0;
+
+/// One way to compute a node, with what it costs by itself.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The strategy.
+    pub strategy: Strategy,
+    /// The run of fused tiles it belongs to, and whether the node is its last.
+    pub run: Option<(usize, bool)>,
+    /// Groups of devices that share the node so, a bit for each; none for what stays whole.
+    pub groups: u64,
+    /// Per operand the part that each device reads; `None` for constants.
+    pub needs: Vec<Option<Sharding>>,
+    /// Seconds of computation, per device.
+    pub seconds: Vec<f64>,
+    /// Energy of computation.
+    pub joules: f64,
+    /// Bytes of weights, per device.
+    pub weights_bytes: Vec<u64>,
+    /// Bytes of operands and results at the same time, per device.
+    pub activation_bytes: Vec<u64>,
+    /// The exchange of addends that is part of the strategy.
+    pub flows: Vec<Flow>,
+}
+
+/// What may be chosen.
+pub struct Choice<'a> {
+    /// The graph.
+    pub graph: &'a Graph,
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// Allowed strategies.
+    pub family: StrategyFamily,
+    /// What is minimised.
+    pub objective: Objective,
+    /// How much is listed.
+    pub breadth: Breadth,
+    /// Share of activations that counts.
+    pub activation_share: f64,
+    /// Weights that devices hold, if others may not be used.
+    pub held: Option<&'a Held>,
+}
+
+/// How many candidates are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breadth {
+    /// For devices with memory enough: equal ones are exchangeable, so one of each kind may stand for all.
+    Roomy,
+    /// For devices short of memory, in brief: whole nodes anywhere, shares of all or half of the devices.
+    Tight,
+    /// For devices short of memory: whole nodes anywhere, groups of all sizes, and stages.
+    Full,
+}
+
+/// The candidates of every node, in the order of `order`. Every node has at least one.
+pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> {
+    let restricted = is_for_everyone(choice.family);
+    let tight = choice.breadth == Breadth::Tight;
+    let share_by: &[ShareBy] = match (choice.family, choice.objective) {
+        (StrategyFamily::Auto, Objective::Memory) => &[ShareBy::Memory],
+        _ if tight => &[ShareBy::SpeedWithinMemory],
+        _ => &[ShareBy::Speed, ShareBy::SpeedWithinMemory],
+    };
+    // Memory is least where everybody takes part.
+    let restricted = restricted || choice.objective == Objective::Memory;
+    let stages = choice.breadth == Breadth::Full && choice.cluster.devices.len() <= MAX_STAGED;
+    let weights_bytes = order.iter().map(|id| cost::node_weights_bytes(choice.graph, *id)).sum();
+    let groups = groups(choice.cluster, weights_bytes, share_by, restricted, stages);
+    let half = choice.cluster.devices.len().div_ceil(2);
+    let brief = |group: &Group| !tight || group.devices.len() >= half;
+    let groups: Vec<Group> = groups.into_iter().filter(brief).collect();
+    let balanced = |group: &Group| balance::channel_cuts(choice.graph, order, group, group.lanes(choice.cluster));
+    let by_memory = choice.objective == Objective::Memory;
+    let channel_cuts = groups.iter().filter(|_| by_memory).map(balanced).collect();
+    let wholes = whole_devices(choice);
+    let mut lister = Lister { choice, groups: &groups, channel_cuts, found: Vec::with_capacity(order.len()) };
+    for id in order {
+        lister.list(*id, &wholes);
+    }
+    if matches!(choice.family, StrategyFamily::Auto | StrategyFamily::Ftp) {
+        lister.runs(order);
+    }
+    let mut found = lister.found;
+    for (id, node) in order.iter().zip(&mut found) {
+        let kept = of_family(choice.graph, choice.family, *id, node);
+        let mut at = 0..;
+        node.retain(|_| at.next().is_some_and(|at| kept.binary_search(&at).is_ok()));
+        keep_held(choice, *id, node);
+    }
+    found
+}
+
+/// Which of the candidates of everything a family by itself would have, were it asked for: tables that hold all of them
+/// answer for each family too. Empty if it would have none.
+pub fn family_of_all(
+    choice: &Choice<'_>,
+    family: StrategyFamily,
+    order: &[NodeId],
+    found: &[Vec<Candidate>],
+) -> Vec<Vec<usize>> {
+    let share_by = [ShareBy::Speed, ShareBy::SpeedWithinMemory];
+    let weights_bytes = order.iter().map(|id| cost::node_weights_bytes(choice.graph, *id)).sum();
+    let groups = groups(choice.cluster, weights_bytes, &share_by, false, false);
+    let everyone = |group: &Group| !is_for_everyone(family) || group.devices.len() == choice.cluster.devices.len();
+    let mask = groups.iter().enumerate().filter(|(_, group)| everyone(group)).fold(0, |mask, (at, _)| mask | bit(at));
+    let of_node = |(id, listed): (&NodeId, &Vec<Candidate>)| {
+        let fits = |at: &usize| listed[*at].groups == 0 || listed[*at].groups & mask != 0;
+        let of_groups: Vec<usize> = (0..listed.len()).filter(fits).collect();
+        let chosen: Vec<&Candidate> = of_groups.iter().map(|at| &listed[*at]).collect();
+        of_family(choice.graph, family, *id, &chosen).into_iter().map(|at| of_groups[at]).collect()
+    };
+    order.iter().zip(found).map(of_node).collect()
+}
+
+/// Whether all devices share each node of a family, if they share it at all.
+fn is_for_everyone(family: StrategyFamily) -> bool {
+    !matches!(family, StrategyFamily::Auto | StrategyFamily::Spatial | StrategyFamily::Batch)
+}
+
+/// The bit of a group among a candidate's groups.
+fn bit(group: usize) -> u64 {
+    1 << group.min(63)
+}
+
+/// Leaves what devices can compute with the weights that they hold, as they compute it with all of the network at least.
+fn keep_held(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
+    let Some(held) = choice.held else { return };
+    if let Some(strategy) = held.strategy(choice.graph, id)
+        && !candidates.iter().any(|candidate| candidate.strategy == *strategy)
+    {
+        candidates.extend(price(choice, id, strategy.clone(), None));
+    }
+    candidates.retain(|candidate| held.allows(choice.graph, id, &candidate.strategy));
+}
+
+/// Devices that may hold whole nodes.
+fn whole_devices(choice: &Choice<'_>) -> Vec<usize> {
+    let devices = &choice.cluster.devices;
+    let ends = [choice.cluster.input, choice.cluster.output];
+    // One of a kind suffices where nothing but speed counts: equal devices are exchangeable.
+    let stands_for_its_kind = |device: usize| {
+        !devices[..device].iter().enumerate().any(|(other, info)| {
+            !ends.contains(&other)
+                && info.target == devices[device].target
+                && info.ram_bytes == devices[device].ram_bytes
+                && info.flash_bytes == devices[device].flash_bytes
+        })
+    };
+    let standalone = |device: usize| choice.held.is_some_and(|held| held.is_standalone(device));
+    let all = choice.breadth != Breadth::Roomy;
+    (0..devices.len())
+        .filter(|device| all || ends.contains(device) || standalone(*device) || stands_for_its_kind(*device))
+        .collect()
+}
+
+/// Positions of the candidates that a family may use: of nodes that multiply those of its methods, if there are any.
+fn of_family<C: Borrow<Candidate>>(graph: &Graph, family: StrategyFamily, id: NodeId, listed: &[C]) -> Vec<usize> {
+    let with = |keep: &dyn Fn(Method) -> bool| -> Vec<usize> {
+        (0..listed.len()).filter(|at| keep(listed[*at].borrow().strategy.method)).collect()
+    };
+    let op = &graph.node(id).op;
+    if matches!(op, Op::Decide(_)) {
+        // One device decides for all.
+        return with(&|method| method == Method::Whole);
+    }
+    let allowed: &[Method] = match family {
+        StrategyFamily::Lop => &[Method::Output],
+        StrategyFamily::Lip => &[Method::Input],
+        StrategyFamily::Fused => &[Method::Output, Method::Input],
+        StrategyFamily::Ftp if matches!(op, Op::Conv(_)) => &[Method::Fused],
+        StrategyFamily::Batch => &[Method::Batch],
+        StrategyFamily::Spatial if matches!(op, Op::Conv(_)) => &[Method::Spatial],
+        _ => {
+            return with(&|method| {
+                method != Method::Fused || matches!(family, StrategyFamily::Auto | StrategyFamily::Ftp)
+            });
+        }
+    };
+    let multiplies = cost::node_macs(graph, id) > 0;
+    if multiplies {
+        let own = with(&|method| allowed.contains(&method));
+        if !own.is_empty() {
+            return own;
+        }
+    }
+    // What does not multiply follows its operands; fused tiles are of two families only.
+    let foreign = |method: Method| match (family, method) {
+        (StrategyFamily::Ftp, _) => false,
+        (_, Method::Fused) => true,
+        (StrategyFamily::Lop | StrategyFamily::Lip | StrategyFamily::Fused, Method::Spatial) => !multiplies,
+        _ => false,
+    };
+    with(&|method| !foreign(method))
+}
+
+struct Lister<'a> {
+    choice: &'a Choice<'a>,
+    groups: &'a [Group],
+    /// Per group, if memory is minimised.
+    channel_cuts: Vec<ChannelCuts>,
+    found: Vec<Vec<Candidate>>,
+}
+
+impl Lister<'_> {
+    fn devices(&self) -> usize {
+        self.choice.cluster.devices.len()
+    }
+
+    /// All strategies of a node but the fused tiles.
+    fn list(&mut self, id: NodeId, wholes: &[usize]) {
+        let graph = self.choice.graph;
+        let node = graph.node(id);
+        let shape = node.outputs.first().map_or(Vec::new(), |output| graph.shape(*output).to_vec());
+        let mut found: Vec<Candidate> = Vec::new();
+        let mut seen: HashMap<Strategy, Option<usize>> = HashMap::new();
+        let devices = self.devices();
+        let mut strategies: Vec<(u64, Strategy)> =
+            wholes.iter().map(|device| (0, Strategy::whole(*device, devices, &shape))).collect();
+        if self.choice.family != StrategyFamily::Whole && self.choice.family != StrategyFamily::Pipeline {
+            for (index, group) in self.groups.iter().enumerate() {
+                let mut of_group = vec![self.replicated(group, &shape)];
+                of_group.extend(self.splits(id, index, &shape));
+                of_group.extend(self.sums(id, index, &shape));
+                strategies.extend(of_group.into_iter().map(|strategy| (bit(index), strategy)));
+            }
+        }
+        for (group, strategy) in strategies {
+            match seen.get(&strategy) {
+                Some(known) => known.iter().for_each(|at| found[*at].groups |= group),
+                None => {
+                    let priced = price(self.choice, id, strategy.clone(), None);
+                    seen.insert(strategy, priced.is_some().then_some(found.len()));
+                    found.extend(priced.map(|candidate| Candidate { groups: group, ..candidate }));
+                }
+            }
+        }
+        self.found.push(found);
+    }
+
+    fn replicated(&self, group: &Group, shape: &[usize]) -> Strategy {
+        let mut regions = vec![None; self.devices()];
+        for device in &group.devices {
+            regions[*device] = Some(Region::whole(shape));
+        }
+        Strategy { method: Method::Replicated, outputs: Sharding(regions), addends: None }
+    }
+
+    /// A tensor cut along one axis.
+    fn along(&self, group: &Group, shape: &[usize], axis: usize, unit: usize) -> Sharding {
+        let mut regions = vec![None; self.devices()];
+        for (device, (begin, end)) in group.devices.iter().zip(cut(shape[axis], &group.shares, unit)) {
+            regions[*device] = Region::whole(shape).with(axis, begin, end);
+        }
+        Sharding(regions)
+    }
+
+    /// A tensor cut into a grid of rows and columns.
+    fn grid(&self, group: &Group, shape: &[usize]) -> Option<Sharding> {
+        let count = group.devices.len();
+        let rows = (2..count).filter(|rows| count.is_multiple_of(*rows) && rows * rows <= count).max()?;
+        let columns = count / rows;
+        let (rows, columns) = if shape[2] >= shape[3] { (columns, rows) } else { (rows, columns) };
+        if shape[2] < rows || shape[3] < columns {
+            return None;
+        }
+        let mut regions = vec![None; self.devices()];
+        let row_cuts = cut(shape[2], &vec![1.0; rows], 1);
+        let column_cuts = cut(shape[3], &vec![1.0; columns], 1);
+        for (index, device) in group.devices.iter().enumerate() {
+            let (row, column) = (row_cuts[index / columns], column_cuts[index % columns]);
+            regions[*device] = Region::whole(shape).with(2, row.0, row.1)?.with(3, column.0, column.1);
+        }
+        Some(Sharding(regions))
+    }
+
+    /// Vector width that channel cuts keep to where time counts.
+    fn channel_unit(&self, group: &Group, channels: usize) -> usize {
+        let lanes = group.lanes(self.choice.cluster);
+        let exact = matches!(self.choice.objective, Objective::Traffic | Objective::Memory);
+        if exact || channels < lanes * 2 { 1 } else { lanes }
+    }
+
+    /// A tensor cut along its channels.
+    fn by_channels(&self, index: usize, tensor: TensorId) -> Sharding {
+        let (group, shape) = (&self.groups[index], self.choice.graph.shape(tensor));
+        let Some(ranges) = self.channel_cuts.get(index).and_then(|cuts| cuts.get(&tensor)) else {
+            return self.along(group, shape, 1, self.channel_unit(group, shape[1]));
+        };
+        let mut regions = vec![None; self.devices()];
+        for (device, (begin, end)) in group.devices.iter().zip(ranges) {
+            regions[*device] = Region::whole(shape).with(1, *begin, *end);
+        }
+        Sharding(regions)
+    }
+
+    /// Samples, output channels, rows, columns, planes, grids.
+    fn splits(&self, id: NodeId, index: usize, shape: &[usize]) -> Vec<Strategy> {
+        let group = &self.groups[index];
+        let mut found = Vec::new();
+        for (axis, extent) in shape.iter().enumerate() {
+            if *extent < 2 {
+                continue;
+            }
+            let method = axes::method(self.choice.graph, id, axis);
+            let outputs = match axis {
+                1 => self.by_channels(index, self.choice.graph.node(id).outputs[0]),
+                _ => self.along(group, shape, axis, 1),
+            };
+            found.push(Strategy { method, outputs, addends: None });
+        }
+        if shape.len() == 4
+            && let Some(outputs) = self.grid(group, shape)
+        {
+            found.push(Strategy { method: Method::Spatial, outputs, addends: None });
+        }
+        found
+    }
+
+    /// Input splits: addends from parts of the first operand; the sum goes to one device, or is cut by channels or rows.
+    fn sums(&self, id: NodeId, index: usize, shape: &[usize]) -> Vec<Strategy> {
+        let (graph, group) = (self.choice.graph, &self.groups[index]);
+        let node = graph.node(id);
+        let Some(x) = node.inputs.first().map(|input| graph.shape(*input)) else { return Vec::new() };
+        let multiplies = cost::node_macs(graph, id) > 0;
+        let second_is_constant = node.inputs.get(1).is_none_or(|second| graph.value(*second).is_some());
+        let axes: Vec<usize> = match &node.op {
+            Op::Conv(conv) if conv.groups == 1 => vec![1],
+            Op::Gemm(gemm) => vec![usize::from(!gemm.transpose_a)],
+            Op::MatMul => vec![x.len() - 1],
+            Op::GlobalPool(_) => (2..x.len()).collect(),
+            Op::Reduce { axes, .. } => axes.clone(),
+            _ => return Vec::new(),
+        };
+        if multiplies && !second_is_constant {
+            return Vec::new();
+        }
+        let mut parts: Vec<Sharding> = Vec::new();
+        for axis in axes {
+            if x[axis] >= 2 {
+                parts.push(match axis {
+                    1 if multiplies => self.by_channels(index, node.inputs[0]),
+                    _ if multiplies => self.along(group, x, axis, self.channel_unit(group, x[axis])),
+                    _ => self.along(group, x, axis, 1),
+                });
+            }
+        }
+        if !multiplies && x.len() == 4 {
+            parts.extend(self.grid(group, x));
+        }
+        let mut results: Vec<Sharding> = Vec::new();
+        let mut ends = vec![self.choice.cluster.input, self.choice.cluster.output];
+        ends.dedup();
+        for device in ends {
+            results.push(Sharding::whole(device, self.devices(), shape));
+        }
+        if shape.get(1).is_some_and(|channels| *channels >= 2) {
+            results.push(self.by_channels(index, node.outputs[0]));
+        }
+        if shape.get(2).is_some_and(|rows| *rows >= 2) {
+            results.push(self.along(group, shape, 2, 1));
+        }
+        let mut found = Vec::new();
+        for addends in parts.iter().filter(|parts| parts.only_device().is_none()) {
+            for outputs in &results {
+                let (outputs, addends) = (outputs.clone(), Some(addends.clone()));
+                found.push(Strategy { method: Method::Input, outputs, addends });
+            }
+        }
+        found
+    }
+
+    /// Fused tiles: for every tensor that carries everything on by itself, the tiles of that tensor and what they need
+    /// of the nodes before it, as deep as it pays.
+    fn runs(&mut self, order: &[NodeId]) {
+        let graph = self.choice.graph;
+        let (roomy, devices) = (self.choice.breadth == Breadth::Roomy, self.devices());
+        let position: HashMap<NodeId, usize> = order.iter().enumerate().map(|(index, id)| (*id, index)).collect();
+        let mut run = 0;
+        for (last, _) in crossings(graph, order) {
+            let id = order[last];
+            let shape = graph.shape(graph.node(id).outputs[0]).to_vec();
+            if shape.len() < 4 {
+                continue;
+            }
+            // Where memory binds, whole nodes and stages make the problem large enough.
+            let groups = self.groups.iter().enumerate().filter(|(_, group)| roomy || group.devices.len() == devices);
+            for (index, group) in groups {
+                let tilings =
+                    [Some(self.along(group, &shape, 2, 1)), self.grid(group, &shape).filter(|_| shape.len() == 4)];
+                for tiles in tilings.into_iter().flatten() {
+                    if tiles.only_device().is_none() {
+                        self.run(order, &position, (last, bit(index)), tiles, run);
+                        run += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One run: from the tiles of its last node backwards.
+    fn run(
+        &mut self,
+        order: &[NodeId],
+        position: &HashMap<NodeId, usize>,
+        (last, groups): (usize, u64),
+        tiles: Sharding,
+        run: usize,
+    ) {
+        let graph = self.choice.graph;
+        let mut needed: BTreeMap<usize, Vec<Option<Region>>> = BTreeMap::from([(last, tiles.0)]);
+        let (mut multiplying, mut plain_macs, mut tiled_macs) = (0, 0u64, 0u64);
+        let mut members: Vec<(usize, Candidate)> = Vec::new();
+        while let Some((index, regions)) = needed.pop_last() {
+            let id = order[index];
+            let macs = cost::node_macs(graph, id);
+            let strategy = Strategy { method: Method::Fused, outputs: Sharding(regions), addends: None };
+            // A node of the run is read inside the run only, but for its last.
+            let leaves = index != last
+                && graph.node(id).outputs.iter().any(|output| {
+                    let outside = |reader: &NodeId| !members.iter().any(|(member, _)| *member == position[reader]);
+                    graph.is_output(*output) || graph.consumers(*output).iter().any(outside)
+                });
+            let priced = if leaves { None } else { price(self.choice, id, strategy, Some((run, index == last))) };
+            let Some(candidate) = priced.filter(|_| graph.node(id).outputs.len() == 1) else { break };
+            let share = |region: &Region| region.element_count() as f64;
+            let whole = Region::whole(graph.shape(graph.node(id).outputs[0])).element_count() as f64;
+            let computed: f64 = candidate.strategy.outputs.0.iter().flatten().map(share).sum();
+            plain_macs += macs;
+            tiled_macs += (macs as f64 * computed / whole) as u64;
+            multiplying += usize::from(macs > 0);
+            if multiplying > MAX_RUN || tiled_macs as f64 > plain_macs as f64 * MAX_RECOMPUTATION {
+                break;
+            }
+            for (input, need) in graph.node(id).inputs.iter().zip(&candidate.needs) {
+                let Some(need) = need else { continue };
+                let Some(producer) = graph.tensor(*input).producer else { continue };
+                let slots = needed.entry(position[&producer]).or_insert_with(|| vec![None; need.0.len()]);
+                for (slot, region) in slots.iter_mut().zip(&need.0) {
+                    *slot = match (*slot, region) {
+                        (Some(a), Some(b)) => Some(a.hull(b)),
+                        (a, b) => a.or(*b),
+                    };
+                }
+            }
+            members.push((index, Candidate { groups, ..candidate }));
+        }
+        // One node alone is a plain spatial split.
+        if members.len() > 1 {
+            for (index, candidate) in members {
+                self.found[index].push(candidate);
+            }
+        }
+    }
+}
+
+/// Positions in the order after which a single tensor carries everything on, with that tensor.
+pub fn crossings(graph: &Graph, order: &[NodeId]) -> Vec<(usize, TensorId)> {
+    let mut last_use: HashMap<TensorId, usize> = HashMap::new();
+    for (position, id) in order.iter().enumerate() {
+        for input in &graph.node(*id).inputs {
+            last_use.insert(*input, position);
+        }
+    }
+    for output in &graph.outputs {
+        last_use.insert(*output, usize::MAX);
+    }
+    let mut alive: HashSet<TensorId> = graph.inputs.iter().copied().filter(|t| last_use.contains_key(t)).collect();
+    let mut found = Vec::new();
+    for (position, id) in order.iter().enumerate() {
+        let node = graph.node(*id);
+        alive.extend(node.outputs.iter().filter(|output| last_use.contains_key(output)));
+        for input in &node.inputs {
+            if last_use.get(input) == Some(&position) {
+                alive.remove(input);
+            }
+        }
+        if let (1, Some(tensor)) = (alive.len(), alive.iter().next())
+            && node.outputs.contains(tensor)
+        {
+            found.push((position, *tensor));
+        }
+    }
+    found
+}
+
+/// Prices a strategy; `None` if the node cannot be computed that way or a share does not fit a device by itself.
+pub fn price(choice: &Choice<'_>, id: NodeId, strategy: Strategy, run: Option<(usize, bool)>) -> Option<Candidate> {
+    let (graph, cluster) = (choice.graph, choice.cluster);
+    let node = graph.node(id);
+    let devices = cluster.devices.len();
+    let output = *node.outputs.first()?;
+    let mut candidate = Candidate {
+        run,
+        groups: 0,
+        needs: node
+            .inputs
+            .iter()
+            .map(|input| graph.value(*input).is_none().then(|| Sharding(vec![None; devices])))
+            .collect(),
+        seconds: vec![0.0; devices],
+        joules: 0.0,
+        weights_bytes: vec![0; devices],
+        activation_bytes: vec![0; devices],
+        flows: Vec::new(),
+        strategy: strategy.clone(),
+    };
+    match &strategy.addends {
+        None => {
+            for (device, region) in strategy.outputs.parts() {
+                candidate.account(choice, id, device, &restrict(graph, id, &region)?, region.shape());
+            }
+        }
+        Some(addends) => {
+            let shape = graph.shape(output).to_vec();
+            let mut residual = None;
+            for (index, (device, x)) in addends.parts().enumerate() {
+                let part = addend(graph, id, &x, &Region::whole(&shape), index == 0)?;
+                residual = part.residual;
+                candidate.account(
+                    choice,
+                    id,
+                    device,
+                    &Restriction { op: part.op, operands: part.operands },
+                    shape.clone(),
+                );
+            }
+            let owners: Vec<usize> = addends.parts().map(|(device, _)| device).collect();
+            let element_bytes = graph.tensor_type(output).element.size_bytes() as u64;
+            for (device, region) in strategy.outputs.parts() {
+                let bytes = region.element_count() * element_bytes;
+                let others = owners.iter().filter(|owner| **owner != device);
+                candidate.flows.extend(others.map(|owner| Flow { from: *owner, to: device, bytes }));
+                let memory = cluster.devices[device].target.rate.memory_bytes_per_second;
+                candidate.seconds[device] += (3 * bytes * owners.len() as u64) as f64 / memory;
+                candidate.activation_bytes[device] += bytes * owners.len() as u64;
+                if let Some(Some(need)) = residual.and_then(|position| candidate.needs.get_mut(position)) {
+                    need.0[device] = Some(region);
+                }
+            }
+        }
+    }
+    cost::exchange_seconds(cluster, &candidate.flows)?;
+    for bytes in &mut candidate.activation_bytes {
+        *bytes = (*bytes as f64 * choice.activation_share) as u64;
+    }
+    let fits = (0..devices).all(|device| {
+        let info = &cluster.devices[device];
+        let in_ram = if info.target.system == System::Linux { candidate.weights_bytes[device] } else { 0 };
+        candidate.weights_bytes[device] <= info.flash_bytes
+            && in_ram + candidate.activation_bytes[device] <= info.ram_bytes
+    });
+    fits.then_some(candidate)
+}
+
+impl Candidate {
+    /// Adds what one device computes.
+    fn account(
+        &mut self,
+        choice: &Choice<'_>,
+        id: NodeId,
+        device: usize,
+        restriction: &Restriction,
+        result: Vec<usize>,
+    ) {
+        let work = cost::shard_work(choice.graph, id, restriction, result);
+        let target = &choice.cluster.devices[device].target;
+        let name = &choice.graph.node(id).name;
+        self.seconds[device] += cost::corrected_seconds(&work, target, name, self.strategy.method);
+        self.joules += cost::joules(&work, target);
+        self.weights_bytes[device] += work.stored_weights_bytes(target.weight_storage);
+        self.activation_bytes[device] += work.activation_bytes;
+        for (need, part) in self.needs.iter_mut().zip(&restriction.operands) {
+            if let (Some(need), Some(part)) = (need, part) {
+                need.0[device] = Some(need.0[device].map_or(*part, |old| old.hull(part)));
+            }
+        }
+    }
+}

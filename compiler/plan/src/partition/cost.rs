@@ -1,0 +1,283 @@
+//! What shards and exchanges cost, from the figures of target files.
+
+use super::Method;
+use partita_config::{Cluster, System, Target, Topology, WeightStorage};
+use partita_ir::graph::{Graph, NodeId, Op};
+use partita_ir::restrict::Restriction;
+use partita_kernel::lower::winograd::Filterable;
+
+/// What a node, or a shard of one, asks of a processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Multiply-adds.
+    pub macs: u64,
+    /// Whether they are those of a depthwise convolution.
+    pub depthwise: bool,
+    /// The convolution, if minimal filtering may be faster.
+    pub filterable: Option<Filterable>,
+    /// Output channels of what multiplies: kernels compute whole vectors of them.
+    pub channels: u64,
+    /// Elements of the results of an operator that does not multiply.
+    pub elements: u64,
+    /// Bytes of constants.
+    pub weights_bytes: u64,
+    /// Bytes among them that `--weights` stores in fewer.
+    pub narrow_bytes: u64,
+    /// Bytes of activations read and written.
+    pub activation_bytes: u64,
+}
+
+impl Work {
+    /// Bytes of constants as a device has them.
+    pub fn stored_weights_bytes(&self, storage: WeightStorage) -> u64 {
+        let stored = self.narrow_bytes * storage.size_bytes() as u64 / WeightStorage::F32.size_bytes() as u64;
+        self.weights_bytes - self.narrow_bytes + stored
+    }
+}
+
+/// Shapes of an operator's operands and result, as far as costs depend on them.
+struct Shapes<'a> {
+    op: &'a Op,
+    inputs: Vec<Vec<usize>>,
+    output: Vec<usize>,
+    /// Whether the weights are whole numbers, whose sums are kept exact.
+    whole: bool,
+    /// Whether the second operand is a constant matrix of floats.
+    is_constant_matrix: bool,
+}
+
+impl Shapes<'_> {
+    /// Multiply-adds.
+    fn macs(&self) -> u64 {
+        let count = |shape: &[usize]| shape.iter().map(|extent| *extent as u64).product::<u64>();
+        let output = count(&self.output);
+        match self.op {
+            Op::Conv(_) => output * count(&self.inputs[1][1..]),
+            Op::ConvTranspose(_) => count(&self.inputs[0]) * count(&self.inputs[1][1..]),
+            Op::Gemm(gemm) => output * self.inputs[0][usize::from(!gemm.transpose_a)] as u64,
+            Op::MatMul => output * self.inputs[0].last().copied().unwrap_or(1) as u64,
+            _ => 0,
+        }
+    }
+
+    fn work(&self, weights_bytes: u64, activation_bytes: u64) -> Work {
+        let depthwise =
+            matches!(self.op, Op::Conv(conv) if conv.groups > 1 && self.inputs[0].get(1) == Some(&conv.groups));
+        let channels = match self.op {
+            Op::Gemm(_) | Op::MatMul => self.output.last().copied(),
+            _ => self.output.get(1).copied(),
+        };
+        let elements = match self.op {
+            // Movements are copies of memory; reshapes nothing at all.
+            Op::Reshape { .. } | Op::Identity | Op::Slice { .. } | Op::Concat { .. } | Op::Split { .. } => 0,
+            _ => self.output.iter().map(|extent| *extent as u64).product(),
+        };
+        let activation_bytes = match self.op {
+            Op::Reshape { .. } | Op::Identity => 0,
+            _ => activation_bytes,
+        };
+        let channels = channels.unwrap_or(1) as u64;
+        let filterable = match self.op {
+            Op::Conv(conv) if !self.whole => Filterable::of(conv, &self.inputs[0], &self.output),
+            _ => None,
+        };
+        let narrow_bytes = match (self.op, self.inputs.get(1)) {
+            (Op::Gemm(gemm), Some(matrix)) if !gemm.transpose_a && !gemm.transpose_b && self.is_constant_matrix => {
+                matrix.iter().product::<usize>() as u64 * 4
+            }
+            (Op::MatMul, Some(matrix)) if self.is_constant_matrix => matrix.iter().product::<usize>() as u64 * 4,
+            _ => 0,
+        };
+        let narrow_bytes = narrow_bytes.min(weights_bytes);
+        Work {
+            macs: self.macs(),
+            depthwise,
+            filterable,
+            channels,
+            elements,
+            weights_bytes,
+            narrow_bytes,
+            activation_bytes,
+        }
+    }
+}
+
+/// What a node of a graph asks.
+pub fn node_work(graph: &Graph, id: NodeId) -> Work {
+    let node = graph.node(id);
+    let (mut weights_bytes, mut activation_bytes) = (0, 0);
+    for input in &node.inputs {
+        let bytes = graph.tensor_type(*input).size_bytes() as u64;
+        *(if graph.is_constant(*input) { &mut weights_bytes } else { &mut activation_bytes }) += bytes;
+    }
+    activation_bytes += node.outputs.iter().map(|output| graph.tensor_type(*output).size_bytes() as u64).sum::<u64>();
+    let inputs = node.inputs.iter().map(|input| graph.shape(*input).to_vec()).collect();
+    let output = node.outputs.first().map_or(Vec::new(), |output| graph.shape(*output).to_vec());
+    Shapes {
+        op: &node.op,
+        inputs,
+        output,
+        whole: has_whole_weights(graph, id),
+        is_constant_matrix: has_constant_matrix(graph, id),
+    }
+    .work(weights_bytes, activation_bytes)
+}
+
+fn has_whole_weights(graph: &Graph, id: NodeId) -> bool {
+    graph.node(id).inputs.get(1).is_some_and(|weights| graph.is_whole(*weights))
+}
+
+fn has_constant_matrix(graph: &Graph, id: NodeId) -> bool {
+    let matrix = graph.node(id).inputs.get(1);
+    matrix.is_some_and(|matrix| graph.shape(*matrix).len() == 2 && graph.f32_value(*matrix).is_some())
+}
+
+/// What a shard of a node asks, without building it. `output` is the shape of its result.
+pub fn shard_work(graph: &Graph, id: NodeId, restriction: &Restriction, output: Vec<usize>) -> Work {
+    let node = graph.node(id);
+    let (mut weights_bytes, mut activation_bytes) = (0, 0);
+    let mut inputs = Vec::with_capacity(node.inputs.len());
+    for (input, part) in node.inputs.iter().zip(&restriction.operands) {
+        let size = graph.tensor_type(*input).element.size_bytes() as u64;
+        let bytes = part.map_or(0, |part| part.element_count() * size);
+        *(if graph.is_constant(*input) { &mut weights_bytes } else { &mut activation_bytes }) += bytes;
+        inputs.push(part.map_or(Vec::new(), |part| part.shape()));
+    }
+    let size = node.outputs.first().map_or(4, |output| graph.tensor_type(*output).element.size_bytes());
+    activation_bytes += output.iter().product::<usize>() as u64 * size as u64;
+    Shapes {
+        op: &restriction.op,
+        inputs,
+        output,
+        whole: has_whole_weights(graph, id),
+        is_constant_matrix: has_constant_matrix(graph, id),
+    }
+    .work(weights_bytes, activation_bytes)
+}
+
+/// Multiply-adds that a node's operator needs.
+pub fn node_macs(graph: &Graph, id: NodeId) -> u64 {
+    node_work(graph, id).macs
+}
+
+/// Bytes of constants that a node reads.
+pub fn node_weights_bytes(graph: &Graph, id: NodeId) -> u64 {
+    node_work(graph, id).weights_bytes
+}
+
+/// Time of some work on a target: the slowest of arithmetic, elements and memory. Of convolutions the fastest way.
+pub fn seconds(work: &Work, target: &Target) -> f64 {
+    let rate = &target.rate;
+    let stored_bytes = work.stored_weights_bytes(target.weight_storage);
+    let memory =
+        |weights: f64| (stored_bytes as f64 * weights + work.activation_bytes as f64) / rate.memory_bytes_per_second;
+    let arithmetic = if work.macs > 0 {
+        let lanes = u64::from(target.instruction_set.lanes());
+        let computed = work.macs as f64 * work.channels.next_multiple_of(lanes) as f64 / work.channels.max(1) as f64;
+        computed / if work.depthwise { rate.depthwise_macs_per_second } else { rate.conv_macs_per_second }
+    } else {
+        work.elements as f64 / rate.element_per_second
+    };
+    let direct = arithmetic.max(memory(1.0));
+    let lanes = u64::from(target.instruction_set.lanes());
+    let filterable = work.filterable.filter(|_| target.minimal_filtering && target.system == System::Linux);
+    let filtered = filterable.iter().flat_map(|filterable| filterable.parts(lanes));
+    filtered.map(|(time, weights)| (arithmetic * time).max(memory(weights))).fold(direct, f64::min)
+}
+
+/// The family of operators whose measurements speak for a node that was not measured itself.
+pub fn family(work: &Work) -> &'static str {
+    match (work.macs, work.depthwise) {
+        (0, _) => "elements",
+        (_, true) => "depthwise",
+        (_, false) => "conv",
+    }
+}
+
+/// The family of what joins and cuts tensors between devices.
+pub const COPIES: &str = "copies";
+
+/// Time of some work that belongs to a node and a method, as measured where it was.
+pub fn corrected_seconds(work: &Work, target: &Target, node: &str, method: Method) -> f64 {
+    seconds(work, target) * target.corrections.factor(node, method.name(), family(work))
+}
+
+/// Time of a whole node on a target.
+pub fn node_seconds(graph: &Graph, id: NodeId, target: &Target) -> f64 {
+    corrected_seconds(&node_work(graph, id), target, &graph.node(id).name, Method::Whole)
+}
+
+/// Energy of some work on a target.
+pub fn joules(work: &Work, target: &Target) -> f64 {
+    let read_bytes = work.stored_weights_bytes(target.weight_storage);
+    (work.macs as f64 * target.energy.picojoule_per_mac + read_bytes as f64 * target.energy.picojoule_per_byte) * 1e-12
+}
+
+/// Energy of sending `bytes` from one target to another.
+pub fn transfer_joules(from: &Target, to: &Target, bytes: u64) -> f64 {
+    bytes as f64 * (from.energy.link_nanojoule_per_byte + to.energy.link_nanojoule_per_byte) * 1e-9
+}
+
+/// Bytes and messages that go from one device to another in an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Index of the sending device.
+    pub from: usize,
+    /// Index of the receiving device.
+    pub to: usize,
+    /// Payload bytes.
+    pub bytes: u64,
+}
+
+/// Time of an exchange, all flows at once, on the media they use: ports, shared buses or wires, and the processors at
+/// their ends. `None` if two devices have no link.
+pub fn exchange_seconds(cluster: &Cluster, flows: &[Flow]) -> Option<f64> {
+    let devices = cluster.devices.len();
+    let mut latency = 0.0f64;
+    let mut slowest = 0.0f64;
+    // Seconds that each port is busy, out and in; per medium.
+    let mut ports = vec![(0.0f64, 0.0f64); cluster.media.len() * devices];
+    let mut buses = vec![0.0f64; cluster.media.len()];
+    let mut processors = vec![0.0f64; devices];
+    // Processor time for messages out and in: what comes has been sent before.
+    let mut overheads = vec![(0.0f64, 0.0f64); devices];
+    for flow in flows {
+        let link = cluster.link(flow.from, flow.to)?;
+        let time = flow.bytes as f64 / link.bytes_per_second;
+        latency = latency.max(link.latency_ms * 1e-3);
+        for device in [flow.from, flow.to] {
+            let rate = &cluster.devices[device].target.rate;
+            processors[device] += flow.bytes as f64 / rate.link_bytes_per_second;
+        }
+        let message_seconds = |device: usize| cluster.devices[device].target.rate.message_microseconds * 1e-6;
+        overheads[flow.from].0 += message_seconds(flow.from);
+        overheads[flow.to].1 += message_seconds(flow.to);
+        match cluster.media[link.medium].topology {
+            Topology::Switch => {
+                ports[link.medium * devices + flow.from].0 += time;
+                ports[link.medium * devices + flow.to].1 += time;
+            }
+            Topology::Bus => buses[link.medium] += time,
+            Topology::PointToPoint => {
+                // Both directions of a wire are found by looking for the flow back.
+                let back = flows.iter().find(|other| (other.from, other.to) == (flow.to, flow.from));
+                let half = cluster.media[link.medium].half_duplex;
+                let other = back.filter(|_| half).map_or(0.0, |other| other.bytes as f64 / link.bytes_per_second);
+                slowest = slowest.max(time + other);
+            }
+        }
+    }
+    for (index, (out, into)) in ports.iter().enumerate() {
+        let half = cluster.media[index / devices.max(1)].half_duplex;
+        slowest = slowest.max(if half { out + into } else { out.max(*into) });
+    }
+    let busy = buses.into_iter().chain(processors).fold(slowest, f64::max);
+    let most = overheads.into_iter().fold((0.0f64, 0.0f64), |most, (out, into)| (most.0.max(out), most.1.max(into)));
+    let overhead = most.0 + most.1;
+    Some(if flows.is_empty() { 0.0 } else { latency + overhead + busy })
+}
+
+/// Time until `bytes` have crossed the link between two devices alone.
+pub fn transfer_seconds(cluster: &Cluster, from: usize, to: usize, bytes: u64) -> Option<f64> {
+    exchange_seconds(cluster, &[Flow { from, to, bytes }])
+}

@@ -1,0 +1,141 @@
+//! Weights that devices hold already: what a smaller way through a network may use without more flash.
+
+use std::collections::HashMap;
+
+use super::{Method, Partition, Strategy};
+use crate::shard::{Region, Sharding};
+use partita_config::Cluster;
+use partita_ir::graph::{Graph, NodeId};
+
+/// For each constant the strategy by which devices hold it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Held {
+    by_weight: HashMap<String, Strategy>,
+    /// Devices that hold everything beside it.
+    standalone: Vec<usize>,
+}
+
+/// Which part of a node's weights a device needs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Slice {
+    All,
+    /// Output channels.
+    Output(usize, usize),
+    /// Input channels.
+    Input(usize, usize),
+}
+
+impl Held {
+    /// What devices of a cluster hold when a graph is partitioned.
+    pub fn of(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Held {
+        let entry = |(id, strategy): (&NodeId, &Strategy)| Some((first_weight(graph, *id)?, strategy.clone()));
+        let standalone = (0..cluster.devices.len()).filter(|device| cluster.devices[*device].standalone).collect();
+        Held { by_weight: partition.strategies.iter().filter_map(entry).collect(), standalone }
+    }
+
+    /// Whether a device holds everything.
+    pub fn is_standalone(&self, device: usize) -> bool {
+        self.standalone.contains(&device)
+    }
+
+    /// The same for a cluster of these devices only.
+    pub fn restricted(&self, devices: &[usize]) -> Held {
+        let of = |sharding: &Sharding, device: &usize| sharding.0.get(*device).copied().flatten();
+        let narrow = |sharding: &Sharding| Sharding(devices.iter().map(|device| of(sharding, device)).collect());
+        let entry = |(weight, strategy): (&String, &Strategy)| {
+            let strategy = Strategy {
+                method: strategy.method,
+                outputs: narrow(&strategy.outputs),
+                addends: strategy.addends.as_ref().map(narrow),
+            };
+            (weight.clone(), strategy)
+        };
+        let standalone = (0..devices.len()).filter(|at| self.is_standalone(devices[*at])).collect();
+        Held { by_weight: self.by_weight.iter().map(entry).collect(), standalone }
+    }
+
+    /// The strategy by which a node's weights are held; none if it has none, or new ones.
+    pub fn strategy(&self, graph: &Graph, id: NodeId) -> Option<&Strategy> {
+        self.by_weight.get(&first_weight(graph, id)?)
+    }
+
+    /// Whether a strategy needs no weights that its devices do not hold. Weights that nobody holds are new, and may go
+    /// anywhere.
+    pub fn allows(&self, graph: &Graph, id: NodeId, strategy: &Strategy) -> bool {
+        let Some(held) = self.strategy(graph, id) else { return true };
+        strategy.devices().into_iter().all(|device| {
+            let (needed, there) = (slice(strategy, device), slice(held, device));
+            // Output channels of all are part of all; input channels are packed apart from each other.
+            let has_all = there == Some(Slice::All) || self.is_standalone(device);
+            needed.is_some() && (needed == there || has_all && !matches!(needed, Some(Slice::Input(..))))
+        })
+    }
+}
+
+/// Name of the first constant that a node reads.
+fn first_weight(graph: &Graph, id: NodeId) -> Option<String> {
+    let constant = graph.node(id).inputs.iter().find(|input| graph.value(**input).is_some())?;
+    Some(graph.tensor(*constant).name.clone())
+}
+
+/// What a device computes with; nothing if it takes no part.
+fn slice(strategy: &Strategy, device: usize) -> Option<Slice> {
+    let region = |sharding: &Sharding| -> Option<Region> { sharding.0.get(device).copied().flatten() };
+    let channels = |region: Region| if region.rank() > 1 { (region.begin(1), region.end(1)) } else { (0, usize::MAX) };
+    match (&strategy.addends, strategy.method) {
+        (Some(addends), _) => region(addends).map(channels).map(|(begin, end)| Slice::Input(begin, end)),
+        (None, Method::Output) => region(&strategy.outputs).map(channels).map(|(begin, end)| Slice::Output(begin, end)),
+        (None, _) => region(&strategy.outputs).map(|_| Slice::All),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use partita_ir::graph::op::Gemm;
+    use partita_ir::graph::{Activation, Op, TensorType, Value};
+
+    #[test]
+    fn only_what_is_held_may_be_used() {
+        let whole = Strategy::whole(1, 3, &[1, 8, 4, 4]);
+        assert_eq!(slice(&whole, 1), Some(Slice::All));
+        assert_eq!(slice(&whole, 0), None);
+        let region = |begin, end| Region::new([(0, 1), (begin, end), (0, 4), (0, 4)]);
+        let outputs = Sharding(vec![region(0, 4), region(4, 8), None]);
+        let split = Strategy { method: Method::Output, outputs: outputs.clone(), addends: None };
+        assert_eq!(slice(&split, 1), Some(Slice::Output(4, 8)));
+        let inputs = Strategy { method: Method::Input, outputs: outputs.clone(), addends: Some(outputs.clone()) };
+        assert_eq!(slice(&inputs, 0), Some(Slice::Input(0, 4)));
+        let rows = Strategy { method: Method::Spatial, outputs, addends: None };
+        assert_eq!(slice(&rows, 0), Some(Slice::All));
+    }
+
+    #[test]
+    fn standalone_devices_may_use_everything_and_keep_what_they_hold() {
+        let mut graph = Graph::new("t");
+        let x = graph.add_input("x", TensorType::f32([1, 4]));
+        let weights = graph.add_constant("w", Value::f32([4, 8], vec![0.0; 32]));
+        let y = graph.add_tensor("y", TensorType::f32([1, 8]));
+        let activation = Activation::None;
+        let gemm = Gemm { transpose_a: false, transpose_b: false, alpha: 1.0, beta: 1.0, activation };
+        let id = graph.add_node("y", Op::Gemm(gemm), vec![x, weights], vec![y]);
+        let region = |begin, end| Region::new([(0, 1), (begin, end)]);
+        let inputs = Sharding(vec![region(0, 2), region(2, 4), None]);
+        let by_inputs = Strategy { method: Method::Input, outputs: inputs.clone(), addends: Some(inputs) };
+        let swapped = Sharding(vec![region(2, 4), region(0, 2), None]);
+        let other_inputs = Strategy { method: Method::Input, outputs: swapped.clone(), addends: Some(swapped) };
+        let held =
+            |standalone: Vec<usize>| Held { by_weight: [("w".to_string(), by_inputs.clone())].into(), standalone };
+        let allowed = |held: &Held, strategy: &Strategy| held.allows(&graph, id, strategy);
+        let alone = |device: usize| Strategy::whole(device, 3, &[1, 8]);
+        for (standalone, of_first, of_last) in [(vec![], false, false), (vec![0], true, false), (vec![2], false, true)]
+        {
+            let held = held(standalone);
+            assert_eq!((allowed(&held, &alone(0)), allowed(&held, &alone(2))), (of_first, of_last));
+            assert!(allowed(&held, &by_inputs) && !allowed(&held, &other_inputs), "input channels lie as they lie");
+        }
+        let fewer = held(vec![2]).restricted(&[0, 2]);
+        assert!(allowed(&fewer, &Strategy::whole(1, 2, &[1, 8])), "devices are numbered anew");
+        assert!(!allowed(&fewer, &Strategy::whole(0, 2, &[1, 8])));
+    }
+}

@@ -1,0 +1,265 @@
+//! The search for the best assignment, with a certificate.
+//!
+//! Objectives that add up (latency, traffic, energy): the network without memory limits is solved exactly by
+//! elimination; limits enter by Lagrangian multipliers, which give a lower bound, and by assignments that happen to keep
+//! them. What the bound cannot exclude goes to the ILP, which closes the gap or states it. The largest share (memory,
+//! throughput) is bounded the same way, with multipliers on the devices' shares.
+
+mod additive;
+mod beam;
+mod busiest;
+mod memory;
+mod stages;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::candidates::{Breadth, Candidate, Choice, family_of_all};
+use super::network::Network;
+use super::pipeline::Chain;
+use super::{Objective, PartitionOptions, Strategy, StrategyFamily, limits};
+use crate::shard::Sharding;
+use partita_config::Cluster;
+use partita_ir::graph::{Graph, NodeId};
+
+/// Rounds of multipliers.
+const ROUNDS: usize = 40;
+
+/// Relative gap at which the search stops.
+const GOOD_GAP: f64 = 1e-4;
+
+/// Work that everything together may take where limits bind: table entries, some 6 s of a desktop core. Counted, not
+/// timed, so that the answer depends on nothing but the question.
+const SEARCH_WORK: u64 = 400_000_000;
+
+/// Work that one warm start may take.
+const START_WORK: u64 = SEARCH_WORK / 20;
+
+/// One of many questions may take one of so many parts of it.
+const PARTS: u64 = 8;
+
+/// How much a search with limits may try.
+#[derive(Clone, Copy)]
+struct Effort<'a> {
+    /// Work done so far by the whole search.
+    done: &'a Cell<u64>,
+    /// Work at which this part must end.
+    end: u64,
+    /// Candidates (of a node) that may be used.
+    allowed: &'a dyn Fn(usize, &Candidate) -> bool,
+}
+
+impl<'a> Effort<'a> {
+    /// All candidates, that much work.
+    fn new(done: &'a Cell<u64>, work: u64) -> Effort<'a> {
+        Effort { done, end: done.get() + work, allowed: &|_, _| true }
+    }
+
+    /// The same with less work.
+    fn at_most(self, work: u64) -> Effort<'a> {
+        Effort { end: self.end.min(self.done.get() + work), ..self }
+    }
+
+    /// Half of the work that is left.
+    fn half(self) -> Effort<'a> {
+        self.at_most(self.left() / 2)
+    }
+
+    fn left(&self) -> u64 {
+        self.end.saturating_sub(self.done.get())
+    }
+
+    fn over(&self) -> bool {
+        self.left() == 0
+    }
+
+    fn spend(&self, work: u64) {
+        self.done.set(self.done.get() + work);
+    }
+}
+
+/// A decision and its relative distance to the proven bound.
+#[derive(Clone)]
+pub struct Answer {
+    /// Strategy of every node.
+    pub strategies: BTreeMap<NodeId, Strategy>,
+    /// Operands that travel in several steps.
+    pub ways: BTreeMap<(NodeId, usize), Vec<Sharding>>,
+    /// 0 if proven optimal.
+    pub gap: f64,
+    /// The sum that was minimised, where the objective is one.
+    pub sum: Option<f64>,
+    /// For throughput: seconds between answers that no plan can go below.
+    pub period_bound_seconds: Option<f64>,
+}
+
+impl Answer {
+    /// Whole nodes on devices; who calls knows whether none is better.
+    pub fn of_devices(graph: &Graph, cluster: &Cluster, devices: &[(NodeId, usize)], proven: bool) -> Answer {
+        let whole = |(id, device): &(NodeId, usize)| {
+            let shape = graph.node(*id).outputs.first().map_or(&[][..], |output| graph.shape(*output));
+            (*id, Strategy::whole(*device, cluster.devices.len(), shape))
+        };
+        Answer {
+            strategies: devices.iter().map(whole).collect(),
+            ways: BTreeMap::new(),
+            gap: if proven { 0.0 } else { 1.0 },
+            sum: None,
+            period_bound_seconds: None,
+        }
+    }
+}
+
+/// A further question that the same tables answer, without limits on memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Further {
+    /// Allowed strategies, among those of the tables.
+    pub family: StrategyFamily,
+    /// What is minimised.
+    pub objective: Objective,
+}
+
+/// The best assignment of the network of all allowed strategies, `None` if nothing keeps the limits; and, one for each
+/// further question, what the same tables say to it, if that keeps the limits.
+pub fn search(
+    graph: &Graph,
+    cluster: &Cluster,
+    options: &PartitionOptions,
+    chain: &dyn Fn() -> Rc<Chain>,
+    further: &[Further],
+) -> (Option<Answer>, Vec<Option<Answer>>) {
+    let done = Cell::new(0);
+    let mut answers = vec![None; further.len()];
+    let work = match options.effort {
+        super::Effort::Full => SEARCH_WORK,
+        super::Effort::Part => SEARCH_WORK / PARTS,
+        super::Effort::Exact => 0,
+    };
+    let effort = Effort::new(&done, work);
+    let found = search_with(graph, cluster, options, chain, effort, (further, &mut answers));
+    (found, answers)
+}
+
+fn search_with(
+    graph: &Graph,
+    cluster: &Cluster,
+    options: &PartitionOptions,
+    chain: &dyn Fn() -> Rc<Chain>,
+    effort: Effort<'_>,
+    (further, answers): (&[Further], &mut [Option<Answer>]),
+) -> Option<Answer> {
+    let reserve = |device: usize| options.reserve_bytes.get(device).copied().unwrap_or(0);
+    let ram: Vec<u64> = cluster
+        .devices
+        .iter()
+        .enumerate()
+        .map(|(device, info)| limits::ram_bytes(info).saturating_sub(reserve(device)))
+        .collect();
+    let flash: Vec<u64> = cluster
+        .devices
+        .iter()
+        .enumerate()
+        .map(|(device, info)| limits::flash_bytes(info).saturating_sub(reserve(device)))
+        .collect();
+    let choice = |breadth: Breadth| {
+        let PartitionOptions { family, objective, activation_share, .. } = *options;
+        let held = options.held.as_deref();
+        Choice { graph, cluster, family, objective, breadth, activation_share, held }
+    };
+    let network = |breadth: Breadth| {
+        let choice = choice(breadth);
+        // A node that fits nowhere ends the search.
+        Some(Network::new(&choice, ram.clone(), flash.clone())).filter(|network| !network.domains().contains(&0))
+    };
+    let adds_up = !matches!(options.objective, Objective::Throughput | Objective::Memory);
+    if adds_up || !further.is_empty() {
+        let roomy = network(Breadth::Roomy)?;
+        let mut of_family: Vec<(StrategyFamily, Vec<Vec<usize>>)> = vec![(options.family, roomy.all())];
+        for (Further { family, objective }, slot) in further.iter().zip(answers) {
+            if of_family.iter().all(|(known, _)| known != family) {
+                let choices = family_of_all(&choice(Breadth::Roomy), *family, &roomy.order, &roomy.candidates);
+                of_family.push((*family, choices));
+            }
+            let Some((_, choices)) = of_family.iter().find(|(known, _)| known == family) else { continue };
+            let found = additive::unlimited(&roomy, *objective, choices).filter(|(found, _)| roomy.fits(found));
+            *slot = found.map(|(found, sum)| Answer { sum: Some(sum), ..answer(&roomy, &found, 0.0) });
+        }
+        let found = if adds_up { additive::unlimited(&roomy, options.objective, &roomy.all()) } else { None };
+        if let Some((found, sum)) = found.filter(|(found, _)| roomy.fits(found)) {
+            return Some(Answer { sum: Some(sum), ..answer(&roomy, &found, 0.0) });
+        }
+    }
+    if effort.over() {
+        return None;
+    }
+    let full = network(Breadth::Full)?;
+    let mut multipliers = Vec::new();
+    // Warm starts: the families by themselves are small problems, and the answer is never worse than the best of them.
+    let mut starts: Vec<Vec<usize>> = Vec::new();
+    if options.family == StrategyFamily::Auto {
+        let tight = network(Breadth::Tight)?;
+        let objective = if adds_up { options.objective } else { Objective::Latency };
+        let found = additive::limited(&tight, objective, additive::Start::default(), effort.at_most(effort.left() / 4));
+        if let Some(found) = found {
+            let answer = answer(&tight, &found.assignment, found.gap);
+            starts.extend(full.assignment_of(&answer.strategies));
+            multipliers = found.multipliers;
+        }
+        let chain = chain();
+        let pipeline = chain.solve(options.objective, false).map(|(found, _)| found);
+        for found in [pipeline, chain.best_single(options.objective)].into_iter().flatten() {
+            let answer = Answer::of_devices(graph, cluster, &chain.devices(&found), false);
+            starts.extend(full.assignment_of(&answer.strategies));
+        }
+        for family in [StrategyFamily::Lop, StrategyFamily::Fused, StrategyFamily::Spatial, StrategyFamily::Ftp] {
+            let alone = PartitionOptions { family, ..options.clone() };
+            if let Some(answer) =
+                search_with(graph, cluster, &alone, &|| chain.clone(), effort.at_most(START_WORK), (&[], &mut []))
+            {
+                starts.extend(full.assignment_of(&answer.strategies));
+            }
+        }
+        starts.extend(stages::staged(graph, &full, options, effort));
+        if options.objective == Objective::Throughput {
+            // What answers soonest is seldom far from what answers most often.
+            let start = additive::Start { assignments: starts.clone(), multipliers: multipliers.clone() };
+            let soonest = additive::limited(&full, Objective::Latency, start, effort.half());
+            starts.extend(soonest.map(|found| found.assignment));
+        }
+    }
+    let (found, gap) = match options.objective {
+        Objective::Memory => memory::least(full, starts, effort)?,
+        Objective::Throughput => {
+            let found = busiest::least(&full, starts, effort)?;
+            let answer = answer(&full, &found.assignment, found.gap);
+            (Answer { period_bound_seconds: Some(found.bound_seconds), ..answer }, found.gap)
+        }
+        _ => {
+            let start = additive::Start { assignments: starts, multipliers };
+            let found = additive::limited(&full, options.objective, start, effort)?;
+            let sum = Some(full.value(options.objective, &found.assignment));
+            (Answer { sum, ..answer(&full, &found.assignment, found.gap) }, found.gap)
+        }
+    };
+    Some(Answer { gap, ..found })
+}
+
+fn answer(network: &Network<'_>, assignment: &[usize], gap: f64) -> Answer {
+    let (strategies, ways) = network.decode(assignment);
+    Answer { strategies, ways, gap, sum: None, period_bound_seconds: None }
+}
+
+impl Network<'_> {
+    /// The assignment that these strategies are, if all are candidates. Those of fused tiles belong to one run only.
+    fn assignment_of(&self, strategies: &BTreeMap<NodeId, Strategy>) -> Option<Vec<usize>> {
+        let mut found = Vec::with_capacity(self.order.len());
+        for (id, candidates) in self.order.iter().zip(&self.candidates) {
+            let wanted = strategies.get(id)?;
+            found.push(candidates.iter().position(|candidate| candidate.strategy == *wanted)?);
+        }
+        Some(found)
+    }
+}

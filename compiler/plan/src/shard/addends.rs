@@ -1,0 +1,117 @@
+//! Input splits: every device computes an addend, the addends are exchanged and summed.
+
+use super::ShardError;
+use super::rewrite::Rewriter;
+use crate::partition::Method;
+use partita_ir::graph::{Activation, BinaryOp, NodeId, Op, TensorId, UnaryOp, Value};
+use partita_ir::region::Sharding;
+use partita_ir::restrict::{self, Addend};
+
+impl Rewriter<'_> {
+    /// Splits a node by its first operand: every device computes an addend; pieces of the addends are exchanged and
+    /// summed, in the order of devices, where the strategy wants the result.
+    pub(super) fn sum(
+        &mut self,
+        id: NodeId,
+        outputs: &Sharding,
+        addends: &Sharding,
+        rows: Option<(usize, usize)>,
+    ) -> Result<(), ShardError> {
+        let from = self.from;
+        let node = from.node(id);
+        let output = node.outputs[0];
+        let whole = self.whole(output);
+        let whole = rows.and_then(|(begin, end)| whole.with(2, begin, end)).unwrap_or(whole);
+        let mut shards: Vec<(usize, Addend)> = Vec::new();
+        let mut needs = vec![vec![None; self.device_names.len()]; node.inputs.len()];
+        for (device, x) in addends.parts() {
+            let addend = restrict::addend(from, id, &x, &whole, shards.is_empty())
+                .ok_or_else(|| ShardError::NotRestrictable { node: from.node_label(id), part: x.to_string() })?;
+            needs[0][device] = addend.operands[0];
+            shards.push((device, addend));
+        }
+        let Some((_, first)) = shards.first() else { return Err(ShardError::NoStrategy(from.node_label(id))) };
+        let (activation, residual) = (first.activation, first.residual);
+        self.gather(id, &needs)?;
+        let mut parts = Vec::with_capacity(shards.len());
+        for (device, addend) in shards {
+            parts.push((device, self.addend(id, device, addend)?));
+        }
+        let wanted: Vec<_> = outputs
+            .parts()
+            .map(|(device, region)| {
+                let sources = parts.iter().map(|(owner, held_as)| (region, *owner, (whole, *held_as)));
+                (device, region, sources.collect::<Vec<_>>())
+            })
+            .collect();
+        let arrived = self.exchange(wanted, None)?;
+        if let Some(position) = residual {
+            self.materialise(node.inputs[position], &outputs.0)?;
+        }
+        for ((device, region), pieces) in outputs.parts().zip(arrived) {
+            let residual = match residual {
+                Some(position) => Some(self.operand(node.inputs[position], device, &region)?),
+                None => None,
+            };
+            let terms: Vec<TensorId> = pieces.into_iter().chain(residual).collect();
+            let name = format!("{}@{}", from.tensor(output).name, self.device_names[device]);
+            let result = self.add_up(device, &name, &terms, activation)?;
+            self.hold(output, device, region, result);
+        }
+        Ok(())
+    }
+
+    /// One addend of a node on a device.
+    fn addend(&mut self, id: NodeId, device: usize, addend: Addend) -> Result<TensorId, ShardError> {
+        let node = self.from.node(id);
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for (position, (tensor, part)) in node.inputs.iter().zip(&addend.operands).enumerate() {
+            match part {
+                Some(part) => inputs.push(self.operand(*tensor, device, part)?),
+                // A convolution has a bias; only one addend may carry the real one.
+                None if position == 2 && matches!(addend.op, Op::Conv(_)) => {
+                    let channels = self.from.shape(*tensor)[0];
+                    let name = self.unique(format!("{}.zeros", node.name));
+                    inputs.push(self.to.add_constant(name, Value::f32([channels], vec![0.0; channels])));
+                }
+                None => {}
+            }
+        }
+        let suffix = format!("@{}", self.device_names[device]);
+        let name = format!("{}.addend{suffix}", self.from.tensor(node.outputs[0]).name);
+        let product = self.add(device, Some(format!("{}{suffix}", node.name)), name.clone(), addend.op, inputs)?;
+        if let Some(node) = self.to.tensor(product).producer {
+            self.labels.insert(node, (self.from.node(id).name.clone(), Method::Input));
+        }
+        if addend.scale == 1.0 {
+            return Ok(product);
+        }
+        let factor_name = self.unique(format!("{name}.share"));
+        let factor = self.to.add_constant(factor_name, Value::f32([], vec![addend.scale]));
+        self.add(device, None, name, Op::Binary(BinaryOp::Mul, Activation::None), vec![product, factor])
+    }
+
+    fn add_up(
+        &mut self,
+        device: usize,
+        name: &str,
+        terms: &[TensorId],
+        activation: Activation,
+    ) -> Result<TensorId, ShardError> {
+        let Some((first, rest)) = terms.split_first() else {
+            return Err(ShardError::Missing { tensor: name.to_string(), part: "any addend".to_string() });
+        };
+        if rest.is_empty() {
+            let op = Op::Unary(UnaryOp::Activation(activation));
+            return self.add(device, None, name.to_string(), op, vec![*first]);
+        }
+        let mut sum = *first;
+        for (index, term) in rest.iter().enumerate() {
+            let last = index + 1 == rest.len();
+            let activation = if last { activation } else { Activation::None };
+            let step_name = if last { name.to_string() } else { format!("{name}.sum") };
+            sum = self.add(device, None, step_name, restrict::sum(activation), vec![sum, *term])?;
+        }
+        Ok(sum)
+    }
+}

@@ -1,0 +1,463 @@
+//! Sharded graphs compute what the original computes, whatever the strategies.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::partition::{
+    Method, Objective, Partition, PartitionOptions, Strategy, StrategyFamily, Stripes, solve, strategies_of,
+};
+use crate::schedule;
+use partita_config::{Cluster, cluster_file};
+use partita_ir::graph::eval::evaluate;
+use partita_ir::graph::op::{Conv, Decide, ExitRule, Gemm, Pool, PoolKind, ReduceKind, Window};
+use partita_ir::graph::{Activation, BinaryOp, Op, TensorType, UnaryOp, Value};
+
+fn cluster(devices: usize, extra: &str) -> Cluster {
+    let text = format!(
+        "[cluster]\nname = \"t\"\ninput = \"d-0\"\noutput = \"d-{}\"\n[[device]]\nname = \"d\"\ntarget = \"cortex-m7\"\ncount = {devices}\n{}",
+        devices - 1,
+        if devices > 1 {
+            format!("[[link]]\nbetween = [\"d\"]\ntransport = \"uart\"\nbandwidth = \"100 Mbit/s\"\n{extra}")
+        } else {
+            String::new()
+        },
+    );
+    cluster_file::parse(&text, "cluster.toml", std::path::Path::new(".")).expect("the cluster is sound")
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+
+    fn values(&mut self, shape: &[usize]) -> Value {
+        let count = shape.iter().product();
+        // Small integers, and activations that clip: sums are exact in any order.
+        Value::f32(shape, (0..count).map(|_| self.next(3) as f32 - 1.0).collect())
+    }
+}
+
+fn window(kernel: usize, stride: usize, pad: usize) -> Window {
+    Window {
+        kernel: vec![kernel; 2],
+        stride: vec![stride; 2],
+        dilation: vec![1; 2],
+        pad_begin: vec![pad; 2],
+        pad_end: vec![pad; 2],
+    }
+}
+
+/// Convolutions of every kind, pooling, a residual, a concatenation, a head.
+fn network(random: &mut Random) -> Graph {
+    let mut graph = Graph::new("t");
+    let (height, width) = (9 + random.next(6), 8 + random.next(5));
+    let mut x = graph.add_input("x", TensorType::f32([1, 3, height, width]));
+    let mut count = 0;
+    let mut add = |graph: &mut Graph, random: &mut Random, op: Op, mut inputs: Vec<TensorId>, weights: &[&[usize]]| {
+        count += 1;
+        for (index, shape) in weights.iter().enumerate() {
+            let value = random.values(shape);
+            inputs.insert((index + 1).min(inputs.len()), graph.add_constant(format!("w{count}_{index}"), value));
+        }
+        let types: Vec<TensorType> = inputs.iter().map(|input| graph.tensor_type(*input).clone()).collect();
+        let references: Vec<&TensorType> = types.iter().collect();
+        let output_type = partita_ir::graph::infer::infer(&op, &references).expect("the node is sound").swap_remove(0);
+        let output = graph.add_tensor(format!("t{count}"), output_type);
+        graph.add_node(format!("n{count}"), op, inputs, vec![output]);
+        output
+    };
+    let conv = |window: Window, groups: usize, residual: bool| {
+        Op::Conv(Conv { window, groups, residual, activation: Activation::Clip(0.0, 20.0) })
+    };
+    let pool = |kind: PoolKind, window: Window| {
+        let declared_pad_end = window.pad_end.clone();
+        Op::Pool(Pool { kind, window, declared_pad_end, count_include_pad: false })
+    };
+    x = add(&mut graph, random, conv(window(3, 1, 1), 1, false), vec![x], &[&[10, 3, 3, 3], &[10]]);
+    x = add(&mut graph, random, conv(window(3, 1, 1), 10, false), vec![x], &[&[10, 1, 3, 3], &[10]]);
+    let branch = add(&mut graph, random, conv(window(1, 1, 0), 1, false), vec![x], &[&[10, 10, 1, 1], &[10]]);
+    x = add(&mut graph, random, conv(window(3, 1, 1), 1, true), vec![branch, x], &[&[10, 10, 3, 3], &[10]]);
+    x = add(&mut graph, random, pool(PoolKind::Max, window(3, 2, 1)), vec![x], &[]);
+    let left = add(&mut graph, random, conv(window(5, 1, 2), 2, false), vec![x], &[&[6, 5, 5, 5], &[6]]);
+    let right = add(&mut graph, random, Op::Binary(BinaryOp::Add, Activation::Clip(-9.0, 9.0)), vec![x, x], &[]);
+    x = add(&mut graph, random, Op::Concat { axis: 1 }, vec![left, right], &[]);
+    x = add(&mut graph, random, conv(window(3, 2, 0), 1, false), vec![x], &[&[8, 16, 3, 3], &[8]]);
+    let shape = graph.shape(x).to_vec();
+    let flat: usize = shape[1..].iter().product();
+    let mean =
+        add(&mut graph, random, Op::Reduce { kind: ReduceKind::Sum, axes: vec![2, 3], keep_dims: false }, vec![x], &[]);
+    let row = add(&mut graph, random, Op::Reshape { shape: vec![1, flat] }, vec![x], &[]);
+    let gemm =
+        Op::Gemm(Gemm { transpose_a: false, transpose_b: true, alpha: 1.0, beta: 1.0, activation: Activation::None });
+    let y = add(&mut graph, random, gemm, vec![row], &[&[8, flat], &[8]]);
+    let y = add(&mut graph, random, Op::Binary(BinaryOp::Mul, Activation::None), vec![y, mean], &[]);
+    let y = add(&mut graph, random, Op::Unary(UnaryOp::Neg), vec![y], &[]);
+    graph.outputs = vec![y].into();
+    graph
+}
+
+/// The sharded graph is sound, its schedules are proven, and it computes the same.
+fn check(graph: &Graph, partition: &Partition, cluster: &Cluster, input: &Value, expected: &[Value], label: &str) {
+    let sharded = apply(graph, partition, cluster).unwrap_or_else(|error| panic!("{label}: {error}"));
+    partita_ir::graph::verify::verify(&sharded.graph).unwrap_or_else(|error| panic!("{label}: {error}"));
+    let schedules = crate::schedule::build(&sharded, cluster).expect("there are few messages");
+    crate::schedule::check::check(&sharded.graph, &schedules, cluster)
+        .unwrap_or_else(|error| panic!("{label}: {error}"));
+    let found =
+        evaluate(&sharded.graph, std::slice::from_ref(input)).unwrap_or_else(|error| panic!("{label}: {error}"));
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found == expected, "{label}: {found:?} is not {expected:?}");
+    }
+}
+
+/// Operators on other element types than f32.
+const TYPES: &str = r#"graph "types" opset 17
+input %0 "x": f32[1,8,6,5]
+const %1 "one": f32[1] = [0.5]
+const %2 "five": i32[1] = [-5]
+const %3 "at": i32[3] = [4, -1, 0]
+const %4 "more": u8[1,2,6,5] = random(3)
+%5 "above": bool[1,8,6,5] = "above"(%0, %1) Binary(Greater,None)
+%6 "kept": f32[1,8,6,5] = "kept"(%5, %0, %1) Where
+%7 "whole": i32[1,8,6,5] = "whole"(%0) Cast(to:I32)
+%8 "square": i32[1,8,6,5] = "square"(%7, %7) Binary(Add,None)
+%9 "rest": i32[1,8,6,5] = "rest"(%8, %2) Binary(Mod,None)
+%10 "sum": i32[1,1,6,5] = "sum"(%9) Reduce(kind:Sum,axes:[1],keep_dims:true)
+%11 "mean": i32[1,8] = "mean"(%9) Reduce(kind:Mean,axes:[2,3],keep_dims:false)
+%12 "joined": i32[1,9,6,5] = "joined"(%9, %10) Concat(axis:1)
+%13 "picked": i32[1,9,6,3] = "picked"(%12, %3) Gather(axis:3)
+%14 "turned": i32[1,6,9,3] = "turned"(%13) Transpose(permutation:[0,2,1,3])
+%15 "wide": i32[1,7,9,5] = "wide"(%14) Pad(mode:Constant(-3.0),begin:[0,1,0,0],end:[0,0,0,2])
+%16 "not": bool[1,8,6,5] = "not"(%5) Unary(Not)
+%17 "less": bool[1,8,6,5] = "less"(%9, %7) Binary(Less,None)
+%18 "both": bool[1,8,6,5] = "both"(%16, %17) Binary(And,None)
+%19 "bytes": u8[1,8,6,5] = "bytes"(%18) Cast(to:U8)
+%20 "ten": u8[1,10,6,5] = "ten"(%19, %4) Concat(axis:1)
+%21 "cut": u8[1,4,6,5] = "cut"(%20) Slice(starts:[0,3,0,0],steps:[1,2,1,1],sizes:[1,4,6,5])
+%22 "half": f16[1,8,6,5] = "half"(%6) Cast(to:F16)
+output %6
+output %11
+output %15
+output %18
+output %21
+output %22
+"#;
+
+#[test]
+fn every_element_type_is_split_anywhere() {
+    let graph = partita_ir::graph::text::parse(TYPES).expect("the text is a graph");
+    let mut random = Random(77);
+    let mut split = std::collections::BTreeSet::new();
+    for round in 0..40 {
+        let input = random.values(graph.shape(graph.inputs[0]));
+        let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        let cluster = cluster(2 + random.next(4), "");
+        let mut strategies = BTreeMap::new();
+        for (id, choices) in strategies_of(&graph, &cluster) {
+            let choice = choices[random.next(choices.len())].clone();
+            if choice.devices().len() > 1 && choice.method != Method::Replicated {
+                split.insert(graph.node(id).name.clone());
+            }
+            strategies.insert(id, choice);
+        }
+        let partition = Partition::given(strategies);
+        check(&graph, &partition, &cluster, &input, &expected, &format!("round {round}"));
+    }
+    for name in ["above", "kept", "whole", "rest", "not", "both", "bytes", "joined", "turned", "half"] {
+        assert!(split.contains(name), "`{name}` was never split");
+    }
+}
+
+#[test]
+fn random_strategies_compute_the_same() {
+    let mut methods: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for seed in 1..60u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut graph = network(&mut random);
+        if seed % 2 == 0 {
+            graph = partita_passes::batch::batch(&graph, 3).expect("samples are apart");
+        }
+        let input = random.values(graph.shape(graph.inputs[0]));
+        let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        let devices = 1 + random.next(7);
+        let cluster = cluster(devices, "");
+        let options = strategies_of(&graph, &cluster);
+        for round in 0..6 {
+            let mut strategies = BTreeMap::new();
+            for (id, choices) in &options {
+                let choice = choices[random.next(choices.len())].clone();
+                *methods.entry(choice.method.name()).or_default() += 1;
+                strategies.insert(*id, choice);
+            }
+            check(
+                &graph,
+                &Partition::given(strategies),
+                &cluster,
+                &input,
+                &expected,
+                &format!("seed {seed}, round {round}"),
+            );
+        }
+    }
+    for method in ["whole", "replicated", "lop", "lip", "spatial", "batch"] {
+        assert!(methods.get(method).is_some_and(|count| *count > 50), "{method} was hardly tried: {methods:?}");
+    }
+}
+
+#[test]
+fn random_stripes_compute_the_same() {
+    let (mut runs, mut longest) = (0, 0);
+    for seed in 1..60u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let graph = network(&mut random);
+        let input = random.values(graph.shape(graph.inputs[0]));
+        let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        let devices = 1 + random.next(7);
+        let hub = ["", "topology = \"star\"\nhub = \"d-0\""][if devices > 2 { random.next(2) } else { 0 }];
+        let cluster = cluster(devices, hub);
+        let options = strategies_of(&graph, &cluster);
+        for round in 0..6 {
+            // Mostly cut by channels, as where memory is short; so that runs become long.
+            let strategies = options.iter().map(|(id, choices)| {
+                let uncut = |strategy: &&Strategy| !matches!(strategy.method, Method::Spatial);
+                let uncut: Vec<&Strategy> = choices.iter().filter(uncut).collect();
+                (*id, uncut[random.next(uncut.len())].clone())
+            });
+            let mut partition = Partition::given(strategies.collect());
+            let mut run: Vec<NodeId> = Vec::new();
+            for id in graph.topological_order().expect("the graph is acyclic") {
+                let rows = stripes::rows(&graph, id, &partition);
+                if rows.is_some() {
+                    run.push(id);
+                }
+                if rows.is_none() || random.next(4) == 0 {
+                    let nodes = std::mem::take(&mut run);
+                    longest = longest.max(nodes.len());
+                    runs += usize::from(!nodes.is_empty());
+                    let count = 1 + random.next(6);
+                    partition.stripes.extend((!nodes.is_empty()).then_some(Stripes { nodes, count }));
+                }
+            }
+            check(&graph, &partition, &cluster, &input, &expected, &format!("seed {seed}, round {round}"));
+        }
+    }
+    assert!(runs > 300 && longest > 4, "{runs} runs, the longest of {longest} nodes");
+}
+
+#[test]
+fn every_family_and_objective_computes_the_same() {
+    use Objective::{Energy, Latency, Memory, Throughput, Traffic};
+    use StrategyFamily::{Auto, Ftp, Fused, Lip, Lop, Pipeline, Spatial, Whole};
+    for seed in 1..5u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let graph = network(&mut random);
+        let input = random.values(graph.shape(graph.inputs[0]));
+        let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        for (devices, extra) in [(2, ""), (5, ""), (7, "topology = \"bus\""), (4, "topology = \"star\"\nhub = \"d-1\"")]
+        {
+            let cluster = cluster(devices, extra);
+            for family in [Auto, Whole, Pipeline, Lop, Lip, Fused, Ftp, Spatial] {
+                for objective in [Latency, Throughput, Traffic, Memory, Energy] {
+                    let label = format!("seed {seed}, {devices} devices {extra}, {family:?} for {objective:?}");
+                    let options = PartitionOptions::new(objective, family);
+                    match solve(&graph, &cluster, &options) {
+                        Ok(partition) => check(&graph, &partition, &cluster, &input, &expected, &label),
+                        // A star has no direct links for a pipeline between its points.
+                        Err(error) => assert!(extra.contains("star"), "{label}: {error}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds a head behind the first node that makes four dimensions.
+fn with_exit(graph: &mut Graph) {
+    let behind = graph.topological_order().expect("the graph is acyclic")[0];
+    let tensor = graph.node(behind).outputs[0];
+    let channels = graph.shape(tensor)[1];
+    let pooled = graph.add_tensor("pooled", TensorType::f32([1, channels, 1, 1]));
+    graph.add_node("pool", Op::GlobalPool(PoolKind::Average), vec![tensor], vec![pooled]);
+    let flat = graph.add_tensor("flat", TensorType::f32([1, channels]));
+    graph.add_node("flatten", Op::Reshape { shape: vec![1, channels] }, vec![pooled], vec![flat]);
+    let verdict = graph.add_tensor("verdict", TensorType::f32([2]));
+    let decide = Decide {
+        exit: 0,
+        rule: ExitRule::Probability,
+        logits: true,
+        temperature: 1.0,
+        threshold: 0.9,
+        share: 0.5,
+        patience: None,
+    };
+    graph.add_node("decide", Op::Decide(decide), vec![flat], vec![verdict]);
+}
+
+#[test]
+fn an_exit_ends_the_inference_everywhere() {
+    use StrategyFamily::{Auto, Ftp, Fused, Lip, Lop, Pipeline, Spatial};
+    for seed in 1..4u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut graph = network(&mut random);
+        with_exit(&mut graph);
+        for (devices, extra) in [(1, ""), (3, ""), (5, "topology = \"star\"\nhub = \"d-1\"")] {
+            let cluster = cluster(devices, extra);
+            for family in [Auto, Pipeline, Lop, Lip, Fused, Ftp, Spatial] {
+                let label = format!("seed {seed}, {devices} devices {extra}, {family:?}");
+                let options = PartitionOptions::new(Objective::Latency, family);
+                let Ok(partition) = solve(&graph, &cluster, &options) else {
+                    assert!(extra.contains("star"), "{label}: no partition");
+                    continue;
+                };
+                let sharded = apply(&graph, &partition, &cluster).unwrap_or_else(|error| panic!("{label}: {error}"));
+                let schedules = schedule::build(&sharded, &cluster).expect("few messages");
+                schedule::check::check(&sharded.graph, &schedules, &cluster)
+                    .unwrap_or_else(|error| panic!("{label}: {error}"));
+                // A device that would not be told is found out.
+                let told = |action: &schedule::Action| !matches!(action, schedule::Action::Leave { .. });
+                let silent = schedules.iter().rposition(|schedule| {
+                    schedule.device != cluster.output && schedule.actions.iter().any(|action| !told(action))
+                });
+                if let Some(silent) = silent {
+                    let mut broken = schedules.clone();
+                    broken[silent].actions.retain(told);
+                    let found = schedule::check::check(&sharded.graph, &broken, &cluster);
+                    assert!(found.is_err(), "{label}: a device goes on alone");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn hundreds_of_devices_compute_the_same() {
+    let mut random = Random(7);
+    let graph = network(&mut random);
+    let input = random.values(graph.shape(graph.inputs[0]));
+    let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+    for (devices, extra) in [(150, ""), (300, "topology = \"star\"\nhub = \"d-7\"")] {
+        let cluster = cluster(devices, extra);
+        for family in [StrategyFamily::Auto, StrategyFamily::Lop, StrategyFamily::Spatial] {
+            let label = format!("{devices} devices {extra}, {family:?}");
+            let options = PartitionOptions::new(Objective::Latency, family);
+            let partition = solve(&graph, &cluster, &options).unwrap_or_else(|error| panic!("{label}: {error}"));
+            assert!(partition.strategies.values().all(|strategy| strategy.outputs.0.len() == devices), "{label}");
+            check(&graph, &partition, &cluster, &input, &expected, &label);
+        }
+    }
+}
+
+#[test]
+fn patches_compute_the_same() {
+    let mut patched = 0;
+    for seed in 1..40u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let graph = network(&mut random);
+        let input = random.values(graph.shape(graph.inputs[0]));
+        let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        let cluster = cluster(1 + random.next(3), "");
+        let options = PartitionOptions::new(Objective::Latency, StrategyFamily::Auto);
+        let partition = solve(&graph, &cluster, &options).expect("there is room");
+        let mut sharded = apply(&graph, &partition, &cluster).expect("the partition is sound");
+        for _ in 0..3 {
+            let schedules = schedule::build(&sharded, &cluster).expect("few messages");
+            let schedule = &schedules[random.next(schedules.len())];
+            let whole = patches::whole_bytes(&sharded, schedule);
+            let Some(patch) = patches::find(&sharded, schedule, random.next(whole as usize) as u64) else { continue };
+            assert!(patch.peak_bytes < whole, "seed {seed}");
+            patches::apply(&mut sharded, &patch).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            partita_ir::graph::verify::verify(&sharded.graph).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let schedules = schedule::build(&sharded, &cluster).expect("few messages");
+            schedule::check::check(&sharded.graph, &schedules, &cluster)
+                .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let found = evaluate(&sharded.graph, std::slice::from_ref(&input)).expect("the graph is sound");
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!(found.data == expected.data, "seed {seed}: {patch:?}");
+            }
+            patched += 1;
+        }
+    }
+    assert!(patched > 20, "only {patched} runs were computed in patches");
+}
+
+/// Devices that are linked to their neighbours only; `closed` joins the last to the first.
+fn neighbours(devices: usize, closed: bool) -> Cluster {
+    let mut text = format!(
+        "[cluster]\nname = \"t\"\ninput = \"d-1\"\noutput = \"d-0\"\n[[device]]\nname = \"d\"\ntarget = \"cortex-m7\"\ncount = {devices}\n"
+    );
+    for device in 0..if closed { devices } else { devices - 1 } {
+        let next = (device + 1) % devices;
+        text += &format!(
+            "[[link]]\nbetween = [\"d-{device}\", \"d-{next}\"]\ntransport = \"uart\"\nbandwidth = \"10 Mbit/s\"\n"
+        );
+    }
+    cluster_file::parse(&text, "cluster.toml", std::path::Path::new(".")).expect("the cluster is sound")
+}
+
+#[test]
+fn rings_and_chains_compute_the_same() {
+    use StrategyFamily::{Auto, Fused, Lop, Spatial};
+    let mut hops = 0;
+    for seed in 1..6u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let graph = network(&mut random);
+        let input = random.values(graph.shape(graph.inputs[0]));
+        let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        for (devices, closed) in [(3, false), (4, true), (5, true), (5, false), (6, true)] {
+            let cluster = neighbours(devices, closed);
+            for family in [Auto, Lop, Fused, Spatial] {
+                let label = format!("seed {seed}, {devices} devices, closed {closed}, {family:?}");
+                // For least traffic channels are not kept in whole vectors, so that everybody has some.
+                let options = PartitionOptions::new(Objective::Traffic, family);
+                let partition = solve(&graph, &cluster, &options).unwrap_or_else(|error| panic!("{label}: {error}"));
+                hops += partition.ways.values().filter(|ways| ways.len() > 1).count();
+                check(&graph, &partition, &cluster, &input, &expected, &label);
+            }
+        }
+    }
+    assert!(hops > 50, "only {hops} operands went over several hops");
+}
+
+#[test]
+fn a_cluster_in_two_parts_is_named_as_the_fault() {
+    let text = "[cluster]\nname = \"t\"\ninput = \"d-0\"\noutput = \"d-2\"\n[[device]]\nname = \"d\"\ntarget = \"cortex-m7\"\ncount = 3\n\
+                [[link]]\nbetween = [\"d-0\", \"d-1\"]\ntransport = \"uart\"\nbandwidth = \"10 Mbit/s\"\n";
+    let cluster = cluster_file::parse(text, "cluster.toml", std::path::Path::new(".")).expect("the file is sound");
+    let graph = network(&mut Random(5));
+    for family in [StrategyFamily::Auto, StrategyFamily::Pipeline, StrategyFamily::Lop] {
+        let refused = solve(&graph, &cluster, &PartitionOptions::new(Objective::Latency, family));
+        let message = refused.expect_err("no links lead there").to_string();
+        assert!(message.contains("E0171") && message.contains("`d-2`"), "{message}");
+    }
+}
+
+#[test]
+fn a_constant_with_rows_of_its_own_is_not_cut_into_patches() {
+    let text = r#"graph "case" opset 17
+input %0 "x": f32[1,3,24,24]
+const %1 "w": f32[8,3,3,3] = random(1)
+const %2 "b": f32[8] = random(2)
+const %3 "map": f32[1,8,24,24] = random(3)
+const %4 "v": f32[8,8,3,3] = random(4)
+%5 "c": f32[1,8,24,24] = "first"(%0, %1, %2) Conv((window:(kernel:[3,3],stride:[1,1],dilation:[1,1],pad_begin:[1,1],pad_end:[1,1]),groups:1,residual:false,activation:None))
+%6 "s": f32[1,8,24,24] = "add"(%5, %3) Binary(Add,None)
+%7 "d": f32[1,8,24,24] = "second"(%6, %4, %2) Conv((window:(kernel:[3,3],stride:[1,1],dilation:[1,1],pad_begin:[1,1],pad_end:[1,1]),groups:1,residual:false,activation:None))
+%8 "y": f32[1,8,12,12] = "third"(%7, %4, %2) Conv((window:(kernel:[3,3],stride:[2,2],dilation:[1,1],pad_begin:[1,1],pad_end:[1,1]),groups:1,residual:false,activation:None))
+output %8
+"#;
+    let graph = partita_ir::graph::text::parse(text).expect("the text is a graph");
+    let cluster = cluster(1, "");
+    let options = PartitionOptions::new(Objective::Latency, StrategyFamily::Whole);
+    let partition = solve(&graph, &cluster, &options).expect("there is room");
+    let mut sharded = apply(&graph, &partition, &cluster).expect("the partition is sound");
+    let schedules = schedule::build(&sharded, &cluster).expect("no messages");
+    let patch = patches::find(&sharded, &schedules[0], 0).expect("the last two convolutions can be cut");
+    let names: Vec<&str> = patch.nodes.iter().map(|node| sharded.graph.node(*node).name.as_str()).collect();
+    assert!(names.iter().all(|name| !name.contains("add")), "{names:?}");
+    patches::apply(&mut sharded, &patch).expect("what was found can be done");
+}
