@@ -20,7 +20,7 @@ use crate::shard::Sharded;
 use crate::shard::patches::PatchReport;
 use crate::simulate::{self, Prediction};
 use crate::variants::report::VariantsReport;
-use crate::{exits, numbers, onnx, passes, plan, variants};
+use crate::{emit, exits, numbers, onnx, passes, plan, variants};
 
 /// Everything decided about one model on one cluster, ready to be written out.
 #[derive(Debug)]
@@ -237,6 +237,13 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     let mut clock = Clock::default();
     let cluster_path = cluster;
     let mut cluster = config::cluster_file::read(cluster_path)?;
+    for device in &cluster.devices {
+        if let Some(lacking) = emit::model::lacks(&device.target) {
+            let what = "this build of the compiler makes no programs for";
+            let (name, target) = (&device.name, &device.target.name);
+            return Err(Failure::Environment(anyhow::anyhow!("{what} `{name}` ({target}): build it with {lacking}")));
+        }
+    }
     let measured = options.measured.clone().unwrap_or_else(|| config::measured::default_path(cluster_path));
     let corrected = config::measured::apply(&mut cluster, &measured, options.measured.is_some())?;
     let mut learned: Vec<Learned> = corrected.into_iter().collect();

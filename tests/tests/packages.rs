@@ -7,8 +7,8 @@ use std::process::Command;
 use partita_tests::command::{compile_binary, succeed};
 use partita_tests::place;
 
-/// Everything that is published, the compiler and the crate with the targets first.
-const PACKAGES: [&str; 10] = [
+/// Everything that is published.
+const PACKAGES: [&str; 11] = [
     "partita",
     "partita-config",
     "partita-files",
@@ -17,12 +17,13 @@ const PACKAGES: [&str; 10] = [
     "partita-onnx",
     "partita-passes",
     "partita-plan",
+    "partita-program",
     "partita-rt",
     "partita-train",
 ];
 
 /// Packs all and gives the folders of what was packed.
-fn pack(folder: &Path) -> [PathBuf; 10] {
+fn pack(folder: &Path) -> [PathBuf; 11] {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(place::repository()).arg("package");
     PACKAGES.iter().for_each(|name| _ = cargo.args(["--package", name]));
@@ -54,11 +55,11 @@ fn packages_hold_what_they_need() {
     }
     // What is embedded is in the package, byte for byte.
     let root = place::repository();
-    let [compiler, config, ..] = &packages;
+    let of = |name: &str| &packages[PACKAGES.iter().position(|other| *other == name).expect("it is one of them")];
     let embedded = [
-        ("templates", compiler, "templates"),
-        ("targets", config, "targets"),
-        ("runtime-rt/src", compiler, "runtime-rt/src"),
+        ("templates", of("partita-program"), "templates"),
+        ("targets", of("partita-config"), "targets"),
+        ("runtime-rt/src", of("partita"), "runtime-rt/src"),
     ];
     for (from, package, to) in embedded {
         let files = place::files_below(&root.join(from), &|_| true);

@@ -161,6 +161,7 @@ const LAYERS: &[&[&str]] = &[
     &["partita-config", "partita-onnx"],
     &["partita-kernel"],
     &["partita-plan"],
+    &["partita-program"],
     &["partita"],
 ];
 

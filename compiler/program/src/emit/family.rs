@@ -1,0 +1,128 @@
+//! The table by which devices choose among routes, and the way in which they tell each other.
+
+use crate::emit::steps::tame;
+use partita_config::Cluster;
+
+/// Routes of a cluster.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Family {
+    /// Names; the first is the whole network.
+    pub routes: Vec<String>,
+    /// When each is taken; the first is how the cluster should be.
+    pub conditions: Vec<Row>,
+    /// Per device of the cluster the one whose announcements it follows; none for the device with the input, and for
+    /// devices that take no part.
+    pub follows: Vec<Option<usize>>,
+    /// Links: two devices, ascending, and their medium.
+    pub links: Vec<(usize, usize, usize)>,
+    /// Whether the device that holds the input also wants the answer.
+    pub closes: bool,
+}
+
+/// A situation that is prepared for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Devices that are gone, ascending.
+    pub missing: Vec<usize>,
+    /// Devices that the route does without, those among them; ascending.
+    pub unneeded: Vec<usize>,
+    /// Payload bytes per second of each medium.
+    pub bytes_per_second: Vec<f64>,
+    /// Number of the route.
+    pub route: usize,
+    /// Milliseconds that an inference on it should take then.
+    pub latency_ms: f64,
+}
+
+impl Family {
+    /// Routes without conditions on a cluster, of which `devices` take part: whoever feeds inputs says which is taken.
+    /// Announcements go from the device with the input along the fewest links.
+    pub fn new(routes: Vec<String>, cluster: &Cluster, devices: &[usize]) -> Family {
+        let mut follows = vec![None; cluster.devices.len()];
+        let mut reached = vec![cluster.input];
+        let mut at = 0;
+        while let Some(device) = reached.get(at).copied() {
+            for other in devices {
+                if !reached.contains(other) && cluster.link(device, *other).is_some() {
+                    follows[*other] = Some(device);
+                    reached.push(*other);
+                }
+            }
+            at += 1;
+        }
+        let links = cluster.links.iter().map(|link| (link.between.0, link.between.1, link.medium)).collect();
+        Family { routes, conditions: Vec::new(), follows, links, closes: cluster.input == cluster.output }
+    }
+
+    /// Devices that follow one.
+    fn leads(&self, device: usize) -> Vec<usize> {
+        (0..self.follows.len()).filter(|other| self.follows[*other] == Some(device)).collect()
+    }
+
+    /// Devices that one tells or is told by.
+    pub fn neighbours(&self, device: usize) -> Vec<usize> {
+        self.follows[device].into_iter().chain(self.leads(device)).collect()
+    }
+
+    /// As one device has it, in Rust.
+    pub fn text(&self, device: usize) -> String {
+        let routes: String = self.routes.iter().map(|name| format!("\"{}\", ", tame(name))).collect();
+        let condition = |row: &Row| {
+            let rates: Vec<String> = row.bytes_per_second.iter().map(|rate| format!("{rate:.1}")).collect();
+            let Row { missing, unneeded, route, latency_ms, .. } = row;
+            let expected_us = (latency_ms * 1e3).clamp(1.0, 4e9) as u32;
+            format!(
+                "        Condition {{ missing: &{missing:?}, unneeded: &{unneeded:?}, bytes_per_second: &[{}], route: {route}, expected_us: {expected_us} }},\n",
+                rates.join(", ")
+            )
+        };
+        let conditions: String = self.conditions.iter().map(condition).collect();
+        format!(
+            "Family {{\n    routes: &[{}],\n    follows: {:?},\n    leads: &{:?},\n    conditions: &[\n{conditions}    ],\n    links: &{:?},\n    closes: {},\n}}",
+            routes.trim_end_matches(", "),
+            self.follows[device],
+            self.leads(device),
+            self.links,
+            self.closes,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use partita_config::cluster_file::parse;
+    use std::path::Path;
+
+    /// a - b - c - d in a row, and b - d.
+    fn row() -> Cluster {
+        let mut text = "[cluster]\nname = \"c\"\ninput = \"b\"\noutput = \"d\"\n".to_string();
+        ["a", "b", "c", "d"].iter().for_each(|name| {
+            text += &format!("[[device]]\nname = \"{name}\"\ntarget = \"host\"\n");
+        });
+        [("a", "b"), ("b", "c"), ("c", "d"), ("b", "d")].iter().for_each(|(from, to)| {
+            text +=
+                &format!("[[link]]\nbetween = [\"{from}\", \"{to}\"]\ntransport = \"tcp\"\nbandwidth = \"1 Mbit/s\"\n");
+        });
+        parse(&text, "c", Path::new(".")).expect("the cluster is sound")
+    }
+
+    #[test]
+    fn announcements_take_the_fewest_links_from_the_input() {
+        let family = Family::new(vec!["base".to_string()], &row(), &[0, 1, 2, 3]);
+        assert_eq!(family.follows, [Some(1), None, Some(1), Some(1)]);
+        assert_eq!((family.leads(1), family.neighbours(3)), (vec![0, 2, 3], vec![1]));
+        assert!(!family.closes);
+        // Who takes no part is not told.
+        let fewer = Family::new(vec!["base".to_string()], &row(), &[1, 3]);
+        assert_eq!(fewer.follows, [None, None, None, Some(1)]);
+    }
+
+    #[test]
+    fn names_cannot_leave_their_quotes() {
+        let text = Family::new(vec!["a\"b\\\n".to_string()], &row(), &[1]).text(1);
+        let line = text.lines().find(|line| line.contains("routes")).expect("there is a line of routes");
+        assert_eq!(line.matches('"').count(), 2, "{line}");
+        assert!(!line.contains('\\'), "{line}");
+    }
+}

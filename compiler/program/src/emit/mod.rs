@@ -1,0 +1,13 @@
+//! Programs to files: Rust source from templates, machine code through Cranelift, weights as objects.
+
+pub mod archive;
+pub mod family;
+#[cfg(feature = "aarch64")]
+pub mod load_pairs;
+pub mod model;
+#[cfg(feature = "aarch64")]
+pub mod object;
+pub mod reference_call;
+pub mod rust_source;
+pub mod steps;
+pub mod templates;

@@ -1,0 +1,198 @@
+//! Vector arithmetic, loads and stores, as Cranelift's instructions.
+
+use cranelift_codegen::ir::{self, Endianness, InstBuilder, MemFlagsData, SourceLoc, Type, Value, types};
+
+use super::Translator;
+use super::substitutes::Substitute;
+use partita_config::WeightStorage;
+use partita_kernel::{Affine, Arithmetic, Buffer, Expression, Function, Variable};
+
+impl Translator<'_> {
+    /// All lanes the same number.
+    pub(super) fn constant(&mut self, number: f32) -> Value {
+        let known = self.scopes.iter().rev().take(2).find_map(|scope| scope.constants.get(&number.to_bits()));
+        if let Some(value) = known {
+            return *value;
+        }
+        let scalar = self.builder.ins().f32const(number);
+        let value = self.builder.ins().splat(types::F32X4, scalar);
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.constants.insert(number.to_bits(), value);
+        }
+        value
+    }
+
+    pub(super) fn load(&mut self, kind: Type, buffer: Buffer, at: &Affine) -> Value {
+        let (address, offset) = self.address(buffer, at);
+        self.builder.ins().load(kind, flags(), address, offset)
+    }
+
+    /// Four whole numbers of 8 bits.
+    fn load_i8(&mut self, buffer: Buffer, at: &Affine) -> Value {
+        let four = self.load(types::I32, buffer, at);
+        let bytes = self.builder.ins().scalar_to_vector(types::I32X4, four);
+        let bytes = self.bits(types::I8X16, bytes);
+        let halves = self.builder.ins().swiden_low(bytes);
+        let words = self.builder.ins().swiden_low(halves);
+        self.builder.ins().fcvt_from_sint(types::F32X4, words)
+    }
+
+    /// Four numbers of 16 bits.
+    fn load_f16(&mut self, buffer: Buffer, at: &Affine) -> Value {
+        let four = self.load(types::I64, buffer, at);
+        let halves = self.builder.ins().scalar_to_vector(types::I64X2, four);
+        let halves = self.bits(types::F32X4, halves);
+        let wide = self.marked(Substitute::Widen, |this| this.builder.ins().fvpromote_low(halves));
+        self.bits(types::F32X4, wide)
+    }
+
+    /// Whole numbers from -128 to 127 as four bytes.
+    pub(super) fn narrowed(&mut self, value: &Expression) -> Value {
+        let value = self.expression(value);
+        let words = self.builder.ins().fcvt_to_sint_sat(types::I32X4, value);
+        let halves = self.builder.ins().snarrow(words, words);
+        let bytes = self.builder.ins().snarrow(halves, halves);
+        let words = self.bits(types::I32X4, bytes);
+        self.builder.ins().extractlane(words, 0)
+    }
+
+    /// An instruction that Cranelift does not have, in place of the one that `build` makes.
+    pub(super) fn marked<T>(&mut self, substitute: Substitute, build: impl FnOnce(&mut Self) -> T) -> T {
+        self.builder.set_srcloc(substitute.mark());
+        let value = build(self);
+        self.builder.set_srcloc(SourceLoc::default());
+        value
+    }
+
+    fn bits(&mut self, kind: Type, value: Value) -> Value {
+        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+        self.builder.ins().bitcast(kind, little, value)
+    }
+
+    fn variable(&mut self, variable: Variable) -> Value {
+        self.builder.use_var(self.vectors[variable.0 as usize])
+    }
+
+    pub(super) fn expression(&mut self, value: &Expression) -> Value {
+        match value {
+            Expression::Variable(variable) => self.variable(*variable),
+            Expression::Constant(value) => self.constant(*value),
+            Expression::Load(buffer, at) => match self.storages[buffer.0 as usize] {
+                WeightStorage::F32 => self.load(types::F32X4, *buffer, at),
+                WeightStorage::F16 => self.load_f16(*buffer, at),
+                WeightStorage::Int8 => self.load_i8(*buffer, at),
+            },
+            Expression::LoadPartial(buffer, at, count) => {
+                let zero = self.builder.ins().f32const(0.0);
+                let zeros = self.builder.ins().splat(types::F32X4, zero);
+                self.gather(zeros, *buffer, at, 1, *count)
+            }
+            Expression::LoadStrided(buffer, at, stride) => {
+                let first = self.load(types::F32, *buffer, at);
+                let all = self.builder.ins().splat(types::F32X4, first);
+                self.gather(all, *buffer, at, *stride, 4)
+            }
+            Expression::Broadcast(buffer, at) => {
+                let element = self.load(types::F32, *buffer, at);
+                self.builder.ins().splat(types::F32X4, element)
+            }
+            Expression::Lane(variable, lane) => {
+                let vector = self.variable(*variable);
+                self.lane(vector, *lane as u8)
+            }
+            Expression::LoadBytes(buffer, at) => self.load(types::F32X4, *buffer, at),
+            Expression::DotBytes(a, b, c) => {
+                let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
+                self.marked(Substitute::Dot, |this| this.builder.ins().fma(a, b, c))
+            }
+            Expression::MulAdd(a, b, c) => {
+                let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
+                self.builder.ins().fma(a, b, c)
+            }
+            Expression::Binary(function, a, b) => {
+                let (a, b) = (self.expression(a), self.expression(b));
+                match function {
+                    Arithmetic::Add => self.builder.ins().fadd(a, b),
+                    Arithmetic::Sub => self.builder.ins().fsub(a, b),
+                    Arithmetic::Mul => self.builder.ins().fmul(a, b),
+                    Arithmetic::Div => self.builder.ins().fdiv(a, b),
+                    // They answer NaN if either is NaN.
+                    Arithmetic::Max => self.builder.ins().fmax(a, b),
+                    Arithmetic::Min => self.builder.ins().fmin(a, b),
+                }
+            }
+            Expression::Unary(function, a) => {
+                let a = self.expression(a);
+                match function {
+                    Function::Neg => self.builder.ins().fneg(a),
+                    Function::Abs => self.builder.ins().fabs(a),
+                    Function::Sqrt => self.builder.ins().sqrt(a),
+                    Function::Round | Function::RoundSmall => self.builder.ins().nearest(a),
+                    Function::FromWhole => {
+                        let whole = self.bits(types::I32X4, a);
+                        self.builder.ins().fcvt_from_sint(types::F32X4, whole)
+                    }
+                    Function::PowerOfTwo => {
+                        let whole = self.builder.ins().fcvt_to_sint_sat(types::I32X4, a);
+                        let bias = self.builder.ins().iconst(types::I32, 127);
+                        let bias = self.builder.ins().splat(types::I32X4, bias);
+                        let exponent = self.builder.ins().iadd(whole, bias);
+                        let bits = self.builder.ins().ishl_imm_u(exponent, 23);
+                        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+                        self.builder.ins().bitcast(types::F32X4, little, bits)
+                    }
+                }
+            }
+            Expression::SumLanes(a) => {
+                let a = self.expression(a);
+                self.fold(a, &mut |this, a, b| this.builder.ins().fadd(a, b))
+            }
+            Expression::MaxLanes(a) => {
+                let a = self.expression(a);
+                self.fold(a, &mut |this, a, b| this.builder.ins().fmax(a, b))
+            }
+        }
+    }
+
+    /// Replaces the first `count` lanes by elements that lie `stride` apart.
+    fn gather(&mut self, mut vector: Value, buffer: Buffer, at: &Affine, stride: i64, count: u32) -> Value {
+        for lane in 0..count {
+            let element = self.load(types::F32, buffer, &at.clone().plus(i64::from(lane) * stride));
+            vector = self.builder.ins().insertlane(vector, element, lane as u8);
+        }
+        vector
+    }
+
+    /// One lane in all lanes, as the byte shuffle that Cranelift folds into `fmla` by element.
+    fn lane(&mut self, vector: Value, lane: u8) -> Value {
+        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+        let bytes = self.builder.ins().bitcast(types::I8X16, little, vector);
+        let order: Vec<u8> = (0..16).map(|byte| lane * 4 + byte % 4).collect();
+        let order = self.builder.func.dfg.immediates.push(ir::ConstantData::from(order.as_slice()));
+        let spread = self.builder.ins().shuffle(bytes, bytes, order);
+        self.builder.ins().bitcast(types::F32X4, little, spread)
+    }
+
+    /// Joins lane i with lane i + 2, then lanes 0 and 1; the result in all lanes.
+    fn fold(&mut self, a: Value, join: &mut dyn FnMut(&mut Self, Value, Value) -> Value) -> Value {
+        let upper = self.lane_pair(a);
+        let halves = join(self, a, upper);
+        let second = self.lane(halves, 1);
+        let first = self.lane(halves, 0);
+        join(self, first, second)
+    }
+
+    /// Lanes 2 and 3 twice.
+    fn lane_pair(&mut self, vector: Value) -> Value {
+        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+        let bytes = self.builder.ins().bitcast(types::I8X16, little, vector);
+        let order: Vec<u8> = (0..16).map(|byte| 8 + byte % 8).collect();
+        let order = self.builder.func.dfg.immediates.push(ir::ConstantData::from(order.as_slice()));
+        let moved = self.builder.ins().shuffle(bytes, bytes, order);
+        self.builder.ins().bitcast(types::F32X4, little, moved)
+    }
+}
+/// Accesses stay inside their buffers (`kernel::verify`), aligned to an element.
+pub(super) fn flags() -> MemFlagsData {
+    MemFlagsData::new().with_notrap()
+}

@@ -1,0 +1,117 @@
+//! Operators that cost nothing when the memory is laid out for them: reshape, identity, and concatenation and split
+//! along the outermost axis that matters.
+
+use super::{LowerError, Lowering, lies_the_same};
+use crate::program::{Argument, BufferId, Layout, Runs, Step};
+use partita_ir::graph::{NodeId, Op, TensorId};
+
+impl Lowering<'_> {
+    /// Lowers a node without computation if it can be; says whether it did.
+    pub(super) fn try_view(&mut self, node: NodeId) -> Result<bool, LowerError> {
+        let graph = self.graph;
+        let info = graph.node(node);
+        match &info.op {
+            Op::Identity => {
+                let layout = self.home_layout(info.inputs[0]).unwrap_or(Layout::Plain);
+                let source = self.place(info.inputs[0], layout)?;
+                self.new_view(info.outputs[0], layout, source, 0);
+                Ok(true)
+            }
+            Op::Reshape { .. } => {
+                let source = self.place(info.inputs[0], Layout::Plain)?;
+                self.new_view(info.outputs[0], Layout::Plain, source, 0);
+                Ok(true)
+            }
+            Op::Concat { axis } => Ok(self.concat(&info.inputs, info.outputs[0], *axis)?
+                || self.concat_runs(&info.inputs, info.outputs[0], *axis)?),
+            Op::Slice { starts, steps, .. } => self.slice(info.inputs[0], info.outputs[0], starts, steps),
+            Op::Split { axis, .. } => self.split(info.inputs[0], &info.outputs, *axis),
+            _ => Ok(false),
+        }
+    }
+
+    /// Each input becomes a part of the output where that is legal, and is copied there where it is not.
+    fn concat(&mut self, inputs: &[TensorId], output: TensorId, axis: usize) -> Result<bool, LowerError> {
+        let Some(layout) = self.contiguous_layout(inputs, output, axis) else {
+            return Ok(false);
+        };
+        let parts = inputs
+            .iter()
+            .map(|input| match self.graph.value(*input).cloned() {
+                Some(value) if layout == Layout::Plain => Ok(Argument::Weight(self.plain_weight(*input, &value))),
+                _ => Ok(Argument::Buffer(self.place(*input, layout)?)),
+            })
+            .collect::<Result<Vec<_>, LowerError>>()?;
+        let whole = self.new_buffer(output, layout);
+        let mut first_element = 0;
+        for (input, part) in inputs.iter().zip(parts) {
+            let elements = self.part_elements(*input, layout);
+            match part {
+                Argument::Buffer(buffer) if self.can_become_part(buffer, elements) => {
+                    self.program.buffers[buffer.0 as usize].part_of = Some((whole, first_element));
+                }
+                _ => {
+                    let runs = Runs::one(elements);
+                    self.program.steps.push(Step::Copy { from: (part, 0), to: (whole, first_element), runs });
+                }
+            }
+            first_element += elements;
+        }
+        Ok(true)
+    }
+
+    /// A buffer may move into another if it owns its memory and fills its part exactly: kernels may write up to the
+    /// end of its last vector.
+    fn can_become_part(&self, buffer: BufferId, elements: usize) -> bool {
+        let info = self.buffer(buffer);
+        info.part_of.is_none() && info.elements == elements
+    }
+
+    fn split(&mut self, input: TensorId, outputs: &[TensorId], axis: usize) -> Result<bool, LowerError> {
+        let Some(layout) = self.contiguous_layout(outputs, input, axis) else {
+            return Ok(false);
+        };
+        let lanes = self.machine.instruction_set.lanes() as usize;
+        if outputs.iter().any(|output| !self.part_elements(*output, layout).is_multiple_of(lanes)) {
+            return Ok(false);
+        }
+        let whole = self.place(input, layout)?;
+        let mut first_element = 0;
+        for output in outputs {
+            self.new_view(*output, layout, whole, first_element);
+            first_element += self.part_elements(*output, layout);
+        }
+        Ok(true)
+    }
+
+    /// The layout in which `parts` lie one after the other inside `whole`, if there is one: nothing but 1 before the
+    /// axis, and in blocked layout whole blocks per part.
+    fn contiguous_layout(&self, parts: &[TensorId], whole: TensorId, axis: usize) -> Option<Layout> {
+        let shape = self.graph.shape(whole);
+        if shape[..axis].iter().any(|extent| *extent != 1) {
+            return None;
+        }
+        let made_in = |tensor: &TensorId| self.home_layout(*tensor);
+        let blocked = parts.iter().chain([&whole]).find_map(|tensor| match made_in(tensor) {
+            Some(Layout::Blocked(block)) => Some(block),
+            _ => None,
+        });
+        if let Some(block) = blocked
+            && axis == 1
+            && shape.len() > 2
+            && !self.places.get(&whole).is_some_and(|places| lies_the_same(self.buffer(places[0])))
+            && parts[..parts.len() - 1].iter().all(|part| self.graph.shape(*part)[1].is_multiple_of(block as usize))
+        {
+            return Some(Layout::Blocked(block));
+        }
+        Some(Layout::Plain)
+    }
+
+    /// Elements of one part; in blocked layout the last block counts whole.
+    fn part_elements(&self, tensor: TensorId, layout: Layout) -> usize {
+        match layout {
+            Layout::Plain => self.graph.tensor_type(tensor).element_count(),
+            Layout::Blocked(_) => super::physical_elements(self.graph.tensor_type(tensor), layout, 1),
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! A [`Program`]: everything one device does for one inference, as data.
+//!
+//! `lower` makes it from a device's schedule (which nodes, which sends and receives, in which order), choosing for each
+//! node an emitted kernel or a portable reference kernel and for each tensor a layout. `memory` then gives every buffer
+//! its offset in the arena. `emit` writes it out; nothing is decided after this point.
+
+pub mod family;
+pub mod lower;
+
+use partita_ir::graph::{ElementType, Op, TensorId};
+use partita_kernel::Kernel;
+use partita_kernel::lower::WeightOrder;
+
+/// Index into [`Program::buffers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub u32);
+
+/// Index into [`Program::weights`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WeightId(pub u32);
+
+pub use partita_kernel::layout::Layout;
+
+/// A tensor in a device's memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Buffer {
+    /// Name for readers: the tensor's, or what a scratch buffer is for.
+    pub name: String,
+    /// The graph's tensor, none for scratch.
+    pub tensor: Option<TensorId>,
+    /// Element type.
+    pub element: ElementType,
+    /// Logical shape.
+    pub shape: Vec<usize>,
+    /// Layout.
+    pub layout: Layout,
+    /// Elements occupied, padding of the layout included; at least one vector more than the last full one, so
+    /// element-wise kernels may run to the end of the last vector.
+    pub elements: usize,
+    /// If set, this buffer is the part of another that begins at this element (reshape, concat and split without copy).
+    pub part_of: Option<(BufferId, usize)>,
+    /// With `part_of`: holds a new value over memory whose old value nothing needs any more (in-place), instead of
+    /// sharing its parent's value.
+    pub replaces: bool,
+    /// Byte offset in the arena; set by `memory`, a multiple of the arena alignment unless a part of another.
+    pub offset_bytes: usize,
+}
+
+/// A packed constant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weight {
+    /// Name for readers: the initializer's.
+    pub name: String,
+    /// Element type.
+    pub element: ElementType,
+    /// Logical shape of a plain constant; `[elements]` of one packed for a kernel.
+    pub shape: Vec<usize>,
+    /// Little-endian elements in the order in which the kernel reads them.
+    pub bytes: Vec<u8>,
+    /// How a convolution's kernel has packed it, and the layout of the activations that it reads, if that could have been
+    /// done in several ways.
+    pub order: Option<(Layout, WeightOrder)>,
+    /// Byte offset in the weights section; set by `memory`, a multiple of 64.
+    pub offset_bytes: usize,
+}
+
+/// An operand of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Argument {
+    /// An activation.
+    Buffer(BufferId),
+    /// A constant.
+    Weight(WeightId),
+}
+
+/// Runs of contiguous elements at regular distances on both sides of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Runs {
+    /// How many runs.
+    pub count: usize,
+    /// Elements of each.
+    pub elements: usize,
+    /// Elements from one run's first to the next one's in the source.
+    pub from_stride: usize,
+    /// The same in the destination.
+    pub to_stride: usize,
+}
+
+impl Runs {
+    /// One run.
+    pub fn one(elements: usize) -> Runs {
+        Runs { count: 1, elements, from_stride: elements, to_stride: elements }
+    }
+}
+
+/// One thing a device does. Steps run in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Calls an emitted kernel; arguments in the order of [`Kernel::buffers`].
+    Kernel {
+        /// Name of the graph node.
+        node: String,
+        /// Names of further nodes that the kernel computes, from the first one's result.
+        fused: Vec<String>,
+        /// Index into [`Program::kernels`].
+        kernel: usize,
+        /// One per kernel buffer.
+        arguments: Vec<Argument>,
+    },
+    /// Calls a portable reference kernel of runtime-rt on plain tensors.
+    Reference {
+        /// Name of the graph node.
+        node: String,
+        /// What to compute.
+        op: Op,
+        /// Operands.
+        inputs: Vec<Argument>,
+        /// Results.
+        outputs: Vec<BufferId>,
+    },
+    /// Copies a tensor into another layout.
+    Reorder {
+        /// Source.
+        from: BufferId,
+        /// Destination; same logical shape.
+        to: BufferId,
+    },
+    /// Copies part of a tensor into part of another, run by run.
+    Copy {
+        /// Source and first element.
+        from: (Argument, usize),
+        /// Destination and first element.
+        to: (BufferId, usize),
+        /// What is copied.
+        runs: Runs,
+    },
+    /// Ends the inference if a verdict says so.
+    Leave {
+        /// Number of the exit.
+        exit: usize,
+        /// `[2]`: 1 to leave, and the confidence.
+        verdict: BufferId,
+        /// The answer, on the device that wants it.
+        answer: Option<BufferId>,
+    },
+    /// Sends and receives plain tensors, all at the same time where the links can.
+    Exchange {
+        /// In the order of message numbers.
+        sends: Vec<Message>,
+        /// In the order of message numbers.
+        receives: Vec<Message>,
+    },
+}
+
+/// One tensor on its way between two devices.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Message {
+    /// Index of the device at the other end.
+    pub peer: usize,
+    /// Number of the message within an inference, the same on both sides.
+    pub number: u32,
+    /// The first `bytes` of it are what travels.
+    pub buffer: BufferId,
+    /// Payload size.
+    pub bytes: usize,
+}
+
+/// One device's part of a plan.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Program {
+    /// Index of the device in the cluster.
+    pub device: usize,
+    /// Activations and scratch.
+    pub buffers: Vec<Buffer>,
+    /// Constants.
+    pub weights: Vec<Weight>,
+    /// Emitted kernels, each used by at least one step.
+    pub kernels: Vec<Kernel>,
+    /// What happens, in order.
+    pub steps: Vec<Step>,
+    /// Graph inputs fed on this device: (position among the graph's inputs, buffer, plain).
+    pub inputs: Vec<(usize, BufferId)>,
+    /// Graph outputs returned on this device: (position among the graph's outputs, buffer, plain).
+    pub outputs: Vec<(usize, BufferId)>,
+    /// Size of the arena; set by `memory`.
+    pub arena_bytes: usize,
+    /// Size of the weights section; set by `memory`.
+    pub weights_bytes: usize,
+}
+
+impl std::fmt::Display for Program {
+    /// Steps and buffers, for people.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "program of device {}: arena {}, weights {}", self.device, self.arena_bytes, self.weights_bytes)?;
+        for (index, buffer) in self.buffers.iter().enumerate() {
+            writeln!(
+                f,
+                "buffer {index} {:?}: {:?} {:?} at {}{}",
+                buffer.name,
+                buffer.shape,
+                buffer.layout,
+                buffer.offset_bytes,
+                match buffer.part_of {
+                    Some((parent, first)) if buffer.replaces => format!(", over {} from {first}", parent.0),
+                    Some((parent, first)) => format!(", part of {} from {first}", parent.0),
+                    None => String::new(),
+                }
+            )?;
+        }
+        for (index, step) in self.steps.iter().enumerate() {
+            match step {
+                Step::Kernel { node, fused, kernel, arguments } => {
+                    let nodes: Vec<String> = [node].into_iter().chain(fused).map(|name| format!("{name:?}")).collect();
+                    let (nodes, name) = (nodes.join(" + "), &self.kernels[*kernel].name);
+                    writeln!(f, "step {index} {nodes}: {name} {arguments:?}")?;
+                }
+                other => writeln!(f, "step {index} {other:?}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Program {
+    /// Where the caller puts the inputs: first byte in the arena and size. Several inputs lie one after the other,
+    /// each from a multiple of [`PORT_ALIGNMENT_BYTES`].
+    pub fn input_region(&self) -> (usize, usize) {
+        self.region(&self.inputs)
+    }
+
+    /// Where the caller finds the outputs: first byte in the arena and size, laid out like the inputs.
+    pub fn output_region(&self) -> (usize, usize) {
+        self.region(&self.outputs)
+    }
+
+    fn region(&self, ports: &[(usize, BufferId)]) -> (usize, usize) {
+        let ends = ports.iter().map(|(_, id)| {
+            let buffer = &self.buffers[id.0 as usize];
+            let bytes = buffer.shape.iter().product::<usize>() * buffer.element.size_bytes();
+            (buffer.offset_bytes, buffer.offset_bytes + bytes)
+        });
+        let begin = ends.clone().map(|(begin, _)| begin).min().unwrap_or(0);
+        let end = ends.map(|(_, end)| end).max().unwrap_or(0);
+        (begin, end - begin)
+    }
+}
+
+/// Alignment of each of several inputs or outputs of a program.
+pub const PORT_ALIGNMENT_BYTES: usize = 8;
