@@ -98,6 +98,8 @@ def pools(cases):
         pool(kind, "2d_same_lower", 11, (1, 2, 7, 8), kernel_shape=[2, 3], strides=[2, 2], auto_pad="SAME_LOWER")
         pool(kind, "2d_valid", 11, (1, 2, 7, 8), kernel_shape=[3, 3], strides=[2, 3], auto_pad="VALID")
         pool(kind, "3d", 11, (1, 2, 5, 6, 4), kernel_shape=[2, 3, 2], strides=[1, 2, 2])
+        # Larger than the input with its pads, by less than a step: onnxruntime rounds the number of steps towards zero.
+        pool(kind, "2d_window_beyond_pads", 19, (1, 2, 2, 5), kernel_shape=[3, 2], dilations=[2, 1], strides=[2, 2], pads=[1, 0, 1, 0])
         pool(kind, "3d_pads_ceil", 22, (1, 2, 5, 5, 6), kernel_shape=[2, 2, 3], strides=[2, 2, 2], pads=[0, 1, 1, 0, 0, 1], ceil_mode=1)
     pool("max", "1d_dilated", 10, (1, 2, 13), kernel_shape=[3], dilations=[3], strides=[2])
     pool("max", "2d_dilated", 12, (1, 2, 9, 9), kernel_shape=[3, 2], dilations=[2, 3], pads=[1, 1, 1, 1])
@@ -105,6 +107,7 @@ def pools(cases):
     pool("average", "2d_count_include_pad", 7, (1, 2, 6, 6), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1)
     pool("average", "2d_uneven_count_include_pad", 11, (1, 2, 6, 5), kernel_shape=[3, 2], pads=[2, 0, 1, 1], count_include_pad=1)
     pool("average", "2d_ceil_count_include_pad", 19, (1, 2, 6, 7), kernel_shape=[3, 3], strides=[2, 2], pads=[0, 1, 0, 0], ceil_mode=1, count_include_pad=1)
+    pool("average", "2d_window_beyond_pads_count_include_pad", 19, (1, 2, 2, 5), kernel_shape=[3, 2], dilations=[2, 1], strides=[2, 2], pads=[1, 0, 1, 0], count_include_pad=1)
     pool("average", "2d_dilated", 19, (1, 2, 9, 9), kernel_shape=[2, 3], dilations=[3, 2], pads=[1, 0, 1, 1])
     pool("average", "3d_count_include_pad", 22, (1, 2, 4, 5, 4), kernel_shape=[3, 2, 2], pads=[1, 1, 0, 1, 0, 1], count_include_pad=1)
     for operator, label in (("GlobalAveragePool", "global_average_pool"), ("GlobalMaxPool", "global_max_pool")):

@@ -209,24 +209,23 @@ fn pool(context: &mut NodeContext<'_>, kind: PoolKind) -> Result<(), Diagnostic>
             return Err(context.refuse(format!("pads on axis {axis} are as large as the window, {reach}")));
         }
     }
-    if context.attributes.flag("ceil_mode", false)? {
-        for (axis, extent) in input.iter().enumerate() {
-            let reach = window.dilation[axis] * (window.kernel[axis] - 1) + 1;
-            let padded = extent + window.pad_begin[axis] + window.pad_end[axis];
-            // Windows after the first; a first window that is larger than the input counts too, unless a whole step is
-            // missing (onnxruntime: ceil((padded - reach) / stride) + 1).
-            let mut steps = match padded.checked_sub(reach) {
-                Some(room) => room.div_ceil(window.stride[axis]),
-                None if reach - padded < window.stride[axis] => 0,
-                None => continue,
-            };
-            // A window that would begin past the input and its first pads is left out.
-            if steps > 0 && steps * window.stride[axis] >= extent + window.pad_begin[axis] {
-                steps -= 1;
-            }
-            let needed = steps * window.stride[axis] + reach;
-            window.pad_end[axis] += needed.saturating_sub(padded);
+    let ceil = context.attributes.flag("ceil_mode", false)?;
+    for (axis, extent) in input.iter().enumerate() {
+        let reach = window.dilation[axis] * (window.kernel[axis] - 1) + 1;
+        let padded = extent + window.pad_begin[axis] + window.pad_end[axis];
+        // Windows after the first; a first window that is larger than the input counts too, unless a whole step is
+        // missing (onnxruntime: `(padded - reach) / stride + 1`, rounded up or towards zero).
+        let mut steps = match padded.checked_sub(reach) {
+            Some(room) if ceil => room.div_ceil(window.stride[axis]),
+            None if reach - padded < window.stride[axis] => 0,
+            _ => continue,
+        };
+        // A window that would begin past the input and its first pads is left out.
+        if steps > 0 && steps * window.stride[axis] >= extent + window.pad_begin[axis] {
+            steps -= 1;
         }
+        let needed = steps * window.stride[axis] + reach;
+        window.pad_end[axis] += needed.saturating_sub(padded);
     }
     let count_include_pad = context.attributes.flag("count_include_pad", false)?;
     emit_pool(context, Op::Pool(Pool { kind, window, declared_pad_end, count_include_pad }), x)
