@@ -108,6 +108,7 @@ def pools(cases):
     pool("average", "2d_uneven_count_include_pad", 11, (1, 2, 6, 5), kernel_shape=[3, 2], pads=[2, 0, 1, 1], count_include_pad=1)
     pool("average", "2d_ceil_count_include_pad", 19, (1, 2, 6, 7), kernel_shape=[3, 3], strides=[2, 2], pads=[0, 1, 0, 0], ceil_mode=1, count_include_pad=1)
     pool("average", "2d_window_beyond_pads_count_include_pad", 19, (1, 2, 2, 5), kernel_shape=[3, 2], dilations=[2, 1], strides=[2, 2], pads=[1, 0, 1, 0], count_include_pad=1)
+    pool("average", "2d_window_beyond_pads_count_include_pad_18", 18, (1, 2, 2, 5), kernel_shape=[5, 2], strides=[2, 2], pads=[1, 0, 1, 0], count_include_pad=1)
     pool("average", "2d_dilated", 19, (1, 2, 9, 9), kernel_shape=[2, 3], dilations=[3, 2], pads=[1, 0, 1, 1])
     pool("average", "3d_count_include_pad", 22, (1, 2, 4, 5, 4), kernel_shape=[3, 2, 2], pads=[1, 1, 0, 1, 0, 1], count_include_pad=1)
     for operator, label in (("GlobalAveragePool", "global_average_pool"), ("GlobalMaxPool", "global_max_pool")):

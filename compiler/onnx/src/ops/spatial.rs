@@ -202,7 +202,7 @@ fn pool(context: &mut NodeContext<'_>, kind: PoolKind) -> Result<(), Diagnostic>
         return Err(context.refuse("attribute `kernel_shape` is missing"));
     };
     let mut window = window(context, &input, kernel)?;
-    let declared_pad_end = window.pad_end.clone();
+    let mut declared_pad_end = window.pad_end.clone();
     for axis in 0..input.len() {
         let reach = window.dilation[axis] * (window.kernel[axis] - 1) + 1;
         if window.pad_begin[axis] >= reach || window.pad_end[axis] >= reach {
@@ -226,6 +226,10 @@ fn pool(context: &mut NodeContext<'_>, kind: PoolKind) -> Result<(), Diagnostic>
         }
         let needed = steps * window.stride[axis] + reach;
         window.pad_end[axis] += needed.saturating_sub(padded);
+    }
+    // Before operator set 19 onnxruntime divides by the whole window where no extent is rounded up.
+    if !ceil && context.opset() < 19 {
+        declared_pad_end.clone_from(&window.pad_end);
     }
     let count_include_pad = context.attributes.flag("count_include_pad", false)?;
     emit_pool(context, Op::Pool(Pool { kind, window, declared_pad_end, count_include_pad }), x)
