@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use sha2::{Digest, Sha256};
 
 use partita_rt::F16;
+use partita_rt::kernels::reorder_to_blocked;
 
 use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Step, Weight, WeightId};
 
@@ -310,9 +311,11 @@ impl Lowering<'_> {
         let (info, last) = (graph.node(nodes[0]), graph.node(nodes[nodes.len() - 1]));
         // Inputs first: what has to be reordered for them comes before the output in the listing.
         let mut inputs = Vec::with_capacity(bindings.len());
-        for binding in &bindings {
+        for (binding, declared) in bindings.iter().zip(&kernel.buffers) {
             inputs.push(match binding {
-                Binding::Input(index) => Some(self.argument(info.inputs[*index], choice.inputs[*index])?),
+                Binding::Input(index) => {
+                    Some(self.operand(info.inputs[*index], choice.inputs[*index], declared.elements)?)
+                }
                 Binding::Weights { .. } | Binding::SameWeights { .. } | Binding::Scratch(_) | Binding::Output => None,
             });
         }
@@ -380,6 +383,28 @@ impl Lowering<'_> {
         let outputs = info.outputs.iter().map(|output| self.new_buffer(*output, Layout::Plain)).collect();
         self.program.steps.push(Step::Reference { node: info.name.clone(), op: info.op.clone(), inputs, outputs });
         Ok(())
+    }
+
+    /// What a kernel reads `elements` of in a layout: an activation, or a constant that is packed like one.
+    fn operand(&mut self, tensor: TensorId, layout: Layout, elements: usize) -> Result<Argument, LowerError> {
+        let Some(constant) = self.graph.f32_value(tensor) else { return self.argument(tensor, layout) };
+        let shape = self.graph.shape(tensor);
+        if layout == Layout::Plain && elements <= constant.len() {
+            return self.argument(tensor, layout);
+        }
+        let mut packed = vec![0.0f32; elements.max(constant.len())];
+        match layout {
+            Layout::Plain => packed[..constant.len()].copy_from_slice(constant),
+            Layout::Blocked(block) => {
+                let (block, spatial) = (block as usize, shape[2..].iter().product::<usize>());
+                let occupied = shape[0] * shape[1].next_multiple_of(block) * spatial;
+                packed.resize(packed.len().max(occupied), 0.0);
+                reorder_to_blocked(constant, &mut packed[..occupied], shape[0], shape[1], spatial, block);
+            }
+        }
+        let bytes = packed.iter().flat_map(|element| element.to_le_bytes()).collect();
+        let name = self.graph.tensor(tensor).name.clone();
+        Ok(Argument::Weight(self.weight(name, ElementType::F32, vec![packed.len()], bytes)))
     }
 
     /// An activation in a layout, or a constant as plain weights.
@@ -476,4 +501,52 @@ fn lowered(text: &str, target: &str, like: Like<'_>) -> Program {
     let schedule = Schedule { device: 0, actions: inputs.chain(nodes).chain(outputs).collect() };
     let target = partita_config::target::load(target, std::path::Path::new(".")).expect("a target of ours");
     lower(&graph, &schedule, &target, like).expect("it lowers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A constant that a kernel reads lies in the layout that the kernel reads, and is as long as the kernel says.
+    #[test]
+    fn constants_lie_as_kernels_read_them() {
+        const CONV: &str = "Conv((window:(kernel:[1,1],stride:[1,1],dilation:[1,1],pad_begin:[0,0],pad_end:[0,0]),groups:1,residual:true,activation:None))";
+        let constants = "const %1 \"w\": f32[5,3,1,1] = random(1)\nconst %2 \"bias\": f32[5] = random(2)\nconst %3 \"added\": f32[1,5,2,3] = random(3)\n";
+        let head = "graph \"case\" opset 17\ninput %0 \"x\": f32[1,3,2,3]\n";
+        let text = format!("{head}{constants}%4 \"y\": f32[1,5,2,3] = \"conv\"(%0, %1, %2, %3) {CONV}\noutput %4\n");
+        let added = partita_ir::graph::values::noise(&TensorType::f32([1, 5, 2, 3]), 3);
+        for target in ["raspberry-pi-3", "cortex-m7", "x86-64-v3"] {
+            let program = lowered(&text, target, Like::default());
+            let mut seen = false;
+            for step in &program.steps {
+                let Step::Kernel { kernel, arguments, .. } = step else { continue };
+                for (declared, argument) in program.kernels[*kernel].buffers.iter().zip(arguments) {
+                    let Argument::Weight(id) = argument else { continue };
+                    let weight = &program.weights[id.0 as usize];
+                    let bytes = declared.elements * 4;
+                    assert!(weight.bytes.len() >= bytes, "{target}: {} has {} bytes", weight.name, weight.bytes.len());
+                    if weight.name != "added" {
+                        continue;
+                    }
+                    seen = true;
+                    // As the sum that it is added to.
+                    let result = arguments.iter().rev().find_map(|argument| match argument {
+                        Argument::Buffer(id) => Some(program.buffers[id.0 as usize].layout),
+                        Argument::Weight(_) => None,
+                    });
+                    let lanes = match result.expect("a kernel has a result") {
+                        Layout::Plain => 1,
+                        Layout::Blocked(block) => block as usize,
+                    };
+                    let element = |at: usize| f32::from_le_bytes(weight.bytes.as_chunks().0[at]);
+                    for (at, wanted) in added.as_f32().expect("noise is f32").iter().enumerate() {
+                        let (channel, pixel) = (at / 6, at % 6);
+                        let lies = (channel / lanes) * 6 * lanes + pixel * lanes + channel % lanes;
+                        assert_eq!(element(lies), *wanted, "{target}: channel {channel}, pixel {pixel}");
+                    }
+                }
+            }
+            assert!(seen, "{target}: the constant is nobody's operand");
+        }
+    }
 }
