@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, ValueEnum};
 
 use crate::accuracy::{Demands, Holdout, Limits, parse_loss, parse_share};
@@ -44,8 +44,8 @@ pub struct Arguments {
     pub exact: bool,
     /// How the weights of matrix products are stored: in 16 or 8 bits they take a half or a quarter of the memory and of
     /// the time to read them. The report states the error.
-    #[arg(long, value_enum, default_value_t = WeightsName::F32, help_heading = "Model")]
-    pub weights: WeightsName,
+    #[arg(long, value_parser = weight_storage(), default_value = WeightStorage::F32.name(), help_heading = "Model")]
+    pub weights: WeightStorage,
     /// Refuse plans slower than this.
     #[arg(long, value_name = "MS", value_parser = crate::config::ranges::parse_max_latency, help_heading = "Plan")]
     pub max_latency: Option<f64>,
@@ -206,26 +206,11 @@ pub enum Switch {
     Off,
 }
 
-/// How the weights of matrix products are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum WeightsName {
-    /// As they are computed with.
-    #[default]
-    F32,
-    /// In 16 bits: IEEE 754 binary16.
-    F16,
-    /// In 8 bits: whole numbers and a factor per column.
-    Int8,
-}
-
-impl From<WeightsName> for WeightStorage {
-    fn from(name: WeightsName) -> WeightStorage {
-        match name {
-            WeightsName::F32 => WeightStorage::F32,
-            WeightsName::F16 => WeightStorage::F16,
-            WeightsName::Int8 => WeightStorage::Int8,
-        }
-    }
+/// The ways to store weights, by name.
+fn weight_storage() -> impl TypedValueParser<Value = WeightStorage> {
+    let value = |storage: WeightStorage| PossibleValue::new(storage.name()).help(storage.description());
+    let named = |name: String| WeightStorage::ALL.into_iter().find(|storage| storage.name() == name);
+    PossibleValuesParser::new(WeightStorage::ALL.map(value)).map(move |name| named(name).unwrap_or_default())
 }
 
 /// Families of splits.

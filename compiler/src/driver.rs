@@ -189,7 +189,7 @@ impl Options {
                 StrategyName::Batch => StrategyFamily::Batch,
             },
             exact: arguments.exact,
-            weights: arguments.weights.into(),
+            weights: arguments.weights,
             max_latency_ms: arguments.max_latency,
             plan: arguments.plan.clone(),
             exits: exits::ExitOptions::of(arguments),

@@ -1,4 +1,6 @@
-//! What the user says about machines: targets and clusters.
+//! What the user says about machines: targets and clusters, and what was measured and tuned on them.
+//!
+//! May import messages and the reading of files; deliberately absent: graphs, and what one compilation wants.
 
 pub mod architecture;
 mod cluster;

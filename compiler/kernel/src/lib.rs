@@ -10,7 +10,8 @@
 //! - `eval` interprets it, bounds-checked, for tests.
 //!
 //! `lower` makes kernels from operators, `split` shares them among threads, `unroll` writes short loops out twice, `visit`
-//! walks over them, `text` prints them.
+//! walks over them, `text` prints them, `layout` says how tensors lie. May import single operators and targets; deliberately
+//! absent: schedules, and code for a machine, which `partita-program` makes.
 
 use std::fmt;
 

@@ -1,7 +1,8 @@
 //! Rewrites of the graph: one pass, one file, one function.
 //!
 //! [`SIMPLIFY`] lists them in the order in which they run; each leaves a graph that `graph::verify` accepts. A pass never
-//! changes a result beyond rounding, and keeps graph outputs and their names.
+//! changes a result beyond rounding, and keeps graph outputs and their names. May import the graph alone; deliberately absent:
+//! devices.
 
 pub mod batch;
 mod eliminate_common;

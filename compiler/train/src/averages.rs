@@ -11,7 +11,7 @@ use crate::adam::Adam;
 use crate::chance::Chance;
 use crate::cross_entropy;
 use crate::head::{Head, Layer};
-use crate::matrix::{Matrix, product};
+use crate::matrix::{Matrix, column_sums, product};
 
 /// Passes over the data, but at least and at most so many steps.
 const EPOCHS: usize = 40;
@@ -136,10 +136,7 @@ fn slopes(layers: &[Layer], x: Vec<f32>, targets: &[f32], classes: usize) -> Vec
         let Some(x) = all.pop() else { break };
         let inputs = weights.len() / bias.len().max(1);
         let by_result = Matrix::new(&slope, bias.len());
-        let mut to_bias = vec![0.0f32; bias.len()];
-        for row in slope.chunks_exact(bias.len().max(1)) {
-            to_bias.iter_mut().zip(row).for_each(|(sum, slope)| *sum += slope);
-        }
+        let to_bias = column_sums(&slope, bias.len());
         found.extend([to_bias, product(&by_result.transposed(), &Matrix::new(&x, inputs))]);
         if !all.is_empty() {
             let mut to_x = product(&by_result, &Matrix::new(weights, inputs));

@@ -93,6 +93,15 @@ pub fn product<T: Real>(a: &Matrix<'_, T>, b: &Matrix<'_, T>) -> Vec<T> {
     product
 }
 
+/// Sums of the columns of `[rows, columns]`.
+pub fn column_sums(elements: &[f32], columns: usize) -> Vec<f32> {
+    let mut sums = vec![0.0f32; columns];
+    for row in elements.chunks_exact(columns.max(1)) {
+        sums.iter_mut().zip(row).for_each(|(sum, element)| *sum += element);
+    }
+    sums
+}
+
 /// A symmetric positive definite matrix as `transposed(factor) * factor` (Cholesky's factorisation, the outer-product
 /// form: Golub and Van Loan 2013, algorithm 4.2.4).
 pub struct Cholesky {

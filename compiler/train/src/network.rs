@@ -10,7 +10,7 @@ use crate::chance::Chance;
 use crate::cross_entropy;
 use crate::head::{Head, Layer, Separable};
 use crate::linear::{Depthwise, Linear};
-use crate::matrix::{Matrix, product};
+use crate::matrix::{Matrix, column_sums, product};
 use crate::stage::{EPSILON, Made, Stage, Statistics};
 
 /// Halvings of space, at most.
@@ -259,10 +259,7 @@ impl Network {
             row.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
         }
         let (cost, to_scores) = self.cost(&scores, batch);
-        let mut to_bias = vec![0.0f32; classes];
-        for row in to_scores.chunks_exact(classes) {
-            to_bias.iter_mut().zip(row).for_each(|(sum, slope)| *sum += slope);
-        }
+        let to_bias = column_sums(&to_scores, classes);
         let to_scores = Matrix::new(&to_scores, classes);
         let to_means = product(&to_scores, &weights.transposed());
         let pixels = y.len() / (samples * width).max(1);

@@ -17,6 +17,18 @@ pub enum WeightStorage {
 }
 
 impl WeightStorage {
+    /// Every one of them.
+    pub const ALL: [WeightStorage; 3] = [WeightStorage::F32, WeightStorage::F16, WeightStorage::Int8];
+
+    /// As help describes it.
+    pub fn description(self) -> &'static str {
+        match self {
+            WeightStorage::F32 => "As they are computed with",
+            WeightStorage::F16 => "In 16 bits: IEEE 754 binary16",
+            WeightStorage::Int8 => "In 8 bits: whole numbers and a factor per column",
+        }
+    }
+
     /// As options and reports name it.
     pub fn name(self) -> &'static str {
         match self {
