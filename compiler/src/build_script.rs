@@ -63,6 +63,13 @@ impl Build {
         self
     }
 
+    /// Fixes an input to a value, which is then a constant of the model: one number for all elements, or as many as there
+    /// are, with commas between.
+    pub fn fix(mut self, input: impl Into<String>, value: impl Into<String>) -> Build {
+        self.options.fixed.push((input.into(), value.into()));
+        self
+    }
+
     /// What the plan minimises.
     pub fn objective(mut self, objective: Objective) -> Build {
         self.options.objective = objective;

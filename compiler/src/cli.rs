@@ -34,6 +34,9 @@ pub struct Arguments {
     /// Shape of an input whose dimensions the model leaves open: name=1x3x224x224. Open batch dimensions are 1.
     #[arg(long = "shape", value_name = "NAME=DIMS", value_parser = parse_shape, help_heading = "Model")]
     pub shapes: Vec<(String, Vec<usize>)>,
+    /// Fix an input to a value, which is then a constant of the model: sr=16000, or roi=0,0,1,1 for one of four elements.
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_fixed, help_heading = "Model")]
+    pub fixed: Vec<(String, String)>,
     /// Answer this many samples together: inputs and outputs are stacked along their first dimension. For throughput,
     /// devices may then take whole samples each (data-parallel stages).
     #[arg(long, value_name = "SAMPLES", default_value_t = 1, value_parser = parse_batch, help_heading = "Plan")]
@@ -275,6 +278,15 @@ fn parse_batch(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(samples @ 1..=4096) => Ok(samples),
         _ => Err("expected a number of samples from 1 to 4096".to_string()),
+    }
+}
+
+fn parse_fixed(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.rsplit_once('=').ok_or("expected NAME=VALUE, such as sr=16000")?;
+    let is_value = |word: &str| matches!(word.trim(), "true" | "false") || word.trim().parse::<f64>().is_ok();
+    match value.split(',').find(|word| !is_value(word)) {
+        Some(word) => Err(format!("`{word}` is not a number")),
+        None => Ok((name.to_string(), value.to_string())),
     }
 }
 

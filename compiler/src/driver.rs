@@ -123,6 +123,8 @@ fn join(diagnostics: &[Diagnostic]) -> String {
 pub struct Options {
     /// Shapes of inputs, by name.
     pub shapes: Vec<(String, Vec<usize>)>,
+    /// Values of inputs that are constants from now on, by name.
+    pub fixed: Vec<(String, String)>,
     /// Samples that are answered together.
     pub batch: usize,
     /// What to minimise.
@@ -154,6 +156,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             shapes: Vec::new(),
+            fixed: Vec::new(),
             batch: 1,
             objective: Objective::Latency,
             family: StrategyFamily::Auto,
@@ -175,6 +178,7 @@ impl Options {
     pub fn of(arguments: &Arguments) -> Options {
         Options {
             shapes: arguments.shapes.clone(),
+            fixed: arguments.fixed.clone(),
             batch: arguments.batch,
             objective: arguments.objective,
             family: match arguments.strategy {
@@ -266,7 +270,8 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
         cluster.devices.iter_mut().for_each(|device| device.target.minimal_filtering = false);
     }
     clock.lap("cluster");
-    let mut graph = onnx::import(model, &onnx::ImportOptions { shapes: options.shapes.clone() })?;
+    let mut graph =
+        onnx::import(model, &onnx::ImportOptions { shapes: options.shapes.clone(), fixed: options.fixed.clone() })?;
     let mut warnings: Vec<Diagnostic> = numbers::of_constants(&graph).into_iter().collect();
     clock.lap("import");
     graph.remarks.iter().for_each(|remark| dump.remark(remark));

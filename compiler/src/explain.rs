@@ -34,8 +34,7 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0103",
         title: "the operator set is not known",
-        text: "The model must import the default operator set, in one version from 7 to 28. Convert older models with\n\
-         `onnx.version_converter`, or export them again.",
+        text: "The model must import the default operator set, in one version from 1 to 28.",
     },
     Explanation {
         code: "E0110",
@@ -52,7 +51,8 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0112",
         title: "the model has too many parts",
-        text: "At most 200,000 nodes, initializers, inputs and outputs each, and 4,000,000 protobuf messages.",
+        text: "At most 200,000 nodes, initializers, inputs and outputs each, and 4,000,000 protobuf messages. Loops are unrolled: their\n\
+         turns count as nodes, too.",
     },
     Explanation {
         code: "E0120",
@@ -261,6 +261,13 @@ pub const CODES: &[Explanation] = &[
         title: "an open batch is taken as 1",
         text: "The model leaves the first dimension of inputs open. `--shape` gives it another extent; `--batch N` answers N samples\n\
          together and may share them among devices.",
+    },
+    Explanation {
+        code: "N0135",
+        title: "both branches of an If are computed",
+        text: "The condition of an `If` depends on data, and a program is static: both branches are computed, and of each result the one\n\
+         that the condition says is taken. Where the condition follows from inputs of few numbers, such as a sampling rate,\n\
+         `--set NAME=VALUE` fixes them, and one branch goes.",
     },
     Explanation {
         code: "W0131",

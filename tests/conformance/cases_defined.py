@@ -128,6 +128,16 @@ def recurrent(cases):
             hidden_size=4, direction="reverse",
         )
         cases.node(f"{name}_clip", 14, operator, [x, *weights(gates, 1)], outputs=outputs, hidden_size=4, clip=0.25)
+        # Some sequences are shorter than the longest.
+        lengths = Constant([5, 2], np.int32)
+        cases.node(
+            f"{name}_shorter", 14, operator, [x, *weights(gates, 2), bias(gates, 2), lengths], outputs=outputs, hidden_size=4,
+            direction="bidirectional",
+        )
+        cases.node(
+            f"{name}_lengths_given", 14, operator, [x, *weights(gates, 1), bias(gates, 1), Given([3, 5], np.int32)],
+            outputs=outputs, hidden_size=4,
+        )
     cases.node("gru_linear", 14, "GRU", [x, *weights(3, 1), bias(3, 1)], outputs=2, hidden_size=4, linear_before_reset=1)
     peepholes = Weight(1, 12, low=-0.5, high=0.5)
     cases.node(

@@ -48,7 +48,7 @@ fn real_models_import_or_name_what_is_missing() {
             Vec::new()
         };
         let expected = REFUSED.iter().find(|(refused, _)| *refused == name);
-        match (import(&path, &ImportOptions { shapes }), expected) {
+        match (import(&path, &ImportOptions { shapes, ..ImportOptions::default() }), expected) {
             (Ok(graph), None) => {
                 println!("{name}: {} nodes, opset {}", graph.node_count(), graph.opset);
                 if let Err(error) = partita::graph::verify::verify(&graph) {
@@ -128,7 +128,10 @@ fn chain(length: usize, dims: Vec<tensor_shape_proto::dimension::Value>) -> Vec<
 #[test]
 fn shapes_are_pinned_by_option_or_batch_one() {
     use tensor_shape_proto::dimension::Value::{DimParam, DimValue};
-    let option = |shape: &[usize]| ImportOptions { shapes: vec![("t0".to_string(), shape.to_vec())] };
+    let option = |shape: &[usize]| ImportOptions {
+        shapes: vec![("t0".to_string(), shape.to_vec())],
+        ..ImportOptions::default()
+    };
     let open_batch = chain(1, vec![DimParam("N".to_string()), DimValue(4)]);
     let shape = |bytes: &[u8], options: &ImportOptions| {
         import_bytes(bytes, None, options).map(|graph| graph.shape(graph.outputs[0]).to_vec())
@@ -141,7 +144,7 @@ fn shapes_are_pinned_by_option_or_batch_one() {
     let open_width = chain(1, vec![DimValue(1), DimParam("W".to_string())]);
     assert_eq!(shape(&open_width, &ImportOptions::default()).expect_err("refused")[0].code, "E0121");
     assert_eq!(shape(&open_width, &option(&[1, 7])), Ok(vec![1, 7]));
-    let unknown = ImportOptions { shapes: vec![("nobody".to_string(), vec![1])] };
+    let unknown = ImportOptions { shapes: vec![("nobody".to_string(), vec![1])], ..ImportOptions::default() };
     assert_eq!(shape(&open_batch, &unknown).expect_err("refused")[0].code, "E0121");
 }
 
@@ -169,7 +172,11 @@ fn symbol(name: &str) -> Extent {
 
 fn read(model: &ModelProto, shapes: &[(&str, &[usize])]) -> Result<Graph, Vec<Diagnostic>> {
     let shapes = shapes.iter().map(|(name, shape)| (name.to_string(), shape.to_vec())).collect();
-    import_bytes(&model.write_to_bytes().expect("serialisable"), None, &ImportOptions { shapes })
+    import_bytes(
+        &model.write_to_bytes().expect("serialisable"),
+        None,
+        &ImportOptions { shapes, ..ImportOptions::default() },
+    )
 }
 
 /// One Relu per input.

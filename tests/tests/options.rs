@@ -37,6 +37,7 @@ const OPTIONS: &[(&str, Shown)] = &[
     ("objective", Report(&["--objective", "memory"])),
     ("strategy", Report(&["--strategy", "whole"])),
     ("shapes", Test(an_open_dimension_is_what_shape_says)),
+    ("fixed", Test(a_fixed_input_is_a_constant)),
     ("batch", Report(&["--batch", "4"])),
     ("exact", Report(&["--exact"])),
     ("weights", Test(weights_in_fewer_bytes_are_read_sooner)),
@@ -269,6 +270,42 @@ fn an_open_dimension_is_what_shape_says() {
         let compiled = product_for("host", model.path(), &["--shape", &shape]).expect("now it is known");
         assert_eq!(compiled.graph.shape(compiled.graph.outputs[0]), [1, rows, 8]);
     }
+}
+
+fn a_fixed_input_is_a_constant() {
+    let words = |value: &str| vec!["--shape".to_string(), "n=2".to_string(), "--set".to_string(), value.to_string()];
+    let fixed = |value: &str| {
+        let words = words(value);
+        product_for("host", sum_of_two().path(), &words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let graph = fixed("b=0.5").expect("a number is a value").graph;
+    assert_eq!(graph.inputs.len(), 1);
+    let given = partita::graph::Value::f32([1, 2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let answers = partita::graph::eval::evaluate(&graph, &[given]).expect("it is computed");
+    assert_eq!(answers[0].as_f32(), Some(&[1.5, 2.5, 3.5, 4.5, 5.5, 6.5][..]));
+    for (wrong, text) in [("nobody=1", "no input"), ("b=1,2", "2 numbers")] {
+        let failure = fixed(wrong).expect_err(wrong).to_string();
+        assert!(failure.contains(text), "{failure}");
+    }
+}
+
+/// A sum of two inputs `[1, n, 3]`.
+fn sum_of_two() -> tempfile::NamedTempFile {
+    use onnx_protobuf::tensor_shape_proto::dimension::Value::{DimParam, DimValue};
+    use partita_tests::onnx;
+    use protobuf::Message;
+    let open = || vec![DimValue(1), DimParam("n".to_string()), DimValue(3)];
+    let graph = onnx_protobuf::GraphProto {
+        name: "sum".to_string(),
+        node: vec![onnx::node("Add", &["a", "b"], &["y"], vec![])],
+        input: vec![onnx::value_info_of("a", open()), onnx::value_info_of("b", open())],
+        output: vec![onnx::value_info_of("y", open())],
+        ..onnx_protobuf::GraphProto::default()
+    };
+    let file = tempfile::Builder::new().suffix(".onnx").tempfile().expect("a temporary file");
+    std::fs::write(file.path(), onnx::model(17, graph).write_to_bytes().expect("it is plain data"))
+        .expect("it is ours");
+    file
 }
 
 /// A product of one row waits for its weights: in a quarter of the bytes they come in a quarter of the time.

@@ -1,6 +1,7 @@
-//! `If` whose condition is known while importing: the nodes of the branch that is taken, in its place.
+//! `If`: the nodes of the branch that is taken, in its place; those of both, and a choice between their results, where
+//! the condition is known at run time only.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use onnx_protobuf::GraphProto;
 
@@ -8,37 +9,112 @@ use super::functions::graphs;
 use super::importer::{Importer, NodeContext, node_label};
 use super::{ops, order};
 use partita_ir::diagnostic::{Diagnostic, printable};
-use partita_ir::graph::{Data, TensorId};
+use partita_ir::graph::{Data, Op, TensorId};
 
-/// Deepest nesting of branches.
-const MAX_BRANCHES: usize = 32;
+/// Deepest nesting of branches and bodies of loops.
+pub const MAX_BRANCHES: usize = 32;
 
-/// Puts the taken branch where the node stands.
+/// Most elements of an input that a user may be asked to fix.
+const MAX_FIXED: usize = 16;
+
+/// Most inputs that one message names.
+const MAX_NAMED: usize = 10;
+
+/// Puts the taken branch where the node stands, or both and a choice.
 pub fn inline(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let condition = context.input(0)?;
-    let Some(value) = context.importer.graph.value(condition) else {
-        let name = printable(&context.importer.graph.tensor(condition).name);
-        let opset = context.opset();
-        let mut refusal = context
-            .attributes
-            .unsupported(format!("its condition `{name}` is computed at run time; only one known before is supported"));
-        // Whatever the condition, these would be in the way too.
-        for graph in graphs(context.attributes.node) {
-            let nodes = context.importer.functions.expand(graph.node.clone(), opset)?;
-            if let Some(others) = ops::unsupported(&nodes).diagnostic {
-                refusal = others.notes.into_iter().fold(refusal, Diagnostic::note);
-            }
-        }
-        return Err(refusal);
-    };
-    let taken = match &value.data {
-        Data::Bool(taken) if taken.len() == 1 => taken[0],
-        other => {
+    let known = match context.importer.graph.value(condition).map(|value| &value.data) {
+        None => None,
+        Some(Data::Bool(taken)) if taken.len() == 1 => Some(taken[0]),
+        Some(other) => {
             let found = format!("{} elements of {}", other.len(), other.element().name());
             return Err(context.refuse(format!("its condition has {found}, expected one bool")));
         }
     };
-    let branch = if taken { "then_branch" } else { "else_branch" };
+    let first_own = context.importer.graph.tensor_ids().len();
+    match known {
+        Some(taken) => {
+            let made = add_branch(context, if taken { "then_branch" } else { "else_branch" })?;
+            context.bind_branch(&made, first_own)
+        }
+        None => choose(context, condition).map_err(|refusal| at_run_time(context, condition, refusal)),
+    }
+}
+
+/// Both branches, and of each result the one that the condition says.
+fn choose(context: &mut NodeContext<'_>, condition: TensorId) -> Result<(), Diagnostic> {
+    let then_results = add_branch(context, "then_branch")?;
+    let else_results = add_branch(context, "else_branch")?;
+    if context.tensor_type(condition).element_count() != 1 || then_results.len() != else_results.len() {
+        let (found, counts) = (context.tensor_type(condition), [then_results.len(), else_results.len()]);
+        return Err(context.refuse(format!("a condition {found} between {counts:?} results")));
+    }
+    let condition = context.value(Op::Reshape { shape: Vec::new() }, &[condition])?;
+    let mut chosen = Vec::with_capacity(then_results.len());
+    for (a, b) in then_results.into_iter().zip(else_results) {
+        let types = [a, b].map(|result| (context.shape(result), context.promised(result)));
+        if types[0] != types[1] {
+            let (a, b) = (context.tensor_type(a), context.tensor_type(b));
+            let message = format!("its branches make {a} and {b}, and which is taken is known at run time only");
+            return Err(context.attributes.unsupported(message));
+        }
+        chosen.push(context.value(Op::Where, &[condition, a, b])?);
+    }
+    let remark = context.refuse("its condition is known at run time only, so both of its branches are computed");
+    let help = fixable(context, condition);
+    let remark = Diagnostic { code: "N0135", ..remark };
+    context.importer.graph.remarks.push(help.into_iter().fold(remark, Diagnostic::help));
+    context.bind(&chosen)
+}
+
+/// A refusal that a condition could have spared.
+fn at_run_time(context: &mut NodeContext<'_>, condition: TensorId, refusal: Diagnostic) -> Diagnostic {
+    let name = printable(&context.importer.graph.tensor(condition).name);
+    let mut message = context
+        .attributes
+        .unsupported(format!("its condition `{name}` is computed at run time, and not both branches can be"))
+        .note(refusal.message);
+    message = refusal.notes.into_iter().fold(message, Diagnostic::note);
+    // Whatever the condition, these would be in the way too.
+    let opset = context.opset();
+    for graph in graphs(context.attributes.node) {
+        let Ok(nodes) = context.importer.functions.expand(graph.node.clone(), opset) else { continue };
+        if let Some(others) = ops::unsupported(&nodes).diagnostic {
+            message = others
+                .notes
+                .into_iter()
+                .filter(|note| !message.notes.contains(note))
+                .fold(message.clone(), Diagnostic::note);
+        }
+    }
+    // Messages of this kind become notes of one list, which has no room for help.
+    fixable(context, condition).into_iter().fold(message, Diagnostic::note)
+}
+
+/// What a user can do about a tensor that must be known: fix the inputs that it follows from, if they are few numbers.
+pub fn fixable(context: &NodeContext<'_>, tensor: TensorId) -> Option<String> {
+    let graph = &context.importer.graph;
+    let mut open = vec![tensor];
+    let mut seen: BTreeSet<TensorId> = BTreeSet::new();
+    let mut inputs = Vec::new();
+    while let Some(next) = open.pop() {
+        if !seen.insert(next) || graph.value(next).is_some() {
+            continue;
+        }
+        match graph.tensor(next).producer {
+            Some(producer) => open.extend(&graph.node(producer).inputs),
+            None if graph.tensor_type(next).element_count() <= MAX_FIXED => {
+                inputs.push(format!("--set {}=VALUE", printable(&graph.tensor(next).name)));
+            }
+            None => return None,
+        }
+    }
+    inputs.truncate(MAX_NAMED);
+    (!inputs.is_empty()).then(|| format!("{} would fix it", inputs.join(" ")))
+}
+
+/// Adds the nodes of a branch to the graph that is imported; gives the branch's results.
+fn add_branch(context: &mut NodeContext<'_>, branch: &str) -> Result<Vec<TensorId>, Diagnostic> {
     let Some(graph) = context.attributes.graph(branch)? else {
         return Err(context.refuse(format!("attribute `{branch}` is missing")));
     };
@@ -46,18 +122,16 @@ pub fn inline(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         return Err(context.refuse(format!("branches are nested deeper than {MAX_BRANCHES} levels")));
     }
     let opset = context.opset();
-    let first_own = context.importer.graph.tensor_ids().len();
     context.importer.depth += 1;
-    let made = add_branch(context.importer, graph, opset);
+    let made = add_graph(context.importer, graph, opset);
     context.importer.depth -= 1;
     context.importer.opset = opset;
     let label = || format!("in `{branch}` of {}", node_label(context.attributes.index, context.attributes.node));
-    let made = made.map_err(|diagnostic| diagnostic.note(label()))?;
-    context.bind_branch(&made, first_own)
+    made.map_err(|diagnostic| diagnostic.note(label()))
 }
 
-/// Adds the nodes of a graph to the one that is imported; gives the graph's results.
-fn add_branch(importer: &mut Importer, graph: &GraphProto, opset: i64) -> Result<Vec<TensorId>, Diagnostic> {
+/// Adds the nodes of a graph without inputs.
+fn add_graph(importer: &mut Importer, graph: &GraphProto, opset: i64) -> Result<Vec<TensorId>, Diagnostic> {
     let nodes = importer.functions.expand(graph.node.clone(), opset)?;
     let mut own: HashSet<&str> = HashSet::new();
     let constants = graph.initializer.iter().map(|initializer| initializer.name.as_str());
@@ -79,13 +153,18 @@ fn add_branch(importer: &mut Importer, graph: &GraphProto, opset: i64) -> Result
     for position in order {
         importer.add_node(&nodes[position])?;
     }
-    let results = graph.output.iter().map(|output| {
-        importer.tensor(&output.name).ok_or_else(|| {
-            Diagnostic::new("E0110", format!("nothing makes `{}`, a result of a branch", printable(&output.name)))
-        })
-    });
-    let results = results.collect::<Result<Vec<_>, _>>();
+    let results = results_of(importer, graph);
     // What a branch makes has no name outside.
     importer.forget(own.into_iter());
     results
+}
+
+/// The tensors that a graph gives.
+pub fn results_of(importer: &Importer, graph: &GraphProto) -> Result<Vec<TensorId>, Diagnostic> {
+    let result = |name: &str| {
+        importer.tensor(name).ok_or_else(|| {
+            Diagnostic::new("E0110", format!("nothing makes `{}`, a result of a branch", printable(name)))
+        })
+    };
+    graph.output.iter().map(|output| result(&output.name)).collect()
 }

@@ -48,7 +48,7 @@ pub struct Importer {
     pub graph: Graph,
     /// Version of the operator set by which the present node is read.
     pub opset: i64,
-    /// How many branches the present node stands in.
+    /// How many branches and bodies of loops the present node stands in.
     pub depth: usize,
     /// What the model defines.
     pub functions: Functions,
@@ -59,6 +59,8 @@ pub struct Importer {
     taken: HashSet<String>,
     /// Elements of constants that nodes have made so far.
     made_elements: usize,
+    /// Nodes of the bodies of loops, counted once for each turn.
+    unrolled_nodes: usize,
     /// Names that a node or the caller reads.
     read: HashSet<String>,
     /// What quantized tensors stand for.
@@ -97,6 +99,7 @@ impl Importer {
             names: HashMap::new(),
             taken,
             made_elements: 0,
+            unrolled_nodes: 0,
             read,
             grids: Grids::default(),
             promises: HashMap::new(),
@@ -124,6 +127,17 @@ impl Importer {
     /// Results of a branch are needed.
     pub fn note_reads_of_results(&mut self, results: &[ValueInfoProto]) {
         self.read.extend(results.iter().map(|result| result.name.clone()));
+    }
+
+    /// This name stands for a tensor from here on.
+    pub fn know(&mut self, name: &str, id: TensorId) {
+        self.names.insert(name.to_string(), id);
+    }
+
+    /// Takes `nodes` from what loops may unroll to; false if that is more than is left.
+    pub fn reserve_turn(&mut self, nodes: usize) -> bool {
+        self.unrolled_nodes = self.unrolled_nodes.saturating_add(nodes);
+        self.unrolled_nodes <= MAX_NODES
     }
 
     /// These names mean nothing from here on.
@@ -205,7 +219,14 @@ impl Importer {
         let inputs: Vec<&ValueInfoProto> =
             inputs.iter().filter(|input| !self.names.contains_key(&input.name)).collect();
         let inputs::InputTypes { types, symbols, remarks } = inputs::types(&inputs, options)?;
+        self.check_fixed(&inputs, options)?;
         for (input, tensor_type) in inputs.iter().zip(types) {
+            let fixed = options.fixed.iter().rev().find(|(name, _)| *name == input.name);
+            if let Some((name, text)) = fixed {
+                let value = self.fixed_value(name, text, &tensor_type).map_err(|error| vec![error])?;
+                self.add_constant(name.clone(), value);
+                continue;
+            }
             let id = self.graph.add_input(input.name.clone(), tensor_type);
             let id = self.carried_input(id);
             self.names.insert(input.name.clone(), id);
@@ -213,6 +234,30 @@ impl Importer {
         self.symbols = symbols;
         self.graph.remarks.extend(remarks);
         Ok(())
+    }
+
+    /// The value of an input that the user fixes; its size is checked before it exists.
+    fn fixed_value(&mut self, name: &str, text: &str, tensor_type: &TensorType) -> Result<Value, Diagnostic> {
+        if !self.reserve_elements(tensor_type.element_count()) {
+            let message = format!("--set {}: {tensor_type} has too many elements", printable(name));
+            return Err(Diagnostic::new("E0122", message));
+        }
+        let data = inputs::fixed(name, text, tensor_type)?;
+        Ok(Value { shape: tensor_type.shape.clone(), data })
+    }
+
+    /// What is fixed must be an input.
+    fn check_fixed(&self, inputs: &[&ValueInfoProto], options: &ImportOptions) -> Result<(), Vec<Diagnostic>> {
+        let is_input = |name: &str| inputs.iter().any(|input| input.name == name);
+        let unknown = options.fixed.iter().filter(|(name, _)| !is_input(name));
+        let names: Vec<String> = inputs.iter().take(MAX_CONTRADICTIONS).map(|input| printable(&input.name)).collect();
+        let wrong: Vec<Diagnostic> = unknown
+            .map(|(name, _)| {
+                let message = format!("--set names `{}`, which is no input", printable(name));
+                Diagnostic::new("E0121", message).note(format!("inputs: {}", names.join(", ")))
+            })
+            .collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
     /// One node, after all that it reads.

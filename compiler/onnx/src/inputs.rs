@@ -11,7 +11,7 @@ use onnx_protobuf::{TensorShapeProto, ValueInfoProto};
 use super::{ImportOptions, tensors};
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::infer::{MAX_RANK, element_count};
-use partita_ir::graph::{ElementType, TensorType};
+use partita_ir::graph::{Data, ElementType, TensorType};
 
 /// Most inputs that one message names.
 const MAX_NAMED: usize = 50;
@@ -19,6 +19,9 @@ const MAX_NAMED: usize = 50;
 /// What an example gives an open axis: an image's edge, and anything else.
 const EXAMPLE_EDGE: usize = 224;
 const EXAMPLE_LENGTH: usize = 16;
+
+/// What exporters write where a dimension has no name: two of these need not be equal.
+const NO_NAMES: &[&str] = &["", "?", "*", "-1", "0", "None", "none", "unknown"];
 
 /// Extents of symbols, with who said so.
 pub type Symbols = BTreeMap<String, (usize, String)>;
@@ -49,7 +52,7 @@ impl<'a> Axis<'a> {
                 Ok(extent) if extent > 0 => Axis::Known(extent),
                 _ => Axis::Open,
             },
-            Some(Extent::DimParam(name)) if !name.is_empty() => Axis::Symbol(name),
+            Some(Extent::DimParam(name)) if !NO_NAMES.contains(&name.trim()) => Axis::Symbol(name),
             _ => Axis::Open,
         }
     }
@@ -363,4 +366,33 @@ fn open_dimensions(open: &[&Declared<'_>], symbols: &Symbols) -> Diagnostic {
 /// Images have their edges last.
 fn example_extent(position: usize, rank: usize) -> usize {
     if rank >= 4 && position + 2 >= rank { EXAMPLE_EDGE } else { EXAMPLE_LENGTH }
+}
+
+/// The value of an input that the user fixes: one number for all elements, or as many as there are, with commas between.
+pub fn fixed(name: &str, text: &str, tensor_type: &TensorType) -> Result<Data, Diagnostic> {
+    let refuse = |message: String| Diagnostic::new("E0121", format!("--set {}: {message}", printable(name)));
+    let words: Vec<&str> = text.split(',').map(str::trim).collect();
+    let count = tensor_type.element_count();
+    if words.len() != 1 && words.len() != count {
+        return Err(refuse(format!("{} numbers for {tensor_type}", words.len())));
+    }
+    let unreadable =
+        |word: &str| refuse(format!("`{}` is no number of {}", printable(word), tensor_type.element.name()));
+    let truth = |word: &str| match word {
+        "true" => Some(1),
+        "false" => Some(0),
+        word => word.parse::<i64>().ok(),
+    };
+    let data = if tensor_type.element.is_float() {
+        let numbers = words.iter().map(|word| word.parse::<f64>().map_err(|_| unreadable(word)));
+        Data::F64(numbers.collect::<Result<_, _>>()?)
+    } else {
+        let numbers = words.iter().map(|word| truth(word).ok_or_else(|| unreadable(word)));
+        Data::I64(numbers.collect::<Result<_, _>>()?)
+    };
+    let cast = data.cast(tensor_type.element);
+    if !tensor_type.element.is_float() && cast.cast(ElementType::I64) != data {
+        return Err(refuse(format!("`{}` does not fit {}", printable(text), tensor_type.element.name())));
+    }
+    Ok(if words.len() == 1 { cast.repeated(count) } else { cast })
 }

@@ -12,6 +12,7 @@ mod external;
 mod functions;
 mod importer;
 mod inputs;
+mod loops;
 mod numbers;
 mod ops;
 mod order;
@@ -42,13 +43,18 @@ const MAX_FILE_BYTES: u64 = (1 << 31) - 1;
 const MAX_NODES: usize = 200_000;
 
 /// Oldest and newest operator sets of the default domain that are understood.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
+const OPSETS: std::ops::RangeInclusive<i64> = 1..=28;
+
+/// Version of the file format that began to say operator sets.
+const FIRST_WITH_OPSETS: i64 = 3;
 
 /// What the user adds to a model.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
     /// Shapes of inputs whose dimensions the model leaves open, by name; or one extent, by the name of a dimension.
     pub shapes: Vec<(String, Vec<usize>)>,
+    /// Inputs that are constants from now on, by name: one number for all elements, or as many as there are, with commas.
+    pub fixed: Vec<(String, String)>,
 }
 
 /// Names of the ONNX operators that are understood, ascending.
@@ -153,6 +159,8 @@ fn opset(model: &ModelProto) -> Result<i64, Diagnostic> {
     versions.dedup();
     let wanted = format!("expected {} to {}", OPSETS.start(), OPSETS.end());
     match versions[..] {
+        // Files older than operator sets were written for the first.
+        [] if model.opset_import.is_empty() && (1..FIRST_WITH_OPSETS).contains(&model.ir_version) => Ok(1),
         [version] if OPSETS.contains(&version) => Ok(version),
         [version] => Err(Diagnostic::new("E0103", format!("the model uses opset {version}, {wanted}"))
             .help("convert it with onnx.version_converter, or export it again")),

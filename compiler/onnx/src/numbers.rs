@@ -6,10 +6,9 @@
 //! Constants are computed with in their own types, for as long as all operands are constants.
 
 use onnx_protobuf::ValueInfoProto;
-use onnx_protobuf::type_proto::Value as TypeValue;
 
 use super::importer::{Importer, NodeContext};
-use super::tensors::element_type_of;
+use super::tensors::declared_element;
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::{ElementType, Op, TensorId, Value, elements};
 
@@ -21,14 +20,6 @@ fn is_carried_as(promised: ElementType, own: ElementType) -> bool {
     promised == own
         || own == ElementType::F32
             && (promised.is_float() || promised.is_integer() && promised.size_bytes() <= MAX_CARRIED_BYTES)
-}
-
-/// Element type that a value of the file is declared with, if it is a tensor of one that is known.
-fn declared(value: &ValueInfoProto) -> Option<ElementType> {
-    match value.type_.as_ref()?.value.as_ref()? {
-        TypeValue::TensorType(tensor) => element_type_of(tensor.elem_type),
-        _ => None,
-    }
 }
 
 impl Importer {
@@ -64,7 +55,7 @@ impl Importer {
     pub fn returned_output(&mut self, id: TensorId, output: &ValueInfoProto) -> Result<TensorId, Diagnostic> {
         let own = self.graph.tensor_type(id).element;
         let promised = self.promised(id);
-        let wanted = declared(output).unwrap_or(promised);
+        let wanted = declared_element(output).unwrap_or(promised);
         if wanted != promised && !(is_carried_as(wanted, own) && is_carried_as(promised, own)) {
             let name = printable(&output.name);
             let (wanted, found) = (wanted.name(), promised.name());

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use onnx_protobuf::tensor_proto::{DataLocation, DataType};
-use onnx_protobuf::{SparseTensorProto, TensorProto};
+use onnx_protobuf::type_proto::Value as TypeValue;
+use onnx_protobuf::{SparseTensorProto, TensorProto, ValueInfoProto};
 use partita_rt::{Bf16, F16};
 
 use super::external;
@@ -133,6 +134,14 @@ pub fn element_type(kind: DataType) -> Option<ElementType> {
 /// Our element type for the number that a file has for one.
 pub fn element_type_of(number: i32) -> Option<ElementType> {
     protobuf::Enum::from_i32(number).and_then(element_type)
+}
+
+/// The element type that a value of the file is declared with, if it is a tensor of one that is known.
+pub fn declared_element(value: &ValueInfoProto) -> Option<ElementType> {
+    match value.type_.as_ref()?.value.as_ref()? {
+        TypeValue::TensorType(tensor) => element_type_of(tensor.elem_type),
+        _ => None,
+    }
 }
 
 /// What stands behind "supported are" in messages.

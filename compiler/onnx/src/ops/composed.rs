@@ -39,7 +39,8 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         "CumSum" => cum_sum,
         "Mean" => mean,
         "Xor" => |context| {
-            let equal = context.binary(BinaryOp::Equal, context.input(0)?, context.input(1)?)?;
+            let [a, b] = super::elementwise::operands(context)?;
+            let equal = context.binary(BinaryOp::Equal, a, b)?;
             context.emit(Op::Unary(UnaryOp::Not), vec![equal])
         },
         "IsNaN" => |context| {
@@ -155,7 +156,7 @@ fn kept(shape: &[usize], axes: &[usize], keep_dims: bool) -> Vec<usize> {
 }
 
 /// A part of one axis.
-pub(super) fn part(shape: &[usize], axis: usize, start: usize, size: usize) -> Op {
+pub fn part(shape: &[usize], axis: usize, start: usize, size: usize) -> Op {
     let mut starts = vec![0; shape.len()];
     let mut sizes = shape.to_vec();
     (starts[axis], sizes[axis]) = (start, size);

@@ -29,8 +29,9 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         },
         "Selu" => |context| {
             // ONNX Selu-6 defaults.
-            let alpha = context.attributes.float("alpha", 1.673_263_2)?;
-            let gamma = context.attributes.float("gamma", 1.050_701)?;
+            let defaults = if context.opset() < 6 { (1.6732, 1.0507) } else { (1.673_263_2, 1.050_701) };
+            let alpha = context.attributes.float("alpha", defaults.0)?;
+            let gamma = context.attributes.float("gamma", defaults.1)?;
             unary(context, UnaryOp::Selu { alpha, gamma })
         },
         "Softplus" => |context| unary(context, UnaryOp::Softplus),
@@ -59,11 +60,17 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         "Sign" => |context| unary(context, UnaryOp::Sign),
         "Not" => |context| unary(context, UnaryOp::Not),
         "PRelu" => |context| {
-            let inputs = vec![context.input(0)?, context.input(1)?];
-            context.emit(Op::PRelu, inputs)
+            let (x, mut slope) = (context.input(0)?, context.input(1)?);
+            let (shape, slopes) = (context.shape(x), context.shape(slope));
+            // One for each channel, before operators broadcast as numpy does.
+            if context.opset() < 7 && slopes.len() == 1 && slopes[0] > 1 && shape.len() > 2 {
+                let along = std::iter::once(slopes[0]).chain(std::iter::repeat_n(1, shape.len() - 2)).collect();
+                slope = context.value(Op::Reshape { shape: along }, &[slope])?;
+            }
+            context.emit(Op::PRelu, vec![x, slope])
         },
         "Add" => |context| {
-            let operands = [context.input(0)?, context.input(1)?];
+            let operands = operands(context)?;
             if context.emit_bias(operands)? { Ok(()) } else { binary(context, BinaryOp::Add) }
         },
         "Sub" => |context| binary(context, BinaryOp::Sub),
@@ -159,8 +166,24 @@ fn clip_by_operands(
 }
 
 fn binary(context: &mut NodeContext<'_>, function: BinaryOp) -> Result<(), Diagnostic> {
-    let inputs = vec![context.input(0)?, context.input(1)?];
-    context.emit(Op::Binary(function, Activation::None), inputs)
+    let inputs = operands(context)?;
+    context.emit(Op::Binary(function, Activation::None), inputs.to_vec())
+}
+
+/// Both operands, so that they broadcast as numpy does: before opset 7 the second could lie along axes of the first.
+pub(super) fn operands(context: &mut NodeContext<'_>) -> Result<[TensorId; 2], Diagnostic> {
+    let (a, b) = (context.input(0)?, context.input(1)?);
+    if context.opset() >= 7 || !context.attributes.flag("broadcast", false)? {
+        return Ok([a, b]);
+    }
+    let (rank, mut shape) = (context.shape(a).len(), context.shape(b));
+    let Some(axis) = context.attributes.optional_int("axis")? else { return Ok([a, b]) };
+    let axis = context.axis(axis, rank)?;
+    let Some(behind) = rank.checked_sub(axis + shape.len()) else {
+        return Err(context.refuse(format!("{} does not fit behind axis {axis}", context.tensor_type(b))));
+    };
+    shape.extend(std::iter::repeat_n(1, behind));
+    Ok([a, context.value(Op::Reshape { shape }, &[b])?])
 }
 
 /// `fmod` = 1 has the sign of the dividend, 0 that of the divisor; reals take the latter since opset 28 only.
@@ -192,7 +215,7 @@ fn modulo(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 
 /// The exponent may have another element type than the base; the result has the base's.
 fn pow(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
-    let (base, exponent) = (context.input(0)?, context.input(1)?);
+    let [base, exponent] = operands(context)?;
     let [of_base, of_exponent] = [base, exponent].map(|operand| context.promised(operand));
     let power = Op::Binary(BinaryOp::Pow, Activation::None);
     if of_base == of_exponent {
@@ -247,7 +270,13 @@ fn dropout(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 
 fn cast(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
-    let to = context.attributes.int("to", 0)?;
+    let to = if context.opset() < 6 {
+        let name = context.attributes.string("to", "FLOAT")?;
+        let kind = <onnx_protobuf::tensor_proto::DataType as protobuf::Enum>::from_str(&name.to_ascii_uppercase());
+        kind.map_or(0, |kind| kind as i64)
+    } else {
+        context.attributes.int("to", 0)?
+    };
     let to = element_type(context, "to", to)?;
     context.emit_cast(x, to)
 }

@@ -24,9 +24,14 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
     })
 }
 
-/// To 8 bits by the range of the elements, which includes 0.
 fn dynamic_quantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
+    let results = quantized_by_range(context, x)?;
+    context.bind(&results)
+}
+
+/// To 8 bits by the range of the elements, which includes 0: the quantized tensor, its scale and its zero point.
+pub(super) fn quantized_by_range(context: &mut NodeContext<'_>, x: TensorId) -> Result<[TensorId; 3], Diagnostic> {
     let axes: Vec<usize> = (0..context.shape(x).len()).collect();
     let over = |kind| Op::Reduce { kind, axes: axes.clone(), keep_dims: false };
     let number =
@@ -49,7 +54,7 @@ fn dynamic_quantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let result = context.value(saturated, &[quotient, point])?;
     context.importer.promise(result, ElementType::U8);
     context.importer.promise(point, ElementType::U8);
-    context.bind(&[result, scale, point])
+    Ok([result, scale, point])
 }
 
 /// Largest distance of an element from its zero point.
@@ -69,8 +74,22 @@ fn reach(context: &NodeContext<'_>, x: TensorId, zero: Option<TensorId>) -> f64 
     }
 }
 
+/// A product with quantized weights: the first factor is quantized by its range, the second is `steps * scale`.
+pub(super) fn product_by_range(
+    context: &mut NodeContext<'_>,
+    x: TensorId,
+    [steps, scale]: [TensorId; 2],
+) -> Result<TensorId, Diagnostic> {
+    let [x, x_scale, point] = quantized_by_range(context, x)?;
+    let binary = |function| Op::Binary(function, Activation::None);
+    let x = context.emit_own(binary(BinaryOp::Sub), vec![x, point])?[0];
+    let product = context.emit_own(Op::MatMul, vec![x, steps])?[0];
+    let scale = context.emit_own(binary(BinaryOp::Mul), vec![scale, x_scale])?[0];
+    Ok(context.emit_own(binary(BinaryOp::Mul), vec![product, scale])?[0])
+}
+
 /// A tensor less its zero point, as `f32`. Zero points of several elements lie along `axis`.
-fn centred(
+pub(super) fn centred(
     context: &mut NodeContext<'_>,
     x: TensorId,
     zero: Option<TensorId>,

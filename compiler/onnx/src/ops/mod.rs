@@ -1,9 +1,13 @@
-//! ONNX operators to ours, one family per file, each for every opset from 7 to 28.
+//! ONNX operators to ours, one family per file, each for every opset from 1 to 28.
 
+mod attention;
+mod bits;
 mod composed;
 mod einsum;
 mod elementwise;
 mod integers;
+mod losses;
+mod microsoft;
 mod movement;
 mod product;
 mod quantized;
@@ -17,6 +21,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use onnx_protobuf::NodeProto;
 
+pub use composed::part;
 pub use quantized::Grids;
 
 use super::functions::{Placed, graphs};
@@ -40,8 +45,10 @@ pub const OPERATORS: &[&str] = &[
     "Asinh",
     "Atan",
     "Atanh",
+    "Attention",
     "AveragePool",
     "BatchNormalization",
+    "BitShift",
     "Cast",
     "CastLike",
     "Ceil",
@@ -98,6 +105,7 @@ pub const OPERATORS: &[&str] = &[
     "LessOrEqual",
     "Log",
     "LogSoftmax",
+    "Loop",
     "LpNormalization",
     "MatMul",
     "MatMulInteger",
@@ -110,6 +118,7 @@ pub const OPERATORS: &[&str] = &[
     "Mod",
     "Mul",
     "Neg",
+    "NegativeLogLikelihoodLoss",
     "Not",
     "OneHot",
     "Or",
@@ -136,7 +145,9 @@ pub const OPERATORS: &[&str] = &[
     "Relu",
     "Reshape",
     "Resize",
+    "RotaryEmbedding",
     "Round",
+    "Scan",
     "ScatterElements",
     "ScatterND",
     "Selu",
@@ -149,6 +160,7 @@ pub const OPERATORS: &[&str] = &[
     "Size",
     "Slice",
     "Softmax",
+    "SoftmaxCrossEntropyLoss",
     "Softplus",
     "Softsign",
     "SpaceToDepth",
@@ -169,12 +181,22 @@ pub const OPERATORS: &[&str] = &[
     "Upsample",
     "Where",
     "Xor",
+    "com.microsoft.DynamicQuantizeLSTM",
 ];
 
 type Converter = fn(&mut NodeContext<'_>) -> Result<(), Diagnostic>;
 
-/// The converter of an operator of the default domain; `None` if it is not supported.
-fn converter(op_type: &str) -> Option<Converter> {
+/// The converter of an operator; `None` if it is not supported.
+fn converter(domain: &str, op_type: &str) -> Option<Converter> {
+    match domain {
+        "" | "ai.onnx" => standard(op_type),
+        "com.microsoft" => microsoft::converter(op_type),
+        _ => None,
+    }
+}
+
+/// The converter of an operator of the default domain.
+fn standard(op_type: &str) -> Option<Converter> {
     spatial::converter(op_type)
         .or_else(|| product::converter(op_type))
         .or_else(|| elementwise::converter(op_type))
@@ -186,16 +208,19 @@ fn converter(op_type: &str) -> Option<Converter> {
         .or_else(|| integers::converter(op_type))
         .or_else(|| recurrent::converter(op_type))
         .or_else(|| selection::converter(op_type))
+        .or_else(|| attention::converter(op_type))
+        .or_else(|| losses::converter(op_type))
+        .or_else(|| bits::converter(op_type))
 }
 
 /// Converts one node.
 pub fn convert(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
-    match converter(&context.attributes.node.op_type) {
+    let node = context.attributes.node;
+    match converter(&node.domain, &node.op_type) {
         Some(convert) => convert(context),
-        None => Err(Diagnostic::new(
-            "E0140",
-            format!("{} is not supported", node_label(context.attributes.index, context.attributes.node)),
-        )),
+        None => {
+            Err(Diagnostic::new("E0140", format!("{} is not supported", node_label(context.attributes.index, node))))
+        }
     }
 }
 
@@ -205,10 +230,10 @@ pub fn unsupported(nodes: &[Placed]) -> Unsupported {
     let mut unsupported: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut open: Vec<(usize, &NodeProto)> = nodes.iter().rev().map(|placed| (placed.index, &placed.node)).collect();
     while let Some((index, node)) = open.pop() {
-        let ours = matches!(node.domain.as_str(), "" | "ai.onnx");
-        if ours && converter(&node.op_type).is_some() {
+        if converter(&node.domain, &node.op_type).is_some() {
             continue;
         }
+        let ours = matches!(node.domain.as_str(), "" | "ai.onnx");
         let op = if ours { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
         outputs.extend(node.output.iter().filter(|name| !name.is_empty()).cloned());
         unsupported.entry(printable(&op)).or_default().push(node_label(index, node));
@@ -234,17 +259,25 @@ pub fn unsupported(nodes: &[Placed]) -> Unsupported {
 
 #[cfg(test)]
 mod tests {
-    use super::{OPERATORS, converter};
+    use super::{OPERATORS, converter, microsoft};
+
+    fn is_known(name: &str) -> bool {
+        let (domain, op_type) = name.rsplit_once('.').unwrap_or(("", name));
+        converter(domain, op_type).is_some()
+    }
 
     #[test]
     fn the_list_of_operators_is_true() {
         assert!(OPERATORS.is_sorted());
-        assert!(OPERATORS.iter().all(|name| converter(name).is_some()));
+        assert!(OPERATORS.iter().all(|name| is_known(name)));
         let sources = [
+            include_str!("attention.rs"),
+            include_str!("bits.rs"),
             include_str!("composed.rs"),
             include_str!("einsum.rs"),
             include_str!("elementwise.rs"),
             include_str!("integers.rs"),
+            include_str!("losses.rs"),
             include_str!("movement.rs"),
             include_str!("product.rs"),
             include_str!("quantized.rs"),
@@ -257,8 +290,15 @@ mod tests {
             let (name, rest) = line.strip_prefix("        \"")?.split_once('"')?;
             rest.starts_with(" => ").then_some(name)
         });
-        for name in arms.filter(|name| converter(name).is_some()) {
+        for name in arms.filter(|name| is_known(name)) {
             assert!(OPERATORS.contains(&name), "{name} is not listed");
+        }
+        for name in include_str!("microsoft.rs")
+            .lines()
+            .filter_map(|line| Some(line.strip_prefix("        \"")?.split_once('"')?.0))
+        {
+            let listed = OPERATORS.contains(&format!("com.microsoft.{name}").as_str());
+            assert!(microsoft::converter(name).is_none() || listed, "com.microsoft.{name} is not listed");
         }
     }
 }

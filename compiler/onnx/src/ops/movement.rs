@@ -31,7 +31,8 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
 fn concat(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let inputs = context.all_inputs()?;
     let Some(first) = inputs.first() else { return Err(context.refuse("it has no inputs")) };
-    let Some(axis) = context.attributes.optional_int("axis")? else {
+    let default = if context.opset() < 4 { Some(1) } else { None };
+    let Some(axis) = context.attributes.optional_int("axis")?.or(default) else {
         return Err(context.refuse("attribute `axis` is missing"));
     };
     let axis = context.axis(axis, context.shape(*first).len())?;
@@ -51,7 +52,9 @@ fn split(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let axis = context.attributes.int("axis", 0)?;
     let axis = context.axis(axis, shape.len())?;
     let outputs = context.attributes.node.output.len();
-    let given = if context.opset() < 13 {
+    // The first version took either.
+    let by_attribute = context.opset() < 13 && (context.opset() > 1 || context.optional_input(1).is_none());
+    let given = if by_attribute {
         context.attributes.sizes("split", 0)?
     } else if context.optional_input(1).is_some() {
         let sizes = context.constant_ints(1)?;
@@ -158,7 +161,8 @@ fn pad(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
     let rank = context.shape(x).len();
     let (pads, value) = if context.opset() < 11 {
-        let pads = context.attributes.ints("pads")?.map(<[i64]>::to_vec);
+        let name = if context.opset() < 2 { "paddings" } else { "pads" };
+        let pads = context.attributes.ints(name)?.map(<[i64]>::to_vec);
         let pads = pads.ok_or_else(|| context.refuse("attribute `pads` is missing"))?;
         (pads, context.attributes.float("value", 0.0)?)
     } else {
@@ -278,7 +282,18 @@ fn expand(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 fn tile(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
     let shape = context.shape(x);
-    let repeats = dimensions(context, 1)?;
+    let repeats = if context.opset() < 6 {
+        // So many times along one axis.
+        let tiles = dimensions(context, 1)?;
+        let [axis] = context.constant_ints(2)?[..] else {
+            return Err(context.refuse("its axis should be one number"));
+        };
+        let mut repeats = vec![1; shape.len()];
+        repeats[context.axis(axis, shape.len())?] = tiles.first().copied().unwrap_or(1);
+        repeats
+    } else {
+        dimensions(context, 1)?
+    };
     if repeats.len() != shape.len() {
         return Err(context.refuse(format!("{} repeats for {}", repeats.len(), context.tensor_type(x))));
     }

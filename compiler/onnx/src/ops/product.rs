@@ -72,7 +72,8 @@ fn batch_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> 
     let epsilon = epsilon(context)?;
     let inputs = (0..5).map(|position| context.input(position)).collect::<Result<Vec<_>, _>>()?;
     // Before opset 14 the number of results said which form is meant.
-    if context.opset() < 14 && context.attributes.node.output.len() == 5 {
+    let is_test = context.opset() < 7 && context.attributes.flag("is_test", false)?;
+    if context.opset() < 14 && context.attributes.node.output.len() == 5 && !is_test {
         return normalization_by_batch(context, [inputs[0], inputs[1], inputs[2]], epsilon);
     }
     context.emit(Op::BatchNormalization { epsilon }, inputs)

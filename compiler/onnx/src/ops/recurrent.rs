@@ -7,7 +7,7 @@ use partita_ir::graph::op::{Activation, BinaryOp, Op, UnaryOp};
 use partita_ir::graph::{TensorId, Value};
 
 /// Most steps of one node, both directions together: each becomes nodes of its own.
-const MAX_STEPS: usize = 256;
+const MAX_STEPS: usize = 1024;
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
@@ -20,7 +20,7 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
 
 /// Kinds of layers.
 #[derive(Clone, Copy, PartialEq)]
-enum Cell {
+pub(super) enum Cell {
     Lstm,
     Gru,
     Rnn,
@@ -47,15 +47,31 @@ enum Gate {
     ScaledTanh(f32, f32),
 }
 
+/// A matrix that steps are multiplied with, `[rows, gates * hidden]`.
+#[derive(Clone, Copy)]
+enum Matrix {
+    Real(TensorId),
+    /// Whole numbers in `f32`, and what they are scaled with; the other factor is quantized by its range.
+    Quantized([TensorId; 2]),
+}
+
+impl Matrix {
+    fn product(self, context: &mut NodeContext<'_>, x: TensorId) -> Result<TensorId, Diagnostic> {
+        match self {
+            Matrix::Real(weights) => context.value(Op::MatMul, &[x, weights]),
+            Matrix::Quantized(weights) => super::integers::product_by_range(context, x, weights),
+        }
+    }
+}
+
 /// What all steps of one direction share.
 struct Direction {
     cell: Cell,
     hidden: usize,
-    /// `[inputs, gates * hidden]` and `[hidden, gates * hidden]`.
-    weights: TensorId,
-    recurrence: TensorId,
-    /// `[gates * hidden]` each; nothing if there are none.
-    biases: Option<[TensorId; 2]>,
+    /// The inputs' share of the gates.
+    weights: Matrix,
+    /// The state's share of gates that are computed together, each with its bias: all, or those of a GRU in two parts.
+    recurrence: Vec<(Matrix, Option<TensorId>)>,
     /// `[3 * hidden]`, of input, output and forget gate.
     peepholes: Option<TensorId>,
     gates: Vec<Gate>,
@@ -64,7 +80,9 @@ struct Direction {
     linear_before_reset: bool,
 }
 
-fn layer(context: &mut NodeContext<'_>, cell: Cell) -> Result<(), Diagnostic> {
+/// A layer of this kind; that of com.microsoft has quantized weights, which are not transposed.
+pub(super) fn layer(context: &mut NodeContext<'_>, cell: Cell) -> Result<(), Diagnostic> {
+    let is_quantized = !matches!(context.attributes.node.domain.as_str(), "" | "ai.onnx");
     let (gates, _) = cell.gates();
     let x = context.input(0)?;
     let batch_first = context.attributes.flag("layout", false)?;
@@ -84,10 +102,13 @@ fn layer(context: &mut NodeContext<'_>, cell: Cell) -> Result<(), Diagnostic> {
         }
     };
     let directions = backwards.len();
-    let recurrence = context.input(2)?;
-    let hidden = context.shape(recurrence).get(2).copied().unwrap_or(0);
+    let of_state = context.input(2)?;
+    let hidden = context.shape(of_state).get(if is_quantized { 1 } else { 2 }).copied().unwrap_or(0);
     let stated = context.attributes.int("hidden_size", hidden as i64)?;
-    let expected = [vec![directions, gates * hidden, inputs], vec![directions, gates * hidden, hidden]];
+    let expected = match is_quantized {
+        false => [vec![directions, gates * hidden, inputs], vec![directions, gates * hidden, hidden]],
+        true => [vec![directions, inputs, gates * hidden], vec![directions, hidden, gates * hidden]],
+    };
     for (position, expected) in [1, 2].into_iter().zip(expected) {
         let found = context.input(position)?;
         if hidden == 0 || stated != hidden as i64 || context.shape(found) != expected {
@@ -100,7 +121,7 @@ fn layer(context: &mut NodeContext<'_>, cell: Cell) -> Result<(), Diagnostic> {
             "{steps} steps in {directions} directions; up to {MAX_STEPS} are supported, each of which becomes nodes"
         )));
     }
-    check_lengths(context, steps)?;
+    let lengths = lengths(context, steps, batch)?;
     let all_gates = activations(context, cell, directions)?;
     let clip = context.attributes.optional_float("clip")?;
     if clip.is_some_and(|clip| clip.is_nan() || clip < 0.0) {
@@ -111,19 +132,21 @@ fn layer(context: &mut NodeContext<'_>, cell: Cell) -> Result<(), Diagnostic> {
     let mut outputs = Vec::with_capacity(directions);
     let (mut last_h, mut last_c) = (Vec::new(), Vec::new());
     for (number, backwards) in backwards.iter().enumerate() {
+        let biases = match context.optional_input(3) {
+            Some(bias) => {
+                let size = gates * hidden;
+                let both = vector(context, bias, number, 2 * size)?;
+                [0, size].map(|start| cut(context, both, 0, start, size).map(Some))
+            }
+            None => [Ok(None), Ok(None)],
+        };
+        let [of_inputs, of_state] = biases;
+        let biases = [of_inputs?, of_state?];
         let direction = Direction {
             cell,
             hidden,
             weights: matrix(context, 1, number)?,
-            recurrence: matrix(context, 2, number)?,
-            biases: match context.optional_input(3) {
-                Some(bias) => {
-                    let size = gates * hidden;
-                    let both = vector(context, bias, number, 2 * size)?;
-                    Some([cut(context, both, 0, 0, size)?, cut(context, both, 0, size, size)?])
-                }
-                None => None,
-            },
+            recurrence: recurrence(context, number, biases[1], cell, hidden, linear_before_reset)?,
             peepholes: match context.optional_input(7).filter(|_| cell == Cell::Lstm) {
                 Some(peepholes) => Some(vector(context, peepholes, number, 3 * hidden)?),
                 None => None,
@@ -135,8 +158,8 @@ fn layer(context: &mut NodeContext<'_>, cell: Cell) -> Result<(), Diagnostic> {
         };
         // The inputs' share of all gates and steps in one product.
         let flat = context.value(Op::Reshape { shape: vec![steps * batch, inputs] }, &[x])?;
-        let mut shares = context.value(Op::MatMul, &[flat, direction.weights])?;
-        if let Some([bias, _]) = direction.biases {
+        let mut shares = direction.weights.product(context, flat)?;
+        if let Some(bias) = biases[0] {
             shares = context.binary(BinaryOp::Add, shares, bias)?;
         }
         let mut h = initial(context, 5, number, batch, hidden, batch_first)?;
@@ -148,8 +171,20 @@ fn layer(context: &mut NodeContext<'_>, cell: Cell) -> Result<(), Diagnostic> {
         for step in 0..steps {
             let at = if *backwards { steps - 1 - step } else { step };
             let share = cut(context, shares, 0, at * batch, batch)?;
-            (h, c) = direction.step(context, share, h, c)?;
-            states.push(h);
+            let (next_h, next_c) = direction.step(context, share, h, c)?;
+            let mask = lengths.mask(context, at)?;
+            states.push(match mask {
+                Some(mask) => {
+                    let zeros = context.number(0.0, next_h)?;
+                    context.value(Op::Where, &[mask, next_h, zeros])?
+                }
+                None => next_h,
+            });
+            h = held(context, mask, next_h, h)?;
+            c = match (next_c, c) {
+                (Some(next), Some(c)) => Some(held(context, mask, next, c)?),
+                _ => None,
+            };
         }
         if *backwards {
             states.reverse();
@@ -168,18 +203,55 @@ fn layer(context: &mut NodeContext<'_>, cell: Cell) -> Result<(), Diagnostic> {
     context.bind(&results)
 }
 
-/// Sequences that are shorter than the input are not supported.
-fn check_lengths(context: &NodeContext<'_>, steps: usize) -> Result<(), Diagnostic> {
-    if context.optional_input(4).is_none() {
-        return Ok(());
+/// How many steps each sample has.
+struct Lengths {
+    /// `[batch, 1]`, where not all samples have all steps.
+    counts: Option<TensorId>,
+    /// What is known of them.
+    known: Option<Vec<i64>>,
+}
+
+/// Lengths of the samples' sequences; those that are not said have all steps.
+fn lengths(context: &mut NodeContext<'_>, steps: usize, batch: usize) -> Result<Lengths, Diagnostic> {
+    let all = Lengths { counts: None, known: None };
+    let Some(counts) = context.optional_input(4) else { return Ok(all) };
+    if context.shape(counts) != [batch] {
+        return Err(
+            context.refuse(format!("its sequence lengths are {}, expected [{batch}]", context.tensor_type(counts)))
+        );
     }
-    let lengths = context.constant_ints(4)?;
-    if lengths.iter().all(|length| *length == steps as i64) {
-        return Ok(());
+    let is_known = context.importer.graph.value(counts).is_some();
+    let known = if is_known { Some(context.constant_ints(4)?) } else { None };
+    if known.as_ref().is_some_and(|known| known.iter().all(|length| *length >= steps as i64)) {
+        return Ok(all);
     }
-    Err(context
-        .attributes
-        .unsupported(format!("sequences of {lengths:?} steps in an input of {steps} are not supported")))
+    let counts = context.value(Op::Reshape { shape: vec![batch, 1] }, &[counts])?;
+    Ok(Lengths { counts: Some(counts), known })
+}
+
+impl Lengths {
+    /// Which samples have this step, `[batch, 1]`; nothing if all have.
+    fn mask(&self, context: &mut NodeContext<'_>, at: usize) -> Result<Option<TensorId>, Diagnostic> {
+        let Some(counts) = self.counts else { return Ok(None) };
+        if self.known.as_ref().is_some_and(|known| known.iter().all(|length| *length > at as i64)) {
+            return Ok(None);
+        }
+        let at = context.number(at as f64, counts)?;
+        context.binary(BinaryOp::Greater, counts, at).map(Some)
+    }
+}
+
+/// The new state of samples that have this step, the old one of the others.
+fn held(
+    context: &mut NodeContext<'_>,
+    mask: Option<TensorId>,
+    new: TensorId,
+    old: TensorId,
+) -> Result<TensorId, Diagnostic> {
+    match mask {
+        Some(mask) => context.value(Op::Where, &[mask, new, old]),
+        None => Ok(new),
+    }
 }
 
 /// Activations of each direction.
@@ -236,13 +308,58 @@ fn cut(
     context.value(super::composed::part(&shape, axis, start, size), &[x])
 }
 
-/// The weights of one direction, transposed.
-fn matrix(context: &mut NodeContext<'_>, position: usize, direction: usize) -> Result<TensorId, Diagnostic> {
+/// The weights of one direction, `[rows, gates * hidden]`.
+fn matrix(context: &mut NodeContext<'_>, position: usize, direction: usize) -> Result<Matrix, Diagnostic> {
     let all = context.input(position)?;
     let [_, rows, columns] = context.shape(all)[..] else { return Err(context.refuse("weights are no matrices")) };
     let one = cut(context, all, 0, direction, 1)?;
     let one = context.value(Op::Reshape { shape: vec![rows, columns] }, &[one])?;
-    context.value(Op::Transpose { permutation: vec![1, 0] }, &[one])
+    if matches!(context.attributes.node.domain.as_str(), "" | "ai.onnx") {
+        return context.value(Op::Transpose { permutation: vec![1, 0] }, &[one]).map(Matrix::Real);
+    }
+    // Scale and zero point of the inputs' weights are operands 8 and 9, of the state's 10 and 11; one for all or one
+    // for each column.
+    let at = 8 + 2 * (position - 1);
+    let mut parameters = [None; 2];
+    for (parameter, position) in parameters.iter_mut().zip([at, at + 1]) {
+        let Some(operand) = context.optional_input(position) else { continue };
+        let count = context.tensor_type(operand).element_count() / context.shape(operand).first().copied().unwrap_or(1);
+        if ![1, columns].contains(&count) || context.shape(operand).first().is_none_or(|first| *first <= direction) {
+            let found = context.tensor_type(operand);
+            return Err(context.refuse(format!("input {position} is {found}, expected one or {columns} per direction")));
+        }
+        let one = cut(context, operand, 0, direction, 1)?;
+        let shape = if count == 1 { Vec::new() } else { vec![count] };
+        *parameter = Some(context.value(Op::Reshape { shape }, &[one])?);
+    }
+    let [Some(scale), zero] = parameters else { return Err(context.refuse(format!("input {at} is missing"))) };
+    let steps = super::integers::centred(context, one, zero, 1)?;
+    Ok(Matrix::Quantized([steps, scale]))
+}
+
+/// The state's share of all gates; of a GRU in two parts, unless the reset gate stands behind the product.
+fn recurrence(
+    context: &mut NodeContext<'_>,
+    direction: usize,
+    bias: Option<TensorId>,
+    cell: Cell,
+    hidden: usize,
+    linear_before_reset: bool,
+) -> Result<Vec<(Matrix, Option<TensorId>)>, Diagnostic> {
+    let whole = matrix(context, 2, direction)?;
+    let (Matrix::Real(weights), true) = (whole, cell == Cell::Gru && !linear_before_reset) else {
+        return Ok(vec![(whole, bias)]);
+    };
+    let mut parts = Vec::with_capacity(2);
+    for (first, count) in [(0, 2), (2, 1)] {
+        let weights = cut(context, weights, 1, first * hidden, count * hidden)?;
+        let bias = match bias {
+            Some(bias) => Some(cut(context, bias, 0, first * hidden, count * hidden)?),
+            None => None,
+        };
+        parts.push((Matrix::Real(weights), bias));
+    }
+    Ok(parts)
 }
 
 /// A vector of one direction.
@@ -333,25 +450,16 @@ impl Direction {
 
     /// Both shares of all gates.
     fn sum(&self, context: &mut NodeContext<'_>, share: TensorId, h: TensorId) -> Result<TensorId, Diagnostic> {
-        let own = self.own_share(context, h, 0, self.cell.gates().0)?;
+        let own = self.own_share(context, h, 0)?;
         context.binary(BinaryOp::Add, share, own)
     }
 
-    /// The state's share of some gates, with its bias.
-    fn own_share(
-        &self,
-        context: &mut NodeContext<'_>,
-        h: TensorId,
-        first: usize,
-        count: usize,
-    ) -> Result<TensorId, Diagnostic> {
-        let weights = cut(context, self.recurrence, 1, first * self.hidden, count * self.hidden)?;
-        let product = context.value(Op::MatMul, &[h, weights])?;
-        match self.biases {
-            Some([_, bias]) => {
-                let bias = cut(context, bias, 0, first * self.hidden, count * self.hidden)?;
-                context.binary(BinaryOp::Add, product, bias)
-            }
+    /// The state's share of the gates of one part, with its bias.
+    fn own_share(&self, context: &mut NodeContext<'_>, h: TensorId, part: usize) -> Result<TensorId, Diagnostic> {
+        let (weights, bias) = self.recurrence[part];
+        let product = weights.product(context, h)?;
+        match bias {
+            Some(bias) => context.binary(BinaryOp::Add, product, bias),
             None => Ok(product),
         }
     }
@@ -438,10 +546,10 @@ impl Direction {
     /// Gates in the order update, reset, hidden.
     fn gru(&self, context: &mut NodeContext<'_>, share: TensorId, h: TensorId) -> Result<TensorId, Diagnostic> {
         let (gates, hidden) = if self.linear_before_reset {
-            let own = self.own_share(context, h, 0, 3)?;
+            let own = self.own_share(context, h, 0)?;
             (cut(context, own, 1, 0, 2 * self.hidden)?, Some(self.part(context, own, 2)?))
         } else {
-            (self.own_share(context, h, 0, 2)?, None)
+            (self.own_share(context, h, 0)?, None)
         };
         let of_inputs = cut(context, share, 1, 0, 2 * self.hidden)?;
         let gates = context.binary(BinaryOp::Add, of_inputs, gates)?;
@@ -451,7 +559,7 @@ impl Direction {
             Some(hidden) => context.binary(BinaryOp::Mul, reset, hidden)?,
             None => {
                 let kept = context.binary(BinaryOp::Mul, reset, h)?;
-                self.own_share(context, kept, 2, 1)?
+                self.own_share(context, kept, 1)?
             }
         };
         let candidate = self.part(context, share, 2)?;

@@ -16,6 +16,8 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
             constant(context, Value::i64(Vec::new(), vec![count]))
         },
         "If" => crate::branches::inline,
+        "Loop" => crate::loops::unroll,
+        "Scan" => crate::loops::scan,
         "Constant" => constant_node,
         "ConstantOfShape" => constant_of_shape,
         "Range" => range,
@@ -138,7 +140,10 @@ fn range(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 
 fn reshape(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
-    let wanted = context.constant_ints(1)?;
+    let wanted = match context.opset() {
+        ..5 => context.attributes.ints("shape")?.map(<[i64]>::to_vec).unwrap_or_default(),
+        _ => context.constant_ints(1)?,
+    };
     let input = context.shape(x);
     let count: usize = input.iter().product();
     let allow_zero = context.attributes.flag("allowzero", false)?;

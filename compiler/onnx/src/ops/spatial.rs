@@ -263,6 +263,10 @@ fn upsample(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
     let scales = match context.attributes.floats("scales")? {
         Some(scales) => scales.to_vec(),
+        None if context.opset() < 7 => {
+            let of = |name| context.attributes.float(name, 1.0);
+            vec![1.0, 1.0, of("height_scale")?, of("width_scale")?]
+        }
         None => context.constant_floats(1)?,
     };
     let mode = match context.attributes.string("mode", "nearest")?.as_str() {
