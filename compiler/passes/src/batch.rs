@@ -7,6 +7,7 @@ use partita_ir::graph::infer::infer;
 use partita_ir::graph::{Graph, NodeId, Op, TensorId, TensorType};
 use partita_ir::region::Region;
 use partita_ir::restrict::restrict;
+use partita_ir::space::{Part, on_part};
 
 /// Why a model takes one sample at a time only.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +21,7 @@ pub enum BatchError {
 }
 
 /// The same graph for `samples` samples. Names stay; the first dimension of inputs, outputs and all activations grows
-/// from 1 to `samples`. That no sample depends on another is shown by the algebra of `shard::restrict`: one sample of
+/// from 1 to `samples`. That no sample depends on another is shown by what operators say of themselves (`ir::restrict`): one sample of
 /// every result needs that sample of each operand and no more.
 pub fn batch(graph: &Graph, samples: usize) -> Result<Graph, BatchError> {
     let mut wide = graph.clone();
@@ -54,21 +55,12 @@ fn widened(tensor_type: &TensorType, samples: usize) -> TensorType {
 /// Widens one node whose operands are wide; `None` if it mixes samples.
 fn widen(graph: &mut Graph, id: NodeId, samples: usize) -> Option<()> {
     let node = graph.node(id).clone();
-    let [output] = node.outputs[..] else { return None };
-    if graph.shape(output).first() != Some(&1) {
+    if node.outputs.iter().any(|output| graph.shape(*output).first() != Some(&1)) {
         return None;
-    }
-    let mut op = node.op.clone();
-    match &mut op {
-        Op::Reshape { shape } | Op::Expand { shape } => *shape.first_mut()? = samples,
-        Op::Slice { sizes, .. } | Op::Resize { sizes, .. } => *sizes.first_mut()? = samples,
-        // A decision is about one answer.
-        Op::Decide(_) => return None,
-        _ => {}
     }
     // What is joined to every sample, such as a class token, is there once for each.
     let mut inputs = node.inputs.clone();
-    if matches!(op, Op::Concat { .. }) {
+    if matches!(node.op, Op::Concat { .. }) {
         for input in &mut inputs {
             if graph.value(*input).is_some() {
                 *input = expanded(graph, *input, samples)?;
@@ -76,14 +68,21 @@ fn widen(graph: &mut Graph, id: NodeId, samples: usize) -> Option<()> {
         }
         graph.set_inputs(id, inputs.clone());
     }
+    let wide: Vec<TensorType> =
+        node.outputs.iter().map(|output| widened(graph.tensor_type(*output), samples)).collect();
+    let shapes: Vec<&[usize]> = inputs.iter().map(|input| graph.shape(*input)).collect();
+    let operands: Vec<Option<Region>> = shapes.iter().map(|shape| Some(Region::whole(shape))).collect();
+    let result = Region::whole(&wide.first()?.shape);
+    let op = on_part(&node.op, &Part { shapes: &shapes, operands: &operands, result: &result })?;
     let types: Vec<&TensorType> = inputs.iter().map(|input| graph.tensor_type(*input)).collect();
-    let inferred = infer(&op, &types).ok()?.pop()?;
-    if inferred != widened(graph.tensor_type(output), samples) {
+    if infer(&op, &types).ok()? != wide {
         return None;
     }
     graph.set_op(id, op);
-    graph.set_tensor_type(output, inferred);
-    keeps_samples_apart(graph, id, output).then_some(())
+    for (output, wide) in node.outputs.iter().zip(wide) {
+        graph.set_tensor_type(*output, wide);
+    }
+    keeps_samples_apart(graph, id, node.outputs[0]).then_some(())
 }
 
 /// A constant of one sample, repeated.
@@ -100,16 +99,18 @@ fn expanded(graph: &mut Graph, constant: TensorId, samples: usize) -> Option<Ten
     Some(graph.add_constant(name, value))
 }
 
-/// Whether each sample of a node's result needs that sample of its operands and no other.
-fn keeps_samples_apart(graph: &Graph, id: NodeId, output: TensorId) -> bool {
-    let whole = Region::whole(graph.shape(output));
+/// Whether each sample of a node's results needs that sample of its operands and no other.
+fn keeps_samples_apart(graph: &Graph, id: NodeId, first: TensorId) -> bool {
+    let whole = Region::whole(graph.shape(first));
     (0..whole.extent(0)).all(|sample| {
         let restriction = whole.with(0, sample, sample + 1).and_then(|one| restrict(graph, id, &one));
         let Some(restriction) = restriction else { return false };
-        graph.node(id).inputs.iter().zip(&restriction.operands).all(|(input, part)| {
-            let Some(part) = part else { return true };
-            graph.value(*input).is_some() || (part.begin(0), part.end(0)) == (sample, sample + 1)
-        })
+        let is_it = |part: &Region| (part.begin(0), part.end(0)) == (sample, sample + 1);
+        restriction.results.iter().all(is_it)
+            && graph.node(id).inputs.iter().zip(&restriction.operands).all(|(input, part)| {
+                let Some(part) = part else { return true };
+                graph.value(*input).is_some() || is_it(part)
+            })
     })
 }
 
@@ -121,7 +122,7 @@ mod tests {
     use partita_ir::graph::values::{noise, to_f32};
     use partita_ir::graph::{Data, Value};
 
-    /// A convolution, a flattening reshape and a matrix product, with a class token joined on the way.
+    /// A convolution, a flattening reshape and a matrix product, with a class token joined and a split on the way.
     const NETWORK: &str = r#"graph "case" opset 17
 input %0 "x": f32[1,3,5,4]
 const %1 "w": f32[4,3,3,3] = random(1)
@@ -132,7 +133,9 @@ const %5 "n": f32[7] = random(4)
 %6 "c": f32[1,4,5,4] = "conv"(%0, %1, %2) Conv((window:(kernel:[3,3],stride:[1,1],dilation:[1,1],pad_begin:[1,1],pad_end:[1,1]),groups:1,residual:false,activation:Relu))
 %7 "r": f32[1,4,20] = "rows"(%6) Reshape(shape:[1,4,20])
 %8 "t": f32[1,5,20] = "join"(%3, %7) Concat(axis:1)
-%9 "f": f32[1,100] = "flat"(%8) Reshape(shape:[1,100])
+%11 "above": f32[1,2,20], %12 "below": f32[1,3,20] = "parts"(%8) Split(axis:1,sizes:[2,3])
+%13 "again": f32[1,5,20] = "again"(%11, %12) Concat(axis:1)
+%9 "f": f32[1,100] = "flat"(%13) Reshape(shape:[1,100])
 %10 "y": f32[1,7] = "gemm"(%9, %4, %5) Gemm((alpha:1.0,beta:1.0,transpose_a:false,transpose_b:false,activation:None))
 output %10
 "#;

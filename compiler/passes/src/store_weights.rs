@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use partita_ir::graph::storage::{Columns, WeightStorage, columns};
-use partita_ir::graph::{Graph, Op, TensorId, Value};
+use partita_ir::graph::{Graph, TensorId, Value};
+use partita_ir::restrict::space;
 
 /// What rounding did to one matrix product.
 #[derive(Clone, Debug, Serialize)]
@@ -27,11 +28,7 @@ pub fn run(graph: &mut Graph, storage: WeightStorage) -> Vec<Stored> {
     let mut all = Vec::new();
     for id in graph.topological_order().unwrap_or_default() {
         let node = graph.node(id);
-        let is_plain = match &node.op {
-            Op::Gemm(gemm) => !gemm.transpose_a && !gemm.transpose_b,
-            Op::MatMul => true,
-            _ => false,
-        };
+        let is_plain = space(graph, id).is_matrix_product();
         let name = node.name.clone();
         let Some(matrix) = node.inputs.get(1).copied().filter(|_| is_plain) else { continue };
         if let Some((value, largest_error)) = rounded(graph, matrix, storage) {

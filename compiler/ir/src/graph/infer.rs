@@ -137,7 +137,7 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
 }
 
 /// Number of operands an operator takes: at least and at most.
-fn operand_counts(op: &Op) -> (usize, usize) {
+pub fn operand_counts(op: &Op) -> (usize, usize) {
     match op {
         Op::Conv(conv) => (3 + usize::from(conv.residual), 3 + usize::from(conv.residual)),
         Op::ConvTranspose(_) | Op::InstanceNormalization { .. } | Op::LayerNormalization { .. } | Op::Where => (3, 3),

@@ -14,7 +14,8 @@ use super::cost::{self, Work};
 use crate::shard::Region;
 use partita_config::{Cluster, System, Target};
 use partita_ir::graph::{Graph, NodeId, Op, TensorId};
-use partita_ir::restrict::restrict;
+use partita_ir::restrict::{restrict, space};
+use partita_ir::space::Arithmetic;
 
 /// Sums in another order differ by less, relatively.
 const ROUNDING: f64 = 1e-9;
@@ -180,12 +181,9 @@ fn needed_work(graph: &Graph) -> Vec<(NodeId, Least)> {
             let Some(part) = part else { continue };
             needed.entry(*input).and_modify(|known| *known = known.hull(part)).or_insert(*part);
         }
-        let work = cost::shard_work(graph, id, &restriction, region.shape());
+        let work = cost::shard_work(graph, id, &restriction);
         let element_bytes = graph.tensor_type(output).element.size_bytes() as u64;
-        let is_movement = matches!(
-            node.op,
-            Op::Reshape { .. } | Op::Identity | Op::Slice { .. } | Op::Concat { .. } | Op::Split { .. }
-        );
+        let is_movement = matches!(space(graph, id).arithmetic, Arithmetic::Copies | Arithmetic::View);
         let result_bytes = region.element_count() * element_bytes;
         let any_rate = matches!(&node.op, Op::Conv(conv) if conv.groups > 1);
         found.push((id, Least { work, result_bytes, is_movement, any_rate }));

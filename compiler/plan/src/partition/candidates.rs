@@ -529,22 +529,16 @@ pub fn price(choice: &Choice<'_>, id: NodeId, strategy: Strategy, run: Option<(u
     match &strategy.addends {
         None => {
             for (device, region) in strategy.outputs.parts() {
-                candidate.account(choice, id, device, &restrict(graph, id, &region)?, region.shape());
+                candidate.account(choice, id, device, &restrict(graph, id, &region)?);
             }
         }
         Some(addends) => {
-            let shape = graph.shape(output).to_vec();
+            let whole = Region::whole(graph.shape(output));
             let mut residual = None;
             for (index, (device, x)) in addends.parts().enumerate() {
-                let part = addend(graph, id, &x, &Region::whole(&shape), index == 0)?;
+                let part = addend(graph, id, &x, &whole, index == 0)?;
                 residual = part.residual;
-                candidate.account(
-                    choice,
-                    id,
-                    device,
-                    &Restriction { op: part.op, operands: part.operands },
-                    shape.clone(),
-                );
+                candidate.account(choice, id, device, &part.restriction(whole));
             }
             let owners: Vec<usize> = addends.parts().map(|(device, _)| device).collect();
             let element_bytes = graph.tensor_type(output).element.size_bytes() as u64;
@@ -576,15 +570,8 @@ pub fn price(choice: &Choice<'_>, id: NodeId, strategy: Strategy, run: Option<(u
 
 impl Candidate {
     /// Adds what one device computes.
-    fn account(
-        &mut self,
-        choice: &Choice<'_>,
-        id: NodeId,
-        device: usize,
-        restriction: &Restriction,
-        result: Vec<usize>,
-    ) {
-        let work = cost::shard_work(choice.graph, id, restriction, result);
+    fn account(&mut self, choice: &Choice<'_>, id: NodeId, device: usize, restriction: &Restriction) {
+        let work = cost::shard_work(choice.graph, id, restriction);
         let target = &choice.cluster.devices[device].target;
         let name = &choice.graph.node(id).name;
         self.seconds[device] += cost::corrected_seconds(&work, target, name, self.strategy.method);

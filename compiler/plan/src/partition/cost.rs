@@ -2,8 +2,10 @@
 
 use super::Method;
 use partita_config::{Cluster, System, Target, Topology, WeightStorage};
-use partita_ir::graph::{Graph, NodeId, Op};
-use partita_ir::restrict::Restriction;
+use partita_ir::graph::{Graph, NodeId, Op, TensorId};
+use partita_ir::region::Region;
+use partita_ir::restrict::{Restriction, space};
+use partita_ir::space::Arithmetic;
 use partita_kernel::lower::winograd::Filterable;
 
 /// What a node, or a shard of one, asks of a processor.
@@ -35,92 +37,75 @@ impl Work {
     }
 }
 
-/// Shapes of an operator's operands and result, as far as costs depend on them.
-struct Shapes<'a> {
-    op: &'a Op,
-    inputs: Vec<Vec<usize>>,
-    output: Vec<usize>,
-    /// Whether the weights are whole numbers, whose sums are kept exact.
-    whole: bool,
-    /// Whether the second operand is a constant matrix of floats.
-    is_constant_matrix: bool,
-}
-
-impl Shapes<'_> {
-    /// Multiply-adds.
-    fn macs(&self) -> u64 {
-        let count = |shape: &[usize]| shape.iter().map(|extent| *extent as u64).product::<u64>();
-        let output = count(&self.output);
-        match self.op {
-            Op::Conv(_) => output * count(&self.inputs[1][1..]),
-            Op::ConvTranspose(_) => count(&self.inputs[0]) * count(&self.inputs[1][1..]),
-            Op::Gemm(gemm) => output * self.inputs[0][usize::from(!gemm.transpose_a)] as u64,
-            Op::MatMul => output * self.inputs[0].last().copied().unwrap_or(1) as u64,
-            _ => 0,
-        }
-    }
-
-    fn work(&self, weights_bytes: u64, activation_bytes: u64) -> Work {
-        let depthwise =
-            matches!(self.op, Op::Conv(conv) if conv.groups > 1 && self.inputs[0].get(1) == Some(&conv.groups));
-        let channels = match self.op {
-            Op::Gemm(_) | Op::MatMul => self.output.last().copied(),
-            _ => self.output.get(1).copied(),
-        };
-        let elements = match self.op {
-            // Movements are copies of memory; reshapes nothing at all.
-            Op::Reshape { .. } | Op::Identity | Op::Slice { .. } | Op::Concat { .. } | Op::Split { .. } => 0,
-            _ => self.output.iter().map(|extent| *extent as u64).product(),
-        };
-        let activation_bytes = match self.op {
-            Op::Reshape { .. } | Op::Identity => 0,
-            _ => activation_bytes,
-        };
-        let channels = channels.unwrap_or(1) as u64;
-        let filterable = match self.op {
-            Op::Conv(conv) if !self.whole => Filterable::of(conv, &self.inputs[0], &self.output),
-            _ => None,
-        };
-        let narrow_bytes = match (self.op, self.inputs.get(1)) {
-            (Op::Gemm(gemm), Some(matrix)) if !gemm.transpose_a && !gemm.transpose_b && self.is_constant_matrix => {
-                matrix.iter().product::<usize>() as u64 * 4
-            }
-            (Op::MatMul, Some(matrix)) if self.is_constant_matrix => matrix.iter().product::<usize>() as u64 * 4,
-            _ => 0,
-        };
-        let narrow_bytes = narrow_bytes.min(weights_bytes);
-        Work {
-            macs: self.macs(),
-            depthwise,
-            filterable,
-            channels,
-            elements,
-            weights_bytes,
-            narrow_bytes,
-            activation_bytes,
-        }
-    }
-}
-
 /// What a node of a graph asks.
 pub fn node_work(graph: &Graph, id: NodeId) -> Work {
+    let whole = |tensor: &TensorId| Region::whole(graph.shape(*tensor));
     let node = graph.node(id);
+    let space = space(graph, id);
+    let restriction = Restriction {
+        op: node.op.clone(),
+        operands: node.inputs.iter().map(|input| Some(whole(input))).collect(),
+        results: node.outputs.iter().map(whole).collect(),
+        macs: space.macs(&space.whole()),
+        space,
+    };
+    shard_work(graph, id, &restriction)
+}
+
+/// What a shard of a node asks, without building it.
+pub fn shard_work(graph: &Graph, id: NodeId, shard: &Restriction) -> Work {
+    let node = graph.node(id);
+    let bytes = |tensor: &TensorId, part: &Region| {
+        // Tensors without elements have no bytes, though their regions count as one.
+        let elements = part.element_count().min(graph.tensor_type(*tensor).element_count() as u64);
+        elements * graph.tensor_type(*tensor).element.size_bytes() as u64
+    };
     let (mut weights_bytes, mut activation_bytes) = (0, 0);
-    for input in &node.inputs {
-        let bytes = graph.tensor_type(*input).size_bytes() as u64;
-        *(if graph.is_constant(*input) { &mut weights_bytes } else { &mut activation_bytes }) += bytes;
+    for (input, part) in node.inputs.iter().zip(&shard.operands) {
+        let read = part.map_or(0, |part| bytes(input, &part));
+        *(if graph.is_constant(*input) { &mut weights_bytes } else { &mut activation_bytes }) += read;
     }
-    activation_bytes += node.outputs.iter().map(|output| graph.tensor_type(*output).size_bytes() as u64).sum::<u64>();
-    let inputs = node.inputs.iter().map(|input| graph.shape(*input).to_vec()).collect();
-    let output = node.outputs.first().map_or(Vec::new(), |output| graph.shape(*output).to_vec());
-    Shapes {
-        op: &node.op,
-        inputs,
-        output,
-        whole: has_whole_weights(graph, id),
-        is_constant_matrix: has_constant_matrix(graph, id),
+    activation_bytes += node.outputs.iter().zip(&shard.results).map(|(output, part)| bytes(output, part)).sum::<u64>();
+    let result = shard.results.first();
+    let channels = shard.space.channels().and_then(|axis| Some(result?.extent(axis)));
+    let elements = node
+        .outputs
+        .first()
+        .zip(result)
+        .map_or(0, |(output, part)| part.element_count().min(graph.tensor_type(*output).element_count() as u64));
+    let shapes = || (shard.operands.first().copied().flatten().map(|x| x.shape()), result.map(Region::shape));
+    let filterable = match (&shard.op, has_whole_weights(graph, id)) {
+        (Op::Conv(conv), false) => match shapes() {
+            (Some(x), Some(result)) => Filterable::of(conv, &x, &result),
+            (_, _) => None,
+        },
+        (_, _) => None,
+    };
+    let narrow_bytes = match shard.operands.get(1) {
+        Some(Some(matrix)) if has_constant_matrix(graph, id) && shard.space.is_matrix_product() => {
+            matrix.element_count() * WeightStorage::F32.size_bytes() as u64
+        }
+        _ => 0,
+    };
+    Work {
+        macs: shard.macs,
+        depthwise: matches!(&shard.op, Op::Conv(conv) if conv.groups > 1 && x_channels(shard) == conv.groups),
+        filterable,
+        channels: channels.unwrap_or(1) as u64,
+        elements: match shard.space.arithmetic {
+            Arithmetic::MultiplyAdd | Arithmetic::Elements => elements,
+            // Movements are copies of memory; views nothing at all.
+            Arithmetic::Copies | Arithmetic::View => 0,
+        },
+        weights_bytes,
+        narrow_bytes: narrow_bytes.min(weights_bytes),
+        activation_bytes: if shard.space.arithmetic == Arithmetic::View { 0 } else { activation_bytes },
     }
-    .work(weights_bytes, activation_bytes)
+}
+
+/// Channels of a shard's first operand.
+fn x_channels(shard: &Restriction) -> usize {
+    shard.operands.first().copied().flatten().filter(|x| x.rank() > 1).map_or(0, |x| x.extent(1))
 }
 
 fn has_whole_weights(graph: &Graph, id: NodeId) -> bool {
@@ -130,29 +115,6 @@ fn has_whole_weights(graph: &Graph, id: NodeId) -> bool {
 fn has_constant_matrix(graph: &Graph, id: NodeId) -> bool {
     let matrix = graph.node(id).inputs.get(1);
     matrix.is_some_and(|matrix| graph.shape(*matrix).len() == 2 && graph.f32_value(*matrix).is_some())
-}
-
-/// What a shard of a node asks, without building it. `output` is the shape of its result.
-pub fn shard_work(graph: &Graph, id: NodeId, restriction: &Restriction, output: Vec<usize>) -> Work {
-    let node = graph.node(id);
-    let (mut weights_bytes, mut activation_bytes) = (0, 0);
-    let mut inputs = Vec::with_capacity(node.inputs.len());
-    for (input, part) in node.inputs.iter().zip(&restriction.operands) {
-        let size = graph.tensor_type(*input).element.size_bytes() as u64;
-        let bytes = part.map_or(0, |part| part.element_count() * size);
-        *(if graph.is_constant(*input) { &mut weights_bytes } else { &mut activation_bytes }) += bytes;
-        inputs.push(part.map_or(Vec::new(), |part| part.shape()));
-    }
-    let size = node.outputs.first().map_or(4, |output| graph.tensor_type(*output).element.size_bytes());
-    activation_bytes += output.iter().product::<usize>() as u64 * size as u64;
-    Shapes {
-        op: &restriction.op,
-        inputs,
-        output,
-        whole: has_whole_weights(graph, id),
-        is_constant_matrix: has_constant_matrix(graph, id),
-    }
-    .work(weights_bytes, activation_bytes)
 }
 
 /// Multiply-adds that a node's operator needs.

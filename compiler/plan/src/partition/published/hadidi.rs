@@ -56,7 +56,7 @@ fn fully_connected(inputs: usize, outputs: usize) -> (Graph, NodeId) {
 fn part_of(graph: &Graph, id: NodeId, restriction: Restriction, output: Vec<usize>) -> Part {
     let elements = |at: usize| restriction.operands[at].map_or(0, |region| region.element_count());
     let (parameters, input) = (elements(1) + elements(2), elements(0));
-    let macs = shard_work(graph, id, &restriction, output.clone()).macs;
+    let macs = shard_work(graph, id, &restriction).macs;
     Part { parameters, macs, input, output: output.iter().product::<usize>() as u64 }
 }
 
@@ -74,8 +74,7 @@ fn by_input((graph, id): &(Graph, NodeId), begin: usize, end: usize) -> Part {
     let x = Region::whole(graph.shape(node.inputs[0])).with(1, begin, end).expect("channels of the operand");
     let result = Region::whole(graph.shape(node.outputs[0]));
     let addend = addend(graph, *id, &x, &result, begin == 0).expect("convolutions and matrix products split by input");
-    let restriction = Restriction { op: addend.op, operands: addend.operands };
-    part_of(graph, *id, restriction, graph.shape(node.outputs[0]).to_vec())
+    part_of(graph, *id, addend.restriction(result), graph.shape(node.outputs[0]).to_vec())
 }
 
 fn whole(node: &(Graph, NodeId)) -> Part {
