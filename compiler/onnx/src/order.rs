@@ -1,12 +1,16 @@
 //! Order of nodes: each after the producers of what it reads.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use super::functions::{Placed, captured};
 use super::importer::node_label;
 use partita_ir::diagnostic::{Diagnostic, printable};
+use partita_ir::graph::order::dependencies_first;
 
-/// Positions of nodes in topological order, the file's order among free choices. Refuses cycles and operands that
+/// Nodes of a cycle that its message names.
+const MOST_NAMED: usize = 5;
+
+/// Positions of nodes in topological order: the file's, but for nodes that stand behind what reads them. Refuses cycles and operands that
 /// nothing makes; `is_given` says which tensors are there from the beginning.
 pub fn topological(nodes: &[Placed], is_given: impl Fn(&str) -> bool) -> Result<Vec<usize>, Diagnostic> {
     let mut producers: HashMap<&str, usize> = HashMap::new();
@@ -15,14 +19,12 @@ pub fn topological(nodes: &[Placed], is_given: impl Fn(&str) -> bool) -> Result<
             producers.insert(output, position);
         }
     }
-    let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
-    let mut missing = vec![0usize; nodes.len()];
-    for (position, placed) in nodes.iter().enumerate() {
+    let mut needs: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+    for (needs, placed) in needs.iter_mut().zip(nodes) {
         let operands = placed.node.input.iter().map(String::as_str).filter(|name| !name.is_empty());
         for input in operands.chain(captured(&placed.node)) {
             if let Some(producer) = producers.get(input) {
-                consumers[*producer].push(position);
-                missing[position] += 1;
+                needs.push(*producer);
             } else if !is_given(input) {
                 let label = node_label(placed.index, &placed.node);
                 let message = format!("{label} reads tensor `{}`, which nothing makes", printable(input));
@@ -30,21 +32,16 @@ pub fn topological(nodes: &[Placed], is_given: impl Fn(&str) -> bool) -> Result<
             }
         }
     }
-    let mut ready: BTreeSet<usize> = (0..nodes.len()).filter(|position| missing[*position] == 0).collect();
-    let mut order = Vec::with_capacity(nodes.len());
-    while let Some(position) = ready.pop_first() {
-        order.push(position);
-        for consumer in &consumers[position] {
-            missing[*consumer] -= 1;
-            if missing[*consumer] == 0 {
-                ready.insert(*consumer);
-            }
+    dependencies_first(&needs).map_err(|cycle| {
+        let mut names: Vec<String> =
+            cycle.iter().take(MOST_NAMED).map(|at| node_label(nodes[*at].index, &nodes[*at].node)).collect();
+        if cycle.len() > MOST_NAMED {
+            names.push(format!("{} more", cycle.len() - MOST_NAMED));
         }
-    }
-    if order.len() == nodes.len() {
-        return Ok(order);
-    }
-    let stuck = (0..nodes.len()).filter(|position| missing[*position] > 0);
-    let names: Vec<String> = stuck.take(5).map(|at| node_label(nodes[at].index, &nodes[at].node)).collect();
-    Err(Diagnostic::new("E0110", format!("the graph has a cycle through {}", names.join(", "))))
+        let message = format!(
+            "the graph has a cycle: each of these reads the next, the last one the first: {}",
+            names.join(", ")
+        );
+        Diagnostic::new("E0110", message)
+    })
 }

@@ -1,15 +1,17 @@
-//! The operator graph: a petgraph of nodes, joined by the tensors that flow between them.
+//! The operator graph: nodes, joined by the tensors that flow between them.
 //!
-//! A [`Node`] lists its operands in order; the petgraph edges (one per use of a produced tensor) follow from those
-//! lists and are kept in step by the editing methods here, which are the only way to change a graph. A [`Tensor`] is
-//! produced by exactly one node, or is a graph input, or is a constant (it then has a value). Graph inputs and outputs
-//! keep the model's names and order. `verify` holds the full list of invariants; no code here does I/O.
+//! A [`Node`] lists its operands in order, and a tensor knows who reads it; both are kept in step by the editing methods
+//! here, which are the only way to change a graph. A [`Tensor`] is produced by exactly one node, or is a graph input, or
+//! is a constant (it then has a value). Graph inputs and outputs keep the model's names and order. What petgraph computes
+//! (`order`), it computes on a graph that is made of the operand lists when it is asked. `verify` holds the full list of
+//! invariants; no code here does I/O.
 
 pub mod elements;
 pub mod eval;
 mod exits;
 pub mod infer;
 pub mod op;
+pub mod order;
 mod outputs;
 pub mod ranges;
 pub mod storage;
@@ -18,12 +20,8 @@ pub mod types;
 pub mod values;
 pub mod verify;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
-
-use petgraph::Direction;
-use petgraph::stable_graph::{NodeIndex, StableDiGraph};
-use petgraph::visit::EdgeRef;
 
 use crate::diagnostic::Diagnostic;
 
@@ -31,10 +29,12 @@ pub use op::{Activation, BinaryOp, Op, UnaryOp};
 pub use outputs::Outputs;
 pub use types::{Data, ElementType, TensorType, Value};
 
-/// Identifies a node of one graph; stays valid while other nodes are removed.
-pub type NodeId = NodeIndex;
+/// Identifies a node of one graph, and of every graph that was made of it by editing. Never reused; later nodes have
+/// larger numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u32);
 
-/// Identifies a tensor of one graph. Never reused.
+/// Identifies a tensor of one graph, and of every graph that was made of it by editing. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct TensorId(pub u32);
 
@@ -102,7 +102,10 @@ pub struct Graph {
     pub computed_in_f32: BTreeSet<ElementType>,
     /// What the importer noticed and the user should know.
     pub remarks: Vec<Diagnostic>,
-    nodes: StableDiGraph<Node, TensorId>,
+    /// By number; none where a node was removed.
+    nodes: Vec<Option<Node>>,
+    /// How many were removed.
+    removed: usize,
     tensors: Vec<Tensor>,
     /// Per tensor the nodes that read it, once per use.
     readers: Vec<Vec<NodeId>>,
@@ -116,12 +119,16 @@ impl Graph {
 
     /// The node `id`. Panics if it was removed.
     pub fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[id]
+        self.nodes[id.0 as usize].as_ref().expect("the node was not removed")
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        self.nodes[id.0 as usize].as_mut().expect("the node was not removed")
     }
 
     /// Whether the node still exists.
     pub fn contains(&self, id: NodeId) -> bool {
-        self.nodes.contains_node(id)
+        self.nodes.get(id.0 as usize).is_some_and(Option::is_some)
     }
 
     /// The tensor `id`.
@@ -171,53 +178,17 @@ impl Graph {
 
     /// All nodes, in order of creation.
     pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.nodes.node_indices()
+        (0..self.nodes.len() as u32).map(NodeId).filter(|id| self.contains(*id))
     }
 
     /// Number of nodes.
     pub fn node_count(&self) -> usize {
-        self.nodes.node_count()
+        self.nodes.len() - self.removed
     }
 
     /// All tensors ever added, also those nothing uses any more.
     pub fn tensor_ids(&self) -> impl ExactSizeIterator<Item = TensorId> + use<> {
         (0..self.tensors.len() as u32).map(TensorId)
-    }
-
-    /// The underlying petgraph, for its algorithms. Edge weights are the tensors that flow.
-    pub fn petgraph(&self) -> &StableDiGraph<Node, TensorId> {
-        &self.nodes
-    }
-
-    /// Nodes so that each comes after the producers of its inputs; among those free to choose, in order of creation,
-    /// so the result is deterministic. `None` if there is a cycle.
-    pub fn topological_order(&self) -> Option<Vec<NodeId>> {
-        let mut missing: HashMap<NodeId, usize> = HashMap::with_capacity(self.node_count());
-        let mut ready = std::collections::BTreeSet::new();
-        for id in self.nodes.node_indices() {
-            let count = self.nodes.edges_directed(id, Direction::Incoming).count();
-            missing.insert(id, count);
-            if count == 0 {
-                ready.insert(id);
-            }
-        }
-        let mut order = Vec::with_capacity(self.node_count());
-        while let Some(id) = ready.pop_first() {
-            order.push(id);
-            for edge in self.nodes.edges_directed(id, Direction::Outgoing) {
-                let count = missing.get_mut(&edge.target()).expect("edges join existing nodes");
-                *count -= 1;
-                if *count == 0 {
-                    ready.insert(edge.target());
-                }
-            }
-        }
-        // What an exit needs comes before what it may save; the sort keeps the order otherwise.
-        let stages = self.stages();
-        if !stages.is_empty() {
-            order.sort_by_key(|id| stages.get(id).copied().unwrap_or(usize::MAX));
-        }
-        (order.len() == self.node_count()).then_some(order)
     }
 
     /// Nodes that read `tensor`, ascending; a node that reads it twice appears once.
@@ -226,6 +197,11 @@ impl Graph {
         found.sort_unstable();
         found.dedup();
         found
+    }
+
+    /// Nodes that read `tensor`, once per use, in no order that means anything.
+    pub(crate) fn readers(&self, tensor: TensorId) -> &[NodeId] {
+        &self.readers[tensor.0 as usize]
     }
 
     /// Gives the memory of a constant back that nobody reads any more.
@@ -299,44 +275,35 @@ impl Graph {
         inputs: Vec<TensorId>,
         outputs: Vec<TensorId>,
     ) -> NodeId {
-        let id = self.nodes.add_node(Node { name: name.into(), op, inputs: Vec::new(), outputs: outputs.clone() });
+        let id = NodeId(self.nodes.len() as u32);
         for output in &outputs {
             let tensor = &mut self.tensors[output.0 as usize];
             assert!(tensor.producer.is_none() && tensor.value.is_none(), "tensor `{}` has a producer", tensor.name);
             tensor.producer = Some(id);
-            for reader in &self.readers[output.0 as usize] {
-                self.nodes.add_edge(id, *reader, *output);
-            }
         }
+        self.nodes.push(Some(Node { name: name.into(), op, inputs: Vec::new(), outputs }));
         self.set_inputs(id, inputs);
         id
     }
 
     /// Replaces the operands of a node.
     pub fn set_inputs(&mut self, id: NodeId, inputs: Vec<TensorId>) {
-        let old: Vec<_> = self.nodes.edges_directed(id, Direction::Incoming).map(|edge| edge.id()).collect();
-        for edge in old {
-            self.nodes.remove_edge(edge);
-        }
         self.forget_reader(id);
         for input in &inputs {
             self.readers[input.0 as usize].push(id);
-            if let Some(producer) = self.tensor(*input).producer {
-                self.nodes.add_edge(producer, id, *input);
-            }
         }
-        self.nodes[id].inputs = inputs;
+        self.node_mut(id).inputs = inputs;
     }
 
     fn forget_reader(&mut self, id: NodeId) {
-        for input in std::mem::take(&mut self.nodes[id].inputs) {
+        for input in std::mem::take(&mut self.node_mut(id).inputs) {
             self.readers[input.0 as usize].retain(|reader| *reader != id);
         }
     }
 
     /// Replaces the operator of a node; operands stay.
     pub fn set_op(&mut self, id: NodeId, op: Op) {
-        self.nodes[id].op = op;
+        self.node_mut(id).op = op;
     }
 
     /// Gives a tensor another name.
@@ -352,7 +319,8 @@ impl Graph {
     /// Removes a node; its outputs keep existing, without producer.
     pub fn remove_node(&mut self, id: NodeId) {
         self.forget_reader(id);
-        if let Some(node) = self.nodes.remove_node(id) {
+        if let Some(node) = self.nodes[id.0 as usize].take() {
+            self.removed += 1;
             for output in node.outputs {
                 self.tensors[output.0 as usize].producer = None;
             }
@@ -368,21 +336,11 @@ impl Graph {
     /// If `old` was a graph output, `new` takes over its name, which the caller knows.
     pub fn replace_uses(&mut self, old: TensorId, new: TensorId) {
         for consumer in self.consumers(old) {
-            self.nodes[consumer].inputs.iter_mut().filter(|input| **input == old).for_each(|input| *input = new);
+            let inputs = &mut self.node_mut(consumer).inputs;
+            inputs.iter_mut().filter(|input| **input == old).for_each(|input| *input = new);
         }
-        // An edge for each use: those of `old` go, those of `new` come.
-        if let Some(producer) = self.tensor(old).producer {
-            let uses = self.nodes.edges_directed(producer, Direction::Outgoing).filter(|edge| *edge.weight() == old);
-            for edge in uses.map(|edge| edge.id()).collect::<Vec<_>>() {
-                self.nodes.remove_edge(edge);
-            }
-        }
-        for reader in std::mem::take(&mut self.readers[old.0 as usize]) {
-            self.readers[new.0 as usize].push(reader);
-            if let Some(producer) = self.tensor(new).producer {
-                self.nodes.add_edge(producer, reader, new);
-            }
-        }
+        let moved = std::mem::take(&mut self.readers[old.0 as usize]);
+        self.readers[new.0 as usize].extend(moved);
         if self.is_output(old) {
             self.outputs.replace(old, new);
             let name = std::mem::take(&mut self.tensors[old.0 as usize].name);
@@ -400,7 +358,7 @@ impl Graph {
     /// Turns a produced tensor into a constant and removes its producer if that has no other output.
     pub fn make_constant(&mut self, id: TensorId, value: Arc<Value>) {
         if let Some(producer) = self.tensor(id).producer {
-            if self.nodes[producer].outputs.len() == 1 {
+            if self.node(producer).outputs.len() == 1 {
                 self.remove_node(producer);
             } else {
                 // A node must keep its outputs: uses move to a fresh constant instead.

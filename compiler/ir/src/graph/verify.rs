@@ -5,11 +5,9 @@
 //! - the type of each result is what [`super::infer`] says;
 //! - a constant's value has the tensor's type; two constants that are read never bear one name;
 //! - graph outputs are produced, constant or inputs; names of inputs and outputs are unique;
-//! - petgraph's edges are exactly the uses of produced tensors; there is no cycle.
+//! - every tensor knows exactly its readers, once per use; there is no cycle.
 
-use std::collections::{HashMap, HashSet};
-
-use petgraph::visit::{EdgeRef, IntoEdgeReferences};
+use std::collections::HashSet;
 
 use super::infer::infer;
 use super::{Graph, NodeId, TensorId};
@@ -27,19 +25,17 @@ pub struct VerifyError {
 /// Checks every invariant.
 pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
     let inputs: HashSet<TensorId> = graph.inputs.iter().copied().collect();
-    let mut uses: HashMap<(NodeId, NodeId, TensorId), usize> = HashMap::new();
+    let mut readers: Vec<Vec<NodeId>> = vec![Vec::new(); graph.tensor_ids().len()];
     for id in graph.node_ids() {
-        verify_node(graph, id, &inputs, &mut uses)?;
+        verify_node(graph, id, &inputs)?;
+        graph.node(id).inputs.iter().for_each(|input| readers[input.0 as usize].push(id));
     }
-    for edge in graph.petgraph().edge_references() {
-        let key = (edge.source(), edge.target(), *edge.weight());
-        match uses.get_mut(&key) {
-            Some(count) if *count > 0 => *count -= 1,
-            _ => return Err(broken(graph.node_label(edge.target()), "an edge has no operand".to_string())),
+    for (id, readers) in graph.tensor_ids().zip(readers) {
+        let mut known = graph.readers(id).to_vec();
+        known.sort_unstable();
+        if known != readers {
+            return Err(broken(label(graph, id), format!("nodes {readers:?} read it, not {known:?}")));
         }
-    }
-    if let Some((key, _)) = uses.iter().filter(|(_, count)| **count > 0).min() {
-        return Err(broken(graph.node_label(key.1), "an operand has no edge".to_string()));
     }
     if graph.topological_order().is_none() {
         return Err(broken("the graph".to_string(), "there is a cycle".to_string()));
@@ -73,12 +69,7 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
     Ok(())
 }
 
-fn verify_node(
-    graph: &Graph,
-    id: NodeId,
-    inputs: &HashSet<TensorId>,
-    uses: &mut HashMap<(NodeId, NodeId, TensorId), usize>,
-) -> Result<(), VerifyError> {
+fn verify_node(graph: &Graph, id: NodeId, inputs: &HashSet<TensorId>) -> Result<(), VerifyError> {
     let node = graph.node(id);
     let mut types = Vec::with_capacity(node.inputs.len());
     for input in &node.inputs {
@@ -96,9 +87,6 @@ fn verify_node(
                 label(graph, *input),
                 format!("its value is {}, its type {}", value.tensor_type(), tensor.tensor_type),
             ));
-        }
-        if let Some(producer) = tensor.producer {
-            *uses.entry((producer, id, *input)).or_default() += 1;
         }
         types.push(&tensor.tensor_type);
     }

@@ -476,6 +476,10 @@ impl Lister<'_> {
 }
 
 /// Positions in the order after which a single tensor carries everything on, with that tensor.
+///
+/// One walk over the order, not the dominators of the outputs: what is alive at a place depends on the order. Heads of
+/// exits reach no output and yet keep tensors alive until they have decided, and what has no operand but constants is
+/// dominated by nothing, wherever it stands.
 pub fn crossings(graph: &Graph, order: &[NodeId]) -> Vec<(usize, TensorId)> {
     let mut last_use: HashMap<TensorId, usize> = HashMap::new();
     for (position, id) in order.iter().enumerate() {

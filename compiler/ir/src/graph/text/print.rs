@@ -137,16 +137,10 @@ pub fn print_dot(graph: &Graph) -> String {
     for id in graph.node_ids() {
         let node = graph.node(id);
         let label = format!("{}\n{}", op_name(&node.op), crate::diagnostic::printable(&node.name));
-        let _ = writeln!(text, "  n{} [label={label:?}];", id.index());
+        let _ = writeln!(text, "  n{} [label={label:?}];", id.0);
         for input in &node.inputs {
             if let Some(producer) = graph.tensor(*input).producer {
-                let _ = writeln!(
-                    text,
-                    "  n{} -> n{} [label=\"{}\"];",
-                    producer.index(),
-                    id.index(),
-                    graph.tensor_type(*input)
-                );
+                let _ = writeln!(text, "  n{} -> n{} [label=\"{}\"];", producer.0, id.0, graph.tensor_type(*input));
             }
         }
     }
