@@ -419,7 +419,8 @@ fn check_aarch64(board: &str) {
     assert!(words.into_iter().any(|word| word & 0xffc0_001f == 0xf980_0000), "weights are not fetched early");
     let library = archive::static_library(vec![("kernels.o".to_string(), code)]).expect("the library is written");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let source = format!("{}{}", object::declarations(&kernels, "t_"), driver(&cases, "t_"));
+    let source =
+        format!("{}{}", object::declarations(&kernels, "t_").expect("they are rendered"), driver(&cases, "t_"));
     let (path, binary) = (folder.path().join("kernels.rs"), folder.path().join("kernels"));
     fs::write(&path, source).expect("the folder can be written");
     fs::write(folder.path().join("libkernels.a"), library).expect("the folder can be written");

@@ -10,8 +10,8 @@ use partita_ir::graph::order::dependencies_first;
 /// Nodes of a cycle that its message names.
 const MOST_NAMED: usize = 5;
 
-/// Positions of nodes in topological order: the file's, but for nodes that stand behind what reads them. Refuses cycles and operands that
-/// nothing makes; `is_given` says which tensors are there from the beginning.
+/// Positions of nodes in topological order: the file's, but for nodes that stand behind what reads them. Refuses cycles
+/// and operands that nothing makes; `is_given` says which tensors are there from the beginning.
 pub fn topological(nodes: &[Placed], is_given: impl Fn(&str) -> bool) -> Result<Vec<usize>, Diagnostic> {
     let mut producers: HashMap<&str, usize> = HashMap::new();
     for (position, placed) in nodes.iter().enumerate() {

@@ -22,7 +22,7 @@ use crate::config::target::LEAST_DIVIDER;
 use crate::config::{Device, System, Transport};
 use crate::driver::Compiled;
 use crate::emit::model::{EmittedModel, KernelsPlace, emit_model, is_object, peers, threads};
-use crate::emit::steps::tame;
+use crate::emit::steps::sanitize;
 use crate::emit::templates;
 use crate::program::Step;
 
@@ -185,8 +185,8 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
     let root = PathBuf::from("devices").join(&device.name);
     let context = context! {
         version => env!("CARGO_PKG_VERSION"),
-        model => tame(&compiled.model_name),
-        cluster => tame(&compiled.cluster.name),
+        model => sanitize(&compiled.model_name),
+        cluster => sanitize(&compiled.cluster.name),
         device => device.name.as_str(),
         target => target.name.as_str(),
         package => cargo::package_name(&device.name),
@@ -296,8 +296,8 @@ fn write_deployment(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
         })
         .collect();
     let context = context! {
-        model => tame(&compiled.model_name),
-        cluster => tame(&compiled.cluster.name),
+        model => sanitize(&compiled.model_name),
+        cluster => sanitize(&compiled.cluster.name),
         devices => devices.clone(),
     };
     put(folder, "deploy/README.md", templates::render("deploy/README.md.j2", context.clone())?.as_bytes())?;

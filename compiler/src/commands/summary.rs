@@ -8,7 +8,7 @@ use crate::bundle::report::{
 };
 use crate::config::System;
 use crate::driver::Compiled;
-use crate::emit::steps::tame;
+use crate::emit::steps::sanitize;
 use crate::exits::ExitReport;
 use crate::graph::NodeId;
 use crate::graph::ranges::inexact_sums;
@@ -44,7 +44,7 @@ pub fn report(compiled: &Compiled) -> Report {
     Report {
         schema: SCHEMA,
         model: ModelReport {
-            name: tame(&compiled.model_name),
+            name: sanitize(&compiled.model_name),
             opset: graph.opset,
             nodes: graph.node_count(),
             parameters,
@@ -249,7 +249,7 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
             let node = graph.node(id);
             let strategy = compiled.partition.strategies.get(&id);
             LayerReport {
-                node: tame(&node.name),
+                node: sanitize(&node.name),
                 op: op_name(&node.op).to_string(),
                 strategy: strategy.map_or("whole", |strategy| strategy.method.name()).to_string(),
                 macs: cost::node_macs(graph, id),

@@ -1,6 +1,8 @@
 //! The table by which devices choose among routes, and the way in which they tell each other.
 
-use crate::emit::steps::tame;
+use serde::Serialize;
+
+use crate::emit::steps::sanitize;
 use partita_config::Cluster;
 
 /// Routes of a cluster.
@@ -64,33 +66,51 @@ impl Family {
         self.follows[device].into_iter().chain(self.leads(device)).collect()
     }
 
-    /// As one device has it, in Rust.
-    pub fn text(&self, device: usize) -> String {
-        let routes: String = self.routes.iter().map(|name| format!("\"{}\", ", tame(name))).collect();
-        let condition = |row: &Row| {
-            let rates: Vec<String> = row.bytes_per_second.iter().map(|rate| format!("{rate:.1}")).collect();
-            let Row { missing, unneeded, route, latency_ms, .. } = row;
-            let expected_us = (latency_ms * 1e3).clamp(1.0, 4e9) as u32;
-            format!(
-                "        Condition {{ missing: &{missing:?}, unneeded: &{unneeded:?}, bytes_per_second: &[{}], route: {route}, expected_us: {expected_us} }},\n",
-                rates.join(", ")
-            )
+    /// As one device has it, for `crate/family.rs.j2`.
+    pub fn text(&self, device: usize) -> FamilyText {
+        let row = |row: &Row| RowText {
+            missing: row.missing.clone(),
+            unneeded: row.unneeded.clone(),
+            bytes_per_second: row.bytes_per_second.iter().map(|rate| format!("{rate:.1}")).collect(),
+            route: row.route,
+            expected_us: (row.latency_ms * 1e3).clamp(1.0, 4e9) as u32,
         };
-        let conditions: String = self.conditions.iter().map(condition).collect();
-        format!(
-            "Family {{\n    routes: &[{}],\n    follows: {:?},\n    leads: &{:?},\n    conditions: &[\n{conditions}    ],\n    links: &{:?},\n    closes: {},\n}}",
-            routes.trim_end_matches(", "),
-            self.follows[device],
-            self.leads(device),
-            self.links,
-            self.closes,
-        )
+        FamilyText {
+            routes: self.routes.iter().map(|name| sanitize(name)).collect(),
+            follows: self.follows[device],
+            leads: self.leads(device),
+            conditions: self.conditions.iter().map(row).collect(),
+            links: self.links.clone(),
+            closes: self.closes,
+        }
     }
+}
+
+/// A [`Family`] as one device has it, in the template.
+#[derive(Clone, Debug, Serialize)]
+pub struct FamilyText {
+    routes: Vec<String>,
+    follows: Option<usize>,
+    leads: Vec<usize>,
+    conditions: Vec<RowText>,
+    links: Vec<(usize, usize, usize)>,
+    closes: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct RowText {
+    missing: Vec<usize>,
+    unneeded: Vec<usize>,
+    /// Literals.
+    bytes_per_second: Vec<String>,
+    route: usize,
+    expected_us: u32,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use minijinja::value::Serde;
     use partita_config::cluster_file::parse;
     use std::path::Path;
 
@@ -120,7 +140,9 @@ mod tests {
 
     #[test]
     fn names_cannot_leave_their_quotes() {
-        let text = Family::new(vec!["a\"b\\\n".to_string()], &row(), &[1]).text(1);
+        let family = Family::new(vec!["a\"b\\\n".to_string()], &row(), &[1]).text(1);
+        let context = minijinja::context! { family => minijinja::Value::from(Serde(&family)) };
+        let text = crate::emit::templates::render("crate/family.rs.j2", context).expect("it is rendered");
         let line = text.lines().find(|line| line.contains("routes")).expect("there is a line of routes");
         assert_eq!(line.matches('"').count(), 2, "{line}");
         assert!(!line.contains('\\'), "{line}");

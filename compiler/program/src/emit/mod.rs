@@ -1,6 +1,7 @@
 //! Programs to files: Rust source from templates, machine code through Cranelift, weights as objects.
 
 pub mod archive;
+pub mod expressions;
 pub mod family;
 #[cfg(feature = "aarch64")]
 pub mod load_pairs;

@@ -5,10 +5,11 @@ use minijinja::context;
 use minijinja::value::{Serde, Value};
 use serde::Serialize;
 
+use crate::emit::expressions::{float, rust_type};
 use crate::emit::family::Family;
 #[cfg(feature = "aarch64")]
 use crate::emit::object;
-use crate::emit::steps::{StepText, rust_type, steps_text, tame};
+use crate::emit::steps::{StepText, sanitize, steps_text};
 use crate::emit::{archive, rust_source, templates};
 use crate::program::{BufferId, Program, Step};
 use partita_config::{Architecture, Cluster, InstructionSet, System, Target};
@@ -80,11 +81,8 @@ pub fn emit_model(
     let names: Vec<&str> = context.cluster.devices.iter().map(|device| device.name.as_str()).collect();
     let call_prefix = if is_object(target) { prefix.as_str() } else { "" };
     let steps = programs.iter().map(|program| steps_text(program, &names, call_prefix)).collect();
-    let inline = match place {
-        KernelsPlace::Sibling => String::new(),
-        KernelsPlace::Inline => format!("mod kernels {{\n{kernels_source}\n}}"),
-    };
-    let model_source = model_source(programs, context, steps, &weights_symbol, &inline)?;
+    let inline = (place == KernelsPlace::Inline).then_some(kernels_source.as_str());
+    let model_source = model_source(programs, context, steps, &weights_symbol, inline)?;
     Ok(EmittedModel { model_source, kernels_source, library, library_bytes })
 }
 
@@ -101,7 +99,7 @@ pub fn lacks(target: &Target) -> Option<&'static str> {
 /// Machine code of kernels, and how Rust declares it.
 #[cfg(feature = "aarch64")]
 fn machine_code(kernels: &[Kernel], target: &Target, prefix: &str) -> anyhow::Result<(String, Vec<u8>)> {
-    Ok((object::declarations(kernels, prefix), object::compile_kernels(kernels, target, prefix)?))
+    Ok((object::declarations(kernels, prefix)?, object::compile_kernels(kernels, target, prefix)?))
 }
 
 #[cfg(not(feature = "aarch64"))]
@@ -110,20 +108,18 @@ fn machine_code(_: &[Kernel], target: &Target, _: &str) -> anyhow::Result<(Strin
 }
 
 fn emit_kernels(program: &Program, target: &Target, prefix: &str) -> anyhow::Result<(String, Option<Vec<u8>>)> {
-    let heading = "// Kernels of the layers: one loop nest per operator and shape, every extent a constant.\n\n";
+    let source =
+        |head: &str, kernels: Vec<String>| templates::render("kernels/kernels.rs.j2", context! { head, kernels });
     if is_object(target) {
         let (declarations, machine_code) = machine_code(&program.kernels, target, prefix)?;
-        return Ok((format!("{heading}{declarations}"), Some(machine_code)));
+        return Ok((source(&declarations, Vec::new())?, Some(machine_code)));
     }
-    let mut source = heading.to_string();
-    if !program.kernels.is_empty() {
-        source.push_str(&rust_source::prelude(target.instruction_set)?);
-    }
-    for kernel in &program.kernels {
-        source.push('\n');
-        source.push_str(&rust_source::render(kernel, target.instruction_set)?);
-    }
-    Ok((source, None))
+    let prelude = match program.kernels.is_empty() {
+        true => String::new(),
+        false => rust_source::prelude(target.instruction_set)?,
+    };
+    let kernels = program.kernels.iter().map(|kernel| rust_source::render(kernel, target.instruction_set));
+    Ok((source(&prelude, kernels.collect::<anyhow::Result<Vec<_>>>()?)?, None))
 }
 
 fn emit_library(
@@ -203,7 +199,7 @@ fn ports(
             let suffix = if tensors.len() == 1 { String::new() } else { format!("_{position}") };
             let shape: Vec<String> = tensor.tensor_type.shape.iter().map(usize::to_string).collect();
             Port {
-                name: tame(&tensor.name),
+                name: sanitize(&tensor.name),
                 parameter: suffix.clone(),
                 suffix,
                 rank: shape.len(),
@@ -227,7 +223,7 @@ fn model_source(
     context: &ModelContext<'_>,
     steps: Vec<Vec<StepText>>,
     weights_symbol: &str,
-    kernels_inline: &str,
+    kernels_inline: Option<&str>,
 ) -> anyhow::Result<String> {
     let program = programs[0];
     let route = context.routes.first().context("a model without routes")?;
@@ -243,12 +239,8 @@ fn model_source(
         .collect();
     let (input_offset, input_length) = regions(programs, Program::input_region);
     let (output_offset, output_length) = regions(programs, Program::output_region);
-    let thresholds: Vec<String> = graph
-        .exits()
-        .into_iter()
-        .filter_map(|id| graph.decide(id))
-        .map(|decide| rust_source::float(decide.threshold))
-        .collect();
+    let thresholds: Vec<String> =
+        graph.exits().into_iter().filter_map(|id| graph.decide(id)).map(|decide| float(decide.threshold)).collect();
     let answer = |(route, program): (usize, &&Program)| -> Vec<Value> {
         let answer = |step: &Step| match step {
             Step::Leave { exit, answer: Some(answer), .. } => {
@@ -265,7 +257,7 @@ fn model_source(
     let routes: Vec<RouteText> = (steps.into_iter().zip(programs).zip(&context.routes).enumerate())
         .map(|(number, ((steps, program), route))| RouteText {
             number,
-            name: tame(route.name),
+            name: sanitize(route.name),
             suffix: if several { format!("_{number}") } else { String::new() },
             team_name: if threads(&[*program]) > 1 { "team" } else { "_team" },
             links_name: if speaks(program) { "links" } else { "_links" },
@@ -277,7 +269,7 @@ fn model_source(
         "crate/model.rs.j2",
         context! {
             version => env!("CARGO_PKG_VERSION"),
-            model => tame(context.model),
+            model => sanitize(context.model),
             device => device.name.as_str(),
             device_index => program.device,
             target => device.target.name.as_str(),
@@ -303,7 +295,7 @@ fn model_source(
             inputs => Value::from(Serde(&inputs)),
             outputs => Value::from(Serde(&outputs)),
             routes => Value::from(Serde(&routes)),
-            family => context.family.map(|family| family.text(program.device)),
+            family => context.family.map(|family| Value::from(Serde(&family.text(program.device)))),
             kernels_inline => kernels_inline,
             exits => thresholds.len(),
             steady => graph.exits().into_iter().filter_map(|id| graph.decide(id)).any(|decide| decide.patience.is_some()),

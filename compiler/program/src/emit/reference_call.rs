@@ -2,7 +2,7 @@
 
 use partita_rt::kernels;
 
-use super::rust_source::float;
+use super::expressions::float;
 use partita_ir::graph::elements;
 use partita_ir::graph::eval::elementwise::{binary_function, comparison, logic};
 use partita_ir::graph::eval::spatial::{activation, conv_parameters, matmul_shapes, three};

@@ -1,44 +1,134 @@
-//! Steps of a program as lines of Rust.
+//! Steps of a program as data for `crate/step.rs.j2`, which holds the text of every statement.
 
 use partita_rt::kernels::Filtered;
+use serde::Serialize;
 
-use crate::emit::reference_call::{CallOperand, activation_text, reference_call};
+use super::expressions::{element_pointer, pointer, rust_type, share_pointer, slice, slice_mut};
+use super::reference_call::{CallOperand, activation_text, reference_call};
 use crate::program::{Argument, BufferId, Layout, Message, Program, Runs, Step};
 use partita_ir::graph::{ElementType, TensorType};
 use partita_kernel::{Access, Kernel};
 
 /// One step, ready for the template.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct StepText {
     /// Short name for profiles: the operator's kind and the node's name, fit for a Rust string.
     pub label: String,
     /// The same with shapes, fit for a line comment.
     pub comment: String,
-    /// The statement.
-    pub code: String,
+    /// What is done.
+    pub statement: Statement,
 }
 
-/// The Rust type of an element in memory; one that any bytes are.
-pub fn rust_type(element: ElementType) -> &'static str {
-    match element {
-        ElementType::F32 => "f32",
-        ElementType::F64 => "f64",
-        ElementType::F16 => "partita_rt::F16",
-        ElementType::BF16 => "partita_rt::Bf16",
-        ElementType::I64 => "i64",
-        ElementType::I32 => "i32",
-        ElementType::I16 => "i16",
-        ElementType::I8 => "i8",
-        ElementType::U64 => "u64",
-        ElementType::U32 => "u32",
-        ElementType::U16 => "u16",
-        ElementType::U8 => "u8",
-        ElementType::Bool => "partita_rt::Bool",
-    }
+/// The statement of a step; texts in it are printed expressions.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Statement {
+    /// A call of an emitted kernel.
+    Kernel {
+        /// Its name.
+        function: String,
+        /// Pointers to its buffers.
+        arguments: Vec<String>,
+        /// Whether all threads call it.
+        shared: bool,
+        /// How the same is done where inputs are too large for it.
+        filtered: Option<Box<FilteredText>>,
+    },
+    /// A call of a portable kernel.
+    Reference {
+        /// The call.
+        call: String,
+    },
+    /// A tensor into another layout.
+    Reorder {
+        /// The portable function that does it.
+        function: &'static str,
+        /// All of the tensor.
+        from: String,
+        /// The same in the other layout.
+        to: String,
+        /// Samples.
+        batch: usize,
+        /// Channels.
+        channels: usize,
+        /// Elements of one channel of one sample.
+        spatial: usize,
+        /// Channels of a block.
+        block: u32,
+    },
+    /// Runs of elements from place to place.
+    Copy {
+        /// Their type.
+        element: &'static str,
+        /// Pointer to the first.
+        from: String,
+        /// Where the first comes to lie in the arena.
+        to_bytes: usize,
+        /// How many runs.
+        count: usize,
+        /// Elements of each.
+        elements: usize,
+        /// Elements from one run's first to the next one's in the source.
+        from_stride: usize,
+        /// The same in the destination.
+        to_stride: usize,
+    },
+    /// The end of the inference, if the verdict says so.
+    Leave {
+        /// Number of the exit.
+        exit: usize,
+        /// Where the verdict lies in the arena.
+        verdict_bytes: usize,
+    },
+    /// One tensor to another device.
+    Send(MessageText),
+    /// One tensor from another device.
+    Receive(MessageText),
+    /// Any number of tensors to and from others at the same time.
+    Exchange {
+        /// What leaves.
+        sends: Vec<MessageText>,
+        /// What comes.
+        receives: Vec<MessageText>,
+    },
+}
+
+/// A tensor on its way.
+#[derive(Clone, Debug, Serialize)]
+pub struct MessageText {
+    comment: String,
+    peer: usize,
+    number: u32,
+    offset_bytes: usize,
+    bytes: usize,
+}
+
+/// A convolution that Winograd's kernel does for inputs that are small enough; operands are printed.
+#[derive(Clone, Debug, Serialize)]
+pub struct FilteredText {
+    batch: usize,
+    channels: usize,
+    filters: usize,
+    lanes: usize,
+    kernel_depth: usize,
+    pad: Vec<usize>,
+    input: Vec<usize>,
+    output: Vec<usize>,
+    tile: Vec<usize>,
+    taps: Vec<usize>,
+    vectors: usize,
+    pooled: bool,
+    activation: String,
+    x: String,
+    weights: String,
+    bias: String,
+    residual: String,
+    y: String,
 }
 
 /// A model's name as it may stand in emitted comments and strings: printable ASCII without quotes or backslashes.
-pub fn tame(name: &str) -> String {
+pub fn sanitize(name: &str) -> String {
     let mut text: String = name
         .chars()
         .take(80)
@@ -50,7 +140,7 @@ pub fn tame(name: &str) -> String {
     text
 }
 
-/// Renders every step. `kernel_prefix` stands before the names of kernels that come from an object file.
+/// Every step. `kernel_prefix` stands before the names of kernels that come from an object file.
 pub fn steps_text(program: &Program, devices: &[&str], kernel_prefix: &str) -> Vec<StepText> {
     program.steps.iter().map(|step| step_text(program, step, devices, kernel_prefix)).collect()
 }
@@ -58,51 +148,30 @@ pub fn steps_text(program: &Program, devices: &[&str], kernel_prefix: &str) -> V
 fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &str) -> StepText {
     match step {
         Step::Kernel { node, fused, kernel, arguments } => {
-            let nodes = [node].into_iter().chain(fused).map(|node| tame(node)).collect::<Vec<_>>().join(" + ");
+            let nodes = [node].into_iter().chain(fused).map(|node| sanitize(node)).collect::<Vec<_>>().join(" + ");
             let kernel = &program.kernels[*kernel];
-            let mut pointers: Vec<String> = arguments.iter().map(|argument| pointer(program, *argument)).collect();
-            for (pointer, declared) in pointers.iter_mut().zip(&kernel.buffers) {
-                if kernel.split.as_ref().is_some_and(|split| split.part.is_none()) && declared.access == Access::Scratch
-                {
-                    *pointer = pointer.replacen("pointer(", "pointer::<f32>(", 1);
-                    let numbers = (declared.elements * declared.storage.size_bytes()).div_ceil(4);
-                    pointer.push_str(&format!(".add(part * {numbers})"));
-                }
-            }
-            let pointers = pointers.join(", ");
-            let mut call = match &kernel.split {
-                None => format!(
-                    "// SAFETY: every range lies in the arena or the weights and is alive now.\n        \
-                     unsafe {{ kernels::{kernel_prefix}{}({pointers}) }};",
-                    kernel.name
-                ),
-                Some(_) => format!(
-                    "// SAFETY: every range lies in the arena or the weights and is alive now; parts write apart.\n        \
-                     team.run(&|part| unsafe {{ kernels::{kernel_prefix}{}({pointers}, part as isize) }});",
-                    kernel.name
-                ),
-            };
-            if let Some(filtered) = &kernel.filtered {
-                call = filtered_text(program, kernel, filtered, arguments, &call);
-            }
             StepText {
                 label: format!("kernel {nodes}"),
-                comment: format!("{nodes}: {}", tame(&kernel.summary)),
-                code: call,
+                comment: format!("{nodes}: {}", sanitize(&kernel.summary)),
+                statement: Statement::Kernel {
+                    function: format!("{kernel_prefix}{}", kernel.name),
+                    arguments: kernel_arguments(program, kernel, arguments),
+                    shared: kernel.split.is_some(),
+                    filtered: kernel
+                        .filtered
+                        .as_ref()
+                        .map(|filtered| Box::new(filtered_text(program, kernel, filtered, arguments))),
+                },
             }
         }
         Step::Reference { node, op, inputs, outputs } => {
             let read: Vec<CallOperand> = inputs.iter().map(|input| read_operand(program, *input)).collect();
             let written: Vec<CallOperand> = outputs.iter().map(|output| write_operand(program, *output)).collect();
             StepText {
-                label: format!("reference {}", tame(node)),
-                comment: format!("{} ({}), portable kernel", tame(node), partita_ir::graph::text::op_name(op)),
-                code: format!(
-                    "// SAFETY: inputs and outputs are alive, disjoint ranges of the arena or the weights.\n        \
-                     unsafe {{ {} }};",
-                    // Lowering has made sure that there is a kernel.
-                    reference_call(op, &read, &written).unwrap_or_default()
-                ),
+                label: format!("reference {}", sanitize(node)),
+                comment: format!("{} ({}), portable kernel", sanitize(node), partita_ir::graph::text::op_name(op)),
+                // Lowering has made sure that there is a kernel.
+                statement: Statement::Reference { call: reference_call(op, &read, &written).unwrap_or_default() },
             }
         }
         Step::Reorder { from, to } => reorder_text(program, *from, *to),
@@ -110,39 +179,38 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
         Step::Leave { exit, verdict, .. } => StepText {
             label: format!("exit {exit}"),
             comment: format!("the inference ends at exit {exit} if the scores are sure enough"),
-            code: format!(
-                "// SAFETY: the verdict lies in the arena and nothing writes to it meanwhile.\n        \
-                 let verdict = unsafe {{ arena.slice::<f32>({}, 2) }};\n        \
-                 if partita_rt::kernels::leaves(verdict) {{\n            \
-                 self.exit = Some(({exit}, verdict[1]));\n            \
-                 return Ok(());\n        }}",
-                program.buffers[verdict.0 as usize].offset_bytes
-            ),
+            statement: Statement::Leave {
+                exit: *exit,
+                verdict_bytes: program.buffers[verdict.0 as usize].offset_bytes,
+            },
         },
         Step::Exchange { sends, receives } => exchange_text(program, sends, receives, devices),
     }
 }
 
-/// A kernel that is called for inputs that are small enough; else the same is done without minimal filtering.
-fn filtered_text(
-    program: &Program,
-    kernel: &Kernel,
-    filtered: &Filtered,
-    arguments: &[Argument],
-    call: &str,
-) -> String {
+/// Pointers for a kernel. Where it is called once per thread and not told which one calls, each has its own share of what is
+/// scratch.
+fn kernel_arguments(program: &Program, kernel: &Kernel, arguments: &[Argument]) -> Vec<String> {
+    let unaware = kernel.split.as_ref().is_some_and(|split| split.part.is_none());
+    let printed =
+        arguments.iter().enumerate().map(|(position, argument)| match (kernel.buffers.get(position), argument) {
+            (Some(declared), Argument::Buffer(id)) if unaware && declared.access == Access::Scratch => {
+                let elements = (declared.elements * declared.storage.size_bytes()).div_ceil(size_of::<f32>());
+                share_pointer(program, *id, elements)
+            }
+            _ => pointer(program, *argument),
+        });
+    printed.collect()
+}
+
+/// The description and the operands of a convolution that is done directly where inputs are too large.
+fn filtered_text(program: &Program, kernel: &Kernel, filtered: &Filtered, arguments: &[Argument]) -> FilteredText {
     let operand = |name: &str| {
         let position = kernel.buffers.iter().position(|buffer| buffer.name == name)?;
         Some((*arguments.get(position)?, kernel.buffers.get(position)?.elements))
     };
-    let slice = |name: &str| match operand(name) {
-        Some((Argument::Buffer(id), elements)) => {
-            format!("arena.slice::<f32>({}, {elements})", program.buffers[id.0 as usize].offset_bytes)
-        }
-        Some((Argument::Weight(id), elements)) => format!(
-            "core::slice::from_raw_parts(weight::<f32>({}), {elements})",
-            program.weights[id.0 as usize].offset_bytes
-        ),
+    let read = |name: &str| match operand(name) {
+        Some((argument, elements)) => slice(program, argument, ElementType::F32, elements),
         None => "&[]".to_string(),
     };
     let offset = |name: &str| match operand(name)?.0 {
@@ -152,141 +220,82 @@ fn filtered_text(
     let residual = match (operand("residual"), offset("residual") == offset("y")) {
         (None, _) => "None".to_string(),
         (Some(_), true) => "InPlace".to_string(),
-        (Some(_), false) => format!("Apart({})", slice("residual")),
+        (Some(_), false) => format!("Apart({})", read("residual")),
     };
-    let (x, weights, bias) = (slice("x"), slice("weights"), slice("bias"));
-    let y = slice("y").replacen("slice", "slice_mut", 1);
-    let description = filtered_description(filtered);
-    let call = call.replace('\n', "\n    ");
-    format!(
-        "{{\n        \
-         const FILTERED: partita_rt::kernels::Filtered = {description};\n        \
-         // SAFETY: the range lies in the arena and is alive now.\n        \
-         if FILTERED.is_within(unsafe {{ {x} }}) {{\n            \
-         {call}\n        \
-         }} else {{\n            \
-         // SAFETY: inputs and the output are alive, disjoint ranges of the arena or the weights.\n            \
-         unsafe {{ FILTERED.convolve({x}, {weights}, {bias}, partita_rt::kernels::Residual::{residual}, {y}) }};\n        \
-         }}\n        \
-         }}"
-    )
-}
-
-fn filtered_description(filtered: &Filtered) -> String {
-    let Filtered {
-        batch,
-        channels,
-        filters,
-        lanes,
-        kernel_depth,
-        pad,
-        input,
-        output,
-        tile,
-        taps,
-        vectors,
-        pooled,
-        activation,
-    } = filtered;
-    format!(
-        "partita_rt::kernels::Filtered {{ batch: {batch}, channels: {channels}, filters: {filters}, lanes: {lanes}, \
-         kernel_depth: {kernel_depth}, pad: {pad:?}, input: {input:?}, output: {output:?}, tile: {tile:?}, taps: {taps:?}, \
-         vectors: {vectors}, pooled: {pooled}, activation: {} }}",
-        activation_text(*activation)
-    )
+    let y = match operand("y") {
+        Some((Argument::Buffer(id), elements)) => slice_mut(program, id, ElementType::F32, elements),
+        _ => "&mut []".to_string(),
+    };
+    FilteredText {
+        batch: filtered.batch,
+        channels: filtered.channels,
+        filters: filtered.filters,
+        lanes: filtered.lanes,
+        kernel_depth: filtered.kernel_depth,
+        pad: filtered.pad.to_vec(),
+        input: filtered.input.to_vec(),
+        output: filtered.output.to_vec(),
+        tile: filtered.tile.to_vec(),
+        taps: filtered.taps.to_vec(),
+        vectors: filtered.vectors,
+        pooled: filtered.pooled,
+        activation: activation_text(filtered.activation),
+        x: read("x"),
+        weights: read("weights"),
+        bias: read("bias"),
+        residual,
+        y,
+    }
 }
 
 fn copy_text(program: &Program, from: (Argument, usize), to: (BufferId, usize), runs: &Runs) -> StepText {
     let destination = &program.buffers[to.0.0 as usize];
-    let element = rust_type(destination.element);
-    let size = destination.element.size_bytes();
-    let source = match from.0 {
-        Argument::Buffer(id) => {
-            format!("arena.pointer::<{element}>({})", program.buffers[id.0 as usize].offset_bytes + from.1 * size)
-        }
-        Argument::Weight(id) => {
-            format!("weight::<{element}>({})", program.weights[id.0 as usize].offset_bytes + from.1 * size)
-        }
-    };
-    let to_bytes = destination.offset_bytes + to.1 * size;
-    let Runs { count, elements, from_stride, to_stride } = runs;
-    let call = match count {
-        1 => format!("core::ptr::copy_nonoverlapping::<{element}>({source}, arena.pointer({to_bytes}), {elements})"),
-        _ => format!(
-            "partita_rt::copy_runs::<{element}>({source}, {from_stride}, arena.pointer({to_bytes}), {to_stride}, {elements}, {count})"
-        ),
-    };
-    let name = tame(&destination.name);
+    let name = sanitize(&destination.name);
     StepText {
         label: format!("copy {name}"),
         comment: format!("copy into {name}"),
-        code: format!(
-            "// SAFETY: both ranges lie in the arena or the weights and do not overlap.\n        unsafe {{ {call} }};"
-        ),
+        statement: Statement::Copy {
+            element: rust_type(destination.element),
+            from: element_pointer(program, from, destination.element),
+            to_bytes: destination.offset_bytes + to.1 * destination.element.size_bytes(),
+            count: runs.count,
+            elements: runs.elements,
+            from_stride: runs.from_stride,
+            to_stride: runs.to_stride,
+        },
     }
 }
 
 fn exchange_text(program: &Program, sends: &[Message], receives: &[Message], devices: &[&str]) -> StepText {
-    let name = |message: &Message| tame(&program.buffers[message.buffer.0 as usize].name);
-    let offset = |message: &Message| program.buffers[message.buffer.0 as usize].offset_bytes;
-    let leaves = |message: &Message| format!("{} goes to {}", name(message), devices[message.peer]);
-    let comes = |message: &Message| format!("{} comes from {}", name(message), devices[message.peer]);
-    let sent = |message: &Message| format!("unsafe {{ arena.slice({}, {}) }}", offset(message), message.bytes);
-    let received = |message: &Message| format!("unsafe {{ arena.slice_mut({}, {}) }}", offset(message), message.bytes);
+    let name = |message: &Message| sanitize(&program.buffers[message.buffer.0 as usize].name);
+    let text = |message: &Message, comment: String| MessageText {
+        comment,
+        peer: message.peer,
+        number: message.number,
+        offset_bytes: program.buffers[message.buffer.0 as usize].offset_bytes,
+        bytes: message.bytes,
+    };
+    let leaves = |message: &Message| text(message, format!("{} goes to {}", name(message), devices[message.peer]));
+    let comes = |message: &Message| text(message, format!("{} comes from {}", name(message), devices[message.peer]));
     match (sends, receives) {
         ([send], []) => StepText {
             label: format!("send {} to {}", name(send), devices[send.peer]),
-            comment: leaves(send),
-            code: format!(
-                "// SAFETY: the range lies in the arena and nothing writes to it meanwhile.\n        \
-                 links.send({}, {}, {})?;",
-                send.peer,
-                send.number,
-                sent(send)
-            ),
+            comment: leaves(send).comment,
+            statement: Statement::Send(leaves(send)),
         },
         ([], [receive]) => StepText {
             label: format!("receive {} from {}", name(receive), devices[receive.peer]),
-            comment: comes(receive),
-            code: format!(
-                "// SAFETY: the range lies in the arena and nothing else uses it meanwhile.\n        \
-                 links.receive({}, {}, {})?;",
-                receive.peer,
-                receive.number,
-                received(receive)
-            ),
+            comment: comes(receive).comment,
+            statement: Statement::Receive(comes(receive)),
         },
-        _ => {
-            let mut code = String::from(
-                "// SAFETY: the ranges lie in the arena; what is received overlaps nothing else that is used here.\n        \
-                 links.exchange(\n            &[\n",
-            );
-            let mut list = |messages: &[Message],
-                            kind: &str,
-                            payload: &dyn Fn(&Message) -> String,
-                            what: &dyn Fn(&Message) -> String| {
-                for message in messages {
-                    let (peer, number) = (message.peer, message.number);
-                    code.push_str(&format!(
-                        "                // {}\n                partita_rt::{kind} {{ peer: {peer}, message: {number}, payload: {} }},\n",
-                        what(message),
-                        payload(message)
-                    ));
-                }
-                code.push_str("            ],\n");
-                if kind == "Outgoing" {
-                    code.push_str("            &mut [\n");
-                }
-            };
-            list(sends, "Outgoing", &sent, &leaves);
-            list(receives, "Incoming", &received, &comes);
-            code.push_str("        )?;");
-            StepText {
-                label: format!("exchange: {} leave, {} come", sends.len(), receives.len()),
-                comment: "everybody at the same time".to_string(),
-                code,
-            }
-        }
+        _ => StepText {
+            label: format!("exchange: {} leave, {} come", sends.len(), receives.len()),
+            comment: "everybody at the same time".to_string(),
+            statement: Statement::Exchange {
+                sends: sends.iter().map(leaves).collect(),
+                receives: receives.iter().map(comes).collect(),
+            },
+        },
     }
 }
 
@@ -297,26 +306,24 @@ fn reorder_text(program: &Program, from: BufferId, to: BufferId) -> StepText {
         (Layout::Blocked(block), _) => ("reorder_from_blocked", block),
         (Layout::Plain, Layout::Plain) => ("reorder_to_blocked", 1),
     };
-    let spatial: usize = destination.shape[2..].iter().product();
     let plain_elements = destination.shape.iter().product::<usize>();
     let elements = |layout: Layout, buffer: &crate::program::Buffer| match layout {
         Layout::Plain => plain_elements,
         Layout::Blocked(_) => buffer.elements,
     };
-    let name = tame(&source.name);
+    let name = sanitize(&source.name);
     StepText {
         label: format!("reorder {name}"),
         comment: format!("{name} from {} to {}", layout_text(source.layout), layout_text(destination.layout)),
-        code: format!(
-            "// SAFETY: both ranges are alive and do not overlap.\n        \
-             unsafe {{ partita_rt::kernels::{function}(arena.slice::<f32>({}, {}), arena.slice_mut::<f32>({}, {}), {}, {}, {spatial}, {block}) }};",
-            source.offset_bytes,
-            elements(source.layout, source),
-            destination.offset_bytes,
-            elements(destination.layout, destination),
-            destination.shape[0],
-            destination.shape[1],
-        ),
+        statement: Statement::Reorder {
+            function,
+            from: slice(program, Argument::Buffer(from), ElementType::F32, elements(source.layout, source)),
+            to: slice_mut(program, to, ElementType::F32, elements(destination.layout, destination)),
+            batch: destination.shape[0],
+            channels: destination.shape[1],
+            spatial: destination.shape[2..].iter().product(),
+            block,
+        },
     }
 }
 
@@ -327,48 +334,26 @@ fn layout_text(layout: Layout) -> String {
     }
 }
 
-/// A raw pointer to an operand, for emitted kernels.
-fn pointer(program: &Program, argument: Argument) -> String {
-    match argument {
-        Argument::Buffer(id) => format!("arena.pointer({})", program.buffers[id.0 as usize].offset_bytes),
-        Argument::Weight(id) => format!("weight({})", program.weights[id.0 as usize].offset_bytes),
-    }
-}
-
 fn read_operand(program: &Program, argument: Argument) -> CallOperand {
-    match argument {
+    let tensor_type = match argument {
         Argument::Buffer(id) => {
             let buffer = &program.buffers[id.0 as usize];
-            let tensor_type = TensorType::new(buffer.element, buffer.shape.clone());
-            let expression = format!(
-                "arena.slice::<{}>({}, {})",
-                rust_type(buffer.element),
-                buffer.offset_bytes,
-                tensor_type.element_count()
-            );
-            CallOperand { expression, tensor_type }
+            TensorType::new(buffer.element, buffer.shape.clone())
         }
         Argument::Weight(id) => {
             let weight = &program.weights[id.0 as usize];
-            let elements = weight.bytes.len() / weight.element.size_bytes();
-            let expression = format!(
-                "core::slice::from_raw_parts(weight::<{}>({}), {elements})",
-                rust_type(weight.element),
-                weight.offset_bytes
-            );
-            CallOperand { expression, tensor_type: TensorType::new(weight.element, weight.shape.clone()) }
+            TensorType::new(weight.element, weight.shape.clone())
         }
-    }
+    };
+    let elements = match argument {
+        Argument::Buffer(_) => tensor_type.element_count(),
+        Argument::Weight(id) => program.weights[id.0 as usize].bytes.len() / tensor_type.element.size_bytes(),
+    };
+    CallOperand { expression: slice(program, argument, tensor_type.element, elements), tensor_type }
 }
 
 fn write_operand(program: &Program, id: BufferId) -> CallOperand {
     let buffer = &program.buffers[id.0 as usize];
     let tensor_type = TensorType::new(buffer.element, buffer.shape.clone());
-    let expression = format!(
-        "arena.slice_mut::<{}>({}, {})",
-        rust_type(buffer.element),
-        buffer.offset_bytes,
-        tensor_type.element_count()
-    );
-    CallOperand { expression, tensor_type }
+    CallOperand { expression: slice_mut(program, id, buffer.element, tensor_type.element_count()), tensor_type }
 }

@@ -2,6 +2,8 @@
 //! the language it is put into, so that no name from a model, a cluster or a target becomes code. Text that is code says so
 //! in the template: `{{ step.code | safe }}`.
 
+use std::sync::LazyLock;
+
 use anyhow::Context;
 use include_dir::{Dir, include_dir};
 use minijinja::syntax::SyntaxConfig;
@@ -10,34 +12,57 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
 static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/assets/templates");
 
+/// All templates, parsed when the first one is asked for.
+static ENVIRONMENT: LazyLock<Result<Environment<'static>, Error>> = LazyLock::new(environment);
+
 /// Renders the template at a path inside the templates folder, such as `crate/lib.rs.j2`.
+///
+/// Errors: no such template, an undefined name, or a text that cannot stand where the template puts it.
 pub fn render(path: &str, context: minijinja::Value) -> anyhow::Result<String> {
-    let source = TEMPLATES
-        .get_file(path)
-        .and_then(|file| file.contents_utf8())
-        .with_context(|| format!("template `{path}` is not embedded"))?;
+    let environment = ENVIRONMENT.as_ref().map_err(|error| anyhow::anyhow!("parsing the templates: {error}"))?;
+    let template = environment.get_template(path).with_context(|| format!("template `{path}` is not embedded"))?;
+    template.render(context).with_context(|| format!("rendering template `{path}`"))
+}
+
+fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment
         .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?);
-    let language = Language::of(path);
-    environment.set_auto_escape_callback(move |_| match language {
+    environment.set_auto_escape_callback(|path| match Language::of(path) {
         Language::Html => AutoEscape::Html,
         _ => AutoEscape::None,
     });
-    environment.set_formatter(move |out, state, value| match value.as_str() {
-        Some(text) if value.kind() == ValueKind::String && !value.is_safe() && language != Language::Html => {
-            let escaped = language.escape(text).ok_or_else(|| {
-                let message = format!("`{}` cannot stand in a template of this kind", text.escape_default());
-                Error::new(ErrorKind::BadEscape, message)
-            })?;
-            Ok(out.write_str(&escaped)?)
+    environment.set_formatter(|out, state, value| {
+        let language = Language::of(state.name());
+        match value.as_str() {
+            Some(text) if value.kind() == ValueKind::String && !value.is_safe() && language != Language::Html => {
+                let escaped = language.escape(text).ok_or_else(|| {
+                    let message = format!("`{}` cannot stand in a template of this kind", text.escape_default());
+                    Error::new(ErrorKind::BadEscape, message)
+                })?;
+                Ok(out.write_str(&escaped)?)
+            }
+            // As Rust and TOML spell them; the engine does as Python does.
+            _ if value.kind() == ValueKind::Bool && language != Language::Html => {
+                Ok(out.write_str(if value.is_true() { "true" } else { "false" })?)
+            }
+            _ => minijinja::escape_formatter(out, state, value),
         }
-        _ => minijinja::escape_formatter(out, state, value),
     });
-    environment.add_template(path, source).with_context(|| format!("parsing template `{path}`"))?;
-    let template = environment.get_template(path).with_context(|| format!("finding template `{path}`"))?;
-    template.render(context).with_context(|| format!("rendering template `{path}`"))
+    let mut folders = vec![&TEMPLATES];
+    while let Some(folder) = folders.pop() {
+        folders.extend(folder.dirs());
+        for file in folder.files() {
+            let (path, source) = (file.path().to_str(), file.contents_utf8());
+            let (Some(path), Some(source)) = (path, source) else {
+                let message = format!("`{}` is no text", file.path().display());
+                return Err(Error::new(ErrorKind::TemplateNotFound, message));
+            };
+            environment.add_template(path, source)?;
+        }
+    }
+    Ok(environment)
 }
 
 /// What a template is written in.
@@ -115,10 +140,19 @@ fn is_unseen(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Language;
+    use super::{Language, environment};
 
     /// What would end a comment, a string, a line, a cell or a tag.
     const HOSTILE: &str = "a\n\"b*/ </script><b> `c` |d| $(e) %f \u{202e}g\0 \\ \u{2028}h";
+
+    #[test]
+    fn every_template_can_be_parsed() {
+        let environment = environment().expect("templates are sound");
+        let paths: Vec<&str> = environment.templates().map(|(path, _)| path).collect();
+        for path in ["crate/model.rs.j2", "kernels/scalar.rs.j2", "report/report.html.j2"] {
+            assert!(paths.contains(&path), "{path} is not among {paths:?}");
+        }
+    }
 
     #[test]
     fn text_stays_text_in_every_language() {

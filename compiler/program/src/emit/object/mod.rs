@@ -9,7 +9,6 @@ mod expressions;
 mod substitutes;
 
 use std::collections::HashMap;
-use std::fmt::Write;
 
 use anyhow::Context;
 use cranelift_codegen::control::ControlPlane;
@@ -20,12 +19,13 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{FuncId, Linkage, Module, ModuleReloc};
 use cranelift_object::{ObjectBuilder, ObjectModule};
+use minijinja::context;
 
 use addresses::{Anchors, Place, anchors};
 use expressions::flags;
 use substitutes::Substitute;
 
-use super::load_pairs;
+use super::{load_pairs, rust_source, steps, templates};
 use partita_config::{InstructionSet, Target, WeightStorage};
 use partita_kernel::split::Split;
 use partita_kernel::unroll::unroll;
@@ -108,26 +108,16 @@ fn define(module: &mut ObjectModule, id: FuncId, context: &mut cranelift_codegen
 }
 
 /// Rust declarations of the functions that [`compile_kernels`] makes.
-pub fn declarations(kernels: &[Kernel], symbol_prefix: &str) -> String {
-    let mut text = String::from("unsafe extern \"C\" {\n");
-    for kernel in kernels {
-        let parameters: Vec<String> = kernel
-            .buffers
-            .iter()
-            .map(|buffer| format!("{}: {}", buffer.name, buffer.pointer()))
-            .chain(kernel.split.as_ref().map(|_| "part_of_threads: isize".to_string()))
-            .collect();
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "    /// {}.\n    pub fn {symbol_prefix}{}({});",
-            super::steps::tame(&kernel.summary),
-            kernel.name,
-            parameters.join(", ")
-        );
-    }
-    text.push_str("}\n");
-    text
+pub fn declarations(kernels: &[Kernel], symbol_prefix: &str) -> anyhow::Result<String> {
+    let declaration = |kernel: &Kernel| {
+        context! {
+            name => format!("{symbol_prefix}{}", kernel.name),
+            summary => steps::sanitize(&kernel.summary),
+            parameters => rust_source::parameters(kernel),
+        }
+    };
+    let kernels: Vec<_> = kernels.iter().map(declaration).collect();
+    templates::render("kernels/declarations.rs.j2", context! { kernels })
 }
 
 /// The run time's function in which threads wait for each other.
