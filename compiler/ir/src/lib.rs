@@ -2,11 +2,12 @@
 //!
 //! [`graph`] has operators, types, values, shape inference, the reference interpreter and the text form; every graph that
 //! [`graph::verify`] accepts is typed and shaped. [`region`] is the algebra of boxes, [`space`] describes every operator as loops
-//! over its operands and results, and [`restrict`] says which boxes of its operands a box of a result needs. [`diagnostic`] is what is said to users. May import the runtime's kernels
-//! and numbers; deliberately absent: files, ONNX, devices, passes.
+//! over its operands and results, and [`restrict`] says which boxes of its operands a box of a result needs. [`text`] reads the text forms
+//! of this and all other crates, [`diagnostic`] is what is said to users. May import the runtime's kernels and numbers; deliberately absent: files, ONNX, devices, passes.
 
 pub mod diagnostic;
 pub mod graph;
 pub mod region;
 pub mod restrict;
 pub mod space;
+pub mod text;

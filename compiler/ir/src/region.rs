@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::graph::infer::MAX_RANK;
+use crate::text::{ParseError, Reader};
 
 /// A box of a tensor, never empty: `begin <= index < end` on every axis.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -116,6 +117,28 @@ impl Region {
             *range = (range.0 - origin.0, range.1 - origin.0);
         }
         moved
+    }
+}
+
+impl Region {
+    /// Reads a box as it is printed; `shape` is that of the tensor, which holds it.
+    pub fn read(reader: &mut Reader<'_>, shape: &[usize]) -> Result<Region, ParseError> {
+        let place = reader.place();
+        reader.expect("[")?;
+        let mut ranges = Vec::new();
+        while !reader.take("]") {
+            if !ranges.is_empty() {
+                reader.expect(",")?;
+            }
+            let begin = reader.count()?;
+            reader.expect("..")?;
+            ranges.push((begin, reader.count()?));
+        }
+        let region = Region::new(ranges);
+        let fits = |region: &Region| region.rank() == shape.len() && Region::whole(shape).contains(region);
+        region
+            .filter(fits)
+            .ok_or_else(|| reader.error_at(place, format!("expected a box of a tensor of shape {shape:?}")))
     }
 }
 

@@ -24,7 +24,7 @@ pub fn evaluate_parts(kernel: &Kernel, buffers: &mut [Vec<f32>]) {
         part: 0,
         lanes: kernel.lanes as usize,
         buffers,
-        loops: vec![vec![0; kernel.loop_names.len()]; parts],
+        loops: vec![vec![0; kernel.loops.len()]; parts],
         variables: vec![vec![vec![0.0; kernel.lanes as usize]; kernel.variable_names.len()]; parts],
         touched: RefCell::new(HashMap::new()),
     };

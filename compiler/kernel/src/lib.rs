@@ -10,7 +10,7 @@
 //! - `eval` interprets it, bounds-checked, for tests.
 //!
 //! `lower` makes kernels from operators, `split` shares them among threads, `unroll` writes short loops out twice, `visit`
-//! walks over them, `text` prints them, `layout` says how tensors lie. May import single operators and targets; deliberately
+//! walks over them, `text` prints and reads them, `layout` says how tensors lie. May import single operators and targets; deliberately
 //! absent: schedules, and code for a machine, which `partita-program` makes.
 
 use std::fmt;
@@ -29,7 +29,7 @@ pub mod unroll;
 pub mod verify;
 pub mod visit;
 
-/// A loop variable of a kernel. Index into [`Kernel::loop_names`].
+/// A loop variable of a kernel. Index into [`Kernel::loops`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LoopVar(pub u32);
 
@@ -140,6 +140,21 @@ pub enum Access {
     Output,
 }
 
+impl Access {
+    /// All of them.
+    pub const ALL: [Access; 4] = [Access::Input, Access::Weights, Access::Scratch, Access::Output];
+
+    /// The word for it in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            Access::Input => "input",
+            Access::Weights => "weights",
+            Access::Scratch => "scratch",
+            Access::Output => "output",
+        }
+    }
+}
+
 /// A parameter: a buffer of numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BufferDeclaration {
@@ -163,6 +178,93 @@ impl BufferDeclaration {
             (Access::Input | Access::Weights, WeightStorage::F16) => "*const u16",
             (Access::Input | Access::Weights, WeightStorage::Int8) => "*const i8",
         }
+    }
+}
+
+/// A loop variable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LoopDeclaration {
+    /// Name in emitted code: an identifier.
+    pub name: String,
+    /// What of the result its loops run over; none if they run over what is summed, or over what stays in scratch buffers.
+    pub role: Option<Role>,
+}
+
+/// What of the result a loop runs over. Loops of one role that lie beside each other can be shared among threads together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Samples, or matrices of a batched product.
+    Batch,
+    /// Groups of channels of a convolution.
+    Group,
+    /// Vectors of channels, or of a product's columns; or tiles of several such.
+    Channels,
+    /// Vectors of a tile, or of a row's elements.
+    Vector,
+    /// Depth of a volume.
+    Depth,
+    /// Blocks of rows that are transformed together for minimal filtering.
+    BlockRow,
+    /// Blocks of columns, likewise.
+    BlockColumn,
+    /// Rows of tiles within such a block.
+    TileRow,
+    /// Columns of tiles within such a block.
+    TileColumn,
+    /// Strips of rows that are pooled together.
+    Strip,
+    /// Rows of an image, a product or a normalisation.
+    Row,
+    /// Rows of a pool's result within a strip.
+    PooledRow,
+    /// Columns of an image.
+    Column,
+    /// Elements of a plane.
+    Position,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Role; 14] = [
+        Role::Batch,
+        Role::Group,
+        Role::Channels,
+        Role::Vector,
+        Role::Depth,
+        Role::BlockRow,
+        Role::BlockColumn,
+        Role::TileRow,
+        Role::TileColumn,
+        Role::Strip,
+        Role::Row,
+        Role::PooledRow,
+        Role::Column,
+        Role::Position,
+    ];
+
+    /// The word for it in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Batch => "batch",
+            Role::Group => "group",
+            Role::Channels => "channels",
+            Role::Vector => "vector",
+            Role::Depth => "depth",
+            Role::BlockRow => "block_row",
+            Role::BlockColumn => "block_column",
+            Role::TileRow => "tile_row",
+            Role::TileColumn => "tile_column",
+            Role::Strip => "strip",
+            Role::Row => "row",
+            Role::PooledRow => "pooled_row",
+            Role::Column => "column",
+            Role::Position => "position",
+        }
+    }
+
+    /// The role of that name.
+    pub fn from_name(name: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.name() == name)
     }
 }
 
@@ -215,6 +317,24 @@ pub enum Arithmetic {
     Min,
 }
 
+impl Arithmetic {
+    /// All of it.
+    pub const ALL: [Arithmetic; 6] =
+        [Arithmetic::Add, Arithmetic::Sub, Arithmetic::Mul, Arithmetic::Div, Arithmetic::Max, Arithmetic::Min];
+
+    /// The word for it in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arithmetic::Add => "add",
+            Arithmetic::Sub => "sub",
+            Arithmetic::Mul => "mul",
+            Arithmetic::Div => "div",
+            Arithmetic::Max => "max",
+            Arithmetic::Min => "min",
+        }
+    }
+}
+
 /// Lane-wise function of one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -230,6 +350,32 @@ pub enum Function {
     PowerOfTwo,
     /// The `f32` next to a signed whole number of 32 bits, which the lane's bits are.
     FromWhole,
+}
+
+impl Function {
+    /// All of them.
+    pub const ALL: [Function; 7] = [
+        Function::Neg,
+        Function::Abs,
+        Function::Sqrt,
+        Function::Round,
+        Function::RoundSmall,
+        Function::PowerOfTwo,
+        Function::FromWhole,
+    ];
+
+    /// The word for it in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            Function::Neg => "neg",
+            Function::Abs => "abs",
+            Function::Sqrt => "sqrt",
+            Function::Round => "round",
+            Function::RoundSmall => "round_small",
+            Function::PowerOfTwo => "power_of_two",
+            Function::FromWhole => "from_whole",
+        }
+    }
 }
 
 impl Expression {
@@ -284,8 +430,8 @@ pub struct Kernel {
     pub lanes: u32,
     /// Parameters in call order: inputs, then weights, then scratch, then outputs.
     pub buffers: Vec<BufferDeclaration>,
-    /// Names of loop variables, identifiers.
-    pub loop_names: Vec<String>,
+    /// Loop variables; several loops may use one of them, one after the other.
+    pub loops: Vec<LoopDeclaration>,
     /// Names of vector variables, identifiers.
     pub variable_names: Vec<String>,
     /// Executed once per call.

@@ -1,13 +1,13 @@
 //! Kernels for several threads: one loop, or several beside each other, shared out evenly, every thread its range.
 //!
 //! Which loop is a question of balance; that no element of an output is written by two threads is proven for every split
-//! by walking through all stores (`verify` asks again). What threads leave each other in scratch buffers, between
+//! by walking through all stores (`verify` asks again). Loops are shared by what of the result they run over ([`Role`]). What threads leave each other in scratch buffers, between
 //! barriers, `eval` watches in tests.
 
 use std::collections::HashSet;
 
 use super::visit::each_access;
-use super::{Access, Affine, Bound, BufferDeclaration, Expression, Kernel, LoopVar, Statement, Variable, turns};
+use super::{Access, Affine, Bound, BufferDeclaration, Expression, Kernel, LoopVar, Role, Statement, Variable, turns};
 
 /// A kernel that does less than this many vector operations is over before a second thread has begun.
 const LEAST_OPERATIONS: f64 = 12_000.0;
@@ -20,7 +20,7 @@ const CYCLES_PER_OPERATION: f64 = 0.5;
 const BYTES_PER_CYCLE: f64 = 20.0;
 
 /// Loops that are tried first: rows of an image stay with the thread that has written them, kernel after kernel.
-const FIRST: [&str; 2] = ["row", "column"];
+const FIRST: [Role; 2] = [Role::Row, Role::Column];
 
 /// How a kernel is shared among threads.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -58,9 +58,9 @@ pub(super) fn share(kernel: &mut Kernel, parts: usize, least: f64) {
         return;
     }
     let mut best: Option<(f64, Split)> = None;
-    for name in candidates(kernel) {
+    for role in candidates(kernel) {
         let mut loops = Vec::new();
-        if !cut(kernel, &kernel.body, &name, &mut loops) {
+        if !cut(kernel, &kernel.body, role, &mut loops) {
             continue;
         }
         // Nor may a thread need what another has in its variables.
@@ -83,22 +83,20 @@ pub(super) fn share(kernel: &mut Kernel, parts: usize, least: f64) {
     kernel.split = best.map(|(_, split)| split);
 }
 
-/// Names of loops without their numbers, outermost first.
-fn candidates(kernel: &Kernel) -> Vec<String> {
-    fn collect(kernel: &Kernel, statements: &[Statement], found: &mut Vec<String>) {
+/// Roles of loops, outermost first.
+fn candidates(kernel: &Kernel) -> Vec<Role> {
+    fn collect(kernel: &Kernel, statements: &[Statement], found: &mut Vec<Role>) {
         for statement in statements {
             if let Statement::For { var, body, .. } = statement {
-                let name = stem(&kernel.loop_names[var.0 as usize]).to_string();
-                if !found.contains(&name) {
-                    found.push(name);
-                }
+                let role = kernel.loops[var.0 as usize].role;
+                found.extend(role.filter(|role| !found.contains(role)));
                 collect(kernel, body, found);
             }
         }
     }
     let mut found = Vec::new();
     collect(kernel, &kernel.body, &mut found);
-    let rank = |name: &String| FIRST.iter().position(|first| first == name).unwrap_or(FIRST.len());
+    let rank = |role: &Role| FIRST.iter().position(|first| first == role).unwrap_or(FIRST.len());
     found.sort_by_key(rank);
     found
 }
@@ -118,25 +116,17 @@ fn bytes_read(kernel: &Kernel, split: &Split) -> f64 {
     4.0 * kernel.buffers.iter().zip(&decided).map(share).sum::<f64>()
 }
 
-/// `row_2` is a `row`.
-fn stem(name: &str) -> &str {
-    match name.rsplit_once('_') {
-        Some((stem, number)) if number.chars().all(|c| c.is_ascii_digit()) => stem,
-        _ => name,
-    }
-}
-
-/// Collects the outermost loops of a name; whether every store lies in one of them.
-fn cut(kernel: &Kernel, statements: &[Statement], name: &str, loops: &mut Vec<LoopVar>) -> bool {
+/// Collects the outermost loops of a role; whether every store lies in one of them.
+fn cut(kernel: &Kernel, statements: &[Statement], role: Role, loops: &mut Vec<LoopVar>) -> bool {
     statements.iter().all(|statement| match statement {
         Statement::For { var, low: Bound::Constant(_), high: Bound::Constant(_), body, .. }
-            if stem(&kernel.loop_names[var.0 as usize]) == name =>
+            if kernel.loops[var.0 as usize].role == Some(role) =>
         {
             let new = !loops.contains(var);
             loops.push(*var);
             new && !uses(body, *var)
         }
-        Statement::For { body, .. } => cut(kernel, body, name, loops),
+        Statement::For { body, .. } => cut(kernel, body, role, loops),
         // Every thread has its own scratch buffers, and fills them for itself.
         Statement::Store(buffer, ..) | Statement::StorePartial(buffer, ..) | Statement::StoreBytes(buffer, ..) => {
             kernel.buffers[buffer.0 as usize].access == Access::Scratch
@@ -266,7 +256,7 @@ pub(super) fn is_disjoint(kernel: &Kernel, split: &Split) -> bool {
         kernel,
         split,
         part: 0,
-        loops: vec![0; kernel.loop_names.len()],
+        loops: vec![0; kernel.loops.len()],
         owners: kernel.buffers.iter().map(|buffer| vec![u8::MAX; elements(buffer)]).collect(),
         disjoint: true,
     };

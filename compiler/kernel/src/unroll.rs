@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use crate::eval::evaluate;
     use crate::verify::verify;
-    use crate::{Access, Affine, Buffer, BufferDeclaration, Expression};
+    use crate::{Access, Affine, Buffer, BufferDeclaration, Expression, LoopDeclaration};
     use partita_config::WeightStorage;
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
                 summary: String::new(),
                 lanes: 4,
                 buffers: vec![declare("x", Access::Input), declare("y", Access::Output)],
-                loop_names: vec!["i".to_string()],
+                loops: vec![LoopDeclaration { name: "i".to_string(), role: None }],
                 variable_names: Vec::new(),
                 body: vec![Statement::For {
                     var: LoopVar(0),

@@ -29,7 +29,7 @@ pub fn verify(kernel: &Kernel) -> Result<(), VerifyError> {
     let mut checker = Checker {
         kernel,
         deciding,
-        ranges: vec![None; kernel.loop_names.len()],
+        ranges: vec![None; kernel.loops.len()],
         assigned: vec![false; kernel.variable_names.len()],
     };
     if ![4, 8, 16].contains(&kernel.lanes) {
@@ -40,8 +40,8 @@ pub fn verify(kernel: &Kernel) -> Result<(), VerifyError> {
     {
         *checker.range(part)? = Some((0, split.parts as i64 - 1));
     }
-    let identifiers =
-        kernel.loop_names.iter().chain(&kernel.variable_names).chain(kernel.buffers.iter().map(|b| &b.name));
+    let loops = kernel.loops.iter().map(|declared| &declared.name);
+    let identifiers = loops.chain(&kernel.variable_names).chain(kernel.buffers.iter().map(|buffer| &buffer.name));
     for name in identifiers.chain([&kernel.name]) {
         let legal = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
@@ -299,7 +299,7 @@ mod tests {
             summary: String::new(),
             lanes: 4,
             buffers: vec![declare("w", access, WeightStorage::Int8), declare("y", Access::Output, WeightStorage::F32)],
-            loop_names: Vec::new(),
+            loops: Vec::new(),
             variable_names: Vec::new(),
             body: vec![Statement::Store(Buffer(1), Affine::constant(0), value)],
             in_place: Vec::new(),

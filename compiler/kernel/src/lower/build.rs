@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    Access, Affine, Arithmetic, Bound, Buffer, BufferDeclaration, Expression, Kernel, LoopVar, Statement, Variable,
+    Access, Affine, Arithmetic, Bound, Buffer, BufferDeclaration, Expression, Kernel, LoopDeclaration, LoopVar, Role,
+    Statement, Variable,
 };
 use partita_config::WeightStorage;
 use partita_ir::graph::op::{Activation, Conv};
@@ -12,9 +13,9 @@ use partita_ir::graph::op::{Activation, Conv};
 pub(super) struct Builder {
     lanes: u32,
     buffers: Vec<BufferDeclaration>,
-    loop_names: Vec<String>,
+    loops: Vec<LoopDeclaration>,
     /// The number that the last loop of a name got.
-    loops: HashMap<String, usize>,
+    loop_numbers: HashMap<String, usize>,
     variable_names: Vec<String>,
     variables: HashMap<String, u32>,
 }
@@ -24,8 +25,8 @@ impl Builder {
         Builder {
             lanes,
             buffers: Vec::new(),
-            loop_names: Vec::new(),
-            loops: HashMap::new(),
+            loops: Vec::new(),
+            loop_numbers: HashMap::new(),
             variable_names: Vec::new(),
             variables: HashMap::new(),
         }
@@ -46,16 +47,26 @@ impl Builder {
         Buffer(self.buffers.len() as u32 - 1)
     }
 
-    /// A loop variable; equal names get a number.
+    /// A variable of loops over what is summed, or over what stays in scratch buffers; equal names get a number.
     pub(super) fn loop_var(&mut self, name: &str) -> LoopVar {
-        let number = self.loops.entry(name.to_string()).and_modify(|number| *number += 1).or_insert(1);
-        self.loop_names.push(if *number == 1 { name.to_string() } else { format!("{name}_{number}") });
-        LoopVar(self.loop_names.len() as u32 - 1)
+        self.declare_loop(name, None)
+    }
+
+    /// A variable of loops over part of the result, which threads may share; equal names get a number.
+    pub(super) fn loop_over(&mut self, role: Role, name: &str) -> LoopVar {
+        self.declare_loop(name, Some(role))
+    }
+
+    fn declare_loop(&mut self, name: &str, role: Option<Role>) -> LoopVar {
+        let number = self.loop_numbers.entry(name.to_string()).and_modify(|number| *number += 1).or_insert(1);
+        let name = if *number == 1 { name.to_string() } else { format!("{name}_{number}") };
+        self.loops.push(LoopDeclaration { name, role });
+        LoopVar(self.loops.len() as u32 - 1)
     }
 
     /// Loop variables so far.
     pub(super) fn loop_count(&self) -> usize {
-        self.loop_names.len()
+        self.loops.len()
     }
 
     /// A vector variable; the same name is the same variable.
@@ -86,7 +97,7 @@ impl Builder {
             summary,
             lanes: self.lanes,
             buffers: self.buffers,
-            loop_names: self.loop_names,
+            loops: self.loops,
             variable_names: self.variable_names,
             body,
             in_place: Vec::new(),

@@ -6,7 +6,7 @@ use super::build::{Builder, Epilogue, mul_add, plus, repeat};
 use super::window::{Columns, Window3};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, convolution_bindings};
 use crate::layout::Layout;
-use crate::{Access, Affine, Expression, Statement, Variable};
+use crate::{Access, Affine, Expression, Role, Statement, Variable};
 use partita_ir::graph::TensorType;
 use partita_ir::graph::op::Conv;
 
@@ -51,15 +51,15 @@ pub(super) fn lower(
     let w_buffer = builder.buffer("weights", Access::Weights, packed.len());
     let b_buffer = builder.buffer("bias", Access::Weights, packed_bias.len());
     let y_buffer = builder.buffer("y", Access::Output, batch * out_elements);
-    let (sample, block) = (builder.loop_var("sample"), builder.loop_var("block"));
-    let (depth, row) = (builder.loop_var("depth"), builder.loop_var("row"));
+    let (sample, block) = (builder.loop_over(Role::Batch, "sample"), builder.loop_over(Role::Channels, "block"));
+    let (depth, row) = (builder.loop_over(Role::Depth, "depth"), builder.loop_over(Role::Row, "row"));
     let [_, in_h, in_w] = window.input;
     let [_, k_h, k_w] = window.kernel;
     let (width, reused) = widest(&window, machine.registers as usize);
     let mut columns = Vec::new();
     for part in window.column_tiles(width) {
         let Columns { first, count, repeat: times, interior } = part;
-        let column = builder.loop_var("column");
+        let column = builder.loop_over(Role::Column, "column");
         let taps = [builder.loop_var("tap_depth"), builder.loop_var("tap_row")];
         let mut input = plus(&Affine::term(sample, in_elements as i64), block, window.input_plane() * lanes);
         for (axis, at, tap, inner) in [(0, depth, taps[0], in_h * in_w * lanes), (1, row, taps[1], in_w * lanes)] {

@@ -4,7 +4,7 @@ use super::build::{Builder, activate, binary, plus, repeat};
 use super::functions::{self, Functions};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::layout::Layout;
-use crate::{Access, Affine, Arithmetic, Buffer, Expression, Function, LoopVar, Statement};
+use crate::{Access, Affine, Arithmetic, Buffer, Expression, Function, LoopVar, Role, Statement};
 use partita_ir::graph::op::{Activation, BinaryOp, UnaryOp};
 use partita_ir::graph::{Op, TensorType};
 
@@ -134,14 +134,14 @@ pub(super) fn lower(
     }
     let y = builder.buffer("y", Access::Output, elements);
     bindings.push(Binding::Output);
-    let sample = builder.loop_var("sample");
-    let block = builder.loop_var("block");
+    let sample = builder.loop_over(Role::Batch, "sample");
+    let block = builder.loop_over(Role::Channels, "block");
     let mut body = Vec::new();
     for (first, count, step) in [(0, plane / UNROLL * UNROLL, UNROLL), (plane / UNROLL * UNROLL, plane % UNROLL, 1)] {
         if count == 0 {
             continue;
         }
-        let position = builder.loop_var("position");
+        let position = builder.loop_over(Role::Position, "position");
         let mut statements = Vec::new();
         for unrolled in 0..step {
             let at = plus(&Affine::term(sample, (blocks_per_sample * plane * lanes) as i64), block, plane * lanes);

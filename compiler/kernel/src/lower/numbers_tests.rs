@@ -1,12 +1,12 @@
 //! Kernels on numbers that are out of the ordinary: NaN and infinity, long sums, inputs that are too large for minimal
 //! filtering.
 
-use super::tests::{laid_out, machines, operands, random, window};
+use super::tests::{check_form, laid_out, machines, operands, random, window};
 use super::winograd::{Form, Forms};
 use super::{Binding, Machine, Packing, WeightOrder, layout_choices, lower_node};
+use crate::Kernel;
 use crate::eval::evaluate;
 use crate::layout::Layout;
-use crate::{Kernel, verify::verify};
 use partita_ir::graph::infer::infer;
 use partita_ir::graph::op::{Activation, Conv, Pool, PoolKind, UnaryOp};
 use partita_ir::graph::{BinaryOp, Op, TensorType, Value, eval};
@@ -22,7 +22,7 @@ fn results(op: &Op, values: &[Value], constants: &[bool], machine: &Machine) -> 
         let operands = operands(values, &types, &choice.inputs, constants, Packing::Free);
         let lowered =
             lower_node(op, &operands, &output, choice.output, machine).expect("an offered layout has a kernel");
-        verify(&lowered.kernel).unwrap_or_else(|error| panic!("{error}\n{}", lowered.kernel));
+        check_form(&lowered.kernel);
         let all = lowered.bindings.iter().zip(&lowered.kernel.buffers);
         let mut buffers: Vec<Vec<f32>> = all
             .map(|(binding, declared)| match binding {

@@ -4,7 +4,7 @@ use super::build::{Builder, CHAIN, add_in_blocks, binary, plus, repeat};
 use super::window::{Columns, Window3};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::layout::Layout;
-use crate::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Statement, Variable};
+use crate::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Role, Statement, Variable};
 use partita_ir::graph::TensorType;
 use partita_ir::graph::op::{Pool, PoolKind};
 
@@ -79,8 +79,8 @@ pub(super) fn lower(
     let x_buffer = builder.buffer("x", Access::Input, blocks * window.input_plane() * lanes);
     let table = (reciprocals.len() > 1).then(|| builder.buffer("reciprocals", Access::Weights, reciprocals.len()));
     let y_buffer = builder.buffer("y", Access::Output, blocks * window.output_plane() * lanes);
-    let block = builder.loop_var("block");
-    let (depth, row) = (builder.loop_var("depth"), builder.loop_var("row"));
+    let block = builder.loop_over(Role::Channels, "block");
+    let (depth, row) = (builder.loop_over(Role::Depth, "depth"), builder.loop_over(Role::Row, "row"));
     let [_, in_h, in_w] = window.input;
     let [_, out_h, out_w] = window.output;
     let mut input = Affine::term(block, (window.input_plane() * lanes) as i64);
@@ -169,7 +169,7 @@ impl PooledRow<'_> {
     fn columns(&self, builder: &mut Builder, part: Columns) -> Statement {
         let Columns { first, count, repeat: times, interior } = part;
         let (window, lanes) = (self.window, self.lanes);
-        let column = builder.loop_var("column");
+        let column = builder.loop_over(Role::Column, "column");
         let taps = [builder.loop_var("tap_depth"), builder.loop_var("tap_row")];
         let mut input = plus(&self.input, column, window.stride[2] * lanes);
         for (axis, tap) in taps.into_iter().enumerate() {
@@ -239,7 +239,7 @@ pub(super) fn lower_global(kind: PoolKind, inputs: &[Operand<'_>], machine: &Mac
     let mut builder = Builder::new(lanes as u32);
     let x_buffer = builder.buffer("x", Access::Input, blocks * plane * lanes);
     let y_buffer = builder.buffer("y", Access::Output, blocks * lanes);
-    let block = builder.loop_var("block");
+    let block = builder.loop_over(Role::Channels, "block");
     // Independent sums hide the latency of an addition.
     let chains = plane.min(4);
     let (start, join) = match kind {

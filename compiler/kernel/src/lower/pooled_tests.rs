@@ -1,13 +1,13 @@
 //! Convolutions that are pooled in the same kernel, against the reference kernels, one after the other.
 
 use super::numbers_tests::check_direct;
-use super::tests::{laid_out, machines, operands, random, window};
+use super::tests::{check_form, laid_out, machines, operands, random, window};
 use super::winograd::{Form, Forms};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Packing, Pooling, WeightOrder, layout_choices, lower_pooled};
 use crate::eval::{evaluate, evaluate_parts};
 use crate::layout::Layout;
 use crate::split::share;
-use crate::{Access, Kernel, verify::verify};
+use crate::{Access, Kernel};
 use partita_ir::graph::infer::infer;
 use partita_ir::graph::op::{Activation, Conv, Pool, PoolKind, Window};
 use partita_ir::graph::{Op, TensorType, Value, eval};
@@ -58,7 +58,7 @@ fn check(case: &Case, machine: &Machine, packing: Packing) -> usize {
     let mut count = 0;
     for (choice, LoweredNode { kernel, bindings, order }) in made {
         count += 1;
-        verify(&kernel).unwrap_or_else(|error| panic!("{error}\n{kernel}"));
+        check_form(&kernel);
         let buffers = |kernel: &Kernel| -> Vec<Vec<f32>> {
             let all = bindings.iter().zip(&kernel.buffers);
             all.map(|(binding, declared)| match binding {
@@ -81,7 +81,7 @@ fn check(case: &Case, machine: &Machine, packing: Packing) -> usize {
             if kernel.split.is_none() {
                 share(&mut kernel, threads, 0.0);
             }
-            verify(&kernel).unwrap_or_else(|error| panic!("{error}\n{kernel}"));
+            check_form(&kernel);
             let mut memory = buffers(&kernel);
             evaluate_parts(&kernel, &mut memory);
             compare(case, &kernel, &memory);

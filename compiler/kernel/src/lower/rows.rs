@@ -5,7 +5,7 @@ use super::build::{Builder, add_in_blocks, binary, mul_add, plus, repeat};
 use super::functions::Functions;
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::layout::Layout;
-use crate::{Access, Affine, Arithmetic, Buffer, Expression, Function, LoopVar, Statement, Variable};
+use crate::{Access, Affine, Arithmetic, Buffer, Expression, Function, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::{Op, TensorType};
 
 /// Rows and their width, of operators that this file can do.
@@ -38,7 +38,7 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     let elements = output.element_count().next_multiple_of(lanes);
     let x = builder.buffer("x", Access::Input, elements);
     let mut bindings = vec![Binding::Input(0)];
-    let row = Row { lanes, width, x, row: builder.loop_var("row") };
+    let row = Row { lanes, width, x, row: builder.loop_over(Role::Row, "row") };
     let (name, words, body) = match op {
         Op::Softmax { .. } => {
             let padded = width.next_multiple_of(lanes);
@@ -111,7 +111,7 @@ impl Row {
         let mut statements = Vec::new();
         let whole = self.width / self.lanes;
         if whole > 0 {
-            let vector = builder.loop_var("vector");
+            let vector = builder.loop_over(Role::Vector, "vector");
             let inside = body(builder, &Piece::Whole(Affine::term(vector, 1)));
             statements.push(repeat(vector, whole, 1, inside));
         }

@@ -8,7 +8,7 @@ use super::{Binding, LayoutChoice, Machine, Operand, Packing, WeightOrder, layou
 use crate::eval::{evaluate, evaluate_parts};
 use crate::layout::Layout;
 use crate::split::share;
-use crate::{Access, verify::verify};
+use crate::{Access, Kernel, verify::verify};
 use partita_config::tuned::{MOST_WAYS, Tuning};
 use partita_config::{InstructionSet, WeightStorage};
 use partita_ir::graph::infer::infer;
@@ -78,7 +78,7 @@ fn check_choice(
     let label = format!("{op:?} on {types:?}, {choice:?}, {:?}", machine.instruction_set);
     let lowered =
         lower_node(op, &operands, &output, choice.output, machine).unwrap_or_else(|| panic!("no kernel: {label}"));
-    verify(&lowered.kernel).unwrap_or_else(|error| panic!("{error}: {label}\n{}", lowered.kernel));
+    check_form(&lowered.kernel);
     let mut buffers: Vec<Vec<f32>> = Vec::new();
     let mut result = 0;
     for (binding, declared) in lowered.bindings.iter().zip(&lowered.kernel.buffers) {
@@ -224,6 +224,13 @@ fn stripes_of_a_convolution_read_the_same_weights() {
     }
 }
 
+/// A kernel is sound, and its text reads back.
+pub(super) fn check_form(kernel: &Kernel) {
+    verify(kernel).unwrap_or_else(|error| panic!("{error}\n{kernel}"));
+    let again = crate::text::parse(&kernel.to_string()).unwrap_or_else(|error| panic!("{error}\n{kernel}"));
+    assert!(again == *kernel, "{kernel}is read back as\n{again}");
+}
+
 /// The same kernel, shared out among threads: its outputs are the same. Small kernels are not shared unless they must be.
 fn check_parts(
     op: &Op,
@@ -239,7 +246,7 @@ fn check_parts(
     if kernel.split.is_none() {
         share(&mut kernel, machine.threads, 0.0);
     }
-    verify(&kernel).unwrap_or_else(|error| panic!("{error}\n{kernel}"));
+    check_form(&kernel);
     let mut found: Vec<Vec<f32>> = kernel
         .buffers
         .iter()

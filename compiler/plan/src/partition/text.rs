@@ -1,11 +1,28 @@
-//! Text form of a partition, for people.
+//! Text form of a partition: printed for people, read back by tests.
+//!
+//! ```text
+//! partition for latency
+//! gap 0.0
+//! %3 "conv1": whole on cam ; Conv
+//! %4 "conv2": lop cam:[0..1, 0..8, 0..4, 0..4] hub:[0..1, 8..16, 0..4, 0..4] ; Conv
+//! %5 "fc": lip of cam:[0..1, 0..8] hub:[0..1, 8..16] to cam:[0..1, 0..10] ; Gemm
+//!   operand 0 by way of cam:[0..1, 0..8] hub:[0..1, 8..16]
+//! stripes 4 of %3 "conv1", %4 "conv2"
+//! ```
+//!
+//! Nodes bear their numbers of the graph's text form. Behind `partition` may stand what is known of it, each on a line of its
+//! own: `optimal`, `gap`, `sum`, `proven`, `lower_bound_ms`, `period_bound_seconds`, `solve_ms`, `single_device_ms`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Method, Partition};
+use super::{Method, Objective, Partition, Strategy, Stripes};
+use crate::read_device;
+use crate::shard::{Region, Sharding};
 use partita_config::Cluster;
-use partita_ir::graph::Graph;
-use partita_ir::graph::text::op_name;
+use partita_ir::graph::text::{Numbering, op_name};
+use partita_ir::graph::{Graph, NodeId};
+use partita_ir::text::{ParseError, Reader};
 
 /// Shows a partition with the names of its graph and cluster.
 pub struct Display<'a> {
@@ -19,28 +36,194 @@ pub struct Display<'a> {
 
 impl fmt::Display for Display<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let partition = self.partition;
-        writeln!(f, "partition for {:?}, optimal {}, gap {}", partition.objective, partition.optimal, partition.gap)?;
+        let Partition { strategies, ways, stripes, objective, optimal, gap, .. } = self.partition;
+        let Partition { sum, proven, lower_bound_ms, period_bound_seconds, solve_ms, single_device_ms, .. } =
+            self.partition;
+        writeln!(f, "partition for {objective}")?;
+        if *optimal {
+            writeln!(f, "optimal")?;
+        }
+        writeln!(f, "gap {gap:?}")?;
+        if !proven.is_empty() {
+            writeln!(f, "proven {proven:?}")?;
+        }
+        let known = [("lower_bound_ms", *lower_bound_ms), ("solve_ms", *solve_ms)];
+        let known = known.into_iter().filter(|(_, value)| *value != 0.0).map(|(word, value)| (word, Some(value)));
+        let optional =
+            [("sum", *sum), ("period_bound_seconds", *period_bound_seconds), ("single_device_ms", *single_device_ms)];
+        for (word, value) in known.chain(optional).filter_map(|(word, value)| Some((word, value?))) {
+            writeln!(f, "{word} {value:?}")?;
+        }
+        let numbering = Numbering::of(self.graph);
         for id in self.graph.topological_order().unwrap_or_default() {
-            let node = self.graph.node(id);
-            write!(f, "{:?} ({}): ", node.name, op_name(&node.op))?;
-            match partition.strategies.get(&id) {
-                Some(strategy) => match strategy.outputs.only_device().filter(|_| strategy.method == Method::Whole) {
-                    Some(device) => writeln!(f, "whole on {}", self.cluster.devices[device].name)?,
-                    None => writeln!(f, "{strategy}")?,
-                },
-                None => writeln!(f, "nowhere")?,
-            }
-            let ways = partition.ways.range((id, 0)..=(id, usize::MAX));
+            let Some(strategy) = strategies.get(&id) else { continue };
+            let shown = self.strategy(id, strategy);
+            writeln!(f, "{}: {shown} ; {}", numbering.node(id), op_name(&self.graph.node(id).op))?;
+            let ways = ways.range((id, 0)..=(id, usize::MAX));
             for (operand, way) in ways.flat_map(|((_, operand), ways)| ways.iter().map(move |way| (operand, way))) {
-                let parts: Vec<String> = way.parts().map(|(device, region)| format!("{device}:{region}")).collect();
-                writeln!(f, "  operand {operand} by way of {}", parts.join(" "))?;
+                writeln!(f, "  operand {operand} by way of{}", self.parts(way))?;
             }
         }
-        for stripes in &partition.stripes {
-            let names: Vec<&str> = stripes.nodes.iter().map(|id| self.graph.node(*id).name.as_str()).collect();
-            writeln!(f, "in {} stripes: {}", stripes.count, names.join(", "))?;
+        for Stripes { nodes, count } in stripes {
+            let nodes: Vec<String> = nodes.iter().map(|id| numbering.node(*id)).collect();
+            writeln!(f, "stripes {count} of {}", nodes.join(", "))?;
         }
+        Ok(())
+    }
+}
+
+impl Display<'_> {
+    fn strategy(&self, id: NodeId, strategy: &Strategy) -> String {
+        let result = result_shape(self.graph, id);
+        if let Some(device) = strategy.outputs.only_device()
+            && *strategy == Strategy::whole(device, self.cluster.devices.len(), result)
+        {
+            return format!("whole on {}", self.cluster.devices[device].name);
+        }
+        let addends = strategy.addends.as_ref().map(|addends| format!(" of{} to", self.parts(addends)));
+        format!("{}{}{}", strategy.method.name(), addends.unwrap_or_default(), self.parts(&strategy.outputs))
+    }
+
+    fn parts(&self, sharding: &Sharding) -> String {
+        sharding.parts().map(|(device, region)| format!(" {}:{region}", self.cluster.devices[device].name)).collect()
+    }
+}
+
+/// Of a node's first result.
+fn result_shape(graph: &Graph, id: NodeId) -> &[usize] {
+    graph.node(id).outputs.first().map_or(&[], |result| graph.shape(*result))
+}
+
+/// Reads a partition; the inverse of [`Display`].
+pub fn parse(text: &str, graph: &Graph, cluster: &Cluster) -> Result<Partition, ParseError> {
+    let mut reader = Reader::new(text);
+    reader.next_line();
+    reader.expect_word("partition")?;
+    reader.expect_word("for")?;
+    let place = reader.place();
+    let objective = Objective::parse(reader.line().trim()).map_err(|error| reader.error_at(place, error))?;
+    let partition = Partition { objective, ..Partition::given(BTreeMap::new()) };
+    let mut parser = Parser { graph, cluster, numbering: Numbering::of(graph), partition, node: None };
+    while reader.next_line() {
+        if reader.is_at(|c| c == '%') {
+            parser.node(&mut reader)?
+        } else {
+            parser.line(&mut reader)?
+        }
+        reader.end_of_line()?;
+    }
+    Ok(parser.partition)
+}
+
+struct Parser<'a> {
+    graph: &'a Graph,
+    cluster: &'a Cluster,
+    numbering: Numbering<'a>,
+    partition: Partition,
+    /// The node that was read last.
+    node: Option<NodeId>,
+}
+
+impl Parser<'_> {
+    fn node(&mut self, reader: &mut Reader<'_>) -> Result<(), ParseError> {
+        let place = reader.place();
+        let id = self.numbering.read_node(reader)?;
+        reader.expect(":")?;
+        let strategy = self.strategy(reader, id)?;
+        self.node = Some(id);
+        match self.partition.strategies.insert(id, strategy) {
+            None => Ok(()),
+            Some(_) => Err(reader.error_at(place, "the node has a strategy already")),
+        }
+    }
+
+    fn strategy(&self, reader: &mut Reader<'_>, id: NodeId) -> Result<Strategy, ParseError> {
+        let place = reader.place();
+        let name = reader.word("a strategy")?;
+        let result = result_shape(self.graph, id);
+        let known = || Method::ALL.map(Method::name).join(", ");
+        let unknown = || reader.error_at(place, format!("expected {}, found `{name}`", known()));
+        let method = Method::from_name(name).ok_or_else(unknown)?;
+        if method == Method::Whole && reader.take_word("on") {
+            let device = read_device(reader, self.cluster)?;
+            return Ok(Strategy::whole(device, self.cluster.devices.len(), result));
+        }
+        let mut addends = None;
+        if reader.take_word("of") {
+            let operand = self.graph.node(id).inputs.first().map_or(&[][..], |operand| self.graph.shape(*operand));
+            addends = Some(self.sharding(reader, operand)?);
+            reader.expect_word("to")?;
+        }
+        Ok(Strategy { method, outputs: self.sharding(reader, result)?, addends })
+    }
+
+    /// `cam:[0..1, 0..8] hub:[0..1, 8..16]`, of a tensor of this shape.
+    fn sharding(&self, reader: &mut Reader<'_>, shape: &[usize]) -> Result<Sharding, ParseError> {
+        let mut regions = vec![None; self.cluster.devices.len()];
+        loop {
+            let mut ahead = *reader;
+            let place = ahead.place();
+            if ahead.name("").is_err() || !ahead.take(":") {
+                break;
+            }
+            let device = read_device(reader, self.cluster)?;
+            reader.expect(":")?;
+            if regions[device].replace(Region::read(reader, shape)?).is_some() {
+                return Err(reader.error_at(place, "the device has a part already"));
+            }
+        }
+        if regions.iter().all(Option::is_none) {
+            return Err(reader.expected("a device and its part, such as `cam:[0..1, 0..8]`"));
+        }
+        Ok(Sharding(regions))
+    }
+
+    /// What is not a node's strategy.
+    fn line(&mut self, reader: &mut Reader<'_>) -> Result<(), ParseError> {
+        let place = reader.place();
+        let word = reader.word("a node, `operand`, `stripes`, or what is known of the plan")?;
+        let partition = &mut self.partition;
+        match word {
+            "optimal" => partition.optimal = true,
+            "gap" => partition.gap = reader.number()?,
+            "proven" => partition.proven = reader.string()?,
+            "lower_bound_ms" => partition.lower_bound_ms = reader.number()?,
+            "solve_ms" => partition.solve_ms = reader.number()?,
+            "sum" => partition.sum = Some(reader.number()?),
+            "period_bound_seconds" => partition.period_bound_seconds = Some(reader.number()?),
+            "single_device_ms" => partition.single_device_ms = Some(reader.number()?),
+            "operand" => self.way(reader)?,
+            "stripes" => {
+                let count = reader.count()?;
+                reader.expect_word("of")?;
+                let mut nodes = vec![self.numbering.read_node(reader)?];
+                while reader.take(",") {
+                    nodes.push(self.numbering.read_node(reader)?);
+                }
+                self.partition.stripes.push(Stripes { nodes, count });
+            }
+            _ => {
+                let words = "a node such as `%3`, `operand`, `stripes`, `optimal`, `gap`, `sum`, `proven`, `lower_bound_ms`, \
+                     `period_bound_seconds`, `solve_ms` or `single_device_ms`";
+                return Err(reader.error_at(place, format!("expected {words}, found `{word}`")));
+            }
+        }
+        Ok(())
+    }
+
+    /// How an operand of the node that was read last travels.
+    fn way(&mut self, reader: &mut Reader<'_>) -> Result<(), ParseError> {
+        let place = reader.place();
+        let operand = reader.count()?;
+        let inputs = self.node.map(|id| (id, &self.graph.node(id).inputs));
+        let Some((id, tensor)) = inputs.and_then(|(id, inputs)| Some((id, *inputs.get(operand)?))) else {
+            return Err(reader.error_at(place, format!("the node above has no operand {operand}")));
+        };
+        for word in ["by", "way", "of"] {
+            reader.expect_word(word)?;
+        }
+        let way = self.sharding(reader, self.graph.shape(tensor))?;
+        self.partition.ways.entry((id, operand)).or_default().push(way);
         Ok(())
     }
 }

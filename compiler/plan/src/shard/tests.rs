@@ -108,11 +108,30 @@ fn check(graph: &Graph, partition: &Partition, cluster: &Cluster, input: &Value,
     let schedules = crate::schedule::build(&sharded, cluster).expect("there are few messages");
     crate::schedule::check::check(&sharded.graph, &schedules, cluster)
         .unwrap_or_else(|error| panic!("{label}: {error}"));
+    read_back(graph, partition, &sharded, &schedules, cluster, label);
     let found =
         evaluate(&sharded.graph, std::slice::from_ref(input)).unwrap_or_else(|error| panic!("{label}: {error}"));
     for (found, expected) in found.iter().zip(expected) {
         assert!(found == expected, "{label}: {found:?} is not {expected:?}");
     }
+}
+
+/// Texts of the partition and of the schedules are read as what they were made from.
+fn read_back(
+    graph: &Graph,
+    partition: &Partition,
+    sharded: &Sharded,
+    schedules: &[schedule::Schedule],
+    cluster: &Cluster,
+    label: &str,
+) {
+    let text = crate::partition::text::Display { partition, graph, cluster }.to_string();
+    let again = crate::partition::text::parse(&text, graph, cluster);
+    assert_eq!(again.as_ref(), Ok(partition), "{label}: {text}");
+    let graph = &sharded.graph;
+    let text = schedule::text::Display { schedules, graph, cluster }.to_string();
+    let again = schedule::text::parse(&text, graph, cluster);
+    assert_eq!(again.as_deref(), Ok(schedules), "{label}: {text}");
 }
 
 /// Operators on other element types than f32.

@@ -49,7 +49,7 @@ pub fn parameters(kernel: &Kernel) -> Vec<Value> {
 pub fn render(kernel: &Kernel, instruction_set: InstructionSet) -> anyhow::Result<String> {
     let mut writer = Writer { kernel, instruction_set, declared: vec![Vec::new()], lines: Vec::new() };
     if let Some(part) = kernel.split.as_ref().and_then(|split| split.part) {
-        writer.line(2, LineKind::Part { name: &kernel.loop_names[part.0 as usize] });
+        writer.line(2, LineKind::Part { name: &kernel.loops[part.0 as usize].name });
     }
     writer.block(&kernel.body, 2);
     templates::render(
@@ -138,7 +138,7 @@ impl<'a> Writer<'a> {
         for statement in statements {
             let line = match statement {
                 Statement::For { var, low, high, step, body, .. } => {
-                    let name = &kernel.loop_names[var.0 as usize];
+                    let name = &kernel.loops[var.0 as usize].name;
                     let shared = expressions::shared_range(kernel, *var, (low, high), *step);
                     let opening = match (shared, low, high) {
                         (Some(range), ..) => LineKind::For { name, range },

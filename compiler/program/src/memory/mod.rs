@@ -194,7 +194,7 @@ mod tests {
                 declare("scratch", Access::Scratch, 32),
                 declare("y", Access::Output, 16),
             ],
-            loop_names: Vec::new(),
+            loops: Vec::new(),
             variable_names: Vec::new(),
             body: Vec::new(),
             in_place: Vec::new(),

@@ -11,12 +11,16 @@
 //!
 //! Names are quoted with Rust's escapes. A node lists its results, name, operands, and its operator
 //! with attributes in RON, the notation of [`crate::graph::Op`]'s own fields. Constants are written out, or made by `random(seed)` (uniform in [-1, 1)) and `fill(value)`, or (in dumps of large graphs)
-//! summarised as `digest(..)`, which cannot be read back. `;` begins a comment.
+//! summarised as `digest(..)`, which cannot be read back. `;` begins a comment. Other texts refer to tensors and nodes of a
+//! graph by their numbers here ([`Numbering`]).
 
 mod name;
+mod numbering;
 mod parse;
 mod print;
 
+pub use crate::text::ParseError;
 pub use name::op_name;
-pub use parse::{ParseError, parse};
-pub use print::{Constants, print, print_dot};
+pub use numbering::Numbering;
+pub use parse::{ConstantReader, parse, tensor_type};
+pub use print::{Constants, elements, print, print_dot};

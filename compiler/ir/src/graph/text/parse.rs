@@ -4,224 +4,194 @@ use std::collections::HashMap;
 use std::str::FromStr;
 
 use crate::graph::infer::element_count;
-use crate::graph::{Data, ElementType, Graph, Op, TensorId, TensorType, Value};
+use crate::graph::{Data, ElementType, Graph, TensorId, TensorType, Value};
+use crate::text::{ParseError, Place, Reader};
 
-/// Where and why a text is not a graph.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {message}")]
-pub struct ParseError {
-    /// Counted from 1.
-    pub line: usize,
-    /// What was expected and found.
-    pub message: String,
-}
+/// Most elements that `random` and `fill` make for one text.
+const MOST_GENERATED: usize = 1 << 24;
 
 /// Reads a graph; the inverse of [`super::print`] with all constants written out.
 pub fn parse(text: &str) -> Result<Graph, ParseError> {
-    let mut reader = Reader { graph: Graph::new(""), tensors: HashMap::new() };
-    for (index, line) in text.lines().enumerate() {
-        let line_text = line.trim();
-        if line_text.is_empty() || line_text.starts_with(';') {
-            continue;
-        }
-        let mut cursor = Cursor { rest: line_text };
-        reader.line(&mut cursor).map_err(|message| ParseError { line: index + 1, message })?;
+    let mut parser = Parser { graph: Graph::new(""), tensors: HashMap::new(), constants: ConstantReader::default() };
+    let mut reader = Reader::new(text);
+    while reader.next_line() {
+        parser.line(&mut reader)?;
+        reader.end_of_line()?;
     }
-    Ok(reader.graph)
+    Ok(parser.graph)
 }
 
-struct Reader {
+struct Parser {
     graph: Graph,
     /// Tensors by the number after `%`.
     tensors: HashMap<u32, TensorId>,
+    constants: ConstantReader,
 }
 
-impl Reader {
-    fn line(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
-        if cursor.take("graph ") {
-            self.graph.name = cursor.string()?;
-            cursor.expect("opset")?;
-            self.graph.opset = cursor.number()?;
-            return cursor.end();
+impl Parser {
+    fn line(&mut self, reader: &mut Reader<'_>) -> Result<(), ParseError> {
+        if reader.take_word("graph") {
+            self.graph.name = reader.string()?;
+            reader.expect_word("opset")?;
+            self.graph.opset = reader.integer()?;
+            return Ok(());
         }
-        if cursor.take("input ") {
-            let (number, name, tensor_type) = cursor.declaration()?;
+        if reader.take_word("input") {
+            let (name, tensor_type, define) = declaration(reader)?;
             let id = self.graph.add_input(name, tensor_type);
-            self.define(number, id)?;
-            return cursor.end();
+            return self.define(reader, define, id);
         }
-        if cursor.take("const ") {
-            let (number, name, tensor_type) = cursor.declaration()?;
-            cursor.expect("=")?;
-            let value = constant(cursor, &tensor_type)?;
+        if reader.take_word("const") {
+            let (name, tensor_type, define) = declaration(reader)?;
+            reader.expect("=")?;
+            let value = self.constants.read(reader, &tensor_type)?;
             let id = self.graph.add_constant(name, value);
-            self.define(number, id)?;
-            return cursor.end();
+            return self.define(reader, define, id);
         }
-        if cursor.take("output ") {
-            let id = self.operand(cursor)?;
+        if reader.take_word("output") {
+            let id = self.operand(reader)?;
             self.graph.outputs.push(id);
-            return cursor.end();
+            return Ok(());
         }
-        self.node(cursor)
+        self.node(reader)
     }
 
-    fn node(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
-        let mut outputs = Vec::new();
-        loop {
-            let (number, name, tensor_type) = cursor.declaration()?;
-            let id = self.graph.add_tensor(name, tensor_type);
-            self.define(number, id)?;
-            outputs.push(id);
-            if !cursor.take(",") {
-                break;
-            }
+    fn node(&mut self, reader: &mut Reader<'_>) -> Result<(), ParseError> {
+        let mut results = vec![declaration(reader)?];
+        while reader.take(",") {
+            results.push(declaration(reader)?);
         }
-        cursor.expect("=")?;
-        let name = cursor.string()?;
-        cursor.expect("(")?;
+        reader.expect("=")?;
+        let name = reader.string()?;
+        reader.expect("(")?;
         let mut inputs = Vec::new();
-        while !cursor.take(")") {
-            inputs.push(self.operand(cursor)?);
-            cursor.take(",");
+        while !reader.take(")") {
+            inputs.push(self.operand(reader)?);
+            reader.take(",");
         }
-        let op: Op = ron::from_str(cursor.rest.trim()).map_err(|error| format!("operator: {error}"))?;
+        let op = reader.ron("operator")?;
+        // Only now: a node does not read its own results.
+        let mut outputs = Vec::with_capacity(results.len());
+        for (name, tensor_type, define) in results {
+            let id = self.graph.add_tensor(name, tensor_type);
+            self.define(reader, define, id)?;
+            outputs.push(id);
+        }
         self.graph.add_node(name, op, inputs, outputs);
         Ok(())
     }
 
-    fn define(&mut self, number: u32, id: TensorId) -> Result<(), String> {
+    fn define(&mut self, reader: &Reader<'_>, (place, number): (Place, u32), id: TensorId) -> Result<(), ParseError> {
         match self.tensors.insert(number, id) {
             None => Ok(()),
-            Some(_) => Err(format!("%{number} is defined twice")),
+            Some(_) => Err(reader.error_at(place, format!("%{number} is defined twice"))),
         }
     }
 
-    fn operand(&self, cursor: &mut Cursor<'_>) -> Result<TensorId, String> {
-        cursor.expect("%")?;
-        let number: u32 = cursor.number()?;
-        self.tensors.get(&number).copied().ok_or_else(|| format!("%{number} is not defined above"))
+    fn operand(&self, reader: &mut Reader<'_>) -> Result<TensorId, ParseError> {
+        let place = reader.place();
+        reader.expect("%")?;
+        let number: u32 = reader.count()?;
+        let defined = self.tensors.get(&number).copied();
+        defined.ok_or_else(|| reader.error_at(place, format!("%{number} is not defined above")))
     }
 }
 
-/// The rest of a line.
-struct Cursor<'a> {
-    rest: &'a str,
+/// `%3 "y": f32[1,8]`: name, type, and the number with its place.
+fn declaration(reader: &mut Reader<'_>) -> Result<(String, TensorType, (Place, u32)), ParseError> {
+    let place = reader.place();
+    if !reader.take("%") {
+        return Err(reader.expected("`graph`, `input`, `const`, `output` or a result such as `%3`"));
+    }
+    let number = reader.count()?;
+    let name = reader.string()?;
+    reader.expect(":")?;
+    Ok((name, tensor_type(reader)?, (place, number)))
 }
 
-impl Cursor<'_> {
-    fn take(&mut self, token: &str) -> bool {
-        let rest = self.rest.trim_start();
-        match rest.strip_prefix(token) {
-            Some(rest) => {
-                self.rest = rest;
-                true
+/// Reads a type such as `f32[1,8]`.
+pub fn tensor_type(reader: &mut Reader<'_>) -> Result<TensorType, ParseError> {
+    let place = reader.place();
+    let name = reader.word("a type such as f32[1,8]")?;
+    let unknown = || reader.error_at(place, format!("`{name}` is not an element type"));
+    let element = ElementType::from_name(name).ok_or_else(unknown)?;
+    reader.expect("[")?;
+    let mut shape: Vec<usize> = Vec::new();
+    while !reader.take("]") {
+        if !shape.is_empty() {
+            reader.expect(",")?;
+        }
+        shape.push(reader.count()?);
+    }
+    element_count(&shape).map_err(|error| reader.error_at(place, error.to_string()))?;
+    Ok(TensorType { element, shape })
+}
+
+/// Reads constants of one text.
+#[derive(Default)]
+pub struct ConstantReader {
+    /// Elements that were made and not written out.
+    generated: usize,
+}
+
+impl ConstantReader {
+    /// Elements of a constant of this type: a list, `random(seed)` or `fill(value)`.
+    pub fn read(&mut self, reader: &mut Reader<'_>, tensor_type: &TensorType) -> Result<Value, ParseError> {
+        let place = reader.place();
+        let count = tensor_type.element_count();
+        let kind = if reader.take("[") { "" } else { reader.word("a list of elements, `random` or `fill`")? };
+        if kind.is_empty() {
+            let data = list_of(reader, tensor_type.element)?;
+            if data.len() != count {
+                return Err(reader.error_at(place, format!("{} elements for {tensor_type}", data.len())));
             }
-            None => false,
+            return Ok(Value { shape: tensor_type.shape.clone(), data });
         }
-    }
-
-    fn expect(&mut self, token: &str) -> Result<(), String> {
-        if self.take(token) { Ok(()) } else { Err(format!("expected `{token}`, found `{}`", self.shown())) }
-    }
-
-    fn shown(&self) -> String {
-        self.rest.trim_start().chars().take(20).collect()
-    }
-
-    fn end(&self) -> Result<(), String> {
-        let rest = self.rest.trim();
-        if rest.is_empty() || rest.starts_with(';') { Ok(()) } else { Err(format!("unexpected `{}`", self.shown())) }
-    }
-
-    fn number<T: FromStr>(&mut self) -> Result<T, String> {
-        let rest = self.rest.trim_start();
-        let end = rest.find(|c: char| !(c.is_alphanumeric() || "+-.".contains(c))).unwrap_or(rest.len());
-        let value = rest[..end].parse().map_err(|_| format!("expected a number, found `{}`", self.shown()))?;
-        self.rest = &rest[end..];
+        self.generated = self.generated.saturating_add(count);
+        if self.generated > MOST_GENERATED {
+            let message =
+                format!("more than {MOST_GENERATED} elements are to be made; write fewer, or a smaller model");
+            return Err(reader.error_at(place, message));
+        }
+        reader.expect("(")?;
+        let value = match kind {
+            "random" => crate::graph::values::noise(tensor_type, reader.count()?),
+            "fill" => {
+                let value: f32 = reader.number()?;
+                let data = Data::F32(vec![value]).cast(tensor_type.element).repeated(count);
+                Value { shape: tensor_type.shape.clone(), data }
+            }
+            "digest" => {
+                return Err(reader.error_at(place, "a constant given by its digest cannot be read back"));
+            }
+            _ => return Err(reader.error_at(place, format!("expected `random` or `fill`, found `{kind}`"))),
+        };
+        reader.expect(")")?;
         Ok(value)
     }
-
-    fn string(&mut self) -> Result<String, String> {
-        let rest = self.rest.trim_start();
-        let mut escaped = false;
-        let end = rest.char_indices().skip(1).find(|(_, c)| {
-            let closes = *c == '"' && !escaped;
-            escaped = *c == '\\' && !escaped;
-            closes
-        });
-        match end {
-            Some((end, _)) if rest.starts_with('"') => {
-                let text = ron::from_str(&rest[..=end]).map_err(|error| format!("string: {error}"))?;
-                self.rest = &rest[end + 1..];
-                Ok(text)
-            }
-            _ => Err(format!("expected a quoted name, found `{}`", self.shown())),
-        }
-    }
-
-    /// `%3 "y": f32[1,8]`
-    fn declaration(&mut self) -> Result<(u32, String, TensorType), String> {
-        self.expect("%")?;
-        let number = self.number()?;
-        let name = self.string()?;
-        self.expect(":")?;
-        let rest = self.rest.trim_start();
-        let end = rest.find(']').ok_or("expected a type such as f32[1,8]")?;
-        let (element, dimensions) = rest[..end].split_once('[').ok_or("expected a type such as f32[1,8]")?;
-        let element = ElementType::from_name(element).ok_or_else(|| format!("`{element}` is not an element type"))?;
-        let shape = dimensions
-            .split(',')
-            .filter(|dimension| !dimension.trim().is_empty())
-            .map(|dimension| dimension.trim().parse().map_err(|_| format!("`{dimension}` is not a dimension")))
-            .collect::<Result<Vec<usize>, String>>()?;
-        element_count(&shape).map_err(|error| error.to_string())?;
-        self.rest = &rest[end + 1..];
-        Ok((number, name, TensorType { element, shape }))
-    }
 }
 
-fn constant(cursor: &mut Cursor<'_>, tensor_type: &TensorType) -> Result<Value, String> {
-    let count = tensor_type.element_count();
-    if cursor.take("random(") {
-        let seed = cursor.number()?;
-        cursor.expect(")")?;
-        return Ok(crate::graph::values::noise(tensor_type, seed));
-    }
-    if cursor.take("fill(") {
-        let value: f32 = cursor.number()?;
-        cursor.expect(")")?;
-        let data = Data::F32(vec![value]).cast(tensor_type.element).repeated(count);
-        return Ok(Value { shape: tensor_type.shape.clone(), data });
-    }
-    if cursor.take("digest(") {
-        return Err("a constant given by its digest cannot be read back".to_string());
-    }
-    cursor.expect("[")?;
-    fn list<T: FromStr>(cursor: &mut Cursor<'_>) -> Result<Vec<T>, String> {
+fn list_of(reader: &mut Reader<'_>, element: ElementType) -> Result<Data, ParseError> {
+    fn list<T: FromStr>(reader: &mut Reader<'_>) -> Result<Vec<T>, ParseError> {
         let mut elements = Vec::new();
-        while !cursor.take("]") {
-            elements.push(cursor.number()?);
-            cursor.take(",");
+        while !reader.take("]") {
+            elements.push(reader.number()?);
+            reader.take(",");
         }
         Ok(elements)
     }
-    let data = match tensor_type.element {
-        ElementType::F32 => Data::F32(list(cursor)?),
-        ElementType::F16 | ElementType::BF16 => Data::F32(list(cursor)?).cast(tensor_type.element),
-        ElementType::F64 => Data::F64(list(cursor)?),
-        ElementType::I64 => Data::I64(list(cursor)?),
-        ElementType::I32 => Data::I32(list(cursor)?),
-        ElementType::I16 => Data::I16(list(cursor)?),
-        ElementType::I8 => Data::I8(list(cursor)?),
-        ElementType::U64 => Data::U64(list(cursor)?),
-        ElementType::U32 => Data::U32(list(cursor)?),
-        ElementType::U16 => Data::U16(list(cursor)?),
-        ElementType::U8 => Data::U8(list(cursor)?),
-        ElementType::Bool => Data::Bool(list(cursor)?),
-    };
-    if data.len() != count {
-        return Err(format!("{} elements for {tensor_type}", data.len()));
-    }
-    Ok(Value { shape: tensor_type.shape.clone(), data })
+    Ok(match element {
+        ElementType::F32 => Data::F32(list(reader)?),
+        ElementType::F16 | ElementType::BF16 => Data::F32(list(reader)?).cast(element),
+        ElementType::F64 => Data::F64(list(reader)?),
+        ElementType::I64 => Data::I64(list(reader)?),
+        ElementType::I32 => Data::I32(list(reader)?),
+        ElementType::I16 => Data::I16(list(reader)?),
+        ElementType::I8 => Data::I8(list(reader)?),
+        ElementType::U64 => Data::U64(list(reader)?),
+        ElementType::U32 => Data::U32(list(reader)?),
+        ElementType::U16 => Data::U16(list(reader)?),
+        ElementType::U8 => Data::U8(list(reader)?),
+        ElementType::Bool => Data::Bool(list(reader)?),
+    })
 }

@@ -1,11 +1,11 @@
 //! Graph to text.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt::{self, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::op_name;
+use super::{Numbering, op_name};
 use crate::graph::types::{Element, on_elements};
 use crate::graph::{Data, ElementType, Graph, TensorId};
 
@@ -26,7 +26,8 @@ impl fmt::Display for Graph {
 
 /// The text form of a graph, nodes in topological order, tensors numbered in order of appearance.
 pub fn print(graph: &Graph, constants: Constants) -> String {
-    let mut printer = Printer { graph, constants, numbers: HashMap::new(), text: String::new() };
+    let numbering = Numbering::of(graph);
+    let mut printer = Printer { graph, constants, numbering, declared: HashSet::new(), text: String::new() };
     printer.print();
     printer.text
 }
@@ -34,8 +35,9 @@ pub fn print(graph: &Graph, constants: Constants) -> String {
 struct Printer<'a> {
     graph: &'a Graph,
     constants: Constants,
-    /// Number of each tensor that has been declared.
-    numbers: HashMap<TensorId, usize>,
+    numbering: Numbering<'a>,
+    /// Constants that have been written.
+    declared: HashSet<TensorId>,
     text: String,
 }
 
@@ -54,15 +56,13 @@ impl Printer<'_> {
         }
         for id in order {
             let node = graph.node(id);
-            let inputs: Vec<String> = node.inputs.iter().map(|input| self.number(*input)).collect();
+            let inputs: Vec<String> = node.inputs.iter().map(|input| self.numbering.number(*input)).collect();
             let outputs: Vec<String> = node.outputs.iter().map(|output| self.declare(*output)).collect();
-            // Operators hold numbers, lists and names of variants only: RON can always write them. It escapes a variant
-            // named like an option's.
-            let op = ron::to_string(&node.op).unwrap_or_else(|error| format!("({error})")).replace("r#None", "None");
+            let op = crate::text::ron(&node.op);
             self.line(format_args!("{} = {:?}({}) {op}", outputs.join(", "), node.name, inputs.join(", ")));
         }
         for output in &graph.outputs {
-            let number = self.number(*output);
+            let number = self.numbering.number(*output);
             self.line(format_args!("output {number}"));
         }
     }
@@ -73,21 +73,13 @@ impl Printer<'_> {
         self.text.push('\n');
     }
 
-    fn number(&self, tensor: TensorId) -> String {
-        // What nothing declares would be a broken graph, and dumps must show those too.
-        self.numbers.get(&tensor).map_or_else(|| format!("%undeclared{}", tensor.0), |number| format!("%{number}"))
-    }
-
-    fn declare(&mut self, tensor: TensorId) -> String {
-        let next = self.numbers.len();
-        let number = *self.numbers.entry(tensor).or_insert(next);
-        let info = self.graph.tensor(tensor);
-        format!("%{number} {:?}: {}", info.name, info.tensor_type)
+    fn declare(&self, tensor: TensorId) -> String {
+        format!("{}: {}", self.numbering.tensor(tensor), self.graph.tensor_type(tensor))
     }
 
     fn constant(&mut self, tensor: TensorId) {
         if let Some(value) = self.graph.value(tensor)
-            && !self.numbers.contains_key(&tensor)
+            && self.declared.insert(tensor)
         {
             let elements = elements(&value.data, self.constants);
             let declared = self.declare(tensor);
@@ -96,7 +88,8 @@ impl Printer<'_> {
     }
 }
 
-fn elements(data: &Data, constants: Constants) -> String {
+/// Elements as a constant's text has them.
+pub fn elements(data: &Data, constants: Constants) -> String {
     if constants == Constants::Summary && data.len() > 16 {
         let digest = digest(data);
         return format!("digest({:02x}{:02x}{:02x}{:02x})", digest[0], digest[1], digest[2], digest[3]);

@@ -19,7 +19,7 @@ use super::window::Columns;
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Pooling, WeightOrder};
 use super::{convolution_bindings, winograd};
 use crate::layout::Layout;
-use crate::{Access, Affine, Buffer, Expression, LoopVar, Statement, Variable};
+use crate::{Access, Affine, Buffer, Expression, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::TensorType;
 use partita_ir::graph::op::Conv;
 
@@ -98,7 +98,7 @@ pub(super) fn lower(
     let y_elements = plan.output_elements() / plan.window.output_plane() * output_plane;
     let y_buffer = builder.buffer("y", Access::Output, y_elements);
     let buffers = Buffers { x: x_buffer, residual, weights: w_buffer, bias: b_buffer, y: y_buffer };
-    let sample = builder.loop_var("sample");
+    let sample = builder.loop_over(Role::Batch, "sample");
     let mut writer = Writer { plan: &plan, conv, strips: strips.as_ref().zip(rows), builder, buffers, sample };
     let body = writer.body();
     let window = &plan.window;
@@ -181,11 +181,11 @@ struct Place<'a> {
 impl Writer<'_> {
     fn body(&mut self) -> Vec<Statement> {
         let plan = self.plan;
-        let group = self.builder.loop_var("group");
+        let group = self.builder.loop_over(Role::Group, "group");
         let per_group = plan.group_vectors() * plan.weights_per_vector();
         let mut tiles = Vec::new();
         for (first, wide, count) in plan.vector_tiles() {
-            let tile = self.builder.loop_var("tile");
+            let tile = self.builder.loop_over(Role::Channels, "tile");
             let output_plane = self.output_plane() * plan.lanes;
             let weights = Affine::constant((first * plan.weights_per_vector()) as i64);
             let weights = plus(&plus(&weights, tile, wide * plan.weights_per_vector()), group, per_group);
@@ -221,7 +221,8 @@ impl Writer<'_> {
     fn rows(&mut self, tile: &TilePlace) -> Statement {
         let plan = self.plan;
         let [out_d, out_h, out_w] = plan.window.output;
-        let [depth, row] = [self.builder.loop_var("depth"), self.builder.loop_var("row")];
+        let [depth, row] =
+            [(Role::Depth, "depth"), (Role::Row, "row")].map(|(role, name)| self.builder.loop_over(role, name));
         let to = plus(&plus(&tile.output, depth, out_h * out_w * plan.lanes), row, out_w * plan.lanes);
         let at = [Affine::term(depth, 1), Affine::term(row, 1)];
         let vector_step = plan.window.output_plane() * plan.lanes;
@@ -237,7 +238,7 @@ impl Writer<'_> {
 
     /// One column tile, or a loop over equal ones.
     fn columns(&mut self, place: &Place<'_>, part: Columns) -> Vec<Statement> {
-        let column = self.builder.loop_var("column");
+        let column = self.builder.loop_over(Role::Column, "column");
         let mut body = self.start(place, part);
         body.extend(self.accumulate(place, part, column));
         body.extend(self.finish(place, part, column));

@@ -7,7 +7,7 @@ use crate::lower::build::{plus, repeat};
 use crate::lower::pool::{PooledRow, Scale, columns_together, fits, reciprocals};
 use crate::lower::window::Window3;
 use crate::lower::{Machine, Pooling};
-use crate::{Affine, Bound, Buffer, Statement};
+use crate::{Affine, Bound, Buffer, Role, Statement};
 use partita_ir::graph::TensorType;
 use partita_ir::graph::op::{Conv, PoolKind};
 
@@ -103,7 +103,8 @@ impl Writer<'_> {
     /// All rows of a tile, a strip at a time in scratch memory, pooled to the output.
     pub(super) fn strips(&mut self, strips: &Strips, scratch: Buffer, tile: &TilePlace) -> Statement {
         let (plan, window) = (self.plan, &strips.window);
-        let [depth, strip, row] = ["depth", "strip", "row"].map(|name| self.builder.loop_var(name));
+        let [depth, strip, row] = [(Role::Depth, "depth"), (Role::Strip, "strip"), (Role::Row, "row")]
+            .map(|(role, name)| self.builder.loop_over(role, name));
         let row_elements = window.input[2] * plan.lanes;
         let vector_step = strips.needed_rows() * row_elements;
         // Row of the convolution: what the strip's first window begins with, padding included.
@@ -118,7 +119,8 @@ impl Writer<'_> {
         let high = self.clipped(strips, high);
         let rows = Statement::For { var: row, low, high, step: 1, unroll: false, body: columns };
 
-        let [vector, pooled_row] = ["vector", "pooled_row"].map(|name| self.builder.loop_var(name));
+        let [vector, pooled_row] = [(Role::Vector, "vector"), (Role::PooledRow, "pooled_row")]
+            .map(|(role, name)| self.builder.loop_over(role, name));
         let at = Affine::term(strip, strips.rows as i64).plus_term(pooled_row, 1);
         let [_, out_h, out_w] = window.output;
         let output = plus(&tile.output, vector, window.output_plane() * plan.lanes);

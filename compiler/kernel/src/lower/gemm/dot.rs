@@ -8,7 +8,7 @@ use super::{Place, Product, Tile, column_runs};
 use crate::lower::build::{Builder, activate, binary, fetch_ahead, mul_add, plus, repeat, runs};
 use crate::lower::products::{Factor, Kind, multiply};
 use crate::lower::{Binding, LoweredNode, Machine, Operand};
-use crate::{Access, Affine, Arithmetic, Buffer, Expression, Function, LoopVar, Statement, Variable};
+use crate::{Access, Affine, Arithmetic, Buffer, Expression, Function, LoopVar, Role, Statement, Variable};
 use partita_config::WeightStorage;
 use partita_ir::graph::Op;
 use partita_ir::graph::storage::Columns;
@@ -72,17 +72,17 @@ pub(super) fn lower(
     bindings.extend([Binding::Scratch(digit_bytes.div_ceil(4)), Binding::Scratch(product.rows * lanes)]);
     let y = builder.buffer("y", Access::Output, plain(product.batch * product.rows * product.columns));
     bindings.push(Binding::Output);
-    let batch = builder.loop_var("batch");
+    let batch = builder.loop_over(Role::Batch, "batch");
     let in_order = machine.in_order;
     let ahead_bytes = product.ahead_bytes(vectors * lanes * depth, machine);
     let buffers = Buffers { a, b, bias, steps, digits, scales, y };
     let mut writer = Writer { builder, product, depth, lanes, buffers, batch, in_order, ahead_bytes };
     let mut body = vec![writer.rounded_rows()];
     for (first_vector, wide, tiles) in column_runs(product, lanes, tile.vectors) {
-        let column = writer.builder.loop_var("column_tile");
+        let column = writer.builder.loop_over(Role::Channels, "column_tile");
         let mut rows = Vec::new();
         for (first_row, count, times) in runs(product.rows, tile.rows) {
-            let row = writer.builder.loop_var("row");
+            let row = writer.builder.loop_over(Role::Row, "row");
             let place = Place { row, column, first_row, first_vector, rows: count, vectors: wide };
             rows.push(repeat(row, count * times, count, writer.tile(place)));
         }

@@ -12,7 +12,7 @@ use super::products::by_lane;
 use super::tile::{FAR_BYTES_PER_CYCLE, Reading, Row, choose_tile};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::layout::Layout;
-use crate::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Kernel, LoopVar, Statement, Variable};
+use crate::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Kernel, LoopVar, Role, Statement, Variable};
 use partita_config::WeightStorage;
 use partita_ir::graph::op::Activation;
 use partita_ir::graph::storage;
@@ -175,7 +175,7 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     });
     let y = builder.buffer("y", Access::Output, plain(product.batch * product.rows * product.columns));
     bindings.push(Binding::Output);
-    let batch = builder.loop_var("batch");
+    let batch = builder.loop_over(Role::Batch, "batch");
     let (by_lane, in_order) = (machine.instruction_set.multiplies_by_lane(), machine.in_order);
     let b_bytes = vectors * lanes * product.depth * storage.size_bytes();
     let ahead_bytes = if is_packed { product.ahead_bytes(b_bytes, machine) } else { 0 };
@@ -199,10 +199,10 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     };
     let mut body = Vec::new();
     for (first_vector, wide, tiles) in column_runs(product, lanes, tile.vectors) {
-        let column = writer.builder.loop_var("column_tile");
+        let column = writer.builder.loop_over(Role::Channels, "column_tile");
         let mut rows = Vec::new();
         for (first_row, count, times) in runs(product.rows, tile.rows) {
-            let row = writer.builder.loop_var("row");
+            let row = writer.builder.loop_over(Role::Row, "row");
             let statements = writer.tile(Place { row, column, first_row, first_vector, rows: count, vectors: wide });
             rows.push(repeat(row, count * times, count, statements));
         }

@@ -24,7 +24,7 @@ pub use transform::{Form, Forms};
 use super::build::{Builder, epilogue_words, plus, repeat};
 use super::{Binding, LoweredNode, Operand, Pooling, WeightOrder, convolution_bindings};
 use crate::split::Split;
-use crate::{Access, Affine, Bound, Buffer, Expression, LoopVar, Statement, Variable};
+use crate::{Access, Affine, Bound, Buffer, Expression, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::op::Conv;
 
 /// The kernel as planned.
@@ -55,10 +55,10 @@ pub(super) fn lower(
     let stored = [plan.output[0], plan.output[1] / side, plan.output[2] / side];
     let y = builder.buffer("y", Access::Output, vectors * plan.lanes * stored.iter().product::<usize>());
     let at = Counters {
-        sample: builder.loop_var("sample"),
-        depth: builder.loop_var("depth"),
-        block_row: builder.loop_var("block_row"),
-        block_column: builder.loop_var("block_column"),
+        sample: builder.loop_over(Role::Batch, "sample"),
+        depth: builder.loop_over(Role::Depth, "depth"),
+        block_row: builder.loop_over(Role::BlockRow, "block_row"),
+        block_column: builder.loop_over(Role::BlockColumn, "block_column"),
     };
     let buffers = Buffers { x, residual, weights: packed, bias, scratch, y };
     let part = (plan.threads > 1).then(|| builder.loop_var("part"));

@@ -4,7 +4,7 @@ use super::plan::Plan;
 use super::transform::Form;
 use super::{Buffers, Pooling, Writer};
 use crate::lower::build::{Epilogue, binary, plus, repeat};
-use crate::{Affine, Arithmetic, Bound, Expression, LoopVar, Statement, Variable};
+use crate::{Affine, Arithmetic, Bound, Expression, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::op::{Activation, Conv, PoolKind};
 
 /// Whether the pool takes the largest of every square of four outputs, none of which reaches over two tiles, and may do so
@@ -35,9 +35,10 @@ impl Writer<'_> {
     pub(super) fn outputs(&mut self) -> Statement {
         let plan = self.plan;
         let ([_, wide], outputs, lanes) = (plan.forms.points(), plan.forms.outputs(), plan.lanes);
-        let filters = self.builder.loop_var("filters");
+        let filters = self.builder.loop_over(Role::Channels, "filters");
         self.shared.push(filters);
-        let [row, column] = [self.builder.loop_var("tile_row"), self.builder.loop_var("tile_column")];
+        let [row, column] = [(Role::TileRow, "tile_row"), (Role::TileColumn, "tile_column")]
+            .map(|(role, name)| self.builder.loop_over(role, name));
         let bias = self.builder.variable("bias_all");
         let bias_at = Affine::term(filters, lanes as i64);
         let mut body = vec![Statement::Assign(bias, Expression::Load(self.buffers.bias, bias_at))];
@@ -120,7 +121,8 @@ impl Writer<'_> {
         let plan = self.plan;
         let lanes = plan.lanes;
         let (outputs, stored) = (self.stored_of_tile(), self.stored);
-        let [row, column] = [self.builder.loop_var("row"), self.builder.loop_var("column")];
+        let [row, column] =
+            [(Role::Row, "row"), (Role::Column, "column")].map(|(role, name)| self.builder.loop_over(role, name));
         let until = |axis: usize, block: LoopVar, tiles: usize| {
             let step = (tiles * outputs[axis - 1]) as i64;
             Bound::Min(step, Affine::constant(stored[axis] as i64).plus_term(block, -step), 1)

@@ -4,7 +4,7 @@ use super::Writer;
 use crate::lower::build::{fetch_ahead, mul_add, plus, repeat, runs};
 use crate::lower::products::by_lane;
 use crate::lower::tile::Tile;
-use crate::{Affine, Expression, LoopVar, Statement, Variable};
+use crate::{Affine, Expression, LoopVar, Role, Statement, Variable};
 use partita_config::WeightStorage;
 
 impl Writer<'_> {
@@ -15,7 +15,7 @@ impl Writer<'_> {
         self.shared.push(point);
         let mut body = Vec::new();
         for (first_vector, wide, times) in runs(plan.filter_vectors(), plan.tile.vectors) {
-            let filters = self.builder.loop_var("filters");
+            let filters = self.builder.loop_over(Role::Channels, "filters");
             let mut tiles = Vec::new();
             for (first_tile, pixels, many) in runs(plan.tiles(), plan.tile.pixels) {
                 let tile = self.builder.loop_var("tile");

@@ -139,7 +139,7 @@ fn translate(
     let mut buffers = builder.block_params(entry).to_vec();
     let part = kernel.split.as_ref().and_then(|_| buffers.pop());
     let shared = kernel.split.clone().zip(part);
-    let mut loops = vec![None; kernel.loop_names.len()];
+    let mut loops = vec![None; kernel.loops.len()];
     if let Some((split, part)) = &shared
         && let Some(var) = split.part
     {
@@ -152,7 +152,7 @@ fn translate(
     let scopes = vec![Scope::default()];
     let storages: Vec<WeightStorage> = kernel.buffers.iter().map(|buffer| buffer.storage).collect();
     let anchors = anchors(&kernel.body, &storages);
-    let counted = vec![false; kernel.loop_names.len()];
+    let counted = vec![false; kernel.loops.len()];
     let mut translator =
         Translator { builder, buffers, barrier, shared, vectors, loops, running, scopes, anchors, storages, counted };
     translator.block(&kernel.body);

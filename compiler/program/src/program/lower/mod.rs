@@ -432,16 +432,15 @@ impl Lowering<'_> {
 
     /// Adds a kernel unless an equal one exists; gives it a unique name and proves it.
     fn kernel(&mut self, mut kernel: partita_kernel::Kernel) -> Result<usize, LowerError> {
-        let name = std::mem::take(&mut kernel.name);
-        let summary = std::mem::take(&mut kernel.summary);
-        let text = kernel.to_string();
+        let text = partita_kernel::text::code(&kernel);
         if let Some(found) = self.kernels.get(&text) {
             return Ok(*found);
         }
         let index = self.program.kernels.len();
-        let taken = self.program.kernels.iter().any(|other| other.name == name);
-        kernel.name = if taken { format!("{name}_v{index}") } else { name };
-        kernel.summary = summary;
+        let taken = self.program.kernels.iter().any(|other| other.name == kernel.name);
+        if taken {
+            kernel.name = format!("{}_v{index}", kernel.name);
+        }
         partita_kernel::verify::verify(&kernel)?;
         self.program.kernels.push(kernel);
         self.kernels.insert(text, index);

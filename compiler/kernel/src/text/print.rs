@@ -1,39 +1,81 @@
-//! Text form of kernels.
+//! Kernel to text.
 
 use std::fmt::{self, Write};
 
-use super::{Access, Affine, Arithmetic, Bound, Expression, Function, Kernel, Statement};
+use crate::{Affine, Bound, Expression, Kernel, LoopDeclaration, Statement};
+use partita_config::WeightStorage;
+use partita_rt::kernels::Filtered;
 
 /// Prints a kernel.
 pub fn print(kernel: &Kernel, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    writeln!(f, "kernel {} lanes {} ; {}", kernel.name, kernel.lanes, kernel.summary)?;
-    for (index, buffer) in kernel.buffers.iter().enumerate() {
-        let access = match buffer.access {
-            Access::Input => "input",
-            Access::Weights => "weights",
-            Access::Scratch => "scratch",
-            Access::Output => "output",
-        };
-        let shared = kernel.in_place.iter().any(|shared| shared.0 as usize == index);
-        let shared = if shared { " in-place" } else { "" };
-        let storage = buffer.storage.words();
-        writeln!(f, "{access} {}[{}]{storage}{shared}", buffer.name, buffer.elements)?;
+    writeln!(f, "kernel {} lanes {} macs {} {:?}", kernel.name, kernel.lanes, kernel.macs, kernel.summary)?;
+    buffers(kernel, f)?;
+    if let Some((shape, choice)) = &kernel.way {
+        writeln!(f, "way {shape:?} {:?} vectors {}", choice.form, choice.vectors)?;
     }
-    if let Some(split) = &kernel.split {
-        let loops: Vec<&str> = split.loops.iter().map(|var| kernel.loop_names[var.0 as usize].as_str()).collect();
-        writeln!(f, "{} threads share {}", split.parts, loops.join(", "))?;
+    if let Some(filtered) = &kernel.filtered {
+        let Filtered { batch, channels, filters, lanes, kernel_depth, vectors, pooled, .. } = filtered;
+        let Filtered { pad, input, output, tile, taps, activation, .. } = filtered;
+        writeln!(
+            f,
+            "filtered batch {batch} channels {channels} filters {filters} lanes {lanes} depth {kernel_depth} \
+            pad {pad:?} input {input:?} output {output:?} tile {tile:?} taps {taps:?} vectors {vectors} \
+            pooled {pooled} {activation:?}"
+        )?;
     }
-    let mut text = String::new();
-    block(kernel, &kernel.body, 0, &mut text)?;
-    f.write_str(&text)
+    let declared = |LoopDeclaration { name, role }: &LoopDeclaration| match role {
+        Some(role) => format!("{name}: {}", role.name()),
+        None => name.clone(),
+    };
+    list(f, "loops", kernel.loops.iter().map(declared))?;
+    list(f, "variables", kernel.variable_names.iter().cloned())?;
+    threads_and_body(kernel, f)
 }
 
-fn block(kernel: &Kernel, statements: &[Statement], depth: usize, out: &mut String) -> fmt::Result {
+/// What a kernel does, without its name and what else is only known of it: kernels of one code are one.
+pub fn code(kernel: &Kernel) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = buffers(kernel, &mut text).and_then(|()| threads_and_body(kernel, &mut text));
+    text
+}
+
+fn list(out: &mut impl Write, word: &str, items: impl Iterator<Item = String>) -> fmt::Result {
+    let items: Vec<String> = items.collect();
+    if items.is_empty() { Ok(()) } else { writeln!(out, "{word} {}", items.join(", ")) }
+}
+
+fn buffers(kernel: &Kernel, out: &mut impl Write) -> fmt::Result {
+    for (index, buffer) in kernel.buffers.iter().enumerate() {
+        let shared = kernel.in_place.iter().any(|shared| shared.0 as usize == index);
+        let shared = if shared { " in-place" } else { "" };
+        let storage = match buffer.storage {
+            WeightStorage::F32 => String::new(),
+            narrow => format!(" {}", narrow.name()),
+        };
+        writeln!(out, "{} {}[{}]{storage}{shared}", buffer.access.name(), buffer.name, buffer.elements)?;
+    }
+    Ok(())
+}
+
+fn threads_and_body(kernel: &Kernel, out: &mut impl Write) -> fmt::Result {
+    if let Some(split) = &kernel.split {
+        let numbered =
+            split.part.map_or(String::new(), |var| format!(" numbered {}", kernel.loops[var.0 as usize].name));
+        let loops: Vec<&str> = split.loops.iter().map(|var| kernel.loops[var.0 as usize].name.as_str()).collect();
+        writeln!(out, "threads {}{numbered} share {}", split.parts, loops.join(", "))?;
+    }
+    writeln!(out, "{{")?;
+    block(kernel, &kernel.body, 1, out)?;
+    writeln!(out, "}}")
+}
+
+fn block(kernel: &Kernel, statements: &[Statement], depth: usize, out: &mut impl Write) -> fmt::Result {
     let indent = "  ".repeat(depth);
     for statement in statements {
         match statement {
             Statement::For { var, low, high, step, unroll, body } => {
-                let name = &kernel.loop_names[var.0 as usize];
+                let name = &kernel.loops[var.0 as usize].name;
                 let unroll = if *unroll { " unroll" } else { "" };
                 writeln!(
                     out,
@@ -83,8 +125,8 @@ fn place(kernel: &Kernel, buffer: u32, at: &Affine) -> String {
 pub fn affine(kernel: &Kernel, value: &Affine) -> String {
     let mut text = String::new();
     for (var, coefficient) in &value.terms {
-        let name = &kernel.loop_names[var.0 as usize];
-        let (sign, size) = if *coefficient < 0 { (" - ", -coefficient) } else { (" + ", *coefficient) };
+        let name = &kernel.loops[var.0 as usize].name;
+        let (sign, size) = (if *coefficient < 0 { " - " } else { " + " }, coefficient.unsigned_abs());
         if text.is_empty() {
             if *coefficient < 0 {
                 text.push('-');
@@ -101,7 +143,7 @@ pub fn affine(kernel: &Kernel, value: &Affine) -> String {
     match (value.constant, text.is_empty()) {
         (constant, true) => constant.to_string(),
         (0, false) => text,
-        (constant, false) if constant < 0 => format!("{text} - {}", -constant),
+        (constant, false) if constant < 0 => format!("{text} - {}", constant.unsigned_abs()),
         (constant, false) => format!("{text} + {constant}"),
     }
 }
@@ -128,27 +170,10 @@ fn expression(kernel: &Kernel, value: &Expression) -> String {
         Expression::DotBytes(a, b, c) => format!("dot({}, {}, {})", show(a), show(b), show(c)),
         Expression::MulAdd(a, b, c) => format!("mul_add({}, {}, {})", show(a), show(b), show(c)),
         Expression::Binary(function, a, b) => {
-            let name = match function {
-                Arithmetic::Add => "add",
-                Arithmetic::Sub => "sub",
-                Arithmetic::Mul => "mul",
-                Arithmetic::Div => "div",
-                Arithmetic::Max => "max",
-                Arithmetic::Min => "min",
-            };
-            format!("{name}({}, {})", show(a), show(b))
+            format!("{}({}, {})", function.name(), show(a), show(b))
         }
         Expression::Unary(function, a) => {
-            let name = match function {
-                Function::Neg => "neg",
-                Function::Abs => "abs",
-                Function::Sqrt => "sqrt",
-                Function::Round => "round",
-                Function::RoundSmall => "round_small",
-                Function::FromWhole => "from_whole",
-                Function::PowerOfTwo => "power_of_two",
-            };
-            format!("{name}({})", show(a))
+            format!("{}({})", function.name(), show(a))
         }
         Expression::SumLanes(a) => format!("sum_lanes({})", show(a)),
         Expression::MaxLanes(a) => format!("max_lanes({})", show(a)),
