@@ -11,6 +11,7 @@ text of the standard before keeping it.
 import pathlib
 import sys
 
+import cases_composed
 import cases_control
 import cases_defined
 import cases_elementwise
@@ -45,7 +46,7 @@ def main():
     folder = here / "vectors"
     folder.mkdir(exist_ok=True)
     cases = Cases()
-    for family in (cases_windows, cases_elementwise, cases_tensors, cases_types, cases_quantized, cases_defined, cases_control, cases_microsoft):
+    for family in (cases_windows, cases_elementwise, cases_tensors, cases_types, cases_quantized, cases_defined, cases_composed, cases_control, cases_microsoft):
         family.declare(cases)
     lines = ["# name | opset | operators | inputs -> outputs"]
     for entry in sorted(cases.entries, key=lambda entry: entry[0]):

@@ -569,7 +569,8 @@ impl NodeContext<'_> {
         Ok(self.name_constant(role, Value::f32(shape, vec![0.0; count])))
     }
 
-    fn reserve(&mut self, role: &str, count: usize) -> Result<(), Diagnostic> {
+    /// Takes what a constant needs from what nodes may make, before it exists.
+    pub fn reserve(&mut self, role: &str, count: usize) -> Result<(), Diagnostic> {
         if self.importer.reserve_elements(count) {
             return Ok(());
         }
@@ -577,7 +578,8 @@ impl NodeContext<'_> {
         Err(Diagnostic { code: "E0122", ..self.refuse(message) })
     }
 
-    fn name_constant(&mut self, role: &str, value: Value) -> TensorId {
+    /// A constant that belongs to this node and whose elements are reserved.
+    pub fn name_constant(&mut self, role: &str, value: Value) -> TensorId {
         let name = format!("{}.{role}", self.attributes.node.output.first().map_or("", String::as_str));
         let name = self.importer.tensor_name(name);
         self.importer.graph.add_constant(name, value)

@@ -111,15 +111,21 @@ mod tests {
             include_str!("ops/composed.rs"),
             include_str!("ops/einsum.rs"),
             include_str!("ops/elementwise.rs"),
+            include_str!("ops/grids.rs"),
             include_str!("ops/integers.rs"),
+            include_str!("ops/known.rs"),
             include_str!("ops/losses.rs"),
             include_str!("ops/movement.rs"),
+            include_str!("ops/pools.rs"),
             include_str!("ops/product.rs"),
             include_str!("ops/quantized.rs"),
+            include_str!("ops/rearranged.rs"),
             include_str!("ops/recurrent.rs"),
             include_str!("ops/selection.rs"),
             include_str!("ops/shape.rs"),
+            include_str!("ops/signals.rs"),
             include_str!("ops/spatial.rs"),
+            include_str!("ops/states.rs"),
         ];
         let mut passed_over = Vec::new();
         for operator in OPERATORS.iter().filter(|name| !name.contains('.')) {

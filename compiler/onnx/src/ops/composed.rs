@@ -36,7 +36,8 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
             let x = context.unary(UnaryOp::Neg, x)?;
             super::movement::arg_max_of(context, x)
         },
-        "CumSum" => cum_sum,
+        "CumSum" => |context| cumulated(context, BinaryOp::Add, 0.0),
+        "CumProd" => |context| cumulated(context, BinaryOp::Mul, 1.0),
         "Mean" => mean,
         "Xor" => |context| {
             let [a, b] = super::elementwise::operands(context)?;
@@ -196,8 +197,8 @@ fn reduce_prod(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     context.emit(Op::Reshape { shape: result_shape }, vec![result])
 }
 
-/// Sums of 1, 2, 4, .. elements each.
-fn cum_sum(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+/// Sums, or products, of 1, 2, 4, .. elements each.
+fn cumulated(context: &mut NodeContext<'_>, function: BinaryOp, neutral: f32) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
     let shape = context.shape(x);
     let [axis] = context.constant_ints(1)?[..] else { return Err(context.refuse("its axis should be one number")) };
@@ -208,25 +209,25 @@ fn cum_sum(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     if extent == 0 {
         return context.emit(Op::Identity, vec![x]);
     }
-    // The elements `by` places before, or behind if it goes backwards; zeros where there are none.
+    // The elements `by` places before, or behind if it goes backwards; neutral ones where there are none.
     let shifted = |context: &mut NodeContext<'_>, x: TensorId, by: usize| {
         let kept = context.value(part(&shape, axis, if reverse { by } else { 0 }, extent - by), &[x])?;
         let (mut begin, mut end) = (vec![0; shape.len()], vec![0; shape.len()]);
         *(if reverse { &mut end[axis] } else { &mut begin[axis] }) = by;
-        context.value(Op::Pad { mode: PadMode::Constant(0.0), begin, end }, &[kept])
+        context.value(Op::Pad { mode: PadMode::Constant(neutral), begin, end }, &[kept])
     };
     let mut sums = x;
     if exclusive {
         if extent == 1 {
-            let zero = context.number(0.0, x)?;
-            return context.emit(Op::Expand { shape: shape.clone() }, vec![zero]);
+            let neutral = context.number(f64::from(neutral), x)?;
+            return context.emit(Op::Expand { shape: shape.clone() }, vec![neutral]);
         }
         sums = shifted(context, sums, 1)?;
     }
     let mut step = 1;
     while step < extent {
         let earlier = shifted(context, sums, step)?;
-        sums = context.binary(BinaryOp::Add, sums, earlier)?;
+        sums = context.binary(function, sums, earlier)?;
         step *= 2;
     }
     context.emit(Op::Identity, vec![sums])
@@ -390,6 +391,10 @@ fn lp_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         }
         other => return Err(context.refuse(format!("attribute `p` is {other}, expected 1 or 2"))),
     };
+    // What is nothing but zeros stays so.
+    let (zero, one) = (context.number(0.0, x)?, context.number(1.0, x)?);
+    let is_zero = context.binary(BinaryOp::Equal, norm, zero)?;
+    let norm = context.value(Op::Where, &[is_zero, one, norm])?;
     context.emit(Op::Binary(BinaryOp::Div, Activation::None), vec![x, norm])
 }
 

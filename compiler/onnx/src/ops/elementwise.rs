@@ -5,7 +5,7 @@ use crate::importer::NodeContext;
 use crate::tensors::element_type_of;
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Op, UnaryOp};
-use partita_ir::graph::{ElementType, TensorId};
+use partita_ir::graph::{Data, ElementType, TensorId, Value};
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
@@ -203,11 +203,19 @@ fn modulo(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
             let product = context.emit_unnamed(op(BinaryOp::Mul), vec![quotient, y])?[0];
             context.emit(op(BinaryOp::Sub), vec![x, product])
         }
+        // The remainder of a quotient that is cut off, or, where its sign is not the divisor's, that and the divisor.
         (true, _) if context.opset() >= 28 => {
-            let quotient = context.emit_unnamed(op(BinaryOp::Div), vec![x, y])?[0];
-            let floor = context.emit_unnamed(Op::Unary(UnaryOp::Floor), vec![quotient])?[0];
-            let product = context.emit_unnamed(op(BinaryOp::Mul), vec![floor, y])?[0];
-            context.emit(op(BinaryOp::Sub), vec![x, product])
+            let rest = context.binary(BinaryOp::Mod, x, y)?;
+            let zero = context.number(0.0, x)?;
+            let [is_negative, is_positive] =
+                [context.binary(BinaryOp::Less, rest, zero)?, context.binary(BinaryOp::Greater, rest, zero)?];
+            let [below, above] =
+                [context.binary(BinaryOp::Less, y, zero)?, context.binary(BinaryOp::Greater, y, zero)?];
+            let one = context.binary(BinaryOp::And, is_negative, above)?;
+            let other = context.binary(BinaryOp::And, is_positive, below)?;
+            let differs = context.binary(BinaryOp::Or, one, other)?;
+            let sum = context.binary(BinaryOp::Add, rest, y)?;
+            context.emit(Op::Where, vec![differs, sum, rest])
         }
         (true, _) => Err(context.refuse("attribute `fmod` is 0, but real numbers need 1 before opset 28")),
     }
@@ -255,9 +263,6 @@ fn chain(context: &mut NodeContext<'_>, function: BinaryOp) -> Result<(), Diagno
 }
 
 fn dropout(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
-    if context.uses_more_than_first() {
-        return Err(context.attributes.unsupported("its mask output belongs to training"));
-    }
     if context.optional_input(2).is_some() {
         let training = context.constant(2)?;
         if training.data != partita_ir::graph::Data::Bool(vec![false]) {
@@ -265,7 +270,17 @@ fn dropout(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         }
     }
     let x = context.input(0)?;
-    context.emit(Op::Identity, vec![x])
+    let y = context.value(Op::Identity, &[x])?;
+    if !context.uses_more_than_first() {
+        return context.bind(&[y]);
+    }
+    // Nothing is dropped; before opset 10 masks had the input's type.
+    let element = if context.opset() < 10 { context.promised(x) } else { ElementType::Bool };
+    let all = Value { shape: Vec::new(), data: Data::Bool(vec![true]) };
+    let all = context.add_constant("mask", all)?;
+    let all = context.value(Op::Cast { to: element }, &[all])?;
+    let mask = context.value(Op::Expand { shape: context.shape(x) }, &[all])?;
+    context.bind(&[y, mask])
 }
 
 fn cast(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {

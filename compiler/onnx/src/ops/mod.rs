@@ -5,16 +5,22 @@ mod bits;
 mod composed;
 mod einsum;
 mod elementwise;
+mod grids;
 mod integers;
+mod known;
 mod losses;
 mod microsoft;
 mod movement;
+mod pools;
 mod product;
 mod quantized;
+mod rearranged;
 mod recurrent;
 mod selection;
 mod shape;
+mod signals;
 mod spatial;
+mod states;
 mod taps;
 
 use std::collections::{BTreeMap, HashSet};
@@ -38,6 +44,7 @@ pub const OPERATORS: &[&str] = &[
     "Acos",
     "Acosh",
     "Add",
+    "AffineGrid",
     "And",
     "ArgMax",
     "ArgMin",
@@ -48,12 +55,21 @@ pub const OPERATORS: &[&str] = &[
     "Attention",
     "AveragePool",
     "BatchNormalization",
+    "BitCast",
     "BitShift",
+    "BitwiseAnd",
+    "BitwiseNot",
+    "BitwiseOr",
+    "BitwiseXor",
+    "BlackmanWindow",
     "Cast",
     "CastLike",
+    "CausalConvWithState",
     "Ceil",
     "Celu",
+    "CenterCropPad",
     "Clip",
+    "Col2Im",
     "Compress",
     "Concat",
     "Constant",
@@ -63,9 +79,12 @@ pub const OPERATORS: &[&str] = &[
     "ConvTranspose",
     "Cos",
     "Cosh",
+    "CumProd",
     "CumSum",
+    "DFT",
     "DepthToSpace",
     "DequantizeLinear",
+    "Det",
     "Div",
     "Dropout",
     "DynamicQuantizeLinear",
@@ -85,10 +104,14 @@ pub const OPERATORS: &[&str] = &[
     "Gelu",
     "Gemm",
     "GlobalAveragePool",
+    "GlobalLpPool",
     "GlobalMaxPool",
     "Greater",
     "GreaterOrEqual",
+    "GridSample",
     "GroupNormalization",
+    "HammingWindow",
+    "HannWindow",
     "HardSigmoid",
     "HardSwish",
     "Hardmax",
@@ -103,22 +126,27 @@ pub const OPERATORS: &[&str] = &[
     "LeakyRelu",
     "Less",
     "LessOrEqual",
+    "LinearAttention",
     "Log",
     "LogSoftmax",
     "Loop",
     "LpNormalization",
+    "LpPool",
     "MatMul",
     "MatMulInteger",
     "Max",
     "MaxPool",
+    "MaxUnpool",
     "Mean",
     "MeanVarianceNormalization",
+    "MelWeightMatrix",
     "Min",
     "Mish",
     "Mod",
     "Mul",
     "Neg",
     "NegativeLogLikelihoodLoss",
+    "NonZero",
     "Not",
     "OneHot",
     "Or",
@@ -145,9 +173,13 @@ pub const OPERATORS: &[&str] = &[
     "Relu",
     "Reshape",
     "Resize",
+    "ReverseSequence",
+    "RoiAlign",
     "RotaryEmbedding",
     "Round",
+    "STFT",
     "Scan",
+    "Scatter",
     "ScatterElements",
     "ScatterND",
     "Selu",
@@ -169,14 +201,17 @@ pub const OPERATORS: &[&str] = &[
     "Squeeze",
     "Sub",
     "Sum",
+    "SwiGLU",
     "Swish",
     "Tan",
     "Tanh",
+    "TensorScatter",
     "ThresholdedRelu",
     "Tile",
     "TopK",
     "Transpose",
     "Trilu",
+    "Unique",
     "Unsqueeze",
     "Upsample",
     "Where",
@@ -211,6 +246,12 @@ fn standard(op_type: &str) -> Option<Converter> {
         .or_else(|| attention::converter(op_type))
         .or_else(|| losses::converter(op_type))
         .or_else(|| bits::converter(op_type))
+        .or_else(|| grids::converter(op_type))
+        .or_else(|| known::converter(op_type))
+        .or_else(|| pools::converter(op_type))
+        .or_else(|| rearranged::converter(op_type))
+        .or_else(|| signals::converter(op_type))
+        .or_else(|| states::converter(op_type))
 }
 
 /// Converts one node.
@@ -276,15 +317,21 @@ mod tests {
             include_str!("composed.rs"),
             include_str!("einsum.rs"),
             include_str!("elementwise.rs"),
+            include_str!("grids.rs"),
             include_str!("integers.rs"),
+            include_str!("known.rs"),
             include_str!("losses.rs"),
             include_str!("movement.rs"),
+            include_str!("pools.rs"),
             include_str!("product.rs"),
             include_str!("quantized.rs"),
+            include_str!("rearranged.rs"),
             include_str!("recurrent.rs"),
             include_str!("selection.rs"),
             include_str!("shape.rs"),
+            include_str!("signals.rs"),
             include_str!("spatial.rs"),
+            include_str!("states.rs"),
         ];
         let arms = sources.iter().flat_map(|source| source.lines()).filter_map(|line| {
             let (name, rest) = line.strip_prefix("        \"")?.split_once('"')?;

@@ -5,7 +5,7 @@ use crate::importer::NodeContext;
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::infer::MAX_ELEMENTS;
 use partita_ir::graph::op::{Op, PadMode, ReduceKind};
-use partita_ir::graph::{Data, TensorId};
+use partita_ir::graph::{Data, ElementType, TensorId, Value};
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
@@ -217,9 +217,26 @@ fn pad(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
             PadMode::Reflect
         }
         "edge" => PadMode::Edge,
-        other => return Err(context.attributes.unknown_word("mode", other, &["constant", "reflect", "edge"])),
+        "wrap" => return wrapped(context, x, &begin, &end),
+        other => return Err(context.attributes.unknown_word("mode", other, &["constant", "reflect", "edge", "wrap"])),
     };
     context.emit(Op::Pad { mode, begin, end }, vec![x])
+}
+
+/// Elements of the other end before the first and after the last, as often as it takes.
+fn wrapped(context: &mut NodeContext<'_>, mut x: TensorId, begin: &[usize], end: &[usize]) -> Result<(), Diagnostic> {
+    let shape = context.shape(x);
+    for (axis, extent) in shape.iter().enumerate() {
+        let count = begin[axis] + extent + end[axis];
+        if count == *extent || *extent == 0 {
+            continue;
+        }
+        let first = (extent - begin[axis] % extent) % extent;
+        let places = (0..count).map(|place| ((first + place) % extent) as i64).collect();
+        let places = context.add_constant("places", Value::i64([count], places))?;
+        x = context.value(Op::Gather { axis }, &[x, places])?;
+    }
+    context.emit(Op::Identity, vec![x])
 }
 
 /// Removes elements before and after on each axis.
@@ -372,6 +389,12 @@ pub(super) fn reduce_of(
     inputs_since: i64,
 ) -> Result<TensorId, Diagnostic> {
     match reduced_axes(context, x, inputs_since)? {
+        // Truth values as 0 and 1.
+        (Some(axes), keep_dims) if context.promised(x) == ElementType::Bool => {
+            let bits = context.value(Op::Cast { to: ElementType::U8 }, &[x])?;
+            let result = context.value(Op::Reduce { kind, axes, keep_dims }, &[bits])?;
+            context.value(Op::Cast { to: ElementType::Bool }, &[result])
+        }
         (Some(axes), keep_dims) => context.value(Op::Reduce { kind, axes, keep_dims }, &[x]),
         (None, _) => context.value(Op::Identity, &[x]),
     }

@@ -95,14 +95,7 @@ fn normalization_by_batch(
         Diagnostic { code: "W0134", ..message }.help("export the model for inference if that is not what is meant"),
     );
     let axes: Vec<usize> = (0..shape.len()).filter(|axis| *axis != 1).collect();
-    let over = Op::Reduce { kind: ReduceKind::Mean, axes, keep_dims: true };
-    let mean = context.value(over.clone(), &[x])?;
-    let less = context.binary(BinaryOp::Sub, x, mean)?;
-    let square = context.binary(BinaryOp::Mul, less, less)?;
-    let variance = context.value(over, &[square])?;
-    let epsilon = context.number(f64::from(epsilon), x)?;
-    let sum = context.binary(BinaryOp::Add, variance, epsilon)?;
-    let root = context.unary(UnaryOp::Sqrt, sum)?;
+    let (_, less, root) = statistics(context, x, axes, epsilon)?;
     let normal = context.binary(BinaryOp::Div, less, root)?;
     let mut along = vec![1; shape.len() - 1];
     along[0] = channels;
@@ -120,9 +113,6 @@ fn instance_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnosti
 
 fn layer_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let (x, scale) = (context.input(0)?, context.input(1)?);
-    if context.uses_more_than_first() {
-        return Err(context.attributes.unsupported("its outputs beyond the first belong to training"));
-    }
     let epsilon = epsilon(context)?;
     let axis = context.attributes.int("axis", -1)?;
     let axis = context.axis(axis, context.shape(x).len())?;
@@ -133,5 +123,28 @@ fn layer_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> 
             context.make_zeros("bias", shape)?
         }
     };
-    context.emit(Op::LayerNormalization { axis, epsilon }, vec![x, scale, bias])
+    let y = context.value(Op::LayerNormalization { axis, epsilon }, &[x, scale, bias])?;
+    if !context.uses_more_than_first() {
+        return context.bind(&[y]);
+    }
+    let (mean, _, root) = statistics(context, x, (axis..context.shape(x).len()).collect(), epsilon)?;
+    let inverse = context.unary(UnaryOp::Reciprocal, root)?;
+    context.bind(&[y, mean, inverse])
+}
+
+/// Mean, difference from it, and `sqrt(variance + epsilon)` over axes that stay as 1.
+fn statistics(
+    context: &mut NodeContext<'_>,
+    x: TensorId,
+    axes: Vec<usize>,
+    epsilon: f32,
+) -> Result<(TensorId, TensorId, TensorId), Diagnostic> {
+    let over = Op::Reduce { kind: ReduceKind::Mean, axes, keep_dims: true };
+    let mean = context.value(over.clone(), &[x])?;
+    let less = context.binary(BinaryOp::Sub, x, mean)?;
+    let square = context.binary(BinaryOp::Mul, less, less)?;
+    let variance = context.value(over, &[square])?;
+    let epsilon = context.number(f64::from(epsilon), x)?;
+    let sum = context.binary(BinaryOp::Add, variance, epsilon)?;
+    Ok((mean, less, context.unary(UnaryOp::Sqrt, sum)?))
 }

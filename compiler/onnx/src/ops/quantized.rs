@@ -96,9 +96,6 @@ pub(super) struct Parameters {
 
 impl Parameters {
     fn of(context: &NodeContext<'_>, x: TensorId) -> Result<Parameters, Diagnostic> {
-        if context.attributes.int("block_size", 0)? != 0 {
-            return Err(context.attributes.unsupported("scales of blocks (`block_size`) are not supported"));
-        }
         let axis = context.attributes.int("axis", 1)?;
         Parameters::at(context, x, [1, 2], axis)
     }
@@ -138,11 +135,129 @@ impl Parameters {
 /// DequantizeLinear-10, -13, -19, -21: `(x - zero) * scale`.
 fn dequantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
+    if !is_plain(context, [1, 2])? {
+        let real = dequantized(context, x, [1, 2])?;
+        return context.bind(&[real]);
+    }
     let parameters = Parameters::of(context, x)?;
     let grid = grid_of(context, x, parameters)?;
     let scale = context.input(1)?;
     let promised = context.promised(scale);
     context.emit_grid(grid, promised)
+}
+
+/// A scale or zero point as `f32` of a shape that broadcasts over a tensor: one for all, one for each index of an axis, or
+/// one for each block along the axis.
+fn spread(
+    context: &mut NodeContext<'_>,
+    operand: TensorId,
+    shape: &[usize],
+    axis: usize,
+    block: usize,
+) -> Result<TensorId, Diagnostic> {
+    let mut operand = context.as_f32(operand)?;
+    let own = context.shape(operand);
+    let reshape = |context: &mut NodeContext<'_>, shape: Vec<usize>, x: TensorId| {
+        Ok::<_, Diagnostic>(context.emit_own(Op::Reshape { shape }, vec![x])?[0])
+    };
+    if own.iter().product::<usize>() == 1 {
+        return reshape(context, Vec::new(), operand);
+    }
+    if block == 0 {
+        if own.len() != 1 || shape.get(axis) != Some(&own[0]) {
+            return Err(context.refuse(format!("parameters {own:?} for axis {axis} of {shape:?}")));
+        }
+        let along = std::iter::once(own[0]).chain(std::iter::repeat_n(1, shape.len() - 1 - axis)).collect();
+        return reshape(context, along, operand);
+    }
+    let mut blocks = shape.to_vec();
+    blocks[axis] = shape[axis].div_ceil(block);
+    if own != blocks {
+        return Err(context.refuse(format!("parameters {own:?} for blocks of {block} along axis {axis} of {shape:?}")));
+    }
+    let mut parted = blocks.clone();
+    parted.insert(axis + 1, 1);
+    operand = reshape(context, parted.clone(), operand)?;
+    parted[axis + 1] = block;
+    operand = context.emit_own(Op::Expand { shape: parted }, vec![operand])?[0];
+    blocks[axis] *= block;
+    operand = reshape(context, blocks.clone(), operand)?;
+    Ok(context.emit_own(super::composed::part(&blocks, axis, 0, shape[axis]), vec![operand])?[0])
+}
+
+/// Scale and zero point of a node, spread over a tensor.
+fn spread_both(
+    context: &mut NodeContext<'_>,
+    x: TensorId,
+    [scale, zero]: [usize; 2],
+) -> Result<(TensorId, Option<TensorId>), Diagnostic> {
+    let shape = context.shape(x);
+    let block = context.attributes.int("block_size", 0)?;
+    let block = usize::try_from(block).map_err(|_| context.refuse(format!("attribute `block_size` is {block}")))?;
+    let scale = context.input(scale)?;
+    let axis = match context.tensor_type(scale).element_count() {
+        1 => 0,
+        _ => context.axis(context.attributes.int("axis", 1)?, shape.len())?,
+    };
+    let zero = match context.optional_input(zero) {
+        Some(zero) => Some(spread(context, zero, &shape, axis, block)?),
+        None => None,
+    };
+    Ok((spread(context, scale, &shape, axis, block)?, zero))
+}
+
+/// Whether scales and zero points are such that sums of what they quantize can be taken of whole numbers: known, one per
+/// tensor or axis, with one zero point.
+fn is_plain(context: &NodeContext<'_>, [scale, zero]: [usize; 2]) -> Result<bool, Diagnostic> {
+    let value = |position: usize| context.optional_input(position).map(|operand| context.importer.graph.value(operand));
+    let scales = matches!(value(scale), Some(Some(_)));
+    let zeros = match value(zero) {
+        None => true,
+        Some(None) => false,
+        Some(Some(zeros)) => {
+            let zeros = partita_ir::graph::values::to_f32(&zeros.data);
+            zeros.iter().all(|zero| *zero == zeros[0])
+        }
+    };
+    Ok(scales && zeros && context.attributes.int("block_size", 0)? == 0)
+}
+
+/// `(x - zero) * scale` of any parameters.
+pub(super) fn dequantized(
+    context: &mut NodeContext<'_>,
+    x: TensorId,
+    places: [usize; 2],
+) -> Result<TensorId, Diagnostic> {
+    let (scale, zero) = spread_both(context, x, places)?;
+    let mut steps = context.as_f32(x)?;
+    let binary = |function| Op::Binary(function, Activation::None);
+    if let Some(zero) = zero {
+        steps = context.emit_own(binary(BinaryOp::Sub), vec![steps, zero])?[0];
+    }
+    let real = context.emit_own(binary(BinaryOp::Mul), vec![steps, scale])?[0];
+    let promised = context.promised(context.input(places[0])?);
+    context.importer.promise(real, promised);
+    Ok(real)
+}
+
+/// `saturate(round(x / scale) + zero)` of any parameters.
+pub(super) fn quantized(
+    context: &mut NodeContext<'_>,
+    x: TensorId,
+    places: [usize; 2],
+    element: ElementType,
+) -> Result<TensorId, Diagnostic> {
+    let (scale, zero) = spread_both(context, x, places)?;
+    let (low, high) = bounds(context, element)?;
+    let x = context.as_f32(x)?;
+    let clip = Activation::Clip(low, high);
+    let first = if zero.is_some() { Activation::None } else { clip };
+    let mut steps = context.emit_own(Op::Binary(BinaryOp::RoundedQuotient, first), vec![x, scale])?[0];
+    if let Some(zero) = zero {
+        steps = context.emit_own(Op::Binary(BinaryOp::Add, clip), vec![steps, zero])?[0];
+    }
+    context.importer.promise(steps, element);
+    Ok(steps)
 }
 
 /// What a quantized tensor stands for.
@@ -175,19 +290,19 @@ pub(super) fn grid_of(context: &mut NodeContext<'_>, x: TensorId, parameters: Pa
 fn quantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
     let x = context.as_f32(x)?;
-    let Parameters { scales, zeros, axis } = Parameters::of(context, x)?;
-    let zero = zeros[0];
-    if zeros.iter().any(|other| *other != zero) {
-        return Err(context.attributes.unsupported("zero points that differ within a tensor are not supported"));
-    }
-    let element = match context.optional_input(2).map(|zero| context.tensor_type(zero).element) {
-        Some(element) => element,
+    let element = match context.optional_input(2) {
+        Some(zero) => context.promised(zero),
         None => match context.attributes.int("output_dtype", 0)? {
-            0 | 2 => ElementType::U8,
-            3 => ElementType::I8,
-            other => return Err(context.refuse(format!("attribute `output_dtype` is {other}, expected 2 or 3"))),
+            0 => ElementType::U8,
+            other => super::elementwise::element_type(context, "output_dtype", other)?,
         },
     };
+    if !is_plain(context, [1, 2])? {
+        let steps = quantized(context, x, [1, 2], element)?;
+        return context.bind(&[steps]);
+    }
+    let Parameters { scales, zeros, axis } = Parameters::of(context, x)?;
+    let zero = zeros[0];
     let (low, high) = bounds(context, element)?;
     let (mut low, mut high) = (low - zero, high - zero);
     let (source, divisors, axis) = match context.before_clip(x) {
@@ -208,7 +323,11 @@ fn bounds(context: &NodeContext<'_>, element: ElementType) -> Result<(f32, f32),
     match element {
         ElementType::I8 => Ok((-128.0, 127.0)),
         ElementType::U8 => Ok((0.0, 255.0)),
-        other => Err(context.refuse(format!("it quantizes to {}, expected int8 or uint8", other.name()))),
+        ElementType::I16 => Ok((-32768.0, 32767.0)),
+        ElementType::U16 => Ok((0.0, 65535.0)),
+        other => {
+            Err(context.refuse(format!("it quantizes to {}, expected int8, uint8, int16 or uint16", other.name())))
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         "GatherElements" => gather_elements,
         "GatherND" => gather_nd,
         "ScatterND" => scatter_nd,
-        "ScatterElements" => scatter_elements,
+        "ScatterElements" | "Scatter" => scatter_elements,
         "Compress" => compress,
         _ => return None,
     })
@@ -244,15 +244,15 @@ fn gather_nd(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 
 /// Known indices of elements or rows to replace.
 fn known(context: &NodeContext<'_>, positions: TensorId) -> Result<Vec<i64>, Diagnostic> {
-    let reduction = context.attributes.string("reduction", "none")?;
-    if reduction != "none" {
-        return Err(context.attributes.unsupported(format!("`reduction` = `{reduction}` is not supported")));
-    }
     let known = context.importer.graph.value(positions).and_then(|value| value.as_i64().map(<[i64]>::to_vec));
     known.ok_or_else(|| context.attributes.unsupported("its indices are computed at run time, expected constants"))
 }
 
-/// `count` rows of which those at `positions` come from the second operand; both have rows behind their first axis.
+/// Most updates of one element that are not just replaced by the last.
+const MAX_ROUNDS: usize = 64;
+
+/// `data` with the rows at `positions` replaced by those of the second operand, or taken together with them as the
+/// attribute `reduction` says; both have rows behind their first axis.
 fn replaced(
     context: &mut NodeContext<'_>,
     data: TensorId,
@@ -260,14 +260,67 @@ fn replaced(
     positions: &[i64],
 ) -> Result<TensorId, Diagnostic> {
     let count = context.shape(data)[0];
-    let mut sources: Vec<i64> = (0..count as i64).collect();
+    let function = match context.attributes.string("reduction", "none")?.as_str() {
+        "none" => None,
+        "add" => Some(BinaryOp::Add),
+        "mul" => Some(BinaryOp::Mul),
+        "max" => Some(BinaryOp::Max),
+        "min" => Some(BinaryOp::Min),
+        other => {
+            return Err(context.attributes.unknown_word("reduction", other, &["none", "add", "mul", "max", "min"]));
+        }
+    };
+    let Some(function) = function else {
+        let mut sources: Vec<i64> = (0..count as i64).collect();
+        for (update, position) in positions.iter().enumerate() {
+            // The last of several updates counts, as in onnxruntime.
+            sources[*position as usize] = (count + update) as i64;
+        }
+        let both = context.value(Op::Concat { axis: 0 }, &[data, updates])?;
+        let sources = context.add_constant("sources", Value::i64([count], sources))?;
+        return context.value(Op::Gather { axis: 0 }, &[both, sources]);
+    };
+    // Each round has at most one update of an element, and something without effect for all others.
+    let mut rounds: Vec<Vec<i64>> = Vec::new();
+    let mut met = vec![0usize; count];
     for (update, position) in positions.iter().enumerate() {
-        // The last of several updates counts, as in onnxruntime.
-        sources[*position as usize] = (count + update) as i64;
+        let round = met[*position as usize];
+        met[*position as usize] += 1;
+        if round == MAX_ROUNDS {
+            let message = format!("more than {MAX_ROUNDS} updates of one element are not supported");
+            return Err(context.attributes.unsupported(message));
+        }
+        if round == rounds.len() {
+            rounds.push(vec![positions.len() as i64; count]);
+        }
+        rounds[round][*position as usize] = update as i64;
     }
-    let both = context.value(Op::Concat { axis: 0 }, &[data, updates])?;
-    let sources = context.add_constant("sources", Value::i64([count], sources))?;
-    context.value(Op::Gather { axis: 0 }, &[both, sources])
+    let neutral = match function {
+        BinaryOp::Add => Some(context.number(0.0, data)?),
+        BinaryOp::Mul => Some(context.number(1.0, data)?),
+        // What is compared with itself stays.
+        _ => None,
+    };
+    let mut result = data;
+    for mut round in rounds {
+        let all = match neutral {
+            Some(neutral) => {
+                let mut shape = context.shape(data);
+                shape[0] = 1;
+                let row = context.value(Op::Expand { shape }, &[neutral])?;
+                context.value(Op::Concat { axis: 0 }, &[updates, row])?
+            }
+            None => {
+                let own = round.iter_mut().enumerate().filter(|(_, source)| **source == positions.len() as i64);
+                own.for_each(|(position, source)| *source += position as i64);
+                context.value(Op::Concat { axis: 0 }, &[updates, result])?
+            }
+        };
+        let sources = context.add_constant("sources", Value::i64([count], round))?;
+        let rows = context.value(Op::Gather { axis: 0 }, &[all, sources])?;
+        result = context.binary(function, result, rows)?;
+    }
+    Ok(result)
 }
 
 fn scatter_elements(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {

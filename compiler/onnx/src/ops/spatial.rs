@@ -186,7 +186,7 @@ fn conv_transpose(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 
 fn max_pool(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     if context.uses_more_than_first() {
-        return Err(context.attributes.unsupported("its second output (indices) is not supported"));
+        return super::pools::max_pool_with_indices(context);
     }
     pool(context, PoolKind::Max)
 }
@@ -197,6 +197,13 @@ fn average_pool(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 
 fn pool(context: &mut NodeContext<'_>, kind: PoolKind) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
+    let (window, declared_pad_end) = pool_window(context, x)?;
+    let count_include_pad = context.attributes.flag("count_include_pad", false)?;
+    emit_pool(context, Op::Pool(Pool { kind, window, declared_pad_end, count_include_pad }), x)
+}
+
+/// The window of a pool, whose pads at the end include what `ceil_mode` needs, and the declared pads at the end.
+pub(super) fn pool_window(context: &NodeContext<'_>, x: TensorId) -> Result<(Window, Vec<usize>), Diagnostic> {
     let input = spatial_extents(context, x)?;
     let Some(kernel) = context.attributes.sizes("kernel_shape", 1)? else {
         return Err(context.refuse("attribute `kernel_shape` is missing"));
@@ -231,8 +238,7 @@ fn pool(context: &mut NodeContext<'_>, kind: PoolKind) -> Result<(), Diagnostic>
     if !ceil && context.opset() < 19 {
         declared_pad_end.clone_from(&window.pad_end);
     }
-    let count_include_pad = context.attributes.flag("count_include_pad", false)?;
-    emit_pool(context, Op::Pool(Pool { kind, window, declared_pad_end, count_include_pad }), x)
+    Ok((window, declared_pad_end))
 }
 
 fn global_pool(context: &mut NodeContext<'_>, kind: PoolKind) -> Result<(), Diagnostic> {

@@ -1,0 +1,389 @@
+//! Elements read at places that are computed: GridSample, AffineGrid, RoiAlign; each as gathers with weights.
+
+use super::Converter;
+use super::composed::part;
+use crate::importer::NodeContext;
+use partita_ir::diagnostic::Diagnostic;
+use partita_ir::graph::op::{Activation, BinaryOp, Op, ReduceKind, UnaryOp};
+use partita_ir::graph::{ElementType, TensorId, Value};
+
+/// ONNX GridSample's coefficient of cubic convolution.
+const CUBIC: f64 = -0.75;
+
+pub(super) fn converter(op_type: &str) -> Option<Converter> {
+    Some(match op_type {
+        "GridSample" => grid_sample,
+        "AffineGrid" => affine_grid,
+        "RoiAlign" => roi_align,
+        _ => return None,
+    })
+}
+
+/// What lies outside of the input.
+#[derive(Clone, Copy, PartialEq)]
+enum Outside {
+    Zeros,
+    Border,
+    Reflection,
+}
+
+/// How many neighbours are weighted.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Nearest,
+    Linear,
+    Cubic,
+}
+
+/// `a * x + b`
+fn affine(context: &mut NodeContext<'_>, x: TensorId, a: f64, b: f64) -> Result<TensorId, Diagnostic> {
+    let a = context.number(a, x)?;
+    let product = context.binary(BinaryOp::Mul, x, a)?;
+    let b = context.number(b, x)?;
+    context.binary(BinaryOp::Add, product, b)
+}
+
+fn clipped(context: &mut NodeContext<'_>, x: TensorId, extent: usize) -> Result<TensorId, Diagnostic> {
+    context.unary(UnaryOp::Activation(Activation::Clip(0.0, extent as f32 - 1.0)), x)
+}
+
+/// One axis of the input, as a grid sees it.
+struct Axis {
+    extent: usize,
+    mode: Mode,
+    outside: Outside,
+    /// Where elements are reflected.
+    borders: [f64; 2],
+}
+
+impl Axis {
+    /// Reflected at the borders as often as it takes: `low + |x - low|` in waves of twice the range.
+    fn reflected(&self, context: &mut NodeContext<'_>, x: TensorId) -> Result<TensorId, Diagnostic> {
+        let [low, high] = self.borders;
+        let range = high - low;
+        if range == 0.0 {
+            return affine(context, x, 0.0, low);
+        }
+        let from_low = affine(context, x, 1.0, -low)?;
+        let distance = context.unary(UnaryOp::Abs, from_low)?;
+        let wave = context.number(2.0 * range, x)?;
+        let rest = context.binary(BinaryOp::Mod, distance, wave)?;
+        let back = context.binary(BinaryOp::Sub, wave, rest)?;
+        let nearer = context.binary(BinaryOp::Min, rest, back)?;
+        affine(context, nearer, 1.0, low)
+    }
+
+    /// Coordinates outside of the borders, brought back as far as the mode says.
+    fn inside(&self, context: &mut NodeContext<'_>, x: TensorId) -> Result<TensorId, Diagnostic> {
+        let back = match self.outside {
+            Outside::Zeros => return Ok(x),
+            Outside::Border => clipped(context, x, self.extent)?,
+            Outside::Reflection => self.reflected(context, x)?,
+        };
+        let [low, high] = self.borders;
+        let (low, high) = (context.number(low, x)?, context.number(high, x)?);
+        let before = context.binary(BinaryOp::Less, x, low)?;
+        let behind = context.binary(BinaryOp::Greater, x, high)?;
+        let is_outside = context.binary(BinaryOp::Or, before, behind)?;
+        context.value(Op::Where, &[is_outside, back, x])
+    }
+
+    /// Indices (i64) and weights of the neighbours of coordinates.
+    fn taps(
+        &self,
+        context: &mut NodeContext<'_>,
+        x: TensorId,
+    ) -> Result<Vec<(TensorId, Option<TensorId>)>, Diagnostic> {
+        let x = if self.mode == Mode::Nearest { context.unary(UnaryOp::Round, x)? } else { x };
+        let x = self.inside(context, x)?;
+        let base = context.unary(UnaryOp::Floor, x)?;
+        let offset = context.binary(BinaryOp::Sub, x, base)?;
+        let places: &[f64] = match self.mode {
+            Mode::Nearest => &[0.0],
+            Mode::Linear => &[0.0, 1.0],
+            Mode::Cubic => &[-1.0, 0.0, 1.0, 2.0],
+        };
+        let mut taps = Vec::with_capacity(places.len());
+        for place in places {
+            let distance = affine(context, offset, 1.0, -place)?;
+            let distance = context.unary(UnaryOp::Abs, distance)?;
+            let mut weight = match self.mode {
+                Mode::Nearest => None,
+                Mode::Linear => Some(affine(context, distance, -1.0, 1.0)?),
+                Mode::Cubic => Some(cubic(context, distance, (0.0..=1.0).contains(place))?),
+            };
+            let index = affine(context, base, 1.0, *place)?;
+            let index = match self.outside {
+                Outside::Zeros => {
+                    let (low, high) = (context.number(0.0, x)?, context.number(self.extent as f64 - 1.0, x)?);
+                    let behind = context.binary(BinaryOp::GreaterOrEqual, index, low)?;
+                    let before = context.binary(BinaryOp::LessOrEqual, index, high)?;
+                    let is_inside = context.binary(BinaryOp::And, behind, before)?;
+                    let one = context.number(1.0, x)?;
+                    weight = Some(context.value(Op::Where, &[is_inside, weight.unwrap_or(one), low])?);
+                    index
+                }
+                Outside::Border => index,
+                Outside::Reflection => self.reflected(context, index)?,
+            };
+            let index = clipped(context, index, self.extent)?;
+            taps.push((context.value(Op::Cast { to: ElementType::I64 }, &[index])?, weight));
+        }
+        Ok(taps)
+    }
+}
+
+/// Keys' cubic convolution: the inner piece up to a distance of 1, the outer one up to 2.
+fn cubic(context: &mut NodeContext<'_>, x: TensorId, inner: bool) -> Result<TensorId, Diagnostic> {
+    let terms: &[f64] = match inner {
+        true => &[CUBIC + 2.0, -(CUBIC + 3.0), 0.0, 1.0],
+        false => &[CUBIC, -5.0 * CUBIC, 8.0 * CUBIC, -4.0 * CUBIC],
+    };
+    let mut sum = affine(context, x, terms[0], terms[1])?;
+    for term in &terms[2..] {
+        sum = context.binary(BinaryOp::Mul, sum, x)?;
+        sum = affine(context, sum, 1.0, *term)?;
+    }
+    Ok(sum)
+}
+
+/// `[N, C, spatial]` as rows of channels `[N * elements, C]`.
+fn rows(context: &mut NodeContext<'_>, x: TensorId) -> Result<TensorId, Diagnostic> {
+    let shape = context.shape(x);
+    let inner: usize = shape[2..].iter().product();
+    let flat = context.value(Op::Reshape { shape: vec![shape[0], shape[1], inner] }, &[x])?;
+    let turned = context.value(Op::Transpose { permutation: vec![0, 2, 1] }, &[flat])?;
+    context.value(Op::Reshape { shape: vec![shape[0] * inner, shape[1]] }, &[turned])
+}
+
+/// ONNX GridSample-16, -20, -22.
+fn grid_sample(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let (x, grid) = (context.input(0)?, context.input(1)?);
+    let (shape, of_grid) = (context.shape(x), context.shape(grid));
+    let rank = shape.len().saturating_sub(2);
+    if rank == 0 || of_grid.len() != rank + 2 || of_grid[rank + 1] != rank || of_grid[0] != shape[0] {
+        return Err(context.refuse(format!("a grid {of_grid:?} for {shape:?}")));
+    }
+    let mode = match context.attributes.string("mode", "linear")?.as_str() {
+        "linear" | "bilinear" => Mode::Linear,
+        "nearest" => Mode::Nearest,
+        "cubic" | "bicubic" => Mode::Cubic,
+        other => return Err(context.attributes.unknown_word("mode", other, &["linear", "nearest", "cubic"])),
+    };
+    let outside = match context.attributes.string("padding_mode", "zeros")?.as_str() {
+        "zeros" => Outside::Zeros,
+        "border" => Outside::Border,
+        "reflection" => Outside::Reflection,
+        other => {
+            return Err(context.attributes.unknown_word("padding_mode", other, &["zeros", "border", "reflection"]));
+        }
+    };
+    let corners = context.attributes.flag("align_corners", false)?;
+    let (batch, points) = (shape[0], of_grid[1..=rank].iter().product::<usize>());
+    let grid = context.value(Op::Reshape { shape: vec![batch, points, rank] }, &[grid])?;
+    let mut axes = Vec::with_capacity(rank);
+    for (axis, extent) in shape[2..].iter().copied().enumerate() {
+        // The grid names the last axis first.
+        let along = context.value(part(&[batch, points, rank], 2, rank - 1 - axis, 1), &[grid])?;
+        let along = context.value(Op::Reshape { shape: vec![batch, points] }, &[along])?;
+        let size = extent as f64;
+        let (place, borders) = if corners {
+            (affine(context, along, (size - 1.0) / 2.0, (size - 1.0) / 2.0)?, [0.0, size - 1.0])
+        } else {
+            (affine(context, along, size / 2.0, (size - 1.0) / 2.0)?, [-0.5, size - 0.5])
+        };
+        axes.push(Axis { extent, mode, outside, borders }.taps(context, place)?);
+    }
+    let rows = rows(context, x)?;
+    let inner: usize = shape[2..].iter().product();
+    let firsts = Value::i64([batch, 1], (0..batch).map(|sample| (sample * inner) as i64).collect());
+    let firsts = context.add_constant("firsts", firsts)?;
+    let sum = weighted(context, rows, firsts, &axes, &shape[2..])?;
+    let turned = context.value(Op::Transpose { permutation: vec![0, 2, 1] }, &[sum])?;
+    let result = [&shape[..2], &of_grid[1..=rank]].concat();
+    context.emit(Op::Reshape { shape: result }, vec![turned])
+}
+
+/// The sum over all combinations of neighbours: `[N, points, C]`.
+fn weighted(
+    context: &mut NodeContext<'_>,
+    rows: TensorId,
+    firsts: TensorId,
+    axes: &[Vec<(TensorId, Option<TensorId>)>],
+    extents: &[usize],
+) -> Result<TensorId, Diagnostic> {
+    let combinations: usize = axes.iter().map(Vec::len).product();
+    let mut sum: Option<TensorId> = None;
+    for combination in 0..combinations {
+        let (mut rest, mut position, mut weight) = (combination, firsts, None);
+        let mut stride = 1;
+        for (taps, extent) in axes.iter().zip(extents).rev() {
+            let (index, own) = taps[rest % taps.len()];
+            rest /= taps.len();
+            let step = context.number(stride as f64, index)?;
+            let along = context.binary(BinaryOp::Mul, index, step)?;
+            position = context.binary(BinaryOp::Add, position, along)?;
+            weight = match (weight, own) {
+                (Some(weight), Some(own)) => Some(context.binary(BinaryOp::Mul, weight, own)?),
+                (weight, own) => weight.or(own),
+            };
+            stride *= extent;
+        }
+        let mut taken = context.value(Op::Gather { axis: 0 }, &[rows, position])?;
+        if let Some(weight) = weight {
+            let mut shape = context.shape(weight);
+            shape.push(1);
+            let weight = context.value(Op::Reshape { shape }, &[weight])?;
+            taken = context.binary(BinaryOp::Mul, taken, weight)?;
+        }
+        sum = Some(match sum {
+            Some(sum) => context.binary(BinaryOp::Add, sum, taken)?,
+            None => taken,
+        });
+    }
+    sum.ok_or_else(|| context.refuse("it samples nothing"))
+}
+
+/// ONNX AffineGrid-20: a constant grid of homogeneous coordinates, turned by the matrices.
+fn affine_grid(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let theta = context.input(0)?;
+    let size = context.constant_ints(1)?;
+    let extents: Option<Vec<usize>> = size
+        .iter()
+        .map(|extent| usize::try_from(*extent).ok().filter(|extent| (1..=1 << 24).contains(extent)))
+        .collect();
+    let Some(extents) = extents.filter(|extents| (4..=5).contains(&extents.len())) else {
+        return Err(context.refuse(format!("its size is {size:?}, expected [N, C, H, W] or [N, C, D, H, W]")));
+    };
+    let spatial = &extents[2..];
+    let rank = spatial.len();
+    if context.shape(theta) != [extents[0], rank, rank + 1] {
+        return Err(context.refuse(format!("its matrices are {}", context.tensor_type(theta))));
+    }
+    let corners = context.attributes.flag("align_corners", false)?;
+    let points =
+        partita_ir::graph::infer::element_count(spatial).map_err(|error| context.attributes.refused(&error))?;
+    context.reserve("grid", points.saturating_mul(rank + 1))?;
+    let at = |index: usize, extent: usize| match corners {
+        true if extent > 1 => 2.0 * index as f64 / (extent as f64 - 1.0) - 1.0,
+        true => 0.0,
+        false => (2.0 * index as f64 + 1.0) / extent as f64 - 1.0,
+    };
+    let mut grid = Vec::with_capacity(points * (rank + 1));
+    // The last axis comes first.
+    for axis in (0..rank).rev() {
+        let inner: usize = spatial[axis + 1..].iter().product();
+        grid.extend((0..points).map(|point| at(point / inner % spatial[axis], spatial[axis]) as f32));
+    }
+    grid.extend(std::iter::repeat_n(1.0, points));
+    let grid = context.name_constant("grid", Value::f32([rank + 1, points], grid));
+    let turned = context.value(Op::MatMul, &[theta, grid])?;
+    let turned = context.value(Op::Transpose { permutation: vec![0, 2, 1] }, &[turned])?;
+    context.emit(Op::Reshape { shape: [&extents[..1], spatial, &[rank]].concat() }, vec![turned])
+}
+
+/// What one bin of a region reads along one axis: pairs of neighbours with their weights, for each sample.
+fn samples(start: f64, bin: f64, count: usize, extent: usize) -> Vec<[(usize, f64); 2]> {
+    let size = extent as f64;
+    let of_sample = |sample: usize| {
+        let place = start + (sample as f64 + 0.5) * bin / count as f64;
+        if !(-1.0..=size).contains(&place) {
+            return [(0, 0.0); 2];
+        }
+        let place = place.max(0.0);
+        let low = (place as usize).min(extent - 1);
+        if low + 1 >= extent {
+            return [(extent - 1, 1.0), (extent - 1, 0.0)];
+        }
+        let offset = place - low as f64;
+        [(low, 1.0 - offset), (low + 1, offset)]
+    };
+    (0..count).map(of_sample).collect()
+}
+
+/// Most elements that all regions together read.
+const MAX_READS: usize = 1 << 22;
+
+/// ONNX RoiAlign-10, -16, -22 with known regions: all bins' samples are gathered, weighted and summed, or compared.
+fn roi_align(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    let x = context.input(0)?;
+    let shape = context.shape(x);
+    let regions = context.constant_floats(1)?;
+    let batches = context.constant_ints(2)?;
+    let [batch, channels, height, width] = shape[..] else {
+        return Err(context.refuse(format!("its input is {}, expected images", context.tensor_type(x))));
+    };
+    if regions.len() != 4 * batches.len()
+        || batches.iter().any(|at| !(0..batch as i64).contains(at))
+        || height * width == 0
+    {
+        return Err(context.refuse(format!("{} numbers of regions for {} images", regions.len(), batches.len())));
+    }
+    let default = if context.opset() < 16 { "output_half_pixel" } else { "half_pixel" };
+    let offset = match context.attributes.string("coordinate_transformation_mode", default)?.as_str() {
+        "half_pixel" => 0.5,
+        "output_half_pixel" => 0.0,
+        other => {
+            let known = ["half_pixel", "output_half_pixel"];
+            return Err(context.attributes.unknown_word("coordinate_transformation_mode", other, &known));
+        }
+    };
+    let is_average = match context.attributes.string("mode", "avg")?.as_str() {
+        "avg" => true,
+        "max" => false,
+        other => return Err(context.attributes.unknown_word("mode", other, &["avg", "max"])),
+    };
+    let scale = f64::from(context.attributes.float("spatial_scale", 1.0)?);
+    let ratio = context.attributes.int("sampling_ratio", 0)?.max(0) as usize;
+    let sizes = [context.attributes.int("output_height", 1)?, context.attributes.int("output_width", 1)?];
+    let [Ok(rows), Ok(columns)] = sizes.map(usize::try_from) else {
+        return Err(context.refuse("its output is negative"));
+    };
+    let (mut reads, mut weights, mut most) = (Vec::new(), Vec::new(), 0);
+    for (region, image) in regions.chunks(4).zip(&batches) {
+        let [left, top, right, bottom] = [0, 1, 2, 3].map(|at| f64::from(region[at]) * scale - offset);
+        let least = if offset == 0.0 { 1.0 } else { f64::NEG_INFINITY };
+        let bins =
+            [((bottom - top).max(least)) / rows.max(1) as f64, ((right - left).max(least)) / columns.max(1) as f64];
+        let counts = bins.map(|bin| if ratio > 0 { ratio } else { (bin.ceil().max(0.0) as usize).min(MAX_READS) });
+        let each = counts[0].saturating_mul(counts[1]);
+        if each.saturating_mul(rows).saturating_mul(columns).saturating_mul(4).saturating_add(most) > MAX_READS {
+            return Err(context.refuse("its regions read too much"));
+        }
+        for bin in 0..rows * columns {
+            let down = samples(top + (bin / columns) as f64 * bins[0], bins[0], counts[0], height);
+            let across = samples(left + (bin % columns) as f64 * bins[1], bins[1], counts[1], width);
+            let (mut places, mut factors) = (Vec::with_capacity(4 * each), Vec::with_capacity(4 * each));
+            for (y, of_y) in down.iter().flatten() {
+                for (x, of_x) in across.iter().flatten() {
+                    places.push(*image * (height * width) as i64 + (y * width + x) as i64);
+                    factors.push((of_y * of_x / if is_average { each.max(1) as f64 } else { 1.0 }) as f32);
+                }
+            }
+            most = most.max(places.len());
+            reads.push(places);
+            weights.push(factors);
+        }
+    }
+    let most = most.max(1);
+    if reads.len().saturating_mul(most) > MAX_READS || reads.is_empty() {
+        return Err(context.refuse(format!("its {} bins read {most} elements each", reads.len())));
+    }
+    // Bins that read less repeat their first element, or nothing.
+    for (places, factors) in reads.iter_mut().zip(&mut weights) {
+        let (place, factor) = (places.first().copied().unwrap_or(0), factors.first().copied().unwrap_or(0.0));
+        places.resize(most, place);
+        factors.resize(most, if is_average { 0.0 } else { factor });
+    }
+    let bins = reads.len();
+    let places = context.add_constant("places", Value::i64([bins, most], reads.concat()))?;
+    let weights = context.add_constant("weights", Value::f32([bins, most, 1], weights.concat()))?;
+    let elements = self::rows(context, x)?;
+    let taken = context.value(Op::Gather { axis: 0 }, &[elements, places])?;
+    let scaled = context.binary(BinaryOp::Mul, taken, weights)?;
+    let kind = if is_average { ReduceKind::Sum } else { ReduceKind::Max };
+    let result = context.value(Op::Reduce { kind, axes: vec![1], keep_dims: false }, &[scaled])?;
+    let result = context.value(Op::Reshape { shape: vec![batches.len(), rows * columns, channels] }, &[result])?;
+    let turned = context.value(Op::Transpose { permutation: vec![0, 2, 1] }, &[result])?;
+    context.emit(Op::Reshape { shape: vec![batches.len(), channels, rows, columns] }, vec![turned])
+}
