@@ -1,26 +1,27 @@
 //! The compiler on one page: every stage, in order, nothing else.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::Path;
 
-use crate::cli::{Arguments, StrategyName};
 use crate::config::learned::Learned;
 use crate::config::{self, Cluster, WeightStorage};
 use crate::diagnostic::Diagnostic;
 use crate::emit::family::Family as Choices;
 use crate::emit::model::{ModelContext, RouteContext};
 use crate::graph::Graph;
+pub use crate::options::Options;
 use crate::partition::{self, Objective, Partition, StrategyFamily};
 use crate::passes::store_weights::Stored;
-use crate::placement::{self, Placed};
-use crate::program::{self, Program};
+use crate::placement::routes::unite;
+use crate::placement::{self, Placed, internal, plan_file};
+pub use crate::placement::{Clock, Failure, Route};
+use crate::program::Program;
 use crate::schedule::{self, Schedule};
 use crate::shard::Sharded;
 use crate::shard::patches::PatchReport;
 use crate::simulate::{self, Prediction};
 use crate::variants::report::VariantsReport;
-use crate::{emit, exits, numbers, onnx, passes, plan, variants};
+use crate::{emit, exits, numbers, onnx, passes, variants};
 
 /// Everything decided about one model on one cluster, ready to be written out.
 #[derive(Debug)]
@@ -69,140 +70,6 @@ pub struct Compiled {
     pub warnings: Vec<Diagnostic>,
     /// Time of each stage in ms, by name.
     pub times_ms: BTreeMap<String, f64>,
-}
-
-/// A smaller way through the network.
-#[derive(Debug)]
-pub struct Route {
-    /// Name, for readers.
-    pub name: String,
-    /// The network that it computes.
-    pub graph: Graph,
-    /// Who computes what.
-    pub partition: Partition,
-    /// The graph of shards.
-    pub sharded: Sharded,
-    /// One per program of the whole network, in the same order; a device may have nothing to do.
-    pub programs: Vec<Program>,
-}
-
-/// Why there is no result, by exit status.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The model or the cluster is at fault: exit status 1.
-    #[error("{}", join(.0))]
-    Input(Vec<Diagnostic>),
-    /// Nothing satisfies the limits: exit status 3.
-    #[error("{0}")]
-    Infeasible(Diagnostic),
-    /// The emitted programs compute something else: exit status 4.
-    #[error("{0}")]
-    Difference(Diagnostic),
-    /// The machine does not let us (files, cargo, processes): exit status 1.
-    #[error("error: {0:#}")]
-    Environment(anyhow::Error),
-    /// A bug of ours: exit status 70.
-    #[error(
-        "internal error: {0:#}\n  = note: this is a bug in Partita, not in your model; please report it with the command line"
-    )]
-    Internal(anyhow::Error),
-}
-
-impl From<Vec<Diagnostic>> for Failure {
-    fn from(diagnostics: Vec<Diagnostic>) -> Failure {
-        Failure::Input(diagnostics)
-    }
-}
-
-fn join(diagnostics: &[Diagnostic]) -> String {
-    diagnostics.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n")
-}
-
-/// What a compilation needs to be told.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Shapes of inputs, by name.
-    pub shapes: Vec<(String, Vec<usize>)>,
-    /// Values of inputs that are constants from now on, by name.
-    pub fixed: Vec<(String, String)>,
-    /// Samples that are answered together.
-    pub batch: usize,
-    /// What to minimise.
-    pub objective: Objective,
-    /// Allowed strategies.
-    pub family: StrategyFamily,
-    /// Convolve without minimal filtering.
-    pub exact: bool,
-    /// How the weights of matrix products are stored.
-    pub weights: WeightStorage,
-    /// Refuse slower plans.
-    pub max_latency_ms: Option<f64>,
-    /// Strategies of an earlier plan.
-    pub plan: Option<PathBuf>,
-    /// Exits to add.
-    pub exits: Option<exits::ExitOptions>,
-    /// Smaller ways through the network.
-    pub variants: Option<variants::VariantOptions>,
-    /// Measurements that correct the cost model; those beside the cluster file unless given.
-    pub measured: Option<PathBuf>,
-    /// Which kernels are best; the record beside the cluster file unless given.
-    pub tuned: Option<PathBuf>,
-    /// Try this way of every convolution instead.
-    pub trial: Option<usize>,
-}
-
-impl Default for Options {
-    /// The best plan for least latency, one sample at a time.
-    fn default() -> Options {
-        Options {
-            shapes: Vec::new(),
-            fixed: Vec::new(),
-            batch: 1,
-            objective: Objective::Latency,
-            family: StrategyFamily::Auto,
-            exact: false,
-            weights: WeightStorage::F32,
-            max_latency_ms: None,
-            plan: None,
-            exits: None,
-            variants: None,
-            measured: None,
-            tuned: None,
-            trial: None,
-        }
-    }
-}
-
-impl Options {
-    /// The options among the command line's arguments.
-    pub fn of(arguments: &Arguments) -> Options {
-        Options {
-            shapes: arguments.shapes.clone(),
-            fixed: arguments.fixed.clone(),
-            batch: arguments.batch,
-            objective: arguments.objective,
-            family: match arguments.strategy {
-                StrategyName::Auto => StrategyFamily::Auto,
-                StrategyName::Whole => StrategyFamily::Whole,
-                StrategyName::Pipeline => StrategyFamily::Pipeline,
-                StrategyName::Lop => StrategyFamily::Lop,
-                StrategyName::Lip => StrategyFamily::Lip,
-                StrategyName::Fused => StrategyFamily::Fused,
-                StrategyName::Ftp => StrategyFamily::Ftp,
-                StrategyName::Spatial => StrategyFamily::Spatial,
-                StrategyName::Batch => StrategyFamily::Batch,
-            },
-            exact: arguments.exact,
-            weights: arguments.weights,
-            max_latency_ms: arguments.max_latency,
-            plan: arguments.plan.clone(),
-            exits: exits::ExitOptions::of(arguments),
-            variants: variants::VariantOptions::of(arguments),
-            measured: arguments.measured.clone(),
-            tuned: arguments.tuned.clone(),
-            trial: None,
-        }
-    }
 }
 
 /// Names of the stages whose text can be seen, in order, each once.
@@ -263,7 +130,7 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     }
     // An earlier plan says itself what it is good at; what it predicts depends on it.
     let objective = match &options.plan {
-        Some(path) => plan::read_objective(path)?,
+        Some(path) => plan_file::read_objective(path)?,
         None => options.objective,
     };
     if options.exact || objective == Objective::Memory {
@@ -316,9 +183,11 @@ pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn D
     if let Some(study) = study {
         let mut clock = Clock::default();
         compiled.variants = Some(variants::routes::add(&mut compiled, study, options)?);
-        plan::add_routes(&mut compiled);
+        if compiled.choices.is_some() {
+            compiled.write_plan();
+        }
         clock.lap("routes");
-        compiled.times_ms.append(&mut clock.times_ms);
+        compiled.times_ms.append(&mut clock.into_times_ms());
     }
     Ok(compiled)
 }
@@ -333,7 +202,7 @@ pub fn compile_graph(
     dump: &mut dyn Dump,
 ) -> Result<Compiled, Failure> {
     clock.restart();
-    let placed = placement::fit(&graph, &cluster, options, &mut clock)?;
+    let placed = placement::fit(&graph, &cluster, &options.placement(), &mut clock)?;
     let compiled = finish(model_name, graph, cluster, placed, options, clock, dump)?;
     // Variants are there to keep the limit where the whole network does not.
     if options.variants.is_none() {
@@ -377,10 +246,7 @@ fn finish(
     let mut prediction = simulate::simulate(&sharded, &schedules, &cluster);
     prediction.throughput_hz *= options.batch as f64;
     clock.lap("simulate");
-    let plan_bytes = plan::write(&graph, &cluster, &partition, &prediction, &programs);
-    let plan_hash = plan::plan_hash(&plan_bytes);
-    clock.lap("plan");
-    Ok(Compiled {
+    let mut compiled = Compiled {
         model_name,
         graph,
         cluster,
@@ -399,11 +265,15 @@ fn finish(
         patches,
         routes: Vec::new(),
         choices: None,
-        plan_bytes,
-        plan_hash,
+        plan_bytes: Vec::new(),
+        plan_hash: 0,
         warnings: Vec::new(),
-        times_ms: clock.times_ms,
-    })
+        times_ms: BTreeMap::new(),
+    };
+    compiled.write_plan();
+    clock.lap("plan");
+    compiled.times_ms = clock.into_times_ms();
+    Ok(compiled)
 }
 
 fn nothing_to_store(storage: WeightStorage) -> Failure {
@@ -421,11 +291,6 @@ fn no_batch(error: &passes::batch::BatchError, samples: usize) -> Failure {
     Failure::Input(vec![diagnostic.help("leave --batch out; samples are then answered one by one")])
 }
 
-/// A bug of ours.
-pub(crate) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
-    Failure::Internal(error.into())
-}
-
 fn check_latency(compiled: &Compiled, options: &Options) -> Result<(), Failure> {
     let latency_ms = compiled.prediction.latency_ms;
     let limits =
@@ -436,72 +301,6 @@ fn check_latency(compiled: &Compiled, options: &Options) -> Result<(), Failure> 
                 .help("allow more time, use faster devices or links, or let the network shrink (--variants auto)"),
         )),
         None => Ok(()),
-    }
-}
-
-/// Times of stages.
-pub struct Clock {
-    since: Instant,
-    times_ms: BTreeMap<String, f64>,
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Clock { since: Instant::now(), times_ms: BTreeMap::new() }
-    }
-}
-
-impl Clock {
-    /// Adds the time since the last lap to a stage.
-    pub(crate) fn lap(&mut self, name: &str) {
-        let time_ms = self.since.elapsed().as_secs_f64() * 1e3;
-        self.record(name, time_ms);
-        self.restart();
-    }
-
-    fn record(&mut self, name: &str, time_ms: f64) {
-        *self.times_ms.entry(name.to_string()).or_insert(0.0) += time_ms;
-    }
-
-    fn restart(&mut self) {
-        self.since = Instant::now();
-    }
-}
-
-impl Failure {
-    /// The same for programs: `{"schema": 1, "errors": [{"code", "message", "notes", "help"}], "status"}`.
-    pub fn to_json(&self) -> serde_json::Value {
-        let plain = |code: &str, message: String| serde_json::json!({"code": code, "message": message});
-        let one = |diagnostic: &Diagnostic| {
-            serde_json::json!({
-                "code": diagnostic.code,
-                "message": diagnostic.message,
-                "notes": diagnostic.notes,
-                "help": diagnostic.help,
-            })
-        };
-        let errors: Vec<serde_json::Value> = match self {
-            Failure::Input(diagnostics) => diagnostics.iter().map(one).collect(),
-            Failure::Infeasible(diagnostic) | Failure::Difference(diagnostic) => vec![one(diagnostic)],
-            Failure::Environment(error) => vec![plain("environment", format!("{error:#}"))],
-            Failure::Internal(error) => vec![plain("internal", format!("{error:#}"))],
-        };
-        serde_json::json!({"schema": crate::bundle::report::SCHEMA, "errors": errors, "status": self.exit_status()})
-    }
-
-    /// The failure that an error has carried along; otherwise the machine is at fault.
-    pub fn of(error: anyhow::Error) -> Failure {
-        error.downcast::<Failure>().unwrap_or_else(Failure::Environment)
-    }
-
-    /// The process's exit status.
-    pub fn exit_status(&self) -> u8 {
-        match self {
-            Failure::Input(_) | Failure::Environment(_) => 1,
-            Failure::Infeasible(_) => 3,
-            Failure::Difference(_) => 4,
-            Failure::Internal(_) => 70,
-        }
     }
 }
 
@@ -520,19 +319,23 @@ impl Compiled {
     /// Adds routes whose programs stand in the order of this one's; all programs of a device then share their weights.
     /// Whoever feeds inputs says which route is taken.
     pub fn add_routes(&mut self, routes: Vec<Route>) {
-        if routes.is_empty() {
-            return;
-        }
         self.routes = routes;
-        for position in 0..self.programs.len() {
-            let further = self.routes.iter_mut().map(|route| &mut route.programs[position]);
-            program::family::unite(
-                &mut std::iter::once(&mut self.programs[position]).chain(further).collect::<Vec<_>>(),
-            );
-        }
-        let names = std::iter::once("whole").chain(self.routes.iter().map(|route| route.name.as_str()));
-        let devices: Vec<usize> = self.programs.iter().map(|program| program.device).collect();
-        self.choices = Some(Choices::new(names.map(str::to_string).collect(), &self.cluster, &devices));
+        self.choices = unite(&mut self.programs, &mut self.routes, &self.cluster);
+    }
+
+    /// Writes down what is decided so far.
+    fn write_plan(&mut self) {
+        let decided = plan_file::Decided {
+            graph: &self.graph,
+            cluster: &self.cluster,
+            partition: &self.partition,
+            prediction: &self.prediction,
+            programs: &self.programs,
+            routes: &self.routes,
+            conditions: self.choices.as_ref().map_or(&[], |choices| &choices.conditions),
+        };
+        self.plan_bytes = plan_file::write(&decided);
+        self.plan_hash = plan_file::plan_hash(&self.plan_bytes);
     }
 
     /// Programs of the device at this position among [`Compiled::programs`], one per route.

@@ -8,9 +8,9 @@ use anyhow::Context;
 use crate::accuracy::{Holdout, HoldoutReport};
 use crate::classifier::class;
 use crate::diagnostic::Diagnostic;
-use crate::driver::Failure;
 use crate::exits::features;
 use crate::graph::{Graph, Value};
+use crate::placement::Failure;
 use crate::samples::{self, Preparation};
 
 /// What is known beside the calibration samples.

@@ -8,7 +8,7 @@ use partita_tests::command::{compile_binary, succeed};
 use partita_tests::place;
 
 /// Everything that is published.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 12] = [
     "partita",
     "partita-config",
     "partita-files",
@@ -16,6 +16,7 @@ const PACKAGES: [&str; 11] = [
     "partita-kernel",
     "partita-onnx",
     "partita-passes",
+    "partita-placement",
     "partita-plan",
     "partita-program",
     "partita-rt",
@@ -23,7 +24,7 @@ const PACKAGES: [&str; 11] = [
 ];
 
 /// Packs all and gives the folders of what was packed.
-fn pack(folder: &Path) -> [PathBuf; 11] {
+fn pack(folder: &Path) -> [PathBuf; 12] {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(place::repository()).arg("package");
     PACKAGES.iter().for_each(|name| _ = cargo.args(["--package", name]));

@@ -162,6 +162,7 @@ const LAYERS: &[&[&str]] = &[
     &["partita-kernel"],
     &["partita-plan"],
     &["partita-program"],
+    &["partita-placement"],
     &["partita"],
 ];
 

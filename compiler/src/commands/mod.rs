@@ -20,9 +20,10 @@ use crate::bundle::cargo::{BuildOptions, BuiltDevice};
 use crate::cli::{Arguments, Format};
 use crate::config::learned::Origin;
 use crate::config::{self, Cluster, Device};
+use crate::diagnostic::Diagnostic;
 use crate::driver::{self, Compiled, Dump, Failure, Options};
 use crate::graph::{Graph, Value};
-use crate::{bundle, diagnostic, explain, simulate, usage};
+use crate::{bundle, explain, simulate, usage};
 
 /// The command line of this process: arguments in, exit status out.
 pub fn main() -> ExitCode {
@@ -55,7 +56,7 @@ fn end_of_panic(message: &str, format: Format) {
 fn complain(failure: &Failure, format: Format) {
     let text = match format {
         Format::Human => failure.to_string(),
-        Format::Json => failure.to_json().to_string(),
+        Format::Json => failure_json(failure).to_string(),
     };
     // Nobody may be reading any more.
     let _ = writeln!(std::io::stderr(), "{text}");
@@ -166,6 +167,26 @@ fn build(arguments: &Arguments, out: &Path, compiled: &Compiled) -> anyhow::Resu
     bundle::cargo::build_devices(out, &devices, options)
 }
 
+/// A failure for programs: `{"schema": 1, "errors": [{"code", "message", "notes", "help"}], "status"}`.
+pub fn failure_json(failure: &Failure) -> serde_json::Value {
+    let plain = |code: &str, message: String| serde_json::json!({"code": code, "message": message});
+    let one = |diagnostic: &Diagnostic| {
+        serde_json::json!({
+            "code": diagnostic.code,
+            "message": diagnostic.message,
+            "notes": diagnostic.notes,
+            "help": diagnostic.help,
+        })
+    };
+    let errors: Vec<serde_json::Value> = match failure {
+        Failure::Input(diagnostics) => diagnostics.iter().map(one).collect(),
+        Failure::Infeasible(diagnostic) | Failure::Difference(diagnostic) => vec![one(diagnostic)],
+        Failure::Environment(error) => vec![plain("environment", format!("{error:#}"))],
+        Failure::Internal(error) => vec![plain("internal", format!("{error:#}"))],
+    };
+    serde_json::json!({"schema": bundle::report::SCHEMA, "errors": errors, "status": failure.exit_status()})
+}
+
 /// A usage error for programs.
 pub fn usage_json(error: &clap::Error) -> serde_json::Value {
     let text = error.to_string();
@@ -255,7 +276,7 @@ impl Dump for Onlooker<'_> {
         }
     }
 
-    fn remark(&mut self, remark: &diagnostic::Diagnostic) {
+    fn remark(&mut self, remark: &Diagnostic) {
         eprintln!("{remark}");
     }
 

@@ -12,13 +12,13 @@ use anyhow::{Context, ensure};
 
 use super::candidates::Place;
 use crate::data;
-use crate::driver::Failure;
 use crate::graph::infer::infer;
 use crate::graph::{Data, Graph, Op, TensorId, TensorType, Value};
 use crate::host::backbone::Backbone;
 use crate::host::kept::key;
 use crate::host::parallel::workers;
 use crate::host::progress::Progress;
+use crate::placement::Failure;
 
 /// Samples of a part.
 const PART: usize = 250;

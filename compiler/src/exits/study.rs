@@ -15,11 +15,11 @@ use super::propose::propose;
 use super::reuse;
 use super::training::{Student, Trained, Training};
 use crate::classifier::class;
-use crate::driver::Failure;
 use crate::graph::op::{ExitRule, Patience};
 use crate::graph::{Op, TensorId};
 use crate::host::parallel::in_parallel;
 use crate::host::progress::Progress;
+use crate::placement::Failure;
 
 /// Heads that are trained in every version; the others have lost the first comparison.
 const MAX_FINALISTS: usize = 16;

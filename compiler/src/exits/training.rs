@@ -18,12 +18,12 @@ use super::alter::{Alterations, Draw};
 use super::features;
 use super::material::Material;
 use super::stream::{Answers, stream};
-use crate::driver::Failure;
 use crate::graph::{Data, Value};
 use crate::host::backbone::Backbone;
 use crate::host::kept;
 use crate::host::parallel::{gather, in_parallel};
 use crate::host::progress::Progress;
+use crate::placement::Failure;
 
 /// Samples of a step.
 const BATCH: usize = 64;

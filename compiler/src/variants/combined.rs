@@ -4,8 +4,8 @@
 use super::parts::{Drop, Kind, Part};
 use super::scores::Score;
 use super::segments::{Segment, way};
-use crate::driver::Failure;
 use crate::graph::Graph;
+use crate::placement::Failure;
 
 /// How many parts go together.
 const SIZES: [usize; 9] = [2, 3, 4, 6, 8, 12, 16, 24, 32];

@@ -14,13 +14,13 @@ use super::scores::{self, Scorer, Set};
 use super::segments::{Segment, Way, limit_ways, way};
 use crate::classifier::class;
 use crate::data;
-use crate::driver::Failure;
 use crate::graph::op::Activation;
 use crate::graph::{Graph, Op, TensorId, Value};
 use crate::host::backbone::{Backbone, MOST_GRAPHS};
 use crate::host::kept::{key, remembered};
 use crate::host::parallel::{gather, in_parallel, workers};
 use crate::host::progress::Progress;
+use crate::placement::Failure;
 use crate::samples::Samples;
 
 /// Samples from which repairs are fitted: as many as memory allows, within these.

@@ -9,8 +9,8 @@ use super::search::{self, Candidate, Known, Problem};
 use super::segments::Segment;
 use super::study::{Member, Study};
 use crate::classifier::answers_probabilities;
-use crate::driver::{Failure, internal};
 use crate::graph::{Graph, Value};
+use crate::placement::{Failure, internal};
 use crate::samples::Samples;
 
 /// Multiply-adds that the search may take: some minutes on two cores.

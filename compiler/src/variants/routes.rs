@@ -192,7 +192,7 @@ fn mapped_on(compiled: &Compiled, cluster: &Cluster) -> Mapped {
 /// Programs of a route, in the order of the whole network's; devices that have nothing to do get empty ones.
 fn route(compiled: &Compiled, graphs: &[Graph], plan: &Planned, small: bool) -> Result<Route, Failure> {
     let graph = graphs[plan.member].clone();
-    let mut clock = crate::driver::Clock::default();
+    let mut clock = crate::placement::Clock::default();
     let known = Known { programs: &compiled.programs, small };
     let placed = placement::place_like(&graph, &compiled.cluster, plan.partition.clone(), known, &mut clock)?;
     let Placed { partition, sharded, programs, .. } = placed;

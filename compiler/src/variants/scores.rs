@@ -126,7 +126,7 @@ impl<'a> Scorer<'a> {
         segments: &'a [Segment],
         probabilities: bool,
         cache: &Path,
-    ) -> Result<Scorer<'a>, crate::driver::Failure> {
+    ) -> Result<Scorer<'a>, crate::placement::Failure> {
         let mut graphs: Vec<Graph> = Vec::new();
         let mut number = |graph: &Option<Graph>| {
             graph.as_ref().map(|graph| {

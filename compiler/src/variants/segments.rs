@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::parts::{Drop, Part, Repair, dropped, joins, macs};
-use crate::driver::Failure;
 use crate::graph::{Graph, NodeId, TensorId};
 use crate::partition::crossings;
 use crate::passes;
+use crate::placement::Failure;
 
 /// One way to compute a segment.
 #[derive(Clone, Debug)]

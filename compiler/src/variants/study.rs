@@ -16,13 +16,13 @@ use super::search::Bound;
 use super::segments::{Segment, segments};
 use crate::accuracy::{Evidence, HoldoutReport};
 use crate::classifier::{answers_probabilities, class};
-use crate::driver::{Failure, internal};
 use crate::exits::features;
 use crate::graph::{Graph, NodeId, Value};
 use crate::holdout::Beside;
 use crate::host::backbone::MOST_GRAPHS;
 use crate::host::progress::note;
 use crate::passes;
+use crate::placement::{Failure, internal};
 use crate::samples::Samples;
 
 /// What is known of a model's parts.

@@ -1,12 +1,12 @@
 //! What a plan comes to when it is carried out, by the figures that are reported.
 
-use crate::config::Cluster;
-use crate::graph::Graph;
-use crate::partition::{Objective, Partition};
-use crate::schedule::{self, Schedule};
-use crate::shard::{self, Sharded};
-use crate::simulate::outcomes::{mean, outcomes_by};
-use crate::simulate::{simulate, simulate_alone};
+use partita_config::Cluster;
+use partita_ir::graph::Graph;
+use partita_plan::partition::{Objective, Partition};
+use partita_plan::schedule::{self, Schedule};
+use partita_plan::shard::{self, Sharded};
+use partita_plan::simulate::outcomes::{mean, outcomes_by};
+use partita_plan::simulate::{simulate, simulate_alone};
 
 /// The figures of a plan: means over all ways in which an inference can end.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

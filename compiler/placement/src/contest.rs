@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use super::score::{Figures, Rank};
-use crate::config::{Cluster, System};
-use crate::graph::{Graph, NodeId};
-use crate::partition::bound::Bounds;
-use crate::partition::subsets::{closed, representatives, subsets};
-use crate::partition::{
+use crate::score::{Figures, Rank};
+use partita_config::{Cluster, System};
+use partita_ir::graph::{Graph, NodeId};
+use partita_plan::partition::bound::Bounds;
+use partita_plan::partition::subsets::{closed, representatives, subsets};
+use partita_plan::partition::{
     Effort, Further, Objective, Partition, PartitionError, PartitionOptions, Strategy, StrategyFamily, Weights, limits,
     roster, solve_also, sum_of, weights_exceed,
 };
@@ -194,7 +194,7 @@ impl<'a> Contest<'a> {
         partition.sum = sum_of(self.graph, self.cluster, objective, &partition);
         let sums = partition.sum.zip(self.least_sum);
         let sum_gap = sums.map(|(sum, least)| ((sum - least) / sum.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0));
-        let is_least = sums.is_some_and(|(sum, least)| sum <= least * (1.0 + crate::partition::OPTIMAL_GAP));
+        let is_least = sums.is_some_and(|(sum, least)| sum <= least * (1.0 + partita_plan::partition::OPTIMAL_GAP));
         partition.optimal = match self.wanted.family {
             // Every device alone was simulated.
             StrategyFamily::Whole => true,

@@ -1,13 +1,12 @@
 //! No answer is worse than what else could have been done, and what is claimed of it holds.
 
-use super::score::Figures;
-use super::{Placed, fit};
-use crate::config::{Cluster, cluster_file};
-use crate::driver::{Clock, Options};
-use crate::graph::infer::infer;
-use crate::graph::op::{Conv, Gemm, Pool, PoolKind, Window};
-use crate::graph::{Activation, BinaryOp, Graph, Op, TensorId, TensorType, UnaryOp, Value};
-use crate::partition::{Objective, Partition, Strategy, StrategyFamily, Weights, roster, sum_of};
+use crate::score::Figures;
+use crate::{Clock, Placed, PlacementOptions, fit};
+use partita_config::{Cluster, cluster_file};
+use partita_ir::graph::infer::infer;
+use partita_ir::graph::op::{Conv, Gemm, Pool, PoolKind, Window};
+use partita_ir::graph::{Activation, BinaryOp, Graph, Op, TensorId, TensorType, UnaryOp, Value};
+use partita_plan::partition::{Objective, Partition, Strategy, StrategyFamily, Weights, roster, sum_of};
 
 /// Relative differences below this are rounding.
 const SAME: f64 = 1e-6;
@@ -209,7 +208,7 @@ const FAMILIES: [StrategyFamily; 8] = [
 
 /// A plan as it is reported; none if nothing fits.
 fn planned(graph: &Graph, cluster: &Cluster, objective: Objective, family: StrategyFamily) -> Option<Placed> {
-    let options = Options { objective, family, ..Options::default() };
+    let options = PlacementOptions { objective, family, ..PlacementOptions::default() };
     fit(graph, cluster, &options, &mut Clock::default()).ok()
 }
 

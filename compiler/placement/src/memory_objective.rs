@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{Placed, place, ram_bytes, stripes};
-use crate::config::{Cluster, System};
-use crate::driver::Clock;
-use crate::graph::{Graph, TensorId};
-use crate::partition::subsets::subsets;
-use crate::partition::{self, Effort, Partition, PartitionOptions, StrategyFamily, roster};
-use crate::program::Program;
+use crate::clock::Clock;
+use crate::placed::{Placed, place, ram_bytes};
+use crate::stripes;
+use partita_config::{Cluster, System};
+use partita_ir::graph::{Graph, TensorId};
+use partita_plan::partition::subsets::subsets;
+use partita_plan::partition::{self, Effort, Partition, PartitionOptions, StrategyFamily, roster};
+use partita_program::program::Program;
 
 /// What is asked for before stripes are chosen: the family, and the share of activations that counts. First what is asked
 /// for, then so little that weights decide, since stripes make activations small; and without cuts by rows, which stripes

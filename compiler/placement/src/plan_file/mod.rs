@@ -6,18 +6,19 @@ use std::path::Path;
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
-use crate::config::Cluster;
-use crate::diagnostic::{Diagnostic, printable};
-use crate::driver::{Compiled, Route};
-use crate::emit::family::Row;
-use crate::file;
-use crate::graph::text::{Constants, op_name, print};
-use crate::graph::{Graph, NodeId, TensorId};
-use crate::partition::{self, Partition, Strategy, Stripes};
-use crate::program::{Argument, BufferId, Layout, Message, Program, Step};
-use crate::shard::stripes::rows;
-use crate::shard::{Region, Sharding};
-use crate::simulate::Prediction;
+use partita_config::Cluster;
+use partita_files::file;
+use partita_ir::diagnostic::{Diagnostic, printable};
+use partita_ir::graph::text::{Constants, op_name, print};
+use partita_ir::graph::{Graph, NodeId, TensorId};
+use partita_plan::partition::{self, Partition, Strategy, Stripes};
+use partita_plan::shard::stripes::rows;
+use partita_plan::shard::{Region, Sharding};
+use partita_plan::simulate::Prediction;
+use partita_program::emit::family::Row;
+use partita_program::program::{Argument, BufferId, Layout, Message, Program, Step};
+
+use crate::routes::Route;
 
 mod proto;
 
@@ -28,14 +29,28 @@ fn model_digest(graph: &Graph) -> Vec<u8> {
     Sha256::digest(print(graph, Constants::Summary).as_bytes()).to_vec()
 }
 
-/// The plan file's bytes; the same input gives the same bytes.
-pub fn write(
-    graph: &Graph,
-    cluster: &Cluster,
-    partition: &Partition,
-    prediction: &Prediction,
-    programs: &[Program],
-) -> Vec<u8> {
+/// What was decided about one model on one cluster.
+#[derive(Clone, Copy)]
+pub struct Decided<'a> {
+    /// The simplified graph.
+    pub graph: &'a Graph,
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// Who computes what.
+    pub partition: &'a Partition,
+    /// What will happen.
+    pub prediction: &'a Prediction,
+    /// One per device that takes part.
+    pub programs: &'a [Program],
+    /// Smaller ways through the network.
+    pub routes: &'a [Route],
+    /// When each route is taken.
+    pub conditions: &'a [Row],
+}
+
+/// The plan file's bytes; the same input gives the same bytes. Devices of other routes are devices of another plan.
+pub fn write(decided: &Decided<'_>) -> Vec<u8> {
+    let Decided { graph, cluster, partition, prediction, programs, routes, conditions } = *decided;
     let nodes = graph.topological_order().unwrap_or_default();
     let plan = proto::Plan {
         model_digest: model_digest(graph),
@@ -56,10 +71,26 @@ pub fn write(
         nodes: write_nodes(graph, &nodes, partition),
         programs: programs.iter().map(program).collect(),
         stripes: partition.stripes.iter().filter_map(|stripes| write_stripes(&nodes, stripes)).collect(),
-        routes: Vec::new(),
-        conditions: Vec::new(),
+        routes: routes.iter().map(write_route).collect(),
+        conditions: conditions.iter().map(write_condition).collect(),
     };
     plan.encode_to_vec()
+}
+
+fn write_route(route: &Route) -> proto::Route {
+    proto::Route {
+        name: route.name.clone(),
+        nodes: write_nodes(&route.graph, &route.graph.topological_order().unwrap_or_default(), &route.partition),
+        programs: route.programs.iter().map(program).collect(),
+    }
+}
+
+fn write_condition(row: &Row) -> proto::Condition {
+    proto::Condition {
+        missing: row.missing.iter().map(|device| *device as u32).collect(),
+        bytes_per_second: row.bytes_per_second.clone(),
+        route: row.route as u32,
+    }
 }
 
 fn write_nodes(graph: &Graph, order: &[NodeId], partition: &Partition) -> Vec<proto::Node> {
@@ -72,27 +103,6 @@ fn write_nodes(graph: &Graph, order: &[NodeId], partition: &Partition) -> Vec<pr
         }
     };
     order.iter().map(node).collect()
-}
-
-/// Adds routes and conditions to the plan of a compiled model; devices of other routes are devices of another plan.
-pub fn add_routes(compiled: &mut Compiled) {
-    let Ok(mut plan) = proto::Plan::decode(&*compiled.plan_bytes) else { return };
-    let Some(choices) = &compiled.choices else { return };
-    let route = |route: &Route| proto::Route {
-        name: route.name.clone(),
-        nodes: write_nodes(&route.graph, &route.graph.topological_order().unwrap_or_default(), &route.partition),
-        programs: route.programs.iter().map(program).collect(),
-    };
-    plan.programs = compiled.programs.iter().map(program).collect();
-    plan.routes = compiled.routes.iter().map(route).collect();
-    let condition = |row: &Row| proto::Condition {
-        missing: row.missing.iter().map(|device| *device as u32).collect(),
-        bytes_per_second: row.bytes_per_second.clone(),
-        route: row.route as u32,
-    };
-    plan.conditions = choices.conditions.iter().map(condition).collect();
-    compiled.plan_bytes = plan.encode_to_vec();
-    compiled.plan_hash = plan_hash(&compiled.plan_bytes);
 }
 
 fn write_strategy(id: NodeId, strategy: &Strategy, partition: &Partition) -> proto::Strategy {

@@ -3,16 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{Cluster, cluster_file};
-use crate::driver::{Clock, Options};
-use crate::graph::op::{Conv, Pool, PoolKind, Window};
-use crate::graph::{Activation, Graph, Op, TensorId, TensorType, Value};
-use crate::partition::published::chain::{Kind, Layer, Network, alexnet, extraction, vgg16, yolov2};
-use crate::partition::published::traffic;
-use crate::partition::{Objective, Partition, PartitionOptions, StrategyFamily, limits, solve};
-use crate::placement;
-use crate::program::Program;
-use crate::shard::{Event, apply};
+use crate::{Clock, PlacementOptions, fit};
+use partita_config::{Cluster, cluster_file};
+use partita_ir::graph::op::{Conv, Pool, PoolKind, Window};
+use partita_ir::graph::{Activation, Graph, Op, TensorId, TensorType, Value};
+use partita_plan::partition::published::chain::{Kind, Layer, Network, alexnet, extraction, vgg16, yolov2};
+use partita_plan::partition::published::traffic;
+use partita_plan::partition::{Objective, Partition, PartitionOptions, StrategyFamily, limits, solve};
+use partita_plan::shard::{Event, apply};
+use partita_program::program::Program;
 
 /// What a plan sends.
 struct Sent {
@@ -140,7 +139,8 @@ fn sent(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Sent {
     }
     let mut weights: BTreeMap<usize, u64> = BTreeMap::new();
     for (node, device) in &sharded.devices {
-        *weights.entry(*device).or_default() += crate::partition::cost::node_weights_bytes(&sharded.graph, *node);
+        *weights.entry(*device).or_default() +=
+            partita_plan::partition::cost::node_weights_bytes(&sharded.graph, *node);
     }
     let all: u64 = weights.values().sum();
     Sent {
@@ -213,8 +213,8 @@ fn auto_sends_less_than_the_published_optimum() {
 
 /// Bytes of RAM (weights, working memory and what is exchanged) of the fullest device, as its program has them.
 fn fullest_bytes(graph: &Graph, cluster: &Cluster, objective: Objective, family: StrategyFamily) -> u64 {
-    let options = Options { objective, family, ..Options::default() };
-    let placed = match placement::fit(graph, cluster, &options, &mut Clock::default()) {
+    let options = PlacementOptions { objective, family, ..PlacementOptions::default() };
+    let placed = match fit(graph, cluster, &options, &mut Clock::default()) {
         Ok(placed) => placed,
         Err(failure) => panic!("there is memory for everything: {failure}"),
     };

@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::config::Cluster;
-use crate::graph::{Graph, NodeId, Op, TensorId};
-use crate::partition::{Partition, Stripes};
-use crate::schedule::{self, Action, Schedule};
-use crate::shard::{self, Sharded, stripes::rows};
+use partita_config::Cluster;
+use partita_ir::graph::{Graph, NodeId, Op, TensorId};
+use partita_plan::partition::{Partition, Stripes};
+use partita_plan::schedule::{self, Action, Schedule};
+use partita_plan::shard::{self, Sharded, stripes::rows};
 
 /// Stripes that a run has at first.
 const FIRST_COUNT: usize = 4;

@@ -1,0 +1,37 @@
+//! From a graph to programs that fit the devices: partition, shard, schedule, lower and plan memory, again where the
+//! memory plan needs more than the partition thought, and patch by patch or in stripes where whole activations are too
+//! large.
+//!
+//! [`fit()`] finds the plan that is taken: plans compete (`contest`) by the figures that are reported ([`score`]), with memory
+//! as the objective also in stripes (`stripes`, `memory_objective`), and what does not fit is asked again or computed in
+//! patches (`patching`). [`place`] carries out a given partition, [`outlook()`] says what one would come to without making
+//! programs, [`routes`] lets several networks share their weights, and [`plan_file`] writes all of that down.
+//!
+//! [`Failure`] and [`Clock`] are those of every stage from here on. May import plans, programs and what these know;
+//! deliberately absent: data, training, the folder that is written, the command line.
+
+mod clock;
+mod contest;
+mod failure;
+mod fit;
+mod memory_objective;
+mod options;
+mod outlook;
+mod patching;
+mod placed;
+pub mod plan_file;
+#[cfg(test)]
+mod published_tests;
+pub mod routes;
+pub mod score;
+mod stripes;
+#[cfg(test)]
+mod tests;
+
+pub use clock::Clock;
+pub use failure::{Failure, internal};
+pub use fit::fit;
+pub use options::PlacementOptions;
+pub use outlook::{Outlook, outlook};
+pub use placed::{Known, Placed, peak_ram_bytes, place, place_like, ram_bytes};
+pub use routes::Route;

@@ -1,0 +1,101 @@
+//! What one compilation is told.
+
+use std::path::PathBuf;
+
+use crate::cli::{Arguments, StrategyName};
+use crate::config::WeightStorage;
+use crate::partition::{Objective, StrategyFamily};
+use crate::placement::PlacementOptions;
+use crate::{exits, variants};
+
+/// What a compilation needs to be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Shapes of inputs, by name.
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// Values of inputs that are constants from now on, by name.
+    pub fixed: Vec<(String, String)>,
+    /// Samples that are answered together.
+    pub batch: usize,
+    /// What to minimise.
+    pub objective: Objective,
+    /// Allowed strategies.
+    pub family: StrategyFamily,
+    /// Convolve without minimal filtering.
+    pub exact: bool,
+    /// How the weights of matrix products are stored.
+    pub weights: WeightStorage,
+    /// Refuse slower plans.
+    pub max_latency_ms: Option<f64>,
+    /// Strategies of an earlier plan.
+    pub plan: Option<PathBuf>,
+    /// Exits to add.
+    pub exits: Option<exits::ExitOptions>,
+    /// Smaller ways through the network.
+    pub variants: Option<variants::VariantOptions>,
+    /// Measurements that correct the cost model; those beside the cluster file unless given.
+    pub measured: Option<PathBuf>,
+    /// Which kernels are best; the record beside the cluster file unless given.
+    pub tuned: Option<PathBuf>,
+    /// Try this way of every convolution instead.
+    pub trial: Option<usize>,
+}
+
+impl Default for Options {
+    /// The best plan for least latency, one sample at a time.
+    fn default() -> Options {
+        Options {
+            shapes: Vec::new(),
+            fixed: Vec::new(),
+            batch: 1,
+            objective: Objective::Latency,
+            family: StrategyFamily::Auto,
+            exact: false,
+            weights: WeightStorage::F32,
+            max_latency_ms: None,
+            plan: None,
+            exits: None,
+            variants: None,
+            measured: None,
+            tuned: None,
+            trial: None,
+        }
+    }
+}
+
+impl Options {
+    /// What placement needs to know of them.
+    pub fn placement(&self) -> PlacementOptions {
+        PlacementOptions { objective: self.objective, family: self.family, plan: self.plan.clone() }
+    }
+
+    /// The options among the command line's arguments.
+    pub fn of(arguments: &Arguments) -> Options {
+        Options {
+            shapes: arguments.shapes.clone(),
+            fixed: arguments.fixed.clone(),
+            batch: arguments.batch,
+            objective: arguments.objective,
+            family: match arguments.strategy {
+                StrategyName::Auto => StrategyFamily::Auto,
+                StrategyName::Whole => StrategyFamily::Whole,
+                StrategyName::Pipeline => StrategyFamily::Pipeline,
+                StrategyName::Lop => StrategyFamily::Lop,
+                StrategyName::Lip => StrategyFamily::Lip,
+                StrategyName::Fused => StrategyFamily::Fused,
+                StrategyName::Ftp => StrategyFamily::Ftp,
+                StrategyName::Spatial => StrategyFamily::Spatial,
+                StrategyName::Batch => StrategyFamily::Batch,
+            },
+            exact: arguments.exact,
+            weights: arguments.weights,
+            max_latency_ms: arguments.max_latency,
+            plan: arguments.plan.clone(),
+            exits: exits::ExitOptions::of(arguments),
+            variants: variants::VariantOptions::of(arguments),
+            measured: arguments.measured.clone(),
+            tuned: arguments.tuned.clone(),
+            trial: None,
+        }
+    }
+}
