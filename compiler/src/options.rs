@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::cli::{Arguments, StrategyName};
 use crate::config::WeightStorage;
 use crate::partition::{Objective, StrategyFamily};
 use crate::placement::PlacementOptions;
@@ -67,35 +66,5 @@ impl Options {
     /// What placement needs to know of them.
     pub fn placement(&self) -> PlacementOptions {
         PlacementOptions { objective: self.objective, family: self.family, plan: self.plan.clone() }
-    }
-
-    /// The options among the command line's arguments.
-    pub fn of(arguments: &Arguments) -> Options {
-        Options {
-            shapes: arguments.shapes.clone(),
-            fixed: arguments.fixed.clone(),
-            batch: arguments.batch,
-            objective: arguments.objective,
-            family: match arguments.strategy {
-                StrategyName::Auto => StrategyFamily::Auto,
-                StrategyName::Whole => StrategyFamily::Whole,
-                StrategyName::Pipeline => StrategyFamily::Pipeline,
-                StrategyName::Lop => StrategyFamily::Lop,
-                StrategyName::Lip => StrategyFamily::Lip,
-                StrategyName::Fused => StrategyFamily::Fused,
-                StrategyName::Ftp => StrategyFamily::Ftp,
-                StrategyName::Spatial => StrategyFamily::Spatial,
-                StrategyName::Batch => StrategyFamily::Batch,
-            },
-            exact: arguments.exact,
-            weights: arguments.weights,
-            max_latency_ms: arguments.max_latency,
-            plan: arguments.plan.clone(),
-            exits: exits::ExitOptions::of(arguments),
-            variants: variants::VariantOptions::of(arguments),
-            measured: arguments.measured.clone(),
-            tuned: arguments.tuned.clone(),
-            trial: None,
-        }
     }
 }

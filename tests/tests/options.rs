@@ -338,8 +338,8 @@ fn an_earlier_plan_is_kept() {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), &whole.plan_bytes).expect("it is ours");
     let again = compiled(&["--plan", &file.path().to_string_lossy()]).expect("the plan is of this model");
-    assert_eq!(again.partition.strategies, whole.partition.strategies);
-    assert_ne!(again.partition.strategies, compiled(&[]).expect("it compiles").partition.strategies);
+    assert_eq!(again.placed.partition.strategies, whole.placed.partition.strategies);
+    assert_ne!(again.placed.partition.strategies, compiled(&[]).expect("it compiles").placed.partition.strategies);
 }
 
 fn measurements_are_used_and_named() {
@@ -357,7 +357,7 @@ fn measurements_are_used_and_named() {
 fn a_tuning_record_is_used_and_named() {
     use partita::config::tuned::{Choice, Tuned, TunedConvolution};
     let plain = compiled(&["--strategy", "whole"]).expect("it compiles");
-    let ways = plain.programs[0].kernels.iter().filter_map(|kernel| kernel.way.clone());
+    let ways = plain.placed.programs[0].kernels.iter().filter_map(|kernel| kernel.way.clone());
     let other = |choice: &Choice| Choice { form: "direct".to_string(), vectors: choice.vectors % 4 + 1 };
     let convolution = ways.map(|(shape, choice)| TunedConvolution {
         target: "raspberry-pi-3".to_string(),
@@ -372,7 +372,7 @@ fn a_tuning_record_is_used_and_named() {
     std::fs::write(file.path(), toml::to_string(&record).expect("plain data")).expect("it is ours");
     let tuned = compiled(&["--strategy", "whole", "--tuned", &file.path().to_string_lossy()]).expect("it compiles");
     let summaries = |compiled: &Compiled| -> Vec<String> {
-        compiled.programs[0].kernels.iter().map(|kernel| kernel.summary.clone()).collect()
+        compiled.placed.programs[0].kernels.iter().map(|kernel| kernel.summary.clone()).collect()
     };
     assert_ne!(summaries(&tuned), summaries(&plain));
     assert!(tuned.learned[0].to_string().contains("tuning record"), "{:?}", tuned.learned);

@@ -8,12 +8,13 @@ use partita_tests::command::{compile_binary, succeed};
 use partita_tests::place;
 
 /// Everything that is published.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 13] = [
     "partita",
     "partita-config",
     "partita-files",
     "partita-ir",
     "partita-kernel",
+    "partita-learn",
     "partita-onnx",
     "partita-passes",
     "partita-placement",
@@ -24,7 +25,7 @@ const PACKAGES: [&str; 12] = [
 ];
 
 /// Packs all and gives the folders of what was packed.
-fn pack(folder: &Path) -> [PathBuf; 12] {
+fn pack(folder: &Path) -> [PathBuf; 13] {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(place::repository()).arg("package");
     PACKAGES.iter().for_each(|name| _ = cargo.args(["--package", name]));

@@ -163,6 +163,7 @@ const LAYERS: &[&[&str]] = &[
     &["partita-plan"],
     &["partita-program"],
     &["partita-placement"],
+    &["partita-learn"],
     &["partita"],
 ];
 

@@ -198,6 +198,7 @@ const BRIEF: Duration = Duration::from_secs(3);
 fn start(folder: &Path, compiled: &Compiled, silence: Duration) -> LocalCluster {
     bundle::write_programs(folder, compiled).expect("the folder is writable");
     let built: Vec<_> = compiled
+        .placed
         .programs
         .iter()
         .map(|program| {
@@ -351,7 +352,7 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     let route_without = without.route.expect("three devices can do it") as u8;
     assert!(route_without > 0, "the whole plan needs all devices");
 
-    assert_eq!(compiled.programs.len(), 4, "everybody takes part");
+    assert_eq!(compiled.placed.programs.len(), 4, "everybody takes part");
     let mut cluster = start(folder.path(), &compiled, BRIEF);
     let extent = EXTENT as usize;
     let input = Value::f32([1, 3, extent, extent], (0..3 * extent * extent).map(|i| (i % 17) as f32 / 17.0).collect());
@@ -411,14 +412,14 @@ fn standalone_devices_answer_when_others_are_gone() {
     };
     let without = compiled(folder.path(), HUB, StrategyFamily::Whole);
     assert_eq!(routes_of(&without)[1..], [None, None], "nobody has weights to go on with");
-    assert_eq!(without.programs.len(), 2, "the spare has nothing to do");
+    assert_eq!(without.placed.programs.len(), 2, "the spare has nothing to do");
 
     let cluster =
         HUB.replace("cpu = 0.05", "cpu = 0.05\nstandalone = true").replace("cpu = 0.1", "cpu = 0.1\nstandalone = true");
     let compiled = compiled(folder.path(), &cluster, StrategyFamily::Whole);
     let [Some(nominal), Some(by_spare), Some(alone)] = routes_of(&compiled)[..] else { panic!("all can be computed") };
     assert!(nominal != by_spare && by_spare != alone && alone != nominal, "routes {nominal}, {by_spare}, {alone}");
-    assert_eq!(compiled.programs.len(), 3, "the spare takes part");
+    assert_eq!(compiled.placed.programs.len(), 3, "the spare takes part");
     let known = compiled.variants.as_ref().expect("variants were asked for");
     assert!(known.more_flash < 0.1, "the worker needs nothing new");
     let stem_bytes = (WIDE * 3 * 9 * 4) as u64;
@@ -447,11 +448,12 @@ fn standalone_devices_answer_when_others_are_gone() {
 fn microcontrollers_know_routes_too() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let compiled = compiled(folder.path(), SERIAL, StrategyFamily::Auto);
-    assert_eq!(compiled.programs.len(), 2, "both take part");
+    assert_eq!(compiled.placed.programs.len(), 2, "both take part");
     assert!(!compiled.routes.is_empty(), "there are routes");
     // Emulated devices may be slow.
     let mut cluster = start(folder.path(), &compiled, Duration::from_secs(30));
-    let firmware = compiled.programs.iter().find(|program| compiled.cluster.devices[program.device].name == "camera");
+    let firmware =
+        compiled.placed.programs.iter().find(|program| compiled.cluster.devices[program.device].name == "camera");
     let device = &compiled.cluster.devices[firmware.expect("it takes part").device];
     let options = BuildOptions { symbols: true, ..BuildOptions::default() };
     let built = bundle::cargo::build_device(folder.path(), device, options).expect("the crate builds");

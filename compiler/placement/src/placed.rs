@@ -18,6 +18,7 @@ use crate::failure::{Failure, internal};
 const PROCESS_CODE_BYTES: u64 = 768 << 10;
 
 /// A partition carried out as far as memory.
+#[derive(Debug)]
 pub struct Placed {
     /// Who computes what.
     pub partition: Partition,

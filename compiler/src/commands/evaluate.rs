@@ -14,6 +14,7 @@ use crate::cli::Arguments;
 use crate::data;
 use crate::driver::{Compiled, Failure};
 use crate::graph::{Graph, TensorId, Value, eval};
+use crate::host::ThisMachine;
 use crate::partition::node_macs;
 use crate::run::local::{LocalOptions, pack, start, unpack};
 use crate::samples;
@@ -100,7 +101,7 @@ pub(super) fn evaluate(
     evaluate_variants(compiled, &samples.inputs, labels, report).map_err(Failure::of)?;
     let accuracy = right as f64 / count as f64;
     // What was predicted for inferences that end where these did.
-    let outcomes = outcomes(graph, &compiled.sharded, &compiled.schedules, &compiled.cluster);
+    let outcomes = outcomes(graph, &compiled.placed.sharded, &compiled.placed.schedules, &compiled.cluster);
     let outcomes: Vec<Outcome> =
         outcomes.into_iter().zip(exits.shares()).map(|(outcome, share)| Outcome { share, ..outcome }).collect();
     report.accuracy = Some(AccuracyReport {
@@ -143,7 +144,7 @@ fn evaluate_variants(
     let graphs: Vec<&Graph> = compiled.variant_graphs.iter().collect();
     let inputs: Vec<&Value> = inputs.iter().collect();
     let labels: Vec<u32> = labels.iter().map(|label| *label as u32).collect();
-    let ended = variants::scores::measure_graphs(&graphs, &inputs, &labels, false)?;
+    let ended = variants::scores::measure_graphs(&graphs, &inputs, &labels, false, &ThisMachine)?;
     for (variant, ended) in report.variants.iter_mut().zip(ended) {
         variant.evaluated_accuracy = Some(ended.score.accuracy());
         variant.evaluated_exit_shares = ended.shares();

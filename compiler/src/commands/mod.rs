@@ -87,7 +87,7 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
         return Err(Failure::Environment(anyhow::anyhow!("a model and --targets are needed")));
     };
     if arguments.quiet {
-        crate::host::progress::silence();
+        partita_learn::progress::silence();
     }
     if arguments.no_build_cache {
         bundle::cache::disable();
@@ -123,7 +123,7 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
         return print::report(&report, &compiled, arguments.format).map_err(Failure::Environment);
     }
     if needs_build(arguments) {
-        let taking_part = compiled.programs.iter().map(|program| &compiled.cluster.devices[program.device]);
+        let taking_part = compiled.placed.programs.iter().map(|program| &compiled.cluster.devices[program.device]);
         ready::check_tools(arguments, taking_part)?;
     }
     let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out").join(folder_name(&compiled)));
@@ -132,7 +132,7 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let mut built = Vec::new();
     if needs_build(arguments) {
         built = build(arguments, &out, &compiled).map_err(Failure::Environment)?;
-        for (program, built) in compiled.programs.iter().zip(&built) {
+        for (program, built) in compiled.placed.programs.iter().zip(&built) {
             summary::add_sizes(&mut report, &compiled.cluster.devices[program.device].name, &built.sizes);
         }
         bundle::write_report(&out, &report).map_err(Failure::Environment)?;
@@ -159,7 +159,7 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
 /// Builds all programs of a bundle.
 fn build(arguments: &Arguments, out: &Path, compiled: &Compiled) -> anyhow::Result<Vec<BuiltDevice>> {
     let devices: Vec<&Device> =
-        compiled.programs.iter().map(|program| &compiled.cluster.devices[program.device]).collect();
+        compiled.placed.programs.iter().map(|program| &compiled.cluster.devices[program.device]).collect();
     for device in &devices {
         note(arguments, &format!("building {} for {}", device.name, device.target.name));
     }

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, bail, ensure};
 
 use crate::accuracy::Holdout;
-use crate::cli::Arguments;
+use crate::cli::{Arguments, preparation};
 use crate::config::{Cluster, Device, System};
 use crate::data;
 use crate::diagnostic::Diagnostic;
@@ -14,7 +14,7 @@ use crate::driver::Failure;
 use crate::exits::given::divided;
 use crate::fit;
 use crate::graph::{Graph, TensorId, Value};
-use crate::samples::{self, Preparation, Samples};
+use crate::samples::{self, Samples};
 
 /// Labelled samples of --evaluate, one sample each.
 pub(super) struct Labelled {
@@ -194,7 +194,7 @@ fn has_rust_target(triple: &str) -> bool {
 pub(super) fn input(arguments: &Arguments, graph: &Graph) -> anyhow::Result<Option<Vec<Value>>> {
     let Some(path) = &arguments.input else { return Ok(None) };
     let arrays = data::read_npz(path)?;
-    let bound = samples::bind(graph, &arrays, &Preparation::of(arguments));
+    let bound = samples::bind(graph, &arrays, &preparation(arguments));
     Ok(Some(bound.with_context(|| format!("`{}` does not fit the model", path.display()))?))
 }
 
@@ -221,7 +221,7 @@ fn labelled(
 ) -> anyhow::Result<Labelled> {
     let misfit = || format!("`{}` does not fit the model", path.display());
     let Samples { inputs, labels } =
-        samples::load(path, graph, &Preparation::of(arguments), arguments.samples).with_context(misfit)?;
+        samples::load(path, graph, &preparation(arguments), arguments.samples).with_context(misfit)?;
     let labels = labels.with_context(|| format!("`{}` has no labels: array `y`", path.display()))?;
     let name = crate::diagnostic::printable(&graph.tensor(output).name);
     let classes = graph.tensor_type(output).element_count();

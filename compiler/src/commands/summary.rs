@@ -31,16 +31,17 @@ pub fn report(compiled: &Compiled) -> Report {
         .filter_map(|tensor| graph.value(tensor))
         .map(|value| value.data.len() as u64)
         .sum();
-    let outcomes = outcomes(graph, &compiled.sharded, &compiled.schedules, &compiled.cluster);
+    let outcomes = outcomes(graph, &compiled.placed.sharded, &compiled.placed.schedules, &compiled.cluster);
     let devices = compiled
+        .placed
         .programs
         .iter()
-        .zip(&compiled.schedules)
+        .zip(&compiled.placed.schedules)
         .enumerate()
         .map(|(index, (program, schedule))| device_report(compiled, program, schedule, index, &outcomes))
         .collect::<Vec<_>>();
-    let partition = &compiled.partition;
-    let peak_ram_bytes = compiled.programs.iter().map(|program| ram_bytes(compiled, program)).max().unwrap_or(0);
+    let partition = &compiled.placed.partition;
+    let peak_ram_bytes = compiled.placed.programs.iter().map(|program| ram_bytes(compiled, program)).max().unwrap_or(0);
     Report {
         schema: SCHEMA,
         model: ModelReport {
@@ -74,8 +75,14 @@ pub fn report(compiled: &Compiled) -> Report {
         },
         devices,
         layers: layers(compiled),
-        patches: compiled.patches.clone(),
-        stripes: compiled.partition.stripes.iter().filter_map(|run| StripesReport::of(&compiled.graph, run)).collect(),
+        patches: compiled.placed.patches.clone(),
+        stripes: compiled
+            .placed
+            .partition
+            .stripes
+            .iter()
+            .filter_map(|run| StripesReport::of(&compiled.graph, run))
+            .collect(),
         exits: exits(compiled),
         calibration: compiled.exits.as_ref().map(|exits| exits.calibration.clone()),
         variants: compiled.variants.as_ref().map_or(Vec::new(), |known| known.variants.clone()),
@@ -106,7 +113,7 @@ pub fn report(compiled: &Compiled) -> Report {
 fn unused_devices(compiled: &Compiled) -> Vec<String> {
     let routes = compiled.routes.iter().map(|route| &route.programs);
     let used: Vec<usize> =
-        std::iter::once(&compiled.programs).chain(routes).flatten().map(|program| program.device).collect();
+        std::iter::once(&compiled.placed.programs).chain(routes).flatten().map(|program| program.device).collect();
     let devices = compiled.cluster.devices.iter().enumerate();
     devices.filter(|(index, _)| !used.contains(index)).map(|(_, device)| device.name.clone()).collect()
 }
@@ -115,7 +122,7 @@ fn unused_devices(compiled: &Compiled) -> Vec<String> {
 fn exits(compiled: &Compiled) -> Vec<ExitReport> {
     let Some(report) = &compiled.exits else { return Vec::new() };
     let deciders = compiled.graph.exits().into_iter().map(|id| {
-        let strategy = compiled.partition.strategies.get(&id);
+        let strategy = compiled.placed.partition.strategies.get(&id);
         strategy.and_then(|strategy| strategy.outputs.only_device())
     });
     let name = |device: Option<usize>| device.map_or("", |device| &compiled.cluster.devices[device].name).to_string();
@@ -154,11 +161,11 @@ pub fn family_that_fell_back(compiled: &Compiled) -> Option<String> {
         return Some(format!("--strategy {name}: one device has nobody to share with; the plan is {plan}"));
     }
     if compiled.family == StrategyFamily::Pipeline {
-        let alone = compiled.programs.len() == 1;
+        let alone = compiled.placed.programs.len() == 1;
         return alone
             .then(|| format!("--strategy {name}: no run of layers pays on a second device; the plan is {plan}"));
     }
-    let strategies = compiled.partition.strategies.iter();
+    let strategies = compiled.placed.partition.strategies.iter();
     let multiplying: Vec<Method> = strategies
         .filter(|(id, _)| cost::node_macs(&compiled.graph, **id) > 0)
         .map(|(_, strategy)| strategy.method)
@@ -173,7 +180,7 @@ pub fn family_that_fell_back(compiled: &Compiled) -> Option<String> {
 /// The methods in use, most multiply-adds first; a pipeline if whole nodes lie on several devices.
 fn strategy_name(compiled: &Compiled) -> String {
     let mut macs: BTreeMap<Method, u64> = BTreeMap::new();
-    for (id, strategy) in &compiled.partition.strategies {
+    for (id, strategy) in &compiled.placed.partition.strategies {
         *macs.entry(strategy.method).or_default() += cost::node_macs(&compiled.graph, *id);
     }
     let split = macs.iter().any(|(method, macs)| *method != Method::Whole && *macs > 0);
@@ -181,7 +188,7 @@ fn strategy_name(compiled: &Compiled) -> String {
         // Whoever only holds the input or wants the answer is no stage.
         let stages = |least: u64| -> BTreeSet<Option<usize>> {
             let counts = |id: NodeId| cost::node_macs(&compiled.graph, id) >= least;
-            let strategies = compiled.partition.strategies.iter().filter(|(id, _)| counts(**id));
+            let strategies = compiled.placed.partition.strategies.iter().filter(|(id, _)| counts(**id));
             strategies.map(|(_, strategy)| strategy.outputs.only_device()).collect()
         };
         let stages = Some(stages(1)).filter(|stages| !stages.is_empty()).unwrap_or_else(|| stages(0));
@@ -199,7 +206,7 @@ fn device_report(
     index: usize,
     outcomes: &[Outcome],
 ) -> DeviceReport {
-    let graph = &compiled.sharded.graph;
+    let graph = &compiled.placed.sharded.graph;
     let device = &compiled.cluster.devices[program.device];
     let predicted = compiled.prediction.devices[program.device];
     let bytes = |end: &dyn Fn(&(usize, usize)) -> bool| {
@@ -237,7 +244,7 @@ fn device_report(
 }
 
 fn layers(compiled: &Compiled) -> Vec<LayerReport> {
-    let (graph, sharded) = (&compiled.graph, &compiled.sharded);
+    let (graph, sharded) = (&compiled.graph, &compiled.placed.sharded);
     let sent = sharded.sent_bytes(graph);
     let name = |device: usize| compiled.cluster.devices[device].name.clone();
     let inexact = inexact_sums(graph);
@@ -247,7 +254,7 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
         .into_iter()
         .map(|id| {
             let node = graph.node(id);
-            let strategy = compiled.partition.strategies.get(&id);
+            let strategy = compiled.placed.partition.strategies.get(&id);
             LayerReport {
                 node: sanitize(&node.name),
                 op: op_name(&node.op).to_string(),
@@ -269,7 +276,7 @@ fn filtering(compiled: &Compiled, id: NodeId) -> Option<FilteringReport> {
     let weights = *graph.node(id).inputs.get(1)?;
     let (name, elements) = (&graph.tensor(weights).name, graph.f32_value(weights)?);
     // Shards of a constant are named after it.
-    let all = compiled.programs.iter().flat_map(|program| &program.weights);
+    let all = compiled.placed.programs.iter().flat_map(|program| &program.weights);
     let forms = all.filter(|weight| weight.name.starts_with(name)).find_map(|weight| weight.order?.1.forms)?;
     let filters = elements.chunks_exact((elements.len() / graph.shape(weights).first()?).max(1));
     Some(FilteringReport {
@@ -292,7 +299,7 @@ pub fn add_sizes(report: &mut Report, device: &str, sizes: &SectionSizes) {
 mod tests {
     use super::report;
     use crate::config::cluster_file;
-    use crate::driver::{Clock, Options, compile_graph};
+    use crate::driver::{Options, compile_graph};
     use crate::partition::StrategyFamily;
 
     #[test]
@@ -306,7 +313,7 @@ mod tests {
         let graph = crate::graph::text::parse(graph).expect("the text is a graph");
         let cluster = cluster_file::parse(cluster, "cluster.toml", ".".as_ref()).expect("the text is a cluster");
         let options = Options { family: StrategyFamily::Whole, ..Options::default() };
-        let compiled = compile_graph("t".to_string(), graph, cluster, &options, Clock::default(), &mut ());
+        let compiled = compile_graph("t".to_string(), graph, cluster, &options);
         let report = report(&compiled.expect("it is small"));
         assert_eq!(report.plan.unused_devices, ["spare"]);
         assert_eq!(report.plan.strategy, "whole", "who only holds the input or wants the answer is no stage");

@@ -8,9 +8,9 @@ use crate::cli::Arguments;
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Compiled, Failure};
 use crate::graph::{Data, ElementType, Value, eval};
-use crate::host::progress::note;
 use crate::kernel::Kernel;
 use crate::run::local::{LocalOptions, pack, start, unpack};
+use partita_learn::progress::note;
 
 /// Random inputs tried.
 const TRIALS: u64 = 3;
@@ -27,7 +27,7 @@ pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltD
     let mut cluster =
         start(compiled, built, LocalOptions { launcher: arguments.launcher.as_deref(), ..LocalOptions::default() })
             .map_err(Failure::Environment)?;
-    let mut kernels = compiled.programs.iter().flat_map(|program| &program.kernels);
+    let mut kernels = compiled.placed.programs.iter().flat_map(|program| &program.kernels);
     let allowed = if kernels.any(Kernel::rounds_rows) { TOLERANCE_ROUNDED } else { TOLERANCE };
     let mut worst = 0.0f32;
     let graphs = std::iter::once(&compiled.graph).chain(compiled.routes.iter().map(|route| &route.graph));

@@ -32,6 +32,7 @@ pub struct LocalOptions<'a> {
 pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_>) -> anyhow::Result<LocalCluster> {
     let cluster = &compiled.cluster;
     let devices = compiled
+        .placed
         .programs
         .iter()
         .zip(built)

@@ -207,7 +207,7 @@ fn outcome_with(cluster: &str, target_text: &str, model: &str, options: &Options
     let out = folder.path().join("out");
     bundle::write(&out, &compiled, &report).map_err(|error| format!("{error:#}"))?;
     let files = place::files_below(&out, &|path| !path.to_string_lossy().contains("runtime-rt"));
-    let hidden = compiled.programs.iter().map(|program| {
+    let hidden = compiled.placed.programs.iter().map(|program| {
         let device = &compiled.cluster.devices[program.device].name;
         out.join("devices").join(device).join(".cargo/config.toml")
     });

@@ -51,7 +51,7 @@ fn error(measured: &Measured, ran: &[Ran]) -> f64 {
     let of_way = |way: &Ran| {
         let mut cluster = way.compiled.cluster.clone();
         measured.correct(&mut cluster);
-        let predicted_ms = simulate(&way.compiled.sharded, &way.compiled.schedules, &cluster).latency_ms;
+        let predicted_ms = simulate(&way.compiled.placed.sharded, &way.compiled.placed.schedules, &cluster).latency_ms;
         (predicted_ms / way.latency_ms).ln().powi(2)
     };
     ran.iter().map(of_way).sum()
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
     use crate::config::cluster_file;
     use crate::config::measured::{Corrections, Kind, LinkMeasurement};
-    use crate::driver::{Clock, Options, compile_graph};
+    use crate::driver::{Options, compile_graph};
     use crate::graph::Graph;
     use crate::graph::text::parse;
     use crate::partition::StrategyFamily;
@@ -103,12 +103,11 @@ mod tests {
             let truth = measured(nominal_us * factor, latency_ms);
             let way = |family: StrategyFamily| {
                 let options = Options { family, ..Options::default() };
-                let compiled =
-                    compile_graph("t".to_string(), graph(), cluster.clone(), &options, Clock::default(), &mut ());
+                let compiled = compile_graph("t".to_string(), graph(), cluster.clone(), &options);
                 let compiled = compiled.expect("it fits");
                 let mut real = cluster.clone();
                 truth.correct(&mut real);
-                let latency_ms = simulate(&compiled.sharded, &compiled.schedules, &real).latency_ms;
+                let latency_ms = simulate(&compiled.placed.sharded, &compiled.placed.schedules, &real).latency_ms;
                 Ran { family, compiled, latency_ms }
             };
             let ran = [StrategyFamily::Whole, StrategyFamily::Lop, StrategyFamily::Spatial].map(way);

@@ -1,0 +1,80 @@
+//! What the command line means for the stages.
+
+use std::path::{Path, PathBuf};
+
+use super::{Arguments, StrategyName, Switch};
+use crate::exits::ExitOptions;
+use crate::options::Options;
+use crate::partition::StrategyFamily;
+use crate::samples::Preparation;
+use crate::variants::VariantOptions;
+
+impl Options {
+    /// The options among the command line's arguments.
+    pub fn of(arguments: &Arguments) -> Options {
+        Options {
+            shapes: arguments.shapes.clone(),
+            fixed: arguments.fixed.clone(),
+            batch: arguments.batch,
+            objective: arguments.objective,
+            family: match arguments.strategy {
+                StrategyName::Auto => StrategyFamily::Auto,
+                StrategyName::Whole => StrategyFamily::Whole,
+                StrategyName::Pipeline => StrategyFamily::Pipeline,
+                StrategyName::Lop => StrategyFamily::Lop,
+                StrategyName::Lip => StrategyFamily::Lip,
+                StrategyName::Fused => StrategyFamily::Fused,
+                StrategyName::Ftp => StrategyFamily::Ftp,
+                StrategyName::Spatial => StrategyFamily::Spatial,
+                StrategyName::Batch => StrategyFamily::Batch,
+            },
+            exact: arguments.exact,
+            weights: arguments.weights,
+            max_latency_ms: arguments.max_latency,
+            plan: arguments.plan.clone(),
+            exits: exits(arguments),
+            variants: variants(arguments),
+            measured: arguments.measured.clone(),
+            tuned: arguments.tuned.clone(),
+            trial: None,
+        }
+    }
+}
+
+/// How data lie in their files.
+pub fn preparation(arguments: &Arguments) -> Preparation {
+    Preparation { normalize: arguments.normalize.clone(), layout: Some(arguments.layout), batch: arguments.batch }
+}
+
+/// What is wanted of exits; none unless they are wanted.
+fn exits(arguments: &Arguments) -> Option<ExitOptions> {
+    let outputs = arguments.exit_outputs.clone();
+    let wanted = arguments.exits == Switch::Auto || !outputs.is_empty();
+    Some(ExitOptions {
+        calibration: arguments.calibration.clone().filter(|_| wanted)?,
+        preparation: preparation(arguments),
+        demands: arguments.demands(),
+        outputs,
+        cache: cache(arguments),
+        training: arguments.training.clone(),
+        groups: arguments.groups.clone(),
+        stream: arguments.stream,
+        effort: arguments.effort,
+    })
+}
+
+/// What is wanted of variants; none unless they are wanted.
+fn variants(arguments: &Arguments) -> Option<VariantOptions> {
+    Some(VariantOptions {
+        calibration: arguments.calibration.clone().filter(|_| arguments.variants == Switch::Auto)?,
+        preparation: preparation(arguments),
+        demands: arguments.demands(),
+        cache: cache(arguments),
+    })
+}
+
+/// Where finished work on calibration samples is kept: beside the output folder.
+fn cache(arguments: &Arguments) -> PathBuf {
+    let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out/model"));
+    out.parent().unwrap_or(Path::new("")).join(".partita-features")
+}

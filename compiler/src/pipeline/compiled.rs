@@ -1,0 +1,152 @@
+//! Everything decided about one model on one cluster, ready to be written out.
+
+use std::collections::BTreeMap;
+
+use super::routed::Routed;
+use super::targets::Targets;
+use super::taught::Taught;
+use crate::config::Cluster;
+use crate::config::learned::Learned;
+use crate::diagnostic::Diagnostic;
+use crate::emit::family::Family as Choices;
+use crate::emit::model::{ModelContext, RouteContext};
+use crate::exits::ExitsReport;
+use crate::graph::Graph;
+use crate::options::Options;
+use crate::partition::{StrategyFamily, node_macs};
+use crate::passes::store_weights::Stored;
+use crate::placement::routes::unite;
+use crate::placement::{Clock, Placed, Route, plan_file};
+use crate::program::Program;
+use crate::shard::Sharded;
+use crate::simulate::Prediction;
+use crate::variants::report::VariantsReport;
+
+/// A compiled model: what the stages have made, put together once.
+#[derive(Debug)]
+pub struct Compiled {
+    /// File name of the model without extension.
+    pub model_name: String,
+    /// The network as it is placed.
+    pub graph: Graph,
+    /// Matrix products whose weights are stored in fewer bytes.
+    pub stored: Vec<Stored>,
+    /// What is known of its exits, if it has been given any.
+    pub exits: Option<ExitsReport>,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Measurements and records that corrected it.
+    pub learned: Vec<Learned>,
+    /// Family of strategies that was allowed.
+    pub family: StrategyFamily,
+    /// Samples that are answered together.
+    pub batch: usize,
+    /// Who computes what, and how: partition, shards, schedules, programs.
+    pub placed: Placed,
+    /// What will happen.
+    pub prediction: Prediction,
+    /// Smaller ways through the network, over the same weights.
+    pub routes: Vec<Route>,
+    /// When each route is taken, if there are several; the first is the whole network.
+    pub choices: Option<Choices>,
+    /// What is known of its variants, if they were asked for.
+    pub variants: Option<VariantsReport>,
+    /// The network of each variant, in the order of the report; the first is the whole one.
+    pub variant_graphs: Vec<Graph>,
+    /// The plan file.
+    pub plan_bytes: Vec<u8>,
+    /// First eight bytes of the plan's digest.
+    pub plan_hash: u64,
+    /// What the user should know.
+    pub warnings: Vec<Diagnostic>,
+    /// Time of each stage in ms, by name.
+    pub times_ms: BTreeMap<String, f64>,
+}
+
+impl Compiled {
+    /// Puts together what the stages have made, and writes the plan file of it.
+    pub fn of(taught: Taught, targets: Targets, routed: Routed, options: &Options, mut clock: Clock) -> Compiled {
+        let Taught { name, graph, stored, exits, warnings } = taught;
+        let Targets { cluster, learned, objective: _ } = targets;
+        let Routed { placed, prediction, routes, choices, variants, variant_graphs } = routed;
+        clock.restart();
+        let plan_bytes = plan_file::write(&plan_file::Decided {
+            graph: &graph,
+            cluster: &cluster,
+            partition: &placed.partition,
+            prediction: &prediction,
+            programs: &placed.programs,
+            routes: &routes,
+            conditions: choices.as_ref().map_or(&[], |choices| &choices.conditions),
+        });
+        clock.lap("plan");
+        Compiled {
+            model_name: name,
+            graph,
+            stored,
+            exits,
+            cluster,
+            learned,
+            family: options.family,
+            batch: options.batch,
+            placed,
+            prediction,
+            routes,
+            choices,
+            variants,
+            variant_graphs,
+            plan_hash: plan_file::plan_hash(&plan_bytes),
+            plan_bytes,
+            warnings,
+            times_ms: clock.into_times_ms(),
+        }
+    }
+
+    /// As a smaller way through another network.
+    pub fn into_route(self, name: String) -> Route {
+        Route::of(name, self.graph, self.placed)
+    }
+
+    /// With routes whose programs stand in the order of this one's; all programs of a device then share their weights.
+    /// Whoever feeds inputs says which route is taken; the plan file knows nothing of them.
+    pub fn with_routes(mut self, mut routes: Vec<Route>) -> Compiled {
+        let choices = unite(&mut self.placed.programs, &mut routes, &self.cluster);
+        Compiled { routes, choices, ..self }
+    }
+
+    /// Programs of the device at this position among those of the whole network, one per route.
+    pub fn device_programs(&self, position: usize) -> Vec<&Program> {
+        let further = self.routes.iter().map(|route| &route.programs[position]);
+        std::iter::once(&self.placed.programs[position]).chain(further).collect()
+    }
+
+    /// Multiply-adds of each device of the cluster.
+    pub fn device_macs(&self) -> Vec<u64> {
+        device_macs(&self.placed.sharded, &self.cluster)
+    }
+
+    /// What emitted text needs to know.
+    pub fn model_context(&self) -> ModelContext<'_> {
+        let whole = RouteContext { name: "the whole network", graph: &self.graph, macs: self.device_macs() };
+        let further = self.routes.iter().map(|route| RouteContext {
+            name: &route.name,
+            graph: &route.graph,
+            macs: device_macs(&route.sharded, &self.cluster),
+        });
+        ModelContext {
+            routes: std::iter::once(whole).chain(further).collect(),
+            family: self.choices.as_ref(),
+            cluster: &self.cluster,
+            model: &self.model_name,
+            plan_hash: self.plan_hash,
+        }
+    }
+}
+
+fn device_macs(sharded: &Sharded, cluster: &Cluster) -> Vec<u64> {
+    let mut macs = vec![0; cluster.devices.len()];
+    for (node, device) in &sharded.devices {
+        macs[*device] += node_macs(&sharded.graph, *node);
+    }
+    macs
+}

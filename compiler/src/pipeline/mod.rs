@@ -1,0 +1,96 @@
+//! The compiler on one page: every stage, in order, nothing else. Each takes the values of those before it and makes one of
+//! its own.
+
+mod compiled;
+mod dump;
+mod imported;
+mod planned;
+mod routed;
+mod simplified;
+mod targets;
+mod taught;
+
+use std::path::Path;
+
+use partita_learn::host::Host;
+
+use crate::config::Cluster;
+use crate::graph::Graph;
+use crate::options::Options;
+use crate::partition::Partition;
+use crate::placement::{self, Clock, Failure};
+
+pub use compiled::Compiled;
+pub use dump::{Dump, stages};
+pub use imported::Imported;
+pub use planned::Planned;
+pub use routed::Routed;
+pub use simplified::Simplified;
+pub use targets::Targets;
+pub use taught::Taught;
+
+/// Compiles one model for one cluster. Networks that exits and variants ask are run by `host`.
+pub fn compile(
+    model: &Path,
+    cluster: &Path,
+    options: &Options,
+    host: &dyn Host,
+    dump: &mut dyn Dump,
+) -> Result<Compiled, Failure> {
+    let mut clock = Clock::default();
+    let targets = Targets::read(cluster, options)?;
+    let options = &Options { objective: targets.objective, ..options.clone() };
+    clock.lap("cluster");
+    let imported = Imported::read(model, options)?;
+    clock.lap("import");
+    imported.graph.remarks.iter().for_each(|remark| dump.remark(remark));
+    dump.stage("import", &imported.graph);
+    let simplified = Simplified::of(imported, &mut clock, dump)?;
+    dump.simplified(&simplified.graph, &targets.cluster)?;
+    let simplified = simplified.with_weights(options.weights)?;
+    let (taught, study) = Taught::of(simplified, &targets.cluster, options, host, &mut clock)?;
+    if taught.exits.is_some() {
+        dump.stage("exits", &taught.graph);
+    }
+    let taught = taught.batched(options.batch, &mut clock)?;
+    if options.batch > 1 {
+        dump.stage("batch", &taught.graph);
+    }
+    clock.restart();
+    let placed = placement::fit(&taught.graph, &targets.cluster, &options.placement(), &mut clock)?;
+    dump::placed(&placed, &taught.graph, &targets.cluster, dump);
+    let planned = Planned::of(placed, &targets.cluster, options.batch);
+    clock.lap("simulate");
+    let routed = match study {
+        // Variants are there to keep the limit where the whole network does not.
+        Some(study) => Routed::of(planned, study, &taught.graph, &targets.cluster, options, host)?,
+        None => Routed::alone(planned.in_time(&targets.cluster, options)?),
+    };
+    clock.lap("routes");
+    Ok(Compiled::of(taught, targets, routed, options, clock))
+}
+
+/// Everything behind the passes, for a graph that is already simplified.
+pub fn compile_graph(name: String, graph: Graph, cluster: Cluster, options: &Options) -> Result<Compiled, Failure> {
+    let mut clock = Clock::default();
+    let placed = placement::fit(&graph, &cluster, &options.placement(), &mut clock)?;
+    let planned = Planned::of(placed, &cluster, options.batch).in_time(&cluster, options)?;
+    clock.lap("simulate");
+    let (taught, targets) = (Taught::nothing(name, graph), Targets::given(cluster, options.objective));
+    Ok(Compiled::of(taught, targets, Routed::alone(planned), options, clock))
+}
+
+/// Everything behind the partition, for strategies that somebody has chosen.
+pub fn compile_partition(
+    name: String,
+    graph: Graph,
+    cluster: Cluster,
+    partition: Partition,
+) -> Result<Compiled, Failure> {
+    let (mut clock, options) = (Clock::default(), Options::default());
+    let placed = placement::place(&graph, &cluster, partition, &mut clock)?;
+    let planned = Planned::of(placed, &cluster, options.batch);
+    clock.lap("simulate");
+    let (taught, targets) = (Taught::nothing(name, graph), Targets::given(cluster, options.objective));
+    Ok(Compiled::of(taught, targets, Routed::alone(planned), &options, clock))
+}

@@ -1,0 +1,52 @@
+//! The model without what devices need not do.
+
+use super::dump::Dump;
+use super::imported::Imported;
+use crate::config::WeightStorage;
+use crate::diagnostic::Diagnostic;
+use crate::graph::Graph;
+use crate::passes::store_weights::Stored;
+use crate::placement::{Clock, Failure, internal};
+use crate::{numbers, passes};
+
+/// A model behind the passes.
+pub struct Simplified {
+    /// File name of the model without extension.
+    pub name: String,
+    /// The network.
+    pub graph: Graph,
+    /// Matrix products whose weights are stored in fewer bytes.
+    pub stored: Vec<Stored>,
+    /// What the user should know.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Simplified {
+    /// Runs the passes.
+    pub fn of(imported: Imported, clock: &mut Clock, dump: &mut dyn Dump) -> Result<Simplified, Failure> {
+        let Imported { name, mut graph, mut warnings } = imported;
+        passes::run(passes::SIMPLIFY, &mut graph, &mut |pass, graph, time| {
+            clock.record(pass.name, time.as_secs_f64() * 1e3);
+            dump.stage(pass.name, graph);
+        })
+        .map_err(internal)?;
+        warnings.extend(numbers::of_sums(&graph));
+        Ok(Simplified { name, graph, stored: Vec::new(), warnings })
+    }
+
+    /// The same with the weights of matrix products rounded to what will be stored.
+    ///
+    /// Errors: E0143 where that changes nothing.
+    pub fn with_weights(mut self, storage: WeightStorage) -> Result<Simplified, Failure> {
+        let stored = passes::store_weights::run(&mut self.graph, storage);
+        if storage != WeightStorage::F32 && stored.is_empty() {
+            let message = format!(
+                "--weights {} would change nothing: no matrix product of the model has constant weights that fit",
+                storage.name()
+            );
+            let help = "leave --weights out; convolutions keep their weights in 32 bits";
+            return Err(Failure::Input(vec![Diagnostic::new("E0143", message).help(help)]));
+        }
+        Ok(Simplified { stored, ..self })
+    }
+}

@@ -1,0 +1,72 @@
+//! What the cluster's file and the records beside it say of the devices, and what this compilation wants of them.
+
+use std::path::Path;
+
+use crate::config::learned::Learned;
+use crate::config::{self, Cluster};
+use crate::emit;
+use crate::options::Options;
+use crate::partition::Objective;
+use crate::placement::{Failure, plan_file};
+
+/// The devices that are compiled for.
+pub struct Targets {
+    /// The cluster, its targets corrected by what was measured and tuned, and as exact as is wanted.
+    pub cluster: Cluster,
+    /// Measurements and records that corrected it.
+    pub learned: Vec<Learned>,
+    /// What is minimised: what an earlier plan was made for, or else what is wanted. What a plan predicts depends on it.
+    pub objective: Objective,
+}
+
+impl Targets {
+    /// Reads the cluster's file and the records beside it.
+    ///
+    /// Errors: the files are at fault, or this build makes no programs for a device.
+    pub fn read(path: &Path, options: &Options) -> Result<Targets, Failure> {
+        let mut cluster = config::cluster_file::read(path)?;
+        for device in &cluster.devices {
+            if let Some(lacking) = emit::model::lacks(&device.target) {
+                let what = "this build of the compiler makes no programs for";
+                let (name, target) = (&device.name, &device.target.name);
+                let message = format!("{what} `{name}` ({target}): build it with {lacking}");
+                return Err(Failure::Environment(anyhow::anyhow!(message)));
+            }
+        }
+        let learned = correct(&mut cluster, path, options)?;
+        let objective = match &options.plan {
+            Some(path) => plan_file::read_objective(path)?,
+            None => options.objective,
+        };
+        for device in &mut cluster.devices {
+            if options.exact || objective == Objective::Memory {
+                device.target.minimal_filtering = false;
+            }
+            device.target.weight_storage = options.weights;
+        }
+        Ok(Targets { cluster, learned, objective })
+    }
+
+    /// A cluster as it is.
+    pub fn given(cluster: Cluster, objective: Objective) -> Targets {
+        Targets { cluster, learned: Vec::new(), objective }
+    }
+}
+
+/// Applies what was measured and tuned on these devices; which files that was.
+fn correct(cluster: &mut Cluster, path: &Path, options: &Options) -> Result<Vec<Learned>, Failure> {
+    let measured = options.measured.clone().unwrap_or_else(|| config::measured::default_path(path));
+    let corrected = config::measured::apply(cluster, &measured, options.measured.is_some())?;
+    let mut learned: Vec<Learned> = corrected.into_iter().collect();
+    let tuned = options.tuned.clone().unwrap_or_else(|| config::tuned::default_path(path));
+    match options.trial {
+        Some(_) => config::tuned::try_way(cluster, options.trial),
+        None => {
+            let record = config::tuned::read(&tuned, options.tuned.is_some())?;
+            config::tuned::apply(cluster, &record);
+            let used = cluster.devices.iter().any(|device| !device.target.tuning.choices.is_empty());
+            learned.extend(used.then(|| Learned::of("tuning record", &tuned, record.origin.as_ref())));
+        }
+    }
+    Ok(learned)
+}
