@@ -1,13 +1,17 @@
 """Cases of operators of com.microsoft, which exporters for onnxruntime write."""
 
 import numpy as np
-from vector_case import Constant, Random, Weight
+from onnx import helper
+from vector_case import Constant, Given, Random, Weight
 
 DOMAIN = "com.microsoft"
 
 
 def declare(cases):
     recurrent(cases)
+    fused(cases)
+    attention(cases)
+    quantized(cases)
 
 
 def whole(dtype, *shape, seed=1):
@@ -28,3 +32,81 @@ def recurrent(cases):
             f"dynamic_quantize_lstm_{name}", 14, "DynamicQuantizeLSTM", operands, outputs=3, domain=DOMAIN, hidden_size=4,
             direction=word,
         )
+
+
+def fused(cases):
+    x = Random(2, 3, 8)
+    for operator, operands, attributes in (
+        ("Gelu", [x], {}), ("FastGelu", [x, Weight(8)], {}), ("BiasGelu", [x, Weight(8)], {}), ("QuickGelu", [x], {"alpha": 1.5}),
+        ("SkipLayerNormalization", [x, Random(2, 3, 8), Weight(8), Weight(8), Weight(8)], {"epsilon": 1e-5}),
+        ("SkipSimplifiedLayerNormalization", [x, Random(2, 3, 8), Weight(8)], {"epsilon": 1e-5}),
+        ("FusedMatMul", [Random(2, 4, 3), Weight(5, 4)], {"transA": 1, "transB": 1, "alpha": 0.5}),
+    ):
+        cases.node(f"microsoft_{operator.lower()}", 14, operator, operands, domain=DOMAIN, **attributes)
+    convolution = [Random(1, 3, 5, 5), Weight(4, 3, 3, 3), Weight(4), Random(1, 4, 5, 5)]
+    cases.node("fused_conv_sum", 14, "FusedConv", convolution, domain=DOMAIN, activation="Relu", pads=[1, 1, 1, 1])
+    cases.node(
+        "fused_conv_leaky", 14, "FusedConv", convolution[:3], domain=DOMAIN, activation="LeakyRelu", activation_params=[0.25],
+    )
+    tokens, segments = Given([[1, 4, 2], [0, 3, 3]], np.int32), Given([[0, 0, 1], [1, 1, 0]], np.int32)
+    tables = [Weight(5, 8), Weight(6, 8), Weight(2, 8), Weight(8), Weight(8)]
+    names = ["ids", "segments", "words", "places", "kinds", "gamma", "beta"]
+    node = helper.make_node("EmbedLayerNormalization", names, ["y", "mask"], domain=DOMAIN, epsilon=1e-5)
+    cases.graph("embed_layer_normalization", 14, [node], dict(zip(names, [tokens, segments, *tables])), ["y"])
+
+
+def attention(cases):
+    qkv = [Random(2, 5, 8), Weight(8, 24), Weight(24)]
+    cases.node("microsoft_attention", 14, "Attention", qkv, domain=DOMAIN, num_heads=2)
+    mask = Given([[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]], np.int32)
+    cases.node("microsoft_attention_mask", 14, "Attention", [*qkv, mask], domain=DOMAIN, num_heads=2)
+    cases.node("microsoft_attention_causal", 14, "Attention", qkv, domain=DOMAIN, num_heads=4, unidirectional=1)
+    heads = [Random(2, 3, 8), Random(2, 5, 8), Random(2, 5, 8), Weight(24)]
+    cases.node("multi_head_attention", 14, "MultiHeadAttention", heads, domain=DOMAIN, num_heads=2)
+    cases.node(
+        "multi_head_attention_bias", 14, "MultiHeadAttention", [*heads[:3], None, None, Random(2, 2, 3, 5)], domain=DOMAIN,
+        num_heads=2, scale=0.3,
+    )
+    tables = [Weight(8, 4), Weight(8, 4)]
+    cases.node("microsoft_rotary", 14, "RotaryEmbedding", [Random(2, 3, 16), Given([2], np.int64), *tables], domain=DOMAIN, num_heads=2)
+
+
+def quantized(cases):
+    scale = lambda value: Constant(value, np.float32)
+    for dtype in (np.uint8, np.int8):
+        name = np.dtype(dtype).name
+        a, b = Given(whole(dtype, 2, 6), dtype), Given(whole(dtype, 2, 6, seed=3), dtype)
+        low = np.iinfo(dtype).min
+        point = lambda offset: Constant(low + offset, dtype)
+        one, other, result = [scale(0.05), point(120)], [scale(0.03), point(100)], [scale(0.09), point(110)]
+        for operator in ("QLinearAdd", "QLinearMul"):
+            cases.node(f"{operator.lower()}_{name}", 14, operator, [a, *one, b, *other, *result], domain=DOMAIN)
+        cases.node(f"qlinear_sigmoid_{name}", 14, "QLinearSigmoid", [a, *one, scale(1 / 256), point(0)], domain=DOMAIN)
+        cases.node(f"qlinear_leaky_{name}", 14, "QLinearLeakyRelu", [a, *one, *other], domain=DOMAIN, alpha=0.25)
+        cases.node(f"qlinear_concat_{name}", 14, "QLinearConcat", [*result, a, *one, b, *other], domain=DOMAIN, axis=1)
+        image = Given(whole(dtype, 1, 3, 4, 4), dtype)
+        cases.node(f"qlinear_global_{name}", 14, "QLinearGlobalAveragePool", [image, *one, *other], domain=DOMAIN)
+        weights = [Constant(whole(dtype, 6, 4, seed=5), dtype), scale(0.02), point(128)]
+        bias = Constant([100, -2000, 30, 7], np.int32)
+        cases.node(f"qgemm_{name}", 14, "QGemm", [a, *one, *weights, bias, scale(2.5), point(128)], domain=DOMAIN)
+        cases.node(f"qgemm_real_{name}", 14, "QGemm", [a, *one, *weights, bias], domain=DOMAIN, alpha=0.5)
+    weights = Constant(whole(np.int8, 6, 4), np.int8)
+    cases.node("dynamic_quantize_matmul", 14, "DynamicQuantizeMatMul", [Random(3, 6), weights, scale(0.02), Constant(3, np.int8), Weight(4)], domain=DOMAIN)
+    integer = [Given(whole(np.uint8, 3, 6), np.uint8), weights, Given(0.1), scale([0.1, 0.2, 0.05, 0.3]), Given(120, np.uint8), None, Weight(4)]
+    cases.node("matmul_integer_to_float", 14, "MatMulIntegerToFloat", integer, domain=DOMAIN)
+    for bits, blocks in ((4, 2), (8, 2)):
+        size = 32 * bits // 8
+        operands = [
+            Random(2, 48), Constant(whole(np.uint8, 3, blocks, size), np.uint8), Weight(3 * blocks, low=0.01, high=0.2),
+            Constant(whole(np.uint8, 3 * -(-blocks * bits // 8), seed=7), np.uint8),
+        ]
+        cases.node(
+            f"matmul_{bits}_bits", 14, "MatMulNBits", operands, domain=DOMAIN, K=48, N=3, bits=bits, block_size=32,
+        )
+    cases.node(
+        "matmul_4_bits_plain", 14, "MatMulNBits", operands_without_zeros(), domain=DOMAIN, K=32, N=2, bits=4, block_size=16,
+    )
+
+
+def operands_without_zeros():
+    return [Random(2, 32), Constant(whole(np.uint8, 2, 2, 8), np.uint8), Weight(4, low=0.01, high=0.2)]

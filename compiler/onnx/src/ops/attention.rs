@@ -270,7 +270,13 @@ pub(super) fn rotary_embedding(context: &mut NodeContext<'_>, places: [usize; 4]
     let is_packed = context.shape(x).len() == 3;
     let heads = count(context, "num_heads")?;
     let mut tables = [context.input(places[2])?, context.input(places[3])?];
-    if let Some(positions) = context.optional_input(places[1]) {
+    if let Some(mut positions) = context.optional_input(places[1]) {
+        // One position is that of the first step.
+        let steps = context.shape(x)[context.shape(x).len().saturating_sub(2)];
+        if context.tensor_type(positions).element_count() == 1 && steps > 1 {
+            let later = context.add_constant("later", Value::i64([1, steps], (0..steps as i64).collect()))?;
+            positions = context.binary(BinaryOp::Add, positions, later)?;
+        }
         for table in &mut tables {
             *table = context.value(Op::Gather { axis: 0 }, &[*table, positions])?;
         }

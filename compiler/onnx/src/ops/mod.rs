@@ -10,6 +10,7 @@ mod integers;
 mod known;
 mod losses;
 mod microsoft;
+mod microsoft_quantized;
 mod movement;
 mod pools;
 mod product;
@@ -216,7 +217,34 @@ pub const OPERATORS: &[&str] = &[
     "Upsample",
     "Where",
     "Xor",
+    "com.microsoft.Attention",
+    "com.microsoft.BiasGelu",
+    "com.microsoft.DequantizeLinear",
     "com.microsoft.DynamicQuantizeLSTM",
+    "com.microsoft.DynamicQuantizeMatMul",
+    "com.microsoft.EmbedLayerNormalization",
+    "com.microsoft.FastGelu",
+    "com.microsoft.FusedConv",
+    "com.microsoft.FusedMatMul",
+    "com.microsoft.Gelu",
+    "com.microsoft.MatMulIntegerToFloat",
+    "com.microsoft.MatMulNBits",
+    "com.microsoft.MultiHeadAttention",
+    "com.microsoft.QGemm",
+    "com.microsoft.QLinearAdd",
+    "com.microsoft.QLinearConcat",
+    "com.microsoft.QLinearGlobalAveragePool",
+    "com.microsoft.QLinearLeakyRelu",
+    "com.microsoft.QLinearMul",
+    "com.microsoft.QLinearSigmoid",
+    "com.microsoft.QLinearSoftmax",
+    "com.microsoft.QLinearWhere",
+    "com.microsoft.QuantizeLinear",
+    "com.microsoft.QuickGelu",
+    "com.microsoft.RotaryEmbedding",
+    "com.microsoft.SkipLayerNormalization",
+    "com.microsoft.SkipSimplifiedLayerNormalization",
+    "com.microsoft.TransposeMatMul",
 ];
 
 type Converter = fn(&mut NodeContext<'_>) -> Result<(), Diagnostic>;
@@ -340,8 +368,10 @@ mod tests {
         for name in arms.filter(|name| is_known(name)) {
             assert!(OPERATORS.contains(&name), "{name} is not listed");
         }
-        for name in include_str!("microsoft.rs")
-            .lines()
+        let others = [include_str!("microsoft.rs"), include_str!("microsoft_quantized.rs")];
+        for name in others
+            .iter()
+            .flat_map(|source| source.lines())
             .filter_map(|line| Some(line.strip_prefix("        \"")?.split_once('"')?.0))
         {
             let listed = OPERATORS.contains(&format!("com.microsoft.{name}").as_str());

@@ -319,7 +319,7 @@ fn quantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 }
 
 /// Least and largest element of what a tensor is quantized to.
-fn bounds(context: &NodeContext<'_>, element: ElementType) -> Result<(f32, f32), Diagnostic> {
+pub(super) fn bounds(context: &NodeContext<'_>, element: ElementType) -> Result<(f32, f32), Diagnostic> {
     match element {
         ElementType::I8 => Ok((-128.0, 127.0)),
         ElementType::U8 => Ok((0.0, 255.0)),
