@@ -303,9 +303,9 @@ fn chain_of(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> pip
 /// Relative gaps below this are rounding.
 pub const OPTIMAL_GAP: f64 = 1e-6;
 
-/// Every strategy of every node that is worth a look on a cluster, for tests of what follows.
-#[cfg(test)]
-pub(crate) fn strategies_of(graph: &Graph, cluster: &Cluster) -> BTreeMap<NodeId, Vec<Strategy>> {
+/// Every strategy of every node that is worth a look on a cluster; public for tests of what follows, here and elsewhere.
+#[doc(hidden)]
+pub fn strategies_of(graph: &Graph, cluster: &Cluster) -> BTreeMap<NodeId, Vec<Strategy>> {
     let (family, objective) = (StrategyFamily::Auto, Objective::Memory);
     let breadth = candidates::Breadth::Full;
     let choice = candidates::Choice { graph, cluster, family, objective, breadth, activation_share: 1.0, held: None };

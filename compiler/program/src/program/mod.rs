@@ -6,6 +6,7 @@
 
 pub mod family;
 pub mod lower;
+pub mod text;
 
 use partita_ir::graph::{ElementType, Op, TensorId};
 use partita_kernel::Kernel;
@@ -186,39 +187,6 @@ pub struct Program {
     pub arena_bytes: usize,
     /// Size of the weights section; set by `memory`.
     pub weights_bytes: usize,
-}
-
-impl std::fmt::Display for Program {
-    /// Steps and buffers, for people.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "program of device {}: arena {}, weights {}", self.device, self.arena_bytes, self.weights_bytes)?;
-        for (index, buffer) in self.buffers.iter().enumerate() {
-            writeln!(
-                f,
-                "buffer {index} {:?}: {:?} {:?} at {}{}",
-                buffer.name,
-                buffer.shape,
-                buffer.layout,
-                buffer.offset_bytes,
-                match buffer.part_of {
-                    Some((parent, first)) if buffer.replaces => format!(", over {} from {first}", parent.0),
-                    Some((parent, first)) => format!(", part of {} from {first}", parent.0),
-                    None => String::new(),
-                }
-            )?;
-        }
-        for (index, step) in self.steps.iter().enumerate() {
-            match step {
-                Step::Kernel { node, fused, kernel, arguments } => {
-                    let nodes: Vec<String> = [node].into_iter().chain(fused).map(|name| format!("{name:?}")).collect();
-                    let (nodes, name) = (nodes.join(" + "), &self.kernels[*kernel].name);
-                    writeln!(f, "step {index} {nodes}: {name} {arguments:?}")?;
-                }
-                other => writeln!(f, "step {index} {other:?}")?,
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Program {

@@ -207,6 +207,13 @@ impl fmt::Display for Forms {
 }
 
 impl Forms {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Forms> {
+        let down = [None, Some(Form::Two), Some(Form::Four), Some(Form::TwoOfFive)];
+        let across = [Form::Two, Form::Four, Form::TwoOfFive];
+        down.into_iter().flat_map(move |down| across.map(|across| Forms { down, across }))
+    }
+
     /// Outputs of a tile: rows, columns.
     pub fn outputs(self) -> [usize; 2] {
         [self.down.map_or(1, Form::outputs), self.across.outputs()]
