@@ -7,6 +7,7 @@ pub mod arrays;
 pub mod bundle;
 pub mod command;
 pub mod fuzzing;
+pub mod modules;
 pub mod mutate;
 pub mod onnx;
 pub mod place;

@@ -7,9 +7,8 @@ use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 
 use super::architecture;
-use super::measured::Corrections;
+use super::corrections::{Corrections, Tuning};
 use super::ranges::{self, Range};
-use super::tuned::Tuning;
 use partita_ir::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, parser_words, place, printable};
 use partita_ir::graph::storage::WeightStorage;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::corrections::{Choice, Tuning};
 use super::learned::Origin;
 use super::{Cluster, ranges};
 use partita_files::file;
@@ -46,25 +47,6 @@ pub struct TunedConvolution {
     pub microseconds: f64,
     /// What it takes as the estimate would have it.
     pub estimated_best_microseconds: f64,
-}
-
-/// A way to do a convolution.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub struct Choice {
-    /// `direct`, or the form of minimal filtering.
-    pub form: String,
-    /// Vectors of output channels of a register tile.
-    pub vectors: usize,
-}
-
-/// What a target knows of its kernels.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tuning {
-    /// Best ways, by shape.
-    pub choices: BTreeMap<String, Choice>,
-    /// While they are being looked for: every kernel is done in this of its ways, in the order of estimates; the first
-    /// where there are fewer.
-    pub trial: Option<usize>,
 }
 
 /// Where the record of a cluster lies unless told otherwise: beside its file.

@@ -13,8 +13,6 @@
 //! walks over them, `text` prints and reads them, `layout` says how tensors lie. May import single operators and targets; deliberately
 //! absent: schedules, and code for a machine, which `partita-program` makes.
 
-use std::fmt;
-
 use partita_rt::kernels::Filtered;
 
 use partita_config::WeightStorage;
@@ -455,11 +453,5 @@ impl Kernel {
     pub fn rounds_rows(&self) -> bool {
         let is_bytes = |buffer: &BufferDeclaration| buffer.storage == WeightStorage::Int8;
         self.buffers.iter().any(|buffer| buffer.access == Access::Scratch && is_bytes(buffer))
-    }
-}
-
-impl fmt::Display for Kernel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        text::print(self, f)
     }
 }

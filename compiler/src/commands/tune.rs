@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::build::{folder_name, note};
 use super::measure::profiled;
-use super::{folder_name, note};
 use crate::cli::Arguments;
 use crate::config;
 use crate::config::learned::Origin;

@@ -6,6 +6,12 @@ use crate::{Affine, Bound, Expression, Kernel, LoopDeclaration, Statement};
 use partita_config::WeightStorage;
 use partita_rt::kernels::Filtered;
 
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print(self, f)
+    }
+}
+
 /// Prints a kernel.
 pub fn print(kernel: &Kernel, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "kernel {} lanes {} macs {} {:?}", kernel.name, kernel.lanes, kernel.macs, kernel.summary)?;

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 
+use super::build::{build, folder_name, note};
 use super::infer::noise_inputs;
-use super::{folder_name, note};
 use crate::bundle;
 use crate::cli::Arguments;
 use crate::config;
@@ -156,7 +156,7 @@ pub(super) fn profiled(
 ) -> anyhow::Result<(f64, Vec<Vec<Vec<u64>>>)> {
     let report = super::summary::report(compiled);
     bundle::write(out, compiled, &report)?;
-    let built = super::build(arguments, out, compiled)?;
+    let built = build(arguments, out, compiled)?;
     let wanted = LocalOptions { launcher: arguments.launcher.as_deref(), profile: true, silence: None };
     let mut cluster = start(compiled, &built, wanted)?;
     let input = pack(&compiled.graph, &compiled.graph.inputs, &noise_inputs(&compiled.graph, 1))?;

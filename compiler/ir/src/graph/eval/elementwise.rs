@@ -2,8 +2,8 @@
 
 use partita_rt::kernels::{self, BinaryFunction, Comparison, Logic, UnaryFunction};
 
+use super::error::{EvalError, f32s, wrong_type};
 use super::spatial::activation;
-use super::{EvalError, f32s, wrong_type};
 use crate::graph::op::{Activation, BinaryOp, Op, UnaryOp};
 use crate::graph::types::{Data, TensorType, Value, on_elements, on_numbers};
 

@@ -3,6 +3,7 @@
 //! It folds constants, is the oracle of tests and `--verify`, and never runs on a device.
 
 pub mod elementwise;
+mod error;
 pub mod movement;
 pub mod spatial;
 
@@ -10,54 +11,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use partita_rt::kernels::Steady;
 
+pub use error::EvalError;
+
 use super::op::{Op, ResizeMode};
 use super::types::{Data, TensorType, Value};
 use super::{Graph, TensorId};
-
-/// Why a node could not be evaluated.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum EvalError {
-    /// The operator has no meaning for these element types.
-    #[error("{op} is not defined for {types}")]
-    ElementType {
-        /// Name of the operator.
-        op: &'static str,
-        /// Types of the inputs.
-        types: String,
-    },
-    /// Data-dependent: an index past the end.
-    #[error("index {index} is outside an axis of {extent} elements")]
-    Index {
-        /// The index.
-        index: i64,
-        /// Extent of the axis.
-        extent: usize,
-    },
-    /// An integer was divided by zero.
-    #[error("an integer is divided by zero")]
-    DivisionByZero,
-    /// As many inputs as the graph has must be given, of its types.
-    #[error("input {position} should be {expected}, but is {found}")]
-    Input {
-        /// Position among the graph's inputs.
-        position: usize,
-        /// What the graph says.
-        expected: String,
-        /// What was given.
-        found: String,
-    },
-    /// The graph is not acyclic or reads what nothing makes; `verify` would have said so.
-    #[error("the graph cannot be evaluated in any order")]
-    Order,
-    /// A node failed.
-    #[error("node `{node}`: {source}")]
-    Node {
-        /// Name of the node.
-        node: String,
-        /// What happened.
-        source: Box<EvalError>,
-    },
-}
 
 /// Evaluates one operator on values of the types that the graph says; `outputs` are its inferred types.
 pub fn evaluate_node(op: &Op, inputs: &[&Value], outputs: &[TensorType]) -> Result<Vec<Value>, EvalError> {
@@ -204,14 +162,4 @@ pub fn evaluate_observed(
             constant.or_else(|| values.get(output).cloned()).ok_or(EvalError::Order)
         })
         .collect()
-}
-
-/// The `f32` elements of an input.
-fn f32s<'a>(op: &Op, value: &'a Value) -> Result<&'a [f32], EvalError> {
-    value.as_f32().ok_or_else(|| wrong_type(op, &[value]))
-}
-
-fn wrong_type(op: &Op, inputs: &[&Value]) -> EvalError {
-    let types: Vec<String> = inputs.iter().map(|value| value.tensor_type().to_string()).collect();
-    EvalError::ElementType { op: super::text::op_name(op), types: types.join(", ") }
 }

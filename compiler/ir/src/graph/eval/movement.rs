@@ -3,8 +3,8 @@
 use partita_rt::CastTo;
 use partita_rt::kernels::{self, PadFill};
 
+use super::error::{EvalError, wrong_type};
 use super::spatial::{resize_coordinates, resize_rounding};
-use super::{EvalError, wrong_type};
 use crate::graph::op::{Op, PadMode, ResizeMode};
 use crate::graph::types::{Data, Element, ElementType, TensorType, Value, on_elements};
 

@@ -2,7 +2,7 @@
 
 use partita_rt::kernels::{self, ConvParameters, Coordinates, GemmParameters, PoolParameters, Reduction, Rounding};
 
-use super::{EvalError, f32s};
+use super::error::{EvalError, f32s, wrong_type};
 use crate::graph::op::{
     Activation, Decide, NearestRounding, Op, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode, Window,
 };
@@ -121,7 +121,7 @@ pub(super) fn evaluate(op: &Op, inputs: &[&Value], output: &TensorType) -> Resul
             let coordinates = resize_coordinates(*coordinates);
             kernels::resize_linear(x, x_shape, &mut y, &output.shape, scales, coordinates);
         }
-        _ => return Err(super::wrong_type(op, inputs)),
+        _ => return Err(wrong_type(op, inputs)),
     }
     Ok(y)
 }
@@ -180,7 +180,7 @@ pub(super) fn evaluate_reduction(op: &Op, inputs: &[&Value], output: &TensorType
                 let mut y = vec![Default::default(); output.element_count()];
                 kernels::reduce_numbers(elements, x_shape, &mut y, &reduced, reduction);
                 y
-            }), return Err(super::wrong_type(op, inputs))))
+            }), return Err(wrong_type(op, inputs))))
         }
         Op::Decide(decide) => {
             let scores = f32s(op, inputs[0])?;
@@ -196,12 +196,12 @@ pub(super) fn evaluate_reduction(op: &Op, inputs: &[&Value], output: &TensorType
                 other => on_numbers!(
                     other,
                     x => kernels::arg_max_numbers(x, &mut y, extent, inner, *select_last),
-                    return Err(super::wrong_type(op, inputs))
+                    return Err(wrong_type(op, inputs))
                 ),
             }
             Ok(Data::I64(y))
         }
-        _ => Err(super::wrong_type(op, inputs)),
+        _ => Err(wrong_type(op, inputs)),
     }
 }
 

@@ -13,11 +13,12 @@ use plan::Plan;
 use strips::Strips;
 
 use super::build::{Builder, Epilogue, epilogue_words, mul_add, plus, repeat};
+use super::call::convolution_bindings;
 use super::products::{Factor, Kind, by_lane, multiply};
 use super::tile::Reading;
 use super::window::Columns;
+use super::winograd;
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Pooling, WeightOrder};
-use super::{convolution_bindings, winograd};
 use crate::layout::Layout;
 use crate::{Access, Affine, Buffer, Expression, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::TensorType;

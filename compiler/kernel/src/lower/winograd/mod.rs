@@ -22,7 +22,8 @@ use transform::Transform;
 pub use transform::{Form, Forms};
 
 use super::build::{Builder, epilogue_words, plus, repeat};
-use super::{Binding, LoweredNode, Operand, Pooling, WeightOrder, convolution_bindings};
+use super::call::convolution_bindings;
+use super::{Binding, LoweredNode, Operand, Pooling, WeightOrder};
 use crate::split::Split;
 use crate::{Access, Affine, Bound, Buffer, Expression, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::op::Conv;
