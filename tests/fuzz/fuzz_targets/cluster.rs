@@ -2,4 +2,6 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| partita_tests::fuzzing::cluster(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    partita_tests::fuzzing::cluster(data);
+});

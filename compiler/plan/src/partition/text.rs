@@ -227,3 +227,74 @@ impl Parser<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything that may be known of a partition.
+    const ALL: &str = r#"partition for latency=1,traffic=0.5,energy=0
+optimal
+gap 0.25
+proven "nothing \"less\""
+lower_bound_ms 1.5
+solve_ms 2.0
+sum 1e-9
+period_bound_seconds 0.125
+single_device_ms inf
+%2 "conv": lip of a:[0..1, 0..2, 0..1] b-2:[0..1, 2..4, 0..1] to a:[0..1, 0..3, 0..1] ; Conv
+  operand 0 by way of a:[0..1, 0..4, 0..1]
+  operand 0 by way of b-2:[0..1, 0..4, 0..1]
+%3 "relu": whole on b-2 ; Relu
+stripes 3 of %2 "conv", %3 "relu"
+"#;
+
+    fn read(text: &str) -> Result<String, String> {
+        let graph = "input %0 \"x\": f32[1,4,1]\nconst %1 \"w\": f32[3,4,1] = fill(1.0)\n\
+            %2 \"c\": f32[1,3,1] = \"conv\"(%0, %1) Conv((window:(kernel:[1],stride:[1],dilation:[1],pad_begin:[0],pad_end:[0]),\
+            groups:1,residual:false,activation:None))\n%3 \"y\": f32[1,3,1] = \"relu\"(%2) Unary(Activation(Relu))\noutput %3\n";
+        let graph = partita_ir::graph::text::parse(graph).expect("the text is a graph");
+        let cluster = "[cluster]\nname = \"t\"\ninput = \"a\"\noutput = \"a\"\n[[device]]\nname = \"a\"\ntarget = \"host\"\n\
+            [[device]]\nname = \"b-2\"\ntarget = \"host\"\n[[link]]\nbetween = [\"a\", \"b-2\"]\ntransport = \"tcp\"\n\
+            bandwidth = \"1 Mbit/s\"\n";
+        let cluster = partita_config::cluster_file::parse(cluster, "cluster.toml", std::path::Path::new("."));
+        let cluster = cluster.expect("the cluster is sound");
+        let partition = parse(text, &graph, &cluster).map_err(|error| error.to_string())?;
+        Ok(Display { partition: &partition, graph: &graph, cluster: &cluster }.to_string())
+    }
+
+    #[test]
+    fn everything_reads_back() {
+        assert_eq!(read(ALL).as_deref(), Ok(ALL));
+    }
+
+    #[test]
+    fn faults_are_named_with_their_place() {
+        for (old, new, message) in [
+            ("latency=1", "speed=1", "line 1, column 15: `speed` cannot be weighted"),
+            ("gap 0.25", "gap x", "line 3, column 5: expected a number, found `x`"),
+            ("sum ", "sums ", "line 7, column 1: expected a node such as `%3`, `operand`, `stripes`"),
+            ("%2 \"conv\": lip", "%2 \"conv\": lips", "line 10, column 12: expected whole, replicated, lop"),
+            ("b-2:[0..1, 2..4", "b:[0..1, 2..4", "line 10, column 40: cluster `t` has no device `b`"),
+            (
+                "[0..1, 2..4, 0..1]",
+                "[0..1, 2..5, 0..1]",
+                "line 10, column 44: expected a box of a tensor of shape [1, 4, 1]",
+            ),
+            (
+                "[0..1, 0..3, 0..1]",
+                "[0..1, 3..3, 0..1]",
+                "line 10, column 68: expected a box of a tensor of shape [1, 3, 1]",
+            ),
+            ("b-2:[0..1, 2..4", "a:[0..1, 2..4", "line 10, column 40: the device has a part already"),
+            ("to a:[0..1, 0..3, 0..1]", "to", "line 10, column 66: expected a device and its part"),
+            ("operand 0", "operand 2", "line 11, column 11: the node above has no operand 2"),
+            ("%3 \"relu\": whole", "%2: whole", "line 13, column 1: the node has a strategy already"),
+            ("stripes 3 of %2", "stripes 3 of %1", "line 14, column 14: expected the first result of a node"),
+        ] {
+            assert!(ALL.contains(old), "{old}");
+            let error = read(&ALL.replacen(old, new, 1)).expect_err(new);
+            assert!(error.starts_with(message), "{error} is not {message}");
+        }
+    }
+}

@@ -344,3 +344,80 @@ fn forms(reader: &mut Reader<'_>) -> Result<Forms, ParseError> {
     let found = Forms::all().find(|forms| forms.to_string() == name);
     found.ok_or_else(|| reader.error_at(place, "expected a form of minimal filtering such as \"F(2 x 2, 3 x 3)\""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::text::print;
+    use partita_ir::graph::text::Constants;
+
+    /// Every declaration and every step.
+    const ALL: &str = r#"program device 1 arena 192 weights 80
+buffer b0 "x": f32[1,4] plain elements 4 at 0 tensor 0
+buffer b1 "a \"part\"": f32[1,8,1,1] blocked 4 elements 8 at 64 tensor 3 part of b3 from 2
+buffer b2 "over": i32[4] plain elements 4 at 128 over b0 from 0
+buffer b3 "all": f32[16] plain elements 16 at 64
+weight w0 "w": f32[4] at 0 order blocked 4 vectors 2 "F(4 x 4, 3 x 3)" = [1.0, -0.5, inf, 1e-45]
+weight w1 "b": i8[2] at 64 order plain vectors 1 = [-128, 127]
+kernel copy lanes 4 macs 0 "a copy"
+input x[4]
+weights w[4]
+output y[4]
+{
+  store y[0] = mul(load x[0], load w[0])
+}
+kernel none lanes 4 macs 0 ""
+{
+}
+call copy (b0, w0, b1) for "n", "m"
+call none () for "nothing"
+reference (b0, w1) -> (b1, b2) for "r" Unary(Neg)
+reorder b1 -> b3
+copy w0 from 1 -> b3 from 2 runs 3 of 4 by 5 to 6
+exchange
+  send b1 bytes 32 to device 0 message 7
+  receive b0 bytes 16 from device 2 message 8
+leave exit 1 if b0 with b3
+leave exit 2 if b0
+input 0 b0
+output 0 b3
+program device 2 arena 0 weights 0
+"#;
+
+    #[test]
+    fn everything_reads_back() {
+        let programs = parse(ALL).unwrap_or_else(|error| panic!("{error}"));
+        let show =
+            |constants: Constants| -> String { programs.iter().map(|program| print(program, constants)).collect() };
+        assert_eq!(show(Constants::Full), ALL);
+        assert_eq!(parse(&show(Constants::Full)).as_ref(), Ok(&programs));
+        assert_eq!(programs[0].to_string() + &programs[1].to_string(), ALL);
+    }
+
+    #[test]
+    fn faults_are_named_with_their_place() {
+        for (old, new, message) in [
+            ("arena 192", "arena -1", "line 1, column 24: expected a whole number that fits, found `-1"),
+            ("buffer b1", "buffer b2", "line 3, column 8: expected `b1`, found `b2"),
+            ("part of b3", "part of b9", "line 3, column 74: there is no buffer b9"),
+            ("over b0", "over b2", "line 4, column 50: the buffer is part of itself"),
+            ("elements 16 ", "elements 9999999999999 ", "line 5, column 41: expected a number from 0 to 1099511627776"),
+            ("F(4 x 4, 3 x 3)", "F(4 x 4)", "line 6, column 54: expected a form of minimal filtering"),
+            ("[-128, 127]", "[-128, 128]", "line 7, column 59: expected a number, found `128]`"),
+            ("[-128, 127]", "[-128]", "line 7, column 52: 1 elements for i8[2]"),
+            ("load x[0]", "load z[0]", "line 13, column 25: expected a buffer, found `z`"),
+            ("kernel none", "kernel copy", "line 15, column 1: there is a kernel of this name already"),
+            ("call copy", "call copies", "line 18, column 6: there is no kernel `copies` above"),
+            ("(b0, w0, b1)", "(b0, w0)", "line 18, column 6: expected 3 arguments, found 2"),
+            ("(b0, w1)", "(b0, w2)", "line 20, column 16: there is no weight w2 above"),
+            ("Unary(Neg)", "Unary(Negative)", "line 20, column "),
+            ("exchange\n", "", "line 23, column 3: expected `buffer`, `weight`"),
+            ("leave exit 2", "leaves exit 2", "line 27, column 1: expected `buffer`, `weight`"),
+            ("output 0 b3", "output 0 w1", "line 29, column 10: expected a buffer or weight such as `b3`, found `w1`"),
+        ] {
+            assert!(ALL.contains(old), "{old}");
+            let error = parse(&ALL.replacen(old, new, 1)).expect_err(new).to_string();
+            assert!(error.starts_with(message), "{error} is not {message}");
+        }
+    }
+}
