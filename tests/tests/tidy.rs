@@ -222,3 +222,49 @@ fn modules_import_one_way() {
     none(complaints);
     assert_eq!(crates, LAYERS.concat().len());
 }
+
+/// Where finished graphs are looked through for what a pass changes: an operator that a pattern does not name is none that
+/// it is about. And evaluation, whose operators are told apart, without wildcard, before a file of some of them is asked.
+const PATTERNS: &[&str] = &[
+    "compiler/ir/src/graph/eval/",
+    "compiler/passes/",
+    "compiler/onnx/",
+    "compiler/learn/",
+    "compiler/kernel/src/lower/tests",
+];
+
+/// Everywhere else a match over operators names all of them, so that the Rust compiler asks for a new one.
+#[test]
+fn matches_over_operators_name_them_all() {
+    let sources = written(&["rs"]).into_iter().filter(|path| {
+        let name = relative(path);
+        name.starts_with("compiler/") && !PATTERNS.iter().any(|pattern| name.starts_with(pattern))
+    });
+    let mut found = Vec::new();
+    let mut seen = 0;
+    for path in sources {
+        let text = read(&path);
+        let lines: Vec<&str> = text.lines().collect();
+        let matches = lines.iter().enumerate().filter(|(_, line)| line.ends_with('{') && line.contains("match "));
+        for (at, line) in matches {
+            let arms = arms(&lines[at + 1..], indentation(line));
+            let is_over_operators = arms.iter().any(|arm| arm.trim_start_matches("| ").starts_with("Op::"));
+            seen += usize::from(is_over_operators);
+            if is_over_operators && arms.iter().any(|arm| arm.starts_with("_ ")) {
+                found.push(format!("{}:{}: a wildcard in a match over operators", relative(&path), at + 1));
+            }
+        }
+    }
+    none(found);
+    assert!(seen > 8, "only {seen} matches over operators were found");
+}
+
+fn indentation(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// The beginnings of a match's arms, as rustfmt indents them: one step further in than the match.
+fn arms<'a>(lines: &[&'a str], outer: usize) -> Vec<&'a str> {
+    let inside = lines.iter().take_while(|line| line.trim().is_empty() || indentation(line) > outer);
+    inside.filter(|line| indentation(line) == outer + 4).map(|line| line.trim_start()).collect()
+}

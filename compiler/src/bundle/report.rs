@@ -249,6 +249,9 @@ pub struct LayerReport {
     pub devices: Vec<String>,
     /// Bytes of its results that leave the device.
     pub sent_bytes: u64,
+    /// Whether no axis of its loops can be cut, so that it always runs whole.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub opaque: bool,
     /// How a convolution is done with fewer products, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimal_filtering: Option<FilteringReport>,

@@ -262,6 +262,7 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
                 macs: cost::node_macs(graph, id),
                 devices: strategy.map_or(Vec::new(), |strategy| strategy.devices().into_iter().map(name).collect()),
                 sent_bytes: sent.get(&id).copied().unwrap_or(0),
+                opaque: partita_ir::restrict::space(graph, id).is_opaque(),
                 minimal_filtering: filtering(compiled, id),
                 inexact_sums_up_to: inexact.iter().find(|sum| sum.node == id).map(|sum| sum.largest),
                 weights: compiled.stored.iter().find(|stored| stored.node == node.name).cloned(),

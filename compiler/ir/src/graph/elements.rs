@@ -165,11 +165,10 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
 
 /// The operands whose elements an operator computes with or moves, all of one type; the others choose among them.
 pub fn values(op: &Op, operands: usize) -> std::ops::Range<usize> {
-    match op {
-        Op::Gather { .. } | Op::Decide(_) => 0..operands.min(1),
-        Op::Where => 1.min(operands)..operands,
-        _ => 0..operands,
+    if matches!(op, Op::Gather { .. } | Op::Decide(_)) {
+        return 0..operands.min(1);
     }
+    if matches!(op, Op::Where) { 1.min(operands)..operands } else { 0..operands }
 }
 
 /// Whether every element of the results is one of the operands', or tells how they compare: whole numbers that are

@@ -25,7 +25,7 @@ mod tuning;
 mod window;
 pub mod winograd;
 
-use partita_ir::graph::op::{Conv, Pool, Window};
+use partita_ir::graph::op::{Conv, Pool, PoolKind, Window};
 use partita_ir::graph::{Op, TensorType};
 
 use crate::layout::Layout;
@@ -35,21 +35,72 @@ use window::Window3;
 pub use call::{Binding, LayoutChoice, LoweredNode, Operand, Packing, Pooling, WeightOrder};
 pub use machine::Machine;
 
+/// The file that has an operator's kernels, with what is common to all of its operators.
+enum Family<'a> {
+    Convolution(&'a Conv),
+    Pool(&'a Pool),
+    GlobalPool(PoolKind),
+    Product,
+    Elementwise,
+    Rows,
+}
+
+impl Family<'_> {
+    /// `None` of operators that only the portable kernels know.
+    fn of(op: &Op) -> Option<Family<'_>> {
+        Some(match op {
+            Op::Conv(conv) => Family::Convolution(conv),
+            Op::Pool(pool) => Family::Pool(pool),
+            Op::GlobalPool(kind) => Family::GlobalPool(*kind),
+            Op::Gemm(_) | Op::MatMul => Family::Product,
+            Op::Unary(_) | Op::Binary(..) => Family::Elementwise,
+            Op::Softmax { .. } | Op::LayerNormalization { .. } => Family::Rows,
+            Op::ConvTranspose(_)
+            | Op::BatchNormalization { .. }
+            | Op::InstanceNormalization { .. }
+            | Op::Lrn { .. }
+            | Op::PRelu
+            | Op::Where
+            | Op::LogSoftmax { .. }
+            | Op::Reduce { .. }
+            | Op::ArgMax { .. }
+            | Op::Concat { .. }
+            | Op::Split { .. }
+            | Op::Slice { .. }
+            | Op::Reshape { .. }
+            | Op::Transpose { .. }
+            | Op::Pad { .. }
+            | Op::Gather { .. }
+            | Op::Expand { .. }
+            | Op::Identity
+            | Op::Cast { .. }
+            | Op::Resize { .. }
+            | Op::SpaceToDepth { .. }
+            | Op::DepthToSpace { .. }
+            | Op::Decide(_) => return None,
+        })
+    }
+}
+
 /// Layouts in which an emitted kernel exists for this node, best first; empty if none does.
 pub fn layout_choices(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Vec<LayoutChoice> {
-    match op {
-        Op::Conv(Conv { window, .. }) | Op::Pool(Pool { window, .. }) if !has_short_rows(window, inputs, output) => {
+    let Some(family) = Family::of(op) else { return Vec::new() };
+    match family {
+        Family::Convolution(Conv { window, .. }) | Family::Pool(Pool { window, .. })
+            if !has_short_rows(window, inputs, output) =>
+        {
             Vec::new()
         }
-        Op::Conv(conv) if depthwise::applies(conv, inputs, output) => depthwise::layouts(conv, inputs, machine),
-        Op::Conv(conv) => conv::layouts(conv, inputs, output, machine),
-        Op::Pool(pool) if !pool::has_small_table(pool, inputs, output) => Vec::new(),
-        Op::Pool(pool) => pool::layouts(Some(pool), machine),
-        Op::GlobalPool(_) => pool::layouts(None, machine),
-        Op::Gemm(_) | Op::MatMul => gemm::layouts(op, inputs, output),
-        Op::Unary(_) | Op::Binary(..) => elementwise::layouts(op, inputs, output, machine),
-        Op::Softmax { .. } | Op::LayerNormalization { .. } => rows::layouts(op, inputs),
-        _ => Vec::new(),
+        Family::Convolution(conv) if depthwise::applies(conv, inputs, output) => {
+            depthwise::layouts(conv, inputs, machine)
+        }
+        Family::Convolution(conv) => conv::layouts(conv, inputs, output, machine),
+        Family::Pool(pool) if !pool::has_small_table(pool, inputs, output) => Vec::new(),
+        Family::Pool(pool) => pool::layouts(Some(pool), machine),
+        Family::GlobalPool(_) => pool::layouts(None, machine),
+        Family::Product => gemm::layouts(op, inputs, output),
+        Family::Elementwise => elementwise::layouts(op, inputs, output, machine),
+        Family::Rows => rows::layouts(op, inputs),
     }
 }
 
@@ -111,14 +162,15 @@ fn lower_whole(
     output_layout: Layout,
     machine: &Machine,
 ) -> Option<LoweredNode> {
-    match op {
-        Op::Conv(conv) if depthwise::applies(conv, inputs, output) => depthwise::lower(conv, inputs, output, machine),
-        Op::Conv(conv) => lower_conv(conv, inputs, output, None, machine),
-        Op::Pool(pool) => pool::lower(pool, inputs, output, machine),
-        Op::GlobalPool(kind) => pool::lower_global(*kind, inputs, machine),
-        Op::Gemm(_) | Op::MatMul => gemm::lower(op, inputs, output, machine),
-        Op::Softmax { .. } | Op::LayerNormalization { .. } => rows::lower(op, inputs, output, machine),
-        Op::Unary(_) | Op::Binary(..) => elementwise::lower(op, inputs, output, output_layout, machine),
-        _ => None,
+    match Family::of(op)? {
+        Family::Convolution(conv) if depthwise::applies(conv, inputs, output) => {
+            depthwise::lower(conv, inputs, output, machine)
+        }
+        Family::Convolution(conv) => lower_conv(conv, inputs, output, None, machine),
+        Family::Pool(pool) => pool::lower(pool, inputs, output, machine),
+        Family::GlobalPool(kind) => pool::lower_global(kind, inputs, machine),
+        Family::Product => gemm::lower(op, inputs, output, machine),
+        Family::Rows => rows::lower(op, inputs, output, machine),
+        Family::Elementwise => elementwise::lower(op, inputs, output, output_layout, machine),
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{Method, Partition, Strategy};
+use super::{Partition, Strategy};
 use crate::shard::{Region, Sharding};
 use partita_config::Cluster;
 use partita_ir::graph::{Graph, NodeId};
+use partita_ir::restrict::{addend, restrict};
 
 /// For each constant the strategy by which devices hold it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,10 +20,10 @@ pub struct Held {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Slice {
     All,
-    /// Output channels.
-    Output(usize, usize),
-    /// Input channels.
-    Input(usize, usize),
+    /// Those of a part of the result, such as some output channels.
+    Output(Region),
+    /// Those of an addend, such as some input channels.
+    Input(Region),
 }
 
 impl Held {
@@ -64,7 +65,7 @@ impl Held {
     pub fn allows(&self, graph: &Graph, id: NodeId, strategy: &Strategy) -> bool {
         let Some(held) = self.strategy(graph, id) else { return true };
         strategy.devices().into_iter().all(|device| {
-            let (needed, there) = (slice(strategy, device), slice(held, device));
+            let (needed, there) = (slice(graph, id, strategy, device), slice(graph, id, held, device));
             // Output channels of all are part of all; input channels are packed apart from each other.
             let has_all = there == Some(Slice::All) || self.is_standalone(device);
             needed.is_some() && (needed == there || has_all && !matches!(needed, Some(Slice::Input(..))))
@@ -79,35 +80,50 @@ fn first_weight(graph: &Graph, id: NodeId) -> Option<String> {
 }
 
 /// What a device computes with; nothing if it takes no part.
-fn slice(strategy: &Strategy, device: usize) -> Option<Slice> {
+fn slice(graph: &Graph, id: NodeId, strategy: &Strategy, device: usize) -> Option<Slice> {
     let region = |sharding: &Sharding| -> Option<Region> { sharding.0.get(device).copied().flatten() };
-    let channels = |region: Region| if region.rank() > 1 { (region.begin(1), region.end(1)) } else { (0, usize::MAX) };
-    match (&strategy.addends, strategy.method) {
-        (Some(addends), _) => region(addends).map(channels).map(|(begin, end)| Slice::Input(begin, end)),
-        (None, Method::Output) => region(&strategy.outputs).map(channels).map(|(begin, end)| Slice::Output(begin, end)),
-        (None, _) => region(&strategy.outputs).map(|_| Slice::All),
+    let node = graph.node(id);
+    let at = node.inputs.iter().position(|input| graph.value(*input).is_some())?;
+    if let Some(addends) = &strategy.addends {
+        let whole = Region::whole(graph.shape(*node.outputs.first()?));
+        return addend(graph, id, &region(addends)?, &whole, true)?.operands[at].map(Slice::Input);
     }
+    let part = restrict(graph, id, &region(&strategy.outputs)?)?.operands[at]?;
+    let all = part == Region::whole(graph.shape(node.inputs[at]));
+    Some(if all { Slice::All } else { Slice::Output(part) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::partition::Method;
     use partita_ir::graph::op::Gemm;
     use partita_ir::graph::{Activation, Op, TensorType, Value};
 
     #[test]
     fn only_what_is_held_may_be_used() {
-        let whole = Strategy::whole(1, 3, &[1, 8, 4, 4]);
+        // Tokens by channels: the channels that are made come last.
+        let mut graph = Graph::new("t");
+        let x = graph.add_input("x", TensorType::f32([1, 6, 4]));
+        let weights = graph.add_constant("w", Value::f32([4, 8], vec![0.0; 32]));
+        let y = graph.add_tensor("y", TensorType::f32([1, 6, 8]));
+        let id = graph.add_node("y", Op::MatMul, vec![x, weights], vec![y]);
+        let slice = |strategy: &Strategy, device: usize| slice(&graph, id, strategy, device);
+        let whole = Strategy::whole(1, 3, &[1, 6, 8]);
         assert_eq!(slice(&whole, 1), Some(Slice::All));
         assert_eq!(slice(&whole, 0), None);
-        let region = |begin, end| Region::new([(0, 1), (begin, end), (0, 4), (0, 4)]);
-        let outputs = Sharding(vec![region(0, 4), region(4, 8), None]);
-        let split = Strategy { method: Method::Output, outputs: outputs.clone(), addends: None };
-        assert_eq!(slice(&split, 1), Some(Slice::Output(4, 8)));
-        let inputs = Strategy { method: Method::Input, outputs: outputs.clone(), addends: Some(outputs.clone()) };
-        assert_eq!(slice(&inputs, 0), Some(Slice::Input(0, 4)));
-        let rows = Strategy { method: Method::Spatial, outputs, addends: None };
-        assert_eq!(slice(&rows, 0), Some(Slice::All));
+        let split = |method: Method, axis: usize, middle: usize| {
+            let whole = Region::whole(&[1, 6, 8]);
+            let outputs = vec![whole.with(axis, 0, middle), whole.with(axis, middle, whole.end(axis)), None];
+            Strategy { method, outputs: Sharding(outputs), addends: None }
+        };
+        let columns = |begin, end| Region::new([(0, 4), (begin, end)]).expect("columns");
+        assert_eq!(slice(&split(Method::Output, 2, 5), 1), Some(Slice::Output(columns(5, 8))));
+        assert_eq!(slice(&split(Method::Tokens, 1, 2), 0), Some(Slice::All));
+        let x = |begin, end| Region::new([(0, 1), (0, 6), (begin, end)]);
+        let addends = Some(Sharding(vec![x(0, 3), x(3, 4), None]));
+        let inputs = Strategy { addends, ..split(Method::Input, 2, 5) };
+        assert_eq!(slice(&inputs, 0), Some(Slice::Input(Region::new([(0, 3), (0, 8)]).expect("rows"))));
     }
 
     #[test]

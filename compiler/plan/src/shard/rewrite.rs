@@ -403,11 +403,11 @@ impl Rewriter<'_> {
             for (needs, part) in needs.iter_mut().zip(&restriction.operands) {
                 needs[device] = *part;
             }
-            shards.push((device, region, restriction));
+            shards.push((device, restriction));
         }
         self.gather(id, &needs)?;
         let alone = shards.len() == 1;
-        for (device, region, restriction) in shards {
+        for (device, restriction) in shards {
             let mut inputs = Vec::with_capacity(node.inputs.len());
             for (tensor, part) in node.inputs.iter().zip(&restriction.operands) {
                 if let Some(part) = part {
@@ -419,7 +419,7 @@ impl Rewriter<'_> {
                 Op::Concat { .. } if inputs.len() == 1 => Op::Identity,
                 op => op,
             };
-            self.shard(id, method, (device, region), op, inputs, alone)?;
+            self.shard(id, method, (device, &restriction.results), op, inputs, alone)?;
         }
         Ok(())
     }
@@ -429,7 +429,7 @@ impl Rewriter<'_> {
         &mut self,
         id: NodeId,
         method: Method,
-        (device, region): (usize, Region),
+        (device, results): (usize, &[Region]),
         op: Op,
         inputs: Vec<TensorId>,
         alone: bool,
@@ -441,14 +441,13 @@ impl Rewriter<'_> {
         let output_types = infer(&op, &types).map_err(|error| ill_typed(error.to_string()))?;
         let suffix = if alone { String::new() } else { format!("@{}", self.device_names[device]) };
         let mut outputs = Vec::with_capacity(node.outputs.len());
-        for (position, (output, output_type)) in node.outputs.iter().zip(output_types).enumerate() {
-            let region = if position == 0 { region } else { self.whole(*output) };
+        for ((output, region), output_type) in node.outputs.iter().zip(results).zip(output_types) {
             if from.shape(*output).iter().all(|extent| *extent > 0) && output_type.shape != region.shape() {
                 return Err(ill_typed(format!("{region} became {:?}", output_type.shape)));
             }
             let name = self.unique(format!("{}{suffix}", from.tensor(*output).name));
             let tensor = self.to.add_tensor(name, output_type);
-            self.hold(*output, device, region, tensor);
+            self.hold(*output, device, *region, tensor);
             outputs.push(tensor);
         }
         let new = self.to.add_node(format!("{}{suffix}", node.name), op, inputs, outputs);
