@@ -275,10 +275,10 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
 fn filtering(compiled: &Compiled, id: NodeId) -> Option<FilteringReport> {
     let graph = &compiled.graph;
     let weights = *graph.node(id).inputs.get(1)?;
-    let (name, elements) = (&graph.tensor(weights).name, graph.f32_value(weights)?);
-    // Shards of a constant are named after it.
-    let all = compiled.placed.programs.iter().flat_map(|program| &program.weights);
-    let forms = all.filter(|weight| weight.name.starts_with(name)).find_map(|weight| weight.order?.1.forms)?;
+    let elements = graph.f32_value(weights)?;
+    let packed =
+        compiled.placed.programs.iter().flat_map(|program| &program.weights).filter_map(|weight| weight.packed);
+    let forms = packed.filter(|packed| packed.original.tensor == weights).find_map(|packed| packed.order.forms)?;
     let filters = elements.chunks_exact((elements.len() / graph.shape(weights).first()?).max(1));
     Some(FilteringReport {
         form: forms.to_string(),

@@ -21,7 +21,7 @@ use super::study::Judged;
 use super::tables::{self, Answered};
 use crate::accuracy::{Evidence, HoldoutReport, Limits, overcharged, provable, worst_classes};
 use partita_config::Cluster;
-use partita_ir::graph::{Graph, TensorId};
+use partita_ir::graph::{Graph, NodeId, TensorId};
 use partita_placement::{Failure, Outlook, PlacementOptions, outlook};
 use partita_plan::partition::{Objective, PartitionOptions};
 use partita_plan::simulate::outcomes::{mean, outcomes};
@@ -202,11 +202,10 @@ fn priced(judged: &[Judged], prices: &Prices) -> Priced {
 fn by_time(dataset: &Dataset<'_>, outlook: &Outlook, cluster: &Cluster) -> Prices {
     let until: Vec<f64> = (dataset.places.iter())
         .map(|place| {
-            let name = &dataset.graph.node(place.node).name;
-            let part = |other: &str| {
-                other == name || other.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('@'))
+            let is_shard = |id: &NodeId| {
+                outlook.sharded.labels.contains_key(id) && outlook.sharded.origins.get(id) == Some(&place.node)
             };
-            let parts = outlook.prediction.spans.iter().filter(|span| !span.exchange && part(&span.name));
+            let parts = outlook.prediction.spans.iter().filter(|span| span.node.as_ref().is_some_and(is_shard));
             parts.map(|span| span.end).fold(0.0, f64::max)
         })
         .collect();

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use super::{Partition, Strategy};
 use crate::shard::{Region, Sharding};
 use partita_config::Cluster;
-use partita_ir::graph::{Graph, NodeId};
+use partita_ir::graph::{Graph, NodeId, TensorId};
 use partita_ir::restrict::{addend, restrict};
 
-/// For each constant the strategy by which devices hold it.
+/// For each constant the strategy by which devices hold it; for the graph that was partitioned, and graphs that are made of
+/// it by editing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Held {
-    by_weight: HashMap<String, Strategy>,
+    by_weight: HashMap<TensorId, Strategy>,
     /// Devices that hold everything beside it.
     standalone: Vec<usize>,
 }
@@ -43,13 +44,13 @@ impl Held {
     pub fn restricted(&self, devices: &[usize]) -> Held {
         let of = |sharding: &Sharding, device: &usize| sharding.0.get(*device).copied().flatten();
         let narrow = |sharding: &Sharding| Sharding(devices.iter().map(|device| of(sharding, device)).collect());
-        let entry = |(weight, strategy): (&String, &Strategy)| {
+        let entry = |(weight, strategy): (&TensorId, &Strategy)| {
             let strategy = Strategy {
                 method: strategy.method,
                 outputs: narrow(&strategy.outputs),
                 addends: strategy.addends.as_ref().map(narrow),
             };
-            (weight.clone(), strategy)
+            (*weight, strategy)
         };
         let standalone = (0..devices.len()).filter(|at| self.is_standalone(devices[*at])).collect();
         Held { by_weight: self.by_weight.iter().map(entry).collect(), standalone }
@@ -73,10 +74,9 @@ impl Held {
     }
 }
 
-/// Name of the first constant that a node reads.
-fn first_weight(graph: &Graph, id: NodeId) -> Option<String> {
-    let constant = graph.node(id).inputs.iter().find(|input| graph.value(**input).is_some())?;
-    Some(graph.tensor(*constant).name.clone())
+/// The first constant that a node reads.
+fn first_weight(graph: &Graph, id: NodeId) -> Option<TensorId> {
+    graph.node(id).inputs.iter().copied().find(|input| graph.value(*input).is_some())
 }
 
 /// What a device computes with; nothing if it takes no part.
@@ -140,8 +140,7 @@ mod tests {
         let by_inputs = Strategy { method: Method::Input, outputs: inputs.clone(), addends: Some(inputs) };
         let swapped = Sharding(vec![region(2, 4), region(0, 2), None]);
         let other_inputs = Strategy { method: Method::Input, outputs: swapped.clone(), addends: Some(swapped) };
-        let held =
-            |standalone: Vec<usize>| Held { by_weight: [("w".to_string(), by_inputs.clone())].into(), standalone };
+        let held = |standalone: Vec<usize>| Held { by_weight: [(weights, by_inputs.clone())].into(), standalone };
         let allowed = |held: &Held, strategy: &Strategy| held.allows(&graph, id, strategy);
         let alone = |device: usize| Strategy::whole(device, 3, &[1, 8]);
         for (standalone, of_first, of_last) in [(vec![], false, false), (vec![0], true, false), (vec![2], false, true)]

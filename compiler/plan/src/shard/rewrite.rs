@@ -9,7 +9,7 @@ use crate::partition::{Method, Partition};
 use partita_config::Cluster;
 use partita_ir::graph::eval::evaluate_node;
 use partita_ir::graph::infer::infer;
-use partita_ir::graph::{Graph, NodeId, Op, TensorId, TensorType};
+use partita_ir::graph::{Graph, NodeId, Op, Original, TensorId, TensorType};
 use partita_ir::region::{Region, Sharding};
 use partita_ir::restrict;
 
@@ -341,6 +341,7 @@ impl Rewriter<'_> {
             self.from.is_whole(tensor);
             self.to.set_facts(id, facts.clone());
         }
+        self.to.set_original(id, Original { tensor, region: *part });
         self.constants.insert((tensor, cut), id);
         Ok(id)
     }

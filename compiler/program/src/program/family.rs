@@ -128,6 +128,7 @@ mod tests {
             shape: vec![bytes.len()],
             bytes,
             order: None,
+            original: None,
             offset_bytes: 0,
         }
     }

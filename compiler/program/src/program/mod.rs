@@ -8,7 +8,7 @@ pub mod family;
 pub mod lower;
 pub mod text;
 
-use partita_ir::graph::{ElementType, Op, TensorId};
+use partita_ir::graph::{ElementType, Op, Original, TensorId};
 use partita_kernel::Kernel;
 use partita_kernel::lower::WeightOrder;
 
@@ -61,6 +61,8 @@ pub struct Weight {
     /// How a convolution's kernel has packed it, and the layout of the activations that it reads, if that could have been
     /// done in several ways.
     pub order: Option<(Layout, WeightOrder)>,
+    /// With `order`: what it is of the graph's constants; no part of the text form.
+    pub original: Option<Original>,
     /// Byte offset in the weights section; set by `memory`, a multiple of 64.
     pub offset_bytes: usize,
 }

@@ -296,8 +296,8 @@ impl Lowering<'_> {
 
     /// How the device's other program has packed a constant.
     fn packed_elsewhere(&self, constant: TensorId) -> Option<(Layout, WeightOrder)> {
-        let name = &self.graph.tensor(constant).name;
-        self.like.weights.iter().find(|weight| weight.name == *name)?.order
+        let original = Some(self.graph.original(constant));
+        self.like.weights.iter().find(|weight| weight.original == original)?.order
     }
 
     /// A step that calls a kernel: of a node, or of several that follow each other.
@@ -341,7 +341,9 @@ impl Lowering<'_> {
                         }
                     };
                     if let Some(order) = order {
-                        self.program.weights[weight.0 as usize].order = Some((choice.inputs[0], order));
+                        let packed = &mut self.program.weights[weight.0 as usize];
+                        packed.order = Some((choice.inputs[0], order));
+                        packed.original.get_or_insert(graph.original(info.inputs[from]));
                         let packing = Packed { choice: choice.clone(), order, weight };
                         self.packings.entry(info.inputs[from]).or_insert(packing);
                     }
@@ -425,7 +427,15 @@ impl Lowering<'_> {
         let next = WeightId(self.program.weights.len() as u32);
         let id = *self.weights.entry((shape.clone(), digest)).or_insert(next);
         if id == next {
-            self.program.weights.push(Weight { name, element, shape, bytes, order: None, offset_bytes: 0 });
+            self.program.weights.push(Weight {
+                name,
+                element,
+                shape,
+                bytes,
+                order: None,
+                original: None,
+                offset_bytes: 0,
+            });
         }
         id
     }

@@ -214,7 +214,7 @@ impl Parser<'_> {
         reader.expect("=")?;
         let bytes = self.constants.read(reader, &tensor_type)?.data.to_bytes();
         let TensorType { element, shape } = tensor_type;
-        self.program.weights.push(Weight { name, element, shape, bytes, order, offset_bytes });
+        self.program.weights.push(Weight { name, element, shape, bytes, order, original: None, offset_bytes });
         Ok(())
     }
 
