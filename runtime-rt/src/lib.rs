@@ -16,7 +16,7 @@ pub mod frame;
 pub mod hosted;
 pub mod kernels;
 mod link;
-mod news;
+mod link_events;
 mod peer_links;
 mod report;
 mod serve;
@@ -32,7 +32,7 @@ pub use family::{Chooser, Family};
 pub use link::{
     FamilyLinks, FramedStream, Identity, Incoming, InferenceLinks, Links, NoLinks, Observer, Outgoing, Turn,
 };
-pub use news::{News, Seen};
+pub use link_events::{LinkEvent, Seen};
 pub use peer_links::PeerLinks;
 pub use report::DeviceCosts;
 pub use serve::{Failure, Profiler, Program, serve, serve_family};

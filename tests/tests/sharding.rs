@@ -186,10 +186,10 @@ fn exact_kernels_convolve_directly() {
     let (model, reference) = example("resnet");
     let cluster = ClusterText::new("d", "d").device("d", "host", "");
     let forms = |options: &[&str]| {
-        let run = check("resnet by minimal filtering or not", &model, &cluster, &reference, options);
+        let run = check("resnet by Winograd's algorithm or not", &model, &cluster, &reference, options);
         let layers = run.report["layers"].as_array().expect("layers").clone();
-        let filtered = layers.iter().filter(|layer| !layer["minimal_filtering"].is_null());
-        filtered.map(|layer| layer["minimal_filtering"]["error_bound"].as_f64().expect("a bound")).collect::<Vec<f64>>()
+        let winograd = layers.iter().filter(|layer| !layer["minimal_filtering"].is_null());
+        winograd.map(|layer| layer["minimal_filtering"]["error_bound"].as_f64().expect("a bound")).collect::<Vec<f64>>()
     };
     let bounds = forms(&[]);
     assert!(!bounds.is_empty() && bounds.iter().all(|bound| (1e-7..1.0).contains(bound)), "{bounds:?}");

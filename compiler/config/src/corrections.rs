@@ -30,10 +30,10 @@ impl Corrections {
     }
 }
 
-/// A way to do a convolution.
+/// An alternative for a convolution.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Choice {
-    /// `direct`, or the form of minimal filtering.
+    /// `direct`, or the form of Winograd's algorithm.
     pub form: String,
     /// Vectors of output channels of a register tile.
     pub vectors: usize,
@@ -42,9 +42,9 @@ pub struct Choice {
 /// What a target knows of its kernels.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tuning {
-    /// Best ways, by shape.
+    /// Best alternatives, by shape.
     pub choices: BTreeMap<String, Choice>,
-    /// While they are being looked for: every kernel is done in this of its ways, in the order of estimates; the first
+    /// While they are being looked for: every kernel is done in this of its alternatives, in the order of estimates; the first
     /// where there are fewer.
     pub trial: Option<usize>,
 }

@@ -6,7 +6,7 @@ use partita_config::{Cluster, cluster_file};
 use partita_ir::graph::infer::infer;
 use partita_ir::graph::op::{Conv, Gemm, Pool, PoolKind, Window};
 use partita_ir::graph::{Activation, BinaryOp, Graph, Op, TensorId, TensorType, UnaryOp, Value};
-use partita_plan::partition::{Objective, Partition, Strategy, StrategyFamily, Weights, roster, sum_of};
+use partita_plan::partition::{Objective, Partition, Strategy, StrategyFamily, Weights, device_subset, sum_of};
 
 /// Relative differences below this are rounding.
 const SAME: f64 = 1e-6;
@@ -229,7 +229,7 @@ fn check(graph: &Graph, cluster: &Cluster, objective: Objective, what: &str) {
     }
     for gone in (0..cluster.devices.len()).filter(|device| *device != cluster.input && *device != cluster.output) {
         let left: Vec<usize> = (0..cluster.devices.len()).filter(|device| *device != gone).collect();
-        let smaller = roster::restricted(cluster, &left);
+        let smaller = device_subset::restricted(cluster, &left);
         if let Some(placed) = planned(graph, &smaller, objective, StrategyFamily::Auto) {
             let price = reported(graph, &smaller, &placed, objective).price(objective);
             rivals.push((format!("without device {gone}"), price, None));

@@ -254,7 +254,8 @@ pub struct LayerReport {
     pub opaque: bool,
     /// How a convolution is done with fewer products, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub minimal_filtering: Option<FilteringReport>,
+    #[serde(rename = "minimal_filtering")]
+    pub winograd: Option<WinogradReport>,
     /// The largest sum of whole numbers that weights and ranges allow, if that is more than 2^24, up to which such sums are
     /// exact.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -264,9 +265,9 @@ pub struct LayerReport {
     pub weights: Option<Stored>,
 }
 
-/// Minimal filtering of one convolution.
+/// What Winograd's algorithm comes to in one convolution.
 #[derive(Clone, Debug, Serialize)]
-pub struct FilteringReport {
+pub struct WinogradReport {
     /// Outputs and taps of a tile, such as `F(4 x 4, 3 x 3)`.
     pub form: String,
     /// No output is further from the exact one than this times the largest input, however roundings fall.

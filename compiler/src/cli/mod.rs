@@ -46,7 +46,7 @@ pub struct Arguments {
     /// devices may then take whole samples each (data-parallel stages).
     #[arg(long, value_name = "SAMPLES", default_value_t = 1, value_parser = parse_batch, help_heading = "Plan")]
     pub batch: usize,
-    /// Convolve directly: without minimal filtering (Winograd), which rounds more and takes more memory for weights. (Inputs
+    /// Convolve directly: without Winograd's algorithm, which rounds more and takes more memory for weights. (Inputs
     /// that are no numbers, or 2^64 or larger, are convolved directly all the same.)
     #[arg(long, help_heading = "Model")]
     pub exact: bool,

@@ -11,7 +11,6 @@ mod activation;
 mod conv;
 mod elementwise;
 mod exit;
-mod filtered;
 mod gemm;
 mod movement;
 mod normalization;
@@ -21,6 +20,7 @@ mod reorder;
 mod resize;
 mod sum;
 mod whole;
+mod winograd;
 
 pub use activation::Activation;
 pub use conv::{ConvParameters, conv, conv_transpose};
@@ -29,7 +29,6 @@ pub use elementwise::{
     unary,
 };
 pub use exit::{Confidence, Patience, Steady, confidence, decide, leaves};
-pub use filtered::{FILTERED_BELOW, Filtered, Residual};
 pub use gemm::{GemmParameters, gemm, matmul};
 pub use movement::{
     PadFill, concat_part, depth_to_space, expand, gather, pad, slice, space_to_depth, split_part, transpose,
@@ -40,6 +39,7 @@ pub use reduce::{Reduction, arg_max, log_softmax, reduce, softmax};
 pub use reorder::{reorder_from_blocked, reorder_to_blocked};
 pub use resize::{Coordinates, Rounding, resize_linear, resize_nearest};
 pub use whole::{arg_max_numbers, reduce_numbers};
+pub use winograd::{Residual, WINOGRAD_BELOW, Winograd};
 
 /// Largest rank of a tensor in a kernel.
 pub const MAX_RANK: usize = 8;

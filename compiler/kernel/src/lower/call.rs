@@ -27,7 +27,7 @@ pub struct Operand<'a> {
 pub struct WeightOrder {
     /// Vectors of output channels per tile.
     pub vectors: usize,
-    /// Transformed for minimal filtering in these forms.
+    /// Transformed for Winograd's algorithm in these forms.
     pub forms: Option<Forms>,
 }
 
@@ -40,7 +40,7 @@ pub enum Packing {
     Shared(WeightOrder),
     /// This kernel packs them so, for the sake of another program of the device.
     Like(WeightOrder),
-    /// As suits the kernel, but not transformed for minimal filtering: that takes up to four times the bytes.
+    /// As suits the kernel, but not transformed for Winograd's algorithm: that takes up to four times the bytes.
     Untransformed,
 }
 

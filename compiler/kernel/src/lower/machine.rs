@@ -16,8 +16,8 @@ pub struct Machine {
     pub l1_bytes: u64,
     /// Second-level cache, 0 if none.
     pub l2_bytes: u64,
-    /// Convolutions may be done by minimal filtering, which needs more memory and rounds more.
-    pub minimal_filtering: bool,
+    /// Convolutions may be done by Winograd's algorithm, which needs more memory and rounds more.
+    pub winograd: bool,
     /// Threads that share each kernel.
     pub threads: usize,
     /// Instructions are executed in the order in which they stand.
@@ -40,7 +40,7 @@ impl Machine {
             registers,
             l1_bytes: 0,
             l2_bytes: 0,
-            minimal_filtering: false,
+            winograd: false,
             threads: 1,
             in_order: false,
             dot_product: false,
@@ -63,7 +63,7 @@ impl Machine {
             prefetch_bytes: target.prefetch_bytes,
             weight_storage: target.weight_storage,
             tuning: target.tuning.clone(),
-            minimal_filtering: target.minimal_filtering && target.system == System::Linux,
+            winograd: target.winograd && target.system == System::Linux,
         }
     }
 

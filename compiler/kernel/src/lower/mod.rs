@@ -151,7 +151,7 @@ fn lower_conv(
         inputs[1].packing = Packing::Like(order);
     }
     let mut lowered = conv::lower(conv, &inputs, output, pooling, machine)?;
-    lowered.kernel.way = lowered.order.map(|order| tuning::entry(conv, &inputs, output, order));
+    lowered.kernel.alternative = lowered.order.map(|order| tuning::entry(conv, &inputs, output, order));
     Some(lowered)
 }
 

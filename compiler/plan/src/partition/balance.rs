@@ -157,7 +157,7 @@ pub fn rebalanced(graph: &Graph, cluster: &Cluster, partition: &Partition, share
         let addends = strategy.addends.as_ref().map(|addends| recut(node.inputs[0], addends));
         (*id, Strategy { method: strategy.method, outputs, addends })
     });
-    Partition { strategies: strategies.collect(), ways: BTreeMap::new(), ..partition.clone() }
+    Partition { strategies: strategies.collect(), relays: BTreeMap::new(), ..partition.clone() }
 }
 
 #[cfg(test)]

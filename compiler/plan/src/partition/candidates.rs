@@ -7,7 +7,7 @@ use super::axes::Axes;
 use super::balance::{self, ChannelCuts};
 use super::cost::{self, Flow};
 use super::groups::{Group, ShareBy, cut, groups};
-use super::held::Held;
+use super::resident::ResidentWeights;
 use super::{Method, Objective, Strategy, StrategyFamily};
 use crate::shard::{Region, Sharding};
 use partita_config::{Cluster, System};
@@ -62,7 +62,7 @@ pub struct Choice<'a> {
     /// Share of activations that counts.
     pub activation_share: f64,
     /// Weights that devices hold, if others may not be used.
-    pub held: Option<&'a Held>,
+    pub resident: Option<&'a ResidentWeights>,
 }
 
 /// How many candidates are listed.
@@ -112,7 +112,7 @@ pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> 
         let kept = of_family(choice.graph, choice.family, *id, node);
         let mut at = 0..;
         node.retain(|_| at.next().is_some_and(|at| kept.binary_search(&at).is_ok()));
-        keep_held(choice, *id, node);
+        keep_resident(choice, *id, node);
     }
     found
 }
@@ -150,14 +150,14 @@ fn bit(group: usize) -> u64 {
 }
 
 /// Leaves what devices can compute with the weights that they hold, as they compute it with all of the network at least.
-fn keep_held(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
-    let Some(held) = choice.held else { return };
-    if let Some(strategy) = held.strategy(choice.graph, id)
+fn keep_resident(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
+    let Some(resident) = choice.resident else { return };
+    if let Some(strategy) = resident.strategy(choice.graph, id)
         && !candidates.iter().any(|candidate| candidate.strategy == *strategy)
     {
         candidates.extend(price(choice, id, strategy.clone(), None));
     }
-    candidates.retain(|candidate| held.allows(choice.graph, id, &candidate.strategy));
+    candidates.retain(|candidate| resident.allows(choice.graph, id, &candidate.strategy));
 }
 
 /// Devices that may hold whole nodes.
@@ -173,7 +173,7 @@ fn whole_devices(choice: &Choice<'_>) -> Vec<usize> {
                 && info.flash_bytes == devices[device].flash_bytes
         })
     };
-    let standalone = |device: usize| choice.held.is_some_and(|held| held.is_standalone(device));
+    let standalone = |device: usize| choice.resident.is_some_and(|resident| resident.is_standalone(device));
     let all = choice.breadth != Breadth::Roomy;
     (0..devices.len())
         .filter(|device| all || ends.contains(device) || standalone(*device) || stands_for_its_kind(*device))

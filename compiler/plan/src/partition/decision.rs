@@ -16,7 +16,7 @@ pub struct Partition {
     pub strategies: BTreeMap<NodeId, Strategy>,
     /// Operands (node, position) that travel in several steps: the shardings in between, for example scattered before
     /// everybody gathers everything, or along a tree or a ring.
-    pub ways: BTreeMap<(NodeId, usize), Vec<Sharding>>,
+    pub relays: BTreeMap<(NodeId, usize), Vec<Sharding>>,
     /// Nodes that are computed some rows after others, so that no device has to hold whole operands.
     pub stripes: Vec<Stripes>,
     /// What was minimised.
@@ -58,7 +58,7 @@ impl Partition {
     pub fn given(strategies: BTreeMap<NodeId, Strategy>) -> Partition {
         Partition {
             strategies,
-            ways: BTreeMap::new(),
+            relays: BTreeMap::new(),
             stripes: Vec::new(),
             objective: Objective::Latency,
             optimal: false,

@@ -344,15 +344,15 @@ impl<'a> Network<'a> {
             .zip(&self.candidates)
             .map(|((id, choice), node)| (*id, node[*choice].strategy.clone()))
             .collect();
-        let mut ways = BTreeMap::new();
+        let mut relays = BTreeMap::new();
         for edge in &self.edges {
             if let (Some((consumer, operand)), Some(reshard)) = (edge.consumer, self.travel(edge, assignment))
-                && !reshard.ways.is_empty()
+                && !reshard.relays.is_empty()
             {
-                ways.insert((self.order[consumer], operand), reshard.ways.clone());
+                relays.insert((self.order[consumer], operand), reshard.relays.clone());
             }
         }
-        (strategies, ways)
+        (strategies, relays)
     }
 }
 

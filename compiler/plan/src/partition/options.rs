@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::held::Held;
 use super::objective::Objective;
+use super::resident::ResidentWeights;
 
 /// Strategies that may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct PartitionOptions {
     /// Share of activations that counts; less than 1 where devices will compute patch by patch (`shard::patches`).
     pub activation_share: f64,
     /// Weights that devices hold; others may not be used.
-    pub held: Option<Arc<Held>>,
+    pub resident: Option<Arc<ResidentWeights>>,
     /// How much of the usual work a search may take where memory binds.
     pub effort: Effort,
 }
@@ -64,7 +64,7 @@ impl PartitionOptions {
             family,
             reserve_bytes: Vec::new(),
             activation_share: 1.0,
-            held: None,
+            resident: None,
             effort: Effort::Full,
         }
     }
@@ -74,7 +74,7 @@ impl PartitionOptions {
     /// The same for a cluster of these devices only.
     pub fn restricted(&self, devices: &[usize]) -> PartitionOptions {
         let reserve = |device: &usize| self.reserve_bytes.get(*device).copied().unwrap_or(0);
-        let held = self.held.as_ref().map(|held| Arc::new(held.restricted(devices)));
-        PartitionOptions { reserve_bytes: devices.iter().map(reserve).collect(), held, ..self.clone() }
+        let resident = self.resident.as_ref().map(|resident| Arc::new(resident.restricted(devices)));
+        PartitionOptions { reserve_bytes: devices.iter().map(reserve).collect(), resident, ..self.clone() }
     }
 }

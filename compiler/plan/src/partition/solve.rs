@@ -14,7 +14,7 @@ use super::objective::Objective;
 use super::options::{PartitionOptions, StrategyFamily};
 use super::search::{self, Further};
 use super::strategy::Strategy;
-use super::{explain, pipeline, roster};
+use super::{device_subset, explain, pipeline};
 
 /// Decides which device computes what.
 pub fn solve(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Result<Partition, PartitionError> {
@@ -31,15 +31,15 @@ pub fn solve_also(
 ) -> (Result<Partition, PartitionError>, Vec<(Further, Partition)>) {
     let everyone = matches!(options.family, StrategyFamily::Lop | StrategyFamily::Lip | StrategyFamily::Fused);
     let count = cluster.devices.len();
-    if everyone || count <= roster::LARGEST {
+    if everyone || count <= device_subset::LARGEST {
         return solve_for(graph, cluster, options, further);
     }
-    let mut size = roster::LARGEST;
+    let mut size = device_subset::LARGEST;
     loop {
-        let devices = roster::best(cluster, size);
+        let devices = device_subset::best(cluster, size);
         let asked = options.restricted(&devices);
-        let (found, others) = solve_for(graph, &roster::restricted(cluster, &devices), &asked, further);
-        let widened = |partition: Partition| roster::widened(partition, &devices, count);
+        let (found, others) = solve_for(graph, &device_subset::restricted(cluster, &devices), &asked, further);
+        let widened = |partition: Partition| device_subset::widened(partition, &devices, count);
         let others = others.into_iter().map(|(question, partition)| (question, widened(partition))).collect();
         match found {
             Ok(found) => return (Ok(widened(found)), others),
@@ -62,7 +62,7 @@ fn solve_for(
     let searched = |options: &PartitionOptions| search::search(graph, cluster, options, &chain, further);
     let (found, others) = match options.family {
         // What devices hold decides where weights are; the tables of chains do not know it.
-        StrategyFamily::Whole | StrategyFamily::Pipeline if options.held.is_some() => {
+        StrategyFamily::Whole | StrategyFamily::Pipeline if options.resident.is_some() => {
             searched(&PartitionOptions { family: StrategyFamily::Auto, ..options.clone() })
         }
         StrategyFamily::Whole => {
@@ -83,7 +83,7 @@ fn solve_for(
     let solve_ms = begin.elapsed().as_secs_f64() * 1e3;
     let partition = |answer: search::Answer, objective: Objective| Partition {
         strategies: answer.strategies,
-        ways: answer.ways,
+        relays: answer.relays,
         stripes: Vec::new(),
         objective,
         optimal: answer.gap <= OPTIMAL_GAP,
@@ -108,10 +108,10 @@ fn solve_for(
 
 /// The graph as a chain on a cluster. Single devices and pipelines of very many devices are not worth their tables.
 fn chain_of(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> pipeline::Chain {
-    let few = roster::best(cluster, roster::LARGEST);
-    let mut chain = if cluster.devices.len() > roster::LARGEST {
+    let few = device_subset::best(cluster, device_subset::LARGEST);
+    let mut chain = if cluster.devices.len() > device_subset::LARGEST {
         let asked = options.restricted(&few);
-        pipeline::Chain::new(graph, &roster::restricted(cluster, &few), &asked.reserve_bytes)
+        pipeline::Chain::new(graph, &device_subset::restricted(cluster, &few), &asked.reserve_bytes)
     } else {
         pipeline::Chain::new(graph, cluster, &options.reserve_bytes)
     };
@@ -126,7 +126,8 @@ fn chain_of(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> pip
 pub fn strategies_of(graph: &Graph, cluster: &Cluster) -> BTreeMap<NodeId, Vec<Strategy>> {
     let (family, objective) = (StrategyFamily::Auto, Objective::Memory);
     let breadth = candidates::Breadth::Full;
-    let choice = candidates::Choice { graph, cluster, family, objective, breadth, activation_share: 1.0, held: None };
+    let choice =
+        candidates::Choice { graph, cluster, family, objective, breadth, activation_share: 1.0, resident: None };
     let order = graph.topological_order().unwrap_or_default();
     let listed = candidates::candidates(&choice, &order);
     let plain = |listed: Vec<candidates::Candidate>| {

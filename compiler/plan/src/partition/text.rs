@@ -36,7 +36,7 @@ pub struct Display<'a> {
 
 impl fmt::Display for Display<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Partition { strategies, ways, stripes, objective, optimal, gap, .. } = self.partition;
+        let Partition { strategies, relays, stripes, objective, optimal, gap, .. } = self.partition;
         let Partition { sum, proven, lower_bound_ms, period_bound_seconds, solve_ms, single_device_ms, .. } =
             self.partition;
         writeln!(f, "partition for {objective}")?;
@@ -59,9 +59,11 @@ impl fmt::Display for Display<'_> {
             let Some(strategy) = strategies.get(&id) else { continue };
             let shown = self.strategy(id, strategy);
             writeln!(f, "{}: {shown} ; {}", numbering.node(id), op_name(&self.graph.node(id).op))?;
-            let ways = ways.range((id, 0)..=(id, usize::MAX));
-            for (operand, way) in ways.flat_map(|((_, operand), ways)| ways.iter().map(move |way| (operand, way))) {
-                writeln!(f, "  operand {operand} by way of{}", self.parts(way))?;
+            let relays = relays.range((id, 0)..=(id, usize::MAX));
+            for (operand, relay) in
+                relays.flat_map(|((_, operand), relays)| relays.iter().map(move |relay| (operand, relay)))
+            {
+                writeln!(f, "  operand {operand} by way of{}", self.parts(relay))?;
             }
         }
         for Stripes { nodes, count } in stripes {
@@ -192,7 +194,7 @@ impl Parser<'_> {
             "sum" => partition.sum = Some(reader.number()?),
             "period_bound_seconds" => partition.period_bound_seconds = Some(reader.number()?),
             "single_device_ms" => partition.single_device_ms = Some(reader.number()?),
-            "operand" => self.way(reader)?,
+            "operand" => self.relay(reader)?,
             "stripes" => {
                 let count = reader.count()?;
                 reader.expect_word("of")?;
@@ -212,7 +214,7 @@ impl Parser<'_> {
     }
 
     /// How an operand of the node that was read last travels.
-    fn way(&mut self, reader: &mut Reader<'_>) -> Result<(), ParseError> {
+    fn relay(&mut self, reader: &mut Reader<'_>) -> Result<(), ParseError> {
         let place = reader.place();
         let operand = reader.count()?;
         let inputs = self.node.map(|id| (id, &self.graph.node(id).inputs));
@@ -222,8 +224,8 @@ impl Parser<'_> {
         for word in ["by", "way", "of"] {
             reader.expect_word(word)?;
         }
-        let way = self.sharding(reader, self.graph.shape(tensor))?;
-        self.partition.ways.entry((id, operand)).or_default().push(way);
+        let relay = self.sharding(reader, self.graph.shape(tensor))?;
+        self.partition.relays.entry((id, operand)).or_default().push(relay);
         Ok(())
     }
 }

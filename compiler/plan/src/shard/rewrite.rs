@@ -374,8 +374,8 @@ impl Rewriter<'_> {
     /// Takes the operands of a node to the intermediate shardings that the partition chose for them.
     fn reroute(&mut self, id: NodeId, partition: &Partition) -> Result<(), ShardError> {
         for (position, tensor) in self.from.node(id).inputs.iter().enumerate() {
-            for way in partition.ways.get(&(id, position)).into_iter().flatten() {
-                self.materialise(*tensor, &way.0)?;
+            for relay in partition.relays.get(&(id, position)).into_iter().flatten() {
+                self.materialise(*tensor, &relay.0)?;
             }
         }
         Ok(())

@@ -530,7 +530,7 @@ fn rings_and_chains_compute_the_same() {
                 // For least traffic channels are not kept in whole vectors, so that everybody has some.
                 let options = PartitionOptions::new(Objective::Traffic, family);
                 let partition = solve(&graph, &cluster, &options).unwrap_or_else(|error| panic!("{label}: {error}"));
-                hops += partition.ways.values().filter(|ways| ways.len() > 1).count();
+                hops += partition.relays.values().filter(|relays| relays.len() > 1).count();
                 check(&graph, &partition, &cluster, &input, &expected, &label);
             }
         }

@@ -1,6 +1,6 @@
 //! Steps of a program as data for `crate/step.rs.j2`, which holds the text of every statement.
 
-use partita_rt::kernels::Filtered;
+use partita_rt::kernels::Winograd;
 use serde::Serialize;
 
 use super::expressions::{element_pointer, pointer, rust_type, share_pointer, slice, slice_mut};
@@ -33,7 +33,7 @@ pub enum Statement {
         /// Whether all threads call it.
         shared: bool,
         /// How the same is done where inputs are too large for it.
-        filtered: Option<Box<FilteredText>>,
+        winograd: Option<Box<WinogradText>>,
     },
     /// A call of a portable kernel.
     Reference {
@@ -106,7 +106,7 @@ pub struct MessageText {
 
 /// A convolution that Winograd's kernel does for inputs that are small enough; operands are printed.
 #[derive(Clone, Debug, Serialize)]
-pub struct FilteredText {
+pub struct WinogradText {
     batch: usize,
     channels: usize,
     filters: usize,
@@ -157,10 +157,10 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
                     function: format!("{kernel_prefix}{}", kernel.name),
                     arguments: kernel_arguments(program, kernel, arguments),
                     shared: kernel.split.is_some(),
-                    filtered: kernel
-                        .filtered
+                    winograd: kernel
+                        .winograd
                         .as_ref()
-                        .map(|filtered| Box::new(filtered_text(program, kernel, filtered, arguments))),
+                        .map(|winograd| Box::new(winograd_text(program, kernel, winograd, arguments))),
                 },
             }
         }
@@ -204,7 +204,7 @@ fn kernel_arguments(program: &Program, kernel: &Kernel, arguments: &[Argument]) 
 }
 
 /// The description and the operands of a convolution that is done directly where inputs are too large.
-fn filtered_text(program: &Program, kernel: &Kernel, filtered: &Filtered, arguments: &[Argument]) -> FilteredText {
+fn winograd_text(program: &Program, kernel: &Kernel, winograd: &Winograd, arguments: &[Argument]) -> WinogradText {
     let operand = |name: &str| {
         let position = kernel.buffers.iter().position(|buffer| buffer.name == name)?;
         Some((*arguments.get(position)?, kernel.buffers.get(position)?.elements))
@@ -226,20 +226,20 @@ fn filtered_text(program: &Program, kernel: &Kernel, filtered: &Filtered, argume
         Some((Argument::Buffer(id), elements)) => slice_mut(program, id, ElementType::F32, elements),
         _ => "&mut []".to_string(),
     };
-    FilteredText {
-        batch: filtered.batch,
-        channels: filtered.channels,
-        filters: filtered.filters,
-        lanes: filtered.lanes,
-        kernel_depth: filtered.kernel_depth,
-        pad: filtered.pad.to_vec(),
-        input: filtered.input.to_vec(),
-        output: filtered.output.to_vec(),
-        tile: filtered.tile.to_vec(),
-        taps: filtered.taps.to_vec(),
-        vectors: filtered.vectors,
-        pooled: filtered.pooled,
-        activation: activation_text(filtered.activation),
+    WinogradText {
+        batch: winograd.batch,
+        channels: winograd.channels,
+        filters: winograd.filters,
+        lanes: winograd.lanes,
+        kernel_depth: winograd.kernel_depth,
+        pad: winograd.pad.to_vec(),
+        input: winograd.input.to_vec(),
+        output: winograd.output.to_vec(),
+        tile: winograd.tile.to_vec(),
+        taps: winograd.taps.to_vec(),
+        vectors: winograd.vectors,
+        pooled: winograd.pooled,
+        activation: activation_text(winograd.activation),
         x: read("x"),
         weights: read("weights"),
         bias: read("bias"),

@@ -187,8 +187,8 @@ mod tests {
             body: Vec::new(),
             in_place: Vec::new(),
             split: None,
-            way: None,
-            filtered: None,
+            alternative: None,
+            winograd: None,
             macs: 0,
         };
         program.kernels = vec![kernel];

@@ -61,10 +61,21 @@ pub struct Weight {
     /// How a convolution's kernel has packed it, and the layout of the activations that it reads, if that could have been
     /// done in several ways.
     pub order: Option<(Layout, WeightOrder)>,
-    /// With `order`: what it is of the graph's constants; no part of the text form.
-    pub original: Option<Original>,
+    /// With `order`: what it is of the graph's constants.
+    pub source: Source,
     /// Byte offset in the weights section; set by `memory`, a multiple of 64.
     pub offset_bytes: usize,
+}
+
+/// What a packed constant is of the graph's constants: how the same one is found again in the program of another route. It
+/// makes no difference to what a program does, and is no part of its text form.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Source(pub Option<Original>);
+
+impl PartialEq for Source {
+    fn eq(&self, _other: &Source) -> bool {
+        true
+    }
 }
 
 /// An operand of a step.

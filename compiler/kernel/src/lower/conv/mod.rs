@@ -48,7 +48,7 @@ pub(super) fn layouts(
         inputs.extend(conv.residual.then_some(blocked));
         LayoutChoice { inputs, output: blocked }
     };
-    // Minimal filtering saves more than it costs to reorder what it reads.
+    // Winograd's algorithm saves more than it costs to reorder what it reads.
     let mut reordered = inputs.to_vec();
     reordered[0].layout = blocked;
     // Few channels would leave most lanes of a block empty; broadcasting reads plain tensors as well.

@@ -1,6 +1,6 @@
-//! Convolution of 3 or 5 taps across, and as many or one down, by Winograd's minimal filtering: fewer products than direct convolution, at the
+//! Convolution of 3 or 5 taps across, and as many or one down, by Winograd's algorithm: fewer products than direct convolution, at the
 //! price of additions, of weights that are larger, and of rounding errors ([`Forms::error_bound`]). Additions may overflow and
-//! carry what is no number to the whole tile, so programs look at their inputs first ([`crate::Kernel::filtered`]).
+//! carry what is no number to the whole tile, so programs look at their inputs first ([`crate::Kernel::winograd`]).
 //!
 //! The output is cut into tiles, tiles are gathered in blocks that stay in the second-level cache. For each block the
 //! input is transformed, one matrix product per point of the tiles sums over channels (and depth taps), and the results
@@ -94,7 +94,7 @@ pub(super) fn lower(
     let macs = plan.batch * plan.filters * plan.output_plane() * plan.channels * plan.kernel_depth * high * wide;
     let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
     kernel.split = part.map(|part| Split { parts: plan.threads, loops: shared, part: Some(part) });
-    kernel.filtered = Some(plan.described(conv, is_pooled));
+    kernel.winograd = Some(plan.described(conv, is_pooled));
     // The residual is read right before the store.
     kernel.in_place = residual.into_iter().collect();
     let mut bindings = convolution_bindings(conv, inputs[1].packing, || plan.pack(weights), packed_bias);

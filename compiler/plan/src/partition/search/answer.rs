@@ -15,7 +15,7 @@ pub struct Answer {
     /// Strategy of every node.
     pub strategies: BTreeMap<NodeId, Strategy>,
     /// Operands that travel in several steps.
-    pub ways: BTreeMap<(NodeId, usize), Vec<Sharding>>,
+    pub relays: BTreeMap<(NodeId, usize), Vec<Sharding>>,
     /// 0 if proven optimal.
     pub gap: f64,
     /// The sum that was minimised, where the objective is one.
@@ -33,7 +33,7 @@ impl Answer {
         };
         Answer {
             strategies: devices.iter().map(whole).collect(),
-            ways: BTreeMap::new(),
+            relays: BTreeMap::new(),
             gap: if proven { 0.0 } else { 1.0 },
             sum: None,
             period_bound_seconds: None,
@@ -43,6 +43,6 @@ impl Answer {
 
 /// An assignment as an answer.
 pub fn answer(network: &Network<'_>, assignment: &[usize], gap: f64) -> Answer {
-    let (strategies, ways) = network.decode(assignment);
-    Answer { strategies, ways, gap, sum: None, period_bound_seconds: None }
+    let (strategies, relays) = network.decode(assignment);
+    Answer { strategies, relays, gap, sum: None, period_bound_seconds: None }
 }

@@ -85,8 +85,8 @@ fn search_with(
         .collect();
     let choice = |breadth: Breadth| {
         let PartitionOptions { family, objective, activation_share, .. } = *options;
-        let held = options.held.as_deref();
-        Choice { graph, cluster, family, objective, breadth, activation_share, held }
+        let resident = options.resident.as_deref();
+        Choice { graph, cluster, family, objective, breadth, activation_share, resident }
     };
     let network = |breadth: Breadth| {
         let choice = choice(breadth);

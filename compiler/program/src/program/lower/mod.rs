@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use partita_rt::F16;
 use partita_rt::kernels::reorder_to_blocked;
 
-use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Step, Weight, WeightId};
+use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Source, Step, Weight, WeightId};
 
 use crate::emit::reference_call::{CallOperand, reference_call};
 use partita_config::Target;
@@ -297,7 +297,7 @@ impl Lowering<'_> {
     /// How the device's other program has packed a constant.
     fn packed_elsewhere(&self, constant: TensorId) -> Option<(Layout, WeightOrder)> {
         let original = Some(self.graph.original(constant));
-        self.like.weights.iter().find(|weight| weight.original == original)?.order
+        self.like.weights.iter().find(|weight| weight.source.0 == original)?.order
     }
 
     /// A step that calls a kernel: of a node, or of several that follow each other.
@@ -343,7 +343,7 @@ impl Lowering<'_> {
                     if let Some(order) = order {
                         let packed = &mut self.program.weights[weight.0 as usize];
                         packed.order = Some((choice.inputs[0], order));
-                        packed.original.get_or_insert(graph.original(info.inputs[from]));
+                        packed.source.0.get_or_insert(graph.original(info.inputs[from]));
                         let packing = Packed { choice: choice.clone(), order, weight };
                         self.packings.entry(info.inputs[from]).or_insert(packing);
                     }
@@ -433,7 +433,7 @@ impl Lowering<'_> {
                 shape,
                 bytes,
                 order: None,
-                original: None,
+                source: Source::default(),
                 offset_bytes: 0,
             });
         }

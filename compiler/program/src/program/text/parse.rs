@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::program::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Step, Weight, WeightId};
+use crate::program::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Source, Step, Weight, WeightId};
 use partita_ir::graph::text::{ConstantReader, tensor_type};
 use partita_ir::graph::{TensorId, TensorType};
 use partita_ir::text::{ParseError, Place, Reader};
@@ -214,7 +214,15 @@ impl Parser<'_> {
         reader.expect("=")?;
         let bytes = self.constants.read(reader, &tensor_type)?.data.to_bytes();
         let TensorType { element, shape } = tensor_type;
-        self.program.weights.push(Weight { name, element, shape, bytes, order, original: None, offset_bytes });
+        self.program.weights.push(Weight {
+            name,
+            element,
+            shape,
+            bytes,
+            order,
+            source: Source::default(),
+            offset_bytes,
+        });
         Ok(())
     }
 
@@ -342,7 +350,7 @@ fn forms(reader: &mut Reader<'_>) -> Result<Forms, ParseError> {
     let place = reader.place();
     let name = reader.string()?;
     let found = Forms::all().find(|forms| forms.to_string() == name);
-    found.ok_or_else(|| reader.error_at(place, "expected a form of minimal filtering such as \"F(2 x 2, 3 x 3)\""))
+    found.ok_or_else(|| reader.error_at(place, "expected a form of Winograd's algorithm such as \"F(2 x 2, 3 x 3)\""))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Weights that devices hold already: what a smaller way through a network may use without more flash.
+//! Weights that devices hold already: what a smaller route may use without more flash.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use partita_ir::restrict::{addend, restrict};
 /// For each constant the strategy by which devices hold it; for the graph that was partitioned, and graphs that are made of
 /// it by editing.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Held {
+pub struct ResidentWeights {
     by_weight: HashMap<TensorId, Strategy>,
     /// Devices that hold everything beside it.
     standalone: Vec<usize>,
@@ -27,12 +27,12 @@ enum Slice {
     Input(Region),
 }
 
-impl Held {
+impl ResidentWeights {
     /// What devices of a cluster hold when a graph is partitioned.
-    pub fn of(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Held {
+    pub fn of(graph: &Graph, partition: &Partition, cluster: &Cluster) -> ResidentWeights {
         let entry = |(id, strategy): (&NodeId, &Strategy)| Some((first_weight(graph, *id)?, strategy.clone()));
         let standalone = (0..cluster.devices.len()).filter(|device| cluster.devices[*device].standalone).collect();
-        Held { by_weight: partition.strategies.iter().filter_map(entry).collect(), standalone }
+        ResidentWeights { by_weight: partition.strategies.iter().filter_map(entry).collect(), standalone }
     }
 
     /// Whether a device holds everything.
@@ -41,7 +41,7 @@ impl Held {
     }
 
     /// The same for a cluster of these devices only.
-    pub fn restricted(&self, devices: &[usize]) -> Held {
+    pub fn restricted(&self, devices: &[usize]) -> ResidentWeights {
         let of = |sharding: &Sharding, device: &usize| sharding.0.get(*device).copied().flatten();
         let narrow = |sharding: &Sharding| Sharding(devices.iter().map(|device| of(sharding, device)).collect());
         let entry = |(weight, strategy): (&TensorId, &Strategy)| {
@@ -53,7 +53,7 @@ impl Held {
             (*weight, strategy)
         };
         let standalone = (0..devices.len()).filter(|at| self.is_standalone(devices[*at])).collect();
-        Held { by_weight: self.by_weight.iter().map(entry).collect(), standalone }
+        ResidentWeights { by_weight: self.by_weight.iter().map(entry).collect(), standalone }
     }
 
     /// The strategy by which a node's weights are held; none if it has none, or new ones.
@@ -140,8 +140,9 @@ mod tests {
         let by_inputs = Strategy { method: Method::Input, outputs: inputs.clone(), addends: Some(inputs) };
         let swapped = Sharding(vec![region(2, 4), region(0, 2), None]);
         let other_inputs = Strategy { method: Method::Input, outputs: swapped.clone(), addends: Some(swapped) };
-        let held = |standalone: Vec<usize>| Held { by_weight: [(weights, by_inputs.clone())].into(), standalone };
-        let allowed = |held: &Held, strategy: &Strategy| held.allows(&graph, id, strategy);
+        let held =
+            |standalone: Vec<usize>| ResidentWeights { by_weight: [(weights, by_inputs.clone())].into(), standalone };
+        let allowed = |held: &ResidentWeights, strategy: &Strategy| held.allows(&graph, id, strategy);
         let alone = |device: usize| Strategy::whole(device, 3, &[1, 8]);
         for (standalone, of_first, of_last) in [(vec![], false, false), (vec![0], true, false), (vec![2], false, true)]
         {
