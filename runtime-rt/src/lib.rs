@@ -26,7 +26,7 @@ mod stream;
 pub mod team;
 
 pub use arena::{Arena, copy_runs};
-pub use elements::{Bf16, Bool, CastTo, F16, Number, Plain, Truth};
+pub use elements::{Bf16, Bool, CastTo, F16, Number, Plain, Scalar, Truth};
 pub use error::Error;
 pub use family::{Chooser, Family};
 pub use link::{

@@ -21,6 +21,7 @@ const MOST_TAPS: usize = 5;
 
 /// A convolution that a kernel does by Winograd's algorithm, all tensors in blocks of channels.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Winograd {
     /// Samples.
     pub batch: usize,

@@ -111,24 +111,7 @@ fn binary_takes(function: BinaryOp, element: ElementType) -> bool {
 pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
     let first = operands.first().copied().unwrap_or(ElementType::F32);
     match op {
-        Op::Binary(function, _) => match function {
-            BinaryOp::Equal
-            | BinaryOp::Less
-            | BinaryOp::LessOrEqual
-            | BinaryOp::Greater
-            | BinaryOp::GreaterOrEqual
-            | BinaryOp::And
-            | BinaryOp::Or => ElementType::Bool,
-            BinaryOp::Add
-            | BinaryOp::Sub
-            | BinaryOp::Mul
-            | BinaryOp::Div
-            | BinaryOp::Pow
-            | BinaryOp::Min
-            | BinaryOp::Max
-            | BinaryOp::Mod
-            | BinaryOp::RoundedQuotient => first,
-        },
+        Op::Binary(function, _) if function.is_comparison() => ElementType::Bool,
         Op::ArgMax { .. } => ElementType::I64,
         Op::Cast { to } => *to,
         Op::Where => operands.get(1).copied().unwrap_or(first),
@@ -142,6 +125,7 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
         | Op::LayerNormalization { .. }
         | Op::Lrn { .. }
         | Op::Unary(_)
+        | Op::Binary(..)
         | Op::PRelu
         | Op::Pool(_)
         | Op::GlobalPool(_)
@@ -177,16 +161,7 @@ pub fn only_chooses(op: &Op) -> bool {
     match op {
         Op::Binary(function, activation) => {
             *activation == Activation::None
-                && matches!(
-                    function,
-                    BinaryOp::Min
-                        | BinaryOp::Max
-                        | BinaryOp::Equal
-                        | BinaryOp::Less
-                        | BinaryOp::LessOrEqual
-                        | BinaryOp::Greater
-                        | BinaryOp::GreaterOrEqual
-                )
+                && (function.is_comparison() || matches!(function, BinaryOp::Min | BinaryOp::Max))
         }
         Op::Unary(function) => matches!(function, UnaryOp::Activation(Activation::Relu)),
         Op::Pool(pool) => pool.kind == super::op::PoolKind::Max,

@@ -6,6 +6,7 @@
 //! (`order`), it computes on a graph that is made of the operand lists when it is asked. `verify` holds the full list of
 //! invariants; no code here does I/O.
 
+pub mod call;
 pub mod elements;
 pub mod eval;
 mod exits;

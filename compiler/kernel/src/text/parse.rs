@@ -9,7 +9,6 @@ use crate::{
 };
 use partita_config::WeightStorage;
 use partita_config::tuned::Choice;
-use partita_ir::graph::eval::spatial::activation;
 use partita_ir::text::{ParseError, Place, Reader};
 use partita_rt::kernels::Winograd;
 
@@ -415,7 +414,7 @@ fn winograd(reader: &mut Reader<'_>) -> Result<Winograd, ParseError> {
             }
             pooled
         },
-        activation: activation(reader.ron("activation")?),
+        activation: reader.ron("activation")?,
     })
 }
 

@@ -4,7 +4,8 @@ use partita_rt::kernels::Winograd;
 use serde::Serialize;
 
 use super::expressions::{element_pointer, pointer, rust_type, share_pointer, slice, slice_mut};
-use super::reference_call::{CallOperand, activation_text, reference_call};
+use super::literal::literal;
+use super::reference_call::{CallOperand, call_text};
 use crate::program::{Argument, BufferId, Layout, Message, Program, Runs, Step};
 use partita_ir::graph::{ElementType, TensorType};
 use partita_kernel::{Access, Kernel};
@@ -107,19 +108,7 @@ pub struct MessageText {
 /// A convolution that Winograd's kernel does for inputs that are small enough; operands are printed.
 #[derive(Clone, Debug, Serialize)]
 pub struct WinogradText {
-    batch: usize,
-    channels: usize,
-    filters: usize,
-    lanes: usize,
-    kernel_depth: usize,
-    pad: Vec<usize>,
-    input: Vec<usize>,
-    output: Vec<usize>,
-    tile: Vec<usize>,
-    taps: Vec<usize>,
-    vectors: usize,
-    pooled: bool,
-    activation: String,
+    description: String,
     x: String,
     weights: String,
     bias: String,
@@ -171,7 +160,7 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
                 label: format!("reference {}", sanitize(node)),
                 comment: format!("{} ({}), portable kernel", sanitize(node), partita_ir::graph::text::op_name(op)),
                 // Lowering has made sure that there is a kernel.
-                statement: Statement::Reference { call: reference_call(op, &read, &written).unwrap_or_default() },
+                statement: Statement::Reference { call: call_text(op, &read, &written).unwrap_or_default() },
             }
         }
         Step::Reorder { from, to } => reorder_text(program, *from, *to),
@@ -227,19 +216,7 @@ fn winograd_text(program: &Program, kernel: &Kernel, winograd: &Winograd, argume
         _ => "&mut []".to_string(),
     };
     WinogradText {
-        batch: winograd.batch,
-        channels: winograd.channels,
-        filters: winograd.filters,
-        lanes: winograd.lanes,
-        kernel_depth: winograd.kernel_depth,
-        pad: winograd.pad.to_vec(),
-        input: winograd.input.to_vec(),
-        output: winograd.output.to_vec(),
-        tile: winograd.tile.to_vec(),
-        taps: winograd.taps.to_vec(),
-        vectors: winograd.vectors,
-        pooled: winograd.pooled,
-        activation: activation_text(winograd.activation),
+        description: literal(winograd),
         x: read("x"),
         weights: read("weights"),
         bias: read("bias"),

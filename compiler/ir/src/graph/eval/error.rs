@@ -1,4 +1,4 @@
-//! Why a node cannot be evaluated, and operands of the type that a kernel wants.
+//! Why a node cannot be evaluated.
 
 use crate::graph::op::Op;
 use crate::graph::text::op_name;
@@ -47,11 +47,6 @@ pub enum EvalError {
         /// What happened.
         source: Box<EvalError>,
     },
-}
-
-/// The `f32` elements of an input.
-pub(super) fn f32s<'a>(op: &Op, value: &'a Value) -> Result<&'a [f32], EvalError> {
-    value.as_f32().ok_or_else(|| wrong_type(op, &[value]))
 }
 
 pub(super) fn wrong_type(op: &Op, inputs: &[&Value]) -> EvalError {

@@ -9,7 +9,6 @@ use crate::lower::tile::{FAR_BYTES_PER_CYCLE, Reading, Row, Tile, choose_tile};
 use crate::lower::window::Window3;
 use crate::lower::{Machine, Operand, Packing, WeightOrder};
 use partita_ir::graph::TensorType;
-use partita_ir::graph::eval::spatial::activation;
 use partita_ir::graph::op::Conv;
 
 /// Bytes per cycle that come from beyond the second-level cache, as long as it is not far beyond.
@@ -290,7 +289,7 @@ impl Plan {
             taps: self.forms.taps(),
             vectors: self.tile.vectors,
             pooled,
-            activation: activation(conv.activation),
+            activation: conv.activation,
         }
     }
 

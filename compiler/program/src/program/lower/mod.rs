@@ -19,9 +19,9 @@ use partita_rt::kernels::reorder_to_blocked;
 
 use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Source, Step, Weight, WeightId};
 
-use crate::emit::reference_call::{CallOperand, reference_call};
 use partita_config::Target;
 use partita_config::WeightStorage;
+use partita_ir::graph::call::reference_call;
 use partita_ir::graph::{ElementType, Graph, NodeId, Op, TensorId, TensorType, Value};
 use partita_kernel::lower::{
     Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, Pooling, WeightOrder, lower_node, lower_pooled,
@@ -372,14 +372,10 @@ impl Lowering<'_> {
         let info = graph.node(node);
         let inputs =
             info.inputs.iter().map(|input| self.argument(*input, Layout::Plain)).collect::<Result<Vec<_>, _>>()?;
-        let operand = |tensor: &TensorId| CallOperand {
-            expression: String::new(),
-            tensor_type: graph.tensor_type(*tensor).clone(),
-        };
-        let read: Vec<CallOperand> = info.inputs.iter().map(operand).collect();
-        let written: Vec<CallOperand> = info.outputs.iter().map(operand).collect();
+        let types = |tensors: &[TensorId]| tensors.iter().map(|tensor| graph.tensor_type(*tensor)).collect::<Vec<_>>();
+        let (read, written) = (types(&info.inputs), types(&info.outputs));
         if reference_call(&info.op, &read, &written).is_none() {
-            let types: Vec<String> = read.iter().map(|operand| operand.tensor_type.to_string()).collect();
+            let types: Vec<String> = read.iter().map(|operand| operand.to_string()).collect();
             return Err(LowerError::NoReference { node: graph.node_label(node), types: types.join(", ") });
         }
         let outputs = info.outputs.iter().map(|output| self.new_buffer(*output, Layout::Plain)).collect();
