@@ -410,7 +410,7 @@ program device 2 arena 0 weights 0
             ("part of b3", "part of b9", "line 3, column 74: there is no buffer b9"),
             ("over b0", "over b2", "line 4, column 50: the buffer is part of itself"),
             ("elements 16 ", "elements 9999999999999 ", "line 5, column 41: expected a number from 0 to 1099511627776"),
-            ("F(4 x 4, 3 x 3)", "F(4 x 4)", "line 6, column 54: expected a form of minimal filtering"),
+            ("F(4 x 4, 3 x 3)", "F(4 x 4)", "line 6, column 54: expected a form of Winograd"),
             ("[-128, 127]", "[-128, 128]", "line 7, column 59: expected a number, found `128]`"),
             ("[-128, 127]", "[-128]", "line 7, column 52: 1 elements for i8[2]"),
             ("load x[0]", "load z[0]", "line 13, column 25: expected a buffer, found `z`"),
