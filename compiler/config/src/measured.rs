@@ -20,7 +20,7 @@ pub struct Measured {
     pub origin: Option<Origin>,
     /// Kinds of devices.
     #[serde(default)]
-    pub kind: Vec<Kind>,
+    pub kind: Vec<DeviceKind>,
     /// Links.
     #[serde(default)]
     pub link: Vec<LinkMeasurement>,
@@ -45,7 +45,7 @@ pub struct LinkMeasurement {
 /// Measurements of one kind of device.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Kind {
+pub struct DeviceKind {
     /// Name of the target.
     pub target: String,
     /// Share of a core, as in cluster.toml.
@@ -139,7 +139,7 @@ impl Measured {
             }
         }
         for device in &mut cluster.devices {
-            let fits = |kind: &&Kind| kind.target == device.target.name && (kind.cpu - device.cpu).abs() < 1e-9;
+            let fits = |kind: &&DeviceKind| kind.target == device.target.name && (kind.cpu - device.cpu).abs() < 1e-9;
             if let Some(kind) = self.kind.iter().find(fits) {
                 device.target.corrections = kind.corrections.clone();
                 let cost = &mut device.target.rate.message_microseconds;

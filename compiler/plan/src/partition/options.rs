@@ -28,6 +28,51 @@ pub enum StrategyFamily {
     Batch,
 }
 
+impl StrategyFamily {
+    /// Every family.
+    pub const ALL: [StrategyFamily; 9] = [
+        StrategyFamily::Auto,
+        StrategyFamily::Whole,
+        StrategyFamily::Pipeline,
+        StrategyFamily::Lop,
+        StrategyFamily::Lip,
+        StrategyFamily::Fused,
+        StrategyFamily::Ftp,
+        StrategyFamily::Spatial,
+        StrategyFamily::Batch,
+    ];
+
+    /// Name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            StrategyFamily::Auto => "auto",
+            StrategyFamily::Whole => "whole",
+            StrategyFamily::Pipeline => "pipeline",
+            StrategyFamily::Lop => "lop",
+            StrategyFamily::Lip => "lip",
+            StrategyFamily::Fused => "fused",
+            StrategyFamily::Ftp => "ftp",
+            StrategyFamily::Spatial => "spatial",
+            StrategyFamily::Batch => "batch",
+        }
+    }
+
+    /// What it is, for users.
+    pub fn description(self) -> &'static str {
+        match self {
+            StrategyFamily::Auto => "The best of all",
+            StrategyFamily::Whole => "Everything on one device",
+            StrategyFamily::Pipeline => "Consecutive runs of layers",
+            StrategyFamily::Lop => "Output splitting: every device computes some output channels",
+            StrategyFamily::Lip => "Input splitting: every device computes addends from some input channels",
+            StrategyFamily::Fused => "Output and input splitting; output before input needs no traffic in between",
+            StrategyFamily::Ftp => "Fused tiles with recomputed halo",
+            StrategyFamily::Spatial => "Spatial splitting with exchanged halo",
+            StrategyFamily::Batch => "Some of the samples of --batch on each device",
+        }
+    }
+}
+
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PartitionOptions {

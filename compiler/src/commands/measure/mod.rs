@@ -16,7 +16,7 @@ use crate::bundle;
 use crate::cli::Arguments;
 use crate::config;
 use crate::config::learned::Origin;
-use crate::config::measured::{Corrections, Kind, Measured, default_path};
+use crate::config::measured::{Corrections, DeviceKind, Measured, default_path};
 use crate::driver::{self, Compiled, Failure, Options};
 use crate::graph::NodeId;
 use crate::partition::{StrategyFamily, cost};
@@ -253,11 +253,11 @@ fn add_copies(compiled: &Compiled, program: &Program, stepped: &BTreeSet<&str>, 
 }
 
 /// Sums as factors.
-fn kind(((target, cpu), seen): ((String, String), Seen)) -> Kind {
+fn kind(((target, cpu), seen): ((String, String), Seen)) -> DeviceKind {
     let factors = |sums: BTreeMap<String, Sum>| -> BTreeMap<String, f64> {
         sums.into_iter().filter_map(|(name, sum)| Some((name, sum.factor()?))).collect()
     };
     let node = seen.node.into_iter().map(|(name, methods)| (name, factors(methods))).collect();
     let corrections = Corrections { family: factors(seen.family), node };
-    Kind { target, cpu: cpu.parse().unwrap_or(1.0), message_microseconds: None, corrections }
+    DeviceKind { target, cpu: cpu.parse().unwrap_or(1.0), message_microseconds: None, corrections }
 }

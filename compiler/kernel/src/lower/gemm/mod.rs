@@ -171,7 +171,7 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     let b_bytes = vectors * lanes * product.depth * storage.size_bytes();
     let ahead_bytes = if is_packed { product.ahead_bytes(b_bytes, machine) } else { 0 };
     let product = &product;
-    let mut writer = Writer {
+    let mut writer = GemmWriter {
         builder,
         product,
         lanes,
@@ -261,7 +261,7 @@ fn column_runs(product: &Product, lanes: usize, wide: usize) -> Vec<(usize, usiz
     tiles
 }
 
-struct Writer<'a> {
+struct GemmWriter<'a> {
     builder: Builder,
     product: &'a Product,
     lanes: usize,
@@ -294,7 +294,7 @@ struct Place {
     vectors: usize,
 }
 
-impl Writer<'_> {
+impl GemmWriter<'_> {
     /// Lanes of a vector that are real columns.
     fn lanes_of(&self, place: Place, vector: usize) -> usize {
         (self.product.columns - (place.first_vector + vector) * self.lanes).min(self.lanes)

@@ -63,7 +63,7 @@ pub(super) fn lower(
     };
     let buffers = Buffers { x, residual, weights: packed, bias, scratch, y };
     let part = (plan.threads > 1).then(|| builder.loop_var("part"));
-    let mut writer = Writer { plan, conv, is_pooled, stored, builder, buffers, at, part, shared: Vec::new() };
+    let mut writer = WinogradWriter { plan, conv, is_pooled, stored, builder, buffers, at, part, shared: Vec::new() };
     let body = writer.body();
     let shared = std::mem::take(&mut writer.shared);
     let ([high, wide], [rows, columns]) = (plan.forms.taps(), plan.forms.outputs());
@@ -124,7 +124,7 @@ struct Counters {
 }
 
 /// Writes the loop nest.
-struct Writer<'a> {
+struct WinogradWriter<'a> {
     plan: &'a Plan,
     conv: &'a Conv,
     /// Of every square of four outputs only the largest is stored.
@@ -140,7 +140,7 @@ struct Writer<'a> {
     shared: Vec<LoopVar>,
 }
 
-impl Writer<'_> {
+impl WinogradWriter<'_> {
     fn body(&mut self) -> Vec<Statement> {
         let plan = self.plan;
         let barrier = self.part.map(|_| Statement::Barrier);
