@@ -13,6 +13,7 @@ pub enum ReduceKind {
     Sum,
     Max,
     Min,
+    L2,
 }
 
 /// Reduction over axes.
@@ -42,17 +43,23 @@ impl Reduce<'_> {
 pub(crate) fn reduce_in_blocks(x: &[f32], y: &mut [f32], x_shape: &[usize], reduced: &[bool], kind: ReduceKind) {
     let axes = Axes::new(x_shape, reduced);
     match kind {
-        ReduceKind::Sum => axes.fold::<Sums<LANES>>(x, y),
+        ReduceKind::Sum => axes.fold::<Sums<LANES>>(x, y, |x| x),
+        ReduceKind::L2 => {
+            axes.fold::<Sums<LANES>>(x, y, |x| x * x);
+            for out in y {
+                *out = libm::sqrtf(*out);
+            }
+        }
         ReduceKind::Mean => {
-            axes.fold::<Sums<LANES>>(x, y);
+            axes.fold::<Sums<LANES>>(x, y, |x| x);
             let going = x_shape.iter().zip(reduced).filter(|(_, goes)| **goes);
             let count: usize = going.map(|(extent, _)| extent).product();
             for out in y {
                 *out /= count as f32;
             }
         }
-        ReduceKind::Max => axes.fold::<Largest>(x, y),
-        ReduceKind::Min => axes.fold::<Smallest>(x, y),
+        ReduceKind::Max => axes.fold::<Largest>(x, y, |x| x),
+        ReduceKind::Min => axes.fold::<Smallest>(x, y, |x| x),
     }
 }
 
@@ -71,7 +78,7 @@ pub(crate) fn reduce_in_order<T: Number>(x: &[T], y: &mut [T], x_shape: &[usize]
     }
     let rank = x_shape.len().min(MAX_RANK);
     let function = match kind {
-        ReduceKind::Mean | ReduceKind::Sum => BinaryOp::Add,
+        ReduceKind::Mean | ReduceKind::Sum | ReduceKind::L2 => BinaryOp::Add,
         ReduceKind::Max => BinaryOp::Max,
         ReduceKind::Min => BinaryOp::Min,
     };
@@ -127,7 +134,7 @@ impl Axes {
         axes
     }
 
-    fn fold<F: Fold>(&self, x: &[f32], y: &mut [f32]) {
+    fn fold<F: Fold>(&self, x: &[f32], y: &mut [f32], map: impl Fn(f32) -> f32) {
         let (kept, going) = (self.kept.get(..self.rank).unwrap_or(&[]), self.going.get(..self.rank).unwrap_or(&[]));
         let rows = going.iter().product::<usize>();
         let mut outer = Walk::new(kept, [self.strides]);
@@ -139,7 +146,7 @@ impl Axes {
                 let mut inner = Walk::new(going, [self.strides]);
                 for _ in 0..rows {
                     let at = first + index * LANES + inner.positions()[0];
-                    fold.add_row(x.get(at..at + width).unwrap_or(&[]), |x| x);
+                    fold.add_row(x.get(at..at + width).unwrap_or(&[]), &map);
                     inner.step();
                 }
                 match outs {

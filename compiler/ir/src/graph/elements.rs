@@ -26,6 +26,7 @@ pub fn takes(op: &Op, element: ElementType) -> bool {
         Op::Unary(function) => unary_takes(*function, element),
         Op::Binary(_, activation) if *activation != Activation::None => is_f32,
         Op::Binary(function, _) => binary_takes(*function, element),
+        Op::Reduce { kind: ReduceKind::L2, .. } => is_f32,
         // Means of few bits are none of ONNX's.
         Op::Reduce { kind: ReduceKind::Mean, .. } => element.is_float() || element.size_bytes() >= 4,
         Op::Reduce { kind: ReduceKind::Sum | ReduceKind::Max | ReduceKind::Min, .. } => element != ElementType::Bool,

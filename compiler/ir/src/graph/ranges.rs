@@ -204,6 +204,7 @@ impl Ranges<'_> {
                     ReduceKind::Sum => (sums, sums),
                     ReduceKind::Mean => (sums, None),
                     ReduceKind::Max | ReduceKind::Min => (None, first),
+                    ReduceKind::L2 => (None, None),
                 }
             }
             Op::Binary(function, last) => {

@@ -44,7 +44,7 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
         Op::Reduce { kind, axes, keep_dims } => {
             let over = match kind {
                 ReduceKind::Mean | ReduceKind::Sum => Kind::Sum,
-                ReduceKind::Max | ReduceKind::Min => Kind::Reduction,
+                ReduceKind::Max | ReduceKind::Min | ReduceKind::L2 => Kind::Reduction,
             };
             reduction(x, axes, *keep_dims, over, |_| None)
         }

@@ -119,6 +119,11 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "f32[3,4,5]",
+        "Reduce(kind:L2,axes:[1,2],keep_dims:true)",
+        "[d0: 3, d1: 4 reduction, d2: 5 reduction] (d0, d1, d2) -> (d0, 0, 0)",
+    ),
+    (
+        "f32[3,4,5]",
         "ArgMax(axis:1,keep_dims:false,select_last:false)",
         "[d0: 3, d1: 4 reduction, d2: 5] (d0, d1, d2) -> (d0, d2)",
     ),

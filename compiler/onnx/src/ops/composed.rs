@@ -15,6 +15,10 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         },
         "ReduceL2" => |context| {
             let x = context.input(0)?;
+            let (axes, keep_dims) = super::movement::reduced_axes(context, x, 18)?;
+            if let (Some(axes), ElementType::F32) = (axes, context.promised(x)) {
+                return context.emit(Op::Reduce { kind: ReduceKind::L2, axes, keep_dims }, vec![x]);
+            }
             let square = context.binary(BinaryOp::Mul, x, x)?;
             let sum = super::movement::reduce_of(context, square, ReduceKind::Sum, 18)?;
             context.emit(Op::Unary(UnaryOp::Sqrt), vec![sum])

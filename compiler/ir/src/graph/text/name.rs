@@ -30,6 +30,7 @@ pub fn op_name(op: &Op) -> &'static str {
             ReduceKind::Sum => "ReduceSum",
             ReduceKind::Max => "ReduceMax",
             ReduceKind::Min => "ReduceMin",
+            ReduceKind::L2 => "ReduceL2",
         },
         Op::ArgMax { .. } => "ArgMax",
         Op::Decide(_) => "Decide",
