@@ -2,8 +2,9 @@
 
 use super::{
     ArgMax, BatchNormalization, Binary, Cast, Compare, Concat, Conv, ConvTranspose, Decide, DepthToSpace, Expand,
-    Gather, Gemm, GlobalPool, Identity, InstanceNormalization, LayerNormalization, LogSoftmax, Lrn, MatMul, PRelu, Pad,
-    Pool, Reduce, ResizeLinear, ResizeNearest, Slice, Softmax, SpaceToDepth, Split, Transpose, Unary, Where,
+    Gather, Gemm, GlobalPool, GroupNormalization, Identity, InstanceNormalization, LayerNormalization, LogSoftmax, Lrn,
+    MatMul, PRelu, Pad, Pool, Reduce, ResizeLinear, ResizeNearest, Slice, Softmax, SpaceToDepth, Split, Transpose,
+    Unary, Where,
 };
 
 /// A kernel and its parameters: what the compiler evaluates and prints. Emitted programs hold the parameters themselves, so
@@ -19,6 +20,7 @@ pub enum Call<'a> {
     MatMul(MatMul<'a>),
     BatchNormalization(BatchNormalization),
     InstanceNormalization(InstanceNormalization),
+    GroupNormalization(GroupNormalization),
     LayerNormalization(LayerNormalization),
     Lrn(Lrn),
     Unary(Unary),

@@ -34,7 +34,7 @@ pub use gemm::{Gemm, MatMul};
 pub use movement::{
     Concat, DepthToSpace, Expand, Gather, Identity, Pad, PadMode, Slice, SpaceToDepth, Split, Transpose,
 };
-pub use normalization::{BatchNormalization, InstanceNormalization, LayerNormalization, Lrn};
+pub use normalization::{BatchNormalization, GroupNormalization, InstanceNormalization, LayerNormalization, Lrn};
 pub use pool::{GlobalPool, Pool, PoolKind};
 pub use reduce::{ArgMax, LogSoftmax, Reduce, ReduceKind, Softmax};
 pub(crate) use reduce::{reduce_in_blocks, reduce_in_order};

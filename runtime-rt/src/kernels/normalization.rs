@@ -50,6 +50,37 @@ impl InstanceNormalization {
     }
 }
 
+/// The same with statistics of each sample and group of channels (ONNX GroupNormalization-21).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct GroupNormalization {
+    /// Channels of one group.
+    pub channels: usize,
+    /// Elements of one channel of one sample.
+    pub plane: usize,
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+impl GroupNormalization {
+    /// `scale` and `bias` are `[C]`.
+    pub fn run(&self, x: &[f32], scale: &[f32], bias: &[f32], y: &mut [f32]) {
+        let (channels, plane) = (self.channels.max(1), self.plane.max(1));
+        let groups = x.chunks_exact(channels * plane).zip(y.chunks_exact_mut(channels * plane));
+        let parameters = scale.chunks_exact(channels).zip(bias.chunks_exact(channels));
+        for ((x, y), (scale, bias)) in groups.zip(parameters.cycle()) {
+            let statistics = Statistics::of(x);
+            let root = libm::sqrtf(statistics.variance + self.epsilon);
+            let planes = x.chunks_exact(plane).zip(y.chunks_exact_mut(plane));
+            for ((x, y), (scale, bias)) in planes.zip(scale.iter().zip(bias)) {
+                for (out, element) in y.iter_mut().zip(x) {
+                    *out = statistics.centred(*element) * (scale / root) + bias;
+                }
+            }
+        }
+    }
+}
+
 /// The same with statistics of each row, which has as many elements as there are scales (ONNX LayerNormalization).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

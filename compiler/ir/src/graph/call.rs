@@ -50,6 +50,10 @@ pub fn reference_call<'a>(op: &'a Op, inputs: &[&'a TensorType], outputs: &[&'a 
         Op::InstanceNormalization { epsilon } => {
             Call::InstanceNormalization(kernels::InstanceNormalization { plane, epsilon: *epsilon })
         }
+        Op::GroupNormalization { groups, epsilon } => {
+            let (channels, epsilon) = (channels / (*groups).max(1), *epsilon);
+            Call::GroupNormalization(kernels::GroupNormalization { channels, plane, epsilon })
+        }
         Op::LayerNormalization { epsilon, .. } => {
             Call::LayerNormalization(kernels::LayerNormalization { epsilon: *epsilon })
         }

@@ -14,6 +14,7 @@ pub fn takes(op: &Op, element: ElementType) -> bool {
         | Op::MatMul
         | Op::BatchNormalization { .. }
         | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. }
         | Op::LayerNormalization { .. }
         | Op::Lrn { .. }
         | Op::PRelu
@@ -123,6 +124,7 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
         | Op::MatMul
         | Op::BatchNormalization { .. }
         | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. }
         | Op::LayerNormalization { .. }
         | Op::Lrn { .. }
         | Op::Unary(_)
@@ -189,6 +191,7 @@ pub fn only_chooses(op: &Op) -> bool {
         | Op::MatMul
         | Op::BatchNormalization { .. }
         | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. }
         | Op::LayerNormalization { .. }
         | Op::Lrn { .. }
         | Op::PRelu

@@ -119,6 +119,13 @@ pub enum Op {
         /// Added to the variance.
         epsilon: f32,
     },
+    /// Inputs x, scale `[C]`, bias `[C]`; statistics per sample and group of channels (ONNX GroupNormalization-21).
+    GroupNormalization {
+        /// Number of groups.
+        groups: usize,
+        /// Added to the variance.
+        epsilon: f32,
+    },
     /// Inputs x, scale, bias (always there), both of shape `x.shape[axis..]`; statistics over `axis..`.
     LayerNormalization {
         /// First normalised axis.

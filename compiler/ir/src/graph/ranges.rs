@@ -290,6 +290,7 @@ impl Ranges<'_> {
             | Op::DepthToSpace { .. } => (None, first),
             Op::BatchNormalization { .. }
             | Op::InstanceNormalization { .. }
+            | Op::GroupNormalization { .. }
             | Op::LayerNormalization { .. }
             | Op::Lrn { .. }
             | Op::PRelu

@@ -58,6 +58,7 @@ impl Family<'_> {
             Op::ConvTranspose(_)
             | Op::BatchNormalization { .. }
             | Op::InstanceNormalization { .. }
+            | Op::GroupNormalization { .. }
             | Op::Lrn { .. }
             | Op::PRelu
             | Op::Where

@@ -313,6 +313,10 @@ fn group_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> 
         return Err(context.refuse(message));
     };
     let epsilon = context.attributes.float("epsilon", 1e-5)?;
+    if [scale, bias].iter().all(|operand| context.shape(*operand) == [channels]) && context.opset() >= 21 {
+        return context.emit(Op::GroupNormalization { groups, epsilon }, vec![x, scale, bias]);
+    }
+    // Before, parameters were of groups.
     let rest: usize = shape[2..].iter().product();
     let grouped = Op::Reshape { shape: vec![shape[0], groups, channels / groups * rest] };
     let grouped = context.value(grouped, &[x])?;

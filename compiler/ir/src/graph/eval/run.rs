@@ -46,6 +46,7 @@ pub(super) fn run(call: &Call<'_>, inputs: &[&Value], outputs: &[TensorType]) ->
             real!(y => call.run(f32s(0)?, f32s(1)?, f32s(2)?, f32s(3)?, f32s(4)?, y))
         }
         Call::InstanceNormalization(call) => real!(y => call.run(f32s(0)?, f32s(1)?, f32s(2)?, y)),
+        Call::GroupNormalization(call) => real!(y => call.run(f32s(0)?, f32s(1)?, f32s(2)?, y)),
         Call::LayerNormalization(call) => real!(y => call.run(f32s(0)?, f32s(1)?, f32s(2)?, y)),
         Call::Lrn(call) => real!(y => call.run(f32s(0)?, y)),
         Call::PRelu(call) => real!(y => call.run(f32s(0)?, f32s(1)?, y)),

@@ -11,6 +11,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::MatMul => "MatMul",
         Op::BatchNormalization { .. } => "BatchNormalization",
         Op::InstanceNormalization { .. } => "InstanceNormalization",
+        Op::GroupNormalization { .. } => "GroupNormalization",
         Op::LayerNormalization { .. } => "LayerNormalization",
         Op::Lrn { .. } => "LRN",
         Op::Unary(function) => unary_name(*function),
