@@ -224,9 +224,8 @@ fn modules_import_one_way() {
 }
 
 /// Where finished graphs are looked through for what a pass changes: an operator that a pattern does not name is none that
-/// it is about. And evaluation, whose operators are told apart, without wildcard, before a file of some of them is asked.
+/// it is about.
 const PATTERNS: &[&str] = &[
-    "compiler/ir/src/graph/eval/",
     "compiler/passes/",
     "compiler/onnx/",
     "compiler/learn/",
