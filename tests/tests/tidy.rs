@@ -225,12 +225,7 @@ fn modules_import_one_way() {
 
 /// Where finished graphs are looked through for what a pass changes: an operator that a pattern does not name is none that
 /// it is about.
-const PATTERNS: &[&str] = &[
-    "compiler/passes/",
-    "compiler/onnx/",
-    "compiler/learn/",
-    "compiler/kernel/src/lower/tests",
-];
+const PATTERNS: &[&str] = &["compiler/passes/", "compiler/onnx/", "compiler/learn/", "compiler/kernel/src/lower/tests"];
 
 /// Everywhere else a match over operators names all of them, so that the Rust compiler asks for a new one.
 #[test]
