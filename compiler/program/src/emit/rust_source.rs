@@ -1,5 +1,5 @@
 //! Kernel IR as Rust: loops over `isize`, vectors through the prelude of the instruction set. The template
-//! (`kernels/kernel.rs.j2`) spells each [`Line`].
+//! (`kernels/kernel.rs.j2`) spells each `Line`.
 
 use minijinja::context;
 use minijinja::value::{Serde, Value};
