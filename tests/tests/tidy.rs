@@ -35,6 +35,20 @@ fn none(complaints: Vec<String>) {
 }
 
 #[test]
+fn the_list_of_tests_names_every_file() {
+    let list = read(&place::repository().join("tests/README.md"));
+    let files = place::files_below(&place::repository().join("tests/tests"), &|path| has_extension(path, &["rs"]));
+    let own = |path: &&PathBuf| path.parent().is_some_and(|folder| folder.ends_with("tests/tests"));
+    let names = files.iter().filter(own).map(|path| relative(path).replacen("tests/", "", 1));
+    none(
+        names
+            .filter(|name| !list.contains(name))
+            .map(|name| format!("tests/README.md does not say what {name} proves"))
+            .collect(),
+    );
+}
+
+#[test]
 fn every_source_file_says_what_it_is() {
     let without = |path: &PathBuf| !read(path).starts_with("//!");
     none(

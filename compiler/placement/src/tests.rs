@@ -195,17 +195,6 @@ fn random_cluster(random: &mut Random, weights_bytes: u64) -> Cluster {
     parse(&text)
 }
 
-const FAMILIES: [StrategyFamily; 8] = [
-    StrategyFamily::Whole,
-    StrategyFamily::Pipeline,
-    StrategyFamily::Lop,
-    StrategyFamily::Lip,
-    StrategyFamily::Fused,
-    StrategyFamily::Ftp,
-    StrategyFamily::Spatial,
-    StrategyFamily::Batch,
-];
-
 /// A plan as it is reported; none if nothing fits.
 fn planned(graph: &Graph, cluster: &Cluster, objective: Objective, family: StrategyFamily) -> Option<Placed> {
     let options = PlacementOptions { objective, family, ..PlacementOptions::default() };
@@ -220,7 +209,7 @@ fn reported(graph: &Graph, cluster: &Cluster, placed: &Placed, objective: Object
 fn check(graph: &Graph, cluster: &Cluster, objective: Objective, what: &str) {
     let found = planned(graph, cluster, objective, StrategyFamily::Auto);
     let mut rivals: Vec<(String, f64, Option<f64>)> = Vec::new();
-    for family in FAMILIES {
+    for family in StrategyFamily::ALL.into_iter().filter(|family| *family != StrategyFamily::Auto) {
         if let Some(placed) = planned(graph, cluster, objective, family) {
             let price = reported(graph, cluster, &placed, objective).price(objective);
             let sum = sum_of(graph, cluster, objective, &placed.partition);
