@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Converter;
-use crate::importer::NodeContext;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::TensorId;
 use partita_ir::graph::op::{Op, ReduceKind};

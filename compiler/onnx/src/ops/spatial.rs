@@ -1,8 +1,7 @@
 //! Convolutions, pooling, local normalisation, resizing.
 
-use super::Converter;
 use super::taps::{AxisResize, Filter, Mapping};
-use crate::importer::NodeContext;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::TensorId;
 use partita_ir::graph::op::{
