@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use partita::config::{InstructionSet, Target, WeightStorage, target};
+use partita::config::{InstructionSet, Settings, Target, WeightStorage, target};
 use partita::data::noise;
 use partita::emit::{archive, object, rust_source};
 use partita::graph::infer::infer;
@@ -385,7 +385,7 @@ fn rust_kernels_for_x86_64() {
 fn rust_kernels_for_neon_of_armv7() {
     require("qemu-arm");
     let board: Target = target::load("armv7", Path::new(".")).expect("the target is built in");
-    let cases = cases(&Machine::of(&board));
+    let cases = cases(&Machine::of(&board, &Settings::default()));
     let source = source_of(&cases, board.instruction_set);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (path, binary) = (folder.path().join("kernels.rs"), folder.path().join("kernels"));
@@ -410,7 +410,7 @@ fn machine_code_for_aarch64() {
 fn check_aarch64(board: &str) {
     let board: Target = target::load(board, Path::new(".")).expect("the target is built in");
     // With so small a cache, weights of every size are fetched early.
-    let cases = cases(&Machine { l2_bytes: 64, ..Machine::of(&board) });
+    let cases = cases(&Machine { l2_bytes: 64, ..Machine::of(&board, &Settings::default()) });
     assert!(cases.len() > 40, "only {} kernels", cases.len());
     let kernels: Vec<Kernel> = cases.iter().map(|case| case.kernel.clone()).collect();
     let code = object::compile_kernels(&kernels, &board, "t_").expect("Cranelift compiles them");

@@ -386,7 +386,8 @@ fn depthwise_rates_are_for_depthwise_convolutions() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let of = |text: &str| {
         std::fs::write(folder.path().join("t.toml"), text).expect("the folder is ours");
-        target::load("./t.toml", folder.path()).expect("the target is sound")
+        let cluster = cluster_file::parse(&single("./t.toml"), "cluster.toml", folder.path());
+        cluster.expect("the target is sound").devices.remove(0)
     };
     let work = |depthwise| Work { macs: 1 << 24, channels: 64, depthwise, ..Work::default() };
     let (before, after) = (of(LINUX_TARGET), of(&LINUX_TARGET.replace("= 1.2e9\nelement", "= 0.6e9\nelement")));

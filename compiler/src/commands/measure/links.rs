@@ -54,7 +54,7 @@ pub(super) fn measure(
         let large_bytes = (link.bytes_per_second * CROSSING_SECONDS).clamp(LARGE_BYTES.0, LARGE_BYTES.1);
         let compiled = probe(cluster, a, b, large_bytes as usize / 4).map_err(|error| *error)?;
         let times = run(arguments, &compiled, &folder.join(format!("link-{medium}"))).map_err(Failure::Environment)?;
-        let overhead = |device: usize| cluster.devices[device].target.rate.message_microseconds * 1e-6;
+        let overhead = |device: usize| cluster.devices[device].message_microseconds() * 1e-6;
         // Half a round trip is what one end does for a message, the latency, and what the other end does.
         let one_way = times.small_seconds / 2.0;
         let latency_seconds = (one_way - overhead(a) - overhead(b)).max(0.0);

@@ -36,11 +36,11 @@ fn scaled(cluster: &Cluster, measured: &Measured, factor: f64, part: f64) -> Mea
     for kind in &mut measured.kind {
         let mut fitting = cluster.devices.iter().filter(|device| device.target.name == kind.target);
         let device = fitting.find(|device| (device.cpu - kind.cpu).abs() < 1e-9);
-        kind.message_microseconds = device.map(|device| device.target.rate.message_microseconds * factor);
+        kind.message_microseconds = device.map(|device| device.message_microseconds() * factor);
     }
     for seen in &mut measured.link {
         let ends = cluster.devices.iter().filter(|device| seen.between.contains(&device.name));
-        let cost_ms = ends.map(|device| device.target.rate.message_microseconds * factor * 1e-3).sum::<f64>();
+        let cost_ms = ends.map(|device| device.message_microseconds() * factor * 1e-3).sum::<f64>();
         seen.latency_ms = (seen.round_trip_ms / 2.0 - cost_ms).max(0.0) * part;
     }
     measured
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn costs_and_latencies_are_found_again() {
         let cluster = cluster_file::parse(CLUSTER, "cluster.toml", std::path::Path::new(".")).expect("it is sound");
-        let nominal_us = cluster.devices[0].target.rate.message_microseconds;
+        let nominal_us = cluster.devices[0].message_microseconds();
         for (factor, latency_ms) in [(0.5, 0.2), (1.6, 0.1), (0.0, 0.4)] {
             let truth = measured(nominal_us * factor, latency_ms);
             let way = |family: StrategyFamily| {

@@ -181,7 +181,7 @@ fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen
     let graph = &compiled.placed.sharded.graph;
     let by_name: BTreeMap<&str, NodeId> =
         compiled.placed.sharded.labels.keys().map(|id| (graph.node(*id).name.as_str(), *id)).collect();
-    let target = &compiled.cluster.devices[program.device].target;
+    let device = &compiled.cluster.devices[program.device];
     let (mut pending, mut copying) = (0.0, 0.0);
     let mut stepped: BTreeSet<&str> = BTreeSet::new();
     for (index, step) in program.steps.iter().enumerate() {
@@ -206,7 +206,7 @@ fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen
         let known: Vec<_> = known
             .into_iter()
             .filter_map(|id| Some((compiled.placed.sharded.labels.get(id)?, cost::node_work(graph, *id))))
-            .map(|(label, work)| (label, cost::seconds(&work, target), work))
+            .map(|(label, work)| (label, cost::seconds(&work, device), work))
             .collect();
         let predicted: f64 = known.iter().map(|(_, predicted, _)| predicted).sum();
         if known.is_empty() {
@@ -229,13 +229,13 @@ fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen
 /// Adds what the copies of a device took, for the nodes of its schedule that have no step of their own.
 fn add_copies(compiled: &Compiled, program: &Program, stepped: &BTreeSet<&str>, copying: f64, seen: &mut Seen) {
     let graph = &compiled.placed.sharded.graph;
-    let target = &compiled.cluster.devices[program.device].target;
+    let device = &compiled.cluster.devices[program.device];
     let schedule = compiled.placed.schedules.iter().filter(|schedule| schedule.device == program.device);
     let actions = schedule.flat_map(|schedule| &schedule.actions);
     let computed = actions.filter_map(|action| if let Action::Compute(node) = action { Some(*node) } else { None });
     let copied: Vec<(NodeId, f64)> = computed
         .filter(|id| !stepped.contains(graph.node(*id).name.as_str()))
-        .map(|id| (id, cost::seconds(&cost::node_work(graph, id), target)))
+        .map(|id| (id, cost::seconds(&cost::node_work(graph, id), device)))
         .collect();
     let predicted: f64 = copied.iter().map(|(_, own)| own).sum();
     if predicted <= 0.0 || copying <= 0.0 {
