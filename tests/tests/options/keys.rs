@@ -209,7 +209,7 @@ fn outcome_with(cluster: &str, target_text: &str, model: &str, options: &Options
     let out = folder.path().join("out");
     bundle::write(&out, &compiled, &report).map_err(|error| format!("{error:#}"))?;
     let files = place::files_below(&out, &|path| !path.to_string_lossy().contains("runtime-rt"));
-    let hidden = compiled.placed.programs.iter().map(|program| {
+    let hidden = compiled.routed.placed.programs.iter().map(|program| {
         let device = &compiled.cluster.devices[program.device].name;
         out.join("devices").join(device).join(".cargo/config.toml")
     });
@@ -332,7 +332,7 @@ fn shared(target_text: &str) -> (f64, f64) {
     let model = place::repository().join("examples/resnet/model.onnx");
     let options = Options { family: partita::partition::StrategyFamily::Whole, ..Options::default() };
     let compiled = driver::compile(&model, &path, &options, &mut ()).expect("it compiles");
-    (compiled.prediction.latency_ms, compiled.prediction.energy_mj)
+    (compiled.routed.prediction.latency_ms, compiled.routed.prediction.energy_mj)
 }
 
 fn messages_cost_what_targets_say() {

@@ -17,7 +17,7 @@ const MOST: f64 = 2.0;
 /// is short at once, and do so while devices are busy. All kinds and all links are scaled alike: the ways do not tell
 /// them apart.
 pub(super) fn fit(cluster: &Cluster, measured: Measured, ran: &[Ran]) -> Measured {
-    if measured.link.is_empty() || ran.iter().all(|way| way.compiled.prediction.traffic_bytes == 0) {
+    if measured.link.is_empty() || ran.iter().all(|way| way.compiled.routed.prediction.traffic_bytes == 0) {
         return measured;
     }
     let part = |step: u32| f64::from(step) / f64::from(STEPS);
@@ -51,7 +51,8 @@ fn error(measured: &Measured, ran: &[Ran]) -> f64 {
     let of_way = |way: &Ran| {
         let mut cluster = way.compiled.cluster.clone();
         measured.correct(&mut cluster);
-        let predicted_ms = simulate(&way.compiled.placed.sharded, &way.compiled.placed.schedules, &cluster).latency_ms;
+        let predicted_ms =
+            simulate(&way.compiled.routed.placed.sharded, &way.compiled.routed.placed.schedules, &cluster).latency_ms;
         (predicted_ms / way.latency_ms).ln().powi(2)
     };
     ran.iter().map(of_way).sum()
@@ -107,11 +108,12 @@ mod tests {
                 let compiled = compiled.expect("it fits");
                 let mut real = cluster.clone();
                 truth.correct(&mut real);
-                let latency_ms = simulate(&compiled.placed.sharded, &compiled.placed.schedules, &real).latency_ms;
+                let latency_ms =
+                    simulate(&compiled.routed.placed.sharded, &compiled.routed.placed.schedules, &real).latency_ms;
                 Ran { family, compiled, latency_ms }
             };
             let ran = [StrategyFamily::Whole, StrategyFamily::Lop, StrategyFamily::Spatial].map(way);
-            assert!(ran.iter().any(|way| way.compiled.prediction.traffic_bytes > 0));
+            assert!(ran.iter().any(|way| way.compiled.routed.prediction.traffic_bytes > 0));
             let before = error(&measured(nominal_us, 0.0), &ran);
             let found = fit(&cluster, measured(nominal_us * factor, latency_ms), &ran);
             let after = error(&found, &ran);
