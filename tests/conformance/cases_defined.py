@@ -39,6 +39,9 @@ def elementary(cases):
         ("sum", "ijk->ki", [(2, 3, 4)]),
         ("outer", "i,j->ij", [(3,), (4,)]),
         ("three", "ab,bc,cd->ad", [(2, 3), (3, 4), (4, 2)]),
+        ("batches", "...ij,...jk->...ik", [(2, 1, 3, 4), (1, 5, 4, 2)]),
+        ("diagonals", "...ii,i->...i", [(2, 3, 3), (3,)]),
+        ("trace", "iji", [(3, 4, 3)]),
     ):
         cases.node(f"einsum_{name}", 12, "Einsum", [Random(*shape) for shape in shapes], equation=equation)
     cases.node("clip_computed_bound", 13, "Clip", [Random(3, 4), Given(-0.5), Given(0.75)])
