@@ -272,7 +272,7 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
                 opaque: partita_ir::restrict::space(graph, id).is_opaque(),
                 winograd: winograd(compiled, id),
                 inexact_sums_up_to: inexact.iter().find(|sum| sum.node == id).map(|sum| sum.largest),
-                weights: compiled.stored.iter().find(|stored| stored.node == node.name).cloned(),
+                weights: compiled.stored.iter().find(|stored| stored.id == id).cloned(),
             }
         })
         .collect()

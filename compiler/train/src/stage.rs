@@ -226,7 +226,7 @@ mod tests {
                 .forward(&operands.x, operands.added.as_deref())
         };
         let first = made(operands);
-        let direction = random(&mut Chance(7), first.y.len());
+        let direction = random(&mut Chance::new(7), first.y.len());
         let value =
             |operands: &Operands| made(operands).y.iter().zip(&direction).map(|(y, to)| f64::from(y * to)).sum::<f64>();
         let stage = Stage { linear, inputs, outputs, learned: &operands.learned };
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn gradients_are_what_differences_say() {
-        let mut chance = Chance(1);
+        let mut chance = Chance::new(1);
         for (kernel, stride, space) in [([3, 3], [1, 1], [4, 5]), ([3, 3], [2, 1], [5, 4]), ([1, 3], [1, 2], [1, 9])] {
             let x = random(&mut chance, 2 * space[0] * space[1] * 3);
             let learned = learned(&mut chance, kernel[0] * kernel[1], 3);

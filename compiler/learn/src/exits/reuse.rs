@@ -52,7 +52,7 @@ mod tests {
 
     /// Scores of a head that raises the right one of three classes by `skill`, in noise.
     fn scores(seed: u64, skill: f32, labels: &[u32]) -> Vec<f32> {
-        let mut chance = Chance(seed);
+        let mut chance = Chance::new(seed);
         let right = labels.iter().flat_map(|label| (0..3).map(move |class| class == *label));
         right.map(|right| chance.normal() + if right { skill } else { 0.0 }).collect()
     }

@@ -98,7 +98,7 @@ impl Split {
 fn parts(samples: usize, groups: Option<&[u32]>) -> Vec<usize> {
     let Some(groups) = groups else {
         let mut order: Vec<usize> = (0..samples).collect();
-        Chance(0x5eed).shuffle(&mut order);
+        Chance::new(0x5eed).shuffle(&mut order);
         let mut parts = vec![0; samples];
         order.iter().enumerate().for_each(|(position, sample)| parts[*sample] = position % FOLDS);
         return parts;

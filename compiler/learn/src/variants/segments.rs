@@ -3,7 +3,7 @@
 //! A segment lies between two tensors that carry everything on. Each has the ways in which it can be computed: as it is,
 //! or without some part. All ways of all segments are compiled once, into one program for this machine.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::parts::{Compensation, Drop, Part, dropped, joins, macs};
 use partita_ir::graph::{Graph, NodeId, TensorId};
@@ -23,14 +23,10 @@ pub struct Way {
 
 impl Way {
     /// Bytes that travel of what it computes, by node of the whole network.
-    pub fn sent_bytes(&self, by_node: &BTreeMap<NodeId, u64>, whole: &Graph) -> u64 {
-        let names: HashSet<&str> = self.graph.iter().flat_map(names).collect();
-        by_node.iter().filter(|(id, _)| names.contains(whole.node(**id).name.as_str())).map(|(_, bytes)| bytes).sum()
+    pub fn sent_bytes(&self, by_node: &BTreeMap<NodeId, u64>) -> u64 {
+        let stays = |id: NodeId| self.graph.as_ref().is_some_and(|graph| graph.contains(id));
+        by_node.iter().filter(|(id, _)| stays(**id)).map(|(_, bytes)| bytes).sum()
     }
-}
-
-fn names(graph: &Graph) -> impl Iterator<Item = &str> {
-    graph.node_ids().map(|id| graph.node(id).name.as_str())
 }
 
 /// What lies between two tensors.
@@ -99,16 +95,12 @@ pub fn limit_ways(segments: &mut [Segment], most: usize) {
 /// First and last position of what goes with a part, its joins included.
 fn span(graph: &Graph, part: &Part, position: &HashMap<NodeId, usize>) -> Result<(usize, usize), Failure> {
     let without = dropped(graph, &[(part, None)]).map_err(|error| Failure::Internal(error.into()))?;
-    let left: HashMap<&str, NodeId> = without.node_ids().map(|id| (without.node(id).name.as_str(), id)).collect();
     // What a node reads and writes: fewer channels, where it stays but gets narrower.
     let shapes = |graph: &Graph, id: NodeId| -> Vec<Vec<usize>> {
         let node = graph.node(id);
         node.inputs.iter().chain(&node.outputs).map(|tensor| graph.shape(*tensor).to_vec()).collect()
     };
-    let stays = |id: &NodeId| {
-        let same = left.get(graph.node(*id).name.as_str());
-        same.is_some_and(|same| shapes(graph, *id) == shapes(&without, *same))
-    };
+    let stays = |id: &NodeId| without.contains(*id) && shapes(graph, *id) == shapes(&without, *id);
     let gone = graph.node_ids().filter(|id| !stays(id));
     let touched: Vec<usize> = gone.chain(joins(graph, part)).filter_map(|id| position.get(&id).copied()).collect();
     let first = touched.iter().copied().min().unwrap_or(0);
