@@ -17,7 +17,7 @@ use crate::memory::{ALIGNMENT_BYTES, least_arena_bytes};
 use crate::partition::{Method, StrategyFamily, cost};
 use crate::program::Program;
 use crate::schedule::{Action, Schedule};
-use crate::shard::stripes::StripesReport;
+use crate::shard::row_streaming::RowStreamingReport;
 use crate::simulate::Prediction;
 use crate::simulate::outcomes::{Outcome, mean, outcomes};
 
@@ -79,13 +79,13 @@ pub fn report(compiled: &Compiled) -> Report {
         devices,
         layers: layers(compiled),
         patches: compiled.routed.placed.patches.clone(),
-        stripes: compiled
+        row_streaming: compiled
             .routed
             .placed
             .partition
-            .stripes
+            .row_streaming
             .iter()
-            .filter_map(|run| StripesReport::of(&compiled.graph, run))
+            .filter_map(|run| RowStreamingReport::of(&compiled.graph, run))
             .collect(),
         exits: exits(compiled),
         calibration: compiled.exits.as_ref().map(|exits| exits.calibration.clone()),

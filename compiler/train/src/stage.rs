@@ -122,11 +122,11 @@ impl Stage<'_> {
         let statistics = Statistics::of(&sums, self.outputs);
         let (scale, offset) = scales.split_at(self.outputs);
         let factors: Vec<f32> = statistics.scales().iter().zip(scale).map(|(a, b)| a * b).collect();
-        let addends: Vec<f32> =
+        let partial_sums: Vec<f32> =
             offset.iter().zip(&statistics.mean).zip(&factors).map(|((offset, mean), f)| offset - mean * f).collect();
         let y = match added {
-            None => scaled(&sums, &factors, &addends),
-            Some(added) => scaled_and_added(&sums, &factors, &addends, added),
+            None => scaled(&sums, &factors, &partial_sums),
+            Some(added) => scaled_and_added(&sums, &factors, &partial_sums, added),
         };
         Made { y, statistics, sums }
     }
@@ -144,25 +144,25 @@ impl Stage<'_> {
     }
 }
 
-/// `max(0, x * factors + addends)`, row by row.
+/// `max(0, x * factors + partial_sums)`, row by row.
 #[multiversion(targets("x86_64+avx512f+fma", "x86_64+avx2+fma"))]
-fn scaled(x: &[f32], factors: &[f32], addends: &[f32]) -> Vec<f32> {
+fn scaled(x: &[f32], factors: &[f32], partial_sums: &[f32]) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
     for (x, y) in x.chunks_exact(factors.len()).zip(y.chunks_exact_mut(factors.len())) {
-        for (((y, x), factor), addend) in y.iter_mut().zip(x).zip(factors).zip(addends) {
-            *y = (x * factor + addend).max(0.0);
+        for (((y, x), factor), partial_sum) in y.iter_mut().zip(x).zip(factors).zip(partial_sums) {
+            *y = (x * factor + partial_sum).max(0.0);
         }
     }
     y
 }
 
-/// `max(0, added + x * factors + addends)`, row by row.
+/// `max(0, added + x * factors + partial_sums)`, row by row.
 #[multiversion(targets("x86_64+avx512f+fma", "x86_64+avx2+fma"))]
-fn scaled_and_added(x: &[f32], factors: &[f32], addends: &[f32], added: &[f32]) -> Vec<f32> {
+fn scaled_and_added(x: &[f32], factors: &[f32], partial_sums: &[f32], added: &[f32]) -> Vec<f32> {
     let mut y = added.to_vec();
     for (x, y) in x.chunks_exact(factors.len()).zip(y.chunks_exact_mut(factors.len())) {
-        for (((y, x), factor), addend) in y.iter_mut().zip(x).zip(factors).zip(addends) {
-            *y = (*y + x * factor + addend).max(0.0);
+        for (((y, x), factor), partial_sum) in y.iter_mut().zip(x).zip(factors).zip(partial_sums) {
+            *y = (*y + x * factor + partial_sum).max(0.0);
         }
     }
     y

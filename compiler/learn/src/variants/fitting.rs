@@ -10,7 +10,7 @@ use super::channels;
 use super::compensation::{self, LinearMap};
 use super::parts::{Compensation, Drop, Kind, Part};
 use super::scores::{self, Scorer, Set};
-use super::segments::{Segment, Way, limit_ways, way};
+use super::segments::{Alternative, Segment, alternative, limit_alternatives};
 use crate::classifier::class;
 use crate::host::{Backbone, Host, MOST_GRAPHS, Runner};
 use crate::kept::{key, remembered};
@@ -154,7 +154,7 @@ pub fn add_compensations<'a>(
 ) -> Result<(Vec<u32>, Fitter<'a>), Failure> {
     let fitter = Fitter::new(graph, parts, segments, samples, runner.host);
     let single = |(number, segment): (usize, &Segment)| {
-        let alone = segment.ways.iter().skip(1).enumerate().filter_map(single_part);
+        let alone = segment.alternatives.iter().skip(1).enumerate().filter_map(single_part);
         alone.map(|(at, part)| (number, at + 1, part)).collect::<Vec<_>>()
     };
     let single: Vec<(usize, usize, usize)> = segments.iter().enumerate().flat_map(single).collect();
@@ -180,17 +180,17 @@ pub fn add_compensations<'a>(
     for ((number, at, part), compensations) in single.into_iter().zip(compensations) {
         let segment = &mut segments[number];
         for compensation in compensations {
-            let way = way(graph, segment.from, segment.to, vec![(part, Some(compensation))], parts)?;
+            let alternative = alternative(graph, segment.from, segment.to, vec![(part, Some(compensation))], parts)?;
             // Where the plain way computes something already, the compensation takes nothing more.
-            let keeps_both = segment.ways[at].macs < way.macs;
-            if keeps_both && way.macs < segment.ways[0].macs {
-                segment.ways.push(way);
+            let keeps_both = segment.alternatives[at].macs < alternative.macs;
+            if keeps_both && alternative.macs < segment.alternatives[0].macs {
+                segment.alternatives.push(alternative);
             } else if !keeps_both {
-                segment.ways[at] = way;
+                segment.alternatives[at] = alternative;
             }
         }
     }
-    limit_ways(segments, MOST_GRAPHS);
+    limit_alternatives(segments, MOST_GRAPHS);
     Ok((labels, fitter))
 }
 
@@ -218,8 +218,8 @@ fn answers(
     Ok(answers.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn single_part((at, way): (usize, &Way)) -> Option<(usize, usize)> {
-    match way.drops.as_slice() {
+fn single_part((at, alternative): (usize, &Alternative)) -> Option<(usize, usize)> {
+    match alternative.drops.as_slice() {
         [(part, None)] => Some((at, *part)),
         _ => None,
     }
@@ -405,14 +405,14 @@ fn refit_one(
     let mut drops = Vec::new();
     // Elements of what reaches the segment, of all samples; none while it is what the whole network has.
     let mut now: Option<Vec<f32>> = None;
-    for (depth, (segment, way)) in segments.iter().zip(set).enumerate() {
-        let way_info = &segment.ways[usize::from(*way)];
+    for (depth, (segment, alternative)) in segments.iter().zip(set).enumerate() {
+        let alternative_info = &segment.alternatives[usize::from(*alternative)];
         let shape = segment.from.map_or_else(|| graph.shape(graph.inputs[0]), |from| graph.shape(from)).to_vec();
         let x = match &now {
             Some(elements) => elements,
             None => seen.elements.get(&segment.from).context("a tensor was not seen")?,
         };
-        let map = match way_info.drops.as_slice() {
+        let map = match alternative_info.drops.as_slice() {
             [(part, Some(Compensation::Map { from, kernel, .. }))] if now.is_some() => {
                 let goal = seen.elements.get(&Some(segment.to)).context("a tensor was not seen")?;
                 let activation = activation_of(graph, &parts[*part]).unwrap_or(Activation::None);
@@ -424,13 +424,15 @@ fn refit_one(
         };
         let outgoing = match &map {
             Some((_, map, activation)) => Some(apply(map, *activation, &shape, x, graph.shape(segment.to))),
-            None if *way == 0 && now.is_none() => None,
+            None if *alternative == 0 && now.is_none() => None,
             None => {
                 let one: usize = shape.iter().product();
                 let samples = x.chunks_exact(one.max(1));
                 let answers = samples.map(|sample| {
                     let value = Value::f32(shape.clone(), sample.to_vec());
-                    scorer.pass(&mut process, depth, *way, &value).map(|value| value.as_f32().unwrap_or(&[]).to_vec())
+                    scorer
+                        .pass(&mut process, depth, *alternative, &value)
+                        .map(|value| value.as_f32().unwrap_or(&[]).to_vec())
                 });
                 Some(answers.collect::<anyhow::Result<Vec<Vec<f32>>>>()?.concat())
             }
@@ -438,7 +440,7 @@ fn refit_one(
         now = outgoing;
         match map {
             Some((part, map, _)) => drops.push((part, Some(map))),
-            None => drops.extend(way_info.drops.iter().cloned()),
+            None => drops.extend(alternative_info.drops.iter().cloned()),
         }
     }
     Ok(drops)

@@ -12,7 +12,7 @@ use super::{Method, Objective, Strategy, StrategyFamily};
 use crate::shard::{Region, Sharding};
 use partita_config::{Cluster, System};
 use partita_ir::graph::{Graph, NodeId, Op, TensorId};
-use partita_ir::restrict::{Restriction, addend, restrict, space};
+use partita_ir::restrict::{Restriction, partial_sum, restrict, space};
 use partita_ir::space::{Kind, Role};
 
 /// Most nodes that multiply in one run of fused tiles.
@@ -43,7 +43,7 @@ pub struct Candidate {
     pub weights_bytes: Vec<u64>,
     /// Bytes of operands and results at the same time, per device.
     pub activation_bytes: Vec<u64>,
-    /// The exchange of addends that is part of the strategy.
+    /// The exchange of partial sums that is part of the strategy.
     pub flows: Vec<Flow>,
 }
 
@@ -270,7 +270,7 @@ impl Lister<'_> {
         for device in &group.devices {
             regions[*device] = Some(Region::whole(shape));
         }
-        Strategy { method: Method::Replicated, outputs: Sharding(regions), addends: None }
+        Strategy { method: Method::Replicated, outputs: Sharding(regions), partial_sums: None }
     }
 
     /// A tensor cut along one axis.
@@ -347,18 +347,18 @@ impl Lister<'_> {
             }
             let method = self.axes.method(graph, tensor, axis);
             for outputs in self.cuts(index, tensor, axis) {
-                found.push(Strategy { method, outputs, addends: None });
+                found.push(Strategy { method, outputs, partial_sums: None });
             }
         }
         if shape.len() == 4
             && let Some(outputs) = self.grid(group, shape)
         {
-            found.push(Strategy { method: Method::Spatial, outputs, addends: None });
+            found.push(Strategy { method: Method::Spatial, outputs, partial_sums: None });
         }
         found
     }
 
-    /// Input splits: addends from parts of the first operand; the sum goes to one device, or is cut by channels or rows.
+    /// Input splits: partial sums from parts of the first operand; the sum goes to one device, or is cut by channels or rows.
     fn sums(&self, id: NodeId, index: usize, shape: &[usize]) -> Vec<Strategy> {
         let (graph, group) = (self.choice.graph, &self.groups[index]);
         let node = graph.node(id);
@@ -402,10 +402,10 @@ impl Lister<'_> {
             results.push(self.along(group, shape, 2, 1));
         }
         let mut found = Vec::new();
-        for addends in parts.iter().filter(|parts| parts.only_device().is_none()) {
+        for partial_sums in parts.iter().filter(|parts| parts.only_device().is_none()) {
             for outputs in &results {
-                let (outputs, addends) = (outputs.clone(), Some(addends.clone()));
-                found.push(Strategy { method: Method::Input, outputs, addends });
+                let (outputs, partial_sums) = (outputs.clone(), Some(partial_sums.clone()));
+                found.push(Strategy { method: Method::Input, outputs, partial_sums });
             }
         }
         found
@@ -455,7 +455,7 @@ impl Lister<'_> {
         while let Some((index, regions)) = needed.pop_last() {
             let id = order[index];
             let macs = cost::node_macs(graph, id);
-            let strategy = Strategy { method: Method::Fused, outputs: Sharding(regions), addends: None };
+            let strategy = Strategy { method: Method::Fused, outputs: Sharding(regions), partial_sums: None };
             // A node of the run is read inside the run only, but for its last.
             let leaves = index != last
                 && graph.node(id).outputs.iter().any(|output| {
@@ -550,21 +550,21 @@ pub fn price(choice: &Choice<'_>, id: NodeId, strategy: Strategy, run: Option<(u
         flows: Vec::new(),
         strategy: strategy.clone(),
     };
-    match &strategy.addends {
+    match &strategy.partial_sums {
         None => {
             for (device, region) in strategy.outputs.parts() {
                 candidate.account(choice, id, device, &restrict(graph, id, &region)?);
             }
         }
-        Some(addends) => {
+        Some(partial_sums) => {
             let whole = Region::whole(graph.shape(output));
             let mut residual = None;
-            for (index, (device, x)) in addends.parts().enumerate() {
-                let part = addend(graph, id, &x, &whole, index == 0)?;
+            for (index, (device, x)) in partial_sums.parts().enumerate() {
+                let part = partial_sum(graph, id, &x, &whole, index == 0)?;
                 residual = part.residual;
                 candidate.account(choice, id, device, &part.restriction(whole));
             }
-            let owners: Vec<usize> = addends.parts().map(|(device, _)| device).collect();
+            let owners: Vec<usize> = partial_sums.parts().map(|(device, _)| device).collect();
             let element_bytes = graph.tensor_type(output).element.size_bytes() as u64;
             for (device, region) in strategy.outputs.parts() {
                 let bytes = region.element_count() * element_bytes;

@@ -84,7 +84,7 @@ fn solve_for(
     let partition = |answer: search::Answer, objective: Objective| Partition {
         strategies: answer.strategies,
         relays: answer.relays,
-        stripes: Vec::new(),
+        row_streaming: Vec::new(),
         objective,
         optimal: answer.gap <= OPTIMAL_GAP,
         gap: if answer.gap <= OPTIMAL_GAP { 0.0 } else { answer.gap },

@@ -6,7 +6,7 @@
 //!
 //! - LOP: everybody gets the input, M(N-1), and returns its part, K(N-1)/N. If LOP or a fused pair follows, devices keep
 //!   their part and the hub sends only what is missing: K(N-1) in all, and the next input costs nothing.
-//! - LIP: parts of the input, M(N-1)/N, and addends of the whole output, K(N-1).
+//! - LIP: parts of the input, M(N-1)/N, and partial sums of the whole output, K(N-1).
 //! - Fused pair: M(N-1) before the first, K(N-1) after the second, nothing in between.
 
 use good_lp::solvers::microlp::microlp;

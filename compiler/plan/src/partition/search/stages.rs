@@ -38,7 +38,7 @@ pub(super) fn staged(
         let members: Vec<&Vec<usize>> = (0..network.order.len()).map(|node| &stages[stage_of(node)]).collect();
         let allowed = |node: usize, candidate: &Candidate| {
             let devices = candidate.strategy.devices();
-            let shared = candidate.strategy.addends.is_some() || devices.len() > 1;
+            let shared = candidate.strategy.partial_sums.is_some() || devices.len() > 1;
             let has_weights = candidate.weights_bytes.iter().any(|bytes| *bytes > 0);
             devices.iter().all(|device| members[node].contains(device))
                 && (!has_weights || shared && devices.len() == members[node].len())
