@@ -6,6 +6,7 @@
 //! ([`crate::restrict`]), what can be summed over devices, multiply-adds, shapes of results and what axes count follow.
 
 mod operators;
+mod parts;
 mod reshape;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,8 @@ use std::fmt;
 
 use crate::region::Region;
 
-pub use operators::{Part, Summand, iteration_space, on_part, summand};
+pub use operators::iteration_space;
+pub use parts::{Part, Summand, on_part, summand};
 
 /// What an axis is to the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

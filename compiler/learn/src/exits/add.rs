@@ -42,6 +42,10 @@ const MIN_GROUPS: usize = 8;
 const PIECES: usize = 16;
 
 /// Adds the exits that pay on a cluster to a simplified graph. `mapping` says how the graph will be compiled.
+#[allow(
+    clippy::too_many_lines,
+    reason = "steps in the order in which they are done, each with what those before have made"
+)]
 pub fn add(
     mut graph: Graph,
     wanted: &ExitOptions,

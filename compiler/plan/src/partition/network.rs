@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::candidates::{Candidate, Choice, candidates};
+use super::candidates::candidates;
 use super::cost::{self, Flow, exchange_seconds};
 use super::elimination::Factor;
+use super::price::{Candidate, Choice};
 use super::reshard::{Reshard, reshard};
 use super::{Objective, Strategy};
 use crate::shard::{Region, Sharding};

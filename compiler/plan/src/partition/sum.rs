@@ -1,7 +1,7 @@
 //! What is minimised, for any plan: the same prices of nodes and travel by which the search compares.
 
-use super::candidates::{Breadth, Choice, price};
 use super::network::Network;
+use super::price::{Breadth, Choice, price};
 use super::{Objective, Partition, StrategyFamily};
 use partita_config::Cluster;
 use partita_ir::graph::Graph;

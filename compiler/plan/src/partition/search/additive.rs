@@ -4,9 +4,9 @@
 //! weights, which give a lower bound; assignments met on the way are improved window by window; what the bound cannot
 //! exclude goes to the ILP.
 
-use super::super::candidates::Candidate;
 use super::super::elimination::Elimination;
 use super::super::network::Network;
+use super::super::price::Candidate;
 use super::super::{Objective, ilp};
 use super::beam;
 use super::effort::{Effort, GOOD_GAP, ROUNDS};

@@ -1,8 +1,8 @@
 //! The smallest share of the busiest device, for streams of inferences: throughput is its inverse.
 
-use super::super::candidates::Candidate;
 use super::super::elimination::Elimination;
 use super::super::network::Network;
+use super::super::price::Candidate;
 use super::effort::{Effort, GOOD_GAP, ROUNDS};
 
 /// A plan for streams of inferences.

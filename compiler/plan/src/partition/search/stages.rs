@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::super::candidates::Candidate;
 use super::super::groups::stages;
 use super::super::network::Network;
+use super::super::price::Candidate;
 use super::super::{Method, PartitionOptions, cost};
 use super::additive::{Start, limited};
 use super::effort::{Effort, START_WORK};
