@@ -74,7 +74,7 @@ pub fn suite() -> Option<Suite> {
 }
 
 /// The Python that `tests/setup` has made in the target folder, or that of the machine.
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     let here = std::env::current_exe().unwrap_or_default();
     let own = here.ancestors().nth(3).map(|target| target.join("python/bin/python3"));
     own.filter(|python| python.exists()).unwrap_or_else(|| PathBuf::from("python3"))

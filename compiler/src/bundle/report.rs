@@ -100,9 +100,24 @@ pub struct ModelReport {
     pub parameters: u64,
     /// Multiply-adds of one inference.
     pub macs: u64,
+    /// What goes in, in the order of the bytes of an input frame: each little-endian, from a multiple of 8 bytes.
+    pub inputs: Vec<TensorReport>,
+    /// What comes out, laid out in the same way.
+    pub outputs: Vec<TensorReport>,
     /// Number types of the model that are computed in `f32`; inputs and outputs are of the types that it promises.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub computed_in_f32: Vec<&'static str>,
+}
+
+/// An input or output of the model.
+#[derive(Clone, Debug, Serialize)]
+pub struct TensorReport {
+    /// The model's name for it.
+    pub name: String,
+    /// Type of an element.
+    pub element: &'static str,
+    /// Extents.
+    pub shape: Vec<usize>,
 }
 
 /// What was decided and predicted.

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bundle::executable::SectionSizes;
 use crate::bundle::report::{
-    DeviceReport, FamilyReport, LayerReport, ModelReport, PlanReport, Report, SCHEMA, WinogradReport,
+    DeviceReport, FamilyReport, LayerReport, ModelReport, PlanReport, Report, SCHEMA, TensorReport,
+    WinogradReport,
 };
 use crate::config::System;
 use crate::driver::Compiled;
 use crate::emit::steps::sanitize;
 use crate::exits::ExitReport;
-use crate::graph::NodeId;
+use crate::graph::{Graph, NodeId, TensorId, TensorType};
 use crate::graph::ranges::inexact_sums;
 use crate::graph::text::op_name;
 use crate::memory::{ALIGNMENT_BYTES, least_arena_bytes};
@@ -20,6 +21,11 @@ use crate::schedule::{Action, Schedule};
 use crate::shard::row_streaming::RowStreamingReport;
 use crate::simulate::Prediction;
 use crate::simulate::outcomes::{Outcome, mean, outcomes};
+
+fn tensor_report(graph: &Graph, tensor: TensorId) -> TensorReport {
+    let TensorType { element, shape } = graph.tensor_type(tensor).clone();
+    TensorReport { name: graph.tensor(tensor).name.clone(), element: element.name(), shape }
+}
 
 /// The report of a compiled model, before anything is built or run.
 #[allow(clippy::too_many_lines, reason = "one field after the other, as the report has them")]
@@ -54,6 +60,8 @@ pub fn report(compiled: &Compiled) -> Report {
             nodes: graph.node_count(),
             parameters,
             macs,
+            inputs: graph.inputs.iter().map(|tensor| tensor_report(graph, *tensor)).collect(),
+            outputs: graph.outputs.iter().map(|tensor| tensor_report(graph, *tensor)).collect(),
             computed_in_f32: graph.computed_in_f32.iter().map(|element| element.name()).collect(),
         },
         plan: PlanReport {

@@ -1,0 +1,291 @@
+"""Hands inputs to a running Partita cluster and takes its answers, as numpy arrays.
+
+    import partita
+
+    with partita.Cluster("out/report.json", input="/run/partita-device-cam/socket",
+                         output="/run/partita-device-hub/socket") as cluster:
+        scores = cluster.infer(picture)                # one input, one answer
+        for scores in cluster.stream(pictures):        # several at a time, answers in order
+            ...
+        print(cluster.status())                        # counters, as Prometheus reads them
+
+Each device's process serves programs of its machine over a Unix socket (`--socket`, or the systemd unit's runtime
+folder). Inputs go to the device that holds the input, answers come from the one that holds the output; a socket on another
+machine is reached through `ssh -L`. The report that `compile` writes says what goes in and what comes out.
+
+Every input has exactly one record: what became of it. `infer` raises `NoAnswer` for one that was late or failed.
+"""
+
+import collections
+import json
+import pathlib
+import socket
+import struct
+import threading
+import time
+import zlib
+
+import numpy
+
+__all__ = ["Answer", "Cluster", "Mismatch", "NoAnswer", "Record"]
+
+# runtime-rt/src/frame.rs: magic, version, kind, plan hash, inference, message, sender, route, length, two checksums.
+_HEADER = struct.Struct("<2sBBQIHBBII")
+_MAGIC, _VERSION, _CLIENT = b"Pt", 1, 255
+_HELLO, _INPUT, _OUTPUT, _STOP, _STATUS, _SUBSCRIBE, _BUDGET, _RECORD = 1, 3, 4, 6, 10, 12, 13, 14
+_WANTS_ANSWERS = 1
+_MOST_BYTES = 1 << 30
+
+# runtime-rt/src/node/inputs.rs, `Record::emit`.
+_RECORD_BYTES = struct.Struct("<I4BIfQ")
+_OUTCOMES = ["full", "exit", "variant", "late", "failed: no route", "failed: stopped"]
+
+_PORT_ALIGNMENT_BYTES = 8
+_ELEMENTS = {
+    "f32": "<f4", "f64": "<f8", "f16": "<f2", "i64": "<i8", "i32": "<i4", "i16": "<i2", "i8": "i1",
+    "u64": "<u8", "u32": "<u4", "u16": "<u2", "u8": "u1", "bool": "?",
+}
+
+# Answers to other programs' inputs arrive, too; so many are kept.
+_KEPT_ANSWERS = 256
+
+
+class Mismatch(ValueError):
+    """What was handed in, or the device at the other end, is not what the report says."""
+
+
+Record = collections.namedtuple("Record", "outcome route exit confidence tries took_us")
+Record.__doc__ = """What became of an input: `full`, `exit`, `variant`, `late`, `failed: why`; the route it took, the exit at which
+it ended and the confidence there (or None), how often it was tried, and microseconds from its acceptance."""
+
+Answer = collections.namedtuple("Answer", "outputs record")
+Answer.__doc__ = "The model's outputs by name, and the record of the input."
+
+
+class NoAnswer(RuntimeError):
+    """An input was late or failed; `record` says which."""
+
+    def __init__(self, record):
+        super().__init__(f"{record.outcome}, after {record.tries} tries and {record.took_us / 1000:.1f} ms")
+        self.record = record
+
+
+class _Tensor:
+    def __init__(self, described):
+        self.name, self.shape = described["name"], tuple(described["shape"])
+        if described["element"] not in _ELEMENTS:
+            raise Mismatch(f"`{self.name}` has elements of {described['element']}, which numpy has not")
+        self.dtype = numpy.dtype(_ELEMENTS[described["element"]])
+        self.size = int(numpy.prod(self.shape, dtype=numpy.int64)) * self.dtype.itemsize
+
+    def bytes_of(self, value):
+        value = numpy.asarray(value)
+        if value.shape != self.shape and value.shape != self.shape[1:]:
+            raise Mismatch(f"`{self.name}` is {list(value.shape)}, the model takes {list(self.shape)}")
+        if value.dtype != self.dtype and not numpy.can_cast(value.dtype, self.dtype, "same_kind"):
+            raise Mismatch(f"`{self.name}` is of {value.dtype}, the model takes {self.dtype}")
+        return numpy.ascontiguousarray(value, self.dtype).tobytes()
+
+
+class _Model:
+    """What a report says of the model's inputs and outputs, and of the plan."""
+
+    def __init__(self, report):
+        described = json.loads(pathlib.Path(report).read_text())
+        self.plan_hash = int(described["plan"]["hash"], 16)
+        self.inputs = [_Tensor(tensor) for tensor in described["model"]["inputs"]]
+        self.outputs = [_Tensor(tensor) for tensor in described["model"]["outputs"]]
+
+    def pack(self, values):
+        if isinstance(values, dict):
+            names = [tensor.name for tensor in self.inputs]
+            if set(values) != set(names):
+                raise Mismatch(f"inputs {sorted(values)}, the model takes {names}")
+            values = [values[name] for name in names]
+        elif len(self.inputs) == 1 and not isinstance(values, (list, tuple)):
+            values = [values]
+        if len(values) != len(self.inputs):
+            raise Mismatch(f"{len(values)} inputs, the model takes {len(self.inputs)}")
+        packed = b""
+        for tensor, value in zip(self.inputs, values):
+            packed += bytes(-len(packed) % _PORT_ALIGNMENT_BYTES) + tensor.bytes_of(value)
+        return packed
+
+    def unpack(self, data):
+        outputs, first = {}, 0
+        for tensor in self.outputs:
+            first += -first % _PORT_ALIGNMENT_BYTES
+            if first + tensor.size > len(data):
+                raise Mismatch(f"an answer of {len(data)} bytes is shorter than the model's outputs")
+            flat = numpy.frombuffer(data, tensor.dtype, tensor.size // tensor.dtype.itemsize, first)
+            outputs[tensor.name] = flat.reshape(tensor.shape).copy()
+            first += tensor.size
+        return outputs
+
+
+class _Device:
+    """A connection to one device; frames go to `heard` in a thread of its own until it ends."""
+
+    def __init__(self, path, plan_hash, heard):
+        self.path, self.plan_hash, self._lock = str(path), plan_hash, threading.Lock()
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(self.path)
+        self._stream = self._socket.makefile("rb")
+        kind, found, _, _, _ = self._receive()
+        if kind != _HELLO:
+            raise Mismatch(f"{self.path}: no device of Partita is there")
+        if found != plan_hash:
+            raise Mismatch(f"{self.path}: the device runs plan {found:016x}, the report is of {plan_hash:016x}")
+        self.send(_HELLO)
+        threading.Thread(target=self._listen, args=(heard,), daemon=True).start()
+
+    def send(self, kind, inference=0, message=0, payload=b""):
+        fields = (_MAGIC, _VERSION, kind, self.plan_hash, inference, message, _CLIENT, 0, len(payload))
+        header = _HEADER.pack(*fields, zlib.crc32(payload))
+        with self._lock:
+            self._socket.sendall(header + struct.pack("<I", zlib.crc32(header)) + payload)
+
+    def _read(self, count):
+        data = self._stream.read(count)
+        if len(data) < count:
+            raise ConnectionError(f"{self.path}: the device closed the connection")
+        return data
+
+    def _receive(self):
+        header = self._read(_HEADER.size)
+        magic, version, kind, plan, inference, _, _, route, length, checksum = _HEADER.unpack(header)
+        (of_header,) = struct.unpack("<I", self._read(4))
+        if (magic, version) != (_MAGIC, _VERSION) or of_header != zlib.crc32(header) or length > _MOST_BYTES:
+            raise Mismatch(f"{self.path}: what is there does not speak Partita's frames")
+        payload = self._read(length)
+        if zlib.crc32(payload) != checksum:
+            raise Mismatch(f"{self.path}: a frame is damaged")
+        return kind, plan, inference, route, payload
+
+    def _listen(self, heard):
+        try:
+            while True:
+                kind, _, inference, _, payload = self._receive()
+                heard(self, kind, inference, payload)
+        except (OSError, ValueError) as error:
+            heard(self, None, 0, error)
+
+    def close(self):
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._socket.close()
+
+
+class Cluster:
+    """A running cluster, as one program on it sees it. Several threads may use it.
+
+    `report` is the bundle's report.json; `input` and `output` are the sockets of the devices that hold them (the same one if
+    `output` is left out). `budget` is how many seconds an input may take before it is late.
+    """
+
+    def __init__(self, report, input, output=None, budget=60.0):
+        self.model = _Model(report)
+        self._changed = threading.Condition()
+        self._numbers, self._records, self._waited = 0, {}, set()
+        self._answers = collections.OrderedDict()
+        self._status, self._ended = None, None
+        self._input = _Device(input, self.model.plan_hash, self._heard)
+        same = output is None or str(output) == str(input)
+        self._output = self._input if same else _Device(output, self.model.plan_hash, self._heard)
+        self._output.send(_SUBSCRIBE, message=_WANTS_ANSWERS)
+        self._input.send(_BUDGET, payload=struct.pack("<Q", int(budget * 1e6)))
+        self.budget = budget
+        # A device that answers has heard the rest before.
+        for device in {self._input, self._output}:
+            self._ask_status(device)
+
+    def _heard(self, device, kind, inference, payload):
+        with self._changed:
+            if kind is None:
+                self._ended = payload
+            elif kind == _OUTPUT:
+                self._answers[inference] = payload
+                while len(self._answers) > _KEPT_ANSWERS + len(self._waited):
+                    self._answers.popitem(last=False)
+            elif kind == _RECORD:
+                number, outcome, route, tries, at_exit, exit, confidence, took_us = _RECORD_BYTES.unpack(payload)
+                known = _OUTCOMES[outcome] if outcome < len(_OUTCOMES) else f"failed: outcome {outcome}"
+                at = (exit, confidence) if at_exit else (None, None)
+                self._records[inference] = (number, Record(known, route, *at, tries, took_us))
+            elif kind == _STATUS:
+                self._status = payload.decode()
+            self._changed.notify_all()
+
+    def _wait(self, ready, seconds):
+        end = time.monotonic() + seconds
+        with self._changed:
+            while (found := ready()) is None:
+                if self._ended is not None:
+                    raise ConnectionError(str(self._ended)) from self._ended
+                if not self._changed.wait(end - time.monotonic()) and time.monotonic() >= end:
+                    raise TimeoutError(f"a device has been silent for {seconds:.0f} s")
+            return found
+
+    def _ask_status(self, device):
+        with self._changed:
+            self._status = None
+        device.send(_STATUS)
+        return self._wait(lambda: self._status, 10.0)
+
+    def submit(self, values):
+        """Hands an input in and does not wait: `result` of what it returns does. Values are an array, a list in the order
+        of the model's inputs, or a dict by name; a leading axis of one may be left out."""
+        packed = self.model.pack(values)
+        with self._changed:
+            number, self._numbers = self._numbers, (self._numbers + 1) & 0xFFFFFFFF
+            self._waited.add(number)
+        self._input.send(_INPUT, inference=number, payload=packed)
+        return number
+
+    def result(self, number):
+        """Waits for the record of an input and, if there is one, the answer. Raises `NoAnswer` if it was late or failed."""
+        try:
+            of_cluster, record = self._wait(lambda: self._records.pop(number, None), self.budget + 10.0)
+            if record.outcome == "late" or record.outcome.startswith("failed"):
+                raise NoAnswer(record)
+            data = self._wait(lambda: self._answers.pop(of_cluster, None), self.budget + 10.0)
+        finally:
+            with self._changed:
+                self._waited.discard(number)
+        return Answer(self.model.unpack(data), record)
+
+    def infer(self, values):
+        """One input, its answer: an array if the model has one output, else a dict by name."""
+        outputs = self.result(self.submit(values)).outputs
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def stream(self, inputs, in_flight=4):
+        """Answers (`Answer`) to inputs, in their order, with so many under way at a time."""
+        waiting = collections.deque()
+        for values in inputs:
+            waiting.append(self.submit(values))
+            if len(waiting) >= in_flight:
+                yield self.result(waiting.popleft())
+        while waiting:
+            yield self.result(waiting.popleft())
+
+    def status(self):
+        """Counters of the device that holds the input, as Prometheus reads them."""
+        return self._ask_status(self._input)
+
+    def stop(self):
+        """Orders both devices to end."""
+        for device in {self._input, self._output}:
+            device.send(_STOP)
+
+    def close(self):
+        for device in {self._input, self._output}:
+            device.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
