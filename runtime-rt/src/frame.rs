@@ -26,16 +26,71 @@ use crc32fast::hash as checksum;
 /// CRC-32 byte by byte, from a table of 1 KiB.
 #[cfg(any(test, not(feature = "std")))]
 mod by_table {
-    use crc::{CRC_32_ISO_HDLC, Crc, Table};
+    use crc::{CRC_32_ISO_HDLC, Crc, Digest, Table};
 
     static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISO_HDLC);
 
     pub(super) fn checksum(bytes: &[u8]) -> u32 {
         CRC.checksum(bytes)
     }
+
+    /// A sum over bytes that come in pieces.
+    #[cfg_attr(feature = "std", allow(dead_code, reason = "only compared with the other"))]
+    pub(super) struct Sum(Digest<'static, u32, Table<1>>);
+
+    #[cfg_attr(feature = "std", allow(dead_code, reason = "only compared with the other"))]
+    impl Sum {
+        pub(super) fn new() -> Sum {
+            Sum(CRC.digest())
+        }
+
+        pub(super) fn update(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+
+        pub(super) fn value(&self) -> u32 {
+            self.0.clone().finalize()
+        }
+    }
 }
 #[cfg(not(feature = "std"))]
 use by_table::checksum;
+
+/// CRC-32 of bytes that come in pieces.
+pub(crate) struct Checksum {
+    #[cfg(feature = "std")]
+    sum: crc32fast::Hasher,
+    #[cfg(not(feature = "std"))]
+    sum: by_table::Sum,
+}
+
+impl Checksum {
+    /// Of no bytes yet.
+    pub(crate) fn new() -> Checksum {
+        #[cfg(feature = "std")]
+        return Checksum { sum: crc32fast::Hasher::new() };
+        #[cfg(not(feature = "std"))]
+        return Checksum { sum: by_table::Sum::new() };
+    }
+
+    /// Of these bytes.
+    pub(crate) fn of(bytes: &[u8]) -> u32 {
+        checksum(bytes)
+    }
+
+    /// More bytes.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.sum.update(bytes);
+    }
+
+    /// The sum so far.
+    pub(crate) fn value(&self) -> u32 {
+        #[cfg(feature = "std")]
+        return self.sum.clone().finalize();
+        #[cfg(not(feature = "std"))]
+        return self.sum.value();
+    }
+}
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 32;

@@ -17,6 +17,7 @@ pub mod hosted;
 pub mod kernels;
 mod link;
 mod news;
+pub mod node;
 mod peer_links;
 mod report;
 mod serve;

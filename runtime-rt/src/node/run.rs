@@ -1,0 +1,273 @@
+//! The program's steps, one by one.
+
+use super::gossip::Answer;
+use super::inputs::Inputs;
+use super::plan::{Cursor, Step};
+use super::{Memory, Node};
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing, until something has happened.
+    Nothing,
+    /// Copy the input at a place to where the program expects it on a route.
+    Load {
+        /// Place of the input, below [`super::INPUTS`].
+        place: usize,
+        /// Route.
+        route: u8,
+    },
+    /// Compute a step.
+    Compute {
+        /// Route.
+        route: u8,
+        /// Number of the step.
+        step: u16,
+    },
+    /// The answer is there: give it to whoever wants it.
+    Deliver {
+        /// Number of the input.
+        input: u32,
+        /// Route that it was computed on.
+        route: u8,
+    },
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Flow {
+    /// The next follows.
+    Next,
+    /// The inference ends here: number of the exit, and the confidence.
+    Leave(u32, f32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Load,
+    Steps,
+    Deliver,
+    Over,
+}
+
+/// The inference under way here, or the next one.
+#[derive(Debug)]
+pub(crate) struct Run {
+    active: bool,
+    inference: u32,
+    route: u8,
+    stage: Stage,
+    step: u16,
+    exit: Option<(u32, f32)>,
+    /// Since when a step is being done, and whether what it was for is still wanted.
+    busy: Option<(u64, bool)>,
+    /// Inputs whose answers were delivered last, and the answers.
+    delivered: [Option<(u32, Answer)>; 2 * super::INPUTS],
+}
+
+impl Run {
+    pub(crate) const fn new() -> Run {
+        Run {
+            active: false,
+            inference: 0,
+            route: 0,
+            stage: Stage::Over,
+            step: 0,
+            exit: None,
+            busy: None,
+            delivered: [None; 2 * super::INPUTS],
+        }
+    }
+
+    /// Whether an inference is under way here.
+    pub(crate) fn is_at(&self, inference: u32) -> bool {
+        self.active && self.inference == inference
+    }
+
+    /// Whether nothing is to be done here for an inference any more.
+    pub(crate) fn is_past(&self, inference: u32) -> bool {
+        inference < self.inference
+    }
+
+    /// The inference under way and its route.
+    pub(crate) fn current(&self) -> (u32, u8) {
+        (self.inference, self.route)
+    }
+
+    /// Whether a step computes for so long that it will never end.
+    pub(crate) fn is_hung(&self, now_us: u64, detect_us: u64) -> bool {
+        self.busy.is_some_and(|(since_us, _)| now_us > since_us + detect_us)
+    }
+
+    /// Another life of the device with the input begins at an inference.
+    pub(crate) fn restart(&mut self, inference: u32) {
+        (self.active, self.inference) = (false, inference);
+        self.busy = self.busy.map(|(since_us, _)| (since_us, false));
+    }
+
+    fn delivered(&self, input: u32) -> Option<Answer> {
+        let slot = self.delivered.get(input as usize % self.delivered.len())?;
+        slot.filter(|(of, _)| *of == input).map(|(_, answer)| answer)
+    }
+}
+
+impl<const PEERS: usize> Node<'_, PEERS> {
+    /// What the device is to do now. Until it has said [`Node::on_done`] there is nothing else.
+    pub fn poll_work(&mut self) -> Work {
+        self.lead();
+        loop {
+            if self.run.busy.is_some() {
+                return Work::Nothing;
+            }
+            if !self.run.active {
+                if !self.begin() {
+                    return Work::Nothing;
+                }
+                continue;
+            }
+            if self.known.is_over(self.run.inference) {
+                self.finish();
+                continue;
+            }
+            let work = match self.run.stage {
+                Stage::Load => self.load(),
+                Stage::Steps => match self.advance() {
+                    None => continue,
+                    Some(work) => work,
+                },
+                Stage::Deliver => self.deliver(),
+                Stage::Over => match self.links.iter().any(|link| link.transfers.holds(u16::MAX)) {
+                    true => Work::Nothing,
+                    false => {
+                        self.finish();
+                        continue;
+                    }
+                },
+            };
+            if work != Work::Nothing {
+                self.run.busy = Some((self.now_us, true));
+            }
+            return work;
+        }
+    }
+
+    /// What [`Node::poll_work`] gave is done.
+    pub fn on_done(&mut self, flow: Flow) {
+        let Some((_, true)) = self.run.busy.take() else { return };
+        match (self.run.stage, flow) {
+            (Stage::Load, _) => self.run.stage = Stage::Steps,
+            (Stage::Steps, Flow::Next) => self.run.step = self.run.step.saturating_add(1),
+            (Stage::Steps, Flow::Leave(exit, confidence)) => {
+                (self.run.exit, self.run.step) = (Some((exit, confidence)), u16::MAX);
+            }
+            (Stage::Deliver, _) => {
+                let answer = Answer { exit: self.run.exit, route: self.run.route };
+                self.delivered(answer);
+            }
+            (Stage::Over, _) => {}
+        }
+    }
+
+    /// Begins the next inference, if it is known.
+    fn begin(&mut self) -> bool {
+        self.run.inference = self.run.inference.max(self.known.floor);
+        let inference = self.run.inference;
+        if self.known.turn(inference).is_none() && !self.try_next(inference) {
+            return false;
+        }
+        let Some(turn) = self.known.turn(inference).copied() else { return false };
+        let Some(route) = self.plan.route(turn.route).copied().filter(|_| !turn.is_over()) else {
+            self.run.inference = inference.wrapping_add(1);
+            return true;
+        };
+        let stage = if self.is_lead() { Stage::Load } else { Stage::Steps };
+        (self.run.active, self.run.route, self.run.stage) = (true, turn.route, stage);
+        (self.run.step, self.run.exit) = (0, None);
+        for (link, peer) in self.links.iter_mut().zip(self.plan.peers) {
+            let next = |leaves| route.next_part(Cursor::default(), peer.device, leaves);
+            link.transfers.begin(next(false), next(true));
+        }
+        true
+    }
+
+    /// Nothing is left to do for an inference.
+    fn finish(&mut self) {
+        (self.run.active, self.run.inference) = (false, self.run.inference.wrapping_add(1));
+        self.links.iter_mut().for_each(|link| link.transfers.begin(None, None));
+    }
+
+    fn load(&self) -> Work {
+        let input = self.known.turn(self.run.inference).map_or(0, |turn| turn.input);
+        Work::Load { place: Inputs::place(input), route: self.run.route }
+    }
+
+    /// Goes on to the next thing to do; none if the stage has changed.
+    fn advance(&mut self) -> Option<Work> {
+        let (step, inference, now_us) = (self.run.step, self.run.inference, self.now_us);
+        let route = self.plan.routes.get(usize::from(self.run.route)).copied()?;
+        let Some(what) = route.steps.get(usize::from(step)) else {
+            let answers = self.plan.device == self.plan.output;
+            self.run.stage = if answers { Stage::Deliver } else { Stage::Over };
+            return None;
+        };
+        if self.links.iter().any(|link| link.transfers.holds(step)) {
+            return Some(Work::Nothing);
+        }
+        let mut done = true;
+        for (link, peer) in self.links.iter_mut().zip(self.plan.peers) {
+            let round_us = link.round_us();
+            let transfers = &mut link.transfers;
+            while let Some((cursor, of, part)) = transfers.comes {
+                if part.bound.min(of) > step || !transfers.want(part, of, peer.chunk_bytes, now_us) {
+                    break;
+                }
+                transfers.comes = route.next_part(cursor, peer.device, false);
+            }
+            while let Some((cursor, of, part)) = transfers.leaves {
+                if of > step || !transfers.hand_over(inference, part, peer.chunk_bytes, now_us, round_us) {
+                    break;
+                }
+                transfers.leaves = route.next_part(cursor, peer.device, true);
+            }
+            done &= transfers.is_done(step);
+        }
+        match what {
+            Step::Compute => Some(Work::Compute { route: self.run.route, step }),
+            Step::Exchange { .. } if done => {
+                self.run.step = step + 1;
+                None
+            }
+            Step::Exchange { .. } => Some(Work::Nothing),
+        }
+    }
+
+    fn deliver(&mut self) -> Work {
+        let Some(turn) = self.known.turn(self.run.inference).copied() else { return Work::Nothing };
+        // An input that was tried again although its answer was there is not answered twice.
+        if let Some(answer) = self.run.delivered(turn.input) {
+            self.delivered(answer);
+            return self.poll_work();
+        }
+        Work::Deliver { input: turn.input, route: self.run.route }
+    }
+
+    fn delivered(&mut self, answer: Answer) {
+        let inference = self.run.inference;
+        let input = self.known.turn(inference).map_or(0, |turn| turn.input);
+        let count = self.run.delivered.len();
+        if let Some(slot) = self.run.delivered.get_mut(input as usize % count) {
+            *slot = Some((input, answer));
+        }
+        self.known.answer(inference, answer);
+        self.run.stage = Stage::Over;
+    }
+}
+
+/// Memory of programs without any: nothing is read or written.
+impl Memory for () {
+    fn read(&self, _offset_bytes: usize, _length: usize) -> &[u8] {
+        &[]
+    }
+
+    fn write(&mut self, _offset_bytes: usize, _bytes: &[u8]) {}
+}

@@ -1,0 +1,95 @@
+//! All nodes of a cluster in one process, under virtual time, with faults that a seed decides.
+
+pub mod model;
+pub mod world;
+
+use partita_rt::node::random::Random;
+use partita_rt::node::{Medium, Peer, Plan, Route, Step};
+
+use model::Cluster;
+use world::{DETECT_US, Fault, Summary, Weather, World};
+
+/// Runs one seed; panics if a promise is broken.
+pub fn simulate(seed: u64, trace: bool) -> Summary {
+    let mut random = Random::new(seed);
+    let cluster = Cluster::new(&mut random);
+    let weather = weather(&mut random);
+    let faults_end = 100_000 + random.below(1_500_000);
+    let faults = faults(&cluster, faults_end, &mut random);
+    simulate_with(seed, &cluster, weather, faults, faults_end, trace, random)
+}
+
+/// Runs a cluster in a weather with given faults, each with its time and how long it lasts.
+pub fn simulate_with(
+    seed: u64,
+    cluster: &Cluster,
+    weather: Weather,
+    faults: Vec<(u64, Fault, u64)>,
+    faults_end: u64,
+    trace: bool,
+    random: Random,
+) -> Summary {
+    let peers: Vec<Vec<Peer>> = (0..cluster.devices).map(|device| model::peers(cluster, device)).collect();
+    let steps: Vec<Vec<Vec<Step<'_>>>> =
+        (0..cluster.devices).map(|device| cluster.ways.iter().map(|way| way.steps(device)).collect()).collect();
+    let route = |device: usize, way: usize| Route {
+        steps: &steps[device][way],
+        devices: cluster.ways[way].devices.iter().fold(0, |devices, at| devices | 1 << at),
+        links: &cluster.ways[way].pairs,
+    };
+    let routes: Vec<Vec<Route<'_>>> =
+        (0..cluster.devices).map(|device| (0..cluster.ways.len()).map(|way| route(device, way)).collect()).collect();
+    let plan = |device: usize| Plan {
+        hash: 0x1234_5678,
+        device: device as u8,
+        input: cluster.input as u8,
+        output: cluster.output as u8,
+        peers: &peers[device],
+        routes: &routes[device],
+        family: None,
+        detect_us: DETECT_US as u32,
+    };
+    let plans = (0..cluster.devices).map(plan).collect();
+    let mut world = World::new(seed, cluster, plans, weather, random);
+    world.trace = trace.then(Vec::new);
+    world.run(faults, faults_end, faults_end + 3_500_000);
+    for line in world.trace.iter().flatten() {
+        println!("{line}");
+    }
+    world.summary
+}
+
+fn weather(random: &mut Random) -> Weather {
+    let mut some = |most: u64| if random.below(2) == 0 { 0 } else { random.below(most) };
+    Weather { lost: some(150_000), twice: some(100_000), flipped: some(10_000), cut_short: some(20_000) }
+}
+
+/// Up to eight faults of every kind.
+fn faults(cluster: &Cluster, end: u64, random: &mut Random) -> Vec<(u64, Fault, u64)> {
+    let mut faults = Vec::new();
+    for _ in 0..random.below(9) {
+        let device = random.below(cluster.devices as u64) as usize;
+        let wire = random.below(cluster.wires.len() as u64) as usize;
+        let ends = cluster.wires[wire].ends;
+        let fault = match random.below(10) {
+            0 => Fault::Kill { device, power: false },
+            1 => Fault::Kill { device, power: true },
+            2 | 3 => Fault::Pause(device),
+            4 => Fault::Cut { wire, from: None },
+            5 => Fault::Cut { wire, from: Some(if random.below(2) == 0 { ends.0 } else { ends.1 }) },
+            6 if cluster.wires[wire].medium == Medium::Connection => Fault::Reset(wire),
+            6 | 7 => Fault::Storm(wire),
+            8 if random.below(2) == 0 => Fault::Slow(wire, 0.02 + random.below(50) as f64 / 100.0),
+            8 => Fault::SlowReader(device),
+            _ => Fault::Jump(device, random.below(1_000_000) * (1 + random.below(1_000))),
+        };
+        let time = random.below(end);
+        let lasts = match random.below(3) {
+            0 => random.below(20_000),
+            1 => random.below(400_000),
+            _ => random.below(2_000_000),
+        };
+        faults.push((time, fault, lasts.min(end - time)));
+    }
+    faults
+}
