@@ -1,9 +1,16 @@
-//! The node's promises, under faults: `PARTITA_SEEDS` says how many seeds, `PARTITA_SEED` replays one and tells what happened.
+//! The node's promises, under faults: `PARTITA_SEEDS` says how many seeds, from `PARTITA_FIRST_SEED` on; `PARTITA_SEED`
+//! replays one and tells what happened.
 
 mod simulator;
 
+use partita_rt::node::random::Random;
+use partita_rt::node::{Medium, Node, Peer, Plan, Route, Step};
+use simulator::faults::Fault;
+use simulator::model::{Cluster, peers};
+use simulator::network::Weather;
 use simulator::simulate;
 use simulator::world::Summary;
+use simulator::{Story, simulate_with};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
@@ -29,4 +36,104 @@ fn every_promise_holds_under_faults() {
         parts.into_iter().for_each(|part| all.add(&part.join().expect("every promise held")));
     });
     println!("{all:?}");
+}
+
+/// Runs clusters of some seeds through the same story; what it is of each.
+fn stories(seeds: std::ops::Range<u64>, story: impl Fn(&Cluster, &mut Random) -> Story) -> Vec<Summary> {
+    let run = |seed: u64| {
+        let mut random = Random::new(seed);
+        let cluster = Cluster::new(&mut random);
+        let story = story(&cluster, &mut random);
+        simulate_with(seed, &cluster, story, random)
+    };
+    seeds.map(run).collect()
+}
+
+fn calm(faults: Vec<(u64, Fault, u64)>, faults_end: u64, inputs: (u64, u64, u64)) -> Story {
+    Story { weather: Weather::default(), faults, faults_end, inputs: Some(inputs), trace: false }
+}
+
+#[test]
+fn idle_is_not_failure() {
+    // Half an hour in which nobody asks anything.
+    for summary in stories(0..3, |_, _| calm(vec![], 1_800_000_000, (1_800_000_000, 100_000, 1_000_000))) {
+        assert_eq!((summary.counters.silent, summary.counters.closed), (0, 0));
+        assert_eq!((summary.late, summary.failed), (0, 0));
+        assert!(summary.delivered > 5, "{summary:?}");
+    }
+}
+
+#[test]
+fn losses_and_damage_are_repaired_inside_the_deadline() {
+    let weather = Weather { lost: 200_000, twice: 50_000, flipped: 10_000, cut_short: 10_000 };
+    let story = |_: &Cluster, _: &mut Random| Story { weather, ..calm(vec![], 2_000_000, (0, 100_000, 8_000_000)) };
+    for summary in stories(0..60, story) {
+        // A chooser may find that a smaller network is quicker.
+        assert_eq!((summary.late, summary.failed), (0, 0), "{summary:?}");
+        assert_eq!((summary.counters.tried_again, summary.counters.silent), (0, 0), "nobody is taken for lost");
+    }
+}
+
+#[test]
+fn a_device_that_returns_before_it_is_missed_costs_no_answer() {
+    let story = |cluster: &Cluster, random: &mut Random| {
+        let device = (cluster.input + 1 + random.below(cluster.devices as u64 - 1) as usize) % cluster.devices;
+        let kill = |at: u64, power: bool| (at, Fault::Kill { device, power }, 20_000 + at % 30_000);
+        calm(vec![kill(400_000, false), kill(900_000 + random.below(50_000), true)], 1_500_000, (0, 30_000, 8_000_000))
+    };
+    let mut again = 0;
+    for summary in stories(0..100, story) {
+        assert_eq!((summary.late, summary.failed), (0, 0), "{summary:?}");
+        again += summary.counters.tried_again;
+    }
+    assert!(again > 10, "inputs were under way when a device was restarted: {again}");
+}
+
+#[test]
+fn devices_of_another_plan_do_not_talk() {
+    let cluster = Cluster::new(&mut Random::new(1));
+    let wire = cluster.wires[0].clone();
+    let ends = [wire.ends.0, wire.ends.1];
+    let all: Vec<Vec<Peer>> = ends.iter().map(|end| peers(&cluster, *end)).collect();
+    let line = |peer: &Peer| Peer { medium: Medium::Line, ..*peer };
+    let peers: Vec<[Peer; 1]> = [(0, ends[1]), (1, ends[0])]
+        .map(|(at, other)| {
+            all[at].iter().find(|peer| usize::from(peer.device) == other).map(line).expect("a wire's end")
+        })
+        .map(|peer| [peer])
+        .into();
+    let routes = [Route { steps: &[Step::Compute], devices: 1, links: &[] }];
+    for (hashes, talk) in [([1, 1], true), ([1, 2], false)] {
+        let plan = |at: usize| Plan {
+            hash: hashes[at],
+            device: ends[at] as u8,
+            input: ends[0] as u8,
+            output: ends[0] as u8,
+            peers: &peers[at],
+            routes: &routes,
+            family: None,
+            detect_us: 300_000,
+        };
+        let mut nodes = [Node::<1>::new(plan(0), 5), Node::<1>::new(plan(1), 6)];
+        for now_us in (0..1_000_000).step_by(1000) {
+            for at in 0..2 {
+                nodes[at].on_tick(now_us);
+                while let Some(pieces) = nodes[at].poll_send(0, &()) {
+                    let bytes = pieces.concat();
+                    nodes[at].on_sent(0, bytes.len());
+                    nodes[1 - at].on_bytes(0, &bytes, &mut ());
+                }
+            }
+        }
+        assert_eq!([nodes[0].is_talking(0), nodes[1].is_talking(0)], [talk, talk]);
+        assert_eq!(nodes[0].counters().other_plans + nodes[1].counters().other_plans > 0, !talk);
+    }
+}
+
+#[test]
+fn a_node_fits_on_small_devices() {
+    let bytes = std::mem::size_of::<Node<'_, 1>>();
+    assert!(bytes < 9 * 1024, "{bytes} bytes with one peer");
+    let more = std::mem::size_of::<Node<'_, 2>>() - bytes;
+    assert!(more < 4 * 1024, "{more} bytes for each further peer");
 }

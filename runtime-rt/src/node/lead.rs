@@ -32,8 +32,13 @@ pub struct Lead<'p> {
 
 impl<'p> Lead<'p> {
     pub(super) fn new(plan: &Plan<'p>) -> Lead<'p> {
-        let chooser = plan.family.map(Chooser::new);
+        let chooser = plan.family.filter(|_| plan.device == plan.input).map(Chooser::new);
         Lead { next: 0, chooser, reached: 0, late: [(0, 0); ROUTES], rates_heard: 0 }
+    }
+
+    /// A device whose link to this one is to be probed.
+    pub(super) fn probe(&mut self, own: usize, now_us: u64) -> Option<usize> {
+        self.chooser.as_mut()?.probe(own, now_us)
     }
 
     fn rests(&self, route: u8, now_us: u64) -> bool {

@@ -3,10 +3,21 @@
 use super::gossip::Channel;
 use super::plan::{Medium, Peer};
 use super::random::Random;
-use super::session::{Hello, Talk, is_closed_with_session};
+use super::session::{Hello, Stage, Talk, is_closed_with_session};
 use super::transfer::{Receiving, Transfers};
-use super::wire::{self, BEAT_BYTES, CHECK_BYTES, HEADER_BYTES, Header, Kind, Parser, Put, SMALL_BYTES, Take};
+use super::wire::{self, BEAT_BYTES, CHECK_BYTES, HEADER_BYTES, Header, Kind, Parser, Piece, Put, SMALL_BYTES, Take};
 use super::{Memory, Node};
+
+/// What a connection is that somebody has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// Too few bytes have come to tell.
+    Unknown,
+    /// Nobody who belongs here.
+    Refused,
+    /// This peer of the plan's: what has come is its first bytes.
+    Peer(usize),
+}
 
 /// What the driver is to do with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +87,8 @@ pub(crate) struct Link {
     /// Whether bytes can be sent.
     pub(crate) open: bool,
     close: bool,
+    /// Since when.
+    open_us: u64,
     pub(crate) talk: Talk,
     pub(crate) parser: Parser,
     out: Outgoing,
@@ -89,14 +102,23 @@ pub(crate) struct Link {
     /// Smoothed time of a round trip.
     trip_us: u64,
     /// Rate at which tensors came last, in bytes per second.
-    pub(crate) rate: Option<f32>,
+    rate: Option<f32>,
+    /// The rate that others know.
+    told_rate: f32,
+    /// Probes to send, and how many have come since when.
+    probes_left: u16,
+    probed: Option<(u16, u64)>,
 }
+
+/// Probes that are sent one after the other.
+const PROBES: u16 = 8;
 
 impl Link {
     pub(crate) fn new() -> Link {
         Link {
             open: false,
             close: false,
+            open_us: 0,
             talk: Talk::new(),
             parser: Parser::new(),
             out: Outgoing::new(),
@@ -107,6 +129,9 @@ impl Link {
             their_clock: None,
             trip_us: 10_000,
             rate: None,
+            told_rate: 0.0,
+            probes_left: 0,
+            probed: None,
         }
     }
 
@@ -120,7 +145,7 @@ impl Link {
     }
 
     pub(crate) fn connected(&mut self, now_us: u64) {
-        (self.open, self.close, self.filling) = (true, false, None);
+        (self.open, self.close, self.open_us, self.filling) = (true, false, now_us, None);
         self.parser.reset();
         self.out.clear();
         self.talk.connected(now_us);
@@ -138,6 +163,12 @@ impl Link {
         }
     }
 
+    /// Whether a connection leads nowhere: nobody greets at its other end.
+    pub(crate) fn is_vain(&self, peer: &Peer, now_us: u64, detect_us: u64) -> bool {
+        let greets = self.open && self.talk.session.is_none() && peer.medium == Medium::Connection;
+        greets && now_us >= self.open_us + detect_us
+    }
+
     pub(crate) fn begin_session(&mut self, now_us: u64, restarted: bool) {
         self.filling = None;
         self.transfers.resume(now_us, restarted);
@@ -149,11 +180,14 @@ impl Link {
     pub(crate) fn due_us(&self, peer: &Peer, now_us: u64, detect_us: u64) -> u64 {
         let later = |times: &[u64]| times.iter().copied().filter(|time| *time > now_us).min().unwrap_or(u64::MAX);
         if self.talk.session.is_none() {
-            return if peer.calls { later(&[self.talk.call_at_us]) } else { u64::MAX };
+            let vain_us = if self.open { self.open_us + detect_us } else { u64::MAX };
+            return later(&[vain_us, if peer.calls { self.talk.call_at_us } else { u64::MAX }]);
         }
         let transfers_us = self.transfers.due_us(now_us);
         let (good_us, silent_us) = (self.talk.good_at_us(), self.talk.silent_at_us(detect_us));
-        later(&[self.beat_at_us, self.channel.due_us(self.round_us()), transfers_us, good_us, silent_us])
+        // Whoever is not called for a while takes it that it was stopped.
+        let awake_us = now_us + detect_us / 10;
+        later(&[awake_us, self.beat_at_us, self.channel.due_us(self.round_us()), transfers_us, good_us, silent_us])
     }
 
     /// A beat: the sender's clock, the receiver's clock as the sender heard it last, and how long ago that was.
@@ -183,15 +217,66 @@ impl Link {
         bytes
     }
 
-    /// A message has come: how fast, if its first chunk tells from when on.
-    pub(crate) fn note_rate(&mut self, receiving: &Receiving, now_us: u64) {
-        if let Some(begun_us) = receiving.begun_us.filter(|begun_us| now_us > *begun_us) {
-            self.rate = Some(receiving.part.bytes as f32 * 1e6 / (now_us - begun_us) as f32);
+    /// A message has come: how fast, if it was long enough to tell.
+    pub(crate) fn note_rate(&mut self, receiving: &Receiving, peer: &Peer, now_us: u64) {
+        self.rate = receiving.rate(peer.chunk_bytes, now_us).or(self.rate);
+    }
+
+    /// A probe has come. They are numbered from 0, and the last tells.
+    pub(crate) fn hear_probe(&mut self, header: &Header, now_us: u64) {
+        if header.chunk == 0 {
+            self.probed = Some((1, now_us));
+            return;
         }
+        let Some((count, since_us)) = self.probed.filter(|(count, _)| *count == header.chunk) else { return };
+        self.probed = Some((count + 1, since_us));
+        if count + 1 == PROBES && now_us > since_us {
+            let bytes = u32::from(header.length) * u32::from(count);
+            self.rate = Some(bytes as f32 * 1e6 / (now_us - since_us) as f32);
+        }
+    }
+
+    /// The rate, if it is not what was told last.
+    pub(crate) fn news_of_rate(&mut self) -> Option<f32> {
+        let rate = self.rate.take()?;
+        let told = core::mem::replace(&mut self.told_rate, rate);
+        if (0.8..1.25).contains(&(rate / told)) {
+            self.told_rate = told;
+            return None;
+        }
+        Some(rate)
+    }
+
+    /// How fast the link is to be measured.
+    pub(crate) fn probe(&mut self) {
+        self.probes_left = PROBES;
+    }
+
+    /// The next probe's number.
+    fn next_probe(&mut self) -> Option<u16> {
+        self.probes_left = self.probes_left.checked_sub(1)?;
+        Some(PROBES - 1 - self.probes_left)
     }
 }
 
 impl<const PEERS: usize> Node<'_, PEERS> {
+    /// Who has made a connection, by its first bytes. A driver holds a limited number of such connections, and none for
+    /// longer than [`super::Plan::detect_us`].
+    pub fn greet(&self, bytes: &[u8]) -> Greeting {
+        let mut parser = Parser::new();
+        let mut rest = bytes;
+        let header = match parser.take(&mut rest, 0) {
+            Some(Piece::Frame(header)) if header.kind == Kind::Hello => header,
+            None if bytes.len() < HEADER_BYTES + wire::HELLO_BYTES + CHECK_BYTES => return Greeting::Unknown,
+            _ => return Greeting::Refused,
+        };
+        let hello = Hello::parse(parser.payload(&header));
+        let calls = hello.is_some_and(|hello| hello.plan_hash == self.plan.hash && hello.stage == Stage::Call);
+        let who = |peer: &Peer| peer.device == header.sender && !peer.calls && peer.medium == Medium::Connection;
+        let found = self.plan.peers.iter().position(who).filter(|_| calls);
+        found.map_or(Greeting::Refused, Greeting::Peer)
+    }
+
     /// What is to be done with the connection to a peer.
     pub fn poll_order(&mut self, at: usize) -> Option<Order> {
         let (link, peer) = self.links.get_mut(at).zip(self.plan.peers.get(at))?;
@@ -282,6 +367,10 @@ impl<const PEERS: usize> Node<'_, PEERS> {
             header.length = bytes;
             body = Some((offset, memory.read(offset, bytes.into())));
             self.counters.sent_bytes += u64::from(bytes);
+        } else if let Some(number) = link.next_probe() {
+            let content = memory.read(0, peer.chunk_bytes.into());
+            (header.kind, header.chunk, header.length) = (Kind::Probe, number, content.len() as u16);
+            body = Some((0, content)).filter(|(_, content)| !content.is_empty());
         } else if link.channel.owes {
             header.kind = Kind::Beat;
             let beat = link.beat(now_us);

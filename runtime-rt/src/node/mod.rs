@@ -24,6 +24,7 @@
 //! | `Have` | a message is there, or not needed any more |
 //! | `Offer` | a message waits here and nothing was heard of it for a round trip |
 //! | `Tensor` | a chunk, straight from and to the program's memory |
+//! | `Probe` | eight of them tell the other end how fast the link is |
 //!
 //! # States
 //!
@@ -83,7 +84,7 @@ pub mod wire;
 
 pub use inputs::{INPUTS, Outcome, Record, Why};
 pub use lead::Lead;
-pub use link::Order;
+pub use link::{Greeting, Order};
 pub use plan::{Medium, Part, Peer, Plan, Route, Step};
 pub use run::{Flow, Work};
 
@@ -203,6 +204,14 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
         self.plan.detect_us.into()
     }
 
+    /// The device with the input has links probed that were slow.
+    fn probe(&mut self) {
+        let (now_us, own) = (self.now_us, usize::from(self.plan.device));
+        let Some(peer) = self.lead.probe(own, now_us) else { return };
+        let links = self.links.iter_mut().zip(self.plan.peers);
+        links.filter(|(_, with)| usize::from(with.device) == peer).for_each(|(link, _)| link.probe());
+    }
+
     /// Time has passed. Clocks may begin anywhere, run a little fast or slow, stop, and jump.
     pub fn on_tick(&mut self, clock_us: u64) {
         let passed_us = clock_us.saturating_sub(self.clock_us.unwrap_or(clock_us));
@@ -214,12 +223,16 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
             let (now_us, detect_us) = (self.now_us, self.detect_us());
             let Some(link) = self.links.get_mut(at) else { continue };
             link.talk.forgive(stopped_us);
+            let Some(peer) = self.plan.peers.get(at) else { continue };
             if link.talk.is_silent(now_us, detect_us) {
                 self.counters.silent += 1;
+                self.lose(at, true);
+            } else if link.is_vain(peer, now_us, detect_us) {
                 self.lose(at, true);
             }
         }
         self.see();
+        self.probe();
     }
 
     /// When [`Node::on_tick`] is to be called at the latest, by the clock that it was given last.
@@ -263,7 +276,9 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
     fn see(&mut self) {
         let good = self.links.iter().zip(self.plan.peers).filter(|(link, _)| link.talk.is_good(self.now_us));
         let sees = good.fold(0u64, |sees, (_, peer)| sees | 1 << (peer.device % 64));
-        self.known.set_own(self.plan.device, self.boot, sees, None);
+        let mut links = self.links.iter_mut().zip(self.plan.peers);
+        let rate = links.find_map(|(link, peer)| link.news_of_rate().map(|rate| (peer.device, rate)));
+        self.known.set_own(self.plan.device, self.boot, sees, rate);
     }
 
     /// Bytes have come from a peer: any part of a stream, or one datagram.
@@ -290,7 +305,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
 
     /// Part of a chunk goes to its place, if there is one now.
     fn on_part<M: Memory + ?Sized>(&mut self, at: usize, header: &Header, from: usize, bytes: &[u8], memory: &mut M) {
-        let now = self.run.is_at(header.inference) && header.term == self.known.term;
+        let now = self.run.is_at(header.inference) && header.term == self.known.term && header.kind == Kind::Tensor;
         let Some((link, peer)) = self.links.get_mut(at).zip(self.plan.peers.get(at)) else { return };
         let talking = link.talk.session.is_some_and(|session| session.id == header.session);
         let wanted = link.transfers.receiving(header.message).filter(|receiving| receiving.misses(header.chunk));
@@ -349,6 +364,10 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
                 self.on_transfer(at, header);
             }
             Kind::Want | Kind::Have | Kind::Offer | Kind::Tensor => {}
+            Kind::Probe => {
+                let now_us = self.now_us;
+                self.links.get_mut(at).into_iter().for_each(|link| link.hear_probe(header, now_us));
+            }
         }
     }
 
@@ -398,7 +417,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
         let (now_us, inference, message) = (self.now_us, header.inference, header.message);
         let current = self.run.is_at(inference);
         let past = self.run.is_past(inference) || self.known.is_over(inference);
-        let Some(link) = self.links.get_mut(at) else { return };
+        let Some((link, peer)) = self.links.get_mut(at).zip(self.plan.peers.get(at)) else { return };
         let round_us = link.round_us();
         match header.kind {
             Kind::Want => {
@@ -418,7 +437,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
                 let chunk = (inference, message, header.chunk);
                 let filled = link.filling.take() == Some((chunk, usize::from(header.length)));
                 let whole = link.transfers.take_chunk(message, header.chunk, filled, now_us, round_us);
-                whole.into_iter().for_each(|receiving| link.note_rate(&receiving, now_us));
+                whole.into_iter().for_each(|receiving| link.note_rate(&receiving, peer, now_us));
                 if link.transfers.is_there(message) {
                     link.transfers.acknowledge(inference, message);
                 }

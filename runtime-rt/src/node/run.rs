@@ -61,7 +61,7 @@ pub(crate) struct Run {
     exit: Option<(u32, f32)>,
     /// Since when a step is being done, and whether what it was for is still wanted.
     busy: Option<(u64, bool)>,
-    /// Inputs whose answers were delivered last, and the answers.
+    /// Inputs whose answers were given out last, and the answers.
     delivered: [Option<(u32, Answer)>; 2 * super::INPUTS],
 }
 
@@ -162,7 +162,7 @@ impl<const PEERS: usize> Node<'_, PEERS> {
             }
             (Stage::Deliver, _) => {
                 let answer = Answer { exit: self.run.exit, route: self.run.route };
-                self.delivered(answer);
+                self.answer(answer);
             }
             (Stage::Over, _) => {}
         }
@@ -245,20 +245,19 @@ impl<const PEERS: usize> Node<'_, PEERS> {
         let Some(turn) = self.known.turn(self.run.inference).copied() else { return Work::Nothing };
         // An input that was tried again although its answer was there is not answered twice.
         if let Some(answer) = self.run.delivered(turn.input) {
-            self.delivered(answer);
+            self.answer(answer);
             return self.poll_work();
+        }
+        let answer = Answer { exit: self.run.exit, route: self.run.route };
+        let count = self.run.delivered.len();
+        if let Some(slot) = self.run.delivered.get_mut(turn.input as usize % count) {
+            *slot = Some((turn.input, answer));
         }
         Work::Deliver { input: turn.input, route: self.run.route }
     }
 
-    fn delivered(&mut self, answer: Answer) {
-        let inference = self.run.inference;
-        let input = self.known.turn(inference).map_or(0, |turn| turn.input);
-        let count = self.run.delivered.len();
-        if let Some(slot) = self.run.delivered.get_mut(input as usize % count) {
-            *slot = Some((input, answer));
-        }
-        self.known.answer(inference, answer);
+    fn answer(&mut self, answer: Answer) {
+        self.known.answer(self.run.inference, answer);
         self.run.stage = Stage::Over;
     }
 }

@@ -22,6 +22,9 @@ const STRIDE: u16 = 16;
 /// A chunk is missing, not late, when so many behind it have come.
 const REORDERED: u16 = 3;
 
+/// So many chunks tell how fast a link is.
+pub(crate) const MEASURED: u16 = 4;
+
 /// Longest time between two wants or offers of a message.
 const LAST_WAIT_US: u64 = 60_000;
 
@@ -68,8 +71,8 @@ pub(crate) struct Receiving {
     fresh: u16,
     /// `base` for which chunks were asked for again because later ones have come; the number behind it, 0 for none.
     asked_for: u16,
-    /// When the first chunk came, and its bytes.
-    pub(crate) begun_us: Option<u64>,
+    /// When the first chunk came.
+    begun_us: Option<u64>,
 }
 
 impl Receiving {
@@ -88,6 +91,13 @@ impl Receiving {
             asked_for: 0,
             begun_us: None,
         }
+    }
+
+    /// Bytes per second that came behind the first chunk, if they were enough to tell.
+    pub(crate) fn rate(&self, chunk_bytes: u16, now_us: u64) -> Option<f32> {
+        let took_us = now_us.saturating_sub(self.begun_us?);
+        let bytes = self.part.bytes.saturating_sub(chunk_bytes.into());
+        (self.chunks >= MEASURED && took_us > 0).then_some(bytes as f32 * 1e6 / took_us as f32)
     }
 
     /// Whether a chunk is still missing.

@@ -62,6 +62,8 @@ pub enum Kind {
     Offer,
     /// One chunk of a tensor.
     Tensor,
+    /// Bytes from whose arrival the other end learns how fast the link is.
+    Probe,
 }
 
 impl Kind {
@@ -74,6 +76,7 @@ impl Kind {
             5 => Kind::Have,
             6 => Kind::Offer,
             7 => Kind::Tensor,
+            8 => Kind::Probe,
             _ => return None,
         })
     }
@@ -87,6 +90,7 @@ impl Kind {
             Kind::Have => 5,
             Kind::Offer => 6,
             Kind::Tensor => 7,
+            Kind::Probe => 8,
         }
     }
 
@@ -98,7 +102,7 @@ impl Kind {
             Kind::Event => SMALL_BYTES,
             Kind::Want => WANT_BYTES,
             Kind::Have | Kind::Offer => 0,
-            Kind::Tensor => usize::from(chunk_bytes),
+            Kind::Tensor | Kind::Probe => usize::from(chunk_bytes),
         }
     }
 }
@@ -274,7 +278,7 @@ impl Take<'_> {
 /// What a parser has found in some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'b> {
-    /// Part of a tensor's chunk, from byte `at` of the chunk on; not yet checked.
+    /// Part of a tensor's chunk or a probe, from byte `at` of the chunk on; not yet checked.
     Part {
         /// Header of the frame.
         header: Header,
@@ -350,7 +354,7 @@ impl Parser {
                 let at = self.got;
                 self.got += here.len();
                 self.sum.add(here);
-                if header.kind == Kind::Tensor {
+                if matches!(header.kind, Kind::Tensor | Kind::Probe) {
                     return Some(Piece::Part { header, at, bytes: here });
                 }
                 self.small.iter_mut().skip(at).zip(here).for_each(|(slot, byte)| *slot = *byte);

@@ -249,6 +249,11 @@ fn bounds(program: &mut [Op], random: &mut Random) {
 }
 
 impl Way {
+    /// The devices that do nothing on this route.
+    pub fn absent(&self, cluster: &Cluster) -> Vec<u8> {
+        (0..cluster.devices).filter(|at| !self.devices.contains(at)).map(|at| at as u8).collect()
+    }
+
     /// Steps of a device as its node's plan has them.
     pub fn steps(&self, device: usize) -> Vec<Step<'_>> {
         self.programs[device]

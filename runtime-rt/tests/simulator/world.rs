@@ -4,19 +4,21 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 use partita_rt::node::random::Random;
-use partita_rt::node::{Counters, Flow, INPUTS, Medium, Node, Order, Outcome, Plan, Why, Work};
+use partita_rt::node::{Counters, Flow, INPUTS, Node, Order, Outcome, Plan, Why, Work};
 
+use super::faults::Fault;
 use super::model::{self, Cluster, INPUT_BYTES};
+use super::network::{Pipe, Weather, note};
 
 /// A peer is lost when nothing was heard of it for so long.
 pub const DETECT_US: u64 = 300_000;
 
 /// Most links of a device.
-const PEERS: usize = 4;
+pub(super) const PEERS: usize = 4;
 
 /// What can happen.
 #[derive(Clone, Debug)]
-enum Event {
+pub(super) enum Event {
     /// Bytes come to an end of a wire.
     Arrive {
         wire: usize,
@@ -55,7 +57,7 @@ enum Event {
 }
 
 /// An event and its time; those of one time come in the order in which they were thought of.
-struct Due {
+pub(super) struct Due {
     time: u64,
     number: u64,
     event: Event,
@@ -81,99 +83,60 @@ impl Ord for Due {
     }
 }
 
-/// What is broken.
-#[derive(Clone, Debug)]
-pub enum Fault {
-    /// The process is killed and started again after the fault's time; connections are closed or, as when power goes, not.
-    Kill { device: usize, power: bool },
-    /// The process does not run.
-    Pause(usize),
-    /// Nothing comes from an end of a wire to the other, or in both directions.
-    Cut { wire: usize, from: Option<usize> },
-    /// A connection is closed by somebody between.
-    Reset(usize),
-    /// Most frames are lost or damaged for a while.
-    Storm(usize),
-    /// A wire is slow.
-    Slow(usize, f64),
-    /// A device reads late.
-    SlowReader(usize),
-    /// A clock jumps forward.
-    Jump(usize, u64),
-}
-
-/// What wires do all the time, in parts of a million per frame.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Weather {
-    pub lost: u64,
-    pub twice: u64,
-    pub flipped: u64,
-    pub cut_short: u64,
-}
-
-/// One direction of a wire.
-#[derive(Clone, Debug, Default)]
-struct Pipe {
-    free_at: u64,
-    last_arrival: u64,
-    inflight: usize,
-    cut: u32,
-    storm: bool,
-    slow: f64,
-    /// What waits for a cut connection to be whole again.
-    held: Vec<(u32, Vec<u8>)>,
-}
-
-struct Clock {
-    offset_us: u64,
-    parts_per_million: i64,
+pub(super) struct Clock {
+    pub(super) offset_us: u64,
+    pub(super) parts_per_million: i64,
 }
 
 impl Clock {
-    fn at(&self, now: u64) -> u64 {
+    pub(super) fn at(&self, now: u64) -> u64 {
         let drift = now as i128 * i128::from(self.parts_per_million) / 1_000_000;
         (i128::from(self.offset_us) + i128::from(now) + drift).max(0) as u64
     }
 }
 
 /// A step that is being done.
-struct Working {
-    token: u64,
-    work: Work,
+pub(super) struct Working {
+    pub(super) token: u64,
+    pub(super) work: Work,
     /// What was read when it began.
-    read: Vec<(std::ops::Range<usize>, Vec<u8>)>,
-    result: (std::ops::Range<usize>, Vec<u8>),
-    exit: Option<u32>,
+    pub(super) read: Vec<(std::ops::Range<usize>, Vec<u8>)>,
+    pub(super) result: (std::ops::Range<usize>, Vec<u8>),
+    pub(super) exit: Option<u32>,
 }
 
-struct Machine<'p> {
-    node: Option<Node<'p, PEERS>>,
-    memory: Vec<u8>,
-    places: Vec<Vec<u8>>,
-    clock: Clock,
-    life: u32,
-    paused: u32,
-    inbox: VecDeque<Event>,
-    working: Option<Working>,
-    left_at: Option<(usize, u32)>,
-    wake_at: u64,
-    reads_late: u64,
-    delivered: HashMap<u32, (u8, Option<u32>)>,
+pub(super) struct Machine<'p> {
+    pub(super) node: Option<Node<'p, PEERS>>,
+    pub(super) memory: Vec<u8>,
+    pub(super) places: Vec<Vec<u8>>,
+    pub(super) clock: Clock,
+    pub(super) life: u32,
+    pub(super) paused: u32,
+    pub(super) inbox: VecDeque<Event>,
+    pub(super) working: Option<Working>,
+    pub(super) left_at: Option<(usize, u32)>,
+    pub(super) wake_at: u64,
+    pub(super) reads_late: u64,
+    /// Whether the next step hangs; the end of the one that does, and since when.
+    pub(super) hangs: bool,
+    pub(super) hung: Option<Event>,
+    pub(super) hung_since: Option<u64>,
+    pub(super) delivered: HashMap<u32, (u8, Option<u32>)>,
     /// Since when nothing could be heard over each link, while this device ran without a break.
-    deaf_since: [Option<u64>; PEERS],
+    pub(super) deaf_since: [Option<u64>; PEERS],
 }
 
 /// An answer's bytes, and the exit.
-type Answer = (Vec<u8>, Option<u32>);
+pub(super) type Answer = (Vec<u8>, Option<u32>);
 
 /// An input that was accepted.
 #[derive(Clone)]
-struct Asked {
-    input: Vec<u8>,
+pub(super) struct Asked {
+    pub(super) input: Vec<u8>,
     /// The right answer on each route, as far as it was needed.
-    answers: Vec<Option<Answer>>,
-    deadline: u64,
-    accepted_at: u64,
+    pub(super) answers: Vec<Option<Answer>>,
+    pub(super) deadline: u64,
+    pub(super) accepted_at: u64,
 }
 
 /// What became of all inputs of a run.
@@ -193,6 +156,8 @@ pub struct Summary {
     pub counters: Counters,
     /// Longest time from the end of all faults to the first answer.
     pub recovered_us: u64,
+    /// When answers came.
+    pub answers: Vec<u64>,
 }
 
 impl Summary {
@@ -224,39 +189,34 @@ impl Summary {
 /// A simulation.
 pub struct World<'p> {
     pub seed: u64,
-    cluster: &'p Cluster,
-    plans: Vec<Plan<'p>>,
-    weather: Weather,
-    random: Random,
-    now: u64,
-    events: BinaryHeap<Reverse<Due>>,
+    pub(super) cluster: &'p Cluster,
+    pub(super) plans: Vec<Plan<'p>>,
+    pub(super) weather: Weather,
+    pub(super) random: Random,
+    pub(super) now: u64,
+    pub(super) events: BinaryHeap<Reverse<Due>>,
     /// Wires of each device, in the order of its links.
-    wires: Vec<Vec<usize>>,
-    number: u64,
-    machines: Vec<Machine<'p>>,
-    pipes: Vec<[Pipe; 2]>,
-    connections: Vec<Option<u32>>,
-    next_connection: u32,
-    asked: BTreeMap<u64, Asked>,
+    pub(super) wires: Vec<Vec<usize>>,
+    pub(super) number: u64,
+    pub(super) machines: Vec<Machine<'p>>,
+    pub(super) pipes: Vec<[Pipe; 2]>,
+    /// What came over each wire lately: to whom, and the bytes.
+    pub(super) heard: Vec<VecDeque<(usize, Vec<u8>)>>,
+    pub(super) connections: Vec<Option<u32>>,
+    pub(super) next_connection: u32,
+    pub(super) asked: BTreeMap<u64, Asked>,
     /// Inputs whose records were made lately.
-    past: VecDeque<Asked>,
-    next_tag: u64,
-    feed_every: u64,
-    budget: (u64, u64),
-    compute_us: u64,
-    faults_end: u64,
+    pub(super) past: VecDeque<Asked>,
+    pub(super) next_tag: u64,
+    /// When the first input is handed in, if not at once, and how often.
+    pub first_feed: Option<u64>,
+    pub feed_every: u64,
+    pub budget: (u64, u64),
+    pub(super) compute_us: u64,
+    pub(super) faults_end: u64,
     pub summary: Summary,
     /// What was done, if it is to be told.
     pub trace: Option<Vec<String>>,
-}
-
-macro_rules! tell {
-    ($world:expr, $($argument:tt)*) => {
-        if $world.trace.is_some() {
-            let text = format!("{:>9} {}", $world.now, format!($($argument)*));
-            $world.trace.as_mut().into_iter().for_each(|trace| trace.push(text.clone()));
-        }
-    };
 }
 
 impl<'p> World<'p> {
@@ -279,6 +239,9 @@ impl<'p> World<'p> {
             left_at: None,
             wake_at: u64::MAX,
             reads_late: 0,
+            hangs: false,
+            hung: None,
+            hung_since: None,
             delivered: HashMap::new(),
             deaf_since: [None; PEERS],
         });
@@ -298,11 +261,13 @@ impl<'p> World<'p> {
             number: 0,
             machines,
             pipes,
+            heard: vec![VecDeque::new(); cluster.wires.len()],
             connections: vec![None; cluster.wires.len()],
             next_connection: 1,
             asked: BTreeMap::new(),
             past: VecDeque::new(),
             next_tag: 0,
+            first_feed: None,
             feed_every: 8_000 + random.below(100_000),
             budget: (50_000 + random.below(300_000), 1 + random.below(700_000)),
             compute_us: 10 + random.below(1_500),
@@ -313,33 +278,38 @@ impl<'p> World<'p> {
         }
     }
 
-    fn at(&mut self, time: u64, event: Event) {
+    pub(super) fn at(&mut self, time: u64, event: Event) {
         self.number += 1;
         self.events.push(Reverse(Due { time: time.max(self.now), number: self.number, event }));
     }
 
-    fn fail(&self, why: &str) -> ! {
+    pub(super) fn tell(&mut self, text: String) {
+        let now = self.now;
+        self.trace.iter_mut().for_each(|trace| trace.push(format!("{now:>9} {text}")));
+    }
+
+    pub(super) fn fail(&self, why: &str) -> ! {
         for line in self.trace.iter().flatten() {
             eprintln!("{line}");
         }
         panic!("seed {} at {} us: {why} (PARTITA_SEED={} replays it)", self.seed, self.now, self.seed);
     }
 
-    fn link_of(&self, wire: usize, device: usize) -> usize {
+    pub(super) fn link_of(&self, wire: usize, device: usize) -> usize {
         self.wires[device].iter().position(|at| *at == wire).expect("the wire ends there")
     }
 
-    fn wires_of(&self, device: usize) -> Vec<usize> {
+    pub(super) fn wires_of(&self, device: usize) -> Vec<usize> {
         self.wires[device].clone()
     }
 
     /// The direction of a wire that begins at a device.
-    fn pipe(&mut self, wire: usize, from: usize) -> &mut Pipe {
+    pub(super) fn pipe(&mut self, wire: usize, from: usize) -> &mut Pipe {
         let side = usize::from(self.cluster.wires[wire].ends.1 == from);
         &mut self.pipes[wire][side]
     }
 
-    fn other(&self, wire: usize, device: usize) -> usize {
+    pub(super) fn other(&self, wire: usize, device: usize) -> usize {
         let (a, b) = self.cluster.wires[wire].ends;
         if a == device { b } else { a }
     }
@@ -352,7 +322,7 @@ impl<'p> World<'p> {
         for (time, fault, lasts) in faults {
             self.at(time, Event::Begin(fault, lasts));
         }
-        self.at(self.feed_every, Event::Feed);
+        self.at(self.first_feed.unwrap_or(self.feed_every), Event::Feed);
         self.at(100_000, Event::Look);
         self.faults_end = faults_end;
         let calm = faults_end + 2_500_000;
@@ -381,7 +351,7 @@ impl<'p> World<'p> {
     }
 
     /// Adds what a node has counted in its life.
-    fn count(&mut self, device: usize) {
+    pub(super) fn count(&mut self, device: usize) {
         let counters = self.machines[device].node.as_ref().map(Node::counters).unwrap_or_default();
         self.summary.add(&Summary { counters, ..Summary::default() });
     }
@@ -403,17 +373,18 @@ impl<'p> World<'p> {
         self.feed_every = self.feed_every.max(20_000);
     }
 
-    fn start(&mut self, device: usize) {
+    pub(super) fn start(&mut self, device: usize) {
         let seed = self.random.next();
         let machine = &mut self.machines[device];
         machine.node = Some(Node::new(self.plans[device], seed));
         machine.memory.fill(0x55);
         machine.life += 1;
         machine.working = None;
+        machine.hung = None;
         machine.delivered.clear();
         machine.deaf_since = [None; PEERS];
         machine.clock.offset_us = self.random.below(1 << 40);
-        tell!(self, "{device} starts");
+        note!(self, "{device} starts");
         self.go(device);
     }
 
@@ -443,7 +414,7 @@ impl<'p> World<'p> {
             }
             Event::Done { device, life, token } => self.done(device, life, token),
             Event::Connected { wire, device, connection } => {
-                tell!(self, "{device} is connected over wire {wire} by {connection}");
+                note!(self, "{device} is connected over wire {wire} by {connection}");
                 if self.connections[wire] == Some(connection) {
                     let link = self.link_of(wire, device);
                     self.tick(device);
@@ -452,7 +423,7 @@ impl<'p> World<'p> {
                 }
             }
             Event::Closed { wire, device, connection } => {
-                tell!(self, "{device} hears that connection {connection} of wire {wire} is closed");
+                note!(self, "{device} hears that connection {connection} of wire {wire} is closed");
                 if self.connections[wire].is_none_or(|current| current == connection) {
                     let link = self.link_of(wire, device);
                     self.tick(device);
@@ -462,12 +433,12 @@ impl<'p> World<'p> {
             }
             Event::Feed => self.feed(),
             Event::Begin(fault, lasts) => {
-                tell!(self, "begins: {fault:?} for {lasts}");
+                note!(self, "begins: {fault:?} for {lasts}");
                 self.begin(&fault);
                 self.at(self.now + lasts, Event::End(fault));
             }
             Event::End(fault) => {
-                tell!(self, "ends: {fault:?}");
+                note!(self, "ends: {fault:?}");
                 self.end(&fault);
             }
             Event::Look => {
@@ -477,7 +448,7 @@ impl<'p> World<'p> {
         }
     }
 
-    fn tick(&mut self, device: usize) {
+    pub(super) fn tick(&mut self, device: usize) {
         let machine = &mut self.machines[device];
         let clock = machine.clock.at(self.now);
         machine.node.iter_mut().for_each(|node| node.on_tick(clock));
@@ -505,7 +476,7 @@ impl<'p> World<'p> {
         };
         machine.places[place].copy_from_slice(&input);
         self.next_tag += 1;
-        tell!(self, "input {tag} in {budget} us");
+        note!(self, "input {tag} in {budget} us");
         let answers = vec![None; self.cluster.ways.len()];
         let (deadline, accepted_at) = (self.now + budget, self.now);
         self.asked.insert(tag, Asked { input, answers, deadline, accepted_at });
@@ -513,7 +484,7 @@ impl<'p> World<'p> {
     }
 
     /// A device does all that there is to do.
-    fn go(&mut self, device: usize) {
+    pub(super) fn go(&mut self, device: usize) {
         if self.machines[device].paused > 0 || self.machines[device].node.is_none() {
             return;
         }
@@ -549,153 +520,6 @@ impl<'p> World<'p> {
         if wake < machine.wake_at || machine.wake_at <= now {
             machine.wake_at = wake;
             self.at(wake, Event::Wake { device });
-        }
-    }
-
-    fn send(&mut self, device: usize, link: usize, wire: usize) -> bool {
-        let to = self.other(wire, device);
-        let (medium, rate, latency, jitter) = {
-            let wire = &self.cluster.wires[wire];
-            (wire.medium, wire.bytes_per_second, wire.latency_us, wire.jitter_us)
-        };
-        let now = self.now;
-        let side = usize::from(self.cluster.wires[wire].ends.1 == device);
-        let pipe = &mut self.pipes[wire][side];
-        let capacity = match medium {
-            Medium::Connection => 20_000,
-            Medium::Line => 600,
-            Medium::Datagrams => 60_000,
-        };
-        let connection = self.connections[wire].unwrap_or(0);
-        if (medium == Medium::Connection && connection == 0) || pipe.inflight >= capacity {
-            return false;
-        }
-        let machine = &mut self.machines[device];
-        let Some(node) = machine.node.as_mut() else { return false };
-        let Some(pieces) = node.poll_send(link, machine.memory.as_slice()) else { return false };
-        let mut bytes = pieces.concat();
-        if medium != Medium::Datagrams {
-            bytes.truncate(capacity - pipe.inflight);
-        }
-        node.on_sent(link, bytes.len());
-        pipe.inflight += bytes.len();
-        let took = (bytes.len() as f64 * 1e6 / (rate * pipe.slow)) as u64;
-        pipe.free_at = pipe.free_at.max(now) + took;
-        let jitter = if medium == Medium::Datagrams { self.random.below(1 + jitter) } else { 0 };
-        let arrival =
-            (pipe.free_at + latency + jitter).max(if medium == Medium::Datagrams { 0 } else { pipe.last_arrival });
-        pipe.last_arrival = arrival.max(pipe.last_arrival);
-        self.at(arrival, Event::Arrive { wire, to, connection, bytes });
-        true
-    }
-
-    fn chance(&mut self, parts: u64) -> bool {
-        parts > 0 && self.random.below(1_000_000) < parts
-    }
-
-    fn arrive(&mut self, wire: usize, to: usize, connection: u32, mut bytes: Vec<u8>) {
-        let from = self.other(wire, to);
-        let medium = self.cluster.wires[wire].medium;
-        let late = self.machines[to].reads_late;
-        if late > 0 && self.chance(500_000) {
-            // Nothing is read for a while, and what is behind it waits too: order is kept by the pipe.
-            let arrival = (self.now + late).max(self.pipe(wire, from).last_arrival);
-            self.pipe(wire, from).last_arrival = arrival;
-            if medium == Medium::Datagrams {
-                self.at(arrival, Event::Arrive { wire, to, connection, bytes });
-                return;
-            }
-        }
-        let pipe = self.pipe(wire, from);
-        if pipe.cut > 0 && medium == Medium::Connection {
-            pipe.held.push((connection, bytes));
-            return;
-        }
-        let (cut, storm) = (pipe.cut > 0, pipe.storm);
-        pipe.inflight = pipe.inflight.saturating_sub(bytes.len());
-        if medium == Medium::Connection && self.connections[wire] != Some(connection) {
-            return;
-        }
-        if cut {
-            self.go(from);
-            return;
-        }
-        let weather = self.weather;
-        let lost = if storm { 500_000 } else { weather.lost };
-        match medium {
-            Medium::Datagrams => {
-                if self.chance(lost) {
-                    self.go(from);
-                    return;
-                }
-                if self.chance(weather.twice) {
-                    let later = self.now + self.random.below(20_000);
-                    self.pipe(wire, from).inflight += bytes.len();
-                    self.at(later, Event::Arrive { wire, to, connection, bytes: bytes.clone() });
-                }
-                if self.chance(weather.cut_short) {
-                    bytes.truncate(self.random.below(bytes.len() as u64) as usize);
-                }
-            }
-            Medium::Line => {
-                if self.chance(lost / 4) && !bytes.is_empty() {
-                    let at = self.random.below(bytes.len() as u64) as usize;
-                    let count = 1 + self.random.below(20) as usize;
-                    bytes.drain(at..(at + count).min(bytes.len()));
-                }
-            }
-            Medium::Connection => {}
-        }
-        if self.chance(if storm && medium != Medium::Connection { 200_000 } else { weather.flipped })
-            && !bytes.is_empty()
-        {
-            let at = self.random.below(bytes.len() as u64) as usize;
-            bytes[at] ^= 1 << self.random.below(8);
-        }
-        let link = self.link_of(wire, to);
-        self.tick(to);
-        let machine = &mut self.machines[to];
-        if let Some(node) = machine.node.as_mut() {
-            node.on_bytes(link, &bytes, machine.memory.as_mut_slice());
-        }
-        self.go(to);
-        self.go(from);
-    }
-
-    fn connect(&mut self, wire: usize, device: usize) {
-        let peer = self.other(wire, device);
-        let latency = self.cluster.wires[wire].latency_us;
-        let reachable = self.pipe(wire, device).cut == 0 && self.pipe(wire, peer).cut == 0;
-        tell!(self, "{device} connects to {peer} over wire {wire}, reachable: {reachable}");
-        if !reachable {
-            return;
-        }
-        if self.machines[peer].node.is_none() {
-            let connection = self.next_connection;
-            self.at(self.now + 2 * latency, Event::Closed { wire, device, connection });
-            return;
-        }
-        let connection = self.next_connection;
-        self.next_connection += 1;
-        self.connections[wire] = Some(connection);
-        for side in &mut self.pipes[wire] {
-            (side.inflight, side.held) = (0, Vec::new());
-        }
-        self.at(self.now + latency, Event::Connected { wire, device: peer, connection });
-        self.at(self.now + 2 * latency, Event::Connected { wire, device, connection });
-    }
-
-    /// A connection is closed by one of its ends, or by both if by nobody.
-    fn close(&mut self, wire: usize, by: usize, told: bool) {
-        let Some(connection) = self.connections[wire].take() else { return };
-        for side in &mut self.pipes[wire] {
-            (side.inflight, side.held) = (0, Vec::new());
-        }
-        let latency = self.cluster.wires[wire].latency_us;
-        let peer = self.other(wire, by);
-        let reachable = self.pipe(wire, by).cut == 0;
-        if told && reachable {
-            self.at(self.now + latency, Event::Closed { wire, device: peer, connection });
         }
     }
 
@@ -739,7 +563,12 @@ impl<'p> World<'p> {
             Work::Compute { .. } => 1 + self.random.below(2 * self.compute_us),
             _ => 1 + self.random.below(50),
         };
-        self.at(self.now + took, Event::Done { device, life, token });
+        let done = Event::Done { device, life, token };
+        if self.machines[device].hangs {
+            (self.machines[device].hung, self.machines[device].hung_since) = (Some(done), Some(self.now));
+        } else {
+            self.at(self.now + took, done);
+        }
         true
     }
 
@@ -760,7 +589,7 @@ impl<'p> World<'p> {
             let answer = way.answer(device, left.map_or(usize::MAX, |(step, _)| step), &machine.memory);
             let twice = machine.delivered.insert(input, (route, left.map(|(_, exit)| exit))).is_some();
             self.summary.delivered += 1;
-            tell!(self, "{device} delivers input {input} of route {route}");
+            note!(self, "{device} delivers input {input} of route {route}");
             if twice {
                 self.fail(&format!("input {input} was delivered twice"));
             }
@@ -792,7 +621,7 @@ impl<'p> World<'p> {
             let Some(asked) = self.asked.remove(&record.tag) else {
                 self.fail(&format!("input {} has two records", record.tag));
             };
-            tell!(self, "record of {}: {:?}, {} tries", record.tag, record.outcome, record.tries);
+            note!(self, "record of {}: {:?}, {} tries", record.tag, record.outcome, record.tries);
             self.past.push_back(asked.clone());
             if self.past.len() > 64 {
                 self.past.pop_front();
@@ -823,6 +652,7 @@ impl<'p> World<'p> {
                 Outcome::Exit(..) => self.summary.exits += 1,
                 _ => self.summary.variants += 1,
             }
+            self.summary.answers.push(self.now);
             if self.now >= self.faults_end && self.summary.recovered_us == 0 {
                 self.summary.recovered_us = self.now - self.faults_end;
             }
@@ -837,150 +667,6 @@ impl<'p> World<'p> {
     fn is_excused(&self, asked: &Asked, what: &str) {
         if asked.accepted_at >= self.faults_end + 2_500_000 {
             self.fail(&format!("an input is {what} although all is well"));
-        }
-    }
-
-    /// Who cannot be heard is noticed; and every input has its record in time.
-    fn look(&mut self) {
-        for device in 0..self.cluster.devices {
-            for (link, wire) in self.wires_of(device).into_iter().enumerate() {
-                let peer = self.other(wire, device);
-                let runs = self.machines[device].paused == 0 && self.machines[device].node.is_some();
-                let silent = self.machines[peer].paused > 0 || self.machines[peer].node.is_none();
-                let pipe = self.pipe(wire, peer);
-                let deaf = runs && (silent || pipe.cut > 0);
-                let last = pipe.last_arrival;
-                let since = &mut self.machines[device].deaf_since[link];
-                *since = if deaf { Some(since.unwrap_or(self.now).max(last.min(self.now))) } else { None };
-                let noticed_by = since.map(|since| since + DETECT_US + DETECT_US / 50 + 20_000);
-                let talks = self.machines[device].node.as_ref().is_some_and(|node| node.is_talking(link));
-                if talks && noticed_by.is_some_and(|by| self.now > by) {
-                    self.fail(&format!(
-                        "device {device} has not noticed that {peer} is silent since {since:?}",
-                        since = self.machines[device].deaf_since[link]
-                    ));
-                }
-            }
-        }
-        let lead = self.cluster.input;
-        if self.machines[lead].paused == 0 && self.machines[lead].node.is_some() {
-            for (tag, asked) in &self.asked {
-                let given = asked.deadline - asked.accepted_at;
-                if self.now > asked.deadline + given / 50 + 30_000 && !self.asked.keys().any(|other| other < tag) {
-                    self.fail(&format!("input {tag} has no record although its time is up"));
-                }
-            }
-        }
-    }
-
-    fn begin(&mut self, fault: &Fault) {
-        match fault {
-            Fault::Kill { device, power } => {
-                self.count(*device);
-                if self.machines[*device].node.take().is_none() {
-                    return;
-                }
-                let machine = &mut self.machines[*device];
-                machine.working = None;
-                machine.life += 1;
-                for event in std::mem::take(&mut machine.inbox) {
-                    if let Event::Arrive { wire, bytes, .. } = event {
-                        let from = self.other(wire, *device);
-                        let pipe = self.pipe(wire, from);
-                        pipe.inflight = pipe.inflight.saturating_sub(bytes.len());
-                    }
-                }
-                if *device == self.cluster.input {
-                    self.summary.disconnected += self.asked.len() as u64;
-                    self.past.extend(std::mem::take(&mut self.asked).into_values());
-                }
-                for wire in self.wires_of(*device) {
-                    if !power {
-                        self.close(wire, *device, true);
-                    }
-                }
-            }
-            Fault::Pause(device) => self.machines[*device].paused += 1,
-            Fault::Cut { wire, from } => {
-                let ends = self.cluster.wires[*wire].ends;
-                for end in [ends.0, ends.1] {
-                    self.pipe(*wire, end).cut += u32::from(from.is_none_or(|from| from == end));
-                }
-            }
-            Fault::Reset(wire) => {
-                if let Some(connection) = self.connections[*wire].take() {
-                    for side in &mut self.pipes[*wire] {
-                        (side.inflight, side.held) = (0, Vec::new());
-                    }
-                    let (a, b) = self.cluster.wires[*wire].ends;
-                    for device in [a, b] {
-                        self.at(
-                            self.now + self.random.clone().below(500),
-                            Event::Closed { wire: *wire, device, connection },
-                        );
-                    }
-                }
-            }
-            Fault::Storm(wire) => self.pipes[*wire].iter_mut().for_each(|pipe| pipe.storm = true),
-            Fault::Slow(wire, factor) => self.pipes[*wire].iter_mut().for_each(|pipe| pipe.slow = *factor),
-            Fault::SlowReader(device) => self.machines[*device].reads_late = 5_000,
-            Fault::Jump(device, by) => {
-                let machine = &mut self.machines[*device];
-                machine.clock.offset_us += by;
-                machine.deaf_since = [None; PEERS];
-                self.go(*device);
-            }
-        }
-    }
-
-    fn end(&mut self, fault: &Fault) {
-        match fault {
-            Fault::Kill { device, power } => {
-                if self.machines[*device].node.is_some() {
-                    return;
-                }
-                for wire in self.wires_of(*device) {
-                    if *power {
-                        // The peers' systems learn of it when they send to the new one.
-                        self.close(wire, *device, true);
-                    }
-                }
-                self.start(*device);
-            }
-            Fault::Pause(device) => {
-                let machine = &mut self.machines[*device];
-                machine.paused -= 1;
-                machine.deaf_since = [None; PEERS];
-                if machine.paused == 0 {
-                    machine.wake_at = u64::MAX;
-                    let events: Vec<Event> = machine.inbox.drain(..).collect();
-                    for event in events {
-                        self.at(self.now, event);
-                    }
-                    let device = *device;
-                    self.go(device);
-                }
-            }
-            Fault::Cut { wire, from } => {
-                let ends = self.cluster.wires[*wire].ends;
-                for end in [ends.0, ends.1] {
-                    let to = self.other(*wire, end);
-                    let now = self.now;
-                    let pipe = self.pipe(*wire, end);
-                    pipe.cut -= u32::from(from.is_none_or(|from| from == end));
-                    if pipe.cut == 0 {
-                        let held = std::mem::take(&mut pipe.held);
-                        pipe.last_arrival = pipe.last_arrival.max(now);
-                        for (connection, bytes) in held {
-                            self.at(now, Event::Arrive { wire: *wire, to, connection, bytes });
-                        }
-                    }
-                }
-            }
-            Fault::Reset(_) | Fault::Jump(..) => {}
-            Fault::Storm(wire) => self.pipes[*wire].iter_mut().for_each(|pipe| pipe.storm = false),
-            Fault::Slow(wire, _) => self.pipes[*wire].iter_mut().for_each(|pipe| pipe.slow = 1.0),
-            Fault::SlowReader(device) => self.machines[*device].reads_late = 0,
         }
     }
 }
