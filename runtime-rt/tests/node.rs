@@ -90,6 +90,37 @@ fn a_device_that_returns_before_it_is_missed_costs_no_answer() {
 }
 
 #[test]
+fn lives_of_the_device_with_the_input_do_not_mix() {
+    // Each begins to count inferences anew, so numbers of one life are those of the last.
+    let story = |cluster: &Cluster, random: &mut Random| {
+        let kill = |at: u64, power: bool| (at, Fault::Kill { device: cluster.input, power }, 1_000 + at % 9_000);
+        let times = (1..12).map(|at| at * 100_000 + random.below(40_000)).collect::<Vec<u64>>();
+        let faults = times.into_iter().map(|at| kill(at, at % 2 == 0)).collect();
+        Story {
+            weather: Weather { twice: 100_000, ..Weather::default() },
+            ..calm(faults, 1_300_000, (0, 4_000, 8_000_000))
+        }
+    };
+    let all = stories(0..40, story);
+    assert!(all.iter().map(|summary| summary.disconnected).sum::<u64>() > 30);
+}
+
+#[test]
+fn a_clock_that_jumps_loses_nobody() {
+    let story = |cluster: &Cluster, random: &mut Random| {
+        let jump = |at: u64| {
+            let device = random.below(cluster.devices as u64) as usize;
+            (at * 100_000, Fault::Jump(device, 1 << random.below(50)), 0)
+        };
+        calm((1..10).map(jump).collect(), 1_000_000, (1_500_000, 50_000, 8_000_000))
+    };
+    for summary in stories(0..30, story) {
+        assert_eq!((summary.counters.silent, summary.counters.closed), (0, 0), "{summary:?}");
+        assert_eq!((summary.late, summary.failed), (0, 0), "{summary:?}");
+    }
+}
+
+#[test]
 fn devices_of_another_plan_do_not_talk() {
     let cluster = Cluster::new(&mut Random::new(1));
     let wire = cluster.wires[0].clone();

@@ -404,7 +404,8 @@ impl Parser {
         let gathered = self.header_bytes.get(..self.gathered).unwrap_or_default();
         let begins = |at: &usize| gathered.get(*at..).is_some_and(|rest| rest.starts_with(&MAGIC) || rest == b"P");
         let at = (from..gathered.len()).find(begins).unwrap_or(gathered.len());
-        self.header_bytes.copy_within(at..self.gathered.min(HEADER_BYTES), 0);
+        let moved = self.header_bytes;
+        self.header_bytes.iter_mut().zip(moved.iter().skip(at)).for_each(|(slot, byte)| *slot = *byte);
         self.gathered -= at;
     }
 }
