@@ -16,6 +16,7 @@ use crate::serve::{Failure, Program, serve, serve_family};
 use crate::{Error, Family, FramedStream, Identity, PeerLinks, StdStream};
 
 mod bench;
+pub mod driver;
 mod exchange;
 mod lanes;
 mod memory;
