@@ -5,11 +5,13 @@
 //! no two buffers that live at the same time overlap.
 
 mod arena;
+mod bounds;
 mod check;
 mod hoist;
 mod in_place;
 mod lifetimes;
 
+pub use bounds::{Bounds, bounds};
 pub use check::{OverlapError, check};
 pub use lifetimes::{Lifetime, lifetimes};
 
