@@ -50,7 +50,7 @@ fn stories(seeds: std::ops::Range<u64>, story: impl Fn(&Cluster, &mut Random) ->
 }
 
 fn calm(faults: Vec<(u64, Fault, u64)>, faults_end: u64, inputs: (u64, u64, u64)) -> Story {
-    Story { weather: Weather::default(), faults, faults_end, inputs: Some(inputs), trace: false }
+    Story { weather: Weather::default(), faults, faults_end, inputs: Some(inputs), steady_us: None, trace: false }
 }
 
 #[test]
@@ -118,6 +118,26 @@ fn a_clock_that_jumps_loses_nobody() {
         assert_eq!((summary.counters.silent, summary.counters.closed), (0, 0), "{summary:?}");
         assert_eq!((summary.late, summary.failed), (0, 0), "{summary:?}");
     }
+}
+
+#[test]
+fn a_pipeline_works_on_several_inputs_at_once() {
+    let run = |every_us: u64| {
+        let mut random = Random::new(1);
+        let cluster = Cluster::pipeline(&mut random);
+        let story = Story { steady_us: Some(5_000), ..calm(vec![], 2_000_000, (100_000, every_us, 60_000_000)) };
+        let summary = simulate_with(1, &cluster, story, random);
+        assert_eq!((summary.late, summary.failed), (0, 0));
+        summary
+    };
+    let alone = run(200_000);
+    let latency_us = alone.took_us as f64 / alone.answers.len() as f64;
+    let many = run(1_000);
+    let (first, last) = (many.answers[0], many.answers[many.answers.len() - 1]);
+    let between_us = (last - first) as f64 / (many.answers.len() - 1) as f64;
+    println!("{latency_us:.0} us alone, one every {between_us:.0} us");
+    assert!(latency_us < 16_500.0, "three steps of 5 ms, and {latency_us} us");
+    assert!(latency_us > 2.1 * between_us, "{latency_us} us alone, one every {between_us} us");
 }
 
 #[test]

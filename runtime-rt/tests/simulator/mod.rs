@@ -21,7 +21,7 @@ pub fn simulate(seed: u64, trace: bool) -> Summary {
     let weather = weather(&mut random);
     let faults_end = 100_000 + random.below(1_500_000);
     let faults = faults(&cluster, faults_end, &mut random);
-    let story = Story { weather, faults, faults_end, inputs: None, trace };
+    let story = Story { weather, faults, faults_end, inputs: None, steady_us: None, trace };
     simulate_with(seed, &cluster, story, random)
 }
 
@@ -33,6 +33,8 @@ pub struct Story {
     pub faults_end: u64,
     /// When inputs begin and how often they come, and how long they may take; if not as the seed says.
     pub inputs: Option<(u64, u64, u64)>,
+    /// How long every step computes, if that is not left to chance.
+    pub steady_us: Option<u64>,
     pub trace: bool,
 }
 
@@ -87,6 +89,7 @@ pub fn simulate_with(seed: u64, cluster: &Cluster, story: Story, mut random: Ran
     };
     let plans = (0..cluster.devices).map(plan).collect();
     let mut world = World::new(seed, cluster, plans, story.weather, random);
+    world.steady_us = story.steady_us;
     world.trace = story.trace.then(Vec::new);
     if let Some((first, every, budget)) = story.inputs {
         (world.first_feed, world.feed_every, world.budget) = (Some(first), every, (budget, 1));

@@ -102,6 +102,47 @@ impl Cluster {
         cluster
     }
 
+    /// Three devices, each of which computes once and hands on.
+    pub fn pipeline(random: &mut Random) -> Cluster {
+        let wire = |a: usize| Wire {
+            ends: (a, a + 1),
+            medium: Medium::Connection,
+            chunk_bytes: 1024,
+            bytes_per_second: 12e6,
+            latency_us: 100,
+            jitter_us: 0,
+        };
+        let part = |peer: usize, at: usize| {
+            let (peer, offset_bytes) = (peer as u8, at as u32);
+            Part { peer, message: 0, offset_bytes, bytes: 2000, bound: 0 }
+        };
+        let slot = |from: usize| SLOTS_AT + from * MOST_STATE;
+        let sends = |device: usize, round| Part { message: device as u16, ..part(device + 1, state_at(round)) };
+        let comes = |device: usize| Part { message: device as u16 - 1, ..part(device - 1, slot(device - 1)) };
+        let begin = Op::Compute(0, Compute::Begin);
+        let mix = |device: usize| Op::Compute(device, Compute::Mix { round: 0, came: vec![(slot(device - 1), 2000)] });
+        let mut programs = vec![
+            vec![begin.clone(), Op::Exchange(0, vec![sends(0, 0)], vec![])],
+            vec![
+                begin.clone(),
+                Op::Exchange(0, vec![], vec![comes(1)]),
+                mix(1),
+                Op::Exchange(1, vec![sends(1, 1)], vec![]),
+            ],
+            vec![begin, Op::Exchange(1, vec![], vec![comes(2)]), mix(2)],
+        ];
+        programs.iter_mut().for_each(|program| bounds(program, random));
+        let pairs = vec![(0, 1), (1, 2)];
+        let way = Way { number: 0, devices: vec![0, 1, 2], pairs, programs, state_bytes: 2048 };
+        Cluster { devices: 3, input: 0, output: 2, wires: vec![wire(0), wire(1)], ways: vec![way] }
+    }
+
+    /// Whether a step only prepares.
+    pub fn prepares(&self, device: usize, route: u8, step: u16) -> bool {
+        let op = &self.ways[usize::from(route)].programs[device][usize::from(step)];
+        device != self.input && matches!(op, Op::Compute(_, Compute::Begin))
+    }
+
     pub fn wire(&self, a: usize, b: usize) -> Option<usize> {
         self.wires.iter().position(|wire| wire.ends == (a.min(b), a.max(b)))
     }

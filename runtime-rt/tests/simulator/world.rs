@@ -156,6 +156,8 @@ pub struct Summary {
     pub counters: Counters,
     /// Longest time from the end of all faults to the first answer.
     pub recovered_us: u64,
+    /// Sum of the times that answered inputs took.
+    pub took_us: u64,
     /// When answers came.
     pub answers: Vec<u64>,
 }
@@ -213,6 +215,8 @@ pub struct World<'p> {
     pub feed_every: u64,
     pub budget: (u64, u64),
     pub(super) compute_us: u64,
+    /// How long every step computes, if that is not left to chance.
+    pub steady_us: Option<u64>,
     pub(super) faults_end: u64,
     pub summary: Summary,
     /// What was done, if it is to be told.
@@ -270,6 +274,7 @@ impl<'p> World<'p> {
             first_feed: None,
             feed_every: 8_000 + random.below(100_000),
             budget: (50_000 + random.below(300_000), 1 + random.below(700_000)),
+            steady_us: None,
             compute_us: 10 + random.below(1_500),
             faults_end: u64::MAX,
             summary: Summary::default(),
@@ -560,7 +565,11 @@ impl<'p> World<'p> {
         let (token, life) = (self.number, machine.life);
         machine.working = Some(Working { token, work, read, result, exit });
         let took = match work {
-            Work::Compute { .. } => 1 + self.random.below(2 * self.compute_us),
+            Work::Compute { route, step } => match self.steady_us {
+                Some(_) if cluster.prepares(device, route, step) => 1,
+                Some(took) => took,
+                None => 1 + self.random.below(2 * self.compute_us),
+            },
             _ => 1 + self.random.below(50),
         };
         let done = Event::Done { device, life, token };
@@ -652,6 +661,7 @@ impl<'p> World<'p> {
                 Outcome::Exit(..) => self.summary.exits += 1,
                 _ => self.summary.variants += 1,
             }
+            self.summary.took_us += record.took_us;
             self.summary.answers.push(self.now);
             if self.now >= self.faults_end && self.summary.recovered_us == 0 {
                 self.summary.recovered_us = self.now - self.faults_end;
