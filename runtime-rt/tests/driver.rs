@@ -2,11 +2,15 @@
 #![cfg(feature = "std")]
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use partita_rt::hosted::driver::{Places, Running, Steps, start};
+use partita_rt::hosted::driver::{Place, Places, Running, Steps, start};
+use partita_rt::node::random::Random;
 use partita_rt::node::{Flow, Medium, Outcome, Part, Peer, Plan, Route, Step};
 
 /// Bytes of a tensor.
@@ -57,6 +61,11 @@ fn part(peer: u8, message: u16, offset_bytes: usize, bound: u16) -> Part {
 
 /// The plan of a device of a pipeline of three; the first has the input, the last the answer.
 fn plan(device: u8) -> Plan<'static> {
+    plan_over(device, Medium::Connection, 4096)
+}
+
+/// The same over another medium.
+fn plan_over(device: u8, medium: Medium, chunk_bytes: u16) -> Plan<'static> {
     let comes =
         |bound| Step::Exchange { sends: &[], receives: vec![part(device - 1, u16::from(device) - 1, 0, bound)].leak() };
     let leaves =
@@ -66,7 +75,7 @@ fn plan(device: u8) -> Plan<'static> {
         1 => vec![comes(0), Step::Compute, leaves(3)],
         _ => vec![comes(0), Step::Compute],
     };
-    let peer = |peer: u8| Peer { device: peer, medium: Medium::Connection, chunk_bytes: 4096, calls: device > peer };
+    let peer = |peer: u8| Peer { device: peer, medium, chunk_bytes, calls: device > peer };
     let peers = [device.wrapping_sub(1), device + 1].into_iter().filter(|peer| *peer < 3).map(peer).collect::<Vec<_>>();
     let routes = vec![Route { steps: steps.leak(), devices: 0b111, links: &[(0, 1), (1, 2)] }];
     Plan {
@@ -84,7 +93,7 @@ fn plan(device: u8) -> Plan<'static> {
 fn device(number: u8, ports: &[SocketAddr], answers: &Sender<Vec<u8>>) -> Running<2> {
     let places = Places {
         listen: Some(ports[usize::from(number)]),
-        peers: plan(number).peers.iter().map(|peer| Some(ports[usize::from(peer.device)])).collect(),
+        peers: plan(number).peers.iter().map(|peer| Place::At(ports[usize::from(peer.device)])).collect(),
     };
     let answers = answers.clone();
     let seed = Instant::now().elapsed().as_nanos() as u64 ^ std::process::id() as u64 ^ (&raw const answers) as u64;
@@ -172,5 +181,90 @@ fn strangers_delay_nobody() {
         ask(&devices[0], &answers, seed, Duration::from_secs(20));
     }
     drop(strangers);
+    devices.into_iter().for_each(Running::stop);
+}
+
+/// Passes datagrams on between two sockets, of which one in ten is lost and some come twice.
+fn bad_air(sockets: [UdpSocket; 2], ends: [SocketAddr; 2], stop: Arc<AtomicBool>) {
+    let mut bytes = [0u8; 2048];
+    let mut random = Random::new(3);
+    while !stop.load(Ordering::Relaxed) {
+        for at in 0..2 {
+            while let Ok(count) = sockets[at].recv(&mut bytes) {
+                let copies = match random.below(20) {
+                    0 | 1 => 0,
+                    2 => 2,
+                    _ => 1,
+                };
+                for _ in 0..copies {
+                    let _ = sockets[1 - at].send_to(&bytes[..count], ends[1 - at]);
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+#[test]
+fn datagrams_that_are_lost_are_sent_again() {
+    let socket = || {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+        socket.set_nonblocking(true).expect("it can be");
+        socket
+    };
+    let (stop, (sends, answers)) = (Arc::new(AtomicBool::new(false)), channel());
+    let mut places: Vec<Vec<Place>> = vec![Vec::new(), Vec::new(), Vec::new()];
+    let mut threads = Vec::new();
+    for (low, high) in [(0, 1), (1, 2)] {
+        let ends = [socket(), socket()].map(|socket| socket.local_addr().expect("it is bound"));
+        let middle = [socket(), socket()];
+        let remote = |at: usize| middle[at].local_addr().expect("it is bound");
+        places[low].push(Place::Datagrams { local: ends[0], remote: remote(0) });
+        places[high].push(Place::Datagrams { local: ends[1], remote: remote(1) });
+        let stop = stop.clone();
+        threads.push(std::thread::spawn(move || bad_air(middle, ends, stop)));
+    }
+    let devices: Vec<Running<2>> = (0u8..)
+        .zip(places)
+        .map(|(number, peers)| {
+            let answers = sends.clone();
+            let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(answers.send(bytes.to_vec()));
+            let places = Places { listen: None, peers };
+            let plan = plan_over(number, Medium::Datagrams, 1200);
+            start(plan, number.into(), places, Box::new(Adds::new(number)), Box::new(deliver)).expect("ports are free")
+        })
+        .collect();
+    for seed in 0..30 {
+        ask(&devices[0], &answers, seed, Duration::from_secs(20));
+    }
+    devices.into_iter().for_each(Running::stop);
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+}
+
+#[test]
+fn lines_carry_frames_too() {
+    let (sends, answers) = channel();
+    let mut places: Vec<Vec<Place>> = vec![Vec::new(), Vec::new(), Vec::new()];
+    for (low, high) in [(0, 1), (1, 2)] {
+        let (one, other) = UnixStream::pair().expect("sockets can be made");
+        for (device, end) in [(low, one), (high, other)] {
+            end.set_nonblocking(true).expect("it can be");
+            places[device].push(Place::Line(end.into()));
+        }
+    }
+    let devices: Vec<Running<2>> = (0u8..)
+        .zip(places)
+        .map(|(number, peers)| {
+            let answers = sends.clone();
+            let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(answers.send(bytes.to_vec()));
+            let plan = plan_over(number, Medium::Line, 256);
+            let places = Places { listen: None, peers };
+            start(plan, number.into(), places, Box::new(Adds::new(number)), Box::new(deliver)).expect("it starts")
+        })
+        .collect();
+    for seed in 0..30 {
+        ask(&devices[0], &answers, seed, Duration::from_secs(20));
+    }
     devices.into_iter().for_each(Running::stop);
 }

@@ -5,7 +5,7 @@
 
 use std::boxed::Box;
 use std::collections::VecDeque;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::string::{String, ToString};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, IoSlice, read, write, writev};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 
-use crate::node::{Flow, Greeting, INPUTS, Memory, Node, Order, Plan, Record, Work};
+use crate::node::{Flow, Greeting, INPUTS, Medium, Memory, Node, Order, Plan, Record, Work};
 
 /// A program as a list of steps. Its memory is touched by links while a step runs, elsewhere; so steps have to reach it
 /// through the pointer that `memory` gives.
@@ -32,13 +32,31 @@ pub trait Steps: Send {
     fn output(&self, route: u8) -> &[u8];
 }
 
-/// Where peers are.
-#[derive(Clone, Debug, Default)]
+/// Where a peer is.
+#[derive(Debug)]
+pub enum Place {
+    /// It connects to this device.
+    Connects,
+    /// It listens there.
+    At(SocketAddr),
+    /// Datagrams go from here to there.
+    Datagrams {
+        /// Here.
+        local: SocketAddr,
+        /// There.
+        remote: SocketAddr,
+    },
+    /// At the other end of an open line that does not block.
+    Line(OwnedFd),
+}
+
+/// Where everybody is.
+#[derive(Debug, Default)]
 pub struct Places {
     /// Where connections are accepted, if any peer makes one.
     pub listen: Option<SocketAddr>,
-    /// For each of the plan's peers where it listens, if this device connects to it.
-    pub peers: Vec<Option<SocketAddr>>,
+    /// Each of the plan's peers.
+    pub peers: Vec<Place>,
 }
 
 /// What is told of an answer: number of the input, route, and its bytes.
@@ -46,6 +64,9 @@ pub type Deliver = dyn FnMut(u32, u8, &[u8]) + Send;
 
 /// Most connections that have not said who they are.
 const GREETINGS: usize = 64;
+
+/// How often one link is read before others have their turn.
+const READS: usize = 32;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
@@ -81,6 +102,33 @@ enum Socket {
     None,
     Connecting(Arc<OwnedFd>),
     Open(Arc<OwnedFd>),
+    /// A line, or a socket for datagrams: it never ends.
+    Lasting(Arc<OwnedFd>, Medium),
+}
+
+impl Socket {
+    /// Where bytes go and come from.
+    fn open(&self) -> Option<(Arc<OwnedFd>, Medium)> {
+        match self {
+            Socket::Open(socket) => Some((socket.clone(), Medium::Connection)),
+            Socket::Lasting(socket, medium) => Some((socket.clone(), *medium)),
+            Socket::None | Socket::Connecting(_) => None,
+        }
+    }
+}
+
+/// Opens what stays open.
+fn lasting(place: &Place) -> std::io::Result<Socket> {
+    Ok(match place {
+        Place::Connects | Place::At(_) => Socket::None,
+        Place::Datagrams { local, remote } => {
+            let socket = UdpSocket::bind(local)?;
+            socket.connect(remote)?;
+            socket.set_nonblocking(true)?;
+            Socket::Lasting(Arc::new(socket.into()), Medium::Datagrams)
+        }
+        Place::Line(line) => Socket::Lasting(Arc::new(line.try_clone()?), Medium::Line),
+    })
 }
 
 /// A connection of nobody yet.
@@ -137,12 +185,13 @@ pub fn start<const PEERS: usize>(
     if let Some(listener) = &listener {
         listener.set_nonblocking(true).map_err(|error| error.to_string())?;
     }
+    let sockets = places.peers.iter().map(lasting).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     let (address, bytes) = program.memory();
     let state = State {
         node: Node::new(plan, seed),
         window: Window(address, bytes),
-        sockets: plan.peers.iter().map(|_| Socket::None).collect(),
-        full: plan.peers.iter().map(|_| false).collect(),
+        full: sockets.iter().map(|_| false).collect(),
+        sockets,
         waits_full: Vec::new(),
         inputs: (0..INPUTS).map(|_| Vec::new()).collect(),
         records: VecDeque::new(),
@@ -358,23 +407,26 @@ impl<const PEERS: usize> State<PEERS> {
     fn waits(&self) -> Vec<(Arc<OwnedFd>, PollFlags)> {
         let sockets = self.sockets.iter().zip(&self.full);
         let wait = |(socket, full): (&Socket, &bool)| match socket {
-            Socket::None => None,
             Socket::Connecting(socket) => Some((socket.clone(), PollFlags::OUT)),
-            Socket::Open(socket) if *full => Some((socket.clone(), PollFlags::IN | PollFlags::OUT)),
-            Socket::Open(socket) => Some((socket.clone(), PollFlags::IN)),
+            _ => {
+                let flags = if *full { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+                socket.open().map(|(socket, _)| (socket, flags))
+            }
         };
         sockets.filter_map(wait).collect()
     }
 
     /// Sends what a link has and its socket takes.
     fn send(&mut self, at: usize) {
-        let Some(Socket::Open(socket)) = self.sockets.get(at).cloned() else { return };
+        let Some((socket, medium)) = self.sockets.get(at).and_then(Socket::open) else { return };
         loop {
             let Some(pieces) = self.node.poll_send(at, &self.window) else { break };
-            let count = writev(&socket, &pieces.map(IoSlice::new));
-            match count {
+            let whole = pieces.iter().map(|piece| piece.len()).sum();
+            match writev(&socket, &pieces.map(IoSlice::new)) {
                 Ok(count) => self.node.on_sent(at, count),
                 Err(Errno::INTR) => {}
+                // A datagram that is refused is lost, and nobody may be there yet.
+                Err(error) if medium == Medium::Datagrams && error != Errno::AGAIN => self.node.on_sent(at, whole),
                 Err(Errno::AGAIN) => {
                     self.full.get_mut(at).into_iter().for_each(|full| *full = true);
                     return;
@@ -398,7 +450,7 @@ impl<const PEERS: usize> State<PEERS> {
     fn serve(&mut self, at: usize, places: &Places, buffer: &mut [u8]) {
         match self.node.poll_order(at) {
             Some(Order::Close) => self.drop_socket(at),
-            Some(Order::Connect) => match places.peers.get(at).copied().flatten().map(begin_connecting) {
+            Some(Order::Connect) => match places.peers.get(at).map(begin_connecting) {
                 Some(Ok(socket)) => {
                     self.sockets.get_mut(at).into_iter().for_each(|slot| *slot = Socket::Connecting(socket.clone()));
                 }
@@ -422,20 +474,21 @@ impl<const PEERS: usize> State<PEERS> {
                 }
             }
         }
-        let Some(Socket::Open(socket)) = self.sockets.get(at).cloned() else { return };
+        let Some((socket, medium)) = self.sockets.get(at).and_then(Socket::open) else { return };
         // A peer that never stops does not keep the others waiting.
-        for _ in 0..8 {
+        for _ in 0..READS {
             match read(&socket, &mut *buffer) {
-                Ok(0) => {}
+                Ok(0) if medium == Medium::Connection => {}
                 Ok(count) => {
                     self.node.on_bytes(at, buffer.get(..count).unwrap_or_default(), &mut self.window);
-                    if count < buffer.len() {
+                    if count < buffer.len() && medium != Medium::Datagrams {
                         return;
                     }
                     continue;
                 }
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return,
+                Err(_) if medium != Medium::Connection => return,
                 Err(_) => {}
             }
             self.drop_socket(at);
@@ -469,11 +522,12 @@ impl<const PEERS: usize> State<PEERS> {
 }
 
 /// Begins to connect without waiting.
-fn begin_connecting(place: SocketAddr) -> Result<Arc<OwnedFd>, Errno> {
+fn begin_connecting(place: &Place) -> Result<Arc<OwnedFd>, Errno> {
+    let Place::At(place) = place else { return Err(Errno::DESTADDRREQ) };
     let family = if place.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-    match connect(&socket, &place) {
+    match connect(&socket, place) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(Arc::new(socket)),
         Err(error) => Err(error),
     }
