@@ -26,7 +26,7 @@ use crc32fast::hash as checksum;
 /// CRC-32 byte by byte, from a table of 1 KiB.
 #[cfg(any(test, not(feature = "std")))]
 mod by_table {
-    use crc::{CRC_32_ISO_HDLC, Crc, Digest, Table};
+    use crc::{CRC_32_ISO_HDLC, Crc, Table};
 
     static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISO_HDLC);
 
@@ -35,10 +35,10 @@ mod by_table {
     }
 
     /// A sum over bytes that come in pieces.
-    #[cfg_attr(feature = "std", allow(dead_code, reason = "only compared with the other"))]
-    pub(super) struct Sum(Digest<'static, u32, Table<1>>);
+    #[cfg(not(feature = "std"))]
+    pub(super) struct Sum(crc::Digest<'static, u32, Table<1>>);
 
-    #[cfg_attr(feature = "std", allow(dead_code, reason = "only compared with the other"))]
+    #[cfg(not(feature = "std"))]
     impl Sum {
         pub(super) fn new() -> Sum {
             Sum(CRC.digest())

@@ -419,8 +419,7 @@ impl<const PEERS: usize> State<PEERS> {
     /// Sends what a link has and its socket takes.
     fn send(&mut self, at: usize) {
         let Some((socket, medium)) = self.sockets.get(at).and_then(Socket::open) else { return };
-        loop {
-            let Some(pieces) = self.node.poll_send(at, &self.window) else { break };
+        while let Some(pieces) = self.node.poll_send(at, &self.window) {
             let whole = pieces.iter().map(|piece| piece.len()).sum();
             match writev(&socket, &pieces.map(IoSlice::new)) {
                 Ok(count) => self.node.on_sent(at, count),

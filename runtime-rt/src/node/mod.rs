@@ -12,15 +12,15 @@
 //!
 //! # Frames
 //!
-//! [`wire`] has the one format. Within a session a frame is accepted once (a window of 64 counters), and only if session,
+//! `wire.rs` has the one format. Within a session a frame is accepted once (a window of 64 counters), and only if session,
 //! sender, checksums and the length that its kind allows are right.
 //!
 //! | kind | says |
 //! |---|---|
-//! | `Hello` | ask, call or answer, with plan, boot and nonces ([`session`]) |
+//! | `Hello` | ask, call or answer, with plan, boot and nonces (`session.rs`) |
 //! | `Beat` | sign of life every `detect / 10`; clocks for the round trip; term and floor; acknowledges events |
-//! | `Event` | items that everybody is to know: inferences and views ([`gossip`]) |
-//! | `Want` | the place of a message is free; which chunks are missing: credit, and request to repeat ([`transfer`]) |
+//! | `Event` | items that everybody is to know: inferences and views (`gossip.rs`) |
+//! | `Want` | the place of a message is free; which chunks are missing: credit, and request to repeat (`transfer.rs`) |
 //! | `Have` | a message is there, or not needed any more |
 //! | `Offer` | a message waits here and nothing was heard of it for a round trip |
 //! | `Tensor` | a chunk, straight from and to the program's memory |
@@ -59,8 +59,8 @@
 //!    program.
 //! 3. A tensor's memory is not given back to the program before the other end has it (`bound`), nor wanted into before the
 //!    program has left it.
-//! 4. All memory is in [`Node`]; nothing is queued by length: at most [`transfer::RECEIVES`] messages wanted,
-//!    [`transfer::SENDS`] handed over, one frame being sent per link, [`gossip::TURNS`] inferences, [`INPUTS`] inputs.
+//! 4. All memory is in [`Node`]; nothing is queued by length: at most `RECEIVES` messages wanted,
+//!    `SENDS` handed over, one frame being sent per link, `TURNS` inferences, [`INPUTS`] inputs.
 //! 5. An output is delivered once per input, also if the input was tried again after it.
 //!
 //! # What emission has to change
@@ -71,16 +71,16 @@
 //! from which on nobody uses its place. The node's number of each step is that of `STEPS`, so profiles stay. `Model`
 //! implements [`Memory`] over its arena.
 
-pub mod gossip;
+mod gossip;
 mod inputs;
 mod lead;
 mod link;
 pub mod plan;
 pub mod random;
 mod run;
-pub mod session;
-pub mod transfer;
-pub mod wire;
+mod session;
+mod transfer;
+mod wire;
 
 pub use inputs::{INPUTS, Outcome, Record, Why};
 pub use lead::Lead;
