@@ -6,7 +6,7 @@ use crate::host::ThisMachine;
 pub use crate::options::Options;
 use crate::pipeline;
 pub use crate::pipeline::{Compiled, Dump, compile_graph, compile_partition, stages};
-pub use crate::placement::{Clock, Failure, Route};
+pub use crate::placement::Failure;
 
 /// Compiles one model for one cluster; what exits and variants ask of networks, this machine computes.
 pub fn compile(model: &Path, cluster: &Path, options: &Options, dump: &mut dyn Dump) -> Result<Compiled, Failure> {

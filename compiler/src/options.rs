@@ -20,7 +20,7 @@ pub struct Options {
     pub objective: Objective,
     /// Allowed strategies.
     pub family: StrategyFamily,
-    /// Convolve without minimal filtering.
+    /// Convolve without Winograd's algorithm.
     pub exact: bool,
     /// How the weights of matrix products are stored.
     pub weights: WeightStorage,

@@ -4,7 +4,8 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
-use crate::cli::{Arguments, Format, StrategyName, Switch};
+use crate::cli::{Arguments, Format, Switch};
+use crate::partition::StrategyFamily;
 
 /// An option that does something only beside others.
 #[derive(Clone, Copy, Debug)]
@@ -175,7 +176,7 @@ fn is_given(matches: &ArgMatches, arguments: &Arguments, option: &str) -> bool {
         "variants" => arguments.variants == Switch::Auto,
         "batch" => arguments.batch > 1,
         "format=json" => arguments.format == Format::Json,
-        "strategy=batch" => arguments.strategy == StrategyName::Batch,
+        "strategy=batch" => arguments.strategy == StrategyFamily::Batch,
         "print_ir_after=exits" => arguments.print_ir_after.as_deref() == Some("exits"),
         "print_ir_after=batch" => arguments.print_ir_after.as_deref() == Some("batch"),
         name => typed(name),

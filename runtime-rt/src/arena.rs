@@ -95,8 +95,13 @@ mod tests {
         // SAFETY: as above; nothing writes while they are read.
         let (flags, halves) = unsafe { (arena.slice::<Bool>(0, 256), arena.slice::<F16>(512, 256)) };
         let (mut chosen, mut inverse) = ([0i64; 256], [Bool(7); 256]);
-        kernels::select(flags, &[256], &[1], &[1], &[2], &[1], &mut chosen, &[256]);
-        kernels::not(flags, &mut inverse);
+        kernels::Where { condition_shape: &[256], a_shape: &[1], b_shape: &[1], y_shape: &[256] }.run(
+            flags,
+            &[1],
+            &[2],
+            &mut chosen,
+        );
+        kernels::Unary { function: kernels::UnaryOp::Not }.run(flags, &mut inverse);
         assert!(chosen[0] == 2 && chosen[1..].iter().all(|one| *one == 1));
         assert!(inverse[0].0 == 1 && inverse[1..].iter().all(|byte| byte.0 == 0));
         assert!(halves.iter().all(|half| half.to_f32().is_nan()));

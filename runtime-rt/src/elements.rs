@@ -2,7 +2,7 @@
 
 use core::cmp::Ordering;
 
-use crate::kernels::{Activation, BinaryFunction, UnaryFunction};
+use crate::kernels::{Activation, BinaryOp, ReduceKind, UnaryOp, reduce_in_blocks, reduce_in_order};
 
 /// IEEE 754 binary16, by its bits. Computed with in `f32`, every result rounded.
 #[derive(Clone, Copy, Debug, Default)]
@@ -263,34 +263,88 @@ where
     }
 }
 
-/// Elements that can be computed with. Which functions an element type has is said in the compiler's `graph::infer`.
-pub trait Number: Copy + Default + PartialOrd {
+/// Elements that functions are applied to. Which functions an element type has is said in the compiler's `graph::elements`;
+/// of others the result is the first operand.
+pub trait Scalar: Copy + Default + PartialOrd {
     /// A function of one element.
-    fn map(function: UnaryFunction, x: Self) -> Self;
+    fn map(function: UnaryOp, x: Self) -> Self;
 
-    /// A function of two elements. Integers wrap around; a quotient or remainder by 0 is 0.
-    fn combine(function: BinaryFunction, a: Self, b: Self) -> Self;
+    /// A function of every element.
+    #[inline]
+    fn map_all(function: UnaryOp, x: &[Self], y: &mut [Self]) {
+        for (out, element) in y.iter_mut().zip(x) {
+            *out = Self::map(function, *element);
+        }
+    }
 
+    /// Arithmetic or logic of two elements. Integers wrap around; a quotient or remainder by 0 is 0.
+    fn combine(function: BinaryOp, a: Self, b: Self) -> Self;
+}
+
+/// Elements that can be added.
+pub trait Number: Scalar {
     /// The sum of `count` elements divided by their number.
     fn mean(sum: Self, count: usize) -> Self;
+
+    /// A reduction of such elements over the axes whose flag is set, see [`Reduce`](crate::kernels::Reduce).
+    #[inline(always)]
+    fn reduce(x: &[Self], y: &mut [Self], x_shape: &[usize], reduced: &[bool], kind: ReduceKind) {
+        reduce_in_order(x, y, x_shape, reduced, kind);
+    }
+}
+
+impl Scalar for f32 {
+    #[inline]
+    fn map(function: UnaryOp, x: f32) -> f32 {
+        function.apply(x)
+    }
+
+    // Compiled with the run time, as what is not generic is, a firmware is smaller.
+    fn map_all(function: UnaryOp, x: &[f32], y: &mut [f32]) {
+        for (out, element) in y.iter_mut().zip(x) {
+            *out = function.apply(*element);
+        }
+    }
+
+    #[inline]
+    fn combine(function: BinaryOp, a: f32, b: f32) -> f32 {
+        function.apply(a, b)
+    }
 }
 
 impl Number for f32 {
     #[inline]
-    fn map(function: UnaryFunction, x: f32) -> f32 {
-        function.apply(x)
-    }
-
-    #[inline]
-    fn combine(function: BinaryFunction, a: f32, b: f32) -> f32 {
-        function.apply(a, b)
-    }
-
-    #[inline]
     fn mean(sum: f32, count: usize) -> f32 {
         sum / count as f32
     }
+
+    #[inline(always)]
+    fn reduce(x: &[f32], y: &mut [f32], x_shape: &[usize], reduced: &[bool], kind: ReduceKind) {
+        reduce_in_blocks(x, y, x_shape, reduced, kind);
+    }
 }
+
+macro_rules! truths {
+    ($($truth:ident)*) => {$(
+        impl Scalar for $truth {
+            #[inline]
+            fn map(function: UnaryOp, x: $truth) -> $truth {
+                $truth::of(x.holds() != matches!(function, UnaryOp::Not))
+            }
+
+            #[inline]
+            fn combine(function: BinaryOp, a: $truth, b: $truth) -> $truth {
+                $truth::of(match function {
+                    BinaryOp::And => a.holds() && b.holds(),
+                    BinaryOp::Or => a.holds() || b.holds(),
+                    _ => a.holds(),
+                })
+            }
+        }
+    )*};
+}
+
+truths!(bool Bool);
 
 macro_rules! narrow_numbers {
     ($($narrow:ident)*) => {$(
@@ -306,17 +360,19 @@ macro_rules! narrow_numbers {
             }
         }
 
-        impl Number for $narrow {
+        impl Scalar for $narrow {
             #[inline]
-            fn map(function: UnaryFunction, x: $narrow) -> $narrow {
+            fn map(function: UnaryOp, x: $narrow) -> $narrow {
                 $narrow::from_f32(function.apply(x.to_f32()))
             }
 
             #[inline]
-            fn combine(function: BinaryFunction, a: $narrow, b: $narrow) -> $narrow {
+            fn combine(function: BinaryOp, a: $narrow, b: $narrow) -> $narrow {
                 $narrow::from_f32(function.apply(a.to_f32(), b.to_f32()))
             }
+        }
 
+        impl Number for $narrow {
             #[inline]
             fn mean(sum: $narrow, count: usize) -> $narrow {
                 $narrow::from_f32(sum.to_f32() / count as f32)
@@ -327,52 +383,55 @@ macro_rules! narrow_numbers {
 
 narrow_numbers!(F16 Bf16);
 
-impl Number for f64 {
+impl Scalar for f64 {
     #[inline]
-    fn map(function: UnaryFunction, x: f64) -> f64 {
+    fn map(function: UnaryOp, x: f64) -> f64 {
         match function {
-            UnaryFunction::Neg => -x,
-            UnaryFunction::Abs => libm::fabs(x),
-            UnaryFunction::Floor => libm::floor(x),
-            UnaryFunction::Ceil => libm::ceil(x),
-            UnaryFunction::Round => libm::rint(x),
-            UnaryFunction::Sqrt => libm::sqrt(x),
-            UnaryFunction::Reciprocal => 1.0 / x,
-            UnaryFunction::Exp => libm::exp(x),
-            UnaryFunction::Log => libm::log(x),
-            UnaryFunction::Sign if x == 0.0 => 0.0,
-            UnaryFunction::Sign if !x.is_nan() => libm::copysign(1.0, x),
-            UnaryFunction::Sin => libm::sin(x),
-            UnaryFunction::Cos => libm::cos(x),
-            UnaryFunction::Tan => libm::tan(x),
-            UnaryFunction::Asin => libm::asin(x),
-            UnaryFunction::Acos => libm::acos(x),
-            UnaryFunction::Atan => libm::atan(x),
-            UnaryFunction::Sinh => libm::sinh(x),
-            UnaryFunction::Cosh => libm::cosh(x),
-            UnaryFunction::Asinh => libm::asinh(x),
-            UnaryFunction::Acosh => libm::acosh(x),
-            UnaryFunction::Atanh => libm::atanh(x),
+            UnaryOp::Neg => -x,
+            UnaryOp::Abs => libm::fabs(x),
+            UnaryOp::Floor => libm::floor(x),
+            UnaryOp::Ceil => libm::ceil(x),
+            UnaryOp::Round => libm::rint(x),
+            UnaryOp::Sqrt => libm::sqrt(x),
+            UnaryOp::Reciprocal => 1.0 / x,
+            UnaryOp::Exp => libm::exp(x),
+            UnaryOp::Log => libm::log(x),
+            UnaryOp::Sign if x == 0.0 => 0.0,
+            UnaryOp::Sign if !x.is_nan() => libm::copysign(1.0, x),
+            UnaryOp::Sin => libm::sin(x),
+            UnaryOp::Cos => libm::cos(x),
+            UnaryOp::Tan => libm::tan(x),
+            UnaryOp::Asin => libm::asin(x),
+            UnaryOp::Acos => libm::acos(x),
+            UnaryOp::Atan => libm::atan(x),
+            UnaryOp::Sinh => libm::sinh(x),
+            UnaryOp::Cosh => libm::cosh(x),
+            UnaryOp::Asinh => libm::asinh(x),
+            UnaryOp::Acosh => libm::acosh(x),
+            UnaryOp::Atanh => libm::atanh(x),
             other => f64::from(other.apply(x as f32)),
         }
     }
 
     #[inline]
-    fn combine(function: BinaryFunction, a: f64, b: f64) -> f64 {
+    fn combine(function: BinaryOp, a: f64, b: f64) -> f64 {
         match function {
-            BinaryFunction::Add => a + b,
-            BinaryFunction::Sub => a - b,
-            BinaryFunction::Mul => a * b,
-            BinaryFunction::Div => a / b,
-            BinaryFunction::Pow => libm::pow(a, b),
-            BinaryFunction::Min if a < b || a.is_nan() => a,
-            BinaryFunction::Max if a > b || a.is_nan() => a,
-            BinaryFunction::Min | BinaryFunction::Max => b,
-            BinaryFunction::Mod => libm::fmod(a, b),
-            BinaryFunction::RoundedQuotient => libm::rint(a / b),
+            BinaryOp::Add => a + b,
+            BinaryOp::Sub => a - b,
+            BinaryOp::Mul => a * b,
+            BinaryOp::Div => a / b,
+            BinaryOp::Pow => libm::pow(a, b),
+            BinaryOp::Min if a < b || a.is_nan() => a,
+            BinaryOp::Max if a > b || a.is_nan() => a,
+            BinaryOp::Min | BinaryOp::Max => b,
+            BinaryOp::Mod => libm::fmod(a, b),
+            BinaryOp::RoundedQuotient => libm::rint(a / b),
+            _ => a,
         }
     }
+}
 
+impl Number for f64 {
     #[inline]
     fn mean(sum: f64, count: usize) -> f64 {
         sum / count as f64
@@ -381,41 +440,40 @@ impl Number for f64 {
 
 macro_rules! whole_numbers {
     ($($whole:ident)*) => {$(
-        impl Number for $whole {
+        impl Scalar for $whole {
             #[inline]
-            fn map(function: UnaryFunction, x: $whole) -> $whole {
+            fn map(function: UnaryOp, x: $whole) -> $whole {
                 match function {
-                    UnaryFunction::Neg => x.wrapping_neg(),
-                    UnaryFunction::Abs if x < 0 as $whole => x.wrapping_neg(),
-                    UnaryFunction::Sign if x < 0 as $whole => (1 as $whole).wrapping_neg(),
-                    UnaryFunction::Sign => <$whole>::from(x != 0),
-                    UnaryFunction::Activation(Activation::Relu) if x < 0 as $whole => 0,
-                    // The compiler asks for no others.
+                    UnaryOp::Neg => x.wrapping_neg(),
+                    UnaryOp::Abs if x < 0 as $whole => x.wrapping_neg(),
+                    UnaryOp::Sign if x < 0 as $whole => (1 as $whole).wrapping_neg(),
+                    UnaryOp::Sign => <$whole>::from(x != 0),
+                    UnaryOp::Activation(Activation::Relu) if x < 0 as $whole => 0,
                     _ => x,
                 }
             }
 
             #[inline]
-            fn combine(function: BinaryFunction, a: $whole, b: $whole) -> $whole {
+            fn combine(function: BinaryOp, a: $whole, b: $whole) -> $whole {
                 match function {
-                    BinaryFunction::Add => a.wrapping_add(b),
-                    BinaryFunction::Sub => a.wrapping_sub(b),
-                    BinaryFunction::Mul => a.wrapping_mul(b),
-                    BinaryFunction::Div | BinaryFunction::Mod | BinaryFunction::RoundedQuotient if b == 0 => 0,
-                    BinaryFunction::Div | BinaryFunction::RoundedQuotient => a.wrapping_div(b),
+                    BinaryOp::Add => a.wrapping_add(b),
+                    BinaryOp::Sub => a.wrapping_sub(b),
+                    BinaryOp::Mul => a.wrapping_mul(b),
+                    BinaryOp::Div | BinaryOp::Mod | BinaryOp::RoundedQuotient if b == 0 => 0,
+                    BinaryOp::Div | BinaryOp::RoundedQuotient => a.wrapping_div(b),
                     // ONNX Mod with fmod = 0: the divisor's sign.
-                    BinaryFunction::Mod => {
+                    BinaryOp::Mod => {
                         let rest = a.wrapping_rem(b);
                         if rest != 0 && (rest < 0 as $whole) != (b < 0 as $whole) { rest.wrapping_add(b) } else { rest }
                     }
                     // The truncated power: 0 for most negative exponents.
-                    BinaryFunction::Pow if b < 0 as $whole => match (a == 1, a.wrapping_neg() == 1) {
+                    BinaryOp::Pow if b < 0 as $whole => match (a == 1, a.wrapping_neg() == 1) {
                         (true, _) => 1,
                         (_, true) if b & 1 == 1 => a,
                         (_, true) => 1,
                         _ => 0,
                     },
-                    BinaryFunction::Pow => {
+                    BinaryOp::Pow => {
                         let (mut base, mut left, mut power) = (a, b, 1 as $whole);
                         while left != 0 {
                             if left & 1 == 1 {
@@ -426,11 +484,14 @@ macro_rules! whole_numbers {
                         }
                         power
                     }
-                    BinaryFunction::Min => a.min(b),
-                    BinaryFunction::Max => a.max(b),
+                    BinaryOp::Min => a.min(b),
+                    BinaryOp::Max => a.max(b),
+                    _ => a,
                 }
             }
+        }
 
+        impl Number for $whole {
             #[inline]
             fn mean(sum: $whole, count: usize) -> $whole {
                 match count as $whole {
@@ -446,8 +507,8 @@ whole_numbers!(i64 i32 i16 i8 u64 u32 u16 u8);
 
 #[cfg(test)]
 mod tests {
-    use super::{Bf16, Bool, CastTo, F16, Number, Truth};
-    use crate::kernels::BinaryFunction;
+    use super::{Bf16, Bool, CastTo, F16, Scalar, Truth};
+    use crate::kernels::BinaryOp;
 
     #[test]
     fn halves_become_what_they_mean_and_come_back() {
@@ -523,7 +584,7 @@ mod tests {
 
     #[test]
     fn integers_wrap_and_never_trap() {
-        use BinaryFunction::{Add, Div, Mod, Pow};
+        use BinaryOp::{Add, Div, Mod, Pow};
         assert_eq!(i32::combine(Add, i32::MAX, 1), i32::MIN);
         assert_eq!(i64::combine(Div, i64::MIN, -1), i64::MIN);
         assert_eq!([i64::combine(Div, -7, 2), i64::combine(Mod, -7, 2), i64::combine(Mod, 7, -2)], [-3, 1, -1]);

@@ -4,7 +4,7 @@
 //! The compiler has solved the choice for every condition it was told of; here it is a walk through a short table. The
 //! device that holds the input decides and announces; every other device follows.
 
-use crate::{News, Seen};
+use crate::{LinkEvent, Seen};
 
 /// The routes of a cluster, and when each is taken.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ const LATE: f32 = 1.5;
 /// The same for the first on a route, against what the compiler expects.
 const LATE_AT_FIRST: f32 = 2.5;
 
-/// How many late answers in a row, without news that tells why, are put down to the links.
+/// How many late answers in a row, without an event that tells why, are put down to the links.
 const UNEXPLAINED: u8 = 2;
 
 /// What is left of the longest usual time with each inference.
@@ -97,7 +97,7 @@ pub struct Chooser<'p> {
     usual_us: [f32; ROUTES],
     /// Whether the last inference took longer than usual.
     late: bool,
-    /// How many did in a row without news that tells why.
+    /// How many did in a row without an event that tells why.
     unexplained: u8,
 }
 
@@ -145,10 +145,10 @@ impl<'p> Chooser<'p> {
         }
     }
 
-    /// Says which of the first 64 devices can be reached, one bit each.
-    pub fn set_reached(&mut self, devices: u64) {
+    /// Says which of the first 64 devices can be reached, one bit each, of those that routes need at all.
+    pub fn set_reached(&mut self, devices: u64, needed: u64) {
         if let Some(word) = self.lost.first_mut() {
-            *word = !devices;
+            *word = needed & !devices;
         }
     }
 
@@ -158,17 +158,17 @@ impl<'p> Chooser<'p> {
         Some(usize::from(found.2).min(MEDIA - 1))
     }
 
-    /// Takes news into account.
-    pub fn hear(&mut self, news: &News) {
-        match news.what {
+    /// Takes a link event into account.
+    pub fn hear(&mut self, event: &LinkEvent) {
+        match event.what {
             Seen::Lost => {
-                let device = usize::from(news.between.1);
+                let device = usize::from(event.between.1);
                 if let Some(word) = self.lost.get_mut(device / 64) {
                     *word |= 1 << (device % 64);
                 }
             }
             Seen::BytesPerSecond(rate) => {
-                let Some(at) = self.medium_of(news.between) else { return };
+                let Some(at) = self.medium_of(event.between) else { return };
                 let nominal = self.family.conditions.first().and_then(|first| first.bytes_per_second.get(at));
                 let nominal = nominal.copied().unwrap_or(f32::INFINITY);
                 // A device whose processor is busy elsewhere reads late, and its links look slow. Only where answers are
@@ -289,8 +289,8 @@ mod tests {
         closes: false,
     };
 
-    fn saw(rate: f32) -> News {
-        News { between: (1, 0), what: Seen::BytesPerSecond(rate) }
+    fn saw(rate: f32) -> LinkEvent {
+        LinkEvent { between: (1, 0), what: Seen::BytesPerSecond(rate) }
     }
 
     #[test]
@@ -358,9 +358,9 @@ mod tests {
     #[test]
     fn a_lost_device_leaves_routes_without_it() {
         let mut chooser = Chooser::new(&FAMILY);
-        chooser.hear(&News { between: (0, 2), what: Seen::Lost });
+        chooser.hear(&LinkEvent { between: (0, 2), what: Seen::Lost });
         assert_eq!(chooser.choose(), Some(3));
-        chooser.hear(&News { between: (0, 1), what: Seen::Lost });
+        chooser.hear(&LinkEvent { between: (0, 1), what: Seen::Lost });
         assert_eq!(chooser.choose(), None);
     }
 
@@ -375,7 +375,7 @@ mod tests {
         };
         let mut chooser = Chooser::new(&ALONE);
         assert_eq!(chooser.choose(), Some(0));
-        chooser.hear(&News { between: (0, 1), what: Seen::Lost });
+        chooser.hear(&LinkEvent { between: (0, 1), what: Seen::Lost });
         assert_eq!(chooser.choose(), Some(1));
     }
 

@@ -16,7 +16,7 @@ pub mod frame;
 pub mod hosted;
 pub mod kernels;
 mod link;
-mod news;
+mod link_events;
 pub mod node;
 mod peer_links;
 mod report;
@@ -27,13 +27,13 @@ mod stream;
 pub mod team;
 
 pub use arena::{Arena, copy_runs};
-pub use elements::{Bf16, Bool, CastTo, F16, Number, Plain, Truth};
+pub use elements::{Bf16, Bool, CastTo, F16, Number, Plain, Scalar, Truth};
 pub use error::Error;
 pub use family::{Chooser, Family};
 pub use link::{
     FamilyLinks, FramedStream, Identity, Incoming, InferenceLinks, Links, NoLinks, Observer, Outgoing, Turn,
 };
-pub use news::{News, Seen};
+pub use link_events::{LinkEvent, Seen};
 pub use peer_links::PeerLinks;
 pub use report::DeviceCosts;
 pub use serve::{Failure, Profiler, Program, serve, serve_family};

@@ -3,7 +3,7 @@
 use embedded_io::{ErrorType, Read, Write};
 
 use crate::frame::{HEADER_BYTES, Header, Kind};
-use crate::{Error, News};
+use crate::{Error, LinkEvent};
 
 /// What an emitted program sends and receives through.
 pub trait Links {
@@ -99,10 +99,10 @@ pub trait FamilyLinks: InferenceLinks {
     fn abandon(&mut self);
 
     /// What has been learned of links, here or by others, oldest first; each is told once.
-    fn news(&mut self) -> Option<News>;
+    fn link_event(&mut self) -> Option<LinkEvent>;
 
-    /// Passes news on.
-    fn tell(&mut self, peer: usize, news: &News) -> Result<(), Error>;
+    /// Passes a link event on.
+    fn tell(&mut self, peer: usize, event: &LinkEvent) -> Result<(), Error>;
 
     /// Sends bytes from whose arrival the other side learns how fast the link is.
     fn probe(&mut self, peer: usize) -> Result<(), Error>;

@@ -4,8 +4,8 @@ use embedded_io::{Read, Write};
 
 use crate::frame::{Header, Kind};
 use crate::link::{FamilyLinks, Turn, check_tensor};
-use crate::news::Queue;
-use crate::{Error, FramedStream, Identity, InferenceLinks, Links, News, Seen};
+use crate::link_events::Queue;
+use crate::{Error, FramedStream, Identity, InferenceLinks, LinkEvent, Links, Seen};
 
 /// Bytes of a probe.
 pub const PROBE_BYTES: usize = 16 << 10;
@@ -14,7 +14,7 @@ pub const PROBE_BYTES: usize = 16 << 10;
 pub struct PeerLinks<S, const N: usize> {
     links: [Peer<S>; N],
     turn: Turn,
-    news: Queue,
+    link_events: Queue,
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
 }
@@ -32,14 +32,14 @@ pub(crate) enum Come {
     Tensor,
     /// It is of an inference that has been given up: its payload is to be skipped.
     Past,
-    /// Its payload is news.
-    News,
+    /// Its payload is a link event.
+    LinkEvent,
 }
 
 /// Sorts a frame that has come where a tensor of this turn is waited for.
 pub(crate) fn sort(header: &Header, turn: Turn, message: u16, peer: usize) -> Result<Come, Error> {
     match header.kind {
-        Kind::Status => Ok(Come::News),
+        Kind::Status => Ok(Come::LinkEvent),
         Kind::Tensor | Kind::Abandon if turn.is_past(header.inference) => Ok(Come::Past),
         Kind::Abandon if header.inference == turn.inference => Err(Error::Abandoned),
         _ => check_tensor(header, turn, message, peer).map(|()| Come::Tensor),
@@ -50,7 +50,7 @@ impl<S: Read + Write, const N: usize> PeerLinks<S, N> {
     /// Links that have shaken hands.
     pub fn new(links: [(usize, FramedStream<S>); N]) -> PeerLinks<S, N> {
         let links = links.map(|(index, stream)| Peer { index, stream, lost: false });
-        PeerLinks { links, turn: Turn::default(), news: Queue::default(), sent_bytes: 0, received_bytes: 0 }
+        PeerLinks { links, turn: Turn::default(), link_events: Queue::default(), sent_bytes: 0, received_bytes: 0 }
     }
 
     /// Who is at this end.
@@ -80,14 +80,14 @@ impl<S: Read + Write, const N: usize> PeerLinks<S, N> {
         let own = self.identity().map_or(0, |identity| identity.device);
         if let Some(link) = self.links.iter_mut().find(|link| link.index == peer && !link.lost) {
             link.lost = true;
-            self.news.push(News { between: (own, peer as u8), what: Seen::Lost });
+            self.link_events.push(LinkEvent { between: (own, peer as u8), what: Seen::Lost });
         }
     }
 
     /// Keeps what has been learned of a link.
     #[cfg(feature = "std")]
-    pub(crate) fn learn(&mut self, news: News) {
-        self.news.push(news);
+    pub(crate) fn learn(&mut self, event: LinkEvent) {
+        self.link_events.push(event);
     }
 
     /// Does something with the stream to a device; a stream that fails is lost.
@@ -103,12 +103,12 @@ impl<S: Read + Write, const N: usize> PeerLinks<S, N> {
         result
     }
 
-    /// Reads the news behind a header.
-    pub(crate) fn take_news(&mut self, peer: usize, header: &Header) -> Result<(), Error> {
-        let mut bytes = [0; News::BYTES];
+    /// Reads the link event behind a header.
+    pub(crate) fn take_link_event(&mut self, peer: usize, header: &Header) -> Result<(), Error> {
+        let mut bytes = [0; LinkEvent::BYTES];
         self.with(peer, |stream| stream.receive_payload(header, &mut bytes))?;
-        if let Some(news) = News::parse(&bytes) {
-            self.news.push(news);
+        if let Some(event) = LinkEvent::parse(&bytes) {
+            self.link_events.push(event);
         }
         Ok(())
     }
@@ -149,7 +149,7 @@ impl<S: Read + Write, const N: usize> Links for PeerLinks<S, N> {
                     return Ok(());
                 }
                 Come::Past => self.with(peer, |stream| stream.skip_payload(&header))?,
-                Come::News => self.take_news(peer, &header)?,
+                Come::LinkEvent => self.take_link_event(peer, &header)?,
             }
         }
     }
@@ -172,7 +172,7 @@ impl<S: Read + Write, const N: usize> FamilyLinks for PeerLinks<S, N> {
                 Kind::Tensor | Kind::Abandon | Kind::Probe => {
                     self.with(peer, |stream| stream.skip_payload(&header))?;
                 }
-                Kind::Status => self.take_news(peer, &header)?,
+                Kind::Status => self.take_link_event(peer, &header)?,
                 _ => return Err(Error::WrongMessage),
             }
         }
@@ -188,13 +188,13 @@ impl<S: Read + Write, const N: usize> FamilyLinks for PeerLinks<S, N> {
         }
     }
 
-    fn news(&mut self) -> Option<News> {
-        self.news.pop()
+    fn link_event(&mut self) -> Option<LinkEvent> {
+        self.link_events.pop()
     }
 
-    fn tell(&mut self, peer: usize, news: &News) -> Result<(), Error> {
+    fn tell(&mut self, peer: usize, event: &LinkEvent) -> Result<(), Error> {
         let turn = self.turn;
-        self.with(peer, |stream| stream.send_on(Kind::Status, turn, 0, &news.emit()))
+        self.with(peer, |stream| stream.send_on(Kind::Status, turn, 0, &event.emit()))
     }
 
     fn probe(&mut self, peer: usize) -> Result<(), Error> {

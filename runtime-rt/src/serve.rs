@@ -112,9 +112,9 @@ pub fn serve<P: Program, L: InferenceLinks, C: Read + Write, O: Profiler>(
 
 /// Tells the device that decides what has been learned of the links.
 fn tell_all<L: FamilyLinks>(links: &mut L, leader: usize) {
-    while let Some(news) = links.news() {
+    while let Some(event) = links.link_event() {
         // If that device is gone, the next announcement says so.
-        let _ = links.tell(leader, &news);
+        let _ = links.tell(leader, &event);
     }
 }
 
@@ -191,8 +191,8 @@ pub fn serve_family<P: Program, L: FamilyLinks, C: Read + Write, O: Profiler>(
             },
             None => {
                 let Some(header) = next_input(control)? else { return Ok(()) };
-                while let Some(news) = links.news() {
-                    chooser.hear(&news);
+                while let Some(event) = links.link_event() {
+                    chooser.hear(&event);
                 }
                 let asked = header.message.checked_sub(1).map(|route| u8::try_from(route).unwrap_or(u8::MAX));
                 let wanted = asked.or_else(|| chooser.choose());
@@ -221,7 +221,7 @@ pub fn serve_family<P: Program, L: FamilyLinks, C: Read + Write, O: Profiler>(
             links.abandon();
         }
         match family.follows {
-            // Who could not be told to give up is news, too.
+            // Who could not be told to give up is an event, too.
             Some(leader) => tell_all(links, leader),
             None => {
                 if outcome.is_err() {
@@ -229,8 +229,8 @@ pub fn serve_family<P: Program, L: FamilyLinks, C: Read + Write, O: Profiler>(
                 } else {
                     chooser.took(turn.route, now_us().saturating_sub(begin_us));
                 }
-                while let Some(news) = links.news() {
-                    chooser.hear(&news);
+                while let Some(event) = links.link_event() {
+                    chooser.hear(&event);
                 }
                 if let Some(peer) = chooser.probe(own, now_us()) {
                     let _ = links.probe(peer);

@@ -98,6 +98,10 @@ def with_constants(model, arrays, first=1):
 
 def main():
     folder = pathlib.Path(sys.argv[1])
+    # What fails is listed for one version.
+    wanted = (pathlib.Path(__file__).parent / "requirements.txt").read_text().split()
+    if f"onnx=={onnx.__version__}" not in wanted:
+        sys.exit(f"onnx is {onnx.__version__}, expected one of {wanted}")
     lines = []
     for name, model, inputs, outputs, case in cases():
         operators = ",".join(sorted({node.op_type for node in nodes(model.graph)}))

@@ -6,7 +6,11 @@
 pub mod arrays;
 pub mod bundle;
 pub mod command;
+pub mod fuzzing;
+pub mod modules;
+pub mod mutate;
 pub mod onnx;
 pub mod place;
 pub mod reference;
 pub mod schema;
+pub mod stage;

@@ -1,6 +1,6 @@
 //! ONNX's own backend tests through import, simplification and reference kernels.
 //!
-//! They come with the Python package `onnx`; where that is not installed, there is nothing to do. Every test passes, or is
+//! They come with the Python package `onnx`, which `tests/setup` installs; where it is not, there is nothing to do. Every test passes, or is
 //! listed in `conformance/backend_exceptions.txt` with the reason; one that passes may not be listed.
 
 use std::collections::BTreeMap;
@@ -29,6 +29,13 @@ enum Taken {
     Known,
 }
 
+/// The Python that `tests/setup` has made in the target folder, or that of the machine.
+fn python() -> PathBuf {
+    let here = std::env::current_exe().unwrap_or_default();
+    let own = here.ancestors().nth(3).map(|target| target.join("python/bin/python3"));
+    own.filter(|python| python.exists()).unwrap_or_else(|| PathBuf::from("python3"))
+}
+
 /// The suite's files: of `PARTITA_BACKEND_CASES`, or made by Python in a folder that goes away again.
 fn suite() -> Option<(PathBuf, Option<tempfile::TempDir>)> {
     if let Some(folder) = std::env::var_os("PARTITA_BACKEND_CASES") {
@@ -36,9 +43,12 @@ fn suite() -> Option<(PathBuf, Option<tempfile::TempDir>)> {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let script = place::repository().join("tests/conformance/backend_cases.py");
-    let made = Command::new("python3").arg(script).arg(folder.path()).output().ok()?;
+    let made = Command::new(python()).arg(script).arg(folder.path()).output().ok()?;
     if !made.status.success() {
-        println!("skipped: Python's package `onnx` is not at hand (pip install -r tests/conformance/requirements.txt)");
+        println!(
+            "skipped: no suite from Python (`tests/setup` installs it): {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
         return None;
     }
     Some((folder.path().to_path_buf(), Some(folder)))

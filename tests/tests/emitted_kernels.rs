@@ -344,7 +344,9 @@ fn machine(instruction_set: InstructionSet, registers: u32) -> Machine {
 fn source_of(cases: &[Case], instruction_set: InstructionSet) -> String {
     let mut source = rust_source::prelude(instruction_set).expect("there is a prelude");
     for case in cases {
-        source.push_str(&rust_source::render(&case.kernel, instruction_set).expect("the kernel is rendered"));
+        let kernel = rust_source::render(&case.kernel, instruction_set).expect("the kernel is rendered");
+        // All of them in one `main` would take as long again to optimise.
+        source.push_str(&kernel.replacen("pub unsafe fn", "#[inline(never)]\npub unsafe fn", 1));
     }
     source.push_str("mod partita_rt { pub fn square_root(x: f32) -> f32 { x.sqrt() } }\n");
     source.push_str(&driver(cases, ""));

@@ -1,7 +1,8 @@
-//! Passes as text: a graph before, the graph after, and that both compute the same.
+//! Passes and stages as text: what goes in, what comes out, and, of passes, that both graphs compute the same.
 //!
-//! A file under `filetests/<pass>/` holds cases separated by `====`; a case is an optional comment, the input graph, a
-//! line `----`, and the graph that the pass leaves. `BLESS=1` rewrites the expectations.
+//! A file under `filetests/<pass or stage>/` holds cases separated by `====`; a case is an optional comment, the input (a
+//! graph, or sections as `partita_tests::stage` describes them), a line `----`, and what is made of it. `BLESS=1` rewrites the
+//! expectations.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +11,8 @@ use partita::data::{noise, to_f32};
 use partita::graph::text::{Constants, parse, print};
 use partita::graph::verify::verify;
 use partita::graph::{Graph, eval};
-use partita::passes::{self, SIMPLIFY};
-use partita_tests::place;
+use partita::passes::SIMPLIFY;
+use partita_tests::{place, stage};
 
 /// Largest difference between results before and after, relative to the largest element.
 const TOLERANCE: f32 = 1e-5;
@@ -54,22 +55,24 @@ fn compare(before: &Graph, after: &Graph) -> Result<(), String> {
     Ok(())
 }
 
-fn run_pass(name: &str, input: &str) -> Result<(Graph, Graph), String> {
-    let before = parse(input).map_err(|error| error.to_string())?;
-    verify(&before).map_err(|error| format!("the input: {error}"))?;
-    let mut after = before.clone();
-    let pass = SIMPLIFY.iter().find(|pass| pass.name == name).ok_or(format!("there is no pass `{name}`"))?;
-    passes::run(std::slice::from_ref(pass), &mut after, &mut |_, _, _| {}).map_err(|error| error.to_string())?;
-    Ok((before, after))
+fn is_pass(name: &str) -> bool {
+    SIMPLIFY.iter().any(|pass| pass.name == name)
 }
 
-fn check_file(pass: &str, path: &Path, bless: bool) -> Result<(), String> {
+fn run_case(name: &str, input: &str) -> Result<String, String> {
+    if is_pass(name) {
+        let before = parse(input).map_err(|error| error.to_string())?;
+        verify(&before).map_err(|error| format!("the input: {error}"))?;
+        compare(&before, &stage::pass(name, &before)?)?;
+    }
+    stage::run(name, input)
+}
+
+fn check_file(name: &str, path: &Path, bless: bool) -> Result<(), String> {
     let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
     let mut blessed = Vec::new();
     for (number, (input, expected)) in cases(text.trim_end()).into_iter().enumerate() {
-        let (before, after) = run_pass(pass, input).map_err(|error| format!("case {number}: {error}"))?;
-        compare(&before, &after).map_err(|error| format!("case {number}: {error}"))?;
-        let found = print(&after, Constants::Summary);
+        let found = run_case(name, input).map_err(|error| format!("case {number}: {error}"))?;
         if !bless && found.trim() != expected.trim() {
             return Err(format!(
                 "case {number}: expected\n{expected}\nfound\n{found}\n(BLESS=1 rewrites expectations)"
@@ -84,15 +87,12 @@ fn check_file(pass: &str, path: &Path, bless: bool) -> Result<(), String> {
 }
 
 #[test]
-fn passes_leave_the_expected_graphs() {
+fn passes_and_stages_make_the_expected_texts() {
     let bless = std::env::var_os("BLESS").is_some();
-    let mut names: Vec<&str> = SIMPLIFY.iter().map(|pass| pass.name).collect();
-    names.sort_unstable();
-    names.dedup();
     let mut failures = Vec::new();
-    for name in names {
+    for name in stage::names() {
         let files = files(name);
-        assert!(!files.is_empty(), "pass `{name}` has no text test in tests/filetests/{name}");
+        assert!(!files.is_empty(), "pass or stage `{name}` has no text test in tests/filetests/{name}");
         for path in files {
             if let Err(failure) = check_file(name, &path, bless) {
                 failures.push(format!("{}: {failure}", path.display()));
@@ -105,7 +105,7 @@ fn passes_leave_the_expected_graphs() {
 #[test]
 fn text_reads_back() {
     let mut texts = 0;
-    for path in place::files_below(&folder(), &|path| path.extension().is_some_and(|extension| extension == "txt")) {
+    for path in stage::names().into_iter().filter(|name| is_pass(name)).flat_map(files) {
         let text = fs::read_to_string(&path).expect("the file is readable");
         for (input, _) in cases(text.trim_end()) {
             let graph = parse(input).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -122,6 +122,8 @@ fn text_reads_back() {
 fn broken_texts_are_refused_with_their_line() {
     for (text, line) in [
         ("graph \"g\" opset 17\ninput %0 \"x\" f32[1]\n", 2),
+        ("graph \"g\" opset 17\nconst %0 \"c\": f32[4096,4096,2] = fill(0.0)\n", 2),
+        ("graph \"g\" opset 17\n%0 \"y\": f32[1] = \"n\"(%0) Identity\n", 2),
         ("graph \"g\" opset 17\ninput %0 \"x\": f99[1]\n", 2),
         ("graph \"g\" opset 17\ninput %0 \"x\": f32[1]\noutput %1\n", 3),
         ("graph \"g\" opset 17\nconst %0 \"c\": f32[2] = [1.0]\n", 2),

@@ -1,4 +1,4 @@
-//! Numbers that are out of the ordinary, through whole programs: NaN, infinity, what is too large for minimal filtering, sums
+//! Numbers that are out of the ordinary, through whole programs: NaN, infinity, what is too large for Winograd's algorithm, sums
 //! of a million elements, and what the compiler says of such weights.
 
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ fn assert_same(label: &str, found: &[f32], expected: &[f32]) {
 }
 
 /// Compiles once and runs on several inputs; every answer is the reference kernels'.
-fn check(label: &str, cluster: &ClusterText, more: &[&str], is_filtered: bool) {
+fn check(label: &str, cluster: &ClusterText, more: &[&str], is_winograd: bool) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let model = network(folder.path());
     let graph = import(&model, &ImportOptions::default()).expect("it imports");
@@ -101,8 +101,8 @@ fn check(label: &str, cluster: &ClusterText, more: &[&str], is_filtered: bool) {
     }
     let report = read_report(&out);
     let layers = report["layers"].as_array().expect("the report lists layers");
-    let filtered = layers.iter().filter(|layer| layer["minimal_filtering"]["direct_from"].is_number()).count();
-    assert_eq!(filtered > 0, is_filtered, "{label}: {filtered} layers are filtered minimally");
+    let winograd = layers.iter().filter(|layer| layer["minimal_filtering"]["direct_from"].is_number()).count();
+    assert_eq!(winograd > 0, is_winograd, "{label}: {winograd} layers are done by Winograd's algorithm");
 }
 
 #[test]

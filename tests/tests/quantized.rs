@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use onnx_protobuf::{AttributeProto, GraphProto, Message};
 use partita::data;
-use partita::graph::Value;
 use partita::graph::eval;
+use partita::graph::{Data, Value};
 use partita::onnx::{ImportOptions, import, import_bytes};
 use partita_tests::bundle::ClusterText;
 use partita_tests::command::{compile, require, succeed};
@@ -102,8 +102,8 @@ fn split_models_answer_as_whole_ones() {
     }
 }
 
-/// What the importer says of one QuantizeLinear of `x: f32[1,2]` with these scales.
-fn refusal(scales: Vec<f32>, attributes: Vec<AttributeProto>, scale_is_constant: bool) -> String {
+/// One QuantizeLinear of `x: f32[1,2]` with these scales, or with as many that are an input.
+fn quantize_linear(scales: Vec<f32>, attributes: Vec<AttributeProto>, scale_is_constant: bool) -> Vec<u8> {
     let scale_shape = [scales.len() as i64];
     let mut graph = GraphProto {
         input: vec![onnx::value_info("x", &[1, 2])],
@@ -116,22 +116,47 @@ fn refusal(scales: Vec<f32>, attributes: Vec<AttributeProto>, scale_is_constant:
     } else {
         graph.input.push(onnx::value_info("scale", &scale_shape));
     }
-    let bytes = onnx::model(21, graph).write_to_bytes().expect("it can be written");
+    onnx::model(21, graph).write_to_bytes().expect("it can be written")
+}
+
+/// What the importer says of it where the scales are constant.
+fn refusal(scales: Vec<f32>, attributes: Vec<AttributeProto>) -> String {
+    let bytes = quantize_linear(scales, attributes, true);
     let diagnostics = import_bytes(&bytes, None, &ImportOptions::default()).expect_err("it is refused");
     diagnostics.iter().map(ToString::to_string).collect()
 }
 
 #[test]
+fn scales_of_an_input_or_of_blocks_longer_than_the_axis_are_taken() {
+    let x = Value { shape: vec![1, 2], data: Data::F32(vec![3.0, 700.0]) };
+    let answer = |bytes: &[u8], inputs: &[Value]| {
+        let graph = import_bytes(bytes, None, &ImportOptions::default()).expect("it imports");
+        data::to_f32(&eval::evaluate(&graph, inputs).expect("it can be evaluated")[0].data).to_vec()
+    };
+    let scale = Value { shape: vec![1], data: Data::F32(vec![2.0]) };
+    assert_eq!(answer(&quantize_linear(vec![2.0], vec![], false), &[x.clone(), scale]), [2.0, 255.0]);
+    let mut blocks = GraphProto {
+        input: vec![onnx::value_info("x", &[1, 2])],
+        output: vec![onnx::value_info("y", &[1, 2])],
+        node: vec![onnx::node("QuantizeLinear", &["x", "scale"], &["y"], vec![onnx::int("block_size", i64::MAX)])],
+        ..GraphProto::default()
+    };
+    blocks.initializer.push(onnx::constant("scale", &[1, 1], vec![4.0]));
+    let bytes = onnx::model(21, blocks).write_to_bytes().expect("it can be written");
+    assert_eq!(answer(&bytes, &[x]), [1.0, 175.0]);
+}
+
+#[test]
 fn what_cannot_be_quantized_is_refused_by_name() {
     for (said, expected) in [
-        (refusal(vec![-0.5], vec![], true), "its scale is -0.5"),
-        (refusal(vec![f32::NAN], vec![], true), "its scale is NaN"),
-        (refusal(vec![0.5, 0.25, 0.1], vec![], true), "3 scales for axis 1"),
-        (refusal(vec![], vec![], true), "0 scales"),
-        (refusal(vec![0.5, 0.25], vec![onnx::int("axis", 7)], true), "axis 7"),
-        (refusal(vec![0.5], vec![onnx::int("block_size", 16)], true), "block_size"),
-        (refusal(vec![0.5], vec![onnx::int("output_dtype", 22)], true), "output_dtype"),
-        (refusal(vec![0.5], vec![], false), "computed at run time"),
+        (refusal(vec![-0.5], vec![]), "its scale is -0.5"),
+        (refusal(vec![f32::NAN], vec![]), "its scale is NaN"),
+        (refusal(vec![0.5, 0.25, 0.1], vec![]), "3 scales for axis 1"),
+        (refusal(vec![], vec![]), "0 scales"),
+        (refusal(vec![0.5, 0.25], vec![onnx::int("axis", 7)]), "axis 7"),
+        (refusal(vec![0.5], vec![onnx::int("block_size", 16)]), "blocks of 16 along axis 1"),
+        (refusal(vec![0.5], vec![onnx::int("block_size", -1)]), "block_size"),
+        (refusal(vec![0.5], vec![onnx::int("output_dtype", 22)]), "output_dtype"),
     ] {
         assert!(said.contains("the_QuantizeLinear") && said.contains(expected), "expected {expected}: {said}");
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use partita_tests::modules::Modules;
 use partita_tests::place;
 
 /// No file is longer; a longer one is two things.
@@ -31,6 +32,20 @@ fn relative(path: &Path) -> String {
 /// Fails with all complaints at once.
 fn none(complaints: Vec<String>) {
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn the_list_of_tests_names_every_file() {
+    let list = read(&place::repository().join("tests/README.md"));
+    let files = place::files_below(&place::repository().join("tests/tests"), &|path| has_extension(path, &["rs"]));
+    let own = |path: &&PathBuf| path.parent().is_some_and(|folder| folder.ends_with("tests/tests"));
+    let names = files.iter().filter(own).map(|path| relative(path).replacen("tests/", "", 1));
+    none(
+        names
+            .filter(|name| !list.contains(name))
+            .map(|name| format!("tests/README.md does not say what {name} proves"))
+            .collect(),
+    );
 }
 
 #[test]
@@ -193,4 +208,71 @@ fn crates_import_downwards() {
     }
     none(complaints);
     assert_eq!(seen.len(), LAYERS.concat().len(), "of {LAYERS:?} there are only {seen:?}");
+}
+
+/// Modules of one crate that import each other can only be understood together; so many may.
+const MOST_IN_A_CYCLE: usize = 3;
+
+/// What a model holds may hold graphs, which are imported as the model is: operators need the importer, and it them.
+const RECURSIVE: &str = "compiler/onnx/src";
+
+#[test]
+fn modules_import_one_way() {
+    let root = place::repository();
+    let folders = ["runtime-rt", "compiler"].map(|folder| root.join(folder));
+    let manifests = folders.iter().flat_map(|folder| place::files_below(folder, &|path| path.ends_with("Cargo.toml")));
+    let sources = manifests.map(|manifest| manifest.with_file_name("src"));
+    let (mut complaints, mut crates) = (Vec::new(), 0);
+    for source in sources.filter(|source| source.is_dir()) {
+        crates += 1;
+        let cycles = Modules::read(&source).cycles();
+        let long = cycles.into_iter().filter(|cycle| cycle.len() > MOST_IN_A_CYCLE);
+        let long: Vec<String> = long.map(|cycle| format!("{}: {}", relative(&source), cycle.join(", "))).collect();
+        match relative(&source) == RECURSIVE {
+            true => assert!(!long.is_empty(), "{RECURSIVE} needs no exception any more"),
+            false => complaints.extend(long),
+        }
+    }
+    none(complaints);
+    assert_eq!(crates, LAYERS.concat().len());
+}
+
+/// Where finished graphs are looked through for what a pass changes: an operator that a pattern does not name is none that
+/// it is about.
+const PATTERNS: &[&str] = &["compiler/passes/", "compiler/onnx/", "compiler/learn/", "compiler/kernel/src/lower/tests"];
+
+/// Everywhere else a match over operators names all of them, so that the Rust compiler asks for a new one.
+#[test]
+fn matches_over_operators_name_them_all() {
+    let sources = written(&["rs"]).into_iter().filter(|path| {
+        let name = relative(path);
+        name.starts_with("compiler/") && !PATTERNS.iter().any(|pattern| name.starts_with(pattern))
+    });
+    let mut found = Vec::new();
+    let mut seen = 0;
+    for path in sources {
+        let text = read(&path);
+        let lines: Vec<&str> = text.lines().collect();
+        let matches = lines.iter().enumerate().filter(|(_, line)| line.ends_with('{') && line.contains("match "));
+        for (at, line) in matches {
+            let arms = arms(&lines[at + 1..], indentation(line));
+            let is_over_operators = arms.iter().any(|arm| arm.trim_start_matches("| ").starts_with("Op::"));
+            seen += usize::from(is_over_operators);
+            if is_over_operators && arms.iter().any(|arm| arm.starts_with("_ ")) {
+                found.push(format!("{}:{}: a wildcard in a match over operators", relative(&path), at + 1));
+            }
+        }
+    }
+    none(found);
+    assert!(seen > 8, "only {seen} matches over operators were found");
+}
+
+fn indentation(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// The beginnings of a match's arms, as rustfmt indents them: one step further in than the match.
+fn arms<'a>(lines: &[&'a str], outer: usize) -> Vec<&'a str> {
+    let inside = lines.iter().take_while(|line| line.trim().is_empty() || indentation(line) > outer);
+    inside.filter(|line| indentation(line) == outer + 4).map(|line| line.trim_start()).collect()
 }

@@ -33,12 +33,12 @@ fn the_quickest_ways_are_kept_and_taken() {
         .join("\n");
     fs::write(&record, forced).expect("the record can be written");
     run(&cluster, &out, &["--verify"]);
-    let filtered =
+    let winograd =
         |out: &Path| fs::read_to_string(out.join("report.json")).expect("a report").matches("error_bound").count();
-    assert_eq!(filtered(&out), 0, "all is direct");
+    assert_eq!(winograd(&out), 0, "all is direct");
     fs::remove_file(&record).expect("the record can be removed");
     run(&cluster, &out, &["--build"]);
-    assert!(filtered(&out) > 0, "by estimate some is not");
+    assert!(winograd(&out) > 0, "by estimate some is not");
 }
 
 #[test]

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use onnx_protobuf::{GraphProto, Message, ModelProto, TensorProto};
 use partita::accuracy::{Demands, Limits};
 use partita::bundle;
-use partita::bundle::cargo::BuildOptions;
+use partita::bundle::cargo::{BuildOptions, BuiltDevice};
 use partita::commands::summary;
 use partita::data::{noise, write_npz};
 use partita::driver::{self, Compiled, Options};
 use partita::graph::{Data, Value, eval};
 use partita::partition::StrategyFamily;
+use partita::program::Program;
 use partita::run::local::LocalOptions;
 use partita::run::{LocalCluster, local};
 use partita::variants::VariantOptions;
@@ -194,20 +195,19 @@ fn compiled(folder: &Path, cluster: &str, family: StrategyFamily) -> Compiled {
 /// Longer than a busy machine keeps a process waiting.
 const BRIEF: Duration = Duration::from_secs(3);
 
-/// Starts all devices; one that is silent for so long is lost.
-fn start(folder: &Path, compiled: &Compiled, silence: Duration) -> LocalCluster {
+/// Builds the programs of all devices, in their order, with symbols.
+fn build(folder: &Path, compiled: &Compiled) -> Vec<BuiltDevice> {
     bundle::write_programs(folder, compiled).expect("the folder is writable");
-    let built: Vec<_> = compiled
-        .placed
-        .programs
-        .iter()
-        .map(|program| {
-            let device = &compiled.cluster.devices[program.device];
-            bundle::cargo::build_device(folder, device, BuildOptions::default()).expect("the crate builds")
-        })
-        .collect();
+    let devices: Vec<_> =
+        compiled.placed.programs.iter().map(|program| &compiled.cluster.devices[program.device]).collect();
+    let options = BuildOptions { symbols: true, ..BuildOptions::default() };
+    bundle::cargo::build_devices(folder, &devices, options).expect("the crates build")
+}
+
+/// Starts all devices; one that is silent for so long is lost.
+fn start(compiled: &Compiled, built: &[BuiltDevice], silence: Duration) -> LocalCluster {
     let wanted = LocalOptions { silence: Some(silence), ..LocalOptions::default() };
-    local::start(compiled, &built, wanted).expect("the cluster starts")
+    local::start(compiled, built, wanted).expect("the cluster starts")
 }
 
 /// The largest difference of a route's answer from the reference kernels', relative to the largest score.
@@ -353,7 +353,8 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     assert!(route_without > 0, "the whole plan needs all devices");
 
     assert_eq!(compiled.placed.programs.len(), 4, "everybody takes part");
-    let mut cluster = start(folder.path(), &compiled, BRIEF);
+    let built = build(folder.path(), &compiled);
+    let mut cluster = start(&compiled, &built, BRIEF);
     let extent = EXTENT as usize;
     let input = Value::f32([1, 3, extent, extent], (0..3 * extent * extent).map(|i| (i % 17) as f32 / 17.0).collect());
     let bytes = local::pack(&compiled.graph, &compiled.graph.inputs, std::slice::from_ref(&input)).expect("it fits");
@@ -379,7 +380,7 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     assert!(given_up <= 2, "one loss cost {given_up} repetitions");
     drop(cluster);
     // A device that falls silent without a word is as good as lost, and keeps nobody waiting for its report.
-    let mut cluster = start(folder.path(), &compiled, BRIEF);
+    let mut cluster = start(&compiled, &built, BRIEF);
     cluster.infer(&bytes).expect("everybody is there");
     let silent = cluster.process_id(3).expect("it runs").to_string();
     assert!(Command::new("kill").args(["-STOP", &silent]).status().expect("there is a kill").success());
@@ -424,7 +425,8 @@ fn standalone_devices_answer_when_others_are_gone() {
     assert!(known.more_flash < 0.1, "the worker needs nothing new");
     let stem_bytes = (WIDE * 3 * 9 * 4) as u64;
     assert!(known.standalone_bytes > stem_bytes, "the spare has got weights of its own: {} B", known.standalone_bytes);
-    let mut cluster = start(folder.path(), &compiled, BRIEF);
+    let built = build(folder.path(), &compiled);
+    let mut cluster = start(&compiled, &built, BRIEF);
     let extent = EXTENT as usize;
     let input = Value::f32([1, 3, extent, extent], (0..3 * extent * extent).map(|i| (i % 11) as f32 / 11.0).collect());
     let bytes = local::pack(&compiled.graph, &compiled.graph.inputs, std::slice::from_ref(&input)).expect("it fits");
@@ -451,13 +453,13 @@ fn microcontrollers_know_routes_too() {
     assert_eq!(compiled.placed.programs.len(), 2, "both take part");
     assert!(!compiled.routes.is_empty(), "there are routes");
     // Emulated devices may be slow.
-    let mut cluster = start(folder.path(), &compiled, Duration::from_secs(30));
+    let built = build(folder.path(), &compiled);
+    let mut cluster = start(&compiled, &built, Duration::from_secs(30));
+    let name = |program: &Program| compiled.cluster.devices[program.device].name.as_str();
     let firmware =
-        compiled.placed.programs.iter().find(|program| compiled.cluster.devices[program.device].name == "camera");
-    let device = &compiled.cluster.devices[firmware.expect("it takes part").device];
-    let options = BuildOptions { symbols: true, ..BuildOptions::default() };
-    let built = bundle::cargo::build_device(folder.path(), device, options).expect("the crate builds");
-    assert_eq!(forbidden_symbols(&built.symbols.expect("they were asked for")), Vec::<String>::new());
+        compiled.placed.programs.iter().position(|program| name(program) == "camera").expect("it takes part");
+    let symbols = built[firmware].symbols.as_ref().expect("they were asked for");
+    assert_eq!(forbidden_symbols(symbols), Vec::<String>::new());
     let extent = EXTENT as usize;
     let input = Value::f32([1, 3, extent, extent], (0..3 * extent * extent).map(|i| (i % 13) as f32 / 13.0).collect());
     let bytes = local::pack(&compiled.graph, &compiled.graph.inputs, std::slice::from_ref(&input)).expect("it fits");

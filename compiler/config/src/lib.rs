@@ -6,6 +6,7 @@ pub mod architecture;
 mod cluster;
 pub mod cluster_file;
 mod cluster_links;
+mod corrections;
 pub mod learned;
 pub mod measured;
 pub mod quantity;

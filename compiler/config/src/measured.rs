@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::corrections::Corrections;
 use super::learned::{Learned, Origin};
 use super::{Cluster, ranges};
 use partita_files::file;
@@ -19,7 +20,7 @@ pub struct Measured {
     pub origin: Option<Origin>,
     /// Kinds of devices.
     #[serde(default)]
-    pub kind: Vec<Kind>,
+    pub kind: Vec<DeviceKind>,
     /// Links.
     #[serde(default)]
     pub link: Vec<LinkMeasurement>,
@@ -44,7 +45,7 @@ pub struct LinkMeasurement {
 /// Measurements of one kind of device.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Kind {
+pub struct DeviceKind {
     /// Name of the target.
     pub target: String,
     /// Share of a core, as in cluster.toml.
@@ -55,32 +56,6 @@ pub struct Kind {
     /// What the times were.
     #[serde(flatten)]
     pub corrections: Corrections,
-}
-
-/// Measured time divided by what the target file's rates predict.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-pub struct Corrections {
-    /// Of all convolutions and matrix products, of depthwise ones, of copies between devices, of everything else.
-    #[serde(default)]
-    pub family: BTreeMap<String, f64>,
-    /// Of each node, by method.
-    #[serde(default)]
-    pub node: BTreeMap<String, BTreeMap<String, f64>>,
-}
-
-impl Corrections {
-    /// The factor for a node under a method; that of its family if it was not measured, else 1.
-    pub fn factor(&self, node: &str, method: &str, family: &str) -> f64 {
-        let by_method = self.node.get(node);
-        let exact = by_method.and_then(|methods| methods.get(method));
-        let whole = || by_method.and_then(|methods| methods.get("whole"));
-        exact.or_else(whole).copied().unwrap_or_else(|| self.family_factor(family))
-    }
-
-    /// The factor for a family; 1 if it was not measured.
-    pub fn family_factor(&self, family: &str) -> f64 {
-        self.family.get(family).copied().unwrap_or(1.0)
-    }
 }
 
 /// Where measurements of a cluster lie unless told otherwise: beside its file.
@@ -164,7 +139,7 @@ impl Measured {
             }
         }
         for device in &mut cluster.devices {
-            let fits = |kind: &&Kind| kind.target == device.target.name && (kind.cpu - device.cpu).abs() < 1e-9;
+            let fits = |kind: &&DeviceKind| kind.target == device.target.name && (kind.cpu - device.cpu).abs() < 1e-9;
             if let Some(kind) = self.kind.iter().find(fits) {
                 device.target.corrections = kind.corrections.clone();
                 let cost = &mut device.target.rate.message_microseconds;

@@ -7,9 +7,8 @@ use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 
 use super::architecture;
-use super::measured::Corrections;
+use super::corrections::{Corrections, Tuning};
 use super::ranges::{self, Range};
-use super::tuned::Tuning;
 use partita_ir::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, parser_words, place, printable};
 use partita_ir::graph::storage::WeightStorage;
 
@@ -39,10 +38,10 @@ pub struct Target {
     pub l1_bytes: u64,
     /// Second-level cache, 0 if none.
     pub l2_bytes: u64,
-    /// Convolutions may be done by minimal filtering (Winograd), which takes more memory for weights and rounds more;
+    /// Convolutions may be done by Winograd's algorithm, which takes more memory for weights and rounds more;
     /// never on bare metal.
-    #[serde(default = "yes")]
-    pub minimal_filtering: bool,
+    #[serde(default = "yes", alias = "minimal-filtering")]
+    pub winograd: bool,
     /// How the weights of matrix products are stored, where that loses nothing any more.
     #[serde(skip)]
     pub weight_storage: WeightStorage,

@@ -1,4 +1,4 @@
-//! Which way a kernel is best done, as measured by `compile --tune`: kept beside the cluster file, and read back.
+//! By which alternative a kernel is best done, as measured by `compile --tune`: kept beside the cluster file, and read back.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::corrections::{Choice, Tuning};
 use super::learned::Origin;
 use super::{Cluster, ranges};
 use partita_files::file;
@@ -14,8 +15,8 @@ use partita_ir::diagnostic::{Diagnostic, place, printable};
 /// Most vectors of output channels of a register tile.
 pub const MOST_VECTORS: usize = 4;
 
-/// Most ways of one convolution that are measured.
-pub const MOST_WAYS: usize = 8;
+/// Most alternatives of one convolution that are measured.
+pub const MOST_ALTERNATIVES: usize = 8;
 
 /// What was measured, one entry per kind of device and convolution.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -29,7 +30,7 @@ pub struct Tuned {
     pub convolution: Vec<TunedConvolution>,
 }
 
-/// The best way to do a convolution on a kind of device.
+/// The best alternative for a convolution on a kind of device.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TunedConvolution {
@@ -39,32 +40,13 @@ pub struct TunedConvolution {
     pub threads: usize,
     /// Shapes, stride, padding and all else that the kernel depends on.
     pub shape: String,
-    /// The way to do it.
+    /// The alternative.
     #[serde(flatten)]
     pub choice: Choice,
     /// What it takes.
     pub microseconds: f64,
     /// What it takes as the estimate would have it.
     pub estimated_best_microseconds: f64,
-}
-
-/// A way to do a convolution.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub struct Choice {
-    /// `direct`, or the form of minimal filtering.
-    pub form: String,
-    /// Vectors of output channels of a register tile.
-    pub vectors: usize,
-}
-
-/// What a target knows of its kernels.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tuning {
-    /// Best ways, by shape.
-    pub choices: BTreeMap<String, Choice>,
-    /// While they are being looked for: every kernel is done in this of its ways, in the order of estimates; the first
-    /// where there are fewer.
-    pub trial: Option<usize>,
 }
 
 /// Where the record of a cluster lies unless told otherwise: beside its file.
@@ -110,8 +92,8 @@ pub fn apply(cluster: &mut Cluster, tuned: &Tuned) {
     }
 }
 
-/// Has every device do its kernels in their way of this number.
-pub fn try_way(cluster: &mut Cluster, trial: Option<usize>) {
+/// Has every device do its kernels by their alternative of this number.
+pub fn try_alternative(cluster: &mut Cluster, trial: Option<usize>) {
     for device in &mut cluster.devices {
         device.target.tuning = Arc::new(Tuning { choices: BTreeMap::new(), trial });
     }

@@ -1,7 +1,7 @@
 //! Which part of each operand a part of a node's result needs, and the operator that computes just that part: what
 //! [`crate::space`] says of an operator, for a node.
 
-use crate::graph::{Activation, BinaryOp, ElementType, Graph, NodeId, Op};
+use crate::graph::{Activation, BinaryOp, ElementType, Graph, NodeId, Op, TensorId};
 use crate::region::Region;
 use crate::space::{Kind, Part, Ranges, Space, iteration_space, on_part, summand};
 
@@ -48,6 +48,18 @@ pub fn restrict(graph: &Graph, id: NodeId, result: &Region) -> Option<Restrictio
     let op = on_part(&node.op, &Part { shapes: &shapes, operands: &operands, result })?;
     let macs = space.macs(&ranges);
     Some(Restriction { op, operands, results, space, macs })
+}
+
+/// The part of each further result that is computed with a part of the first; `None` if that cannot be computed by itself.
+pub fn result_parts(graph: &Graph, id: NodeId, first: &Region) -> Option<Vec<Region>> {
+    let whole = |output: &TensorId| Region::whole(graph.shape(*output));
+    let outputs = &graph.node(id).outputs;
+    if whole(outputs.first()?) == *first {
+        return Some(outputs.iter().map(whole).collect());
+    }
+    let space = space(graph, id);
+    let ranges = space.ranges(0, first)?;
+    space.results.iter().map(|access| space.touched(access, &ranges)?).collect()
 }
 
 /// What loops over `ranges` read; `None` if that is scattered.

@@ -13,9 +13,7 @@
 //! walks over them, `text` prints and reads them, `layout` says how tensors lie. May import single operators and targets; deliberately
 //! absent: schedules, and code for a machine, which `partita-program` makes.
 
-use std::fmt;
-
-use partita_rt::kernels::Filtered;
+use partita_rt::kernels::Winograd;
 
 use partita_config::WeightStorage;
 use partita_config::tuned::Choice;
@@ -203,7 +201,7 @@ pub enum Role {
     Vector,
     /// Depth of a volume.
     Depth,
-    /// Blocks of rows that are transformed together for minimal filtering.
+    /// Blocks of rows that are transformed together for Winograd's algorithm.
     BlockRow,
     /// Blocks of columns, likewise.
     BlockColumn,
@@ -441,11 +439,11 @@ pub struct Kernel {
     pub in_place: Vec<Buffer>,
     /// How threads share it; each has its own part of the scratch buffers.
     pub split: Option<split::Split>,
-    /// Where there are several ways to do the same: what it does, and the way, as measurements name them.
-    pub way: Option<(String, Choice)>,
-    /// Of minimal filtering: what the convolution is, to ask whether its inputs are small enough, and to do it directly where
+    /// Where there are several alternatives: what is done, and by which of them, as measurements name them.
+    pub alternative: Option<(String, Choice)>,
+    /// Of Winograd's algorithm: what the convolution is, to ask whether its inputs are small enough, and to do it directly where
     /// they are not.
-    pub filtered: Option<Filtered>,
+    pub winograd: Option<Winograd>,
     /// Multiply-adds per call that the operator itself needs.
     pub macs: u64,
 }
@@ -455,11 +453,5 @@ impl Kernel {
     pub fn rounds_rows(&self) -> bool {
         let is_bytes = |buffer: &BufferDeclaration| buffer.storage == WeightStorage::Int8;
         self.buffers.iter().any(|buffer| buffer.access == Access::Scratch && is_bytes(buffer))
-    }
-}
-
-impl fmt::Display for Kernel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        text::print(self, f)
     }
 }

@@ -100,8 +100,8 @@ mod tests {
                 }],
                 in_place: Vec::new(),
                 split: None,
-                way: None,
-                filtered: None,
+                alternative: None,
+                winograd: None,
                 macs: 0,
             };
             let unrolled = unroll(&kernel);

@@ -304,8 +304,8 @@ mod tests {
             body: vec![Statement::Store(Buffer(1), Affine::constant(0), value)],
             in_place: Vec::new(),
             split: None,
-            way: None,
-            filtered: None,
+            alternative: None,
+            winograd: None,
             macs: 0,
         };
         let first = Affine::constant(0);

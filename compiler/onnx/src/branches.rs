@@ -17,6 +17,12 @@ pub const MAX_BRANCHES: usize = 32;
 /// Most elements of an input that a user may be asked to fix.
 const MAX_FIXED: usize = 16;
 
+/// Most tensors that are looked at for what a condition follows from.
+const MAX_SOURCES: usize = 10_000;
+
+/// Most conditions that are remarked on.
+const MAX_REMARKS: usize = 20;
+
 /// Most inputs that one message names.
 const MAX_NAMED: usize = 10;
 
@@ -60,10 +66,12 @@ fn choose(context: &mut NodeContext<'_>, condition: TensorId) -> Result<(), Diag
         }
         chosen.push(context.value(Op::Where, &[condition, a, b])?);
     }
-    let remark = context.refuse("its condition is known at run time only, so both of its branches are computed");
-    let help = fixable(context, condition);
-    let remark = Diagnostic { code: "N0135", ..remark };
-    context.importer.graph.remarks.push(help.into_iter().fold(remark, Diagnostic::help));
+    if context.importer.graph.remarks.iter().filter(|remark| remark.code == "N0135").count() < MAX_REMARKS {
+        let remark = context.refuse("its condition is known at run time only, so both of its branches are computed");
+        let help = fixable(context, condition);
+        let remark = Diagnostic { code: "N0135", ..remark };
+        context.importer.graph.remarks.push(help.into_iter().fold(remark, Diagnostic::help));
+    }
     context.bind(&chosen)
 }
 
@@ -101,6 +109,9 @@ pub fn fixable(context: &NodeContext<'_>, tensor: TensorId) -> Option<String> {
         if !seen.insert(next) || graph.value(next).is_some() {
             continue;
         }
+        if seen.len() > MAX_SOURCES {
+            return None;
+        }
         match graph.tensor(next).producer {
             Some(producer) => open.extend(&graph.node(producer).inputs),
             None if graph.tensor_type(next).element_count() <= MAX_FIXED => {
@@ -132,6 +143,7 @@ fn add_branch(context: &mut NodeContext<'_>, branch: &str) -> Result<Vec<TensorI
 
 /// Adds the nodes of a graph without inputs.
 fn add_graph(importer: &mut Importer, graph: &GraphProto, opset: i64) -> Result<Vec<TensorId>, Diagnostic> {
+    importer.reserve_graph(graph)?;
     let nodes = importer.functions.expand(graph.node.clone(), opset)?;
     let mut own: HashSet<&str> = HashSet::new();
     let constants = graph.initializer.iter().map(|initializer| initializer.name.as_str());

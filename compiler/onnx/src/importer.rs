@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use onnx_protobuf::{GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
+use onnx_protobuf::{GraphProto, Message, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
 
 use super::attributes::Attributes;
 use super::functions::{Functions, Placed, captured};
@@ -20,6 +20,9 @@ const MAX_FOLDED_ELEMENTS: usize = 4096;
 
 /// Most elements of all constants together that nodes make while importing: 128 MiB of f32.
 pub const MAX_MADE_ELEMENTS: usize = 1 << 25;
+
+/// Most bytes of graphs in nodes that loops repeat.
+const MAX_UNROLLED_BYTES: usize = 64 << 20;
 
 /// Longest name that is kept for what one node becomes: a long name must not be multiplied by many parts.
 pub const MAX_NAME_CHARS: usize = 256;
@@ -61,6 +64,8 @@ pub struct Importer {
     made_elements: usize,
     /// Nodes of the bodies of loops, counted once for each turn.
     unrolled_nodes: usize,
+    /// Bytes of graphs that are read once more in each turn of a loop.
+    unrolled_bytes: usize,
     /// Names that a node or the caller reads.
     read: HashSet<String>,
     /// What quantized tensors stand for.
@@ -100,6 +105,7 @@ impl Importer {
             taken,
             made_elements: 0,
             unrolled_nodes: 0,
+            unrolled_bytes: 0,
             read,
             grids: Grids::default(),
             promises: HashMap::new(),
@@ -138,6 +144,21 @@ impl Importer {
     pub fn reserve_turn(&mut self, nodes: usize) -> bool {
         self.unrolled_nodes = self.unrolled_nodes.saturating_add(nodes);
         self.unrolled_nodes <= MAX_NODES
+    }
+
+    /// Takes a graph that stands in a node from what loops may unroll to: it is read again in each turn.
+    pub fn reserve_graph(&mut self, graph: &GraphProto) -> Result<(), Diagnostic> {
+        let is_repeated = self.depth > 1;
+        if is_repeated {
+            let size = usize::try_from(graph.compute_size()).unwrap_or(usize::MAX);
+            self.unrolled_bytes = self.unrolled_bytes.saturating_add(size);
+        }
+        if self.unrolled_bytes <= MAX_UNROLLED_BYTES && self.reserve_turn(graph.node.len()) {
+            return Ok(());
+        }
+        let message =
+            format!("branches and bodies of loops, as often as they are read, are more than {MAX_NODES} nodes");
+        Err(Diagnostic::new("E0112", format!("{message} or {} MiB", MAX_UNROLLED_BYTES >> 20)))
     }
 
     /// These names mean nothing from here on.

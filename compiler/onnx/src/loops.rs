@@ -31,6 +31,10 @@ impl<'a> Body<'a> {
         let opset = context.opset();
         let label = node_label(context.attributes.index, context.attributes.node);
         let importer = &mut *context.importer;
+        importer.depth += 1;
+        let reserved = importer.reserve_graph(graph);
+        importer.depth -= 1;
+        reserved?;
         let nodes = importer.functions.expand(graph.node.clone(), opset)?;
         let constants = graph.initializer.iter().map(|initializer| initializer.name.as_str());
         let arguments = graph.input.iter().map(|input| input.name.as_str());

@@ -13,6 +13,7 @@ mod fold_constants;
 mod fuse_activation;
 mod fuse_residual;
 mod merge_pad;
+mod pass;
 mod pattern;
 mod recognize;
 mod simplify;
@@ -22,34 +23,9 @@ mod unique_names;
 use std::time::{Duration, Instant};
 
 use partita_ir::graph::Graph;
-use partita_ir::graph::eval::EvalError;
-use partita_ir::graph::verify::{VerifyError, verify};
+use partita_ir::graph::verify::verify;
 
-/// A rewrite of the whole graph.
-pub struct Pass {
-    /// File, command-line and test name.
-    pub name: &'static str,
-    /// What it does, in a line.
-    pub summary: &'static str,
-    /// The rewrite.
-    pub run: fn(&mut Graph) -> Result<(), PassError>,
-}
-
-/// Why a pass failed.
-#[derive(Debug, thiserror::Error)]
-pub enum PassError {
-    /// A constant could not be computed: an index past the end, a division by zero.
-    #[error("folding a constant: {0}")]
-    Fold(#[from] EvalError),
-    /// The pass left a broken graph; a bug of ours.
-    #[error("pass `{pass}` left a broken graph: {source}")]
-    Broken {
-        /// Name of the pass.
-        pass: &'static str,
-        /// What is broken.
-        source: VerifyError,
-    },
-}
+pub use pass::{Pass, PassError};
 
 /// From an imported graph to one that is worth compiling.
 pub const SIMPLIFY: &[Pass] = &[

@@ -195,7 +195,7 @@ fn global_pool(graph: &mut Graph, id: NodeId) {
             let kind = match kind {
                 ReduceKind::Mean => PoolKind::Average,
                 ReduceKind::Max => PoolKind::Max,
-                ReduceKind::Sum | ReduceKind::Min => return,
+                ReduceKind::Sum | ReduceKind::Min | ReduceKind::L2 => return,
             };
             if *keep_dims {
                 return rewrite(graph, id, Op::GlobalPool(kind), vec![input]);

@@ -14,8 +14,8 @@ use partita_ir::graph::{Graph, NodeId};
 use partita_plan::partition::bound::Bounds;
 use partita_plan::partition::subsets::{closed, representatives, subsets};
 use partita_plan::partition::{
-    Effort, Further, Objective, Partition, PartitionError, PartitionOptions, Strategy, StrategyFamily, Weights, limits,
-    roster, solve_also, sum_of, weights_exceed,
+    Effort, Further, Objective, Partition, PartitionError, PartitionOptions, Strategy, StrategyFamily, Weights,
+    device_subset, limits, solve_also, sum_of, weights_exceed,
 };
 
 /// Families whose plans compete with the best of all strategies together.
@@ -122,7 +122,7 @@ impl<'a> Contest<'a> {
             cluster,
             wanted: wanted.clone(),
             // What devices hold already is asked of very many networks, and by several objectives each.
-            breadth: if wanted.held.is_some() { Breadth::Few } else { breadth },
+            breadth: if wanted.resident.is_some() { Breadth::Few } else { breadth },
             questions: Vec::new(),
             contenders: Vec::new(),
             seen: HashMap::new(),
@@ -282,7 +282,7 @@ impl<'a> Contest<'a> {
         let smallest = if auto { 1 } else { 2 };
         for devices in subsets(self.cluster).into_iter().filter(|devices| devices.len() >= smallest) {
             let options = PartitionOptions { effort: Effort::Exact, ..wanted.restricted(&devices) };
-            let part = roster::restricted(self.cluster, &devices);
+            let part = device_subset::restricted(self.cluster, &devices);
             if room_for_all && self.cannot_win(&devices) || weights_exceed(self.graph, &part, &options.reserve_bytes) {
                 continue;
             }
@@ -352,7 +352,7 @@ impl<'a> Contest<'a> {
         let (found, others) = if all {
             solve_also(self.graph, self.cluster, &options, further)
         } else {
-            solve_also(self.graph, &roster::restricted(self.cluster, &devices), &options, further)
+            solve_also(self.graph, &device_subset::restricted(self.cluster, &devices), &options, further)
         };
         let refused = match found {
             Ok(found) => {
@@ -381,7 +381,7 @@ impl<'a> Contest<'a> {
 
     fn question(&mut self, devices: &[usize], options: PartitionOptions, found: Partition) {
         let all = devices.len() == self.cluster.devices.len();
-        let partition = if all { found } else { roster::widened(found, devices, self.cluster.devices.len()) };
+        let partition = if all { found } else { device_subset::widened(found, devices, self.cluster.devices.len()) };
         self.questions.push(Question { devices: devices.to_vec(), options: Some(options) });
         self.enter(partition);
     }
@@ -420,7 +420,7 @@ impl<'a> Contest<'a> {
                 (*id, Strategy::whole(device, count, shape))
             };
             let strategies: BTreeMap<_, _> = order.iter().map(whole).collect();
-            let held = self.wanted.held.as_deref();
+            let held = self.wanted.resident.as_deref();
             if held.is_some_and(|held| strategies.iter().any(|(id, way)| !held.allows(self.graph, *id, way))) {
                 continue;
             }
@@ -442,7 +442,7 @@ impl<'a> Contest<'a> {
     fn enter(&mut self, partition: Partition) -> Option<Figures> {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
-        (&partition.strategies, &partition.ways).hash(&mut hasher);
+        (&partition.strategies, &partition.relays).hash(&mut hasher);
         let objective = self.wanted.objective;
         let digest = hasher.finish();
         if let Some(known) = self.seen.get(&digest) {

@@ -8,7 +8,7 @@ use crate::stripes;
 use partita_config::{Cluster, System};
 use partita_ir::graph::{Graph, TensorId};
 use partita_plan::partition::subsets::subsets;
-use partita_plan::partition::{self, Effort, Partition, PartitionOptions, StrategyFamily, roster};
+use partita_plan::partition::{self, Effort, Partition, PartitionOptions, StrategyFamily, device_subset};
 use partita_program::program::Program;
 
 /// What is asked for before stripes are chosen: the family, and the share of activations that counts. First what is asked
@@ -115,8 +115,8 @@ fn rivals(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> Vec<Pa
     let parts = if count <= SMALL { subsets(cluster) } else { Vec::new() };
     for devices in parts.into_iter().filter(|devices| devices.len() > 1) {
         let options = with(StrategyFamily::Auto).restricted(&devices);
-        let part = partition::solve(graph, &roster::restricted(cluster, &devices), &options);
-        found.extend(part.map(|part| roster::widened(part, &devices, count)));
+        let part = partition::solve(graph, &device_subset::restricted(cluster, &devices), &options);
+        found.extend(part.map(|part| device_subset::widened(part, &devices, count)));
     }
     found
 }

@@ -75,7 +75,7 @@ pub(crate) fn schedules(sharded: &Sharded, cluster: &Cluster) -> Result<Vec<Sche
     Ok(schedules)
 }
 
-/// The program of one device, its memory planned and checked. Where minimal filtering takes more memory than there is, it
+/// The program of one device, its memory planned and checked. Where Winograd's algorithm takes more memory than there is, it
 /// is done without.
 pub(crate) fn lower(
     sharded: &Sharded,
@@ -93,8 +93,8 @@ pub(crate) fn lower(
     let program = planned(&device.target)?;
     let too_large = ram_bytes(&program, cluster) > limits::ram_bytes(device)
         || program.weights_bytes as u64 + PROCESS_CODE_BYTES > limits::flash_bytes(device);
-    if too_large && device.target.minimal_filtering {
-        return planned(&Target { minimal_filtering: false, ..device.target.clone() });
+    if too_large && device.target.winograd {
+        return planned(&Target { winograd: false, ..device.target.clone() });
     }
     Ok(program)
 }

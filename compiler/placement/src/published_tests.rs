@@ -7,7 +7,9 @@ use crate::{Clock, PlacementOptions, fit};
 use partita_config::{Cluster, cluster_file};
 use partita_ir::graph::op::{Conv, Pool, PoolKind, Window};
 use partita_ir::graph::{Activation, Graph, Op, TensorId, TensorType, Value};
-use partita_plan::partition::published::chain::{Kind, Layer, Network, alexnet, extraction, vgg16, yolov2};
+use partita_plan::partition::published::chain::{
+    Layer, LayerKind, PublishedNetwork, alexnet, extraction, vgg16, yolov2,
+};
 use partita_plan::partition::published::traffic;
 use partita_plan::partition::{Objective, Partition, PartitionOptions, StrategyFamily, limits, solve};
 use partita_plan::shard::{Event, apply};
@@ -41,7 +43,7 @@ impl Builder {
             pad_end: vec![layer.kernel / 2; 2],
         };
         let (op, inputs) = match layer.kind {
-            Kind::Convolution => {
+            LayerKind::Convolution => {
                 let shape = [layer.filters, layer.channels, layer.kernel, layer.kernel];
                 // Equal weights would be stored once.
                 let elements = (0..shape.iter().product::<usize>()).map(|index| (index + self.count) as f32);
@@ -53,7 +55,7 @@ impl Builder {
                 let conv = Conv { window, groups: 1, residual: false, activation: Activation::LeakyRelu(0.1) };
                 (Op::Conv(conv), vec![input, weights, bias])
             }
-            Kind::Other => {
+            LayerKind::Other => {
                 let missing = (rows - 1) * layer.stride + layer.kernel
                     - layer.extent.0.min((rows - 1) * layer.stride + layer.kernel);
                 window.pad_begin = vec![0; 2];
@@ -69,7 +71,7 @@ impl Builder {
 }
 
 /// The convolutional tail as a graph; YOLOv2 with its way around from layer 16 to 28.
-fn graph(network: &Network) -> Graph {
+fn graph(network: &PublishedNetwork) -> Graph {
     let mut builder = Builder { graph: Graph::new(network.name), count: 0 };
     let first = &network.layers[network.break_point];
     let mut x = builder.graph.add_input("x", TensorType::f32([1, first.channels, first.extent.0, first.extent.1]));
@@ -105,7 +107,7 @@ fn graph(network: &Network) -> Graph {
 }
 
 /// Equal devices on a switch, each with room for its share of the weights and 3 % more.
-fn cluster(network: &Network, devices: u64) -> Cluster {
+fn cluster(network: &PublishedNetwork, devices: u64) -> Cluster {
     let text = format!(
         "[cluster]\nname = \"t\"\ninput = \"d-0\"\noutput = \"d-0\"\n[[device]]\nname = \"d\"\ntarget = \"raspberry-pi-4\"\ncount = {devices}\n[[link]]\nbetween = [\"d\"]\ntransport = \"tcp\"\nbandwidth = \"100 Mbit/s\"\n"
     );
@@ -114,7 +116,7 @@ fn cluster(network: &Network, devices: u64) -> Cluster {
     let tail = &network.layers[network.break_point..];
     let bytes: u64 = tail
         .iter()
-        .filter(|layer| layer.kind == Kind::Convolution)
+        .filter(|layer| layer.kind == LayerKind::Convolution)
         .map(|layer| 4 * (layer.weights + layer.filters as u64))
         .sum();
     for device in &mut cluster.devices {
@@ -158,7 +160,7 @@ fn plan(graph: &Graph, cluster: &Cluster, family: StrategyFamily) -> Sent {
 }
 
 /// One line of the comparison, for the README (`cargo test --release -p partita beyond -- --nocapture`).
-fn show(network: &Network, devices: u64, method: &str, sent: &Sent) {
+fn show(network: &PublishedNetwork, devices: u64, method: &str, sent: &Sent) {
     let tail = &network.layers[network.break_point..];
     let megabytes = |elements: f64| 4.0 * elements / 1e6;
     println!(

@@ -9,7 +9,7 @@ use partita_program::program::{self, Program};
 
 use crate::placed::Placed;
 
-/// A smaller way through the network.
+/// A smaller route through the network.
 #[derive(Debug)]
 pub struct Route {
     /// Name, for readers.
@@ -34,13 +34,13 @@ impl Route {
 
 /// Lets all programs of a device share their weights, those of routes with those of the whole network, whose order routes
 /// keep. What is left open is when each route is taken: whoever feeds inputs says so. None if there are no routes.
-pub fn unite(whole: &mut [Program], routes: &mut [Route], cluster: &Cluster) -> Option<Choices> {
+pub fn link_routes(whole: &mut [Program], routes: &mut [Route], cluster: &Cluster) -> Option<Choices> {
     if routes.is_empty() {
         return None;
     }
     for (position, program) in whole.iter_mut().enumerate() {
         let further = routes.iter_mut().map(|route| &mut route.programs[position]);
-        program::family::unite(&mut std::iter::once(program).chain(further).collect::<Vec<_>>());
+        program::family::link_routes(&mut std::iter::once(program).chain(further).collect::<Vec<_>>());
     }
     let names = std::iter::once("whole").chain(routes.iter().map(|route| route.name.as_str()));
     let devices: Vec<usize> = whole.iter().map(|program| program.device).collect();

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use partita_config::Cluster;
 use partita_ir::graph::{Graph, NodeId, Op, TensorId};
+use partita_ir::restrict::space;
+use partita_ir::space::Arithmetic;
 use partita_plan::partition::{Partition, Stripes};
 use partita_plan::schedule::{self, Action, Schedule};
 use partita_plan::shard::{self, Sharded, stripes::rows};
@@ -211,8 +213,8 @@ fn is_constant(graph: &Graph, tensor: TensorId) -> bool {
 
 /// Whether a tensor is made by a kernel, and so in blocks of channels.
 fn is_blocked(graph: &Graph, tensor: TensorId) -> bool {
-    let moves = |op: &Op| matches!(op, Op::Slice { .. } | Op::Concat { .. } | Op::Reshape { .. } | Op::Identity);
-    graph.tensor(tensor).producer.is_some_and(|node| !moves(&graph.node(node).op))
+    let moves = |node: NodeId| matches!(space(graph, node).arithmetic, Arithmetic::Copies | Arithmetic::View);
+    graph.tensor(tensor).producer.is_some_and(|node| !moves(node))
 }
 
 /// Bytes alive during every action of a device, as the memory plan will have them: parts lie inside what they are joined
@@ -251,31 +253,27 @@ fn bytes_alive(sharded: &Sharded, schedule: &Schedule, cluster: &Cluster) -> Vec
                 let node = graph.node(*id);
                 let output = node.outputs[0];
                 node.outputs.iter().for_each(|output| touch(*output));
-                match &node.op {
-                    Op::Reshape { .. } | Op::Identity => {
-                        inside.insert(node.inputs[0], output);
-                        touch(node.inputs[0]);
-                    }
-                    Op::Concat { axis } => {
-                        let outer = graph.shape(output)[..*axis].iter().all(|extent| *extent == 1);
-                        // Joined to what a kernel has made, what was received needs another layout.
-                        let blocked = node.inputs.iter().any(|input| is_blocked(graph, *input));
-                        for input in &node.inputs {
-                            let elements = graph.tensor_type(*input).element_count();
-                            let reordered = blocked && received.contains(input);
-                            if outer && !reordered && elements.is_multiple_of(lanes) && !inside.contains_key(input) {
-                                inside.insert(*input, output);
-                                touch(*input);
-                            } else if received.contains(input) {
-                                touch(*input);
-                            } else {
-                                copied.push((*input, output));
-                            }
+                if space(graph, *id).arithmetic == Arithmetic::View {
+                    inside.insert(node.inputs[0], output);
+                    touch(node.inputs[0]);
+                } else if let Op::Concat { axis } = &node.op {
+                    let outer = graph.shape(output)[..*axis].iter().all(|extent| *extent == 1);
+                    // Joined to what a kernel has made, what was received needs another layout.
+                    let blocked = node.inputs.iter().any(|input| is_blocked(graph, *input));
+                    for input in &node.inputs {
+                        let elements = graph.tensor_type(*input).element_count();
+                        let reordered = blocked && received.contains(input);
+                        if outer && !reordered && elements.is_multiple_of(lanes) && !inside.contains_key(input) {
+                            inside.insert(*input, output);
+                            touch(*input);
+                        } else if received.contains(input) {
+                            touch(*input);
+                        } else {
+                            copied.push((*input, output));
                         }
                     }
-                    _ => {
-                        node.inputs.iter().for_each(|input| touch(*input));
-                    }
+                } else {
+                    node.inputs.iter().for_each(|input| touch(*input));
                 }
             }
         }

@@ -6,7 +6,7 @@ use partita_config::{Cluster, cluster_file};
 use partita_ir::graph::infer::infer;
 use partita_ir::graph::op::{Conv, Gemm, Pool, PoolKind, Window};
 use partita_ir::graph::{Activation, BinaryOp, Graph, Op, TensorId, TensorType, UnaryOp, Value};
-use partita_plan::partition::{Objective, Partition, Strategy, StrategyFamily, Weights, roster, sum_of};
+use partita_plan::partition::{Objective, Partition, Strategy, StrategyFamily, Weights, device_subset, sum_of};
 
 /// Relative differences below this are rounding.
 const SAME: f64 = 1e-6;
@@ -195,17 +195,6 @@ fn random_cluster(random: &mut Random, weights_bytes: u64) -> Cluster {
     parse(&text)
 }
 
-const FAMILIES: [StrategyFamily; 8] = [
-    StrategyFamily::Whole,
-    StrategyFamily::Pipeline,
-    StrategyFamily::Lop,
-    StrategyFamily::Lip,
-    StrategyFamily::Fused,
-    StrategyFamily::Ftp,
-    StrategyFamily::Spatial,
-    StrategyFamily::Batch,
-];
-
 /// A plan as it is reported; none if nothing fits.
 fn planned(graph: &Graph, cluster: &Cluster, objective: Objective, family: StrategyFamily) -> Option<Placed> {
     let options = PlacementOptions { objective, family, ..PlacementOptions::default() };
@@ -220,7 +209,7 @@ fn reported(graph: &Graph, cluster: &Cluster, placed: &Placed, objective: Object
 fn check(graph: &Graph, cluster: &Cluster, objective: Objective, what: &str) {
     let found = planned(graph, cluster, objective, StrategyFamily::Auto);
     let mut rivals: Vec<(String, f64, Option<f64>)> = Vec::new();
-    for family in FAMILIES {
+    for family in StrategyFamily::ALL.into_iter().filter(|family| *family != StrategyFamily::Auto) {
         if let Some(placed) = planned(graph, cluster, objective, family) {
             let price = reported(graph, cluster, &placed, objective).price(objective);
             let sum = sum_of(graph, cluster, objective, &placed.partition);
@@ -229,7 +218,7 @@ fn check(graph: &Graph, cluster: &Cluster, objective: Objective, what: &str) {
     }
     for gone in (0..cluster.devices.len()).filter(|device| *device != cluster.input && *device != cluster.output) {
         let left: Vec<usize> = (0..cluster.devices.len()).filter(|device| *device != gone).collect();
-        let smaller = roster::restricted(cluster, &left);
+        let smaller = device_subset::restricted(cluster, &left);
         if let Some(placed) = planned(graph, &smaller, objective, StrategyFamily::Auto) {
             let price = reported(graph, &smaller, &placed, objective).price(objective);
             rivals.push((format!("without device {gone}"), price, None));

@@ -249,9 +249,13 @@ pub struct LayerReport {
     pub devices: Vec<String>,
     /// Bytes of its results that leave the device.
     pub sent_bytes: u64,
+    /// Whether no axis of its loops can be cut, so that it always runs whole.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub opaque: bool,
     /// How a convolution is done with fewer products, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub minimal_filtering: Option<FilteringReport>,
+    #[serde(rename = "minimal_filtering")]
+    pub winograd: Option<WinogradReport>,
     /// The largest sum of whole numbers that weights and ranges allow, if that is more than 2^24, up to which such sums are
     /// exact.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -261,9 +265,9 @@ pub struct LayerReport {
     pub weights: Option<Stored>,
 }
 
-/// Minimal filtering of one convolution.
+/// What Winograd's algorithm comes to in one convolution.
 #[derive(Clone, Debug, Serialize)]
-pub struct FilteringReport {
+pub struct WinogradReport {
     /// Outputs and taps of a tile, such as `F(4 x 4, 3 x 3)`.
     pub form: String,
     /// No output is further from the exact one than this times the largest input, however roundings fall.

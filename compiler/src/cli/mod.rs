@@ -10,7 +10,7 @@ use clap::{Parser, ValueEnum};
 use crate::accuracy::{Demands, Holdout, Limits, parse_loss, parse_share};
 use crate::config::WeightStorage;
 use crate::fit::DataLayout;
-use crate::partition::Objective;
+use crate::partition::{Objective, StrategyFamily};
 
 pub use options::preparation;
 
@@ -34,8 +34,8 @@ pub struct Arguments {
     #[arg(long, value_name = "OBJECTIVE", default_value = "latency", value_parser = Objective::parse, help_heading = "Plan")]
     pub objective: Objective,
     /// Which family of splits to use; all but `auto` are for comparison.
-    #[arg(long, value_enum, default_value_t = StrategyName::Auto, help_heading = "Plan")]
-    pub strategy: StrategyName,
+    #[arg(long, value_parser = strategy_family(), default_value = StrategyFamily::Auto.name(), help_heading = "Plan")]
+    pub strategy: StrategyFamily,
     /// Shape of an input whose dimensions the model leaves open: name=1x3x224x224. Open batch dimensions are 1.
     #[arg(long = "shape", value_name = "NAME=DIMS", value_parser = parse_shape, help_heading = "Model")]
     pub shapes: Vec<(String, Vec<usize>)>,
@@ -46,7 +46,7 @@ pub struct Arguments {
     /// devices may then take whole samples each (data-parallel stages).
     #[arg(long, value_name = "SAMPLES", default_value_t = 1, value_parser = parse_batch, help_heading = "Plan")]
     pub batch: usize,
-    /// Convolve directly: without minimal filtering (Winograd), which rounds more and takes more memory for weights. (Inputs
+    /// Convolve directly: without Winograd's algorithm, which rounds more and takes more memory for weights. (Inputs
     /// that are no numbers, or 2^64 or larger, are convolved directly all the same.)
     #[arg(long, help_heading = "Model")]
     pub exact: bool,
@@ -221,27 +221,12 @@ fn weight_storage() -> impl TypedValueParser<Value = WeightStorage> {
     PossibleValuesParser::new(WeightStorage::ALL.map(value)).map(move |name| named(name).unwrap_or_default())
 }
 
-/// Families of splits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum StrategyName {
-    /// The best of all.
-    Auto,
-    /// Everything on one device.
-    Whole,
-    /// Consecutive runs of layers.
-    Pipeline,
-    /// Output splitting: every device computes some output channels.
-    Lop,
-    /// Input splitting: every device computes addends from some input channels.
-    Lip,
-    /// Output and input splitting; output before input needs no traffic in between.
-    Fused,
-    /// Fused tiles with recomputed halo.
-    Ftp,
-    /// Spatial splitting with exchanged halo.
-    Spatial,
-    /// Some of the samples of --batch on each device.
-    Batch,
+/// The families of strategies, by name.
+fn strategy_family() -> impl TypedValueParser<Value = StrategyFamily> {
+    let value = |family: StrategyFamily| PossibleValue::new(family.name()).help(family.description());
+    let named = |name: String| StrategyFamily::ALL.into_iter().find(|family| family.name() == name);
+    PossibleValuesParser::new(StrategyFamily::ALL.map(value))
+        .map(move |name| named(name).unwrap_or(StrategyFamily::Auto))
 }
 
 /// Layouts of images in a data file, by name.

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Arguments, StrategyName, Switch};
+use super::{Arguments, Switch};
 use crate::exits::ExitOptions;
 use crate::options::Options;
-use crate::partition::StrategyFamily;
 use crate::samples::Preparation;
 use crate::variants::VariantOptions;
 
@@ -17,17 +16,7 @@ impl Options {
             fixed: arguments.fixed.clone(),
             batch: arguments.batch,
             objective: arguments.objective,
-            family: match arguments.strategy {
-                StrategyName::Auto => StrategyFamily::Auto,
-                StrategyName::Whole => StrategyFamily::Whole,
-                StrategyName::Pipeline => StrategyFamily::Pipeline,
-                StrategyName::Lop => StrategyFamily::Lop,
-                StrategyName::Lip => StrategyFamily::Lip,
-                StrategyName::Fused => StrategyFamily::Fused,
-                StrategyName::Ftp => StrategyFamily::Ftp,
-                StrategyName::Spatial => StrategyFamily::Spatial,
-                StrategyName::Batch => StrategyFamily::Batch,
-            },
+            family: arguments.strategy,
             exact: arguments.exact,
             weights: arguments.weights,
             max_latency_ms: arguments.max_latency,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::build::note;
 use super::infer::add_measured;
 use super::ready::Labelled;
 use crate::bundle::cargo::BuiltDevice;
@@ -39,7 +40,7 @@ pub(super) fn evaluate(
     let judged = graph.outputs.iter().position(|output| name(output) == samples.judged).unwrap_or(0);
     if samples.outputs > 1 {
         let (judged, outputs) = (&samples.judged, samples.outputs);
-        super::note(arguments, &format!("of {outputs} outputs the first, `{judged}`, is compared with the labels"));
+        note(arguments, &format!("of {outputs} outputs the first, `{judged}`, is compared with the labels"));
     }
     let mut exits = Exits::new(compiled);
     let mut cluster =

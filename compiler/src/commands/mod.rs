@@ -1,5 +1,6 @@
 //! What the command line asks for, done in order: explain, compile, simulate, write, build, run, evaluate, verify.
 
+mod build;
 mod evaluate;
 mod infer;
 mod learned;
@@ -16,10 +17,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use crate::bundle::cargo::{BuildOptions, BuiltDevice};
+use self::build::{build, folder_name, note};
 use crate::cli::{Arguments, Format};
 use crate::config::learned::Origin;
-use crate::config::{self, Cluster, Device};
+use crate::config::{self, Cluster};
 use crate::diagnostic::Diagnostic;
 use crate::driver::{self, Compiled, Dump, Failure, Options};
 use crate::graph::{Graph, Value};
@@ -156,17 +157,6 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Builds all programs of a bundle.
-fn build(arguments: &Arguments, out: &Path, compiled: &Compiled) -> anyhow::Result<Vec<BuiltDevice>> {
-    let devices: Vec<&Device> =
-        compiled.placed.programs.iter().map(|program| &compiled.cluster.devices[program.device]).collect();
-    for device in &devices {
-        note(arguments, &format!("building {} for {}", device.name, device.target.name));
-    }
-    let options = BuildOptions { verbose: arguments.verbose, symbols: arguments.symbols };
-    bundle::cargo::build_devices(out, &devices, options)
-}
-
 /// A failure for programs: `{"schema": 1, "errors": [{"code", "message", "notes", "help"}], "status"}`.
 pub fn failure_json(failure: &Failure) -> serde_json::Value {
     let plain = |code: &str, message: String| serde_json::json!({"code": code, "message": message});
@@ -232,23 +222,6 @@ fn say_what_is_special(arguments: &Arguments, compiled: &Compiled) {
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("writing `{}`", path.display()))
-}
-
-/// The model's name as a folder: letters, digits, `-`, `_`, `.`.
-fn folder_name(compiled: &Compiled) -> String {
-    let name: String = compiled
-        .model_name
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
-        .collect();
-    if name.chars().all(|c| c == '.') { "model".to_string() } else { name }
-}
-
-/// Progress, on standard error; quiet with -q, and with --format json unless -v.
-fn note(arguments: &Arguments, message: &str) {
-    if !arguments.quiet && (arguments.format == Format::Human || arguments.verbose) {
-        eprintln!("partita: {message}");
-    }
 }
 
 /// Data files as the model wants them.

@@ -11,7 +11,7 @@ use crate::config::{Cluster, Device, System};
 use crate::data;
 use crate::diagnostic::Diagnostic;
 use crate::driver::Failure;
-use crate::exits::given::divided;
+use crate::exits::existing_exits::divided;
 use crate::fit;
 use crate::graph::{Graph, TensorId, Value};
 use crate::samples::{self, Samples};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bundle::executable::SectionSizes;
 use crate::bundle::report::{
-    DeviceReport, FamilyReport, FilteringReport, LayerReport, ModelReport, PlanReport, Report, SCHEMA,
+    DeviceReport, FamilyReport, LayerReport, ModelReport, PlanReport, Report, SCHEMA, WinogradReport,
 };
 use crate::config::System;
 use crate::driver::Compiled;
@@ -262,7 +262,8 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
                 macs: cost::node_macs(graph, id),
                 devices: strategy.map_or(Vec::new(), |strategy| strategy.devices().into_iter().map(name).collect()),
                 sent_bytes: sent.get(&id).copied().unwrap_or(0),
-                minimal_filtering: filtering(compiled, id),
+                opaque: partita_ir::restrict::space(graph, id).is_opaque(),
+                winograd: winograd(compiled, id),
                 inexact_sums_up_to: inexact.iter().find(|sum| sum.node == id).map(|sum| sum.largest),
                 weights: compiled.stored.iter().find(|stored| stored.node == node.name).cloned(),
             }
@@ -270,19 +271,19 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
         .collect()
 }
 
-/// How a node is done by minimal filtering on some device; nothing if it is not.
-fn filtering(compiled: &Compiled, id: NodeId) -> Option<FilteringReport> {
+/// How a node is done by Winograd's algorithm on some device; nothing if it is not.
+fn winograd(compiled: &Compiled, id: NodeId) -> Option<WinogradReport> {
     let graph = &compiled.graph;
     let weights = *graph.node(id).inputs.get(1)?;
-    let (name, elements) = (&graph.tensor(weights).name, graph.f32_value(weights)?);
-    // Shards of a constant are named after it.
+    let elements = graph.f32_value(weights)?;
     let all = compiled.placed.programs.iter().flat_map(|program| &program.weights);
-    let forms = all.filter(|weight| weight.name.starts_with(name)).find_map(|weight| weight.order?.1.forms)?;
+    let shards = all.filter(|weight| weight.source.0.is_some_and(|original| original.tensor == weights));
+    let forms = shards.filter_map(|weight| weight.order).find_map(|(_, order)| order.forms)?;
     let filters = elements.chunks_exact((elements.len() / graph.shape(weights).first()?).max(1));
-    Some(FilteringReport {
+    Some(WinogradReport {
         form: forms.to_string(),
         error_bound: filters.map(|filter| forms.error_bound(filter)).fold(0.0, f64::max),
-        direct_from: f64::from(partita_rt::kernels::FILTERED_BELOW),
+        direct_from: f64::from(partita_rt::kernels::WINOGRAD_BELOW),
     })
 }
 

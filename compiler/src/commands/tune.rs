@@ -1,24 +1,24 @@
-//! `--tune`: runs the model on the cluster's devices with every convolution done in one of its ways after the other, and
-//! writes which way was quickest.
+//! `--tune`: runs the model on the cluster's devices with every convolution done in one of its alternatives after the other, and
+//! writes which was quickest.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::build::{folder_name, note};
 use super::measure::profiled;
-use super::{folder_name, note};
 use crate::cli::Arguments;
 use crate::config;
 use crate::config::learned::Origin;
-use crate::config::tuned::{Choice, MOST_WAYS, TunedConvolution, default_path};
+use crate::config::tuned::{Choice, MOST_ALTERNATIVES, TunedConvolution, default_path};
 use crate::driver::{self, Compiled, Failure, Options};
 use crate::program::Step;
 
-/// A way must be quicker than the estimated best by this factor: measurements vary.
+/// An alternative must be quicker than the estimated best by this factor: measurements vary.
 const WORTH: f64 = 1.03;
 
-/// Inferences per way; the first is not counted.
+/// Inferences per alternative; the first is not counted.
 const RUNS: usize = 31;
 
 /// A kind of device and a convolution: target, threads, shape.
@@ -27,9 +27,9 @@ type Subject = (String, usize, String);
 /// What was measured of a convolution.
 #[derive(Default)]
 struct Seen {
-    /// The way that estimates say is best, and every way's least median in microseconds.
+    /// The alternative that estimates say is best, and every one's least median in microseconds.
     estimated: Option<Choice>,
-    ways: Vec<(Choice, f64)>,
+    alternatives: Vec<(Choice, f64)>,
 }
 
 /// Measures and writes the record.
@@ -38,9 +38,9 @@ pub(super) fn tune(arguments: &Arguments, model: &Path, targets: &Path, origin: 
     let mut record = config::tuned::read(&path, false)?;
     record.origin = Some(origin);
     let mut seen: BTreeMap<Subject, Seen> = BTreeMap::new();
-    // As estimated first, then each way.
+    // As estimated first, then each alternative.
     let mut before_ms = 0.0;
-    for trial in std::iter::once(usize::MAX).chain(0..MOST_WAYS) {
+    for trial in std::iter::once(usize::MAX).chain(0..MOST_ALTERNATIVES) {
         let options = Options { trial: Some(trial), ..Options::of(arguments) };
         let compiled = driver::compile(model, targets, &options, &mut ())?;
         let is_first = trial == usize::MAX;
@@ -52,7 +52,7 @@ pub(super) fn tune(arguments: &Arguments, model: &Path, targets: &Path, origin: 
             before_ms = latency_ms;
             note(arguments, &format!("as estimated: {latency_ms:.3} ms"));
         } else {
-            note(arguments, &format!("way {} of every convolution: {latency_ms:.3} ms", trial + 1));
+            note(arguments, &format!("alternative {} of every convolution: {latency_ms:.3} ms", trial + 1));
         }
     }
     for (subject, seen) in &seen {
@@ -76,14 +76,14 @@ pub(super) fn tune(arguments: &Arguments, model: &Path, targets: &Path, origin: 
     Ok(())
 }
 
-/// The kernels of a device that have several ways: index of the step, subject, way.
+/// The kernels of a device that have alternatives: index of the step, subject, alternative.
 fn subjects(compiled: &Compiled) -> Vec<(usize, usize, Subject, Choice)> {
     let mut found = Vec::new();
     for (position, program) in compiled.placed.programs.iter().enumerate() {
         let target = &compiled.cluster.devices[program.device].target;
         for (index, step) in program.steps.iter().enumerate() {
             let Step::Kernel { kernel, .. } = step else { continue };
-            let Some((shape, choice)) = &program.kernels[*kernel].way else { continue };
+            let Some((shape, choice)) = &program.kernels[*kernel].alternative else { continue };
             let subject = (target.name.clone(), target.threads, shape.clone());
             found.push((position, index, subject, choice.clone()));
         }
@@ -93,7 +93,7 @@ fn subjects(compiled: &Compiled) -> Vec<(usize, usize, Subject, Choice)> {
 
 fn has_new_way(compiled: &Compiled, seen: &BTreeMap<Subject, Seen>) -> bool {
     subjects(compiled).iter().any(|(_, _, subject, choice)| {
-        seen.get(subject).is_none_or(|seen| seen.ways.iter().all(|(other, _)| other != choice))
+        seen.get(subject).is_none_or(|seen| seen.alternatives.iter().all(|(other, _)| other != choice))
     })
 }
 
@@ -115,9 +115,9 @@ fn measure(
         if is_estimate {
             seen.estimated.get_or_insert(choice.clone());
         }
-        match seen.ways.iter_mut().find(|(other, _)| *other == choice) {
+        match seen.alternatives.iter_mut().find(|(other, _)| *other == choice) {
             Some((_, known)) => *known = known.min(microseconds),
-            None => seen.ways.push((choice, microseconds)),
+            None => seen.alternatives.push((choice, microseconds)),
         }
     }
     Ok(latency_ms)
@@ -126,8 +126,8 @@ fn measure(
 /// What goes to the record.
 fn best((target, threads, shape): &Subject, seen: &Seen) -> Option<TunedConvolution> {
     let estimated = seen.estimated.as_ref()?;
-    let (_, estimated_us) = seen.ways.iter().find(|(choice, _)| choice == estimated)?;
-    let (choice, microseconds) = seen.ways.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let (_, estimated_us) = seen.alternatives.iter().find(|(choice, _)| choice == estimated)?;
+    let (choice, microseconds) = seen.alternatives.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
     let (choice, microseconds) =
         if microseconds * WORTH < *estimated_us { (choice, microseconds) } else { (estimated, estimated_us) };
     Some(TunedConvolution {

@@ -15,7 +15,7 @@ use crate::graph::Graph;
 use crate::options::Options;
 use crate::partition::{StrategyFamily, node_macs};
 use crate::passes::store_weights::Stored;
-use crate::placement::routes::unite;
+use crate::placement::routes::link_routes;
 use crate::placement::{Clock, Placed, Route, plan_file};
 use crate::program::Program;
 use crate::shard::Sharded;
@@ -110,7 +110,7 @@ impl Compiled {
     /// With routes whose programs stand in the order of this one's; all programs of a device then share their weights.
     /// Whoever feeds inputs says which route is taken; the plan file knows nothing of them.
     pub fn with_routes(mut self, mut routes: Vec<Route>) -> Compiled {
-        let choices = unite(&mut self.placed.programs, &mut routes, &self.cluster);
+        let choices = link_routes(&mut self.placed.programs, &mut routes, &self.cluster);
         Compiled { routes, choices, ..self }
     }
 

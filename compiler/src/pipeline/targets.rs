@@ -40,7 +40,7 @@ impl Targets {
         };
         for device in &mut cluster.devices {
             if options.exact || objective == Objective::Memory {
-                device.target.minimal_filtering = false;
+                device.target.winograd = false;
             }
             device.target.weight_storage = options.weights;
         }
@@ -60,7 +60,7 @@ fn correct(cluster: &mut Cluster, path: &Path, options: &Options) -> Result<Vec<
     let mut learned: Vec<Learned> = corrected.into_iter().collect();
     let tuned = options.tuned.clone().unwrap_or_else(|| config::tuned::default_path(path));
     match options.trial {
-        Some(_) => config::tuned::try_way(cluster, options.trial),
+        Some(_) => config::tuned::try_alternative(cluster, options.trial),
         None => {
             let record = config::tuned::read(&tuned, options.tuned.is_some())?;
             config::tuned::apply(cluster, &record);

@@ -1,7 +1,7 @@
 //! Heads that convolve: separable blocks (depthwise 3x3, then pointwise), average over space, one matrix.
 //!
 //! They see a tensor as it is, so a head behind the first layers is a small network of its own. It learns from the
-//! backbone by distillation (Hinton et al. 2015) on samples that are altered anew each time, as long as is affordable
+//! backbone by distillation (Hinton et al. 2015) on samples that are augmented anew each time, as long as is affordable
 //! (Beyer et al. 2022, Knowledge distillation: A good teacher is patient and consistent).
 
 use anyhow::ensure;
@@ -31,7 +31,7 @@ const MOST_WIDTH: usize = 256;
 const LAST_EXTENT: usize = 4;
 
 /// Scores are divided by this where the head learns from the backbone's.
-const SOFTNESS: f32 = 2.0;
+const TEMPERATURE: f32 = 2.0;
 
 /// Weight of labels beside the backbone's opinion.
 const LABEL_WEIGHT: f32 = 0.5;
@@ -236,9 +236,10 @@ impl Network {
     fn cost(&self, scores: &[f32], batch: &Batch) -> (f32, Vec<f32>) {
         let classes = self.design.classes;
         let mut slope = vec![0.0; scores.len()];
-        let opinions = cross_entropy::softmax(&batch.scores, classes, SOFTNESS);
-        // The square of the softness keeps the slopes as large as they are without it.
-        let imitation = cross_entropy::add(scores, &opinions, classes, SOFTNESS, SOFTNESS * SOFTNESS, &mut slope);
+        let opinions = cross_entropy::softmax(&batch.scores, classes, TEMPERATURE);
+        // The square of the temperature keeps the slopes as large as they are without it.
+        let imitation =
+            cross_entropy::add(scores, &opinions, classes, TEMPERATURE, TEMPERATURE * TEMPERATURE, &mut slope);
         let labels = cross_entropy::add(scores, &batch.labels, classes, 1.0, LABEL_WEIGHT, &mut slope);
         (imitation + labels, slope)
     }

@@ -13,7 +13,7 @@ use super::lanes::{self, Arrivals, Lane};
 use super::steps::CatchUp;
 use crate::frame::{HEADER_BYTES, Header, Kind};
 use crate::{
-    Error, FamilyLinks, FramedStream, Identity, Incoming, InferenceLinks, Links, News, Outgoing, PeerLinks, Seen,
+    Error, FamilyLinks, FramedStream, Identity, Incoming, InferenceLinks, LinkEvent, Links, Outgoing, PeerLinks, Seen,
     StdStream, Turn,
 };
 
@@ -147,15 +147,15 @@ impl<const N: usize> Links for HostedLinks<N> {
                 }
             }
         }
-        let mut heard: Vec<News> = Vec::new();
+        let mut heard: Vec<LinkEvent> = Vec::new();
         for lane in &mut lanes {
             let at = self.sockets.iter().position(|(peer, _)| *peer == lane.peer);
             if let Some(arrivals) = at.and_then(|at| self.arrivals.get_mut(at)) {
                 arrivals.add(lane.arrivals);
             }
-            heard.append(&mut lane.news);
+            heard.append(&mut lane.link_events);
         }
-        heard.into_iter().for_each(|news| self.streams.learn(news));
+        heard.into_iter().for_each(|event| self.streams.learn(event));
         asked.retain(|peer| !lost.contains(peer));
         lost.into_iter().for_each(|peer| self.streams.lose(peer));
         if let Err(stuck) = result {
@@ -213,18 +213,18 @@ impl<const N: usize> FamilyLinks for HostedLinks<N> {
         }
     }
 
-    fn news(&mut self) -> Option<News> {
+    fn link_event(&mut self) -> Option<LinkEvent> {
         self.notice_arrivals();
         for at in 0..self.sockets.len() {
             let peer = self.sockets.get(at).map_or(usize::MAX, |(peer, _)| *peer);
-            // News may lie behind what was sent for an inference that has been given up.
+            // Link events may lie behind what was sent for an inference that has been given up.
             self.skip_past(peer, self.given_up);
         }
-        self.streams.news()
+        self.streams.link_event()
     }
 
-    fn tell(&mut self, peer: usize, news: &News) -> Result<(), Error> {
-        self.streams.tell(peer, news)
+    fn tell(&mut self, peer: usize, event: &LinkEvent) -> Result<(), Error> {
+        self.streams.tell(peer, event)
     }
 
     fn probe(&mut self, peer: usize) -> Result<(), Error> {
@@ -258,7 +258,7 @@ impl<const N: usize> HostedLinks<N> {
         }
     }
 
-    /// Reads what a device has sent for inferences that are over, so that it is not kept waiting, and news; says whether
+    /// Reads what a device has sent for inferences that are over, so that it is not kept waiting, and link events; says whether
     /// more may come. Tensors may have to be waited for; without them it goes as far as the first.
     fn skip_past(&mut self, peer: usize, tensors: bool) -> bool {
         loop {
@@ -269,7 +269,7 @@ impl<const N: usize> HostedLinks<N> {
                     return false;
                 }
                 Peeked::Frame(header) if header.kind == Kind::Status => {
-                    if self.take_news(peer).is_err() {
+                    if self.take_link_event(peer).is_err() {
                         return false;
                     }
                 }
@@ -296,10 +296,10 @@ impl<const N: usize> HostedLinks<N> {
         })
     }
 
-    /// Reads a frame of news.
-    pub(super) fn take_news(&mut self, peer: usize) -> Result<(), Error> {
+    /// Reads a frame with a link event.
+    pub(super) fn take_link_event(&mut self, peer: usize) -> Result<(), Error> {
         let header = self.streams.with(peer, FramedStream::receive_header)?;
-        self.streams.take_news(peer, &header)
+        self.streams.take_link_event(peer, &header)
     }
 
     /// Reads a probe, and tells its sender how fast it came.
@@ -309,16 +309,16 @@ impl<const N: usize> HostedLinks<N> {
         let begin = Instant::now();
         self.streams.with(peer, |stream| stream.skip_payload(&header))?;
         let rate = header.length as f32 / begin.elapsed().as_secs_f32().max(1e-6);
-        self.streams.tell(peer, &News { between: (own, peer as u8), what: Seen::BytesPerSecond(rate) })
+        self.streams.tell(peer, &LinkEvent { between: (own, peer as u8), what: Seen::BytesPerSecond(rate) })
     }
 
-    /// Makes news of what this inference has shown of the links.
+    /// Makes link events of what this inference has shown of the links.
     fn notice_arrivals(&mut self) {
         let Some(Identity { device, .. }) = self.streams.identity() else { return };
         for ((peer, _), arrivals) in self.sockets.iter().zip(&mut self.arrivals) {
             if arrivals.bytes >= TELLING_BYTES {
                 let rate = arrivals.bytes as f32 / arrivals.time.as_secs_f32().max(1e-6);
-                self.streams.learn(News { between: (device, *peer as u8), what: Seen::BytesPerSecond(rate) });
+                self.streams.learn(LinkEvent { between: (device, *peer as u8), what: Seen::BytesPerSecond(rate) });
             }
             *arrivals = Arrivals::default();
         }

@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::steps::catch_up;
 use crate::frame::{HEADER_BYTES, Header, Kind};
 use crate::peer_links::{Come, sort};
-use crate::{Error, Identity, News, Turn};
+use crate::{Error, Identity, LinkEvent, Turn};
 
 /// What goes over one socket during an exchange.
 pub(super) struct Lane<'s, 'p> {
@@ -38,7 +38,7 @@ pub(super) struct Lane<'s, 'p> {
     /// What this exchange has shown of the link's rate.
     pub(super) arrivals: Arrivals,
     /// What the other side has told meanwhile.
-    pub(super) news: Vec<News>,
+    pub(super) link_events: Vec<LinkEvent>,
 }
 
 /// Payload that has been waited for.
@@ -153,7 +153,7 @@ impl<'s, 'p> Lane<'s, 'p> {
             begun: None,
             waited: false,
             arrivals: Arrivals::default(),
-            news: Vec::new(),
+            link_events: Vec::new(),
         }
     }
 
@@ -250,10 +250,10 @@ impl<'s, 'p> Lane<'s, 'p> {
     /// A payload is there.
     fn take_payload(&mut self, header: &Header) -> Result<(), Error> {
         match self.aside.take() {
-            Some((Come::News, bytes)) => {
+            Some((Come::LinkEvent, bytes)) => {
                 header.check(&bytes)?;
-                let news = bytes.as_slice().try_into().ok().and_then(News::parse);
-                self.news.extend(news);
+                let event = bytes.as_slice().try_into().ok().and_then(LinkEvent::parse);
+                self.link_events.extend(event);
             }
             Some(_) => {}
             None => {

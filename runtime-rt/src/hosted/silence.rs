@@ -54,7 +54,7 @@ impl<const N: usize> HostedLinks<N> {
             };
             let is_of_now = header.inference == turn.inference;
             let taken = match header.kind {
-                Kind::Status => self.take_news(peer),
+                Kind::Status => self.take_link_event(peer),
                 Kind::Tensor if is_of_now || turn.is_past(header.inference) => self.skip_frame(peer),
                 Kind::Abandon if turn.is_past(header.inference) => self.skip_frame(peer),
                 // What it has to say of this inference or the next is read in its turn.
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
     use crate::hosted::Duplex;
     use crate::{
-        Error, FramedStream, Identity, Incoming, InferenceLinks, Links, News, PeerLinks, Seen, StdStream, Turn,
+        Error, FramedStream, Identity, Incoming, InferenceLinks, LinkEvent, Links, PeerLinks, Seen, StdStream, Turn,
     };
     use std::boxed::Box;
     use std::net::{TcpListener, TcpStream};
@@ -102,8 +102,8 @@ mod tests {
     }
 
     fn lost(links: &mut Line) -> Vec<(u8, u8)> {
-        let news = std::iter::from_fn(|| links.news());
-        news.filter(|news: &News| news.what == Seen::Lost).map(|news| news.between).collect()
+        let events = std::iter::from_fn(|| links.link_event());
+        events.filter(|event: &LinkEvent| event.what == Seen::Lost).map(|event| event.between).collect()
     }
 
     fn wait_for(links: &mut Line, peer: usize) -> Error {
@@ -153,13 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn news_is_heard_behind_what_was_given_up() {
+    fn link_events_are_heard_behind_what_was_given_up() {
         let ((a, b), (c, _two), (d, _two_too)) = (wire(), wire(), wire());
         let mut zero = device(0, 300, [(1, a), (2, c)]);
         let mut one = device(1, 300, [(0, b), (2, d)]);
         one.send(0, 0, b"some").expect("the link works");
         one.abandon();
-        one.tell(0, &News { between: (1, 2), what: Seen::Lost }).expect("the link works");
+        one.tell(0, &LinkEvent { between: (1, 2), what: Seen::Lost }).expect("the link works");
         zero.abandon();
         assert_eq!(lost(&mut zero), vec![(1, 2)]);
     }

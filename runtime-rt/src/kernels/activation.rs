@@ -1,19 +1,20 @@
 //! What producers apply to each element after bias and residual.
 
-/// An activation; see `graph::op::Activation` of the compiler.
+/// What is applied to each element of an operator's result, after bias and residual.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 pub enum Activation {
     /// Nothing.
     None,
     /// `max(x, 0)`
     Relu,
-    /// `min(max(x, low), high)`
+    /// `min(max(x, low), high)`; Relu6 is `Clip(0, 6)`.
     Clip(f32, f32),
-    /// `x` if positive, else `alpha * x`
+    /// `x` if positive, else `alpha * x`.
     LeakyRelu(f32),
-    /// `x * min(max(x / 6 + 0.5, 0), 1)`
+    /// `x * min(max(x / 6 + 0.5, 0), 1)` (ONNX HardSwish-14).
     HardSwish,
-    /// `min(max(alpha * x + beta, 0), 1)`
+    /// `min(max(alpha * x + beta, 0), 1)` (ONNX HardSigmoid-6).
     HardSigmoid(f32, f32),
 }
 

@@ -2,20 +2,30 @@
 
 use super::sum::{larger, smaller};
 use super::{Activation, Walk, broadcast_strides};
-use crate::elements::{CastTo, Number, Truth};
+use crate::elements::{CastTo, Scalar, Truth};
 
 /// A function of one element.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[allow(missing_docs, reason = "each variant is the ONNX operator of the same name")]
-pub enum UnaryFunction {
+pub enum UnaryOp {
+    /// One of the activations that a producer's epilogue can also carry.
     Activation(Activation),
     Sigmoid,
     Tanh,
-    Elu { alpha: f32 },
-    Selu { alpha: f32, gamma: f32 },
+    Elu {
+        alpha: f32,
+    },
+    Selu {
+        alpha: f32,
+        gamma: f32,
+    },
     Softplus,
     Erf,
-    Gelu { tanh: bool },
+    /// Exact (erf) or `tanh` approximation (ONNX Gelu-20).
+    Gelu {
+        tanh: bool,
+    },
     Exp,
     Log,
     Sqrt,
@@ -25,7 +35,6 @@ pub enum UnaryFunction {
     Floor,
     Ceil,
     Round,
-    Silu,
     Sin,
     Cos,
     Tan,
@@ -38,28 +47,32 @@ pub enum UnaryFunction {
     Acosh,
     Atanh,
     Sign,
+    /// Of truth values.
+    Not,
+    /// `x * sigmoid(x)`, made by fusing Sigmoid and Mul; NaN at -inf, as that product is (its limit is 0).
+    Silu,
 }
 
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + libm::expf(-x))
 }
 
-impl UnaryFunction {
-    /// Applies it to one element.
+impl UnaryOp {
+    /// Applies it to a real number.
     #[inline]
     pub fn apply(self, x: f32) -> f32 {
         match self {
-            UnaryFunction::Activation(activation) => activation.apply(x),
-            UnaryFunction::Sigmoid => sigmoid(x),
-            UnaryFunction::Tanh => libm::tanhf(x),
-            UnaryFunction::Elu { alpha } => {
+            UnaryOp::Activation(activation) => activation.apply(x),
+            UnaryOp::Sigmoid => sigmoid(x),
+            UnaryOp::Tanh => libm::tanhf(x),
+            UnaryOp::Elu { alpha } => {
                 if x < 0.0 {
                     alpha * libm::expm1f(x)
                 } else {
                     x
                 }
             }
-            UnaryFunction::Selu { alpha, gamma } => {
+            UnaryOp::Selu { alpha, gamma } => {
                 if x > 0.0 {
                     gamma * x
                 } else {
@@ -67,62 +80,58 @@ impl UnaryFunction {
                 }
             }
             // log(1 + exp(x)), without overflow for large x.
-            UnaryFunction::Softplus => {
+            UnaryOp::Softplus => {
                 if x > 0.0 {
                     x + libm::log1pf(libm::expf(-x))
                 } else {
                     libm::log1pf(libm::expf(x))
                 }
             }
-            UnaryFunction::Erf => libm::erff(x),
-            UnaryFunction::Gelu { tanh: false } => 0.5 * x * (1.0 + libm::erff(x * core::f32::consts::FRAC_1_SQRT_2)),
-            UnaryFunction::Gelu { tanh: true } => {
+            UnaryOp::Erf => libm::erff(x),
+            UnaryOp::Gelu { tanh: false } => 0.5 * x * (1.0 + libm::erff(x * core::f32::consts::FRAC_1_SQRT_2)),
+            UnaryOp::Gelu { tanh: true } => {
                 // sqrt(2 / pi) * (x + 0.044715 x^3)
                 let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x);
                 0.5 * x * (1.0 + libm::tanhf(inner))
             }
-            UnaryFunction::Exp => libm::expf(x),
-            UnaryFunction::Log => libm::logf(x),
-            UnaryFunction::Sqrt => libm::sqrtf(x),
-            UnaryFunction::Neg => -x,
-            UnaryFunction::Abs => libm::fabsf(x),
-            UnaryFunction::Reciprocal => 1.0 / x,
-            UnaryFunction::Floor => libm::floorf(x),
-            UnaryFunction::Ceil => libm::ceilf(x),
+            UnaryOp::Exp => libm::expf(x),
+            UnaryOp::Log => libm::logf(x),
+            UnaryOp::Sqrt => libm::sqrtf(x),
+            UnaryOp::Neg => -x,
+            UnaryOp::Abs => libm::fabsf(x),
+            UnaryOp::Reciprocal => 1.0 / x,
+            UnaryOp::Floor => libm::floorf(x),
+            UnaryOp::Ceil => libm::ceilf(x),
             // ONNX Round: halves to even.
-            UnaryFunction::Round => libm::rintf(x),
-            UnaryFunction::Silu => x * sigmoid(x),
-            UnaryFunction::Sin => libm::sinf(x),
-            UnaryFunction::Cos => libm::cosf(x),
-            UnaryFunction::Tan => libm::tanf(x),
-            UnaryFunction::Asin => libm::asinf(x),
-            UnaryFunction::Acos => libm::acosf(x),
-            UnaryFunction::Atan => libm::atanf(x),
-            UnaryFunction::Sinh => libm::sinhf(x),
-            UnaryFunction::Cosh => libm::coshf(x),
-            UnaryFunction::Asinh => libm::asinhf(x),
-            UnaryFunction::Acosh => libm::acoshf(x),
-            UnaryFunction::Atanh => libm::atanhf(x),
+            UnaryOp::Round => libm::rintf(x),
+            UnaryOp::Silu => x * sigmoid(x),
+            UnaryOp::Sin => libm::sinf(x),
+            UnaryOp::Cos => libm::cosf(x),
+            UnaryOp::Tan => libm::tanf(x),
+            UnaryOp::Asin => libm::asinf(x),
+            UnaryOp::Acos => libm::acosf(x),
+            UnaryOp::Atan => libm::atanf(x),
+            UnaryOp::Sinh => libm::sinhf(x),
+            UnaryOp::Cosh => libm::coshf(x),
+            UnaryOp::Asinh => libm::asinhf(x),
+            UnaryOp::Acosh => libm::acoshf(x),
+            UnaryOp::Atanh => libm::atanhf(x),
             // 0 of either sign is 0; NaN stays.
-            UnaryFunction::Sign if x > 0.0 => 1.0,
-            UnaryFunction::Sign if x < 0.0 => -1.0,
-            UnaryFunction::Sign if x.is_nan() => x,
-            UnaryFunction::Sign => 0.0,
+            UnaryOp::Sign if x > 0.0 => 1.0,
+            UnaryOp::Sign if x < 0.0 => -1.0,
+            UnaryOp::Sign if x.is_nan() => x,
+            UnaryOp::Sign => 0.0,
+            // A function of truth values; the compiler does not ask for it.
+            UnaryOp::Not => x,
         }
     }
 }
 
-/// Applies a function to every element.
-pub fn unary(x: &[f32], y: &mut [f32], function: UnaryFunction) {
-    for (out, element) in y.iter_mut().zip(x) {
-        *out = function.apply(*element);
-    }
-}
-
-/// A function of two elements.
+/// A function of two elements; the operands broadcast as numpy does (ONNX multidirectional broadcasting).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[allow(missing_docs, reason = "each variant is the ONNX operator of the same name")]
-pub enum BinaryFunction {
+pub enum BinaryOp {
     Add,
     Sub,
     Mul,
@@ -130,156 +139,168 @@ pub enum BinaryFunction {
     Pow,
     Min,
     Max,
+    /// C remainder for floats and ONNX Mod with fmod=0 for integers (sign of the divisor).
     Mod,
-    /// The whole number nearest to a quotient, halves to the even one.
+    /// The whole number nearest to a quotient, halves to the even one (ONNX QuantizeLinear but for the zero point).
     RoundedQuotient,
-}
-
-impl BinaryFunction {
-    /// Applies it to two elements.
-    #[inline]
-    pub fn apply(self, a: f32, b: f32) -> f32 {
-        match self {
-            BinaryFunction::Add => a + b,
-            BinaryFunction::Sub => a - b,
-            BinaryFunction::Mul => a * b,
-            BinaryFunction::Div => a / b,
-            BinaryFunction::Pow => libm::powf(a, b),
-            // A NaN on either side is the answer, as in onnxruntime and numpy.
-            BinaryFunction::Min => smaller(a, b),
-            BinaryFunction::Max => larger(a, b),
-            BinaryFunction::Mod => libm::fmodf(a, b),
-            BinaryFunction::RoundedQuotient => libm::rintf(a / b),
-        }
-    }
-}
-
-/// Applies a function of two elements with broadcasting, then an activation.
-#[allow(clippy::too_many_arguments, reason = "tensors and their shapes")]
-pub fn binary(
-    a: &[f32],
-    a_shape: &[usize],
-    b: &[f32],
-    b_shape: &[usize],
-    y: &mut [f32],
-    y_shape: &[usize],
-    function: BinaryFunction,
-    activation: Activation,
-) {
-    let mut walk = Walk::new(y_shape, [broadcast_strides(a_shape, y_shape), broadcast_strides(b_shape, y_shape)]);
-    for out in y {
-        let [at_a, at_b] = *walk.positions();
-        if let (Some(a), Some(b)) = (a.get(at_a), b.get(at_b)) {
-            *out = activation.apply(function.apply(*a, *b));
-        }
-        walk.step();
-    }
-}
-
-/// Calls `each` with every element of `y` and what two operands broadcast to it.
-fn broadcast<T: Copy, Y>(a: (&[T], &[usize]), b: (&[T], &[usize]), y: (&mut [Y], &[usize]), each: impl Fn(T, T) -> Y) {
-    let mut walk = Walk::new(y.1, [broadcast_strides(a.1, y.1), broadcast_strides(b.1, y.1)]);
-    for out in y.0 {
-        let [at_a, at_b] = *walk.positions();
-        if let (Some(a), Some(b)) = (a.0.get(at_a), b.0.get(at_b)) {
-            *out = each(*a, *b);
-        }
-        walk.step();
-    }
-}
-
-/// Applies a function to every element, whatever numbers they are.
-pub fn map<T: Number>(x: &[T], y: &mut [T], function: UnaryFunction) {
-    for (out, element) in y.iter_mut().zip(x) {
-        *out = T::map(function, *element);
-    }
-}
-
-/// Applies a function of two elements with broadcasting, whatever numbers they are.
-pub fn combine<T: Number>(
-    a: &[T],
-    a_shape: &[usize],
-    b: &[T],
-    b_shape: &[usize],
-    y: &mut [T],
-    y_shape: &[usize],
-    function: BinaryFunction,
-) {
-    broadcast((a, a_shape), (b, b_shape), (y, y_shape), |a, b| T::combine(function, a, b));
-}
-
-/// A comparison of two elements; none holds for what is not a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each variant is the ONNX operator of the same name")]
-pub enum Comparison {
     Equal,
     Less,
     LessOrEqual,
     Greater,
     GreaterOrEqual,
-}
-
-/// Compares elements with broadcasting.
-pub fn compare<T: Copy + PartialOrd, B: Truth>(
-    a: &[T],
-    a_shape: &[usize],
-    b: &[T],
-    b_shape: &[usize],
-    y: &mut [B],
-    y_shape: &[usize],
-    comparison: Comparison,
-) {
-    let test = |a: T, b: T| match comparison {
-        Comparison::Equal => a == b,
-        Comparison::Less => a < b,
-        Comparison::LessOrEqual => a <= b,
-        Comparison::Greater => a > b,
-        Comparison::GreaterOrEqual => a >= b,
-    };
-    broadcast((a, a_shape), (b, b_shape), (y, y_shape), |a, b| B::of(test(a, b)));
-}
-
-/// A function of two truth values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each variant is the ONNX operator of the same name")]
-pub enum Logic {
     And,
     Or,
 }
 
-/// Joins truth values with broadcasting.
-pub fn logic<B: Truth>(
-    a: &[B],
-    a_shape: &[usize],
-    b: &[B],
-    b_shape: &[usize],
-    y: &mut [B],
-    y_shape: &[usize],
-    function: Logic,
-) {
-    let join = |a: bool, b: bool| match function {
-        Logic::And => a && b,
-        Logic::Or => a || b,
-    };
-    broadcast((a, a_shape), (b, b_shape), (y, y_shape), |a, b| B::of(join(a.holds(), b.holds())));
-}
+impl BinaryOp {
+    /// Whether the result says how the operands compare, see [`BinaryOp::holds`].
+    pub const fn is_comparison(self) -> bool {
+        matches!(
+            self,
+            BinaryOp::Equal | BinaryOp::Less | BinaryOp::LessOrEqual | BinaryOp::Greater | BinaryOp::GreaterOrEqual
+        )
+    }
 
-/// ONNX Not.
-pub fn not<B: Truth>(x: &[B], y: &mut [B]) {
-    for (out, element) in y.iter_mut().zip(x) {
-        *out = B::of(!element.holds());
+    /// Whether a comparison holds; none does for what is not a number, and nothing that is not a comparison.
+    #[inline]
+    pub fn holds<T: PartialOrd>(self, a: T, b: T) -> bool {
+        match self {
+            BinaryOp::Equal => a == b,
+            BinaryOp::Less => a < b,
+            BinaryOp::LessOrEqual => a <= b,
+            BinaryOp::Greater => a > b,
+            BinaryOp::GreaterOrEqual => a >= b,
+            _ => false,
+        }
+    }
+
+    /// Applies arithmetic to two real numbers; what is not arithmetic gives `a`.
+    #[inline]
+    pub fn apply(self, a: f32, b: f32) -> f32 {
+        match self {
+            BinaryOp::Add => a + b,
+            BinaryOp::Sub => a - b,
+            BinaryOp::Mul => a * b,
+            BinaryOp::Div => a / b,
+            BinaryOp::Pow => libm::powf(a, b),
+            // A NaN on either side is the answer, as in onnxruntime and numpy.
+            BinaryOp::Min => smaller(a, b),
+            BinaryOp::Max => larger(a, b),
+            BinaryOp::Mod => libm::fmodf(a, b),
+            BinaryOp::RoundedQuotient => libm::rintf(a / b),
+            BinaryOp::Equal
+            | BinaryOp::Less
+            | BinaryOp::LessOrEqual
+            | BinaryOp::Greater
+            | BinaryOp::GreaterOrEqual
+            | BinaryOp::And
+            | BinaryOp::Or => a,
+        }
     }
 }
 
-/// ONNX Cast, see [`CastTo`].
-pub fn cast<T: CastTo<U>, U>(x: &[T], y: &mut [U]) {
-    for (out, element) in y.iter_mut().zip(x) {
-        *out = element.cast();
+/// A function of every element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Unary {
+    /// The function.
+    pub function: UnaryOp,
+}
+
+impl Unary {
+    /// `y` from `x`.
+    #[inline(always)]
+    pub fn run<T: Scalar>(&self, x: &[T], y: &mut [T]) {
+        T::map_all(self.function, x, y);
     }
 }
 
-/// ONNX PRelu: `slope` broadcasts to `x`, which has the shape of `y`.
-pub fn p_relu(x: &[f32], slope: &[f32], slope_shape: &[usize], y: &mut [f32], y_shape: &[usize]) {
+/// Arithmetic or logic with broadcasting, then an activation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Binary<'a> {
+    /// Shape of the left operand.
+    pub a_shape: &'a [usize],
+    /// Shape of the right one.
+    pub b_shape: &'a [usize],
+    /// Shape of the result.
+    pub y_shape: &'a [usize],
+    /// The function.
+    pub function: BinaryOp,
+    /// Applied last; only to real numbers.
+    pub activation: Activation,
+}
+
+impl Binary<'_> {
+    /// `y` from `a` and `b`.
+    #[inline(always)]
+    pub fn run<T: Scalar>(&self, a: &[T], b: &[T], y: &mut [T]) {
+        let (function, activation) = (self.function, self.activation);
+        let (a, b, y) = ((a, self.a_shape), (b, self.b_shape), (y, self.y_shape));
+        match activation {
+            Activation::None => broadcast(a, b, y, |a, b| T::combine(function, a, b)),
+            _ => broadcast(a, b, y, |a, b| T::map(UnaryOp::Activation(activation), T::combine(function, a, b))),
+        }
+    }
+}
+
+/// A comparison with broadcasting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Compare<'a> {
+    /// Shape of the left operand.
+    pub a_shape: &'a [usize],
+    /// Shape of the right one.
+    pub b_shape: &'a [usize],
+    /// Shape of the result.
+    pub y_shape: &'a [usize],
+    /// The comparison.
+    pub function: BinaryOp,
+}
+
+impl Compare<'_> {
+    /// `y` from `a` and `b`.
+    #[inline(always)]
+    pub fn run<T: Copy + PartialOrd, B: Truth>(&self, a: &[T], b: &[T], y: &mut [B]) {
+        let function = self.function;
+        let (a, b, y) = ((a, self.a_shape), (b, self.b_shape), (y, self.y_shape));
+        broadcast(a, b, y, |a, b| B::of(function.holds(a, b)));
+    }
+}
+
+/// Elements of another type (ONNX Cast), see [`CastTo`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Cast;
+
+impl Cast {
+    /// `y` from `x`.
+    pub fn run<T: CastTo<U>, U>(&self, x: &[T], y: &mut [U]) {
+        for (out, element) in y.iter_mut().zip(x) {
+            *out = element.cast();
+        }
+    }
+}
+
+/// `slope * x` where `x` is negative, else `x` (ONNX PRelu).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct PRelu<'a> {
+    /// Shape of the slopes, which broadcast to that of `x`.
+    pub slope_shape: &'a [usize],
+    /// Shape of `x` and of the result.
+    pub y_shape: &'a [usize],
+}
+
+impl PRelu<'_> {
+    /// `y` from `x`.
+    #[inline(always)]
+    pub fn run(&self, x: &[f32], slope: &[f32], y: &mut [f32]) {
+        p_relu(x, slope, y, self.slope_shape, self.y_shape);
+    }
+}
+
+fn p_relu(x: &[f32], slope: &[f32], y: &mut [f32], slope_shape: &[usize], y_shape: &[usize]) {
     let mut walk = Walk::new(y_shape, [broadcast_strides(slope_shape, y_shape)]);
     for (out, element) in y.iter_mut().zip(x) {
         let slope = slope.get(walk.positions()[0]).copied().unwrap_or(0.0);
@@ -288,16 +309,37 @@ pub fn p_relu(x: &[f32], slope: &[f32], slope_shape: &[usize], y: &mut [f32], y_
     }
 }
 
-/// ONNX Where: elements of `a` where `condition` holds, else of `b`; all broadcast to `y_shape`.
+/// Elements of `a` where a condition holds, else of `b` (ONNX Where); all broadcast to the shape of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Where<'a> {
+    /// Shape of the condition.
+    pub condition_shape: &'a [usize],
+    /// Shape of the first choice.
+    pub a_shape: &'a [usize],
+    /// Shape of the second one.
+    pub b_shape: &'a [usize],
+    /// Shape of the result.
+    pub y_shape: &'a [usize],
+}
+
+impl Where<'_> {
+    /// `y` from `a` and `b`.
+    #[inline(always)]
+    pub fn run<B: Truth, T: Copy>(&self, condition: &[B], a: &[T], b: &[T], y: &mut [T]) {
+        choose(condition, a, b, y, self.condition_shape, self.a_shape, self.b_shape, self.y_shape);
+    }
+}
+
 #[allow(clippy::too_many_arguments, reason = "tensors and their shapes")]
-pub fn select<B: Truth, T: Copy>(
+fn choose<B: Truth, T: Copy>(
     condition: &[B],
-    condition_shape: &[usize],
     a: &[T],
-    a_shape: &[usize],
     b: &[T],
-    b_shape: &[usize],
     y: &mut [T],
+    condition_shape: &[usize],
+    a_shape: &[usize],
+    b_shape: &[usize],
     y_shape: &[usize],
 ) {
     let views = [condition_shape, a_shape, b_shape].map(|shape| broadcast_strides(shape, y_shape));
@@ -308,6 +350,18 @@ pub fn select<B: Truth, T: Copy>(
             if condition.get(at).is_some_and(|condition| condition.holds()) { a.get(at_a) } else { b.get(at_b) };
         if let Some(element) = chosen {
             *out = *element;
+        }
+        walk.step();
+    }
+}
+
+/// Every element of `y` is `each` of what two operands, with their shapes, broadcast to it.
+fn broadcast<T: Copy, Y>(a: (&[T], &[usize]), b: (&[T], &[usize]), y: (&mut [Y], &[usize]), each: impl Fn(T, T) -> Y) {
+    let mut walk = Walk::new(y.1, [broadcast_strides(a.1, y.1), broadcast_strides(b.1, y.1)]);
+    for out in y.0 {
+        let [at_a, at_b] = *walk.positions();
+        if let (Some(a), Some(b)) = (a.0.get(at_a), b.0.get(at_b)) {
+            *out = each(*a, *b);
         }
         walk.step();
     }

@@ -1,8 +1,9 @@
 //! The decision of an early exit.
 
-/// What counts as confidence; between 0 and 1, larger is surer.
+/// What counts as confidence of scores; between 0 and 1, larger is surer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Confidence {
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
+pub enum ExitRule {
     /// The largest probability.
     Probability,
     /// The largest probability less the second largest.
@@ -14,6 +15,7 @@ pub enum Confidence {
 /// In a stream of samples, an exit that has said the same for some time is surer (temporal patience; Sponner et al.
 /// 2023).
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 pub struct Patience {
     /// How many answers before this one must have been of the same class.
     pub runs: u32,
@@ -62,24 +64,31 @@ impl Patience {
     }
 }
 
-/// Writes 1 (leave) or 0 (go on) and the confidence of `scores` to `verdict`. Scores are divided by the temperature
-/// and become probabilities by softmax; without a temperature they are probabilities already. Scores that are not
-/// numbers never leave. With patience, what was said before counts too.
-pub fn decide(
-    scores: &[f32],
-    verdict: &mut [f32],
-    rule: Confidence,
-    temperature: Option<f32>,
-    threshold: f32,
-    patience: Option<(Patience, &mut Steady)>,
-) {
-    let mut confidence = confidence(scores, rule, temperature);
-    if let Some((patience, steady)) = patience {
-        confidence = patience.confidence(confidence, steady.note(scores));
-    }
-    if let [leave, seen] = verdict {
-        *leave = if confidence >= threshold { 1.0 } else { 0.0 };
-        *seen = confidence;
+/// The decision of an exit: 1 (leave) or 0 (go on), and the confidence of the scores. Scores that are not numbers never
+/// leave.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Decide {
+    /// What counts.
+    pub rule: ExitRule,
+    /// What scores are divided by before they become probabilities by softmax; without, they are probabilities already.
+    pub temperature: Option<f32>,
+    /// What the answers before count; nothing if there is none.
+    pub patience: Option<Patience>,
+}
+
+impl Decide {
+    /// Writes the two numbers to `verdict`; it leaves from a confidence of `threshold` on. `steady` is what the exit has said
+    /// before; without it there is no patience.
+    pub fn run(&self, scores: &[f32], verdict: &mut [f32], threshold: f32, steady: Option<&mut Steady>) {
+        let mut confidence = confidence(scores, self.rule, self.temperature);
+        if let (Some(patience), Some(steady)) = (self.patience, steady) {
+            confidence = patience.confidence(confidence, steady.note(scores));
+        }
+        if let [leave, seen] = verdict {
+            *leave = if confidence >= threshold { 1.0 } else { 0.0 };
+            *seen = confidence;
+        }
     }
 }
 
@@ -89,7 +98,7 @@ pub fn leaves(verdict: &[f32]) -> bool {
 }
 
 /// The confidence of scores; 0 if they are not numbers.
-pub fn confidence(scores: &[f32], rule: Confidence, temperature: Option<f32>) -> f32 {
+pub fn confidence(scores: &[f32], rule: ExitRule, temperature: Option<f32>) -> f32 {
     let largest = scores.iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
     let weight = |score: f32| match temperature {
         Some(temperature) => libm::expf((score - largest) / temperature),
@@ -98,8 +107,8 @@ pub fn confidence(scores: &[f32], rule: Confidence, temperature: Option<f32>) ->
     let sum = super::sum::sum(scores.iter().map(|score| weight(*score)));
     let probability = |score: f32| weight(score) / sum;
     let found = match rule {
-        Confidence::Probability => probability(largest),
-        Confidence::Margin => {
+        ExitRule::Probability => probability(largest),
+        ExitRule::Margin => {
             // The second largest may equal the largest.
             let (mut first, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
             for score in scores {
@@ -111,7 +120,7 @@ pub fn confidence(scores: &[f32], rule: Confidence, temperature: Option<f32>) ->
             }
             probability(first) - probability(second)
         }
-        Confidence::Entropy => {
+        ExitRule::Entropy => {
             let entropy: f32 = scores
                 .iter()
                 .map(|score| probability(*score))
@@ -131,23 +140,24 @@ mod tests {
     fn confidence_by_every_rule() {
         let scores = [1.0f32.ln(), 2.0f32.ln(), 5.0f32.ln()];
         let close = |a: f32, b: f32| assert!((a - b).abs() < 1e-6, "{a} instead of {b}");
-        close(confidence(&scores, Confidence::Probability, Some(1.0)), 0.625);
-        close(confidence(&scores, Confidence::Margin, Some(1.0)), 0.375);
-        close(confidence(&[0.125, 0.25, 0.625], Confidence::Margin, None), 0.375);
-        close(confidence(&[1.0, 1.0, 1.0], Confidence::Entropy, Some(1.0)), 0.0);
-        close(confidence(&[1.0, 1.0], Confidence::Margin, Some(1.0)), 0.0);
-        close(confidence(&[100.0, 0.0, 0.0], Confidence::Entropy, Some(1.0)), 1.0);
+        close(confidence(&scores, ExitRule::Probability, Some(1.0)), 0.625);
+        close(confidence(&scores, ExitRule::Margin, Some(1.0)), 0.375);
+        close(confidence(&[0.125, 0.25, 0.625], ExitRule::Margin, None), 0.375);
+        close(confidence(&[1.0, 1.0, 1.0], ExitRule::Entropy, Some(1.0)), 0.0);
+        close(confidence(&[1.0, 1.0], ExitRule::Margin, Some(1.0)), 0.0);
+        close(confidence(&[100.0, 0.0, 0.0], ExitRule::Entropy, Some(1.0)), 1.0);
         // A high temperature makes unsure.
-        assert!(confidence(&scores, Confidence::Probability, Some(10.0)) < 0.4);
+        assert!(confidence(&scores, ExitRule::Probability, Some(10.0)) < 0.4);
     }
 
     #[test]
     fn patience_makes_surer_until_the_class_changes() {
-        let patience = Patience { runs: 2, doubt: 0.25 };
+        let patience = Some(Patience { runs: 2, doubt: 0.25 });
+        let decide = Decide { rule: ExitRule::Probability, temperature: None, patience };
         let mut steady = Steady::new();
         let mut leaves_with = |scores: [f32; 2]| {
             let mut verdict = [0.0; 2];
-            decide(&scores, &mut verdict, Confidence::Probability, None, 0.85, Some((patience, &mut steady)));
+            decide.run(&scores, &mut verdict, 0.85, Some(&mut steady));
             (leaves(&verdict), verdict[1])
         };
         let (first, other) = ([0.6, 0.4], [0.4, 0.6]);
@@ -162,11 +172,12 @@ mod tests {
     #[test]
     fn what_is_no_number_goes_on() {
         let mut verdict = [9.0; 2];
-        decide(&[f32::NAN, 1.0], &mut verdict, Confidence::Probability, Some(1.0), 0.5, None);
+        let decide = Decide { rule: ExitRule::Probability, temperature: Some(1.0), patience: None };
+        decide.run(&[f32::NAN, 1.0], &mut verdict, 0.5, None);
         assert_eq!(verdict, [0.0, 0.0]);
-        decide(&[f32::INFINITY, 1.0], &mut verdict, Confidence::Probability, Some(1.0), 0.5, None);
+        decide.run(&[f32::INFINITY, 1.0], &mut verdict, 0.5, None);
         assert!(!leaves(&verdict));
-        decide(&[9.0, 1.0], &mut verdict, Confidence::Probability, Some(1.0), 0.5, None);
+        decide.run(&[9.0, 1.0], &mut verdict, 0.5, None);
         assert!(leaves(&verdict));
         assert!(!leaves(&[]));
     }

@@ -3,60 +3,90 @@
 use super::sum::{Fold, LANES, Sums, sum};
 use super::{Activation, MAX_RANK, Walk, broadcast_strides};
 
-/// Attributes of [`gemm`].
+/// Matrix product (ONNX Gemm): `activation(alpha * A' * B' + beta * C)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct GemmParameters {
-    /// A is `[K, M]`.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Gemm<'a> {
+    /// Rows of the result.
+    pub m: usize,
+    /// Elements of a product.
+    pub k: usize,
+    /// Columns of the result.
+    pub n: usize,
+    /// A is `[K, M]`, not `[M, K]`.
     pub transpose_a: bool,
-    /// B is `[N, K]`.
+    /// B is `[N, K]`, not `[K, N]`.
     pub transpose_b: bool,
     /// Factor of the product.
     pub alpha: f32,
     /// Factor of C.
     pub beta: f32,
+    /// Shape of C, which broadcasts to `[M, N]`.
+    pub c_shape: &'a [usize],
     /// Applied last.
     pub activation: Activation,
 }
 
-/// ONNX Gemm: `activation(alpha * A' * B' + beta * C)`, `y` is `[m, n]`; `c` broadcasts to it.
-#[allow(clippy::too_many_arguments, reason = "tensors and their shapes")]
-pub fn gemm(
-    a: &[f32],
-    b: &[f32],
-    c: Option<(&[f32], &[usize])>,
-    y: &mut [f32],
-    m: usize,
-    k: usize,
-    n: usize,
-    parameters: &GemmParameters,
-) {
-    let (a_row, a_column) = if parameters.transpose_a { (1, m) } else { (k, 1) };
-    let (b_row, b_column) = if parameters.transpose_b { (1, k) } else { (n, 1) };
-    for (i, row) in y.chunks_exact_mut(n.max(1)).enumerate().take(m) {
-        for (j, out) in row.iter_mut().enumerate() {
-            let left = a.get(i * a_row..).unwrap_or(&[]).iter().step_by(a_column.max(1));
-            let right = b.get(j * b_column..).unwrap_or(&[]).iter().step_by(b_row.max(1));
-            *out = parameters.alpha * sum(left.zip(right).take(k).map(|(x, w)| x * w));
+impl Gemm<'_> {
+    /// `y` is `[M, N]`.
+    pub fn run(&self, a: &[f32], b: &[f32], c: Option<&[f32]>, y: &mut [f32]) {
+        let (a_row, a_column) = if self.transpose_a { (1, self.m) } else { (self.k, 1) };
+        let (b_row, b_column) = if self.transpose_b { (1, self.k) } else { (self.n, 1) };
+        for (i, row) in y.chunks_exact_mut(self.n.max(1)).enumerate().take(self.m) {
+            for (j, out) in row.iter_mut().enumerate() {
+                let left = a.get(i * a_row..).unwrap_or(&[]).iter().step_by(a_column.max(1));
+                let right = b.get(j * b_column..).unwrap_or(&[]).iter().step_by(b_row.max(1));
+                *out = self.alpha * sum(left.zip(right).take(self.k).map(|(x, w)| x * w));
+            }
         }
-    }
-    if let Some((c, c_shape)) = c {
-        let shape = [m, n];
-        let mut walk = Walk::new(&shape, [broadcast_strides(c_shape, &shape)]);
-        for out in y.iter_mut().take(m * n) {
-            *out += parameters.beta * c.get(walk.positions()[0]).copied().unwrap_or(0.0);
-            walk.step();
+        if let Some(c) = c {
+            let shape = [self.m, self.n];
+            let mut walk = Walk::new(&shape, [broadcast_strides(self.c_shape, &shape)]);
+            for out in y.iter_mut().take(self.m * self.n) {
+                *out += self.beta * c.get(walk.positions()[0]).copied().unwrap_or(0.0);
+                walk.step();
+            }
         }
-    }
-    for out in y {
-        *out = parameters.activation.apply(*out);
+        for out in y {
+            *out = self.activation.apply(*out);
+        }
     }
 }
 
-/// ONNX MatMul (numpy rules): `a` `[.., m, k]`, `b` `[.., k, n]`; leading dimensions broadcast to those of `y`.
-/// Vectors are passed as matrices with one row or column; `y_shape` is then the shape with that row or column.
-pub fn matmul(a: &[f32], a_shape: &[usize], b: &[f32], b_shape: &[usize], y: &mut [f32], y_shape: &[usize]) {
-    let (Some((m, k)), Some((_, n))) = (last_two(a_shape), last_two(b_shape)) else { return };
-    let outer = y_shape.len().saturating_sub(2).min(MAX_RANK);
+/// Batched matrix product (ONNX MatMul, numpy rules): `[.., M, K]` by `[.., K, N]`. Leading dimensions broadcast to those
+/// of the result; a vector is a matrix of one row or column, which the result does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct MatMul<'a> {
+    /// Shape of the left operand.
+    pub a_shape: &'a [usize],
+    /// Shape of the right one.
+    pub b_shape: &'a [usize],
+    /// Shape of the result.
+    pub y_shape: &'a [usize],
+}
+
+impl MatMul<'_> {
+    /// The product.
+    #[inline(always)]
+    pub fn run(&self, a: &[f32], b: &[f32], y: &mut [f32]) {
+        matmul(a, b, y, self.a_shape, self.b_shape, self.y_shape);
+    }
+}
+
+fn matmul(a: &[f32], b: &[f32], y: &mut [f32], a_shape: &[usize], b_shape: &[usize], y_shape: &[usize]) {
+    // A vector is a matrix of one row or column, which the product does not have.
+    let (m, k) = match a_shape {
+        [k] => (1, *k),
+        [.., m, k] => (*m, *k),
+        [] => return,
+    };
+    let n = match b_shape {
+        [.., _, n] => *n,
+        _ => 1,
+    };
+    let matrix = usize::from(a_shape.len() > 1) + usize::from(b_shape.len() > 1);
+    let outer = y_shape.len().saturating_sub(matrix).min(MAX_RANK);
     let batch = y_shape.get(..outer).unwrap_or(&[]);
     let outer_strides = |shape: &[usize], matrix: usize| {
         let own = shape.get(..shape.len().saturating_sub(2)).unwrap_or(&[]);
@@ -86,9 +116,4 @@ pub fn matmul(a: &[f32], a_shape: &[usize], b: &[f32], b_shape: &[usize], y: &mu
         }
         walk.step();
     }
-}
-
-fn last_two(shape: &[usize]) -> Option<(usize, usize)> {
-    let [.., m, n] = shape else { return None };
-    Some((*m, *n))
 }

@@ -1,17 +1,20 @@
 //! Portable reference kernels, one family per file: slow and obvious, no allocation, plain row-major tensors.
 //!
 //! They are what rare operators link against on every device, what the compiler folds constants with, and what every
-//! emitted kernel is tested against. Shapes are passed as slices of dimensions, outermost first; a slice that is too
-//! short for its shape makes a kernel do less, never read or write outside.
+//! emitted kernel is tested against. A kernel is a struct of its parameters, which stands as a literal in an emitted program,
+//! and its function `run`, which takes the operands and then the results; [`Call`] is any of them. Where parameters are
+//! shapes, `run` passes them on one by one, so that what all calls in a program have in common is a constant there, too.
+//! Shapes are slices of dimensions, outermost first; a tensor that is too short for its shape makes a kernel do less, never
+//! read or write outside.
 //!
 //! Long sums are added in blocks. A largest or smallest element is NaN where one of the elements is, in whatever order they
 //! come, as in numpy.
 
 mod activation;
+mod call;
 mod conv;
 mod elementwise;
 mod exit;
-mod filtered;
 mod gemm;
 mod movement;
 mod normalization;
@@ -20,26 +23,24 @@ mod reduce;
 mod reorder;
 mod resize;
 mod sum;
-mod whole;
+mod winograd;
 
 pub use activation::Activation;
-pub use conv::{ConvParameters, conv, conv_transpose};
-pub use elementwise::{
-    BinaryFunction, Comparison, Logic, UnaryFunction, binary, cast, combine, compare, logic, map, not, p_relu, select,
-    unary,
-};
-pub use exit::{Confidence, Patience, Steady, confidence, decide, leaves};
-pub use filtered::{FILTERED_BELOW, Filtered, Residual};
-pub use gemm::{GemmParameters, gemm, matmul};
+pub use call::Call;
+pub use conv::{Conv, ConvTranspose, Window3};
+pub use elementwise::{Binary, BinaryOp, Cast, Compare, PRelu, Unary, UnaryOp, Where};
+pub use exit::{Decide, ExitRule, Patience, Steady, confidence, leaves};
+pub use gemm::{Gemm, MatMul};
 pub use movement::{
-    PadFill, concat_part, depth_to_space, expand, gather, pad, slice, space_to_depth, split_part, transpose,
+    Concat, DepthToSpace, Expand, Gather, Identity, Pad, PadMode, Slice, SpaceToDepth, Split, Transpose,
 };
-pub use normalization::{batch_normalization, instance_normalization, layer_normalization, lrn};
-pub use pool::{PoolParameters, average_pool, global_average_pool, global_max_pool, max_pool};
-pub use reduce::{Reduction, arg_max, log_softmax, reduce, softmax};
+pub use normalization::{BatchNormalization, GroupNormalization, InstanceNormalization, LayerNormalization, Lrn};
+pub use pool::{GlobalPool, Pool, PoolKind};
+pub use reduce::{ArgMax, LogSoftmax, Reduce, ReduceKind, Softmax};
+pub(crate) use reduce::{reduce_in_blocks, reduce_in_order};
 pub use reorder::{reorder_from_blocked, reorder_to_blocked};
-pub use resize::{Coordinates, Rounding, resize_linear, resize_nearest};
-pub use whole::{arg_max_numbers, reduce_numbers};
+pub use resize::{NearestRounding, ResizeCoordinates, ResizeLinear, ResizeMode, ResizeNearest};
+pub use winograd::{Residual, WINOGRAD_BELOW, Winograd};
 
 /// Largest rank of a tensor in a kernel.
 pub const MAX_RANK: usize = 8;

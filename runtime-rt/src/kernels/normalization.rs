@@ -2,29 +2,141 @@
 
 use super::sum::{Fold, LANES, Sums, sum};
 
-/// Elements of one channel of `[N, C, ..]`.
-fn plane(shape: &[usize]) -> usize {
-    shape.iter().skip(2).product::<usize>().max(1)
+/// `scale * (x - mean) / sqrt(variance + epsilon) + bias` per channel (ONNX BatchNormalization).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct BatchNormalization {
+    /// Elements of one channel of one sample.
+    pub plane: usize,
+    /// Added to the variance.
+    pub epsilon: f32,
 }
 
-/// ONNX BatchNormalization: `scale * (x - mean) / sqrt(variance + epsilon) + bias`, per channel (axis 1).
-#[allow(clippy::too_many_arguments, reason = "the operator's inputs")]
-pub fn batch_normalization(
-    x: &[f32],
-    shape: &[usize],
-    scale: &[f32],
-    bias: &[f32],
-    mean: &[f32],
-    variance: &[f32],
-    y: &mut [f32],
-    epsilon: f32,
-) {
-    let parameters = scale.iter().zip(bias).zip(mean.iter().zip(variance));
-    let planes = x.chunks_exact(plane(shape)).zip(y.chunks_exact_mut(plane(shape)));
-    for ((x, y), ((scale, bias), (mean, variance))) in planes.zip(parameters.cycle()) {
-        let factor = scale / libm::sqrtf(variance + epsilon);
-        for (out, element) in y.iter_mut().zip(x) {
-            *out = (element - mean) * factor + bias;
+impl BatchNormalization {
+    /// `scale`, `bias`, `mean` and `variance` are `[C]`.
+    pub fn run(&self, x: &[f32], scale: &[f32], bias: &[f32], mean: &[f32], variance: &[f32], y: &mut [f32]) {
+        let parameters = scale.iter().zip(bias).zip(mean.iter().zip(variance));
+        let planes = x.chunks_exact(self.plane.max(1)).zip(y.chunks_exact_mut(self.plane.max(1)));
+        for ((x, y), ((scale, bias), (mean, variance))) in planes.zip(parameters.cycle()) {
+            let factor = scale / libm::sqrtf(variance + self.epsilon);
+            for (out, element) in y.iter_mut().zip(x) {
+                *out = (element - mean) * factor + bias;
+            }
+        }
+    }
+}
+
+/// The same with statistics of each sample and channel (ONNX InstanceNormalization).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct InstanceNormalization {
+    /// Elements of one channel of one sample.
+    pub plane: usize,
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+impl InstanceNormalization {
+    /// `scale` and `bias` are `[C]`.
+    pub fn run(&self, x: &[f32], scale: &[f32], bias: &[f32], y: &mut [f32]) {
+        let planes = x.chunks_exact(self.plane.max(1)).zip(y.chunks_exact_mut(self.plane.max(1)));
+        for ((x, y), (scale, bias)) in planes.zip(scale.iter().zip(bias).cycle()) {
+            let statistics = Statistics::of(x);
+            let factor = scale / libm::sqrtf(statistics.variance + self.epsilon);
+            for (out, element) in y.iter_mut().zip(x) {
+                *out = statistics.centred(*element) * factor + bias;
+            }
+        }
+    }
+}
+
+/// The same with statistics of each sample and group of channels (ONNX GroupNormalization-21).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct GroupNormalization {
+    /// Channels of one group.
+    pub channels: usize,
+    /// Elements of one channel of one sample.
+    pub plane: usize,
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+impl GroupNormalization {
+    /// `scale` and `bias` are `[C]`.
+    pub fn run(&self, x: &[f32], scale: &[f32], bias: &[f32], y: &mut [f32]) {
+        let (channels, plane) = (self.channels.max(1), self.plane.max(1));
+        let groups = x.chunks_exact(channels * plane).zip(y.chunks_exact_mut(channels * plane));
+        let parameters = scale.chunks_exact(channels).zip(bias.chunks_exact(channels));
+        for ((x, y), (scale, bias)) in groups.zip(parameters.cycle()) {
+            let statistics = Statistics::of(x);
+            let root = libm::sqrtf(statistics.variance + self.epsilon);
+            let planes = x.chunks_exact(plane).zip(y.chunks_exact_mut(plane));
+            for ((x, y), (scale, bias)) in planes.zip(scale.iter().zip(bias)) {
+                for (out, element) in y.iter_mut().zip(x) {
+                    *out = statistics.centred(*element) * (scale / root) + bias;
+                }
+            }
+        }
+    }
+}
+
+/// The same with statistics of each row, which has as many elements as there are scales (ONNX LayerNormalization).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct LayerNormalization {
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+impl LayerNormalization {
+    /// `scale` and `bias` are one row.
+    pub fn run(&self, x: &[f32], scale: &[f32], bias: &[f32], y: &mut [f32]) {
+        let width = scale.len().max(1);
+        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+            let statistics = Statistics::of(x);
+            let factor = 1.0 / libm::sqrtf(statistics.variance + self.epsilon);
+            for ((out, element), (scale, bias)) in y.iter_mut().zip(x).zip(scale.iter().zip(bias)) {
+                *out = statistics.centred(*element) * factor * scale + bias;
+            }
+        }
+    }
+}
+
+/// `x / (bias + alpha / size * sum of squares)^beta` over `size` neighbouring channels (ONNX LRN).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Lrn {
+    /// Channels of one sample.
+    pub channels: usize,
+    /// Elements of one channel of one sample.
+    pub plane: usize,
+    /// Scale.
+    pub alpha: f32,
+    /// Exponent.
+    pub beta: f32,
+    /// Constant.
+    pub bias: f32,
+    /// Number of channels in the window.
+    pub size: usize,
+}
+
+impl Lrn {
+    /// `y` from `x`, of which every channel of every sample is a plane.
+    pub fn run(&self, x: &[f32], y: &mut [f32]) {
+        let (channels, plane) = (self.channels.max(1), self.plane.max(1));
+        let before = self.size.saturating_sub(1) / 2;
+        let after = self.size.saturating_sub(1) - before;
+        for (x, y) in x.chunks_exact(channels * plane).zip(y.chunks_exact_mut(channels * plane)) {
+            for (channel, out) in y.chunks_exact_mut(plane).enumerate() {
+                let first = channel.saturating_sub(before);
+                let last = (channel + after).min(channels - 1);
+                for (position, out) in out.iter_mut().enumerate() {
+                    let at = |channel: usize| x.get(channel * plane + position).copied().unwrap_or(0.0);
+                    let squares = sum((first..=last).map(|channel| at(channel) * at(channel)));
+                    *out = at(channel) / libm::powf(self.bias + self.alpha / self.size as f32 * squares, self.beta);
+                }
+            }
         }
     }
 }
@@ -64,49 +176,6 @@ impl Statistics {
     }
 }
 
-/// ONNX InstanceNormalization: statistics per sample and channel.
-pub fn instance_normalization(x: &[f32], shape: &[usize], scale: &[f32], bias: &[f32], y: &mut [f32], epsilon: f32) {
-    let planes = x.chunks_exact(plane(shape)).zip(y.chunks_exact_mut(plane(shape)));
-    for ((x, y), (scale, bias)) in planes.zip(scale.iter().zip(bias).cycle()) {
-        let statistics = Statistics::of(x);
-        let factor = scale / libm::sqrtf(statistics.variance + epsilon);
-        for (out, element) in y.iter_mut().zip(x) {
-            *out = statistics.centred(*element) * factor + bias;
-        }
-    }
-}
-
-/// ONNX LayerNormalization over the last `scale.len()` elements of each row.
-pub fn layer_normalization(x: &[f32], scale: &[f32], bias: &[f32], y: &mut [f32], epsilon: f32) {
-    let width = scale.len().max(1);
-    for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
-        let statistics = Statistics::of(x);
-        let factor = 1.0 / libm::sqrtf(statistics.variance + epsilon);
-        for ((out, element), (scale, bias)) in y.iter_mut().zip(x).zip(scale.iter().zip(bias)) {
-            *out = statistics.centred(*element) * factor * scale + bias;
-        }
-    }
-}
-
-/// ONNX LRN: `x / (bias + alpha / size * sum of squares)^beta` over `size` neighbouring channels.
-pub fn lrn(x: &[f32], shape: &[usize], y: &mut [f32], alpha: f32, beta: f32, bias: f32, size: usize) {
-    let channels = shape.get(1).copied().unwrap_or(1).max(1);
-    let plane = plane(shape);
-    let before = size.saturating_sub(1) / 2;
-    let after = size.saturating_sub(1) - before;
-    for (x, y) in x.chunks_exact(channels * plane).zip(y.chunks_exact_mut(channels * plane)) {
-        for (channel, out) in y.chunks_exact_mut(plane).enumerate() {
-            let first = channel.saturating_sub(before);
-            let last = (channel + after).min(channels - 1);
-            for (position, out) in out.iter_mut().enumerate() {
-                let at = |channel: usize| x.get(channel * plane + position).copied().unwrap_or(0.0);
-                let squares = sum((first..=last).map(|channel| at(channel) * at(channel)));
-                *out = at(channel) / libm::powf(bias + alpha / size as f32 * squares, beta);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -129,8 +198,8 @@ mod tests {
             let (one, zero) = (vec![1.0; count], vec![0.0; count]);
             for rows in [false, true] {
                 match rows {
-                    true => layer_normalization(&x, &one, &zero, &mut y, 1e-9),
-                    false => instance_normalization(&x, &[1, 1, count], &[1.0], &[0.0], &mut y, 1e-9),
+                    true => LayerNormalization { epsilon: 1e-9 }.run(&x, &one, &zero, &mut y),
+                    false => InstanceNormalization { plane: count, epsilon: 1e-9 }.run(&x, &[1.0], &[0.0], &mut y),
                 }
                 for (found, x) in y.iter().zip(&x) {
                     let expected = (f64::from(*x) - mean) / (variance + 1e-9).sqrt();

@@ -2,10 +2,21 @@
 
 use super::{MAX_RANK, strides};
 
+/// Interpolation of Resize.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
+pub enum ResizeMode {
+    /// Nearest element, rounded as told.
+    Nearest(NearestRounding),
+    /// Multilinear.
+    Linear,
+}
+
 /// How an output coordinate maps to an input coordinate (ONNX `coordinate_transformation_mode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[allow(missing_docs, reason = "each variant is the ONNX value of the same name")]
-pub enum Coordinates {
+pub enum ResizeCoordinates {
     HalfPixel,
     PytorchHalfPixel,
     AlignCorners,
@@ -14,35 +25,36 @@ pub enum Coordinates {
 
 /// How the nearest element is chosen (ONNX `nearest_mode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[allow(missing_docs, reason = "each variant is the ONNX value of the same name")]
-pub enum Rounding {
+pub enum NearestRounding {
     RoundPreferFloor,
     RoundPreferCeil,
     Floor,
     Ceil,
 }
 
-impl Coordinates {
+impl ResizeCoordinates {
     fn original(self, at: usize, scale: f32, input: usize, output: usize) -> f32 {
         let at = at as f32;
         match self {
-            Coordinates::HalfPixel => (at + 0.5) / scale - 0.5,
-            Coordinates::PytorchHalfPixel if output > 1 => (at + 0.5) / scale - 0.5,
-            Coordinates::PytorchHalfPixel => 0.0,
-            Coordinates::AlignCorners if output > 1 => at * (input as f32 - 1.0) / (output as f32 - 1.0),
-            Coordinates::AlignCorners => 0.0,
-            Coordinates::Asymmetric => at / scale,
+            ResizeCoordinates::HalfPixel => (at + 0.5) / scale - 0.5,
+            ResizeCoordinates::PytorchHalfPixel if output > 1 => (at + 0.5) / scale - 0.5,
+            ResizeCoordinates::PytorchHalfPixel => 0.0,
+            ResizeCoordinates::AlignCorners if output > 1 => at * (input as f32 - 1.0) / (output as f32 - 1.0),
+            ResizeCoordinates::AlignCorners => 0.0,
+            ResizeCoordinates::Asymmetric => at / scale,
         }
     }
 }
 
-impl Rounding {
+impl NearestRounding {
     fn round(self, x: f32) -> f32 {
         match self {
-            Rounding::RoundPreferFloor => libm::ceilf(x - 0.5),
-            Rounding::RoundPreferCeil => libm::floorf(x + 0.5),
-            Rounding::Floor => libm::floorf(x),
-            Rounding::Ceil => libm::ceilf(x),
+            NearestRounding::RoundPreferFloor => libm::ceilf(x - 0.5),
+            NearestRounding::RoundPreferCeil => libm::floorf(x + 0.5),
+            NearestRounding::Floor => libm::floorf(x),
+            NearestRounding::Ceil => libm::ceilf(x),
         }
     }
 }
@@ -57,15 +69,38 @@ fn advance(index: &mut [usize; MAX_RANK], shape: &[usize]) {
     }
 }
 
-/// Nearest element; `scales` are output / input as the model gives them.
-pub fn resize_nearest<T: Copy>(
+/// Nearest elements (ONNX Resize, mode `nearest`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct ResizeNearest<'a> {
+    /// Shape of the input.
+    pub x_shape: &'a [usize],
+    /// Shape of the result.
+    pub y_shape: &'a [usize],
+    /// Size of the result / size of the input per axis, as the model gives it.
+    pub scales: &'a [f32],
+    /// Coordinate mapping.
+    pub coordinates: ResizeCoordinates,
+    /// Which element is nearest.
+    pub rounding: NearestRounding,
+}
+
+impl ResizeNearest<'_> {
+    /// `y` from `x`.
+    #[inline(always)]
+    pub fn run<T: Copy>(&self, x: &[T], y: &mut [T]) {
+        nearest(x, y, self.x_shape, self.y_shape, self.scales, self.coordinates, self.rounding);
+    }
+}
+
+fn nearest<T: Copy>(
     x: &[T],
-    x_shape: &[usize],
     y: &mut [T],
+    x_shape: &[usize],
     y_shape: &[usize],
     scales: &[f32],
-    coordinates: Coordinates,
-    rounding: Rounding,
+    coordinates: ResizeCoordinates,
+    rounding: NearestRounding,
 ) {
     let own = strides(x_shape);
     let mut index = [0usize; MAX_RANK];
@@ -85,14 +120,35 @@ pub fn resize_nearest<T: Copy>(
     }
 }
 
-/// Multilinear interpolation along every axis whose scale is not 1.
-pub fn resize_linear(
+/// Multilinear interpolation along every axis whose scale is not 1 (ONNX Resize, mode `linear`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct ResizeLinear<'a> {
+    /// Shape of the input.
+    pub x_shape: &'a [usize],
+    /// Shape of the result.
+    pub y_shape: &'a [usize],
+    /// Size of the result / size of the input per axis, as the model gives it.
+    pub scales: &'a [f32],
+    /// Coordinate mapping.
+    pub coordinates: ResizeCoordinates,
+}
+
+impl ResizeLinear<'_> {
+    /// `y` from `x`.
+    #[inline(always)]
+    pub fn run(&self, x: &[f32], y: &mut [f32]) {
+        linear(x, y, self.x_shape, self.y_shape, self.scales, self.coordinates);
+    }
+}
+
+fn linear(
     x: &[f32],
-    x_shape: &[usize],
     y: &mut [f32],
+    x_shape: &[usize],
     y_shape: &[usize],
     scales: &[f32],
-    coordinates: Coordinates,
+    coordinates: ResizeCoordinates,
 ) {
     let own = strides(x_shape);
     let rank = x_shape.len().min(MAX_RANK);

@@ -66,6 +66,8 @@ pub(crate) struct Input {
     tag: u64,
     accepted_us: u64,
     pub(crate) deadline_us: u64,
+    /// The only route that it may take, if whoever gave it has said so.
+    pub(crate) wanted: Option<u8>,
     pub(crate) state: State,
     tries: u8,
     over_us: u64,
@@ -90,7 +92,7 @@ impl Inputs {
     }
 
     /// Accepts an input; its place, or none if all are taken.
-    pub(crate) fn accept(&mut self, tag: u64, now_us: u64, budget_us: u64) -> Option<usize> {
+    pub(crate) fn accept(&mut self, tag: u64, wanted: Option<u8>, now_us: u64, budget_us: u64) -> Option<usize> {
         let place = Inputs::place(self.next);
         let slot = self.waiting.get_mut(place)?;
         if slot.is_some() {
@@ -101,6 +103,7 @@ impl Inputs {
             tag,
             accepted_us: now_us,
             deadline_us: now_us.saturating_add(budget_us),
+            wanted,
             state: State::Waiting,
             tries: 0,
             over_us: 0,
@@ -179,7 +182,7 @@ mod tests {
         let mut inputs = Inputs::new(u32::MAX - 20);
         let mut records = Vec::new();
         for round in 0..20u64 {
-            while inputs.accept(round, round, 100).is_some() {}
+            while inputs.accept(round, None, round, 100).is_some() {}
             // The younger half is over first.
             let open: Vec<u32> = inputs.open().map(|input| input.number).collect();
             let first = open[0];

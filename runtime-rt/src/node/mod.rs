@@ -71,6 +71,7 @@
 //! from which on nobody uses its place. The node's number of each step is that of `STEPS`, so profiles stay. `Model`
 //! implements [`Memory`] over its arena.
 
+mod decide;
 mod gossip;
 mod inputs;
 mod lead;
@@ -78,7 +79,9 @@ mod link;
 pub mod plan;
 pub mod random;
 mod run;
+mod send;
 mod session;
+mod steps;
 mod transfer;
 mod wire;
 
@@ -86,7 +89,7 @@ pub use inputs::{INPUTS, Outcome, Record, Why};
 pub use lead::Lead;
 pub use link::{Greeting, Order};
 pub use plan::{Medium, Part, Peer, Plan, Route, Step};
-pub use run::{Flow, Work};
+pub use run::{Finished, Flow, Work};
 
 use gossip::Known;
 use inputs::Inputs;
@@ -114,6 +117,15 @@ impl Memory for [u8] {
         let place = self.get_mut(offset_bytes..offset_bytes.saturating_add(bytes.len()));
         place.into_iter().for_each(|place| place.copy_from_slice(bytes));
     }
+}
+
+/// Memory of programs without any: nothing is read or written.
+impl Memory for () {
+    fn read(&self, _offset_bytes: usize, _length: usize) -> &[u8] {
+        &[]
+    }
+
+    fn write(&mut self, _offset_bytes: usize, _bytes: &[u8]) {}
 }
 
 /// What has happened so far.
@@ -437,7 +449,10 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
                 let chunk = (inference, message, header.chunk);
                 let filled = link.filling.take() == Some((chunk, usize::from(header.length)));
                 let whole = link.transfers.take_chunk(message, header.chunk, filled, now_us, round_us);
-                whole.into_iter().for_each(|receiving| link.note_rate(&receiving, peer, now_us));
+                if let Some(receiving) = whole {
+                    self.run.received_bytes += u64::from(receiving.part.bytes);
+                    link.note_rate(&receiving, peer, now_us);
+                }
                 if link.transfers.is_there(message) {
                     link.transfers.acknowledge(inference, message);
                 }

@@ -1,9 +1,7 @@
-//! The program's steps, one by one.
+//! The inference that is under way on a device.
 
 use super::gossip::Answer;
-use super::inputs::Inputs;
-use super::plan::{Cursor, Step};
-use super::{Memory, Node};
+use super::inputs::INPUTS;
 
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +40,25 @@ pub enum Flow {
     Leave(u32, f32),
 }
 
+/// What an inference has cost this device, once nothing is left to do for it here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Finished {
+    /// Number of the input.
+    pub input: u32,
+    /// Route that it took.
+    pub route: u8,
+    /// Exit at which it ended here, and the confidence there.
+    pub exit: Option<(u32, f32)>,
+    /// Microseconds from the moment when the device knew of the inference.
+    pub took_us: u64,
+    /// Bytes of tensors that were handed over to peers; what was repeated counts once.
+    pub sent_bytes: u64,
+    /// Bytes of tensors that came.
+    pub received_bytes: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     Load,
     Steps,
     Deliver,
@@ -53,16 +68,22 @@ enum Stage {
 /// The inference under way here, or the next one.
 #[derive(Debug)]
 pub(crate) struct Run {
-    active: bool,
-    inference: u32,
-    route: u8,
-    stage: Stage,
-    step: u16,
-    exit: Option<(u32, f32)>,
+    pub(super) active: bool,
+    pub(super) inference: u32,
+    pub(super) route: u8,
+    pub(super) stage: Stage,
+    pub(super) step: u16,
+    pub(super) exit: Option<(u32, f32)>,
+    /// When it began here, and the bytes of tensors that have left and come.
+    pub(super) begun_us: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) received_bytes: u64,
+    /// The last that was finished and that nobody has asked for.
+    pub(super) finished: Option<Finished>,
     /// Since when a step is being done, and whether what it was for is still wanted.
-    busy: Option<(u64, bool)>,
+    pub(super) busy: Option<(u64, bool)>,
     /// Inputs whose answers were given out last, and the answers.
-    delivered: [Option<(u32, Answer)>; 2 * super::INPUTS],
+    pub(super) delivered: [Option<(u32, Answer)>; 2 * INPUTS],
 }
 
 impl Run {
@@ -74,8 +95,12 @@ impl Run {
             stage: Stage::Over,
             step: 0,
             exit: None,
+            begun_us: 0,
+            sent_bytes: 0,
+            received_bytes: 0,
+            finished: None,
             busy: None,
-            delivered: [None; 2 * super::INPUTS],
+            delivered: [None; 2 * INPUTS],
         }
     }
 
@@ -105,168 +130,8 @@ impl Run {
         self.busy = self.busy.map(|(since_us, _)| (since_us, false));
     }
 
-    fn delivered(&self, input: u32) -> Option<Answer> {
+    pub(super) fn delivered(&self, input: u32) -> Option<Answer> {
         let slot = self.delivered.get(input as usize % self.delivered.len())?;
         slot.filter(|(of, _)| *of == input).map(|(_, answer)| answer)
     }
-}
-
-impl<const PEERS: usize> Node<'_, PEERS> {
-    /// What the device is to do now. Until it has said [`Node::on_done`] there is nothing else.
-    pub fn poll_work(&mut self) -> Work {
-        self.lead();
-        loop {
-            if self.run.busy.is_some() {
-                return Work::Nothing;
-            }
-            if !self.run.active {
-                if !self.begin() {
-                    return Work::Nothing;
-                }
-                continue;
-            }
-            if self.known.is_over(self.run.inference) {
-                self.finish();
-                continue;
-            }
-            let work = match self.run.stage {
-                Stage::Load => self.load(),
-                Stage::Steps => match self.advance() {
-                    None => continue,
-                    Some(work) => work,
-                },
-                Stage::Deliver => self.deliver(),
-                Stage::Over => match self.links.iter().any(|link| link.transfers.holds(u16::MAX)) {
-                    true => Work::Nothing,
-                    false => {
-                        self.finish();
-                        continue;
-                    }
-                },
-            };
-            if work != Work::Nothing {
-                self.run.busy = Some((self.now_us, true));
-            }
-            return work;
-        }
-    }
-
-    /// What [`Node::poll_work`] gave is done.
-    pub fn on_done(&mut self, flow: Flow) {
-        let Some((_, true)) = self.run.busy.take() else { return };
-        match (self.run.stage, flow) {
-            (Stage::Load, _) => self.run.stage = Stage::Steps,
-            (Stage::Steps, Flow::Next) => self.run.step = self.run.step.saturating_add(1),
-            (Stage::Steps, Flow::Leave(exit, confidence)) => {
-                (self.run.exit, self.run.step) = (Some((exit, confidence)), u16::MAX);
-            }
-            (Stage::Deliver, _) => {
-                let answer = Answer { exit: self.run.exit, route: self.run.route };
-                self.answer(answer);
-            }
-            (Stage::Over, _) => {}
-        }
-    }
-
-    /// Begins the next inference, if it is known.
-    fn begin(&mut self) -> bool {
-        self.run.inference = self.run.inference.max(self.known.floor);
-        let inference = self.run.inference;
-        if self.known.turn(inference).is_none() && !self.try_next(inference) {
-            return false;
-        }
-        let Some(turn) = self.known.turn(inference).copied() else { return false };
-        let Some(route) = self.plan.route(turn.route).copied().filter(|_| !turn.is_over()) else {
-            self.run.inference = inference.wrapping_add(1);
-            return true;
-        };
-        let stage = if self.is_lead() { Stage::Load } else { Stage::Steps };
-        (self.run.active, self.run.route, self.run.stage) = (true, turn.route, stage);
-        (self.run.step, self.run.exit) = (0, None);
-        for (link, peer) in self.links.iter_mut().zip(self.plan.peers) {
-            let next = |leaves| route.next_part(Cursor::default(), peer.device, leaves);
-            link.transfers.begin(next(false), next(true));
-        }
-        true
-    }
-
-    /// Nothing is left to do for an inference.
-    fn finish(&mut self) {
-        (self.run.active, self.run.inference) = (false, self.run.inference.wrapping_add(1));
-        self.links.iter_mut().for_each(|link| link.transfers.begin(None, None));
-    }
-
-    fn load(&self) -> Work {
-        let input = self.known.turn(self.run.inference).map_or(0, |turn| turn.input);
-        Work::Load { place: Inputs::place(input), route: self.run.route }
-    }
-
-    /// Goes on to the next thing to do; none if the stage has changed.
-    fn advance(&mut self) -> Option<Work> {
-        let (step, inference, now_us) = (self.run.step, self.run.inference, self.now_us);
-        let route = self.plan.routes.get(usize::from(self.run.route)).copied()?;
-        let Some(what) = route.steps.get(usize::from(step)) else {
-            let answers = self.plan.device == self.plan.output;
-            self.run.stage = if answers { Stage::Deliver } else { Stage::Over };
-            return None;
-        };
-        if self.links.iter().any(|link| link.transfers.holds(step)) {
-            return Some(Work::Nothing);
-        }
-        let mut done = true;
-        for (link, peer) in self.links.iter_mut().zip(self.plan.peers) {
-            let round_us = link.round_us();
-            let transfers = &mut link.transfers;
-            while let Some((cursor, of, part)) = transfers.comes {
-                if part.bound.min(of) > step || !transfers.want(part, of, peer.chunk_bytes, now_us) {
-                    break;
-                }
-                transfers.comes = route.next_part(cursor, peer.device, false);
-            }
-            while let Some((cursor, of, part)) = transfers.leaves {
-                if of > step || !transfers.hand_over(inference, part, peer.chunk_bytes, now_us, round_us) {
-                    break;
-                }
-                transfers.leaves = route.next_part(cursor, peer.device, true);
-            }
-            done &= transfers.is_done(step);
-        }
-        match what {
-            Step::Compute => Some(Work::Compute { route: self.run.route, step }),
-            Step::Exchange { .. } if done => {
-                self.run.step = step + 1;
-                None
-            }
-            Step::Exchange { .. } => Some(Work::Nothing),
-        }
-    }
-
-    fn deliver(&mut self) -> Work {
-        let Some(turn) = self.known.turn(self.run.inference).copied() else { return Work::Nothing };
-        // An input that was tried again although its answer was there is not answered twice.
-        if let Some(answer) = self.run.delivered(turn.input) {
-            self.answer(answer);
-            return self.poll_work();
-        }
-        let answer = Answer { exit: self.run.exit, route: self.run.route };
-        let count = self.run.delivered.len();
-        if let Some(slot) = self.run.delivered.get_mut(turn.input as usize % count) {
-            *slot = Some((turn.input, answer));
-        }
-        Work::Deliver { input: turn.input, route: self.run.route }
-    }
-
-    fn answer(&mut self, answer: Answer) {
-        self.known.answer(self.run.inference, answer);
-        self.run.stage = Stage::Over;
-    }
-}
-
-/// Memory of programs without any: nothing is read or written.
-impl Memory for () {
-    fn read(&self, _offset_bytes: usize, _length: usize) -> &[u8] {
-        &[]
-    }
-
-    fn write(&mut self, _offset_bytes: usize, _bytes: &[u8]) {}
 }

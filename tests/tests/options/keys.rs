@@ -82,7 +82,7 @@ instruction-set = \"neon\"
 dot-product = false
 vector-registers = 32
 in-order = false
-minimal-filtering = true
+winograd = true
 threads = 1
 l1-bytes = 32768
 l2-bytes = 2048
@@ -159,7 +159,9 @@ const TARGET_KEYS: &[(&str, &str, Shown)] = &[
     ("", "dot-product", Test(dot_products_are_of_whole_numbers)),
     ("", "vector-registers", Differs("vector-registers = 32", "vector-registers = 16")),
     ("", "in-order", Differs("in-order = false", "in-order = true")),
-    ("", "minimal-filtering", Differs("minimal-filtering = true", "minimal-filtering = false")),
+    ("", "winograd", Differs("winograd = true", "winograd = false")),
+    // Its name until 0.1.
+    ("", "minimal-filtering", Differs("winograd = true", "minimal-filtering = false")),
     ("", "threads", Differs("threads = 1", "threads = 4")),
     ("", "l1-bytes", Test(caches_bound_what_kernels_keep)),
     ("", "l2-bytes", Differs("l2-bytes = 2048", "l2-bytes = 1048576")),

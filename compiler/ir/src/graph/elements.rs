@@ -14,6 +14,7 @@ pub fn takes(op: &Op, element: ElementType) -> bool {
         | Op::MatMul
         | Op::BatchNormalization { .. }
         | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. }
         | Op::LayerNormalization { .. }
         | Op::Lrn { .. }
         | Op::PRelu
@@ -26,6 +27,7 @@ pub fn takes(op: &Op, element: ElementType) -> bool {
         Op::Unary(function) => unary_takes(*function, element),
         Op::Binary(_, activation) if *activation != Activation::None => is_f32,
         Op::Binary(function, _) => binary_takes(*function, element),
+        Op::Reduce { kind: ReduceKind::L2, .. } => is_f32,
         // Means of few bits are none of ONNX's.
         Op::Reduce { kind: ReduceKind::Mean, .. } => element.is_float() || element.size_bytes() >= 4,
         Op::Reduce { kind: ReduceKind::Sum | ReduceKind::Max | ReduceKind::Min, .. } => element != ElementType::Bool,
@@ -111,24 +113,7 @@ fn binary_takes(function: BinaryOp, element: ElementType) -> bool {
 pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
     let first = operands.first().copied().unwrap_or(ElementType::F32);
     match op {
-        Op::Binary(function, _) => match function {
-            BinaryOp::Equal
-            | BinaryOp::Less
-            | BinaryOp::LessOrEqual
-            | BinaryOp::Greater
-            | BinaryOp::GreaterOrEqual
-            | BinaryOp::And
-            | BinaryOp::Or => ElementType::Bool,
-            BinaryOp::Add
-            | BinaryOp::Sub
-            | BinaryOp::Mul
-            | BinaryOp::Div
-            | BinaryOp::Pow
-            | BinaryOp::Min
-            | BinaryOp::Max
-            | BinaryOp::Mod
-            | BinaryOp::RoundedQuotient => first,
-        },
+        Op::Binary(function, _) if function.is_comparison() => ElementType::Bool,
         Op::ArgMax { .. } => ElementType::I64,
         Op::Cast { to } => *to,
         Op::Where => operands.get(1).copied().unwrap_or(first),
@@ -139,9 +124,11 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
         | Op::MatMul
         | Op::BatchNormalization { .. }
         | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. }
         | Op::LayerNormalization { .. }
         | Op::Lrn { .. }
         | Op::Unary(_)
+        | Op::Binary(..)
         | Op::PRelu
         | Op::Pool(_)
         | Op::GlobalPool(_)
@@ -165,11 +152,10 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
 
 /// The operands whose elements an operator computes with or moves, all of one type; the others choose among them.
 pub fn values(op: &Op, operands: usize) -> std::ops::Range<usize> {
-    match op {
-        Op::Gather { .. } | Op::Decide(_) => 0..operands.min(1),
-        Op::Where => 1.min(operands)..operands,
-        _ => 0..operands,
+    if matches!(op, Op::Gather { .. } | Op::Decide(_)) {
+        return 0..operands.min(1);
     }
+    if matches!(op, Op::Where) { 1.min(operands)..operands } else { 0..operands }
 }
 
 /// Whether every element of the results is one of the operands', or tells how they compare: whole numbers that are
@@ -178,16 +164,7 @@ pub fn only_chooses(op: &Op) -> bool {
     match op {
         Op::Binary(function, activation) => {
             *activation == Activation::None
-                && matches!(
-                    function,
-                    BinaryOp::Min
-                        | BinaryOp::Max
-                        | BinaryOp::Equal
-                        | BinaryOp::Less
-                        | BinaryOp::LessOrEqual
-                        | BinaryOp::Greater
-                        | BinaryOp::GreaterOrEqual
-                )
+                && (function.is_comparison() || matches!(function, BinaryOp::Min | BinaryOp::Max))
         }
         Op::Unary(function) => matches!(function, UnaryOp::Activation(Activation::Relu)),
         Op::Pool(pool) => pool.kind == super::op::PoolKind::Max,
@@ -214,6 +191,7 @@ pub fn only_chooses(op: &Op) -> bool {
         | Op::MatMul
         | Op::BatchNormalization { .. }
         | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. }
         | Op::LayerNormalization { .. }
         | Op::Lrn { .. }
         | Op::PRelu

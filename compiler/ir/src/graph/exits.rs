@@ -16,10 +16,7 @@ impl Graph {
 
     /// The decision that a node makes, if it makes one.
     pub fn decide(&self, id: NodeId) -> Option<&Decide> {
-        match &self.node(id).op {
-            Op::Decide(decide) => Some(decide),
-            _ => None,
-        }
+        if let Op::Decide(decide) = &self.node(id).op { Some(decide) } else { None }
     }
 
     /// What an inference answers that ends where a node decides: its last operand.

@@ -46,6 +46,13 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
         Op::Gemm(gemm) => product(gemm, inputs)?,
         Op::MatMul => matrix_product(inputs)?,
         Op::BatchNormalization { .. } | Op::InstanceNormalization { .. } => per_channel(inputs)?,
+        Op::GroupNormalization { groups, .. } => {
+            let channels = at_least(inputs[0], 2)?[0].shape[1];
+            if *groups == 0 || channels % groups != 0 {
+                refuse!("`num_groups` is {groups}, which should divide {channels} channels");
+            }
+            per_channel(inputs)?
+        }
         Op::LayerNormalization { axis, .. } => layer_normalization(*axis, inputs)?,
         Op::Lrn { size, .. } => {
             if *size == 0 {
@@ -140,7 +147,11 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
 pub fn operand_counts(op: &Op) -> (usize, usize) {
     match op {
         Op::Conv(conv) => (3 + usize::from(conv.residual), 3 + usize::from(conv.residual)),
-        Op::ConvTranspose(_) | Op::InstanceNormalization { .. } | Op::LayerNormalization { .. } | Op::Where => (3, 3),
+        Op::ConvTranspose(_)
+        | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. }
+        | Op::LayerNormalization { .. }
+        | Op::Where => (3, 3),
         Op::Gemm(_) => (2, 3),
         Op::Decide(_) => (1, 2),
         Op::BatchNormalization { .. } => (5, 5),

@@ -6,6 +6,7 @@
 //! (`order`), it computes on a graph that is made of the operand lists when it is asked. `verify` holds the full list of
 //! invariants; no code here does I/O.
 
+pub mod call;
 pub mod elements;
 pub mod eval;
 mod exits;
@@ -24,6 +25,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use crate::diagnostic::Diagnostic;
+use crate::region::Region;
 
 pub use op::{Activation, BinaryOp, Op, UnaryOp};
 pub use outputs::Outputs;
@@ -64,6 +66,17 @@ pub struct Tensor {
     pub producer: Option<NodeId>,
     /// What is known of the elements of a constant; none of anything else.
     facts: Option<Facts>,
+    /// Of a constant in a graph of shards, what it is of the graph that was sharded; none if it is no part of that.
+    original: Option<Original>,
+}
+
+/// A constant of a graph, or a part of it: what is the same in the programs of all devices and routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Original {
+    /// The constant, in the graph before sharding.
+    pub tensor: TensorId,
+    /// Which part of it.
+    pub region: Region,
 }
 
 /// What is known of a constant's elements: found out once, when first asked for, and kept with the constant and with
@@ -238,7 +251,14 @@ impl Graph {
     pub fn add_tensor(&mut self, name: impl Into<String>, tensor_type: TensorType) -> TensorId {
         let id = TensorId(self.tensors.len() as u32);
         self.readers.push(Vec::new());
-        self.tensors.push(Tensor { name: name.into(), tensor_type, value: None, producer: None, facts: None });
+        self.tensors.push(Tensor {
+            name: name.into(),
+            tensor_type,
+            value: None,
+            producer: None,
+            facts: None,
+            original: None,
+        });
         id
     }
 
@@ -265,6 +285,17 @@ impl Graph {
     /// Says that a tensor is a constant of which this is known; its elements need not be at hand.
     pub fn set_facts(&mut self, id: TensorId, facts: Facts) {
         self.tensors[id.0 as usize].facts = Some(facts);
+    }
+
+    /// What a constant is of the graph that was sharded; of any other graph, all of itself.
+    pub fn original(&self, id: TensorId) -> Original {
+        let itself = || Original { tensor: id, region: Region::whole(self.shape(id)) };
+        self.tensor(id).original.unwrap_or_else(itself)
+    }
+
+    /// Says what a constant is of the graph that was sharded.
+    pub fn set_original(&mut self, id: TensorId, original: Original) {
+        self.tensors[id.0 as usize].original = Some(original);
     }
 
     /// Adds a node that produces existing tensors `outputs` (which have no producer yet).

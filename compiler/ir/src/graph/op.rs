@@ -6,99 +6,17 @@
 //! `Reshape`; Sum, Min and Max of many are chains of `Binary`; Dropout and Identity are gone; a Constant is a tensor
 //! with a value and no producer.
 //!
-//! Spatial attributes have one entry per spatial dimension (1 to 3), outermost first, for shapes `[N, C, spatial..]`.
+//! Functions of elements, and what else is the same on a device, are the run time's. Spatial attributes have one entry
+//! per spatial dimension (1 to 3), outermost first, for shapes `[N, C, spatial..]`.
 
 use serde::{Deserialize, Serialize};
 
 use super::types::ElementType;
 
-/// What is applied to each element of a node's result, after bias and residual.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub enum Activation {
-    /// Nothing.
-    None,
-    /// `max(x, 0)`
-    Relu,
-    /// `min(max(x, low), high)`; Relu6 is `Clip(0, 6)`.
-    Clip(f32, f32),
-    /// `x` if positive, else `alpha * x`.
-    LeakyRelu(f32),
-    /// `x * min(max(x / 6 + 0.5, 0), 1)` (ONNX HardSwish-14).
-    HardSwish,
-    /// `min(max(alpha * x + beta, 0), 1)` (ONNX HardSigmoid-6).
-    HardSigmoid(f32, f32),
-}
-
-/// A function of one element.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "each variant is the ONNX operator of the same name")]
-pub enum UnaryOp {
-    /// One of the activations that a producer's epilogue can also carry.
-    Activation(Activation),
-    Sigmoid,
-    Tanh,
-    Elu {
-        alpha: f32,
-    },
-    Selu {
-        alpha: f32,
-        gamma: f32,
-    },
-    Softplus,
-    Erf,
-    /// Exact (erf) or `tanh` approximation (ONNX Gelu-20).
-    Gelu {
-        tanh: bool,
-    },
-    Exp,
-    Log,
-    Sqrt,
-    Neg,
-    Abs,
-    Reciprocal,
-    Floor,
-    Ceil,
-    Round,
-    Sin,
-    Cos,
-    Tan,
-    Asin,
-    Acos,
-    Atan,
-    Sinh,
-    Cosh,
-    Asinh,
-    Acosh,
-    Atanh,
-    Sign,
-    Not,
-    /// `x * sigmoid(x)`, made by fusing Sigmoid and Mul; NaN at -inf, as that product is (its limit is 0).
-    Silu,
-}
-
-/// A function of two elements; the inputs broadcast as numpy does (ONNX multidirectional broadcasting).
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "each variant is the ONNX operator of the same name")]
-pub enum BinaryOp {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Pow,
-    Min,
-    Max,
-    /// C remainder for floats and ONNX Mod with fmod=0 for integers (sign of the divisor).
-    Mod,
-    /// The whole number nearest to a quotient, halves to the even one (ONNX QuantizeLinear but for the zero point).
-    RoundedQuotient,
-    Equal,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-    And,
-    Or,
-}
+pub use partita_rt::kernels::{
+    Activation, BinaryOp, ExitRule, NearestRounding, PadMode, Patience, PoolKind, ReduceKind, ResizeCoordinates,
+    ResizeMode, UnaryOp,
+};
 
 /// Window of a convolution or pooling.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -163,14 +81,6 @@ pub struct Gemm {
     pub activation: Activation,
 }
 
-/// Maximum or average.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum PoolKind {
-    Max,
-    Average,
-}
-
 /// Pooling (ONNX MaxPool, AveragePool). Input x `[N, C, spatial..]`.
 ///
 /// Padded elements never win a maximum. An average divides by the taps inside the input, or, with
@@ -186,54 +96,6 @@ pub struct Pool {
     pub declared_pad_end: Vec<usize>,
     /// Whether declared pads count in an average.
     pub count_include_pad: bool,
-}
-
-/// Reduction kinds.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "each variant is the ONNX operator Reduce<variant>")]
-pub enum ReduceKind {
-    Mean,
-    Sum,
-    Max,
-    Min,
-}
-
-/// How padding is filled (ONNX Pad `mode`).
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "each variant is the ONNX mode of the same name")]
-pub enum PadMode {
-    Constant(f32),
-    Reflect,
-    Edge,
-}
-
-/// Interpolation of Resize.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub enum ResizeMode {
-    /// Nearest element, rounded as told.
-    Nearest(NearestRounding),
-    /// Multilinear.
-    Linear,
-}
-
-/// ONNX Resize `nearest_mode`.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "each variant is the ONNX value of the same name")]
-pub enum NearestRounding {
-    RoundPreferFloor,
-    RoundPreferCeil,
-    Floor,
-    Ceil,
-}
-
-/// ONNX Resize `coordinate_transformation_mode`.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "each variant is the ONNX value of the same name")]
-pub enum ResizeCoordinates {
-    HalfPixel,
-    PytorchHalfPixel,
-    AlignCorners,
-    Asymmetric,
 }
 
 /// One operator with its attributes. Inputs and outputs are in the [`super::Node`].
@@ -254,6 +116,13 @@ pub enum Op {
     },
     /// Inputs x, scale `[C]`, bias `[C]`; statistics per sample and channel.
     InstanceNormalization {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// Inputs x, scale `[C]`, bias `[C]`; statistics per sample and group of channels (ONNX GroupNormalization-21).
+    GroupNormalization {
+        /// Number of groups.
+        groups: usize,
         /// Added to the variance.
         epsilon: f32,
     },
@@ -399,17 +268,6 @@ pub enum Op {
     },
 }
 
-/// How sure scores must be for an inference to end at an exit. Confidence is between 0 and 1 for every rule.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub enum ExitRule {
-    /// The largest probability.
-    Probability,
-    /// The largest probability less the second largest.
-    Margin,
-    /// 1 less the entropy of the probabilities, relative to that of equal ones.
-    Entropy,
-}
-
 /// The decision of an exit. Input: scores `[1, classes]`; output `[2]`: 1 to leave or 0 to go on, and the confidence.
 /// The scores are the answer if the inference ends here.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -431,28 +289,14 @@ pub struct Decide {
     pub patience: Option<Patience>,
 }
 
-impl From<ExitRule> for partita_rt::kernels::Confidence {
-    fn from(rule: ExitRule) -> partita_rt::kernels::Confidence {
-        match rule {
-            ExitRule::Probability => partita_rt::kernels::Confidence::Probability,
-            ExitRule::Margin => partita_rt::kernels::Confidence::Margin,
-            ExitRule::Entropy => partita_rt::kernels::Confidence::Entropy,
+impl Decide {
+    /// The kernel that decides; the threshold is not one of its parameters, since it can be moved while a program runs.
+    pub fn call(&self) -> partita_rt::kernels::Decide {
+        partita_rt::kernels::Decide {
+            rule: self.rule,
+            temperature: self.logits.then_some(self.temperature),
+            patience: self.patience,
         }
-    }
-}
-
-/// See [`partita_rt::kernels::Patience`].
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Patience {
-    /// How many answers before this one must have been of the same class.
-    pub runs: u32,
-    /// Part of the doubt that is then left.
-    pub doubt: f32,
-}
-
-impl From<Patience> for partita_rt::kernels::Patience {
-    fn from(patience: Patience) -> partita_rt::kernels::Patience {
-        partita_rt::kernels::Patience { runs: patience.runs, doubt: patience.doubt }
     }
 }
 

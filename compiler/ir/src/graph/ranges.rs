@@ -204,6 +204,7 @@ impl Ranges<'_> {
                     ReduceKind::Sum => (sums, sums),
                     ReduceKind::Mean => (sums, None),
                     ReduceKind::Max | ReduceKind::Min => (None, first),
+                    ReduceKind::L2 => (None, None),
                 }
             }
             Op::Binary(function, last) => {
@@ -289,6 +290,7 @@ impl Ranges<'_> {
             | Op::DepthToSpace { .. } => (None, first),
             Op::BatchNormalization { .. }
             | Op::InstanceNormalization { .. }
+            | Op::GroupNormalization { .. }
             | Op::LayerNormalization { .. }
             | Op::Lrn { .. }
             | Op::PRelu

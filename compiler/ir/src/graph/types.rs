@@ -227,23 +227,6 @@ macro_rules! on_numbers {
             $crate::graph::Data::Bool(_) => $other,
         }
     };
-    ($data:expr, $elements:ident => $body:expr, $other:expr) => {
-        match $data {
-            $crate::graph::Data::F32($elements) => $body,
-            $crate::graph::Data::F64($elements) => $body,
-            $crate::graph::Data::F16($elements) => $body,
-            $crate::graph::Data::BF16($elements) => $body,
-            $crate::graph::Data::I64($elements) => $body,
-            $crate::graph::Data::I32($elements) => $body,
-            $crate::graph::Data::I16($elements) => $body,
-            $crate::graph::Data::I8($elements) => $body,
-            $crate::graph::Data::U64($elements) => $body,
-            $crate::graph::Data::U32($elements) => $body,
-            $crate::graph::Data::U16($elements) => $body,
-            $crate::graph::Data::U8($elements) => $body,
-            $crate::graph::Data::Bool(_) => $other,
-        }
-    };
 }
 
 pub use crate::{on_elements, on_numbers};
@@ -274,6 +257,9 @@ pub trait Element: Copy + Default + PartialEq + std::fmt::Debug {
     /// The elements of some data, if they are of this type.
     fn of(data: &Data) -> Option<&[Self]>;
 
+    /// Data of such elements.
+    fn data(elements: Vec<Self>) -> Data;
+
     /// Adds its bytes.
     fn put(self, bytes: &mut Vec<u8>);
 
@@ -289,6 +275,10 @@ macro_rules! elements_of_primitives {
                     Data::$variant(elements) => Some(elements),
                     _ => None,
                 }
+            }
+
+            fn data(elements: Vec<$primitive>) -> Data {
+                Data::$variant(elements)
             }
 
             fn put(self, bytes: &mut Vec<u8>) {
@@ -323,6 +313,10 @@ macro_rules! elements_by_bits {
                     Data::$variant(elements) => Some(elements),
                     _ => None,
                 }
+            }
+
+            fn data(elements: Vec<$name>) -> Data {
+                Data::$variant(elements)
             }
 
             fn put(self, bytes: &mut Vec<u8>) {

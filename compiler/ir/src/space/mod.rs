@@ -29,8 +29,8 @@ pub enum Kind {
     Tap,
     /// Read where another operand says, so as a whole.
     Gathered,
-    /// Elements along it depend on each other, or the operator cannot say how: never cut. An operator all of whose axes
-    /// of more than one index are such is opaque.
+    /// Elements along it depend on each other, or the operator cannot say how: never cut. An operator that has no other
+    /// axes is opaque.
     Coupled,
 }
 
@@ -229,10 +229,11 @@ impl Space {
         matches!(matrix, [depth, last] if sums(depth) && x.last() == Some(depth) && columns == Some(last))
     }
 
-    /// Whether nothing of it can be cut.
+    /// Whether it has axes of more than one index, and none of them can be cut.
     pub fn is_opaque(&self) -> bool {
-        let cut = |axis: &Axis| axis.extent > 1 && matches!(axis.kind, Kind::Parallel | Kind::Sum);
-        !self.axes.iter().any(cut)
+        let cut = |axis: &Axis| matches!(axis.kind, Kind::Parallel | Kind::Sum);
+        let mut long = self.axes.iter().filter(|axis| axis.extent > 1).peekable();
+        long.peek().is_some() && !long.any(cut)
     }
 }
 

@@ -19,6 +19,7 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
         Op::InstanceNormalization { .. } => {
             per_channel(shapes, |axis| if axis < 2 { Kind::Parallel } else { Kind::Coupled })
         }
+        Op::GroupNormalization { groups, .. } => group_normalization(*groups, shapes),
         Op::LayerNormalization { axis, .. } => layer_normalization(*axis, shapes),
         // Padded with zeros at both ends of all channels, so no part of them stands for itself.
         Op::Lrn { .. } => per_channel(shapes, |axis| if axis == 1 { Kind::Coupled } else { Kind::Parallel }),
@@ -44,7 +45,7 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
         Op::Reduce { kind, axes, keep_dims } => {
             let over = match kind {
                 ReduceKind::Mean | ReduceKind::Sum => Kind::Sum,
-                ReduceKind::Max | ReduceKind::Min => Kind::Reduction,
+                ReduceKind::Max | ReduceKind::Min | ReduceKind::L2 => Kind::Reduction,
             };
             reduction(x, axes, *keep_dims, over, |_| None)
         }
@@ -190,6 +191,19 @@ fn per_channel(shapes: &[&[usize]], kind: impl Fn(usize) -> Kind) -> Space {
     let axes: Vec<Index> = (0..x.len()).map(|axis| loops.index(x[axis], kind(axis), Some(image_role(axis)))).collect();
     let channels = shapes[1..].iter().map(|shape| access(shape, vec![axes[1].clone()]));
     let operands = std::iter::once(access(x, axes.clone())).chain(channels).collect();
+    loops.space(operands, vec![access(x, axes)], Arithmetic::Elements)
+}
+
+fn group_normalization(groups: usize, shapes: &[&[usize]]) -> Space {
+    let mut loops = Loops::default();
+    let x = shapes[0];
+    let n = loops.index(x[0], Kind::Parallel, Some(Role::Samples));
+    let group = loops.axis(groups, Kind::Parallel, Some(Role::Channels));
+    let (channels, _) = grouped(&mut loops, Some(group), x[1] / groups, Kind::Coupled);
+    let places = x[2..].iter().map(|extent| loops.index(*extent, Kind::Coupled, Some(Role::Space)));
+    let axes: Vec<Index> = [n, channels.clone()].into_iter().chain(places).collect();
+    let parameters = shapes[1..].iter().map(|shape| access(shape, vec![channels.clone()]));
+    let operands = std::iter::once(access(x, axes.clone())).chain(parameters).collect();
     loops.space(operands, vec![access(x, axes)], Arithmetic::Elements)
 }
 
@@ -462,6 +476,10 @@ pub fn on_part(op: &Op, part: &Part<'_>) -> Option<Op> {
             let groups = if conv.groups == 1 { 1 } else { part.operands[0]?.extent(1) / per_group };
             Op::ConvTranspose(ConvTranspose { groups, ..conv.clone() })
         }
+        Op::GroupNormalization { groups, epsilon } => {
+            let groups = groups * part.operands[0]?.extent(1) / part.shapes[0][1];
+            Op::GroupNormalization { groups, epsilon: *epsilon }
+        }
         Op::Pool(pool) => {
             let window = window(&pool.window)?;
             let declared_pad_end = pool.declared_pad_end.iter().zip(&window.pad_end).map(|(a, b)| *a.min(b)).collect();
@@ -578,6 +596,7 @@ pub fn summand(op: &Op) -> Option<Summand> {
         Op::Reduce { kind, .. } => plain(op.clone(), *kind == ReduceKind::Mean),
         Op::BatchNormalization { .. }
         | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. }
         | Op::LayerNormalization { .. }
         | Op::Lrn { .. }
         | Op::Unary(_)

@@ -67,6 +67,11 @@ const CASES: &[(&str, &str, &str)] = &[
         "[d0: 2 samples, d1: 4 channels, d2: 3 coupled space] (d0, d1, d2), (d1), (d1) -> (d0, d1, d2)",
     ),
     (
+        "f32[2,6,3] f32[6] f32[6]",
+        "GroupNormalization(groups:3,epsilon:0.1)",
+        "[d0: 2 samples, d1: 3 channels, d2: 2 coupled channels, d3: 3 coupled space] (d0, 2*d1 + d2, d3), (2*d1 + d2), (2*d1 + d2) -> (d0, 2*d1 + d2, d3)",
+    ),
+    (
         "f32[2,4,6] f32[6] f32[6]",
         "LayerNormalization(axis:2,epsilon:0.1)",
         "[d0: 2, d1: 4 rows, d2: 6 coupled channels] (d0, d1, d2), (d2), (d2) -> (d0, d1, d2)",
@@ -116,6 +121,11 @@ const CASES: &[(&str, &str, &str)] = &[
         "i64[3,4,5]",
         "Reduce(kind:Max,axes:[0],keep_dims:false)",
         "[d0: 3 reduction, d1: 4, d2: 5] (d0, d1, d2) -> (d1, d2)",
+    ),
+    (
+        "f32[3,4,5]",
+        "Reduce(kind:L2,axes:[1,2],keep_dims:true)",
+        "[d0: 3, d1: 4 reduction, d2: 5 reduction] (d0, d1, d2) -> (d0, 0, 0)",
     ),
     (
         "f32[3,4,5]",

@@ -102,8 +102,8 @@ impl Builder {
             body,
             in_place: Vec::new(),
             split: None,
-            way: None,
-            filtered: None,
+            alternative: None,
+            winograd: None,
             macs,
         }
     }

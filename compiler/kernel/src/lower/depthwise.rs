@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::build::{Builder, Epilogue, mul_add, plus, repeat};
+use super::call::convolution_bindings;
 use super::window::{Columns, Window3};
-use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, convolution_bindings};
+use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing};
 use crate::layout::Layout;
 use crate::{Access, Affine, Expression, Role, Statement, Variable};
 use partita_ir::graph::TensorType;

@@ -64,11 +64,11 @@ pub(super) fn layouts(op: &Op, inputs: &[Operand<'_>], output: &TensorType, mach
         inputs.iter().zip(sources).any(|(input, source)| *source == Source::Same && input.value.is_none())
     };
     let Some(sources) = sources.filter(running) else { return Vec::new() };
-    match op {
-        Op::Unary(UnaryOp::Activation(_) | UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Sqrt) => {}
-        Op::Unary(function) if functions::has(*function) => {}
-        Op::Binary(function, _) if arithmetic(*function).is_some() => {}
-        _ => return Vec::new(),
+    let simple = matches!(op, Op::Unary(UnaryOp::Activation(_) | UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Sqrt))
+        || matches!(op, Op::Unary(function) if functions::has(*function))
+        || matches!(op, Op::Binary(function, _) if arithmetic(*function).is_some());
+    if !simple {
+        return Vec::new();
     }
     let choice = |layout| LayoutChoice {
         inputs: sources.iter().map(|source| if *source == Source::Same { layout } else { Layout::Plain }).collect(),
@@ -176,33 +176,29 @@ fn read(source: Source, buffer: Option<Buffer>, at: &Affine, block: LoopVar, lan
 }
 
 fn apply(op: &Op, mut operands: Vec<Expression>, functions: &mut Functions<'_>) -> Option<Expression> {
-    Some(match op {
-        Op::Unary(function) => {
-            let x = operands.pop()?;
-            let simple = |function| Expression::Unary(function, Box::new(x.clone()));
-            match function {
-                UnaryOp::Activation(activation) => activate(x, *activation),
-                UnaryOp::Neg => simple(Function::Neg),
-                UnaryOp::Abs => simple(Function::Abs),
-                UnaryOp::Sqrt => simple(Function::Sqrt),
-                other => functions.apply(*other, x)?,
-            }
+    if let Op::Unary(function) = op {
+        let x = operands.pop()?;
+        let simple = |function| Expression::Unary(function, Box::new(x.clone()));
+        return Some(match function {
+            UnaryOp::Activation(activation) => activate(x, *activation),
+            UnaryOp::Neg => simple(Function::Neg),
+            UnaryOp::Abs => simple(Function::Abs),
+            UnaryOp::Sqrt => simple(Function::Sqrt),
+            other => functions.apply(*other, x)?,
+        });
+    }
+    let Op::Binary(function, last) = op else { return None };
+    let b = operands.pop()?;
+    let a = operands.pop()?;
+    let value = binary(arithmetic(*function)?, a, b);
+    let round = |function: Function, value: Expression| Expression::Unary(function, Box::new(value));
+    let is_bound = |bound: f32| bound.fract() == 0.0 && bound.abs() < SMALL;
+    Some(match (function, last) {
+        // Between whole bounds it is the same before as after, and small.
+        (BinaryOp::RoundedQuotient, Activation::Clip(low, high)) if is_bound(*low) && is_bound(*high) => {
+            round(Function::RoundSmall, activate(value, *last))
         }
-        Op::Binary(function, last) => {
-            let b = operands.pop()?;
-            let a = operands.pop()?;
-            let value = binary(arithmetic(*function)?, a, b);
-            let round = |function: Function, value: Expression| Expression::Unary(function, Box::new(value));
-            let is_bound = |bound: f32| bound.fract() == 0.0 && bound.abs() < SMALL;
-            match (function, last) {
-                // Between whole bounds it is the same before as after, and small.
-                (BinaryOp::RoundedQuotient, Activation::Clip(low, high)) if is_bound(*low) && is_bound(*high) => {
-                    round(Function::RoundSmall, activate(value, *last))
-                }
-                (BinaryOp::RoundedQuotient, _) => activate(round(Function::Round, value), *last),
-                _ => activate(value, *last),
-            }
-        }
-        _ => return None,
+        (BinaryOp::RoundedQuotient, _) => activate(round(Function::Round, value), *last),
+        _ => activate(value, *last),
     })
 }

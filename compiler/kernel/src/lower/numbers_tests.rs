@@ -1,5 +1,5 @@
-//! Kernels on numbers that are out of the ordinary: NaN and infinity, long sums, inputs that are too large for minimal
-//! filtering.
+//! Kernels on numbers that are out of the ordinary: NaN and infinity, long sums, inputs that are too large for
+//! Winograd's algorithm.
 
 use super::tests::{check_form, laid_out, machines, operands, random, window};
 use super::winograd::{Form, Forms};
@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use partita_ir::graph::infer::infer;
 use partita_ir::graph::op::{Activation, Conv, Pool, PoolKind, UnaryOp};
 use partita_ir::graph::{BinaryOp, Op, TensorType, Value, eval};
-use partita_rt::kernels::{FILTERED_BELOW, Residual, reorder_from_blocked};
+use partita_rt::kernels::{Residual, WINOGRAD_BELOW, reorder_from_blocked};
 
 /// The result of a node on a machine, in every layout that it has a kernel for.
 fn results(op: &Op, values: &[Value], constants: &[bool], machine: &Machine) -> Vec<Vec<f32>> {
@@ -202,22 +202,22 @@ fn long_sums_are_those_of_f64() {
     }
 }
 
-/// The convolution as the run time does it where minimal filtering may not: the same as the kernel. `before` and `after` are
+/// The convolution as the run time does it where Winograd's algorithm may not: the same as the kernel. `before` and `after` are
 /// the buffers of the kernel, and which is its result.
 pub(super) fn check_direct(kernel: &Kernel, before: &[Vec<f32>], after: &[Vec<f32>]) {
-    let Some(filtered) = &kernel.filtered else { return };
+    let Some(winograd) = &kernel.winograd else { return };
     let buffer = |name: &str| kernel.buffers.iter().position(|buffer| buffer.name == name);
     let given = |name: &str| buffer(name).map(|index| before[index].as_slice());
     let [x, weights, bias] = ["x", "weights", "bias"].map(|name| given(name).expect("a convolution reads it"));
-    assert!(filtered.is_within(x), "lanes past the last channel were looked at");
+    assert!(winograd.is_within(x), "lanes past the last channel were looked at");
     let result = buffer("y").expect("kernels have a result");
     // Lanes that are no channels are not written.
     let mut y = vec![f32::NAN; after[result].len()];
     let residual = given("residual").map_or(Residual::None, Residual::Apart);
-    filtered.convolve(x, weights, bias, residual, &mut y);
-    let side = if filtered.pooled { 2 } else { 1 };
-    let [depths, rows, columns] = filtered.output;
-    let written = filtered.batch * filtered.filters * depths * (rows / side) * (columns / side);
+    winograd.convolve(x, weights, bias, residual, &mut y);
+    let side = if winograd.pooled { 2 } else { 1 };
+    let [depths, rows, columns] = winograd.output;
+    let written = winograd.batch * winograd.filters * depths * (rows / side) * (columns / side);
     assert_eq!(y.iter().filter(|x| !x.is_nan()).count(), written, "{kernel}");
     let scale = after[result].iter().filter(|x| x.is_finite()).fold(1e-3f32, |scale, x| scale.max(x.abs()));
     for (found, expected) in y.iter().zip(&after[result]).filter(|(found, _)| !found.is_nan()) {
@@ -226,15 +226,15 @@ pub(super) fn check_direct(kernel: &Kernel, before: &[Vec<f32>], after: &[Vec<f3
     if let Some(residual) = given("residual") {
         let mut over = residual.to_vec();
         over.resize(y.len(), 0.0);
-        filtered.convolve(x, weights, bias, Residual::InPlace, &mut over);
+        winograd.convolve(x, weights, bias, Residual::InPlace, &mut over);
         let same = y.iter().zip(&over).all(|(apart, over)| apart.is_nan() || apart == over);
         assert!(same, "a residual in place is another one\n{kernel}");
     }
 }
 
-/// Large inputs and NaN: the run time's way is the reference's, where a kernel by minimal filtering says NaN of whole tiles.
+/// Large inputs and NaN: the run time's way is the reference's, where a kernel by Winograd's algorithm says NaN of whole tiles.
 #[test]
-fn what_is_too_large_for_minimal_filtering_is_convolved_directly() {
+fn what_is_too_large_for_winograd_is_convolved_directly() {
     for (taps, form) in [(3, Form::Two), (3, Form::Four), (5, Form::TwoOfFive)] {
         let conv =
             Conv { window: window(&[taps, taps], 1, 1, 1), groups: 1, residual: false, activation: Activation::Relu };
@@ -251,7 +251,7 @@ fn what_is_too_large_for_minimal_filtering_is_convolved_directly() {
         let order = WeightOrder { vectors: 1, forms: Some(Forms { down: Some(form), across: form }) };
         let operands = operands(&values, &types, &inputs, &[false, true, true], Packing::Like(order));
         let lowered = lower_node(&op, &operands, &output, Layout::Blocked(4), machine).expect("a kernel");
-        let filtered = lowered.kernel.filtered.expect("it filters minimally");
+        let winograd = lowered.kernel.winograd.expect("it is done by Winograd's algorithm");
         let packed = |from: usize| {
             let found = lowered.bindings.iter().find_map(|binding| match binding {
                 Binding::Weights { from: other, elements } if *other == from => Some(elements.clone()),
@@ -260,10 +260,10 @@ fn what_is_too_large_for_minimal_filtering_is_convolved_directly() {
             found.expect("it is packed")
         };
         let x = laid_out(&values[0], inputs[0], lowered.kernel.buffers[0].elements);
-        assert!(!filtered.is_within(&x));
+        assert!(!winograd.is_within(&x));
         let plane = output.shape[2] * output.shape[3];
         let mut y = vec![0.0; 8 * plane];
-        filtered.convolve(&x, &packed(1), &packed(2), Residual::None, &mut y);
+        winograd.convolve(&x, &packed(1), &packed(2), Residual::None, &mut y);
         let mut found = vec![0.0; output.element_count()];
         reorder_from_blocked(&y, &mut found, 1, 6, plane, 4);
         let expected = reference(&op, &values);
@@ -284,8 +284,8 @@ fn weights_that_are_too_large_are_never_transformed() {
     let conv = Conv { window: window(&[3, 3], 1, 1, 1), groups: 1, residual: false, activation: Activation::None };
     let x = TensorType::f32([1, 64, 28, 28]);
     let output = TensorType::f32([1, 64, 28, 28]);
-    let machine = Machine { minimal_filtering: true, ..machines().swap_remove(0) };
-    let is_filtered = |weight: f32| {
+    let machine = Machine { winograd: true, ..machines().swap_remove(0) };
+    let is_winograd = |weight: f32| {
         let mut weights = random(&[64, 64, 3, 3], 2);
         if let partita_ir::graph::Data::F32(elements) = &mut weights.data {
             elements[77] = weight;
@@ -295,10 +295,10 @@ fn weights_that_are_too_large_are_never_transformed() {
         let inputs = [Layout::Blocked(16), Layout::Plain, Layout::Plain];
         let operands = operands(&values, &types, &inputs, &[false, true, true], Packing::Free);
         let lowered = lower_node(&Op::Conv(conv.clone()), &operands, &output, Layout::Blocked(16), &machine);
-        lowered.expect("a kernel").kernel.filtered.is_some()
+        lowered.expect("a kernel").kernel.winograd.is_some()
     };
-    assert!(is_filtered(0.5) && is_filtered(1e6), "{x}");
-    assert!(![f32::NAN, f32::INFINITY, 1e30].map(is_filtered).contains(&true));
+    assert!(is_winograd(0.5) && is_winograd(1e6), "{x}");
+    assert!(![f32::NAN, f32::INFINITY, 1e30].map(is_winograd).contains(&true));
     // Sums of inputs below the limit stay below the largest number, whatever is on the way.
-    assert!(f64::from(FILTERED_BELOW) * (1u64 << 60) as f64 * 8.0 < f64::from(f32::MAX));
+    assert!(f64::from(WINOGRAD_BELOW) * (1u64 << 60) as f64 * 8.0 < f64::from(f32::MAX));
 }

@@ -37,7 +37,7 @@ pub(super) fn has_small_table(pool: &Pool, inputs: &[Operand<'_>], output: &Tens
 
 /// How many elements each window averages along each axis, per output index.
 fn counts(pool: &Pool, window: &Window3) -> [Vec<usize>; 3] {
-    use partita_ir::graph::eval::spatial::three;
+    use partita_ir::graph::call::three;
     let declared_end = three(&pool.declared_pad_end, 0);
     std::array::from_fn(|axis| {
         let (pad, input) = (window.pad[axis], window.input[axis]);

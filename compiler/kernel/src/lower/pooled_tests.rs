@@ -156,7 +156,7 @@ fn other_ranks_are_pooled() {
 }
 
 #[test]
-fn tiles_of_minimal_filtering_are_pooled() {
+fn winograd_tiles_are_pooled() {
     for machine in machines() {
         for form in Form::of_taps(3) {
             let forms = Forms { down: Some(*form), across: *form };
@@ -171,8 +171,8 @@ fn tiles_of_minimal_filtering_are_pooled() {
                     let inputs = vec![Layout::Blocked(lanes), Layout::Plain, Layout::Plain];
                     let choice = LayoutChoice { inputs, output: Layout::Blocked(lanes) };
                     let kernel = lowered(&case, &choice, &machine, packing).map(|lowered| lowered.kernel.name);
-                    let filtered = kernel.is_some_and(|name| name.starts_with("winograd_pool"));
-                    assert_eq!(filtered, even, "{forms} on {:?}", machine.instruction_set);
+                    let winograd = kernel.is_some_and(|name| name.starts_with("winograd_pool"));
+                    assert_eq!(winograd, even, "{forms} on {:?}", machine.instruction_set);
                     check(&case, &machine, packing);
                 }
             }

@@ -6,25 +6,25 @@ use crate::{Affine, Buffer, Expression, Statement, Variable};
 
 /// What is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ProductKind {
     /// `f32` by `f32`, added to `f32`.
     Numbers,
     /// Four bytes by four bytes, added to a whole number of 32 bits.
     Bytes,
 }
 
-impl Kind {
+impl ProductKind {
     pub(super) fn load(self, buffer: Buffer, at: Affine) -> Expression {
         match self {
-            Kind::Numbers => Expression::Load(buffer, at),
-            Kind::Bytes => Expression::LoadBytes(buffer, at),
+            ProductKind::Numbers => Expression::Load(buffer, at),
+            ProductKind::Bytes => Expression::LoadBytes(buffer, at),
         }
     }
 
     fn add_product(self, element: Expression, weight: Expression, sum: Expression) -> Expression {
         match self {
-            Kind::Numbers => mul_add(element, weight, sum),
-            Kind::Bytes => Expression::DotBytes(Box::new(element), Box::new(weight), Box::new(sum)),
+            ProductKind::Numbers => mul_add(element, weight, sum),
+            ProductKind::Bytes => Expression::DotBytes(Box::new(element), Box::new(weight), Box::new(sum)),
         }
     }
 }
@@ -63,7 +63,7 @@ pub(super) fn by_lane(
         })
     });
     let factors: Vec<Factor> = factors.collect();
-    statements.extend(multiply(builder, (Kind::Numbers, weights), &factors, in_order));
+    statements.extend(multiply(builder, (ProductKind::Numbers, weights), &factors, in_order));
     statements
 }
 
@@ -73,7 +73,7 @@ pub(super) fn by_lane(
 /// following two are loaded between the multiplications, so that none waits for its operand.
 pub(super) fn multiply(
     builder: &mut Builder,
-    (kind, weights): (Kind, Buffer),
+    (kind, weights): (ProductKind, Buffer),
     factors: &[Factor],
     in_order: bool,
 ) -> Vec<Statement> {

@@ -11,14 +11,13 @@ use partita_ir::graph::{Op, TensorType};
 /// Rows and their width, of operators that this file can do.
 fn rows(op: &Op, inputs: &[Operand<'_>]) -> Option<(usize, usize)> {
     let shape = &inputs[0].tensor_type.shape;
-    let axis = match op {
-        Op::Softmax { axis } if *axis + 1 == shape.len() => *axis,
-        Op::LayerNormalization { axis, .. } => {
-            inputs.get(1)?.value?;
-            inputs.get(2)?.value?;
-            *axis
-        }
-        _ => return None,
+    let axis = if let Op::LayerNormalization { axis, .. } = op {
+        inputs.get(1)?.value?;
+        inputs.get(2)?.value?;
+        *axis
+    } else {
+        let Op::Softmax { axis } = op else { return None };
+        Some(*axis).filter(|axis| axis + 1 == shape.len())?
     };
     let width = shape[axis..].iter().product::<usize>();
     (width > 0 && inputs[0].value.is_none()).then(|| (shape[..axis].iter().product(), width))
@@ -39,31 +38,27 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     let x = builder.buffer("x", Access::Input, elements);
     let mut bindings = vec![Binding::Input(0)];
     let row = Row { lanes, width, x, row: builder.loop_over(Role::Row, "row") };
-    let (name, words, body) = match op {
-        Op::Softmax { .. } => {
-            let padded = width.next_multiple_of(lanes);
-            let scratch = builder.buffer("scratch", Access::Scratch, padded);
-            let y = builder.buffer("y", Access::Output, elements);
-            bindings.push(Binding::Scratch(padded));
-            ("softmax", "softmax", row.softmax(&mut builder, scratch, y))
-        }
-        Op::LayerNormalization { epsilon, .. } => {
-            let mut packed = |name: &str, from: usize| {
-                let mut elements = inputs[from].value?.to_vec();
-                elements.resize(width.next_multiple_of(lanes), 0.0);
-                let buffer = builder.buffer(name, Access::Weights, elements.len());
-                bindings.push(Binding::Weights { from, elements });
-                Some(buffer)
-            };
-            let (scale, bias) = (packed("scale", 1)?, packed("bias", 2)?);
-            // Where the mean of a row's last elements lies, if they are fewer than a vector.
-            let scratch = (row.tail() > 0).then(|| builder.buffer("scratch", Access::Scratch, lanes));
-            bindings.extend(scratch.map(|_| Binding::Scratch(lanes)));
-            let y = builder.buffer("y", Access::Output, elements);
-            let body = row.layer_normalization(&mut builder, [scale, bias], scratch, y, *epsilon);
-            ("layer_normalization", "layer normalisation", body)
-        }
-        _ => return None,
+    let (name, words, body) = if let Op::LayerNormalization { epsilon, .. } = op {
+        let mut packed = |name: &str, from: usize| {
+            let mut elements = inputs[from].value?.to_vec();
+            elements.resize(width.next_multiple_of(lanes), 0.0);
+            let buffer = builder.buffer(name, Access::Weights, elements.len());
+            bindings.push(Binding::Weights { from, elements });
+            Some(buffer)
+        };
+        let (scale, bias) = (packed("scale", 1)?, packed("bias", 2)?);
+        // Where the mean of a row's last elements lies, if they are fewer than a vector.
+        let scratch = (row.tail() > 0).then(|| builder.buffer("scratch", Access::Scratch, lanes));
+        bindings.extend(scratch.map(|_| Binding::Scratch(lanes)));
+        let y = builder.buffer("y", Access::Output, elements);
+        let body = row.layer_normalization(&mut builder, [scale, bias], scratch, y, *epsilon);
+        ("layer_normalization", "layer normalisation", body)
+    } else {
+        let padded = width.next_multiple_of(lanes);
+        let scratch = builder.buffer("scratch", Access::Scratch, padded);
+        let y = builder.buffer("y", Access::Output, elements);
+        bindings.push(Binding::Scratch(padded));
+        ("softmax", "softmax", row.softmax(&mut builder, scratch, y))
     };
     bindings.push(Binding::Output);
     let body = vec![repeat(row.row, count, 1, body)];

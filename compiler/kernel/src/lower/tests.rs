@@ -9,7 +9,7 @@ use crate::eval::{evaluate, evaluate_parts};
 use crate::layout::Layout;
 use crate::split::share;
 use crate::{Access, Kernel, verify::verify};
-use partita_config::tuned::{MOST_WAYS, Tuning};
+use partita_config::tuned::{MOST_ALTERNATIVES, Tuning};
 use partita_config::{InstructionSet, WeightStorage};
 use partita_ir::graph::infer::infer;
 use partita_ir::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
@@ -154,7 +154,7 @@ fn rounding_of_rows(a: &Value, b: &Value) -> f32 {
     (0..width).map(column).fold(0.0, f32::max) * largest / (2.0 * 32512.0)
 }
 
-/// No output of minimal filtering is further from the exact one than the bound that the report states. ReLU brings numbers
+/// No output of Winograd's algorithm is further from the exact one than the bound that the report states. ReLU brings numbers
 /// no further apart; other activations are left out.
 fn check_error_bound(conv: &Conv, values: &[Value], output: &[usize], found: &[f32], forms: Forms) {
     if conv.residual || !matches!(conv.activation, Activation::None | Activation::Relu) {
@@ -289,7 +289,7 @@ fn threads_share_the_phases_of_few_blocks() {
     check_choice(&op, &values, &constants, &choice, &machine, Some(&(packing, Vec::new())));
 }
 
-/// Minimal filtering of a convolution with these inputs and filters, in every form and tile width.
+/// Winograd's algorithm of a convolution with these inputs and filters, in every form and tile width.
 fn check_winograd(x: &[usize], filters: usize, taps: usize, pad: usize, residual: bool, activation: Activation) {
     let rank = x.len() - 2;
     let op = Op::Conv(Conv { window: window(&vec![taps; rank], 1, 1, pad), groups: 1, residual, activation });
@@ -318,7 +318,7 @@ fn check_winograd(x: &[usize], filters: usize, taps: usize, pad: usize, residual
 }
 
 #[test]
-fn minimal_filtering_of_every_remainder() {
+fn winograd_of_every_remainder() {
     for extent in 1..=13 {
         check_winograd(&[1, 5, extent, 14 - extent], 7, 3, 1, false, Activation::Relu);
     }
@@ -351,9 +351,9 @@ fn every_way_that_tuning_tries_computes_the_same() {
         let values = [random(&[1, channels, 9, 11], 1), random(&[70, channels, kernel, kernel], 2), random(&[70], 3)];
         for machine in machines() {
             let mut ways: Vec<Option<Packing>> = Vec::new();
-            for trial in 0..MOST_WAYS {
+            for trial in 0..MOST_ALTERNATIVES {
                 let tuning = Arc::new(Tuning { trial: Some(trial), ..Tuning::default() });
-                let machine = Machine { minimal_filtering: true, tuning, ..machine.clone() };
+                let machine = Machine { winograd: true, tuning, ..machine.clone() };
                 let way = check_on(&op, &values, &[false, true, true], &machine);
                 ways.extend((!ways.contains(&way)).then_some(way));
             }
@@ -363,15 +363,15 @@ fn every_way_that_tuning_tries_computes_the_same() {
 }
 
 #[test]
-fn minimal_filtering_is_taken_where_it_pays() {
+fn winograd_is_taken_where_it_pays() {
     let conv = |kernel: usize, stride: usize| Conv {
         window: window(&[kernel, kernel], stride, 1, kernel / 2),
         groups: 1,
         residual: false,
         activation: Activation::None,
     };
-    let order = |channels: usize, extent: usize, conv: Conv, minimal_filtering: bool| {
-        let machine = Machine { minimal_filtering, ..machines().swap_remove(0) };
+    let order = |channels: usize, extent: usize, conv: Conv, winograd: bool| {
+        let machine = Machine { winograd, ..machines().swap_remove(0) };
         let kernel = conv.window.kernel[0];
         let values = [
             random(&[1, channels, extent, extent], 1),

@@ -2,7 +2,7 @@
 
 use super::winograd::{self, Forms};
 use super::{Machine, Operand, WeightOrder};
-use partita_config::tuned::{Choice, MOST_VECTORS, MOST_WAYS};
+use partita_config::tuned::{Choice, MOST_ALTERNATIVES, MOST_VECTORS};
 use partita_ir::graph::TensorType;
 use partita_ir::graph::op::Conv;
 
@@ -26,13 +26,13 @@ fn shape(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType) -> String {
     )
 }
 
-/// What the record has of a kernel that was made: its shape and the way it is done.
+/// What the record has of a kernel that was made: its shape and the alternative.
 pub(super) fn entry(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, order: WeightOrder) -> (String, Choice) {
     let form = order.forms.map_or_else(|| DIRECT.to_string(), |forms| forms.to_string());
     (shape(conv, inputs, output), Choice { form, vectors: order.vectors })
 }
 
-/// The way to take, if measurements name one, or are being made.
+/// The alternative to take, if measurements name one, or are being made.
 pub(super) fn order(
     conv: &Conv,
     inputs: &[Operand<'_>],
@@ -41,8 +41,8 @@ pub(super) fn order(
 ) -> Option<WeightOrder> {
     let tuning = &machine.tuning;
     if let Some(trial) = tuning.trial {
-        let ways = ways(conv, inputs, output, machine);
-        return ways.get(trial).copied();
+        let alternatives = alternatives(conv, inputs, output, machine);
+        return alternatives.get(trial).copied();
     }
     let choice = tuning.choices.get(&shape(conv, inputs, output))?;
     let vectors = choice.vectors.min(output.shape[1].div_ceil(machine.instruction_set.lanes() as usize)).max(1);
@@ -51,7 +51,7 @@ pub(super) fn order(
         // A record that does not fit, as for a device that has too little memory for it, changes nothing.
         name => {
             let forms = winograd::forms(conv, inputs, output, machine).into_iter();
-            Some(forms.filter(|_| machine.minimal_filtering).find(|forms| forms.to_string() == name)?)
+            Some(forms.filter(|_| machine.winograd).find(|forms| forms.to_string() == name)?)
         }
     };
     Some(WeightOrder { vectors, forms })
@@ -60,23 +60,23 @@ pub(super) fn order(
 const DIRECT: &str = "direct";
 
 /// Ways that are worth a measurement, best estimate first.
-fn ways(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Vec<WeightOrder> {
+fn alternatives(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Vec<WeightOrder> {
     if conv.groups != 1 {
         return Vec::new();
     }
     let widest = output.shape[1].div_ceil(machine.instruction_set.lanes() as usize).clamp(1, MOST_VECTORS);
-    let forms: Vec<Option<Forms>> = match machine.minimal_filtering {
+    let forms: Vec<Option<Forms>> = match machine.winograd {
         true => winograd::forms(conv, inputs, output, machine).into_iter().map(Some).chain([None]).collect(),
         false => vec![None],
     };
-    let mut ways = Vec::new();
+    let mut alternatives = Vec::new();
     for (forms, vectors) in forms.into_iter().flat_map(|forms| (1..=widest).map(move |vectors| (forms, vectors))) {
         let order = WeightOrder { vectors, forms };
-        ways.push((winograd::estimated_cycles(conv, inputs, output, machine, order), order));
+        alternatives.push((winograd::estimated_cycles(conv, inputs, output, machine, order), order));
     }
-    ways.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let best = ways.first().map_or(0.0, |(cycles, _)| *cycles);
-    ways.retain(|(cycles, _)| *cycles <= best * WORST);
-    ways.truncate(MOST_WAYS);
-    ways.into_iter().map(|(_, order)| order).collect()
+    alternatives.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let best = alternatives.first().map_or(0.0, |(cycles, _)| *cycles);
+    alternatives.retain(|(cycles, _)| *cycles <= best * WORST);
+    alternatives.truncate(MOST_ALTERNATIVES);
+    alternatives.into_iter().map(|(_, order)| order).collect()
 }

@@ -26,7 +26,7 @@ pub(super) struct Window3 {
 impl Window3 {
     /// The window of an operator on `[N, C, spatial]` shapes.
     pub(super) fn new(window: &Window, input: &[usize], output: &[usize]) -> Window3 {
-        use partita_ir::graph::eval::spatial::three;
+        use partita_ir::graph::call::three;
         Window3 {
             kernel: three(&window.kernel, 1),
             stride: three(&window.stride, 1),

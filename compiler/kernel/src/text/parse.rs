@@ -9,9 +9,8 @@ use crate::{
 };
 use partita_config::WeightStorage;
 use partita_config::tuned::Choice;
-use partita_ir::graph::eval::spatial::activation;
 use partita_ir::text::{ParseError, Place, Reader};
-use partita_rt::kernels::Filtered;
+use partita_rt::kernels::Winograd;
 
 /// Loops and operations inside each other, at most.
 const MOST_NESTED: usize = 100;
@@ -40,8 +39,8 @@ pub fn read(reader: &mut Reader<'_>) -> Result<Kernel, ParseError> {
         body: Vec::new(),
         in_place: Vec::new(),
         split: None,
-        way: None,
-        filtered: None,
+        alternative: None,
+        winograd: None,
         macs: 0,
     };
     reader.expect_word("lanes")?;
@@ -99,9 +98,9 @@ impl<'a> Parser<'a> {
             "way" => {
                 let (shape, form) = (reader.string()?, reader.string()?);
                 reader.expect_word("vectors")?;
-                self.kernel.way = Some((shape, Choice { form, vectors: reader.count()? }));
+                self.kernel.alternative = Some((shape, Choice { form, vectors: reader.count()? }));
             }
-            "filtered" => self.kernel.filtered = Some(filtered(reader)?),
+            "winograd" => self.kernel.winograd = Some(winograd(reader)?),
             "loops" => loop {
                 let name = declare(&mut self.loops, reader, "a loop variable")?.to_string();
                 let role = if reader.take(":") { Some(role(reader)?) } else { None };
@@ -122,7 +121,7 @@ impl<'a> Parser<'a> {
                 let access = Access::ALL.into_iter().find(|access| access.name() == word);
                 let Some(access) = access else {
                     let words =
-                        "`input`, `weights`, `scratch`, `output`, `way`, `filtered`, `loops`, `variables`, `threads`";
+                        "`input`, `weights`, `scratch`, `output`, `way`, `winograd`, `loops`, `variables`, `threads`";
                     return Err(reader.error_at(place, format!("expected {words} or `{{`, found `{word}`")));
                 };
                 self.buffer(reader, access)?;
@@ -380,7 +379,7 @@ fn role(reader: &mut Reader<'_>) -> Result<Role, ParseError> {
     Role::from_name(name).ok_or_else(|| reader.error_at(place, format!("`{name}` is no role: {}", roles())))
 }
 
-fn filtered(reader: &mut Reader<'_>) -> Result<Filtered, ParseError> {
+fn winograd(reader: &mut Reader<'_>) -> Result<Winograd, ParseError> {
     fn number(reader: &mut Reader<'_>, word: &str) -> Result<usize, ParseError> {
         reader.expect_word(word)?;
         reader.count()
@@ -395,7 +394,7 @@ fn filtered(reader: &mut Reader<'_>) -> Result<Filtered, ParseError> {
         reader.expect("]")?;
         Ok(found)
     }
-    Ok(Filtered {
+    Ok(Winograd {
         batch: number(reader, "batch")?,
         channels: number(reader, "channels")?,
         filters: number(reader, "filters")?,
@@ -415,7 +414,7 @@ fn filtered(reader: &mut Reader<'_>) -> Result<Filtered, ParseError> {
             }
             pooled
         },
-        activation: activation(reader.ron("activation")?),
+        activation: reader.ron("activation")?,
     })
 }
 
@@ -430,7 +429,7 @@ weights w[32] int8
 scratch digits[64] int8
 output y[64]
 way "3x3 of 8 channels" "F(2 x 2, 3 x 3)" vectors 2
-filtered batch 1 channels 8 filters 8 lanes 4 depth 1 pad [0, 1, 1] input [1, 8, 8] output [1, 8, 8] tile [2, 2] taps [3, 3] vectors 1 pooled true Clip(-1.0, inf)
+winograd batch 1 channels 8 filters 8 lanes 4 depth 1 pad [0, 1, 1] input [1, 8, 8] output [1, 8, 8] tile [2, 2] taps [3, 3] vectors 1 pooled true Clip(-1.0, inf)
 loops row: row, column, part
 variables a, b_0, load
 threads 3 numbered part share row

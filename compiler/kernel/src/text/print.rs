@@ -4,21 +4,27 @@ use std::fmt::{self, Write};
 
 use crate::{Affine, Bound, Expression, Kernel, LoopDeclaration, Statement};
 use partita_config::WeightStorage;
-use partita_rt::kernels::Filtered;
+use partita_rt::kernels::Winograd;
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print(self, f)
+    }
+}
 
 /// Prints a kernel.
 pub fn print(kernel: &Kernel, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "kernel {} lanes {} macs {} {:?}", kernel.name, kernel.lanes, kernel.macs, kernel.summary)?;
     buffers(kernel, f)?;
-    if let Some((shape, choice)) = &kernel.way {
+    if let Some((shape, choice)) = &kernel.alternative {
         writeln!(f, "way {shape:?} {:?} vectors {}", choice.form, choice.vectors)?;
     }
-    if let Some(filtered) = &kernel.filtered {
-        let Filtered { batch, channels, filters, lanes, kernel_depth, vectors, pooled, .. } = filtered;
-        let Filtered { pad, input, output, tile, taps, activation, .. } = filtered;
+    if let Some(winograd) = &kernel.winograd {
+        let Winograd { batch, channels, filters, lanes, kernel_depth, vectors, pooled, .. } = winograd;
+        let Winograd { pad, input, output, tile, taps, activation, .. } = winograd;
         writeln!(
             f,
-            "filtered batch {batch} channels {channels} filters {filters} lanes {lanes} depth {kernel_depth} \
+            "winograd batch {batch} channels {channels} filters {filters} lanes {lanes} depth {kernel_depth} \
             pad {pad:?} input {input:?} output {output:?} tile {tile:?} taps {taps:?} vectors {vectors} \
             pooled {pooled} {activation:?}"
         )?;

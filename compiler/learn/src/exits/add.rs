@@ -6,12 +6,12 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 
 use super::candidates::Place;
-use super::material::{FEW, Material};
+use super::co_optimize::Wanted;
+use super::dataset::{Dataset, FEW};
 use super::options::ExitOptions;
 use super::report::ExitsReport;
-use super::settle::Wanted;
 use super::split::Split;
-use super::{answer, candidates, features, given, settle, study};
+use super::{candidates, co_optimize, dequantize, existing_exits, features, study};
 use crate::accuracy::{self, Limits};
 use crate::classifier;
 use crate::confidence::least_loss;
@@ -67,12 +67,12 @@ pub fn add(
                 .map_err(Failure::Environment)?,
         ),
     };
-    let given = match wanted.outputs.as_slice() {
+    let existing = match wanted.outputs.as_slice() {
         [] => None,
-        names => Some(given::places(&mut graph, names).map_err(|refusal| Failure::Input(vec![refusal]))?),
+        names => Some(existing_exits::places(&mut graph, names).map_err(|refusal| Failure::Input(vec![refusal]))?),
     };
     let refuse = |refusal: Diagnostic| Failure::Input(vec![refusal]);
-    let tail = answer::detach(&mut graph);
+    let tail = dequantize::detach(&mut graph);
     let classes = classifier::classes(&graph, "compile without --exits").map_err(refuse)?;
     let probabilities = classifier::answers_probabilities(&graph);
     classifier::check_samples(&samples, classes, MIN_SAMPLES.max(5 * classes)).map_err(refuse)?;
@@ -87,9 +87,9 @@ pub fn add(
         None => samples,
         Some(further) => with_further(samples, further, classes)?,
     };
-    let trained = given.is_none();
-    let branches: u64 = given.iter().flatten().map(|place| place.head_macs).sum();
-    let places = given.unwrap_or_else(|| affordable(candidates::places(&graph), 2 * samples.inputs.len()));
+    let trained = existing.is_none();
+    let branches: u64 = existing.iter().flatten().map(|place| place.head_macs).sum();
+    let places = existing.unwrap_or_else(|| affordable(candidates::places(&graph), 2 * samples.inputs.len()));
     if places.is_empty() {
         let message = "there is no place for an exit: nowhere does a single tensor carry everything on";
         return Err(input_fault("E0191", message, "compile without --exits"));
@@ -113,7 +113,7 @@ pub fn add(
     let known = samples.labels.as_deref().unwrap_or(&[]);
     labels.iter_mut().zip(known).for_each(|(label, known)| *label = *known as u32);
     let all: u64 = graph.node_ids().map(|id| node_macs(&graph, id)).sum();
-    let material = Material {
+    let dataset = Dataset {
         graph: &graph,
         places: &places,
         features: &features,
@@ -123,45 +123,45 @@ pub fn add(
         split: &split,
         classes,
         probabilities,
-        given: !trained,
+        existing: !trained,
         macs: all.saturating_sub(branches),
         stream: wanted.stream,
         head_bytes: head_bytes(cluster),
     };
-    let base_right = material.base_right();
+    let base_right = dataset.base_right();
     let base_accuracy = base_right.iter().filter(|right| **right).count() as f64 / base_right.len().max(1) as f64;
     let compare = |beside: &Beside| beside.compare(&graph, classes, base_accuracy, runner);
     let holdout = beside.as_ref().map(compare).transpose()?;
     let by_hand = wanted.demands.limits != Limits::default();
     let kept = Wanted { limits, by_hand, holdout };
-    foretell(&material, &kept, base_accuracy);
-    let (mut with_exits, report) = if kept.is_provable(&material) {
-        let judged = study::judge(&material, runner, wanted.effort)?;
-        settle::settle(&material, &judged, &kept, cluster, mapping)?
+    foretell(&dataset, &kept, base_accuracy);
+    let (mut with_exits, report) = if kept.is_provable(&dataset) {
+        let judged = study::judge(&dataset, runner, wanted.effort)?;
+        co_optimize::co_optimize(&dataset, &judged, &kept, cluster, mapping)?
     } else {
-        settle::nothing(&material, &kept)?
+        co_optimize::nothing(&dataset, &kept)?
     };
     if !trained {
-        given::remove_others(&mut with_exits);
+        existing_exits::remove_others(&mut with_exits);
     }
     if let Some(tail) = tail {
-        answer::attach(&mut with_exits, &tail).map_err(|error| Failure::Internal(error.into()))?;
+        dequantize::attach(&mut with_exits, &tail).map_err(|error| Failure::Internal(error.into()))?;
     }
     Ok((with_exits, report))
 }
 
 /// Says what else is known of what can be proven, before anything is trained.
-fn foretell(material: &Material<'_>, wanted: &Wanted, base_accuracy: f64) {
+fn foretell(dataset: &Dataset<'_>, wanted: &Wanted, base_accuracy: f64) {
     if let Some(holdout) = &wanted.holdout {
         note(&holdout.sentence());
-        note(&accuracy::foresight(material.split.judged.len(), &wanted.limits, wanted.gap()));
+        note(&accuracy::foresight(dataset.split.judged.len(), &wanted.limits, wanted.gap()));
     }
     if let Some(least) = wanted.limits.min_accuracy.filter(|least| *least > base_accuracy) {
         let (own, least) = (base_accuracy * 100.0, least * 100.0);
         note(&format!("the network itself answers {own:.2} % rightly; {least:.2} % ask exits to be better than that"));
     }
-    if !wanted.is_provable(material) {
-        let best = wanted.provable(material).rounded().options();
+    if !wanted.is_provable(dataset) {
+        let best = wanted.provable(dataset).rounded().options();
         note(&format!("nothing is trained: so few samples prove {best} at best, not {}", wanted.limits.options()));
     }
 }

@@ -1,7 +1,7 @@
 //! How sure a head is: temperature, and the rule that ranks its answers best.
 
 use crate::classifier::class;
-use partita_rt::kernels::{self, Steady, confidence};
+use partita_rt::kernels::{Steady, confidence};
 
 use partita_ir::graph::op::{ExitRule, Patience};
 
@@ -63,15 +63,14 @@ impl Seen<'_> {
     /// Confidence of each answer.
     pub fn confidence(&self, rule: ExitRule, temperature: f32) -> Vec<f32> {
         let rows = self.scores.chunks_exact(self.classes);
-        rows.map(|row| confidence(row, rule.into(), Some(temperature))).collect()
+        rows.map(|row| confidence(row, rule, Some(temperature))).collect()
     }
 
     /// Confidences of samples in the order of their stream, with patience.
     pub fn patient(&self, confidence: &[f32], patience: Patience) -> Vec<f32> {
         let mut steady = Steady::new();
         let rows = self.scores.chunks_exact(self.classes).zip(confidence);
-        rows.map(|(row, confidence)| kernels::Patience::from(patience).confidence(*confidence, steady.note(row)))
-            .collect()
+        rows.map(|(row, confidence)| patience.confidence(*confidence, steady.note(row))).collect()
     }
 
     /// The patience under which the surest answers are right most often; none if it does not help.

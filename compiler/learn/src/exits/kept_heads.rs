@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use partita_train::head::{Head, Layer};
 use sha2::{Digest, Sha256};
 
-use super::material::Material;
+use super::dataset::Dataset;
 use crate::kept;
 
 /// Heads with their temperature, by contender and version.
 pub type Heads = HashMap<(usize, usize), (Head, f32)>;
 
-/// The file of everything that is learned from this material by contenders that print like this.
-pub fn path(cache: &Path, material: &Material<'_>, contenders: &str) -> PathBuf {
+/// The file of everything that is learned from this dataset by contenders that print like this.
+pub fn path(cache: &Path, dataset: &Dataset<'_>, contenders: &str) -> PathBuf {
     let mut digest = Sha256::new();
-    digest.update(kept::key(material.graph, material.inputs));
-    digest.update(format!("{contenders} {:?} {:?}", material.split.versions, material.labels));
+    digest.update(kept::key(dataset.graph, dataset.inputs));
+    digest.update(format!("{contenders} {:?} {:?}", dataset.split.versions, dataset.labels));
     cache.join(format!("averages-{:.16x}.npz", digest.finalize()))
 }
 

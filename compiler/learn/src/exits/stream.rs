@@ -1,10 +1,10 @@
-//! Altered samples through the backbone, batch after batch in a fixed order, as many processes as there are cores at work.
+//! Augmented samples through the backbone, batch after batch in a fixed order, as many processes as there are cores at work.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::Context;
 
-use super::alter::{Alterations, Draw};
+use super::augment::{Augmentations, Draw};
 use crate::host::{Backbone, Process};
 use crate::parallel;
 use partita_ir::graph::Value;
@@ -19,7 +19,7 @@ pub type Answers = Vec<Vec<f32>>;
 pub fn stream(
     backbone: &Backbone<'_>,
     inputs: &[Value],
-    alterations: &Alterations,
+    augmentations: &Augmentations,
     batches: &[Vec<Draw>],
     mut each: impl FnMut(usize, Answers) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -32,7 +32,7 @@ pub fn stream(
                     let mut process = backbone.start();
                     for batch in batches.iter().skip(worker).step_by(workers) {
                         let answered = match &mut process {
-                            Ok(process) => answer(process, inputs, alterations, batch),
+                            Ok(process) => answer(process, inputs, augmentations, batch),
                             Err(_) => break,
                         };
                         // Nobody listens any more if something else has failed.
@@ -58,12 +58,12 @@ pub fn stream(
 fn answer(
     process: &mut Process<'_>,
     inputs: &[Value],
-    alterations: &Alterations,
+    augmentations: &Augmentations,
     batch: &[Draw],
 ) -> anyhow::Result<Answers> {
     let mut answers: Answers = Vec::new();
     for draw in batch {
-        let outputs = process.answer(&alterations.draw(inputs, draw))?;
+        let outputs = process.answer(&augmentations.draw(inputs, draw))?;
         answers.resize(outputs.len(), Vec::new());
         answers.iter_mut().zip(outputs).for_each(|(all, output)| all.extend(output));
     }

@@ -8,9 +8,9 @@ use partita_train::head::Head;
 
 use super::calibrate::Seen;
 use super::candidates::Place;
+use super::dataset::Dataset;
 use super::judge::Possible;
 use super::kept_heads::{self, Heads};
-use super::material::Material;
 use super::propose::propose;
 use super::reuse;
 use super::training::{Student, Trained, Training};
@@ -91,7 +91,7 @@ impl Judged {
 
 /// The study of one model.
 struct Study<'a> {
-    material: &'a Material<'a>,
+    dataset: &'a Dataset<'a>,
     /// The backbone's probabilities of all samples.
     opinions: Vec<f32>,
     /// Whether the backbone is right, by sample that judges.
@@ -106,9 +106,9 @@ struct Study<'a> {
 }
 
 /// Trains heads and judges them.
-pub(super) fn judge(material: &Material<'_>, runner: Runner<'_>, effort: f64) -> Result<Vec<Judged>, Failure> {
-    let mut students = if material.given { Vec::new() } else { students(material) };
-    let training = Training { material, effort, runner };
+pub(super) fn judge(dataset: &Dataset<'_>, runner: Runner<'_>, effort: f64) -> Result<Vec<Judged>, Failure> {
+    let mut students = if dataset.existing { Vec::new() } else { students(dataset) };
+    let training = Training { dataset, effort, runner };
     while students.len() > 1 && !training.suffices(&students) {
         students.pop();
     }
@@ -116,35 +116,30 @@ pub(super) fn judge(material: &Material<'_>, runner: Runner<'_>, effort: f64) ->
         [] => Trained { heads: Vec::new(), scores: Vec::new() },
         students => training.train(students)?,
     };
-    let rows = material.features.answers.chunks_exact(material.classes);
-    let opinions = rows.flat_map(|row| opinion(row, material.probabilities)).collect();
-    let base_right = material.base_right();
+    let rows = dataset.features.answers.chunks_exact(dataset.classes);
+    let opinions = rows.flat_map(|row| opinion(row, dataset.probabilities)).collect();
+    let base_right = dataset.base_right();
     let mut study =
-        Study { material, opinions, base_right, students, convolving, known: Heads::new(), file: PathBuf::new() };
-    if !material.given {
-        study.file = kept_heads::path(runner.cache, material, &format!("{:?}", study.contenders()));
+        Study { dataset, opinions, base_right, students, convolving, known: Heads::new(), file: PathBuf::new() };
+    if !dataset.existing {
+        study.file = kept_heads::path(runner.cache, dataset, &format!("{:?}", study.contenders()));
         study.known = kept_heads::read(&study.file);
     }
     study.run()
 }
 
 /// Heads that convolve: at a few places, as large as they may be there.
-fn students(material: &Material<'_>) -> Vec<Student> {
+fn students(dataset: &Dataset<'_>) -> Vec<Student> {
     let mut found: Vec<Student> = Vec::new();
     for (share, cost) in CONVOLVING {
-        let wanted = share * material.macs as f64;
-        let places = material.places.iter().enumerate().filter(|(_, place)| place.map.is_some());
+        let wanted = share * dataset.macs as f64;
+        let places = dataset.places.iter().enumerate().filter(|(_, place)| place.map.is_some());
         let nearest =
             places.min_by(|(_, a), (_, b)| (a.macs as f64 - wanted).abs().total_cmp(&(b.macs as f64 - wanted).abs()));
         let Some((place, Place { map: Some(map), .. })) = nearest else { continue };
-        let macs = (material.macs as f64 * cost).min(ROOT_MACS * (material.macs as f64).sqrt()) as u64;
-        let widest = partita_train::network::Design::within(
-            map.channels,
-            map.space,
-            material.classes,
-            macs,
-            material.head_bytes,
-        );
+        let macs = (dataset.macs as f64 * cost).min(ROOT_MACS * (dataset.macs as f64).sqrt()) as u64;
+        let widest =
+            partita_train::network::Design::within(map.channels, map.space, dataset.classes, macs, dataset.head_bytes);
         if let Some(design) = widest.filter(|_| found.iter().all(|student| student.place != place)) {
             found.push(Student { place, design });
         }
@@ -164,7 +159,7 @@ impl Study<'_> {
         for (index, contender) in contenders.iter().enumerate() {
             let (scores, head_macs) = self.judged(index, *contender, 0).map_err(Failure::Environment)?;
             let (possible, _) = self.possible(*contender, &scores, &first, head_macs);
-            let curve = propose(std::slice::from_ref(&possible), self.material.macs as f64, &base, &[0.02]);
+            let curve = propose(std::slice::from_ref(&possible), self.dataset.macs as f64, &base, &[0.02]);
             let least = curve.iter().find(|choice| choice.difference.loss() <= 0.02);
             worth.push((least.map_or(f64::INFINITY, |choice| choice.cost), index));
         }
@@ -178,7 +173,7 @@ impl Study<'_> {
         }
         finalists.sort_unstable();
         // Then the finalists in every version, each judged by what it has not seen.
-        let versions = self.material.split.versions.len();
+        let versions = self.dataset.split.versions.len();
         let all = finalists.iter().flat_map(|index| (0..versions).map(|version| (*index, version)));
         self.train_all(&contenders, &all.collect::<Vec<_>>(), "heads, on every part").map_err(Failure::Environment)?;
         let mut found = Vec::with_capacity(finalists.len());
@@ -186,7 +181,7 @@ impl Study<'_> {
             found.extend(self.finalist(*index, contenders[*index]).map_err(Failure::Environment)?);
         }
         // With patience, an exit is the first: there is nothing earlier.
-        if !self.material.stream {
+        if !self.dataset.stream {
             let further = self.reusing(&contenders, &finalists, &found).map_err(Failure::Environment)?;
             found.extend(further);
         }
@@ -196,7 +191,7 @@ impl Study<'_> {
     /// Finalists behind some that convolve, with each of those, where that helps; `judged` has the finalists in their
     /// order.
     fn reusing(&self, contenders: &[Contender], finalists: &[usize], judged: &[Judged]) -> anyhow::Result<Vec<Judged>> {
-        let macs = |at: usize| self.material.places[judged[at].place].macs;
+        let macs = |at: usize| self.dataset.places[judged[at].place].macs;
         let mut found = Vec::new();
         for later in 0..judged.len() {
             let earlier = (0..judged.len()).filter(|at| !judged[*at].head.blocks.is_empty() && macs(*at) < macs(later));
@@ -210,7 +205,7 @@ impl Study<'_> {
 
     /// A later head with what an earlier one, the `needed`th of those judged, has said; none if that is of no use.
     fn together(&self, pair: [(usize, Contender); 2], needed: usize, plain: &Judged) -> anyhow::Result<Option<Judged>> {
-        let (classes, split) = (self.material.classes, self.material.split);
+        let (classes, split) = (self.dataset.classes, self.dataset.split);
         let mut scores = vec![0.0; split.judged.len() * classes];
         let mut compiled = None;
         for version in 0..split.versions.len() {
@@ -224,7 +219,7 @@ impl Study<'_> {
                 });
                 Ok([earlier?, later?])
             };
-            let labels: Vec<u32> = held_out.iter().map(|sample| self.material.labels[*sample]).collect();
+            let labels: Vec<u32> = held_out.iter().map(|sample| self.dataset.labels[*sample]).collect();
             let [earlier, later] = of(&held_out)?;
             let fitted = reuse::fit(&earlier, &later, &labels, classes);
             let [earlier, later] = of(&samples)?;
@@ -252,13 +247,13 @@ impl Study<'_> {
 
     /// Samples of a version from which it does not learn, and which do not judge it.
     fn held_out(&self, version: usize) -> Vec<usize> {
-        let learning = self.material.split.versions[version].iter().copied();
-        learning.filter(|sample| self.material.given || self.material.split.held_out(*sample)).collect()
+        let learning = self.dataset.split.versions[version].iter().copied();
+        learning.filter(|sample| self.dataset.existing || self.dataset.split.held_out(*sample)).collect()
     }
 
     fn contenders(&self) -> Vec<Contender> {
-        let averages = self.material.places.iter().enumerate().flat_map(|(place, info)| {
-            let hidden = HIDDEN.into_iter().filter(|_| !self.material.given).map(Some);
+        let averages = self.dataset.places.iter().enumerate().flat_map(|(place, info)| {
+            let hidden = HIDDEN.into_iter().filter(|_| !self.dataset.existing).map(Some);
             let widths: Vec<Option<usize>> = [None].into_iter().chain(hidden).collect();
             (0..info.views.len()).flat_map(move |view| {
                 widths.clone().into_iter().map(move |hidden| Contender { place, kind: Kind::Averages { view, hidden } })
@@ -271,8 +266,8 @@ impl Study<'_> {
 
     /// A head in all versions; in a stream also with patience, if that helps.
     fn finalist(&self, index: usize, contender: Contender) -> anyhow::Result<Vec<Judged>> {
-        let classes = self.material.classes;
-        let split = self.material.split;
+        let classes = self.dataset.classes;
+        let split = self.dataset.split;
         let mut scores = vec![0.0; split.judged.len() * classes];
         let mut head_macs = 0;
         for version in 0..split.versions.len() {
@@ -288,15 +283,15 @@ impl Study<'_> {
         let everybody: Vec<usize> = (0..split.judged.len()).collect();
         let (possible, rule) = self.possible(contender, &scores, &everybody, head_macs);
         let (head, temperature) = self.train(index, contender, split.compiled)?;
-        let place = &self.material.places[contender.place];
+        let place = &self.dataset.places[contender.place];
         let view = match contender.kind {
             Kind::Averages { view, .. } => place.views[view].op.clone(),
             Kind::Map { .. } => place.map.as_ref().and_then(|map| map.op.clone()),
         };
         let answers = scores.chunks_exact(classes).map(class).collect();
-        let labels: Vec<u32> = split.judged.iter().map(|sample| self.material.labels[*sample]).collect();
+        let labels: Vec<u32> = split.judged.iter().map(|sample| self.dataset.labels[*sample]).collect();
         let seen = Seen { scores: &scores, classes, labels: &labels };
-        let patience = seen.best_patience(&possible.confidence).filter(|_| self.material.stream);
+        let patience = seen.best_patience(&possible.confidence).filter(|_| self.dataset.stream);
         let patient = patience.map(|patience| Possible {
             confidence: seen.patient(&possible.confidence, patience),
             first: true,
@@ -320,7 +315,7 @@ impl Study<'_> {
 
     /// Those of the samples that judge, by position, that a version judges.
     fn judged_by(&self, version: usize) -> Vec<usize> {
-        let split = self.material.split;
+        let split = self.dataset.split;
         (0..split.judged.len()).filter(|at| split.judge[*at] == version).collect()
     }
 
@@ -344,7 +339,7 @@ impl Study<'_> {
         })?;
         progress.finish();
         let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let is_new = !self.material.given && found.iter().any(|(_, (head, _))| head.blocks.is_empty());
+        let is_new = !self.dataset.existing && found.iter().any(|(_, (head, _))| head.blocks.is_empty());
         self.known.extend(found);
         if is_new { kept_heads::write(&self.file, &self.known) } else { Ok(()) }
     }
@@ -360,26 +355,26 @@ impl Study<'_> {
     /// Trains one version. Every head gets the temperature of samples that it has not learned from, so that confidences
     /// of heads that have learned from different samples mean the same.
     fn trained(&self, contender: Contender, version: usize) -> anyhow::Result<(Head, f32)> {
-        let material = self.material;
-        let learning = &material.split.versions[version];
+        let dataset = self.dataset;
+        let learning = &dataset.split.versions[version];
         let held_out_samples = self.held_out(version);
         let head = match contender.kind {
-            _ if material.given => Head::default(),
+            _ if dataset.existing => Head::default(),
             Kind::Map { student } => self.convolving.heads[student][version].clone(),
             Kind::Averages { view, hidden } => {
                 let mut train: Vec<usize> =
-                    learning.iter().copied().filter(|sample| !material.split.held_out(*sample)).collect();
+                    learning.iter().copied().filter(|sample| !dataset.split.held_out(*sample)).collect();
                 // Mirrored copies lie behind the samples, in their order.
-                let samples = material.labels.len();
-                if self.opinions.len() == 2 * samples * material.classes {
+                let samples = dataset.labels.len();
+                if self.opinions.len() == 2 * samples * dataset.classes {
                     train.extend(train.clone().into_iter().map(|sample| sample + samples));
                 }
                 averages::train(&Lesson {
-                    features: &material.features.views[contender.place][view],
-                    width: material.places[contender.place].views[view].features,
-                    labels: &material.labels,
+                    features: &dataset.features.views[contender.place][view],
+                    width: dataset.places[contender.place].views[view].features,
+                    labels: &dataset.labels,
                     opinions: &self.opinions,
-                    classes: material.classes,
+                    classes: dataset.classes,
                     train: &train,
                     held_out: &held_out_samples,
                     hidden,
@@ -387,19 +382,19 @@ impl Study<'_> {
                 })?
             }
         };
-        let labels: Vec<u32> = held_out_samples.iter().map(|sample| material.labels[*sample]).collect();
+        let labels: Vec<u32> = held_out_samples.iter().map(|sample| dataset.labels[*sample]).collect();
         let scores = self.scores(contender, &head, version, &held_out_samples);
-        let temperature = Seen { scores: &scores, classes: material.classes, labels: &labels }.temperature();
+        let temperature = Seen { scores: &scores, classes: dataset.classes, labels: &labels }.temperature();
         Ok((head, temperature))
     }
 
     /// Scores of samples by one version.
     fn scores(&self, contender: Contender, head: &Head, version: usize, samples: &[usize]) -> Vec<f32> {
-        let classes = self.material.classes;
+        let classes = self.dataset.classes;
         match contender.kind {
             Kind::Averages { view, .. } => {
-                let width = self.material.places[contender.place].views[view].features;
-                head.scores(&self.material.features.views[contender.place][view], width, samples)
+                let width = self.dataset.places[contender.place].views[view].features;
+                head.scores(&self.dataset.features.views[contender.place][view], width, samples)
             }
             Kind::Map { student } => {
                 let all = &self.convolving.scores[student][version];
@@ -411,18 +406,18 @@ impl Study<'_> {
     /// Scores of the samples that a version judges, divided by its temperature; and the head's multiply-adds.
     fn judged(&self, index: usize, contender: Contender, version: usize) -> anyhow::Result<(Vec<f32>, u64)> {
         let (head, temperature) = self.train(index, contender, version)?;
-        let judged: Vec<usize> = self.judged_by(version).into_iter().map(|at| self.material.split.judged[at]).collect();
+        let judged: Vec<usize> = self.judged_by(version).into_iter().map(|at| self.dataset.split.judged[at]).collect();
         let scores = self.scores(contender, &head, version, &judged);
         Ok((scores.into_iter().map(|score| score / temperature).collect(), head.macs()))
     }
 
     /// A head as a possible exit, on samples that judge; `scores` are divided by temperatures already.
     fn possible(&self, contender: Contender, scores: &[f32], judged: &[usize], macs: u64) -> (Possible, ExitRule) {
-        let material = self.material;
-        let labels: Vec<u32> = judged.iter().map(|at| material.labels[material.split.judged[*at]]).collect();
-        let seen = Seen { scores, classes: material.classes, labels: &labels };
+        let dataset = self.dataset;
+        let labels: Vec<u32> = judged.iter().map(|at| dataset.labels[dataset.split.judged[*at]]).collect();
+        let seen = Seen { scores, classes: dataset.classes, labels: &labels };
         let rule = seen.best_rule(1.0);
-        let place = &material.places[contender.place];
+        let place = &dataset.places[contender.place];
         let possible = Possible {
             cost: place.macs as f64,
             head_cost: (macs + place.head_macs) as f64,

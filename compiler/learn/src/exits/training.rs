@@ -1,4 +1,4 @@
-//! Heads that convolve learn all together from one stream of altered samples: the backbone answers each sample once, and
+//! Heads that convolve learn all together from one stream of augmented samples: the backbone answers each sample once, and
 //! every head takes a step on what it sees of it. What has been learned goes to a file now and then, so that a run that
 //! was killed goes on where it was.
 
@@ -13,9 +13,9 @@ use partita_train::head::Head;
 use partita_train::network::{Batch, Design, Network, channels_last};
 use sha2::{Digest, Sha256};
 
-use super::alter::{Alterations, Draw};
+use super::augment::{Augmentations, Draw};
+use super::dataset::{Dataset, FEW};
 use super::features;
-use super::material::{FEW, Material};
 use super::stream::{Answers, stream};
 use crate::host::{Backbone, Runner};
 use crate::kept;
@@ -61,7 +61,7 @@ pub struct Student {
 /// Everything that heads learn from.
 pub struct Training<'a> {
     /// The samples, and what the model says of them.
-    pub material: &'a Material<'a>,
+    pub dataset: &'a Dataset<'a>,
     /// How long training may take; 1 is some minutes.
     pub effort: f64,
     /// Where the backbone runs, and where files go.
@@ -80,19 +80,19 @@ pub struct Trained {
 impl Training<'_> {
     /// Trains every version of every student.
     pub fn train(&self, students: &[Student]) -> Result<Trained, Failure> {
-        let views: Vec<_> = students.iter().map(|student| &self.material.places[student.place]).collect();
+        let views: Vec<_> = students.iter().map(|student| &self.dataset.places[student.place]).collect();
         let maps = views.iter().filter_map(|place| place.map.as_ref().map(|map| (place.tensor, map.op.as_ref())));
-        let probe = features::probe(self.material.graph, maps)?;
+        let probe = features::probe(self.dataset.graph, maps)?;
         let backbone = Backbone::of(self.runner.host, probe);
         self.teach(&backbone, students).map_err(Failure::of)
     }
 
     fn teach(&self, backbone: &Backbone<'_>, students: &[Student]) -> anyhow::Result<Trained> {
-        // Where nobody says what a sample is, the material has what the model says.
-        let material = self.material;
-        let known = if material.labelled > 0 { material.labelled } else { material.inputs.len() };
-        let (inputs, labels) = (&material.inputs[..known], &material.labels[..known]);
-        let versions = self.material.split.versions.len();
+        // Where nobody says what a sample is, the dataset has what the model says.
+        let dataset = self.dataset;
+        let known = if dataset.labelled > 0 { dataset.labelled } else { dataset.inputs.len() };
+        let (inputs, labels) = (&dataset.inputs[..known], &dataset.labels[..known]);
+        let versions = self.dataset.split.versions.len();
         let mut networks = fresh(students, versions);
         let batches = self.batches(self.steps(students));
         let key = self.key(students, batches.len());
@@ -104,14 +104,14 @@ impl Training<'_> {
         }
         if begin < batches.len() {
             let few = self.learning().len() < FEW;
-            let alterations = Alterations::harmless(&mut backbone.start()?, inputs, labels, few)?;
-            self.learn(backbone, students, &mut networks, &alterations, &batches, begin, &path)?;
+            let augmentations = Augmentations::harmless(&mut backbone.start()?, inputs, labels, few)?;
+            self.learn(backbone, students, &mut networks, &augmentations, &batches, begin, &path)?;
         }
         let mut heads = networks.iter().map(Network::head);
         let heads: Vec<Vec<Head>> = students.iter().map(|_| heads.by_ref().take(versions).collect()).collect();
         let path = self.runner.cache.join(format!("scores-{key}.npz"));
         let counts: Vec<usize> =
-            students.iter().map(|student| self.material.inputs.len() * student.design.classes).collect();
+            students.iter().map(|student| self.dataset.inputs.len() * student.design.classes).collect();
         if let Some(scores) = read_scores(&path, versions, &counts) {
             return Ok(Trained { heads, scores });
         }
@@ -127,21 +127,21 @@ impl Training<'_> {
         backbone: &Backbone<'_>,
         students: &[Student],
         networks: &mut [Network],
-        alterations: &Alterations,
+        augmentations: &Augmentations,
         batches: &[Vec<Draw>],
         begin: usize,
         path: &Path,
     ) -> anyhow::Result<()> {
-        let versions = self.material.split.versions.len();
+        let versions = self.dataset.split.versions.len();
         let progress = Progress::new((batches.len() - begin) as u64, "steps of heads that convolve");
         let members = self.members();
         let mut saved = Instant::now();
-        stream(backbone, self.material.inputs, alterations, &batches[begin..], |index, answers| {
+        stream(backbone, self.dataset.inputs, augmentations, &batches[begin..], |index, answers| {
             let step = begin + index;
             let lesson = Lesson {
                 draws: &batches[step],
                 members: &members,
-                labels: self.material.known_labels(),
+                labels: self.dataset.known_labels(),
                 answers: &answers,
             };
             let rate = rate(step, batches.len());
@@ -153,7 +153,7 @@ impl Training<'_> {
             let slopes = gather(all.len(), |index| {
                 let (at, rows) = all[index];
                 let student = at / versions;
-                let batch = lesson.batch(&students[student], student, rows, self.material.probabilities);
+                let batch = lesson.batch(&students[student], student, rows, self.dataset.probabilities);
                 Ok((at, networks[at].slopes(&batch)))
             })?;
             for part in slopes.chunk_by(|a, b| a.0 == b.0) {
@@ -183,16 +183,16 @@ impl Training<'_> {
     ) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
         // Those that judge, and those that say how sure a head may be.
         let wanted = |sample: &usize| {
-            self.material.split.held_out(*sample) || self.material.split.judged.binary_search(sample).is_ok()
+            self.dataset.split.held_out(*sample) || self.dataset.split.judged.binary_search(sample).is_ok()
         };
-        let wanted: Vec<usize> = (0..self.material.inputs.len()).filter(wanted).collect();
+        let wanted: Vec<usize> = (0..self.dataset.inputs.len()).filter(wanted).collect();
         let draws: Vec<Draw> =
             wanted.iter().map(|sample| Draw { sample: *sample, other: None, seed: *sample as u64 }).collect();
         let batches: Vec<Vec<Draw>> = draws.chunks(BATCH).map(<[Draw]>::to_vec).collect();
-        let versions = self.material.split.versions.len();
+        let versions = self.dataset.split.versions.len();
         let scores: Vec<Mutex<Vec<f32>>> = (0..students.len() * versions).map(|_| Mutex::default()).collect();
         let progress = Progress::new(batches.len() as u64, "batches judged by heads that convolve");
-        stream(backbone, self.material.inputs, &Alterations::default(), &batches, |index, answers| {
+        stream(backbone, self.dataset.inputs, &Augmentations::default(), &batches, |index, answers| {
             let samples: Vec<usize> = (0..batches[index].len()).collect();
             in_parallel(scores.len(), |at| {
                 let maps = &answers[1 + at / versions];
@@ -207,7 +207,7 @@ impl Training<'_> {
         let scores = scores.into_iter().zip(0..).map(|(scores, index): (_, usize)| {
             let classes = students[index / versions].design.classes;
             let found = scores.into_inner().unwrap_or_default();
-            let mut all = vec![0.0; self.material.inputs.len() * classes];
+            let mut all = vec![0.0; self.dataset.inputs.len() * classes];
             for (sample, row) in wanted.iter().zip(found.chunks_exact(classes)) {
                 all[sample * classes..(sample + 1) * classes].copy_from_slice(row);
             }
@@ -220,13 +220,13 @@ impl Training<'_> {
     /// Samples that at least one version learns from.
     fn learning(&self) -> Vec<usize> {
         let mut all: Vec<usize> = self
-            .material
+            .dataset
             .split
             .versions
             .iter()
             .flatten()
             .copied()
-            .filter(|s| !self.material.split.held_out(*s))
+            .filter(|s| !self.dataset.split.held_out(*s))
             .collect();
         all.sort_unstable();
         all.dedup();
@@ -236,14 +236,14 @@ impl Training<'_> {
     /// By version, whether it learns from each sample.
     fn members(&self) -> Vec<Vec<bool>> {
         let member = |version: &Vec<usize>| {
-            let mut member = vec![false; self.material.inputs.len()];
+            let mut member = vec![false; self.dataset.inputs.len()];
             version
                 .iter()
-                .filter(|sample| !self.material.split.held_out(**sample))
+                .filter(|sample| !self.dataset.split.held_out(**sample))
                 .for_each(|sample| member[*sample] = true);
             member
         };
-        self.material.split.versions.iter().map(member).collect()
+        self.dataset.split.versions.iter().map(member).collect()
     }
 
     /// Samples, again and again, that the effort allows.
@@ -251,7 +251,7 @@ impl Training<'_> {
         let heads: u64 = students.iter().map(|student| student.design.macs()).sum();
         // Backwards through a layer takes twice what forwards takes.
         let reading = MACS_PER_BYTE * self.weights_bytes().saturating_sub(CACHED_BYTES);
-        let per_sample = self.material.macs + reading + 3 * heads * self.material.split.versions.len() as u64;
+        let per_sample = self.dataset.macs + reading + 3 * heads * self.dataset.split.versions.len() as u64;
         EFFORT_MACS * self.effort / per_sample.max(1) as f64
     }
 
@@ -272,7 +272,7 @@ impl Training<'_> {
 
     /// Bytes of the backbone's weights.
     fn weights_bytes(&self) -> u64 {
-        let graph = self.material.graph;
+        let graph = self.dataset.graph;
         let constants = graph.tensor_ids().filter(|tensor| graph.value(*tensor).is_some());
         let used = constants.filter(|tensor| !graph.consumers(*tensor).is_empty());
         used.map(|tensor| graph.tensor_type(tensor).size_bytes() as u64).sum()
@@ -303,11 +303,11 @@ impl Training<'_> {
     /// Names the work: other models, samples or designs get another file.
     fn key(&self, students: &[Student], steps: usize) -> String {
         let mut digest = Sha256::new();
-        digest.update(kept::key(self.material.graph, self.material.inputs));
+        digest.update(kept::key(self.dataset.graph, self.dataset.inputs));
         digest.update(format!(
             "{students:?} {steps} {:?} {:?}",
-            self.material.split.versions,
-            self.material.known_labels()
+            self.dataset.split.versions,
+            self.dataset.known_labels()
         ));
         digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }

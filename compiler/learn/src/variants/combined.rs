@@ -40,7 +40,7 @@ pub fn add(
     Ok(found)
 }
 
-/// What goes alone from a segment, with the surprise that it adds for each operation that it saves.
+/// What goes alone from a segment, with the negative log-likelihood that it adds for each operation that it saves.
 fn single_drops(
     parts: &[Part],
     segment: &Segment,
@@ -101,7 +101,7 @@ mod tests {
         let mut found = segments(&graph, &parts).expect("it can be cut");
         let ways: Vec<usize> = found.iter().map(|segment| segment.ways.len()).collect();
         assert_eq!(ways, [1, 4, 1], "the stem, the block, and what reads it");
-        let score = |surprise: f64| Score { right: 90, surprise, samples: 100 };
+        let score = |nll: f64| Score { right: 90, nll, samples: 100 };
         // The second costs nothing, the third little, the first much.
         let singles = [(1, 1, score(50.0)), (1, 2, score(10.0)), (1, 3, score(12.0))];
         assert!(add(&graph, &parts, &mut found, &singles, score(10.0), 250).expect("they can go"));

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     fn score(right: usize) -> Score {
-        Score { right, surprise: 0.0, samples: 1000 }
+        Score { right, nll: 0.0, samples: 1000 }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Repairs fitted on calibration samples: first each part alone, then all of a set one behind the other.
+//! Compensations fitted on calibration samples: first each part alone, then all of a set one behind the other.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -7,8 +7,8 @@ use anyhow::Context;
 use partita_train::matrix::{Matrix, product};
 
 use super::channels;
-use super::parts::{Drop, Kind, Part, Repair};
-use super::repair::{self, LinearMap};
+use super::compensation::{self, LinearMap};
+use super::parts::{Compensation, Drop, Kind, Part};
 use super::scores::{self, Scorer, Set};
 use super::segments::{Segment, Way, limit_ways, way};
 use crate::classifier::class;
@@ -22,7 +22,7 @@ use partita_ir::graph::op::Activation;
 use partita_ir::graph::{Graph, Op, TensorId, Value};
 use partita_placement::Failure;
 
-/// Samples from which repairs are fitted: as many as memory allows, within these.
+/// Samples from which compensations are fitted: as many as memory allows, within these.
 const MOST_FITTED: usize = 256;
 const LEAST_FITTED: usize = 4;
 const MOST_SEEN_BYTES: usize = 512 << 20;
@@ -35,7 +35,7 @@ const LEAST_ROWS: usize = 4096;
 const MAX_MAP_ELEMENTS: usize = 1 << 18;
 const MAX_MAP_INPUTS: usize = 1024;
 
-/// What the whole network computes of the samples from which repairs are fitted.
+/// What the whole network computes of the samples from which compensations are fitted.
 #[derive(Default)]
 struct Seen {
     /// Elements of tensors between segments, of one sample after the other; the network's input under no tensor.
@@ -46,7 +46,7 @@ struct Seen {
     products: BTreeMap<TensorId, Vec<f64>>,
 }
 
-/// Fits repairs. Samples run through the whole network when something is fitted first; where all of it is kept from an
+/// Fits compensations. Samples run through the whole network when something is fitted first; where all of it is kept from an
 /// earlier run, they do not.
 pub struct Fitter<'a> {
     host: &'a dyn Host,
@@ -56,7 +56,7 @@ pub struct Fitter<'a> {
     cuts: Vec<TensorId>,
     branches: Vec<TensorId>,
     narrow: Vec<TensorId>,
-    /// Samples to which repairs are fitted, at most.
+    /// Samples to which compensations are fitted, at most.
     fitted: usize,
     seen: OnceLock<(Vec<u32>, Seen)>,
     /// Held while samples run.
@@ -86,12 +86,12 @@ impl<'a> Fitter<'a> {
         Fitter { host, graph, samples, cuts, branches, narrow, fitted, seen, running }
     }
 
-    /// Repairs are fitted to samples that guide, not to those that judge.
+    /// Compensations are fitted to samples that guide, not to those that judge.
     fn is_fitted(&self, at: usize) -> bool {
         at.is_multiple_of(2) && at / 2 < self.fitted
     }
 
-    /// The samples to which repairs are fitted.
+    /// The samples to which compensations are fitted.
     fn inputs(&self) -> Vec<&'a Value> {
         let all = self.samples.inputs.iter().enumerate();
         all.filter(|(at, _)| self.is_fitted(*at)).map(|(_, input)| input).collect()
@@ -143,9 +143,9 @@ impl<'a> Fitter<'a> {
     }
 }
 
-/// Adds to each segment ways with a repair. The labels, or the model's own answers where nobody says what samples are; and
-/// what fits further repairs.
-pub fn add_repairs<'a>(
+/// Adds to each segment ways with a compensation. The labels, or the model's own answers where nobody says what samples are; and
+/// what fits further compensations.
+pub fn add_compensations<'a>(
     graph: &'a Graph,
     parts: &[Part],
     segments: &mut [Segment],
@@ -169,19 +169,19 @@ pub fn add_repairs<'a>(
     };
     let labels: Vec<u32> = labels.map_err(Failure::of)?;
     let names: Vec<String> = single.iter().map(|(number, at, part)| format!("{number} {at} {part}")).collect();
-    let repairs = remembered(&file("repairs", &fitter.inputs()), &names, |new| {
+    let compensations = remembered(&file("repairs", &fitter.inputs()), &names, |new| {
         let seen = fitter.seen()?;
         gather(new.len(), |job| {
             let (segment, _, part) = single[new[job]];
-            Ok(repaired(graph, &segments[segment], &parts[part], seen))
+            Ok(compensated(graph, &segments[segment], &parts[part], seen))
         })
     })
     .map_err(Failure::of)?;
-    for ((number, at, part), repairs) in single.into_iter().zip(repairs) {
+    for ((number, at, part), compensations) in single.into_iter().zip(compensations) {
         let segment = &mut segments[number];
-        for repair in repairs {
-            let way = way(graph, segment.from, segment.to, vec![(part, Some(repair))], parts)?;
-            // Where the plain way computes something already, the repair takes nothing more.
+        for compensation in compensations {
+            let way = way(graph, segment.from, segment.to, vec![(part, Some(compensation))], parts)?;
+            // Where the plain way computes something already, the compensation takes nothing more.
             let keeps_both = segment.ways[at].macs < way.macs;
             if keeps_both && way.macs < segment.ways[0].macs {
                 segment.ways.push(way);
@@ -226,18 +226,18 @@ fn single_part((at, way): (usize, &Way)) -> Option<(usize, usize)> {
 }
 
 /// What may take the place of a part that is all that goes in a segment.
-fn repaired(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen) -> Vec<Repair> {
+fn compensated(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen) -> Vec<Compensation> {
     match part.kind {
         Kind::Block => [1, 3].iter().filter_map(|kernel| map_of(graph, segment, part, seen, *kernel)).collect(),
-        Kind::Skip => mean_of_entry(graph, segment, part, seen).map(Repair::Shift).into_iter().collect(),
-        Kind::Branch => mean_of_branch(graph, part, seen).map(Repair::Shift).into_iter().collect(),
-        Kind::Channels => rest_of_channels(graph, part, seen).map(Repair::Rest).into_iter().collect(),
+        Kind::Skip => mean_of_entry(graph, segment, part, seen).map(Compensation::Shift).into_iter().collect(),
+        Kind::Branch => mean_of_branch(graph, part, seen).map(Compensation::Shift).into_iter().collect(),
+        Kind::Channels => rest_of_channels(graph, part, seen).map(Compensation::Rest).into_iter().collect(),
         Kind::Projection => Vec::new(),
     }
 }
 
 /// The map from what enters a segment to what its block makes of it, if the block is all of the segment.
-fn map_of(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen, kernel: usize) -> Option<Repair> {
+fn map_of(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen, kernel: usize) -> Option<Compensation> {
     let from = segment.from?;
     if graph.node(part.join).outputs.first() != Some(&segment.to) || graph.shape(from).len() < 3 {
         return None;
@@ -250,7 +250,7 @@ fn map_of(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen, kernel: us
 /// What channels that go are of those that stay.
 fn rest_of_channels(graph: &Graph, part: &Part, seen: &Seen) -> Option<LinearMap> {
     let (stay, go) = channels::divided(graph, part.join, part.operand)?;
-    repair::rest(seen.products.get(&channels::between(graph, part.join))?, &stay, &go)
+    compensation::rest(seen.products.get(&channels::between(graph, part.join))?, &stay, &go)
 }
 
 /// The tensor that goes with an operand of a concatenation.
@@ -354,7 +354,7 @@ fn activation_of(graph: &Graph, part: &Part) -> Option<Activation> {
 }
 
 /// The linear map of channels that comes nearest to `y` from `x`, with a step in space if `y` is smaller.
-fn fit_map(x: &Rows<'_>, y: &Rows<'_>, from: TensorId, activation: Activation, kernel: usize) -> Option<Repair> {
+fn fit_map(x: &Rows<'_>, y: &Rows<'_>, from: TensorId, activation: Activation, kernel: usize) -> Option<Compensation> {
     let (input, output) = (x.shape, y.shape);
     let (channels, results) = (input[1], output[1]);
     let stride: Vec<usize> = input[2..].iter().zip(&output[2..]).map(|(a, b)| a / b.max(&1)).collect();
@@ -373,11 +373,11 @@ fn fit_map(x: &Rows<'_>, y: &Rows<'_>, from: TensorId, activation: Activation, k
         y.row(place, &ones, 1, output, &mut b);
         x.row(place, &stride, kernel, output, &mut a);
     }
-    let map = repair::fit(&a, &b, inputs, results, activation)?;
-    Some(Repair::Map { from, weights: map.weights, bias: map.bias, stride, kernel })
+    let map = compensation::fit(&a, &b, inputs, results, activation)?;
+    Some(Compensation::Map { from, weights: map.weights, bias: map.bias, stride, kernel })
 }
 
-/// What the repairs of sets become when each is fitted to what really reaches it: behind other parts that have gone, not in
+/// What the compensations of sets become when each is fitted to what really reaches it: behind other parts that have gone, not in
 /// the whole network. The goal of each is still what the whole network has there.
 pub fn refit(
     parts: &[Part],
@@ -413,7 +413,7 @@ fn refit_one(
             None => seen.elements.get(&segment.from).context("a tensor was not seen")?,
         };
         let map = match way_info.drops.as_slice() {
-            [(part, Some(Repair::Map { from, kernel, .. }))] if now.is_some() => {
+            [(part, Some(Compensation::Map { from, kernel, .. }))] if now.is_some() => {
                 let goal = seen.elements.get(&Some(segment.to)).context("a tensor was not seen")?;
                 let activation = activation_of(graph, &parts[*part]).unwrap_or(Activation::None);
                 let (x, y) =
@@ -445,8 +445,8 @@ fn refit_one(
 }
 
 /// A map of channels on all samples.
-fn apply(map: &Repair, activation: Activation, shape: &[usize], x: &[f32], result: &[usize]) -> Vec<f32> {
-    let Repair::Map { weights, bias, stride, kernel, .. } = map else { return x.to_vec() };
+fn apply(map: &Compensation, activation: Activation, shape: &[usize], x: &[f32], result: &[usize]) -> Vec<f32> {
+    let Compensation::Map { weights, bias, stride, kernel, .. } = map else { return x.to_vec() };
     let rows = Rows { shape, elements: x };
     let (channels, results) = (shape[1], result[1]);
     let plane: usize = result[2..].iter().product();

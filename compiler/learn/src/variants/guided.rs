@@ -22,10 +22,10 @@ const MOST_GUIDES: usize = 1500;
 /// Most sets that are measured on the samples that judge.
 const MOST_JUDGED: usize = 12;
 
-/// Samples by which the two kinds of repairs of a set are compared.
+/// Samples by which the two kinds of compensations of a set are compared.
 const COMPARED: usize = 500;
 
-/// Accuracy that a set may lack while its repairs are those of single parts.
+/// Accuracy that a set may lack while its compensations are those of single parts.
 const WON_BACK: f64 = 0.03;
 
 /// What the first of the samples that guide say of each way alone.
@@ -104,7 +104,7 @@ impl<'a> Guided<'a> {
             set[*segment] = *way;
             set
         };
-        // For single parts the surprise of fewer samples says enough.
+        // For single parts the negative log-likelihood of fewer samples says enough.
         let all = self.guides.0.len();
         let few = (all / 2).clamp(LEAST_GUIDES.min(all), all);
         let sets: Vec<Set> = std::iter::once(none.clone()).chain(ways.iter().map(with)).collect();
@@ -144,7 +144,7 @@ impl<'a> Guided<'a> {
     /// Sets that none beats in accuracy and operations, or in accuracy and traffic; the whole network first.
     pub fn worth(&self, known: Known, floor: f64) -> Vec<Set> {
         let none: Set = vec![0; self.segments.len()];
-        // Repairs that are fitted again for the whole set may still win something back.
+        // Compensations that are fitted again for the whole set may still win something back.
         let fair = |(_, score): &(Set, Score)| score.accuracy() >= floor - WON_BACK;
         let fair: Vec<(Set, Score)> = known.into_iter().filter(fair).collect();
         let mut sets = vec![none];
@@ -160,7 +160,7 @@ impl<'a> Guided<'a> {
         sets
     }
 
-    /// The whole network, and sets with two kinds of repairs, measured: the better by the samples that guide, and what the
+    /// The whole network, and sets with two kinds of compensations, measured: the better by the samples that guide, and what the
     /// others say of it.
     pub fn judge(
         &self,
@@ -183,7 +183,8 @@ impl<'a> Guided<'a> {
             choices.push((at, first));
         }
         let without = |(_, drops): &(usize, Vec<Drop>)| {
-            let drops: Vec<_> = drops.iter().map(|(part, repair)| (&parts[*part], repair.as_ref())).collect();
+            let drops: Vec<_> =
+                drops.iter().map(|(part, compensation)| (&parts[*part], compensation.as_ref())).collect();
             dropped(graph, &drops).map_err(internal)
         };
         let graphs = choices.iter().map(without).collect::<Result<Vec<Graph>, Failure>>()?;
@@ -196,7 +197,7 @@ impl<'a> Guided<'a> {
         let guided = scores(&graphs.iter().collect::<Vec<_>>(), &self.guides.0[..few], &self.guides.1[..few])?;
         let best = |at: usize| {
             let own = (0..choices.len()).filter(|choice| choices[*choice].0 == at);
-            own.min_by(|a, b| guided[*a].score.surprise.total_cmp(&guided[*b].score.surprise))
+            own.min_by(|a, b| guided[*a].score.nll.total_cmp(&guided[*b].score.nll))
         };
         let best: Vec<usize> = (0..sets.len()).filter_map(best).collect();
         let judged: Vec<&Graph> = best.iter().map(|choice| &graphs[*choice]).collect();

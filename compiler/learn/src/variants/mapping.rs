@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::situations::Situation;
 use partita_ir::graph::Graph;
 use partita_placement::PlacementOptions;
-use partita_plan::partition::held::Held;
-use partita_plan::partition::{Objective, Partition, PartitionOptions, Weights, roster};
+use partita_plan::partition::resident::ResidentWeights;
+use partita_plan::partition::{Objective, Partition, PartitionOptions, Weights, device_subset};
 use partita_plan::simulate::outcomes::{Outcome, mean, outcomes};
 
 /// How a set is best computed in a situation.
@@ -83,7 +83,7 @@ pub fn map(
     (member, graph): (usize, &Graph),
     goal_ms: f64,
     situation: &Situation,
-    held: &Held,
+    held: &ResidentWeights,
     options: &PlacementOptions,
 ) -> Vec<Mapped> {
     let Some(by) = solver((member, graph), situation, held, options) else { return Vec::new() };
@@ -112,7 +112,7 @@ pub fn front(
     graph: &Graph,
     known: &[Mapped],
     situation: &Situation,
-    held: &Held,
+    held: &ResidentWeights,
     options: &PlacementOptions,
 ) -> Vec<Point> {
     let mut ways: Vec<Mapped> = known.to_vec();
@@ -150,21 +150,21 @@ fn explore(ways: &mut Vec<Mapped>, by: &impl Fn(Objective) -> Option<Mapped>) {
 fn solver<'a>(
     (member, graph): (usize, &'a Graph),
     situation: &'a Situation,
-    held: &Held,
+    held: &ResidentWeights,
     options: &'a PlacementOptions,
 ) -> Option<impl Fn(Objective) -> Option<Mapped> + 'a> {
     let there = &situation.present;
     if [situation.cluster.input, situation.cluster.output].iter().any(|end| !there.contains(end)) {
         return None;
     }
-    let cluster = roster::restricted(&situation.cluster, there);
+    let cluster = device_subset::restricted(&situation.cluster, there);
     let held = Some(Arc::new(held.restricted(there)));
     Some(move |objective: Objective| {
-        let wanted = PartitionOptions { held: held.clone(), ..PartitionOptions::new(objective, options.family) };
+        let wanted = PartitionOptions { resident: held.clone(), ..PartitionOptions::new(objective, options.family) };
         let found = partita_placement::outlook(graph, &cluster, &wanted)?;
         let outcomes = outcomes(graph, &found.sharded, &found.schedules, &cluster);
         let ram_bytes = partita_placement::peak_ram_bytes(&found.sharded, &found.schedules, &cluster);
-        let partition = roster::widened(found.partition, there, situation.cluster.devices.len());
+        let partition = device_subset::widened(found.partition, there, situation.cluster.devices.len());
         Some(Mapped::new(member, partition, &outcomes, ram_bytes))
     })
 }

@@ -1,7 +1,7 @@
 //! Variants: what is left of a network when links get slow or devices go away (Khan et al. 2023).
 //!
 //! `prepare` reads calibration samples and looks at them; `parts` finds what can go (`channels` between two convolutions
-//! among it), `segments` cuts the network into pieces from which what is left of any set is put together, `repair` fits what
+//! among it), `segments` cuts the network into pieces from which what is left of any set is put together, `compensation` fits what
 //! takes the place of a part, `combined` lets several parts of one piece go together, `scores` measures sets, `search` finds
 //! good ones with the help of `surrogate`, `study` does all that on the calibration samples: half of them guide, the others
 //! judge (`guided`), and what is judged must keep what the user demands (`demanded`); `studied` is what is known then.
@@ -12,6 +12,7 @@
 
 pub mod channels;
 pub mod combined;
+pub mod compensation;
 pub mod demanded;
 pub mod family;
 pub mod fitting;
@@ -20,7 +21,6 @@ pub mod mapping;
 mod options;
 pub mod parts;
 mod prepare;
-pub mod repair;
 pub mod report;
 pub mod routes;
 pub mod scores;

@@ -4,7 +4,7 @@
 //! it needed goes with it (Khan et al. 2023; Veit, Wilber and Belongie 2016). Found from the graph, not from names.
 
 use super::channels;
-use super::repair::LinearMap;
+use super::compensation::LinearMap;
 use partita_ir::graph::op::{Activation, Conv, Window};
 use partita_ir::graph::{BinaryOp, Graph, NodeId, Op, TensorId, UnaryOp, Value};
 use partita_passes::PassError;
@@ -45,7 +45,7 @@ pub struct Part {
 
 /// What takes the place of a part.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub enum Repair {
+pub enum Compensation {
     /// The result becomes `activation(weights * x + bias)` at each place: a linear map of the channels of a tensor, or of
     /// its neighbourhood, with a step in space.
     Map {
@@ -67,7 +67,7 @@ pub enum Repair {
 }
 
 /// A part that goes, by its number, and what takes its place.
-pub type Drop = (usize, Option<Repair>);
+pub type Drop = (usize, Option<Compensation>);
 
 /// All parts of a graph, in its order.
 pub fn parts(graph: &Graph) -> Vec<Part> {
@@ -134,28 +134,28 @@ pub fn macs(graph: &Graph) -> u64 {
 /// The graph without some parts, each with what takes its place. Weights, tensors and nodes that stay keep their names.
 ///
 /// Errors: a pass that cleans up failed, which is a bug of ours.
-pub fn dropped(graph: &Graph, drops: &[(&Part, Option<&Repair>)]) -> Result<Graph, PassError> {
+pub fn dropped(graph: &Graph, drops: &[(&Part, Option<&Compensation>)]) -> Result<Graph, PassError> {
     let mut result = graph.clone();
-    for (part, repair) in drops {
-        drop_part(&mut result, part, *repair);
+    for (part, compensation) in drops {
+        drop_part(&mut result, part, *compensation);
     }
     partita_passes::run(partita_passes::TIDY, &mut result, &mut |_, _, _| {})?;
     Ok(result)
 }
 
-fn drop_part(graph: &mut Graph, part: &Part, repair: Option<&Repair>) {
+fn drop_part(graph: &mut Graph, part: &Part, compensation: Option<&Compensation>) {
     let node = graph.node(part.join).clone();
     let output = node.outputs[0];
     if part.kind == Kind::Channels {
-        let rest = match repair {
-            Some(Repair::Rest(rest)) => Some(rest),
+        let rest = match compensation {
+            Some(Compensation::Rest(rest)) => Some(rest),
             _ => None,
         };
         channels::narrow(graph, part.join, part.operand, rest);
         return;
     }
     if let (Op::Concat { .. }, Some(operand)) = (&node.op, node.inputs.get(part.operand)) {
-        drop_operand(graph, part, *operand, repair);
+        drop_operand(graph, part, *operand, compensation);
         return;
     }
     let activation = match &node.op {
@@ -163,8 +163,8 @@ fn drop_part(graph: &mut Graph, part: &Part, repair: Option<&Repair>) {
         Op::Binary(_, activation) => *activation,
         _ => return,
     };
-    match (repair, &node.op) {
-        (Some(Repair::Map { from, weights, bias, stride, kernel }), _) => {
+    match (compensation, &node.op) {
+        (Some(Compensation::Map { from, weights, bias, stride, kernel }), _) => {
             let (channels, results) = (graph.shape(*from)[1], bias.len());
             let ones = vec![1; stride.len()];
             let extents = vec![*kernel; stride.len()];
@@ -187,7 +187,7 @@ fn drop_part(graph: &mut Graph, part: &Part, repair: Option<&Repair>) {
         (shift, Op::Conv(conv)) if part.operand == 3 => {
             let mut inputs = node.inputs.clone();
             inputs.truncate(3);
-            if let (Some(Repair::Shift(shift)), Some(bias)) = (shift, graph.f32_value(inputs[2])) {
+            if let (Some(Compensation::Shift(shift)), Some(bias)) = (shift, graph.f32_value(inputs[2])) {
                 let moved: Vec<f32> = bias.iter().zip(shift).map(|(bias, shift)| bias + shift).collect();
                 inputs[2] = graph.add_constant(format!("{}.shifted", node.name), Value::f32([moved.len()], moved));
             }
@@ -199,7 +199,7 @@ fn drop_part(graph: &mut Graph, part: &Part, repair: Option<&Repair>) {
                 _ => node.inputs[1 - part.operand],
             };
             match shift {
-                Some(Repair::Shift(shift)) => {
+                Some(Compensation::Shift(shift)) => {
                     let rank = graph.shape(output).len();
                     let mut shape = vec![1; rank];
                     shape[1] = shift.len();
@@ -228,11 +228,11 @@ fn is_activated(graph: &Graph, tensor: TensorId, activation: Activation) -> bool
 }
 
 /// An operand becomes a constant in each channel, in all concatenations that read it.
-fn drop_operand(graph: &mut Graph, part: &Part, operand: TensorId, repair: Option<&Repair>) {
+fn drop_operand(graph: &mut Graph, part: &Part, operand: TensorId, compensation: Option<&Compensation>) {
     let tensor_type = graph.tensor_type(operand).clone();
     let channels = tensor_type.shape[1];
-    let values = match repair {
-        Some(Repair::Shift(shift)) if shift.len() == channels => shift.clone(),
+    let values = match compensation {
+        Some(Compensation::Shift(shift)) if shift.len() == channels => shift.clone(),
         _ => vec![0.0; channels],
     };
     let mut shape = vec![1; tensor_type.shape.len()];
@@ -321,8 +321,9 @@ output %11
     fn what_only_a_part_needed_goes_with_it() {
         let graph = network();
         let parts = parts(&graph);
-        let without =
-            |at: usize, repair: Option<&Repair>| dropped(&graph, &[(&parts[at], repair)]).expect("a part can go");
+        let without = |at: usize, compensation: Option<&Compensation>| {
+            dropped(&graph, &[(&parts[at], compensation)]).expect("a part can go")
+        };
         assert_eq!(nodes(&without(0, None)), ["stem", "third", "fourth", "projection", "left", "both"]);
         // The skip connection: the branch stays as it is.
         assert_eq!(nodes(&without(1, None)).len(), 8);
@@ -334,12 +335,12 @@ output %11
         );
         assert_eq!(nodes(&without(3, None)), ["stem", "first", "second", "projection", "left", "both"]);
         let from = graph.node(parts[0].join).inputs[3];
-        let map = Repair::Map { from, weights: vec![1.0; 16], bias: vec![0.0; 4], stride: vec![1, 1], kernel: 1 };
+        let map = Compensation::Map { from, weights: vec![1.0; 16], bias: vec![0.0; 4], stride: vec![1, 1], kernel: 1 };
         let mapped = without(0, Some(&map));
         assert_eq!(nodes(&mapped), ["stem", "second", "third", "fourth", "projection", "left", "both"]);
         assert_eq!(macs(&without(0, None)) + 16 * 36, macs(&mapped), "a map of 4 channels to 4 at 36 places");
         // Everything at once.
-        let all: Vec<(&Part, Option<&Repair>)> = [0, 3, 4].map(|at| (&parts[at], None)).to_vec();
+        let all: Vec<(&Part, Option<&Compensation>)> = [0, 3, 4].map(|at| (&parts[at], None)).to_vec();
         let least = dropped(&graph, &all).expect("all can go");
         assert_eq!(nodes(&least), ["stem", "projection", "both.operand-0", "both"]);
     }

@@ -93,7 +93,8 @@ pub struct DroppedReport {
     pub node: String,
     /// What takes its place: `nothing`, `map` (a linear map of channels), `convolution` (of the neighbourhood, too),
     /// `shift` (a constant per channel), or `rest` (channels that go are a linear map of those that stay).
-    pub repair: &'static str,
+    #[serde(rename = "repair")]
+    pub compensation: &'static str,
 }
 
 /// What is taken in a situation.
@@ -149,11 +150,13 @@ pub struct SensitivityReport {
     /// Multiply-adds that go with it, as a share of the model's.
     pub macs_share: f64,
     /// What takes its place.
-    pub repair: &'static str,
+    #[serde(rename = "repair")]
+    pub compensation: &'static str,
     /// Weights that this adds, as a share of the model's.
     pub weights_share: f64,
     /// Loss of accuracy, on the samples that guide the search.
     pub accuracy_loss: f64,
-    /// Mean surprise that it adds.
-    pub surprise: f64,
+    /// Mean negative log-likelihood that it adds.
+    #[serde(rename = "surprise")]
+    pub nll: f64,
 }

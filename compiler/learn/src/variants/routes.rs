@@ -2,10 +2,10 @@
 
 use partita_config::Cluster;
 use partita_ir::graph::Graph;
-use partita_placement::routes::unite;
+use partita_placement::routes::link_routes;
 use partita_placement::{Failure, Known, Placed, PlacementOptions, Route};
 use partita_plan::partition::Partition;
-use partita_plan::partition::held::Held;
+use partita_plan::partition::resident::ResidentWeights;
 use partita_plan::simulate::outcomes::outcomes;
 use partita_program::emit::family::Row;
 use partita_program::program::Program;
@@ -50,7 +50,7 @@ pub fn add(mut base: Base<'_>, mut study: Study, wanted: Wanted<'_>, runner: Run
     let study = &study;
     call_standalone(&mut base);
     let base = base;
-    let held = Held::of(base.graph, &base.placed.partition, base.cluster);
+    let held = ResidentWeights::of(base.graph, &base.placed.partition, base.cluster);
     let taking_part: Vec<usize> = base.placed.programs.iter().map(|program| program.device).collect();
     let situations: Vec<Situation> = situations(base.cluster, &taking_part)
         .into_iter()
@@ -153,7 +153,7 @@ pub fn add(mut base: Base<'_>, mut study: Study, wanted: Wanted<'_>, runner: Run
         let report = summary::report(&base, study, &decided);
         let Base { graph: _, cluster, mut placed } = base;
         let mut routes = routes;
-        let mut choices = unite(&mut placed.programs, &mut routes, cluster);
+        let mut choices = link_routes(&mut placed.programs, &mut routes, cluster);
         if let Some(choices) = &mut choices {
             choices.conditions = rows;
         }
@@ -232,7 +232,7 @@ fn too_large(base: &Base<'_>, routes: &[Route], before: &[usize]) -> Option<usiz
     let united = |position: usize, which: &[usize]| {
         let mut programs: Vec<Program> = vec![base.placed.programs[position].clone()];
         programs.extend(which.iter().map(|route| routes[*route].programs[position].clone()));
-        partita_program::program::family::unite(&mut programs.iter_mut().collect::<Vec<_>>());
+        partita_program::program::family::link_routes(&mut programs.iter_mut().collect::<Vec<_>>());
         programs.swap_remove(0)
     };
     let all: Vec<usize> = (0..routes.len()).collect();

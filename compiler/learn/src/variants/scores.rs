@@ -28,7 +28,8 @@ pub struct Score {
     /// Samples with the right answer.
     pub right: usize,
     /// Sum over samples of the negative logarithm of the right class's probability.
-    pub surprise: f64,
+    #[serde(rename = "surprise")]
+    pub nll: f64,
     /// Samples.
     pub samples: usize,
 }
@@ -39,16 +40,16 @@ impl Score {
         self.right as f64 / self.samples.max(1) as f64
     }
 
-    /// Mean surprise.
+    /// Mean negative log-likelihood.
     pub fn loss(&self) -> f64 {
-        self.surprise / self.samples.max(1) as f64
+        self.nll / self.samples.max(1) as f64
     }
 }
 
 impl AddAssign for Score {
     fn add_assign(&mut self, other: Score) {
         self.right += other.right;
-        self.surprise += other.surprise;
+        self.nll += other.nll;
         self.samples += other.samples;
     }
 }
@@ -232,14 +233,14 @@ impl<'a> Scorer<'a> {
 fn judge(scores: &[f32], label: usize, probabilities: bool) -> Score {
     let best = crate::classifier::class(scores);
     let own = f64::from(scores.get(label).copied().unwrap_or(0.0));
-    let surprise = if probabilities {
+    let nll = if probabilities {
         -own.max(1e-9).ln()
     } else {
         let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = scores.iter().map(|score| f64::from(score - most).exp()).sum();
         sum.ln() + f64::from(most) - own
     };
-    Score { right: usize::from(best == label), surprise: surprise.min(20.0), samples: 1 }
+    Score { right: usize::from(best == label), nll: nll.min(20.0), samples: 1 }
 }
 
 /// Names samples and their labels.

@@ -30,7 +30,7 @@ pub struct Candidate {
     pub segment: usize,
     /// Which way.
     pub way: u8,
-    /// Mean surprise that it adds alone.
+    /// Mean negative log-likelihood that it adds alone.
     pub loss: f64,
     /// Accuracy that it costs alone.
     pub drop: f64,
@@ -90,7 +90,7 @@ pub fn search(problem: Problem<'_>, known: &mut Known, measure: &mut Measure<'_>
         // What is too dear for a large budget is too dear for a small one.
         for bound in bounds.iter_mut().rev() {
             let drops = if is_fitted { fitted_drops(problem, known) } else { single_drops(problem) };
-            let at_most = settle(problem, &drops, base - bound.budget, most, known, measure)?;
+            let at_most = co_optimize(problem, &drops, base - bound.budget, most, known, measure)?;
             *(if is_fitted { &mut bound.fitted_bound } else { &mut bound.bound }) = at_most;
         }
     }
@@ -186,7 +186,7 @@ fn greedy(problem: Problem<'_>, known: &mut Known, measure: &mut Measure<'_>) ->
 
 /// What no set saves more than at `least` accuracy by a surrogate that charges each option its drop, but for sets that hold
 /// one that was measured and is too dear. Proposals are measured until one keeps `least`, or so many sets are known.
-fn settle(
+fn co_optimize(
     problem: Problem<'_>,
     drops: &[f64],
     least: f64,
@@ -253,7 +253,7 @@ pub(super) mod tests {
             let score = |set: &Set| {
                 let ruin = if set[0] == 1 && set[1] == 1 { 300.0 } else { 0.0 };
                 let lost = ruin + 1.0 * f64::from(set[2]) + 200.0 * f64::from(set[3]);
-                Score { right: (900.0 - lost) as usize, surprise: 100.0 + lost, samples: 1000 }
+                Score { right: (900.0 - lost) as usize, nll: 100.0 + lost, samples: 1000 }
             };
             Ok(sets.iter().map(score).collect())
         };
@@ -280,7 +280,7 @@ pub(super) mod tests {
             let score = |set: &Set| {
                 let together: usize = set[..8].iter().map(|way| usize::from(*way)).sum();
                 let lost = if together > 1 { 300 } else { 0 };
-                Score { right: 900 - lost, surprise: 100.0 + lost as f64, samples: 1000 }
+                Score { right: 900 - lost, nll: 100.0 + lost as f64, samples: 1000 }
             };
             Ok(sets.iter().map(score).collect())
         };

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::parts::{Drop, Part, Repair, dropped, joins, macs};
+use super::parts::{Compensation, Drop, Part, dropped, joins, macs};
 use partita_ir::graph::{Graph, NodeId, TensorId};
 use partita_placement::Failure;
 use partita_plan::partition::crossings;
@@ -138,8 +138,8 @@ pub fn way(
     drops: Vec<Drop>,
     parts: &[Part],
 ) -> Result<Way, Failure> {
-    let which: Vec<(&Part, Option<&Repair>)> =
-        drops.iter().map(|(part, repair)| (&parts[*part], repair.as_ref())).collect();
+    let which: Vec<(&Part, Option<&Compensation>)> =
+        drops.iter().map(|(part, compensation)| (&parts[*part], compensation.as_ref())).collect();
     // The tensor may take over the name, not the number, of another: what comes out is kept as an output meanwhile.
     let mut marked = graph.clone();
     if !marked.is_output(to) {

@@ -3,7 +3,7 @@
 use partita_ir::graph::{Graph, Value};
 
 use super::demanded::Demanded;
-use super::parts::{Drop, Part, Repair};
+use super::parts::{Compensation, Drop, Part};
 use super::scores::{Ended, Score, Set};
 use super::search::Bound;
 use super::segments::Segment;
@@ -61,8 +61,8 @@ pub struct Member {
 
 impl Member {
     /// What goes, each with what takes its place.
-    pub fn drops<'a>(&'a self, parts: &'a [Part]) -> Vec<(&'a Part, Option<&'a Repair>)> {
-        self.drops.iter().map(|(part, repair)| (&parts[*part], repair.as_ref())).collect()
+    pub fn drops<'a>(&'a self, parts: &'a [Part]) -> Vec<(&'a Part, Option<&'a Compensation>)> {
+        self.drops.iter().map(|(part, compensation)| (&parts[*part], compensation.as_ref())).collect()
     }
 }
 

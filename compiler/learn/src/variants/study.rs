@@ -49,7 +49,7 @@ pub fn study(
         return Ok(Study { parts, ..Study::default() });
     }
     let mut segments = segments(graph, &parts)?;
-    let (labels, fitter) = fitting::add_repairs(graph, &parts, &mut segments, samples, runner)?;
+    let (labels, fitter) = fitting::add_compensations(graph, &parts, &mut segments, samples, runner)?;
     let alone = segments.clone();
     let mut scorer = Scorer::new(graph, &alone, answers_probabilities(graph), runner)?;
     let travels: Vec<u64> = alone.iter().map(|segment| segment.ways[0].sent_bytes(sent_bytes, graph)).collect();
@@ -62,7 +62,7 @@ pub fn study(
     }
     let (found, known) = guided.search(singles, &demanded).map_err(Failure::of)?;
     let sets = guided.worth(known, demanded.floor(found.guide));
-    // What each set's repairs are where all of its parts have gone.
+    // What each set's compensations are where all of its parts have gone.
     let refitted = fitting::refit(&parts, &segments, &sets, &fitter, &scorer).map_err(Failure::of)?;
     let (base, mut front) = guided.judge(graph, &parts, &sets, refitted, classes)?;
     let holdout = compare(given.beside.as_ref(), graph, runner, given.classes, base.score.accuracy())?;

@@ -9,7 +9,7 @@ use partita_program::program::Program;
 use super::family::Base;
 use super::guided::added;
 use super::mapping::{Gain, Mapped, Point, choose};
-use super::parts::{Repair, macs};
+use super::parts::{Compensation, macs};
 use super::report::{ChoiceReport, ConditionReport, DroppedReport, SensitivityReport, VariantReport, VariantsReport};
 use super::scores::Score;
 use super::search::MOST_SIZE;
@@ -25,13 +25,13 @@ pub fn name(member: usize) -> String {
     if member == 0 { "base".to_string() } else { format!("v{member}") }
 }
 
-fn repair_name(repair: Option<&Repair>) -> &'static str {
-    match repair {
+fn compensation_name(compensation: Option<&Compensation>) -> &'static str {
+    match compensation {
         None => "nothing",
-        Some(Repair::Map { kernel: 1, .. }) => "map",
-        Some(Repair::Map { .. }) => "convolution",
-        Some(Repair::Shift(_)) => "shift",
-        Some(Repair::Rest(_)) => "rest",
+        Some(Compensation::Map { kernel: 1, .. }) => "map",
+        Some(Compensation::Map { .. }) => "convolution",
+        Some(Compensation::Shift(_)) => "shift",
+        Some(Compensation::Rest(_)) => "rest",
     }
 }
 
@@ -110,10 +110,10 @@ pub fn report(base: &Base<'_>, study: &Study, decided: &Decided<'_>) -> Variants
     };
     let nominal = |member: usize| tables.first().and_then(|mapped| mapped.iter().find(|one| one.member == member));
     let variant = |(number, member): (usize, &Member)| {
-        let dropped = member.drops(&study.parts).into_iter().map(|(part, repair)| DroppedReport {
+        let dropped = member.drops(&study.parts).into_iter().map(|(part, compensation)| DroppedReport {
             kind: part.kind,
             node: base.graph.node(part.join).name.clone(),
-            repair: repair_name(repair),
+            compensation: compensation_name(compensation),
         });
         VariantReport {
             name: name(number),
@@ -226,17 +226,17 @@ fn sensitivity(graph: &Graph, study: &Study) -> Vec<SensitivityReport> {
     let of_one = |(at, way_number, score): &(usize, u8, Score)| {
         let segment = &study.segments[*at];
         let way = &segment.ways[usize::from(*way_number)];
-        let [(part, repair)] = &way.drops[..] else { return None };
+        let [(part, compensation)] = &way.drops[..] else { return None };
         let part = &study.parts[*part];
         Some(SensitivityReport {
             kind: part.kind,
             node: graph.node(part.join).name.clone(),
             position: (before[*at] + segment.ways[0].macs / 2) as f64 / total.max(1) as f64,
             macs_share: segment.ways[0].macs.saturating_sub(way.macs) as f64 / total.max(1) as f64,
-            repair: repair_name(repair.as_ref()),
+            compensation: compensation_name(compensation.as_ref()),
             weights_share: added(&study.segments, *at, *way_number),
             accuracy_loss: study.alone.accuracy() - score.accuracy(),
-            surprise: score.loss() - study.alone.loss(),
+            nll: score.loss() - study.alone.loss(),
         })
     };
     study.singles.iter().filter_map(of_one).collect()
@@ -271,10 +271,10 @@ mod tests {
             node: "n".to_string(),
             position: 0.5,
             macs_share: 0.1,
-            repair: "rest",
+            compensation: "rest",
             weights_share,
             accuracy_loss,
-            surprise: 0.0,
+            nll: 0.0,
         };
         let limits = Limits { min_accuracy: Some(0.9), ..Limits::default() };
         let study = Study { demanded: Demanded { limits, gap: 0.0 }, ..Study::default() };

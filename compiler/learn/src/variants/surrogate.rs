@@ -14,16 +14,16 @@ pub fn single_drops(problem: Problem<'_>) -> Vec<f64> {
     problem.options.iter().map(|option| option.drop.max(0.0)).collect()
 }
 
-/// What options lose in company: a factor of the surprise that each adds alone, and something for each that goes, both
+/// What options lose in company: a factor of the negative log-likelihood that each adds alone, and something for each that goes, both
 /// fitted by least squares to the sets that have been measured. Alone, most drops are within the noise, and together parts
 /// lose more than the sum.
 pub fn fitted_drops(problem: Problem<'_>, known: &Known) -> Vec<f64> {
-    let surprise = |at: usize| problem.options[at].loss.max(0.0);
+    let nll = |at: usize| problem.options[at].loss.max(0.0);
     let base = known.iter().find(|(set, _)| set.iter().all(|way| *way == 0)).map_or(1.0, |(_, score)| score.accuracy());
     let [mut ss, mut sn, mut nn, mut sd, mut nd] = [0.0f64; 5];
     for (set, score) in known {
         let drop = base - Score::accuracy(score);
-        let (s, n) = problem.taken(set).fold((0.0, 0.0), |(s, n), at| (s + surprise(at), n + 1.0));
+        let (s, n) = problem.taken(set).fold((0.0, 0.0), |(s, n), at| (s + nll(at), n + 1.0));
         if n > 0.0 && drop <= MOST_DROP {
             (ss, sn, nn, sd, nd) = (ss + s * s, sn + s * n, nn + n * n, sd + s * drop, nd + n * drop);
         }
@@ -36,7 +36,7 @@ pub fn fitted_drops(problem: Problem<'_>, known: &Known) -> Vec<f64> {
         (factor, _) if determinant > 1e-12 && factor < 0.0 => (0.0, (nd / nn).max(0.0)),
         _ => ((sd / ss.max(1e-12)).max(0.0), 0.0),
     };
-    (0..problem.options.len()).map(|at| factor * surprise(at) + each).collect()
+    (0..problem.options.len()).map(|at| factor * nll(at) + each).collect()
 }
 
 /// Sets that were measured and lose too much, without those that hold another of them: they are cut off, with everything
@@ -129,14 +129,14 @@ mod tests {
 
     #[test]
     fn drops_in_company_are_fitted() {
-        // Surprises of 0.01, 0.02, ..; a set loses half of their sum and 0.002 for each.
+        // Negative log-likelihoods of 0.01, 0.02, ..; a set loses half of their sum and 0.002 for each.
         let options: Vec<Candidate> = (0..6)
             .map(|segment| Candidate { segment, way: 1, loss: 0.01 * (segment + 1) as f64, drop: 0.0, size: 0.0 })
             .collect();
         let problem = Problem { segments: 6, options: &options, gains: &[1.0; 6], floor: 0.0 };
         let score = |set: &Set| {
             let drop: f64 = problem.taken(set).map(|at| options[at].loss / 2.0 + 0.002).sum();
-            Score { right: ((0.9 - drop) * 1e6).round() as usize, surprise: 0.0, samples: 1_000_000 }
+            Score { right: ((0.9 - drop) * 1e6).round() as usize, nll: 0.0, samples: 1_000_000 }
         };
         let known: Known = all(6).map(|set| (set.clone(), score(&set))).collect();
         for (drop, option) in fitted_drops(problem, &known).iter().zip(&options) {

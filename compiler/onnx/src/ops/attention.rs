@@ -151,8 +151,6 @@ fn bias(
     [batch, queries, keys, past]: [usize; 4],
     lengths: Option<TensorId>,
 ) -> Result<Option<TensorId>, Diagnostic> {
-    // Of each query and key, how much later the query is.
-    let later = (0..queries).flat_map(|query| (0..keys).map(move |key| query as i64 - key as i64)).collect();
     let [left, right] = sight.windows;
     let mut limits: Vec<(BinaryOp, i64)> = Vec::new();
     if sight.causal {
@@ -169,7 +167,10 @@ fn bias(
         None => None,
     };
     if !limits.is_empty() {
-        let mut later = context.add_constant("later", Value::i64([queries, keys], later))?;
+        // Of each query and key, how much later the query is.
+        context.reserve("later", queries.saturating_mul(keys))?;
+        let later = (0..queries).flat_map(|query| (0..keys).map(move |key| query as i64 - key as i64)).collect();
+        let mut later = context.name_constant("later", Value::i64([queries, keys], later));
         let offset = match lengths {
             Some(lengths) => {
                 let own = context.number(queries as f64, lengths)?;

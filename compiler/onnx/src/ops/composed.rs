@@ -15,6 +15,10 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         },
         "ReduceL2" => |context| {
             let x = context.input(0)?;
+            let (axes, keep_dims) = super::movement::reduced_axes(context, x, 18)?;
+            if let (Some(axes), ElementType::F32) = (axes, context.promised(x)) {
+                return context.emit(Op::Reduce { kind: ReduceKind::L2, axes, keep_dims }, vec![x]);
+            }
             let square = context.binary(BinaryOp::Mul, x, x)?;
             let sum = super::movement::reduce_of(context, square, ReduceKind::Sum, 18)?;
             context.emit(Op::Unary(UnaryOp::Sqrt), vec![sum])
@@ -309,6 +313,10 @@ fn group_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> 
         return Err(context.refuse(message));
     };
     let epsilon = context.attributes.float("epsilon", 1e-5)?;
+    if [scale, bias].iter().all(|operand| context.shape(*operand) == [channels]) && context.opset() >= 21 {
+        return context.emit(Op::GroupNormalization { groups, epsilon }, vec![x, scale, bias]);
+    }
+    // Before, parameters were of groups.
     let rest: usize = shape[2..].iter().product();
     let grouped = Op::Reshape { shape: vec![shape[0], groups, channels / groups * rest] };
     let grouped = context.value(grouped, &[x])?;

@@ -32,6 +32,26 @@ fn non_zero(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     context.bind(&[indices])
 }
 
+/// Numbers in the order of the elements, equal where these are.
+fn ordered(data: &Data) -> Vec<i128> {
+    let real = |number: f64| {
+        // 0 and -0 are equal; the bits of positive numbers ascend, those of negative ones descend.
+        let bits = (number + 0.0).to_bits();
+        i128::from(if bits >> 63 == 1 { !bits } else { bits | 1 << 63 })
+    };
+    match data {
+        Data::U64(elements) => elements.iter().map(|element| i128::from(*element)).collect(),
+        data if data.element().is_float() => match data.cast(ElementType::F64) {
+            Data::F64(elements) => elements.into_iter().map(real).collect(),
+            _ => Vec::new(),
+        },
+        data => match data.cast(ElementType::I64) {
+            Data::I64(elements) => elements.into_iter().map(i128::from).collect(),
+            _ => Vec::new(),
+        },
+    }
+}
+
 /// ONNX Unique-11: the different elements, or slices of an axis, where each is first, which one each is, and how often.
 fn unique(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let (x, value) = (context.input(0)?, context.constant(0)?);
@@ -48,12 +68,11 @@ fn unique(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         }
         None => (1, value.data.len(), 1),
     };
-    let Data::F64(numbers) = value.data.cast(ElementType::F64) else { return Err(context.refuse("it has no numbers")) };
+    let numbers = ordered(&value.data);
     let slice = |index: usize| {
         (0..outer * inner).map(move |at| at / inner * count * inner + index * inner + at % inner).map(|at| numbers[at])
     };
-    let order =
-        |a: &usize, b: &usize| slice(*a).zip(slice(*b)).map(|(a, b)| a.total_cmp(&b)).find(|order| order.is_ne());
+    let order = |a: &usize, b: &usize| slice(*a).zip(slice(*b)).map(|(a, b)| a.cmp(&b)).find(|order| order.is_ne());
     let mut sorted: Vec<usize> = (0..count).collect();
     sorted.sort_by(|a, b| order(a, b).unwrap_or(Ordering::Equal));
     // Groups of equal ones, each in the order of the input since sorting is stable.

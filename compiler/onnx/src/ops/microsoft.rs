@@ -245,9 +245,10 @@ fn bias(
     }
     if context.attributes.flag("unidirectional", false)? {
         let past = keys.saturating_sub(queries);
+        context.reserve("earlier", queries.saturating_mul(keys))?;
         let seen = (0..queries).flat_map(|query| (0..keys).map(move |key| key <= query + past)).collect();
         let seen = Value { shape: vec![queries, keys], data: partita_ir::graph::Data::Bool(seen) };
-        let seen = context.add_constant("earlier", seen)?;
+        let seen = context.name_constant("earlier", seen);
         add(context, seen, f64::from(f32::MIN))?;
     }
     Ok(bias)

@@ -160,27 +160,28 @@ fn spread(
     let reshape = |context: &mut NodeContext<'_>, shape: Vec<usize>, x: TensorId| {
         Ok::<_, Diagnostic>(context.emit_own(Op::Reshape { shape }, vec![x])?[0])
     };
-    if own.iter().product::<usize>() == 1 {
-        return reshape(context, Vec::new(), operand);
-    }
     if block == 0 {
+        if own.iter().product::<usize>() == 1 {
+            return reshape(context, Vec::new(), operand);
+        }
         if own.len() != 1 || shape.get(axis) != Some(&own[0]) {
             return Err(context.refuse(format!("parameters {own:?} for axis {axis} of {shape:?}")));
         }
         let along = std::iter::once(own[0]).chain(std::iter::repeat_n(1, shape.len() - 1 - axis)).collect();
         return reshape(context, along, operand);
     }
+    let block_size = block.min(shape[axis].max(1));
     let mut blocks = shape.to_vec();
-    blocks[axis] = shape[axis].div_ceil(block);
+    blocks[axis] = shape[axis].div_ceil(block_size);
     if own != blocks {
         return Err(context.refuse(format!("parameters {own:?} for blocks of {block} along axis {axis} of {shape:?}")));
     }
     let mut parted = blocks.clone();
     parted.insert(axis + 1, 1);
     operand = reshape(context, parted.clone(), operand)?;
-    parted[axis + 1] = block;
+    parted[axis + 1] = block_size;
     operand = context.emit_own(Op::Expand { shape: parted }, vec![operand])?[0];
-    blocks[axis] *= block;
+    blocks[axis] *= block_size;
     operand = reshape(context, blocks.clone(), operand)?;
     Ok(context.emit_own(super::composed::part(&blocks, axis, 0, shape[axis]), vec![operand])?[0])
 }
@@ -196,7 +197,7 @@ fn spread_both(
     let block = usize::try_from(block).map_err(|_| context.refuse(format!("attribute `block_size` is {block}")))?;
     let scale = context.input(scale)?;
     let axis = match context.tensor_type(scale).element_count() {
-        1 => 0,
+        1 if block == 0 => 0,
         _ => context.axis(context.attributes.int("axis", 1)?, shape.len())?,
     };
     let zero = match context.optional_input(zero) {

@@ -63,6 +63,10 @@ fn constant_node(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     } else {
         return Err(context.refuse("it holds no value that is supported (tensor, floats or ints)"));
     };
+    // What stands in the body of a loop is made in each turn.
+    if context.importer.depth > 0 {
+        check_constant(context, value.data.len())?;
+    }
     constant(context, value)
 }
 

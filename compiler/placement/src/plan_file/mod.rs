@@ -42,7 +42,7 @@ pub struct Decided<'a> {
     pub prediction: &'a Prediction,
     /// One per device that takes part.
     pub programs: &'a [Program],
-    /// Smaller ways through the network.
+    /// Smaller routes through the network.
     pub routes: &'a [Route],
     /// When each route is taken.
     pub conditions: &'a [Row],
@@ -106,14 +106,14 @@ fn write_nodes(graph: &Graph, order: &[NodeId], partition: &Partition) -> Vec<pr
 }
 
 fn write_strategy(id: NodeId, strategy: &Strategy, partition: &Partition) -> proto::Strategy {
-    let ways = partition.ways.range((id, 0)..=(id, usize::MAX));
+    let relays = partition.relays.range((id, 0)..=(id, usize::MAX));
     proto::Strategy {
         method: strategy.method.name().to_string(),
         outputs: write_sharding(&strategy.outputs),
         addends: strategy.addends.as_ref().map_or(Vec::new(), write_sharding),
-        ways: ways
-            .flat_map(|((_, operand), ways)| ways.iter().map(move |way| (*operand as u32, way)))
-            .map(|(operand, way)| proto::Way { operand, parts: write_sharding(way) })
+        relays: relays
+            .flat_map(|((_, operand), relays)| relays.iter().map(move |relay| (*operand as u32, relay)))
+            .map(|(operand, relay)| proto::Relay { operand, parts: write_sharding(relay) })
             .collect(),
     }
 }
@@ -271,7 +271,7 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
     }
     let order = graph.topological_order().unwrap_or_default();
     let mut strategies: BTreeMap<NodeId, Strategy> = BTreeMap::new();
-    let mut ways: BTreeMap<(NodeId, usize), Vec<Sharding>> = BTreeMap::new();
+    let mut relays: BTreeMap<(NodeId, usize), Vec<Sharding>> = BTreeMap::new();
     for (id, stored) in order.iter().zip(&plan.nodes) {
         let unfit = || refuse(format!("the strategy of node `{}` does not fit it", printable(&stored.name)));
         let node = graph.node(*id);
@@ -286,14 +286,14 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
             [] => None,
             parts => Some(sharding(parts, node.inputs.first()).ok_or_else(unfit)?),
         };
-        for way in &strategy.ways {
-            let operand = way.operand as usize;
-            let way = sharding(&way.parts, node.inputs.get(operand)).ok_or_else(unfit)?;
-            ways.entry((*id, operand)).or_default().push(way);
+        for relay in &strategy.relays {
+            let operand = relay.operand as usize;
+            let relay = sharding(&relay.parts, node.inputs.get(operand)).ok_or_else(unfit)?;
+            relays.entry((*id, operand)).or_default().push(relay);
         }
         strategies.insert(*id, Strategy { method, outputs, addends });
     }
-    let partition = Partition { ways, objective: objective_of(&plan), ..Partition::given(strategies) };
+    let partition = Partition { relays, objective: objective_of(&plan), ..Partition::given(strategies) };
     let unfit = || refuse("its stripes do not fit the nodes".to_string());
     let stripes = read_stripes(&plan.stripes, graph, &partition).ok_or_else(unfit)?;
     Ok(Partition { stripes, ..partition })

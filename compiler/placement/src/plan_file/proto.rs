@@ -35,7 +35,7 @@ pub struct Plan {
     /// Runs of nodes that are computed some rows at a time.
     #[prost(message, repeated, tag = "14")]
     pub stripes: Vec<Stripes>,
-    /// Smaller ways through the network, over the same weights.
+    /// Smaller routes through the network, over the same weights.
     #[prost(message, repeated, tag = "15")]
     pub routes: Vec<Route>,
     /// When each is taken.
@@ -110,7 +110,7 @@ pub struct Strategy {
     pub addends: Vec<Part>,
     /// Operands that travel in several steps, in order.
     #[prost(message, repeated, tag = "5")]
-    pub ways: Vec<Way>,
+    pub relays: Vec<Relay>,
 }
 
 /// A box of a tensor on a device: begin <= index < end on every axis.
@@ -126,7 +126,7 @@ pub struct Part {
 
 /// The sharding through which an operand travels.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Way {
+pub struct Relay {
     #[prost(uint32, tag = "1")]
     pub operand: u32,
     #[prost(message, repeated, tag = "2")]

@@ -6,20 +6,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::axes::Axes;
 use super::cost;
 use super::groups::{Group, cut};
 use super::{Partition, Strategy};
 use crate::shard::{Region, Sharding};
 use partita_config::Cluster;
 use partita_ir::graph::{Graph, NodeId, TensorId};
+use partita_ir::space::Role;
 
 /// Per tensor the range of channels of each device of a group, in the group's order.
 pub type ChannelCuts = HashMap<TensorId, Vec<(usize, usize)>>;
 
 /// Cuts of every result with at least two channels per device: those of nodes with weights so that the weights so far are
 /// in proportion to the group's shares, the others as their operands are. `lanes` are the channels of a block.
-pub fn channel_cuts(graph: &Graph, order: &[NodeId], group: &Group, lanes: usize) -> ChannelCuts {
-    let mut layers = layers(graph, order, lanes);
+pub fn channel_cuts(graph: &Graph, order: &[NodeId], group: &Group, lanes: usize, axes: &Axes) -> ChannelCuts {
+    let mut layers = layers(graph, order, lanes, axes);
     spread(&mut layers, &group.shares);
     let mut cuts = ChannelCuts::new();
     for layer in &layers {
@@ -51,15 +53,15 @@ struct Layer {
 }
 
 /// Results with at least two blocks, in order.
-fn layers(graph: &Graph, order: &[NodeId], lanes: usize) -> Vec<Layer> {
+fn layers(graph: &Graph, order: &[NodeId], lanes: usize, axes: &Axes) -> Vec<Layer> {
     let mut known: HashMap<TensorId, usize> = HashMap::new();
     let mut found = Vec::new();
     for id in order {
         let node = graph.node(*id);
         let [output] = node.outputs[..] else { continue };
-        let Some(channels) = graph.shape(output).get(1).copied().filter(|channels| *channels >= 2 * lanes) else {
-            continue;
-        };
+        let are_channels = axes.role(graph, output, 1) == Role::Channels;
+        let channels = graph.shape(output).get(1).copied().filter(|channels| are_channels && *channels >= 2 * lanes);
+        let Some(channels) = channels else { continue };
         let same = |input: &&TensorId| known.get(*input) == Some(&channels);
         let weights_bytes = cost::node_weights_bytes(graph, *id) as f64;
         // A depthwise convolution follows its operand too: its weights are few.
@@ -135,7 +137,7 @@ fn spread(layers: &mut [Layer], shares: &[f64]) {
 pub fn rebalanced(graph: &Graph, cluster: &Cluster, partition: &Partition, shares: &[f64]) -> Partition {
     let order = graph.topological_order().unwrap_or_default();
     let group = Group { devices: (0..shares.len()).collect(), shares: shares.to_vec() };
-    let cuts = channel_cuts(graph, &order, &group, group.lanes(cluster));
+    let cuts = channel_cuts(graph, &order, &group, group.lanes(cluster), &Axes::of(graph));
     let recut = |tensor: TensorId, sharding: &Sharding| {
         let shape = graph.shape(tensor);
         let by_channels = shape.len() > 1
@@ -155,7 +157,7 @@ pub fn rebalanced(graph: &Graph, cluster: &Cluster, partition: &Partition, share
         let addends = strategy.addends.as_ref().map(|addends| recut(node.inputs[0], addends));
         (*id, Strategy { method: strategy.method, outputs, addends })
     });
-    Partition { strategies: strategies.collect(), ways: BTreeMap::new(), ..partition.clone() }
+    Partition { strategies: strategies.collect(), relays: BTreeMap::new(), ..partition.clone() }
 }
 
 #[cfg(test)]
@@ -186,7 +188,7 @@ mod tests {
         let order = graph.topological_order().expect("a chain");
         // Five blocks of four channels for three devices.
         let group = Group { devices: vec![0, 1, 2], shares: vec![1.0; 3] };
-        let cuts = channel_cuts(&graph, &order, &group, 4);
+        let cuts = channel_cuts(&graph, &order, &group, 4, &Axes::of(&graph));
         let held: Vec<usize> =
             (0..3).map(|device| cuts.values().map(|ranges| ranges[device].1 - ranges[device].0).sum()).collect();
         assert_eq!(held, [80, 80, 80]);
@@ -194,7 +196,7 @@ mod tests {
         assert_eq!(cut(20, &group.shares, 4), [(0, 8), (8, 16), (16, 20)]);
         // One that has half of the others' share.
         let uneven = Group { devices: vec![0, 1, 2], shares: vec![0.5, 1.0, 1.0] };
-        let cuts = channel_cuts(&graph, &order, &uneven, 4);
+        let cuts = channel_cuts(&graph, &order, &uneven, 4, &Axes::of(&graph));
         let held: Vec<usize> =
             (0..3).map(|device| cuts.values().map(|ranges| ranges[device].1 - ranges[device].0).sum()).collect();
         assert_eq!(held, [48, 96, 96]);

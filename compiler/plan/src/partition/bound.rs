@@ -29,7 +29,7 @@ pub struct Bounds {
     /// Seconds before a device can begin and after it must have ended.
     delays: Vec<f64>,
     /// Seconds from the input to where the answer is wanted.
-    way: f64,
+    distance_seconds: f64,
 }
 
 impl Bounds {
@@ -51,7 +51,7 @@ impl Bounds {
             seconds: work.iter().map(seconds).collect(),
             joules: work.iter().map(joules).collect(),
             delays: there.iter().zip(&back).map(|(there, back)| there + back).collect(),
-            way: there[cluster.output],
+            distance_seconds: there[cluster.output],
         }
     }
 
@@ -73,7 +73,7 @@ impl Bounds {
             least = (needed + lost) / rate;
         }
         let least = if least.is_finite() { least } else { 0.0 };
-        least.max(if self.way.is_finite() { self.way } else { 0.0 }) * (1.0 - ROUNDING)
+        least.max(if self.distance_seconds.is_finite() { self.distance_seconds } else { 0.0 }) * (1.0 - ROUNDING)
     }
 
     /// No plan on these devices has a busiest device that is busy for less per inference, in seconds.
@@ -137,7 +137,7 @@ impl Least {
             (false, true) => depthwise,
             (false, false) => rate.conv_macs_per_second,
         };
-        let filterable = work.filterable.filter(|_| target.minimal_filtering && target.system == System::Linux);
+        let filterable = work.filterable.filter(|_| target.winograd && target.system == System::Linux);
         let lanes = u64::from(target.instruction_set.lanes());
         let part = filterable.map_or(1.0, |filterable| filterable.least_part(lanes));
         let arithmetic = if work.macs > 0 {

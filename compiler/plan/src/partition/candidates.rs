@@ -3,15 +3,17 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::axes::Axes;
 use super::balance::{self, ChannelCuts};
 use super::cost::{self, Flow};
 use super::groups::{Group, ShareBy, cut, groups};
-use super::held::Held;
-use super::{Method, Objective, Strategy, StrategyFamily, axes};
+use super::resident::ResidentWeights;
+use super::{Method, Objective, Strategy, StrategyFamily};
 use crate::shard::{Region, Sharding};
 use partita_config::{Cluster, System};
 use partita_ir::graph::{Graph, NodeId, Op, TensorId};
-use partita_ir::restrict::{Restriction, addend, restrict};
+use partita_ir::restrict::{Restriction, addend, restrict, space};
+use partita_ir::space::{Kind, Role};
 
 /// Most nodes that multiply in one run of fused tiles.
 const MAX_RUN: usize = 12;
@@ -60,7 +62,7 @@ pub struct Choice<'a> {
     /// Share of activations that counts.
     pub activation_share: f64,
     /// Weights that devices hold, if others may not be used.
-    pub held: Option<&'a Held>,
+    pub resident: Option<&'a ResidentWeights>,
 }
 
 /// How many candidates are listed.
@@ -91,11 +93,14 @@ pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> 
     let half = choice.cluster.devices.len().div_ceil(2);
     let brief = |group: &Group| !tight || group.devices.len() >= half;
     let groups: Vec<Group> = groups.into_iter().filter(brief).collect();
-    let balanced = |group: &Group| balance::channel_cuts(choice.graph, order, group, group.lanes(choice.cluster));
+    let axes = Axes::of(choice.graph);
+    let balanced =
+        |group: &Group| balance::channel_cuts(choice.graph, order, group, group.lanes(choice.cluster), &axes);
     let by_memory = choice.objective == Objective::Memory;
     let channel_cuts = groups.iter().filter(|_| by_memory).map(balanced).collect();
     let wholes = whole_devices(choice);
-    let mut lister = Lister { choice, groups: &groups, channel_cuts, found: Vec::with_capacity(order.len()) };
+    let found = Vec::with_capacity(order.len());
+    let mut lister = Lister { choice, axes: &axes, groups: &groups, channel_cuts, found };
     for id in order {
         lister.list(*id, &wholes);
     }
@@ -107,7 +112,7 @@ pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> 
         let kept = of_family(choice.graph, choice.family, *id, node);
         let mut at = 0..;
         node.retain(|_| at.next().is_some_and(|at| kept.binary_search(&at).is_ok()));
-        keep_held(choice, *id, node);
+        keep_resident(choice, *id, node);
     }
     found
 }
@@ -145,14 +150,14 @@ fn bit(group: usize) -> u64 {
 }
 
 /// Leaves what devices can compute with the weights that they hold, as they compute it with all of the network at least.
-fn keep_held(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
-    let Some(held) = choice.held else { return };
-    if let Some(strategy) = held.strategy(choice.graph, id)
+fn keep_resident(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
+    let Some(resident) = choice.resident else { return };
+    if let Some(strategy) = resident.strategy(choice.graph, id)
         && !candidates.iter().any(|candidate| candidate.strategy == *strategy)
     {
         candidates.extend(price(choice, id, strategy.clone(), None));
     }
-    candidates.retain(|candidate| held.allows(choice.graph, id, &candidate.strategy));
+    candidates.retain(|candidate| resident.allows(choice.graph, id, &candidate.strategy));
 }
 
 /// Devices that may hold whole nodes.
@@ -168,7 +173,7 @@ fn whole_devices(choice: &Choice<'_>) -> Vec<usize> {
                 && info.flash_bytes == devices[device].flash_bytes
         })
     };
-    let standalone = |device: usize| choice.held.is_some_and(|held| held.is_standalone(device));
+    let standalone = |device: usize| choice.resident.is_some_and(|resident| resident.is_standalone(device));
     let all = choice.breadth != Breadth::Roomy;
     (0..devices.len())
         .filter(|device| all || ends.contains(device) || standalone(*device) || stands_for_its_kind(*device))
@@ -180,18 +185,18 @@ fn of_family<C: Borrow<Candidate>>(graph: &Graph, family: StrategyFamily, id: No
     let with = |keep: &dyn Fn(Method) -> bool| -> Vec<usize> {
         (0..listed.len()).filter(|at| keep(listed[*at].borrow().strategy.method)).collect()
     };
-    let op = &graph.node(id).op;
-    if matches!(op, Op::Decide(_)) {
+    if matches!(graph.node(id).op, Op::Decide(_)) {
         // One device decides for all.
         return with(&|method| method == Method::Whole);
     }
+    let has_windows = || space(graph, id).axes.iter().any(|axis| axis.kind == Kind::Tap);
     let allowed: &[Method] = match family {
         StrategyFamily::Lop => &[Method::Output],
         StrategyFamily::Lip => &[Method::Input],
         StrategyFamily::Fused => &[Method::Output, Method::Input],
-        StrategyFamily::Ftp if matches!(op, Op::Conv(_)) => &[Method::Fused],
+        StrategyFamily::Ftp if has_windows() => &[Method::Fused],
         StrategyFamily::Batch => &[Method::Batch],
-        StrategyFamily::Spatial if matches!(op, Op::Conv(_)) => &[Method::Spatial],
+        StrategyFamily::Spatial if has_windows() => &[Method::Spatial],
         _ => {
             return with(&|method| {
                 method != Method::Fused || matches!(family, StrategyFamily::Auto | StrategyFamily::Ftp)
@@ -217,6 +222,7 @@ fn of_family<C: Borrow<Candidate>>(graph: &Graph, family: StrategyFamily, id: No
 
 struct Lister<'a> {
     choice: &'a Choice<'a>,
+    axes: &'a Axes,
     groups: &'a [Group],
     /// Per group, if memory is minimised.
     channel_cuts: Vec<ChannelCuts>,
@@ -315,20 +321,34 @@ impl Lister<'_> {
         Sharding(regions)
     }
 
+    /// The cuts of a tensor along one axis: channels in vectors, everything else anywhere; and whole heads, or whole
+    /// channels of what is flattened, so that who reads them need not cut again.
+    fn cuts(&self, index: usize, tensor: TensorId, axis: usize) -> Vec<Sharding> {
+        let (graph, group) = (self.choice.graph, &self.groups[index]);
+        let shape = graph.shape(tensor);
+        let are_channels = self.axes.role(graph, tensor, axis) == Role::Channels;
+        let usual = match axis {
+            1 if are_channels => self.by_channels(index, tensor),
+            _ => self.along(group, shape, axis, 1),
+        };
+        let units = self.axes.units(tensor, axis, group.lanes(self.choice.cluster));
+        let further = units.into_iter().map(|unit| self.along(group, shape, axis, unit));
+        std::iter::once(usual).chain(further).collect()
+    }
+
     /// Samples, output channels, rows, columns, planes, grids.
     fn splits(&self, id: NodeId, index: usize, shape: &[usize]) -> Vec<Strategy> {
-        let group = &self.groups[index];
+        let (graph, group) = (self.choice.graph, &self.groups[index]);
+        let Some(tensor) = graph.node(id).outputs.first().copied() else { return Vec::new() };
         let mut found = Vec::new();
         for (axis, extent) in shape.iter().enumerate() {
             if *extent < 2 {
                 continue;
             }
-            let method = axes::method(self.choice.graph, id, axis);
-            let outputs = match axis {
-                1 => self.by_channels(index, self.choice.graph.node(id).outputs[0]),
-                _ => self.along(group, shape, axis, 1),
-            };
-            found.push(Strategy { method, outputs, addends: None });
+            let method = self.axes.method(graph, tensor, axis);
+            for outputs in self.cuts(index, tensor, axis) {
+                found.push(Strategy { method, outputs, addends: None });
+            }
         }
         if shape.len() == 4
             && let Some(outputs) = self.grid(group, shape)
@@ -345,20 +365,20 @@ impl Lister<'_> {
         let Some(x) = node.inputs.first().map(|input| graph.shape(*input)) else { return Vec::new() };
         let multiplies = cost::node_macs(graph, id) > 0;
         let second_is_constant = node.inputs.get(1).is_none_or(|second| graph.value(*second).is_some());
-        let axes: Vec<usize> = match &node.op {
-            Op::Conv(conv) if conv.groups == 1 => vec![1],
-            Op::Gemm(gemm) => vec![usize::from(!gemm.transpose_a)],
-            Op::MatMul => vec![x.len() - 1],
-            Op::GlobalPool(_) => (2..x.len()).collect(),
-            Op::Reduce { axes, .. } => axes.clone(),
-            _ => return Vec::new(),
+        let space = self.axes.space(id);
+        let is_summed = |axis: &usize| {
+            let axis = space.operands[0].indices[*axis].only();
+            axis.is_some_and(|axis| space.axes[axis].kind == Kind::Sum)
         };
+        let axes: Vec<usize> = (0..x.len()).filter(is_summed).collect();
         if multiplies && !second_is_constant {
             return Vec::new();
         }
         let mut parts: Vec<Sharding> = Vec::new();
         for axis in axes {
             if x[axis] >= 2 {
+                let units = self.axes.units(node.inputs[0], axis, group.lanes(self.choice.cluster));
+                parts.extend(units.into_iter().map(|unit| self.along(group, x, axis, unit)));
                 parts.push(match axis {
                     1 if multiplies => self.by_channels(index, node.inputs[0]),
                     _ if multiplies => self.along(group, x, axis, self.channel_unit(group, x[axis])),
@@ -376,7 +396,7 @@ impl Lister<'_> {
             results.push(Sharding::whole(device, self.devices(), shape));
         }
         if shape.get(1).is_some_and(|channels| *channels >= 2) {
-            results.push(self.by_channels(index, node.outputs[0]));
+            results.extend(self.cuts(index, node.outputs[0], 1));
         }
         if shape.get(2).is_some_and(|rows| *rows >= 2) {
             results.push(self.along(group, shape, 2, 1));

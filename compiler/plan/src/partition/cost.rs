@@ -15,7 +15,7 @@ pub struct Work {
     pub macs: u64,
     /// Whether they are those of a depthwise convolution.
     pub depthwise: bool,
-    /// The convolution, if minimal filtering may be faster.
+    /// The convolution, if Winograd's algorithm may be faster.
     pub filterable: Option<Filterable>,
     /// Output channels of what multiplies: kernels compute whole vectors of them.
     pub channels: u64,
@@ -142,9 +142,9 @@ pub fn seconds(work: &Work, target: &Target) -> f64 {
     };
     let direct = arithmetic.max(memory(1.0));
     let lanes = u64::from(target.instruction_set.lanes());
-    let filterable = work.filterable.filter(|_| target.minimal_filtering && target.system == System::Linux);
-    let filtered = filterable.iter().flat_map(|filterable| filterable.parts(lanes));
-    filtered.map(|(time, weights)| (arithmetic * time).max(memory(weights))).fold(direct, f64::min)
+    let filterable = work.filterable.filter(|_| target.winograd && target.system == System::Linux);
+    let winograd = filterable.iter().flat_map(|filterable| filterable.parts(lanes));
+    winograd.map(|(time, weights)| (arithmetic * time).max(memory(weights))).fold(direct, f64::min)
 }
 
 /// The family of operators whose measurements speak for a node that was not measured itself.

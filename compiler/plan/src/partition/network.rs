@@ -7,9 +7,10 @@ use super::cost::{self, Flow, exchange_seconds};
 use super::elimination::Factor;
 use super::reshard::{Reshard, reshard};
 use super::{Objective, Strategy};
-use crate::shard::Sharding;
+use crate::shard::{Region, Sharding};
 use partita_config::{Cluster, System};
 use partita_ir::graph::{Graph, NodeId, TensorId};
+use partita_ir::restrict::result_parts;
 
 /// A tensor between two choices.
 #[derive(Debug)]
@@ -106,20 +107,23 @@ impl<'a> Network<'a> {
         let devices = self.cluster.devices.len();
         let at_input = Sharding::whole(self.cluster.input, devices, shape);
         let at_output = Sharding::whole(self.cluster.output, devices, shape);
-        let first_output = producer.is_none_or(|producer| graph.node(self.order[producer]).outputs[0] == tensor);
-        // Further outputs of a node are never cut: whoever computes it has all of them.
-        let widen = |held: &Sharding| {
-            if first_output {
-                held.clone()
-            } else {
-                Sharding(held.0.iter().map(|region| region.map(|_| crate::shard::Region::whole(shape))).collect())
-            }
-        };
+        // What a device has of a further result follows from what it computes of the first.
+        let of_result =
+            |node: NodeId, first: &Sharding| match graph.node(node).outputs.iter().position(|o| *o == tensor) {
+                None | Some(0) => first.clone(),
+                Some(at) => {
+                    let part = |first: Region| result_parts(graph, node, &first)?.get(at).copied();
+                    Sharding(first.0.iter().map(|region| region.and_then(part)).collect())
+                }
+            };
         let held: Vec<(u32, Option<(usize, bool)>)> = match producer {
             None => vec![(prices.class(&at_input), None)],
             Some(producer) => self.candidates[producer]
                 .iter()
-                .map(|candidate| (prices.class(&widen(&candidate.strategy.outputs)), candidate.run))
+                .map(|candidate| {
+                    let held = of_result(self.order[producer], &candidate.strategy.outputs);
+                    (prices.class(&held), candidate.run)
+                })
                 .collect(),
         };
         let needed: Vec<(u32, Option<(usize, bool)>)> = match consumer {
@@ -340,15 +344,15 @@ impl<'a> Network<'a> {
             .zip(&self.candidates)
             .map(|((id, choice), node)| (*id, node[*choice].strategy.clone()))
             .collect();
-        let mut ways = BTreeMap::new();
+        let mut relays = BTreeMap::new();
         for edge in &self.edges {
             if let (Some((consumer, operand)), Some(reshard)) = (edge.consumer, self.travel(edge, assignment))
-                && !reshard.ways.is_empty()
+                && !reshard.relays.is_empty()
             {
-                ways.insert((self.order[consumer], operand), reshard.ways.clone());
+                relays.insert((self.order[consumer], operand), reshard.relays.clone());
             }
         }
-        (strategies, ways)
+        (strategies, relays)
     }
 }
 

@@ -28,7 +28,7 @@ pub fn tree(held: &Sharding, needed: &Sharding) -> Option<Vec<Sharding>> {
     let count = order.len();
     let mut has = vec![false; count];
     has[0] = true;
-    let mut ways = Vec::new();
+    let mut relays = Vec::new();
     let mut stride = count.next_power_of_two();
     while stride > 1 {
         stride /= 2;
@@ -39,11 +39,11 @@ pub fn tree(held: &Sharding, needed: &Sharding) -> Option<Vec<Sharding>> {
         for position in (0..count).step_by(stride) {
             has[position] = true;
         }
-        ways.push(Sharding(regions));
+        relays.push(Sharding(regions));
     }
     // The last step is the exchange that follows.
-    ways.pop();
-    (!ways.is_empty()).then_some(ways)
+    relays.pop();
+    (!relays.is_empty()).then_some(relays)
 }
 
 /// An all-gather among neighbours: around a ring each device hands on at every step what it got at the last; on an open
@@ -67,16 +67,16 @@ pub fn ring(cluster: &Cluster, held: &Sharding, needed: &Sharding) -> Option<Vec
         }
         Sharding(regions)
     };
-    let mut ways = Vec::new();
+    let mut relays = Vec::new();
     for distance in 1..count {
         if closed {
-            ways.push(step(&|position| Some((position + distance) % count)));
+            relays.push(step(&|position| Some((position + distance) % count)));
         } else {
-            ways.push(step(&|position| Some(position + distance).filter(|from| *from < count)));
-            ways.push(step(&|position| position.checked_sub(distance)));
+            relays.push(step(&|position| Some(position + distance).filter(|from| *from < count)));
+            relays.push(step(&|position| position.checked_sub(distance)));
         }
     }
-    Some(ways)
+    Some(relays)
 }
 
 /// An order in which each device is linked to the next, and whether the last is linked to the first.
@@ -124,7 +124,7 @@ fn neighbours(cluster: &Cluster, devices: &[usize]) -> Option<(Vec<usize>, bool)
 
 /// From hop to hop, one held box after the other: whatever the links are, as long as they lead there at all.
 pub fn flood(cluster: &Cluster, held: &Sharding, needed: &Sharding) -> Option<Vec<Sharding>> {
-    let mut ways = Vec::new();
+    let mut relays = Vec::new();
     for (holder, box_held) in held.parts() {
         let reads = |(device, need): &(usize, Region)| {
             let has = |region: &Region| held.0[*device].is_some_and(|own| own.contains(region));
@@ -151,10 +151,10 @@ pub fn flood(cluster: &Cluster, held: &Sharding, needed: &Sharding) -> Option<Ve
                 regions[device] = Some(box_held);
                 has[device] = true;
             }
-            ways.push(Sharding(regions));
+            relays.push(Sharding(regions));
         }
     }
-    (!ways.is_empty()).then_some(ways)
+    (!relays.is_empty()).then_some(relays)
 }
 
 /// The devices on a shortest way between two others, the last included, the first not; `None` if no links lead there.
@@ -177,12 +177,12 @@ pub fn route(cluster: &Cluster, from: usize, to: usize) -> Option<Vec<usize>> {
     if before[to] == usize::MAX {
         return None;
     }
-    let mut way = vec![to];
-    while let Some(device) = way.last().map(|last| before[*last]).filter(|device| *device != from) {
-        way.push(device);
+    let mut route = vec![to];
+    while let Some(device) = route.last().map(|last| before[*last]).filter(|device| *device != from) {
+        route.push(device);
     }
-    way.reverse();
-    Some(way)
+    route.reverse();
+    Some(route)
 }
 
 #[cfg(test)]
@@ -197,20 +197,20 @@ mod tests {
                 let mut held = vec![None; devices];
                 held[root] = Some(whole);
                 let needed = Sharding(vec![Some(whole); devices]);
-                let ways = tree(&Sharding(held.clone()), &needed).expect("one device sends to all");
+                let relays = tree(&Sharding(held.clone()), &needed).expect("one device sends to all");
                 let depth = devices.next_power_of_two().trailing_zeros() as usize;
-                assert_eq!(ways.len() + 1, depth, "{devices} devices");
-                for way in ways.iter().chain([&needed]) {
+                assert_eq!(relays.len() + 1, depth, "{devices} devices");
+                for relay in relays.iter().chain([&needed]) {
                     let holdings: Vec<Vec<Region>> =
                         held.iter().map(|region| region.iter().copied().collect()).collect();
                     let mut sends = vec![0; devices];
-                    for (device, region) in way.parts().filter(|(device, _)| held[*device].is_none()) {
+                    for (device, region) in relay.parts().filter(|(device, _)| held[*device].is_none()) {
                         let pieces =
                             crate::shard::pieces(&holdings, device, &region, &|_, _| true).expect("it is held");
                         pieces.iter().for_each(|piece| sends[piece.device] += 1);
                     }
                     assert!(sends.iter().all(|count| *count <= 1), "{devices} devices from {root}: {sends:?}");
-                    way.parts().for_each(|(device, region)| held[device] = Some(region));
+                    relay.parts().for_each(|(device, region)| held[device] = Some(region));
                 }
             }
         }

@@ -10,7 +10,7 @@ use partita_config::Cluster;
 pub struct Reshard {
     /// The shardings in between, one after the other, where several steps are cheaper than one or links do not lead
     /// there directly: scattered before everybody gathers, along a tree, around a ring, or over a hub.
-    pub ways: Vec<Sharding>,
+    pub relays: Vec<Sharding>,
     /// The exchanges, one after the other.
     pub steps: Vec<Vec<Flow>>,
     /// Time of all of them.
@@ -34,14 +34,14 @@ pub fn reshard(
 ) -> Option<Reshard> {
     let direct = flows(cluster, held, needed, element_bytes).and_then(|flows| {
         let seconds = exchange_seconds(cluster, &flows)? + joining_seconds(cluster, &flows, needed, element_bytes);
-        Some(Reshard { ways: Vec::new(), steps: vec![flows], seconds })
+        Some(Reshard { relays: Vec::new(), steps: vec![flows], seconds })
     });
     if direct.as_ref().is_some_and(|direct| direct.steps[0].is_empty()) {
         return direct;
     }
     let mut best = direct;
-    for ways in routes(cluster, held, needed, shape, best.is_some()) {
-        if let Some(found) = by_way_of(cluster, held, ways, needed, element_bytes)
+    for relays in routes(cluster, held, needed, shape, best.is_some()) {
+        if let Some(found) = by_way_of(cluster, held, relays, needed, element_bytes)
             && best.as_ref().is_none_or(|best| found.seconds < best.seconds)
         {
             best = Some(found);
@@ -54,18 +54,18 @@ pub fn reshard(
 fn by_way_of(
     cluster: &Cluster,
     held: &Sharding,
-    ways: Vec<Sharding>,
+    relays: Vec<Sharding>,
     needed: &Sharding,
     element_bytes: u64,
 ) -> Option<Reshard> {
     let mut holdings: Vec<Vec<Region>> = held.0.iter().map(|region| region.iter().copied().collect()).collect();
-    let mut steps = Vec::with_capacity(ways.len() + 1);
+    let mut steps = Vec::with_capacity(relays.len() + 1);
     let mut seconds = 0.0;
-    for way in &ways {
-        let flows = gather(cluster, &holdings, way, element_bytes)?;
+    for relay in &relays {
+        let flows = gather(cluster, &holdings, relay, element_bytes)?;
         seconds += exchange_seconds(cluster, &flows)?;
         steps.push(flows);
-        for (holdings, region) in holdings.iter_mut().zip(&way.0) {
+        for (holdings, region) in holdings.iter_mut().zip(&relay.0) {
             holdings.extend(region);
         }
     }
@@ -76,7 +76,7 @@ fn by_way_of(
     seconds += joining_seconds(cluster, &all, needed, element_bytes);
     steps.push(last);
     steps.retain(|step: &Vec<Flow>| !step.is_empty());
-    Some(Reshard { ways, steps, seconds })
+    Some(Reshard { relays, steps, seconds })
 }
 
 /// Time to put what came and what was there together: every byte of the operand is read and written once.

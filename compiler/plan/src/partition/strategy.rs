@@ -63,7 +63,8 @@ impl Method {
 pub struct Strategy {
     /// Its method.
     pub method: Method,
-    /// The part of the first result that each device has afterwards. Nodes with several results are never cut.
+    /// The part of the first result that each device has afterwards; what it has of further results follows
+    /// (`ir::restrict::result_parts`).
     pub outputs: Sharding,
     /// With [`Method::Input`]: the part of the first operand from which each device computes its addend.
     pub addends: Option<Sharding>,

@@ -4,8 +4,8 @@
 //! are few sets, all are asked, so a cluster never does worse than the same cluster without some of its devices; where
 //! there are many, the fastest devices in growing numbers, and all but one of each kind.
 
+use super::device_subset;
 use super::relay::route;
-use super::roster;
 use partita_config::{Cluster, Link};
 
 /// Most sets that are all asked, and of how many devices.
@@ -18,7 +18,7 @@ const SIZES: [usize; 12] = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32];
 /// lead over; the largest first. The whole cluster is not among them.
 pub fn subsets(cluster: &Cluster) -> Vec<Vec<usize>> {
     let count = cluster.devices.len();
-    let best = roster::best(cluster, roster::LARGEST);
+    let best = device_subset::best(cluster, device_subset::LARGEST);
     let kinds = kinds(cluster, &best);
     let sets = kinds.iter().try_fold(1usize, |product, kind| product.checked_mul(kind.len() + 1));
     let mut found: Vec<Vec<usize>> = Vec::new();
@@ -53,7 +53,7 @@ pub fn subsets(cluster: &Cluster) -> Vec<Vec<usize>> {
 
 /// One of each kind of device, those at the ends included: what any device can do alone, one of these can.
 pub fn representatives(cluster: &Cluster) -> Vec<usize> {
-    let best = roster::best(cluster, roster::LARGEST);
+    let best = device_subset::best(cluster, device_subset::LARGEST);
     let mut found = vec![cluster.input, cluster.output];
     found.extend(kinds(cluster, &best).iter().filter_map(|kind| kind.first()));
     found.sort_unstable();

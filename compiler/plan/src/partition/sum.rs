@@ -12,7 +12,7 @@ pub fn sum_of(graph: &Graph, cluster: &Cluster, objective: Objective, partition:
         return None;
     }
     let (family, breadth) = (StrategyFamily::Auto, Breadth::Roomy);
-    let choice = Choice { graph, cluster, family, objective, breadth, activation_share: 0.0, held: None };
+    let choice = Choice { graph, cluster, family, objective, breadth, activation_share: 0.0, resident: None };
     let order = graph.topological_order()?;
     let only = |id| Some(vec![price(&choice, id, partition.strategies.get(&id)?.clone(), None)?]);
     let candidates = order.iter().map(|id| only(*id)).collect::<Option<Vec<_>>>()?;

@@ -36,7 +36,7 @@ pub struct Display<'a> {
 
 impl fmt::Display for Display<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Partition { strategies, ways, stripes, objective, optimal, gap, .. } = self.partition;
+        let Partition { strategies, relays, stripes, objective, optimal, gap, .. } = self.partition;
         let Partition { sum, proven, lower_bound_ms, period_bound_seconds, solve_ms, single_device_ms, .. } =
             self.partition;
         writeln!(f, "partition for {objective}")?;
@@ -59,9 +59,11 @@ impl fmt::Display for Display<'_> {
             let Some(strategy) = strategies.get(&id) else { continue };
             let shown = self.strategy(id, strategy);
             writeln!(f, "{}: {shown} ; {}", numbering.node(id), op_name(&self.graph.node(id).op))?;
-            let ways = ways.range((id, 0)..=(id, usize::MAX));
-            for (operand, way) in ways.flat_map(|((_, operand), ways)| ways.iter().map(move |way| (operand, way))) {
-                writeln!(f, "  operand {operand} by way of{}", self.parts(way))?;
+            let relays = relays.range((id, 0)..=(id, usize::MAX));
+            for (operand, relay) in
+                relays.flat_map(|((_, operand), relays)| relays.iter().map(move |relay| (operand, relay)))
+            {
+                writeln!(f, "  operand {operand} by way of{}", self.parts(relay))?;
             }
         }
         for Stripes { nodes, count } in stripes {
@@ -192,7 +194,7 @@ impl Parser<'_> {
             "sum" => partition.sum = Some(reader.number()?),
             "period_bound_seconds" => partition.period_bound_seconds = Some(reader.number()?),
             "single_device_ms" => partition.single_device_ms = Some(reader.number()?),
-            "operand" => self.way(reader)?,
+            "operand" => self.relay(reader)?,
             "stripes" => {
                 let count = reader.count()?;
                 reader.expect_word("of")?;
@@ -212,7 +214,7 @@ impl Parser<'_> {
     }
 
     /// How an operand of the node that was read last travels.
-    fn way(&mut self, reader: &mut Reader<'_>) -> Result<(), ParseError> {
+    fn relay(&mut self, reader: &mut Reader<'_>) -> Result<(), ParseError> {
         let place = reader.place();
         let operand = reader.count()?;
         let inputs = self.node.map(|id| (id, &self.graph.node(id).inputs));
@@ -222,8 +224,79 @@ impl Parser<'_> {
         for word in ["by", "way", "of"] {
             reader.expect_word(word)?;
         }
-        let way = self.sharding(reader, self.graph.shape(tensor))?;
-        self.partition.ways.entry((id, operand)).or_default().push(way);
+        let relay = self.sharding(reader, self.graph.shape(tensor))?;
+        self.partition.relays.entry((id, operand)).or_default().push(relay);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything that may be known of a partition.
+    const ALL: &str = r#"partition for latency=1,traffic=0.5,energy=0
+optimal
+gap 0.25
+proven "nothing \"less\""
+lower_bound_ms 1.5
+solve_ms 2.0
+sum 1e-9
+period_bound_seconds 0.125
+single_device_ms inf
+%2 "conv": lip of a:[0..1, 0..2, 0..1] b-2:[0..1, 2..4, 0..1] to a:[0..1, 0..3, 0..1] ; Conv
+  operand 0 by way of a:[0..1, 0..4, 0..1]
+  operand 0 by way of b-2:[0..1, 0..4, 0..1]
+%3 "relu": whole on b-2 ; Relu
+stripes 3 of %2 "conv", %3 "relu"
+"#;
+
+    fn read(text: &str) -> Result<String, String> {
+        let graph = "input %0 \"x\": f32[1,4,1]\nconst %1 \"w\": f32[3,4,1] = fill(1.0)\n\
+            %2 \"c\": f32[1,3,1] = \"conv\"(%0, %1) Conv((window:(kernel:[1],stride:[1],dilation:[1],pad_begin:[0],pad_end:[0]),\
+            groups:1,residual:false,activation:None))\n%3 \"y\": f32[1,3,1] = \"relu\"(%2) Unary(Activation(Relu))\noutput %3\n";
+        let graph = partita_ir::graph::text::parse(graph).expect("the text is a graph");
+        let cluster = "[cluster]\nname = \"t\"\ninput = \"a\"\noutput = \"a\"\n[[device]]\nname = \"a\"\ntarget = \"host\"\n\
+            [[device]]\nname = \"b-2\"\ntarget = \"host\"\n[[link]]\nbetween = [\"a\", \"b-2\"]\ntransport = \"tcp\"\n\
+            bandwidth = \"1 Mbit/s\"\n";
+        let cluster = partita_config::cluster_file::parse(cluster, "cluster.toml", std::path::Path::new("."));
+        let cluster = cluster.expect("the cluster is sound");
+        let partition = parse(text, &graph, &cluster).map_err(|error| error.to_string())?;
+        Ok(Display { partition: &partition, graph: &graph, cluster: &cluster }.to_string())
+    }
+
+    #[test]
+    fn everything_reads_back() {
+        assert_eq!(read(ALL).as_deref(), Ok(ALL));
+    }
+
+    #[test]
+    fn faults_are_named_with_their_place() {
+        for (old, new, message) in [
+            ("latency=1", "speed=1", "line 1, column 15: `speed` cannot be weighted"),
+            ("gap 0.25", "gap x", "line 3, column 5: expected a number, found `x`"),
+            ("sum ", "sums ", "line 7, column 1: expected a node such as `%3`, `operand`, `stripes`"),
+            ("%2 \"conv\": lip", "%2 \"conv\": lips", "line 10, column 12: expected whole, replicated, lop"),
+            ("b-2:[0..1, 2..4", "b:[0..1, 2..4", "line 10, column 40: cluster `t` has no device `b`"),
+            (
+                "[0..1, 2..4, 0..1]",
+                "[0..1, 2..5, 0..1]",
+                "line 10, column 44: expected a box of a tensor of shape [1, 4, 1]",
+            ),
+            (
+                "[0..1, 0..3, 0..1]",
+                "[0..1, 3..3, 0..1]",
+                "line 10, column 68: expected a box of a tensor of shape [1, 3, 1]",
+            ),
+            ("b-2:[0..1, 2..4", "a:[0..1, 2..4", "line 10, column 40: the device has a part already"),
+            ("to a:[0..1, 0..3, 0..1]", "to", "line 10, column 66: expected a device and its part"),
+            ("operand 0", "operand 2", "line 11, column 11: the node above has no operand 2"),
+            ("%3 \"relu\": whole", "%2: whole", "line 13, column 1: the node has a strategy already"),
+            ("stripes 3 of %2", "stripes 3 of %1", "line 14, column 14: expected the first result of a node"),
+        ] {
+            assert!(ALL.contains(old), "{old}");
+            let error = read(&ALL.replacen(old, new, 1)).expect_err(new);
+            assert!(error.starts_with(message), "{error} is not {message}");
+        }
     }
 }

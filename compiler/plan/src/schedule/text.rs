@@ -176,7 +176,7 @@ mod tests {
             ("%0 \"x\"", "%0 \"z\"", "line 2, column 14: expected \"x\", the name that belongs to the number"),
             ("%1 \"n\"", "%0", "line 3, column 11: expected the first result of a node, found %0 \"x\""),
             ("  exchange\n", "", "line 4, column 5: expected `input`, `compute`"),
-            ("message 7", "message 4294967296", "line 5, column 29: expected a whole number that fits"),
+            ("message 7", "message 4294967296", "line 5, column 30: expected a whole number that fits"),
             ("%1 \"y\" to", "%2 \"y\" to", "line 5, column 10: expected a tensor of the graph, %0 to %1, found %2"),
             ("to a", "at a", "line 5, column 17: expected `to`, found `at a"),
             ("  output", "device a\n  output", "line 7, column 8: this device has a schedule already"),

@@ -3,6 +3,7 @@
 use super::ShardError;
 use super::rewrite::Rewriter;
 use crate::partition::Method;
+use partita_ir::graph::infer::operand_counts;
 use partita_ir::graph::{Activation, BinaryOp, NodeId, Op, TensorId, UnaryOp, Value};
 use partita_ir::region::Sharding;
 use partita_ir::restrict::{self, Addend};
@@ -68,11 +69,12 @@ impl Rewriter<'_> {
         for (position, (tensor, part)) in node.inputs.iter().zip(&addend.operands).enumerate() {
             match part {
                 Some(part) => inputs.push(self.operand(*tensor, device, part)?),
-                // A convolution has a bias; only one addend may carry the real one.
-                None if position == 2 && matches!(addend.op, Op::Conv(_)) => {
-                    let channels = self.from.shape(*tensor)[0];
+                // Only one addend may carry a bias; of the others it is zero where the operator must have one.
+                None if position < operand_counts(&addend.op).0 => {
+                    let shape = self.from.shape(*tensor);
                     let name = self.unique(format!("{}.zeros", node.name));
-                    inputs.push(self.to.add_constant(name, Value::f32([channels], vec![0.0; channels])));
+                    let zeros = vec![0.0; shape.iter().product()];
+                    inputs.push(self.to.add_constant(name, Value::f32(shape, zeros)));
                 }
                 None => {}
             }

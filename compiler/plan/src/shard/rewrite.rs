@@ -9,7 +9,7 @@ use crate::partition::{Method, Partition};
 use partita_config::Cluster;
 use partita_ir::graph::eval::evaluate_node;
 use partita_ir::graph::infer::infer;
-use partita_ir::graph::{Graph, NodeId, Op, TensorId, TensorType};
+use partita_ir::graph::{Graph, NodeId, Op, Original, TensorId, TensorType};
 use partita_ir::region::{Region, Sharding};
 use partita_ir::restrict;
 
@@ -341,6 +341,7 @@ impl Rewriter<'_> {
             self.from.is_whole(tensor);
             self.to.set_facts(id, facts.clone());
         }
+        self.to.set_original(id, Original { tensor, region: *part });
         self.constants.insert((tensor, cut), id);
         Ok(id)
     }
@@ -373,8 +374,8 @@ impl Rewriter<'_> {
     /// Takes the operands of a node to the intermediate shardings that the partition chose for them.
     fn reroute(&mut self, id: NodeId, partition: &Partition) -> Result<(), ShardError> {
         for (position, tensor) in self.from.node(id).inputs.iter().enumerate() {
-            for way in partition.ways.get(&(id, position)).into_iter().flatten() {
-                self.materialise(*tensor, &way.0)?;
+            for relay in partition.relays.get(&(id, position)).into_iter().flatten() {
+                self.materialise(*tensor, &relay.0)?;
             }
         }
         Ok(())
@@ -403,11 +404,11 @@ impl Rewriter<'_> {
             for (needs, part) in needs.iter_mut().zip(&restriction.operands) {
                 needs[device] = *part;
             }
-            shards.push((device, region, restriction));
+            shards.push((device, restriction));
         }
         self.gather(id, &needs)?;
         let alone = shards.len() == 1;
-        for (device, region, restriction) in shards {
+        for (device, restriction) in shards {
             let mut inputs = Vec::with_capacity(node.inputs.len());
             for (tensor, part) in node.inputs.iter().zip(&restriction.operands) {
                 if let Some(part) = part {
@@ -419,7 +420,7 @@ impl Rewriter<'_> {
                 Op::Concat { .. } if inputs.len() == 1 => Op::Identity,
                 op => op,
             };
-            self.shard(id, method, (device, region), op, inputs, alone)?;
+            self.shard(id, method, (device, &restriction.results), op, inputs, alone)?;
         }
         Ok(())
     }
@@ -429,7 +430,7 @@ impl Rewriter<'_> {
         &mut self,
         id: NodeId,
         method: Method,
-        (device, region): (usize, Region),
+        (device, results): (usize, &[Region]),
         op: Op,
         inputs: Vec<TensorId>,
         alone: bool,
@@ -441,14 +442,13 @@ impl Rewriter<'_> {
         let output_types = infer(&op, &types).map_err(|error| ill_typed(error.to_string()))?;
         let suffix = if alone { String::new() } else { format!("@{}", self.device_names[device]) };
         let mut outputs = Vec::with_capacity(node.outputs.len());
-        for (position, (output, output_type)) in node.outputs.iter().zip(output_types).enumerate() {
-            let region = if position == 0 { region } else { self.whole(*output) };
+        for ((output, region), output_type) in node.outputs.iter().zip(results).zip(output_types) {
             if from.shape(*output).iter().all(|extent| *extent > 0) && output_type.shape != region.shape() {
                 return Err(ill_typed(format!("{region} became {:?}", output_type.shape)));
             }
             let name = self.unique(format!("{}{suffix}", from.tensor(*output).name));
             let tensor = self.to.add_tensor(name, output_type);
-            self.hold(*output, device, region, tensor);
+            self.hold(*output, device, *region, tensor);
             outputs.push(tensor);
         }
         let new = self.to.add_node(format!("{}{suffix}", node.name), op, inputs, outputs);

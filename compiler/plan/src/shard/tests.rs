@@ -192,6 +192,102 @@ fn every_element_type_is_split_anywhere() {
     }
 }
 
+/// Attention of three heads, without the softmax so that sums are exact, and two results of a split.
+const HEADS: &str = r#"graph "heads" opset 17
+input %0 "x": f32[1,5,12]
+const %1 "wq": f32[12,12] = random(1)
+const %2 "wk": f32[12,12] = random(2)
+const %3 "wv": f32[12,12] = random(3)
+const %4 "wo": f32[12,9] = random(4)
+%5 "q": f32[1,5,12] = "q"(%0, %1) MatMul
+%6 "k": f32[1,5,12] = "k"(%0, %2) MatMul
+%7 "v": f32[1,5,12] = "v"(%0, %3) MatMul
+%8 "q.heads": f32[1,5,3,4] = "q.heads"(%5) Reshape(shape:[1,5,3,4])
+%9 "k.heads": f32[1,5,3,4] = "k.heads"(%6) Reshape(shape:[1,5,3,4])
+%10 "v.heads": f32[1,5,3,4] = "v.heads"(%7) Reshape(shape:[1,5,3,4])
+%11 "q.turned": f32[1,3,5,4] = "q.turned"(%8) Transpose(permutation:[0,2,1,3])
+%12 "k.turned": f32[1,3,4,5] = "k.turned"(%9) Transpose(permutation:[0,2,3,1])
+%13 "v.turned": f32[1,3,5,4] = "v.turned"(%10) Transpose(permutation:[0,2,1,3])
+%14 "scores": f32[1,3,5,5] = "scores"(%11, %12) MatMul
+%15 "sums": f32[1,3,5,4] = "sums"(%14, %13) MatMul
+%16 "turned": f32[1,5,3,4] = "turned"(%15) Transpose(permutation:[0,2,1,3])
+%17 "joined": f32[1,5,12] = "joined"(%16) Reshape(shape:[1,5,12])
+%18 "y": f32[1,5,9] = "y"(%17, %4) MatMul
+%19 "first": f32[1,5,2], %20 "second": f32[1,5,7] = "parts"(%18) Split(axis:2,sizes:[2,7])
+%21 "all": f32[1,5,7] = "all"(%20) Unary(Neg)
+output %19
+output %21
+"#;
+
+fn heads(random: &mut Random) -> Graph {
+    let mut graph = partita_ir::graph::text::parse(HEADS).expect("the text is a graph");
+    let constants: Vec<TensorId> = graph.tensor_ids().filter(|id| graph.value(*id).is_some()).collect();
+    for constant in constants {
+        let value = random.values(graph.shape(constant));
+        graph.make_constant(constant, std::sync::Arc::new(value));
+    }
+    graph
+}
+
+#[test]
+fn heads_and_all_results_of_a_split_are_cut_together() {
+    let mut random = Random(33);
+    let graph = heads(&mut random);
+    let mut split = std::collections::BTreeSet::new();
+    for round in 0..60 {
+        let input = random.values(graph.shape(graph.inputs[0]));
+        let expected = evaluate(&graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        let cluster = cluster(2 + random.next(3), "");
+        let mut strategies = BTreeMap::new();
+        for (id, choices) in strategies_of(&graph, &cluster) {
+            let choice = choices[random.next(choices.len())].clone();
+            if choice.devices().len() > 1 && choice.method != Method::Replicated {
+                split.insert((graph.node(id).name.clone(), choice.method.name()));
+            }
+            strategies.insert(id, choice);
+        }
+        check(&graph, &Partition::given(strategies), &cluster, &input, &expected, &format!("round {round}"));
+    }
+    for (name, method) in [("q.heads", "lop"), ("joined", "lop"), ("scores", "lop"), ("parts", "tokens"), ("y", "lip")]
+    {
+        assert!(split.contains(&(name.to_string(), method)), "`{name}` was never cut as {method}: {split:?}");
+    }
+}
+
+/// Everything from the projections to what is joined is listed with a cut between heads, and then nothing of it travels.
+#[test]
+fn attention_cut_by_heads_gathers_nothing_in_between() {
+    let graph = heads(&mut Random(34));
+    let cluster = cluster(3, "");
+    // Axis, and the range on the second of three devices.
+    let cuts = [
+        (["q", "k", "v", "joined"].as_slice(), 2, (4, 8)),
+        (&["q.heads", "k.heads", "v.heads", "turned"], 2, (1, 2)),
+        (&["q.turned", "k.turned", "v.turned", "scores", "sums"], 1, (1, 2)),
+    ];
+    let strategies = strategies_of(&graph, &cluster).into_iter().map(|(id, choices)| {
+        let node = graph.node(id);
+        let cut = cuts.iter().find(|(names, _, _)| names.contains(&node.name.as_str()));
+        let whole = Region::whole(graph.shape(node.outputs[0]));
+        let wanted = cut.and_then(|(_, axis, (begin, end))| whole.with(*axis, *begin, *end));
+        let is_wanted = |strategy: &&Strategy| match wanted {
+            Some(part) => strategy.outputs.0[1] == Some(part) && strategy.devices().len() == 3,
+            None => strategy.method == Method::Whole,
+        };
+        let found = choices.iter().find(is_wanted).unwrap_or_else(|| panic!("`{}` is not cut so", node.name));
+        (id, found.clone())
+    });
+    let sharded = apply(&graph, &Partition::given(strategies.collect()), &cluster).expect("it can be sharded");
+    let mut travels = std::collections::BTreeSet::new();
+    for event in &sharded.events {
+        let Event::Exchange(transfers) = event else { continue };
+        let names = transfers.iter().map(|transfer| sharded.graph.tensor(transfer.tensor).name.as_str());
+        travels.extend(names.map(|name| name.split(['@', '[']).next().unwrap_or_default()));
+    }
+    // The operand there, what is joined to the last product, and the results, which are wanted elsewhere.
+    assert_eq!(Vec::from_iter(travels), ["all", "first", "joined", "x"]);
+}
+
 #[test]
 fn random_strategies_compute_the_same() {
     let mut methods: BTreeMap<&'static str, usize> = BTreeMap::new();
@@ -434,7 +530,7 @@ fn rings_and_chains_compute_the_same() {
                 // For least traffic channels are not kept in whole vectors, so that everybody has some.
                 let options = PartitionOptions::new(Objective::Traffic, family);
                 let partition = solve(&graph, &cluster, &options).unwrap_or_else(|error| panic!("{label}: {error}"));
-                hops += partition.ways.values().filter(|ways| ways.len() > 1).count();
+                hops += partition.relays.values().filter(|relays| relays.len() > 1).count();
                 check(&graph, &partition, &cluster, &input, &expected, &label);
             }
         }

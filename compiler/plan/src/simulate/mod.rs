@@ -18,7 +18,7 @@ use crate::schedule::{Action, Message, Schedule};
 use crate::shard::Sharded;
 use flows::Flows;
 use partita_config::Cluster;
-use partita_ir::graph::Graph;
+use partita_ir::graph::{Graph, NodeId};
 
 /// Inferences that are simulated back to back for the throughput.
 const STREAM: u32 = 6;
@@ -33,8 +33,8 @@ pub struct Span {
     pub device: usize,
     /// What it was.
     pub name: String,
-    /// Whether the device was in an exchange rather than computing.
-    pub exchange: bool,
+    /// The node of the graph of shards that was computed; none for exchanges.
+    pub node: Option<NodeId>,
     /// Begin, in seconds.
     pub begin: f64,
     /// End, in seconds.
@@ -114,7 +114,8 @@ fn simulate_one(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster, du
     };
     for span in &one.spans {
         let device = &mut prediction.devices[span.device];
-        *(if span.exchange { &mut device.link_ms } else { &mut device.compute_ms }) += (span.end - span.begin) * 1e3;
+        *(if span.node.is_none() { &mut device.link_ms } else { &mut device.compute_ms }) +=
+            (span.end - span.begin) * 1e3;
     }
     prediction.spans = std::mem::take(&mut one.spans);
     for schedule in schedules {
@@ -248,7 +249,7 @@ impl<'a> Replay<'a> {
                 self.states[index] = State::Until(end);
                 self.next[index].1 += 1;
                 let name = self.graph.node(*node).name.clone();
-                self.spans.push(Span { device: schedule.device, name, exchange: false, begin: now, end });
+                self.spans.push(Span { device: schedule.device, name, node: Some(*node), begin: now, end });
             }
             Action::Exchange { sends, .. } => {
                 let cost = self.message_seconds(schedule.device);
@@ -288,7 +289,7 @@ impl<'a> Replay<'a> {
         self.next[index].1 += 1;
         self.states[index] = State::Until(end);
         let name = format!("exchange: {} out, {} in", sends.len(), receives.len());
-        self.spans.push(Span { device: schedule.device, name, exchange: true, begin: since, end });
+        self.spans.push(Span { device: schedule.device, name, node: None, begin: since, end });
         true
     }
 

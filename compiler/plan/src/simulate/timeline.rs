@@ -17,12 +17,12 @@ pub fn trace_json(prediction: &Prediction, cluster: &Cluster) -> Value {
     for span in &prediction.spans {
         events.push(json!({
             "name": span.name,
-            "cat": if span.exchange { "exchange" } else { "compute" },
+            "cat": if span.node.is_none() { "exchange" } else { "compute" },
             "ph": "X",
             "ts": span.begin * 1e6,
             "dur": (span.end - span.begin) * 1e6,
             "pid": span.device,
-            "tid": usize::from(span.exchange),
+            "tid": usize::from(span.node.is_none()),
         }));
     }
     json!({"displayTimeUnit": "ms", "traceEvents": events})

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod expressions;
 pub mod family;
+pub mod literal;
 #[cfg(feature = "aarch64")]
 pub mod load_pairs;
 pub mod model;

@@ -18,7 +18,7 @@ use partita_kernel::Kernel;
 
 /// What the emitted text needs to know beside the programs.
 pub struct ModelContext<'a> {
-    /// The ways through the network, one per program of a device.
+    /// The routes, one per program of a device.
     pub routes: Vec<RouteContext<'a>>,
     /// When each is taken, if there are several.
     pub family: Option<&'a Family>,
@@ -30,7 +30,7 @@ pub struct ModelContext<'a> {
     pub plan_hash: u64,
 }
 
-/// One way through the network.
+/// One route: a graph over the shared weights.
 pub struct RouteContext<'a> {
     /// Name, for readers.
     pub name: &'a str,
@@ -62,7 +62,7 @@ pub enum KernelsPlace {
 }
 
 /// Emits the programs of one device, one per route; they share weights and kernels
-/// ([`crate::program::family::unite`]).
+/// ([`crate::program::family::link_routes`]).
 pub fn emit_model(
     programs: &[&Program],
     context: &ModelContext<'_>,

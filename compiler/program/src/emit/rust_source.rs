@@ -1,5 +1,5 @@
 //! Kernel IR as Rust: loops over `isize`, vectors through the prelude of the instruction set. The template
-//! (`kernels/kernel.rs.j2`) spells each [`Line`].
+//! (`kernels/kernel.rs.j2`) spells each `Line`.
 
 use minijinja::context;
 use minijinja::value::{Serde, Value};
@@ -47,7 +47,7 @@ pub fn parameters(kernel: &Kernel) -> Vec<Value> {
 
 /// One kernel as a function over raw pointers, named as in the IR.
 pub fn render(kernel: &Kernel, instruction_set: InstructionSet) -> anyhow::Result<String> {
-    let mut writer = Writer { kernel, instruction_set, declared: vec![Vec::new()], lines: Vec::new() };
+    let mut writer = BodyWriter { kernel, instruction_set, declared: vec![Vec::new()], lines: Vec::new() };
     if let Some(part) = kernel.split.as_ref().and_then(|split| split.part) {
         writer.line(2, LineKind::Part { name: &kernel.loops[part.0 as usize].name });
     }
@@ -119,7 +119,7 @@ enum LineKind<'a> {
     Bytes,
 }
 
-struct Writer<'a> {
+struct BodyWriter<'a> {
     kernel: &'a Kernel,
     instruction_set: InstructionSet,
     /// Variables that have been declared, per open block. A variable is declared where it is first assigned: every
@@ -128,7 +128,7 @@ struct Writer<'a> {
     lines: Vec<Line<'a>>,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> BodyWriter<'a> {
     fn line(&mut self, depth: usize, statement: LineKind<'a>) {
         self.lines.push(Line { indent: "    ".repeat(depth), statement });
     }

@@ -1,10 +1,11 @@
 //! Steps of a program as data for `crate/step.rs.j2`, which holds the text of every statement.
 
-use partita_rt::kernels::Filtered;
+use partita_rt::kernels::Winograd;
 use serde::Serialize;
 
 use super::expressions::{element_pointer, pointer, rust_type, share_pointer, slice, slice_mut};
-use super::reference_call::{CallOperand, activation_text, reference_call};
+use super::literal::literal;
+use super::reference_call::{CallOperand, call_text};
 use crate::program::{Argument, BufferId, Layout, Message, Program, Runs, Step};
 use partita_ir::graph::{ElementType, TensorType};
 use partita_kernel::{Access, Kernel};
@@ -33,7 +34,7 @@ pub enum Statement {
         /// Whether all threads call it.
         shared: bool,
         /// How the same is done where inputs are too large for it.
-        filtered: Option<Box<FilteredText>>,
+        winograd: Option<Box<WinogradText>>,
     },
     /// A call of a portable kernel.
     Reference {
@@ -106,20 +107,8 @@ pub struct MessageText {
 
 /// A convolution that Winograd's kernel does for inputs that are small enough; operands are printed.
 #[derive(Clone, Debug, Serialize)]
-pub struct FilteredText {
-    batch: usize,
-    channels: usize,
-    filters: usize,
-    lanes: usize,
-    kernel_depth: usize,
-    pad: Vec<usize>,
-    input: Vec<usize>,
-    output: Vec<usize>,
-    tile: Vec<usize>,
-    taps: Vec<usize>,
-    vectors: usize,
-    pooled: bool,
-    activation: String,
+pub struct WinogradText {
+    description: String,
     x: String,
     weights: String,
     bias: String,
@@ -157,10 +146,10 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
                     function: format!("{kernel_prefix}{}", kernel.name),
                     arguments: kernel_arguments(program, kernel, arguments),
                     shared: kernel.split.is_some(),
-                    filtered: kernel
-                        .filtered
+                    winograd: kernel
+                        .winograd
                         .as_ref()
-                        .map(|filtered| Box::new(filtered_text(program, kernel, filtered, arguments))),
+                        .map(|winograd| Box::new(winograd_text(program, kernel, winograd, arguments))),
                 },
             }
         }
@@ -171,7 +160,7 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
                 label: format!("reference {}", sanitize(node)),
                 comment: format!("{} ({}), portable kernel", sanitize(node), partita_ir::graph::text::op_name(op)),
                 // Lowering has made sure that there is a kernel.
-                statement: Statement::Reference { call: reference_call(op, &read, &written).unwrap_or_default() },
+                statement: Statement::Reference { call: call_text(op, &read, &written).unwrap_or_default() },
             }
         }
         Step::Reorder { from, to } => reorder_text(program, *from, *to),
@@ -204,7 +193,7 @@ fn kernel_arguments(program: &Program, kernel: &Kernel, arguments: &[Argument]) 
 }
 
 /// The description and the operands of a convolution that is done directly where inputs are too large.
-fn filtered_text(program: &Program, kernel: &Kernel, filtered: &Filtered, arguments: &[Argument]) -> FilteredText {
+fn winograd_text(program: &Program, kernel: &Kernel, winograd: &Winograd, arguments: &[Argument]) -> WinogradText {
     let operand = |name: &str| {
         let position = kernel.buffers.iter().position(|buffer| buffer.name == name)?;
         Some((*arguments.get(position)?, kernel.buffers.get(position)?.elements))
@@ -226,20 +215,8 @@ fn filtered_text(program: &Program, kernel: &Kernel, filtered: &Filtered, argume
         Some((Argument::Buffer(id), elements)) => slice_mut(program, id, ElementType::F32, elements),
         _ => "&mut []".to_string(),
     };
-    FilteredText {
-        batch: filtered.batch,
-        channels: filtered.channels,
-        filters: filtered.filters,
-        lanes: filtered.lanes,
-        kernel_depth: filtered.kernel_depth,
-        pad: filtered.pad.to_vec(),
-        input: filtered.input.to_vec(),
-        output: filtered.output.to_vec(),
-        tile: filtered.tile.to_vec(),
-        taps: filtered.taps.to_vec(),
-        vectors: filtered.vectors,
-        pooled: filtered.pooled,
-        activation: activation_text(filtered.activation),
+    WinogradText {
+        description: literal(winograd),
         x: read("x"),
         weights: read("weights"),
         bias: read("bias"),

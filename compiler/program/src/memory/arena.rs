@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Lifetime, size_bytes};
+use super::lifetimes::Lifetime;
+use super::parts::size_bytes;
 use crate::program::{BufferId, Program};
 
 /// Offsets of independent buffers and the size they need.

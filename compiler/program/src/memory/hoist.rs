@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::lifetimes::{buffers_read, buffers_written};
-use super::root_of;
+use super::parts::root_of;
 use crate::program::{Argument, BufferId, Program, Step};
 
 /// Steps that are looked at for all copies of a program together; further copies stay where they are. Networks that people

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::root_of;
+use super::parts::root_of;
 use crate::program::{Argument, BufferId, Program, Step};
 use partita_kernel::Access;
 

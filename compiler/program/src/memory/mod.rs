@@ -10,10 +10,13 @@ mod check;
 mod hoist;
 mod in_place;
 mod lifetimes;
+mod parts;
 
 pub use bounds::{Bounds, bounds};
 pub use check::{OverlapError, check};
 pub use lifetimes::{Lifetime, lifetimes};
+pub use parts::root_of;
+use parts::size_bytes;
 
 use crate::program::{BufferId, Program};
 
@@ -57,16 +60,6 @@ fn place_all(program: &mut Program, alignment_bytes: usize) {
     program.weights_bytes = end_bytes;
 }
 
-/// The independent buffer that a buffer is part of (possibly itself), and its first byte there.
-pub fn root_of(program: &Program, mut id: BufferId) -> (BufferId, usize) {
-    let mut first_byte = 0;
-    while let Some((parent, first_element)) = program.buffers[id.0 as usize].part_of {
-        first_byte += first_element * program.buffers[id.0 as usize].element.size_bytes();
-        id = parent;
-    }
-    (id, first_byte)
-}
-
 /// The smallest arena that any packing could reach: the most bytes alive during one step.
 pub fn least_arena_bytes(program: &Program, alignment_bytes: usize) -> usize {
     // What begins to live at each step, and what has ceased to.
@@ -81,11 +74,6 @@ pub fn least_arena_bytes(program: &Program, alignment_bytes: usize) -> usize {
         Some(*alive)
     });
     alive.max().unwrap_or(0)
-}
-
-fn size_bytes(program: &Program, id: BufferId) -> usize {
-    let buffer = &program.buffers[id.0 as usize];
-    buffer.elements * buffer.element.size_bytes()
 }
 
 #[cfg(test)]
@@ -201,8 +189,8 @@ mod tests {
             body: Vec::new(),
             in_place: Vec::new(),
             split: None,
-            way: None,
-            filtered: None,
+            alternative: None,
+            winograd: None,
             macs: 0,
         };
         program.kernels = vec![kernel];

@@ -8,7 +8,7 @@ use partita_kernel::Kernel;
 
 /// Gives programs of one device, one per route, the same weights and kernels: those of the first, and whatever the others
 /// need beyond. The arena is as large as the largest.
-pub fn unite(programs: &mut [&mut Program]) {
+pub fn link_routes(programs: &mut [&mut Program]) {
     let mut weights: Vec<Weight> = Vec::new();
     let mut kernels: Vec<Kernel> = Vec::new();
     // Constants of another shape over the same bytes share their place.
@@ -117,7 +117,7 @@ fn rename(step: &mut Step, weights: &[WeightId], kernels: &[usize]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::{BufferId, Runs};
+    use crate::program::{BufferId, Runs, Source};
     use partita_ir::graph::ElementType;
 
     fn weight(bytes: &[u8]) -> Weight {
@@ -128,6 +128,7 @@ mod tests {
             shape: vec![bytes.len()],
             bytes,
             order: None,
+            source: Source::default(),
             offset_bytes: 0,
         }
     }
@@ -144,7 +145,7 @@ mod tests {
     fn what_routes_share_is_stored_once() {
         let mut programs =
             [program(vec![weight(&[1; 70]), weight(&[2; 8])], 100), program(vec![weight(&[2; 8]), weight(&[3])], 200)];
-        unite(&mut programs.iter_mut().collect::<Vec<_>>());
+        link_routes(&mut programs.iter_mut().collect::<Vec<_>>());
         let [base, small] = programs;
         assert_eq!(base.weights, small.weights);
         assert_eq!(base.weights.iter().map(|weight| weight.offset_bytes).collect::<Vec<_>>(), [0, 128, 192]);
@@ -154,7 +155,7 @@ mod tests {
             program.steps.iter().filter_map(from).collect()
         };
         let mut parts = [program(vec![weight(&[7; 256])], 0), program(vec![weight(&[7; 100])], 0)];
-        unite(&mut parts.iter_mut().collect::<Vec<_>>());
+        link_routes(&mut parts.iter_mut().collect::<Vec<_>>());
         assert_eq!(parts[1].weights_bytes, 256, "a part of another constant takes no room");
         assert_eq!(read(&base), [Argument::Weight(WeightId(0)), Argument::Weight(WeightId(1))]);
         assert_eq!(read(&small), [Argument::Weight(WeightId(1)), Argument::Weight(WeightId(2))]);

@@ -6,8 +6,9 @@
 
 pub mod family;
 pub mod lower;
+pub mod text;
 
-use partita_ir::graph::{ElementType, Op, TensorId};
+use partita_ir::graph::{ElementType, Op, Original, TensorId};
 use partita_kernel::Kernel;
 use partita_kernel::lower::WeightOrder;
 
@@ -60,8 +61,21 @@ pub struct Weight {
     /// How a convolution's kernel has packed it, and the layout of the activations that it reads, if that could have been
     /// done in several ways.
     pub order: Option<(Layout, WeightOrder)>,
+    /// With `order`: what it is of the graph's constants.
+    pub source: Source,
     /// Byte offset in the weights section; set by `memory`, a multiple of 64.
     pub offset_bytes: usize,
+}
+
+/// What a packed constant is of the graph's constants: how the same one is found again in the program of another route. It
+/// makes no difference to what a program does, and is no part of its text form.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Source(pub Option<Original>);
+
+impl PartialEq for Source {
+    fn eq(&self, _other: &Source) -> bool {
+        true
+    }
 }
 
 /// An operand of a step.
@@ -186,39 +200,6 @@ pub struct Program {
     pub arena_bytes: usize,
     /// Size of the weights section; set by `memory`.
     pub weights_bytes: usize,
-}
-
-impl std::fmt::Display for Program {
-    /// Steps and buffers, for people.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "program of device {}: arena {}, weights {}", self.device, self.arena_bytes, self.weights_bytes)?;
-        for (index, buffer) in self.buffers.iter().enumerate() {
-            writeln!(
-                f,
-                "buffer {index} {:?}: {:?} {:?} at {}{}",
-                buffer.name,
-                buffer.shape,
-                buffer.layout,
-                buffer.offset_bytes,
-                match buffer.part_of {
-                    Some((parent, first)) if buffer.replaces => format!(", over {} from {first}", parent.0),
-                    Some((parent, first)) => format!(", part of {} from {first}", parent.0),
-                    None => String::new(),
-                }
-            )?;
-        }
-        for (index, step) in self.steps.iter().enumerate() {
-            match step {
-                Step::Kernel { node, fused, kernel, arguments } => {
-                    let nodes: Vec<String> = [node].into_iter().chain(fused).map(|name| format!("{name:?}")).collect();
-                    let (nodes, name) = (nodes.join(" + "), &self.kernels[*kernel].name);
-                    writeln!(f, "step {index} {nodes}: {name} {arguments:?}")?;
-                }
-                other => writeln!(f, "step {index} {other:?}")?,
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Program {

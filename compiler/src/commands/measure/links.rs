@@ -7,7 +7,8 @@ use anyhow::Context;
 
 use crate::bundle;
 use crate::cli::Arguments;
-use crate::commands::{note, summary};
+use crate::commands::build::{build, note};
+use crate::commands::summary;
 use crate::config::measured::LinkMeasurement;
 use crate::config::{Cluster, System};
 use crate::data;
@@ -127,7 +128,7 @@ fn probe(cluster: &Cluster, a: usize, b: usize, large: usize) -> Result<Compiled
 /// Builds and runs the program, and adds up what the first device saw of its exchanges.
 fn run(arguments: &Arguments, compiled: &Compiled, out: &Path) -> anyhow::Result<Times> {
     bundle::write(out, compiled, &summary::report(compiled))?;
-    let built = crate::commands::build(arguments, out, compiled)?;
+    let built = build(arguments, out, compiled)?;
     let wanted = LocalOptions { launcher: arguments.launcher.as_deref(), profile: true, silence: None };
     let mut cluster = start(compiled, &built, wanted)?;
     let input = data::noise(compiled.graph.tensor_type(compiled.graph.inputs[0]), 1);

@@ -61,7 +61,7 @@ fn error(measured: &Measured, ran: &[Ran]) -> f64 {
 mod tests {
     use super::*;
     use crate::config::cluster_file;
-    use crate::config::measured::{Corrections, Kind, LinkMeasurement};
+    use crate::config::measured::{Corrections, DeviceKind, LinkMeasurement};
     use crate::driver::{Options, compile_graph};
     use crate::graph::Graph;
     use crate::graph::text::parse;
@@ -91,7 +91,7 @@ mod tests {
         let (link, bytes_per_second) = (1, 11.5e6);
         let seen = LinkMeasurement { link, between, round_trip_ms: 2.0 * one_way_ms, latency_ms, bytes_per_second };
         let (target, message_microseconds) = ("raspberry-pi-4".to_string(), Some(cost_us));
-        let kind = Kind { target, cpu: 1.0, message_microseconds, corrections: Corrections::default() };
+        let kind = DeviceKind { target, cpu: 1.0, message_microseconds, corrections: Corrections::default() };
         Measured { origin: None, kind: vec![kind], link: vec![seen] }
     }
 

@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use anyhow::Context;
 
+use super::build::{build, folder_name, note};
 use super::infer::noise_inputs;
-use super::{folder_name, note};
 use crate::bundle;
 use crate::cli::Arguments;
 use crate::config;
 use crate::config::learned::Origin;
-use crate::config::measured::{Corrections, Kind, Measured, default_path};
+use crate::config::measured::{Corrections, DeviceKind, Measured, default_path};
 use crate::driver::{self, Compiled, Failure, Options};
 use crate::graph::NodeId;
 use crate::partition::{StrategyFamily, cost};
@@ -156,7 +156,7 @@ pub(super) fn profiled(
 ) -> anyhow::Result<(f64, Vec<Vec<Vec<u64>>>)> {
     let report = super::summary::report(compiled);
     bundle::write(out, compiled, &report)?;
-    let built = super::build(arguments, out, compiled)?;
+    let built = build(arguments, out, compiled)?;
     let wanted = LocalOptions { launcher: arguments.launcher.as_deref(), profile: true, silence: None };
     let mut cluster = start(compiled, &built, wanted)?;
     let input = pack(&compiled.graph, &compiled.graph.inputs, &noise_inputs(&compiled.graph, 1))?;
@@ -253,11 +253,11 @@ fn add_copies(compiled: &Compiled, program: &Program, stepped: &BTreeSet<&str>, 
 }
 
 /// Sums as factors.
-fn kind(((target, cpu), seen): ((String, String), Seen)) -> Kind {
+fn kind(((target, cpu), seen): ((String, String), Seen)) -> DeviceKind {
     let factors = |sums: BTreeMap<String, Sum>| -> BTreeMap<String, f64> {
         sums.into_iter().filter_map(|(name, sum)| Some((name, sum.factor()?))).collect()
     };
     let node = seen.node.into_iter().map(|(name, methods)| (name, factors(methods))).collect();
     let corrections = Corrections { family: factors(seen.family), node };
-    Kind { target, cpu: cpu.parse().unwrap_or(1.0), message_microseconds: None, corrections }
+    DeviceKind { target, cpu: cpu.parse().unwrap_or(1.0), message_microseconds: None, corrections }
 }

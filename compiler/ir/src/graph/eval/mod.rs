@@ -2,100 +2,63 @@
 //!
 //! It folds constants, is the oracle of tests and `--verify`, and never runs on a device.
 
-pub mod elementwise;
-pub mod movement;
-pub mod spatial;
+mod error;
+mod run;
 
 use std::collections::{BTreeMap, HashMap};
 
-use partita_rt::kernels::Steady;
+use partita_rt::kernels::{Call, Steady};
 
-use super::op::{Op, ResizeMode};
-use super::types::{Data, TensorType, Value};
+pub use error::EvalError;
+
+use error::wrong_type;
+
+use super::call::reference_call;
+use super::op::{BinaryOp, Decide, Op};
+use super::types::{Data, ElementType, TensorType, Value};
 use super::{Graph, TensorId};
-
-/// Why a node could not be evaluated.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum EvalError {
-    /// The operator has no meaning for these element types.
-    #[error("{op} is not defined for {types}")]
-    ElementType {
-        /// Name of the operator.
-        op: &'static str,
-        /// Types of the inputs.
-        types: String,
-    },
-    /// Data-dependent: an index past the end.
-    #[error("index {index} is outside an axis of {extent} elements")]
-    Index {
-        /// The index.
-        index: i64,
-        /// Extent of the axis.
-        extent: usize,
-    },
-    /// An integer was divided by zero.
-    #[error("an integer is divided by zero")]
-    DivisionByZero,
-    /// As many inputs as the graph has must be given, of its types.
-    #[error("input {position} should be {expected}, but is {found}")]
-    Input {
-        /// Position among the graph's inputs.
-        position: usize,
-        /// What the graph says.
-        expected: String,
-        /// What was given.
-        found: String,
-    },
-    /// The graph is not acyclic or reads what nothing makes; `verify` would have said so.
-    #[error("the graph cannot be evaluated in any order")]
-    Order,
-    /// A node failed.
-    #[error("node `{node}`: {source}")]
-    Node {
-        /// Name of the node.
-        node: String,
-        /// What happened.
-        source: Box<EvalError>,
-    },
-}
 
 /// Evaluates one operator on values of the types that the graph says; `outputs` are its inferred types.
 pub fn evaluate_node(op: &Op, inputs: &[&Value], outputs: &[TensorType]) -> Result<Vec<Value>, EvalError> {
-    let Some(output) = outputs.first() else { return Ok(Vec::new()) };
-    let single = |data: Data| Ok(vec![Value { shape: output.shape.clone(), data }]);
-    match op {
-        Op::Resize { mode: ResizeMode::Nearest(_), .. } => single(movement::evaluate(op, inputs, output)?),
-        Op::Conv(_)
-        | Op::ConvTranspose(_)
-        | Op::Gemm(_)
-        | Op::MatMul
-        | Op::BatchNormalization { .. }
-        | Op::InstanceNormalization { .. }
-        | Op::LayerNormalization { .. }
-        | Op::Lrn { .. }
-        | Op::Pool(_)
-        | Op::GlobalPool(_)
-        | Op::Softmax { .. }
-        | Op::LogSoftmax { .. }
-        | Op::Resize { .. } => single(Data::F32(spatial::evaluate(op, inputs, output)?)),
-        Op::Unary(_) | Op::Binary(..) | Op::PRelu | Op::Where | Op::Cast { .. } => {
-            single(elementwise::evaluate(op, inputs, output)?)
-        }
-        Op::Reduce { .. } | Op::ArgMax { .. } | Op::Decide(_) => {
-            single(spatial::evaluate_reduction(op, inputs, output)?)
-        }
-        Op::Split { axis, sizes } => movement::split(inputs[0], *axis, sizes, outputs),
-        Op::Concat { .. }
-        | Op::Slice { .. }
-        | Op::Reshape { .. }
-        | Op::Transpose { .. }
-        | Op::Pad { .. }
-        | Op::Gather { .. }
-        | Op::Expand { .. }
-        | Op::Identity
-        | Op::SpaceToDepth { .. }
-        | Op::DepthToSpace { .. } => single(movement::evaluate(op, inputs, output)?),
+    if outputs.is_empty() {
+        return Ok(Vec::new());
     }
+    let types: Vec<TensorType> = inputs.iter().map(|input| input.tensor_type()).collect();
+    let (read, written): (Vec<_>, Vec<_>) = (types.iter().collect(), outputs.iter().collect());
+    let call = reference_call(op, &read, &written).ok_or_else(|| wrong_type(op, inputs))?;
+    check_elements(op, &call, inputs)?;
+    let results = if let Op::Decide(decide) = op {
+        inputs[0].as_f32().map(|scores| vec![Data::F32(verdict(decide, scores, &mut Steady::new()))])
+    } else {
+        run::run(&call, inputs, outputs)
+    };
+    let results = results.ok_or_else(|| wrong_type(op, inputs))?;
+    Ok(results.into_iter().zip(outputs).map(|(data, output)| Value { shape: output.shape.clone(), data }).collect())
+}
+
+/// Refuses operands whose elements a kernel would pass over in silence.
+fn check_elements(op: &Op, call: &Call<'_>, inputs: &[&Value]) -> Result<(), EvalError> {
+    match (call, inputs) {
+        (Call::Gather(gather), [_, indices]) => {
+            let extent = gather.extent;
+            let Data::I64(indices) = indices.data.cast(ElementType::I64) else { return Err(wrong_type(op, inputs)) };
+            let outside = |index: &&i64| **index >= extent as i64 || **index < -(extent as i64);
+            indices.iter().find(outside).map_or(Ok(()), |index| Err(EvalError::Index { index: *index, extent }))
+        }
+        (Call::Binary(binary), [_, b]) => {
+            let divides = matches!(binary.function, BinaryOp::Div | BinaryOp::Mod) && b.data.element().is_integer();
+            let by_zero = divides && super::values::to_f32(&b.data).contains(&0.0);
+            if by_zero { Err(EvalError::DivisionByZero) } else { Ok(()) }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What an exit decides, and the confidence; `steady` is what it has said before.
+fn verdict(decide: &Decide, scores: &[f32], steady: &mut Steady) -> Vec<f32> {
+    let mut verdict = vec![0.0; 2];
+    decide.call().run(scores, &mut verdict, decide.threshold, Some(steady));
+    verdict
 }
 
 /// Evaluates a graph; gives its outputs in order.
@@ -130,8 +93,7 @@ pub fn evaluate_until_exit(
         let (Some(scores), Some(answer)) = (seen.get(scores), seen.get(answer)) else { continue };
         let Some(decide) = graph.decide(*id) else { continue };
         let Data::F32(elements) = &scores.data else { continue };
-        let mut verdict = [0.0; 2];
-        spatial::verdict_of(decide, elements, &mut verdict, steady.entry(exit).or_default());
+        let verdict = verdict(decide, elements, steady.entry(exit).or_default());
         if partita_rt::kernels::leaves(&verdict) {
             return Ok(EarlyAnswer { outputs: vec![answer.clone()], exit: Some((exit, verdict[1])) });
         }
@@ -204,14 +166,4 @@ pub fn evaluate_observed(
             constant.or_else(|| values.get(output).cloned()).ok_or(EvalError::Order)
         })
         .collect()
-}
-
-/// The `f32` elements of an input.
-fn f32s<'a>(op: &Op, value: &'a Value) -> Result<&'a [f32], EvalError> {
-    value.as_f32().ok_or_else(|| wrong_type(op, &[value]))
-}
-
-fn wrong_type(op: &Op, inputs: &[&Value]) -> EvalError {
-    let types: Vec<String> = inputs.iter().map(|value| value.tensor_type().to_string()).collect();
-    EvalError::ElementType { op: super::text::op_name(op), types: types.join(", ") }
 }

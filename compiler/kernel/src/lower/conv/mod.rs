@@ -13,11 +13,12 @@ use plan::Plan;
 use strips::Strips;
 
 use super::build::{Builder, Epilogue, epilogue_words, mul_add, plus, repeat};
-use super::products::{Factor, Kind, by_lane, multiply};
+use super::call::convolution_bindings;
+use super::products::{Factor, ProductKind, by_lane, multiply};
 use super::tile::Reading;
 use super::window::Columns;
+use super::winograd;
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Pooling, WeightOrder};
-use super::{convolution_bindings, winograd};
 use crate::layout::Layout;
 use crate::{Access, Affine, Buffer, Expression, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::TensorType;
@@ -47,7 +48,7 @@ pub(super) fn layouts(
         inputs.extend(conv.residual.then_some(blocked));
         LayoutChoice { inputs, output: blocked }
     };
-    // Minimal filtering saves more than it costs to reorder what it reads.
+    // Winograd's algorithm saves more than it costs to reorder what it reads.
     let mut reordered = inputs.to_vec();
     reordered[0].layout = blocked;
     // Few channels would leave most lanes of a block empty; broadcasting reads plain tensors as well.
@@ -99,7 +100,7 @@ pub(super) fn lower(
     let y_buffer = builder.buffer("y", Access::Output, y_elements);
     let buffers = Buffers { x: x_buffer, residual, weights: w_buffer, bias: b_buffer, y: y_buffer };
     let sample = builder.loop_over(Role::Batch, "sample");
-    let mut writer = Writer { plan: &plan, conv, strips: strips.as_ref().zip(rows), builder, buffers, sample };
+    let mut writer = ConvWriter { plan: &plan, conv, strips: strips.as_ref().zip(rows), builder, buffers, sample };
     let body = writer.body();
     let window = &plan.window;
     let name = format!(
@@ -147,7 +148,7 @@ struct Buffers {
 }
 
 /// Writes the loop nest.
-struct Writer<'a> {
+struct ConvWriter<'a> {
     plan: &'a Plan,
     conv: &'a Conv,
     /// How rows are pooled, and where they lie before.
@@ -178,7 +179,7 @@ struct Place<'a> {
     vector_step: usize,
 }
 
-impl Writer<'_> {
+impl ConvWriter<'_> {
     fn body(&mut self) -> Vec<Statement> {
         let plan = self.plan;
         let group = self.builder.loop_over(Role::Group, "group");
@@ -458,7 +459,7 @@ impl Writer<'_> {
             }));
         }
         factors.retain(|factor| !factor.elements.is_empty());
-        body.extend(multiply(&mut self.builder, (Kind::Numbers, self.buffers.weights), &factors, plan.in_order));
+        body.extend(multiply(&mut self.builder, (ProductKind::Numbers, self.buffers.weights), &factors, plan.in_order));
         body
     }
 

@@ -2,7 +2,7 @@
 //! time lie in scratch memory, so that the result of the convolution itself exists nowhere.
 
 use super::plan::Plan;
-use super::{Place, TilePlace, Writer};
+use super::{ConvWriter, Place, TilePlace};
 use crate::lower::build::{plus, repeat};
 use crate::lower::pool::{PooledRow, Scale, columns_together, fits, reciprocals};
 use crate::lower::window::Window3;
@@ -99,7 +99,7 @@ impl Strips {
     }
 }
 
-impl Writer<'_> {
+impl ConvWriter<'_> {
     /// All rows of a tile, a strip at a time in scratch memory, pooled to the output.
     pub(super) fn strips(&mut self, strips: &Strips, scratch: Buffer, tile: &TilePlace) -> Statement {
         let (plan, window) = (self.plan, &strips.window);

@@ -6,7 +6,7 @@
 
 use super::{Place, Product, Tile, column_runs};
 use crate::lower::build::{Builder, activate, binary, fetch_ahead, mul_add, plus, repeat, runs};
-use crate::lower::products::{Factor, Kind, multiply};
+use crate::lower::products::{Factor, ProductKind, multiply};
 use crate::lower::{Binding, LoweredNode, Machine, Operand};
 use crate::{Access, Affine, Arithmetic, Buffer, Expression, Function, LoopVar, Role, Statement, Variable};
 use partita_config::WeightStorage;
@@ -76,7 +76,7 @@ pub(super) fn lower(
     let in_order = machine.in_order;
     let ahead_bytes = product.ahead_bytes(vectors * lanes * depth, machine);
     let buffers = Buffers { a, b, bias, steps, digits, scales, y };
-    let mut writer = Writer { builder, product, depth, lanes, buffers, batch, in_order, ahead_bytes };
+    let mut writer = DotWriter { builder, product, depth, lanes, buffers, batch, in_order, ahead_bytes };
     let mut body = vec![writer.rounded_rows()];
     for (first_vector, wide, tiles) in column_runs(product, lanes, tile.vectors) {
         let column = writer.builder.loop_over(Role::Channels, "column_tile");
@@ -128,7 +128,7 @@ struct Buffers {
     y: Buffer,
 }
 
-struct Writer<'a> {
+struct DotWriter<'a> {
     builder: Builder,
     product: &'a Product,
     /// Of the product, in whole vectors.
@@ -141,7 +141,7 @@ struct Writer<'a> {
     ahead_bytes: usize,
 }
 
-impl Writer<'_> {
+impl DotWriter<'_> {
     /// All rows of A as digits and steps.
     fn rounded_rows(&mut self) -> Statement {
         let (product, lanes) = (self.product, self.lanes);
@@ -239,7 +239,7 @@ impl Writer<'_> {
                 elements: loaded.iter().enumerate().map(|(digit, x)| (digit, *x, lane as u32)).collect(),
             })
             .collect();
-        body.extend(multiply(&mut self.builder, (Kind::Bytes, self.buffers.b), &factors, self.in_order));
+        body.extend(multiply(&mut self.builder, (ProductKind::Bytes, self.buffers.b), &factors, self.in_order));
         statements.push(repeat(k, self.depth, VECTOR, body));
         statements.extend(self.store(place));
         statements

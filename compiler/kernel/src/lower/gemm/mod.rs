@@ -61,40 +61,31 @@ impl Product {
 
 fn product(op: &Op, inputs: &[Operand<'_>], output: &TensorType) -> Option<Product> {
     let (a, b) = (&inputs[0].tensor_type.shape, &inputs[1].tensor_type.shape);
-    match op {
-        Op::Gemm(gemm) => {
-            if gemm.transpose_a
-                || gemm.transpose_b
-                || gemm.alpha != 1.0
-                || gemm.beta != 1.0
-                || inputs[0].value.is_some()
-            {
+    if let Op::Gemm(gemm) = op {
+        if gemm.transpose_a || gemm.transpose_b || gemm.alpha != 1.0 || gemm.beta != 1.0 || inputs[0].value.is_some() {
+            return None;
+        }
+        // C must be a constant row.
+        if let Some(c) = inputs.get(2) {
+            let row = c.value?;
+            let is_row = row.len() == output.shape[1] && c.tensor_type.shape.last() == Some(&row.len());
+            if !is_row {
                 return None;
             }
-            // C must be a constant row.
-            if let Some(c) = inputs.get(2) {
-                let row = c.value?;
-                let is_row = row.len() == output.shape[1] && c.tensor_type.shape.last() == Some(&row.len());
-                if !is_row {
-                    return None;
-                }
-            }
-            let (rows, depth, columns) = (a[0], a[1], b[1]);
-            Some(Product { batch: 1, rows, depth, columns, shared_b: true, activation: gemm.activation })
         }
-        Op::MatMul => {
-            let outer = a.len().checked_sub(2)?;
-            let batch: usize = a[..outer].iter().product();
-            let shared_b = b.len() == 2;
-            let same = b.len() == a.len() && b[..outer] == a[..outer];
-            if inputs[0].value.is_some() || !(shared_b || same) || b.len() < 2 || a.len() < 2 {
-                return None;
-            }
-            let (rows, depth, columns) = (a[outer], a[outer + 1], b[b.len() - 1]);
-            Some(Product { batch, rows, depth, columns, shared_b, activation: Activation::None })
-        }
-        _ => None,
+        let (rows, depth, columns) = (a[0], a[1], b[1]);
+        return Some(Product { batch: 1, rows, depth, columns, shared_b: true, activation: gemm.activation });
     }
+    let Op::MatMul = op else { return None };
+    let outer = a.len().checked_sub(2)?;
+    let batch: usize = a[..outer].iter().product();
+    let shared_b = b.len() == 2;
+    let same = b.len() == a.len() && b[..outer] == a[..outer];
+    if inputs[0].value.is_some() || !(shared_b || same) || b.len() < 2 || a.len() < 2 {
+        return None;
+    }
+    let (rows, depth, columns) = (a[outer], a[outer + 1], b[b.len() - 1]);
+    Some(Product { batch, rows, depth, columns, shared_b, activation: Activation::None })
 }
 
 pub(super) fn layouts(op: &Op, inputs: &[Operand<'_>], output: &TensorType) -> Vec<LayoutChoice> {
@@ -180,7 +171,7 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
     let b_bytes = vectors * lanes * product.depth * storage.size_bytes();
     let ahead_bytes = if is_packed { product.ahead_bytes(b_bytes, machine) } else { 0 };
     let product = &product;
-    let mut writer = Writer {
+    let mut writer = GemmWriter {
         builder,
         product,
         lanes,
@@ -270,7 +261,7 @@ fn column_runs(product: &Product, lanes: usize, wide: usize) -> Vec<(usize, usiz
     tiles
 }
 
-struct Writer<'a> {
+struct GemmWriter<'a> {
     builder: Builder,
     product: &'a Product,
     lanes: usize,
@@ -303,7 +294,7 @@ struct Place {
     vectors: usize,
 }
 
-impl Writer<'_> {
+impl GemmWriter<'_> {
     /// Lanes of a vector that are real columns.
     fn lanes_of(&self, place: Place, vector: usize) -> usize {
         (self.product.columns - (place.first_vector + vector) * self.lanes).min(self.lanes)

@@ -1,4 +1,4 @@
-//! What minimal filtering saves, from shapes alone: for plans, which compare thousands of shards.
+//! What Winograd's algorithm saves, from shapes alone: for plans, which compare thousands of shards.
 
 use super::plan::{DATA_CYCLES, RESULT_CYCLES};
 use super::transform::{Form, Forms};
@@ -7,7 +7,7 @@ use partita_ir::graph::op::Conv;
 /// What the phases wait for memory, of their arithmetic: measured on VGG16 and ResNet-18.
 const WAITING: f64 = 1.1;
 
-/// A convolution that may be done by minimal filtering.
+/// A convolution that may be done by Winograd's algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filterable {
     /// Taps down and across.
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn gains_are_those_that_were_measured() {
-        // ResNet-18's and VGG16's layers on one core of an EPYC with AVX-512: direct time over filtered time.
+        // ResNet-18's and VGG16's layers on one core of an EPYC with AVX-512: direct time over winograd time.
         for (channels, extent, measured) in [(64, 56, 2.9), (128, 28, 3.0), (128, 112, 3.2), (256, 56, 3.4)] {
             let shape = [1, channels, extent, extent];
             let known = Filterable::of(&conv(&[3, 3], 1), &shape, &shape).expect("three taps have forms");

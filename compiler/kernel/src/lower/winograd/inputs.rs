@@ -1,11 +1,11 @@
 //! The first phase: inputs gathered and transformed.
 
-use super::Writer;
+use super::WinogradWriter;
 use super::transform::Form;
 use crate::lower::build::{plus, repeat};
 use crate::{Affine, Bound, Expression, LoopVar, Statement, Variable};
 
-impl Writer<'_> {
+impl WinogradWriter<'_> {
     /// Per block of channels: the input of the block of tiles with its padding, then every tile transformed.
     pub(super) fn inputs(&mut self) -> Statement {
         let plan = self.plan;

@@ -1,6 +1,6 @@
-//! Convolution of 3 or 5 taps across, and as many or one down, by Winograd's minimal filtering: fewer products than direct convolution, at the
+//! Convolution of 3 or 5 taps across, and as many or one down, by Winograd's algorithm: fewer products than direct convolution, at the
 //! price of additions, of weights that are larger, and of rounding errors ([`Forms::error_bound`]). Additions may overflow and
-//! carry what is no number to the whole tile, so programs look at their inputs first ([`crate::Kernel::filtered`]).
+//! carry what is no number to the whole tile, so programs look at their inputs first ([`crate::Kernel::winograd`]).
 //!
 //! The output is cut into tiles, tiles are gathered in blocks that stay in the second-level cache. For each block the
 //! input is transformed, one matrix product per point of the tiles sums over channels (and depth taps), and the results
@@ -22,7 +22,8 @@ use transform::Transform;
 pub use transform::{Form, Forms};
 
 use super::build::{Builder, epilogue_words, plus, repeat};
-use super::{Binding, LoweredNode, Operand, Pooling, WeightOrder, convolution_bindings};
+use super::call::convolution_bindings;
+use super::{Binding, LoweredNode, Operand, Pooling, WeightOrder};
 use crate::split::Split;
 use crate::{Access, Affine, Bound, Buffer, Expression, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::op::Conv;
@@ -62,7 +63,7 @@ pub(super) fn lower(
     };
     let buffers = Buffers { x, residual, weights: packed, bias, scratch, y };
     let part = (plan.threads > 1).then(|| builder.loop_var("part"));
-    let mut writer = Writer { plan, conv, is_pooled, stored, builder, buffers, at, part, shared: Vec::new() };
+    let mut writer = WinogradWriter { plan, conv, is_pooled, stored, builder, buffers, at, part, shared: Vec::new() };
     let body = writer.body();
     let shared = std::mem::take(&mut writer.shared);
     let ([high, wide], [rows, columns]) = (plan.forms.taps(), plan.forms.outputs());
@@ -93,7 +94,7 @@ pub(super) fn lower(
     let macs = plan.batch * plan.filters * plan.output_plane() * plan.channels * plan.kernel_depth * high * wide;
     let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
     kernel.split = part.map(|part| Split { parts: plan.threads, loops: shared, part: Some(part) });
-    kernel.filtered = Some(plan.described(conv, is_pooled));
+    kernel.winograd = Some(plan.described(conv, is_pooled));
     // The residual is read right before the store.
     kernel.in_place = residual.into_iter().collect();
     let mut bindings = convolution_bindings(conv, inputs[1].packing, || plan.pack(weights), packed_bias);
@@ -123,7 +124,7 @@ struct Counters {
 }
 
 /// Writes the loop nest.
-struct Writer<'a> {
+struct WinogradWriter<'a> {
     plan: &'a Plan,
     conv: &'a Conv,
     /// Of every square of four outputs only the largest is stored.
@@ -139,7 +140,7 @@ struct Writer<'a> {
     shared: Vec<LoopVar>,
 }
 
-impl Writer<'_> {
+impl WinogradWriter<'_> {
     fn body(&mut self) -> Vec<Statement> {
         let plan = self.plan;
         let barrier = self.part.map(|_| Statement::Barrier);

@@ -2,7 +2,7 @@
 
 use super::plan::Plan;
 use super::transform::Form;
-use super::{Buffers, Pooling, Writer};
+use super::{Buffers, Pooling, WinogradWriter};
 use crate::lower::build::{Epilogue, binary, plus, repeat};
 use crate::{Affine, Arithmetic, Bound, Expression, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::op::{Activation, Conv, PoolKind};
@@ -30,7 +30,7 @@ pub(super) fn halves(conv: &Conv, pooling: Pooling<'_>, plan: &Plan) -> bool {
         && output.element_count() > 0
 }
 
-impl Writer<'_> {
+impl WinogradWriter<'_> {
     /// Per vector of filters and tile: the results transformed back, then to the output where they lie inside it.
     pub(super) fn outputs(&mut self) -> Statement {
         let plan = self.plan;

@@ -1,6 +1,6 @@
-//! Whether a convolution is done by minimal filtering, in which form, and how many tiles at a time: by estimated time.
+//! Whether a convolution is done by Winograd's algorithm, in which form, and how many tiles at a time: by estimated time.
 
-use partita_rt::kernels::Filtered;
+use partita_rt::kernels::Winograd;
 
 use super::transform::{Form, Forms};
 use crate::Affine;
@@ -9,7 +9,6 @@ use crate::lower::tile::{FAR_BYTES_PER_CYCLE, Reading, Row, Tile, choose_tile};
 use crate::lower::window::Window3;
 use crate::lower::{Machine, Operand, Packing, WeightOrder};
 use partita_ir::graph::TensorType;
-use partita_ir::graph::eval::spatial::activation;
 use partita_ir::graph::op::Conv;
 
 /// Bytes per cycle that come from beyond the second-level cache, as long as it is not far beyond.
@@ -25,7 +24,7 @@ pub(super) const RESULT_CYCLES: [f64; 2] = [1.5, 3.8];
 /// What it takes until the last of several threads has arrived.
 const BARRIER_CYCLES: f64 = 3000.0;
 
-/// Minimal filtering must be that much faster by estimate, and a form whose weights take so many bytes that much more:
+/// Winograd's algorithm must be that much faster by estimate, and a form whose weights take so many bytes that much more:
 /// memory is scarce on small devices, and reading it is what wide vectors wait for. (Bytes per vector of one lane.)
 const WORTH: f64 = 1.1;
 const WORTH_LARGE: f64 = 1.5;
@@ -89,7 +88,7 @@ pub fn forms(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: 
     forms.filter(|forms| inputs[1].value.is_none_or(|weights| stays_finite(*forms, weights, terms))).collect()
 }
 
-/// No sum of any input below [`partita_rt::kernels::FILTERED_BELOW`] (2^64) grows by more than this on its way, so that none
+/// No sum of any input below [`partita_rt::kernels::WINOGRAD_BELOW`] (2^64) grows by more than this on its way, so that none
 /// overflows.
 const MOST_GROWTH: f64 = (1u64 << 60) as f64;
 
@@ -135,7 +134,7 @@ pub fn chosen(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine:
         return shape.best(forms, Some(order.vectors)).map(|(_, plan)| plan);
     }
     let mut known = (shape.direct_cycles(None), None);
-    for forms in possible.into_iter().filter(|_| machine.minimal_filtering) {
+    for forms in possible.into_iter().filter(|_| machine.winograd) {
         let Some((cycles, plan)) = shape.best(forms, None) else { continue };
         let weights_bytes = plan.packed_elements() as f64 * 4.0;
         if weights_bytes > HUGE_BYTES && plan.all_tiles() < FEW_TILES {
@@ -276,8 +275,8 @@ impl Shape<'_> {
 
 impl Plan {
     /// What the run time needs to know to do it directly.
-    pub(super) fn described(&self, conv: &Conv, pooled: bool) -> Filtered {
-        Filtered {
+    pub(super) fn described(&self, conv: &Conv, pooled: bool) -> Winograd {
+        Winograd {
             batch: self.batch,
             channels: self.channels,
             filters: self.filters,
@@ -290,7 +289,7 @@ impl Plan {
             taps: self.forms.taps(),
             vectors: self.tile.vectors,
             pooled,
-            activation: activation(conv.activation),
+            activation: conv.activation,
         }
     }
 

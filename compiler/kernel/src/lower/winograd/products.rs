@@ -1,13 +1,13 @@
 //! The second phase: one matrix product per point.
 
-use super::Writer;
+use super::WinogradWriter;
 use crate::lower::build::{fetch_ahead, mul_add, plus, repeat, runs};
 use crate::lower::products::by_lane;
 use crate::lower::tile::Tile;
 use crate::{Affine, Expression, LoopVar, Role, Statement, Variable};
 use partita_config::WeightStorage;
 
-impl Writer<'_> {
+impl WinogradWriter<'_> {
     /// `M[point][filters][tile] = sum over channels of V[point][channels][tile] * U[point][channels][filters]`
     pub(super) fn products(&mut self) -> Vec<Statement> {
         let plan = self.plan;

@@ -1,4 +1,4 @@
-//! The transforms of Winograd's minimal filtering F(m, r) (Lavin and Gray 2016, section 4; points 0, 1, -1, 2, -2,
+//! The transforms of Winograd's algorithm F(m, r) (Lavin and Gray 2016, section 4; points 0, 1, -1, 2, -2,
 //! infinity), in one dimension: as statements on vectors, as numbers for weights, and what they do to rounding errors.
 
 use std::fmt;
@@ -190,7 +190,7 @@ impl Form {
     }
 }
 
-/// Minimal filtering of a filter's height and width; none for a height of one tap.
+/// Winograd's algorithm of a filter's height and width; none for a height of one tap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Forms {
     /// Of columns.
@@ -207,6 +207,13 @@ impl fmt::Display for Forms {
 }
 
 impl Forms {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Forms> {
+        let down = [None, Some(Form::Two), Some(Form::Four), Some(Form::TwoOfFive)];
+        let across = [Form::Two, Form::Four, Form::TwoOfFive];
+        down.into_iter().flat_map(move |down| across.map(|across| Forms { down, across }))
+    }
+
     /// Outputs of a tile: rows, columns.
     pub fn outputs(self) -> [usize; 2] {
         [self.down.map_or(1, Form::outputs), self.across.outputs()]

@@ -2,7 +2,7 @@
 
 /// What a layer is, as far as the models tell layers apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum LayerKind {
     /// A convolution: it can be split by output or input channels.
     Convolution,
     /// Anything else: the hub gathers the whole tensor and computes it.
@@ -13,7 +13,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// Kind.
-    pub kind: Kind,
+    pub kind: LayerKind,
     /// M: elements of the input.
     pub input: u64,
     /// K: elements of the output.
@@ -36,7 +36,7 @@ impl Layer {
     /// A layer of a toy network, known by its sizes alone.
     pub fn of_sizes(input: u64, output: u64) -> Layer {
         let (extent, channels, filters, kernel, stride) = ((1, 1), input as usize, output as usize, 1, 1);
-        Layer { kind: Kind::Convolution, input, output, weights: 0, extent, channels, filters, kernel, stride }
+        Layer { kind: LayerKind::Convolution, input, output, weights: 0, extent, channels, filters, kernel, stride }
     }
 
     /// Rows and columns of the output.
@@ -49,15 +49,15 @@ impl Layer {
     /// Multiply-adds of the whole layer.
     pub fn macs(&self) -> u64 {
         match self.kind {
-            Kind::Convolution => self.output * (self.channels * self.kernel * self.kernel) as u64,
-            Kind::Other => 0,
+            LayerKind::Convolution => self.output * (self.channels * self.kernel * self.kernel) as u64,
+            LayerKind::Other => 0,
         }
     }
 }
 
 /// A network as DeeperThings runs it.
 #[derive(Clone, Debug)]
-pub struct Network {
+pub struct PublishedNetwork {
     /// Name in the paper.
     pub name: &'static str,
     /// Layers in order.
@@ -78,11 +78,11 @@ impl Builder {
         Builder { layers: Vec::new(), extent, channels }
     }
 
-    fn push(&mut self, kind: Kind, kernel: usize, stride: usize, filters: usize, output_extent: usize) {
+    fn push(&mut self, kind: LayerKind, kernel: usize, stride: usize, filters: usize, output_extent: usize) {
         let square = |extent: usize| (extent * extent) as u64;
         let weights = match kind {
-            Kind::Convolution => (self.channels * filters * kernel * kernel) as u64,
-            Kind::Other => 0,
+            LayerKind::Convolution => (self.channels * filters * kernel * kernel) as u64,
+            LayerKind::Other => 0,
         };
         self.layers.push(Layer {
             kind,
@@ -101,18 +101,18 @@ impl Builder {
     /// Convolutions of step 1 that keep the extent: (kernel, filters) each.
     fn convolutions(&mut self, list: &[(usize, usize)]) {
         for (kernel, filters) in list {
-            self.push(Kind::Convolution, *kernel, 1, *filters, self.extent);
+            self.push(LayerKind::Convolution, *kernel, 1, *filters, self.extent);
         }
     }
 
     /// A pooling of step 2.
     fn pool(&mut self, kernel: usize, output_extent: usize) {
-        self.push(Kind::Other, kernel, 2, self.channels, output_extent);
+        self.push(LayerKind::Other, kernel, 2, self.channels, output_extent);
     }
 }
 
 /// YOLOv2 at 608 x 608 with 425 outputs per cell (darknet `yolov2.cfg`).
-pub fn yolov2() -> Network {
+pub fn yolov2() -> PublishedNetwork {
     let mut net = Builder::new(608, 3);
     net.convolutions(&[(3, 32)]);
     net.pool(2, 304);
@@ -127,31 +127,31 @@ pub fn yolov2() -> Network {
     net.convolutions(&[(3, 1024), (1, 512), (3, 1024), (1, 512), (3, 1024), (3, 1024), (3, 1024)]);
     // The route back to layer 16, its reorganisation to 19 x 19, and the concatenation with layer 24.
     (net.extent, net.channels) = (38, 512);
-    net.push(Kind::Other, 1, 1, 512, 38);
+    net.push(LayerKind::Other, 1, 1, 512, 38);
     net.convolutions(&[(1, 64)]);
-    net.push(Kind::Other, 2, 2, 256, 19);
+    net.push(LayerKind::Other, 2, 2, 256, 19);
     net.channels = 1280;
-    net.push(Kind::Other, 1, 1, 1280, 19);
+    net.push(LayerKind::Other, 1, 1, 1280, 19);
     net.convolutions(&[(3, 1024), (1, 425)]);
-    net.push(Kind::Other, 1, 1, 425, 19);
-    Network { name: "YOLOv2", layers: net.layers, break_point: 12 }
+    net.push(LayerKind::Other, 1, 1, 425, 19);
+    PublishedNetwork { name: "YOLOv2", layers: net.layers, break_point: 12 }
 }
 
 /// VGG-16 at 224 x 224; layer 0 crops (darknet `vgg-16.cfg`).
-pub fn vgg16() -> Network {
+pub fn vgg16() -> PublishedNetwork {
     let mut net = Builder::new(224, 3);
-    net.push(Kind::Other, 1, 1, 3, 224);
+    net.push(LayerKind::Other, 1, 1, 3, 224);
     for (convolutions, filters, pooled) in [(2, 64, 112), (2, 128, 56), (3, 256, 28), (3, 512, 14), (3, 512, 7)] {
         net.convolutions(&vec![(3, filters); convolutions]);
         net.pool(2, pooled);
     }
-    Network { name: "VGG-16", layers: net.layers, break_point: 7 }
+    PublishedNetwork { name: "VGG-16", layers: net.layers, break_point: 7 }
 }
 
 /// Extraction, which the paper calls GoogLeNet, at 224 x 224 (darknet `extraction.cfg`).
-pub fn extraction() -> Network {
+pub fn extraction() -> PublishedNetwork {
     let mut net = Builder::new(224, 3);
-    net.push(Kind::Convolution, 7, 2, 64, 112);
+    net.push(LayerKind::Convolution, 7, 2, 64, 112);
     net.pool(2, 56);
     net.convolutions(&[(3, 192)]);
     net.pool(2, 28);
@@ -171,17 +171,17 @@ pub fn extraction() -> Network {
     ]);
     net.pool(2, 7);
     net.convolutions(&[(1, 512), (3, 1024), (1, 512), (3, 1024), (1, 1000)]);
-    Network { name: "Extraction", layers: net.layers, break_point: 4 }
+    PublishedNetwork { name: "Extraction", layers: net.layers, break_point: 4 }
 }
 
 /// AlexNet's convolutions at 227 x 227 (darknet `alexnet.cfg`).
-pub fn alexnet() -> Network {
+pub fn alexnet() -> PublishedNetwork {
     let mut net = Builder::new(227, 3);
-    net.push(Kind::Convolution, 11, 4, 96, 55);
+    net.push(LayerKind::Convolution, 11, 4, 96, 55);
     net.pool(3, 27);
     net.convolutions(&[(5, 256)]);
     net.pool(3, 13);
     net.convolutions(&[(3, 384), (3, 384), (3, 256)]);
     net.pool(3, 6);
-    Network { name: "AlexNet", layers: net.layers, break_point: 2 }
+    PublishedNetwork { name: "AlexNet", layers: net.layers, break_point: 2 }
 }

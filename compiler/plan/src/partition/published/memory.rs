@@ -6,14 +6,14 @@
 use good_lp::solvers::microlp::microlp;
 use good_lp::{Expression, ProblemVariables, Solution, SolverModel, Variable, variable};
 
-use super::chain::{Kind, Layer};
+use super::chain::{Layer, LayerKind};
 
 /// Elements that a device holds with this break point.
 pub fn elements(layers: &[Layer], break_point: usize, devices: u64) -> f64 {
     let n = devices as f64;
     let mut largest = 0.0f64;
     let mut weights = 0.0;
-    for (index, layer) in layers.iter().enumerate().filter(|(_, layer)| layer.kind == Kind::Convolution) {
+    for (index, layer) in layers.iter().enumerate().filter(|(_, layer)| layer.kind == LayerKind::Convolution) {
         let activations = (layer.input + layer.output) as f64;
         let behind = index >= break_point;
         largest = largest.max(if behind { activations } else { activations / n });
@@ -38,7 +38,7 @@ pub fn least_by_ilp(layers: &[Layer], devices: u64) -> Option<usize> {
     for pair in b.windows(2) {
         model = model.with((Expression::from(pair[0]) - pair[1]).leq(0.0));
     }
-    for (layer, b) in layers.iter().zip(&b).filter(|(layer, _)| layer.kind == Kind::Convolution) {
+    for (layer, b) in layers.iter().zip(&b).filter(|(layer, _)| layer.kind == LayerKind::Convolution) {
         let activations = (layer.input + layer.output) as f64 * scale;
         let held = activations / n + (activations - activations / n) * *b;
         model = model.with((held - largest).leq(0.0));

@@ -1,18 +1,18 @@
 //! Golden numbers of the papers.
 
-use super::chain::{Kind, Layer, Network, alexnet, extraction, vgg16, yolov2};
+use super::chain::{Layer, LayerKind, PublishedNetwork, alexnet, extraction, vgg16, yolov2};
 use super::placement::{PlacedLayer, expected_seconds, hub_seconds};
 use super::{memory, tiles, traffic};
 
 const MEGABYTE: f64 = 1e6;
 const MEBIBYTE: f64 = (1 << 20) as f64;
 
-fn networks() -> [Network; 4] {
+fn networks() -> [PublishedNetwork; 4] {
     [yolov2(), vgg16(), extraction(), alexnet()]
 }
 
 /// The convolutions behind the break point.
-fn tail(network: &Network) -> &[Layer] {
+fn tail(network: &PublishedNetwork) -> &[Layer] {
     &network.layers[network.break_point..]
 }
 
@@ -78,7 +78,7 @@ fn the_dynamic_program_agrees_with_the_integer_program() {
         let layers: Vec<Layer> = (0..count)
             .map(|_| {
                 let output = 1 + next(40);
-                let kind = if next(5) == 0 { Kind::Other } else { Kind::Convolution };
+                let kind = if next(5) == 0 { LayerKind::Other } else { LayerKind::Convolution };
                 Layer { kind, ..Layer::of_sizes(std::mem::replace(&mut input, output), output) }
             })
             .collect();

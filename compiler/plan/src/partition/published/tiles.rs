@@ -1,6 +1,6 @@
 //! Fused tiles as DeepThings (Zhao et al., TCAD 2018) cuts them: a grid over the last fused layer, traced back.
 
-use super::chain::{Kind, Layer};
+use super::chain::{Layer, LayerKind};
 
 /// Rows and columns of a tile: `begin..end` each.
 pub type Tile = [(usize, usize); 2];
@@ -24,11 +24,11 @@ pub fn input_of(layer: &Layer, output: Tile) -> Tile {
     let mut needed = output;
     for ((begin, end), extent) in needed.iter_mut().zip(extents) {
         let (first, last) = match layer.kind {
-            Kind::Convolution => {
+            LayerKind::Convolution => {
                 let reach = layer.kernel / 2;
                 ((*begin * layer.stride).saturating_sub(reach), (*end - 1) * layer.stride + reach + 1)
             }
-            Kind::Other => (*begin * layer.stride, *end * layer.stride),
+            LayerKind::Other => (*begin * layer.stride, *end * layer.stride),
         };
         (*begin, *end) = (first, last.min(extent));
     }

@@ -12,7 +12,7 @@
 use good_lp::solvers::microlp::microlp;
 use good_lp::{Expression, ProblemVariables, Solution, SolverModel, Variable, variable};
 
-use super::chain::{Kind, Layer};
+use super::chain::{Layer, LayerKind};
 
 /// How a layer is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub fn elements(layers: &[Layer], splits: &[Split], devices: u64) -> Option<f64>
         let next = splits.get(index + 1);
         let previous = index.checked_sub(1).map(|index| splits[index]);
         let (input, output) = (layer.input as f64, layer.output as f64);
-        if (layer.kind == Kind::Other) != (*split == Split::Gathered)
+        if (layer.kind == LayerKind::Other) != (*split == Split::Gathered)
             || (*split == Split::Second) != (previous == Some(Split::First))
             || (*split == Split::First && next.is_none())
         {
@@ -73,7 +73,7 @@ pub fn input_splitting(layers: &[Layer], devices: u64) -> f64 {
 }
 
 fn uniform(layers: &[Layer], devices: u64, split: Split) -> f64 {
-    let of = |layer: &Layer| if layer.kind == Kind::Convolution { split } else { Split::Gathered };
+    let of = |layer: &Layer| if layer.kind == LayerKind::Convolution { split } else { Split::Gathered };
     elements(layers, &layers.iter().map(of).collect::<Vec<_>>(), devices).unwrap_or(f64::INFINITY)
 }
 
@@ -100,7 +100,7 @@ pub fn least_by_ilp(layers: &[Layer], devices: u64) -> Option<Vec<Split>> {
     let last = layers.len().checked_sub(1)?;
     for (l, layer) in layers.iter().enumerate() {
         let all = Expression::from(o[l]) + i[l] + f[l] + s[l];
-        model = model.with(all.eq(if layer.kind == Kind::Convolution { 1.0 } else { 0.0 }));
+        model = model.with(all.eq(if layer.kind == LayerKind::Convolution { 1.0 } else { 0.0 }));
         let first_before: Expression = if l > 0 { f[l - 1].into() } else { 0.0.into() };
         model = model.with((Expression::from(s[l]) - first_before).eq(0.0));
         let follows: Expression = if l < last { Expression::from(o[l + 1]) + f[l + 1] } else { 0.0.into() };
@@ -133,7 +133,7 @@ pub fn least_by_dynamic_program(layers: &[Layer], devices: u64) -> f64 {
     let [mut hub, mut everybody, mut open] = [0.0, f64::INFINITY, f64::INFINITY];
     for layer in layers {
         let (input, output) = (layer.input as f64, layer.output as f64);
-        if layer.kind == Kind::Other {
+        if layer.kind == LayerKind::Other {
             // What everybody was sent is of no use: it was kept for a split that does not come.
             (everybody, open) = (f64::INFINITY, f64::INFINITY);
             continue;

@@ -8,7 +8,8 @@ use super::super::candidates::Candidate;
 use super::super::elimination::Elimination;
 use super::super::network::Network;
 use super::super::{Objective, ilp};
-use super::{Effort, GOOD_GAP, ROUNDS, beam};
+use super::beam;
+use super::effort::{Effort, GOOD_GAP, ROUNDS};
 
 /// Solutions whose choices the ILP combines.
 const MAX_POOL: usize = 40;

@@ -3,7 +3,7 @@
 use super::super::candidates::Candidate;
 use super::super::elimination::Elimination;
 use super::super::network::Network;
-use super::{Effort, GOOD_GAP, ROUNDS};
+use super::effort::{Effort, GOOD_GAP, ROUNDS};
 
 /// A plan for streams of inferences.
 pub(super) struct Found {

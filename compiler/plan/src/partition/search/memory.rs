@@ -4,7 +4,8 @@ use super::super::Objective;
 use super::super::candidates::Candidate;
 use super::super::network::Network;
 use super::additive::{Start, limited};
-use super::{Answer, Effort, answer};
+use super::answer::{Answer, answer};
+use super::effort::Effort;
 
 /// Smallest largest RAM, and among the plans near it the fastest.
 ///

@@ -6,8 +6,10 @@
 //! throughput) is bounded the same way, with multipliers on the devices' shares.
 
 mod additive;
+mod answer;
 mod beam;
 mod busiest;
+mod effort;
 mod memory;
 mod stages;
 #[cfg(test)]
@@ -17,101 +19,18 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::candidates::{Breadth, Candidate, Choice, family_of_all};
-use super::network::Network;
-use super::pipeline::Chain;
-use super::{Objective, PartitionOptions, Strategy, StrategyFamily, limits};
-use crate::shard::Sharding;
 use partita_config::Cluster;
 use partita_ir::graph::{Graph, NodeId};
 
-/// Rounds of multipliers.
-const ROUNDS: usize = 40;
+use self::answer::answer;
+use self::effort::{Effort, PARTS, SEARCH_WORK, START_WORK};
+use super::candidates::{Breadth, Choice, family_of_all};
+use super::network::Network;
+use super::options::Effort as Asked;
+use super::pipeline::Chain;
+use super::{Objective, PartitionOptions, Strategy, StrategyFamily, limits};
 
-/// Relative gap at which the search stops.
-const GOOD_GAP: f64 = 1e-4;
-
-/// Work that everything together may take where limits bind: table entries, some 6 s of a desktop core. Counted, not
-/// timed, so that the answer depends on nothing but the question.
-const SEARCH_WORK: u64 = 400_000_000;
-
-/// Work that one warm start may take.
-const START_WORK: u64 = SEARCH_WORK / 20;
-
-/// One of many questions may take one of so many parts of it.
-const PARTS: u64 = 8;
-
-/// How much a search with limits may try.
-#[derive(Clone, Copy)]
-struct Effort<'a> {
-    /// Work done so far by the whole search.
-    done: &'a Cell<u64>,
-    /// Work at which this part must end.
-    end: u64,
-    /// Candidates (of a node) that may be used.
-    allowed: &'a dyn Fn(usize, &Candidate) -> bool,
-}
-
-impl<'a> Effort<'a> {
-    /// All candidates, that much work.
-    fn new(done: &'a Cell<u64>, work: u64) -> Effort<'a> {
-        Effort { done, end: done.get() + work, allowed: &|_, _| true }
-    }
-
-    /// The same with less work.
-    fn at_most(self, work: u64) -> Effort<'a> {
-        Effort { end: self.end.min(self.done.get() + work), ..self }
-    }
-
-    /// Half of the work that is left.
-    fn half(self) -> Effort<'a> {
-        self.at_most(self.left() / 2)
-    }
-
-    fn left(&self) -> u64 {
-        self.end.saturating_sub(self.done.get())
-    }
-
-    fn over(&self) -> bool {
-        self.left() == 0
-    }
-
-    fn spend(&self, work: u64) {
-        self.done.set(self.done.get() + work);
-    }
-}
-
-/// A decision and its relative distance to the proven bound.
-#[derive(Clone)]
-pub struct Answer {
-    /// Strategy of every node.
-    pub strategies: BTreeMap<NodeId, Strategy>,
-    /// Operands that travel in several steps.
-    pub ways: BTreeMap<(NodeId, usize), Vec<Sharding>>,
-    /// 0 if proven optimal.
-    pub gap: f64,
-    /// The sum that was minimised, where the objective is one.
-    pub sum: Option<f64>,
-    /// For throughput: seconds between answers that no plan can go below.
-    pub period_bound_seconds: Option<f64>,
-}
-
-impl Answer {
-    /// Whole nodes on devices; who calls knows whether none is better.
-    pub fn of_devices(graph: &Graph, cluster: &Cluster, devices: &[(NodeId, usize)], proven: bool) -> Answer {
-        let whole = |(id, device): &(NodeId, usize)| {
-            let shape = graph.node(*id).outputs.first().map_or(&[][..], |output| graph.shape(*output));
-            (*id, Strategy::whole(*device, cluster.devices.len(), shape))
-        };
-        Answer {
-            strategies: devices.iter().map(whole).collect(),
-            ways: BTreeMap::new(),
-            gap: if proven { 0.0 } else { 1.0 },
-            sum: None,
-            period_bound_seconds: None,
-        }
-    }
-}
+pub use self::answer::Answer;
 
 /// A further question that the same tables answer, without limits on memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -134,9 +53,9 @@ pub fn search(
     let done = Cell::new(0);
     let mut answers = vec![None; further.len()];
     let work = match options.effort {
-        super::Effort::Full => SEARCH_WORK,
-        super::Effort::Part => SEARCH_WORK / PARTS,
-        super::Effort::Exact => 0,
+        Asked::Full => SEARCH_WORK,
+        Asked::Part => SEARCH_WORK / PARTS,
+        Asked::Exact => 0,
     };
     let effort = Effort::new(&done, work);
     let found = search_with(graph, cluster, options, chain, effort, (further, &mut answers));
@@ -166,8 +85,8 @@ fn search_with(
         .collect();
     let choice = |breadth: Breadth| {
         let PartitionOptions { family, objective, activation_share, .. } = *options;
-        let held = options.held.as_deref();
-        Choice { graph, cluster, family, objective, breadth, activation_share, held }
+        let resident = options.resident.as_deref();
+        Choice { graph, cluster, family, objective, breadth, activation_share, resident }
     };
     let network = |breadth: Breadth| {
         let choice = choice(breadth);
@@ -245,11 +164,6 @@ fn search_with(
         }
     };
     Some(Answer { gap, ..found })
-}
-
-fn answer(network: &Network<'_>, assignment: &[usize], gap: f64) -> Answer {
-    let (strategies, ways) = network.decode(assignment);
-    Answer { strategies, ways, gap, sum: None, period_bound_seconds: None }
 }
 
 impl Network<'_> {

@@ -7,7 +7,7 @@ use super::super::groups::stages;
 use super::super::network::Network;
 use super::super::{Method, PartitionOptions, cost};
 use super::additive::{Start, limited};
-use super::{Effort, START_WORK};
+use super::effort::{Effort, START_WORK};
 use partita_ir::graph::{Graph, NodeId};
 
 /// Pipelines whose stages are shared by several devices: the order of nodes is cut where least crosses so that each

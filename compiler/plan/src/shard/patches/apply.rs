@@ -15,7 +15,7 @@ pub fn apply(sharded: &mut Sharded, patch: &Patch) -> Result<(), ShardError> {
     let at = |events: &[Event], node: NodeId| events.iter().position(|event| *event == Event::Compute(node));
     let Some((last, run)) = patch.nodes.split_last() else { return Ok(()) };
     let Some(place) = at(&sharded.events, *last) else { return Ok(()) };
-    let mut writer = Writer { sharded, patch, events: Vec::new(), count: 0 };
+    let mut writer = PatchWriter { sharded, patch, events: Vec::new(), count: 0 };
     let mut joined = Vec::with_capacity(patch.tiles.len());
     for tile in &patch.tiles {
         joined.push(writer.tile(tile)?);
@@ -48,14 +48,14 @@ pub fn apply(sharded: &mut Sharded, patch: &Patch) -> Result<(), ShardError> {
     Ok(())
 }
 
-struct Writer<'a> {
+struct PatchWriter<'a> {
     sharded: &'a mut Sharded,
     patch: &'a Patch,
     events: Vec<Event>,
     count: usize,
 }
 
-impl Writer<'_> {
+impl PatchWriter<'_> {
     /// Adds a node for a part of `origin`, a node of the run.
     fn add(&mut self, what: &str, origin: NodeId, op: Op, inputs: Vec<TensorId>) -> Result<TensorId, ShardError> {
         let graph = &mut self.sharded.graph;

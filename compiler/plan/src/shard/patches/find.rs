@@ -206,10 +206,12 @@ impl<'a> Finder<'a> {
 /// Bytes of a node's result that take the place of an operand which dies there (`memory::in_place`).
 fn in_place(graph: &Graph, id: NodeId, dies: &dyn Fn(TensorId) -> bool, bytes: &dyn Fn(TensorId) -> u64) -> u64 {
     let node = graph.node(id);
-    let replaceable: &[TensorId] = match &node.op {
-        Op::Conv(conv) if conv.residual => node.inputs.get(3..).unwrap_or_default(),
-        Op::Unary(_) | Op::Binary(..) => &node.inputs,
-        _ => &[],
+    let replaceable: &[TensorId] = if matches!(node.op, Op::Unary(_) | Op::Binary(..)) {
+        &node.inputs
+    } else if matches!(&node.op, Op::Conv(conv) if conv.residual) {
+        node.inputs.get(3..).unwrap_or_default()
+    } else {
+        &[]
     };
     let Some(result) = node.outputs.first() else { return 0 };
     let fits =

@@ -34,6 +34,22 @@ use partita_kernel::{Affine, Bound, Kernel, LoopVar, Statement, turns};
 /// An ELF object with one exported function per kernel, named `symbol_prefix` + the kernel's name, taking the kernel's
 /// buffers as pointers.
 pub fn compile_kernels(kernels: &[Kernel], target: &Target, symbol_prefix: &str) -> anyhow::Result<Vec<u8>> {
+    let mut module = module(target)?;
+    let mut frontend = FunctionBuilderContext::new();
+    for kernel in kernels {
+        let (id, mut context) = function(kernel, &mut module, &mut frontend, symbol_prefix)?;
+        define(&mut module, id, &mut context).with_context(|| format!("compiling kernel `{}`", kernel.name))?;
+    }
+    Ok(module.finish().emit()?)
+}
+
+/// What a kernel is for Cranelift, in its text form; for people and tests.
+pub fn text(kernel: &Kernel, target: &Target) -> anyhow::Result<String> {
+    let (_, context) = function(kernel, &mut module(target)?, &mut FunctionBuilderContext::new(), "")?;
+    Ok(context.func.display().to_string())
+}
+
+fn module(target: &Target) -> anyhow::Result<ObjectModule> {
     anyhow::ensure!(
         target.instruction_set == InstructionSet::Neon,
         "target `{}` is not AArch64: its kernels are Rust source",
@@ -48,33 +64,38 @@ pub fn compile_kernels(kernels: &[Kernel], target: &Target, symbol_prefix: &str)
         .with_context(|| format!("Cranelift has no code for target `{}`", target.name))?
         .finish(settings::Flags::new(flags))?;
     let builder = ObjectBuilder::new(isa, "partita_kernels", cranelift_module::default_libcall_names())?;
-    let mut module = ObjectModule::new(builder);
-    let mut frontend = FunctionBuilderContext::new();
+    Ok(ObjectModule::new(builder))
+}
+
+/// The function of a kernel, declared and not yet compiled.
+fn function(
+    kernel: &Kernel,
+    module: &mut ObjectModule,
+    frontend: &mut FunctionBuilderContext,
+    symbol_prefix: &str,
+) -> anyhow::Result<(FuncId, cranelift_codegen::Context)> {
+    anyhow::ensure!(kernel.lanes == 4, "kernel `{}` has {} lanes, expected 4", kernel.name, kernel.lanes);
     let pointer = module.target_config().pointer_type();
-    for kernel in kernels {
-        anyhow::ensure!(kernel.lanes == 4, "kernel `{}` has {} lanes, expected 4", kernel.name, kernel.lanes);
-        let mut context = module.make_context();
-        for _ in &kernel.buffers {
-            context.func.signature.params.push(AbiParam::new(pointer));
-        }
-        if kernel.split.is_some() {
-            context.func.signature.params.push(AbiParam::new(types::I64));
-        }
-        let name = format!("{symbol_prefix}{}", kernel.name);
-        let id = module.declare_function(&name, Linkage::Export, &context.func.signature)?;
-        context.func.name = UserFuncName::user(0, id.as_u32());
-        let barrier = match kernel.split {
-            Some(_) => {
-                let function = barrier(&mut module)?;
-                Some(module.declare_func_in_func(function, &mut context.func))
-            }
-            None => None,
-        };
-        let builder = FunctionBuilder::new(&mut context.func, &mut frontend);
-        translate(&unroll(kernel), builder, barrier, module.target_config());
-        define(&mut module, id, &mut context).with_context(|| format!("compiling kernel `{}`", kernel.name))?;
+    let mut context = module.make_context();
+    for _ in &kernel.buffers {
+        context.func.signature.params.push(AbiParam::new(pointer));
     }
-    Ok(module.finish().emit()?)
+    if kernel.split.is_some() {
+        context.func.signature.params.push(AbiParam::new(types::I64));
+    }
+    let name = format!("{symbol_prefix}{}", kernel.name);
+    let id = module.declare_function(&name, Linkage::Export, &context.func.signature)?;
+    context.func.name = UserFuncName::user(0, id.as_u32());
+    let barrier = match kernel.split {
+        Some(_) => {
+            let function = barrier(module)?;
+            Some(module.declare_func_in_func(function, &mut context.func))
+        }
+        None => None,
+    };
+    let builder = FunctionBuilder::new(&mut context.func, frontend);
+    translate(&unroll(kernel), builder, barrier, module.target_config());
+    Ok((id, context))
 }
 
 /// Compiles a function, and puts neighbouring loads and stores together.

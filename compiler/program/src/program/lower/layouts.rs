@@ -84,7 +84,7 @@ mod tests {
         let alone = graph(&format!("%8 \"b\": f32[1,32,16,16] = \"two\"(%0, %3, %4) {CONV}\noutput %8\n"));
         let like = Like { weights: &both, small: false };
         assert_eq!(named(&weights(&alone, like), "second"), second);
-        // What only one of them has may have to be small; otherwise minimal filtering is worth a reordering.
+        // What only one of them has may have to be small; otherwise Winograd's algorithm is worth a reordering.
         let other = graph(&format!("%8 \"b\": f32[1,32,16,16] = \"new\"(%0, %5, %6) {CONV}\noutput %8\n"));
         let bytes = |small: bool| {
             let weights = weights(&other, Like { weights: &both, small });

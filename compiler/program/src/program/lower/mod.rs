@@ -17,11 +17,11 @@ use sha2::{Digest, Sha256};
 use partita_rt::F16;
 use partita_rt::kernels::reorder_to_blocked;
 
-use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Step, Weight, WeightId};
+use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Source, Step, Weight, WeightId};
 
-use crate::emit::reference_call::{CallOperand, reference_call};
 use partita_config::Target;
 use partita_config::WeightStorage;
+use partita_ir::graph::call::reference_call;
 use partita_ir::graph::{ElementType, Graph, NodeId, Op, TensorId, TensorType, Value};
 use partita_kernel::lower::{
     Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, Pooling, WeightOrder, lower_node, lower_pooled,
@@ -296,8 +296,8 @@ impl Lowering<'_> {
 
     /// How the device's other program has packed a constant.
     fn packed_elsewhere(&self, constant: TensorId) -> Option<(Layout, WeightOrder)> {
-        let name = &self.graph.tensor(constant).name;
-        self.like.weights.iter().find(|weight| weight.name == *name)?.order
+        let original = Some(self.graph.original(constant));
+        self.like.weights.iter().find(|weight| weight.source.0 == original)?.order
     }
 
     /// A step that calls a kernel: of a node, or of several that follow each other.
@@ -341,7 +341,9 @@ impl Lowering<'_> {
                         }
                     };
                     if let Some(order) = order {
-                        self.program.weights[weight.0 as usize].order = Some((choice.inputs[0], order));
+                        let packed = &mut self.program.weights[weight.0 as usize];
+                        packed.order = Some((choice.inputs[0], order));
+                        packed.source.0.get_or_insert(graph.original(info.inputs[from]));
                         let packing = Packed { choice: choice.clone(), order, weight };
                         self.packings.entry(info.inputs[from]).or_insert(packing);
                     }
@@ -370,14 +372,10 @@ impl Lowering<'_> {
         let info = graph.node(node);
         let inputs =
             info.inputs.iter().map(|input| self.argument(*input, Layout::Plain)).collect::<Result<Vec<_>, _>>()?;
-        let operand = |tensor: &TensorId| CallOperand {
-            expression: String::new(),
-            tensor_type: graph.tensor_type(*tensor).clone(),
-        };
-        let read: Vec<CallOperand> = info.inputs.iter().map(operand).collect();
-        let written: Vec<CallOperand> = info.outputs.iter().map(operand).collect();
+        let types = |tensors: &[TensorId]| tensors.iter().map(|tensor| graph.tensor_type(*tensor)).collect::<Vec<_>>();
+        let (read, written) = (types(&info.inputs), types(&info.outputs));
         if reference_call(&info.op, &read, &written).is_none() {
-            let types: Vec<String> = read.iter().map(|operand| operand.tensor_type.to_string()).collect();
+            let types: Vec<String> = read.iter().map(|operand| operand.to_string()).collect();
             return Err(LowerError::NoReference { node: graph.node_label(node), types: types.join(", ") });
         }
         let outputs = info.outputs.iter().map(|output| self.new_buffer(*output, Layout::Plain)).collect();
@@ -425,7 +423,15 @@ impl Lowering<'_> {
         let next = WeightId(self.program.weights.len() as u32);
         let id = *self.weights.entry((shape.clone(), digest)).or_insert(next);
         if id == next {
-            self.program.weights.push(Weight { name, element, shape, bytes, order: None, offset_bytes: 0 });
+            self.program.weights.push(Weight {
+                name,
+                element,
+                shape,
+                bytes,
+                order: None,
+                source: Source::default(),
+                offset_bytes: 0,
+            });
         }
         id
     }

@@ -4,29 +4,39 @@
 use super::{LowerError, Lowering, lies_the_same};
 use crate::program::{Argument, BufferId, Layout, Runs, Step};
 use partita_ir::graph::{NodeId, Op, TensorId};
+use partita_ir::restrict::space;
+use partita_ir::space::Arithmetic;
 
 impl Lowering<'_> {
     /// Lowers a node without computation if it can be; says whether it did.
     pub(super) fn try_view(&mut self, node: NodeId) -> Result<bool, LowerError> {
         let graph = self.graph;
         let info = graph.node(node);
-        match &info.op {
-            Op::Identity => {
-                let layout = self.home_layout(info.inputs[0]).unwrap_or(Layout::Plain);
+        let space = space(graph, node);
+        match space.arithmetic {
+            Arithmetic::MultiplyAdd | Arithmetic::Elements => Ok(false),
+            Arithmetic::View => {
+                // Where no index changes, no layout does.
+                let is_same = space.operands.first() == space.results.first();
+                let made_in = self.home_layout(info.inputs[0]).filter(|_| is_same);
+                let layout = made_in.unwrap_or(Layout::Plain);
                 let source = self.place(info.inputs[0], layout)?;
                 self.new_view(info.outputs[0], layout, source, 0);
                 Ok(true)
             }
-            Op::Reshape { .. } => {
-                let source = self.place(info.inputs[0], Layout::Plain)?;
-                self.new_view(info.outputs[0], Layout::Plain, source, 0);
-                Ok(true)
+            Arithmetic::Copies => {
+                if let Op::Concat { axis } = &info.op {
+                    return Ok(self.concat(&info.inputs, info.outputs[0], *axis)?
+                        || self.concat_runs(&info.inputs, info.outputs[0], *axis)?);
+                }
+                if let Op::Slice { starts, steps, .. } = &info.op {
+                    return self.slice(info.inputs[0], info.outputs[0], starts, steps);
+                }
+                if let Op::Split { axis, .. } = &info.op {
+                    return self.split(info.inputs[0], &info.outputs, *axis);
+                }
+                Ok(false)
             }
-            Op::Concat { axis } => Ok(self.concat(&info.inputs, info.outputs[0], *axis)?
-                || self.concat_runs(&info.inputs, info.outputs[0], *axis)?),
-            Op::Slice { starts, steps, .. } => self.slice(info.inputs[0], info.outputs[0], starts, steps),
-            Op::Split { axis, .. } => self.split(info.inputs[0], &info.outputs, *axis),
-            _ => Ok(false),
         }
     }
 

@@ -68,7 +68,11 @@ pub fn widened(partition: Partition, devices: &[usize], count: usize) -> Partiti
     });
     Partition {
         strategies: strategies.collect(),
-        ways: partition.ways.into_iter().map(|(operand, way)| (operand, way.into_iter().map(wide).collect())).collect(),
+        relays: partition
+            .relays
+            .into_iter()
+            .map(|(operand, relay)| (operand, relay.into_iter().map(wide).collect()))
+            .collect(),
         optimal: false,
         gap: 1.0,
         period_bound_seconds: None,

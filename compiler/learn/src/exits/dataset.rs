@@ -7,13 +7,13 @@ use crate::classifier::class;
 use partita_ir::graph::{Graph, Value};
 
 /// Fewer samples than this are learned by heart before all is learned: mirrored copies of them teach something new, and
-/// heads that convolve see them altered more. (Accuracy of the two such heads of DS-CNN for speech commands, which learn from
-/// about 320 of 492 samples at a time and are judged by others: 80.5 and 84.3 % after 100,000 that were altered less, 83.5 and
-/// 87.4 % after 500,000 that were altered more.)
+/// heads that convolve see them augmented more. (Accuracy of the two such heads of DS-CNN for speech commands, which learn from
+/// about 320 of 492 samples at a time and are judged by others: 80.5 and 84.3 % after 100,000 that were augmented less, 83.5 and
+/// 87.4 % after 500,000 that were augmented more.)
 pub const FEW: usize = 8000;
 
 /// Samples, and what the backbone says of them.
-pub struct Material<'a> {
+pub struct Dataset<'a> {
     /// The graph, without exits.
     pub graph: &'a Graph,
     /// Places for exits.
@@ -33,7 +33,7 @@ pub struct Material<'a> {
     /// Whether the model answers probabilities rather than scores.
     pub probabilities: bool,
     /// Whether the model has the heads already.
-    pub given: bool,
+    pub existing: bool,
     /// Multiply-adds of the model.
     pub macs: u64,
     /// Whether the samples that judge follow each other in time.
@@ -42,7 +42,7 @@ pub struct Material<'a> {
     pub head_bytes: u64,
 }
 
-impl Material<'_> {
+impl Dataset<'_> {
     /// The backbone's answer to a sample.
     pub fn base(&self, sample: usize) -> usize {
         class(&self.features.answers[sample * self.classes..(sample + 1) * self.classes])

@@ -1,16 +1,16 @@
-//! What stands behind minimal filtering (Winograd): whether inputs are small enough for it, and the convolution done
+//! What stands behind Winograd's algorithm: whether inputs are small enough for it, and the convolution done
 //! directly where they are not.
 //!
-//! Minimal filtering adds and subtracts neighbouring inputs before it multiplies them, so a number that is infinite, or
+//! Winograd's algorithm adds and subtracts neighbouring inputs before it multiplies them, so a number that is infinite, or
 //! becomes so on the way, and what is no number at all, would spoil a whole tile of outputs, where direct convolution spoils
 //! those that read it. Weights on a device are transformed; what they were made from is computed back here.
 
 use super::Activation;
 use super::sum::larger;
 
-/// Inputs below this (2^64) are filtered minimally: the compiler takes it only for weights that leave sums of such inputs
+/// Inputs below this (2^64) are done by Winograd's algorithm: the compiler takes it only for weights that leave sums of such inputs
 /// finite.
-pub const FILTERED_BELOW: f32 = 18_446_744_073_709_551_616.0;
+pub const WINOGRAD_BELOW: f32 = 18_446_744_073_709_551_616.0;
 
 /// Outputs that are computed together.
 const TILE: usize = 32;
@@ -19,9 +19,10 @@ const TILE: usize = 32;
 const MOST_POINTS: usize = 6;
 const MOST_TAPS: usize = 5;
 
-/// A convolution that a kernel does by minimal filtering, all tensors in blocks of channels.
+/// A convolution that a kernel does by Winograd's algorithm, all tensors in blocks of channels.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Filtered {
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Winograd {
     /// Samples.
     pub batch: usize,
     /// Channels of the input.
@@ -61,8 +62,8 @@ pub enum Residual<'a> {
     InPlace,
 }
 
-impl Filtered {
-    /// Whether all inputs are numbers below [`FILTERED_BELOW`]. Lanes past the last channel may hold anything.
+impl Winograd {
+    /// Whether all inputs are numbers below [`WINOGRAD_BELOW`]. Lanes past the last channel may hold anything.
     pub fn is_within(&self, x: &[f32]) -> bool {
         let plane = self.input.iter().product::<usize>();
         let (whole, rest) = (self.channels / self.lanes.max(1), self.channels % self.lanes.max(1));
@@ -197,7 +198,7 @@ impl Filtered {
 /// The highest bit says that it is no number below the limit.
 #[inline(always)]
 fn past_limit(x: f32) -> u32 {
-    (x.to_bits() & 0x7fff_ffff).wrapping_add(0x8000_0000 - FILTERED_BELOW.to_bits())
+    (x.to_bits() & 0x7fff_ffff).wrapping_add(0x8000_0000 - WINOGRAD_BELOW.to_bits())
 }
 
 /// The inverse of the filter transform in one dimension, for so many outputs of a tile.
@@ -223,7 +224,7 @@ fn untransformed(u: [f32; MOST_POINTS], outputs: usize, points: usize) -> [f32; 
 mod tests {
     use super::*;
 
-    const SMALL: Filtered = Filtered {
+    const SMALL: Winograd = Winograd {
         batch: 2,
         channels: 5,
         filters: 1,
@@ -243,7 +244,7 @@ mod tests {
     fn what_is_large_or_no_number_is_seen_in_every_place() {
         let elements = 2 * 2 * 6 * 4;
         let is_channel = |index: usize| (index / 24).is_multiple_of(2) || index.is_multiple_of(4);
-        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, FILTERED_BELOW, -1e37] {
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, WINOGRAD_BELOW, -1e37] {
             for at in 0..elements {
                 let mut x = [-1e19f32; 96];
                 x[at] = bad;

@@ -1,16 +1,18 @@
-//! Weights that devices hold already: what a smaller way through a network may use without more flash.
+//! Weights that devices hold already: what a smaller route may use without more flash.
 
 use std::collections::HashMap;
 
-use super::{Method, Partition, Strategy};
+use super::{Partition, Strategy};
 use crate::shard::{Region, Sharding};
 use partita_config::Cluster;
-use partita_ir::graph::{Graph, NodeId};
+use partita_ir::graph::{Graph, NodeId, TensorId};
+use partita_ir::restrict::{addend, restrict};
 
-/// For each constant the strategy by which devices hold it.
+/// For each constant the strategy by which devices hold it; for the graph that was partitioned, and graphs that are made of
+/// it by editing.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Held {
-    by_weight: HashMap<String, Strategy>,
+pub struct ResidentWeights {
+    by_weight: HashMap<TensorId, Strategy>,
     /// Devices that hold everything beside it.
     standalone: Vec<usize>,
 }
@@ -19,18 +21,18 @@ pub struct Held {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Slice {
     All,
-    /// Output channels.
-    Output(usize, usize),
-    /// Input channels.
-    Input(usize, usize),
+    /// Those of a part of the result, such as some output channels.
+    Output(Region),
+    /// Those of an addend, such as some input channels.
+    Input(Region),
 }
 
-impl Held {
+impl ResidentWeights {
     /// What devices of a cluster hold when a graph is partitioned.
-    pub fn of(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Held {
+    pub fn of(graph: &Graph, partition: &Partition, cluster: &Cluster) -> ResidentWeights {
         let entry = |(id, strategy): (&NodeId, &Strategy)| Some((first_weight(graph, *id)?, strategy.clone()));
         let standalone = (0..cluster.devices.len()).filter(|device| cluster.devices[*device].standalone).collect();
-        Held { by_weight: partition.strategies.iter().filter_map(entry).collect(), standalone }
+        ResidentWeights { by_weight: partition.strategies.iter().filter_map(entry).collect(), standalone }
     }
 
     /// Whether a device holds everything.
@@ -39,19 +41,19 @@ impl Held {
     }
 
     /// The same for a cluster of these devices only.
-    pub fn restricted(&self, devices: &[usize]) -> Held {
+    pub fn restricted(&self, devices: &[usize]) -> ResidentWeights {
         let of = |sharding: &Sharding, device: &usize| sharding.0.get(*device).copied().flatten();
         let narrow = |sharding: &Sharding| Sharding(devices.iter().map(|device| of(sharding, device)).collect());
-        let entry = |(weight, strategy): (&String, &Strategy)| {
+        let entry = |(weight, strategy): (&TensorId, &Strategy)| {
             let strategy = Strategy {
                 method: strategy.method,
                 outputs: narrow(&strategy.outputs),
                 addends: strategy.addends.as_ref().map(narrow),
             };
-            (weight.clone(), strategy)
+            (*weight, strategy)
         };
         let standalone = (0..devices.len()).filter(|at| self.is_standalone(devices[*at])).collect();
-        Held { by_weight: self.by_weight.iter().map(entry).collect(), standalone }
+        ResidentWeights { by_weight: self.by_weight.iter().map(entry).collect(), standalone }
     }
 
     /// The strategy by which a node's weights are held; none if it has none, or new ones.
@@ -64,7 +66,7 @@ impl Held {
     pub fn allows(&self, graph: &Graph, id: NodeId, strategy: &Strategy) -> bool {
         let Some(held) = self.strategy(graph, id) else { return true };
         strategy.devices().into_iter().all(|device| {
-            let (needed, there) = (slice(strategy, device), slice(held, device));
+            let (needed, there) = (slice(graph, id, strategy, device), slice(graph, id, held, device));
             // Output channels of all are part of all; input channels are packed apart from each other.
             let has_all = there == Some(Slice::All) || self.is_standalone(device);
             needed.is_some() && (needed == there || has_all && !matches!(needed, Some(Slice::Input(..))))
@@ -72,42 +74,56 @@ impl Held {
     }
 }
 
-/// Name of the first constant that a node reads.
-fn first_weight(graph: &Graph, id: NodeId) -> Option<String> {
-    let constant = graph.node(id).inputs.iter().find(|input| graph.value(**input).is_some())?;
-    Some(graph.tensor(*constant).name.clone())
+/// The first constant that a node reads.
+fn first_weight(graph: &Graph, id: NodeId) -> Option<TensorId> {
+    graph.node(id).inputs.iter().copied().find(|input| graph.value(*input).is_some())
 }
 
 /// What a device computes with; nothing if it takes no part.
-fn slice(strategy: &Strategy, device: usize) -> Option<Slice> {
+fn slice(graph: &Graph, id: NodeId, strategy: &Strategy, device: usize) -> Option<Slice> {
     let region = |sharding: &Sharding| -> Option<Region> { sharding.0.get(device).copied().flatten() };
-    let channels = |region: Region| if region.rank() > 1 { (region.begin(1), region.end(1)) } else { (0, usize::MAX) };
-    match (&strategy.addends, strategy.method) {
-        (Some(addends), _) => region(addends).map(channels).map(|(begin, end)| Slice::Input(begin, end)),
-        (None, Method::Output) => region(&strategy.outputs).map(channels).map(|(begin, end)| Slice::Output(begin, end)),
-        (None, _) => region(&strategy.outputs).map(|_| Slice::All),
+    let node = graph.node(id);
+    let at = node.inputs.iter().position(|input| graph.value(*input).is_some())?;
+    if let Some(addends) = &strategy.addends {
+        let whole = Region::whole(graph.shape(*node.outputs.first()?));
+        return addend(graph, id, &region(addends)?, &whole, true)?.operands[at].map(Slice::Input);
     }
+    let part = restrict(graph, id, &region(&strategy.outputs)?)?.operands[at]?;
+    let all = part == Region::whole(graph.shape(node.inputs[at]));
+    Some(if all { Slice::All } else { Slice::Output(part) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::partition::Method;
     use partita_ir::graph::op::Gemm;
     use partita_ir::graph::{Activation, Op, TensorType, Value};
 
     #[test]
     fn only_what_is_held_may_be_used() {
-        let whole = Strategy::whole(1, 3, &[1, 8, 4, 4]);
+        // Tokens by channels: the channels that are made come last.
+        let mut graph = Graph::new("t");
+        let x = graph.add_input("x", TensorType::f32([1, 6, 4]));
+        let weights = graph.add_constant("w", Value::f32([4, 8], vec![0.0; 32]));
+        let y = graph.add_tensor("y", TensorType::f32([1, 6, 8]));
+        let id = graph.add_node("y", Op::MatMul, vec![x, weights], vec![y]);
+        let slice = |strategy: &Strategy, device: usize| slice(&graph, id, strategy, device);
+        let whole = Strategy::whole(1, 3, &[1, 6, 8]);
         assert_eq!(slice(&whole, 1), Some(Slice::All));
         assert_eq!(slice(&whole, 0), None);
-        let region = |begin, end| Region::new([(0, 1), (begin, end), (0, 4), (0, 4)]);
-        let outputs = Sharding(vec![region(0, 4), region(4, 8), None]);
-        let split = Strategy { method: Method::Output, outputs: outputs.clone(), addends: None };
-        assert_eq!(slice(&split, 1), Some(Slice::Output(4, 8)));
-        let inputs = Strategy { method: Method::Input, outputs: outputs.clone(), addends: Some(outputs.clone()) };
-        assert_eq!(slice(&inputs, 0), Some(Slice::Input(0, 4)));
-        let rows = Strategy { method: Method::Spatial, outputs, addends: None };
-        assert_eq!(slice(&rows, 0), Some(Slice::All));
+        let split = |method: Method, axis: usize, middle: usize| {
+            let whole = Region::whole(&[1, 6, 8]);
+            let outputs = vec![whole.with(axis, 0, middle), whole.with(axis, middle, whole.end(axis)), None];
+            Strategy { method, outputs: Sharding(outputs), addends: None }
+        };
+        let columns = |begin, end| Region::new([(0, 4), (begin, end)]).expect("columns");
+        assert_eq!(slice(&split(Method::Output, 2, 5), 1), Some(Slice::Output(columns(5, 8))));
+        assert_eq!(slice(&split(Method::Tokens, 1, 2), 0), Some(Slice::All));
+        let x = |begin, end| Region::new([(0, 1), (0, 6), (begin, end)]);
+        let addends = Some(Sharding(vec![x(0, 3), x(3, 4), None]));
+        let inputs = Strategy { addends, ..split(Method::Input, 2, 5) };
+        assert_eq!(slice(&inputs, 0), Some(Slice::Input(Region::new([(0, 3), (0, 8)]).expect("rows"))));
     }
 
     #[test]
@@ -125,8 +141,8 @@ mod tests {
         let swapped = Sharding(vec![region(2, 4), region(0, 2), None]);
         let other_inputs = Strategy { method: Method::Input, outputs: swapped.clone(), addends: Some(swapped) };
         let held =
-            |standalone: Vec<usize>| Held { by_weight: [("w".to_string(), by_inputs.clone())].into(), standalone };
-        let allowed = |held: &Held, strategy: &Strategy| held.allows(&graph, id, strategy);
+            |standalone: Vec<usize>| ResidentWeights { by_weight: [(weights, by_inputs.clone())].into(), standalone };
+        let allowed = |held: &ResidentWeights, strategy: &Strategy| held.allows(&graph, id, strategy);
         let alone = |device: usize| Strategy::whole(device, 3, &[1, 8]);
         for (standalone, of_first, of_last) in [(vec![], false, false), (vec![0], true, false), (vec![2], false, true)]
         {

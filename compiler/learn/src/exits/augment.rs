@@ -1,7 +1,7 @@
-//! Alterations of samples from which heads learn more than the samples themselves show: shifted, mirrored, mixed; and
+//! Augmentations of samples from which heads learn more than the samples themselves show: shifted, mirrored, mixed; and
 //! where there are few samples also stretched, with noise, and moved as a whole.
 //!
-//! Nothing is known of what a sample means. So the backbone decides which alterations leave a sample what it is: those
+//! Nothing is known of what a sample means. So the backbone decides which augmentations leave a sample what it is: those
 //! after which it still answers about as well. Mixtures are for imitation only; the backbone says what they are.
 
 use partita_train::chance::Chance;
@@ -11,16 +11,16 @@ use crate::host::Process;
 use partita_files::data;
 use partita_ir::graph::Value;
 
-/// Least extent of an axis along which samples are altered.
+/// Least extent of an axis along which samples are augmented.
 const LEAST_EXTENT: usize = 8;
 
 /// Shifts are at most this part of the extent.
 const SHIFT: usize = 8;
 
-/// Samples on which an alteration is tried, at most.
+/// Samples on which an augmentation is tried, at most.
 const TRIED: usize = 400;
 
-/// Accuracy that the backbone may lose by an alteration that leaves samples what they are.
+/// Accuracy that the backbone may lose by an augmentation that leaves samples what they are.
 const TOLERATED: f64 = 0.06;
 
 /// Share of samples that are mixed with another.
@@ -36,7 +36,7 @@ const OFFSET: f32 = 0.15;
 
 /// What may be done to a sample, by axis.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Alterations {
+pub struct Augmentations {
     /// Axes that may be mirrored.
     pub mirrored: Vec<usize>,
     /// Axes along which samples may be shifted.
@@ -47,7 +47,7 @@ pub struct Alterations {
     pub deviations: Vec<f32>,
 }
 
-/// One sample to be altered, and how.
+/// One sample to be augmented, and how.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Draw {
     /// Index of the sample.
@@ -67,7 +67,7 @@ impl Draw {
     }
 }
 
-impl Alterations {
+impl Augmentations {
     /// Those after which the backbone still answers as well, on some of the samples. Only `few` samples are also stretched
     /// and get noise: of many, each is seen too seldom to be learned by heart.
     pub fn harmless(
@@ -75,35 +75,35 @@ impl Alterations {
         inputs: &[Value],
         labels: &[u32],
         few: bool,
-    ) -> anyhow::Result<Alterations> {
-        let Some(first) = inputs.first() else { return Ok(Alterations::default()) };
+    ) -> anyhow::Result<Augmentations> {
+        let Some(first) = inputs.first() else { return Ok(Augmentations::default()) };
         let tried: Vec<usize> = (0..inputs.len()).step_by(inputs.len().div_ceil(TRIED)).collect();
-        let mut accuracy = |alterations: &Alterations| -> anyhow::Result<f64> {
+        let mut accuracy = |augmentations: &Augmentations| -> anyhow::Result<f64> {
             let mut chance = Chance(0xa17e);
             let mut right = 0;
             for sample in &tried {
-                let altered = alterations.apply(&inputs[*sample], &mut chance);
-                let scores = process.answer(&altered)?.swap_remove(0);
+                let augmented = augmentations.apply(&inputs[*sample], &mut chance);
+                let scores = process.answer(&augmented)?.swap_remove(0);
                 right += usize::from(class(&scores) == labels[*sample] as usize);
             }
             Ok(right as f64 / tried.len() as f64)
         };
-        let least = accuracy(&Alterations::default())? - TOLERATED;
-        let mut found = Alterations::default();
+        let least = accuracy(&Augmentations::default())? - TOLERATED;
+        let mut found = Augmentations::default();
         for axis in (1..first.shape.len()).filter(|axis| first.shape[*axis] >= LEAST_EXTENT) {
-            if accuracy(&Alterations { mirrored: vec![axis], ..Alterations::default() })? >= least {
+            if accuracy(&Augmentations { mirrored: vec![axis], ..Augmentations::default() })? >= least {
                 found.mirrored.push(axis);
             }
-            if accuracy(&Alterations { shifted: vec![axis], ..Alterations::default() })? >= least {
+            if accuracy(&Augmentations { shifted: vec![axis], ..Augmentations::default() })? >= least {
                 found.shifted.push(axis);
             }
-            if few && accuracy(&Alterations { stretched: vec![axis], ..Alterations::default() })? >= least {
+            if few && accuracy(&Augmentations { stretched: vec![axis], ..Augmentations::default() })? >= least {
                 found.stretched.push(axis);
             }
         }
         if few {
-            let noisy = Alterations { deviations: deviations(inputs), ..found.clone() };
-            if accuracy(&Alterations { mirrored: vec![], stretched: vec![], ..noisy.clone() })? >= least {
+            let noisy = Augmentations { deviations: deviations(inputs), ..found.clone() };
+            if accuracy(&Augmentations { mirrored: vec![], stretched: vec![], ..noisy.clone() })? >= least {
                 found = noisy;
             }
         }
@@ -133,14 +133,14 @@ impl Alterations {
                 .flat_map(|offset| source.iter().map(move |index| offset * source.len() + index))
                 .collect();
         }
-        let mut altered: Vec<f32> = offsets.into_iter().map(|offset| elements[offset]).collect();
+        let mut augmented: Vec<f32> = offsets.into_iter().map(|offset| elements[offset]).collect();
         for axis in &self.stretched {
-            altered = stretched(&altered, &sample.shape, *axis, 1.0 + STRETCH * (2.0 * chance.unit() - 1.0));
+            augmented = stretched(&augmented, &sample.shape, *axis, 1.0 + STRETCH * (2.0 * chance.unit() - 1.0));
         }
         if !self.deviations.is_empty() {
-            self.add_noise(&mut altered, &sample.shape, chance);
+            self.add_noise(&mut augmented, &sample.shape, chance);
         }
-        Value { shape: sample.shape.clone(), data: data::from_f32(altered, sample.data.element()) }
+        Value { shape: sample.shape.clone(), data: data::from_f32(augmented, sample.data.element()) }
     }
 
     /// Noise on every element, more or less of it from sample to sample, and noise that all positions along the axes of
@@ -254,8 +254,8 @@ mod tests {
     #[test]
     fn shifts_repeat_the_edge_and_mirrors_turn_rows() {
         let sample = counted([1, 1, 2, 8]);
-        let shift = Alterations { shifted: vec![3], ..Alterations::default() };
-        let mirror = Alterations { mirrored: vec![3], ..Alterations::default() };
+        let shift = Augmentations { shifted: vec![3], ..Augmentations::default() };
+        let mirror = Augmentations { mirrored: vec![3], ..Augmentations::default() };
         let (mut shifted, mut turned) = (Vec::new(), Vec::new());
         let mut chance = Chance(5);
         for _ in 0..40 {
@@ -287,15 +287,15 @@ mod tests {
             (0..2).map(|at| Value::f32(vec![1, 8, 2], [0.0, 20.0 * at as f32].repeat(8))).collect();
         let deviations = deviations(&samples);
         assert_eq!(deviations, [0.0, 10.0].repeat(8));
-        let noisy = Alterations { shifted: vec![1], deviations, ..Alterations::default() };
+        let noisy = Augmentations { shifted: vec![1], deviations, ..Augmentations::default() };
         let mut chance = Chance(7);
         let (mut common, mut own) = (0.0, 0.0);
         for _ in 0..1000 {
-            let altered = data::to_f32(&noisy.apply(&samples[0], &mut chance).data).to_vec();
-            assert!(altered.iter().step_by(2).all(|element| *element == 0.0), "what never changes stays");
-            let mean = altered.iter().skip(1).step_by(2).sum::<f32>() / 8.0;
+            let augmented = data::to_f32(&noisy.apply(&samples[0], &mut chance).data).to_vec();
+            assert!(augmented.iter().step_by(2).all(|element| *element == 0.0), "what never changes stays");
+            let mean = augmented.iter().skip(1).step_by(2).sum::<f32>() / 8.0;
             common += mean.powi(2) / 1000.0;
-            own += (altered[1] - mean).powi(2) / 1000.0;
+            own += (augmented[1] - mean).powi(2) / 1000.0;
         }
         // Noise is 0.3 of the deviation at most, uniformly: 0.173 in the mean of squares; an eighth of it is in the mean.
         assert!((common.sqrt() - 1.62).abs() < 0.15, "{}", common.sqrt());

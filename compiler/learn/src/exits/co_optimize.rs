@@ -10,9 +10,9 @@
 use std::collections::HashMap;
 
 use super::choose::{self, Priced, Proposals, Sides, Step};
+use super::dataset::Dataset;
 use super::insert;
 use super::judge::{Choice, Possible};
-use super::material::Material;
 use super::report::{
     CalibrationReport, CurvePoint, ExitReport, ExitsReport, HeadReport, LimitReport, NearestReport, Outcome,
     PredictedReport,
@@ -21,7 +21,7 @@ use super::study::Judged;
 use super::tables::{self, Answered};
 use crate::accuracy::{Evidence, HoldoutReport, Limits, overcharged, provable, worst_classes};
 use partita_config::Cluster;
-use partita_ir::graph::{Graph, TensorId};
+use partita_ir::graph::{Graph, NodeId, TensorId};
 use partita_placement::{Failure, Outlook, PlacementOptions, outlook};
 use partita_plan::partition::{Objective, PartitionOptions};
 use partita_plan::simulate::outcomes::{mean, outcomes};
@@ -55,14 +55,14 @@ impl Wanted {
     }
 
     /// What the samples that judge can prove of these limits at best.
-    pub fn provable(&self, material: &Material<'_>) -> Limits {
-        let labels = material.judged_labels();
-        provable(&labels, material.classes, &self.limits, self.gap())
+    pub fn provable(&self, dataset: &Dataset<'_>) -> Limits {
+        let labels = dataset.judged_labels();
+        provable(&labels, dataset.classes, &self.limits, self.gap())
     }
 
     /// Whether they can prove them at all.
-    pub fn is_provable(&self, material: &Material<'_>) -> bool {
-        self.limits.allow(&self.provable(material))
+    pub fn is_provable(&self, dataset: &Dataset<'_>) -> bool {
+        self.limits.allow(&self.provable(dataset))
     }
 }
 
@@ -78,40 +78,40 @@ struct CarriedOut {
 }
 
 /// The graph without exits, where too few samples judge for any.
-pub(super) fn nothing(material: &Material<'_>, wanted: &Wanted) -> Result<(Graph, ExitsReport), Failure> {
-    let without = carried_out(material, &[], &[])?;
-    let evidence = material_unchanged(material);
-    let calibration = calibration(material, wanted, &without, &evidence, Outcome::TooFewSamples);
+pub(super) fn nothing(dataset: &Dataset<'_>, wanted: &Wanted) -> Result<(Graph, ExitsReport), Failure> {
+    let without = carried_out(dataset, &[], &[])?;
+    let evidence = dataset_unchanged(dataset);
+    let calibration = calibration(dataset, wanted, &without, &evidence, Outcome::TooFewSamples);
     Ok((without.graph, ExitsReport { exits: Vec::new(), calibration }))
 }
 
 /// The graph with the exits that stay, and what is known of them.
-pub(super) fn settle(
-    material: &Material<'_>,
+pub(super) fn co_optimize(
+    dataset: &Dataset<'_>,
     judged: &[Judged],
     wanted: &Wanted,
     cluster: &Cluster,
     options: &PlacementOptions,
 ) -> Result<(Graph, ExitsReport), Failure> {
-    let (base_right, labels) = (material.base_right(), material.judged_labels());
+    let (base_right, labels) = (dataset.base_right(), dataset.judged_labels());
     let sides = Sides {
         base_right: &base_right,
         labels: &labels,
-        classes: material.classes,
-        folds: &material.split.parts,
-        groups: material.split.groups.as_deref(),
+        classes: dataset.classes,
+        folds: &dataset.split.parts,
+        groups: dataset.split.groups.as_deref(),
     };
     let market = Market { cluster, options };
     let exits: Vec<Possible> = judged.iter().map(|exit| exit.possible.clone()).collect();
-    let lists = lists(material, judged, sides, &market)?;
+    let lists = lists(dataset, judged, sides, &market)?;
     let steps = choose::steps(&exits, &lists, sides);
     let proven = choose::proven(&steps, &wanted.limits, wanted.gap());
     let needed = choose::needed(&steps, &wanted.limits, wanted.gap());
-    let mut walk = Walk { material, judged, market: &market, last: vec![f64::INFINITY; lists.len()], seen: Vec::new() };
-    let mut without = carried_out(material, judged, &[])?;
+    let mut walk = Walk { dataset, judged, market: &market, last: vec![f64::INFINITY; lists.len()], seen: Vec::new() };
+    let mut without = carried_out(dataset, judged, &[])?;
     without.price = market.price(&without).unwrap_or(f64::INFINITY);
     let price_without = without.price;
-    let (mut best, mut evidence) = (without, material_unchanged(material));
+    let (mut best, mut evidence) = (without, dataset_unchanged(dataset));
     for step in &steps[..proven] {
         if let Some(better) = walk.better(step, &best)? {
             (best, evidence) = (better, step.evidence.clone());
@@ -124,7 +124,7 @@ pub(super) fn settle(
                 nearest = Some(NearestReport {
                     limits: needed[at].rounded(),
                     mean_macs: better.mean_macs as u64,
-                    samples: samples_for(&steps[..=at], wanted, material),
+                    samples: samples_for(&steps[..=at], wanted, dataset),
                 });
                 break;
             }
@@ -137,7 +137,7 @@ pub(super) fn settle(
     };
     let curve = lists.first().map_or(&[][..], |list| &list.all[..]);
     let calibration = CalibrationReport {
-        heads: judged.iter().map(|exit| head_report(material, exit)).collect(),
+        heads: judged.iter().map(|exit| head_report(dataset, exit)).collect(),
         curve: curve.iter().map(point).collect(),
         nearest,
         predicted: (market.simulates() && price_without.is_finite()).then(|| PredictedReport {
@@ -145,24 +145,24 @@ pub(super) fn settle(
             without_exits: price_without,
             with_exits: best.price,
         }),
-        by_limit: by_limit(material, &steps, &needed),
-        ..calibration(material, wanted, &best, &evidence, outcome)
+        by_limit: by_limit(dataset, &steps, &needed),
+        ..calibration(dataset, wanted, &best, &evidence, outcome)
     };
     Ok((best.graph, ExitsReport { exits: best.exits, calibration }))
 }
 
 /// Proposals by multiply-adds, then by the times of mappings for typical exits.
 fn lists(
-    material: &Material<'_>,
+    dataset: &Dataset<'_>,
     judged: &[Judged],
     sides: Sides<'_>,
     market: &Market<'_>,
 ) -> Result<Vec<Proposals>, Failure> {
     let proposals = |prices: &Prices| Proposals::of(&priced(judged, prices), sides).map_err(Failure::Environment);
     let by_macs = Prices {
-        until: material.places.iter().map(|place| place.macs as f64).collect(),
-        per_mac: vec![1.0; material.places.len()],
-        whole: material.macs as f64,
+        until: dataset.places.iter().map(|place| place.macs as f64).collect(),
+        per_mac: vec![1.0; dataset.places.len()],
+        whole: dataset.macs as f64,
     };
     let mut found = vec![proposals(&by_macs)?];
     let mut seen: Vec<Vec<(usize, f32)>> = Vec::new();
@@ -171,10 +171,10 @@ fn lists(
         if seen.contains(&typical) {
             break;
         }
-        let graph = carried_out(material, judged, &typical)?.graph;
+        let graph = carried_out(dataset, judged, &typical)?.graph;
         seen.push(typical);
         let Some(outlook) = market.outlook(&graph) else { break };
-        found.push(proposals(&by_time(material, &outlook, market.cluster))?);
+        found.push(proposals(&by_time(dataset, &outlook, market.cluster))?);
     }
     Ok(found)
 }
@@ -199,18 +199,17 @@ fn priced(judged: &[Judged], prices: &Prices) -> Priced {
 }
 
 /// When a mapping has computed what exits look at, in an inference that takes none.
-fn by_time(material: &Material<'_>, outlook: &Outlook, cluster: &Cluster) -> Prices {
-    let until: Vec<f64> = (material.places.iter())
+fn by_time(dataset: &Dataset<'_>, outlook: &Outlook, cluster: &Cluster) -> Prices {
+    let until: Vec<f64> = (dataset.places.iter())
         .map(|place| {
-            let name = &material.graph.node(place.node).name;
-            let part = |other: &str| {
-                other == name || other.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('@'))
+            let is_shard = |id: &NodeId| {
+                outlook.sharded.labels.contains_key(id) && outlook.sharded.origins.get(id) == Some(&place.node)
             };
-            let parts = outlook.prediction.spans.iter().filter(|span| !span.exchange && part(&span.name));
+            let parts = outlook.prediction.spans.iter().filter(|span| span.node.as_ref().is_some_and(is_shard));
             parts.map(|span| span.end).fold(0.0, f64::max)
         })
         .collect();
-    let per_mac = material.places.iter().map(|place| {
+    let per_mac = dataset.places.iter().map(|place| {
         let device = outlook.partition.strategies.get(&place.node).and_then(|strategy| strategy.outputs.only_device());
         1.0 / cluster.devices[device.unwrap_or(cluster.input)].target.rate.conv_macs_per_second.max(1.0)
     });
@@ -252,7 +251,7 @@ impl Market<'_> {
 
 /// The way from the most cautious choice to the boldest. What happens at a step depends on those before it only.
 struct Walk<'a> {
-    material: &'a Material<'a>,
+    dataset: &'a Dataset<'a>,
     judged: &'a [Judged],
     market: &'a Market<'a>,
     /// Cost of what was simulated last, by list of prices.
@@ -270,7 +269,7 @@ impl Walk<'_> {
         }
         self.last[step.list] = *cost;
         self.seen.push(exits.clone());
-        let mut other = carried_out(self.material, self.judged, exits)?;
+        let mut other = carried_out(self.dataset, self.judged, exits)?;
         if other.mean_macs > best.mean_macs {
             return Ok(None);
         }
@@ -281,16 +280,16 @@ impl Walk<'_> {
 }
 
 /// How many calibration samples would prove all of these steps, if they said the same.
-fn samples_for(steps: &[Step], wanted: &Wanted, material: &Material<'_>) -> Option<usize> {
+fn samples_for(steps: &[Step], wanted: &Wanted, dataset: &Dataset<'_>) -> Option<usize> {
     let each = steps.iter().map(|step| step.evidence.samples_for(&wanted.limits, wanted.gap()));
     let judging = each.collect::<Option<Vec<usize>>>()?.into_iter().max()?;
-    Some(material.split.calibration_for(judging))
+    Some(dataset.split.calibration_for(judging))
 }
 
 /// What limits would leave of the multiply-adds.
-fn by_limit(material: &Material<'_>, steps: &[Step], needed: &[Limits]) -> Vec<LimitReport> {
+fn by_limit(dataset: &Dataset<'_>, steps: &[Step], needed: &[Limits]) -> Vec<LimitReport> {
     let mut found: Vec<LimitReport> = Vec::new();
-    let mut least = material.macs;
+    let mut least = dataset.macs;
     for (step, limits) in steps.iter().zip(needed).filter(|(step, _)| step.list == 0) {
         let mean_macs = step.choice.cost as u64;
         if mean_macs >= least {
@@ -306,11 +305,11 @@ fn by_limit(material: &Material<'_>, steps: &[Step], needed: &[Limits]) -> Vec<L
     found
 }
 
-fn head_report(material: &Material<'_>, exit: &Judged) -> HeadReport {
-    let place = &material.places[exit.place];
+fn head_report(dataset: &Dataset<'_>, exit: &Judged) -> HeadReport {
+    let place = &dataset.places[exit.place];
     let right = exit.possible.right.iter().filter(|right| **right).count();
     HeadReport {
-        after: material.graph.node(place.node).name.clone(),
+        after: dataset.graph.node(place.node).name.clone(),
         head: exit.kind(),
         backbone_macs: place.macs,
         head_macs: exit.head.macs() + place.head_macs,
@@ -322,19 +321,19 @@ fn point(choice: &Choice) -> CurvePoint {
     CurvePoint { mean_macs: choice.cost as u64, accuracy: choice.accuracy() }
 }
 
-fn material_unchanged(material: &Material<'_>) -> Evidence {
-    Evidence::unchanged(&material.base_right(), &material.judged_labels(), material.classes)
+fn dataset_unchanged(dataset: &Dataset<'_>) -> Evidence {
+    Evidence::unchanged(&dataset.base_right(), &dataset.judged_labels(), dataset.classes)
 }
 
 /// What the samples say of what was carried out, and others of that.
 fn calibration(
-    material: &Material<'_>,
+    dataset: &Dataset<'_>,
     wanted: &Wanted,
     carried: &CarriedOut,
     evidence: &Evidence,
     outcome: Outcome,
 ) -> CalibrationReport {
-    let samples = material.split.judged.len();
+    let samples = dataset.split.judged.len();
     let base_accuracy = evidence.base_right as f64 / samples.max(1) as f64;
     let has_exits = !carried.exits.is_empty();
     CalibrationReport {
@@ -346,40 +345,40 @@ fn calibration(
         limits: wanted.limits,
         limits_by_hand: wanted.by_hand,
         outcome,
-        provable: wanted.provable(material),
+        provable: wanted.provable(dataset),
         nearest: None,
         predicted: None,
         by_limit: Vec::new(),
         holdout: wanted.holdout,
         worst_classes: worst_classes(&evidence.classes, WORST),
         overcharged_classes: overcharged(&evidence.classes, wanted.limits.allowed_loss(base_accuracy)),
-        base_macs: material.macs,
+        base_macs: dataset.macs,
         mean_macs: carried.mean_macs as u64,
         worst_macs: carried.worst_macs,
         heads: Vec::new(),
-        curve: vec![CurvePoint { mean_macs: material.macs, accuracy: base_accuracy }],
+        curve: vec![CurvePoint { mean_macs: dataset.macs, accuracy: base_accuracy }],
         tables: tables::tables(&carried.ends, &evidence.classes, carried.exits.len()),
     }
 }
 
 /// Adds exits to the graph, and says what the samples that chose them say of them.
-fn carried_out(material: &Material<'_>, judged: &[Judged], chosen: &[(usize, f32)]) -> Result<CarriedOut, Failure> {
-    let mut graph = material.graph.clone();
-    let samples = material.split.judged.len();
+fn carried_out(dataset: &Dataset<'_>, judged: &[Judged], chosen: &[(usize, f32)]) -> Result<CarriedOut, Failure> {
+    let mut graph = dataset.graph.clone();
+    let samples = dataset.split.judged.len();
     let mut alive = vec![true; samples];
     let mut exits = Vec::with_capacity(chosen.len());
     let mut head_macs = 0;
     let answered = |sample: &usize| {
-        let base = material.base(*sample);
-        Answered { label: material.labels[*sample] as usize, base, answer: base, exit: None }
+        let base = dataset.base(*sample);
+        Answered { label: dataset.labels[*sample] as usize, base, answer: base, exit: None }
     };
-    let mut ends: Vec<Answered> = material.split.judged.iter().map(answered).collect();
+    let mut ends: Vec<Answered> = dataset.split.judged.iter().map(answered).collect();
     let (mut mean_macs, mut macs_before) = (0.0, 0);
     // Scores of the exits so far, by index of what was judged.
     let mut scores: HashMap<usize, TensorId> = HashMap::new();
     for (number, (index, threshold)) in chosen.iter().enumerate() {
         let exit = &judged[*index];
-        let place = &material.places[exit.place];
+        let place = &dataset.places[exit.place];
         let own_macs = exit.head.macs() + place.head_macs;
         let still = alive.iter().filter(|alive| **alive).count();
         mean_macs += still as f64 * (place.macs - macs_before + own_macs) as f64;
@@ -420,14 +419,14 @@ fn carried_out(material: &Material<'_>, judged: &[Judged], chosen: &[(usize, f32
                 temperature: exit.temperature,
                 threshold: *threshold,
                 share,
-                probabilities: material.probabilities,
+                probabilities: dataset.probabilities,
                 reuses: reuses.map(|(scores, weight)| (*scores, weight)),
             },
         )
         .map_err(|error| Failure::Internal(anyhow::anyhow!("exit {number}: {error}")))?;
         scores.insert(*index, own);
     }
-    mean_macs += alive.iter().filter(|alive| **alive).count() as f64 * (material.macs - macs_before) as f64;
+    mean_macs += alive.iter().filter(|alive| **alive).count() as f64 * (dataset.macs - macs_before) as f64;
     mean_macs /= samples.max(1) as f64;
-    Ok(CarriedOut { graph, exits, ends, mean_macs, worst_macs: material.macs + head_macs, price: f64::INFINITY })
+    Ok(CarriedOut { graph, exits, ends, mean_macs, worst_macs: dataset.macs + head_macs, price: f64::INFINITY })
 }

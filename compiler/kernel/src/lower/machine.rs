@@ -1,0 +1,75 @@
+//! The machine that kernels are made for.
+
+use std::sync::Arc;
+
+use partita_config::tuned::Tuning;
+use partita_config::{InstructionSet, System, Target, WeightStorage};
+
+/// What a kernel may assume of the machine it is made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Machine {
+    /// How it will be spelled; gives the number of lanes.
+    pub instruction_set: InstructionSet,
+    /// Vector registers.
+    pub registers: u32,
+    /// First-level data cache, 0 if none.
+    pub l1_bytes: u64,
+    /// Second-level cache, 0 if none.
+    pub l2_bytes: u64,
+    /// Convolutions may be done by Winograd's algorithm, which needs more memory and rounds more.
+    pub winograd: bool,
+    /// Threads that share each kernel.
+    pub threads: usize,
+    /// Instructions are executed in the order in which they stand.
+    pub in_order: bool,
+    /// It multiplies bytes by fours ([`Expression::DotBytes`](crate::Expression::DotBytes)).
+    pub dot_product: bool,
+    /// How far ahead kernels fetch weights that come from memory; 0 if they do not.
+    pub prefetch_bytes: u64,
+    /// How weights of matrix products are stored where they are exact in it.
+    pub weight_storage: WeightStorage,
+    /// What measurements say of its kernels.
+    pub tuning: Arc<Tuning>,
+}
+
+impl Machine {
+    /// A machine of which no more is known than how its kernels are spelled.
+    pub fn spelled(instruction_set: InstructionSet, registers: u32) -> Machine {
+        Machine {
+            instruction_set,
+            registers,
+            l1_bytes: 0,
+            l2_bytes: 0,
+            winograd: false,
+            threads: 1,
+            in_order: false,
+            dot_product: false,
+            prefetch_bytes: 0,
+            weight_storage: WeightStorage::F32,
+            tuning: Arc::default(),
+        }
+    }
+
+    /// The machine of a target.
+    pub fn of(target: &Target) -> Machine {
+        Machine {
+            instruction_set: target.instruction_set,
+            registers: target.vector_registers,
+            l1_bytes: target.l1_bytes,
+            l2_bytes: target.l2_bytes,
+            threads: target.threads,
+            in_order: target.in_order,
+            dot_product: target.dot_product,
+            prefetch_bytes: target.prefetch_bytes,
+            weight_storage: target.weight_storage,
+            tuning: target.tuning.clone(),
+            winograd: target.winograd && target.system == System::Linux,
+        }
+    }
+
+    /// Registers for weights where a tile is multiplied by lane: one pair in use, and one on its way if instructions
+    /// are executed in order.
+    pub(super) fn pair_registers(&self) -> usize {
+        if self.in_order { 4 } else { 2 }
+    }
+}

@@ -1,0 +1,7 @@
+//! Fuzzes frames between devices.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    partita_tests::fuzzing::frame(data);
+});

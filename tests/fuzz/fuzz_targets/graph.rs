@@ -1,0 +1,7 @@
+//! Fuzzes texts of graphs.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    partita_tests::fuzzing::graph(data);
+});
