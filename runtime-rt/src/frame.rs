@@ -123,7 +123,18 @@ pub enum Kind {
     Status,
     /// Bytes that say how fast a link is.
     Probe,
+    /// What a client wants to hear of: the message number has [`WANTS_ANSWERS`] and [`WANTS_COSTS`].
+    Subscribe,
+    /// Microseconds, as eight bytes, that a client's next inputs may take.
+    Budget,
+    /// What became of a client's input, see [`crate::node::Record`].
+    Record,
 }
+
+/// A client wants every answer of the device.
+pub const WANTS_ANSWERS: u16 = 1;
+/// A client wants to know what inferences cost the device.
+pub const WANTS_COSTS: u16 = 2;
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
@@ -139,6 +150,9 @@ impl Kind {
             9 => Kind::Abandon,
             10 => Kind::Status,
             11 => Kind::Probe,
+            12 => Kind::Subscribe,
+            13 => Kind::Budget,
+            14 => Kind::Record,
             _ => return None,
         })
     }
@@ -156,6 +170,9 @@ impl Kind {
             Kind::Abandon => 9,
             Kind::Status => 10,
             Kind::Probe => 11,
+            Kind::Subscribe => 12,
+            Kind::Budget => 13,
+            Kind::Record => 14,
         }
     }
 }

@@ -3,13 +3,14 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use partita_rt::hosted::driver::{Place, Places, Running, Steps, start};
+use partita_rt::hosted::driver::{Place, Places, Running, Steps, Watch, start};
 use partita_rt::node::random::Random;
 use partita_rt::node::{Flow, Medium, Outcome, Part, Peer, Plan, Route, Step};
 
@@ -34,6 +35,10 @@ impl Adds {
 impl Steps for Adds {
     fn memory(&self) -> (*mut u8, usize) {
         (self.memory, 2 * BYTES)
+    }
+
+    fn input_bytes(&self, _route: u8) -> usize {
+        BYTES
     }
 
     fn load(&mut self, _route: u8, input: &[u8]) {
@@ -98,7 +103,8 @@ fn device(number: u8, ports: &[SocketAddr], answers: &Sender<Vec<u8>>) -> Runnin
     let answers = answers.clone();
     let seed = Instant::now().elapsed().as_nanos() as u64 ^ std::process::id() as u64 ^ (&raw const answers) as u64;
     let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(answers.send(bytes.to_vec()));
-    start(plan(number), seed, places, Box::new(Adds::new(number)), Box::new(deliver)).expect("the port is free")
+    start(plan(number), seed, places, Box::new(Adds::new(number)), Box::new(deliver), Watch::default())
+        .expect("the port is free")
 }
 
 fn cluster() -> (Vec<SocketAddr>, Vec<Running<2>>, Sender<Vec<u8>>, Receiver<Vec<u8>>) {
@@ -139,7 +145,7 @@ fn a_pipeline_answers_and_survives_each_of_its_devices() {
             assert!(took < Duration::from_secs(10), "after device {number} was started again: {took:?}");
         }
     }
-    devices.into_iter().for_each(Running::stop);
+    devices.into_iter().for_each(|device| device.stop());
 }
 
 #[test]
@@ -160,7 +166,7 @@ fn several_inputs_are_under_way_at_once_and_records_keep_their_order() {
         assert!(answer.iter().all(|byte| *byte == (records as u8).wrapping_add(3)), "of input {records}");
         records += 1;
     }
-    devices.into_iter().for_each(Running::stop);
+    devices.into_iter().for_each(|device| device.stop());
 }
 
 #[test]
@@ -181,7 +187,7 @@ fn strangers_delay_nobody() {
         ask(&devices[0], &answers, seed, Duration::from_secs(20));
     }
     drop(strangers);
-    devices.into_iter().for_each(Running::stop);
+    devices.into_iter().for_each(|device| device.stop());
 }
 
 /// Passes datagrams on between two sockets, of which one in ten is lost and some come twice.
@@ -231,13 +237,14 @@ fn datagrams_that_are_lost_are_sent_again() {
             let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(answers.send(bytes.to_vec()));
             let places = Places { listen: None, peers };
             let plan = plan_over(number, Medium::Datagrams, 1200);
-            start(plan, number.into(), places, Box::new(Adds::new(number)), Box::new(deliver)).expect("ports are free")
+            start(plan, number.into(), places, Box::new(Adds::new(number)), Box::new(deliver), Watch::default())
+                .expect("ports are free")
         })
         .collect();
     for seed in 0..30 {
         ask(&devices[0], &answers, seed, Duration::from_secs(20));
     }
-    devices.into_iter().for_each(Running::stop);
+    devices.into_iter().for_each(|device| device.stop());
     stop.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
 }
@@ -250,7 +257,8 @@ fn lines_carry_frames_too() {
         let (one, other) = UnixStream::pair().expect("sockets can be made");
         for (device, end) in [(low, one), (high, other)] {
             end.set_nonblocking(true).expect("it can be");
-            places[device].push(Place::Line(end.into()));
+            let open = move || Ok(OwnedFd::from(end.try_clone()?));
+            places[device].push(Place::Line(Box::new(open)));
         }
     }
     let devices: Vec<Running<2>> = (0u8..)
@@ -260,11 +268,12 @@ fn lines_carry_frames_too() {
             let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(answers.send(bytes.to_vec()));
             let plan = plan_over(number, Medium::Line, 256);
             let places = Places { listen: None, peers };
-            start(plan, number.into(), places, Box::new(Adds::new(number)), Box::new(deliver)).expect("it starts")
+            start(plan, number.into(), places, Box::new(Adds::new(number)), Box::new(deliver), Watch::default())
+                .expect("it starts")
         })
         .collect();
     for seed in 0..30 {
         ask(&devices[0], &answers, seed, Duration::from_secs(20));
     }
-    devices.into_iter().for_each(Running::stop);
+    devices.into_iter().for_each(|device| device.stop());
 }

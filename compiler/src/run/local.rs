@@ -47,6 +47,7 @@ pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_
                     uart: cluster.link(program.device, peer).is_some_and(|link| link.transport == Transport::Uart),
                 })
                 .collect();
+            let busy = compiled.device_programs(position).iter().map(|program| !program.steps.is_empty()).collect();
             LocalDevice {
                 name: device.name.clone(),
                 index: program.device,
@@ -57,6 +58,7 @@ pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_
                 links,
                 holds_input: !program.inputs.is_empty(),
                 holds_output: !program.outputs.is_empty(),
+                busy,
             }
         })
         .collect::<Vec<_>>();
@@ -68,6 +70,7 @@ pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_
         profile: wanted.profile,
         silence: wanted.silence,
         several_routes: compiled.choices.is_some(),
+        whole_run: compiled.whole_run(),
     };
     Ok(LocalCluster::start(&devices, &options)?)
 }

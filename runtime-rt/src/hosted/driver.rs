@@ -17,13 +17,18 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, IoSlice, read, write, writev};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 
-use crate::node::{Flow, Greeting, INPUTS, Medium, Memory, Node, Order, Plan, Record, Work};
+use super::steps::{self, StepTimes};
+use crate::node::{Counters, Finished, Flow, Greeting, INPUTS, Medium, Memory, Node, Order, Plan, Record, Work};
+use crate::serve::Profiler;
+use crate::{Observer, Turn};
 
 /// A program as a list of steps. Its memory is touched by links while a step runs, elsewhere; so steps have to reach it
 /// through the pointer that `memory` gives.
 pub trait Steps: Send {
     /// Where the memory is, and how many bytes; both stay as they are.
     fn memory(&self) -> (*mut u8, usize);
+    /// Bytes of an input on a route.
+    fn input_bytes(&self, route: u8) -> usize;
     /// Puts an input to its place.
     fn load(&mut self, route: u8, input: &[u8]);
     /// Computes a step.
@@ -32,8 +37,10 @@ pub trait Steps: Send {
     fn output(&self, route: u8) -> &[u8];
 }
 
+/// Opens a line that does not block; asked again, now and then, when it cannot or when the line has ended.
+pub type Opener = dyn Fn() -> std::io::Result<OwnedFd> + Send + Sync;
+
 /// Where a peer is.
-#[derive(Debug)]
 pub enum Place {
     /// It connects to this device.
     Connects,
@@ -46,12 +53,12 @@ pub enum Place {
         /// There.
         remote: SocketAddr,
     },
-    /// At the other end of an open line that does not block.
-    Line(OwnedFd),
+    /// At the other end of a line.
+    Line(Box<Opener>),
 }
 
 /// Where everybody is.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Places {
     /// Where connections are accepted, if any peer makes one.
     pub listen: Option<SocketAddr>,
@@ -59,11 +66,98 @@ pub struct Places {
     pub peers: Vec<Place>,
 }
 
-/// What is told of an answer: number of the input, route, and its bytes.
-pub type Deliver = dyn FnMut(u32, u8, &[u8]) + Send;
+/// Is told of answers and of what they have cost, on the program's thread.
+pub trait Results: Send {
+    /// The answer to an input, on a route.
+    fn answer(&mut self, input: u32, route: u8, bytes: &[u8]);
+
+    /// Nothing is left to do here for an inference: what it cost, microseconds of it in steps that compute, and the
+    /// nanoseconds of each step, little-endian, if they are wanted.
+    fn finished(&mut self, _finished: &Finished, _compute_us: u64, _steps: &[u8]) {}
+}
+
+impl<F: FnMut(u32, u8, &[u8]) + Send> Results for F {
+    fn answer(&mut self, input: u32, route: u8, bytes: &[u8]) {
+        self(input, route, bytes);
+    }
+}
+
+/// How a program's steps are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    /// Every step is timed.
+    pub profile: bool,
+    /// How many times as slow as this processor the one is that is imitated.
+    pub slower: f64,
+}
+
+impl Default for Watch {
+    fn default() -> Watch {
+        Watch { profile: false, slower: 1.0 }
+    }
+}
+
+/// The inference under way, as its steps are looked at.
+struct Account {
+    inference: Option<u32>,
+    /// The first step that has not been done.
+    next: usize,
+    compute: Duration,
+    times: Option<StepTimes>,
+}
+
+impl Account {
+    fn new(watch: Watch) -> Account {
+        let times = (watch.profile || watch.slower > 1.0).then(|| StepTimes::new(watch.profile, watch.slower));
+        Account { inference: None, next: 0, compute: Duration::ZERO, times }
+    }
+
+    /// An inference may have begun.
+    fn begin(&mut self, under_way: Option<(u32, u8)>) {
+        let Some((inference, route)) = under_way.filter(|(inference, _)| Some(*inference) != self.inference) else {
+            return;
+        };
+        (self.inference, self.next, self.compute) = (Some(inference), 0, Duration::ZERO);
+        self.times.iter_mut().for_each(|times| times.begin(Turn { inference, route }));
+    }
+
+    /// All steps before this one are done: those that computed have been told, the others exchanged.
+    fn reach(&mut self, step: usize) {
+        if let Some(times) = &mut self.times {
+            (self.next..step).for_each(|step| times.step(step));
+        }
+        self.next = self.next.max(step);
+    }
+
+    fn step(&mut self, program: &mut dyn Steps, route: u8, step: u16) -> Flow {
+        self.reach(step.into());
+        let begin = Instant::now();
+        let flow = program.step(route, step);
+        self.reach(usize::from(step) + 1);
+        self.compute += begin.elapsed();
+        flow
+    }
+
+    /// The inference is over.
+    fn end(&mut self, finished: &Finished, plan: &Plan<'_>, results: &mut dyn Results) {
+        let steps = plan.routes.get(usize::from(finished.route)).map_or(0, |route| route.steps.len());
+        if finished.exit.is_none() {
+            self.reach(steps);
+        }
+        let compute_us = u64::try_from(self.compute.as_micros()).unwrap_or(u64::MAX);
+        results.finished(finished, compute_us, self.times.as_ref().map_or(&[], |times| times.payload()));
+        self.inference = None;
+    }
+}
+
+/// How long a line that could not be opened is left alone.
+const REOPEN: Duration = Duration::from_millis(100);
 
 /// Most connections that have not said who they are.
 const GREETINGS: usize = 64;
+
+/// Stack of the program's thread: that which a process's first one has.
+const STACK_BYTES: usize = 8 << 20;
 
 /// How often one link is read before others have their turn.
 const READS: usize = 32;
@@ -120,14 +214,13 @@ impl Socket {
 /// Opens what stays open.
 fn lasting(place: &Place) -> std::io::Result<Socket> {
     Ok(match place {
-        Place::Connects | Place::At(_) => Socket::None,
+        Place::Connects | Place::At(_) | Place::Line(_) => Socket::None,
         Place::Datagrams { local, remote } => {
             let socket = UdpSocket::bind(local)?;
             socket.connect(remote)?;
             socket.set_nonblocking(true)?;
             Socket::Lasting(Arc::new(socket.into()), Medium::Datagrams)
         }
-        Place::Line(line) => Socket::Lasting(Arc::new(line.try_clone()?), Medium::Line),
     })
 }
 
@@ -142,6 +235,8 @@ struct State<const PEERS: usize> {
     node: Node<'static, PEERS>,
     window: Window,
     sockets: Vec<Socket>,
+    /// When lines that are not open are tried again.
+    reopen: Vec<Instant>,
     /// Whether a socket takes no more at the moment.
     full: Vec<bool>,
     /// The same when the thread for sockets began to wait.
@@ -162,12 +257,13 @@ struct Shared<const PEERS: usize> {
     begun: Instant,
     plan: Plan<'static>,
     places: Places,
+    watch: Watch,
 }
 
 /// A node that runs.
 pub struct Running<const PEERS: usize> {
     shared: Arc<Shared<PEERS>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// Starts a node. `seed` is of the system's random source.
@@ -176,7 +272,8 @@ pub fn start<const PEERS: usize>(
     seed: u64,
     places: Places,
     program: Box<dyn Steps>,
-    deliver: Box<Deliver>,
+    results: Box<dyn Results>,
+    watch: Watch,
 ) -> Result<Running<PEERS>, String> {
     let listener = match places.listen {
         None => None,
@@ -190,6 +287,7 @@ pub fn start<const PEERS: usize>(
     let state = State {
         node: Node::new(plan, seed),
         window: Window(address, bytes),
+        reopen: sockets.iter().map(|_| Instant::now()).collect(),
         full: sockets.iter().map(|_| false).collect(),
         sockets,
         waits_full: Vec::new(),
@@ -208,13 +306,14 @@ pub fn start<const PEERS: usize>(
         begun: Instant::now(),
         plan,
         places,
+        watch,
     });
     let (links, computes) = (shared.clone(), shared.clone());
-    let threads = std::vec![
-        std::thread::spawn(move || links.serve_sockets(listener)),
-        std::thread::spawn(move || computes.compute(program, deliver)),
-    ];
-    Ok(Running { shared, threads })
+    let sockets = std::thread::Builder::new().name("links".into()).spawn(move || links.serve_sockets(listener));
+    let computes = move || computes.compute(program, results);
+    let computes = std::thread::Builder::new().name("steps".into()).stack_size(STACK_BYTES).spawn(computes);
+    let threads = [sockets, computes].into_iter().collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    Ok(Running { shared, threads: Mutex::new(threads) })
 }
 
 impl<const PEERS: usize> Running<PEERS> {
@@ -233,28 +332,47 @@ impl<const PEERS: usize> Running<PEERS> {
     /// Hands an input in; the tag of its record, or none if the device takes no more inputs now.
     pub fn submit(&self, input: &[u8], budget: Duration) -> Option<u64> {
         let mut state = self.shared.lock();
-        state.node.on_tick(self.shared.now_us());
         let tag = state.next_tag;
-        let place = state.node.accept(tag, u64::try_from(budget.as_micros()).unwrap_or(u64::MAX))?;
-        state.next_tag += 1;
-        let slot = state.inputs.get_mut(place)?;
-        slot.clear();
-        slot.extend_from_slice(input);
+        let taken = self.shared.accept(&mut state, tag, (None, budget), input);
+        state.next_tag += u64::from(taken);
         drop(state);
         self.shared.work.notify_one();
-        Some(tag)
+        taken.then_some(tag)
+    }
+
+    /// Hands an input in under a tag of the caller's, on a route if one is wished; waits until there is room. Whether it was
+    /// accepted: it is not where inputs are not given, or when the work ends.
+    pub fn submit_as(&self, tag: u64, input: &[u8], route: Option<u8>, budget: Duration) -> bool {
+        if self.shared.plan.device != self.shared.plan.input {
+            return false;
+        }
+        let mut state = self.shared.lock();
+        while !state.stopping && !self.shared.accept(&mut state, tag, (route, budget), input) {
+            state = self.shared.recorded.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let accepted = !state.stopping;
+        drop(state);
+        self.shared.work.notify_one();
+        accepted
     }
 
     /// The oldest record that nobody has taken; waits for it.
     pub fn next_record(&self) -> Option<Record> {
         let mut state = self.shared.lock();
-        while !state.stopping {
+        loop {
             if let Some(record) = state.records.pop_front() {
                 return Some(record);
             }
+            if state.stopping {
+                return None;
+            }
             state = self.shared.recorded.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        None
+    }
+
+    /// What has happened so far.
+    pub fn counters(&self) -> Counters {
+        self.shared.lock().node.counters()
     }
 
     /// Whether there is a session with a peer of the plan.
@@ -271,16 +389,17 @@ impl<const PEERS: usize> Running<PEERS> {
     }
 
     /// Ends the work, and waits for the threads.
-    pub fn stop(self) {
+    pub fn stop(&self) {
         {
             let mut state = self.shared.lock();
             state.node.stop();
+            self.shared.settle(&mut state);
             state.stopping = true;
         }
         self.shared.work.notify_all();
         self.shared.recorded.notify_all();
         self.shared.wake();
-        for thread in self.threads {
+        for thread in core::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner)) {
             let _ = thread.join();
         }
     }
@@ -299,19 +418,40 @@ impl<const PEERS: usize> Shared<PEERS> {
         let _ = write(&self.wake, &1u64.to_ne_bytes());
     }
 
+    /// Accepts an input, if there is room.
+    fn accept(
+        &self,
+        state: &mut State<PEERS>,
+        tag: u64,
+        (route, budget): (Option<u8>, Duration),
+        input: &[u8],
+    ) -> bool {
+        state.node.on_tick(self.now_us());
+        let budget_us = u64::try_from(budget.as_micros()).unwrap_or(u64::MAX);
+        let place = state.node.accept_on(tag, route, budget_us);
+        let Some(slot) = place.and_then(|place| state.inputs.get_mut(place)) else { return false };
+        slot.clear();
+        slot.extend_from_slice(input);
+        true
+    }
+
     /// The thread of the program.
-    fn compute(&self, mut program: Box<dyn Steps>, mut deliver: Box<Deliver>) {
+    fn compute(&self, mut program: Box<dyn Steps>, mut results: Box<dyn Results>) {
+        let mut account = Account::new(self.watch);
         let mut state = self.lock();
         while !state.stopping {
             state.node.on_tick(self.now_us());
             let work = state.node.poll_work();
+            let finished = state.node.poll_finished();
+            let under_way = state.node.under_way();
             self.settle(&mut state);
             // The other thread sleeps for too long, or does not wait for a socket to take more.
             if state.node.due_us() < state.sleeps_until_us || state.full != state.waits_full {
                 state.sleeps_until_us = 0;
                 self.wake();
             }
-            if work == Work::Nothing {
+            if work == Work::Nothing && finished.is_none() {
+                account.begin(under_way);
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
@@ -320,14 +460,16 @@ impl<const PEERS: usize> Shared<PEERS> {
                 _ => None,
             };
             drop(state);
+            finished.iter().for_each(|finished| account.end(finished, &self.plan, results.as_mut()));
+            account.begin(under_way);
             let flow = match work {
                 Work::Load { route, .. } => {
                     program.load(route, input.as_deref().unwrap_or_default());
                     Flow::Next
                 }
-                Work::Compute { route, step } => program.step(route, step),
+                Work::Compute { route, step } => account.step(program.as_mut(), route, step),
                 Work::Deliver { input, route } => {
-                    deliver(input, route, program.output(route));
+                    results.answer(input, route, program.output(route));
                     Flow::Next
                 }
                 Work::Nothing => Flow::Next,
@@ -338,7 +480,9 @@ impl<const PEERS: usize> Shared<PEERS> {
                 state.inputs.get_mut(place).into_iter().for_each(|slot| *slot = input.clone());
             }
             state.node.on_tick(self.now_us());
-            state.node.on_done(flow);
+            if work != Work::Nothing {
+                state.node.on_done(flow);
+            }
         }
     }
 
@@ -359,6 +503,8 @@ impl<const PEERS: usize> Shared<PEERS> {
     /// The thread of sockets and time.
     fn serve_sockets(&self, listener: Option<TcpListener>) {
         let mut strangers: Vec<Stranger> = Vec::new();
+        let slower = self.watch.slower;
+        let _pace = (slower > 1.0).then(|| StepTimes::new(false, slower));
         let mut buffer = std::vec![0u8; READ_BYTES];
         let patience = Duration::from_micros(self.plan.detect_us.into());
         loop {
@@ -387,12 +533,15 @@ impl<const PEERS: usize> Shared<PEERS> {
             state.waits_full = state.full.clone();
             state.sleeps_until_us = state.node.due_us();
             let left = Duration::from_micros(state.sleeps_until_us.saturating_sub(self.now_us()));
+            let closed = state.has_closed_line(&self.places);
             drop(state);
             self.work.notify_one();
+            steps::catch_up();
             let mut fds: Vec<PollFd<'_>> = std::vec![PollFd::new(&self.wake, PollFlags::IN)];
             fds.extend(listener.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
             fds.extend(strangers.iter().map(|stranger| PollFd::new(&stranger.socket, PollFlags::IN)));
             fds.extend(waits.iter().map(|(socket, flags)| PollFd::new(socket, *flags)));
+            let left = if closed { left.min(REOPEN) } else { left };
             let left = left.min(if strangers.is_empty() { Duration::from_secs(10) } else { patience });
             let timeout = Timespec { tv_sec: left.as_secs() as _, tv_nsec: i64::from(left.subsec_nanos()) as _ };
             let _ = poll(&mut fds, Some(&timeout));
@@ -432,7 +581,9 @@ impl<const PEERS: usize> State<PEERS> {
                 }
                 Err(_) => {
                     self.drop_socket(at);
-                    self.node.on_closed(at);
+                    if medium == Medium::Connection {
+                        self.node.on_closed(at);
+                    }
                     return;
                 }
             }
@@ -473,11 +624,12 @@ impl<const PEERS: usize> State<PEERS> {
                 }
             }
         }
+        self.open_line(at, places);
         let Some((socket, medium)) = self.sockets.get(at).and_then(Socket::open) else { return };
         // A peer that never stops does not keep the others waiting.
         for _ in 0..READS {
             match read(&socket, &mut *buffer) {
-                Ok(0) if medium == Medium::Connection => {}
+                Ok(0) if medium != Medium::Datagrams => {}
                 Ok(count) => {
                     self.node.on_bytes(at, buffer.get(..count).unwrap_or_default(), &mut self.window);
                     if count < buffer.len() && medium != Medium::Datagrams {
@@ -487,13 +639,32 @@ impl<const PEERS: usize> State<PEERS> {
                 }
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return,
-                Err(_) if medium != Medium::Connection => return,
+                Err(_) if medium == Medium::Datagrams => return,
                 Err(_) => {}
             }
             self.drop_socket(at);
-            self.node.on_closed(at);
+            if medium == Medium::Connection {
+                self.node.on_closed(at);
+            }
             return;
         }
+    }
+
+    /// Opens a line that is not open, if it is time to.
+    fn open_line(&mut self, at: usize, places: &Places) {
+        let (Some(Place::Line(open)), Some(Socket::None)) = (places.peers.get(at), self.sockets.get(at)) else {
+            return;
+        };
+        let Some(reopen) = self.reopen.get_mut(at).filter(|reopen| Instant::now() >= **reopen) else { return };
+        *reopen = Instant::now() + REOPEN;
+        if let (Ok(line), Some(slot)) = (open(), self.sockets.get_mut(at)) {
+            *slot = Socket::Lasting(Arc::new(line), Medium::Line);
+        }
+    }
+
+    fn has_closed_line(&self, places: &Places) -> bool {
+        let lines = self.sockets.iter().zip(&places.peers);
+        lines.into_iter().any(|(socket, place)| matches!((socket, place), (Socket::None, Place::Line(_))))
     }
 
     /// Reads what a stranger says; whether it is still one.

@@ -2,6 +2,7 @@
 //! and records come in the order of acceptance.
 
 use super::gossip::Answer;
+use super::wire::{Put, Take};
 
 /// Inputs that are accepted at once; each has a place of its own, which the driver keeps.
 pub const INPUTS: usize = 8;
@@ -43,6 +44,52 @@ pub struct Record {
     pub tries: u8,
     /// Microseconds from acceptance to this.
     pub took_us: u64,
+}
+
+impl Record {
+    /// Bytes of a record.
+    pub const BYTES: usize = 24;
+
+    /// What a client is told: the input's number; outcome (0 full, 1 exit, 2 variant, 3 late, 4 no route, 5 stopped), route,
+    /// tries, whether it ended at an exit; exit, confidence, microseconds. Who is told knows the tag.
+    pub fn emit(&self) -> [u8; Record::BYTES] {
+        let (outcome, route, exit) = match self.outcome {
+            Outcome::Full => (0, 0, None),
+            Outcome::Exit(exit, confidence) => (1, 0, Some((exit, confidence))),
+            Outcome::Variant(route, exit) => (2, route, exit),
+            Outcome::Late => (3, 0, None),
+            Outcome::Failed(Why::NoRoute) => (4, 0, None),
+            Outcome::Failed(Why::Stopped) => (5, 0, None),
+        };
+        let mut bytes = [0; Record::BYTES];
+        let mut put = Put(&mut bytes);
+        put.all(&self.input.to_le_bytes());
+        put.all(&[outcome, route, self.tries, u8::from(exit.is_some())]);
+        let (exit, confidence) = exit.unwrap_or((0, 0.0));
+        put.all(&exit.to_le_bytes());
+        put.all(&confidence.to_le_bytes());
+        put.all(&self.took_us.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a record of the input that the reader calls `tag`.
+    pub fn parse(tag: u64, bytes: &[u8]) -> Option<Record> {
+        let mut take = Take(bytes);
+        let input = take.u32()?;
+        let [outcome, route, tries, at_exit] = take.bytes()?;
+        let (exit, confidence, took_us) = (take.u32()?, f32::from_bits(take.u32()?), take.u64()?);
+        let exit = (at_exit != 0).then_some((exit, confidence));
+        let outcome = match (outcome, exit) {
+            (0, None) => Outcome::Full,
+            (1, Some((exit, confidence))) => Outcome::Exit(exit, confidence),
+            (2, exit) => Outcome::Variant(route, exit),
+            (3, None) => Outcome::Late,
+            (4, None) => Outcome::Failed(Why::NoRoute),
+            (5, None) => Outcome::Failed(Why::Stopped),
+            _ => return None,
+        };
+        Some(Record { input, tag, outcome, tries, took_us })
+    }
 }
 
 /// Where an input is.
@@ -176,6 +223,24 @@ pub(crate) fn outcome(answer: Answer) -> Outcome {
 mod tests {
     use super::*;
     use std::vec::Vec;
+
+    #[test]
+    fn records_read_back() {
+        for outcome in [
+            Outcome::Full,
+            Outcome::Exit(3, 0.75),
+            Outcome::Variant(2, None),
+            Outcome::Variant(9, Some((1, 0.5))),
+            Outcome::Late,
+            Outcome::Failed(Why::NoRoute),
+            Outcome::Failed(Why::Stopped),
+        ] {
+            let record = Record { input: 7, tag: 5, outcome, tries: 2, took_us: u64::MAX };
+            assert_eq!(Record::parse(5, &record.emit()), Some(record));
+        }
+        assert_eq!(Record::parse(5, &[9; Record::BYTES]), None);
+        assert_eq!(Record::parse(5, &[0; Record::BYTES - 1]), None);
+    }
 
     #[test]
     fn records_come_in_the_order_of_acceptance_and_once() {

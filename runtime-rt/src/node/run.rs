@@ -74,6 +74,8 @@ pub(crate) struct Run {
     pub(super) stage: Stage,
     pub(super) step: u16,
     pub(super) exit: Option<(u32, f32)>,
+    /// Number of the input.
+    pub(super) input: u32,
     /// When it began here, and the bytes of tensors that have left and come.
     pub(super) begun_us: u64,
     pub(super) sent_bytes: u64,
@@ -95,6 +97,7 @@ impl Run {
             stage: Stage::Over,
             step: 0,
             exit: None,
+            input: 0,
             begun_us: 0,
             sent_bytes: 0,
             received_bytes: 0,

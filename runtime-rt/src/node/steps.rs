@@ -78,12 +78,18 @@ impl<const PEERS: usize> Node<'_, PEERS> {
         let stage = if self.is_lead() { Stage::Load } else { Stage::Steps };
         (self.run.active, self.run.route, self.run.stage) = (true, turn.route, stage);
         (self.run.step, self.run.exit) = (0, None);
+        self.run.input = turn.input;
         (self.run.begun_us, self.run.sent_bytes, self.run.received_bytes) = (self.now_us, 0, 0);
         for (link, peer) in self.links.iter_mut().zip(self.plan.peers) {
             let next = |leaves| route.next_part(Cursor::default(), peer.device, leaves);
             link.transfers.begin(next(false), next(true));
         }
         true
+    }
+
+    /// The inference under way here, and its route.
+    pub fn under_way(&self) -> Option<(u32, u8)> {
+        self.run.active.then_some(self.run.current())
     }
 
     /// What the last inference that was not given up has cost here; said once, and lost with the next one.
@@ -93,9 +99,10 @@ impl<const PEERS: usize> Node<'_, PEERS> {
 
     /// Nothing is left to do for an inference.
     fn finish(&mut self) {
-        if let Some(turn) = self.known.turn(self.run.inference).filter(|turn| !turn.ended) {
+        // One that is forgotten already was answered, or given up so long ago that nobody asks.
+        if self.known.turn(self.run.inference).is_none_or(|turn| !turn.ended) {
             self.run.finished = Some(Finished {
-                input: turn.input,
+                input: self.run.input,
                 route: self.run.route,
                 exit: self.run.exit,
                 took_us: self.now_us.saturating_sub(self.run.begun_us),
