@@ -123,7 +123,9 @@ impl<'p> Chooser<'p> {
         let expected = self.family.conditions.iter().filter(|condition| condition.route == route);
         let expected = expected.map(|condition| condition.expected_us as f32).fold(0.0, f32::max);
         let Some(usual) = self.usual_us.get_mut(usize::from(route)) else { return };
-        self.late = if *usual > 0.0 { took > *usual * LATE } else { took > expected * LATE_AT_FIRST };
+        // What comes within the time that the compiler expects is not late, however quick others were.
+        let in_time = if *usual > 0.0 { (*usual * LATE).max(expected) } else { expected * LATE_AT_FIRST };
+        self.late = took > in_time;
         if !self.late {
             *usual = took.max(*usual * FADES);
             self.unexplained = 0;

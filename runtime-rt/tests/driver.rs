@@ -54,7 +54,7 @@ impl Steps for Adds {
         Flow::Next
     }
 
-    fn output(&self, _route: u8) -> &[u8] {
+    fn output(&self, _route: u8, _exit: Option<u32>) -> &[u8] {
         // SAFETY: inside the memory, and nobody writes there before the next inference.
         unsafe { core::slice::from_raw_parts(self.memory.add(BYTES), BYTES) }
     }

@@ -299,6 +299,7 @@ fn write_deployment(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
                     links => link_contexts(compiled, position),
                     holds_input => !program.inputs.is_empty(),
                     holds_output => !program.outputs.is_empty(),
+                    whole_run => compiled.whole_run(),
             exits => compiled.graph.exits().len(),
                 }
         })

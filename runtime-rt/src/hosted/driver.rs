@@ -33,8 +33,8 @@ pub trait Steps: Send {
     fn load(&mut self, route: u8, input: &[u8]);
     /// Computes a step.
     fn step(&mut self, route: u8, step: u16) -> Flow;
-    /// The answer.
-    fn output(&self, route: u8) -> &[u8];
+    /// The answer, of an exit if it ended there.
+    fn output(&self, route: u8, exit: Option<u32>) -> &[u8];
 }
 
 /// Opens a line that does not block; asked again, now and then, when it cannot or when the line has ended.
@@ -468,8 +468,8 @@ impl<const PEERS: usize> Shared<PEERS> {
                     Flow::Next
                 }
                 Work::Compute { route, step } => account.step(program.as_mut(), route, step),
-                Work::Deliver { input, route } => {
-                    results.answer(input, route, program.output(route));
+                Work::Deliver { input, route, exit } => {
+                    results.answer(input, route, program.output(route, exit));
                     Flow::Next
                 }
                 Work::Nothing => Flow::Next,

@@ -116,13 +116,15 @@ pub(super) fn alone<'s, S: Steps>(
     if let Some(input) = input {
         program.load(0, input);
     }
+    let mut left = None;
     for step in 0..plan.routes.first().map_or(0, |route| route.steps.len()) {
-        if let Flow::Leave(..) = program.step(0, step as u16) {
+        if let Flow::Leave(exit, _) = program.step(0, step as u16) {
+            left = Some(exit);
             break;
         }
         observer.step(step);
     }
-    program.output(0)
+    program.output(0, left)
 }
 
 /// The first answer, once it is there.

@@ -28,6 +28,8 @@ pub enum Work {
         input: u32,
         /// Route that it was computed on.
         route: u8,
+        /// Exit at which it ended, if it did.
+        exit: Option<u32>,
     },
 }
 

@@ -172,7 +172,8 @@ impl<const PEERS: usize> Node<'_, PEERS> {
         if let Some(slot) = self.run.delivered.get_mut(turn.input as usize % count) {
             *slot = Some((turn.input, answer));
         }
-        Work::Deliver { input: turn.input, route: self.run.route }
+        let exit = self.run.exit.map(|(exit, _)| exit);
+        Work::Deliver { input: turn.input, route: self.run.route, exit }
     }
 
     fn answer(&mut self, answer: Answer) {

@@ -593,7 +593,7 @@ impl<'p> World<'p> {
             self.fail(&format!("device {device}: {at:?} was written while {:?} read it", working.work));
         }
         machine.memory[working.result.0.clone()].copy_from_slice(&working.result.1);
-        if let Work::Deliver { input, route } = working.work {
+        if let Work::Deliver { input, route, .. } = working.work {
             let (left, way) = (machine.left_at, &cluster.ways[usize::from(route)]);
             let answer = way.answer(device, left.map_or(usize::MAX, |(step, _)| step), &machine.memory);
             let twice = machine.delivered.insert(input, (route, left.map(|(_, exit)| exit))).is_some();
