@@ -97,7 +97,7 @@ impl Build {
             bail!("`{}` has no device `{wanted}`; it has {}", targets.display(), names.join(", "));
         };
         check_architecture(wanted, &compiled.cluster.devices[index].target.triple)?;
-        let Some(position) = compiled.placed.programs.iter().position(|program| program.device == index) else {
+        let Some(position) = compiled.routed.placed.programs.iter().position(|program| program.device == index) else {
             bail!("the plan gives device `{wanted}` nothing to do; leave it out of this cluster");
         };
         let emitted = emit_model(&compiled.device_programs(position), &compiled.model_context(), KernelsPlace::Inline)?;

@@ -66,7 +66,7 @@ impl Session for Running<'_> {
     fn infer(&mut self, graph: usize, input: &Value) -> anyhow::Result<Inference> {
         let network = match graph.checked_sub(1) {
             None => &self.compiled.graph,
-            Some(further) => &self.compiled.routes.get(further).context("no such graph")?.graph,
+            Some(further) => &self.compiled.routed.routes.get(further).context("no such graph")?.graph,
         };
         let bytes = local::pack(network, &network.inputs, std::slice::from_ref(input))?;
         let result = self.process.infer_on(&bytes, Some(graph as u8))?;

@@ -39,6 +39,9 @@ def elementary(cases):
         ("sum", "ijk->ki", [(2, 3, 4)]),
         ("outer", "i,j->ij", [(3,), (4,)]),
         ("three", "ab,bc,cd->ad", [(2, 3), (3, 4), (4, 2)]),
+        ("batches", "...ij,...jk->...ik", [(2, 1, 3, 4), (1, 5, 4, 2)]),
+        ("diagonals", "...ii,i->...i", [(2, 3, 3), (3,)]),
+        ("trace", "iji", [(3, 4, 3)]),
     ):
         cases.node(f"einsum_{name}", 12, "Einsum", [Random(*shape) for shape in shapes], equation=equation)
     cases.node("clip_computed_bound", 13, "Clip", [Random(3, 4), Given(-0.5), Given(0.75)])
@@ -203,6 +206,8 @@ def folded(cases):
         {"x": Random(4), "a": Constant(9, np.int32), "b": Constant(-2, np.int32), "s": Constant(-3, np.int32)}, ["y"],
     )
     cases.node("gemm_beta_0", 13, "Gemm", [Random(3, 4), Weight(4, 2), Constant([np.nan, np.inf])], beta=0.0)
+    # Taps step over the only column.
+    cases.node("max_pool_of_pads", 13, "MaxPool", [Random(1, 2, 4, 1)], kernel_shape=[2, 2], dilations=[1, 2], pads=[0, 1, 0, 1])
     cases.node("average_pool_ceil_window", 19, "AveragePool", [Random(1, 1, 2)], kernel_shape=[3], strides=[2], ceil_mode=1)
 
 

@@ -4,7 +4,9 @@
 //! fail with that advice instead of passing in silence. Only material outside the repository may be absent.
 
 pub mod arrays;
+pub mod backend;
 pub mod bundle;
+pub mod clock;
 pub mod command;
 pub mod fuzzing;
 pub mod modules;

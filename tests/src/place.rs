@@ -35,3 +35,13 @@ pub fn files_below(folder: &Path, keep: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> 
     found.sort();
     found
 }
+
+/// Whether more of the same is tested, as `PARTITA_LONG=1` asks for.
+pub fn is_long() -> bool {
+    std::env::var_os("PARTITA_LONG").is_some()
+}
+
+/// What is tested each time, and behind it what only with `PARTITA_LONG=1`.
+pub fn further<T: Copy>(always: &[T], long: &[T]) -> Vec<T> {
+    [always, if is_long() { long } else { &[] }].concat()
+}

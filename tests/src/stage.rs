@@ -207,8 +207,9 @@ fn schedule_text(sections: &Sections<'_>) -> Result<String, String> {
 /// Programs, before memory is planned.
 fn lowered(planned: &Planned) -> Result<Vec<Program>, String> {
     let lower = |schedule: &Schedule| {
-        let target = &planned.cluster.devices[schedule.device].target;
-        program::lower::lower(&planned.sharded.graph, schedule, target, Like::default()).map_err(words)
+        let device = &planned.cluster.devices[schedule.device];
+        program::lower::lower(&planned.sharded.graph, schedule, (&device.target, &device.settings), Like::default())
+            .map_err(words)
     };
     planned.schedules.iter().map(lower).collect()
 }

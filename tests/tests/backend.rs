@@ -1,179 +1,143 @@
-//! ONNX's own backend tests through import, simplification and reference kernels.
+//! ONNX's own backend tests through import, simplification and reference kernels, and through emitted programs.
 //!
-//! They come with the Python package `onnx`, which `tests/setup` installs; where it is not, there is nothing to do. Every test passes, or is
-//! listed in `conformance/backend_exceptions.txt` with the reason; one that passes may not be listed.
+//! They come with the Python package `onnx`, which `tests/setup` installs; where it is not, there is nothing to do. Every
+//! test passes, or is listed with the reason in `conformance/backend_exceptions.txt`, or, if only emitted programs fail,
+//! in `conformance/backend_emitted_exceptions.txt`; one that passes may not be listed.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use partita::data;
-use partita::graph::{ElementType, Value, eval};
-use partita::onnx::{ImportOptions, import_bytes};
-use partita::passes;
-use partita_tests::place;
+use partita::bundle::cargo::{BuildOptions, build_device};
+use partita::config::Cluster;
+use partita::config::cluster_file;
+use partita::driver::{Compiled, Options};
+use partita::graph::{Graph, TensorId};
+use partita::run::local::{LocalOptions, pack, start, unpack};
+use partita::{bundle, driver};
+use partita_tests::backend::{Case, Form, Passed, Suite, compare, exceptions, suite};
+use partita_tests::bundle::ClusterText;
+use partita_tests::place::{further, is_long};
 
-/// One test of the suite.
-struct Case {
-    name: String,
-    operators: String,
-    relative: f64,
-    absolute: f64,
-}
-
-/// How a test ends.
-#[derive(Clone, Copy, PartialEq)]
-enum Taken {
-    AsItIs,
-    WithConstants,
-    Known,
-}
-
-/// The Python that `tests/setup` has made in the target folder, or that of the machine.
-fn python() -> PathBuf {
-    let here = std::env::current_exe().unwrap_or_default();
-    let own = here.ancestors().nth(3).map(|target| target.join("python/bin/python3"));
-    own.filter(|python| python.exists()).unwrap_or_else(|| PathBuf::from("python3"))
-}
-
-/// The suite's files: of `PARTITA_BACKEND_CASES`, or made by Python in a folder that goes away again.
-fn suite() -> Option<(PathBuf, Option<tempfile::TempDir>)> {
-    if let Some(folder) = std::env::var_os("PARTITA_BACKEND_CASES") {
-        return Some((PathBuf::from(folder), None));
+/// What tests say that are not as their list says.
+fn complaint(case: &Case, result: Result<(), &String>, listed: &BTreeMap<String, String>) -> Option<String> {
+    match (result, listed.get(&case.name)) {
+        (Ok(()), Some(_)) => Some(format!("{}: passes, and must leave the list", case.name)),
+        (Err(reason), None) => Some(format!("{}: {reason} ({})", case.name, case.operators)),
+        _ => None,
     }
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let script = place::repository().join("tests/conformance/backend_cases.py");
-    let made = Command::new(python()).arg(script).arg(folder.path()).output().ok()?;
-    if !made.status.success() {
-        println!(
-            "skipped: no suite from Python (`tests/setup` installs it): {}",
-            String::from_utf8_lossy(&made.stderr)
-        );
-        return None;
-    }
-    Some((folder.path().to_path_buf(), Some(folder)))
 }
 
-fn cases(folder: &Path) -> Vec<Case> {
-    let text = std::fs::read_to_string(folder.join("cases.txt")).expect("the list of cases");
-    let case = |line: &str| {
-        let mut words = line.split(' ');
-        let mut word = || words.next().unwrap_or_default().to_string();
-        let (name, operators) = (word(), word());
-        let mut number = || word().parse().expect("a tolerance");
-        Case { name, operators, relative: number(), absolute: number() }
-    };
-    text.lines().map(case).collect()
-}
-
-/// As `numpy.allclose` with NaN equal to itself.
-fn compare(found: &Value, expected: &Value, case: &Case) -> Result<(), String> {
-    if found.tensor_type() != expected.tensor_type() {
-        return Err(format!("wrong: {}, expected {}", found.tensor_type(), expected.tensor_type()));
-    }
-    let wide = |value: &Value| match value.data.cast(ElementType::F64) {
-        partita::graph::Data::F64(elements) => elements,
-        _ => Vec::new(),
-    };
-    for (index, (found, expected)) in wide(found).into_iter().zip(wide(expected)).enumerate() {
-        let near = (found - expected).abs() <= case.absolute + case.relative * expected.abs();
-        if !(found == expected || near || found.is_nan() && expected.is_nan()) {
-            return Err(format!("wrong: element {index} is {found}, expected {expected}"));
-        }
-    }
-    Ok(())
-}
-
-fn check(model: &Path, arrays: &data::Arrays, case: &Case) -> Result<(), String> {
-    let bytes = std::fs::read(model).map_err(|error| error.to_string())?;
-    let shapes = arrays.iter().map(|(name, value)| (name.clone(), value.shape.clone()));
-    let inputs = onnx_inputs(&bytes);
-    let options = ImportOptions {
-        shapes: shapes.filter(|(name, _)| inputs.contains(name)).collect(),
-        ..ImportOptions::default()
-    };
-    let mut graph = import_bytes(&bytes, None, &options).map_err(|diagnostics| {
-        let of = |d: &partita::diagnostic::Diagnostic| format!("{} {}", d.message, d.notes.join("; "));
-        diagnostics.iter().map(of).collect::<Vec<_>>().join("; ")
-    })?;
-    passes::run(passes::SIMPLIFY, &mut graph, &mut |_, _, _| {}).map_err(|error| format!("wrong: {error}"))?;
-    let array = |name: &str| {
-        let found = arrays.iter().find(|(other, _)| other == name);
-        found.map(|(_, value)| value.clone()).ok_or(format!("wrong: no array `{name}`"))
-    };
-    let given = graph.inputs.iter().map(|input| array(&graph.tensor(*input).name));
-    let given = given.collect::<Result<Vec<_>, _>>()?;
-    let outputs = eval::evaluate(&graph, &given).map_err(|error| format!("wrong: {error}"))?;
-    for (output, found) in graph.outputs.iter().zip(&outputs) {
-        let name = &graph.tensor(*output).name;
-        compare(found, &array(name)?, case).map_err(|difference| format!("{difference} (output `{name}`)"))?;
-    }
-    Ok(())
-}
-
-/// Names of a model's inputs.
-fn onnx_inputs(bytes: &[u8]) -> Vec<String> {
-    use onnx_protobuf::{Message, ModelProto};
-    let model = ModelProto::parse_from_bytes(bytes).expect("a model");
-    model.graph.input.iter().map(|input| input.name.clone()).collect()
-}
-
-/// Whether a test passes, as it is or with parameters made constants; if not, why.
-fn taken(folder: &Path, case: &Case) -> Result<Taken, String> {
-    let arrays = data::read_npz(&folder.join(format!("{}.npz", case.name))).map_err(|error| format!("{error:#}"))?;
-    let refused = match check(&folder.join(format!("{}.onnx", case.name)), &arrays, case) {
-        Ok(()) => return Ok(Taken::AsItIs),
-        Err(refused) => refused,
-    };
-    if refused.starts_with("wrong") {
-        return Err(refused);
-    }
-    let mut refused = refused;
-    for (kind, taken) in [("constants", Taken::WithConstants), ("known", Taken::Known)] {
-        let model = folder.join(format!("{}.{kind}.onnx", case.name));
-        if !model.is_file() {
-            continue;
-        }
-        match check(&model, &arrays, case) {
-            Ok(()) => return Ok(taken),
-            Err(other) => refused = other,
-        }
-    }
-    Err(refused)
-}
-
-fn exceptions() -> BTreeMap<String, String> {
-    let path = place::repository().join("tests/conformance/backend_exceptions.txt");
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-    lines
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, reason)| (name.to_string(), reason.to_string()))
-        .collect()
+fn nobody_complains(complaints: &[String]) {
+    assert!(complaints.is_empty(), "{} complaints:\n{}", complaints.len(), complaints.join("\n"));
 }
 
 #[test]
 fn onnx_backend_tests_pass_or_are_listed() {
-    let Some((folder, _made)) = suite() else { return };
-    let cases = cases(&folder);
-    assert!(cases.len() > 1000, "only {} tests in the suite", cases.len());
-    let exceptions = exceptions();
-    let (mut as_it_is, mut with_constants, mut known) = (0, 0, 0);
+    let Some(suite) = suite() else { return };
+    assert!(suite.cases.len() > 1000, "only {} tests in the suite", suite.cases.len());
+    let listed = exceptions("backend_exceptions.txt");
     let mut complaints = Vec::new();
-    for case in &cases {
-        let result = taken(&folder, case);
-        match (&result, exceptions.get(&case.name)) {
-            (Ok(_), Some(_)) => complaints.push(format!("{}: passes, and must leave the list", case.name)),
-            (Err(reason), None) => complaints.push(format!("{}: {} ({})", case.name, reason, case.operators)),
-            _ => {}
-        }
-        as_it_is += usize::from(result == Ok(Taken::AsItIs));
-        with_constants += usize::from(result == Ok(Taken::WithConstants));
-        known += usize::from(result == Ok(Taken::Known));
+    let mut forms = Vec::new();
+    for case in &suite.cases {
+        let result = suite.pass(case);
+        complaints.extend(complaint(case, result.as_ref().map(|_| ()), &listed));
+        forms.extend(result.ok().map(|passed| passed.form));
     }
-    let (passed, all) = (as_it_is + with_constants + known, cases.len());
+    let count = |form: Form| forms.iter().filter(|other| **other == form).count();
+    let (as_they_are, constants, known) = (count(Form::AsItIs), count(Form::WithConstants), count(Form::Known));
     println!(
-        "{passed} of {all} pass: {as_it_is} as they are, {with_constants} with parameters made constants, {known} of constants"
+        "{} of {} pass: {as_they_are} as they are, {constants} with parameters made constants, {known} of constants",
+        forms.len(),
+        suite.cases.len()
     );
-    assert!(complaints.is_empty(), "{} complaints:\n{}", complaints.len(), complaints.join("\n"));
+    nobody_complains(&complaints);
+}
+
+/// So many tests go into one program.
+const BATCH: usize = 100;
+
+/// With `PARTITA_LONG=1` all of them; else a part of them, the same each time.
+const PART: usize = 12;
+
+#[test]
+fn onnx_backend_tests_pass_in_emitted_programs() {
+    let Some(suite) = suite() else { return };
+    for target in further(&["host"], &["raspberry-pi-4"]) {
+        emitted(&suite, target);
+    }
+}
+
+fn emitted(suite: &Suite, target: &str) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = ClusterText::single(target).write(folder.path());
+    let cluster = cluster_file::read(&text).expect("a sound cluster");
+    let listed = exceptions("backend_emitted_exceptions.txt");
+    let chosen = suite.cases.iter().enumerate().filter(|(index, _)| is_long() || index % PART == 0);
+    let mut results = Vec::new();
+    let mut batch = Vec::new();
+    for (_, case) in chosen {
+        let Ok(of_reference) = suite.pass(case) else { continue };
+        match compiled(of_reference.graph.clone(), &cluster) {
+            Ok(_) => batch.push((case, of_reference)),
+            Err(refused) => results.push((case, Err(refused))),
+        }
+        if batch.len() == BATCH {
+            results.extend(run_together(&std::mem::take(&mut batch), &cluster));
+        }
+    }
+    results.extend(run_together(&batch, &cluster));
+    let passed = results.iter().filter(|(_, result)| result.is_ok()).count();
+    println!("{target}: {passed} of {} that the reference kernels pass", results.len());
+    let judge = |(case, result): &(&Case, Result<(), String>)| complaint(case, result.as_ref().map(|()| ()), &listed);
+    nobody_complains(&results.iter().filter_map(judge).collect::<Vec<_>>());
+}
+
+fn compiled(graph: Graph, cluster: &Cluster) -> Result<Compiled, String> {
+    driver::compile_graph("tests".to_string(), graph, cluster.clone(), &Options::default())
+        .map_err(|failure| failure.to_string().lines().next().unwrap_or_default().to_string())
+}
+
+/// One program that computes all of them, and what each came to.
+fn run_together<'a>(batch: &[(&'a Case, Passed)], cluster: &Cluster) -> Vec<(&'a Case, Result<(), String>)> {
+    if batch.is_empty() {
+        return Vec::new();
+    }
+    let mut whole = Graph::new("tests");
+    batch.iter().enumerate().for_each(|(index, (_, passed))| append(&mut whole, &passed.graph, index));
+    let given: Vec<_> = batch.iter().flat_map(|(_, passed)| passed.given.iter().cloned()).collect();
+    let compiled = compiled(whole, cluster).expect("each of them compiles by itself");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    bundle::write_programs(folder.path(), &compiled).expect("the folder is writable");
+    let built = build_device(folder.path(), &compiled.cluster.devices[0], BuildOptions::default());
+    let built = [built.expect("the program builds")];
+    let mut running = start(&compiled, &built, LocalOptions::default()).expect("it starts");
+    let input = pack(&compiled.graph, &compiled.graph.inputs, &given).expect("the inputs fit");
+    let answer = running.infer(&input).expect("it answers");
+    let mut outputs = unpack(&compiled.graph, &answer.output).expect("the outputs fit").into_iter();
+    let mut judge = |(case, passed): &(&'a Case, Passed)| {
+        let pairs: Vec<_> = outputs.by_ref().take(passed.expected.len()).zip(&passed.expected).collect();
+        let result = pairs.iter().try_for_each(|((_, found), expected)| compare(found, expected, case));
+        (*case, result)
+    };
+    batch.iter().map(&mut judge).collect()
+}
+
+/// Adds a graph to another one, beside what is there.
+fn append(whole: &mut Graph, part: &Graph, index: usize) {
+    let mut known: BTreeMap<TensorId, TensorId> = BTreeMap::new();
+    for tensor in part.tensor_ids() {
+        let (name, tensor_type) = (format!("t{index}_{}", tensor.0), part.tensor_type(tensor).clone());
+        let added = match part.value(tensor) {
+            Some(value) => whole.add_constant(name, value.clone()),
+            None => whole.add_tensor(name, tensor_type),
+        };
+        known.insert(tensor, added);
+    }
+    whole.inputs.extend(part.inputs.iter().map(|input| known[input]));
+    for id in part.node_ids() {
+        let node = part.node(id);
+        let of = |tensors: &[TensorId]| tensors.iter().map(|tensor| known[tensor]).collect();
+        whole.add_node(format!("n{index}_{}", id.0), node.op.clone(), of(&node.inputs), of(&node.outputs));
+    }
+    part.outputs.iter().for_each(|output| whole.outputs.push(known[output]));
+    whole.computed_in_f32.extend(&part.computed_in_f32);
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use partita::config::{InstructionSet, Target, WeightStorage, target};
+use partita::config::{InstructionSet, Settings, Target, WeightStorage, target};
 use partita::data::noise;
 use partita::emit::{archive, object, rust_source};
 use partita::graph::infer::infer;
@@ -21,6 +21,7 @@ use partita::kernel::lower::{
 use partita::kernel::{Access, Kernel, eval, verify};
 use partita::program::Layout;
 use partita_tests::command::{require, succeed};
+use partita_tests::place::is_long;
 
 /// A kernel with its buffers before and after a run.
 struct Case {
@@ -353,6 +354,14 @@ fn source_of(cases: &[Case], instruction_set: InstructionSet) -> String {
     source
 }
 
+/// The Rust compiler. What it makes of kernels is the same whatever it takes time for, which is much for so many of them:
+/// only with `PARTITA_LONG=1` all that bundles ask for.
+fn rustc() -> Command {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2024", "-C", if is_long() { "opt-level=3" } else { "opt-level=1" }]);
+    rustc
+}
+
 fn check_rust(instruction_set: InstructionSet, registers: u32) {
     let cases = cases(&machine(instruction_set, registers));
     assert!(cases.len() > 40, "only {} kernels for {instruction_set:?}", cases.len());
@@ -360,7 +369,7 @@ fn check_rust(instruction_set: InstructionSet, registers: u32) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (path, binary) = (folder.path().join("kernels.rs"), folder.path().join("kernels"));
     fs::write(&path, source).expect("the folder can be written");
-    succeed(Command::new("rustc").args(["--edition", "2024", "-O", "-o"]).arg(&binary).arg(&path));
+    succeed(rustc().arg("-o").arg(&binary).arg(&path));
     check(&cases, Command::new(&binary), folder.path(), &format!("{instruction_set:?}"));
 }
 
@@ -371,11 +380,21 @@ fn rust_kernels_in_scalar_registers() {
 
 #[test]
 #[cfg(target_arch = "x86_64")]
-fn rust_kernels_for_x86_64() {
+fn rust_kernels_for_sse2() {
     check_rust(InstructionSet::Sse2, 16);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn rust_kernels_for_avx2() {
     if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
         check_rust(InstructionSet::Avx2, 16);
     }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn rust_kernels_for_avx512() {
     if std::is_x86_feature_detected!("avx512f") {
         check_rust(InstructionSet::Avx512, 32);
     }
@@ -385,13 +404,13 @@ fn rust_kernels_for_x86_64() {
 fn rust_kernels_for_neon_of_armv7() {
     require("qemu-arm");
     let board: Target = target::load("armv7", Path::new(".")).expect("the target is built in");
-    let cases = cases(&Machine::of(&board));
+    let cases = cases(&Machine::of(&board, &Settings::default()));
     let source = source_of(&cases, board.instruction_set);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (path, binary) = (folder.path().join("kernels.rs"), folder.path().join("kernels"));
     fs::write(&path, source).expect("the folder can be written");
-    let mut rustc = Command::new("rustc");
-    rustc.args(["--edition", "2024", "-O", "-C", "linker=arm-linux-gnueabihf-gcc", "--target", &board.triple]);
+    let mut rustc = rustc();
+    rustc.args(["-C", "linker=arm-linux-gnueabihf-gcc", "--target", &board.triple]);
     succeed(rustc.arg("-o").arg(&binary).arg(&path));
     let mut command = Command::new("qemu-arm");
     command.args(["-cpu", "cortex-a7", "-L", "/usr/arm-linux-gnueabihf"]).arg(&binary);
@@ -410,7 +429,7 @@ fn machine_code_for_aarch64() {
 fn check_aarch64(board: &str) {
     let board: Target = target::load(board, Path::new(".")).expect("the target is built in");
     // With so small a cache, weights of every size are fetched early.
-    let cases = cases(&Machine { l2_bytes: 64, ..Machine::of(&board) });
+    let cases = cases(&Machine { l2_bytes: 64, ..Machine::of(&board, &Settings::default()) });
     assert!(cases.len() > 40, "only {} kernels", cases.len());
     let kernels: Vec<Kernel> = cases.iter().map(|case| case.kernel.clone()).collect();
     let code = object::compile_kernels(&kernels, &board, "t_").expect("Cranelift compiles them");
@@ -427,8 +446,8 @@ fn check_aarch64(board: &str) {
     fs::write(&path, source).expect("the folder can be written");
     fs::write(folder.path().join("libkernels.a"), library).expect("the folder can be written");
     succeed(
-        Command::new("rustc")
-            .args(["--edition", "2024", "-O", "--target", &board.triple])
+        rustc()
+            .args(["--target", &board.triple])
             .args(["-C", "linker=rust-lld", "-C", "link-self-contained=yes", "-l", "static=kernels", "-L"])
             .arg(folder.path())
             .arg("-o")

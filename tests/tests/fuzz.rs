@@ -57,8 +57,9 @@ fn texts(target: &str) -> Vec<Vec<u8>> {
         let sharded = shard::apply(graph, &partition, cluster).expect("it can be cut");
         let schedules = schedule::build(&sharded, cluster).expect("there are few messages");
         let programs = schedules.iter().map(|schedule| {
-            let target = &cluster.devices[schedule.device].target;
-            program::lower::lower(&sharded.graph, schedule, target, Default::default()).expect("it lowers")
+            let device = &cluster.devices[schedule.device];
+            let made_for = (&device.target, &device.settings);
+            program::lower::lower(&sharded.graph, schedule, made_for, Default::default()).expect("it lowers")
         });
         let programs: Vec<program::Program> = programs.collect();
         let kernels = programs.iter().flat_map(|program| &program.kernels).map(|kernel| kernel.to_string());

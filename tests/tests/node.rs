@@ -144,7 +144,7 @@ fn devices_serve_programs_of_their_machine_and_come_back() {
     listener.status();
     let mut first = cluster.start("a");
     let mut client = cluster.client(&first);
-    let mut ask = |client: &mut Client, listener: &mut Client| {
+    let ask = |client: &mut Client, listener: &mut Client| {
         client.say(Kind::Input, 0, &input);
         let record = client.record();
         assert_eq!(record.outcome, Outcome::Full, "{record:?}");

@@ -313,7 +313,7 @@ fn weights_in_fewer_bytes_are_read_sooner() {
     let model = product(1024, 1024);
     let predicted = |storage: &str| {
         let words = ["--shape", "x=1x1x1024", "--weights", storage];
-        product_for("raspberry-pi-5", model.path(), &words).expect("it compiles").prediction.latency_ms
+        product_for("raspberry-pi-5", model.path(), &words).expect("it compiles").routed.prediction.latency_ms
     };
     let [exact, half, quarter] = ["f32", "f16", "int8"].map(predicted);
     assert!((exact / half - 2.0).abs() < 0.1 && (exact / quarter - 4.0).abs() < 0.4, "{exact}, {half}, {quarter} ms");
@@ -338,8 +338,11 @@ fn an_earlier_plan_is_kept() {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), &whole.plan_bytes).expect("it is ours");
     let again = compiled(&["--plan", &file.path().to_string_lossy()]).expect("the plan is of this model");
-    assert_eq!(again.placed.partition.strategies, whole.placed.partition.strategies);
-    assert_ne!(again.placed.partition.strategies, compiled(&[]).expect("it compiles").placed.partition.strategies);
+    assert_eq!(again.routed.placed.partition.strategies, whole.routed.placed.partition.strategies);
+    assert_ne!(
+        again.routed.placed.partition.strategies,
+        compiled(&[]).expect("it compiles").routed.placed.partition.strategies
+    );
 }
 
 fn measurements_are_used_and_named() {
@@ -348,7 +351,9 @@ fn measurements_are_used_and_named() {
                 [[kind]]\ntarget = \"raspberry-pi-3\"\ncpu = 1.0\n[kind.family]\nconv = 3.0\n";
     std::fs::write(file.path(), text).expect("it is ours");
     let slower = compiled(&["--measured", &file.path().to_string_lossy()]).expect("it compiles");
-    assert!(slower.prediction.latency_ms > compiled(&[]).expect("it compiles").prediction.latency_ms * 1.5);
+    assert!(
+        slower.routed.prediction.latency_ms > compiled(&[]).expect("it compiles").routed.prediction.latency_ms * 1.5
+    );
     let said: Vec<String> = slower.learned.iter().map(ToString::to_string).collect();
     assert!(said[0].contains("of 2026-01-02 03:04 UTC, made with other.onnx"), "{said:?}");
     assert_eq!(figures(&slower)["learned"][0]["origin"]["date"], "2026-01-02 03:04 UTC");
@@ -357,7 +362,7 @@ fn measurements_are_used_and_named() {
 fn a_tuning_record_is_used_and_named() {
     use partita::config::tuned::{Choice, Tuned, TunedConvolution};
     let plain = compiled(&["--strategy", "whole"]).expect("it compiles");
-    let ways = plain.placed.programs[0].kernels.iter().filter_map(|kernel| kernel.alternative.clone());
+    let ways = plain.routed.placed.programs[0].kernels.iter().filter_map(|kernel| kernel.alternative.clone());
     let other = |choice: &Choice| Choice { form: "direct".to_string(), vectors: choice.vectors % 4 + 1 };
     let convolution = ways.map(|(shape, choice)| TunedConvolution {
         target: "raspberry-pi-3".to_string(),
@@ -372,7 +377,7 @@ fn a_tuning_record_is_used_and_named() {
     std::fs::write(file.path(), toml::to_string(&record).expect("plain data")).expect("it is ours");
     let tuned = compiled(&["--strategy", "whole", "--tuned", &file.path().to_string_lossy()]).expect("it compiles");
     let summaries = |compiled: &Compiled| -> Vec<String> {
-        compiled.placed.programs[0].kernels.iter().map(|kernel| kernel.summary.clone()).collect()
+        compiled.routed.placed.programs[0].kernels.iter().map(|kernel| kernel.summary.clone()).collect()
     };
     assert_ne!(summaries(&tuned), summaries(&plain));
     assert!(tuned.learned[0].to_string().contains("tuning record"), "{:?}", tuned.learned);
@@ -556,7 +561,7 @@ fn reports_are_what_their_schema_says() {
         driver::compile(&example("model.onnx"), &cluster, &Options::default(), &mut ()).expect("it compiles");
     let device = &report["devices"][0];
     let compute_ms = device["compute_ms"].as_f64().expect("a prediction");
-    assert!((compute_ms - predicted.prediction.devices[0].compute_ms).abs() < 1e-9);
+    assert!((compute_ms - predicted.routed.prediction.devices[0].compute_ms).abs() < 1e-9);
     assert!(device["measured"]["compute_ms"].as_f64().is_some_and(|measured| measured > 0.0 && measured != compute_ms));
 }
 

@@ -208,7 +208,7 @@ fn is_stopped(process: &str) -> bool {
 fn build(folder: &Path, compiled: &Compiled) -> Vec<BuiltDevice> {
     bundle::write_programs(folder, compiled).expect("the folder is writable");
     let devices: Vec<_> =
-        compiled.placed.programs.iter().map(|program| &compiled.cluster.devices[program.device]).collect();
+        compiled.routed.placed.programs.iter().map(|program| &compiled.cluster.devices[program.device]).collect();
     let options = BuildOptions { symbols: true, ..BuildOptions::default() };
     bundle::cargo::build_devices(folder, &devices, options).expect("the crates build")
 }
@@ -223,7 +223,7 @@ fn start(compiled: &Compiled, built: &[BuiltDevice], silence: Duration) -> Local
 fn difference(compiled: &Compiled, route: u8, input: &Value, output: &[u8]) -> f32 {
     let graph = match usize::from(route).checked_sub(1) {
         None => &compiled.graph,
-        Some(further) => &compiled.routes[further].graph,
+        Some(further) => &compiled.routed.routes[further].graph,
     };
     let expected =
         eval::evaluate(graph, std::slice::from_ref(input)).expect("the reference computes it").swap_remove(0);
@@ -240,7 +240,7 @@ fn check_report(folder: &Path, compiled: &Compiled) {
     let out = folder.join("out");
     bundle::write(&out, compiled, &report).expect("the folder is writable");
     let page = std::fs::read_to_string(out.join("report.html")).expect("it was written");
-    let known = compiled.variants.as_ref().expect("variants were asked for");
+    let known = compiled.routed.variants.as_ref().expect("variants were asked for");
     assert_eq!(
         page.matches("aria-label=\"accuracy of each variant against").count(),
         3,
@@ -346,7 +346,7 @@ fn a_second_run_makes_nothing_again_and_limits_are_kept() {
 fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let compiled = compiled(folder.path(), CLUSTER, StrategyFamily::Spatial);
-    let known = compiled.variants.as_ref().expect("variants were asked for");
+    let known = compiled.routed.variants.as_ref().expect("variants were asked for");
     assert!(known.variants.len() > 1, "blocks that add little can go: {:?}", known.sensitivity);
     assert!(known.more_flash < 0.1, "variants add {} to a device's weights", known.more_flash);
     let whole = &known.variants[0];
@@ -361,14 +361,14 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     let route_without = without.route.expect("three devices can do it") as u8;
     assert!(route_without > 0, "the whole plan needs all devices");
 
-    assert_eq!(compiled.placed.programs.len(), 4, "everybody takes part");
+    assert_eq!(compiled.routed.placed.programs.len(), 4, "everybody takes part");
     let built = build(folder.path(), &compiled);
     let mut cluster = start(&compiled, &built, BRIEF);
     let extent = EXTENT as usize;
     let input = Value::f32([1, 3, extent, extent], (0..3 * extent * extent).map(|i| (i % 17) as f32 / 17.0).collect());
     let bytes = local::pack(&compiled.graph, &compiled.graph.inputs, std::slice::from_ref(&input)).expect("it fits");
     // Whoever feeds inputs may say which way is taken; all of them compute what they should.
-    for route in 0..=compiled.routes.len() as u8 {
+    for route in 0..=compiled.routed.routes.len() as u8 {
         let result = cluster.infer_on(&bytes, Some(route)).expect("everybody is there");
         assert_eq!(result.route, route);
         let difference = difference(&compiled, route, &input, &result.output);
@@ -402,7 +402,7 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
         let result = cluster.infer(&bytes).expect("three devices can do it");
         // A device that says nothing may look like a slow link first; what is taken then does without it, too.
         let further = usize::from(result.route).checked_sub(1).expect("the whole plan needs all devices");
-        let silent = compiled.routes[further].programs.iter().find(|program| program.device == 3);
+        let silent = compiled.routed.routes[further].programs.iter().find(|program| program.device == 3);
         assert!(silent.is_none_or(|program| program.steps.is_empty()), "route {} needs d-3", result.route);
         let difference = difference(&compiled, result.route, &input, &result.output);
         assert!(difference < 1e-4, "{difference} off while d-3 is silent");
@@ -418,7 +418,7 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
 fn standalone_devices_answer_when_others_are_gone() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let routes_of = |compiled: &Compiled| -> Vec<Option<usize>> {
-        let known = compiled.variants.as_ref().expect("variants were asked for");
+        let known = compiled.routed.variants.as_ref().expect("variants were asked for");
         ["nominal", "without worker", "without worker, without spare"]
             .iter()
             .map(|name| known.conditions.iter().find(|condition| condition.name == *name).expect("it was named").route)
@@ -426,15 +426,15 @@ fn standalone_devices_answer_when_others_are_gone() {
     };
     let without = compiled(folder.path(), HUB, StrategyFamily::Whole);
     assert_eq!(routes_of(&without)[1..], [None, None], "nobody has weights to go on with");
-    assert_eq!(without.placed.programs.len(), 2, "the spare has nothing to do");
+    assert_eq!(without.routed.placed.programs.len(), 2, "the spare has nothing to do");
 
     let cluster =
         HUB.replace("cpu = 0.05", "cpu = 0.05\nstandalone = true").replace("cpu = 0.1", "cpu = 0.1\nstandalone = true");
     let compiled = compiled(folder.path(), &cluster, StrategyFamily::Whole);
     let [Some(nominal), Some(by_spare), Some(alone)] = routes_of(&compiled)[..] else { panic!("all can be computed") };
     assert!(nominal != by_spare && by_spare != alone && alone != nominal, "routes {nominal}, {by_spare}, {alone}");
-    assert_eq!(compiled.placed.programs.len(), 3, "the spare takes part");
-    let known = compiled.variants.as_ref().expect("variants were asked for");
+    assert_eq!(compiled.routed.placed.programs.len(), 3, "the spare takes part");
+    let known = compiled.routed.variants.as_ref().expect("variants were asked for");
     assert!(known.more_flash < 0.1, "the worker needs nothing new");
     let stem_bytes = (WIDE * 3 * 9 * 4) as u64;
     assert!(known.standalone_bytes > stem_bytes, "the spare has got weights of its own: {} B", known.standalone_bytes);
@@ -463,20 +463,20 @@ fn standalone_devices_answer_when_others_are_gone() {
 fn microcontrollers_know_routes_too() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let compiled = compiled(folder.path(), SERIAL, StrategyFamily::Auto);
-    assert_eq!(compiled.placed.programs.len(), 2, "both take part");
-    assert!(!compiled.routes.is_empty(), "there are routes");
+    assert_eq!(compiled.routed.placed.programs.len(), 2, "both take part");
+    assert!(!compiled.routed.routes.is_empty(), "there are routes");
     // Emulated devices may be slow.
     let built = build(folder.path(), &compiled);
     let mut cluster = start(&compiled, &built, Duration::from_secs(30));
     let name = |program: &Program| compiled.cluster.devices[program.device].name.as_str();
     let firmware =
-        compiled.placed.programs.iter().position(|program| name(program) == "camera").expect("it takes part");
+        compiled.routed.placed.programs.iter().position(|program| name(program) == "camera").expect("it takes part");
     let symbols = built[firmware].symbols.as_ref().expect("they were asked for");
     assert_eq!(forbidden_symbols(symbols), Vec::<String>::new());
     let extent = EXTENT as usize;
     let input = Value::f32([1, 3, extent, extent], (0..3 * extent * extent).map(|i| (i % 13) as f32 / 13.0).collect());
     let bytes = local::pack(&compiled.graph, &compiled.graph.inputs, std::slice::from_ref(&input)).expect("it fits");
-    for route in (0..=compiled.routes.len() as u8).rev() {
+    for route in (0..=compiled.routed.routes.len() as u8).rev() {
         let result = cluster.infer_on(&bytes, Some(route)).expect("everybody is there");
         assert_eq!(result.route, route);
         let difference = difference(&compiled, route, &input, &result.output);

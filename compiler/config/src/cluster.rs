@@ -1,6 +1,7 @@
 //! The cluster: devices and the links between them, read from cluster.toml.
 
-use super::target::{MemoryMap, Target};
+use super::settings::Settings;
+use super::target::{MemoryMap, System, Target};
 
 /// A checked cluster.toml with its targets resolved and counts expanded (`pi` with `count = 5` is `pi-0` .. `pi-4`).
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +31,8 @@ pub struct Device {
     pub name: String,
     /// What kind of machine it is.
     pub target: Target,
+    /// How its kernels are made and priced.
+    pub settings: Settings,
     /// RAM limit: the target's, or what cluster.toml says if less.
     pub ram_bytes: u64,
     /// Flash limit, likewise.
@@ -41,6 +44,23 @@ pub struct Device {
     pub standalone: bool,
     /// `host:port` on which it listens, if given.
     pub address: Option<String>,
+}
+
+impl Device {
+    /// Whether its kernels take and cost the same as another device's.
+    pub fn computes_like(&self, other: &Device) -> bool {
+        self.target == other.target && self.settings == other.settings
+    }
+
+    /// Whether convolutions may be done by Winograd's algorithm.
+    pub fn allows_winograd(&self) -> bool {
+        self.target.winograd && self.settings.winograd && self.target.system == System::Linux
+    }
+
+    /// Processor time to send or receive one message.
+    pub fn message_microseconds(&self) -> f64 {
+        self.settings.message_microseconds.unwrap_or(self.target.rate.message_microseconds)
+    }
 }
 
 /// How a link carries frames.

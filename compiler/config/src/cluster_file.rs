@@ -8,6 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::cluster::{Cluster, Device};
+use super::settings::Settings;
 use super::target::{System, Target};
 use super::{quantity, ranges, target};
 use partita_files::file;
@@ -336,6 +337,7 @@ impl Checker<'_> {
                 devices.push(Device {
                     name,
                     target: resolved.clone(),
+                    settings: Settings::default(),
                     ram_bytes,
                     flash_bytes,
                     cpu: table.cpu.as_ref().map_or(1.0, |share| *share.get_ref()),

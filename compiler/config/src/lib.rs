@@ -1,6 +1,6 @@
 //! What the user says about machines: targets and clusters, and what was measured and tuned on them.
 //!
-//! May import messages and the reading of files; deliberately absent: graphs, and what one compilation wants.
+//! May import messages and the reading of files; deliberately absent: graphs, and the options of one compilation.
 
 pub mod architecture;
 mod cluster;
@@ -11,10 +11,12 @@ pub mod learned;
 pub mod measured;
 pub mod quantity;
 pub mod ranges;
+mod settings;
 pub mod target;
 pub mod tuned;
 
 pub use architecture::Architecture;
 pub use cluster::{Cluster, Condition, Device, Link, Medium, Topology, Transport};
 pub use partita_ir::graph::storage::WeightStorage;
+pub use settings::Settings;
 pub use target::{InstructionSet, System, Target};

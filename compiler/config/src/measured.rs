@@ -133,17 +133,18 @@ impl Measured {
                 link.latency_ms = seen.latency_ms;
                 // A message cannot have cost a processor more than it took altogether.
                 for device in [link.between.0, link.between.1] {
-                    let cost = &mut cluster.devices[device].target.rate.message_microseconds;
-                    *cost = cost.min(seen.round_trip_ms * 500.0);
+                    let device = &mut cluster.devices[device];
+                    let cost = device.message_microseconds().min(seen.round_trip_ms * 500.0);
+                    device.settings.message_microseconds = Some(cost);
                 }
             }
         }
         for device in &mut cluster.devices {
             let fits = |kind: &&DeviceKind| kind.target == device.target.name && (kind.cpu - device.cpu).abs() < 1e-9;
             if let Some(kind) = self.kind.iter().find(fits) {
-                device.target.corrections = kind.corrections.clone();
-                let cost = &mut device.target.rate.message_microseconds;
-                *cost = kind.message_microseconds.unwrap_or(*cost);
+                device.settings.corrections = kind.corrections.clone();
+                device.settings.message_microseconds =
+                    kind.message_microseconds.or(device.settings.message_microseconds);
             }
         }
     }
@@ -182,14 +183,14 @@ mod tests {
         let seen = "[[link]]\nlink = 1\nbetween = [\"d-0\", \"d-2\"]\nround_trip_ms = 0.004\nlatency_ms = 0.001\nbytes_per_second = 5e6\n";
         let changed = applied(seen).expect("the measurements are of this cluster");
         assert!(changed.links.iter().all(|link| (link.bytes_per_second, link.latency_ms) == (5e6, 0.001)));
-        assert!(changed.devices.iter().all(|device| device.target.rate.message_microseconds <= 2.0));
+        assert!(changed.devices.iter().all(|device| device.message_microseconds() <= 2.0));
         for (from, to) in [("d-2", "d-7"), ("5e6", "0.0"), ("latency_ms = 0", "latency_ms = -1")] {
             assert!(applied(&seen.replace(from, to)).is_err(), "{to}");
         }
         let kind =
             |cost: &str| format!("{seen}[[kind]]\ntarget = \"host\"\ncpu = 1.0\nmessage_microseconds = {cost}\n");
         let changed = applied(&kind("1.5")).expect("likewise");
-        assert!(changed.devices.iter().all(|device| device.target.rate.message_microseconds == 1.5));
+        assert!(changed.devices.iter().all(|device| device.message_microseconds() == 1.5));
         assert!(applied(&kind("-1.0")).is_err() && applied(&kind("nan")).is_err());
     }
 }

@@ -1,16 +1,13 @@
 //! Targets: kinds of machines, read from `targets/*.toml` (embedded in the compiler) or from a user's own file.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 
 use super::architecture;
-use super::corrections::{Corrections, Tuning};
 use super::ranges::{self, Range};
 use partita_ir::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, parser_words, place, printable};
-use partita_ir::graph::storage::WeightStorage;
 
 /// What code a target gets and what it runs on.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -42,9 +39,6 @@ pub struct Target {
     /// never on bare metal.
     #[serde(default = "yes", alias = "minimal-filtering")]
     pub winograd: bool,
-    /// How the weights of matrix products are stored, where that loses nothing any more.
-    #[serde(skip)]
-    pub weight_storage: WeightStorage,
     /// Threads that share each kernel; cluster.toml may say another number. The rates are those of one.
     #[serde(default = "one")]
     pub threads: usize,
@@ -73,12 +67,6 @@ pub struct Target {
     /// How far ahead weights are fetched that come from memory, in bytes; 0 leaves it to the processor.
     #[serde(default)]
     pub prefetch_bytes: u64,
-    /// What measurements say against the rates.
-    #[serde(skip)]
-    pub corrections: Corrections,
-    /// What measurements say of its kernels.
-    #[serde(skip)]
-    pub tuning: Arc<Tuning>,
 }
 
 fn one() -> usize {

@@ -88,14 +88,14 @@ pub fn apply(cluster: &mut Cluster, tuned: &Tuned) {
             .iter()
             .filter(|entry| entry.target == device.target.name && entry.threads == device.target.threads);
         let choices = own.map(|entry| (entry.shape.clone(), entry.choice.clone())).collect();
-        device.target.tuning = Arc::new(Tuning { choices, trial: None });
+        device.settings.tuning = Arc::new(Tuning { choices, trial: None });
     }
 }
 
 /// Has every device do its kernels by their alternative of this number.
 pub fn try_alternative(cluster: &mut Cluster, trial: Option<usize>) {
     for device in &mut cluster.devices {
-        device.target.tuning = Arc::new(Tuning { choices: BTreeMap::new(), trial });
+        device.settings.tuning = Arc::new(Tuning { choices: BTreeMap::new(), trial });
     }
 }
 

@@ -3,7 +3,7 @@
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto};
 
-use super::importer::node_label;
+use super::nodes::node_label;
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::infer::InferError;
 

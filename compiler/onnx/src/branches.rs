@@ -5,9 +5,10 @@ use std::collections::{BTreeSet, HashSet};
 
 use onnx_protobuf::GraphProto;
 
-use super::functions::graphs;
-use super::importer::{Importer, NodeContext, node_label};
-use super::{ops, order};
+use super::importer::{Importer, NodeContext};
+use super::nodes::{graphs, node_label};
+use super::order;
+use super::refusals::unsupported;
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::{Data, Op, TensorId};
 
@@ -87,7 +88,7 @@ fn at_run_time(context: &mut NodeContext<'_>, condition: TensorId, refusal: Diag
     let opset = context.opset();
     for graph in graphs(context.attributes.node) {
         let Ok(nodes) = context.importer.functions.expand(graph.node.clone(), opset) else { continue };
-        if let Some(others) = ops::unsupported(&nodes).diagnostic {
+        if let Some(others) = unsupported(&nodes, context.importer.operators).diagnostic {
             message = others
                 .notes
                 .into_iter()
@@ -154,7 +155,7 @@ fn add_graph(importer: &mut Importer, graph: &GraphProto, opset: i64) -> Result<
             return Err(Diagnostic::new("E0110", message));
         }
     }
-    if let Some(diagnostic) = ops::unsupported(&nodes).diagnostic {
+    if let Some(diagnostic) = unsupported(&nodes, importer.operators).diagnostic {
         return Err(diagnostic);
     }
     importer.note_reads(nodes.iter().map(|placed| &placed.node));

@@ -1,12 +1,11 @@
 //! Functions that a model defines: calls are replaced by the function's nodes, within a budget, without recursion.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use onnx_protobuf::{AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto};
 use protobuf::Message;
 
-use super::MAX_NODES;
-use super::importer::{MAX_NAME_CHARS, node_label};
+use super::nodes::{MAX_NAME_CHARS, MAX_NODES, Placed, node_label};
 use partita_ir::diagnostic::{Diagnostic, printable};
 
 /// Deepest calls of functions within functions.
@@ -14,17 +13,6 @@ const MAX_CALLS: usize = 32;
 
 /// Most bytes that the nodes of all calls together may take: a small file must not become a large graph.
 const MAX_MADE_BYTES: usize = 64 << 20;
-
-/// A node, where the file has it (or the call that it came from), and how its operator is to be read.
-#[derive(Clone, Debug)]
-pub struct Placed {
-    /// Position among the graph's nodes.
-    pub index: usize,
-    /// Version of the default operator set.
-    pub opset: i64,
-    /// The node.
-    pub node: NodeProto,
-}
 
 /// The functions of a model, and what is left of the budget.
 #[derive(Default)]
@@ -200,30 +188,4 @@ impl Scope<'_> {
             value.name = self.name(&value.name);
         }
     }
-}
-
-/// Names that the graphs in a node's attributes read and do not make.
-pub fn captured(node: &NodeProto) -> Vec<&str> {
-    let mut read = Vec::new();
-    let mut made: HashSet<&str> = HashSet::new();
-    let mut open: Vec<&GraphProto> = graphs(node).collect();
-    while let Some(graph) = open.pop() {
-        made.extend(graph.initializer.iter().map(|initializer| initializer.name.as_str()));
-        made.extend(graph.input.iter().map(|input| input.name.as_str()));
-        for inner in &graph.node {
-            made.extend(inner.output.iter().map(String::as_str));
-            read.extend(inner.input.iter().map(String::as_str));
-            open.extend(graphs(inner));
-        }
-        read.extend(graph.output.iter().map(|output| output.name.as_str()));
-    }
-    read.retain(|name| !name.is_empty() && !made.contains(name));
-    read.sort_unstable();
-    read.dedup();
-    read
-}
-
-/// The graphs in a node's attributes.
-pub fn graphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
 }

@@ -8,7 +8,7 @@ use onnx_protobuf::tensor_shape_proto::dimension::Value as Extent;
 use onnx_protobuf::type_proto::Value as TypeValue;
 use onnx_protobuf::{TensorShapeProto, ValueInfoProto};
 
-use super::{ImportOptions, tensors};
+use super::tensors;
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::infer::{MAX_RANK, element_count};
 use partita_ir::graph::{Data, ElementType, TensorType};
@@ -22,6 +22,15 @@ const EXAMPLE_LENGTH: usize = 16;
 
 /// What exporters write where a dimension has no name: two of these need not be equal.
 const NO_NAMES: &[&str] = &["", "?", "*", "-1", "0", "None", "none", "unknown"];
+
+/// What the user adds to a model.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    /// Shapes of inputs whose dimensions the model leaves open, by name; or one extent, by the name of a dimension.
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// Inputs that are constants from now on, by name: one number for all elements, or as many as there are, with commas.
+    pub fixed: Vec<(String, String)>,
+}
 
 /// Extents of symbols, with who said so.
 pub type Symbols = BTreeMap<String, (usize, String)>;

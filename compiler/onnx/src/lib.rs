@@ -7,15 +7,21 @@
 //! absent: devices.
 
 mod attributes;
+mod boundary;
 mod branches;
+mod carried;
+mod context;
+mod expressions;
 mod external;
 mod functions;
 mod importer;
 mod inputs;
 mod loops;
+mod nodes;
 mod numbers;
 mod ops;
 mod order;
+mod quantized;
 mod refusals;
 mod signatures;
 mod tensors;
@@ -32,30 +38,21 @@ use partita_ir::diagnostic::{Diagnostic, printable, size};
 use partita_ir::graph::Graph;
 use partita_ir::graph::verify::verify;
 
-use functions::{Functions, Placed, default_opset};
+pub use inputs::ImportOptions;
+
+use functions::{Functions, default_opset};
 use importer::Importer;
-use refusals::Refusals;
+use nodes::{MAX_NODES, Placed};
+use refusals::{Refusals, unsupported};
 
 /// Largest model file: what protobuf itself can express.
 const MAX_FILE_BYTES: u64 = (1 << 31) - 1;
-
-/// Most nodes, initializers and values of a model.
-const MAX_NODES: usize = 200_000;
 
 /// Oldest and newest operator sets of the default domain that are understood.
 const OPSETS: std::ops::RangeInclusive<i64> = 1..=28;
 
 /// Version of the file format that began to say operator sets.
 const FIRST_WITH_OPSETS: i64 = 3;
-
-/// What the user adds to a model.
-#[derive(Clone, Debug, Default)]
-pub struct ImportOptions {
-    /// Shapes of inputs whose dimensions the model leaves open, by name; or one extent, by the name of a dimension.
-    pub shapes: Vec<(String, Vec<usize>)>,
-    /// Inputs that are constants from now on, by name: one number for all elements, or as many as there are, with commas.
-    pub fixed: Vec<(String, String)>,
-}
 
 /// Names of the ONNX operators that are understood, ascending.
 pub fn supported_operators() -> &'static [&'static str] {
@@ -126,8 +123,8 @@ fn import_model(
         .chain(graph.input.iter().map(|input| input.name.as_str()))
         .collect();
     let order = order::topological(&nodes, |name| given.contains(name)).map_err(one)?;
-    let mut refusals = Refusals::new(ops::unsupported(&nodes));
-    let mut importer = Importer::new(&graph, &nodes, opset, functions, folder);
+    let mut refusals = Refusals::new(unsupported(&nodes, ops::converter));
+    let mut importer = Importer::new(&graph, &nodes, opset, ops::converter, functions, folder);
     importer.add_initializers(std::mem::take(&mut graph.initializer)).map_err(one)?;
     importer.add_sparse_initializers(&graph.sparse_initializer).map_err(one)?;
     if let Err(diagnostics) = importer.add_inputs(&graph.input, options) {

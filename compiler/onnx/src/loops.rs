@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use onnx_protobuf::GraphProto;
 
-use super::MAX_NODES;
 use super::branches::{MAX_BRANCHES, fixable, results_of};
-use super::functions::Placed;
-use super::importer::{Importer, NodeContext, node_label};
-use super::{inputs, ops, order, tensors};
+use super::expressions::part;
+use super::importer::{Importer, NodeContext};
+use super::nodes::{MAX_NODES, Placed, node_label};
+use super::refusals::unsupported;
+use super::{inputs, order, tensors};
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::op::Op;
 use partita_ir::graph::{Data, TensorId, TensorType, Value};
@@ -46,7 +47,7 @@ impl<'a> Body<'a> {
                 return Err(Diagnostic::new("E0110", message));
             }
         }
-        if let Some(diagnostic) = ops::unsupported(&nodes).diagnostic {
+        if let Some(diagnostic) = unsupported(&nodes, importer.operators).diagnostic {
             return Err(diagnostic.note(format!("in `body` of {label}")));
         }
         importer.note_reads(nodes.iter().map(|placed| &placed.node));
@@ -224,7 +225,7 @@ fn stacked(
 /// One index of an axis, without that axis.
 fn row(context: &mut NodeContext<'_>, x: TensorId, axis: usize, index: usize) -> Result<TensorId, Diagnostic> {
     let mut shape = context.shape(x);
-    let one = context.value(ops::part(&shape, axis, index, 1), &[x])?;
+    let one = context.value(part(&shape, axis, index, 1), &[x])?;
     shape.remove(axis);
     context.value(Op::Reshape { shape }, &[one])
 }

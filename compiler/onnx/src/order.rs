@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::functions::{Placed, captured};
-use super::importer::node_label;
+use super::nodes::{Placed, captured, node_label};
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::order::dependencies_first;
 

@@ -1,14 +1,18 @@
 //! What is wrong with a model, gathered so that one attempt shows everything.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use onnx_protobuf::NodeProto;
 
-use super::functions::captured;
-use partita_ir::diagnostic::Diagnostic;
+use super::importer::Operators;
+use super::nodes::{Placed, captured, graphs, node_label};
+use partita_ir::diagnostic::{Diagnostic, printable};
 
 /// Most messages of one import; more would not be read.
 const MAX_DIAGNOSTICS: usize = 20;
+
+/// Most nodes that are named for one unsupported operator.
+const MAX_NAMES: usize = 100;
 
 /// Refused nodes and the tensors that are unknown because of them.
 pub struct Refusals {
@@ -78,4 +82,37 @@ impl Refusals {
         }
         if all.is_empty() { Ok(()) } else { Err(all) }
     }
+}
+
+/// The nodes whose operators are not supported, all in one message.
+pub fn unsupported(nodes: &[Placed], operators: Operators) -> Unsupported {
+    let mut outputs = HashSet::new();
+    let mut unsupported: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut open: Vec<(usize, &NodeProto)> = nodes.iter().rev().map(|placed| (placed.index, &placed.node)).collect();
+    while let Some((index, node)) = open.pop() {
+        if operators(&node.domain, &node.op_type).is_some() {
+            continue;
+        }
+        let ours = matches!(node.domain.as_str(), "" | "ai.onnx");
+        let op = if ours { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
+        outputs.extend(node.output.iter().filter(|name| !name.is_empty()).cloned());
+        unsupported.entry(printable(&op)).or_default().push(node_label(index, node));
+        // Bodies of loops are named too; which branch of an If counts is not known yet.
+        open.extend(graphs(node).flat_map(|graph| graph.node.iter().enumerate()));
+    }
+    if unsupported.is_empty() {
+        return Unsupported::default();
+    }
+    let total: usize = unsupported.values().map(Vec::len).sum();
+    let mut diagnostic = Diagnostic::new("E0140", format!("operators of {total} nodes are not supported"));
+    for (op, nodes) in unsupported {
+        let shown: Vec<&str> = nodes.iter().take(MAX_NAMES).map(String::as_str).collect();
+        let more = match nodes.len() - shown.len() {
+            0 => String::new(),
+            left => format!(" and {left} more"),
+        };
+        diagnostic = diagnostic.note(format!("{op} ({}): {}{more}", nodes.len(), shown.join(", ")));
+    }
+    let diagnostic = diagnostic.help("`--explain E0140` lists what is supported");
+    Unsupported { diagnostic: Some(diagnostic), outputs }
 }

@@ -15,6 +15,7 @@ mod fuse_residual;
 mod merge_pad;
 mod pass;
 mod pattern;
+mod products;
 mod recognize;
 mod simplify;
 pub mod store_weights;
@@ -30,6 +31,7 @@ pub use pass::{Pass, PassError};
 /// From an imported graph to one that is worth compiling.
 pub const SIMPLIFY: &[Pass] = &[
     FOLD_CONSTANTS,
+    Pass { name: "products", summary: "sums of products become matrix products", run: products::run },
     ELIMINATE_IDENTITY,
     ELIMINATE_DEAD,
     Pass { name: "recognize", summary: "find operators that exporters spell out", run: recognize::run },

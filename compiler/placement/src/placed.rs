@@ -1,6 +1,6 @@
 //! A partition carried out as far as memory: sharded, scheduled, proven, lowered, its memory planned and checked.
 
-use partita_config::{Cluster, System, Target};
+use partita_config::{Cluster, Settings, System};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::Graph;
 use partita_plan::partition::{Partition, limits};
@@ -84,17 +84,18 @@ pub(crate) fn lower(
     like: Like<'_>,
 ) -> Result<Program, Failure> {
     let device = &cluster.devices[schedule.device];
-    let planned = |target: &Target| {
-        let mut program = program::lower::lower(&sharded.graph, schedule, target, like).map_err(lower_failure)?;
+    let planned = |settings: &Settings| {
+        let mut program =
+            program::lower::lower(&sharded.graph, schedule, (&device.target, settings), like).map_err(lower_failure)?;
         memory::plan(&mut program, memory::ALIGNMENT_BYTES);
         memory::check(&program).map_err(internal)?;
         Ok(program)
     };
-    let program = planned(&device.target)?;
+    let program = planned(&device.settings)?;
     let too_large = ram_bytes(&program, cluster) > limits::ram_bytes(device)
         || program.weights_bytes as u64 + PROCESS_CODE_BYTES > limits::flash_bytes(device);
-    if too_large && device.target.winograd {
-        return planned(&Target { winograd: false, ..device.target.clone() });
+    if too_large && device.allows_winograd() {
+        return planned(&Settings { winograd: false, ..device.settings.clone() });
     }
     Ok(program)
 }

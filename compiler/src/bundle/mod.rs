@@ -58,13 +58,13 @@ pub fn check_wire(compiled: &Compiled) -> anyhow::Result<()> {
         devices <= WIRE_DEVICES,
         "the cluster has {devices} devices, but frames name at most {WIRE_DEVICES}; such a plan can be simulated only (--simulate)"
     );
-    let participants = compiled.placed.programs.len();
+    let participants = compiled.routed.placed.programs.len();
     ensure!(
         participants <= DEVICES,
         "{participants} devices take part, but nodes know at most {DEVICES}; such a plan can be simulated only (--simulate)"
     );
     let sends = |step: &Step| if let Step::Exchange { sends, .. } = step { sends.len() } else { 0 };
-    let messages: usize = compiled.placed.programs.iter().flat_map(|program| &program.steps).map(sends).sum();
+    let messages: usize = compiled.routed.placed.programs.iter().flat_map(|program| &program.steps).map(sends).sum();
     ensure!(
         messages <= WIRE_MESSAGES,
         "the plan has {messages} messages, but frames number at most {WIRE_MESSAGES}; such a plan can be simulated only (--simulate)"
@@ -75,9 +75,9 @@ pub fn check_wire(compiled: &Compiled) -> anyhow::Result<()> {
 /// Whether boards have as many UARTs as their firmware is to have serial lines. What lines cannot be set to is told.
 fn check_lines(compiled: &Compiled) -> anyhow::Result<()> {
     let cluster = &compiled.cluster;
-    for (position, program) in compiled.placed.programs.iter().enumerate() {
+    for (position, program) in compiled.routed.placed.programs.iter().enumerate() {
         let device = &cluster.devices[program.device];
-        let peers = peers(&compiled.device_programs(position), compiled.choices.as_ref(), program.device);
+        let peers = peers(&compiled.device_programs(position), compiled.routed.choices.as_ref(), program.device);
         let lines = peers.iter().filter_map(|peer| cluster.link(program.device, *peer));
         let lines: Vec<_> = lines.filter(|link| link.transport == Transport::Uart).collect();
         if let Some(map) = &device.target.memory_map {
@@ -116,7 +116,7 @@ pub fn write_programs(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> 
     let context = compiled.model_context();
     write_runtime(folder)?;
     write_workspace(folder, compiled)?;
-    for position in 0..compiled.placed.programs.len() {
+    for position in 0..compiled.routed.placed.programs.len() {
         let emitted = emit_model(&compiled.device_programs(position), &context, KernelsPlace::Sibling)?;
         write_crate(folder, position, compiled, emitted)?;
     }
@@ -145,7 +145,7 @@ fn write_runtime(folder: &Path) -> anyhow::Result<()> {
 
 /// The workspace of all devices, and which versions of further crates they are built with.
 fn write_workspace(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
-    let devices = compiled.placed.programs.iter().map(|program| &compiled.cluster.devices[program.device]);
+    let devices = compiled.routed.placed.programs.iter().map(|program| &compiled.cluster.devices[program.device]);
     let devices = devices.map(|device| (device.name.as_str(), device.target.system == System::CortexM)).collect();
     workspace_files(devices)?.into_iter().try_for_each(|(path, text)| put(folder, path, text.as_bytes()))
 }
@@ -184,7 +184,7 @@ fn seed_files(firmware: bool) -> anyhow::Result<Vec<(&'static str, String)>> {
 }
 
 fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: EmittedModel) -> anyhow::Result<()> {
-    let program = &compiled.placed.programs[position];
+    let program = &compiled.routed.placed.programs[position];
     let device = &compiled.cluster.devices[program.device];
     let target = &device.target;
     let firmware = target.system == System::CortexM;
@@ -208,7 +208,7 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
         ram_bytes => device.ram_bytes,
         flash_bytes => device.flash_bytes,
         links => link_contexts(compiled, position),
-        family => compiled.choices.is_some(),
+        family => compiled.routed.choices.is_some(),
         whole_run => compiled.whole_run(),
         threads => threads(&compiled.device_programs(position)),
         holds_input => !program.inputs.is_empty(),
@@ -237,9 +237,9 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
 
 /// Links of one device, as the templates of its `main` want them.
 fn link_contexts(compiled: &Compiled, position: usize) -> Vec<Value> {
-    let (program, cluster) = (&compiled.placed.programs[position], &compiled.cluster);
+    let (program, cluster) = (&compiled.routed.placed.programs[position], &compiled.cluster);
     let mut next_uart = 0;
-    peers(&compiled.device_programs(position), compiled.choices.as_ref(), program.device)
+    peers(&compiled.device_programs(position), compiled.routed.choices.as_ref(), program.device)
         .into_iter()
         .map(|peer| {
             let link = cluster.link(program.device, peer);
@@ -282,6 +282,7 @@ pub fn rust_flags(device: &Device) -> Vec<String> {
 
 fn write_deployment(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
     let devices: Vec<_> = compiled
+        .routed
         .placed
         .programs
         .iter()

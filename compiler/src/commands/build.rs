@@ -11,7 +11,7 @@ use crate::driver::Compiled;
 /// Builds all programs of a bundle.
 pub(super) fn build(arguments: &Arguments, out: &Path, compiled: &Compiled) -> anyhow::Result<Vec<BuiltDevice>> {
     let devices: Vec<&Device> =
-        compiled.placed.programs.iter().map(|program| &compiled.cluster.devices[program.device]).collect();
+        compiled.routed.placed.programs.iter().map(|program| &compiled.cluster.devices[program.device]).collect();
     for device in &devices {
         note(arguments, &format!("building {} for {}", device.name, device.target.name));
     }

@@ -51,7 +51,7 @@ pub(super) fn evaluate(
     let (mut base_right, mut disagreements) = (0, 0);
     let mut answers = Vec::with_capacity(samples.inputs.len());
     let mut sums: Vec<crate::run::DeviceReport> = Vec::new();
-    let mut routes = vec![0usize; compiled.routes.len() + 1];
+    let mut routes = vec![0usize; compiled.routed.routes.len() + 1];
     let mut log = arguments.log.as_deref().map(Log::create).transpose().map_err(Failure::Environment)?;
     let batches = samples::stacked(&samples.inputs, compiled.batch);
     for (index, (input, labels)) in batches.iter().zip(labels.chunks(compiled.batch)).enumerate() {
@@ -102,7 +102,8 @@ pub(super) fn evaluate(
     evaluate_variants(compiled, &samples.inputs, labels, report).map_err(Failure::of)?;
     let accuracy = right as f64 / count as f64;
     // What was predicted for inferences that end where these did.
-    let outcomes = outcomes(graph, &compiled.placed.sharded, &compiled.placed.schedules, &compiled.cluster);
+    let outcomes =
+        outcomes(graph, &compiled.routed.placed.sharded, &compiled.routed.placed.schedules, &compiled.cluster);
     let outcomes: Vec<Outcome> =
         outcomes.into_iter().zip(exits.shares()).map(|(outcome, share)| Outcome { share, ..outcome }).collect();
     report.accuracy = Some(AccuracyReport {
@@ -139,10 +140,10 @@ fn evaluate_variants(
     labels: &[usize],
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    if compiled.variant_graphs.len() < 2 {
+    if compiled.routed.variant_graphs.len() < 2 {
         return Ok(());
     }
-    let graphs: Vec<&Graph> = compiled.variant_graphs.iter().collect();
+    let graphs: Vec<&Graph> = compiled.routed.variant_graphs.iter().collect();
     let inputs: Vec<&Value> = inputs.iter().collect();
     let labels: Vec<u32> = labels.iter().map(|label| *label as u32).collect();
     let ended = variants::scores::measure_graphs(&graphs, &inputs, &labels, false, &ThisMachine)?;

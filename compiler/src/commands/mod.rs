@@ -114,7 +114,7 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
             evaluate::evaluate_here(samples, &compiled, &mut report).map_err(Failure::of)?;
         }
         if let Some(path) = &arguments.timeline {
-            let trace = simulate::trace_json(&compiled.prediction, &compiled.cluster).to_string();
+            let trace = simulate::trace_json(&compiled.routed.prediction, &compiled.cluster).to_string();
             write(path, &trace).map_err(Failure::Environment)?;
             note(arguments, &format!("wrote {}; open it at ui.perfetto.dev", path.display()));
         }
@@ -124,7 +124,8 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
         return print::report(&report, &compiled, arguments.format).map_err(Failure::Environment);
     }
     if needs_build(arguments) {
-        let taking_part = compiled.placed.programs.iter().map(|program| &compiled.cluster.devices[program.device]);
+        let taking_part =
+            compiled.routed.placed.programs.iter().map(|program| &compiled.cluster.devices[program.device]);
         ready::check_tools(arguments, taking_part)?;
     }
     let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out").join(folder_name(&compiled)));
@@ -133,7 +134,7 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     let mut built = Vec::new();
     if needs_build(arguments) {
         built = build(arguments, &out, &compiled).map_err(Failure::Environment)?;
-        for (program, built) in compiled.placed.programs.iter().zip(&built) {
+        for (program, built) in compiled.routed.placed.programs.iter().zip(&built) {
             summary::add_sizes(&mut report, &compiled.cluster.devices[program.device].name, &built.sizes);
         }
         bundle::write_report(&out, &report).map_err(Failure::Environment)?;
@@ -209,10 +210,12 @@ fn say_what_is_special(arguments: &Arguments, compiled: &Compiled) {
     for file in &compiled.learned {
         note(arguments, &file.to_string());
     }
-    for device in compiled.cluster.devices.iter().filter(|device| device.standalone && compiled.variants.is_none()) {
+    for device in
+        compiled.cluster.devices.iter().filter(|device| device.standalone && compiled.routed.variants.is_none())
+    {
         note(arguments, &format!("`standalone` of {} says nothing without --variants auto", device.name));
     }
-    if !compiled.cluster.conditions.is_empty() && compiled.variants.is_none() {
+    if !compiled.cluster.conditions.is_empty() && compiled.routed.variants.is_none() {
         note(arguments, "`[[condition]]` of the cluster file says nothing without --variants auto");
     }
     if let Some(text) = summary::family_that_fell_back(compiled) {

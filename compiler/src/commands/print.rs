@@ -45,7 +45,7 @@ fn human(report: &Report, compiled: &Compiled) {
         println!("proven: {} (gap {:.1} %)", plan.proven, plan.gap * 100.0);
     }
     if let Some(single) = plan.single_device_ms {
-        let verdict = if compiled.placed.programs.len() > 1 && single < plan.latency_ms {
+        let verdict = if compiled.routed.placed.programs.len() > 1 && single < plan.latency_ms {
             " - one device would answer sooner; the cluster buys throughput or memory"
         } else {
             ""

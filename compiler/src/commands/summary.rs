@@ -31,17 +31,20 @@ pub fn report(compiled: &Compiled) -> Report {
         .filter_map(|tensor| graph.value(tensor))
         .map(|value| value.data.len() as u64)
         .sum();
-    let outcomes = outcomes(graph, &compiled.placed.sharded, &compiled.placed.schedules, &compiled.cluster);
+    let outcomes =
+        outcomes(graph, &compiled.routed.placed.sharded, &compiled.routed.placed.schedules, &compiled.cluster);
     let devices = compiled
+        .routed
         .placed
         .programs
         .iter()
-        .zip(&compiled.placed.schedules)
+        .zip(&compiled.routed.placed.schedules)
         .enumerate()
         .map(|(index, (program, schedule))| device_report(compiled, program, schedule, index, &outcomes))
         .collect::<Vec<_>>();
-    let partition = &compiled.placed.partition;
-    let peak_ram_bytes = compiled.placed.programs.iter().map(|program| ram_bytes(compiled, program)).max().unwrap_or(0);
+    let partition = &compiled.routed.placed.partition;
+    let peak_ram_bytes =
+        compiled.routed.placed.programs.iter().map(|program| ram_bytes(compiled, program)).max().unwrap_or(0);
     Report {
         schema: SCHEMA,
         model: ModelReport {
@@ -60,12 +63,12 @@ pub fn report(compiled: &Compiled) -> Report {
             proven: partition.proven.clone(),
             lower_bound_ms: partition.lower_bound_ms,
             batch: compiled.batch,
-            latency_ms: compiled.prediction.latency_ms,
+            latency_ms: compiled.routed.prediction.latency_ms,
             mean_latency_ms: mean(&outcomes, |outcome| outcome.prediction.latency_ms),
-            throughput_hz: compiled.prediction.throughput_hz,
-            traffic_bytes: compiled.prediction.traffic_bytes,
+            throughput_hz: compiled.routed.prediction.throughput_hz,
+            traffic_bytes: compiled.routed.prediction.traffic_bytes,
             peak_ram_bytes,
-            energy_mj: compiled.prediction.energy_mj,
+            energy_mj: compiled.routed.prediction.energy_mj,
             mean_energy_mj: mean(&outcomes, |outcome| outcome.prediction.energy_mj),
             mean_traffic_bytes: mean(&outcomes, |outcome| outcome.prediction.traffic_bytes as f64).round() as u64,
             solve_ms: partition.solve_ms,
@@ -75,8 +78,9 @@ pub fn report(compiled: &Compiled) -> Report {
         },
         devices,
         layers: layers(compiled),
-        patches: compiled.placed.patches.clone(),
+        patches: compiled.routed.placed.patches.clone(),
         stripes: compiled
+            .routed
             .placed
             .partition
             .stripes
@@ -85,8 +89,8 @@ pub fn report(compiled: &Compiled) -> Report {
             .collect(),
         exits: exits(compiled),
         calibration: compiled.exits.as_ref().map(|exits| exits.calibration.clone()),
-        variants: compiled.variants.as_ref().map_or(Vec::new(), |known| known.variants.clone()),
-        family: compiled.variants.as_ref().map(|known| FamilyReport {
+        variants: compiled.routed.variants.as_ref().map_or(Vec::new(), |known| known.variants.clone()),
+        family: compiled.routed.variants.as_ref().map(|known| FamilyReport {
             conditions: known.conditions.clone(),
             sensitivity: known.sensitivity.clone(),
             measured_sets: known.measured_sets,
@@ -111,9 +115,12 @@ pub fn report(compiled: &Compiled) -> Report {
 
 /// Devices that no route through the network has a program for.
 fn unused_devices(compiled: &Compiled) -> Vec<String> {
-    let routes = compiled.routes.iter().map(|route| &route.programs);
-    let used: Vec<usize> =
-        std::iter::once(&compiled.placed.programs).chain(routes).flatten().map(|program| program.device).collect();
+    let routes = compiled.routed.routes.iter().map(|route| &route.programs);
+    let used: Vec<usize> = std::iter::once(&compiled.routed.placed.programs)
+        .chain(routes)
+        .flatten()
+        .map(|program| program.device)
+        .collect();
     let devices = compiled.cluster.devices.iter().enumerate();
     devices.filter(|(index, _)| !used.contains(index)).map(|(_, device)| device.name.clone()).collect()
 }
@@ -122,7 +129,7 @@ fn unused_devices(compiled: &Compiled) -> Vec<String> {
 fn exits(compiled: &Compiled) -> Vec<ExitReport> {
     let Some(report) = &compiled.exits else { return Vec::new() };
     let deciders = compiled.graph.exits().into_iter().map(|id| {
-        let strategy = compiled.placed.partition.strategies.get(&id);
+        let strategy = compiled.routed.placed.partition.strategies.get(&id);
         strategy.and_then(|strategy| strategy.outputs.only_device())
     });
     let name = |device: Option<usize>| device.map_or("", |device| &compiled.cluster.devices[device].name).to_string();
@@ -161,11 +168,11 @@ pub fn family_that_fell_back(compiled: &Compiled) -> Option<String> {
         return Some(format!("--strategy {name}: one device has nobody to share with; the plan is {plan}"));
     }
     if compiled.family == StrategyFamily::Pipeline {
-        let alone = compiled.placed.programs.len() == 1;
+        let alone = compiled.routed.placed.programs.len() == 1;
         return alone
             .then(|| format!("--strategy {name}: no run of layers pays on a second device; the plan is {plan}"));
     }
-    let strategies = compiled.placed.partition.strategies.iter();
+    let strategies = compiled.routed.placed.partition.strategies.iter();
     let multiplying: Vec<Method> = strategies
         .filter(|(id, _)| cost::node_macs(&compiled.graph, **id) > 0)
         .map(|(_, strategy)| strategy.method)
@@ -180,7 +187,7 @@ pub fn family_that_fell_back(compiled: &Compiled) -> Option<String> {
 /// The methods in use, most multiply-adds first; a pipeline if whole nodes lie on several devices.
 fn strategy_name(compiled: &Compiled) -> String {
     let mut macs: BTreeMap<Method, u64> = BTreeMap::new();
-    for (id, strategy) in &compiled.placed.partition.strategies {
+    for (id, strategy) in &compiled.routed.placed.partition.strategies {
         *macs.entry(strategy.method).or_default() += cost::node_macs(&compiled.graph, *id);
     }
     let split = macs.iter().any(|(method, macs)| *method != Method::Whole && *macs > 0);
@@ -188,7 +195,7 @@ fn strategy_name(compiled: &Compiled) -> String {
         // Whoever only holds the input or wants the answer is no stage.
         let stages = |least: u64| -> BTreeSet<Option<usize>> {
             let counts = |id: NodeId| cost::node_macs(&compiled.graph, id) >= least;
-            let strategies = compiled.placed.partition.strategies.iter().filter(|(id, _)| counts(**id));
+            let strategies = compiled.routed.placed.partition.strategies.iter().filter(|(id, _)| counts(**id));
             strategies.map(|(_, strategy)| strategy.outputs.only_device()).collect()
         };
         let stages = Some(stages(1)).filter(|stages| !stages.is_empty()).unwrap_or_else(|| stages(0));
@@ -206,11 +213,11 @@ fn device_report(
     index: usize,
     outcomes: &[Outcome],
 ) -> DeviceReport {
-    let graph = &compiled.placed.sharded.graph;
+    let graph = &compiled.routed.placed.sharded.graph;
     let device = &compiled.cluster.devices[program.device];
-    let predicted = compiled.prediction.devices[program.device];
+    let predicted = compiled.routed.prediction.devices[program.device];
     let bytes = |end: &dyn Fn(&(usize, usize)) -> bool| {
-        compiled.prediction.links.iter().filter(|(pair, _)| end(pair)).map(|(_, bytes)| bytes).sum()
+        compiled.routed.prediction.links.iter().filter(|(pair, _)| end(pair)).map(|(_, bytes)| bytes).sum()
     };
     let macs = |action: &Action| match action {
         Action::Compute(node) => cost::node_macs(graph, *node),
@@ -237,14 +244,14 @@ fn device_report(
         received_bytes: bytes(&|pair| pair.1 == program.device),
         compute_ms: predicted.compute_ms,
         link_ms: predicted.link_ms,
-        idle_mj: device.target.energy.idle_watt * compiled.prediction.latency_ms,
+        idle_mj: device.target.energy.idle_watt * compiled.routed.prediction.latency_ms,
         measured: None,
         shared_kernels: program.kernels.iter().filter(|kernel| kernel.split.is_some()).count(),
     }
 }
 
 fn layers(compiled: &Compiled) -> Vec<LayerReport> {
-    let (graph, sharded) = (&compiled.graph, &compiled.placed.sharded);
+    let (graph, sharded) = (&compiled.graph, &compiled.routed.placed.sharded);
     let sent = sharded.sent_bytes(graph);
     let name = |device: usize| compiled.cluster.devices[device].name.clone();
     let inexact = inexact_sums(graph);
@@ -254,7 +261,7 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
         .into_iter()
         .map(|id| {
             let node = graph.node(id);
-            let strategy = compiled.placed.partition.strategies.get(&id);
+            let strategy = compiled.routed.placed.partition.strategies.get(&id);
             LayerReport {
                 node: sanitize(&node.name),
                 op: op_name(&node.op).to_string(),
@@ -276,7 +283,7 @@ fn winograd(compiled: &Compiled, id: NodeId) -> Option<WinogradReport> {
     let graph = &compiled.graph;
     let weights = *graph.node(id).inputs.get(1)?;
     let elements = graph.f32_value(weights)?;
-    let all = compiled.placed.programs.iter().flat_map(|program| &program.weights);
+    let all = compiled.routed.placed.programs.iter().flat_map(|program| &program.weights);
     let shards = all.filter(|weight| weight.source.0.is_some_and(|original| original.tensor == weights));
     let forms = shards.filter_map(|weight| weight.order).find_map(|(_, order)| order.forms)?;
     let filters = elements.chunks_exact((elements.len() / graph.shape(weights).first()?).max(1));

@@ -79,7 +79,7 @@ pub(super) fn tune(arguments: &Arguments, model: &Path, targets: &Path, origin: 
 /// The kernels of a device that have alternatives: index of the step, subject, alternative.
 fn subjects(compiled: &Compiled) -> Vec<(usize, usize, Subject, Choice)> {
     let mut found = Vec::new();
-    for (position, program) in compiled.placed.programs.iter().enumerate() {
+    for (position, program) in compiled.routed.placed.programs.iter().enumerate() {
         let target = &compiled.cluster.devices[program.device].target;
         for (index, step) in program.steps.iter().enumerate() {
             let Step::Kernel { kernel, .. } = step else { continue };

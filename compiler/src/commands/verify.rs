@@ -27,10 +27,10 @@ pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltD
     let mut cluster =
         start(compiled, built, LocalOptions { launcher: arguments.launcher.as_deref(), ..LocalOptions::default() })
             .map_err(Failure::Environment)?;
-    let mut kernels = compiled.placed.programs.iter().flat_map(|program| &program.kernels);
+    let mut kernels = compiled.routed.placed.programs.iter().flat_map(|program| &program.kernels);
     let allowed = if kernels.any(Kernel::rounds_rows) { TOLERANCE_ROUNDED } else { TOLERANCE };
     let mut worst = 0.0f32;
-    let graphs = std::iter::once(&compiled.graph).chain(compiled.routes.iter().map(|route| &route.graph));
+    let graphs = std::iter::once(&compiled.graph).chain(compiled.routed.routes.iter().map(|route| &route.graph));
     // Devices keep in mind what exits have said lately, whatever the route.
     let mut steady = BTreeMap::new();
     for (route, graph) in graphs.enumerate() {
@@ -39,7 +39,7 @@ pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltD
             let expected = eval::evaluate_until_exit(graph, &inputs, &mut steady)
                 .map_err(|error| Failure::Internal(error.into()))?;
             let input = pack(graph, &graph.inputs, &inputs).map_err(Failure::Environment)?;
-            let wanted = compiled.choices.as_ref().map(|_| route as u8);
+            let wanted = compiled.routed.choices.as_ref().map(|_| route as u8);
             let result = cluster.infer_on(&input, wanted).map_err(|error| Failure::Environment(error.into()))?;
             let outputs = unpack(graph, &result.output).map_err(Failure::Environment)?;
             for ((name, found), expected) in outputs.iter().zip(&expected.outputs) {
@@ -50,7 +50,7 @@ pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltD
             }
         }
     }
-    let routes = match compiled.routes.len() {
+    let routes = match compiled.routed.routes.len() {
         0 => String::new(),
         further => format!(" on each of {} routes", further + 1),
     };

@@ -8,7 +8,6 @@ use super::taught::Taught;
 use crate::config::Cluster;
 use crate::config::learned::Learned;
 use crate::diagnostic::Diagnostic;
-use crate::emit::family::Family as Choices;
 use crate::emit::model::{ModelContext, RouteContext, runs_whole};
 use crate::exits::ExitsReport;
 use crate::graph::Graph;
@@ -16,11 +15,9 @@ use crate::options::Options;
 use crate::partition::{StrategyFamily, node_macs};
 use crate::passes::store_weights::Stored;
 use crate::placement::routes::link_routes;
-use crate::placement::{Clock, Placed, Route, plan_file};
+use crate::placement::{Clock, Route, plan_file};
 use crate::program::Program;
 use crate::shard::Sharded;
-use crate::simulate::Prediction;
-use crate::variants::report::VariantsReport;
 
 /// A compiled model: what the stages have made, put together once.
 #[derive(Debug)]
@@ -41,18 +38,8 @@ pub struct Compiled {
     pub family: StrategyFamily,
     /// Samples that are answered together.
     pub batch: usize,
-    /// Who computes what, and how: partition, shards, schedules, programs.
-    pub placed: Placed,
-    /// What will happen.
-    pub prediction: Prediction,
-    /// Smaller ways through the network, over the same weights.
-    pub routes: Vec<Route>,
-    /// When each route is taken, if there are several; the first is the whole network.
-    pub choices: Option<Choices>,
-    /// What is known of its variants, if they were asked for.
-    pub variants: Option<VariantsReport>,
-    /// The network of each variant, in the order of the report; the first is the whole one.
-    pub variant_graphs: Vec<Graph>,
+    /// Programs and what they will take: of the whole network, and of smaller ways through it.
+    pub routed: Routed,
     /// The plan file.
     pub plan_bytes: Vec<u8>,
     /// First eight bytes of the plan's digest.
@@ -68,16 +55,15 @@ impl Compiled {
     pub fn of(taught: Taught, targets: Targets, routed: Routed, options: &Options, mut clock: Clock) -> Compiled {
         let Taught { name, graph, stored, exits, warnings } = taught;
         let Targets { cluster, learned, objective: _ } = targets;
-        let Routed { placed, prediction, routes, choices, variants, variant_graphs } = routed;
         clock.restart();
         let plan_bytes = plan_file::write(&plan_file::Decided {
             graph: &graph,
             cluster: &cluster,
-            partition: &placed.partition,
-            prediction: &prediction,
-            programs: &placed.programs,
-            routes: &routes,
-            conditions: choices.as_ref().map_or(&[], |choices| &choices.conditions),
+            partition: &routed.placed.partition,
+            prediction: &routed.prediction,
+            programs: &routed.placed.programs,
+            routes: &routed.routes,
+            conditions: routed.choices.as_ref().map_or(&[], |choices| &choices.conditions),
         });
         clock.lap("plan");
         Compiled {
@@ -89,12 +75,7 @@ impl Compiled {
             learned,
             family: options.family,
             batch: options.batch,
-            placed,
-            prediction,
-            routes,
-            choices,
-            variants,
-            variant_graphs,
+            routed,
             plan_hash: plan_file::plan_hash(&plan_bytes),
             plan_bytes,
             warnings,
@@ -104,25 +85,26 @@ impl Compiled {
 
     /// As a smaller way through another network.
     pub fn into_route(self, name: String) -> Route {
-        Route::of(name, self.graph, self.placed)
+        Route::of(name, self.graph, self.routed.placed)
     }
 
     /// With routes whose programs stand in the order of this one's; all programs of a device then share their weights.
     /// Whoever feeds inputs says which route is taken; the plan file knows nothing of them.
     pub fn with_routes(mut self, mut routes: Vec<Route>) -> Compiled {
-        let choices = link_routes(&mut self.placed.programs, &mut routes, &self.cluster);
-        Compiled { routes, choices, ..self }
+        let choices = link_routes(&mut self.routed.placed.programs, &mut routes, &self.cluster);
+        self.routed = Routed { routes, choices, ..self.routed };
+        self
     }
 
     /// Programs of the device at this position among those of the whole network, one per route.
     pub fn device_programs(&self, position: usize) -> Vec<&Program> {
-        let further = self.routes.iter().map(|route| &route.programs[position]);
-        std::iter::once(&self.placed.programs[position]).chain(further).collect()
+        let further = self.routed.routes.iter().map(|route| &route.programs[position]);
+        std::iter::once(&self.routed.placed.programs[position]).chain(further).collect()
     }
 
     /// Multiply-adds of each device of the cluster.
     pub fn device_macs(&self) -> Vec<u64> {
-        device_macs(&self.placed.sharded, &self.cluster)
+        device_macs(&self.routed.placed.sharded, &self.cluster)
     }
 
     /// What emitted text needs to know.
@@ -131,9 +113,9 @@ impl Compiled {
             name: "the whole network",
             graph: &self.graph,
             macs: self.device_macs(),
-            programs: &self.placed.programs,
+            programs: &self.routed.placed.programs,
         };
-        let further = self.routes.iter().map(|route| RouteContext {
+        let further = self.routed.routes.iter().map(|route| RouteContext {
             name: &route.name,
             graph: &route.graph,
             macs: device_macs(&route.sharded, &self.cluster),
@@ -141,7 +123,7 @@ impl Compiled {
         });
         ModelContext {
             routes: std::iter::once(whole).chain(further).collect(),
-            family: self.choices.as_ref(),
+            family: self.routed.choices.as_ref(),
             cluster: &self.cluster,
             model: &self.model_name,
             plan_hash: self.plan_hash,
@@ -150,7 +132,7 @@ impl Compiled {
 
     /// Whether programs run from beginning to end over links of their own.
     pub fn whole_run(&self) -> bool {
-        runs_whole(&self.placed.programs, &self.cluster)
+        runs_whole(&self.routed.placed.programs, &self.cluster)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::variants::report::VariantsReport;
 use crate::variants::{Study, routes};
 
 /// All that devices can compute.
+#[derive(Debug)]
 pub struct Routed {
     /// The whole network; its programs share their weights with those of routes.
     pub placed: Placed,

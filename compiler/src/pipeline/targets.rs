@@ -11,7 +11,7 @@ use crate::placement::{Failure, plan_file};
 
 /// The devices that are compiled for.
 pub struct Targets {
-    /// The cluster, its targets corrected by what was measured and tuned, and as exact as is wanted.
+    /// The cluster: its links as measured, its devices with settings as wanted, measured and tuned.
     pub cluster: Cluster,
     /// Measurements and records that corrected it.
     pub learned: Vec<Learned>,
@@ -40,9 +40,9 @@ impl Targets {
         };
         for device in &mut cluster.devices {
             if options.exact || objective == Objective::Memory {
-                device.target.winograd = false;
+                device.settings.winograd = false;
             }
-            device.target.weight_storage = options.weights;
+            device.settings.weight_storage = options.weights;
         }
         Ok(Targets { cluster, learned, objective })
     }
@@ -64,7 +64,7 @@ fn correct(cluster: &mut Cluster, path: &Path, options: &Options) -> Result<Vec<
         None => {
             let record = config::tuned::read(&tuned, options.tuned.is_some())?;
             config::tuned::apply(cluster, &record);
-            let used = cluster.devices.iter().any(|device| !device.target.tuning.choices.is_empty());
+            let used = cluster.devices.iter().any(|device| !device.settings.tuning.choices.is_empty());
             learned.extend(used.then(|| Learned::of("tuning record", &tuned, record.origin.as_ref())));
         }
     }

@@ -32,6 +32,7 @@ pub struct LocalOptions<'a> {
 pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_>) -> anyhow::Result<LocalCluster> {
     let cluster = &compiled.cluster;
     let devices = compiled
+        .routed
         .placed
         .programs
         .iter()
@@ -39,7 +40,7 @@ pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_
         .enumerate()
         .map(|(position, (program, built))| {
             let device = &cluster.devices[program.device];
-            let links = peers(&compiled.device_programs(position), compiled.choices.as_ref(), program.device)
+            let links = peers(&compiled.device_programs(position), compiled.routed.choices.as_ref(), program.device)
                 .into_iter()
                 .map(|peer| LocalLink {
                     peer,
@@ -69,7 +70,7 @@ pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_
         launcher,
         profile: wanted.profile,
         silence: wanted.silence,
-        several_routes: compiled.choices.is_some(),
+        several_routes: compiled.routed.choices.is_some(),
         whole_run: compiled.whole_run(),
     };
     Ok(LocalCluster::start(&devices, &options)?)

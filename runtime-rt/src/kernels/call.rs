@@ -1,10 +1,10 @@
 //! Every kernel with its parameters, as one type.
 
 use super::{
-    ArgMax, BatchNormalization, Binary, Cast, Compare, Concat, Conv, ConvTranspose, Decide, DepthToSpace, Expand,
-    Gather, Gemm, GlobalPool, GroupNormalization, Identity, InstanceNormalization, LayerNormalization, LogSoftmax, Lrn,
-    MatMul, PRelu, Pad, Pool, Reduce, ResizeLinear, ResizeNearest, Slice, Softmax, SpaceToDepth, Split, Transpose,
-    Unary, Where,
+    ArgMax, BatchNormalization, Binary, Cast, Compare, Concat, Conv, ConvTranspose, Decide, DepthToSpace, Einsum,
+    Expand, Gather, Gemm, GlobalPool, GroupNormalization, Identity, InstanceNormalization, LayerNormalization,
+    LogSoftmax, Lrn, MatMul, PRelu, Pad, Pool, Reduce, ResizeLinear, ResizeNearest, Slice, Softmax, SpaceToDepth,
+    Split, Transpose, Unary, Where,
 };
 
 /// A kernel and its parameters: what the compiler evaluates and prints. Emitted programs hold the parameters themselves, so
@@ -18,6 +18,7 @@ pub enum Call<'a> {
     ConvTranspose(ConvTranspose<'a>),
     Gemm(Gemm<'a>),
     MatMul(MatMul<'a>),
+    Einsum(Einsum<'a>),
     BatchNormalization(BatchNormalization),
     InstanceNormalization(InstanceNormalization),
     GroupNormalization(GroupNormalization),

@@ -13,6 +13,7 @@
 mod activation;
 mod call;
 mod conv;
+mod einsum;
 mod elementwise;
 mod exit;
 mod gemm;
@@ -28,6 +29,7 @@ mod winograd;
 pub use activation::Activation;
 pub use call::Call;
 pub use conv::{Conv, ConvTranspose, Window3};
+pub use einsum::Einsum;
 pub use elementwise::{Binary, BinaryOp, Cast, Compare, PRelu, Unary, UnaryOp, Where};
 pub use exit::{Decide, ExitRule, Patience, Steady, confidence, leaves};
 pub use gemm::{Gemm, MatMul};

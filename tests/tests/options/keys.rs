@@ -209,7 +209,7 @@ fn outcome_with(cluster: &str, target_text: &str, model: &str, options: &Options
     let out = folder.path().join("out");
     bundle::write(&out, &compiled, &report).map_err(|error| format!("{error:#}"))?;
     let files = place::files_below(&out, &|path| !path.to_string_lossy().contains("runtime-rt"));
-    let hidden = compiled.placed.programs.iter().map(|program| {
+    let hidden = compiled.routed.placed.programs.iter().map(|program| {
         let device = &compiled.cluster.devices[program.device].name;
         out.join("devices").join(device).join(".cargo/config.toml")
     });
@@ -332,7 +332,7 @@ fn shared(target_text: &str) -> (f64, f64) {
     let model = place::repository().join("examples/resnet/model.onnx");
     let options = Options { family: partita::partition::StrategyFamily::Whole, ..Options::default() };
     let compiled = driver::compile(&model, &path, &options, &mut ()).expect("it compiles");
-    (compiled.prediction.latency_ms, compiled.prediction.energy_mj)
+    (compiled.routed.prediction.latency_ms, compiled.routed.prediction.energy_mj)
 }
 
 fn messages_cost_what_targets_say() {
@@ -386,7 +386,8 @@ fn depthwise_rates_are_for_depthwise_convolutions() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let of = |text: &str| {
         std::fs::write(folder.path().join("t.toml"), text).expect("the folder is ours");
-        target::load("./t.toml", folder.path()).expect("the target is sound")
+        let cluster = cluster_file::parse(&single("./t.toml"), "cluster.toml", folder.path());
+        cluster.expect("the target is sound").devices.remove(0)
     };
     let work = |depthwise| Work { macs: 1 << 24, channels: 64, depthwise, ..Work::default() };
     let (before, after) = (of(LINUX_TARGET), of(&LINUX_TARGET.replace("= 1.2e9\nelement", "= 0.6e9\nelement")));

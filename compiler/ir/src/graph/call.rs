@@ -44,6 +44,11 @@ pub fn reference_call<'a>(op: &'a Op, inputs: &[&'a TensorType], outputs: &[&'a 
             })
         }
         Op::MatMul => Call::MatMul(kernels::MatMul { a_shape: x_shape, b_shape: shape(1)?, y_shape }),
+        Op::Einsum(einsum) => {
+            let (a_labels, y_labels) = (einsum.terms.first()?.as_slice(), einsum.result.as_slice());
+            let (b_labels, b_shape) = (einsum.terms.get(1).map_or(&[][..], Vec::as_slice), shape(1).unwrap_or(&[]));
+            Call::Einsum(kernels::Einsum { a_labels, a_shape: x_shape, b_labels, b_shape, y_labels, y_shape })
+        }
         Op::BatchNormalization { epsilon } => {
             Call::BatchNormalization(kernels::BatchNormalization { plane, epsilon: *epsilon })
         }

@@ -12,6 +12,7 @@ pub fn takes(op: &Op, element: ElementType) -> bool {
         | Op::ConvTranspose(_)
         | Op::Gemm(_)
         | Op::MatMul
+        | Op::Einsum(_)
         | Op::BatchNormalization { .. }
         | Op::InstanceNormalization { .. }
         | Op::GroupNormalization { .. }
@@ -122,6 +123,7 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
         | Op::ConvTranspose(_)
         | Op::Gemm(_)
         | Op::MatMul
+        | Op::Einsum(_)
         | Op::BatchNormalization { .. }
         | Op::InstanceNormalization { .. }
         | Op::GroupNormalization { .. }
@@ -189,6 +191,7 @@ pub fn only_chooses(op: &Op) -> bool {
         | Op::ConvTranspose(_)
         | Op::Gemm(_)
         | Op::MatMul
+        | Op::Einsum(_)
         | Op::BatchNormalization { .. }
         | Op::InstanceNormalization { .. }
         | Op::GroupNormalization { .. }

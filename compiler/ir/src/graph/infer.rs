@@ -2,8 +2,10 @@
 //!
 //! All arithmetic is checked: attributes may come from a hostile file.
 
+use std::collections::BTreeMap;
+
 use super::elements;
-use super::op::{Conv, ConvTranspose, Gemm, Op, Window};
+use super::op::{Conv, ConvTranspose, Einsum, Gemm, Op, Window};
 use super::types::{ElementType, TensorType};
 
 /// Largest rank of a tensor.
@@ -45,6 +47,7 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
         Op::ConvTranspose(conv) => transposed_convolution(conv, inputs)?,
         Op::Gemm(gemm) => product(gemm, inputs)?,
         Op::MatMul => matrix_product(inputs)?,
+        Op::Einsum(einsum) => labelled(einsum, inputs)?,
         Op::BatchNormalization { .. } | Op::InstanceNormalization { .. } => per_channel(inputs)?,
         Op::GroupNormalization { groups, .. } => {
             let channels = at_least(inputs[0], 2)?[0].shape[1];
@@ -155,6 +158,7 @@ pub fn operand_counts(op: &Op) -> (usize, usize) {
         Op::Gemm(_) => (2, 3),
         Op::Decide(_) => (1, 2),
         Op::BatchNormalization { .. } => (5, 5),
+        Op::Einsum(einsum) => (einsum.terms.len(), einsum.terms.len()),
         Op::MatMul | Op::Binary(..) | Op::PRelu | Op::Gather { .. } => (2, 2),
         Op::Concat { .. } => (1, usize::MAX),
         Op::Lrn { .. }
@@ -364,6 +368,35 @@ fn matrix_product(inputs: &[&TensorType]) -> Inferred {
         shape.push(n);
     }
     Ok(vec![TensorType::new(a.element, shape)])
+}
+
+fn labelled(einsum: &Einsum, inputs: &[&TensorType]) -> Inferred {
+    let (terms, result) = (&einsum.terms, &einsum.result);
+    if !(1..=2).contains(&terms.len()) {
+        refuse!("Einsum of {} inputs, expected one or two", terms.len());
+    }
+    let mut extents: BTreeMap<usize, usize> = BTreeMap::new();
+    for (term, input) in terms.iter().zip(inputs) {
+        if term.len() != input.rank() {
+            refuse!("{} labels for the axes of {input}", term.len());
+        }
+        for (label, extent) in term.iter().zip(&input.shape) {
+            if *extents.entry(*label).or_insert(*extent) != *extent {
+                refuse!("label {label} is {} and, in {input}, {extent}", extents[label]);
+            }
+        }
+    }
+    let is_set = result.iter().enumerate().all(|(at, label)| !result[..at].contains(label));
+    if !is_set || result.len() > MAX_RANK {
+        refuse!("labels {result:?} of the result are not at most {MAX_RANK} different ones");
+    }
+    if extents.len() - result.iter().filter(|label| extents.contains_key(label)).count() > MAX_RANK {
+        refuse!("more than {MAX_RANK} labels are summed");
+    }
+    match result.iter().map(|label| extents.get(label).copied()).collect::<Option<Vec<usize>>>() {
+        Some(shape) => Ok(vec![TensorType::new(inputs[0].element, shape)]),
+        None => refuse!("no input has all labels {result:?} of the result"),
+    }
 }
 
 fn per_channel(inputs: &[&TensorType]) -> Inferred {

@@ -98,6 +98,16 @@ pub struct Pool {
     pub count_include_pad: bool,
 }
 
+/// Sum of products of the elements of one or two inputs (ONNX Einsum-12). Each axis has a label, a number: axes of one label
+/// have one extent and share their index, and what the result lacks is summed.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Einsum {
+    /// Label of each axis, by input.
+    pub terms: Vec<Vec<usize>>,
+    /// Label of each axis of the result.
+    pub result: Vec<usize>,
+}
+
 /// One operator with its attributes. Inputs and outputs are in the [`super::Node`].
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub enum Op {
@@ -109,6 +119,8 @@ pub enum Op {
     Gemm(Gemm),
     /// Batched matrix product (ONNX MatMul, numpy rules). Inputs A, B.
     MatMul,
+    /// See [`Einsum`].
+    Einsum(Einsum),
     /// Inference form (ONNX BatchNormalization). Inputs x, scale, bias, mean, variance, the last four `[C]`.
     BatchNormalization {
         /// Added to the variance.

@@ -288,7 +288,8 @@ impl Ranges<'_> {
             | Op::Identity
             | Op::SpaceToDepth { .. }
             | Op::DepthToSpace { .. } => (None, first),
-            Op::BatchNormalization { .. }
+            Op::Einsum(_)
+            | Op::BatchNormalization { .. }
             | Op::InstanceNormalization { .. }
             | Op::GroupNormalization { .. }
             | Op::LayerNormalization { .. }

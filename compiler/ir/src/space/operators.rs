@@ -1,9 +1,11 @@
 //! Every operator, described once: its loops, the operator that computes a part of the result, and what is summed.
 
+use std::collections::BTreeMap;
+
 use super::reshape;
 use super::{Access, Arithmetic, Axis, Index, Kind, Role, Space};
 use crate::graph::infer::broadcast;
-use crate::graph::op::{Conv, ConvTranspose, Gemm, PadMode, Pool, PoolKind, ReduceKind, Window};
+use crate::graph::op::{Conv, ConvTranspose, Einsum, Gemm, PadMode, Pool, PoolKind, ReduceKind, Window};
 use crate::graph::{Activation, Op};
 use crate::region::Region;
 
@@ -15,6 +17,7 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
         Op::ConvTranspose(conv) => transposed_convolution(conv, shapes),
         Op::Gemm(gemm) => product(gemm, shapes),
         Op::MatMul => matrix_product(shapes),
+        Op::Einsum(einsum) => labelled(einsum, shapes),
         Op::BatchNormalization { .. } => per_channel(shapes, |_| Kind::Parallel),
         Op::InstanceNormalization { .. } => {
             per_channel(shapes, |axis| if axis < 2 { Kind::Parallel } else { Kind::Coupled })
@@ -335,6 +338,36 @@ fn matrix_product(shapes: &[&[usize]]) -> Space {
     loops.space(vec![access(a, left), access(b, right)], vec![access(&shape, to)], Arithmetic::MultiplyAdd)
 }
 
+/// A loop for each label; those that are not in the result are summed.
+fn labelled(einsum: &Einsum, shapes: &[&[usize]]) -> Space {
+    let mut loops = Loops::default();
+    let terms = &einsum.terms;
+    let once = |label: usize| terms.iter().all(|term| term.iter().filter(|other| **other == label).count() == 1);
+    let has_many = terms.len() > 1;
+    let mut axes: BTreeMap<usize, Index> = BTreeMap::new();
+    for (label, extent) in terms.iter().zip(shapes).flat_map(|(term, shape)| term.iter().zip(*shape)) {
+        let is_kept = einsum.result.contains(label);
+        let kind = match is_kept {
+            true => Kind::Parallel,
+            // A factor that does not have the label belongs to every part of the sum, a diagonal is no part of its operand.
+            false if once(*label) => Kind::Sum,
+            false => Kind::Reduction,
+        };
+        let role = match (is_kept, terms[0].contains(label), terms[terms.len() - 1].contains(label)) {
+            (true, true, false) => Some(Role::Rows),
+            (true, false, _) | (false, ..) if has_many => Some(Role::Channels),
+            _ => None,
+        };
+        axes.entry(*label).or_insert_with(|| loops.index(*extent, kind, role));
+    }
+    let read = |labels: &[usize]| labels.iter().map(|label| axes[label].clone()).collect::<Vec<Index>>();
+    let operands = terms.iter().zip(shapes).map(|(term, shape)| access(shape, read(term))).collect();
+    let to = read(&einsum.result);
+    let shape: Vec<usize> = to.iter().map(|index| loops.axes[index.terms[0].0].extent).collect();
+    let arithmetic = if has_many { Arithmetic::MultiplyAdd } else { Arithmetic::Elements };
+    loops.space(operands, vec![access(&shape, to)], arithmetic)
+}
+
 fn pooling(window: &Window, x: &[usize]) -> Space {
     let mut loops = Loops::default();
     let outer: Vec<Index> = (0..2).map(|axis| loops.index(x[axis], Kind::Parallel, Some(image_role(axis)))).collect();
@@ -516,6 +549,7 @@ pub fn on_part(op: &Op, part: &Part<'_>) -> Option<Op> {
         }
         Op::Gemm(_)
         | Op::MatMul
+        | Op::Einsum(_)
         | Op::BatchNormalization { .. }
         | Op::InstanceNormalization { .. }
         | Op::LayerNormalization { .. }
@@ -591,7 +625,7 @@ pub fn summand(op: &Op) -> Option<Summand> {
         Op::Gemm(gemm) => {
             Summand { activation: gemm.activation, ..plain(Op::Gemm(Gemm { activation, ..gemm.clone() }), false) }
         }
-        Op::MatMul => plain(Op::MatMul, false),
+        Op::MatMul | Op::Einsum(_) => plain(op.clone(), false),
         Op::GlobalPool(_) => plain(op.clone(), true),
         Op::Reduce { kind, .. } => plain(op.clone(), *kind == ReduceKind::Mean),
         Op::BatchNormalization { .. }

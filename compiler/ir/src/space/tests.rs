@@ -67,6 +67,17 @@ const CASES: &[(&str, &str, &str)] = &[
         "[d0: 2 samples, d1: 4 channels, d2: 3 coupled space] (d0, d1, d2), (d1), (d1) -> (d0, d1, d2)",
     ),
     (
+        "f32[2,3,2,4] f32[2,5,2,4]",
+        "Einsum((terms:[[0,1,2,3],[0,4,2,3]],result:[0,2,1,4]))",
+        "[d0: 2, d1: 3 rows, d2: 2, d3: 4 sum channels, d4: 5 channels] (d0, d1, d2, d3), (d0, d4, d2, d3) -> (d0, d2, d1, d4) multiply-add",
+    ),
+    (
+        "f32[3,4,3] f32[4]",
+        "Einsum((terms:[[0,1,0],[1]],result:[0]))",
+        "[d0: 3 rows, d1: 4 sum channels] (d0, d1, d0), (d1) -> (d0) multiply-add",
+    ),
+    ("f32[3,4,3]", "Einsum((terms:[[0,1,0]],result:[]))", "[d0: 3 reduction, d1: 4 sum] (d0, d1, d0) -> ()"),
+    (
         "f32[2,6,3] f32[6] f32[6]",
         "GroupNormalization(groups:3,epsilon:0.1)",
         "[d0: 2 samples, d1: 3 channels, d2: 2 coupled channels, d3: 3 coupled space] (d0, 2*d1 + d2, d3), (2*d1 + d2), (2*d1 + d2) -> (d0, 2*d1 + d2, d3)",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use partita_config::tuned::Tuning;
-use partita_config::{InstructionSet, System, Target, WeightStorage};
+use partita_config::{InstructionSet, Settings, System, Target, WeightStorage};
 
 /// What a kernel may assume of the machine it is made for.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,8 +50,8 @@ impl Machine {
         }
     }
 
-    /// The machine of a target.
-    pub fn of(target: &Target) -> Machine {
+    /// The machine of a target, and what is wanted of its kernels.
+    pub fn of(target: &Target, settings: &Settings) -> Machine {
         Machine {
             instruction_set: target.instruction_set,
             registers: target.vector_registers,
@@ -61,9 +61,9 @@ impl Machine {
             in_order: target.in_order,
             dot_product: target.dot_product,
             prefetch_bytes: target.prefetch_bytes,
-            weight_storage: target.weight_storage,
-            tuning: target.tuning.clone(),
-            winograd: target.winograd && target.system == System::Linux,
+            weight_storage: settings.weight_storage,
+            tuning: settings.tuning.clone(),
+            winograd: target.winograd && settings.winograd && target.system == System::Linux,
         }
     }
 

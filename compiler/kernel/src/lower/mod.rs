@@ -56,6 +56,7 @@ impl Family<'_> {
             Op::Unary(_) | Op::Binary(..) => Family::Elementwise,
             Op::Softmax { .. } | Op::LayerNormalization { .. } => Family::Rows,
             Op::ConvTranspose(_)
+            | Op::Einsum(_)
             | Op::BatchNormalization { .. }
             | Op::InstanceNormalization { .. }
             | Op::GroupNormalization { .. }

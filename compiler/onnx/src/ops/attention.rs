@@ -1,8 +1,7 @@
 //! Attention and rotary embeddings, as ONNX defines them by other operators.
 
-use super::Converter;
-use super::composed::part;
-use crate::importer::NodeContext;
+use crate::expressions::part;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{BinaryOp, Op, PadMode, ReduceKind, UnaryOp};
 use partita_ir::graph::{ElementType, TensorId, Value};

@@ -1,7 +1,6 @@
 //! Bits of whole numbers: shifts as products and quotients with powers of two, the rest by tables of four bits.
 
-use super::Converter;
-use crate::importer::NodeContext;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Op};
 use partita_ir::graph::{Data, ElementType, TensorId, Value};

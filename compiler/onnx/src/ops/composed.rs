@@ -1,7 +1,7 @@
 //! Operators that ONNX defines by others, written as that definition.
 
-use super::Converter;
-use crate::importer::NodeContext;
+use crate::expressions::part;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Op, PadMode, ReduceKind, UnaryOp};
 use partita_ir::graph::{Data, ElementType, TensorId, Value};
@@ -104,30 +104,6 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
     })
 }
 
-impl NodeContext<'_> {
-    /// The only result of an operator, without a name in the file.
-    pub fn value(&mut self, op: Op, inputs: &[TensorId]) -> Result<TensorId, Diagnostic> {
-        Ok(self.emit_unnamed(op, inputs.to_vec())?[0])
-    }
-
-    /// A function of every element.
-    pub fn unary(&mut self, function: UnaryOp, x: TensorId) -> Result<TensorId, Diagnostic> {
-        self.value(Op::Unary(function), &[x])
-    }
-
-    /// A function of two tensors' elements.
-    pub fn binary(&mut self, function: BinaryOp, a: TensorId, b: TensorId) -> Result<TensorId, Diagnostic> {
-        self.value(Op::Binary(function, Activation::None), &[a, b])
-    }
-
-    /// A scalar of the element type that `like` has.
-    pub fn number(&mut self, number: f64, like: TensorId) -> Result<TensorId, Diagnostic> {
-        let number = Data::F64(vec![number]).cast(self.promised(like));
-        let scalar = Value { shape: Vec::new(), data: number };
-        self.add_constant("number", scalar)
-    }
-}
-
 fn reduced(context: &mut NodeContext<'_>, x: TensorId, kind: ReduceKind) -> Result<(), Diagnostic> {
     let result = super::movement::reduce_of(context, x, kind, 18)?;
     context.emit(Op::Identity, vec![result])
@@ -158,14 +134,6 @@ fn kept(shape: &[usize], axes: &[usize], keep_dims: bool) -> Vec<usize> {
         return all.map(|(axis, extent)| if axes.contains(&axis) { 1 } else { *extent }).collect();
     }
     all.filter(|(axis, _)| !axes.contains(axis)).map(|(_, extent)| *extent).collect()
-}
-
-/// A part of one axis.
-pub fn part(shape: &[usize], axis: usize, start: usize, size: usize) -> Op {
-    let mut starts = vec![0; shape.len()];
-    let mut sizes = shape.to_vec();
-    (starts[axis], sizes[axis]) = (start, size);
-    Op::Slice { starts, steps: vec![1; shape.len()], sizes }
 }
 
 /// Products of halves until one element is left on each axis.

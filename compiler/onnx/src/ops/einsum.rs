@@ -1,12 +1,11 @@
-//! Einsum: operands are multiplied one after the other, each time as one batched matrix product.
+//! Einsum: operands are multiplied one after the other, each time summed over what nothing else needs.
 
 use std::collections::BTreeMap;
 
-use super::Converter;
-use crate::importer::NodeContext;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::TensorId;
-use partita_ir::graph::op::{Op, ReduceKind};
+use partita_ir::graph::op::{Einsum, Op};
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
@@ -15,121 +14,141 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
     })
 }
 
+/// What the axis of an operand is called. Axes of `...` have numbers, counted from the last, and stand before letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Label {
+    /// One of the axes of `...`: so many stand before it at most, however many an operand has.
+    Ellipsis(usize),
+    Letter(char),
+}
+
 /// A tensor, with the label of each of its axes.
 struct Term {
     tensor: TensorId,
-    labels: Vec<char>,
+    labels: Vec<Label>,
 }
 
+/// ONNX Einsum-12.
 fn einsum(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let equation = context.attributes.string("equation", "")?;
     let text: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
     let shown = printable(&equation);
-    if text.contains('.') {
-        return Err(context.attributes.unsupported(format!("`...` in equation `{shown}` is not supported")));
-    }
     let (left, right) = match text.split_once("->") {
         Some((left, right)) => (left, Some(right)),
         None => (text.as_str(), None),
     };
     let inputs = context.all_inputs()?;
-    let terms: Vec<Vec<char>> = left.split(',').map(|term| term.chars().collect()).collect();
-    if terms.len() != inputs.len() || !left.chars().all(|c| c == ',' || c.is_ascii_alphabetic()) {
+    let written: Vec<&str> = left.split(',').collect();
+    let letters = |text: &str| text.replacen("...", "", 1).chars().all(|c| c.is_ascii_alphabetic());
+    if written.len() != inputs.len() || !written.iter().copied().chain(right).all(letters) {
         return Err(context.refuse(format!("equation `{shown}` does not fit {} operands", inputs.len())));
     }
-    let mut extents: BTreeMap<char, usize> = BTreeMap::new();
-    let mut counts: BTreeMap<char, usize> = BTreeMap::new();
-    let mut open = Vec::with_capacity(inputs.len());
-    for (labels, tensor) in terms.into_iter().zip(inputs) {
-        let shape = context.shape(tensor);
-        if shape.len() != labels.len() {
-            return Err(context.refuse(format!("equation `{shown}` does not fit {}", context.tensor_type(tensor))));
-        }
-        for (position, (label, extent)) in labels.iter().zip(shape).enumerate() {
-            if labels[..position].contains(label) {
-                return Err(context
-                    .attributes
-                    .unsupported(format!("a diagonal in equation `{shown}` is not supported")));
+    let rank = |(text, input): (&&str, &TensorId)| {
+        let letters = text.replacen("...", "", 1).len();
+        let more = context.shape(*input).len().checked_sub(letters);
+        more.filter(|more| *more == 0 || letters < text.len())
+    };
+    let Some(ranks) = written.iter().zip(&inputs).map(rank).collect::<Option<Vec<usize>>>() else {
+        let types: Vec<String> = inputs.iter().map(|input| context.tensor_type(*input).to_string()).collect();
+        return Err(context.refuse(format!("equation `{shown}` does not fit {}", types.join(" and "))));
+    };
+    let most = ranks.iter().copied().max().unwrap_or(0);
+    let mut terms = Vec::with_capacity(inputs.len());
+    for ((text, rank), tensor) in written.iter().zip(ranks).zip(inputs) {
+        terms.push(Term { tensor, labels: labels(text, most - rank..most) });
+    }
+    let mut extents: BTreeMap<Label, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<Label, usize> = BTreeMap::new();
+    for term in &terms {
+        for (label, extent) in term.labels.iter().zip(context.shape(term.tensor)) {
+            let known = extents.entry(*label).or_insert(extent);
+            if matches!(label, Label::Ellipsis(_)) && *known == 1 {
+                *known = extent;
             }
-            if *extents.entry(*label).or_insert(extent) != extent {
-                return Err(context.refuse(format!("dimension `{label}` of equation `{shown}` has two extents")));
+            if *known != extent && !(matches!(label, Label::Ellipsis(_)) && extent == 1) {
+                return Err(context.refuse(format!("a dimension of equation `{shown}` is {known} and {extent}")));
             }
             *counts.entry(*label).or_default() += 1;
         }
-        open.push(Term { tensor, labels });
     }
-    let result: Vec<char> = match right {
-        Some(right) => right.chars().collect(),
-        None => counts.iter().filter(|(_, count)| **count == 1).map(|(label, _)| *label).collect(),
+    let result: Vec<Label> = match right {
+        Some(right) => labels(right, 0..most),
+        None => {
+            let stays = |(label, count): (&Label, &usize)| matches!(label, Label::Ellipsis(_)) || *count == 1;
+            counts.iter().filter(|entry| stays(*entry)).map(|(label, _)| *label).collect()
+        }
     };
     let is_set = result.iter().enumerate().all(|(at, label)| !result[..at].contains(label));
     if !is_set || result.iter().any(|label| !extents.contains_key(label)) {
         return Err(context.refuse(format!("equation `{shown}` has an impossible result")));
     }
-    let mut terms = open.into_iter();
-    let Some(mut whole) = terms.next() else { return Err(context.refuse("it has no operands")) };
-    let rest: Vec<Term> = terms.collect();
+    for term in &mut terms {
+        without_ones(context, term, &extents)?;
+    }
+    let mut rest = terms.into_iter();
+    let Some(mut whole) = rest.next() else { return Err(context.refuse("it has no operands")) };
+    let rest: Vec<Term> = rest.collect();
     for (position, term) in rest.iter().enumerate() {
-        let later = |label: &char| {
-            result.contains(label) || rest[position + 1..].iter().any(|other| other.labels.contains(label))
-        };
-        let own = |label: &char| term.labels.contains(label) || later(label);
-        whole = summed(context, whole, own)?;
-        let first = whole.labels.clone();
-        let other = Term { tensor: term.tensor, labels: term.labels.clone() };
-        let other = summed(context, other, |label| first.contains(label) || later(label))?;
-        whole = product(context, &whole, &other, &extents, later)?;
+        let later = &rest[position + 1..];
+        if later.is_empty() {
+            break;
+        }
+        let mut needed: Vec<Label> = Vec::new();
+        for label in whole.labels.iter().chain(&term.labels) {
+            let is_needed = result.contains(label) || later.iter().any(|other| other.labels.contains(label));
+            if is_needed && !needed.contains(label) {
+                needed.push(*label);
+            }
+        }
+        let op = Op::Einsum(numbered(&[&whole.labels, &term.labels], &needed));
+        whole = Term { tensor: context.value(op, &[whole.tensor, term.tensor])?, labels: needed };
     }
-    let whole = summed(context, whole, |label| result.contains(label))?;
-    let arranged = arranged(context, &whole, &result)?;
-    context.emit(Op::Identity, vec![arranged])
+    match rest.last() {
+        Some(last) => {
+            let op = Op::Einsum(numbered(&[&whole.labels, &last.labels], &result));
+            context.emit(op, vec![whole.tensor, last.tensor])
+        }
+        None => context.emit(Op::Einsum(numbered(&[&whole.labels], &result)), vec![whole.tensor]),
+    }
 }
 
-/// Without the axes that nothing else needs.
-fn summed(context: &mut NodeContext<'_>, term: Term, is_needed: impl Fn(&char) -> bool) -> Result<Term, Diagnostic> {
-    let axes: Vec<usize> = (0..term.labels.len()).filter(|axis| !is_needed(&term.labels[*axis])).collect();
-    if axes.is_empty() {
-        return Ok(term);
+/// The labels that a term of an equation gives its axes; those of `...` are the numbers of `more`.
+fn labels(text: &str, more: std::ops::Range<usize>) -> Vec<Label> {
+    let letters = |text: &str| text.chars().map(Label::Letter).collect::<Vec<Label>>();
+    match text.split_once("...") {
+        Some((before, behind)) => {
+            letters(before).into_iter().chain(more.map(Label::Ellipsis)).chain(letters(behind)).collect()
+        }
+        None => letters(text),
     }
-    let labels = term.labels.iter().copied().filter(|label| is_needed(label)).collect();
-    let tensor = context.value(Op::Reduce { kind: ReduceKind::Sum, axes, keep_dims: false }, &[term.tensor])?;
-    Ok(Term { tensor, labels })
 }
 
-/// Its axes in another order.
-fn arranged(context: &mut NodeContext<'_>, term: &Term, labels: &[char]) -> Result<TensorId, Diagnostic> {
-    let permutation: Vec<usize> =
-        labels.iter().filter_map(|label| term.labels.iter().position(|other| other == label)).collect();
-    if permutation.is_sorted() {
-        return Ok(term.tensor);
-    }
-    context.value(Op::Transpose { permutation }, &[term.tensor])
-}
-
-/// The product of two terms, summed over what both have and nothing else needs.
-fn product(
+/// Leaves out axes of `...` that broadcast.
+fn without_ones(
     context: &mut NodeContext<'_>,
-    first: &Term,
-    second: &Term,
-    extents: &BTreeMap<char, usize>,
-    is_needed: impl Fn(&char) -> bool,
-) -> Result<Term, Diagnostic> {
-    let all = |term: &Term, wanted: &dyn Fn(&char) -> bool| -> Vec<char> {
-        term.labels.iter().copied().filter(|label| wanted(label)).collect()
+    term: &mut Term,
+    extents: &BTreeMap<Label, usize>,
+) -> Result<(), Diagnostic> {
+    let shape = context.shape(term.tensor);
+    let stays: Vec<bool> = term.labels.iter().zip(&shape).map(|(label, extent)| extents[label] == *extent).collect();
+    if stays.contains(&false) {
+        let shape = shape.into_iter().zip(&stays).filter_map(|(extent, stays)| stays.then_some(extent)).collect();
+        term.tensor = context.value(Op::Reshape { shape }, &[term.tensor])?;
+        let mut stays = stays.into_iter();
+        term.labels.retain(|_| stays.next() == Some(true));
+    }
+    Ok(())
+}
+
+/// With numbers for labels, in the order in which they come.
+fn numbered(terms: &[&Vec<Label>], result: &[Label]) -> Einsum {
+    let mut known: Vec<Label> = Vec::new();
+    let mut number = |label: &Label| {
+        known.iter().position(|other| other == label).unwrap_or_else(|| {
+            known.push(*label);
+            known.len() - 1
+        })
     };
-    let in_both = |label: &char| first.labels.contains(label) && second.labels.contains(label);
-    let batch = all(first, &|label| in_both(label) && is_needed(label));
-    let inner = all(first, &|label| in_both(label) && !is_needed(label));
-    let rows = all(first, &|label| !in_both(label));
-    let columns = all(second, &|label| !in_both(label));
-    let size = |labels: &[char]| labels.iter().map(|label| extents[label]).product::<usize>();
-    let left = arranged(context, first, &[&batch[..], &rows, &inner].concat())?;
-    let right = arranged(context, second, &[&batch[..], &inner, &columns].concat())?;
-    let left = context.value(Op::Reshape { shape: vec![size(&batch), size(&rows), size(&inner)] }, &[left])?;
-    let right = context.value(Op::Reshape { shape: vec![size(&batch), size(&inner), size(&columns)] }, &[right])?;
-    let tensor = context.value(Op::MatMul, &[left, right])?;
-    let labels = [&batch[..], &rows, &columns].concat();
-    let shape = labels.iter().map(|label| extents[label]).collect();
-    let tensor = context.value(Op::Reshape { shape }, &[tensor])?;
-    Ok(Term { tensor, labels })
+    let terms = terms.iter().map(|labels| labels.iter().map(&mut number).collect()).collect();
+    Einsum { terms, result: result.iter().map(number).collect() }
 }

@@ -1,7 +1,6 @@
 //! Functions of single elements, and softmax.
 
-use super::Converter;
-use crate::importer::NodeContext;
+use crate::importer::{Converter, NodeContext};
 use crate::tensors::element_type_of;
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Op, UnaryOp};

@@ -1,8 +1,7 @@
 //! Elements read at places that are computed: GridSample, AffineGrid, RoiAlign; each as gathers with weights.
 
-use super::Converter;
-use super::composed::part;
-use crate::importer::NodeContext;
+use crate::expressions::part;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Op, ReduceKind, UnaryOp};
 use partita_ir::graph::{ElementType, TensorId, Value};

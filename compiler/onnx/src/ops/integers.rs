@@ -3,9 +3,9 @@
 //! Sums of products are taken in `f32`, exact below 2^24. What may be larger is cut into parts that cannot, along the axis
 //! that is summed over, and those are added as integers.
 
-use super::Converter;
-use super::quantized::{Grid, Parameters, grid_of};
-use crate::importer::NodeContext;
+use super::quantized::{Parameters, grid_of};
+use crate::importer::{Converter, NodeContext};
+use crate::quantized::Grid;
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Op, ReduceKind};
 use partita_ir::graph::{ElementType, TensorId, Value};
@@ -147,7 +147,7 @@ fn part(
     start: usize,
     size: usize,
 ) -> Result<TensorId, Diagnostic> {
-    let op = super::composed::part(&context.shape(x), axis, start, size);
+    let op = crate::expressions::part(&context.shape(x), axis, start, size);
     Ok(context.emit_own(op, vec![x])?[0])
 }
 

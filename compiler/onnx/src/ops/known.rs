@@ -2,8 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::Converter;
-use crate::importer::NodeContext;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::Op;
 use partita_ir::graph::{Data, ElementType, Value};

@@ -1,7 +1,6 @@
 //! Losses, which some models carry as outputs: the score of the right class, chosen by comparing classes with labels.
 
-use super::Converter;
-use crate::importer::NodeContext;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{BinaryOp, Op, ReduceKind, UnaryOp};
 use partita_ir::graph::{ElementType, TensorId, Value};

@@ -1,10 +1,10 @@
 //! Operators of com.microsoft, which exporters and optimisers for onnxruntime write: what they fuse, one after the other.
 
-use super::Converter;
 use super::attention::{attend, packed, rotary_embedding, unpacked};
 use super::recurrent::{Cell, layer};
 use super::states::gated;
-use crate::importer::NodeContext;
+use crate::expressions::part;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Op, ReduceKind, UnaryOp};
 use partita_ir::graph::{ElementType, TensorId, Value};
@@ -284,7 +284,7 @@ fn attention(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     }
     let mut parts = Vec::with_capacity(3);
     for (start, size) in [(0, of_q), (of_q, of_k), (of_q + of_k, of_v)] {
-        let one = context.value(super::composed::part(&shape, 2, start, size), &[all])?;
+        let one = context.value(part(&shape, 2, start, size), &[all])?;
         parts.push(unpacked(context, one, heads)?);
     }
     let (mask, addend) = (context.optional_input(3), context.optional_input(5));
@@ -315,7 +315,7 @@ fn multi_head_attention(context: &mut NodeContext<'_>) -> Result<(), Diagnostic>
         let width = shape.last().copied().unwrap_or(0);
         if let Some(bias) = context.optional_input(3) {
             let all = context.shape(bias);
-            let own = context.value(super::composed::part(&all, 0, start.min(all[0]), width), &[bias])?;
+            let own = context.value(part(&all, 0, start.min(all[0]), width), &[bias])?;
             *operand = context.binary(BinaryOp::Add, *operand, own)?;
         }
         start += width;

@@ -1,9 +1,8 @@
 //! Quantized operators of com.microsoft: between reading whole numbers and writing them, they are what their names say.
 
-use super::Converter;
 use super::microsoft::only;
 use super::quantized::{dequantized, quantized};
-use crate::importer::NodeContext;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Gemm, Op, PoolKind, UnaryOp};
 use partita_ir::graph::{Data, TensorId, Value};

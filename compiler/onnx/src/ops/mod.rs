@@ -24,20 +24,7 @@ mod spatial;
 mod states;
 mod taps;
 
-use std::collections::{BTreeMap, HashSet};
-
-use onnx_protobuf::NodeProto;
-
-pub use composed::part;
-pub use quantized::Grids;
-
-use super::functions::{Placed, graphs};
-use super::importer::{NodeContext, node_label};
-use super::refusals::Unsupported;
-use partita_ir::diagnostic::{Diagnostic, printable};
-
-/// Most nodes that are named for one unsupported operator.
-const MAX_NAMES: usize = 100;
+use crate::importer::Converter;
 
 /// Every operator that has a converter, ascending; a test keeps the list in step with the converters.
 pub const OPERATORS: &[&str] = &[
@@ -247,10 +234,8 @@ pub const OPERATORS: &[&str] = &[
     "com.microsoft.TransposeMatMul",
 ];
 
-type Converter = fn(&mut NodeContext<'_>) -> Result<(), Diagnostic>;
-
 /// The converter of an operator; `None` if it is not supported.
-fn converter(domain: &str, op_type: &str) -> Option<Converter> {
+pub fn converter(domain: &str, op_type: &str) -> Option<Converter> {
     match domain {
         "" | "ai.onnx" => standard(op_type),
         "com.microsoft" => microsoft::converter(op_type),
@@ -280,50 +265,6 @@ fn standard(op_type: &str) -> Option<Converter> {
         .or_else(|| rearranged::converter(op_type))
         .or_else(|| signals::converter(op_type))
         .or_else(|| states::converter(op_type))
-}
-
-/// Converts one node.
-pub fn convert(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
-    let node = context.attributes.node;
-    match converter(&node.domain, &node.op_type) {
-        Some(convert) => convert(context),
-        None => {
-            Err(Diagnostic::new("E0140", format!("{} is not supported", node_label(context.attributes.index, node))))
-        }
-    }
-}
-
-/// The nodes whose operators are not supported, all in one message.
-pub fn unsupported(nodes: &[Placed]) -> Unsupported {
-    let mut outputs = HashSet::new();
-    let mut unsupported: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut open: Vec<(usize, &NodeProto)> = nodes.iter().rev().map(|placed| (placed.index, &placed.node)).collect();
-    while let Some((index, node)) = open.pop() {
-        if converter(&node.domain, &node.op_type).is_some() {
-            continue;
-        }
-        let ours = matches!(node.domain.as_str(), "" | "ai.onnx");
-        let op = if ours { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
-        outputs.extend(node.output.iter().filter(|name| !name.is_empty()).cloned());
-        unsupported.entry(printable(&op)).or_default().push(node_label(index, node));
-        // Bodies of loops are named too; which branch of an If counts is not known yet.
-        open.extend(graphs(node).flat_map(|graph| graph.node.iter().enumerate()));
-    }
-    if unsupported.is_empty() {
-        return Unsupported::default();
-    }
-    let total: usize = unsupported.values().map(Vec::len).sum();
-    let mut diagnostic = Diagnostic::new("E0140", format!("operators of {total} nodes are not supported"));
-    for (op, nodes) in unsupported {
-        let shown: Vec<&str> = nodes.iter().take(MAX_NAMES).map(String::as_str).collect();
-        let more = match nodes.len() - shown.len() {
-            0 => String::new(),
-            left => format!(" and {left} more"),
-        };
-        diagnostic = diagnostic.note(format!("{op} ({}): {}{more}", nodes.len(), shown.join(", ")));
-    }
-    let diagnostic = diagnostic.help("`--explain E0140` lists what is supported");
-    Unsupported { diagnostic: Some(diagnostic), outputs }
 }
 
 #[cfg(test)]

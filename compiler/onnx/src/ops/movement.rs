@@ -1,7 +1,7 @@
 //! Operators that move elements, and reductions over axes.
 
-use super::Converter;
-use crate::importer::NodeContext;
+use crate::expressions::part;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::infer::MAX_ELEMENTS;
 use partita_ir::graph::op::{Op, PadMode, ReduceKind};
@@ -87,7 +87,7 @@ fn split(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         let mut parts = Vec::with_capacity(sizes.len());
         let mut start = 0;
         for size in sizes {
-            parts.push(context.value(super::composed::part(&shape, axis, start, size), &[x])?);
+            parts.push(context.value(part(&shape, axis, start, size), &[x])?);
             start += size;
         }
         return context.bind(&parts);

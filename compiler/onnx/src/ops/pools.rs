@@ -1,8 +1,7 @@
 //! Pools without a kernel of their own: sums of powers, and the places of largest elements.
 
-use super::Converter;
 use super::spatial::pool_window;
-use crate::importer::NodeContext;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Conv, Op, PadMode, Pool, PoolKind, ReduceKind, UnaryOp};
 use partita_ir::graph::{TensorId, Value};

@@ -1,7 +1,6 @@
 //! Matrix products and normalisations with learned parameters.
 
-use super::Converter;
-use crate::importer::NodeContext;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::TensorId;
 use partita_ir::graph::op::{Activation, BinaryOp, Gemm, Op, ReduceKind, UnaryOp};

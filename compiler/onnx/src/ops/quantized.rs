@@ -8,10 +8,9 @@
 //! quantized again, at once or behind ReLU or Clip; a sum that goes on as real numbers is a product like any other, and
 //! its scales may be folded into its weights.
 
-use std::collections::HashMap;
-
-use super::Converter;
-use crate::importer::NodeContext;
+use crate::expressions::part;
+use crate::importer::{Converter, NodeContext};
+use crate::quantized::Grid;
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, Op};
 use partita_ir::graph::{BinaryOp, ElementType, TensorId, UnaryOp, Value};
@@ -25,38 +24,6 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         "DequantizeLinear" => dequantize,
         _ => return None,
     })
-}
-
-/// What quantized tensors of an import stand for.
-#[derive(Default)]
-pub struct Grids {
-    /// Of quantized tensors: the steps, and the zero point that was added to them.
-    quantized: HashMap<TensorId, (TensorId, f32)>,
-    /// Of `i32` tensors: the same numbers in `f32`.
-    pub whole: HashMap<TensorId, TensorId>,
-    /// Of real tensors.
-    real: HashMap<TensorId, Grid>,
-}
-
-/// A real tensor as steps times scales.
-#[derive(Clone, Debug)]
-pub struct Grid {
-    /// Whole numbers in `f32`, of the tensor's shape.
-    pub steps: TensorId,
-    /// One for all, or one for each index of the axis.
-    pub scales: Vec<f32>,
-    /// Meaningful if there are several scales.
-    pub axis: usize,
-}
-
-impl Grid {
-    /// The scale of all elements, if they have one.
-    fn scale(&self) -> Option<f32> {
-        match self.scales[..] {
-            [scale] => Some(scale),
-            _ => None,
-        }
-    }
 }
 
 /// A scale that is one for all or one for each of `count`.
@@ -183,7 +150,7 @@ fn spread(
     operand = context.emit_own(Op::Expand { shape: parted }, vec![operand])?[0];
     blocks[axis] *= block_size;
     operand = reshape(context, blocks.clone(), operand)?;
-    Ok(context.emit_own(super::composed::part(&blocks, axis, 0, shape[axis]), vec![operand])?[0])
+    Ok(context.emit_own(part(&blocks, axis, 0, shape[axis]), vec![operand])?[0])
 }
 
 /// Scale and zero point of a node, spread over a tensor.

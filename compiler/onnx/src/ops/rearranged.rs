@@ -1,8 +1,7 @@
 //! Operators that move elements to places that are known, or that follow from a few numbers.
 
-use super::Converter;
-use super::composed::part;
-use crate::importer::NodeContext;
+use crate::expressions::part;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, ConvTranspose, Op, PadMode, Window};
 use partita_ir::graph::{Data, ElementType, TensorId, Value};

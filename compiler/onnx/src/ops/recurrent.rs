@@ -1,7 +1,6 @@
 //! LSTM, GRU and RNN over a sequence of known length: one step after the other, with the same weights.
 
-use super::Converter;
-use crate::importer::NodeContext;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Op, UnaryOp};
 use partita_ir::graph::{TensorId, Value};
@@ -305,7 +304,7 @@ fn cut(
     if start == 0 && shape[axis] == size {
         return Ok(x);
     }
-    context.value(super::composed::part(&shape, axis, start, size), &[x])
+    context.value(crate::expressions::part(&shape, axis, start, size), &[x])
 }
 
 /// The weights of one direction, `[rows, gates * hidden]`.

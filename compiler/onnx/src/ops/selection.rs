@@ -1,7 +1,7 @@
 //! Operators that choose elements by their size or by indices, written with comparisons, Where and Gather.
 
-use super::Converter;
-use crate::importer::NodeContext;
+use crate::expressions::part;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{BinaryOp, Op, ReduceKind};
 use partita_ir::graph::{Data, ElementType, TensorId, Value};
@@ -219,7 +219,7 @@ fn rows(
         sum = Some(context.add_constant("places", places)?);
     }
     for (level, step) in steps.iter().enumerate() {
-        let one = context.value(super::composed::part(&shape, outer.len(), level, 1), &[indices])?;
+        let one = context.value(part(&shape, outer.len(), level, 1), &[indices])?;
         let one = context.value(Op::Reshape { shape: outer.to_vec() }, &[one])?;
         let one = wrapped(context, one, data[batch + level])?;
         sum = Some(scaled_sum(context, one, *step, sum)?);

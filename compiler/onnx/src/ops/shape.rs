@@ -1,7 +1,6 @@
 //! Shapes as data, and operators that only give elements another shape.
 
-use super::Converter;
-use crate::importer::{MAX_MADE_ELEMENTS, NodeContext};
+use crate::importer::{Converter, MAX_MADE_ELEMENTS, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::infer::element_count;
 use partita_ir::graph::op::Op;

@@ -2,8 +2,8 @@
 
 use std::f64::consts::PI;
 
-use super::Converter;
-use crate::importer::NodeContext;
+use crate::expressions::part;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, Conv, Op, Window};
 use partita_ir::graph::{Data, ElementType, TensorId, Value};
@@ -134,7 +134,7 @@ fn dft(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     // The axis to the end, beside the parts.
     let mut order: Vec<usize> = (0..rank).filter(|other| *other != axis && *other != rank - 1).collect();
     order.extend([axis, rank - 1]);
-    let cut = context.value(super::composed::part(&shape, axis, 0, taken), &[x])?;
+    let cut = context.value(part(&shape, axis, 0, taken), &[x])?;
     let turned = context.value(Op::Transpose { permutation: order.clone() }, &[cut])?;
     let outer: Vec<usize> = order[..rank - 2].iter().map(|other| shape[*other]).collect();
     let rows = Op::Reshape { shape: vec![outer.iter().product(), taken * shape[rank - 1]] };
@@ -193,7 +193,7 @@ fn stft(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let conv = Conv { window, groups: 1, residual: false, activation: Activation::None };
     let spectra = context.value(Op::Conv(conv), &[signal, weights, bias])?;
     // Frames that a window shorter than them would still fit into are not there.
-    let spectra = context.value(super::composed::part(&context.shape(spectra), 2, 0, frames), &[spectra])?;
+    let spectra = context.value(part(&context.shape(spectra), 2, 0, frames), &[spectra])?;
     let turned = context.value(Op::Transpose { permutation: vec![0, 2, 1] }, &[spectra])?;
     context.emit(Op::Reshape { shape: vec![batch, frames, made, made_parts] }, vec![turned])
 }

@@ -1,13 +1,13 @@
 //! Convolutions, pooling, local normalisation, resizing.
 
-use super::Converter;
 use super::taps::{AxisResize, Filter, Mapping};
-use crate::importer::NodeContext;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
-use partita_ir::graph::TensorId;
 use partita_ir::graph::op::{
-    Activation, Conv, ConvTranspose, NearestRounding, Op, Pool, PoolKind, ResizeCoordinates, ResizeMode, Window,
+    Activation, Conv, ConvTranspose, NearestRounding, Op, Pool, PoolKind, ResizeCoordinates, ResizeMode, UnaryOp,
+    Window,
 };
+use partita_ir::graph::{ElementType, TensorId};
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
@@ -199,7 +199,32 @@ fn pool(context: &mut NodeContext<'_>, kind: PoolKind) -> Result<(), Diagnostic>
     let x = context.input(0)?;
     let (window, declared_pad_end) = pool_window(context, x)?;
     let count_include_pad = context.attributes.flag("count_include_pad", false)?;
-    emit_pool(context, Op::Pool(Pool { kind, window, declared_pad_end, count_include_pad }), x)
+    let input = spatial_extents(context, x)?;
+    let only_pads = (0..input.len()).any(|axis| has_window_of_pads(&window, axis, input[axis]));
+    let op = Op::Pool(Pool { kind, window, declared_pad_end, count_include_pad });
+    if kind == PoolKind::Max && only_pads && context.tensor_type(x).element == ElementType::F32 {
+        // The largest of no elements is the lowest finite number in onnxruntime, not minus infinity.
+        let pooled = context.value(op, &[x])?;
+        let lowest = Op::Unary(UnaryOp::Activation(Activation::Clip(f32::MIN, f32::INFINITY)));
+        return context.emit(lowest, vec![pooled]);
+    }
+    emit_pool(context, op, x)
+}
+
+/// Whether some window along this spatial axis has all its taps in the pads, which dilation allows.
+fn has_window_of_pads(window: &Window, axis: usize, extent: usize) -> bool {
+    let (dilation, pad) = (window.dilation[axis], window.pad_begin[axis]);
+    let reach = dilation * (window.kernel[axis] - 1);
+    if dilation <= extent {
+        // Taps are too close to step over the input, and pads are narrower than a window.
+        return false;
+    }
+    let last = (pad + extent + window.pad_end[axis]).saturating_sub(reach + 1);
+    (0..=last).step_by(window.stride[axis]).any(|start| {
+        // The first tap that is not before the input.
+        let tap = pad.saturating_sub(start).div_ceil(dilation);
+        tap >= window.kernel[axis] || start + tap * dilation >= pad + extent
+    })
 }
 
 /// The window of a pool, whose pads at the end include what `ceil_mode` needs, and the declared pads at the end.

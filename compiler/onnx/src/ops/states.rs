@@ -1,9 +1,8 @@
 //! Operators that carry a state from call to call, and caches: LinearAttention, CausalConvWithState, TensorScatter.
 
-use super::Converter;
 use super::attention::{count, packed, unpacked};
-use super::composed::part;
-use crate::importer::NodeContext;
+use crate::expressions::part;
+use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Conv, Op, UnaryOp, Window};
 use partita_ir::graph::{TensorId, Value};

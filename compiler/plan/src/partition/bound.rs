@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use super::Method;
 use super::cost::{self, Work};
 use crate::shard::Region;
-use partita_config::{Cluster, System, Target};
+use partita_config::{Cluster, Device};
 use partita_ir::graph::{Graph, NodeId, Op, TensorId};
 use partita_ir::restrict::{restrict, space};
 use partita_ir::space::Arithmetic;
@@ -36,16 +36,15 @@ impl Bounds {
     /// Prices everything.
     pub fn new(graph: &Graph, cluster: &Cluster) -> Bounds {
         let work = needed_work(graph);
-        // Equal targets take equal times.
+        // Equal devices take equal times.
         let kinds = kinds(cluster);
-        let of_kind = |figure: &dyn Fn(&Target) -> f64| -> Vec<f64> {
+        let of_kind = |figure: &dyn Fn(&Device) -> f64| -> Vec<f64> {
             let mut known: HashMap<usize, f64> = HashMap::new();
-            let of_device =
-                |kind: &usize| *known.entry(*kind).or_insert_with(|| figure(&cluster.devices[*kind].target));
+            let of_device = |kind: &usize| *known.entry(*kind).or_insert_with(|| figure(&cluster.devices[*kind]));
             kinds.iter().map(of_device).collect()
         };
-        let seconds = |(id, work): &(NodeId, Least)| of_kind(&|target| work.seconds(&graph.node(*id).name, target));
-        let joules = |(_, work): &(NodeId, Least)| of_kind(&|target| cost::joules(&work.work, target));
+        let seconds = |(id, work): &(NodeId, Least)| of_kind(&|device| work.seconds(&graph.node(*id).name, device));
+        let joules = |(_, work): &(NodeId, Least)| of_kind(&|device| cost::joules(&work.work, device));
         let (there, back) = (delays(cluster, cluster.input), delays(cluster, cluster.output));
         Bounds {
             seconds: work.iter().map(seconds).collect(),
@@ -102,11 +101,11 @@ impl Bounds {
     }
 }
 
-/// The first device with the same target as each.
+/// The first device that computes like each.
 fn kinds(cluster: &Cluster) -> Vec<usize> {
     let mut first: Vec<usize> = Vec::new();
     let kind = |device: usize| {
-        let known = first.iter().find(|known| cluster.devices[**known].target == cluster.devices[device].target);
+        let known = first.iter().find(|known| cluster.devices[**known].computes_like(&cluster.devices[device]));
         let known = known.copied();
         first.extend(known.is_none().then_some(device));
         known.unwrap_or(device)
@@ -126,19 +125,19 @@ struct Least {
 }
 
 impl Least {
-    fn seconds(&self, node: &str, target: &Target) -> f64 {
+    fn seconds(&self, node: &str, device: &Device) -> f64 {
         if self.is_movement {
             return 0.0;
         }
-        let (work, rate) = (&self.work, &target.rate);
+        let (work, rate) = (&self.work, &device.target.rate);
         let depthwise = rate.depthwise_macs_per_second;
         let macs_per_second = match (self.any_rate, work.depthwise) {
             (true, _) => depthwise.max(rate.conv_macs_per_second),
             (false, true) => depthwise,
             (false, false) => rate.conv_macs_per_second,
         };
-        let filterable = work.filterable.filter(|_| target.winograd && target.system == System::Linux);
-        let lanes = u64::from(target.instruction_set.lanes());
+        let filterable = work.filterable.filter(|_| device.allows_winograd());
+        let lanes = u64::from(device.target.instruction_set.lanes());
         let part = filterable.map_or(1.0, |filterable| filterable.least_part(lanes));
         let arithmetic = if work.macs > 0 {
             work.macs as f64 * part / macs_per_second
@@ -146,9 +145,10 @@ impl Least {
             work.elements as f64 / rate.element_per_second
         };
         let memory = (work.weights_bytes + self.result_bytes) as f64 / rate.memory_bytes_per_second;
-        let methods =
-            Method::ALL.iter().map(|method| target.corrections.factor(node, method.name(), cost::family(work)));
-        let families = ["conv", "depthwise"].map(|family| target.corrections.factor(node, "", family));
+        let methods = Method::ALL
+            .iter()
+            .map(|method| device.settings.corrections.factor(node, method.name(), cost::family(work)));
+        let families = ["conv", "depthwise"].map(|family| device.settings.corrections.factor(node, "", family));
         let families = families.into_iter().filter(|_| self.any_rate);
         arithmetic.max(memory) * methods.chain(families).fold(f64::INFINITY, f64::min)
     }
@@ -195,7 +195,7 @@ fn needed_work(graph: &Graph) -> Vec<(NodeId, Least)> {
 /// no links lead.
 fn delays(cluster: &Cluster, from: usize) -> Vec<f64> {
     let count = cluster.devices.len();
-    let message = |device: usize| cluster.devices[device].target.rate.message_microseconds * 1e-6;
+    let message = |device: usize| cluster.devices[device].message_microseconds() * 1e-6;
     let mut least = vec![f64::INFINITY; count];
     least[from] = 0.0;
     let mut open: Vec<usize> = (0..count).collect();

@@ -168,7 +168,7 @@ fn whole_devices(choice: &Choice<'_>) -> Vec<usize> {
     let stands_for_its_kind = |device: usize| {
         !devices[..device].iter().enumerate().any(|(other, info)| {
             !ends.contains(&other)
-                && info.target == devices[device].target
+                && info.computes_like(&devices[device])
                 && info.ram_bytes == devices[device].ram_bytes
                 && info.flash_bytes == devices[device].flash_bytes
         })
@@ -596,11 +596,11 @@ impl Candidate {
     /// Adds what one device computes.
     fn account(&mut self, choice: &Choice<'_>, id: NodeId, device: usize, restriction: &Restriction) {
         let work = cost::shard_work(choice.graph, id, restriction);
-        let target = &choice.cluster.devices[device].target;
+        let on = &choice.cluster.devices[device];
         let name = &choice.graph.node(id).name;
-        self.seconds[device] += cost::corrected_seconds(&work, target, name, self.strategy.method);
-        self.joules += cost::joules(&work, target);
-        self.weights_bytes[device] += work.stored_weights_bytes(target.weight_storage);
+        self.seconds[device] += cost::corrected_seconds(&work, on, name, self.strategy.method);
+        self.joules += cost::joules(&work, on);
+        self.weights_bytes[device] += work.stored_weights_bytes(on.settings.weight_storage);
         self.activation_bytes[device] += work.activation_bytes;
         for (need, part) in self.needs.iter_mut().zip(&restriction.operands) {
             if let (Some(need), Some(part)) = (need, part) {

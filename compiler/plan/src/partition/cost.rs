@@ -1,7 +1,7 @@
 //! What shards and exchanges cost, from the figures of target files.
 
 use super::Method;
-use partita_config::{Cluster, System, Target, Topology, WeightStorage};
+use partita_config::{Cluster, Device, Target, Topology, WeightStorage};
 use partita_ir::graph::{Graph, NodeId, Op, TensorId};
 use partita_ir::region::Region;
 use partita_ir::restrict::{Restriction, space};
@@ -127,10 +127,10 @@ pub fn node_weights_bytes(graph: &Graph, id: NodeId) -> u64 {
     node_work(graph, id).weights_bytes
 }
 
-/// Time of some work on a target: the slowest of arithmetic, elements and memory. Of convolutions the fastest way.
-pub fn seconds(work: &Work, target: &Target) -> f64 {
-    let rate = &target.rate;
-    let stored_bytes = work.stored_weights_bytes(target.weight_storage);
+/// Time of some work on a device: the slowest of arithmetic, elements and memory. Of convolutions the fastest way.
+pub fn seconds(work: &Work, device: &Device) -> f64 {
+    let (target, rate) = (&device.target, &device.target.rate);
+    let stored_bytes = work.stored_weights_bytes(device.settings.weight_storage);
     let memory =
         |weights: f64| (stored_bytes as f64 * weights + work.activation_bytes as f64) / rate.memory_bytes_per_second;
     let arithmetic = if work.macs > 0 {
@@ -142,7 +142,7 @@ pub fn seconds(work: &Work, target: &Target) -> f64 {
     };
     let direct = arithmetic.max(memory(1.0));
     let lanes = u64::from(target.instruction_set.lanes());
-    let filterable = work.filterable.filter(|_| target.winograd && target.system == System::Linux);
+    let filterable = work.filterable.filter(|_| device.allows_winograd());
     let winograd = filterable.iter().flat_map(|filterable| filterable.parts(lanes));
     winograd.map(|(time, weights)| (arithmetic * time).max(memory(weights))).fold(direct, f64::min)
 }
@@ -160,19 +160,20 @@ pub fn family(work: &Work) -> &'static str {
 pub const COPIES: &str = "copies";
 
 /// Time of some work that belongs to a node and a method, as measured where it was.
-pub fn corrected_seconds(work: &Work, target: &Target, node: &str, method: Method) -> f64 {
-    seconds(work, target) * target.corrections.factor(node, method.name(), family(work))
+pub fn corrected_seconds(work: &Work, device: &Device, node: &str, method: Method) -> f64 {
+    seconds(work, device) * device.settings.corrections.factor(node, method.name(), family(work))
 }
 
-/// Time of a whole node on a target.
-pub fn node_seconds(graph: &Graph, id: NodeId, target: &Target) -> f64 {
-    corrected_seconds(&node_work(graph, id), target, &graph.node(id).name, Method::Whole)
+/// Time of a whole node on a device.
+pub fn node_seconds(graph: &Graph, id: NodeId, device: &Device) -> f64 {
+    corrected_seconds(&node_work(graph, id), device, &graph.node(id).name, Method::Whole)
 }
 
-/// Energy of some work on a target.
-pub fn joules(work: &Work, target: &Target) -> f64 {
-    let read_bytes = work.stored_weights_bytes(target.weight_storage);
-    (work.macs as f64 * target.energy.picojoule_per_mac + read_bytes as f64 * target.energy.picojoule_per_byte) * 1e-12
+/// Energy of some work on a device.
+pub fn joules(work: &Work, device: &Device) -> f64 {
+    let read_bytes = work.stored_weights_bytes(device.settings.weight_storage);
+    let energy = &device.target.energy;
+    (work.macs as f64 * energy.picojoule_per_mac + read_bytes as f64 * energy.picojoule_per_byte) * 1e-12
 }
 
 /// Energy of sending `bytes` from one target to another.
@@ -211,7 +212,7 @@ pub fn exchange_seconds(cluster: &Cluster, flows: &[Flow]) -> Option<f64> {
             let rate = &cluster.devices[device].target.rate;
             processors[device] += flow.bytes as f64 / rate.link_bytes_per_second;
         }
-        let message_seconds = |device: usize| cluster.devices[device].target.rate.message_microseconds * 1e-6;
+        let message_seconds = |device: usize| cluster.devices[device].message_microseconds() * 1e-6;
         overheads[flow.from].0 += message_seconds(flow.from);
         overheads[flow.to].1 += message_seconds(flow.to);
         match cluster.media[link.medium].topology {

@@ -284,8 +284,8 @@ impl<'a> Network<'a> {
         for flow in flows {
             let Some(link) = self.cluster.link(flow.from, flow.to) else { continue };
             for device in [flow.from, flow.to] {
-                let rate = &self.cluster.devices[device].target.rate;
-                busy[device] += flow.bytes as f64 / link.bytes_per_second + rate.message_microseconds * 1e-6;
+                let message_seconds = self.cluster.devices[device].message_microseconds() * 1e-6;
+                busy[device] += flow.bytes as f64 / link.bytes_per_second + message_seconds;
             }
         }
     }

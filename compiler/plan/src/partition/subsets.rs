@@ -79,7 +79,7 @@ fn kinds(cluster: &Cluster, devices: &[usize]) -> Vec<Vec<usize>> {
     };
     let alike = |a: usize, b: usize| {
         let (one, other) = (&cluster.devices[a], &cluster.devices[b]);
-        one.target == other.target
+        one.computes_like(other)
             && (one.ram_bytes, one.flash_bytes, one.standalone)
                 == (other.ram_bytes, other.flash_bytes, other.standalone)
             && (0..cluster.devices.len()).all(|third| third == a || third == b || link(a, third) == link(b, third))

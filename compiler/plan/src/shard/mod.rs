@@ -20,7 +20,7 @@ pub use rewrite::{apply, sketch};
 pub use partita_ir::region::{Region, Sharding};
 
 use crate::partition::{Method, cost};
-use partita_config::Target;
+use partita_config::Device;
 use partita_ir::graph::{Graph, NodeId, Op, TensorId};
 
 /// A tensor that one device hands to another.
@@ -103,12 +103,12 @@ impl Sharded {
         }
     }
 
-    /// Time of a node on its device's target.
-    pub fn node_seconds(&self, id: NodeId, target: &Target) -> f64 {
+    /// Time of a node on its device.
+    pub fn node_seconds(&self, id: NodeId, device: &Device) -> f64 {
         let work = cost::node_work(&self.graph, id);
         match self.labels.get(&id) {
-            Some((name, method)) => cost::corrected_seconds(&work, target, name, *method),
-            None => cost::seconds(&work, target) * target.corrections.family_factor(cost::COPIES),
+            Some((name, method)) => cost::corrected_seconds(&work, device, name, *method),
+            None => cost::seconds(&work, device) * device.settings.corrections.family_factor(cost::COPIES),
         }
     }
 }

@@ -93,9 +93,9 @@ fn durations(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) -> Ve
     schedules
         .iter()
         .map(|schedule| {
-            let target = &cluster.devices[schedule.device].target;
+            let device = &cluster.devices[schedule.device];
             let duration = |action: &Action| match action {
-                Action::Compute(node) => sharded.node_seconds(*node, target),
+                Action::Compute(node) => sharded.node_seconds(*node, device),
                 Action::Input { .. } | Action::Exchange { .. } | Action::Leave { .. } | Action::Output { .. } => 0.0,
             };
             schedule.actions.iter().map(duration).collect()
@@ -119,11 +119,11 @@ fn simulate_one(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster, du
     }
     prediction.spans = std::mem::take(&mut one.spans);
     for schedule in schedules {
-        let target = &cluster.devices[schedule.device].target;
+        let device = &cluster.devices[schedule.device];
         for action in &schedule.actions {
             match action {
                 Action::Compute(node) => {
-                    let joules = cost::joules(&cost::node_work(graph, *node), target);
+                    let joules = cost::joules(&cost::node_work(graph, *node), device);
                     prediction.devices[schedule.device].compute_mj += joules * 1e3;
                 }
                 Action::Exchange { sends, .. } => {
@@ -131,7 +131,7 @@ fn simulate_one(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster, du
                         let bytes = graph.tensor_type(send.tensor).size_bytes() as u64;
                         *prediction.links.entry((schedule.device, send.peer)).or_default() += bytes;
                         prediction.energy_mj +=
-                            cost::transfer_joules(target, &cluster.devices[send.peer].target, bytes) * 1e3;
+                            cost::transfer_joules(&device.target, &cluster.devices[send.peer].target, bytes) * 1e3;
                     }
                 }
                 Action::Input { .. } | Action::Leave { .. } | Action::Output { .. } => {}
@@ -295,7 +295,7 @@ impl<'a> Replay<'a> {
 
     /// Processor time of a device for each message that it sends or receives.
     fn message_seconds(&self, device: usize) -> f64 {
-        self.cluster.devices[device].target.rate.message_microseconds * 1e-6
+        self.cluster.devices[device].message_microseconds() * 1e-6
     }
 }
 

@@ -117,7 +117,7 @@ fn short_messages_leave_one_after_the_other() {
 #[test]
 fn a_message_costs_both_ends() {
     let cluster = cluster("");
-    let cost = |device: usize| cluster.devices[device].target.rate.message_microseconds * 1e-3;
+    let cost = |device: usize| cluster.devices[device].message_microseconds() * 1e-3;
     let [_, one, _] = ends_ms(1, &[&[(0, 1)]]);
     let link_ms = cluster.link(0, 1).map_or(0.0, |link| link.latency_ms);
     assert!((one - link_ms - cost(0) - cost(1)).abs() < 0.01, "{one} ms");

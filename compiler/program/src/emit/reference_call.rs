@@ -26,6 +26,7 @@ pub fn call_text(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) -> Op
     let arguments = match &call {
         // The last operand is optional.
         Call::Conv(_) => with_optional(read, 3),
+        Call::Einsum(_) => with_optional(read, 1),
         Call::Gemm(_) => with_optional(read, 2),
         Call::Concat(_) => vec![format!("&[{}]", read.join(", "))],
         Call::Split(_) => {

@@ -54,7 +54,7 @@ pub(super) fn measure(
         let large_bytes = (link.bytes_per_second * CROSSING_SECONDS).clamp(LARGE_BYTES.0, LARGE_BYTES.1);
         let compiled = probe(cluster, a, b, large_bytes as usize / 4).map_err(|error| *error)?;
         let times = run(arguments, &compiled, &folder.join(format!("link-{medium}"))).map_err(Failure::Environment)?;
-        let overhead = |device: usize| cluster.devices[device].target.rate.message_microseconds * 1e-6;
+        let overhead = |device: usize| cluster.devices[device].message_microseconds() * 1e-6;
         // Half a round trip is what one end does for a message, the latency, and what the other end does.
         let one_way = times.small_seconds / 2.0;
         let latency_seconds = (one_way - overhead(a) - overhead(b)).max(0.0);
@@ -133,7 +133,7 @@ fn run(arguments: &Arguments, compiled: &Compiled, out: &Path) -> anyhow::Result
     let mut cluster = start(compiled, &built, wanted)?;
     let input = data::noise(compiled.graph.tensor_type(compiled.graph.inputs[0]), 1);
     let input = pack(&compiled.graph, &compiled.graph.inputs, &[input])?;
-    let near = compiled.placed.programs.iter().position(|program| program.device == compiled.cluster.input);
+    let near = compiled.routed.placed.programs.iter().position(|program| program.device == compiled.cluster.input);
     let near = near.context("the link's program has no device with the input")?;
     let (mut exchanges, mut computing) = ([0.0; 2], [0.0; 2]);
     for round in 0..RUNS {
@@ -141,7 +141,7 @@ fn run(arguments: &Arguments, compiled: &Compiled, out: &Path) -> anyhow::Result
         if round == 0 {
             continue;
         }
-        for (position, (program, times)) in compiled.placed.programs.iter().zip(&result.profiles).enumerate() {
+        for (position, (program, times)) in compiled.routed.placed.programs.iter().zip(&result.profiles).enumerate() {
             for (step, time) in program.steps.iter().zip(times) {
                 let seconds = *time as f64 * 1e-9 / (TRIPS * (RUNS - 1)) as f64;
                 match step {

@@ -17,7 +17,7 @@ const MOST: f64 = 2.0;
 /// is short at once, and do so while devices are busy. All kinds and all links are scaled alike: the ways do not tell
 /// them apart.
 pub(super) fn fit(cluster: &Cluster, measured: Measured, ran: &[Ran]) -> Measured {
-    if measured.link.is_empty() || ran.iter().all(|way| way.compiled.prediction.traffic_bytes == 0) {
+    if measured.link.is_empty() || ran.iter().all(|way| way.compiled.routed.prediction.traffic_bytes == 0) {
         return measured;
     }
     let part = |step: u32| f64::from(step) / f64::from(STEPS);
@@ -36,11 +36,11 @@ fn scaled(cluster: &Cluster, measured: &Measured, factor: f64, part: f64) -> Mea
     for kind in &mut measured.kind {
         let mut fitting = cluster.devices.iter().filter(|device| device.target.name == kind.target);
         let device = fitting.find(|device| (device.cpu - kind.cpu).abs() < 1e-9);
-        kind.message_microseconds = device.map(|device| device.target.rate.message_microseconds * factor);
+        kind.message_microseconds = device.map(|device| device.message_microseconds() * factor);
     }
     for seen in &mut measured.link {
         let ends = cluster.devices.iter().filter(|device| seen.between.contains(&device.name));
-        let cost_ms = ends.map(|device| device.target.rate.message_microseconds * factor * 1e-3).sum::<f64>();
+        let cost_ms = ends.map(|device| device.message_microseconds() * factor * 1e-3).sum::<f64>();
         seen.latency_ms = (seen.round_trip_ms / 2.0 - cost_ms).max(0.0) * part;
     }
     measured
@@ -51,7 +51,8 @@ fn error(measured: &Measured, ran: &[Ran]) -> f64 {
     let of_way = |way: &Ran| {
         let mut cluster = way.compiled.cluster.clone();
         measured.correct(&mut cluster);
-        let predicted_ms = simulate(&way.compiled.placed.sharded, &way.compiled.placed.schedules, &cluster).latency_ms;
+        let predicted_ms =
+            simulate(&way.compiled.routed.placed.sharded, &way.compiled.routed.placed.schedules, &cluster).latency_ms;
         (predicted_ms / way.latency_ms).ln().powi(2)
     };
     ran.iter().map(of_way).sum()
@@ -98,7 +99,7 @@ mod tests {
     #[test]
     fn costs_and_latencies_are_found_again() {
         let cluster = cluster_file::parse(CLUSTER, "cluster.toml", std::path::Path::new(".")).expect("it is sound");
-        let nominal_us = cluster.devices[0].target.rate.message_microseconds;
+        let nominal_us = cluster.devices[0].message_microseconds();
         for (factor, latency_ms) in [(0.5, 0.2), (1.6, 0.1), (0.0, 0.4)] {
             let truth = measured(nominal_us * factor, latency_ms);
             let way = |family: StrategyFamily| {
@@ -107,11 +108,12 @@ mod tests {
                 let compiled = compiled.expect("it fits");
                 let mut real = cluster.clone();
                 truth.correct(&mut real);
-                let latency_ms = simulate(&compiled.placed.sharded, &compiled.placed.schedules, &real).latency_ms;
+                let latency_ms =
+                    simulate(&compiled.routed.placed.sharded, &compiled.routed.placed.schedules, &real).latency_ms;
                 Ran { family, compiled, latency_ms }
             };
             let ran = [StrategyFamily::Whole, StrategyFamily::Lop, StrategyFamily::Spatial].map(way);
-            assert!(ran.iter().any(|way| way.compiled.prediction.traffic_bytes > 0));
+            assert!(ran.iter().any(|way| way.compiled.routed.prediction.traffic_bytes > 0));
             let before = error(&measured(nominal_us, 0.0), &ran);
             let found = fit(&cluster, measured(nominal_us * factor, latency_ms), &ran);
             let after = error(&found, &ran);

@@ -80,7 +80,10 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path, origi
         let latency_ms = run(arguments, &compiled, &out, &mut seen).map_err(Failure::Environment)?;
         note(
             arguments,
-            &format!("{family:?}: predicted {:.3} ms, measured {latency_ms:.3} ms", compiled.prediction.latency_ms),
+            &format!(
+                "{family:?}: predicted {:.3} ms, measured {latency_ms:.3} ms",
+                compiled.routed.prediction.latency_ms
+            ),
         );
         ran.push(Ran { family, compiled, latency_ms });
     }
@@ -107,9 +110,9 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path, origi
         "strategy", "predicted ms", "measured ms", "error"
     );
     for Ran { family, compiled, latency_ms: measured_ms } in ran {
-        let before_ms = compiled.prediction.latency_ms;
+        let before_ms = compiled.routed.prediction.latency_ms;
         let options = Options { family, measured: Some(path.clone()), ..Options::of(arguments) };
-        let after_ms = driver::compile(model, targets, &options, &mut ())?.prediction.latency_ms;
+        let after_ms = driver::compile(model, targets, &options, &mut ())?.routed.prediction.latency_ms;
         let error = |predicted: f64| (predicted / measured_ms - 1.0) * 100.0;
         println!(
             "{:<12} {before_ms:>14.3} {measured_ms:>14.3} {:>8.1} %   {after_ms:.3} ms, {:+.1} %",
@@ -138,7 +141,7 @@ fn run(
     seen: &mut BTreeMap<(String, String), Seen>,
 ) -> anyhow::Result<f64> {
     let (latency_ms, profiles) = profiled(arguments, compiled, out, (RUNS, SECONDS))?;
-    for (program, profiles) in compiled.placed.programs.iter().zip(&profiles) {
+    for (program, profiles) in compiled.routed.placed.programs.iter().zip(&profiles) {
         let device = &compiled.cluster.devices[program.device];
         let seen = seen.entry((device.target.name.clone(), device.cpu.to_string())).or_default();
         add_steps(compiled, program, profiles, seen);
@@ -161,7 +164,7 @@ pub(super) fn profiled(
     let mut cluster = start(compiled, &built, wanted)?;
     let input = pack(&compiled.graph, &compiled.graph.inputs, &noise_inputs(&compiled.graph, 1))?;
     let mut times_ms = Vec::new();
-    let mut profiles: Vec<Vec<Vec<u64>>> = vec![Vec::new(); compiled.placed.programs.len()];
+    let mut profiles: Vec<Vec<Vec<u64>>> = vec![Vec::new(); compiled.routed.placed.programs.len()];
     let begin = Instant::now();
     while times_ms.len() < least_runs.max(2) || begin.elapsed().as_secs_f64() < least_seconds {
         let result = cluster.infer(&input)?;
@@ -178,10 +181,10 @@ pub(super) fn profiled(
 /// Adds one device's steps. Reorders count for the step that they prepare, copies for the nodes that have no step of
 /// their own: what joins and cuts tensors between devices, mostly.
 fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen: &mut Seen) {
-    let graph = &compiled.placed.sharded.graph;
+    let graph = &compiled.routed.placed.sharded.graph;
     let by_name: BTreeMap<&str, NodeId> =
-        compiled.placed.sharded.labels.keys().map(|id| (graph.node(*id).name.as_str(), *id)).collect();
-    let target = &compiled.cluster.devices[program.device].target;
+        compiled.routed.placed.sharded.labels.keys().map(|id| (graph.node(*id).name.as_str(), *id)).collect();
+    let device = &compiled.cluster.devices[program.device];
     let (mut pending, mut copying) = (0.0, 0.0);
     let mut stepped: BTreeSet<&str> = BTreeSet::new();
     for (index, step) in program.steps.iter().enumerate() {
@@ -205,8 +208,8 @@ fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen
         let known: Vec<_> = nodes.iter().filter_map(|node| by_name.get(node.as_str())).collect();
         let known: Vec<_> = known
             .into_iter()
-            .filter_map(|id| Some((compiled.placed.sharded.labels.get(id)?, cost::node_work(graph, *id))))
-            .map(|(label, work)| (label, cost::seconds(&work, target), work))
+            .filter_map(|id| Some((compiled.routed.placed.sharded.labels.get(id)?, cost::node_work(graph, *id))))
+            .map(|(label, work)| (label, cost::seconds(&work, device), work))
             .collect();
         let predicted: f64 = known.iter().map(|(_, predicted, _)| predicted).sum();
         if known.is_empty() {
@@ -228,21 +231,23 @@ fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen
 
 /// Adds what the copies of a device took, for the nodes of its schedule that have no step of their own.
 fn add_copies(compiled: &Compiled, program: &Program, stepped: &BTreeSet<&str>, copying: f64, seen: &mut Seen) {
-    let graph = &compiled.placed.sharded.graph;
-    let target = &compiled.cluster.devices[program.device].target;
-    let schedule = compiled.placed.schedules.iter().filter(|schedule| schedule.device == program.device);
+    let graph = &compiled.routed.placed.sharded.graph;
+    let device = &compiled.cluster.devices[program.device];
+    let schedule = compiled.routed.placed.schedules.iter().filter(|schedule| schedule.device == program.device);
     let actions = schedule.flat_map(|schedule| &schedule.actions);
     let computed = actions.filter_map(|action| if let Action::Compute(node) = action { Some(*node) } else { None });
     let copied: Vec<(NodeId, f64)> = computed
         .filter(|id| !stepped.contains(graph.node(*id).name.as_str()))
-        .map(|id| (id, cost::seconds(&cost::node_work(graph, id), target)))
+        .map(|id| (id, cost::seconds(&cost::node_work(graph, id), device)))
         .collect();
     let predicted: f64 = copied.iter().map(|(_, own)| own).sum();
     if predicted <= 0.0 || copying <= 0.0 {
         return;
     }
     let sum = Sum { measured: copying, predicted };
-    for (label, own) in copied.iter().filter_map(|(id, own)| Some((compiled.placed.sharded.labels.get(id)?, own))) {
+    for (label, own) in
+        copied.iter().filter_map(|(id, own)| Some((compiled.routed.placed.sharded.labels.get(id)?, own)))
+    {
         let by_method = seen.node.entry(label.0.clone()).or_default();
         by_method
             .entry(label.1.name().to_string())

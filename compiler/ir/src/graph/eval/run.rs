@@ -42,6 +42,10 @@ pub(super) fn run(call: &Call<'_>, inputs: &[&Value], outputs: &[TensorType]) ->
             real!(y => call.run(f32s(0)?, f32s(1)?, c, y))
         }
         Call::MatMul(call) => real!(y => call.run(f32s(0)?, f32s(1)?, y)),
+        Call::Einsum(call) => {
+            let b = optional(1).map_or(Some(None), |b| b.map(Some))?;
+            real!(y => call.run(f32s(0)?, b, y))
+        }
         Call::BatchNormalization(call) => {
             real!(y => call.run(f32s(0)?, f32s(1)?, f32s(2)?, f32s(3)?, f32s(4)?, y))
         }

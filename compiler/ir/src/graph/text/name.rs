@@ -9,6 +9,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::ConvTranspose(_) => "ConvTranspose",
         Op::Gemm(_) => "Gemm",
         Op::MatMul => "MatMul",
+        Op::Einsum(_) => "Einsum",
         Op::BatchNormalization { .. } => "BatchNormalization",
         Op::InstanceNormalization { .. } => "InstanceNormalization",
         Op::GroupNormalization { .. } => "GroupNormalization",

@@ -57,10 +57,10 @@ impl Problem {
             |a: usize, b: usize, bytes: u64| Some(cost::transfer_joules(&devices[a].target, &devices[b].target, bytes));
         Problem {
             seconds: per_device(&|segment, device| {
-                segment.nodes.iter().map(|node| cost::node_seconds(graph, *node, &devices[device].target)).sum()
+                segment.nodes.iter().map(|node| cost::node_seconds(graph, *node, &devices[device])).sum()
             }),
             joules: per_device(&|segment, device| {
-                let joules = |node: &NodeId| cost::joules(&cost::node_work(graph, *node), &devices[device].target);
+                let joules = |node: &NodeId| cost::joules(&cost::node_work(graph, *node), &devices[device]);
                 segment.nodes.iter().map(joules).sum()
             }),
             transfer: boundary_bytes.iter().map(|bytes| pairs(*bytes, &seconds_between)).collect(),

@@ -19,8 +19,7 @@ use partita_rt::kernels::reorder_to_blocked;
 
 use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Source, Step, Weight, WeightId};
 
-use partita_config::Target;
-use partita_config::WeightStorage;
+use partita_config::{Settings, Target, WeightStorage};
 use partita_ir::graph::call::reference_call;
 use partita_ir::graph::{ElementType, Graph, NodeId, Op, TensorId, TensorType, Value};
 use partita_kernel::lower::{
@@ -69,10 +68,15 @@ pub struct Like<'a> {
 }
 
 /// Lowers the schedule of one device.
-pub fn lower(graph: &Graph, schedule: &Schedule, target: &Target, like: Like<'_>) -> Result<Program, LowerError> {
+pub fn lower(
+    graph: &Graph,
+    schedule: &Schedule,
+    (target, settings): (&Target, &Settings),
+    like: Like<'_>,
+) -> Result<Program, LowerError> {
     let mut lowering = Lowering {
         graph,
-        machine: Machine::of(target),
+        machine: Machine::of(target, settings),
         program: Program { device: schedule.device, ..Program::default() },
         places: BTreeMap::new(),
         weights: HashMap::new(),
@@ -505,7 +509,7 @@ fn lowered(text: &str, target: &str, like: Like<'_>) -> Program {
     let outputs = outputs.map(|(position, tensor)| Action::Output { tensor: *tensor, position });
     let schedule = Schedule { device: 0, actions: inputs.chain(nodes).chain(outputs).collect() };
     let target = partita_config::target::load(target, std::path::Path::new(".")).expect("a target of ours");
-    lower(&graph, &schedule, &target, like).expect("it lowers")
+    lower(&graph, &schedule, (&target, &Settings::default()), like).expect("it lowers")
 }
 
 #[cfg(test)]
