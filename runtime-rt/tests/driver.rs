@@ -107,7 +107,10 @@ fn device(number: u8, ports: &[SocketAddr], answers: &Sender<Vec<u8>>) -> Runnin
         .expect("the port is free")
 }
 
-fn cluster() -> (Vec<SocketAddr>, Vec<Running<2>>, Sender<Vec<u8>>, Receiver<Vec<u8>>) {
+/// Ports, devices, and both ends of where they put their answers.
+type Cluster = (Vec<SocketAddr>, Vec<Running<2>>, Sender<Vec<u8>>, Receiver<Vec<u8>>);
+
+fn cluster() -> Cluster {
     let listeners: Vec<TcpListener> =
         (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
     let ports: Vec<SocketAddr> = listeners.iter().map(|listener| listener.local_addr().expect("it is bound")).collect();

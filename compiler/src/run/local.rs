@@ -71,7 +71,8 @@ pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_
         profile: wanted.profile,
         silence: wanted.silence,
         several_routes: compiled.routed.choices.is_some(),
-        whole_run: compiled.whole_run(),
+        // Firmware is no node yet, nor who talks to it.
+        whole_run: devices.iter().any(|device| device.firmware),
     };
     Ok(LocalCluster::start(&devices, &options)?)
 }

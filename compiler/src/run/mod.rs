@@ -73,7 +73,7 @@ pub struct RunOptions {
     pub silence: Option<Duration>,
     /// The devices share several routes: one that ends does not end the others.
     pub several_routes: bool,
-    /// Programs run from beginning to end over links of their own, see [`crate::emit::model::ModelContext::whole_run`].
+    /// Programs run from beginning to end and are fed over their control stream, see [`crate::emit::model::runs_whole`].
     pub whole_run: bool,
 }
 

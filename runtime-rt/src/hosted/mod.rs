@@ -15,6 +15,7 @@ use std::{boxed::Box, format};
 use crate::serve::{Failure, Program, serve, serve_family};
 use crate::{Error, Family, FramedStream, Identity, PeerLinks, StdStream};
 
+mod account;
 mod bench;
 mod clients;
 pub mod driver;

@@ -26,6 +26,8 @@ pub struct PlanText {
     output: usize,
     detect_us: u32,
     peers: Vec<PeerText>,
+    /// Whether it exchanges tensors on any route.
+    exchanges: bool,
     routes: Vec<RouteText>,
 }
 
@@ -121,6 +123,7 @@ pub fn plan_text(programs: &[&Program], peers: &[usize], numbers: Numbers<'_>, c
         output: number(cluster.output),
         detect_us,
         peers: peers.iter().map(peer).collect(),
+        exchanges: programs.iter().flat_map(|program| &program.steps).any(|step| matches!(step, Step::Exchange { .. })),
         routes: routes.collect(),
     }
 }
