@@ -8,30 +8,30 @@ use crate::{LinkEvent, Seen};
 
 /// The routes of a cluster, and when each is taken.
 #[derive(Clone, Copy, Debug)]
-pub struct Family {
+pub struct Family<'p> {
     /// Names of the routes; the first is the whole network on the whole cluster.
-    pub routes: &'static [&'static str],
+    pub routes: &'p [&'p str],
     /// The device whose announcements this one follows; none on the device that decides.
     pub follows: Option<usize>,
     /// Devices that follow this one.
-    pub leads: &'static [usize],
+    pub leads: &'p [usize],
     /// When each route is taken.
-    pub conditions: &'static [Condition],
+    pub conditions: &'p [Condition<'p>],
     /// Links of the cluster: two devices and the number of their medium.
-    pub links: &'static [(u8, u8, u8)],
+    pub links: &'p [(u8, u8, u8)],
     /// Whether the device that decides also gets the answer, and so sees how long an inference takes.
     pub closes: bool,
 }
 
 /// A situation that the compiler has prepared for.
 #[derive(Clone, Copy, Debug)]
-pub struct Condition {
+pub struct Condition<'p> {
     /// Devices that are gone, ascending.
-    pub missing: &'static [u8],
+    pub missing: &'p [u8],
     /// Devices that the route does without, those among them; ascending.
-    pub unneeded: &'static [u8],
+    pub unneeded: &'p [u8],
     /// Payload bytes per second of each medium.
-    pub bytes_per_second: &'static [f32],
+    pub bytes_per_second: &'p [f32],
     /// Route that is best then.
     pub route: u8,
     /// Microseconds that an inference on it should take then.
@@ -88,8 +88,8 @@ struct Medium {
 
 /// Chooses routes.
 #[derive(Debug)]
-pub struct Chooser {
-    family: &'static Family,
+pub struct Chooser<'p> {
+    family: &'p Family<'p>,
     media: [Medium; MEDIA],
     /// One bit per device that cannot be reached.
     lost: [u64; 4],
@@ -101,9 +101,9 @@ pub struct Chooser {
     unexplained: u8,
 }
 
-impl Chooser {
+impl<'p> Chooser<'p> {
     /// Everybody is there, and all links are as cluster.toml says.
-    pub fn new(family: &'static Family) -> Chooser {
+    pub fn new(family: &'p Family<'p>) -> Chooser<'p> {
         let mut media = [Medium { rate: f32::INFINITY, better: 0, probe_at_us: 0, wait_us: FIRST_PROBE_US }; MEDIA];
         let nominal = family.conditions.first().map_or(&[] as &[f32], |condition| condition.bytes_per_second);
         for (medium, rate) in media.iter_mut().zip(nominal) {
@@ -123,7 +123,9 @@ impl Chooser {
         let expected = self.family.conditions.iter().filter(|condition| condition.route == route);
         let expected = expected.map(|condition| condition.expected_us as f32).fold(0.0, f32::max);
         let Some(usual) = self.usual_us.get_mut(usize::from(route)) else { return };
-        self.late = if *usual > 0.0 { took > *usual * LATE } else { took > expected * LATE_AT_FIRST };
+        // What comes within the time that the compiler expects is not late, however quick others were.
+        let in_time = if *usual > 0.0 { (*usual * LATE).max(expected) } else { expected * LATE_AT_FIRST };
+        self.late = took > in_time;
         if !self.late {
             *usual = took.max(*usual * FADES);
             self.unexplained = 0;
@@ -142,6 +144,13 @@ impl Chooser {
         self.unexplained = 0;
         for medium in &mut self.media {
             (medium.rate, medium.better) = (medium.rate * part, 0);
+        }
+    }
+
+    /// Says which of the first 64 devices can be reached, one bit each, of those that routes need at all.
+    pub fn set_reached(&mut self, devices: u64, needed: u64) {
+        if let Some(word) = self.lost.first_mut() {
+            *word = needed & !devices;
         }
     }
 
@@ -190,9 +199,15 @@ impl Chooser {
     /// Of the conditions whose routes need no lost device, those count that differ from what is lost in the fewest devices.
     /// The first among them whose rates are there decides; if there is none, the last, which is the slowest.
     pub fn choose(&self) -> Option<u8> {
+        self.choose_among(|_| true)
+    }
+
+    /// The same among the routes that `can` be taken.
+    pub fn choose_among(&self, can: impl Fn(u8) -> bool) -> Option<u8> {
         let devices = 0..self.lost.len() * 64;
         let possible = |condition: &&Condition| {
-            devices.clone().all(|device| !self.is_lost(device) || condition.unneeded.contains(&(device as u8)))
+            can(condition.route)
+                && devices.clone().all(|device| !self.is_lost(device) || condition.unneeded.contains(&(device as u8)))
         };
         let differs = |condition: &Condition| {
             let differs = |device: &usize| self.is_lost(*device) != condition.missing.contains(&(*device as u8));
@@ -258,7 +273,7 @@ impl Chooser {
 mod tests {
     use super::*;
 
-    const fn condition(missing: &'static [u8], bytes_per_second: &'static [f32], route: u8) -> Condition {
+    const fn condition(missing: &'static [u8], bytes_per_second: &'static [f32], route: u8) -> Condition<'static> {
         Condition { missing, unneeded: missing, bytes_per_second, route, expected_us: 1000 }
     }
 

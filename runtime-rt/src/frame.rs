@@ -33,9 +33,64 @@ mod by_table {
     pub(super) fn checksum(bytes: &[u8]) -> u32 {
         CRC.checksum(bytes)
     }
+
+    /// A sum over bytes that come in pieces.
+    #[cfg(not(feature = "std"))]
+    pub(super) struct Sum(crc::Digest<'static, u32, Table<1>>);
+
+    #[cfg(not(feature = "std"))]
+    impl Sum {
+        pub(super) fn new() -> Sum {
+            Sum(CRC.digest())
+        }
+
+        pub(super) fn update(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+
+        pub(super) fn value(&self) -> u32 {
+            self.0.clone().finalize()
+        }
+    }
 }
 #[cfg(not(feature = "std"))]
 use by_table::checksum;
+
+/// CRC-32 of bytes that come in pieces.
+pub(crate) struct Checksum {
+    #[cfg(feature = "std")]
+    sum: crc32fast::Hasher,
+    #[cfg(not(feature = "std"))]
+    sum: by_table::Sum,
+}
+
+impl Checksum {
+    /// Of no bytes yet.
+    pub(crate) fn new() -> Checksum {
+        #[cfg(feature = "std")]
+        return Checksum { sum: crc32fast::Hasher::new() };
+        #[cfg(not(feature = "std"))]
+        return Checksum { sum: by_table::Sum::new() };
+    }
+
+    /// Of these bytes.
+    pub(crate) fn of(bytes: &[u8]) -> u32 {
+        checksum(bytes)
+    }
+
+    /// More bytes.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.sum.update(bytes);
+    }
+
+    /// The sum so far.
+    pub(crate) fn value(&self) -> u32 {
+        #[cfg(feature = "std")]
+        return self.sum.clone().finalize();
+        #[cfg(not(feature = "std"))]
+        return self.sum.value();
+    }
+}
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 32;
@@ -68,7 +123,18 @@ pub enum Kind {
     Status,
     /// Bytes that say how fast a link is.
     Probe,
+    /// What a client wants to hear of: the message number has [`WANTS_ANSWERS`] and [`WANTS_COSTS`].
+    Subscribe,
+    /// Microseconds, as eight bytes, that a client's next inputs may take.
+    Budget,
+    /// What became of a client's input, see [`crate::node::Record`].
+    Record,
 }
+
+/// A client wants every answer of the device.
+pub const WANTS_ANSWERS: u16 = 1;
+/// A client wants to know what inferences cost the device.
+pub const WANTS_COSTS: u16 = 2;
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
@@ -84,6 +150,9 @@ impl Kind {
             9 => Kind::Abandon,
             10 => Kind::Status,
             11 => Kind::Probe,
+            12 => Kind::Subscribe,
+            13 => Kind::Budget,
+            14 => Kind::Record,
             _ => return None,
         })
     }
@@ -101,6 +170,9 @@ impl Kind {
             Kind::Abandon => 9,
             Kind::Status => 10,
             Kind::Probe => 11,
+            Kind::Subscribe => 12,
+            Kind::Budget => 13,
+            Kind::Record => 14,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod hosted;
 pub mod kernels;
 mod link;
 mod link_events;
+pub mod node;
 mod peer_links;
 mod report;
 mod serve;

@@ -307,7 +307,8 @@ fn emit_kernel_text(sections: &Sections<'_>) -> Result<String, String> {
 fn emit_model_text(sections: &Sections<'_>) -> Result<String, String> {
     let Planned { graph, cluster, .. } = planned(sections)?;
     let macs = vec![0; cluster.devices.len()];
-    let routes = vec![RouteContext { name: "the whole network", graph: &graph, macs }];
+    let programs = placed(sections)?;
+    let routes = vec![RouteContext { name: "the whole network", graph: &graph, macs, programs: &programs }];
     let context = ModelContext { routes, family: None, cluster: &cluster, model: &graph.name, plan_hash: 0 };
     let source = |program: &Program| {
         let emitted = emit_model(&[program], &context, KernelsPlace::Sibling).map_err(words)?;
@@ -315,5 +316,5 @@ fn emit_model_text(sections: &Sections<'_>) -> Result<String, String> {
         let kernels = if is_object(target) { emitted.kernels_source } else { String::new() };
         Ok(emitted.model_source + &kernels)
     };
-    placed(sections)?.iter().map(source).collect()
+    programs.iter().map(source).collect()
 }

@@ -195,6 +195,15 @@ fn compiled(folder: &Path, cluster: &str, family: StrategyFamily) -> Compiled {
 /// Longer than a busy machine keeps a process waiting.
 const BRIEF: Duration = Duration::from_secs(3);
 
+/// Whether no thread of a process goes on.
+fn is_stopped(process: &str) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("it is there");
+    let state = |folder: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(folder.expect("it is there").path().join("stat")).expect("it says how it is")
+    };
+    threads.map(state).all(|state| state.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+}
+
 /// Builds the programs of all devices, in their order, with symbols.
 fn build(folder: &Path, compiled: &Compiled) -> Vec<BuiltDevice> {
     bundle::write_programs(folder, compiled).expect("the folder is writable");
@@ -384,6 +393,10 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     cluster.infer(&bytes).expect("everybody is there");
     let silent = cluster.process_id(3).expect("it runs").to_string();
     assert!(Command::new("kill").args(["-STOP", &silent]).status().expect("there is a kill").success());
+    // Until all of its threads have been told, it may answer.
+    while !is_stopped(&silent) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let begin = Instant::now();
     for _ in 0..3 {
         let result = cluster.infer(&bytes).expect("three devices can do it");

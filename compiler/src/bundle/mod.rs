@@ -25,6 +25,7 @@ use crate::emit::model::{EmittedModel, KernelsPlace, emit_model, is_object, peer
 use crate::emit::steps::sanitize;
 use crate::emit::templates;
 use crate::program::Step;
+use partita_rt::node::plan::DEVICES;
 
 /// Its manifest has another name here, because cargo leaves folders with a manifest out of packages.
 static RUNTIME: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/assets/runtime-rt");
@@ -56,6 +57,11 @@ pub fn check_wire(compiled: &Compiled) -> anyhow::Result<()> {
     ensure!(
         devices <= WIRE_DEVICES,
         "the cluster has {devices} devices, but frames name at most {WIRE_DEVICES}; such a plan can be simulated only (--simulate)"
+    );
+    let participants = compiled.routed.placed.programs.len();
+    ensure!(
+        participants <= DEVICES,
+        "{participants} devices take part, but nodes know at most {DEVICES}; such a plan can be simulated only (--simulate)"
     );
     let sends = |step: &Step| if let Step::Exchange { sends, .. } = step { sends.len() } else { 0 };
     let messages: usize = compiled.routed.placed.programs.iter().flat_map(|program| &program.steps).map(sends).sum();
@@ -203,6 +209,7 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
         flash_bytes => device.flash_bytes,
         links => link_contexts(compiled, position),
         family => compiled.routed.choices.is_some(),
+        whole_run => compiled.whole_run(),
         threads => threads(&compiled.device_programs(position)),
         holds_input => !program.inputs.is_empty(),
         holds_output => !program.outputs.is_empty(),
@@ -218,7 +225,7 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
         files.push(("src/main.rs", "cortex-m/main.rs.j2"));
         files.push(("memory.x", "cortex-m/memory.x.j2"));
     } else {
-        files.push(("src/main.rs", "linux/main.rs.j2"));
+        files.push(("src/main.rs", if compiled.whole_run() { "linux/whole_run.rs.j2" } else { "linux/main.rs.j2" }));
     }
     for (path, template) in files {
         put(folder, root.join(path), templates::render(template, context.clone())?.as_bytes())?;
@@ -293,6 +300,7 @@ fn write_deployment(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
                     links => link_contexts(compiled, position),
                     holds_input => !program.inputs.is_empty(),
                     holds_output => !program.outputs.is_empty(),
+                    whole_run => compiled.whole_run(),
             exits => compiled.graph.exits().len(),
                 }
         })

@@ -8,7 +8,7 @@ use super::taught::Taught;
 use crate::config::Cluster;
 use crate::config::learned::Learned;
 use crate::diagnostic::Diagnostic;
-use crate::emit::model::{ModelContext, RouteContext};
+use crate::emit::model::{ModelContext, RouteContext, runs_whole};
 use crate::exits::ExitsReport;
 use crate::graph::Graph;
 use crate::options::Options;
@@ -109,11 +109,17 @@ impl Compiled {
 
     /// What emitted text needs to know.
     pub fn model_context(&self) -> ModelContext<'_> {
-        let whole = RouteContext { name: "the whole network", graph: &self.graph, macs: self.device_macs() };
+        let whole = RouteContext {
+            name: "the whole network",
+            graph: &self.graph,
+            macs: self.device_macs(),
+            programs: &self.routed.placed.programs,
+        };
         let further = self.routed.routes.iter().map(|route| RouteContext {
             name: &route.name,
             graph: &route.graph,
             macs: device_macs(&route.sharded, &self.cluster),
+            programs: &route.programs,
         });
         ModelContext {
             routes: std::iter::once(whole).chain(further).collect(),
@@ -122,6 +128,11 @@ impl Compiled {
             model: &self.model_name,
             plan_hash: self.plan_hash,
         }
+    }
+
+    /// Whether programs run from beginning to end over links of their own.
+    pub fn whole_run(&self) -> bool {
+        runs_whole(&self.routed.placed.programs, &self.cluster)
     }
 }
 

@@ -48,6 +48,7 @@ pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_
                     uart: cluster.link(program.device, peer).is_some_and(|link| link.transport == Transport::Uart),
                 })
                 .collect();
+            let busy = compiled.device_programs(position).iter().map(|program| !program.steps.is_empty()).collect();
             LocalDevice {
                 name: device.name.clone(),
                 index: program.device,
@@ -58,6 +59,7 @@ pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_
                 links,
                 holds_input: !program.inputs.is_empty(),
                 holds_output: !program.outputs.is_empty(),
+                busy,
             }
         })
         .collect::<Vec<_>>();
@@ -69,6 +71,8 @@ pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_
         profile: wanted.profile,
         silence: wanted.silence,
         several_routes: compiled.routed.choices.is_some(),
+        // Firmware is no node yet, nor who talks to it.
+        whole_run: devices.iter().any(|device| device.firmware),
     };
     Ok(LocalCluster::start(&devices, &options)?)
 }

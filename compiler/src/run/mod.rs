@@ -1,5 +1,6 @@
 //! Runs a bundle on this machine: every device a process, foreign ones under QEMU, their links over loopback.
 
+mod heard;
 pub mod local;
 mod process;
 
@@ -7,13 +8,18 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use partita_rt::frame::Kind;
+use partita_rt::frame::{Kind, WANTS_ANSWERS, WANTS_COSTS};
+use partita_rt::node::{Outcome, Record};
 use partita_rt::{DeviceCosts, Identity};
 
+use heard::Heard;
 use process::{Event, Process};
 
 /// Time for reports to arrive after the answer, beside that which the answer took.
 const REPORT_TIME: Duration = Duration::from_secs(2);
+
+/// How long a peer on this machine may be silent, if nobody says.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// One device of a running cluster.
 #[derive(Clone, Debug)]
@@ -36,6 +42,8 @@ pub struct LocalDevice {
     pub holds_input: bool,
     /// Whether the answer comes from here.
     pub holds_output: bool,
+    /// Whether it has anything to do, on each route.
+    pub busy: Vec<bool>,
 }
 
 /// A link of a device.
@@ -65,6 +73,8 @@ pub struct RunOptions {
     pub silence: Option<Duration>,
     /// The devices share several routes: one that ends does not end the others.
     pub several_routes: bool,
+    /// Programs run from beginning to end and are fed over their control stream, see [`crate::emit::model::runs_whole`].
+    pub whole_run: bool,
 }
 
 /// What went wrong, naming the device.
@@ -104,9 +114,11 @@ pub enum RunError {
         said: String,
     },
     /// Devices gave an inference up, and every repetition of it.
-    #[error("the cluster gave the inference up {times} times{said}")]
+    #[error("the cluster gave the inference up: {reason}, after {times} tries{said}")]
     GivenUp {
-        /// How often.
+        /// Why.
+        reason: String,
+        /// How often it was tried.
         times: usize,
         /// What devices wrote to standard error.
         said: String,
@@ -117,7 +129,7 @@ pub enum RunError {
 }
 
 /// What an inference cost one device.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct DeviceReport {
     /// Name of the device.
     pub name: String,
@@ -134,6 +146,17 @@ pub struct DeviceReport {
 }
 
 impl DeviceReport {
+    fn of(name: &str, costs: DeviceCosts) -> DeviceReport {
+        DeviceReport {
+            name: name.to_string(),
+            compute_us: costs.compute_us,
+            wait_us: costs.wait_us,
+            sent_bytes: costs.sent_bytes,
+            received_bytes: costs.received_bytes,
+            exit: costs.exit,
+        }
+    }
+
     /// Time in computing steps.
     pub fn compute_ms(&self) -> f64 {
         self.compute_us as f64 / 1e3
@@ -190,15 +213,18 @@ impl LocalCluster {
         for position in order {
             let device = &devices[position];
             let command = command(devices, device, folder.path(), &addresses, options);
-            let control = device.firmware.then(|| control_socket(folder.path(), device));
+            // What a launcher starts may run on another machine.
+            let socket = device.firmware || (!options.whole_run && options.launcher.is_none());
+            let control = socket.then(|| control_socket(folder.path(), device));
             let identity = Identity { plan_hash: options.plan_hash, device: u8::MAX };
-            let process = Process::start(position, &command, control, identity, sender.clone()).map_err(|source| {
-                RunError::Start { device: device.name.clone(), command: command.join(" "), source }
-            })?;
+            let process =
+                Process::start(position, &command, (control, device.firmware), identity, sender.clone()).map_err(
+                    |source| RunError::Start { device: device.name.clone(), command: command.join(" "), source },
+                )?;
             processes[position] = Some(process);
         }
         let processes = processes.into_iter().flatten().collect();
-        Ok(LocalCluster {
+        let mut cluster = LocalCluster {
             processes,
             devices: devices.to_vec(),
             events,
@@ -206,7 +232,46 @@ impl LocalCluster {
             inferences: 0,
             ended: vec![false; devices.len()],
             _folder: folder,
-        })
+        };
+        if !options.whole_run {
+            cluster.subscribe()?;
+        }
+        Ok(cluster)
+    }
+
+    /// Has every device tell of its answers and of what they cost; waits until all of them have heard it.
+    fn subscribe(&mut self) -> Result<(), RunError> {
+        let budget_us = u64::try_from(self.budget().as_micros()).unwrap_or(u64::MAX);
+        for position in 0..self.devices.len() {
+            let process = &mut self.processes[position];
+            let told = process.send(Kind::Subscribe, 0, WANTS_ANSWERS | WANTS_COSTS, &[]);
+            let told = told.and_then(|()| process.send(Kind::Budget, 0, 0, &budget_us.to_le_bytes()));
+            if let Err(reason) = told.and_then(|()| process.send(Kind::Status, 0, 0, &[])) {
+                return Err(self.stopped(position, reason.to_string()));
+            }
+        }
+        let begin = Instant::now();
+        let mut heard: Vec<Option<DeviceReport>> = vec![None; self.devices.len()];
+        while heard.iter().any(Option::is_none) {
+            match self.events.recv_timeout(self.options.deadline.saturating_sub(begin.elapsed())) {
+                Ok((position, Event::Frame(header, _))) if header.kind == Kind::Status => {
+                    heard[position] = Some(DeviceReport::default());
+                }
+                Ok((_, Event::Frame(..))) => {}
+                Ok((position, Event::End(reason))) => return Err(self.stopped(position, reason)),
+                Err(_) => return Err(self.deadline(&heard)),
+            }
+        }
+        Ok(())
+    }
+
+    /// How long an inference may take. Where routes are left that do without a device, nobody waits for long for what will
+    /// not come back.
+    fn budget(&self) -> Duration {
+        match self.options.silence.filter(|_| self.options.several_routes) {
+            Some(silence) => (silence * 10).min(self.options.deadline),
+            None => self.options.deadline,
+        }
     }
 
     /// One inference: feeds the input, waits for the output and every device's report. One that devices give up is
@@ -218,6 +283,9 @@ impl LocalCluster {
     /// The same on a given route, where there are several; it is not repeated.
     pub fn infer_on(&mut self, input: &[u8], route: Option<u8>) -> Result<InferenceResult, RunError> {
         let begin = Instant::now();
+        if !self.options.whole_run {
+            return self.ask(input, route, begin);
+        }
         // Each time at least one more device is known to be lost.
         let times = if route.is_some() { 1 } else { self.devices.len() + 1 };
         for given_up in 0..times {
@@ -225,7 +293,72 @@ impl LocalCluster {
                 return Ok(InferenceResult { given_up, ..result });
             }
         }
-        Err(RunError::GivenUp { times, said: self.said() })
+        Err(RunError::GivenUp { reason: "devices or links are gone".to_string(), times, said: self.said() })
+    }
+
+    /// One inference, from the input that is handed in to its record, its answer and what every device says it has cost.
+    fn ask(&mut self, input: &[u8], route: Option<u8>, begin: Instant) -> Result<InferenceResult, RunError> {
+        let number = self.inferences;
+        self.inferences += 1;
+        let wanted = route.map_or(0, |route| u16::from(route) + 1);
+        for position in 0..self.devices.len() {
+            if self.devices[position].holds_input
+                && let Err(reason) = self.processes[position].send(Kind::Input, number, wanted, input)
+            {
+                return Err(self.stopped(position, reason.to_string()));
+            }
+        }
+        let mut heard = Heard::new(number, self.devices.len());
+        loop {
+            let missing = heard.missing(&self.devices, &self.ended);
+            if let Some(record) = heard.record.filter(|_| missing.is_empty()) {
+                return self.result(record, heard);
+            }
+            let dispensable = heard.record.is_some() && missing.iter().all(|position| self.may_end(*position));
+            let deadline =
+                if dispensable { heard.took() * 2 + REPORT_TIME } else { self.options.deadline + REPORT_TIME };
+            match self.events.recv_timeout(deadline.saturating_sub(begin.elapsed())) {
+                Ok((position, Event::Frame(header, payload))) => {
+                    if let Err(reason) = heard.take(position, &header, payload, begin.elapsed()) {
+                        return Err(self.stopped(position, reason));
+                    }
+                }
+                Ok((position, Event::End(_))) if self.may_end(position) => self.ended[position] = true,
+                Ok((position, Event::End(reason))) => return Err(self.stopped(position, reason)),
+                Err(_) if dispensable => missing.iter().for_each(|position| self.ended[*position] = true),
+                Err(_) => {
+                    let there = (0..self.devices.len()).map(|at| (!missing.contains(&at)).then(DeviceReport::default));
+                    return Err(self.deadline(&there.collect::<Vec<_>>()));
+                }
+            }
+        }
+    }
+
+    /// What has been heard of an inference, once nothing is missing.
+    fn result(&mut self, record: Record, mut heard: Heard) -> Result<InferenceResult, RunError> {
+        let given_up = usize::from(record.tries).saturating_sub(1);
+        let reason = match record.outcome {
+            Outcome::Late => "there was no answer in time",
+            Outcome::Failed(_) => "devices or links are gone",
+            Outcome::Full | Outcome::Exit(..) | Outcome::Variant(..) => {
+                let costs: Vec<Option<DeviceCosts>> = heard.costs(record.input);
+                let reported = self.devices.iter().zip(&costs);
+                let reports = reported.filter_map(|(device, costs)| Some(DeviceReport::of(&device.name, (*costs)?)));
+                let reports: Vec<DeviceReport> = reports.collect();
+                let profiles = heard.profiles(record.input);
+                let answer = heard.answer(record.input).unwrap_or_default();
+                return Ok(InferenceResult {
+                    output: answer.bytes,
+                    wall_time: answer.time,
+                    exit: heard::exit(&record),
+                    route: heard::route(&record),
+                    given_up,
+                    reports,
+                    profiles,
+                });
+            }
+        };
+        Err(RunError::GivenUp { reason: reason.to_string(), times: given_up + 1, said: self.said() })
     }
 
     /// One inference; nothing if devices give it up.
@@ -319,15 +452,7 @@ impl LocalCluster {
         let Ok(bytes) = <[u8; DeviceCosts::BYTES]>::try_from(payload) else {
             return Err(self.stopped(position, "its report has another length".to_string()));
         };
-        let costs = DeviceCosts::parse(&bytes);
-        Ok(DeviceReport {
-            name: self.devices[position].name.clone(),
-            compute_us: costs.compute_us,
-            wait_us: costs.wait_us,
-            sent_bytes: costs.sent_bytes,
-            received_bytes: costs.received_bytes,
-            exit: costs.exit,
-        })
+        Ok(DeviceReport::of(&self.devices[position].name, DeviceCosts::parse(&bytes)))
     }
 
     /// A device ended. What it said last may still be on its way; the device that failed first says most.
@@ -417,8 +542,16 @@ fn command(
     if options.profile {
         command.push("--profile".to_string());
     }
-    if let Some(silence) = options.silence {
+    // Nothing here is as fast as planned, emulated boards least of all.
+    let silence = options.silence.or_else(|| (!options.whole_run).then_some(SILENCE));
+    if let Some(silence) = silence {
         command.extend(["--deadline-ms".to_string(), silence.as_millis().to_string()]);
+    }
+    if !options.whole_run {
+        match &options.launcher {
+            Some(_) => command.push("--stdio".to_string()),
+            None => command.extend(["--socket".to_string(), control_socket(folder, device).display().to_string()]),
+        }
     }
     let address = |index: usize| {
         devices.iter().position(|other| other.index == index).map_or(String::new(), |at| addresses[at].clone())

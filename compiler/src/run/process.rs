@@ -70,11 +70,12 @@ impl Write for OneWay {
 }
 
 impl Process {
-    /// Starts a command. Its control stream is `control`, a socket, or else its standard input and output.
+    /// Starts a command. Its control stream is `control`, a socket, or else its standard input and output; noise may precede
+    /// frames on the console of firmware.
     pub fn start(
         position: usize,
         command: &[String],
-        control: Option<PathBuf>,
+        (control, noisy): (Option<PathBuf>, bool),
         identity: Identity,
         events: Sender<(usize, Event)>,
     ) -> std::io::Result<Process> {
@@ -104,10 +105,9 @@ impl Process {
         };
         process.writer = Some(FramedStream::new(StdStream(OneWay::To(writer)), identity));
         let from = StdStream(OneWay::From(reader));
-        let serial = control.is_some();
         std::thread::spawn(move || {
             let stream =
-                if serial { FramedStream::over_serial(from, identity) } else { FramedStream::new(from, identity) };
+                if noisy { FramedStream::over_serial(from, identity) } else { FramedStream::new(from, identity) };
             listen(position, stream, &events);
         });
         Ok(process)

@@ -8,9 +8,11 @@ use std::vec::Vec;
 use rustix::process::getppid;
 use rustix::time::ClockId;
 
+use super::driver::Steps;
+use super::process::{alone, timed};
 use super::steps::{StepTimes, time_of};
-use crate::serve::{Profiler, Program};
-use crate::{Error, Links, Turn};
+use crate::node::Plan;
+use crate::serve::Profiler;
 
 /// Least inferences, however long they take.
 const LEAST_RUNS: usize = 5;
@@ -20,18 +22,13 @@ const LEAST_RUNS: usize = 5;
 /// every program larger.
 ///
 /// Every inference is followed by a call of `getppid`, which emulators and tracers can count instructions between.
-pub(super) fn bench<P: Program, L: Links>(
-    program: &mut P,
-    links: &mut L,
-    time: Duration,
-    first: Duration,
-) -> Result<String, Error> {
+pub(super) fn bench<S: Steps>(program: &mut S, plan: &Plan<'_>, time: Duration, first: Duration) -> String {
     let (mut wall, mut cpu) = (Vec::new(), Vec::new());
     let begin = Instant::now();
     mark();
     while wall.len() < LEAST_RUNS || begin.elapsed() < time {
         let (cpu_before, before) = (cpu_time(), Instant::now());
-        program.run(links, &mut ())?;
+        alone(program, plan, None, &mut ());
         wall.push(nanoseconds(before.elapsed()));
         cpu.push(nanoseconds(cpu_time().saturating_sub(cpu_before)));
         mark();
@@ -43,8 +40,7 @@ pub(super) fn bench<P: Program, L: Links>(
         if run >= LEAST_RUNS && begin.elapsed() > time / 4 {
             break;
         }
-        observer.begin(Turn { inference: 0, route: 0 });
-        program.run(links, &mut observer)?;
+        timed(program, plan, &mut observer);
         let times = observer.payload().chunks_exact(8).filter_map(|time| time.try_into().ok()).map(u64::from_le_bytes);
         for (step, time) in times.enumerate() {
             if steps.len() <= step {
@@ -56,7 +52,7 @@ pub(super) fn bench<P: Program, L: Links>(
     let steps: Vec<String> = steps.iter_mut().map(|times| format!("{}", median(times))).collect();
     let runs = wall.len();
     let least = |times: &[u64]| times.iter().copied().min().unwrap_or(0);
-    Ok(format!(
+    format!(
         "{{\"runs\":{runs},\"first_ns\":{},\"min_ns\":{},\"median_ns\":{},\"cpu_min_ns\":{},\"cpu_median_ns\":{},\
          \"peak_rss_bytes\":{},\"steps_ns\":[{}]}}",
         nanoseconds(first),
@@ -66,7 +62,7 @@ pub(super) fn bench<P: Program, L: Links>(
         median(&mut cpu),
         peak_rss_bytes(),
         steps.join(",")
-    ))
+    )
 }
 
 fn mark() {

@@ -15,10 +15,14 @@ use std::{boxed::Box, format};
 use crate::serve::{Failure, Program, serve, serve_family};
 use crate::{Error, Family, FramedStream, Identity, PeerLinks, StdStream};
 
+mod account;
 mod bench;
+mod clients;
+pub mod driver;
 mod exchange;
 mod lanes;
 mod memory;
+pub mod process;
 mod serial;
 mod silence;
 mod steps;
@@ -53,19 +57,26 @@ options:
   --listen HOST:PORT          where peers with higher numbers connect
   --peer NAME=HOST:PORT       where a peer with a lower number listens (TCP)
   --uart NAME=PATH            serial line to a peer: a device such as /dev/ttyS0, unix:SOCKET, or unix-listen:SOCKET
-  --deadline-ms N             give up on a silent peer after this time [default: 30000]
+  --deadline-ms N             give up on a silent peer after this time, the same on all devices [default: as planned]
+  --socket PATH               serve programs of this machine there; by default RUNTIME_DIRECTORY/socket, if that is set
+  --stdio                     serve standard input and output
   --profile                   time every step and report it with each answer
   --slower X                  imitate a slower processor: every step takes X times the least it has needed, by sleeping
   --input FILE --output FILE  infer once from and to files of raw little-endian elements
   --bench-ms N                then infer again for this time, and print how long it takes (of a program without peers)
 Without --input, frames with inputs come on standard input and answers leave on standard output.";
 
+/// How long a peer may be silent, if nobody says.
+const DEADLINE: Duration = Duration::from_secs(30);
+
 /// The command line.
 struct Arguments {
     listen: Option<String>,
     peers: Vec<(String, String)>,
     uarts: Vec<(String, String)>,
-    deadline: Duration,
+    deadline: Option<Duration>,
+    socket: Option<String>,
+    stdio: bool,
     input: Option<String>,
     output: Option<String>,
     profile: bool,
@@ -136,7 +147,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         listen: None,
         peers: Vec::new(),
         uarts: Vec::new(),
-        deadline: Duration::from_secs(30),
+        deadline: None,
+        socket: None,
+        stdio: false,
         input: None,
         output: None,
         profile: false,
@@ -159,9 +172,12 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--deadline-ms" => {
                 let text = value()?;
                 let milliseconds = text.parse::<u64>().ok().filter(|milliseconds| *milliseconds > 0);
-                arguments.deadline = Duration::from_millis(milliseconds.ok_or(format!("`{text}` is not a time"))?);
+                let deadline = Duration::from_millis(milliseconds.ok_or(format!("`{text}` is not a time"))?);
+                arguments.deadline = Some(deadline);
             }
             "--profile" => arguments.profile = true,
+            "--socket" => arguments.socket = Some(value()?),
+            "--stdio" => arguments.stdio = true,
             "--slower" => {
                 let text = value()?;
                 let slower = text.parse::<f64>().ok().filter(|slower| (1.0..=1e4).contains(slower));
@@ -186,8 +202,7 @@ fn work<P: Program, const N: usize>(
     arguments: &Arguments,
     serve: impl FnOnce(&mut P, &mut HostedLinks<N>, &mut Control, Option<StepTimes>) -> Result<(), Failure>,
 ) -> Result<(), String> {
-    let started = Instant::now();
-    if N > 0 && arguments.bench.is_some() {
+    if arguments.bench.is_some() {
         return Err(
             "--bench-ms is for programs without peers: `compile --measure` times the steps of the others".into()
         );
@@ -195,17 +210,7 @@ fn work<P: Program, const N: usize>(
     let mut links = connect::<N>(device, arguments)?;
     let identity = Identity { plan_hash: device.plan_hash, device: device.index as u8 };
     if arguments.input.is_some() || arguments.output.is_some() {
-        infer_files(program, &mut links, arguments)?;
-    } else if arguments.bench.is_some() {
-        program.run(&mut links, &mut ()).map_err(|error| error.to_string())?;
-    }
-    if let Some(time) = arguments.bench {
-        let first = started.elapsed();
-        let figures = bench::bench(program, &mut links, time, first).map_err(|error| error.to_string())?;
-        std::println!("{figures}");
-    }
-    if arguments.input.is_some() || arguments.output.is_some() || arguments.bench.is_some() {
-        return Ok(());
+        return infer_files(program, &mut links, arguments);
     }
     let mut control = FramedStream::new(StdStream(Pipes), identity);
     let served = serve(program, &mut links, &mut control, arguments.steps());
@@ -269,7 +274,8 @@ type Connection = (usize, Line, Option<TcpStream>);
 /// A link to every peer, hands shaken.
 fn connect<const N: usize>(device: &Device, arguments: &Arguments) -> Result<HostedLinks<N>, String> {
     let identity = Identity { plan_hash: device.plan_hash, device: device.index as u8 };
-    let give_up = Instant::now() + arguments.deadline;
+    let deadline = arguments.deadline.unwrap_or(DEADLINE);
+    let give_up = Instant::now() + deadline;
     let mut lines: Vec<Connection> = Vec::new();
     let named = |places: &[(String, String)], name: &str| {
         places.iter().find(|(other, _)| other == name).map(|(_, place)| place.clone())
@@ -279,7 +285,7 @@ fn connect<const N: usize>(device: &Device, arguments: &Arguments) -> Result<Hos
         if let Some(place) = named(&arguments.uarts, name) {
             let baud = device.serial.iter().find(|(peer, _)| peer == index).map_or(0, |(_, baud)| *baud);
             let greeting = Greeting::until(give_up);
-            let stream = open_uart(&place, baud, arguments.deadline, give_up, &greeting);
+            let stream = open_uart(&place, baud, deadline, give_up, &greeting);
             let stream = stream.map_err(|error| format!("{name} at {place}: {error}"))?;
             let mut line = FramedStream::over_serial(StdStream(stream), identity);
             line.shake_hands(*index as u8).map_err(|error| format!("{name} at {place}: {error}"))?;
@@ -294,7 +300,7 @@ fn connect<const N: usize>(device: &Device, arguments: &Arguments) -> Result<Hos
                 named(&arguments.peers, name).ok_or_else(|| format!("where is {name}? say --peer {name}=HOST:PORT"))?;
             let stream =
                 retry(give_up, || TcpStream::connect(&place)).map_err(|error| format!("{name} at {place}: {error}"))?;
-            let (stream, socket) = tcp(stream, arguments.deadline)?;
+            let (stream, socket) = tcp(stream, deadline)?;
             let mut line = FramedStream::new(StdStream(stream), identity);
             line.shake_hands(*index as u8).map_err(|error| format!("{name}: {error}"))?;
             lines.push((*index, line, Some(socket)));
@@ -303,7 +309,7 @@ fn connect<const N: usize>(device: &Device, arguments: &Arguments) -> Result<Hos
     if !listening.is_empty() {
         let place = arguments.listen.as_deref().ok_or("peers connect here, but there is no --listen HOST:PORT")?;
         let listener = retry(give_up, || TcpListener::bind(place)).map_err(|error| format!("{place}: {error}"))?;
-        accept(&listener, identity, &listening, arguments.deadline, give_up, &mut lines)?;
+        accept(&listener, identity, &listening, deadline, give_up, &mut lines)?;
     }
     let mut ordered: Vec<(usize, Line)> = Vec::with_capacity(N);
     let mut sockets = Vec::with_capacity(N);
@@ -315,7 +321,7 @@ fn connect<const N: usize>(device: &Device, arguments: &Arguments) -> Result<Hos
         }
     }
     let links: [(usize, Line); N] = ordered.try_into().map_err(|_| "some peers are not connected".to_string())?;
-    Ok(HostedLinks::new(PeerLinks::new(links), sockets, arguments.deadline))
+    Ok(HostedLinks::new(PeerLinks::new(links), sockets, deadline))
 }
 
 /// Takes connections until every expected peer is there; one that is refused does not end the wait.

@@ -55,26 +55,7 @@ pub struct Serial {
 impl Serial {
     /// Opens a line and makes it raw, at `baud` bits per second if that is not 0.
     pub fn open(path: &Path, baud: u32, deadline: Duration, greeting: Greeting) -> std::io::Result<Serial> {
-        let file = OpenOptions::new().read(true).write(true).custom_flags(OPEN_FLAGS).open(path)?;
-        let mut line = tcgetattr(&file).map_err(|error| match error {
-            rustix::io::Errno::NOTTY => Error::new(ErrorKind::InvalidInput, "it is no serial line"),
-            other => other.into(),
-        })?;
-        line.make_raw();
-        // Nobody lifts modem lines here.
-        line.control_modes |= ControlModes::CREAD | ControlModes::CLOCAL;
-        line.control_modes &= !(ControlModes::CSTOPB | ControlModes::CRTSCTS);
-        line.special_codes[SpecialCodeIndex::VMIN] = 1;
-        line.special_codes[SpecialCodeIndex::VTIME] = 0;
-        if baud > 0 {
-            line.set_speed(baud)?;
-        }
-        tcsetattr(&file, OptionalActions::Now, &line)?;
-        let got = tcgetattr(&file)?.input_speed();
-        if baud > 0 && got.abs_diff(baud) > baud / 40 {
-            eprintln!("{}: the line runs at {got} bit/s, not {baud}", path.display());
-        }
-        Ok(Serial { file, deadline, greeting })
+        Ok(Serial { file: open_line(path, baud)?, deadline, greeting })
     }
 
     /// Waits until something can be done, or gives up.
@@ -122,6 +103,30 @@ impl Write for Serial {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// Opens a line that does not block and makes it raw, at `baud` bits per second if that is not 0.
+pub fn open_line(path: &Path, baud: u32) -> std::io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).custom_flags(OPEN_FLAGS).open(path)?;
+    let mut line = tcgetattr(&file).map_err(|error| match error {
+        rustix::io::Errno::NOTTY => Error::new(ErrorKind::InvalidInput, "it is no serial line"),
+        other => other.into(),
+    })?;
+    line.make_raw();
+    // Nobody lifts modem lines here.
+    line.control_modes |= ControlModes::CREAD | ControlModes::CLOCAL;
+    line.control_modes &= !(ControlModes::CSTOPB | ControlModes::CRTSCTS);
+    line.special_codes[SpecialCodeIndex::VMIN] = 1;
+    line.special_codes[SpecialCodeIndex::VTIME] = 0;
+    if baud > 0 {
+        line.set_speed(baud)?;
+    }
+    tcsetattr(&file, OptionalActions::Now, &line)?;
+    let got = tcgetattr(&file)?.input_speed();
+    if baud > 0 && got.abs_diff(baud) > baud / 40 {
+        eprintln!("{}: the line runs at {got} bit/s, not {baud}", path.display());
+    }
+    Ok(file)
 }
 
 /// What to say of a peer's serial line that is not named on the command line.

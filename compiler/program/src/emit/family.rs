@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::emit::plan::Numbers;
 use crate::emit::steps::sanitize;
 use partita_config::Cluster;
 
@@ -67,20 +68,23 @@ impl Family {
     }
 
     /// As one device has it, for `crate/family.rs.j2`.
-    pub fn text(&self, device: usize) -> FamilyText {
+    pub fn text(&self, device: usize, numbers: Option<Numbers<'_>>) -> FamilyText {
+        // Devices that take no part are nobody's concern where nodes have numbers of their own.
+        let all = |devices: &[usize]| numbers.map_or_else(|| devices.to_vec(), |numbers| numbers.all(devices));
+        let one = |device: usize| numbers.map_or(Some(device), |numbers| numbers.of(device));
         let row = |row: &Row| RowText {
-            missing: row.missing.clone(),
-            unneeded: row.unneeded.clone(),
+            missing: all(&row.missing),
+            unneeded: all(&row.unneeded),
             bytes_per_second: row.bytes_per_second.iter().map(|rate| format!("{rate:.1}")).collect(),
             route: row.route,
             expected_us: (row.latency_ms * 1e3).clamp(1.0, 4e9) as u32,
         };
         FamilyText {
             routes: self.routes.iter().map(|name| sanitize(name)).collect(),
-            follows: self.follows[device],
-            leads: self.leads(device),
+            follows: self.follows[device].and_then(one),
+            leads: all(&self.leads(device)),
             conditions: self.conditions.iter().map(row).collect(),
-            links: self.links.clone(),
+            links: self.links.iter().filter_map(|(a, b, medium)| Some((one(*a)?, one(*b)?, *medium))).collect(),
             closes: self.closes,
         }
     }
@@ -140,7 +144,7 @@ mod tests {
 
     #[test]
     fn names_cannot_leave_their_quotes() {
-        let family = Family::new(vec!["a\"b\\\n".to_string()], &row(), &[1]).text(1);
+        let family = Family::new(vec!["a\"b\\\n".to_string()], &row(), &[1]).text(1, None);
         let context = minijinja::context! { family => minijinja::Value::from(Serde(&family)) };
         let text = crate::emit::templates::render("crate/family.rs.j2", context).expect("it is rendered");
         let line = text.lines().find(|line| line.contains("routes")).expect("there is a line of routes");

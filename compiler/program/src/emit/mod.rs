@@ -9,6 +9,7 @@ pub mod load_pairs;
 pub mod model;
 #[cfg(feature = "aarch64")]
 pub mod object;
+pub mod plan;
 pub mod reference_call;
 pub mod rust_source;
 pub mod steps;

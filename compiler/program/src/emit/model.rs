@@ -9,6 +9,7 @@ use crate::emit::expressions::{float, rust_type};
 use crate::emit::family::Family;
 #[cfg(feature = "aarch64")]
 use crate::emit::object;
+use crate::emit::plan::{Numbers, plan_text};
 use crate::emit::steps::{StepText, sanitize, steps_text};
 use crate::emit::{archive, rust_source, templates};
 use crate::program::{BufferId, Program, Step};
@@ -38,6 +39,8 @@ pub struct RouteContext<'a> {
     pub graph: &'a Graph,
     /// Multiply-adds of each device of the cluster.
     pub macs: Vec<u64>,
+    /// Programs of all devices that take part, in the order of the first route's.
+    pub programs: &'a [Program],
 }
 
 /// One device's program, emitted.
@@ -165,6 +168,8 @@ struct RouteText {
     team_name: &'static str,
     links_name: &'static str,
     observer_name: &'static str,
+    /// Whether any step computes.
+    computes: bool,
     steps: Vec<StepText>,
 }
 
@@ -175,7 +180,7 @@ fn by_route(values: &[usize]) -> String {
         [first, rest @ ..] if rest.iter().all(|value| value == first) => first.to_string(),
         [first, rest @ ..] => {
             let arms = rest.iter().enumerate().map(|(index, value)| format!("{} => {value}, ", index + 1));
-            format!("match self.route {{ {}_ => {first} }}", arms.collect::<String>())
+            format!("match route {{ {}_ => {first} }}", arms.collect::<String>())
         }
     }
 }
@@ -233,6 +238,10 @@ fn model_source(
     let inputs = ports(programs, graph, |program| &program.inputs, &graph.inputs);
     let outputs = ports(programs, graph, |program| &program.outputs, &graph.outputs);
     let peer_numbers = peers(programs, context.family, program.device);
+    let whole_run = runs_whole(route.programs, cluster);
+    let participants: Vec<usize> = route.programs.iter().map(|program| program.device).collect();
+    let numbers = Numbers(&participants);
+    let plan = plan_text(programs, &peer_numbers, numbers, context);
     let peers: Vec<_> = peer_numbers
         .into_iter()
         .map(|index| context! { index => index, name => cluster.devices[index].name.as_str() })
@@ -262,6 +271,7 @@ fn model_source(
             team_name: if threads(&[*program]) > 1 { "team" } else { "_team" },
             links_name: if speaks(program) { "links" } else { "_links" },
             observer_name: if steps.is_empty() { "_observer" } else { "observer" },
+            computes: program.steps.iter().any(|step| !matches!(step, Step::Exchange { .. })),
             steps,
         })
         .collect();
@@ -274,7 +284,9 @@ fn model_source(
             device_index => program.device,
             target => device.target.name.as_str(),
             plan_hash => format!("{:016x}", context.plan_hash),
-            typed => !(inputs.is_empty() && outputs.is_empty() && peers.is_empty()),
+            plan => Value::from(Serde(&plan)),
+            whole_run => whole_run,
+            typed => (whole_run || peers.is_empty()) && !(inputs.is_empty() && outputs.is_empty() && peers.is_empty()),
             threads => threads(programs),
             team_name => if several || threads(programs) > 1 { "team" } else { "_team" },
             links_name => if several || programs.iter().any(|program| speaks(program)) { "links" } else { "_links" },
@@ -295,7 +307,7 @@ fn model_source(
             inputs => Value::from(Serde(&inputs)),
             outputs => Value::from(Serde(&outputs)),
             routes => Value::from(Serde(&routes)),
-            family => context.family.map(|family| Value::from(Serde(&family.text(program.device)))),
+            family => context.family.map(|family| Value::from(Serde(&family.text(program.device, (!whole_run).then_some(numbers))))),
             kernels_inline => kernels_inline,
             exits => thresholds.len(),
             steady => graph.exits().into_iter().filter_map(|id| graph.decide(id)).any(|decide| decide.patience.is_some()),
@@ -352,4 +364,11 @@ pub fn threads(programs: &[&Program]) -> usize {
 /// Whether a target runs without an operating system.
 pub fn is_firmware(target: &Target) -> bool {
     target.system == System::CortexM
+}
+
+/// Whether programs run from beginning to end over links of their own ([`partita_rt::serve()`]), as where microcontrollers have
+/// peers; else nodes ask for their steps one by one.
+pub fn runs_whole(programs: &[Program], cluster: &Cluster) -> bool {
+    let firmware = |program: &Program| is_firmware(&cluster.devices[program.device].target);
+    programs.len() > 1 && programs.iter().any(firmware)
 }

@@ -38,7 +38,7 @@ pub fn call_text(op: &Op, inputs: &[CallOperand], outputs: &[CallOperand]) -> Op
             // The threshold is the model's, so that it can be moved while the program runs.
             written.push(format!("self.thresholds[{exit}]"));
             written.push(match decide.patience {
-                Some(_) => format!("Some(&mut self.steady[{exit}])"),
+                Some(_) => format!("Some(&mut *self.steady[{exit}].as_ptr())"),
                 None => "None".to_string(),
             });
             read.into_iter().take(1).collect()

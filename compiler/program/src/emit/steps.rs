@@ -13,6 +13,8 @@ use partita_kernel::{Access, Kernel};
 /// One step, ready for the template.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepText {
+    /// Its number.
+    pub number: usize,
     /// Short name for profiles: the operator's kind and the node's name, fit for a Rust string.
     pub label: String,
     /// The same with shapes, fit for a line comment.
@@ -131,7 +133,8 @@ pub fn sanitize(name: &str) -> String {
 
 /// Every step. `kernel_prefix` stands before the names of kernels that come from an object file.
 pub fn steps_text(program: &Program, devices: &[&str], kernel_prefix: &str) -> Vec<StepText> {
-    program.steps.iter().map(|step| step_text(program, step, devices, kernel_prefix)).collect()
+    let text = |(number, step)| StepText { number, ..step_text(program, step, devices, kernel_prefix) };
+    program.steps.iter().enumerate().map(text).collect()
 }
 
 fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &str) -> StepText {
@@ -140,6 +143,7 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
             let nodes = [node].into_iter().chain(fused).map(|node| sanitize(node)).collect::<Vec<_>>().join(" + ");
             let kernel = &program.kernels[*kernel];
             StepText {
+                number: 0,
                 label: format!("kernel {nodes}"),
                 comment: format!("{nodes}: {}", sanitize(&kernel.summary)),
                 statement: Statement::Kernel {
@@ -157,6 +161,7 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
             let read: Vec<CallOperand> = inputs.iter().map(|input| read_operand(program, *input)).collect();
             let written: Vec<CallOperand> = outputs.iter().map(|output| write_operand(program, *output)).collect();
             StepText {
+                number: 0,
                 label: format!("reference {}", sanitize(node)),
                 comment: format!("{} ({}), portable kernel", sanitize(node), partita_ir::graph::text::op_name(op)),
                 // Lowering has made sure that there is a kernel.
@@ -166,6 +171,7 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
         Step::Reorder { from, to } => reorder_text(program, *from, *to),
         Step::Copy { from, to, runs } => copy_text(program, *from, *to, runs),
         Step::Leave { exit, verdict, .. } => StepText {
+            number: 0,
             label: format!("exit {exit}"),
             comment: format!("the inference ends at exit {exit} if the scores are sure enough"),
             statement: Statement::Leave {
@@ -229,6 +235,7 @@ fn copy_text(program: &Program, from: (Argument, usize), to: (BufferId, usize), 
     let destination = &program.buffers[to.0.0 as usize];
     let name = sanitize(&destination.name);
     StepText {
+        number: 0,
         label: format!("copy {name}"),
         comment: format!("copy into {name}"),
         statement: Statement::Copy {
@@ -256,16 +263,19 @@ fn exchange_text(program: &Program, sends: &[Message], receives: &[Message], dev
     let comes = |message: &Message| text(message, format!("{} comes from {}", name(message), devices[message.peer]));
     match (sends, receives) {
         ([send], []) => StepText {
+            number: 0,
             label: format!("send {} to {}", name(send), devices[send.peer]),
             comment: leaves(send).comment,
             statement: Statement::Send(leaves(send)),
         },
         ([], [receive]) => StepText {
+            number: 0,
             label: format!("receive {} from {}", name(receive), devices[receive.peer]),
             comment: comes(receive).comment,
             statement: Statement::Receive(comes(receive)),
         },
         _ => StepText {
+            number: 0,
             label: format!("exchange: {} leave, {} come", sends.len(), receives.len()),
             comment: "everybody at the same time".to_string(),
             statement: Statement::Exchange {
@@ -290,6 +300,7 @@ fn reorder_text(program: &Program, from: BufferId, to: BufferId) -> StepText {
     };
     let name = sanitize(&source.name);
     StepText {
+        number: 0,
         label: format!("reorder {name}"),
         comment: format!("{name} from {} to {}", layout_text(source.layout), layout_text(destination.layout)),
         statement: Statement::Reorder {

@@ -5,12 +5,14 @@
 //! no two buffers that live at the same time overlap.
 
 mod arena;
+mod bounds;
 mod check;
 mod hoist;
 mod in_place;
 mod lifetimes;
 mod parts;
 
+pub use bounds::{Bounds, bounds};
 pub use check::{OverlapError, check};
 pub use lifetimes::{Lifetime, lifetimes};
 pub use parts::root_of;

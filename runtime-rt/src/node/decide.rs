@@ -1,0 +1,194 @@
+//! What the device with the input decides: which input is tried next, on which route, and when one is given up.
+
+use super::Node;
+use super::inputs::{Input, Inputs, Outcome, Record, State, Why, outcome};
+use crate::{LinkEvent, Seen};
+
+/// Most inferences under way at once; half of what is remembered, so that late news of earlier ones finds its place.
+const UNDER_WAY: u32 = super::gossip::TURNS as u32 / 2;
+
+impl<const PEERS: usize> Node<'_, PEERS> {
+    /// Accepts an input that is to be answered within so many microseconds: the place for its bytes, which have to stay
+    /// there until its record has been taken. None if all places are taken, or inputs are not given here.
+    pub fn accept(&mut self, tag: u64, budget_us: u64) -> Option<usize> {
+        self.accept_on(tag, None, budget_us)
+    }
+
+    /// The same for an input that may take one route only.
+    pub fn accept_on(&mut self, tag: u64, route: Option<u8>, budget_us: u64) -> Option<usize> {
+        if !self.is_lead() {
+            return None;
+        }
+        self.inputs.accept(tag, route, self.now_us, budget_us)
+    }
+
+    /// The record of the oldest input, once it is over.
+    pub fn poll_record(&mut self) -> Option<Record> {
+        self.lead();
+        self.inputs.take()
+    }
+
+    /// The work is to end: no input that has been accepted is answered any more.
+    pub fn stop(&mut self) {
+        let now_us = self.now_us;
+        for input in self.inputs.open() {
+            if let State::Running { inference, .. } = input.state {
+                self.known.end(inference);
+            }
+            input.close(Outcome::Failed(Why::Stopped), now_us);
+        }
+    }
+
+    /// Whether all that a route needs is there.
+    pub fn can_take(&self, route: u8) -> bool {
+        let Some(route) = self.plan.route(route) else { return false };
+        route.devices & !self.lead.reached == 0 && route.links.iter().all(|(a, b)| self.is_usable(*a, *b))
+    }
+
+    /// Whether both ends of a link say that it can be used.
+    fn is_usable(&self, a: u8, b: u8) -> bool {
+        let sees = |from: u8, to: u8| self.known.view(from).sees >> (to % 64) & 1 == 1;
+        sees(a, b) && sees(b, a)
+    }
+
+    /// Looks anew which devices can be reached.
+    fn reach(&mut self) {
+        let mut reached = 1u64 << (self.plan.device % 64);
+        let mut looked_at = 0u64;
+        while reached & !looked_at != 0 {
+            let from = (reached & !looked_at).trailing_zeros() as u8;
+            looked_at |= 1 << from;
+            let near = (0..64u8).filter(|to| self.is_usable(from, *to));
+            reached |= near.fold(0u64, |near, to| near | 1 << to);
+        }
+        self.lead.reached = reached;
+        let devices = self.plan.routes.iter().fold(0, |devices, route| devices | route.devices);
+        if let Some(chooser) = self.lead.chooser.as_mut() {
+            chooser.set_reached(reached, devices);
+        }
+    }
+
+    /// Tells the chooser what devices have said of their links.
+    fn hear_rates(&mut self) {
+        let Some(chooser) = self.lead.chooser.as_mut() else { return };
+        let reached = (0..64u8).filter(|device| self.lead.reached >> device & 1 == 1);
+        let views = reached.map(|device| (device, self.known.view(device)));
+        let versions = views.clone().fold(0u32, |sum, (_, view)| sum.rotate_left(5) ^ view.version);
+        if versions == core::mem::replace(&mut self.lead.rates_heard, versions) {
+            return;
+        }
+        for (device, view) in views.filter(|(_, view)| view.rate.1 > 0.0) {
+            chooser.hear(&LinkEvent { between: (device, view.rate.0), what: Seen::BytesPerSecond(view.rate.1) });
+        }
+    }
+
+    /// The best route that can be taken.
+    fn choose(&self, wanted: Option<u8>) -> Option<u8> {
+        if let Some(route) = wanted {
+            return Some(route).filter(|route| self.can_take(*route));
+        }
+        let among = |rested: bool| {
+            let can = |route: u8| self.can_take(route) && !(rested && self.lead.rests(route, self.now_us));
+            let routes = 0..u8::try_from(self.plan.routes.len()).unwrap_or(u8::MAX);
+            let chosen = self.lead.chooser.as_ref().and_then(|chooser| chooser.choose_among(can));
+            chosen.or_else(|| routes.into_iter().find(|route| can(*route)))
+        };
+        among(true).or_else(|| among(false))
+    }
+
+    /// What is over is closed, what cannot go on is tried again, what is late is said to be.
+    pub(super) fn lead(&mut self) {
+        if !self.is_lead() {
+            return;
+        }
+        let views_changed = core::mem::take(&mut self.known.views_changed);
+        let restarted = core::mem::take(&mut self.known.restarted);
+        if views_changed {
+            self.reach();
+        }
+        self.hear_rates();
+        let now_us = self.now_us;
+        if self.inputs.is_empty() {
+            return;
+        }
+        let mut inputs = core::mem::replace(&mut self.inputs, Inputs::new(0));
+        let best = self.choose(None);
+        for input in inputs.open() {
+            let choice = if input.wanted.is_some() { self.choose(input.wanted) } else { best };
+            let State::Running { inference, route, since_us } = input.state else {
+                if now_us >= input.deadline_us {
+                    let outcome = if choice.is_none() { Outcome::Failed(Why::NoRoute) } else { Outcome::Late };
+                    input.close(outcome, now_us);
+                }
+                continue;
+            };
+            if let Some(answer) = self.known.turn(inference).and_then(|turn| turn.answer) {
+                input.close(outcome(answer), now_us);
+                self.lead.note_answer(route);
+                if let Some(chooser) = self.lead.chooser.as_mut() {
+                    chooser.took(route, now_us.saturating_sub(since_us));
+                }
+            } else if now_us >= input.deadline_us {
+                self.known.end(inference);
+                self.lead.note_late(route, now_us);
+                input.close(Outcome::Late, now_us);
+            } else {
+                // Without another way it may still work out: links come back, and go on where they stopped.
+                let stuck = !self.can_take(route) && choice.is_some_and(|choice| choice != route);
+                let forgot = self.plan.route(route).is_some_and(|route| route.devices & restarted != 0);
+                if stuck || forgot {
+                    self.known.end(inference);
+                    self.counters.tried_again += 1;
+                    input.state = State::Waiting;
+                }
+            }
+        }
+        self.inputs = inputs;
+        let mut floor = self.known.floor;
+        while floor < self.lead.next && self.known.is_over(floor) {
+            floor += 1;
+        }
+        self.known.raise_floor(floor);
+    }
+
+    /// Begins the next inference, if an input waits and a route can be taken.
+    pub(super) fn try_next(&mut self, inference: u32) -> bool {
+        if !self.is_lead() || inference < self.lead.next || self.lead.next - self.known.floor >= UNDER_WAY {
+            return false;
+        }
+        let now_us = self.now_us;
+        let mut inputs = core::mem::replace(&mut self.inputs, Inputs::new(0));
+        // One whose only route is not there does not keep others waiting.
+        let waits = |input: &&mut Input| input.state == State::Waiting && now_us < input.deadline_us;
+        let next = inputs.open().filter(waits).find_map(|input| Some((self.choose(input.wanted)?, input)));
+        let began = next.map(|(route, input)| {
+            input.run(inference, route, now_us);
+            self.known.begin(inference, input.number, route, input.deadline_us);
+            self.lead.next = inference.wrapping_add(1);
+        });
+        self.inputs = inputs;
+        began.is_some()
+    }
+
+    /// Somebody has heard of a later life of this device than this one, which cannot be: this one becomes the latest, and
+    /// everything is tried again.
+    pub(super) fn outbid(&mut self, term: u32) {
+        let next = self.lead.next;
+        self.known.begin_term(term.wrapping_add(1 + self.random.below(64) as u32), next);
+        self.run.restart(next);
+        self.links.iter_mut().for_each(|link| link.transfers.forget());
+        for input in self.inputs.open() {
+            if let State::Running { .. } = input.state {
+                self.counters.tried_again += 1;
+                input.state = State::Waiting;
+            }
+        }
+    }
+
+    /// When an input is late, or a route may be tried again.
+    pub(super) fn inputs_due_us(&self) -> u64 {
+        let rests = self.lead.late.iter().map(|(_, until_us)| *until_us).filter(|until_us| *until_us > self.now_us);
+        let rests = rests.min().filter(|_| self.inputs.waits()).unwrap_or(u64::MAX);
+        self.inputs.deadline_us().min(rests)
+    }
+}

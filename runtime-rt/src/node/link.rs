@@ -1,0 +1,259 @@
+//! One link: its session, what is being sent over it, and what comes.
+
+use super::gossip::Channel;
+use super::plan::{Medium, Peer};
+use super::random::Random;
+use super::session::{Talk, is_closed_with_session};
+use super::transfer::{Receiving, Transfers};
+use super::wire::{self, BEAT_BYTES, CHECK_BYTES, HEADER_BYTES, Header, Parser, Put, SMALL_BYTES, Take};
+
+/// What a connection is that somebody has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// Too few bytes have come to tell.
+    Unknown,
+    /// Nobody who belongs here.
+    Refused,
+    /// This peer of the plan's: what has come is its first bytes.
+    Peer(usize),
+}
+
+/// What the driver is to do with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Connect, and say [`Node::on_connected`] or [`Node::on_closed`].
+    Connect,
+    /// Close it; nothing is to be said.
+    Close,
+}
+
+/// Longest and shortest time after which something is taken for lost.
+const ROUND_US: core::ops::RangeInclusive<u64> = 4_000..=60_000;
+
+/// The frame that is being sent.
+pub(super) struct Outgoing {
+    pub(super) head: [u8; HEADER_BYTES + SMALL_BYTES + CHECK_BYTES],
+    /// Bytes of `head`; none if nothing is being sent.
+    pub(super) head_bytes: usize,
+    /// Where in memory the payload of a tensor frame lies, and its check.
+    pub(super) body: Option<(usize, usize)>,
+    pub(super) check: [u8; CHECK_BYTES],
+    /// Bytes of the frame that have gone.
+    pub(super) gone: usize,
+}
+
+impl Outgoing {
+    const fn new() -> Outgoing {
+        Outgoing {
+            head: [0; HEADER_BYTES + SMALL_BYTES + CHECK_BYTES],
+            head_bytes: 0,
+            body: None,
+            check: [0; CHECK_BYTES],
+            gone: 0,
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        (self.head_bytes, self.body, self.gone) = (0, None, 0);
+    }
+
+    /// Puts a frame together; a payload follows the header here, a body stays where it is.
+    pub(super) fn put(&mut self, header: &Header, payload: &[u8], body: Option<(usize, &[u8])>) {
+        let bytes = header.emit();
+        let mut sum = wire::payload_check(&bytes);
+        sum.add(payload);
+        let mut put = Put(&mut self.head);
+        put.all(&bytes);
+        put.all(payload);
+        self.head_bytes = HEADER_BYTES + payload.len();
+        if let Some((_, content)) = body {
+            sum.add(content);
+            self.check = sum.value().to_le_bytes();
+        } else if !payload.is_empty() {
+            put.all(&sum.value().to_le_bytes());
+            self.head_bytes += CHECK_BYTES;
+        }
+        self.body = body.map(|(at, content)| (at, content.len()));
+        self.gone = 0;
+    }
+}
+
+/// Chunk of a message that is being written to memory.
+type Filling = ((u32, u16, u16), usize);
+
+/// One link.
+pub(crate) struct Link {
+    /// Whether bytes can be sent.
+    pub(crate) open: bool,
+    pub(super) close: bool,
+    /// Since when.
+    open_us: u64,
+    pub(crate) talk: Talk,
+    pub(crate) parser: Parser,
+    pub(super) out: Outgoing,
+    pub(crate) channel: Channel,
+    pub(crate) transfers: Transfers,
+    /// The chunk whose bytes are coming, and how many of them were written.
+    pub(crate) filling: Option<Filling>,
+    pub(super) beat_at_us: u64,
+    /// The other end's clock in its last beat, and when that came.
+    their_clock: Option<(u32, u64)>,
+    /// Smoothed time of a round trip.
+    trip_us: u64,
+    /// Rate at which tensors came last, in bytes per second.
+    rate: Option<f32>,
+    /// The rate that others know.
+    told_rate: f32,
+    /// Probes to send, and how many have come since when.
+    probes_left: u16,
+    probed: Option<(u16, u64)>,
+}
+
+/// Probes that are sent one after the other.
+const PROBES: u16 = 8;
+
+impl Link {
+    pub(crate) fn new() -> Link {
+        Link {
+            open: false,
+            close: false,
+            open_us: 0,
+            talk: Talk::new(),
+            parser: Parser::new(),
+            out: Outgoing::new(),
+            channel: Channel::new(),
+            transfers: Transfers::new(),
+            filling: None,
+            beat_at_us: 0,
+            their_clock: None,
+            trip_us: 10_000,
+            rate: None,
+            told_rate: 0.0,
+            probes_left: 0,
+            probed: None,
+        }
+    }
+
+    /// Time after which something is taken for lost.
+    pub(crate) fn round_us(&self) -> u64 {
+        (self.trip_us * 2 + 2_000).clamp(*ROUND_US.start(), *ROUND_US.end())
+    }
+
+    pub(crate) fn beat_now(&mut self) {
+        self.beat_at_us = 0;
+    }
+
+    pub(crate) fn connected(&mut self, now_us: u64) {
+        (self.open, self.close, self.open_us, self.filling) = (true, false, now_us, None);
+        self.parser.reset();
+        self.out.clear();
+        self.talk.connected(now_us);
+    }
+
+    pub(crate) fn lose(&mut self, peer: &Peer, close: bool, now_us: u64, random: &mut Random) {
+        self.talk.lose(now_us, random);
+        (self.filling, self.their_clock) = (None, None);
+        if is_closed_with_session(peer.medium) {
+            self.parser.reset();
+            self.out.clear();
+            if close {
+                (self.open, self.close) = (false, true);
+            }
+        }
+    }
+
+    /// Whether a connection leads nowhere: nobody greets at its other end.
+    pub(crate) fn is_vain(&self, peer: &Peer, now_us: u64, detect_us: u64) -> bool {
+        let greets = self.open && self.talk.session.is_none() && peer.medium == Medium::Connection;
+        greets && now_us >= self.open_us + detect_us
+    }
+
+    pub(crate) fn begin_session(&mut self, now_us: u64, restarted: bool) {
+        self.filling = None;
+        self.transfers.resume(now_us, restarted);
+        self.beat_at_us = now_us;
+        self.their_clock = None;
+    }
+
+    /// When something is to be done about this link. What is due already waits for the link to take bytes.
+    pub(crate) fn due_us(&self, peer: &Peer, now_us: u64, detect_us: u64) -> u64 {
+        let later = |times: &[u64]| times.iter().copied().filter(|time| *time > now_us).min().unwrap_or(u64::MAX);
+        if self.talk.session.is_none() {
+            let vain_us = if self.open { self.open_us + detect_us } else { u64::MAX };
+            return later(&[vain_us, if peer.calls { self.talk.call_at_us } else { u64::MAX }]);
+        }
+        let transfers_us = self.transfers.due_us(now_us);
+        let (good_us, silent_us) = (self.talk.good_at_us(), self.talk.silent_at_us(detect_us));
+        // Whoever is not called for a while takes it that it was stopped.
+        let awake_us = now_us + detect_us / 10;
+        later(&[awake_us, self.beat_at_us, self.channel.due_us(self.round_us()), transfers_us, good_us, silent_us])
+    }
+
+    /// A beat: the sender's clock, the receiver's clock as the sender heard it last, and how long ago that was.
+    pub(crate) fn hear_beat(&mut self, header: &Header, now_us: u64) {
+        let mut take = Take(self.parser.payload(header));
+        let (Some(clock), Some(echo), Some(held_us)) = (take.u32(), take.u32(), take.u32()) else { return };
+        self.their_clock = Some((clock, now_us));
+        if held_us == u32::MAX {
+            return;
+        }
+        let trip_us = (now_us as u32).wrapping_sub(echo).wrapping_sub(held_us);
+        // What took longer than any beat waits is of a clock that jumped.
+        if trip_us < 5_000_000 {
+            self.trip_us = (self.trip_us * 7 + u64::from(trip_us)) / 8;
+        }
+    }
+
+    pub(super) fn beat(&mut self, now_us: u64) -> [u8; BEAT_BYTES] {
+        let mut bytes = [0; BEAT_BYTES];
+        let mut put = Put(&mut bytes);
+        let (echo, held_us) = self.their_clock.map_or((0, u32::MAX), |(clock, since_us)| {
+            (clock, u32::try_from(now_us.saturating_sub(since_us)).unwrap_or(u32::MAX))
+        });
+        put.all(&(now_us as u32).to_le_bytes());
+        put.all(&echo.to_le_bytes());
+        put.all(&held_us.to_le_bytes());
+        bytes
+    }
+
+    /// A message has come: how fast, if it was long enough to tell.
+    pub(crate) fn note_rate(&mut self, receiving: &Receiving, peer: &Peer, now_us: u64) {
+        self.rate = receiving.rate(peer.chunk_bytes, now_us).or(self.rate);
+    }
+
+    /// A probe has come. They are numbered from 0, and the last tells.
+    pub(crate) fn hear_probe(&mut self, header: &Header, now_us: u64) {
+        if header.chunk == 0 {
+            self.probed = Some((1, now_us));
+            return;
+        }
+        let Some((count, since_us)) = self.probed.filter(|(count, _)| *count == header.chunk) else { return };
+        self.probed = Some((count + 1, since_us));
+        if count + 1 == PROBES && now_us > since_us {
+            let bytes = u32::from(header.length) * u32::from(count);
+            self.rate = Some(bytes as f32 * 1e6 / (now_us - since_us) as f32);
+        }
+    }
+
+    /// The rate, if it is not what was told last.
+    pub(crate) fn news_of_rate(&mut self) -> Option<f32> {
+        let rate = self.rate.take()?;
+        let told = core::mem::replace(&mut self.told_rate, rate);
+        if (0.8..1.25).contains(&(rate / told)) {
+            self.told_rate = told;
+            return None;
+        }
+        Some(rate)
+    }
+
+    /// How fast the link is to be measured.
+    pub(crate) fn probe(&mut self) {
+        self.probes_left = PROBES;
+    }
+
+    /// The next probe's number.
+    pub(super) fn next_probe(&mut self) -> Option<u16> {
+        self.probes_left = self.probes_left.checked_sub(1)?;
+        Some(PROBES - 1 - self.probes_left)
+    }
+}

@@ -1,0 +1,463 @@
+//! The node: what runs on every device between its program and its links, without input and output of its own.
+//!
+//! Bytes and time go in, bytes and work come out. A driver owns sockets, lines, clock and threads; it calls
+//!
+//! - [`Node::on_tick`] with the time, before anything else and when [`Node::due_us`] has come;
+//! - [`Node::on_connected`], [`Node::on_closed`], [`Node::on_bytes`] when a link says something;
+//! - [`Node::poll_order`] and [`Node::poll_send`] for each peer, [`Node::poll_work`] and [`Node::poll_record`], after any of
+//!   these and until there is nothing; it does the work and says so with [`Node::on_done`].
+//!
+//! The same node runs under Linux, on microcontrollers and, with time and bytes of the test's making, in the simulator
+//! (`runtime-rt/tests/node.rs`), which breaks links and devices in every way that it knows and asserts what is promised here.
+//!
+//! # Frames
+//!
+//! `wire.rs` has the one format. Within a session a frame is accepted once (a window of 64 counters), and only if session,
+//! sender, checksums and the length that its kind allows are right.
+//!
+//! | kind | says |
+//! |---|---|
+//! | `Hello` | ask, call or answer, with plan, boot and nonces (`session.rs`) |
+//! | `Beat` | sign of life every `detect / 10`; clocks for the round trip; term and floor; acknowledges events |
+//! | `Event` | items that everybody is to know: inferences and views (`gossip.rs`) |
+//! | `Want` | the place of a message is free; which chunks are missing: credit, and request to repeat (`transfer.rs`) |
+//! | `Have` | a message is there, or not needed any more |
+//! | `Offer` | a message waits here and nothing was heard of it for a round trip |
+//! | `Tensor` | a chunk, straight from and to the program's memory |
+//! | `Probe` | eight of them tell the other end how fast the link is |
+//!
+//! # States
+//!
+//! - A **link** is closed, open, or in a session. The end that calls connects and greets for ever, with back-off up to 0.4 s.
+//!   A session ends when its connection closes or nothing was heard for `detect`; time for which this node itself was stopped
+//!   does not count. A peer with another boot number has been restarted and is greeted beside the old session, which ends
+//!   with the new one's first frame.
+//! - A **view** is what a device says of itself: whom it can exchange tensors with. A link can be used if both its ends say
+//!   so, a device if usable links lead to it. So nobody's word counts for a third, a broken link is told from a broken
+//!   device, and what a device said before it vanished has no effect.
+//! - An **inference** is begun by the device with the input, answered by the one with the output, or ended by the first.
+//!   Numbers go up by one; nodes work on them in that order, as every node's schedule does, so exchanges meet. Only the
+//!   device with the input decides: when a link or a device of a route goes, it ends the inference and tries the input again
+//!   on another route while there is time. A *term* counts the lives of that device; what is of an earlier term is void.
+//! - An **input** waits, runs, and ends in one [`Record`]; records come in the order of acceptance.
+//! - The **program** is a list of steps, asked for one by one ([`Step`], [`Work`]). Nothing is asked for while a step runs,
+//!   so what has been given up ends at the next step.
+//!
+//! # Timers
+//!
+//! Beat (`detect / 10`), silence (`detect`), call (10 ms, doubling to 400 ms, half of it random), round trip (twice the
+//! smoothed measure and 2 ms, from 4 to 60 ms): events, wants and offers that nothing came of are repeated then, doubling
+//! to 60 ms. A link that was lost is used again after 50 ms in a session, doubling to 0.8 s with each loss in 10 s. An
+//! input's own deadline. A step that computes for longer than `detect` counts as hung: the node falls silent.
+//!
+//! # Invariants
+//!
+//! 1. Every accepted input has one record, at its deadline at the latest; none is made twice, none after another's that
+//!    was accepted later.
+//! 2. A chunk is written to memory only while its message is wanted in the inference under way and the chunk is missing;
+//!    it counts when its check has come out right, and all of it was written. So no damage, duplicate or leftover reaches a
+//!    program.
+//! 3. A tensor's memory is not given back to the program before the other end has it (`bound`), nor wanted into before the
+//!    program has left it.
+//! 4. All memory is in [`Node`]; nothing is queued by length: at most `RECEIVES` messages wanted,
+//!    `SENDS` handed over, one frame being sent per link, `TURNS` inferences, [`INPUTS`] inputs.
+//! 5. An output is delivered once per input, also if the input was tried again after it.
+//!
+//! # What emission has to change
+//!
+//! `Model::run(links, observer)` becomes `Model::step(route, step) -> Flow`: a match over the numbers of the steps that
+//! compute, `Step::Leave` being a `Flow::Leave`; sends and receives leave the code and become `static ROUTES: [Route; _]`,
+//! with `bound` from the memory planner: of what leaves, the first step that writes over it; of what comes, the first step
+//! from which on nobody uses its place. The node's number of each step is that of `STEPS`, so profiles stay. `Model`
+//! implements [`Memory`] over its arena.
+
+mod decide;
+mod gossip;
+mod inputs;
+mod lead;
+mod link;
+pub mod plan;
+pub mod random;
+mod run;
+mod send;
+mod session;
+mod steps;
+mod transfer;
+mod wire;
+
+pub use inputs::{INPUTS, Outcome, Record, Why};
+pub use lead::Lead;
+pub use link::{Greeting, Order};
+pub use plan::{Medium, Part, Peer, Plan, Route, Step};
+pub use run::{Finished, Flow, Work};
+
+use gossip::Known;
+use inputs::Inputs;
+use link::Link;
+use random::Random;
+use run::Run;
+use session::{Accepted, Hello};
+use transfer::Want;
+use wire::{Header, Kind, Piece};
+
+/// A program's memory, where tensors leave from and come to. Links write while the program computes, elsewhere.
+pub trait Memory {
+    /// Bytes that leave; fewer if there are not so many.
+    fn read(&self, offset_bytes: usize, length: usize) -> &[u8];
+    /// Bytes that come; what does not fit is dropped.
+    fn write(&mut self, offset_bytes: usize, bytes: &[u8]);
+}
+
+impl Memory for [u8] {
+    fn read(&self, offset_bytes: usize, length: usize) -> &[u8] {
+        self.get(offset_bytes..offset_bytes.saturating_add(length)).unwrap_or_default()
+    }
+
+    fn write(&mut self, offset_bytes: usize, bytes: &[u8]) {
+        let place = self.get_mut(offset_bytes..offset_bytes.saturating_add(bytes.len()));
+        place.into_iter().for_each(|place| place.copy_from_slice(bytes));
+    }
+}
+
+/// Memory of programs without any: nothing is read or written.
+impl Memory for () {
+    fn read(&self, _offset_bytes: usize, _length: usize) -> &[u8] {
+        &[]
+    }
+
+    fn write(&mut self, _offset_bytes: usize, _bytes: &[u8]) {}
+}
+
+/// What has happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames that were damaged.
+    pub damaged: u64,
+    /// Frames that came twice.
+    pub repeated: u64,
+    /// Frames of another session.
+    pub unknown: u64,
+    /// Greetings of another plan.
+    pub other_plans: u64,
+    /// Sessions that began.
+    pub begun: u64,
+    /// Sessions that ended because nothing was heard.
+    pub silent: u64,
+    /// Connections that were closed.
+    pub closed: u64,
+    /// Inferences that were tried again.
+    pub tried_again: u64,
+    /// Tensor bytes sent, repeated ones too.
+    pub sent_bytes: u64,
+}
+
+/// A device's running program. `PEERS` is at least the number of the plan's peers.
+pub struct Node<'p, const PEERS: usize> {
+    plan: Plan<'p>,
+    /// Which life of this device; never 0.
+    boot: u32,
+    random: Random,
+    /// What the clock said last, and time that has passed here: it never goes back.
+    clock_us: Option<u64>,
+    now_us: u64,
+    links: [Link; PEERS],
+    known: Known,
+    run: Run,
+    inputs: Inputs,
+    lead: Lead<'p>,
+    counters: Counters,
+}
+
+impl<'p, const PEERS: usize> Node<'p, PEERS> {
+    /// A node that has just started. `seed` is of the device's random source and differs with every start.
+    pub fn new(plan: Plan<'p>, seed: u64) -> Node<'p, PEERS> {
+        let mut random = Random::new(seed);
+        let boot = random.tag();
+        let mut known = Known::new();
+        known.set_own(plan.device, boot, 0, None);
+        if plan.device == plan.input {
+            known.begin_term(random.tag() >> 1 | 1, 0);
+        }
+        let first_input = random.tag();
+        let mut links: [Link; PEERS] = core::array::from_fn(|_| Link::new());
+        for (link, peer) in links.iter_mut().zip(plan.peers) {
+            link.open = peer.medium != Medium::Connection;
+        }
+        Node {
+            plan,
+            boot,
+            random,
+            clock_us: None,
+            now_us: 0,
+            links,
+            known,
+            run: Run::new(),
+            inputs: Inputs::new(first_input),
+            lead: Lead::new(&plan),
+            counters: Counters::default(),
+        }
+    }
+
+    /// What has happened so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Whether there is a session with peer number `link` of the plan.
+    pub fn is_talking(&self, link: usize) -> bool {
+        self.links.get(link).is_some_and(|link| link.talk.session.is_some())
+    }
+
+    fn is_lead(&self) -> bool {
+        self.plan.device == self.plan.input
+    }
+
+    fn detect_us(&self) -> u64 {
+        self.plan.detect_us.into()
+    }
+
+    /// The device with the input has links probed that were slow.
+    fn probe(&mut self) {
+        let (now_us, own) = (self.now_us, usize::from(self.plan.device));
+        let Some(peer) = self.lead.probe(own, now_us) else { return };
+        let links = self.links.iter_mut().zip(self.plan.peers);
+        links.filter(|(_, with)| usize::from(with.device) == peer).for_each(|(link, _)| link.probe());
+    }
+
+    /// Time has passed. Clocks may begin anywhere, run a little fast or slow, stop, and jump.
+    pub fn on_tick(&mut self, clock_us: u64) {
+        let passed_us = clock_us.saturating_sub(self.clock_us.unwrap_or(clock_us));
+        self.clock_us = Some(clock_us);
+        self.now_us = self.now_us.saturating_add(passed_us);
+        // A node that was stopped has heard nobody, which says nothing of them.
+        let stopped_us = passed_us.saturating_sub(self.detect_us() / 3);
+        for at in 0..self.plan.peers.len().min(PEERS) {
+            let (now_us, detect_us) = (self.now_us, self.detect_us());
+            let Some(link) = self.links.get_mut(at) else { continue };
+            link.talk.forgive(stopped_us);
+            let Some(peer) = self.plan.peers.get(at) else { continue };
+            if link.talk.is_silent(now_us, detect_us) {
+                self.counters.silent += 1;
+                self.lose(at, true);
+            } else if link.is_vain(peer, now_us, detect_us) {
+                self.lose(at, true);
+            }
+        }
+        self.see();
+        self.probe();
+    }
+
+    /// When [`Node::on_tick`] is to be called at the latest, by the clock that it was given last.
+    pub fn due_us(&self) -> u64 {
+        let detect_us = self.detect_us();
+        let links = self.links.iter().zip(self.plan.peers);
+        let links = links.map(|(link, peer)| link.due_us(peer, self.now_us, detect_us)).min().unwrap_or(u64::MAX);
+        let inputs = self.inputs_due_us();
+        let left_us = links.min(inputs).saturating_sub(self.now_us);
+        self.clock_us.unwrap_or(0).saturating_add(left_us)
+    }
+
+    /// A connection to a peer is there; one that was there before is not used any more.
+    pub fn on_connected(&mut self, link: usize) {
+        if self.is_talking(link) {
+            self.lose(link, false);
+        }
+        let now_us = self.now_us;
+        if let Some(link) = self.links.get_mut(link) {
+            link.connected(now_us);
+        }
+    }
+
+    /// The connection to a peer was closed, or could not be made.
+    pub fn on_closed(&mut self, link: usize) {
+        self.counters.closed += u64::from(self.is_talking(link));
+        self.lose(link, false);
+        if let Some(link) = self.links.get_mut(link) {
+            link.open = false;
+        }
+        self.see();
+    }
+
+    /// A session is over.
+    fn lose(&mut self, at: usize, close: bool) {
+        let Some((link, peer)) = self.links.get_mut(at).zip(self.plan.peers.get(at)) else { return };
+        link.lose(peer, close, self.now_us, &mut self.random);
+    }
+
+    /// Says anew whom this device can exchange tensors with.
+    fn see(&mut self) {
+        let good = self.links.iter().zip(self.plan.peers).filter(|(link, _)| link.talk.is_good(self.now_us));
+        let sees = good.fold(0u64, |sees, (_, peer)| sees | 1 << (peer.device % 64));
+        let mut links = self.links.iter_mut().zip(self.plan.peers);
+        let rate = links.find_map(|(link, peer)| link.news_of_rate().map(|rate| (peer.device, rate)));
+        self.known.set_own(self.plan.device, self.boot, sees, rate);
+    }
+
+    /// Bytes have come from a peer: any part of a stream, or one datagram.
+    pub fn on_bytes<M: Memory + ?Sized>(&mut self, at: usize, bytes: &[u8], memory: &mut M) {
+        let Some(peer) = self.plan.peers.get(at) else { return };
+        let mut rest = bytes;
+        let datagram = peer.medium == Medium::Datagrams;
+        loop {
+            let Some(link) = self.links.get_mut(at) else { return };
+            let Some(piece) = link.parser.take(&mut rest, peer.chunk_bytes) else { break };
+            match piece {
+                Piece::Part { header, at: from, bytes } if header.sender == peer.device => {
+                    self.on_part(at, &header, from, bytes, memory);
+                }
+                Piece::Frame(header) if header.sender == peer.device => self.on_frame(at, &header),
+                Piece::Damaged => self.counters.damaged += 1,
+                Piece::Part { .. } | Piece::Frame(_) => self.counters.unknown += 1,
+            }
+        }
+        if let Some(link) = self.links.get_mut(at).filter(|_| datagram) {
+            link.parser.reset();
+        }
+    }
+
+    /// Part of a chunk goes to its place, if there is one now.
+    fn on_part<M: Memory + ?Sized>(&mut self, at: usize, header: &Header, from: usize, bytes: &[u8], memory: &mut M) {
+        let now = self.run.is_at(header.inference) && header.term == self.known.term && header.kind == Kind::Tensor;
+        let Some((link, peer)) = self.links.get_mut(at).zip(self.plan.peers.get(at)) else { return };
+        let talking = link.talk.session.is_some_and(|session| session.id == header.session);
+        let wanted = link.transfers.receiving(header.message).filter(|receiving| receiving.misses(header.chunk));
+        let place = wanted.filter(|_| now && talking).and_then(|receiving| {
+            let part = receiving.part;
+            let (offset, length) = transfer::chunk_range(part.bytes, peer.chunk_bytes, header.chunk);
+            (length == header.length).then_some(part.offset_bytes as usize + offset as usize)
+        });
+        let chunk = (header.inference, header.message, header.chunk);
+        let written = match link.filling {
+            _ if from == 0 => Some(0),
+            Some((of, written)) if of == chunk && written == from => Some(written),
+            _ => None,
+        };
+        link.filling = match (place, written) {
+            (Some(place), Some(written)) => {
+                memory.write(place + from, bytes);
+                Some((chunk, written + bytes.len()))
+            }
+            _ => None,
+        };
+    }
+
+    /// A frame has come that checks.
+    fn on_frame(&mut self, at: usize, header: &Header) {
+        let Some((link, peer)) = self.links.get_mut(at).zip(self.plan.peers.get(at)) else { return };
+        if header.kind == Kind::Hello {
+            let Some(hello) = Hello::parse(link.parser.payload(header)) else { return };
+            if hello.plan_hash != self.plan.hash {
+                self.counters.other_plans += 1;
+            } else if let Some(restarted) = link.talk.hear(&hello, peer, self.now_us, &mut self.random) {
+                self.on_session(at, restarted);
+            }
+            return;
+        }
+        match link.talk.accept(header.session, header.counter, self.now_us) {
+            Accepted::Yes => {}
+            Accepted::New { restarted } => self.on_session(at, restarted),
+            Accepted::Again => {
+                self.counters.repeated += 1;
+                return;
+            }
+            Accepted::Unknown => {
+                self.counters.unknown += 1;
+                link.talk.ask(peer, self.now_us, &mut self.random);
+                return;
+            }
+        }
+        if let Some(link) = self.links.get_mut(at) {
+            link.channel.acknowledged(header.heard, header.heard_before);
+        }
+        match header.kind {
+            Kind::Hello => {}
+            Kind::Beat | Kind::Event => self.on_news(at, header),
+            Kind::Want | Kind::Have | Kind::Offer | Kind::Tensor if header.term == self.known.term => {
+                self.on_transfer(at, header);
+            }
+            Kind::Want | Kind::Have | Kind::Offer | Kind::Tensor => {}
+            Kind::Probe => {
+                let now_us = self.now_us;
+                self.links.get_mut(at).into_iter().for_each(|link| link.hear_probe(header, now_us));
+            }
+        }
+    }
+
+    /// A session has begun.
+    fn on_session(&mut self, at: usize, restarted: bool) {
+        self.counters.begun += 1;
+        let now_us = self.now_us;
+        if let Some(link) = self.links.get_mut(at) {
+            link.begin_session(now_us, restarted);
+            self.known.tell_all(&mut link.channel, at);
+        }
+        self.see();
+    }
+
+    fn on_news(&mut self, at: usize, header: &Header) {
+        self.hear_term(at, header.term, header.inference);
+        let of_term = header.term == self.known.term;
+        let Some(link) = self.links.get_mut(at) else { return };
+        let payload = link.parser.payload(header);
+        if header.kind == Kind::Beat {
+            link.hear_beat(header, self.now_us);
+            return;
+        }
+        link.channel.note(header.chunk);
+        self.known.hear(payload, of_term, self.plan.device, at, self.now_us);
+    }
+
+    /// Somebody speaks of a life of the device with the input, and of its first inference that is not over.
+    fn hear_term(&mut self, at: usize, term: u32, floor: u32) {
+        if term < self.known.term {
+            // It is told which one it is.
+            self.links.get_mut(at).into_iter().for_each(|link| link.beat_now());
+        } else if self.is_lead() {
+            if term > self.known.term {
+                self.outbid(term);
+            }
+        } else if term > self.known.term {
+            self.known.begin_term(term, floor);
+            self.run.restart(floor);
+            self.links.iter_mut().for_each(|link| link.transfers.forget());
+        } else {
+            self.known.raise_floor(floor);
+        }
+    }
+
+    fn on_transfer(&mut self, at: usize, header: &Header) {
+        let (now_us, inference, message) = (self.now_us, header.inference, header.message);
+        let current = self.run.is_at(inference);
+        let past = self.run.is_past(inference) || self.known.is_over(inference);
+        let Some((link, peer)) = self.links.get_mut(at).zip(self.plan.peers.get(at)) else { return };
+        let round_us = link.round_us();
+        match header.kind {
+            Kind::Want => {
+                let Some(want) = Want::parse(link.parser.payload(header)) else { return };
+                let taken = current && link.transfers.hear_want(message, &want, now_us, round_us);
+                if !taken && !past {
+                    link.transfers.note_early(inference, message, want);
+                }
+            }
+            Kind::Have if current => link.transfers.hear_have(message),
+            Kind::Offer if past || (current && link.transfers.is_there(message)) => {
+                link.transfers.acknowledge(inference, message);
+            }
+            Kind::Offer if current => link.transfers.repeat_want(message, now_us),
+            Kind::Tensor if past => link.transfers.acknowledge(inference, message),
+            Kind::Tensor if current => {
+                let chunk = (inference, message, header.chunk);
+                let filled = link.filling.take() == Some((chunk, usize::from(header.length)));
+                let whole = link.transfers.take_chunk(message, header.chunk, filled, now_us, round_us);
+                if let Some(receiving) = whole {
+                    self.run.received_bytes += u64::from(receiving.part.bytes);
+                    link.note_rate(&receiving, peer, now_us);
+                }
+                if link.transfers.is_there(message) {
+                    link.transfers.acknowledge(inference, message);
+                }
+            }
+            _ => {}
+        }
+    }
+}

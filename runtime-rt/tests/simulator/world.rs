@@ -1,0 +1,682 @@
+//! A cluster under virtual time: real nodes, simulated clocks, wires and programs, and faults of a seed.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+
+use partita_rt::node::random::Random;
+use partita_rt::node::{Counters, Flow, INPUTS, Node, Order, Outcome, Plan, Why, Work};
+
+use super::faults::Fault;
+use super::model::{self, Cluster, INPUT_BYTES};
+use super::network::{Pipe, Weather, note};
+
+/// A peer is lost when nothing was heard of it for so long.
+pub const DETECT_US: u64 = 300_000;
+
+/// Most links of a device.
+pub(super) const PEERS: usize = 4;
+
+/// What can happen.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    /// Bytes come to an end of a wire.
+    Arrive {
+        wire: usize,
+        to: usize,
+        connection: u32,
+        bytes: Vec<u8>,
+    },
+    /// A device looks at its timers.
+    Wake {
+        device: usize,
+    },
+    /// A device has done a step.
+    Done {
+        device: usize,
+        life: u32,
+        token: u64,
+    },
+    /// A connection is there, at one end; or is not.
+    Connected {
+        wire: usize,
+        device: usize,
+        connection: u32,
+    },
+    Closed {
+        wire: usize,
+        device: usize,
+        connection: u32,
+    },
+    /// The client hands in an input.
+    Feed,
+    /// A fault begins, or ends.
+    Begin(Fault, u64),
+    End(Fault),
+    /// What is promised of silence is looked at.
+    Look,
+}
+
+/// An event and its time; those of one time come in the order in which they were thought of.
+pub(super) struct Due {
+    time: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        (self.time, self.number).cmp(&(other.time, other.number))
+    }
+}
+
+pub(super) struct Clock {
+    pub(super) offset_us: u64,
+    pub(super) parts_per_million: i64,
+}
+
+impl Clock {
+    pub(super) fn at(&self, now: u64) -> u64 {
+        let drift = now as i128 * i128::from(self.parts_per_million) / 1_000_000;
+        (i128::from(self.offset_us) + i128::from(now) + drift).max(0) as u64
+    }
+}
+
+/// A step that is being done.
+pub(super) struct Working {
+    pub(super) token: u64,
+    pub(super) work: Work,
+    /// What was read when it began.
+    pub(super) read: Vec<(std::ops::Range<usize>, Vec<u8>)>,
+    pub(super) result: (std::ops::Range<usize>, Vec<u8>),
+    pub(super) exit: Option<u32>,
+}
+
+pub(super) struct Machine<'p> {
+    pub(super) node: Option<Node<'p, PEERS>>,
+    pub(super) memory: Vec<u8>,
+    pub(super) places: Vec<Vec<u8>>,
+    pub(super) clock: Clock,
+    pub(super) life: u32,
+    pub(super) paused: u32,
+    pub(super) inbox: VecDeque<Event>,
+    pub(super) working: Option<Working>,
+    pub(super) left_at: Option<(usize, u32)>,
+    pub(super) wake_at: u64,
+    pub(super) reads_late: u64,
+    /// Whether the next step hangs; the end of the one that does, and since when.
+    pub(super) hangs: bool,
+    pub(super) hung: Option<Event>,
+    pub(super) hung_since: Option<u64>,
+    pub(super) delivered: HashMap<u32, (u8, Option<u32>)>,
+    /// Since when nothing could be heard over each link, while this device ran without a break.
+    pub(super) deaf_since: [Option<u64>; PEERS],
+}
+
+/// An answer's bytes, and the exit.
+pub(super) type Answer = (Vec<u8>, Option<u32>);
+
+/// An input that was accepted.
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub(super) input: Vec<u8>,
+    /// The right answer on each route, as far as it was needed.
+    pub(super) answers: Vec<Option<Answer>>,
+    pub(super) deadline: u64,
+    pub(super) accepted_at: u64,
+}
+
+/// What became of all inputs of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    pub offered: u64,
+    pub refused: u64,
+    pub full: u64,
+    pub exits: u64,
+    pub variants: u64,
+    pub late: u64,
+    pub failed: u64,
+    /// Accepted by a device that then lost its memory; its clients were disconnected.
+    pub disconnected: u64,
+    pub delivered: u64,
+    pub events: u64,
+    pub counters: Counters,
+    /// Longest time from the end of all faults to the first answer.
+    pub recovered_us: u64,
+    /// Sum of the times that answered inputs took.
+    pub took_us: u64,
+    /// When answers came.
+    pub answers: Vec<u64>,
+}
+
+impl Summary {
+    /// Adds what became of the inputs of another run.
+    pub fn add(&mut self, other: &Summary) {
+        self.offered += other.offered;
+        self.refused += other.refused;
+        self.full += other.full;
+        self.exits += other.exits;
+        self.variants += other.variants;
+        self.late += other.late;
+        self.failed += other.failed;
+        self.disconnected += other.disconnected;
+        self.delivered += other.delivered;
+        self.events += other.events;
+        self.recovered_us = self.recovered_us.max(other.recovered_us);
+        let (sum, more) = (&mut self.counters, &other.counters);
+        sum.damaged += more.damaged;
+        sum.repeated += more.repeated;
+        sum.unknown += more.unknown;
+        sum.begun += more.begun;
+        sum.silent += more.silent;
+        sum.closed += more.closed;
+        sum.tried_again += more.tried_again;
+        sum.sent_bytes += more.sent_bytes;
+    }
+}
+
+/// A simulation.
+pub struct World<'p> {
+    pub seed: u64,
+    pub(super) cluster: &'p Cluster,
+    pub(super) plans: Vec<Plan<'p>>,
+    pub(super) weather: Weather,
+    pub(super) random: Random,
+    pub(super) now: u64,
+    pub(super) events: BinaryHeap<Reverse<Due>>,
+    /// Wires of each device, in the order of its links.
+    pub(super) wires: Vec<Vec<usize>>,
+    pub(super) number: u64,
+    pub(super) machines: Vec<Machine<'p>>,
+    pub(super) pipes: Vec<[Pipe; 2]>,
+    /// What came over each wire lately: to whom, and the bytes.
+    pub(super) heard: Vec<VecDeque<(usize, Vec<u8>)>>,
+    pub(super) connections: Vec<Option<u32>>,
+    pub(super) next_connection: u32,
+    pub(super) asked: BTreeMap<u64, Asked>,
+    /// Inputs whose records were made lately.
+    pub(super) past: VecDeque<Asked>,
+    pub(super) next_tag: u64,
+    /// When the first input is handed in, if not at once, and how often.
+    pub first_feed: Option<u64>,
+    pub feed_every: u64,
+    pub budget: (u64, u64),
+    pub(super) compute_us: u64,
+    /// How long every step computes, if that is not left to chance.
+    pub steady_us: Option<u64>,
+    pub(super) faults_end: u64,
+    pub summary: Summary,
+    /// What was done, if it is to be told.
+    pub trace: Option<Vec<String>>,
+}
+
+impl<'p> World<'p> {
+    pub fn new(
+        seed: u64,
+        cluster: &'p Cluster,
+        plans: Vec<Plan<'p>>,
+        weather: Weather,
+        mut random: Random,
+    ) -> World<'p> {
+        let machines = (0..cluster.devices).map(|_| Machine {
+            node: None,
+            memory: vec![0; model::memory_bytes(cluster.devices)],
+            places: vec![vec![0; INPUT_BYTES]; INPUTS],
+            clock: Clock { offset_us: random.below(1 << 40), parts_per_million: random.below(20_000) as i64 - 10_000 },
+            life: 0,
+            paused: 0,
+            inbox: VecDeque::new(),
+            working: None,
+            left_at: None,
+            wake_at: u64::MAX,
+            reads_late: 0,
+            hangs: false,
+            hung: None,
+            hung_since: None,
+            delivered: HashMap::new(),
+            deaf_since: [None; PEERS],
+        });
+        let machines = machines.collect();
+        let ends = |wire: usize| [cluster.wires[wire].ends.0, cluster.wires[wire].ends.1];
+        let of = |device| (0..cluster.wires.len()).filter(|wire| ends(*wire).contains(&device)).collect();
+        let pipe = Pipe { slow: 1.0, ..Pipe::default() };
+        let pipes = cluster.wires.iter().map(|_| [pipe.clone(), pipe.clone()]).collect();
+        World {
+            seed,
+            cluster,
+            plans,
+            weather,
+            now: 0,
+            events: BinaryHeap::new(),
+            wires: (0..cluster.devices).map(of).collect(),
+            number: 0,
+            machines,
+            pipes,
+            heard: vec![VecDeque::new(); cluster.wires.len()],
+            connections: vec![None; cluster.wires.len()],
+            next_connection: 1,
+            asked: BTreeMap::new(),
+            past: VecDeque::new(),
+            next_tag: 0,
+            first_feed: None,
+            feed_every: 8_000 + random.below(100_000),
+            budget: (50_000 + random.below(300_000), 1 + random.below(700_000)),
+            steady_us: None,
+            compute_us: 10 + random.below(1_500),
+            faults_end: u64::MAX,
+            summary: Summary::default(),
+            random,
+            trace: None,
+        }
+    }
+
+    pub(super) fn at(&mut self, time: u64, event: Event) {
+        self.number += 1;
+        self.events.push(Reverse(Due { time: time.max(self.now), number: self.number, event }));
+    }
+
+    pub(super) fn tell(&mut self, text: String) {
+        let now = self.now;
+        self.trace.iter_mut().for_each(|trace| trace.push(format!("{now:>9} {text}")));
+    }
+
+    pub(super) fn fail(&self, why: &str) -> ! {
+        for line in self.trace.iter().flatten() {
+            eprintln!("{line}");
+        }
+        panic!("seed {} at {} us: {why} (PARTITA_SEED={} replays it)", self.seed, self.now, self.seed);
+    }
+
+    pub(super) fn link_of(&self, wire: usize, device: usize) -> usize {
+        self.wires[device].iter().position(|at| *at == wire).expect("the wire ends there")
+    }
+
+    pub(super) fn wires_of(&self, device: usize) -> Vec<usize> {
+        self.wires[device].clone()
+    }
+
+    /// The direction of a wire that begins at a device.
+    pub(super) fn pipe(&mut self, wire: usize, from: usize) -> &mut Pipe {
+        let side = usize::from(self.cluster.wires[wire].ends.1 == from);
+        &mut self.pipes[wire][side]
+    }
+
+    pub(super) fn other(&self, wire: usize, device: usize) -> usize {
+        let (a, b) = self.cluster.wires[wire].ends;
+        if a == device { b } else { a }
+    }
+
+    /// Runs with these faults, at their times; afterwards everything has to be well again.
+    pub fn run(&mut self, faults: Vec<(u64, Fault, u64)>, faults_end: u64, end: u64) {
+        for device in 0..self.cluster.devices {
+            self.start(device);
+        }
+        for (time, fault, lasts) in faults {
+            self.at(time, Event::Begin(fault, lasts));
+        }
+        self.at(self.first_feed.unwrap_or(self.feed_every), Event::Feed);
+        self.at(100_000, Event::Look);
+        self.faults_end = faults_end;
+        let calm = faults_end + 2_500_000;
+        let mut checked = false;
+        while let Some(Reverse(Due { time, event, .. })) = self.events.pop() {
+            if time > end && (self.asked.is_empty() || time > end + 25_000_000) {
+                break;
+            }
+            self.now = time;
+            if !checked && time >= calm {
+                checked = true;
+                self.is_whole_again();
+            }
+            self.summary.events += 1;
+            if self.summary.events > 3_000_000 {
+                self.fail("there is no end of events");
+            }
+            self.handle(event);
+        }
+        if let Some((tag, asked)) = self.asked.iter().next() {
+            self.fail(&format!("input {tag}, accepted at {}, has no record at the end", asked.accepted_at));
+        }
+        for device in 0..self.cluster.devices {
+            self.count(device);
+        }
+    }
+
+    /// Adds what a node has counted in its life.
+    pub(super) fn count(&mut self, device: usize) {
+        let counters = self.machines[device].node.as_ref().map(Node::counters).unwrap_or_default();
+        self.summary.add(&Summary { counters, ..Summary::default() });
+    }
+
+    /// Some time after the last fault everybody talks to everybody, and the next inputs have to be answered.
+    fn is_whole_again(&mut self) {
+        for device in 0..self.cluster.devices {
+            for link in 0..self.plans[device].peers.len() {
+                if !self.machines[device].node.as_ref().is_some_and(|node| node.is_talking(link)) {
+                    self.fail(&format!("device {device} does not talk over its link {link} although all is well"));
+                }
+            }
+        }
+        let lead = self.machines[self.cluster.input].node.as_ref();
+        if !lead.is_some_and(|lead| lead.can_take(0)) {
+            self.fail("the whole network's route is not taken although all is well");
+        }
+        self.budget = (20_000_000, 1);
+        self.feed_every = self.feed_every.max(20_000);
+    }
+
+    pub(super) fn start(&mut self, device: usize) {
+        let seed = self.random.next();
+        let machine = &mut self.machines[device];
+        machine.node = Some(Node::new(self.plans[device], seed));
+        machine.memory.fill(0x55);
+        machine.life += 1;
+        machine.working = None;
+        machine.hung = None;
+        machine.delivered.clear();
+        machine.deaf_since = [None; PEERS];
+        machine.clock.offset_us = self.random.below(1 << 40);
+        note!(self, "{device} starts");
+        self.go(device);
+    }
+
+    fn handle(&mut self, event: Event) {
+        let device = match &event {
+            Event::Arrive { to, .. } => Some(*to),
+            Event::Wake { device }
+            | Event::Done { device, .. }
+            | Event::Connected { device, .. }
+            | Event::Closed { device, .. } => Some(*device),
+            Event::Feed => Some(self.cluster.input),
+            Event::Begin(..) | Event::End(_) | Event::Look => None,
+        };
+        if let Some(device) = device {
+            let machine = &mut self.machines[device];
+            if machine.paused > 0 && !matches!(event, Event::Feed) {
+                machine.inbox.push_back(event);
+                return;
+            }
+        }
+        match event {
+            Event::Arrive { wire, to, connection, bytes } => self.arrive(wire, to, connection, bytes),
+            Event::Wake { device } => {
+                if self.machines[device].wake_at <= self.now {
+                    self.go(device);
+                }
+            }
+            Event::Done { device, life, token } => self.done(device, life, token),
+            Event::Connected { wire, device, connection } => {
+                note!(self, "{device} is connected over wire {wire} by {connection}");
+                if self.connections[wire] == Some(connection) {
+                    let link = self.link_of(wire, device);
+                    self.tick(device);
+                    self.machines[device].node.iter_mut().for_each(|node| node.on_connected(link));
+                    self.go(device);
+                }
+            }
+            Event::Closed { wire, device, connection } => {
+                note!(self, "{device} hears that connection {connection} of wire {wire} is closed");
+                if self.connections[wire].is_none_or(|current| current == connection) {
+                    let link = self.link_of(wire, device);
+                    self.tick(device);
+                    self.machines[device].node.iter_mut().for_each(|node| node.on_closed(link));
+                    self.go(device);
+                }
+            }
+            Event::Feed => self.feed(),
+            Event::Begin(fault, lasts) => {
+                note!(self, "begins: {fault:?} for {lasts}");
+                self.begin(&fault);
+                self.at(self.now + lasts, Event::End(fault));
+            }
+            Event::End(fault) => {
+                note!(self, "ends: {fault:?}");
+                self.end(&fault);
+            }
+            Event::Look => {
+                self.look();
+                self.at(self.now + 20_000, Event::Look);
+            }
+        }
+    }
+
+    pub(super) fn tick(&mut self, device: usize) {
+        let machine = &mut self.machines[device];
+        let clock = machine.clock.at(self.now);
+        machine.node.iter_mut().for_each(|node| node.on_tick(clock));
+    }
+
+    fn feed(&mut self) {
+        let next = self.now + 1 + self.random.below(2 * self.feed_every);
+        self.at(next, Event::Feed);
+        let lead = self.cluster.input;
+        if self.now > self.faults_end + 3_200_000 {
+            return;
+        }
+        let budget = self.budget.0 + self.random.below(self.budget.1);
+        let input: Vec<u8> = (0..INPUT_BYTES).map(|_| self.random.next() as u8).collect();
+        if self.machines[lead].paused > 0 || self.machines[lead].node.is_none() {
+            return;
+        }
+        self.tick(lead);
+        self.summary.offered += 1;
+        let tag = self.next_tag;
+        let machine = &mut self.machines[lead];
+        let Some(place) = machine.node.as_mut().and_then(|node| node.accept(tag, budget)) else {
+            self.summary.refused += 1;
+            return;
+        };
+        machine.places[place].copy_from_slice(&input);
+        self.next_tag += 1;
+        note!(self, "input {tag} in {budget} us");
+        let answers = vec![None; self.cluster.ways.len()];
+        let (deadline, accepted_at) = (self.now + budget, self.now);
+        self.asked.insert(tag, Asked { input, answers, deadline, accepted_at });
+        self.go(lead);
+    }
+
+    /// A device does all that there is to do.
+    pub(super) fn go(&mut self, device: usize) {
+        if self.machines[device].paused > 0 || self.machines[device].node.is_none() {
+            return;
+        }
+        self.tick(device);
+        for _ in 0..1000 {
+            let mut moved = false;
+            while self.work(device) {
+                moved = true;
+            }
+            for link in 0..self.wires[device].len() {
+                let wire = self.wires[device][link];
+                let Some(node) = self.machines[device].node.as_mut() else { return };
+                match node.poll_order(link) {
+                    Some(Order::Connect) => self.connect(wire, device),
+                    Some(Order::Close) => self.close(wire, device, true),
+                    None => {}
+                }
+                while self.send(device, link, wire) {
+                    moved = true;
+                }
+            }
+            if !moved {
+                break;
+            }
+        }
+        self.records(device);
+        let now = self.now;
+        let machine = &mut self.machines[device];
+        let Some(node) = &machine.node else { return };
+        let due = node.due_us();
+        let left = due.saturating_sub(machine.clock.at(now)).min(10_000_000);
+        let wake = now + left + left / 50 + 1;
+        if wake < machine.wake_at || machine.wake_at <= now {
+            machine.wake_at = wake;
+            self.at(wake, Event::Wake { device });
+        }
+    }
+
+    /// Takes what a device's node wants done; whether there was anything.
+    fn work(&mut self, device: usize) -> bool {
+        let Some(node) = self.machines[device].node.as_mut() else { return false };
+        let work = node.poll_work();
+        if work == Work::Nothing {
+            return false;
+        }
+        if self.machines[device].working.is_some() {
+            self.fail(&format!("device {device} is given {work:?} while it works"));
+        }
+        let cluster = self.cluster;
+        let machine = &mut self.machines[device];
+        let (mut read, mut result, mut exit) = (Vec::new(), (0..0, Vec::new()), None);
+        match work {
+            Work::Load { place, .. } => {
+                machine.left_at = None;
+                let input = machine.places[place].clone();
+                model::load(&mut machine.memory, &input);
+            }
+            Work::Compute { route, step } => {
+                let (way, step) = (&cluster.ways[usize::from(route)], usize::from(step));
+                if step == 0 {
+                    machine.left_at = None;
+                }
+                let (bytes, leaves) = way.compute(cluster, device, step, &machine.memory);
+                read = way.read(device, step).into_iter().map(|at| (at.clone(), machine.memory[at].to_vec())).collect();
+                // Whoever sends what this writes over, or writes what this reads, is found out.
+                machine.memory[way.written(device, step)].fill(0xaa);
+                (result, exit) = ((way.written(device, step), bytes), leaves);
+                machine.left_at = leaves.map(|exit| (step, exit));
+            }
+            Work::Deliver { .. } | Work::Nothing => {}
+        }
+        self.number += 1;
+        let (token, life) = (self.number, machine.life);
+        machine.working = Some(Working { token, work, read, result, exit });
+        let took = match work {
+            Work::Compute { route, step } => match self.steady_us {
+                Some(_) if cluster.prepares(device, route, step) => 1,
+                Some(took) => took,
+                None => 1 + self.random.below(2 * self.compute_us),
+            },
+            _ => 1 + self.random.below(50),
+        };
+        let done = Event::Done { device, life, token };
+        if self.machines[device].hangs {
+            (self.machines[device].hung, self.machines[device].hung_since) = (Some(done), Some(self.now));
+        } else {
+            self.at(self.now + took, done);
+        }
+        true
+    }
+
+    fn done(&mut self, device: usize, life: u32, token: u64) {
+        let cluster = self.cluster;
+        let machine = &mut self.machines[device];
+        if machine.life != life || machine.working.as_ref().is_none_or(|working| working.token != token) {
+            return;
+        }
+        let Some(working) = machine.working.take() else { return };
+        let changed = working.read.iter().find(|(at, bytes)| machine.memory[at.clone()] != bytes[..]);
+        if let Some((at, _)) = changed {
+            self.fail(&format!("device {device}: {at:?} was written while {:?} read it", working.work));
+        }
+        machine.memory[working.result.0.clone()].copy_from_slice(&working.result.1);
+        if let Work::Deliver { input, route, .. } = working.work {
+            let (left, way) = (machine.left_at, &cluster.ways[usize::from(route)]);
+            let answer = way.answer(device, left.map_or(usize::MAX, |(step, _)| step), &machine.memory);
+            let twice = machine.delivered.insert(input, (route, left.map(|(_, exit)| exit))).is_some();
+            self.summary.delivered += 1;
+            note!(self, "{device} delivers input {input} of route {route}");
+            if twice {
+                self.fail(&format!("input {input} was delivered twice"));
+            }
+            self.is_right(route, left.map(|(_, exit)| exit), &answer);
+        }
+        self.tick(device);
+        let flow = working.exit.map_or(Flow::Next, |exit| Flow::Leave(exit, 0.5));
+        self.machines[device].node.iter_mut().for_each(|node| node.on_done(flow));
+        self.go(device);
+    }
+
+    /// An answer is that of an input which was accepted: of mixed inputs, routes or damaged bytes there is none such.
+    fn is_right(&mut self, route: u8, exit: Option<u32>, answer: &[u8]) {
+        let (cluster, at) = (self.cluster, usize::from(route));
+        let right = |asked: &mut Asked| {
+            let input = &asked.input;
+            let known = asked.answers[at].get_or_insert_with(|| cluster.ways[at].reference(cluster, input));
+            known.1 == exit && known.0 == answer
+        };
+        // Of an input whose record is made, or whose client is gone, an answer may still come.
+        let known = self.asked.values_mut().any(right) || self.past.iter_mut().rev().any(right);
+        if !known {
+            self.fail(&format!("an answer of route {route}, exit {exit:?}, is wrong"));
+        }
+    }
+
+    fn records(&mut self, device: usize) {
+        while let Some(record) = self.machines[device].node.as_mut().and_then(Node::poll_record) {
+            let Some(asked) = self.asked.remove(&record.tag) else {
+                self.fail(&format!("input {} has two records", record.tag));
+            };
+            note!(self, "record of {}: {:?}, {} tries", record.tag, record.outcome, record.tries);
+            self.past.push_back(asked.clone());
+            if self.past.len() > 64 {
+                self.past.pop_front();
+            }
+            if self.asked.keys().any(|tag| *tag < record.tag) {
+                self.fail("records are not in the order of acceptance");
+            }
+            let (route, exit) = match record.outcome {
+                Outcome::Full => (0, None),
+                Outcome::Exit(exit, _) => (0, Some(exit)),
+                Outcome::Variant(route, exit) => (route, exit.map(|(exit, _)| exit)),
+                Outcome::Late => {
+                    self.summary.late += 1;
+                    self.is_excused(&asked, "late");
+                    continue;
+                }
+                Outcome::Failed(why) => {
+                    self.summary.failed += 1;
+                    if why != Why::NoRoute {
+                        self.fail("nobody has stopped anything");
+                    }
+                    self.is_excused(&asked, "given up");
+                    continue;
+                }
+            };
+            match record.outcome {
+                Outcome::Full => self.summary.full += 1,
+                Outcome::Exit(..) => self.summary.exits += 1,
+                _ => self.summary.variants += 1,
+            }
+            self.summary.took_us += record.took_us;
+            self.summary.answers.push(self.now);
+            if self.now >= self.faults_end && self.summary.recovered_us == 0 {
+                self.summary.recovered_us = self.now - self.faults_end;
+            }
+            let way = &self.cluster.ways[usize::from(route)];
+            if way.reference(self.cluster, &asked.input).1 != exit {
+                self.fail(&format!("record of {}: exit {exit:?} is wrong", record.tag));
+            }
+        }
+    }
+
+    /// Whether something may go wrong now: a fault is under way, or was not long ago.
+    fn is_excused(&self, asked: &Asked, what: &str) {
+        if asked.accepted_at >= self.faults_end + 2_500_000 {
+            self.fail(&format!("an input is {what} although all is well"));
+        }
+    }
+}
