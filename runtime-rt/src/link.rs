@@ -217,6 +217,12 @@ impl<S: Read + Write> FramedStream<S> {
         Ok(())
     }
 
+    /// What frames travel over.
+    #[cfg(feature = "std")]
+    pub(crate) fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// Who is at this end.
     pub(crate) fn identity(&self) -> Identity {
         self.identity

@@ -1,11 +1,14 @@
-//! Programs that talk to a running cluster: the Python module, as its example uses it.
+//! Programs that talk to a running cluster: the Python module, as its example uses it, and the client in Rust.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use partita_rt::hosted::client::Client;
+use partita_rt::node::Outcome;
+use partita_tests::arrays;
 use partita_tests::backend::python;
-use partita_tests::bundle::ClusterText;
+use partita_tests::bundle::{ClusterText, TOLERANCE};
 use partita_tests::command::{compile, succeed};
 use partita_tests::place;
 
@@ -41,6 +44,44 @@ fn free_place() -> String {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free").to_string()
 }
 
+/// Three running devices that share the digit reader: the input is on the first, the output on the last.
+struct Cluster {
+    folder: tempfile::TempDir,
+    report: PathBuf,
+    devices: [Device; 3],
+}
+
+fn cluster() -> Cluster {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let slow = "cpu = 0.01";
+    let cluster = ["a", "b", "c"].iter().fold(ClusterText::new("a", "c"), |text, name| text.device(name, "host", slow));
+    let cluster = cluster.link("a", "b", "tcp", "1 Gbit/s").link("b", "c", "tcp", "1 Gbit/s").write(folder.path());
+    let out = folder.path().join("out");
+    let mut command = compile();
+    command
+        .arg(place::repository().join("examples/digits/model.onnx"))
+        .arg("--targets")
+        .arg(&cluster)
+        .arg("--out")
+        .arg(&out);
+    succeed(command.args(["--build", "--strategy", "pipeline"]));
+    let places = [free_place(), free_place()];
+    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let devices = [
+        start(&out, "a", &words(&["--listen", &places[0]])),
+        start(&out, "b", &words(&["--listen", &places[1], "--peer", &format!("a={}", places[0])])),
+        start(&out, "c", &words(&["--peer", &format!("b={}", places[1])])),
+    ];
+    Cluster { report: out.join("report.json"), folder, devices }
+}
+
+/// The plan that a report is of, as it writes it.
+fn plan_hash(report: &Path) -> String {
+    let text = std::fs::read_to_string(report).expect("it was written");
+    let report: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    report["plan"]["hash"].as_str().expect("it names the plan").to_string()
+}
+
 #[test]
 fn python_classifies_samples_through_three_devices() {
     let has_numpy = Command::new(python()).args(["-c", "import numpy"]).output();
@@ -48,20 +89,8 @@ fn python_classifies_samples_through_three_devices() {
         println!("skipped: no Python with numpy (`tests/setup` installs it)");
         return;
     }
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let slow = "cpu = 0.01";
-    let cluster = ["a", "b", "c"].iter().fold(ClusterText::new("a", "c"), |text, name| text.device(name, "host", slow));
-    let cluster = cluster.link("a", "b", "tcp", "1 Gbit/s").link("b", "c", "tcp", "1 Gbit/s").write(folder.path());
+    let Cluster { folder, report, devices: [a, _b, c] } = cluster();
     let digits = place::repository().join("examples/digits");
-    let out = folder.path().join("out");
-    let mut command = compile();
-    command.arg(digits.join("model.onnx")).arg("--targets").arg(&cluster).arg("--out").arg(&out);
-    succeed(command.args(["--build", "--strategy", "pipeline"]));
-    let places = [free_place(), free_place()];
-    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let a = start(&out, "a", &words(&["--listen", &places[0]]));
-    let _b = start(&out, "b", &words(&["--listen", &places[1], "--peer", &format!("a={}", places[0])]));
-    let c = start(&out, "c", &words(&["--peer", &format!("b={}", places[1])]));
     let client = place::repository().join("examples/python");
     let classify = |report: &Path| {
         let mut command = Command::new(python());
@@ -69,20 +98,51 @@ fn python_classifies_samples_through_three_devices() {
         command.arg(report).args([&a.socket, &c.socket]).arg(digits.join("test.npz"));
         command
     };
-    let said = succeed(&mut classify(&out.join("report.json")));
+    let said = succeed(&mut classify(&report));
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     println!("{said}");
     let expected = accuracy(&digits);
     assert!(said.starts_with(&format!("{expected} of 200 right (200 full)")), "{said}, expected {expected}");
     // A report of another plan is noticed before anything is handed in.
-    let text = std::fs::read_to_string(out.join("report.json")).expect("it was written");
-    let report: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
-    let hash = report["plan"]["hash"].as_str().expect("it names the plan").to_string();
+    let text = std::fs::read_to_string(&report).expect("it was written");
     let other = folder.path().join("other.json");
-    std::fs::write(&other, text.replace(&hash, "0123456789abcdef")).expect("the folder is writable");
+    std::fs::write(&other, text.replace(&plan_hash(&report), "0123456789abcdef")).expect("the folder is writable");
     let refused = classify(&other).output().expect("it starts");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("the report is of 0123456789abcdef"), "{said}");
+}
+
+#[test]
+fn a_program_in_rust_has_several_inputs_under_way() {
+    let Cluster { folder: _folder, report, devices: [mut a, _b, mut c] } = cluster();
+    let plan_hash = u64::from_str_radix(&plan_hash(&report), 16).expect("a number");
+    assert!(Client::connect(plan_hash ^ 1, &a.socket, Some(&c.socket)).is_err(), "another plan");
+    let mut client = Client::connect(plan_hash, &a.socket, Some(&c.socket)).expect("devices listen");
+    let reference = arrays::read_f32(&place::repository().join("examples/digits/reference.npz"));
+    let input: Vec<u8> = reference["image"].elements.iter().flat_map(|x| (*x as f32).to_le_bytes()).collect();
+    let expected: Vec<f64> = reference["probabilities"].elements.iter().map(|x| f64::from(*x)).collect();
+    let largest = expected.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
+    let mut output = vec![0; 4 * expected.len()];
+    let check = |output: &[u8]| {
+        let found = output.as_chunks::<4>().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
+        let worst = found.zip(&expected).map(|(a, b)| (a - b).abs() / largest).fold(0.0, f64::max);
+        assert!(worst <= TOLERANCE, "{worst} off");
+    };
+    assert_eq!(client.infer(&input, &mut output).expect("it answers").outcome, Outcome::Full);
+    check(&output);
+    (0..6).for_each(|_| client.submit(&input).expect("it is taken"));
+    for _ in 0..6 {
+        output.fill(0);
+        assert_eq!(client.next(&mut output).expect("it answers").outcome, Outcome::Full);
+        check(&output);
+    }
+    assert!(client.next(&mut output).is_err(), "nothing is under way");
+    let status = client.status().expect("it tells");
+    assert!(status.contains("partita_records_total{outcome=\"full\"} 7\n"), "{status}");
+    client.stop().expect("they hear it");
+    for device in [&mut a, &mut c] {
+        assert_eq!(device.process.wait().expect("it ends").code(), Some(0));
+    }
 }
 
 /// How many of the test samples the reference kernels answer rightly.

@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bundle::executable::SectionSizes;
 use crate::bundle::report::{
-    DeviceReport, FamilyReport, LayerReport, ModelReport, PlanReport, Report, SCHEMA, TensorReport,
-    WinogradReport,
+    DeviceReport, FamilyReport, LayerReport, ModelReport, PlanReport, Report, SCHEMA, TensorReport, WinogradReport,
 };
 use crate::config::System;
 use crate::driver::Compiled;
 use crate::emit::steps::sanitize;
 use crate::exits::ExitReport;
-use crate::graph::{Graph, NodeId, TensorId, TensorType};
 use crate::graph::ranges::inexact_sums;
 use crate::graph::text::op_name;
+use crate::graph::{Graph, NodeId, TensorId, TensorType};
 use crate::memory::{ALIGNMENT_BYTES, least_arena_bytes};
 use crate::partition::{Method, StrategyFamily, cost};
 use crate::program::Program;

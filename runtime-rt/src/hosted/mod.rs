@@ -17,6 +17,7 @@ use crate::{Error, Family, FramedStream, Identity, PeerLinks, StdStream};
 
 mod account;
 mod bench;
+pub mod client;
 mod clients;
 pub mod driver;
 mod exchange;
