@@ -32,7 +32,7 @@ pub struct Candidate {
 }
 
 /// What may be chosen.
-pub struct Choice<'a> {
+pub struct Scope<'a> {
     /// The graph.
     pub graph: &'a Graph,
     /// The cluster.
@@ -61,7 +61,7 @@ pub enum Breadth {
 }
 
 /// Prices a strategy; `None` if the node cannot be computed that way or a share does not fit a device by itself.
-pub fn price(choice: &Choice<'_>, id: NodeId, strategy: Strategy, run: Option<(usize, bool)>) -> Option<Candidate> {
+pub fn price(choice: &Scope<'_>, id: NodeId, strategy: Strategy, run: Option<(usize, bool)>) -> Option<Candidate> {
     let (graph, cluster) = (choice.graph, choice.cluster);
     let node = graph.node(id);
     let devices = cluster.devices.len();
@@ -125,7 +125,7 @@ pub fn price(choice: &Choice<'_>, id: NodeId, strategy: Strategy, run: Option<(u
 
 impl Candidate {
     /// Adds what one device computes.
-    fn account(&mut self, choice: &Choice<'_>, id: NodeId, device: usize, restriction: &Restriction) {
+    fn account(&mut self, choice: &Scope<'_>, id: NodeId, device: usize, restriction: &Restriction) {
         let work = cost::shard_work(choice.graph, id, restriction);
         let on = &choice.cluster.devices[device];
         let name = &choice.graph.node(id).name;
