@@ -104,7 +104,7 @@ impl<'a> Network<'a> {
         prices: &mut Prices,
     ) {
         let shape = graph.shape(tensor);
-        let element_bytes = graph.tensor_type(tensor).element.size_bytes() as u64;
+        let element_bytes = graph.stored(tensor).element.size_bytes() as u64;
         let devices = self.cluster.devices.len();
         let at_input = Sharding::whole(self.cluster.input, devices, shape);
         let at_output = Sharding::whole(self.cluster.output, devices, shape);

@@ -131,8 +131,8 @@ impl Candidate {
         let name = &choice.graph.node(id).name;
         self.seconds[device] += cost::corrected_seconds(&work, on, name, self.strategy.method);
         self.joules += cost::joules(&work, on);
-        self.weights_bytes[device] += work.stored_weights_bytes(on.settings.weight_storage);
-        self.activation_bytes[device] += work.activation_bytes;
+        self.weights_bytes[device] += work.stored_weights_bytes(on);
+        self.activation_bytes[device] += work.stored_activation_bytes(on);
         for (need, part) in self.needs.iter_mut().zip(&restriction.operands) {
             if let (Some(need), Some(part)) = (need, part) {
                 need.0[device] = Some(need.0[device].map_or(*part, |old| old.hull(part)));

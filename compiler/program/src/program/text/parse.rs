@@ -155,10 +155,11 @@ impl Parser<'_> {
     fn buffer(&mut self, reader: &mut Reader<'_>) -> Result<(), ParseError> {
         let index = self.program.buffers.len();
         let (name, TensorType { element, shape }) = self.declaration(reader, &format!("b{index}"))?;
+        let offset = if reader.take_word("plus") { reader.number()? } else { 0 };
         let layout = layout(reader)?;
         reader.expect_word("elements")?;
         let elements = reader.count_within(0..=MOST)?;
-        let offset_bytes = offset(reader)?;
+        let offset_bytes = self::offset(reader)?;
         let tensor = if reader.take_word("tensor") { Some(TensorId(reader.count()?)) } else { None };
         let place = reader.place();
         let replaces = reader.take_word("over");
@@ -172,7 +173,7 @@ impl Parser<'_> {
             part_of = Some((parent, reader.count_within(0..=MOST)?));
             self.parents.push((index, place));
         }
-        let buffer = Buffer { name, tensor, element, shape, layout, elements, part_of, replaces, offset_bytes };
+        let buffer = Buffer { name, tensor, element, offset, shape, layout, elements, part_of, replaces, offset_bytes };
         self.program.buffers.push(buffer);
         Ok(())
     }
