@@ -119,7 +119,7 @@ fn a_program_in_rust_has_several_inputs_under_way() {
     assert!(Client::connect(plan_hash ^ 1, &a.socket, Some(&c.socket)).is_err(), "another plan");
     let mut client = Client::connect(plan_hash, &a.socket, Some(&c.socket)).expect("devices listen");
     let reference = arrays::read_f32(&place::repository().join("examples/digits/reference.npz"));
-    let input: Vec<u8> = reference["image"].elements.iter().flat_map(|x| (*x as f32).to_le_bytes()).collect();
+    let input: Vec<u8> = reference["image"].elements.iter().flat_map(|x| x.to_le_bytes()).collect();
     let expected: Vec<f64> = reference["probabilities"].elements.iter().map(|x| f64::from(*x)).collect();
     let largest = expected.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
     let mut output = vec![0; 4 * expected.len()];

@@ -11,14 +11,16 @@ use partita::data::noise;
 use partita::emit::{archive, object, rust_source};
 use partita::graph::infer::infer;
 use partita::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Window};
+use partita::graph::ranges::Range;
 use partita::graph::storage;
 use partita::graph::types::are_whole;
-use partita::graph::{BinaryOp, Op, TensorType, Value};
+use partita::graph::{BinaryOp, ElementType, Op, Stored, TensorType, Value};
+use partita::kernel::lower::stored::{can_read, store};
 use partita::kernel::lower::winograd::{Form, Forms};
 use partita::kernel::lower::{
     Binding, LoweredNode, Machine, Operand, Packing, Pooling, WeightOrder, layout_choices, lower_node, lower_pooled,
 };
-use partita::kernel::{Access, Kernel, eval, verify};
+use partita::kernel::{Access, BufferDeclaration, Kernel, eval, verify};
 use partita::program::Layout;
 use partita_tests::command::{require, succeed};
 use partita_tests::place::is_long;
@@ -123,7 +125,77 @@ fn cases(machine: &Machine) -> Vec<Case> {
         assert!(narrow.len() > 3, "products with weights in {storage:?}");
         cases.extend(narrow);
     }
+    for (op, shapes, constants) in operators() {
+        let number = 2000 + cases.len();
+        cases.extend(of_operator(&op, &shapes, &constants, machine).map(|lowered| whole_case(lowered, number)));
+    }
+    assert!(cases.iter().any(|case| case.kernel.buffers.iter().any(is_narrow_output)), "results in bytes");
     cases
+}
+
+fn is_narrow_output(declared: &BufferDeclaration) -> bool {
+    declared.access == Access::Output && declared.storage != ElementType::F32
+}
+
+/// An operator in the layouts that a machine likes best.
+fn of_operator(op: &Op, shapes: &[Vec<usize>], constants: &[bool], machine: &Machine) -> Option<LoweredNode> {
+    let noisy = |(seed, shape): (usize, &Vec<usize>)| noise(&TensorType::f32(shape.clone()), seed as u64);
+    let values: Vec<Value> = shapes.iter().enumerate().map(noisy).collect();
+    let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+    let output = infer(op, &types.iter().collect::<Vec<_>>()).expect("the operator fits").remove(0);
+    let operands = |layouts: &[Layout]| -> Vec<Operand<'_>> {
+        let known = constants.iter().zip(&values).map(|(constant, value)| constant.then(|| value.as_f32()).flatten());
+        let typed = types.iter().zip(layouts).zip(known);
+        typed
+            .map(|((tensor_type, layout), value)| {
+                let packing = Packing::Free;
+                Operand { tensor_type, layout: *layout, value, whole: false, packing }
+            })
+            .collect()
+    };
+    let plain = operands(&vec![Layout::Plain; types.len()]);
+    let choice = layout_choices(op, &plain, &output, machine).into_iter().next()?;
+    lower_node(op, &operands(&choice.inputs), &output, choice.output, machine)
+}
+
+/// A kernel over whole numbers that are stored in few bytes, in as many ways as there are; its result is, too, where it can be.
+fn whole_case(LoweredNode { mut kernel, bindings, .. }: LoweredNode, number: usize) -> Case {
+    kernel.name = format!("{}_case{number}", kernel.name);
+    let ways = [(ElementType::I8, 0), (ElementType::U8, 0), (ElementType::I16, 0), (ElementType::I8, 40)];
+    let way = |at: usize| {
+        let (element, offset) = ways[at % ways.len()];
+        Stored { element, offset }
+    };
+    let mut before: Vec<Vec<f32>> = Vec::new();
+    for (position, binding) in bindings.iter().enumerate() {
+        let elements = kernel.buffers[position].elements;
+        before.push(match binding {
+            Binding::Weights { elements, .. } => elements.clone(),
+            Binding::SameWeights { .. } => panic!("no other kernel has packed these weights"),
+            Binding::Input(index) => {
+                let stored = Some(way(number + index)).filter(|way| can_read(&kernel, position, *way));
+                let stored = stored.unwrap_or(Stored::plain(ElementType::F32));
+                store(&mut kernel, position, stored);
+                let noise = noise(&TensorType::f32([elements]), 50 + *index as u64);
+                let noise = noise.as_f32().unwrap_or_default().iter();
+                noise.map(|x| (x.abs() * 60.0).round_ties_even()).collect()
+            }
+            Binding::Scratch(_) => vec![0.75; elements],
+            Binding::Output => vec![0.0; elements],
+        });
+    }
+    let mut after = before.clone();
+    eval::evaluate(&kernel, &mut after);
+    let result = bindings.iter().position(|binding| *binding == Binding::Output).expect("a kernel has a result");
+    let ends = after[result].iter().fold((0.0f32, 0.0f32), |(low, high), x| (low.min(*x), high.max(*x)));
+    let stored = Stored::whole(Range::new(ends.0.into(), ends.1.into()));
+    if are_whole(&after[result]) && can_read(&kernel, result, stored) {
+        store(&mut kernel, result, stored);
+        after.clone_from(&before);
+        eval::evaluate(&kernel, &mut after);
+    }
+    verify::verify(&kernel).expect("the kernel stays in its buffers");
+    Case { kernel, before, after }
 }
 
 /// With weights in this storage; those in fewer bytes are matrix products only.
@@ -250,12 +322,26 @@ fn case(LoweredNode { mut kernel, bindings, .. }: LoweredNode, number: usize, wi
     Case { kernel, before, after }
 }
 
-/// Numbers as kernels that read fewer bytes want them; the test's are whole, or have few bits.
+/// Numbers as kernels that read fewer bytes want them; the test's are whole, or have few bits. What is written comes back.
 const NARROW: &str = "
-unsafe fn test_whole(from: *const f32, count: usize) -> *const i8 {
+unsafe fn test_i8(from: *const f32, count: usize) -> *mut i8 {
     // SAFETY: the buffer has so many elements.
     let all: Vec<i8> = (0..count).map(|index| unsafe { *from.add(index) as i8 }).collect();
-    all.leak().as_ptr()
+    all.leak().as_mut_ptr()
+}
+unsafe fn test_u8(from: *const f32, count: usize) -> *mut u8 {
+    // SAFETY: the buffer has so many elements.
+    let all: Vec<u8> = (0..count).map(|index| unsafe { *from.add(index) as u8 }).collect();
+    all.leak().as_mut_ptr()
+}
+unsafe fn test_i16(from: *const f32, count: usize) -> *mut i16 {
+    // SAFETY: the buffer has so many elements.
+    let all: Vec<i16> = (0..count).map(|index| unsafe { *from.add(index) as i16 }).collect();
+    all.leak().as_mut_ptr()
+}
+unsafe fn test_back<T: Copy + Into<f32>>(from: *mut T, to: *mut f32, count: usize) {
+    // SAFETY: both have so many elements.
+    (0..count).for_each(|index| unsafe { *to.add(index) = (*from.add(index)).into() });
 }
 unsafe fn test_half(from: *const f32, count: usize) -> *const u16 {
     let short = |x: f32| {
@@ -278,20 +364,31 @@ fn driver(cases: &[Case], prefix: &str) -> String {
     for case in cases {
         let mut offset = 0;
         let mut arguments = Vec::new();
+        let mut back = String::new();
         for buffer in &case.kernel.buffers {
             let cast = if matches!(buffer.access, Access::Output | Access::Scratch) { "" } else { ".cast_const()" };
             arguments.push(match buffer.storage {
                 _ if buffer.access == Access::Scratch => format!("at.add({offset})"),
-                WeightStorage::F32 => format!("at.add({offset}){cast}"),
-                WeightStorage::F16 => format!("test_half(at.add({offset}), {})", buffer.elements),
-                WeightStorage::Int8 => format!("test_whole(at.add({offset}), {})", buffer.elements),
+                ElementType::F16 => format!("test_half(at.add({offset}), {})", buffer.elements),
+                ElementType::F32 => format!("at.add({offset}){cast}"),
+                narrow if buffer.access == Access::Output => {
+                    let elements = buffer.elements;
+                    let _ = writeln!(
+                        text,
+                        "    let narrow = unsafe {{ test_{}(at.add({offset}), {elements}) }};",
+                        narrow.name()
+                    );
+                    back = format!(" test_back(narrow, at.add({offset}), {elements});");
+                    "narrow".to_string()
+                }
+                narrow => format!("test_{}(at.add({offset}), {})", narrow.name(), buffer.elements),
             });
             offset += buffer.elements;
         }
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "    unsafe {{ {prefix}{}({}); at = at.add({offset}); }}",
+            "    unsafe {{ {prefix}{}({});{back} at = at.add({offset}); }}",
             case.kernel.name,
             arguments.join(", ")
         );
@@ -319,7 +416,7 @@ fn check(cases: &[Case], mut command: Command, folder: &Path, label: &str) {
                 let found = found.next().expect("as many elements as were written");
                 let difference = (found - expected).abs();
                 // The interpreter has a number for every byte of scratch memory.
-                let is_bytes = declared.access == Access::Scratch && declared.storage == WeightStorage::Int8;
+                let is_bytes = declared.access == Access::Scratch && declared.storage == ElementType::I8;
                 let same = match expected {
                     expected if expected.is_nan() => found.is_nan(),
                     expected if expected.is_infinite() => found == *expected,

@@ -129,7 +129,7 @@ impl Client {
 fn reference(path: &Path) -> (Vec<u8>, Vec<f64>) {
     let arrays = arrays::read_f32(path);
     let image = &arrays["image"].elements;
-    let image = image.iter().flat_map(|element| (*element as f32).to_le_bytes()).collect();
+    let image = image.iter().flat_map(|element| element.to_le_bytes()).collect();
     (image, arrays["probabilities"].elements.iter().map(|element| f64::from(*element)).collect())
 }
 

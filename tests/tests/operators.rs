@@ -11,7 +11,7 @@ use partita::passes;
 use partita::program::Step;
 use partita_ir::region::Region;
 use partita_ir::restrict::{restrict, space};
-use partita_ir::space::Kind;
+use partita_ir::space::AxisKind;
 use partita_tests::bundle::ClusterText;
 use partita_tests::place;
 
@@ -80,7 +80,7 @@ fn cuts(graph: &Graph, id: NodeId) -> BTreeSet<&'static str> {
     if (0..shape.len()).any(along) {
         found.insert("axes");
     }
-    if space(graph, id).axes.iter().any(|axis| axis.kind == Kind::Sum && axis.extent > 1) {
+    if space(graph, id).axes.iter().any(|axis| axis.kind == AxisKind::Sum && axis.extent > 1) {
         found.insert("sums");
     }
     found

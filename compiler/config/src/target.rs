@@ -69,6 +69,14 @@ pub struct Target {
     pub prefetch_bytes: u64,
 }
 
+impl Target {
+    /// Whether memory is so scarce that whole numbers are kept in as few bytes as hold them, though they are computed with as
+    /// `f32`.
+    pub fn stores_narrow(&self) -> bool {
+        self.system != System::Linux
+    }
+}
+
 fn one() -> usize {
     1
 }

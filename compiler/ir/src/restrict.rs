@@ -3,7 +3,7 @@
 
 use crate::graph::{Activation, BinaryOp, ElementType, Graph, NodeId, Op, TensorId};
 use crate::region::Region;
-use crate::space::{Kind, Part, Ranges, Space, iteration_space, on_part, summand};
+use crate::space::{AxisKind, Part, Ranges, Space, iteration_space, on_part, summand};
 
 /// A node restricted to a part of its result.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,21 +99,21 @@ pub fn partial_sum(graph: &Graph, id: NodeId, x: &Region, result: &Region, first
     let shapes = shapes(graph, id);
     let space = iteration_space(&node.op, &shapes);
     let mut ranges = space.ranges(0, result)?;
-    let read = space.operands.first().filter(|read| space.has(read, Kind::Sum))?;
+    let read = space.operands.first().filter(|read| space.has(read, AxisKind::Sum))?;
     for (axis, index) in read.indices.iter().enumerate() {
         if (x.begin(axis), x.end(axis)) != (0, shapes[0][axis].max(1)) {
-            space.narrow(&mut ranges, index, (x.begin(axis), x.end(axis)), Kind::Sum)?;
+            space.narrow(&mut ranges, index, (x.begin(axis), x.end(axis)), AxisKind::Sum)?;
         }
     }
     let mut operands = operands(&space, &ranges)?;
     let op = on_part(&summand.op, &Part { shapes: &shapes, operands: &operands, result })?;
     // What does not depend on the axis that is summed over is added once.
     for (position, (part, access)) in operands.iter_mut().zip(&space.operands).enumerate() {
-        let summed = space.has(access, Kind::Sum) || position == 0;
+        let summed = space.has(access, AxisKind::Sum) || position == 0;
         *part = part.filter(|_| summed || first && summand.residual != Some(position));
     }
     let share = || {
-        let sums = space.axes.iter().zip(&ranges).filter(|(axis, _)| axis.kind == Kind::Sum);
+        let sums = space.axes.iter().zip(&ranges).filter(|(axis, _)| axis.kind == AxisKind::Sum);
         let (part, whole) =
             sums.fold((1, 1), |(part, whole), (axis, range)| (part * (range.1 - range.0), whole * axis.extent));
         part as f32 / whole as f32

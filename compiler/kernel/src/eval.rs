@@ -3,12 +3,15 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use partita_ir::graph::ElementType;
+
 use super::split::Split;
 use super::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, Statement, turns};
 
 /// Runs a kernel on its buffers, in the order of [`Kernel::buffers`], as one thread.
 ///
-/// Panics if an access leaves its buffer; `verify` proves that none does.
+/// A buffer of whole numbers holds them as `f32`. Panics if an access leaves its buffer (`verify` proves that none does), or
+/// if what is stored in a buffer of whole numbers is none of its range.
 pub fn evaluate(kernel: &Kernel, buffers: &mut [Vec<f32>]) {
     let split = kernel.split.as_ref().map(|split| Split { parts: 1, ..split.clone() });
     evaluate_parts(&Kernel { split, ..kernel.clone() }, buffers);
@@ -139,6 +142,12 @@ impl State<'_> {
         let lanes = self.expression(value);
         let first = self.affine(at);
         (first..first + count).for_each(|element| self.touch(buffer, element, true));
+        let declared = &self.kernel.buffers[buffer.0 as usize];
+        if let Some((low, high)) = whole_numbers(declared.storage) {
+            let fits = |x: &f32| x.is_nan() || x.fract() == 0.0 && (low..=high).contains(x);
+            let wrong = lanes[..count].iter().find(|x| !fits(x));
+            assert!(wrong.is_none(), "`{}` cannot hold {wrong:?} of {at:?}", declared.name);
+        }
         self.buffers[buffer.0 as usize][first..first + count].copy_from_slice(&lanes[..count]);
     }
 
@@ -223,6 +232,16 @@ impl State<'_> {
             half /= 2;
         }
         vec![lanes[0]; self.lanes]
+    }
+}
+
+/// Least and largest number of a type in which whole numbers are stored.
+fn whole_numbers(storage: ElementType) -> Option<(f32, f32)> {
+    match storage {
+        ElementType::I8 => Some((-128.0, 127.0)),
+        ElementType::U8 => Some((0.0, 255.0)),
+        ElementType::I16 => Some((-32768.0, 32767.0)),
+        _ => None,
     }
 }
 

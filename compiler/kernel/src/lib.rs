@@ -15,8 +15,8 @@
 
 use partita_rt::kernels::Winograd;
 
-use partita_config::WeightStorage;
 use partita_config::tuned::Choice;
+use partita_ir::graph::ElementType;
 
 pub mod eval;
 pub mod layout;
@@ -162,19 +162,26 @@ pub struct BufferDeclaration {
     pub access: Access,
     /// Number of elements; `verify` proves accesses stay below it.
     pub elements: usize,
-    /// How an element is stored; a load makes it `f32`. Only weights are other than `F32`, and only loaded whole, and scratch
-    /// buffers of bytes.
-    pub storage: WeightStorage,
+    /// How an element is stored: `F32`, `I8`, `U8` or `I16`, of which loads make `f32` and which stores make of whole `f32`
+    /// numbers of their range; or `F16`, weights that are only loaded whole.
+    pub storage: ElementType,
 }
 
 impl BufferDeclaration {
     /// The type of the pointer to it, in Rust.
     pub fn pointer(&self) -> &'static str {
         match (self.access, self.storage) {
-            (Access::Output | Access::Scratch, _) => "*mut f32",
-            (Access::Input | Access::Weights, WeightStorage::F32) => "*const f32",
-            (Access::Input | Access::Weights, WeightStorage::F16) => "*const u16",
-            (Access::Input | Access::Weights, WeightStorage::Int8) => "*const i8",
+            // Memory of no type.
+            (Access::Scratch, _) => "*mut f32",
+            (Access::Output, ElementType::I8) => "*mut i8",
+            (Access::Output, ElementType::U8) => "*mut u8",
+            (Access::Output, ElementType::I16) => "*mut i16",
+            (Access::Output, _) => "*mut f32",
+            (Access::Input | Access::Weights, ElementType::F16) => "*const u16",
+            (Access::Input | Access::Weights, ElementType::I8) => "*const i8",
+            (Access::Input | Access::Weights, ElementType::U8) => "*const u8",
+            (Access::Input | Access::Weights, ElementType::I16) => "*const i16",
+            (Access::Input | Access::Weights, _) => "*const f32",
         }
     }
 }
@@ -451,7 +458,7 @@ pub struct Kernel {
 impl Kernel {
     /// Whether it rounds the rows of a product to 16 bits, to multiply them as whole numbers.
     pub fn rounds_rows(&self) -> bool {
-        let is_bytes = |buffer: &BufferDeclaration| buffer.storage == WeightStorage::Int8;
+        let is_bytes = |buffer: &BufferDeclaration| buffer.storage == ElementType::I8;
         self.buffers.iter().any(|buffer| buffer.access == Access::Scratch && is_bytes(buffer))
     }
 }

@@ -69,7 +69,7 @@ mod tests {
     use crate::eval::evaluate;
     use crate::verify::verify;
     use crate::{Access, Affine, Buffer, BufferDeclaration, Expression, LoopDeclaration};
-    use partita_config::WeightStorage;
+    use partita_ir::graph::ElementType;
 
     #[test]
     fn every_length_does_the_same() {
@@ -79,7 +79,7 @@ mod tests {
                 name: name.to_string(),
                 access,
                 elements,
-                storage: WeightStorage::F32,
+                storage: ElementType::F32,
             };
             let at = Affine::term(LoopVar(0), 1);
             let copy = Statement::Store(Buffer(1), at.clone(), Expression::Load(Buffer(0), at));

@@ -10,7 +10,7 @@ use super::split::is_disjoint;
 use super::{
     Access, Affine, Bound, Buffer, BufferDeclaration, Expression, Kernel, LoopVar, Statement, Variable, ceil_quotient,
 };
-use partita_config::WeightStorage;
+use partita_ir::graph::ElementType;
 
 /// What is wrong with a kernel; always a bug of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -205,17 +205,20 @@ impl Checker<'_> {
     /// An access to numbers.
     fn access(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<(), VerifyError> {
         let declared = self.inside(buffer, at, count, write)?;
-        let is_narrow = declared.storage != WeightStorage::F32;
-        if is_narrow && (declared.access != Access::Weights || count != i64::from(self.kernel.lanes)) {
-            return Err(self.broken(format!("`{}` is stored in fewer bytes, but not loaded whole", declared.name)));
+        match declared.storage {
+            ElementType::F32 | ElementType::I8 | ElementType::U8 | ElementType::I16 => Ok(()),
+            ElementType::F16 if declared.access == Access::Weights && count == i64::from(self.kernel.lanes) => Ok(()),
+            ElementType::F16 => {
+                Err(self.broken(format!("`{}` is stored in 16 bits, but not loaded whole", declared.name)))
+            }
+            other => Err(self.broken(format!("`{}` is stored as {}", declared.name, other.name()))),
         }
-        Ok(())
     }
 
     /// An access to bytes.
     fn bytes(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<(), VerifyError> {
         let declared = self.inside(buffer, at, count, write)?;
-        if declared.storage != WeightStorage::Int8 || write && declared.access != Access::Scratch {
+        if declared.storage != ElementType::I8 || write && declared.access != Access::Scratch {
             return Err(self.broken(format!("`{}` is not made of bytes", declared.name)));
         }
         Ok(())
@@ -294,14 +297,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_in_fewer_bytes_are_only_loaded_whole() {
+    fn weights_in_halves_are_only_loaded_whole() {
         let declare =
             |name: &str, access, storage| BufferDeclaration { name: name.to_string(), access, elements: 4, storage };
         let kernel = |access, value| Kernel {
             name: "k".to_string(),
             summary: String::new(),
             lanes: 4,
-            buffers: vec![declare("w", access, WeightStorage::Int8), declare("y", Access::Output, WeightStorage::F32)],
+            buffers: vec![declare("w", access, ElementType::F16), declare("y", Access::Output, ElementType::F32)],
             loops: Vec::new(),
             variable_names: Vec::new(),
             body: vec![Statement::Store(Buffer(1), Affine::constant(0), value)],
@@ -321,7 +324,7 @@ mod tests {
             (Access::Weights, Expression::LoadStrided(Buffer(0), first, 1)),
         ] {
             let error = verify(&kernel(access, value)).expect_err("no back end can do that");
-            assert!(error.rule.contains("fewer bytes"), "{error}");
+            assert!(error.rule.contains("16 bits"), "{error}");
         }
     }
 }

@@ -70,6 +70,39 @@ fn each_number(value: &Expression, found: &mut impl FnMut(f32)) {
     }
 }
 
+/// Every expression inside every statement, operands before what is computed of them.
+pub fn each_expression_mut(statements: &mut [Statement], change: &mut impl FnMut(&mut Expression)) {
+    for statement in statements {
+        match statement {
+            Statement::For { body, .. } => each_expression_mut(body, change),
+            Statement::Assign(_, value)
+            | Statement::Store(_, _, value)
+            | Statement::StorePartial(_, _, _, value)
+            | Statement::StoreBytes(_, _, value) => each_inside(value, change),
+            Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => {}
+        }
+    }
+}
+
+fn each_inside(value: &mut Expression, change: &mut impl FnMut(&mut Expression)) {
+    match value {
+        Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => {
+            [a, b, c].into_iter().for_each(|operand| each_inside(operand, change));
+        }
+        Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|operand| each_inside(operand, change)),
+        Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_inside(a, change),
+        Expression::Variable(_)
+        | Expression::Constant(_)
+        | Expression::Lane(..)
+        | Expression::Load(..)
+        | Expression::LoadPartial(..)
+        | Expression::LoadStrided(..)
+        | Expression::LoadBytes(..)
+        | Expression::Broadcast(..) => {}
+    }
+    change(value);
+}
+
 /// The same statements for a loop variable that is larger by a number; bounds of loops inside stay as they are.
 pub fn shifted(statements: &[Statement], var: LoopVar, by: i64) -> Vec<Statement> {
     let mut statements = statements.to_vec();

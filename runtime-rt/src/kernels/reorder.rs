@@ -1,7 +1,28 @@
-//! Between plain `[N, C, spatial]` and blocked `[N, ceil(C / block), spatial, block]` layout.
+//! Between plain `[N, C, spatial]` and blocked `[N, ceil(C / block), spatial, block]` layout, and between the types in which
+//! elements are stored.
+
+use crate::CastTo;
+
+/// Elements plus `offset`, as another type holds them: whole numbers of its range, or `f32`.
+pub fn restore<A: CastTo<f32>, B>(x: &[A], y: &mut [B], offset: f32)
+where
+    f32: CastTo<B>,
+{
+    for (x, y) in x.iter().zip(y) {
+        let element: f32 = (*x).cast();
+        *y = (element + offset).cast();
+    }
+}
 
 /// Plain to blocked; lanes past the last channel become 0.
-pub fn reorder_to_blocked(x: &[f32], y: &mut [f32], batch: usize, channels: usize, spatial: usize, block: usize) {
+pub fn reorder_to_blocked<T: Copy + Default>(
+    x: &[T],
+    y: &mut [T],
+    batch: usize,
+    channels: usize,
+    spatial: usize,
+    block: usize,
+) {
     let (block, spatial) = (block.max(1), spatial.max(1));
     let sample = channels.div_ceil(block) * spatial * block;
     let planes = channels.max(1) * spatial;
@@ -12,7 +33,7 @@ pub fn reorder_to_blocked(x: &[f32], y: &mut [f32], batch: usize, channels: usiz
                 let outs = out.iter_mut().skip(lane).step_by(block);
                 match plane {
                     Some(plane) => outs.zip(plane).for_each(|(out, element)| *out = *element),
-                    None => outs.for_each(|out| *out = 0.0),
+                    None => outs.for_each(|out| *out = T::default()),
                 }
             }
         }
@@ -20,7 +41,14 @@ pub fn reorder_to_blocked(x: &[f32], y: &mut [f32], batch: usize, channels: usiz
 }
 
 /// Blocked to plain.
-pub fn reorder_from_blocked(x: &[f32], y: &mut [f32], batch: usize, channels: usize, spatial: usize, block: usize) {
+pub fn reorder_from_blocked<T: Copy>(
+    x: &[T],
+    y: &mut [T],
+    batch: usize,
+    channels: usize,
+    spatial: usize,
+    block: usize,
+) {
     let (block, spatial) = (block.max(1), spatial.max(1));
     let sample = channels.div_ceil(block) * spatial * block;
     let planes = channels.max(1) * spatial;

@@ -16,6 +16,7 @@ pub mod order;
 mod outputs;
 pub mod ranges;
 pub mod storage;
+pub mod stored;
 pub mod text;
 pub mod types;
 pub mod values;
@@ -29,6 +30,7 @@ use crate::region::Region;
 
 pub use op::{Activation, BinaryOp, Op, UnaryOp};
 pub use outputs::Outputs;
+pub use stored::Stored;
 pub use types::{Data, ElementType, TensorType, Value};
 
 /// Identifies a node of one graph, and of every graph that was made of it by editing. Never reused; later nodes have
@@ -122,6 +124,8 @@ pub struct Graph {
     tensors: Vec<Tensor>,
     /// Per tensor the nodes that read it, once per use.
     readers: Vec<Vec<NodeId>>,
+    /// Per tensor how it is stored: found out when first asked for, and forgotten with every change.
+    stored: OnceLock<Vec<Stored>>,
 }
 
 impl Graph {
@@ -136,6 +140,7 @@ impl Graph {
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        self.stored.take();
         self.nodes[id.0 as usize].as_mut().expect("the node was not removed")
     }
 
@@ -157,6 +162,17 @@ impl Graph {
     /// Shape of a tensor.
     pub fn shape(&self, id: TensorId) -> &[usize] {
         &self.tensor(id).tensor_type.shape
+    }
+
+    /// In how few bytes a tensor's elements can be kept, in memory and on links: whole numbers of a small range take fewer
+    /// than the `f32` that they are.
+    pub fn stored(&self, id: TensorId) -> Stored {
+        self.stored.get_or_init(|| stored::stored(self))[id.0 as usize]
+    }
+
+    /// Bytes of a tensor on links, and where it is stored in as few as it can be.
+    pub fn stored_bytes(&self, id: TensorId) -> usize {
+        self.tensor_type(id).element_count() * self.stored(id).element.size_bytes()
     }
 
     /// Value of a tensor, if known.
@@ -250,6 +266,7 @@ impl Graph {
     /// Adds a tensor without producer: the caller makes it an input, or a later `add_node` produces it.
     pub fn add_tensor(&mut self, name: impl Into<String>, tensor_type: TensorType) -> TensorId {
         let id = TensorId(self.tensors.len() as u32);
+        self.stored.take();
         self.readers.push(Vec::new());
         self.tensors.push(Tensor {
             name: name.into(),
@@ -278,6 +295,7 @@ impl Graph {
     }
 
     fn set_value(&mut self, id: TensorId, value: Arc<Value>) {
+        self.stored.take();
         let tensor = &mut self.tensors[id.0 as usize];
         (tensor.value, tensor.facts) = (Some(value), Some(Facts::default()));
     }
@@ -344,6 +362,7 @@ impl Graph {
 
     /// Gives a tensor another type, for example after its producer's operator was replaced.
     pub fn set_tensor_type(&mut self, id: TensorId, tensor_type: TensorType) {
+        self.stored.take();
         self.tensors[id.0 as usize].tensor_type = tensor_type;
     }
 

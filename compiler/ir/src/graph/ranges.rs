@@ -1,7 +1,11 @@
-//! Whole numbers through a graph: how large the sums of a quantized model may become.
+//! Whole numbers through a graph: which tensors hold nothing else and between which bounds, and how large the sums of a
+//! quantized model may become.
 //!
 //! Sums of whole numbers are exact in `f32`, in whatever order they are added, as long as no sum on the way is larger than
-//! 2^24. Whether they can be follows from the weights and from the ranges of what is multiplied with them.
+//! 2^24. Whether they can be follows from the weights and from the ranges of what is multiplied with them. How tensors are
+//! stored (`stored`) follows from the same ranges.
+//!
+//! A range holds of numbers: what is made of an input that is NaN or infinite may be NaN where a range says otherwise.
 
 use std::collections::HashMap;
 
@@ -23,18 +27,21 @@ pub struct InexactSum {
     pub largest: f64,
 }
 
-/// Where a tensor's elements lie, all of them whole numbers.
+/// Where a tensor's elements lie, all of them whole numbers; both ends included.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Range {
-    low: f64,
-    high: f64,
+pub struct Range {
+    /// The smallest that there may be.
+    pub low: f64,
+    /// The largest.
+    pub high: f64,
 }
 
 /// A range, or nothing is known.
 type Known = Option<Range>;
 
 impl Range {
-    fn new(low: f64, high: f64) -> Range {
+    /// From both ends.
+    pub fn new(low: f64, high: f64) -> Range {
         Range { low, high }
     }
 
@@ -73,6 +80,16 @@ impl Range {
 
 /// Every node whose sums of whole numbers can exceed [`EXACT_UP_TO`], in the order of computation.
 pub fn inexact_sums(graph: &Graph) -> Vec<InexactSum> {
+    analyse(graph).1
+}
+
+/// By tensor: where its elements lie, if they are proven to be whole numbers.
+pub fn whole_ranges(graph: &Graph) -> Vec<Option<Range>> {
+    let mut ranges = analyse(graph).0;
+    graph.tensor_ids().map(|tensor| ranges.of(tensor)).collect()
+}
+
+fn analyse(graph: &Graph) -> (Ranges<'_>, Vec<InexactSum>) {
     let mut ranges = Ranges { graph, known: HashMap::new() };
     for input in &graph.inputs {
         let range = of_type(graph.tensor_type(*input).element);
@@ -89,7 +106,7 @@ pub fn inexact_sums(graph: &Graph) -> Vec<InexactSum> {
             ranges.known.insert(*output, result);
         }
     }
-    found
+    (ranges, found)
 }
 
 /// What an element type holds, if that is little.

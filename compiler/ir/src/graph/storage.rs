@@ -3,6 +3,8 @@
 use partita_rt::F16;
 use serde::Serialize;
 
+use super::types::ElementType;
+
 /// How the weights of matrix products lie in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -38,22 +40,18 @@ impl WeightStorage {
         }
     }
 
-    /// In words, to go behind a description; nothing for `F32`.
-    pub fn words(self) -> &'static str {
+    /// The type of a stored element.
+    pub fn element(self) -> ElementType {
         match self {
-            WeightStorage::F32 => "",
-            WeightStorage::F16 => " in 16 bits",
-            WeightStorage::Int8 => " in 8 bits",
+            WeightStorage::F32 => ElementType::F32,
+            WeightStorage::F16 => ElementType::F16,
+            WeightStorage::Int8 => ElementType::I8,
         }
     }
 
     /// Bytes of an element.
     pub fn size_bytes(self) -> usize {
-        match self {
-            WeightStorage::F32 => 4,
-            WeightStorage::F16 => 2,
-            WeightStorage::Int8 => 1,
-        }
+        self.element().size_bytes()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The space of every operator as text, and what is derived from it held against the operator's meaning.
 
-use super::{Kind, iteration_space};
+use super::{AxisKind, iteration_space};
 use crate::graph::eval::evaluate_node;
 use crate::graph::infer::{infer, operand_counts};
 use crate::graph::values::{noise, to_f32};
@@ -372,7 +372,7 @@ fn parts_are_computed_from_parts() {
         }
         let shapes: Vec<&[usize]> = case.values.iter().map(|value| value.shape.as_slice()).collect();
         let space = iteration_space(case.op(), &shapes);
-        let parallel = |(axis, _): &(usize, isize)| space.axes[*axis].kind == Kind::Parallel;
+        let parallel = |(axis, _): &(usize, isize)| space.axes[*axis].kind == AxisKind::Parallel;
         let divisible = space.results[0].indices.iter().flat_map(|index| &index.terms).any(parallel);
         assert_eq!(cuts > whole, divisible, "{:?}: {cuts} parts of which {whole} are all of it", case.op());
     }
@@ -391,7 +391,7 @@ fn partial_sums_add_up() {
             let ranges = [(0, extent / 2), (extent / 2, *extent)];
             let parts = ranges.map(|(begin, end)| x.with(axis, begin, end).expect("half of it"));
             let [first, second] = [0, 1].map(|at| partial_sum(&case.graph, case.id, &parts[at], &result, at == 0));
-            let sums = space.operands[0].indices[axis].only().is_some_and(|d| space.axes[d].kind == Kind::Sum);
+            let sums = space.operands[0].indices[axis].only().is_some_and(|d| space.axes[d].kind == AxisKind::Sum);
             let is_real = case.values[0].data.element() == ElementType::F32;
             let (Some(first), Some(second)) = (first, second) else {
                 assert!(!sums || !is_real, "{:?} is a sum over axis {axis}", case.op());

@@ -6,8 +6,8 @@ use crate::{
     Access, Affine, Arithmetic, Bound, Buffer, BufferDeclaration, Expression, Kernel, LoopDeclaration, LoopVar, Role,
     Statement, Variable,
 };
-use partita_config::WeightStorage;
-use partita_ir::graph::op::{Activation, Conv};
+use partita_ir::graph::ElementType;
+use partita_ir::graph::op::Activation;
 
 /// A kernel under construction.
 pub(super) struct Builder {
@@ -33,7 +33,7 @@ impl Builder {
     }
 
     pub(super) fn buffer(&mut self, name: &str, access: Access, elements: usize) -> Buffer {
-        self.stored_buffer(name, access, elements, WeightStorage::F32)
+        self.stored_buffer(name, access, elements, ElementType::F32)
     }
 
     pub(super) fn stored_buffer(
@@ -41,7 +41,7 @@ impl Builder {
         name: &str,
         access: Access,
         elements: usize,
-        storage: WeightStorage,
+        storage: ElementType,
     ) -> Buffer {
         self.buffers.push(BufferDeclaration { name: name.to_string(), access, elements, storage });
         Buffer(self.buffers.len() as u32 - 1)
@@ -185,7 +185,7 @@ const LINE_BYTES: usize = 64;
 
 /// Asks for what lies `ahead_bytes` behind so many elements of weights; nothing if that is 0.
 pub(super) fn fetch_ahead(
-    weights: (Buffer, WeightStorage),
+    weights: (Buffer, ElementType),
     ahead_bytes: usize,
     at: &Affine,
     elements: usize,
@@ -228,54 +228,6 @@ pub(super) fn activate(value: Expression, activation: Activation) -> Expression 
             binary(Arithmetic::Mul, value, clip(gate, 0.0, 1.0))
         }
         Activation::HardSigmoid(alpha, beta) => clip(mul_add(value, constant(alpha), constant(beta)), 0.0, 1.0),
-    }
-}
-
-/// What a kernel does to its sums before it stores them.
-#[derive(Clone, Copy)]
-pub(super) struct Epilogue {
-    /// Added where it lies at the same place as the output.
-    pub residual: Option<Buffer>,
-    pub activation: Activation,
-    pub output: Buffer,
-}
-
-impl Epilogue {
-    /// Residual, activation, store, of two sums at a time: loads and stores of neighbours become pairs.
-    pub(super) fn finish(&self, builder: &mut Builder, sums: &[(Variable, Affine)]) -> Vec<Statement> {
-        let mut statements = Vec::new();
-        for pair in sums.chunks(2) {
-            let added = self.residual.map(|residual| {
-                let added = [builder.variable("residual_0"), builder.variable("residual_1")];
-                let loads = pair.iter().zip(added);
-                statements
-                    .extend(loads.map(|((_, at), to)| Statement::Assign(to, Expression::Load(residual, at.clone()))));
-                added
-            });
-            for (side, (sum, _)) in pair.iter().enumerate() {
-                if let Some(added) = added {
-                    let value = binary(Arithmetic::Add, Expression::Variable(*sum), Expression::Variable(added[side]));
-                    statements.push(Statement::Assign(*sum, value));
-                }
-                if self.activation != Activation::None {
-                    let value = activate(Expression::Variable(*sum), self.activation);
-                    statements.push(Statement::Assign(*sum, value));
-                }
-            }
-            statements.extend(
-                pair.iter().map(|(sum, at)| Statement::Store(self.output, at.clone(), Expression::Variable(*sum))),
-            );
-        }
-        statements
-    }
-}
-
-/// Residual and activation in words, to go behind a summary.
-pub(super) fn epilogue_words(conv: &Conv) -> String {
-    let residual = if conv.residual { ", plus residual" } else { "" };
-    match conv.activation {
-        Activation::None => residual.to_string(),
-        activation => format!("{residual}, then {activation:?}"),
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::build::{Builder, Epilogue, mul_add, plus, repeat};
+use super::build::{Builder, mul_add, plus, repeat};
 use super::call::convolution_bindings;
+use super::epilogue::Epilogue;
+use super::fused::{Fused, Joined};
 use super::window::{Columns, Window3};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing};
 use crate::layout::Layout;
@@ -35,6 +37,7 @@ pub(super) fn lower(
     conv: &Conv,
     inputs: &[Operand<'_>],
     output: &TensorType,
+    fused: Option<&Fused<'_>>,
     machine: &Machine,
 ) -> Option<LoweredNode> {
     let (weights, bias) = (inputs[1].value?, inputs[2].value?);
@@ -51,6 +54,12 @@ pub(super) fn lower(
     let residual = conv.residual.then(|| builder.buffer("residual", Access::Input, batch * out_elements));
     let w_buffer = builder.buffer("weights", Access::Weights, packed.len());
     let b_buffer = builder.buffer("bias", Access::Weights, packed_bias.len());
+    let mut fused_bindings = Vec::new();
+    let sizes = [batch * out_elements, packed_bias.len()];
+    let joined = match fused {
+        Some(fused) => Some(Joined::declare(fused, &mut builder, &mut fused_bindings, inputs.len(), output, sizes)?),
+        None => None,
+    };
     let y_buffer = builder.buffer("y", Access::Output, batch * out_elements);
     let (sample, block) = (builder.loop_over(Role::Batch, "sample"), builder.loop_over(Role::Channels, "block"));
     let (depth, row) = (builder.loop_over(Role::Depth, "depth"), builder.loop_over(Role::Row, "row"));
@@ -123,7 +132,9 @@ pub(super) fn lower(
                 (sum, at.clone().plus(((first + pixel) * lanes) as i64))
             })
             .collect();
-        let epilogue = Epilogue { residual, activation: conv.activation, output: y_buffer };
+        let channels = vec![Affine::term(block, lanes as i64); sums.len()];
+        let fused = joined.as_ref().map(|joined| (joined, &channels[..]));
+        let epilogue = Epilogue { residual, activation: conv.activation, fused, output: y_buffer };
         statements.extend(epilogue.finish(&mut builder, &sums));
         columns.push(repeat(column, count * times, count, statements));
     }
@@ -134,11 +145,20 @@ pub(super) fn lower(
         "depthwise_{}x{}_s{}_{}x{}x{}",
         window.kernel[1], window.kernel[2], window.stride[2], channels, window.input[1], window.input[2]
     );
-    let summary = format!("depthwise convolution {:?} of {channels} channels over {:?}", window.kernel, window.output);
+    let summary = format!(
+        "depthwise convolution {:?} of {channels} channels over {:?}{}",
+        window.kernel,
+        window.output,
+        Fused::words(fused)
+    );
     let macs = batch * channels * window.output_plane() * window.taps();
     let mut kernel = builder.finish(name, summary, body, macs as u64);
     kernel.in_place = residual.into_iter().collect();
+    if let (Some(joined), Some(fused)) = (&joined, fused) {
+        kernel.in_place.extend(joined.in_place(fused.operands));
+    }
     let mut bindings = convolution_bindings(conv, Packing::Free, || packed, packed_bias);
+    bindings.extend(fused_bindings);
     bindings.push(Binding::Output);
     Some(LoweredNode { kernel, bindings, order: None })
 }

@@ -28,6 +28,8 @@ pub struct Machine {
     pub prefetch_bytes: u64,
     /// How weights of matrix products are stored where they are exact in it.
     pub weight_storage: WeightStorage,
+    /// Memory is scarce: whole numbers are kept in as few bytes as hold them, which kernels widen and narrow.
+    pub stores_narrow: bool,
     /// What measurements say of its kernels.
     pub tuning: Arc<Tuning>,
 }
@@ -46,6 +48,7 @@ impl Machine {
             dot_product: false,
             prefetch_bytes: 0,
             weight_storage: WeightStorage::F32,
+            stores_narrow: false,
             tuning: Arc::default(),
         }
     }
@@ -62,6 +65,7 @@ impl Machine {
             dot_product: target.dot_product,
             prefetch_bytes: target.prefetch_bytes,
             weight_storage: settings.weight_storage,
+            stores_narrow: target.stores_narrow(),
             tuning: settings.tuning.clone(),
             winograd: target.winograd && settings.winograd && target.system == System::Linux,
         }

@@ -8,7 +8,9 @@ mod call;
 mod conv;
 mod depthwise;
 mod elementwise;
+mod epilogue;
 mod functions;
+pub mod fused;
 mod gemm;
 mod machine;
 #[cfg(test)]
@@ -18,6 +20,7 @@ mod pool;
 mod pooled_tests;
 mod products;
 mod rows;
+pub mod stored;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -30,6 +33,7 @@ use partita_ir::graph::{Op, TensorType};
 
 use crate::layout::Layout;
 use crate::split::split;
+use fused::{Fused, Tree};
 use window::Window3;
 
 pub use call::{Binding, LayoutChoice, LoweredNode, Operand, Packing, Pooling, WeightOrder};
@@ -101,7 +105,8 @@ pub fn layout_choices(op: &Op, inputs: &[Operand<'_>], output: &TensorType, mach
         Family::Pool(pool) => pool::layouts(Some(pool), machine),
         Family::GlobalPool(_) => pool::layouts(None, machine),
         Family::Product => gemm::layouts(op, inputs, output),
-        Family::Elementwise => elementwise::layouts(op, inputs, output, machine),
+        Family::Elementwise if !elementwise::has(op) => Vec::new(),
+        Family::Elementwise => elementwise::layouts(inputs, output, machine),
         Family::Rows => rows::layouts(op, inputs),
     }
 }
@@ -136,23 +141,76 @@ pub fn lower_pooled(
     if depthwise::applies(conv, inputs, between) {
         return None;
     }
-    let mut lowered = lower_conv(conv, inputs, between, Some(pooling), machine)?;
+    let behind = Behind { pooling: Some(pooling), fused: None };
+    let mut lowered = lower_conv(conv, inputs, between, behind, machine)?;
     split(&mut lowered.kernel, machine.threads);
     Some(lowered)
+}
+
+/// One kernel for a convolution or product and the element-wise operators on its result, which is `between` them and nowhere
+/// in memory. `None` if there is none.
+pub fn lower_fused(
+    op: &Op,
+    inputs: &[Operand<'_>],
+    between: &TensorType,
+    fused: &Fused<'_>,
+    machine: &Machine,
+) -> Option<LoweredNode> {
+    let mut lowered = match Family::of(op)? {
+        Family::Convolution(conv) if depthwise::applies(conv, inputs, between) => {
+            depthwise::lower(conv, inputs, between, Some(fused), machine)
+        }
+        Family::Convolution(conv) => {
+            lower_conv(conv, inputs, between, Behind { pooling: None, fused: Some(fused) }, machine)
+        }
+        Family::Product => gemm::lower(op, inputs, between, Some(fused), machine),
+        Family::Pool(_) | Family::GlobalPool(_) | Family::Elementwise | Family::Rows => None,
+    }?;
+    split(&mut lowered.kernel, machine.threads);
+    Some(lowered)
+}
+
+/// One kernel for several element-wise operators, in one of their [`tree_layouts`].
+pub fn lower_tree(
+    fused: &Fused<'_>,
+    output: &TensorType,
+    output_layout: Layout,
+    machine: &Machine,
+) -> Option<LoweredNode> {
+    let mut lowered = elementwise::lower(fused, output, output_layout, machine)?;
+    split(&mut lowered.kernel, machine.threads);
+    Some(lowered)
+}
+
+/// Layouts in which [`lower_tree`] has a kernel, best first.
+pub fn tree_layouts(operands: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Vec<LayoutChoice> {
+    elementwise::layouts(operands, output, machine)
+}
+
+/// Whether an operator can be part of a [`Tree`].
+pub fn joins_trees(op: &Op) -> bool {
+    elementwise::has(op)
+}
+
+/// What one kernel does to the result of a convolution.
+#[derive(Clone, Copy, Default)]
+struct Behind<'a> {
+    pooling: Option<Pooling<'a>>,
+    fused: Option<&'a Fused<'a>>,
 }
 
 fn lower_conv(
     conv: &Conv,
     inputs: &[Operand<'_>],
     output: &TensorType,
-    pooling: Option<Pooling<'_>>,
+    behind: Behind<'_>,
     machine: &Machine,
 ) -> Option<LoweredNode> {
     let mut inputs = inputs.to_vec();
     if let (Packing::Free, Some(order)) = (inputs[1].packing, tuning::order(conv, &inputs, output, machine)) {
         inputs[1].packing = Packing::Like(order);
     }
-    let mut lowered = conv::lower(conv, &inputs, output, pooling, machine)?;
+    let mut lowered = conv::lower(conv, &inputs, output, behind, machine)?;
     lowered.kernel.alternative = lowered.order.map(|order| tuning::entry(conv, &inputs, output, order));
     Some(lowered)
 }
@@ -166,13 +224,16 @@ fn lower_whole(
 ) -> Option<LoweredNode> {
     match Family::of(op)? {
         Family::Convolution(conv) if depthwise::applies(conv, inputs, output) => {
-            depthwise::lower(conv, inputs, output, machine)
+            depthwise::lower(conv, inputs, output, None, machine)
         }
-        Family::Convolution(conv) => lower_conv(conv, inputs, output, None, machine),
+        Family::Convolution(conv) => lower_conv(conv, inputs, output, Behind::default(), machine),
         Family::Pool(pool) => pool::lower(pool, inputs, output, machine),
         Family::GlobalPool(kind) => pool::lower_global(kind, inputs, machine),
-        Family::Product => gemm::lower(op, inputs, output, machine),
+        Family::Product => gemm::lower(op, inputs, output, None, machine),
         Family::Rows => rows::lower(op, inputs, output, machine),
-        Family::Elementwise => elementwise::lower(op, inputs, output, output_layout, machine),
+        Family::Elementwise => {
+            let tree = Tree::Apply(op.clone(), (0..inputs.len()).map(Tree::Operand).collect());
+            elementwise::lower(&Fused { tree: &tree, operands: inputs }, output, output_layout, machine)
+        }
     }
 }

@@ -7,9 +7,9 @@ use crate::{
     Access, Affine, Arithmetic, Bound, Buffer, BufferDeclaration, Expression, Function, Kernel, LoopDeclaration,
     LoopVar, Role, Statement, Variable,
 };
-use partita_config::WeightStorage;
 use partita_config::tuned::Choice;
-use partita_ir::text::{ParseError, Place, Reader};
+use partita_ir::graph::ElementType;
+use partita_ir::text::{ParseError, Reader, TextPlace};
 use partita_rt::kernels::Winograd;
 
 /// Loops and operations inside each other, at most.
@@ -135,8 +135,8 @@ impl<'a> Parser<'a> {
         reader.expect("[")?;
         let elements = reader.count()?;
         reader.expect("]")?;
-        let narrow = WeightStorage::ALL.into_iter().find(|storage| reader.take_word(storage.name()));
-        let storage = narrow.unwrap_or_default();
+        let narrow = ElementType::ALL.into_iter().find(|element| reader.take_word(element.name()));
+        let storage = narrow.unwrap_or(ElementType::F32);
         if reader.take("in-place") {
             self.kernel.in_place.push(Buffer(self.kernel.buffers.len() as u32));
         }
@@ -329,7 +329,7 @@ impl<'a> Parser<'a> {
         &self,
         reader: &mut Reader<'a>,
         depth: usize,
-        (place, word): (Place, &str),
+        (place, word): (TextPlace, &str),
     ) -> Result<Expression, ParseError> {
         let mut operands = vec![self.expression(reader, depth)?];
         while reader.take(",") {
@@ -425,8 +425,8 @@ mod tests {
     /// Every statement, expression and declaration.
     const ALL: &str = r#"kernel all lanes 4 macs 12 "says \"all\""
 input x[64] in-place
-weights w[32] int8
-scratch digits[64] int8
+weights w[32] i8
+scratch digits[64] i8
 output y[64]
 way "3x3 of 8 channels" "F(2 x 2, 3 x 3)" vectors 2
 winograd batch 1 channels 8 filters 8 lanes 4 depth 1 pad [0, 1, 1] input [1, 8, 8] output [1, 8, 8] tile [2, 2] taps [3, 3] vectors 1 pooled true Clip(-1.0, inf)

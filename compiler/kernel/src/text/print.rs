@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use crate::{Affine, Bound, Expression, Kernel, LoopDeclaration, Statement};
-use partita_config::WeightStorage;
+use partita_ir::graph::ElementType;
 use partita_rt::kernels::Winograd;
 
 impl fmt::Display for Kernel {
@@ -56,7 +56,7 @@ fn buffers(kernel: &Kernel, out: &mut impl Write) -> fmt::Result {
         let shared = kernel.in_place.iter().any(|shared| shared.0 as usize == index);
         let shared = if shared { " in-place" } else { "" };
         let storage = match buffer.storage {
-            WeightStorage::F32 => String::new(),
+            ElementType::F32 => String::new(),
             narrow => format!(" {}", narrow.name()),
         };
         writeln!(out, "{} {}[{}]{storage}{shared}", buffer.access.name(), buffer.name, buffer.elements)?;

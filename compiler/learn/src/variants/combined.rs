@@ -1,7 +1,7 @@
 //! Parts of one segment that go together. In a network of dense blocks everything between two cuts is one segment; a set
 //! picks one way for each segment, so ways without several parts are ways of their own.
 
-use super::parts::{Drop, Kind, Part};
+use super::parts::{Drop, Part, PartKind};
 use super::scores::Score;
 use super::segments::{Segment, alternative};
 use partita_ir::graph::Graph;
@@ -11,7 +11,7 @@ use partita_placement::Failure;
 const SIZES: [usize; 9] = [2, 3, 4, 6, 8, 12, 16, 24, 32];
 
 /// Kinds of which several can go from one segment without getting into each other's way.
-const KINDS: [Kind; 2] = [Kind::Branch, Kind::Channels];
+const KINDS: [PartKind; 2] = [PartKind::Branch, PartKind::Channels];
 
 /// Adds to segments ways without several parts of a kind: those that lose least alone for what they save, ever more of
 /// them. `singles` are the scores of ways, `alone` that of the whole network; at most `most` ways come out in all. Says
@@ -45,7 +45,7 @@ fn single_drops(
     parts: &[Part],
     segment: &Segment,
     number: usize,
-    kind: Kind,
+    kind: PartKind,
     singles: &[(usize, u8, Score)],
     alone: Score,
 ) -> Vec<(f64, Drop)> {

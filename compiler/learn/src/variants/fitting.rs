@@ -8,7 +8,7 @@ use partita_train::matrix::{Matrix, product};
 
 use super::channels;
 use super::compensation::{self, LinearMap};
-use super::parts::{Compensation, Drop, Kind, Part};
+use super::parts::{Compensation, Drop, Part, PartKind};
 use super::scores::{self, Scorer, Set};
 use super::segments::{Alternative, Segment, alternative, limit_alternatives};
 use crate::classifier::class;
@@ -37,7 +37,7 @@ const MAX_MAP_INPUTS: usize = 1024;
 
 /// What the whole network computes of the samples from which compensations are fitted.
 #[derive(Default)]
-struct Seen {
+struct Observed {
     /// Elements of tensors between segments, of one sample after the other; the network's input under no tensor.
     elements: BTreeMap<Option<TensorId>, Vec<f32>>,
     /// Mean of each channel of operands of concatenations that may go.
@@ -58,7 +58,7 @@ pub struct Fitter<'a> {
     narrow: Vec<TensorId>,
     /// Samples to which compensations are fitted, at most.
     fitted: usize,
-    seen: OnceLock<(Vec<u32>, Seen)>,
+    seen: OnceLock<(Vec<u32>, Observed)>,
     /// Held while samples run.
     running: Mutex<()>,
 }
@@ -77,7 +77,7 @@ impl<'a> Fitter<'a> {
         branches.retain(|branch| !cuts.contains(branch) && !graph.is_output(*branch));
         branches.sort_unstable();
         branches.dedup();
-        let narrow = parts.iter().filter(|part| part.kind == Kind::Channels);
+        let narrow = parts.iter().filter(|part| part.kind == PartKind::Channels);
         let narrow: Vec<TensorId> = narrow.map(|part| channels::between(graph, part.join)).collect();
         let kept = cuts.iter().chain(&narrow).chain(&graph.inputs);
         let bytes: usize = kept.map(|tensor| graph.tensor_type(*tensor).size_bytes()).sum();
@@ -97,12 +97,12 @@ impl<'a> Fitter<'a> {
         all.filter(|(at, _)| self.is_fitted(*at)).map(|(_, input)| input).collect()
     }
 
-    fn seen(&self) -> anyhow::Result<&Seen> {
+    fn seen(&self) -> anyhow::Result<&Observed> {
         Ok(&self.run()?.1)
     }
 
     /// The labels, or the model's own answers where nobody says what samples are; and what it computes on the way.
-    fn run(&self) -> anyhow::Result<&(Vec<u32>, Seen)> {
+    fn run(&self) -> anyhow::Result<&(Vec<u32>, Observed)> {
         let _one_at_a_time = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = self.seen.get() {
             return Ok(seen);
@@ -120,7 +120,7 @@ impl<'a> Fitter<'a> {
             Some(labels) => labels.iter().map(|label| *label as u32).collect(),
             None => outputs.iter().map(|outputs| class(&outputs[0]) as u32).collect(),
         };
-        let mut seen = Seen::default();
+        let mut seen = Observed::default();
         let fitted = asked.iter().filter(|at| self.is_fitted(**at)).count();
         for (at, outputs) in asked.iter().zip(outputs).filter(|(at, _)| self.is_fitted(**at)) {
             let mut tensors = outputs.into_iter().skip(1);
@@ -226,18 +226,18 @@ fn single_part((at, alternative): (usize, &Alternative)) -> Option<(usize, usize
 }
 
 /// What may take the place of a part that is all that goes in a segment.
-fn compensated(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen) -> Vec<Compensation> {
+fn compensated(graph: &Graph, segment: &Segment, part: &Part, seen: &Observed) -> Vec<Compensation> {
     match part.kind {
-        Kind::Block => [1, 3].iter().filter_map(|kernel| map_of(graph, segment, part, seen, *kernel)).collect(),
-        Kind::Skip => mean_of_entry(graph, segment, part, seen).map(Compensation::Shift).into_iter().collect(),
-        Kind::Branch => mean_of_branch(graph, part, seen).map(Compensation::Shift).into_iter().collect(),
-        Kind::Channels => rest_of_channels(graph, part, seen).map(Compensation::Rest).into_iter().collect(),
-        Kind::Projection => Vec::new(),
+        PartKind::Block => [1, 3].iter().filter_map(|kernel| map_of(graph, segment, part, seen, *kernel)).collect(),
+        PartKind::Skip => mean_of_entry(graph, segment, part, seen).map(Compensation::Shift).into_iter().collect(),
+        PartKind::Branch => mean_of_branch(graph, part, seen).map(Compensation::Shift).into_iter().collect(),
+        PartKind::Channels => rest_of_channels(graph, part, seen).map(Compensation::Rest).into_iter().collect(),
+        PartKind::Projection => Vec::new(),
     }
 }
 
 /// The map from what enters a segment to what its block makes of it, if the block is all of the segment.
-fn map_of(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen, kernel: usize) -> Option<Compensation> {
+fn map_of(graph: &Graph, segment: &Segment, part: &Part, seen: &Observed, kernel: usize) -> Option<Compensation> {
     let from = segment.from?;
     if graph.node(part.join).outputs.first() != Some(&segment.to) || graph.shape(from).len() < 3 {
         return None;
@@ -248,25 +248,25 @@ fn map_of(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen, kernel: us
 }
 
 /// What channels that go are of those that stay.
-fn rest_of_channels(graph: &Graph, part: &Part, seen: &Seen) -> Option<LinearMap> {
+fn rest_of_channels(graph: &Graph, part: &Part, seen: &Observed) -> Option<LinearMap> {
     let (stay, go) = channels::divided(graph, part.join, part.operand)?;
     compensation::rest(seen.products.get(&channels::between(graph, part.join))?, &stay, &go)
 }
 
 /// The tensor that goes with an operand of a concatenation.
 fn branch(graph: &Graph, part: &Part) -> Option<TensorId> {
-    (part.kind == Kind::Branch).then(|| graph.node(part.join).inputs[part.operand])
+    (part.kind == PartKind::Branch).then(|| graph.node(part.join).inputs[part.operand])
 }
 
 /// Mean of each channel of an operand of a concatenation.
-fn mean_of_branch(graph: &Graph, part: &Part, seen: &Seen) -> Option<Vec<f32>> {
+fn mean_of_branch(graph: &Graph, part: &Part, seen: &Observed) -> Option<Vec<f32>> {
     let branch = branch(graph, part)?;
     let whole = |elements| Rows { shape: graph.shape(branch), elements }.means();
     seen.means.get(&branch).cloned().or_else(|| seen.elements.get(&Some(branch)).map(|elements| whole(elements)))
 }
 
 /// Mean of each channel of a skip connection that begins where its segment does.
-fn mean_of_entry(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen) -> Option<Vec<f32>> {
+fn mean_of_entry(graph: &Graph, segment: &Segment, part: &Part, seen: &Observed) -> Option<Vec<f32>> {
     let from = segment.from?;
     let starts_here = graph.node(part.join).inputs.get(part.operand) == Some(&from) && graph.shape(from).len() > 1;
     starts_here.then_some(())?;
@@ -398,7 +398,7 @@ fn refit_one(
     parts: &[Part],
     segments: &[Segment],
     set: &Set,
-    seen: &Seen,
+    seen: &Observed,
     scorer: &Scorer<'_>,
 ) -> anyhow::Result<Vec<Drop>> {
     let mut process = scorer.start()?;

@@ -261,14 +261,14 @@ pub fn with_flash(report: VariantsReport, programs: &[Program], cluster: &Cluste
 #[cfg(test)]
 mod tests {
     use super::super::demanded::Demanded;
-    use super::super::parts::Kind;
+    use super::super::parts::PartKind;
     use super::*;
     use crate::accuracy::Limits;
 
     #[test]
     fn it_is_said_why_nothing_can_go() {
         let part = |weights_share: f64, accuracy_loss: f64| SensitivityReport {
-            kind: Kind::Channels,
+            kind: PartKind::Channels,
             node: "n".to_string(),
             position: 0.5,
             macs_share: 0.1,

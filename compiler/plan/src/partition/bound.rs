@@ -182,7 +182,7 @@ fn needed_work(graph: &Graph) -> Vec<(NodeId, Least)> {
             needed.entry(*input).and_modify(|known| *known = known.hull(part)).or_insert(*part);
         }
         let work = cost::shard_work(graph, id, &restriction);
-        let element_bytes = graph.tensor_type(output).element.size_bytes() as u64;
+        let element_bytes = graph.stored(output).element.size_bytes() as u64;
         let is_movement = matches!(space(graph, id).arithmetic, Arithmetic::Copies | Arithmetic::View);
         let result_bytes = region.element_count() * element_bytes;
         let any_rate = matches!(&node.op, Op::Conv(conv) if conv.groups > 1);

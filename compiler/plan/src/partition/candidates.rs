@@ -8,12 +8,12 @@ use super::balance::{self, ChannelCuts};
 use super::cost;
 use super::crossings::crossings;
 use super::groups::{Group, ShareBy, cut, groups};
-use super::price::{Breadth, Candidate, Choice, price};
+use super::price::{Breadth, Candidate, Scope, price};
 use super::{Method, Objective, Strategy, StrategyFamily};
 use crate::shard::{Region, Sharding};
 use partita_ir::graph::{Graph, NodeId, Op, TensorId};
 use partita_ir::restrict::space;
-use partita_ir::space::{Kind, Role};
+use partita_ir::space::{AxisKind, Role};
 
 /// Most nodes that multiply in one run of fused tiles.
 const MAX_RUN: usize = 12;
@@ -25,7 +25,7 @@ const MAX_STAGED: usize = 12;
 const MAX_RECOMPUTATION: f64 = 2.0;
 
 /// The candidates of every node, in the order of `order`. Every node has at least one.
-pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> {
+pub fn candidates(choice: &Scope<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> {
     let restricted = is_for_everyone(choice.family);
     let tight = choice.breadth == Breadth::Tight;
     let share_by: &[ShareBy] = match (choice.family, choice.objective) {
@@ -68,7 +68,7 @@ pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> 
 /// Which of the candidates of everything a family by itself would have, were it asked for: tables that hold all of them
 /// answer for each family too. Empty if it would have none.
 pub fn family_of_all(
-    choice: &Choice<'_>,
+    choice: &Scope<'_>,
     family: StrategyFamily,
     order: &[NodeId],
     found: &[Vec<Candidate>],
@@ -98,7 +98,7 @@ fn bit(group: usize) -> u64 {
 }
 
 /// Leaves what devices can compute with the weights that they hold, as they compute it with all of the network at least.
-fn keep_resident(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
+fn keep_resident(choice: &Scope<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
     let Some(resident) = choice.resident else { return };
     if let Some(strategy) = resident.strategy(choice.graph, id)
         && !candidates.iter().any(|candidate| candidate.strategy == *strategy)
@@ -109,7 +109,7 @@ fn keep_resident(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate
 }
 
 /// Devices that may hold whole nodes.
-fn whole_devices(choice: &Choice<'_>) -> Vec<usize> {
+fn whole_devices(choice: &Scope<'_>) -> Vec<usize> {
     let devices = &choice.cluster.devices;
     let ends = [choice.cluster.input, choice.cluster.output];
     // One of a kind suffices where nothing but speed counts: equal devices are exchangeable.
@@ -137,7 +137,7 @@ fn of_family<C: Borrow<Candidate>>(graph: &Graph, family: StrategyFamily, id: No
         // One device decides for all.
         return with(&|method| method == Method::Whole);
     }
-    let has_windows = || space(graph, id).axes.iter().any(|axis| axis.kind == Kind::Tap);
+    let has_windows = || space(graph, id).axes.iter().any(|axis| axis.kind == AxisKind::Tap);
     let allowed: &[Method] = match family {
         StrategyFamily::Lop => &[Method::Output],
         StrategyFamily::Lip => &[Method::Input],
@@ -169,7 +169,7 @@ fn of_family<C: Borrow<Candidate>>(graph: &Graph, family: StrategyFamily, id: No
 }
 
 struct Lister<'a> {
-    choice: &'a Choice<'a>,
+    choice: &'a Scope<'a>,
     axes: &'a Axes,
     groups: &'a [Group],
     /// Per group, if memory is minimised.
@@ -316,7 +316,7 @@ impl Lister<'_> {
         let space = self.axes.space(id);
         let is_summed = |axis: &usize| {
             let axis = space.operands[0].indices[*axis].only();
-            axis.is_some_and(|axis| space.axes[axis].kind == Kind::Sum)
+            axis.is_some_and(|axis| space.axes[axis].kind == AxisKind::Sum)
         };
         let axes: Vec<usize> = (0..x.len()).filter(is_summed).collect();
         if multiplies && !second_is_constant {

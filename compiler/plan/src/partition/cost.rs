@@ -25,15 +25,26 @@ pub struct Work {
     pub weights_bytes: u64,
     /// Bytes among them that `--weights` stores in fewer.
     pub narrow_bytes: u64,
+    /// Bytes of constants if whole numbers are stored in as few as hold them.
+    pub whole_weights_bytes: u64,
     /// Bytes of activations read and written.
     pub activation_bytes: u64,
+    /// The same if whole numbers are stored in as few as hold them, and sums that are quantized at once nowhere.
+    pub whole_activation_bytes: u64,
 }
 
 impl Work {
     /// Bytes of constants as a device has them.
-    pub fn stored_weights_bytes(&self, storage: WeightStorage) -> u64 {
+    pub fn stored_weights_bytes(&self, device: &Device) -> u64 {
+        let storage = device.settings.weight_storage;
         let stored = self.narrow_bytes * storage.size_bytes() as u64 / WeightStorage::F32.size_bytes() as u64;
-        self.weights_bytes - self.narrow_bytes + stored
+        let stored = self.weights_bytes - self.narrow_bytes + stored;
+        if device.target.stores_narrow() { stored.min(self.whole_weights_bytes) } else { stored }
+    }
+
+    /// Bytes of activations as a device has them.
+    pub fn stored_activation_bytes(&self, device: &Device) -> u64 {
+        if device.target.stores_narrow() { self.whole_activation_bytes } else { self.activation_bytes }
     }
 }
 
@@ -55,17 +66,25 @@ pub fn node_work(graph: &Graph, id: NodeId) -> Work {
 /// What a shard of a node asks, without building it.
 pub fn shard_work(graph: &Graph, id: NodeId, shard: &Restriction) -> Work {
     let node = graph.node(id);
+    // As `f32`, and as few as they can be.
     let bytes = |tensor: &TensorId, part: &Region| {
         // Tensors without elements have no bytes, though their regions count as one.
         let elements = part.element_count().min(graph.tensor_type(*tensor).element_count() as u64);
-        elements * graph.tensor_type(*tensor).element.size_bytes() as u64
+        let of_element = [graph.tensor_type(*tensor).element.size_bytes(), kept_element_bytes(graph, *tensor)];
+        of_element.map(|element_bytes| elements * element_bytes as u64)
     };
-    let (mut weights_bytes, mut activation_bytes) = (0, 0);
+    let (mut weights_bytes, mut activation_bytes) = ([0; 2], [0; 2]);
+    let add = |sum: &mut [u64; 2], more: [u64; 2]| sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
     for (input, part) in node.inputs.iter().zip(&shard.operands) {
-        let read = part.map_or(0, |part| bytes(input, &part));
-        *(if graph.is_constant(*input) { &mut weights_bytes } else { &mut activation_bytes }) += read;
+        let read = part.map_or([0; 2], |part| bytes(input, &part));
+        add(if graph.is_constant(*input) { &mut weights_bytes } else { &mut activation_bytes }, read);
     }
-    activation_bytes += node.outputs.iter().zip(&shard.results).map(|(output, part)| bytes(output, part)).sum::<u64>();
+    for (output, part) in node.outputs.iter().zip(&shard.results) {
+        add(&mut activation_bytes, bytes(output, part));
+    }
+    let [weights_bytes, whole_weights_bytes] = weights_bytes;
+    let is_view = shard.space.arithmetic == Arithmetic::View;
+    let [activation_bytes, whole_activation_bytes] = if is_view { [0; 2] } else { activation_bytes };
     let result = shard.results.first();
     let channels = shard.space.channels().and_then(|axis| Some(result?.extent(axis)));
     let elements = node
@@ -99,8 +118,28 @@ pub fn shard_work(graph: &Graph, id: NodeId, shard: &Restriction) -> Work {
         },
         weights_bytes,
         narrow_bytes: narrow_bytes.min(weights_bytes),
-        activation_bytes: if shard.space.arithmetic == Arithmetic::View { 0 } else { activation_bytes },
+        whole_weights_bytes,
+        activation_bytes,
+        whole_activation_bytes,
     }
+}
+
+/// Bytes of an element where whole numbers are stored in as few as hold them. What is quantized at once, by operators on
+/// single elements, is nowhere: what they make counts.
+fn kept_element_bytes(graph: &Graph, tensor: TensorId) -> usize {
+    let own = graph.stored(tensor).element.size_bytes();
+    let mut kept = own;
+    let mut at = tensor;
+    while kept == own
+        && let [reader] = graph.consumers(at)[..]
+        && let Op::Binary(..) | Op::Unary(_) = graph.node(reader).op
+        && graph.tensor_type(graph.node(reader).outputs[0]) == graph.tensor_type(tensor)
+        && !graph.is_output(at)
+    {
+        at = graph.node(reader).outputs[0];
+        kept = kept.min(graph.stored(at).element.size_bytes());
+    }
+    kept
 }
 
 /// Channels of a shard's first operand.
@@ -122,17 +161,18 @@ pub fn node_macs(graph: &Graph, id: NodeId) -> u64 {
     node_work(graph, id).macs
 }
 
-/// Bytes of constants that a node reads.
+/// Bytes of constants that a node reads, whole numbers in as few as hold them.
 pub fn node_weights_bytes(graph: &Graph, id: NodeId) -> u64 {
-    node_work(graph, id).weights_bytes
+    node_work(graph, id).whole_weights_bytes
 }
 
 /// Time of some work on a device: the slowest of arithmetic, elements and memory. Of convolutions the fastest way.
 pub fn seconds(work: &Work, device: &Device) -> f64 {
     let (target, rate) = (&device.target, &device.target.rate);
-    let stored_bytes = work.stored_weights_bytes(device.settings.weight_storage);
-    let memory =
-        |weights: f64| (stored_bytes as f64 * weights + work.activation_bytes as f64) / rate.memory_bytes_per_second;
+    let stored_bytes = work.stored_weights_bytes(device);
+    let memory = |weights: f64| {
+        (stored_bytes as f64 * weights + work.stored_activation_bytes(device) as f64) / rate.memory_bytes_per_second
+    };
     let arithmetic = if work.macs > 0 {
         let lanes = u64::from(target.instruction_set.lanes());
         let computed = work.macs as f64 * work.channels.next_multiple_of(lanes) as f64 / work.channels.max(1) as f64;
@@ -171,7 +211,7 @@ pub fn node_seconds(graph: &Graph, id: NodeId, device: &Device) -> f64 {
 
 /// Energy of some work on a device.
 pub fn joules(work: &Work, device: &Device) -> f64 {
-    let read_bytes = work.stored_weights_bytes(device.settings.weight_storage);
+    let read_bytes = work.stored_weights_bytes(device);
     let energy = &device.target.energy;
     (work.macs as f64 * energy.picojoule_per_mac + read_bytes as f64 * energy.picojoule_per_byte) * 1e-12
 }

@@ -28,7 +28,7 @@ fn room_for_weights(cluster: &Cluster, reserve_bytes: &[u64]) -> u64 {
 /// Whether the weights alone are too much for all devices together.
 pub fn weights_exceed(graph: &Graph, cluster: &Cluster, reserve_bytes: &[u64]) -> bool {
     let read = graph.tensor_ids().filter(|tensor| graph.value(*tensor).is_some() && graph.is_read(*tensor));
-    let weights: u64 = read.map(|tensor| graph.tensor_type(tensor).size_bytes() as u64).sum();
+    let weights: u64 = read.map(|tensor| graph.stored_bytes(tensor) as u64).sum();
     weights > room_for_weights(cluster, reserve_bytes)
 }
 

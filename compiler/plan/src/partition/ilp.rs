@@ -16,7 +16,7 @@ use good_lp::solvers::microlp::microlp as solver;
 use super::network::Network;
 
 /// What the solver found.
-pub struct Found {
+pub struct Solved {
     /// Candidate of each node.
     pub assignment: Vec<usize>,
     /// Whether it proved that none is better.
@@ -57,7 +57,7 @@ pub fn solve(
     node_prices: &[Vec<f64>],
     travel_prices: &[f64],
     start: Option<&[usize]>,
-) -> Option<Found> {
+) -> Option<Solved> {
     if variables(network, kept) > MAX_VARIABLES {
         return None;
     }
@@ -148,5 +148,5 @@ pub fn solve(
         })
         .collect::<Option<Vec<usize>>>()?;
     let proven = matches!(solution.status(), good_lp::SolutionStatus::Optimal);
-    Some(Found { assignment, proven })
+    Some(Solved { assignment, proven })
 }

@@ -32,7 +32,7 @@ pub struct Candidate {
 }
 
 /// What may be chosen.
-pub struct Choice<'a> {
+pub struct Scope<'a> {
     /// The graph.
     pub graph: &'a Graph,
     /// The cluster.
@@ -61,7 +61,7 @@ pub enum Breadth {
 }
 
 /// Prices a strategy; `None` if the node cannot be computed that way or a share does not fit a device by itself.
-pub fn price(choice: &Choice<'_>, id: NodeId, strategy: Strategy, run: Option<(usize, bool)>) -> Option<Candidate> {
+pub fn price(choice: &Scope<'_>, id: NodeId, strategy: Strategy, run: Option<(usize, bool)>) -> Option<Candidate> {
     let (graph, cluster) = (choice.graph, choice.cluster);
     let node = graph.node(id);
     let devices = cluster.devices.len();
@@ -125,14 +125,14 @@ pub fn price(choice: &Choice<'_>, id: NodeId, strategy: Strategy, run: Option<(u
 
 impl Candidate {
     /// Adds what one device computes.
-    fn account(&mut self, choice: &Choice<'_>, id: NodeId, device: usize, restriction: &Restriction) {
+    fn account(&mut self, choice: &Scope<'_>, id: NodeId, device: usize, restriction: &Restriction) {
         let work = cost::shard_work(choice.graph, id, restriction);
         let on = &choice.cluster.devices[device];
         let name = &choice.graph.node(id).name;
         self.seconds[device] += cost::corrected_seconds(&work, on, name, self.strategy.method);
         self.joules += cost::joules(&work, on);
-        self.weights_bytes[device] += work.stored_weights_bytes(on.settings.weight_storage);
-        self.activation_bytes[device] += work.activation_bytes;
+        self.weights_bytes[device] += work.stored_weights_bytes(on);
+        self.activation_bytes[device] += work.stored_activation_bytes(on);
         for (need, part) in self.needs.iter_mut().zip(&restriction.operands) {
             if let (Some(need), Some(part)) = (need, part) {
                 need.0[device] = Some(need.0[device].map_or(*part, |old| old.hull(part)));

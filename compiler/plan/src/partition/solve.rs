@@ -127,7 +127,7 @@ fn chain_of(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> pip
 pub fn strategies_of(graph: &Graph, cluster: &Cluster) -> BTreeMap<NodeId, Vec<Strategy>> {
     let (family, objective) = (StrategyFamily::Auto, Objective::Memory);
     let breadth = price::Breadth::Full;
-    let choice = price::Choice { graph, cluster, family, objective, breadth, activation_share: 1.0, resident: None };
+    let choice = price::Scope { graph, cluster, family, objective, breadth, activation_share: 1.0, resident: None };
     let order = graph.topological_order().unwrap_or_default();
     let listed = candidates(&choice, &order);
     let plain = |listed: Vec<price::Candidate>| {

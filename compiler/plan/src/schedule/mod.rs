@@ -69,7 +69,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Bytes of the constants that its nodes read, by the sizes of tensors.
+    /// Bytes of the constants that its nodes read, whole numbers in as few as hold them.
     pub fn weights_bytes(&self, graph: &Graph) -> u64 {
         let nodes = self.actions.iter().filter_map(|action| match action {
             Action::Compute(id) => Some(*id),
@@ -77,7 +77,7 @@ impl Schedule {
         });
         let inputs = nodes.flat_map(|id| graph.node(id).inputs.iter().copied());
         let constants: BTreeSet<TensorId> = inputs.filter(|tensor| graph.value(*tensor).is_some()).collect();
-        constants.into_iter().map(|tensor| graph.tensor_type(tensor).size_bytes() as u64).sum()
+        constants.into_iter().map(|tensor| graph.stored_bytes(tensor) as u64).sum()
     }
 }
 

@@ -81,7 +81,7 @@ impl Sharded {
             let Event::Exchange(transfers) = event else { continue };
             for transfer in transfers {
                 if let Some(maker) = self.maker(graph, transfer.tensor) {
-                    *sent.entry(maker).or_default() += self.graph.tensor_type(transfer.tensor).size_bytes() as u64;
+                    *sent.entry(maker).or_default() += self.graph.stored_bytes(transfer.tensor) as u64;
                 }
             }
         }

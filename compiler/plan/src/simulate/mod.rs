@@ -128,7 +128,7 @@ fn simulate_one(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster, du
                 }
                 Action::Exchange { sends, .. } => {
                     for send in sends {
-                        let bytes = graph.tensor_type(send.tensor).size_bytes() as u64;
+                        let bytes = graph.stored_bytes(send.tensor) as u64;
                         *prediction.links.entry((schedule.device, send.peer)).or_default() += bytes;
                         prediction.energy_mj +=
                             cost::transfer_joules(&device.target, &cluster.devices[send.peer].target, bytes) * 1e3;
@@ -257,7 +257,7 @@ impl<'a> Replay<'a> {
                 let together = sends.len() > APART;
                 let mut begin = if together { now + cost * sends.len() as f64 } else { now };
                 for Message { tensor, peer, number } in sends {
-                    let bytes = self.graph.tensor_type(*tensor).size_bytes() as u64;
+                    let bytes = self.graph.stored_bytes(*tensor) as u64;
                     begin += if together { 0.0 } else { cost };
                     self.flows.start((inference, *number), schedule.device, *peer, bytes, begin);
                 }

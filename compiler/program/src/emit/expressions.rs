@@ -3,7 +3,7 @@
 //! them with expressions that are printed here.
 
 use crate::program::{Argument, BufferId, Program};
-use partita_config::{InstructionSet, WeightStorage};
+use partita_config::InstructionSet;
 use partita_ir::graph::ElementType;
 use partita_kernel::text::affine;
 use partita_kernel::{Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, turns};
@@ -120,6 +120,18 @@ pub fn place(kernel: &Kernel, buffer: Buffer, at: &Affine) -> String {
     }
 }
 
+/// Behind the name of a function that loads or stores: how elements of the buffer are stored. `kernel::verify` knows that
+/// there are no others.
+pub fn suffix(kernel: &Kernel, buffer: Buffer) -> &'static str {
+    match kernel.buffers[buffer.0 as usize].storage {
+        ElementType::F16 => "_f16",
+        ElementType::I8 => "_i8",
+        ElementType::U8 => "_u8",
+        ElementType::I16 => "_i16",
+        _ => "",
+    }
+}
+
 /// An expression of a kernel, by the functions of the instruction set's prelude.
 pub fn expression(kernel: &Kernel, instruction_set: InstructionSet, value: &Expression) -> String {
     let show = |inner: &Expression| expression(kernel, instruction_set, inner);
@@ -127,19 +139,18 @@ pub fn expression(kernel: &Kernel, instruction_set: InstructionSet, value: &Expr
         Expression::Variable(variable) => kernel.variable_names[variable.0 as usize].clone(),
         Expression::Constant(value) => format!("constant({})", float(*value)),
         Expression::Load(buffer, at) => {
-            let load = match kernel.buffers[buffer.0 as usize].storage {
-                WeightStorage::F32 => "load",
-                WeightStorage::F16 => "load_f16",
-                WeightStorage::Int8 => "load_i8",
-            };
-            format!("{load}({})", place(kernel, *buffer, at))
+            format!("load{}({})", suffix(kernel, *buffer), place(kernel, *buffer, at))
         }
-        Expression::LoadPartial(buffer, at, count) => format!("load_partial({}, {count})", place(kernel, *buffer, at)),
+        Expression::LoadPartial(buffer, at, count) => {
+            format!("load_partial{}({}, {count})", suffix(kernel, *buffer), place(kernel, *buffer, at))
+        }
         Expression::LoadStrided(buffer, at, stride) => {
-            format!("load_strided({}, {stride})", place(kernel, *buffer, at))
+            format!("load_strided{}({}, {stride})", suffix(kernel, *buffer), place(kernel, *buffer, at))
         }
         Expression::LoadBytes(..) | Expression::DotBytes(..) => NO_BYTES.to_string(),
-        Expression::Broadcast(buffer, at) => format!("broadcast({})", place(kernel, *buffer, at)),
+        Expression::Broadcast(buffer, at) => {
+            format!("broadcast{}({})", suffix(kernel, *buffer), place(kernel, *buffer, at))
+        }
         Expression::Lane(variable, lane) => {
             format!("lane::<{lane}>({})", kernel.variable_names[variable.0 as usize])
         }

@@ -13,7 +13,13 @@ use partita_kernel::{Bound, Expression, Kernel, Statement};
 
 /// The vector type and functions that [`render`]ed kernels call.
 pub fn prelude(instruction_set: InstructionSet) -> anyhow::Result<String> {
-    templates::render(template(instruction_set)?, context! {})
+    let attributes = match features(instruction_set) {
+        "" => "#[inline(always)]".to_string(),
+        features => format!("#[inline]\n#[target_feature(enable = \"{features}\")]"),
+    };
+    let vectors = templates::render(template(instruction_set)?, context! {})?;
+    let stored = context! { attributes, lanes => instruction_set.lanes() };
+    Ok(vectors + &templates::render("kernels/stored.rs.j2", stored)?)
 }
 
 fn template(instruction_set: InstructionSet) -> anyhow::Result<&'static str> {
@@ -99,10 +105,13 @@ enum LineKind<'a> {
         value: String,
     },
     Store {
+        /// Behind the names of functions: how elements are stored.
+        storage: &'static str,
         place: String,
         value: String,
     },
     StorePartial {
+        storage: &'static str,
         place: String,
         count: u32,
         value: String,
@@ -167,11 +176,13 @@ impl<'a> BodyWriter<'a> {
                 }
                 Statement::Store(buffer, at, value) => {
                     let place = expressions::place(kernel, *buffer, at);
-                    LineKind::Store { place, value: self.expression(value) }
+                    let storage = expressions::suffix(kernel, *buffer);
+                    LineKind::Store { storage, place, value: self.expression(value) }
                 }
                 Statement::StorePartial(buffer, at, count, value) => {
                     let place = expressions::place(kernel, *buffer, at);
-                    LineKind::StorePartial { place, count: *count, value: self.expression(value) }
+                    let storage = expressions::suffix(kernel, *buffer);
+                    LineKind::StorePartial { storage, place, count: *count, value: self.expression(value) }
                 }
                 // No back end of Rust source has these (`Machine::dot_product`).
                 Statement::StoreBytes(..) => LineKind::Bytes,

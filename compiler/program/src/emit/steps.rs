@@ -3,7 +3,7 @@
 use partita_rt::kernels::Winograd;
 use serde::Serialize;
 
-use super::expressions::{element_pointer, pointer, rust_type, share_pointer, slice, slice_mut};
+use super::expressions::{element_pointer, float, pointer, rust_type, share_pointer, slice, slice_mut};
 use super::literal::literal;
 use super::reference_call::{CallOperand, call_text};
 use crate::program::{Argument, BufferId, Layout, Message, Program, Runs, Step};
@@ -59,6 +59,15 @@ pub enum Statement {
         spatial: usize,
         /// Channels of a block.
         block: u32,
+    },
+    /// A tensor stored in another way.
+    Restore {
+        /// All of it.
+        from: String,
+        /// The same as it is to be stored.
+        to: String,
+        /// Added to every element on the way.
+        offset: String,
     },
     /// Runs of elements from place to place.
     Copy {
@@ -288,9 +297,12 @@ fn exchange_text(program: &Program, sends: &[Message], receives: &[Message], dev
 
 fn reorder_text(program: &Program, from: BufferId, to: BufferId) -> StepText {
     let (source, destination) = (&program.buffers[from.0 as usize], &program.buffers[to.0 as usize]);
+    if source.layout == destination.layout {
+        return restore_text(program, from, to);
+    }
     let (function, block) = match (source.layout, destination.layout) {
-        (Layout::Plain, Layout::Blocked(block)) => ("reorder_to_blocked", block),
         (Layout::Blocked(block), _) => ("reorder_from_blocked", block),
+        (Layout::Plain, Layout::Blocked(block)) => ("reorder_to_blocked", block),
         (Layout::Plain, Layout::Plain) => ("reorder_to_blocked", 1),
     };
     let plain_elements = destination.shape.iter().product::<usize>();
@@ -305,12 +317,32 @@ fn reorder_text(program: &Program, from: BufferId, to: BufferId) -> StepText {
         comment: format!("{name} from {} to {}", layout_text(source.layout), layout_text(destination.layout)),
         statement: Statement::Reorder {
             function,
-            from: slice(program, Argument::Buffer(from), ElementType::F32, elements(source.layout, source)),
-            to: slice_mut(program, to, ElementType::F32, elements(destination.layout, destination)),
+            from: slice(program, Argument::Buffer(from), source.element, elements(source.layout, source)),
+            to: slice_mut(program, to, destination.element, elements(destination.layout, destination)),
             batch: destination.shape[0],
             channels: destination.shape[1],
             spatial: destination.shape[2..].iter().product(),
             block,
+        },
+    }
+}
+
+/// The same elements, stored in another way.
+fn restore_text(program: &Program, from: BufferId, to: BufferId) -> StepText {
+    let (source, destination) = (&program.buffers[from.0 as usize], &program.buffers[to.0 as usize]);
+    let elements = match source.layout {
+        Layout::Plain => source.shape.iter().product(),
+        Layout::Blocked(_) => source.elements.min(destination.elements),
+    };
+    let name = sanitize(&source.name);
+    StepText {
+        number: 0,
+        label: format!("store {name}"),
+        comment: format!("{name} from {} to {}", source.element.name(), destination.element.name()),
+        statement: Statement::Restore {
+            from: slice(program, Argument::Buffer(from), source.element, elements),
+            to: slice_mut(program, to, destination.element, elements),
+            offset: float((source.offset - destination.offset) as f32),
         },
     }
 }

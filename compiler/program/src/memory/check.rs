@@ -45,9 +45,6 @@ pub enum OverlapError {
     },
 }
 
-/// Granularity of the replay: the smallest alignment of any part that kernels write.
-const UNIT_BYTES: usize = 4;
-
 /// Who wrote a part of the arena: the value group and the step.
 type Mark = (BufferId, usize);
 
@@ -165,20 +162,16 @@ fn check_scratch(program: &Program, index: usize, step: &Step) -> Result<(), Ove
 fn write(program: &Program, marks: &mut Marks, id: BufferId, step: usize) {
     let buffer = &program.buffers[id.0 as usize];
     let end = buffer.offset_bytes + buffer.elements * buffer.element.size_bytes();
-    marks.write(whole_units(buffer.offset_bytes), end.next_multiple_of(UNIT_BYTES), (value_group(program, id), step));
+    marks.write(buffer.offset_bytes, end, (value_group(program, id), step));
 }
 
 fn read(program: &Program, marks: &Marks, id: BufferId, step: usize) -> Result<(), OverlapError> {
     let buffer = &program.buffers[id.0 as usize];
-    let end = (buffer.offset_bytes + logical_bytes(program, id)).next_multiple_of(UNIT_BYTES);
-    match marks.other_than(value_group(program, id), whole_units(buffer.offset_bytes), end) {
+    let end = buffer.offset_bytes + logical_bytes(program, id);
+    match marks.other_than(value_group(program, id), buffer.offset_bytes, end) {
         None => Ok(()),
         Some((byte, writer)) => Err(OverlapError::Overwritten { step, buffer: buffer.name.clone(), byte, writer }),
     }
-}
-
-fn whole_units(byte: usize) -> usize {
-    byte / UNIT_BYTES * UNIT_BYTES
 }
 
 /// The outermost buffer whose value this one shares.

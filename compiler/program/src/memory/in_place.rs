@@ -9,7 +9,8 @@ use partita_kernel::Access;
 
 /// Makes outputs parts of dying inputs where the kernel allows it ([`partita_kernel::Kernel::in_place`]).
 ///
-/// Legal if the input and the output own or share their memory at the same first byte with the same size, the input's
+/// Legal if the input and the output own or share their memory at the same first byte with the same size in all and of an
+/// element, the input's
 /// memory is not read after the step, the step reads it only through that one argument, and the output's memory
 /// did not exist before the step.
 pub fn share(program: &mut Program) {
@@ -53,6 +54,7 @@ fn candidate(program: &Program, lives: &BTreeMap<BufferId, Lifetime>, index: usi
         let fits = first_byte == 0
             && input_info.elements == output_info.elements
             && input_info.layout == output_info.layout
+            && input_info.element.size_bytes() == output_info.element.size_bytes()
             && root_info.elements * root_info.element.size_bytes()
                 == output_info.elements * output_info.element.size_bytes();
         (fits && reads == 1 && lives.get(&root)?.last == index + 1).then_some((input, output))

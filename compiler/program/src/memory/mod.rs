@@ -80,7 +80,6 @@ pub fn least_arena_bytes(program: &Program, alignment_bytes: usize) -> usize {
 mod tests {
     use super::*;
     use crate::program::{Argument, Buffer, Layout, Message, Runs, Step};
-    use partita_config::WeightStorage;
     use partita_ir::graph::ElementType;
     use partita_kernel::{Access, BufferDeclaration, Kernel};
 
@@ -93,6 +92,7 @@ mod tests {
                 name: format!("t{index}"),
                 tensor: None,
                 element: ElementType::F32,
+                offset: 0,
                 shape: vec![*elements],
                 layout: Layout::Plain,
                 elements: *elements,
@@ -173,7 +173,7 @@ mod tests {
             name: name.to_string(),
             access,
             elements,
-            storage: WeightStorage::F32,
+            storage: ElementType::F32,
         };
         let kernel = Kernel {
             name: "k".to_string(),

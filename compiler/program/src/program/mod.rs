@@ -8,7 +8,7 @@ pub mod family;
 pub mod lower;
 pub mod text;
 
-use partita_ir::graph::{ElementType, Op, Original, TensorId};
+use partita_ir::graph::{ElementType, Op, Original, Stored, TensorId};
 use partita_kernel::Kernel;
 use partita_kernel::lower::WeightOrder;
 
@@ -29,8 +29,10 @@ pub struct Buffer {
     pub name: String,
     /// The graph's tensor, none for scratch.
     pub tensor: Option<TensorId>,
-    /// Element type.
+    /// Type of the elements in memory.
     pub element: ElementType,
+    /// What is to be added to an element in memory to get the tensor's ([`Stored`]).
+    pub offset: i32,
     /// Logical shape.
     pub shape: Vec<usize>,
     /// Layout.
@@ -45,6 +47,13 @@ pub struct Buffer {
     pub replaces: bool,
     /// Byte offset in the arena; set by `memory`, a multiple of the arena alignment unless a part of another.
     pub offset_bytes: usize,
+}
+
+impl Buffer {
+    /// How elements are stored.
+    pub fn stored(&self) -> Stored {
+        Stored { element: self.element, offset: self.offset }
+    }
 }
 
 /// A packed constant.
@@ -132,7 +141,7 @@ pub enum Step {
         /// Results.
         outputs: Vec<BufferId>,
     },
-    /// Copies a tensor into another layout.
+    /// Copies a tensor into another layout, or stores it otherwise in the same.
     Reorder {
         /// Source.
         from: BufferId,

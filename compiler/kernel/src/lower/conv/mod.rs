@@ -12,13 +12,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use plan::Plan;
 use strips::Strips;
 
-use super::build::{Builder, Epilogue, epilogue_words, mul_add, plus, repeat};
+use super::build::{Builder, mul_add, plus, repeat};
 use super::call::convolution_bindings;
+use super::epilogue::{Epilogue, epilogue_words};
+use super::fused::{Fused, Joined};
 use super::products::{Factor, ProductKind, by_lane, multiply};
 use super::tile::Reading;
 use super::window::Columns;
 use super::winograd;
-use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Pooling, WeightOrder};
+use super::{Behind, Binding, LayoutChoice, LoweredNode, Machine, Operand, WeightOrder};
 use crate::layout::Layout;
 use crate::{Access, Affine, Buffer, Expression, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::TensorType;
@@ -72,11 +74,11 @@ pub(super) fn lower(
     conv: &Conv,
     inputs: &[Operand<'_>],
     output: &TensorType,
-    pooling: Option<Pooling<'_>>,
+    Behind { pooling, fused }: Behind<'_>,
     machine: &Machine,
 ) -> Option<LoweredNode> {
     if let Some(plan) = winograd::chosen(conv, inputs, output, machine) {
-        return winograd::lower(conv, inputs, &plan, pooling);
+        return if fused.is_none() { winograd::lower(conv, inputs, &plan, pooling) } else { None };
     }
     let (weights, bias) = (inputs[1].value?, inputs[2].value?);
     let x = inputs[0].tensor_type;
@@ -93,6 +95,12 @@ pub(super) fn lower(
     let packed_bias = plan.pack_bias(bias);
     let w_buffer = builder.buffer("weights", Access::Weights, plan.packed_elements());
     let b_buffer = builder.buffer("bias", Access::Weights, packed_bias.len());
+    let mut fused_bindings = Vec::new();
+    let sizes = [plan.output_elements(), packed_bias.len()];
+    let joined = match fused {
+        Some(fused) => Some(Joined::declare(fused, &mut builder, &mut fused_bindings, inputs.len(), output, sizes)?),
+        None => None,
+    };
     let scratch_elements = strips.as_ref().map(|strips| strips.scratch_elements(&plan));
     let rows = scratch_elements.map(|elements| builder.buffer("rows", Access::Scratch, elements));
     let output_plane = strips.as_ref().map_or(plan.window.output_plane(), |strips| strips.window.output_plane());
@@ -100,7 +108,9 @@ pub(super) fn lower(
     let y_buffer = builder.buffer("y", Access::Output, y_elements);
     let buffers = Buffers { x: x_buffer, residual, weights: w_buffer, bias: b_buffer, y: y_buffer };
     let sample = builder.loop_over(Role::Batch, "sample");
-    let mut writer = ConvWriter { plan: &plan, conv, strips: strips.as_ref().zip(rows), builder, buffers, sample };
+    let strips_and_rows = strips.as_ref().zip(rows);
+    let mut writer =
+        ConvWriter { plan: &plan, conv, strips: strips_and_rows, joined: joined.as_ref(), builder, buffers, sample };
     let body = writer.body();
     let window = &plan.window;
     let name = format!(
@@ -126,13 +136,17 @@ pub(super) fn lower(
         plan.tile.pixels,
         plan.tile.vectors,
         epilogue_words(conv),
-        strips.as_ref().map_or(String::new(), Strips::words)
+        strips.as_ref().map_or_else(|| Fused::words(fused), Strips::words)
     );
     let macs = plan.batch * plan.filters * window.output_plane() * plan.group_channels * window.taps();
     let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
     // The residual is read in the same tile, right before the store.
     kernel.in_place = residual.into_iter().collect();
+    if let (Some(joined), Some(fused)) = (&joined, fused) {
+        kernel.in_place.extend(joined.in_place(fused.operands));
+    }
     let mut bindings = convolution_bindings(conv, inputs[1].packing, || plan.pack(weights), packed_bias);
+    bindings.extend(fused_bindings);
     bindings.extend(scratch_elements.map(Binding::Scratch));
     bindings.push(Binding::Output);
     let order = WeightOrder { vectors: plan.tile.vectors, forms: None };
@@ -153,6 +167,8 @@ struct ConvWriter<'a> {
     conv: &'a Conv,
     /// How rows are pooled, and where they lie before.
     strips: Option<(&'a Strips, Buffer)>,
+    /// What is done to sums before they are stored.
+    joined: Option<&'a Joined<'a>>,
     builder: Builder,
     buffers: Buffers,
     sample: LoopVar,
@@ -469,14 +485,18 @@ impl ConvWriter<'_> {
         let (to, row) = &place.to;
         let output = plus(row, column, plan.lanes);
         let mut sums = Vec::with_capacity(part.count * place.tile.vectors);
+        let mut channels = Vec::with_capacity(part.count * place.tile.vectors);
         for vector in 0..place.tile.vectors {
             for pixel in 0..part.count {
                 let offset = vector * place.vector_step + (part.first + pixel) * plan.lanes;
                 sums.push((self.accumulator(pixel, vector), output.clone().plus(offset as i64)));
+                channels.push(place.tile.bias.clone().plus((vector * plan.lanes) as i64));
             }
         }
         let residual = self.buffers.residual;
-        Epilogue { residual, activation: self.conv.activation, output: *to }.finish(&mut self.builder, &sums)
+        let fused = self.joined.map(|joined| (joined, &channels[..]));
+        let epilogue = Epilogue { residual, activation: self.conv.activation, fused, output: *to };
+        epilogue.finish(&mut self.builder, &sums)
     }
 }
 

@@ -10,8 +10,8 @@ use crate::lower::products::{Factor, ProductKind, multiply};
 use crate::lower::{Binding, LoweredNode, Machine, Operand};
 use crate::{Access, Affine, Arithmetic, Buffer, Expression, Function, LoopVar, Role, Statement, Variable};
 use partita_config::WeightStorage;
-use partita_ir::graph::Op;
 use partita_ir::graph::storage::Columns;
+use partita_ir::graph::{ElementType, Op};
 
 /// Bytes of a vector, and of them in a lane.
 const VECTOR: usize = 16;
@@ -52,7 +52,7 @@ pub(super) fn lower(
     let plain = |elements: usize| elements.next_multiple_of(lanes);
     let a = builder.buffer("a", Access::Input, plain(product.batch * product.rows * product.depth));
     let packed = pack(&stored.stored, product, tile, lanes);
-    let b = builder.stored_buffer("b", Access::Weights, packed.len(), WeightStorage::Int8);
+    let b = builder.stored_buffer("b", Access::Weights, packed.len(), ElementType::I8);
     let per_column = |row: &[f32]| {
         let mut row = row.to_vec();
         row.resize(vectors * lanes, 0.0);
@@ -67,7 +67,7 @@ pub(super) fn lower(
     let steps = builder.buffer("steps", Access::Weights, vectors * lanes);
     bindings.push(Binding::Weights { from: 1, elements: per_column(&stored.steps) });
     let digit_bytes = product.rows * 2 * depth;
-    let digits = builder.stored_buffer("digits", Access::Scratch, digit_bytes, WeightStorage::Int8);
+    let digits = builder.stored_buffer("digits", Access::Scratch, digit_bytes, ElementType::I8);
     let scales = builder.buffer("scales", Access::Scratch, product.rows * lanes);
     bindings.extend([Binding::Scratch(digit_bytes.div_ceil(4)), Binding::Scratch(product.rows * lanes)]);
     let y = builder.buffer("y", Access::Output, plain(product.batch * product.rows * product.columns));
@@ -220,7 +220,7 @@ impl DotWriter<'_> {
         let packed = Affine::constant((place.first_vector * per_vector) as i64);
         let packed = plus(&packed, place.column, place.vectors * per_vector);
         let packed = plus(&packed, k, place.vectors * self.lanes);
-        let stored = (self.buffers.b, WeightStorage::Int8);
+        let stored = (self.buffers.b, ElementType::I8);
         let elements = VECTOR * place.vectors * self.lanes;
         let mut body: Vec<Statement> = fetch_ahead(stored, self.ahead_bytes, &packed, elements).collect();
         let mut loaded = Vec::with_capacity(2 * place.rows);

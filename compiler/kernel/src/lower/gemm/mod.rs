@@ -8,15 +8,16 @@ mod dot;
 use std::ops::Range;
 
 use super::build::{Builder, activate, binary, fetch_ahead, mul_add, plus, repeat, runs};
+use super::functions::Functions;
+use super::fused::{Fused, Joined};
 use super::products::by_lane;
 use super::tile::{FAR_BYTES_PER_CYCLE, Reading, Row, choose_tile};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::layout::Layout;
 use crate::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Kernel, LoopVar, Role, Statement, Variable};
-use partita_config::WeightStorage;
 use partita_ir::graph::op::Activation;
 use partita_ir::graph::storage;
-use partita_ir::graph::{Op, TensorType};
+use partita_ir::graph::{ElementType, Op, TensorType};
 
 /// Deeper products are summed in blocks, whose sums are added in memory.
 const DEEP: usize = 4096;
@@ -104,7 +105,13 @@ struct Tile {
     vectors: usize,
 }
 
-pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Option<LoweredNode> {
+pub(super) fn lower(
+    op: &Op,
+    inputs: &[Operand<'_>],
+    output: &TensorType,
+    fused: Option<&Fused<'_>>,
+    machine: &Machine,
+) -> Option<LoweredNode> {
     let product = product(op, inputs, output)?;
     let lanes = machine.instruction_set.lanes() as usize;
     let vectors = product.columns.div_ceil(lanes);
@@ -121,14 +128,14 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
             .then_some(stored)
     });
     if let Some(stored) = stored.as_ref().filter(|_| dot::applies(&product, machine)) {
-        return dot::lower(op, &product, inputs, stored, machine);
+        return if fused.is_none() { dot::lower(op, &product, inputs, stored, machine) } else { None };
     }
     let packed = value.map(|b| pack(stored.as_ref().map_or(b, |stored| &stored.stored), &product, tile, lanes));
     let mut builder = Builder::new(lanes as u32);
     let a_elements = plain(product.batch * product.rows * product.depth);
     let a = builder.buffer("a", Access::Input, a_elements);
     let mut bindings = vec![Binding::Input(0)];
-    let storage = if stored.is_some() { machine.weight_storage } else { WeightStorage::F32 };
+    let storage = if stored.is_some() { machine.weight_storage.element() } else { ElementType::F32 };
     let b = match &packed {
         Some(packed) => builder.stored_buffer("b", Access::Weights, packed.len(), storage),
         None => {
@@ -152,7 +159,7 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
         }
         None => None,
     };
-    let steps = stored.filter(|_| storage == WeightStorage::Int8).map(|stored| {
+    let steps = stored.filter(|_| storage == ElementType::I8).map(|stored| {
         let mut row = stored.steps;
         row.resize(vectors * lanes, 0.0);
         let buffer = builder.buffer("steps", Access::Weights, row.len());
@@ -164,6 +171,15 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
         bindings.push(Binding::Scratch(elements));
         builder.buffer("sums", Access::Scratch, elements)
     });
+    let behind = match fused {
+        // Of one row only: everything else is read where no vectors begin.
+        Some(_) if product.batch * product.rows != 1 => return None,
+        Some(fused) => {
+            let sizes = [vectors * lanes; 2];
+            Some(Joined::declare(fused, &mut builder, &mut bindings, inputs.len(), output, sizes)?)
+        }
+        None => None,
+    };
     let y = builder.buffer("y", Access::Output, plain(product.batch * product.rows * product.columns));
     bindings.push(Binding::Output);
     let batch = builder.loop_over(Role::Batch, "batch");
@@ -181,6 +197,7 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
         sums,
         y,
         steps,
+        behind: behind.as_ref(),
         is_packed,
         by_lane,
         in_order,
@@ -199,10 +216,11 @@ pub(super) fn lower(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machin
         }
         body.push(repeat(column, tiles, 1, rows));
     }
-    let words = match storage {
-        WeightStorage::F32 => String::new(),
-        narrow => format!(", weights{}", narrow.words()),
+    let narrow = match storage {
+        ElementType::F32 => String::new(),
+        narrow => format!(", weights in {} bits", 8 * narrow.size_bytes()),
     };
+    let words = narrow + &Fused::words(fused);
     let body = vec![repeat(batch, product.batch, 1, body)];
     let kernel = product.kernel(writer.builder, "gemm", tile, &words, body);
     Some(LoweredNode { kernel, bindings, order: None })
@@ -270,6 +288,8 @@ struct GemmWriter<'a> {
     bias: Option<Buffer>,
     /// By what each column is multiplied, after the sum and before the bias.
     steps: Option<Buffer>,
+    /// What is done to sums before they are stored.
+    behind: Option<&'a Joined<'a>>,
     /// Where the sums of the blocks before lie, of deep products.
     sums: Option<Buffer>,
     y: Buffer,
@@ -279,7 +299,7 @@ struct GemmWriter<'a> {
     /// Loads stand between the multiplications.
     in_order: bool,
     /// Of `b`, and how far ahead it is fetched from memory, 0 if it is not.
-    storage: WeightStorage,
+    storage: ElementType,
     ahead_bytes: usize,
     batch: LoopVar,
 }
@@ -454,7 +474,14 @@ impl GemmWriter<'_> {
                     let value = mul_add(Expression::Variable(sum), step, bias.unwrap_or(Expression::Constant(0.0)));
                     statements.push(Statement::Assign(sum, value));
                 }
-                let value = activate(Expression::Variable(sum), self.product.activation);
+                let mut value = activate(Expression::Variable(sum), self.product.activation);
+                if let Some(joined) = self.behind {
+                    let column = self.column_at(place, vector);
+                    let mut functions = Functions { builder: &mut self.builder, statements: &mut statements };
+                    let fused = joined.value(&value, [&column, &column], &mut functions);
+                    // A tree of operators that are done on vectors has a value.
+                    value = fused.unwrap_or(value);
+                }
                 statements.push(match self.lanes_of(place, vector) {
                     lanes if lanes == self.lanes => Statement::Store(self.y, at, value),
                     lanes => Statement::StorePartial(self.y, at, lanes as u32, value),

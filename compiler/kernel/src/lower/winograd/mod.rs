@@ -21,8 +21,9 @@ pub use plan::{chosen, estimated_cycles, forms};
 use transform::Transform;
 pub use transform::{Form, Forms};
 
-use super::build::{Builder, epilogue_words, plus, repeat};
+use super::build::{Builder, plus, repeat};
 use super::call::convolution_bindings;
+use super::epilogue::epilogue_words;
 use super::{Binding, LoweredNode, Operand, Pooling, WeightOrder};
 use crate::split::Split;
 use crate::{Access, Affine, Bound, Buffer, Expression, LoopVar, Role, Statement, Variable};

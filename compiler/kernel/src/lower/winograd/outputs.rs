@@ -3,7 +3,8 @@
 use super::plan::Plan;
 use super::transform::Form;
 use super::{Buffers, Pooling, WinogradWriter};
-use crate::lower::build::{Epilogue, binary, plus, repeat};
+use crate::lower::build::{binary, plus, repeat};
+use crate::lower::epilogue::Epilogue;
 use crate::{Affine, Arithmetic, Bound, Expression, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::op::{Activation, Conv, PoolKind};
 
@@ -111,7 +112,9 @@ impl WinogradWriter<'_> {
         }
         let epilogue = match plan.is_even() {
             true => self.epilogue(),
-            false => Epilogue { residual: None, activation: Activation::None, output: self.buffers.scratch },
+            false => {
+                Epilogue { residual: None, activation: Activation::None, fused: None, output: self.buffers.scratch }
+            }
         };
         tile.extend(epilogue.finish(&mut self.builder, &sums));
     }
@@ -158,8 +161,8 @@ impl WinogradWriter<'_> {
         plus(&at, self.at.block_column, plan.columns * outputs[1] * lanes)
     }
 
-    fn epilogue(&self) -> Epilogue {
+    fn epilogue(&self) -> Epilogue<'static> {
         let Buffers { residual, y, .. } = self.buffers;
-        Epilogue { residual, activation: self.conv.activation, output: y }
+        Epilogue { residual, activation: self.conv.activation, fused: None, output: y }
     }
 }

@@ -5,7 +5,7 @@ use crate::lower::build::{fetch_ahead, mul_add, plus, repeat, runs};
 use crate::lower::products::by_lane;
 use crate::lower::tile::Tile;
 use crate::{Affine, Expression, LoopVar, Role, Statement, Variable};
-use partita_config::WeightStorage;
+use partita_ir::graph::ElementType;
 
 impl WinogradWriter<'_> {
     /// `M[point][filters][tile] = sum over channels of V[point][channels][tile] * U[point][channels][filters]`
@@ -90,7 +90,7 @@ impl WinogradWriter<'_> {
     fn by_broadcast(&mut self, data: &Affine, weights: &Affine, tile: Tile, channels: usize) -> Vec<Statement> {
         let channel = self.builder.loop_var("channel");
         let weights = plus(weights, channel, tile.vectors * self.plan.lanes);
-        let stored = (self.buffers.weights, WeightStorage::F32);
+        let stored = (self.buffers.weights, ElementType::F32);
         let mut body: Vec<Statement> =
             fetch_ahead(stored, self.plan.ahead_bytes, &weights, tile.vectors * self.plan.lanes).collect();
         let mut loaded = Vec::with_capacity(tile.vectors);

@@ -37,7 +37,7 @@ pub fn segments(graph: &Graph) -> Vec<Segment> {
     let mut found: Vec<Segment> = Vec::new();
     let mut current = Segment { nodes: Vec::new(), weights_bytes: 0, arena_bytes: 0, output_bytes: 0 };
     let mut seen_weights: HashSet<TensorId> = HashSet::new();
-    let size = |tensor: &TensorId| graph.tensor_type(*tensor).size_bytes() as u64;
+    let size = |tensor: &TensorId| graph.stored_bytes(*tensor) as u64;
     // Of what is alive: bytes, and how many of it the caller wants.
     let mut alive_bytes: u64 = alive.iter().map(size).sum();
     let mut outputs_pending = alive.iter().filter(|tensor| graph.is_output(**tensor)).count();

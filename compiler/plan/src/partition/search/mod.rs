@@ -28,7 +28,7 @@ use super::candidates::family_of_all;
 use super::network::Network;
 use super::options::Effort as Asked;
 use super::pipeline::Chain;
-use super::price::{Breadth, Choice};
+use super::price::{Breadth, Scope};
 use super::{Objective, PartitionOptions, Strategy, StrategyFamily, limits};
 
 pub use self::answer::Answer;
@@ -91,7 +91,7 @@ fn search_with(
     let choice = |breadth: Breadth| {
         let PartitionOptions { family, objective, activation_share, .. } = *options;
         let resident = options.resident.as_deref();
-        Choice { graph, cluster, family, objective, breadth, activation_share, resident }
+        Scope { graph, cluster, family, objective, breadth, activation_share, resident }
     };
     let network = |breadth: Breadth| {
         let choice = choice(breadth);

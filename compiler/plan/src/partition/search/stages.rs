@@ -57,7 +57,7 @@ fn crossing_bytes(graph: &Graph, order: &[NodeId]) -> Vec<u64> {
     for (at, id) in order.iter().enumerate() {
         for output in &graph.node(*id).outputs {
             let last = graph.consumers(*output).iter().map(|reader| position[reader]).max().unwrap_or(at);
-            let bytes = graph.tensor_type(*output).size_bytes() as u64;
+            let bytes = graph.stored_bytes(*output) as u64;
             crossing[at..last].iter_mut().for_each(|sum| *sum += bytes);
         }
     }

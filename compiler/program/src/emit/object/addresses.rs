@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
 use super::{LoopValue, Translator};
-use partita_config::WeightStorage;
+use partita_ir::graph::ElementType;
 use partita_kernel::visit::{each_access, each_constant};
 use partita_kernel::{Affine, Buffer, LoopVar, Statement};
 
@@ -24,7 +24,7 @@ const REACH_BYTES: i64 = 1 << 15;
 const FEWEST_OF_CLUSTER: usize = 4;
 
 /// Bases for all accesses of a kernel, so that neighbours can be loaded in pairs.
-pub(super) fn anchors(body: &[Statement], storages: &[WeightStorage]) -> Anchors {
+pub(super) fn anchors(body: &[Statement], storages: &[ElementType]) -> Anchors {
     let mut places: Anchors = HashMap::new();
     each_access(body, &mut |buffer, at, _| {
         places

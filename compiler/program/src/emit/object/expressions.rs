@@ -4,7 +4,7 @@ use cranelift_codegen::ir::{self, Endianness, InstBuilder, MemFlagsData, SourceL
 
 use super::Translator;
 use super::substitutes::Substitute;
-use partita_config::WeightStorage;
+use partita_ir::graph::ElementType;
 use partita_kernel::{Affine, Arithmetic, Buffer, Expression, Function, Variable};
 
 impl Translator<'_> {
@@ -27,14 +27,101 @@ impl Translator<'_> {
         self.builder.ins().load(kind, flags(), address, offset)
     }
 
-    /// Four whole numbers of 8 bits.
-    fn load_i8(&mut self, buffer: Buffer, at: &Affine) -> Value {
+    /// Four numbers as they are stored.
+    fn load_stored(&mut self, buffer: Buffer, at: &Affine) -> Value {
+        let words = match self.storages[buffer.0 as usize] {
+            ElementType::F16 => return self.load_f16(buffer, at),
+            ElementType::I8 => {
+                let bytes = self.load_bytes(buffer, at);
+                let halves = self.builder.ins().swiden_low(bytes);
+                self.builder.ins().swiden_low(halves)
+            }
+            ElementType::U8 => {
+                let bytes = self.load_bytes(buffer, at);
+                let halves = self.builder.ins().uwiden_low(bytes);
+                self.builder.ins().uwiden_low(halves)
+            }
+            ElementType::I16 => {
+                let four = self.load(types::I64, buffer, at);
+                let halves = self.builder.ins().scalar_to_vector(types::I64X2, four);
+                let halves = self.bits(types::I16X8, halves);
+                self.builder.ins().swiden_low(halves)
+            }
+            _ => return self.load(types::F32X4, buffer, at),
+        };
+        self.builder.ins().fcvt_from_sint(types::F32X4, words)
+    }
+
+    /// Four bytes, in the first lanes.
+    fn load_bytes(&mut self, buffer: Buffer, at: &Affine) -> Value {
         let four = self.load(types::I32, buffer, at);
         let bytes = self.builder.ins().scalar_to_vector(types::I32X4, four);
-        let bytes = self.bits(types::I8X16, bytes);
-        let halves = self.builder.ins().swiden_low(bytes);
-        let words = self.builder.ins().swiden_low(halves);
-        self.builder.ins().fcvt_from_sint(types::F32X4, words)
+        self.bits(types::I8X16, bytes)
+    }
+
+    /// One number as it is stored.
+    fn load_element(&mut self, buffer: Buffer, at: &Affine) -> Value {
+        let storage = self.storages[buffer.0 as usize];
+        let (address, offset) = self.address(buffer, at);
+        let ins = self.builder.ins();
+        let whole = match storage {
+            ElementType::I8 => ins.sload8(types::I32, flags(), address, offset),
+            ElementType::U8 => ins.uload8(types::I32, flags(), address, offset),
+            ElementType::I16 => ins.sload16(types::I32, flags(), address, offset),
+            _ => return ins.load(types::F32, flags(), address, offset),
+        };
+        self.builder.ins().fcvt_from_sint(types::F32, whole)
+    }
+
+    /// Stores four numbers as they are to be stored.
+    pub(super) fn store(&mut self, buffer: Buffer, at: &Affine, value: Value) {
+        let storage = self.storages[buffer.0 as usize];
+        let stored = match storage {
+            ElementType::I8 | ElementType::U8 => {
+                let halves = self.halves(value);
+                let bytes = match storage {
+                    ElementType::I8 => self.builder.ins().snarrow(halves, halves),
+                    _ => self.builder.ins().unarrow(halves, halves),
+                };
+                let words = self.bits(types::I32X4, bytes);
+                self.builder.ins().extractlane(words, 0)
+            }
+            ElementType::I16 => {
+                let halves = self.halves(value);
+                let pairs = self.bits(types::I64X2, halves);
+                self.builder.ins().extractlane(pairs, 0)
+            }
+            _ => value,
+        };
+        let (address, offset) = self.address(buffer, at);
+        self.builder.ins().store(flags(), stored, address, offset);
+    }
+
+    /// Whole numbers in 16 bits each, all of them twice.
+    fn halves(&mut self, value: Value) -> Value {
+        let words = self.builder.ins().fcvt_to_sint_sat(types::I32X4, value);
+        self.builder.ins().snarrow(words, words)
+    }
+
+    /// Stores the first numbers as they are to be stored.
+    pub(super) fn store_partial(&mut self, buffer: Buffer, at: &Affine, count: u32, value: Value) {
+        let storage = self.storages[buffer.0 as usize];
+        let value = match storage {
+            ElementType::I8 | ElementType::U8 | ElementType::I16 => {
+                self.builder.ins().fcvt_to_sint_sat(types::I32X4, value)
+            }
+            _ => value,
+        };
+        for lane in 0..count {
+            let element = self.builder.ins().extractlane(value, lane as u8);
+            let (address, offset) = self.address(buffer, &at.clone().plus(i64::from(lane)));
+            let ins = self.builder.ins();
+            match storage {
+                ElementType::I8 | ElementType::U8 => ins.istore8(flags(), element, address, offset),
+                ElementType::I16 => ins.istore16(flags(), element, address, offset),
+                _ => ins.store(flags(), element, address, offset),
+            };
+        }
     }
 
     /// Four numbers of 16 bits.
@@ -49,8 +136,7 @@ impl Translator<'_> {
     /// Whole numbers from -128 to 127 as four bytes.
     pub(super) fn narrowed(&mut self, value: &Expression) -> Value {
         let value = self.expression(value);
-        let words = self.builder.ins().fcvt_to_sint_sat(types::I32X4, value);
-        let halves = self.builder.ins().snarrow(words, words);
+        let halves = self.halves(value);
         let bytes = self.builder.ins().snarrow(halves, halves);
         let words = self.bits(types::I32X4, bytes);
         self.builder.ins().extractlane(words, 0)
@@ -77,23 +163,19 @@ impl Translator<'_> {
         match value {
             Expression::Variable(variable) => self.variable(*variable),
             Expression::Constant(value) => self.constant(*value),
-            Expression::Load(buffer, at) => match self.storages[buffer.0 as usize] {
-                WeightStorage::F32 => self.load(types::F32X4, *buffer, at),
-                WeightStorage::F16 => self.load_f16(*buffer, at),
-                WeightStorage::Int8 => self.load_i8(*buffer, at),
-            },
+            Expression::Load(buffer, at) => self.load_stored(*buffer, at),
             Expression::LoadPartial(buffer, at, count) => {
                 let zero = self.builder.ins().f32const(0.0);
                 let zeros = self.builder.ins().splat(types::F32X4, zero);
                 self.gather(zeros, *buffer, at, 1, *count)
             }
             Expression::LoadStrided(buffer, at, stride) => {
-                let first = self.load(types::F32, *buffer, at);
+                let first = self.load_element(*buffer, at);
                 let all = self.builder.ins().splat(types::F32X4, first);
                 self.gather(all, *buffer, at, *stride, 4)
             }
             Expression::Broadcast(buffer, at) => {
-                let element = self.load(types::F32, *buffer, at);
+                let element = self.load_element(*buffer, at);
                 self.builder.ins().splat(types::F32X4, element)
             }
             Expression::Lane(variable, lane) => {
@@ -157,7 +239,7 @@ impl Translator<'_> {
     /// Replaces the first `count` lanes by elements that lie `stride` apart.
     fn gather(&mut self, mut vector: Value, buffer: Buffer, at: &Affine, stride: i64, count: u32) -> Value {
         for lane in 0..count {
-            let element = self.load(types::F32, buffer, &at.clone().plus(i64::from(lane) * stride));
+            let element = self.load_element(buffer, &at.clone().plus(i64::from(lane) * stride));
             vector = self.builder.ins().insertlane(vector, element, lane as u8);
         }
         vector

@@ -26,7 +26,8 @@ use expressions::flags;
 use substitutes::Substitute;
 
 use super::{load_pairs, rust_source, steps, templates};
-use partita_config::{InstructionSet, Target, WeightStorage};
+use partita_config::{InstructionSet, Target};
+use partita_ir::graph::ElementType;
 use partita_kernel::split::Split;
 use partita_kernel::unroll::unroll;
 use partita_kernel::{Affine, Bound, Kernel, LoopVar, Statement, turns};
@@ -171,7 +172,7 @@ fn translate(
     let vectors = kernel.variable_names.iter().map(|_| builder.declare_var(types::F32X4)).collect();
     let running = loops.iter().enumerate().filter(|(_, value)| value.is_some()).map(|(var, _)| var as u32).collect();
     let scopes = vec![Scope::default()];
-    let storages: Vec<WeightStorage> = kernel.buffers.iter().map(|buffer| buffer.storage).collect();
+    let storages: Vec<ElementType> = kernel.buffers.iter().map(|buffer| buffer.storage).collect();
     let anchors = anchors(&kernel.body, &storages);
     let counted = vec![false; kernel.loops.len()];
     let mut translator =
@@ -215,7 +216,7 @@ struct Translator<'a> {
     scopes: Vec<Scope>,
     anchors: Anchors,
     /// Of each buffer.
-    storages: Vec<WeightStorage>,
+    storages: Vec<ElementType>,
     /// Loop variables whose value some instruction needs.
     counted: Vec<bool>,
 }
@@ -246,16 +247,11 @@ impl Translator<'_> {
                 }
                 Statement::Store(buffer, at, value) => {
                     let value = self.expression(value);
-                    let (address, offset) = self.address(*buffer, at);
-                    self.builder.ins().store(flags(), value, address, offset);
+                    self.store(*buffer, at, value);
                 }
                 Statement::StorePartial(buffer, at, count, value) => {
                     let value = self.expression(value);
-                    for lane in 0..*count {
-                        let element = self.builder.ins().extractlane(value, lane as u8);
-                        let (address, offset) = self.address(*buffer, &at.clone().plus(i64::from(lane)));
-                        self.builder.ins().store(flags(), element, address, offset);
-                    }
+                    self.store_partial(*buffer, at, *count, value);
                 }
                 Statement::StoreBytes(buffer, at, value) => {
                     let bytes = self.narrowed(value);

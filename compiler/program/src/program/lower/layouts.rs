@@ -4,7 +4,7 @@
 
 use super::Lowering;
 use crate::program::Layout;
-use partita_ir::graph::NodeId;
+use partita_ir::graph::{NodeId, TensorId};
 use partita_kernel::lower::{LayoutChoice, layout_choices};
 
 impl Lowering<'_> {
@@ -28,13 +28,17 @@ impl Lowering<'_> {
         // The order of weights depends on the layout of what they are multiplied by.
         let elsewhere = info.inputs.iter().find_map(|input| self.packed_elsewhere(*input));
         let suits = |choice: &&LayoutChoice| elsewhere.is_none_or(|(layout, _)| choice.inputs[0] == layout);
-        let best = |choice: &&LayoutChoice| self.reordered_elements(node, choice);
-        choices.iter().filter(suits).min_by_key(best).or_else(|| choices.iter().min_by_key(best)).cloned()
+        let suitable: Vec<LayoutChoice> = choices.iter().filter(suits).cloned().collect();
+        self.least_reordered(&info.inputs, if suitable.is_empty() { &choices } else { &suitable })
+    }
+
+    /// The choice for which least has to be reordered.
+    pub(super) fn least_reordered(&self, inputs: &[TensorId], choices: &[LayoutChoice]) -> Option<LayoutChoice> {
+        choices.iter().min_by_key(|choice| self.reordered_elements(inputs, choice)).cloned()
     }
 
     /// Elements that must be copied before the node can run in these layouts. `min_by_key` keeps the first of equals.
-    fn reordered_elements(&self, node: NodeId, choice: &LayoutChoice) -> usize {
-        let inputs = &self.graph.node(node).inputs;
+    fn reordered_elements(&self, inputs: &[TensorId], choice: &LayoutChoice) -> usize {
         inputs
             .iter()
             .zip(&choice.inputs)

@@ -4,7 +4,9 @@
 //! copies are made by `Reorder` steps and remembered. `views` handles the operators that need no work at all: reshapes,
 //! and concatenations and splits whose parts lie one after the other.
 
+mod fused;
 mod layouts;
+mod places;
 mod pooled;
 mod ports;
 mod runs;
@@ -14,16 +16,21 @@ use std::collections::{BTreeMap, HashMap};
 
 use sha2::{Digest, Sha256};
 
-use partita_rt::F16;
-use partita_rt::kernels::reorder_to_blocked;
+use fused::{Group, Groups};
+use places::packed;
 
-use super::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Source, Step, Weight, WeightId};
+use super::{Argument, BufferId, Layout, Message, Program, Source, Step, Weight, WeightId};
 
-use partita_config::{Settings, Target, WeightStorage};
+use partita_config::{Settings, Target};
 use partita_ir::graph::call::reference_call;
-use partita_ir::graph::{ElementType, Graph, NodeId, Op, TensorId, TensorType, Value};
+use partita_ir::graph::{ElementType, Graph, NodeId, Op, Stored, TensorId, TensorType};
+use partita_ir::restrict::space;
+use partita_ir::space::Arithmetic;
+use partita_kernel::lower::fused::Fused;
+use partita_kernel::lower::stored::{can_read, store, store_weights};
 use partita_kernel::lower::{
-    Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, Pooling, WeightOrder, lower_node, lower_pooled,
+    Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, Pooling, WeightOrder, lower_fused, lower_node,
+    lower_pooled, lower_tree, tree_layouts,
 };
 use partita_kernel::split::Split;
 use partita_plan::schedule::{self, Action, Schedule};
@@ -83,40 +90,41 @@ pub fn lower(
         packings: HashMap::new(),
         like,
         pools: pooled::candidates(graph, schedule),
+        groups: fused::groups(graph, schedule),
         kernels: HashMap::new(),
     };
     for action in &schedule.actions {
         match *action {
             Action::Input { tensor, position } => {
-                let buffer = lowering.new_buffer(tensor, Layout::Plain);
+                let buffer = lowering.new_buffer(tensor, Layout::Plain, lowering.as_it_is(tensor));
                 lowering.program.inputs.push((position, buffer));
             }
-            Action::Compute(node) => lowering.compute(node)?,
+            Action::Compute(node) => lowering.compute_group(node)?,
             Action::Exchange { ref sends, ref receives } => {
                 let message = |message: &schedule::Message, buffer: BufferId| Message {
                     peer: message.peer,
                     number: message.number,
                     buffer,
-                    bytes: graph.tensor_type(message.tensor).size_bytes(),
+                    bytes: graph.stored_bytes(message.tensor),
                 };
                 let mut step = (Vec::with_capacity(sends.len()), Vec::with_capacity(receives.len()));
                 for send in sends {
-                    let buffer = lowering.place(send.tensor, Layout::Plain)?;
+                    let buffer = lowering.place(send.tensor, Layout::Plain, graph.stored(send.tensor))?;
                     step.0.push(message(send, buffer));
                 }
                 for receive in receives {
-                    let buffer = lowering.new_buffer(receive.tensor, Layout::Plain);
+                    let buffer = lowering.new_buffer(receive.tensor, Layout::Plain, graph.stored(receive.tensor));
                     step.1.push(message(receive, buffer));
                 }
                 lowering.program.steps.push(Step::Exchange { sends: step.0, receives: step.1 });
             }
             Action::Leave { exit, verdict, answer } => {
-                let verdict = lowering.place(verdict, Layout::Plain)?;
-                let answer = answer.map(|answer| lowering.place(answer, Layout::Plain)).transpose()?;
+                let verdict = lowering.plain_place(verdict)?;
+                let answer = answer.map(|answer| lowering.plain_place(answer)).transpose()?;
                 lowering.program.steps.push(Step::Leave { exit, verdict, answer });
             }
             Action::Output { tensor, position } => {
-                let buffer = lowering.place(tensor, Layout::Plain)?;
+                let buffer = lowering.plain_place(tensor)?;
                 lowering.program.outputs.push((position, buffer));
             }
         }
@@ -131,7 +139,7 @@ struct Lowering<'a> {
     graph: &'a Graph,
     machine: Machine,
     program: Program,
-    /// Where each tensor lies, at most once per layout; the first is where it was made.
+    /// Where each tensor lies, at most once per layout and storage; the first is where it was made.
     places: BTreeMap<TensorId, Vec<BufferId>>,
     /// Constants by shape and digest, so that equal ones are stored once.
     weights: HashMap<(Vec<usize>, [u8; 32]), WeightId>,
@@ -141,6 +149,8 @@ struct Lowering<'a> {
     like: Like<'a>,
     /// Pools that may be done by the kernel of the convolution before them, by convolution.
     pools: BTreeMap<NodeId, NodeId>,
+    /// Nodes that are done together.
+    groups: Groups,
     /// Kernels by text without name, so that equal ones are emitted once.
     kernels: HashMap<String, usize>,
 }
@@ -156,94 +166,16 @@ struct Packed {
 }
 
 impl Lowering<'_> {
-    /// Adds a buffer for a tensor and remembers it as one of the tensor's places.
-    fn new_buffer(&mut self, tensor: TensorId, layout: Layout) -> BufferId {
-        let lanes = self.machine.instruction_set.lanes() as usize;
-        let tensor_info = self.graph.tensor(tensor);
-        let id = BufferId(self.program.buffers.len() as u32);
-        self.program.buffers.push(Buffer {
-            name: tensor_info.name.clone(),
-            tensor: Some(tensor),
-            element: tensor_info.tensor_type.element,
-            shape: tensor_info.tensor_type.shape.clone(),
-            layout,
-            elements: physical_elements(&tensor_info.tensor_type, layout, lanes),
-            part_of: None,
-            replaces: false,
-            offset_bytes: 0,
-        });
-        self.places.entry(tensor).or_default().push(id);
-        id
-    }
-
-    /// Adds a buffer that only the step to come needs.
-    fn scratch(&mut self, elements: usize) -> BufferId {
-        let id = BufferId(self.program.buffers.len() as u32);
-        self.program.buffers.push(Buffer {
-            name: "scratch".to_string(),
-            tensor: None,
-            element: ElementType::F32,
-            shape: vec![elements],
-            layout: Layout::Plain,
-            elements,
-            part_of: None,
-            replaces: false,
-            offset_bytes: 0,
-        });
-        id
-    }
-
-    /// Adds a buffer for a tensor that is a part of another buffer.
-    fn new_view(&mut self, tensor: TensorId, layout: Layout, parent: BufferId, first_element: usize) -> BufferId {
-        let id = self.new_buffer(tensor, layout);
-        self.program.buffers[id.0 as usize].part_of = Some((parent, first_element));
-        id
-    }
-
-    fn buffer(&self, id: BufferId) -> &Buffer {
-        &self.program.buffers[id.0 as usize]
-    }
-
-    /// The layout a tensor was made in; `None` if it is not on the device.
-    fn home_layout(&self, tensor: TensorId) -> Option<Layout> {
-        self.places.get(&tensor).and_then(|places| places.first()).map(|id| self.buffer(*id).layout)
-    }
-
-    /// The tensor in a layout: where it already lies so, or reordered now. A constant is copied out of the weights.
-    fn place(&mut self, tensor: TensorId, layout: Layout) -> Result<BufferId, LowerError> {
-        if let Some(found) = self.existing_place(tensor, layout) {
-            return Ok(found);
-        }
-        if let Some(value) = self.graph.value(tensor).cloned() {
-            let weight = self.plain_weight(tensor, &value);
-            let plain = self.new_buffer(tensor, Layout::Plain);
-            let runs = Runs::one(value.data.len());
-            self.program.steps.push(Step::Copy { from: (Argument::Weight(weight), 0), to: (plain, 0), runs });
-            if layout == Layout::Plain {
-                return Ok(plain);
-            }
-        }
-        let Some(&home) = self.places.get(&tensor).and_then(|places| places.first()) else {
-            return Err(LowerError::MissingTensor {
-                tensor: self.graph.tensor(tensor).name.clone(),
-                device: self.program.device,
-            });
+    /// A node, with those that are done with it; nothing if it is done with a later one.
+    fn compute_group(&mut self, node: NodeId) -> Result<(), LowerError> {
+        let Some(group) = self.groups.by_root.get(&node).cloned() else {
+            return if self.groups.inside.contains(&node) { Ok(()) } else { self.compute(node) };
         };
-        if lies_the_same(self.buffer(home)) {
-            return Ok(self.new_view(tensor, layout, home, 0));
+        let is_done = self.places.contains_key(&self.graph.node(node).outputs[0]);
+        if is_done || self.emit_group(&group)? {
+            return Ok(());
         }
-        // Between two blocked layouts the way leads through plain.
-        let from = match (self.buffer(home).layout, layout) {
-            (Layout::Blocked(_), Layout::Blocked(_)) => self.place(tensor, Layout::Plain)?,
-            _ => home,
-        };
-        let to = self.new_buffer(tensor, layout);
-        self.program.steps.push(Step::Reorder { from, to });
-        Ok(to)
-    }
-
-    fn existing_place(&self, tensor: TensorId, layout: Layout) -> Option<BufferId> {
-        self.places.get(&tensor)?.iter().copied().find(|id| self.buffer(*id).layout == layout)
+        group.nodes.into_iter().try_for_each(|node| self.compute(node))
     }
 
     fn compute(&mut self, node: NodeId) -> Result<(), LowerError> {
@@ -255,11 +187,11 @@ impl Lowering<'_> {
         if let Some(pool) = self.pools.get(&node).copied()
             && let Some(lowered) = self.lower_pooled(node, pool, &choice)
         {
-            return self.emit_kernel(&[node, pool], &choice, lowered);
+            return self.emit_kernel(&[node, pool], &self.graph.node(node).inputs, &choice, lowered);
         }
         let label = || LowerError::NoKernel { node: self.graph.node(node).name.clone() };
         let lowered = self.lower_kernel(node, &choice).ok_or_else(label)?;
-        self.emit_kernel(&[node], &choice, lowered)
+        self.emit_kernel(&[node], &self.graph.node(node).inputs, &choice, lowered)
     }
 
     /// The kernel of a node.
@@ -289,6 +221,48 @@ impl Lowering<'_> {
         operands
     }
 
+    /// One kernel for a group; false if there is none.
+    fn emit_group(&mut self, group: &Group) -> Result<bool, LowerError> {
+        let graph = self.graph;
+        let Some(root) = group.nodes.last() else { return Ok(false) };
+        let output = graph.tensor_type(graph.node(*root).outputs[0]);
+        let Some(producer) = group.producer else {
+            let plain = vec![Layout::Plain; group.operands.len()];
+            let choices = tree_layouts(&self.operands_in(&group.operands, &plain), output, &self.machine);
+            let Some(choice) = self.least_reordered(&group.operands, &choices) else { return Ok(false) };
+            let operands = self.operands_in(&group.operands, &choice.inputs);
+            let fused = Fused { tree: &group.tree, operands: &operands };
+            let Some(lowered) = lower_tree(&fused, output, choice.output, &self.machine) else { return Ok(false) };
+            self.emit_kernel(&group.nodes, &group.operands, &choice, lowered)?;
+            return Ok(true);
+        };
+        let Some(mut choice) = self.choose_layouts(producer) else { return Ok(false) };
+        let info = graph.node(producer);
+        let behind: Vec<Layout> = group
+            .operands
+            .iter()
+            .map(|operand| if graph.value(*operand).is_none() { choice.output } else { Layout::Plain })
+            .collect();
+        let operands = self.operands_in(&group.operands, &behind);
+        let fused = Fused { tree: &group.tree, operands: &operands };
+        let inputs = self.packed_operands(producer, &choice);
+        let between = graph.tensor_type(info.outputs[0]);
+        let Some(lowered) = lower_fused(&info.op, &inputs, between, &fused, &self.machine) else { return Ok(false) };
+        // As the weights of a convolution are remembered: by the layouts of its own operands.
+        let own = choice.clone();
+        choice.inputs.extend(behind);
+        let tensors: Vec<TensorId> = info.inputs.iter().chain(&group.operands).copied().collect();
+        let nodes = group.nodes.iter().filter(|node| **node != producer);
+        let nodes: Vec<NodeId> = std::iter::once(&producer).chain(nodes).copied().collect();
+        self.emit_kernel(&nodes, &tensors, &choice, lowered)?;
+        if let Some(packing) = info.inputs.get(1).and_then(|weights| self.packings.get_mut(weights))
+            && packing.choice == choice
+        {
+            packing.choice = own;
+        }
+        Ok(true)
+    }
+
     /// How a constant is to be packed for the sake of the device's other program.
     fn wanted_packing(&self, constant: TensorId) -> Packing {
         match self.packed_elsewhere(constant) {
@@ -304,56 +278,55 @@ impl Lowering<'_> {
         self.like.weights.iter().find(|weight| weight.source.0 == original)?.order
     }
 
-    /// A step that calls a kernel: of a node, or of several that follow each other.
+    /// A step that calls a kernel: of a node, or of several that follow each other, over these operands.
     fn emit_kernel(
         &mut self,
         nodes: &[NodeId],
+        operands: &[TensorId],
         choice: &LayoutChoice,
-        LoweredNode { kernel, bindings, order }: LoweredNode,
+        mut lowered: LoweredNode,
     ) -> Result<(), LowerError> {
         let graph = self.graph;
+        if self.machine.stores_narrow {
+            store_weights(&mut lowered, &self.operands_in(operands, &choice.inputs));
+        }
+        let LoweredNode { mut kernel, bindings, order } = lowered;
         let (info, last) = (graph.node(nodes[0]), graph.node(nodes[nodes.len() - 1]));
         // Inputs first: what has to be reordered for them comes before the output in the listing.
         let mut inputs = Vec::with_capacity(bindings.len());
-        for (binding, declared) in bindings.iter().zip(&kernel.buffers) {
+        for (position, binding) in bindings.iter().enumerate() {
             inputs.push(match binding {
                 Binding::Input(index) => {
-                    Some(self.operand(info.inputs[*index], choice.inputs[*index], declared.elements)?)
+                    Some(self.operand(operands[*index], choice.inputs[*index], &mut kernel, position)?)
                 }
                 Binding::Weights { .. } | Binding::SameWeights { .. } | Binding::Scratch(_) | Binding::Output => None,
             });
         }
-        let output = Argument::Buffer(self.new_buffer(last.outputs[0], choice.output));
+        let mut stored = self.stored(last.outputs[0]);
+        if let Some(position) = bindings.iter().position(|binding| *binding == Binding::Output) {
+            if !can_read(&kernel, position, stored) {
+                stored = self.as_it_is(last.outputs[0]);
+            }
+            store(&mut kernel, position, stored);
+        }
+        let output = Argument::Buffer(self.new_buffer(last.outputs[0], choice.output, stored));
         let mut arguments = Vec::with_capacity(bindings.len());
         for ((binding, input), declared) in bindings.into_iter().zip(inputs).zip(&kernel.buffers) {
             arguments.push(match (binding, input) {
                 (Binding::Weights { from, elements }, _) => {
-                    let name = graph.tensor(info.inputs[from]).name.clone();
-                    let weight = match declared.storage {
-                        WeightStorage::F32 => {
-                            let bytes = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
-                            self.weight(name, ElementType::F32, vec![elements.len()], bytes)
-                        }
-                        // No element type of the graph: bytes.
-                        WeightStorage::F16 => {
-                            let bytes = elements.iter().flat_map(|element| F16::from_f32(*element).0.to_le_bytes());
-                            self.weight(name, ElementType::U8, vec![2 * elements.len()], bytes.collect())
-                        }
-                        WeightStorage::Int8 => {
-                            let bytes = elements.iter().map(|element| *element as i8 as u8).collect();
-                            self.weight(name, ElementType::I8, vec![elements.len()], bytes)
-                        }
-                    };
+                    let name = graph.tensor(operands[from]).name.clone();
+                    let stored = packed(&elements, declared.storage);
+                    let weight = self.weight(name, declared.storage, vec![elements.len()], stored);
                     if let Some(order) = order {
                         let packed = &mut self.program.weights[weight.0 as usize];
                         packed.order = Some((choice.inputs[0], order));
-                        packed.source.0.get_or_insert(graph.original(info.inputs[from]));
+                        packed.source.0.get_or_insert(graph.original(operands[from]));
                         let packing = Packed { choice: choice.clone(), order, weight };
-                        self.packings.entry(info.inputs[from]).or_insert(packing);
+                        self.packings.entry(operands[from]).or_insert(packing);
                     }
                     Argument::Weight(weight)
                 }
-                (Binding::SameWeights { from }, _) => match self.packings.get(&info.inputs[from]) {
+                (Binding::SameWeights { from }, _) => match self.packings.get(&operands[from]) {
                     Some(packing) => Argument::Weight(packing.weight),
                     None => return Err(LowerError::NoKernel { node: info.name.clone() }),
                 },
@@ -374,52 +347,54 @@ impl Lowering<'_> {
     fn emit_reference(&mut self, node: NodeId) -> Result<(), LowerError> {
         let graph = self.graph;
         let info = graph.node(node);
-        let inputs =
-            info.inputs.iter().map(|input| self.argument(*input, Layout::Plain)).collect::<Result<Vec<_>, _>>()?;
         let types = |tensors: &[TensorId]| tensors.iter().map(|tensor| graph.tensor_type(*tensor)).collect::<Vec<_>>();
         let (read, written) = (types(&info.inputs), types(&info.outputs));
+        if let Some(stored) = self.moved_as(node) {
+            let place = |this: &mut Self, input: &TensorId| match graph.tensor_type(*input).element {
+                ElementType::F32 => this.place(*input, Layout::Plain, stored).map(Argument::Buffer),
+                _ => this.argument(*input),
+            };
+            let inputs = info.inputs.iter().map(|input| place(self, input)).collect::<Result<Vec<_>, _>>()?;
+            let outputs = info.outputs.iter().map(|output| self.new_buffer(*output, Layout::Plain, stored)).collect();
+            self.program.steps.push(Step::Reference { node: info.name.clone(), op: info.op.clone(), inputs, outputs });
+            return Ok(());
+        }
+        let inputs = info.inputs.iter().map(|input| self.argument(*input)).collect::<Result<Vec<_>, _>>()?;
         if reference_call(&info.op, &read, &written).is_none() {
             let types: Vec<String> = read.iter().map(|operand| operand.to_string()).collect();
             return Err(LowerError::NoReference { node: graph.node_label(node), types: types.join(", ") });
         }
-        let outputs = info.outputs.iter().map(|output| self.new_buffer(*output, Layout::Plain)).collect();
+        let as_it_is = |output: &TensorId| (*output, self.as_it_is(*output));
+        let outputs: Vec<(TensorId, Stored)> = info.outputs.iter().map(as_it_is).collect();
+        let outputs =
+            outputs.into_iter().map(|(output, stored)| self.new_buffer(output, Layout::Plain, stored)).collect();
         self.program.steps.push(Step::Reference { node: info.name.clone(), op: info.op.clone(), inputs, outputs });
         Ok(())
     }
 
-    /// What a kernel reads `elements` of in a layout: an activation, or a constant that is packed like one.
-    fn operand(&mut self, tensor: TensorId, layout: Layout, elements: usize) -> Result<Argument, LowerError> {
-        let Some(constant) = self.graph.f32_value(tensor) else { return self.argument(tensor, layout) };
-        let shape = self.graph.shape(tensor);
-        if layout == Layout::Plain && elements <= constant.len() {
-            return self.argument(tensor, layout);
+    /// The one way in which all real operands and results of a node are stored, if it only moves them and its portable
+    /// kernel can move them so.
+    fn moved_as(&self, node: NodeId) -> Option<Stored> {
+        let info = self.graph.node(node);
+        let element = |tensor: &TensorId| self.graph.tensor_type(*tensor).element;
+        let real = info.inputs.iter().chain(&info.outputs).filter(|tensor| element(tensor) == ElementType::F32);
+        let stored = self.stored(*info.outputs.first()?);
+        if stored.element == element(&info.outputs[0]) || stored.offset != 0 {
+            return None;
         }
-        let mut packed = vec![0.0f32; elements.max(constant.len())];
-        match layout {
-            Layout::Plain => packed[..constant.len()].copy_from_slice(constant),
-            Layout::Blocked(block) => {
-                let (block, spatial) = (block as usize, shape[2..].iter().product::<usize>());
-                let occupied = shape[0] * shape[1].next_multiple_of(block) * spatial;
-                packed.resize(packed.len().max(occupied), 0.0);
-                reorder_to_blocked(constant, &mut packed[..occupied], shape[0], shape[1], spatial, block);
-            }
+        let moves = space(self.graph, node).arithmetic == Arithmetic::Copies;
+        if !moves || real.clone().any(|tensor| self.stored(*tensor) != stored) {
+            return None;
         }
-        let bytes = packed.iter().flat_map(|element| element.to_le_bytes()).collect();
-        let name = self.graph.tensor(tensor).name.clone();
-        Ok(Argument::Weight(self.weight(name, ElementType::F32, vec![packed.len()], bytes)))
-    }
-
-    /// An activation in a layout, or a constant as plain weights.
-    fn argument(&mut self, tensor: TensorId, layout: Layout) -> Result<Argument, LowerError> {
-        match self.graph.value(tensor).cloned() {
-            Some(value) => Ok(Argument::Weight(self.plain_weight(tensor, &value))),
-            None => Ok(Argument::Buffer(self.place(tensor, layout)?)),
-        }
-    }
-
-    fn plain_weight(&mut self, tensor: TensorId, value: &Value) -> WeightId {
-        let name = self.graph.tensor(tensor).name.clone();
-        self.weight(name, value.data.element(), value.shape.clone(), value.data.to_bytes())
+        let as_stored = |tensor: &TensorId| {
+            let tensor_type = self.graph.tensor_type(*tensor);
+            let element = if tensor_type.element == ElementType::F32 { stored.element } else { tensor_type.element };
+            TensorType::new(element, tensor_type.shape.clone())
+        };
+        let read: Vec<TensorType> = info.inputs.iter().map(as_stored).collect();
+        let written: Vec<TensorType> = info.outputs.iter().map(as_stored).collect();
+        let (read, written): (Vec<&TensorType>, Vec<&TensorType>) = (read.iter().collect(), written.iter().collect());
+        reference_call(&info.op, &read, &written).map(|_| stored)
     }
 
     fn weight(&mut self, name: String, element: ElementType, shape: Vec<usize>, bytes: Vec<u8>) -> WeightId {
@@ -458,8 +433,11 @@ impl Lowering<'_> {
     }
 
     fn operands(&self, node: NodeId, layouts: &[Layout]) -> Vec<Operand<'_>> {
-        let inputs = &self.graph.node(node).inputs;
-        inputs
+        self.operands_in(&self.graph.node(node).inputs, layouts)
+    }
+
+    fn operands_in(&self, tensors: &[TensorId], layouts: &[Layout]) -> Vec<Operand<'_>> {
+        tensors
             .iter()
             .zip(layouts)
             .map(|(input, layout)| Operand {
@@ -480,23 +458,6 @@ impl Lowering<'_> {
             .chain(&info.outputs)
             .all(|tensor| self.graph.tensor_type(*tensor).element == ElementType::F32)
     }
-}
-
-/// Elements that a tensor occupies in a layout, rounded up to whole vectors.
-fn physical_elements(tensor_type: &TensorType, layout: Layout, lanes: usize) -> usize {
-    let shape = &tensor_type.shape;
-    match layout {
-        Layout::Plain => tensor_type.element_count().next_multiple_of(lanes),
-        Layout::Blocked(block) => {
-            let block = block as usize;
-            shape[0] * shape[1].next_multiple_of(block) * shape[2..].iter().product::<usize>()
-        }
-    }
-}
-
-/// Whether a tensor lies the same way in plain and blocked layout: one sample, spatial size 1.
-fn lies_the_same(buffer: &Buffer) -> bool {
-    buffer.shape.len() >= 2 && buffer.shape[0] == 1 && buffer.shape[2..].iter().all(|extent| *extent == 1)
 }
 
 /// For tests: the program of a device of a known kind that computes all of a graph and returns all outputs.

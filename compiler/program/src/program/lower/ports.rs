@@ -66,6 +66,7 @@ impl Lowering<'_> {
             name: name.to_string(),
             tensor: None,
             element: ElementType::U8,
+            offset: 0,
             shape: vec![bytes],
             layout: Layout::Plain,
             elements: bytes,

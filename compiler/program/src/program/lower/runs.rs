@@ -1,6 +1,7 @@
 //! Slices and concatenations as copies of runs: along one axis, everything inside it is contiguous.
 
-use super::{LowerError, Lowering, physical_elements};
+use super::places::physical_elements;
+use super::{LowerError, Lowering};
 use crate::program::{Argument, Layout, Runs, Step};
 use partita_ir::graph::{TensorId, TensorType};
 
@@ -27,7 +28,7 @@ impl Lowering<'_> {
             Some(Layout::Blocked(block)) if axis >= 2 || axis == 1 && whole_blocks(block) => Layout::Blocked(block),
             _ => Layout::Plain,
         };
-        let source = self.place(input, layout)?;
+        let source = self.place(input, layout, self.home_stored(input))?;
         let (whole, part) = (
             Extents::of(self.graph.tensor_type(input), layout, axis),
             Extents::of(self.graph.tensor_type(output), layout, axis),
@@ -40,7 +41,7 @@ impl Lowering<'_> {
             self.new_view(output, layout, source, first);
             return Ok(true);
         }
-        let buffer = self.new_buffer(output, layout);
+        let buffer = self.new_buffer(output, layout, self.buffer(source).stored());
         let runs = Runs { count: whole.outer, elements: part.run, from_stride: whole.run, to_stride: part.run };
         self.program.steps.push(Step::Copy { from: (Argument::Buffer(source), first), to: (buffer, 0), runs });
         Ok(true)
@@ -59,15 +60,18 @@ impl Lowering<'_> {
             Some(Layout::Blocked(block)) if axis >= 2 => Layout::Blocked(block),
             _ => Layout::Plain,
         };
+        let stored = self.stored(output);
         let sources = inputs
             .iter()
             .map(|input| match graph.value(*input).cloned() {
-                Some(value) if layout == Layout::Plain => Ok(Argument::Weight(self.plain_weight(*input, &value))),
-                _ => Ok(Argument::Buffer(self.place(*input, layout)?)),
+                Some(value) if layout == Layout::Plain => {
+                    Ok(Argument::Weight(self.plain_weight(*input, &value, stored)))
+                }
+                _ => Ok(Argument::Buffer(self.place(*input, layout, stored)?)),
             })
             .collect::<Result<Vec<_>, LowerError>>()?;
         let whole = Extents::of(graph.tensor_type(output), layout, axis);
-        let buffer = self.new_buffer(output, layout);
+        let buffer = self.new_buffer(output, layout, stored);
         let mut first = 0;
         for (input, source) in inputs.iter().zip(sources) {
             let part = Extents::of(graph.tensor_type(*input), layout, axis);

@@ -1,7 +1,8 @@
 //! Operators that cost nothing when the memory is laid out for them: reshape, identity, and concatenation and split
 //! along the outermost axis that matters.
 
-use super::{LowerError, Lowering, lies_the_same};
+use super::places::{lies_the_same, physical_elements};
+use super::{LowerError, Lowering};
 use crate::program::{Argument, BufferId, Layout, Runs, Step};
 use partita_ir::graph::{NodeId, Op, TensorId};
 use partita_ir::restrict::space;
@@ -14,13 +15,14 @@ impl Lowering<'_> {
         let info = graph.node(node);
         let space = space(graph, node);
         match space.arithmetic {
+            Arithmetic::Elements if matches!(info.op, Op::Cast { .. }) => self.cast(info.inputs[0], info.outputs[0]),
             Arithmetic::MultiplyAdd | Arithmetic::Elements => Ok(false),
             Arithmetic::View => {
                 // Where no index changes, no layout does.
                 let is_same = space.operands.first() == space.results.first();
                 let made_in = self.home_layout(info.inputs[0]).filter(|_| is_same);
                 let layout = made_in.unwrap_or(Layout::Plain);
-                let source = self.place(info.inputs[0], layout)?;
+                let source = self.place(info.inputs[0], layout, self.home_stored(info.inputs[0]))?;
                 self.new_view(info.outputs[0], layout, source, 0);
                 Ok(true)
             }
@@ -40,19 +42,33 @@ impl Lowering<'_> {
         }
     }
 
+    /// A cast between types of which the same bytes are stored.
+    fn cast(&mut self, input: TensorId, output: TensorId) -> Result<bool, LowerError> {
+        let Some(layout) = self.home_layout(input) else { return Ok(false) };
+        let is_same = self.home_stored(input) == self.stored(output) && self.machine.stores_narrow;
+        if is_same {
+            let source = self.place(input, layout, self.stored(output))?;
+            self.new_view(output, layout, source, 0);
+        }
+        Ok(is_same)
+    }
+
     /// Each input becomes a part of the output where that is legal, and is copied there where it is not.
     fn concat(&mut self, inputs: &[TensorId], output: TensorId, axis: usize) -> Result<bool, LowerError> {
         let Some(layout) = self.contiguous_layout(inputs, output, axis) else {
             return Ok(false);
         };
+        let stored = self.stored(output);
         let parts = inputs
             .iter()
             .map(|input| match self.graph.value(*input).cloned() {
-                Some(value) if layout == Layout::Plain => Ok(Argument::Weight(self.plain_weight(*input, &value))),
-                _ => Ok(Argument::Buffer(self.place(*input, layout)?)),
+                Some(value) if layout == Layout::Plain => {
+                    Ok(Argument::Weight(self.plain_weight(*input, &value, stored)))
+                }
+                _ => Ok(Argument::Buffer(self.place(*input, layout, stored)?)),
             })
             .collect::<Result<Vec<_>, LowerError>>()?;
-        let whole = self.new_buffer(output, layout);
+        let whole = self.new_buffer(output, layout, stored);
         let mut first_element = 0;
         for (input, part) in inputs.iter().zip(parts) {
             let elements = self.part_elements(*input, layout);
@@ -85,7 +101,7 @@ impl Lowering<'_> {
         if outputs.iter().any(|output| !self.part_elements(*output, layout).is_multiple_of(lanes)) {
             return Ok(false);
         }
-        let whole = self.place(input, layout)?;
+        let whole = self.place(input, layout, self.home_stored(input))?;
         let mut first_element = 0;
         for output in outputs {
             self.new_view(*output, layout, whole, first_element);
@@ -121,7 +137,7 @@ impl Lowering<'_> {
     fn part_elements(&self, tensor: TensorId, layout: Layout) -> usize {
         match layout {
             Layout::Plain => self.graph.tensor_type(tensor).element_count(),
-            Layout::Blocked(_) => super::physical_elements(self.graph.tensor_type(tensor), layout, 1),
+            Layout::Blocked(_) => physical_elements(self.graph.tensor_type(tensor), layout, 1),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::program::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Source, Step, Weight, WeightId};
 use partita_ir::graph::text::{ConstantReader, tensor_type};
 use partita_ir::graph::{TensorId, TensorType};
-use partita_ir::text::{ParseError, Place, Reader};
+use partita_ir::text::{ParseError, Reader, TextPlace};
 use partita_kernel::lower::WeightOrder;
 use partita_kernel::lower::winograd::Forms;
 
@@ -64,11 +64,11 @@ struct Parser<'a> {
     /// Kernels by name.
     kernels: HashMap<String, usize>,
     /// Buffers that are part of another, with the place where that is named: it may be declared further on.
-    parents: Vec<(usize, Place)>,
+    parents: Vec<(usize, TextPlace)>,
 }
 
 impl Parser<'_> {
-    fn line(&mut self, reader: &mut Reader<'_>, (place, word): (Place, &str)) -> Result<(), ParseError> {
+    fn line(&mut self, reader: &mut Reader<'_>, (place, word): (TextPlace, &str)) -> Result<(), ParseError> {
         match word {
             "buffer" => return self.buffer(reader),
             "weight" => return self.weight(reader),
@@ -155,10 +155,11 @@ impl Parser<'_> {
     fn buffer(&mut self, reader: &mut Reader<'_>) -> Result<(), ParseError> {
         let index = self.program.buffers.len();
         let (name, TensorType { element, shape }) = self.declaration(reader, &format!("b{index}"))?;
+        let offset = if reader.take_word("plus") { reader.number()? } else { 0 };
         let layout = layout(reader)?;
         reader.expect_word("elements")?;
         let elements = reader.count_within(0..=MOST)?;
-        let offset_bytes = offset(reader)?;
+        let offset_bytes = self::offset(reader)?;
         let tensor = if reader.take_word("tensor") { Some(TensorId(reader.count()?)) } else { None };
         let place = reader.place();
         let replaces = reader.take_word("over");
@@ -172,7 +173,7 @@ impl Parser<'_> {
             part_of = Some((parent, reader.count_within(0..=MOST)?));
             self.parents.push((index, place));
         }
-        let buffer = Buffer { name, tensor, element, shape, layout, elements, part_of, replaces, offset_bytes };
+        let buffer = Buffer { name, tensor, element, offset, shape, layout, elements, part_of, replaces, offset_bytes };
         self.program.buffers.push(buffer);
         Ok(())
     }

@@ -69,14 +69,15 @@ fn layout_name(layout: Layout) -> String {
 }
 
 fn declared(buffer: &Buffer) -> String {
-    let Buffer { name, tensor, element, shape, layout, elements, part_of, replaces, offset_bytes } = buffer;
+    let Buffer { name, tensor, element, offset, shape, layout, elements, part_of, replaces, offset_bytes } = buffer;
     let (tensor_type, layout) = (TensorType::new(*element, shape.clone()), layout_name(*layout));
     let tensor = tensor.map_or(String::new(), |tensor| format!(" tensor {}", tensor.0));
     let shared = part_of.map_or(String::new(), |(parent, first)| {
         let relation = if *replaces { "over" } else { "part of" };
         format!(" {relation} b{} from {first}", parent.0)
     });
-    format!("{name:?}: {tensor_type} {layout} elements {elements} at {offset_bytes}{tensor}{shared}")
+    let plus = if *offset == 0 { String::new() } else { format!(" plus {offset}") };
+    format!("{name:?}: {tensor_type}{plus} {layout} elements {elements} at {offset_bytes}{tensor}{shared}")
 }
 
 fn step(program: &Program, step: &Step, out: &mut impl Write) -> fmt::Result {
