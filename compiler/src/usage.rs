@@ -1,5 +1,7 @@
 //! Which options go together: every rule once, with its reason. An option that would do nothing is refused.
 
+use std::ffi::OsString;
+
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
@@ -133,14 +135,34 @@ pub const CLASHES: &[Clash] = &[
 /// Reads the command line, program name first.
 ///
 /// Errors: what clap refuses, and what the rules above do; also requests for help and version.
-pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Arguments, clap::Error> {
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
     let mut command = Arguments::command();
-    let matches = command.try_get_matches_from_mut(words)?;
+    let matches = command.try_get_matches_from_mut(one_value_each(words))?;
     let arguments = Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     match fault(&command, &matches, &arguments) {
         Some(message) => Err(command.error(ErrorKind::ArgumentConflict, message)),
         None => Ok(arguments),
     }
+}
+
+/// Options that take any number of values, each with a `=`: `--shape batch=1 height=320` is `--shape batch=1 --shape
+/// height=320`. Clap would take the model for a value, too.
+const REPEATED: [&str; 2] = ["--shape", "--set"];
+
+fn one_value_each(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let is_value = |word: &OsString| word.to_str().is_some_and(|word| word.contains('=') && !word.starts_with('-'));
+    let mut all: Vec<OsString> = Vec::new();
+    for word in words {
+        if let [.., option, last] = &all[..]
+            && REPEATED.iter().any(|name| option == name)
+            && is_value(last)
+            && is_value(&word)
+        {
+            all.push(option.clone());
+        }
+        all.push(word);
+    }
+    all
 }
 
 /// The first rule that is broken, in words.
@@ -201,7 +223,7 @@ mod tests {
 
     fn refusal(words: &[&str]) -> Option<String> {
         let words = ["compile", "m.onnx", "--targets", "c.toml"].iter().chain(words);
-        parse(words.map(std::ffi::OsString::from)).err().map(|error| error.to_string())
+        parse(words.map(OsString::from)).err().map(|error| error.to_string())
     }
 
     #[test]
@@ -218,6 +240,27 @@ mod tests {
             assert!(known(clash.between.0) && known(clash.between.1), "{clash:?}");
             assert!(clash.unless.iter().all(|other| known(other)), "{clash:?}");
         }
+    }
+
+    #[test]
+    fn several_shapes_follow_one_option() {
+        let words = [
+            "compile",
+            "--shape",
+            "batch=1",
+            "height=320",
+            "m.onnx",
+            "--set",
+            "sr=16000",
+            "n=2",
+            "--targets",
+            "c.toml",
+        ];
+        let arguments = parse(words.map(OsString::from)).expect("they are understood");
+        let shapes = [("batch".to_string(), vec![1]), ("height".to_string(), vec![320])];
+        assert_eq!(arguments.model.as_deref(), Some(std::path::Path::new("m.onnx")));
+        assert_eq!(arguments.shapes, shapes);
+        assert_eq!(arguments.fixed.len(), 2);
     }
 
     #[test]

@@ -40,6 +40,13 @@ def grids(cases):
                 align_corners=int(padding == "reflection"),
             )
     cases.node("grid_sample_volume", 20, "GridSample", [Random(1, 2, 3, 4, 2), Random(1, 2, 2, 2, 3, low=-1.0, high=1.0)])
+    # 5x6 by windows of 3x2 in steps of 2x1, padded by a row before and a column behind: 3x6 places.
+    windows = {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]}
+    offset, mask = Random(2, 12, 3, 6, low=-2.0, high=2.0), Random(2, 6, 3, 6, low=0.0, high=1.0)
+    cases.node("deform_conv", 19, "DeformConv", [Random(2, 4, 5, 6), Weight(3, 4, 3, 2), offset], **windows)
+    cases.node("deform_conv_mask", 22, "DeformConv", [Random(2, 4, 5, 6), Weight(6, 2, 3, 2), offset, Weight(6), mask], group=2, **windows)
+    offset = Random(1, 16, 2, 3, low=-2.0, high=2.0)
+    cases.node("deform_conv_groups", 22, "DeformConv", [Random(1, 4, 4, 5), Weight(2, 4, 2, 2), offset], offset_group=2, dilations=[2, 2])
     cases.node("affine_grid", 20, "AffineGrid", [Random(2, 2, 3), integers(2, 1, 4, 3)])
     cases.node("affine_grid_corners", 20, "AffineGrid", [Random(1, 3, 4), integers(1, 1, 2, 4, 3)], align_corners=1)
     regions = [Constant([[0, 0, 6, 5], [1, 2, 4, 7]], np.float32), Constant([0, 1], np.int64)]

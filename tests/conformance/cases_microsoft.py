@@ -86,6 +86,7 @@ def quantized(cases):
         cases.node(f"qlinear_concat_{name}", 14, "QLinearConcat", [*result, a, *one, b, *other], domain=DOMAIN, axis=1)
         image = Given(whole(dtype, 1, 3, 4, 4), dtype)
         cases.node(f"qlinear_global_{name}", 14, "QLinearGlobalAveragePool", [image, *one, *other], domain=DOMAIN)
+        cases.node(f"qlinear_average_{name}", 14, "QLinearAveragePool", [image, *one, *other], domain=DOMAIN, kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1])
         weights = [Constant(whole(dtype, 6, 4, seed=5), dtype), scale(0.02), point(128)]
         bias = Constant([100, -2000, 30, 7], np.int32)
         cases.node(f"qgemm_{name}", 14, "QGemm", [a, *one, *weights, bias, scale(2.5), point(128)], domain=DOMAIN)

@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod clock;
 pub mod command;
 pub mod fuzzing;
+pub mod kernel_budget;
 pub mod modules;
 pub mod mutate;
 pub mod onnx;

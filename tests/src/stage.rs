@@ -21,6 +21,8 @@ use partita_program::emit::{object, rust_source};
 use partita_program::memory;
 use partita_program::program::{self, Program, lower::Like};
 
+use crate::kernel_budget;
+
 type Run = fn(&Sections<'_>) -> Result<String, String>;
 
 /// Stages behind the passes, by name: what is made of which sections.
@@ -138,6 +140,7 @@ impl<'a> Sections<'a> {
 
     fn kernel(&self) -> Result<Kernel, String> {
         let kernel = self.read("kernel", partita_kernel::text::parse)?;
+        kernel_budget::check(&kernel)?;
         partita_kernel::verify::verify(&kernel).map_err(words)?;
         Ok(kernel)
     }

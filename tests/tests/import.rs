@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{
-    AttributeProto, FunctionProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, tensor_shape_proto,
+    AttributeProto, FunctionProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    tensor_shape_proto,
 };
 use partita::diagnostic::Diagnostic;
 use partita::graph::{Graph, Value, eval};
@@ -450,4 +451,45 @@ fn functions_that_multiply_or_recur_are_refused() {
     for (functions, callee) in [(itself, "F"), (bomb, "F0")] {
         assert_eq!(read(&model(functions, callee), &[]).expect_err("refused")[0].code, "E0111");
     }
+}
+
+/// ONNX `TensorProto`: INT4 and UINT4 lie two to a byte, the first in the lower bits, padded to a whole byte.
+#[test]
+fn numbers_of_four_bits_are_unpacked() {
+    const INT4: i32 = 22;
+    const UINT4: i32 = 21;
+    let packed = |data_type: i32, raw: bool| {
+        let bytes = [0x8f_u8, 0x07];
+        let mut tensor = TensorProto { name: "w".to_string(), dims: vec![3], data_type, ..TensorProto::default() };
+        if raw {
+            tensor.raw_data = bytes.to_vec();
+        } else {
+            tensor.int32_data = bytes.iter().map(|byte| i32::from(*byte)).collect();
+        }
+        tensor
+    };
+    let read = |weights: TensorProto| {
+        let graph = GraphProto {
+            name: "four_bits".to_string(),
+            node: vec![
+                node("DequantizeLinear", &["w", "scale"], &["real"], vec![]),
+                node("Add", &["x", "real"], &["y"], vec![]),
+            ],
+            initializer: vec![weights, onnx::constant("scale", &[], vec![0.5])],
+            input: vec![value_info("x", &[3])],
+            output: vec![value_info("y", &[3])],
+            ..GraphProto::default()
+        };
+        let bytes = onnx::model(21, graph).write_to_bytes().expect("bytes");
+        let graph = import_bytes(&bytes, None, &ImportOptions::default()).map_err(|all| all[0].to_string())?;
+        let answer = eval::evaluate(&graph, &[Value::f32([3], vec![0.0; 3])]).expect("it is computed");
+        Ok::<_, String>(answer[0].as_f32().expect("real numbers").to_vec())
+    };
+    for raw in [false, true] {
+        assert_eq!(read(packed(INT4, raw)), Ok(vec![-0.5, -4.0, 3.5]));
+        assert_eq!(read(packed(UINT4, raw)), Ok(vec![7.5, 4.0, 3.5]));
+    }
+    let short = TensorProto { dims: vec![5], ..packed(INT4, true) };
+    let refused = read(short).expect_err("a byte is missing");
+    assert!(refused.contains("`w`") && refused.contains("2 bytes of data for 5 elements, which take 3"), "{refused}");
 }

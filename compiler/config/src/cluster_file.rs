@@ -255,6 +255,7 @@ impl Checker<'_> {
         }
     }
 
+    #[allow(clippy::too_many_lines, reason = "one check after the other, in the order of a table's keys")]
     fn devices(&mut self, tables: &[Spanned<DeviceTable>]) -> Vec<Device> {
         let mut devices: Vec<Device> = Vec::new();
         let mut names: HashSet<String> = HashSet::new();

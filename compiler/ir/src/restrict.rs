@@ -3,7 +3,7 @@
 
 use crate::graph::{Activation, BinaryOp, ElementType, Graph, NodeId, Op, TensorId};
 use crate::region::Region;
-use crate::space::{Kind, Part, Ranges, Space, iteration_space, on_part, summand};
+use crate::space::{AxisKind, Part, Ranges, Space, iteration_space, on_part, summand};
 
 /// A node restricted to a part of its result.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,14 +67,14 @@ fn operands(space: &Space, ranges: &Ranges) -> Option<Vec<Option<Region>>> {
     space.operands.iter().map(|access| space.touched(access, ranges)).collect()
 }
 
-/// One of several addends whose sum is the whole result.
+/// One of several partial sums whose sum is the whole result.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Addend {
+pub struct PartialSum {
     /// The operator without activation and residual.
     pub op: Op,
-    /// Part of each operand; `None` for one that this addend leaves out (bias and residual of all but the first).
+    /// Part of each operand; `None` for one that this partial sum leaves out (bias and residual of all but the first).
     pub operands: Vec<Option<Region>>,
-    /// Factor of the addend, 1 if there is nothing to do.
+    /// Factor of the partial sum, 1 if there is nothing to do.
     pub scale: f32,
     /// What the sum goes through.
     pub activation: Activation,
@@ -88,37 +88,37 @@ pub struct Addend {
 
 /// The part of a node's result that comes from the part `x` of its first operand (input splitting); `None` if the
 /// result is not a sum over such parts. `result` is the part of the result that is wanted: all of it, or some rows of a
-/// convolution's. `first` says whether this addend carries the bias.
-pub fn addend(graph: &Graph, id: NodeId, x: &Region, result: &Region, first: bool) -> Option<Addend> {
+/// convolution's. `first` says whether this partial sum carries the bias.
+pub fn partial_sum(graph: &Graph, id: NodeId, x: &Region, result: &Region, first: bool) -> Option<PartialSum> {
     let node = graph.node(id);
     let summand = summand(&node.op)?;
-    // Addends of real numbers only: means of integers truncate.
+    // Partial sums of real numbers only: means of integers truncate.
     if graph.tensor_type(*node.inputs.first()?).element != ElementType::F32 {
         return None;
     }
     let shapes = shapes(graph, id);
     let space = iteration_space(&node.op, &shapes);
     let mut ranges = space.ranges(0, result)?;
-    let read = space.operands.first().filter(|read| space.has(read, Kind::Sum))?;
+    let read = space.operands.first().filter(|read| space.has(read, AxisKind::Sum))?;
     for (axis, index) in read.indices.iter().enumerate() {
         if (x.begin(axis), x.end(axis)) != (0, shapes[0][axis].max(1)) {
-            space.narrow(&mut ranges, index, (x.begin(axis), x.end(axis)), Kind::Sum)?;
+            space.narrow(&mut ranges, index, (x.begin(axis), x.end(axis)), AxisKind::Sum)?;
         }
     }
     let mut operands = operands(&space, &ranges)?;
     let op = on_part(&summand.op, &Part { shapes: &shapes, operands: &operands, result })?;
     // What does not depend on the axis that is summed over is added once.
     for (position, (part, access)) in operands.iter_mut().zip(&space.operands).enumerate() {
-        let summed = space.has(access, Kind::Sum) || position == 0;
+        let summed = space.has(access, AxisKind::Sum) || position == 0;
         *part = part.filter(|_| summed || first && summand.residual != Some(position));
     }
     let share = || {
-        let sums = space.axes.iter().zip(&ranges).filter(|(axis, _)| axis.kind == Kind::Sum);
+        let sums = space.axes.iter().zip(&ranges).filter(|(axis, _)| axis.kind == AxisKind::Sum);
         let (part, whole) =
             sums.fold((1, 1), |(part, whole), (axis, range)| (part * (range.1 - range.0), whole * axis.extent));
         part as f32 / whole as f32
     };
-    Some(Addend {
+    Some(PartialSum {
         op,
         operands,
         scale: if summand.mean { share() } else { 1.0 },
@@ -129,14 +129,14 @@ pub fn addend(graph: &Graph, id: NodeId, x: &Region, result: &Region, first: boo
     })
 }
 
-impl Addend {
+impl PartialSum {
     /// What computes it, as a part of a node whose result is `result`.
     pub fn restriction(self, result: Region) -> Restriction {
         Restriction { op: self.op, operands: self.operands, results: vec![result], space: self.space, macs: self.macs }
     }
 }
 
-/// The operator that sums addends, with what follows the sum.
+/// The operator that sums partial sums, with what follows the sum.
 pub fn sum(activation: Activation) -> Op {
     Op::Binary(BinaryOp::Add, activation)
 }

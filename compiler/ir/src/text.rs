@@ -22,7 +22,7 @@ pub struct ParseError {
 
 /// A place in a text, in bytes from its begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place(usize);
+pub struct TextPlace(usize);
 
 /// A text, read from its begin to its end. A copy looks ahead.
 #[derive(Clone, Copy)]
@@ -70,9 +70,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Where the next token begins.
-    pub fn place(&mut self) -> Place {
+    pub fn place(&mut self) -> TextPlace {
         self.skip_spaces();
-        Place(self.at)
+        TextPlace(self.at)
     }
 
     /// Whether the next token begins with one of these characters.
@@ -215,7 +215,7 @@ impl<'a> Reader<'a> {
     }
 
     fn in_ron(&self, what: &str, error: &ron::error::SpannedError) -> ParseError {
-        let begin = self.error_at(Place(self.at), format!("{what}: {}", error.code));
+        let begin = self.error_at(TextPlace(self.at), format!("{what}: {}", error.code));
         ParseError { column: begin.column + error.span.start.col.saturating_sub(1), ..begin }
     }
 
@@ -228,7 +228,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Something is wrong at a place.
-    pub fn error_at(&self, Place(at): Place, message: impl Into<String>) -> ParseError {
+    pub fn error_at(&self, TextPlace(at): TextPlace, message: impl Into<String>) -> ParseError {
         let before = &self.text[..at];
         let begin = before.rfind('\n').map_or(0, |end| end + 1);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;

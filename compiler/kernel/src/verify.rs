@@ -226,10 +226,10 @@ impl Checker<'_> {
             return Err(self.broken(format!("there is no buffer {}", buffer.0)));
         };
         let (low, high) = self.interval(at)?;
-        if low < 0 || high + count > declared.elements as i64 {
+        if low < 0 || high.saturating_add(count) > declared.elements as i64 {
             return Err(self.broken(format!(
                 "elements {low} to {} of `{}` are touched, but it has {}",
-                high + count,
+                high.saturating_add(count),
                 declared.name,
                 declared.elements
             )));
@@ -266,7 +266,10 @@ impl Checker<'_> {
             }
             Expression::LoadStrided(buffer, at, stride) => {
                 self.access(*buffer, at, 1, false)?;
-                self.access(*buffer, &at.clone().plus((lanes - 1) * stride), 1, false)
+                let Some(last) = (lanes - 1).checked_mul(*stride).and_then(|last| last.checked_add(at.constant)) else {
+                    return Err(self.broken(format!("elements lie {stride} apart")));
+                };
+                self.access(*buffer, &Affine { constant: last, ..at.clone() }, 1, false)
             }
             Expression::Broadcast(buffer, at) => self.access(*buffer, at, 1, false),
             Expression::LoadBytes(buffer, at) => self.bytes(*buffer, at, 4 * lanes, false),

@@ -28,13 +28,16 @@ pub fn read(mut tensor: TensorProto, folder: Option<&Path>) -> Result<Value, Dia
     }
     let kind: DataType = protobuf::Enum::from_i32(tensor.data_type)
         .ok_or_else(|| refuse(format!("unknown element type {}", tensor.data_type)))?;
-    let Some(element) = element_type(kind) else {
+    let in_halves = halves_of_bytes(kind);
+    let Some(element) = in_halves.or(element_type(kind)) else {
         return Err(refuse(format!("element type {kind:?} is not supported; supported are {SUPPORTED}")));
     };
+    let stored_bytes = match in_halves {
+        Some(_) => count.div_ceil(2) as u64,
+        None => count as u64 * element.size_bytes() as u64,
+    };
     let bytes = match tensor.data_location.enum_value() {
-        Ok(DataLocation::EXTERNAL) => {
-            Some(external::read(&tensor, folder, count as u64 * element.size_bytes() as u64)?)
-        }
+        Ok(DataLocation::EXTERNAL) => Some(external::read(&tensor, folder, stored_bytes)?),
         Ok(DataLocation::DEFAULT) if !tensor.raw_data.is_empty() => Some(std::mem::take(&mut tensor.raw_data)),
         Ok(DataLocation::DEFAULT) => None,
         Err(location) => return Err(refuse(format!("unknown data location {location}"))),
@@ -50,11 +53,17 @@ pub fn read(mut tensor: TensorProto, folder: Option<&Path>) -> Result<Value, Dia
     if typed_fields.iter().filter(|length| **length > 0).count() + usize::from(bytes.is_some()) > 1 {
         return Err(refuse("its elements are given in two places".to_string()));
     }
+    // Two to a byte; the fields of integers hold those bytes, too.
+    let bytes = match bytes {
+        None if in_halves.is_some() => Some(tensor.int32_data.iter().map(|byte| *byte as u8).collect()),
+        bytes => bytes,
+    };
     let data = match bytes {
-        Some(bytes) if bytes.len() as u64 != count as u64 * element.size_bytes() as u64 => {
-            let width = element.size_bytes();
-            return Err(refuse(format!("{} bytes of data for {count} elements of {width} bytes", bytes.len())));
+        Some(bytes) if bytes.len() as u64 != stored_bytes => {
+            let found = bytes.len();
+            return Err(refuse(format!("{found} bytes of data for {count} elements, which take {stored_bytes}")));
         }
+        Some(bytes) if in_halves.is_some() => unpacked(element, &bytes, count),
         Some(bytes) => Data::from_bytes(element, &bytes),
         None => from_fields(element, tensor, count).map_err(refuse)?,
     };
@@ -111,6 +120,26 @@ pub fn read_sparse(
     Ok(Value { shape, data })
 }
 
+/// What holds the elements of a type that lies two to a byte in files: its numbers fit, and all that ONNX computes with them
+/// is to read them with a scale (DequantizeLinear) or to move them.
+fn halves_of_bytes(kind: DataType) -> Option<ElementType> {
+    match kind {
+        DataType::INT4 => Some(ElementType::I8),
+        DataType::UINT4 => Some(ElementType::U8),
+        _ => None,
+    }
+}
+
+/// Numbers of four bits, the lower ones of each byte first.
+fn unpacked(element: ElementType, bytes: &[u8], count: usize) -> Data {
+    let halves = bytes.iter().flat_map(|byte| [byte & 15, byte >> 4]).take(count);
+    match element {
+        // The upper bit is the sign.
+        ElementType::I8 => Data::I8(halves.map(|half| (half << 4) as i8 >> 4).collect()),
+        _ => Data::U8(halves.collect()),
+    }
+}
+
 /// Our element type for one of ONNX; `None` if there is none.
 pub fn element_type(kind: DataType) -> Option<ElementType> {
     Some(match kind {
@@ -145,7 +174,8 @@ pub fn declared_element(value: &ValueInfoProto) -> Option<ElementType> {
 }
 
 /// What stands behind "supported are" in messages.
-pub const SUPPORTED: &str = "float, double, float16, bfloat16, int8 to int64, uint8 to uint64, bool";
+pub const SUPPORTED: &str =
+    "float, double, float16, bfloat16, int8 to int64, uint8 to uint64, bool; of constants int4 and uint4";
 
 fn from_fields(element: ElementType, tensor: TensorProto, count: usize) -> Result<Data, String> {
     let small = tensor.int32_data;

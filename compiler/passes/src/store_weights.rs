@@ -9,13 +9,16 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use partita_ir::graph::storage::{Columns, WeightStorage, columns};
-use partita_ir::graph::{Graph, TensorId, Value};
+use partita_ir::graph::{Graph, NodeId, TensorId, Value};
 use partita_ir::restrict::space;
 
 /// What rounding did to one matrix product.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stored {
-    /// Name of the node.
+    /// The node.
+    #[serde(skip)]
+    pub id: NodeId,
+    /// Its name.
     pub node: String,
     /// How its weights are stored.
     pub storage: WeightStorage,
@@ -33,7 +36,7 @@ pub fn run(graph: &mut Graph, storage: WeightStorage) -> Vec<Stored> {
         let Some(matrix) = node.inputs.get(1).copied().filter(|_| is_plain) else { continue };
         if let Some((value, largest_error)) = rounded(graph, matrix, storage) {
             graph.make_constant(matrix, Arc::new(value));
-            all.push(Stored { node: name, storage, largest_error });
+            all.push(Stored { id, node: name, storage, largest_error });
         }
     }
     all

@@ -3,7 +3,7 @@
 //! large.
 //!
 //! [`fit()`] finds the plan that is taken: plans compete (`contest`) by the figures that are reported ([`score`]), with memory
-//! as the objective also in stripes (`stripes`, `memory_objective`), and what does not fit is asked again or computed in
+//! as the objective also in stripes (`row_streaming`, `memory_objective`), and what does not fit is asked again or computed in
 //! patches (`patching`). [`place`] carries out a given partition, [`outlook()`] says what one would come to without making
 //! programs, [`routes`] lets several networks share their weights, and [`plan_file`] writes all of that down.
 //!
@@ -23,8 +23,8 @@ pub mod plan_file;
 #[cfg(test)]
 mod published_tests;
 pub mod routes;
+mod row_streaming;
 pub mod score;
-mod stripes;
 #[cfg(test)]
 mod tests;
 

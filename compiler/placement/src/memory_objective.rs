@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::clock::Clock;
 use crate::placed::{Placed, place, ram_bytes};
-use crate::stripes;
+use crate::row_streaming;
 use partita_config::{Cluster, System};
 use partita_ir::graph::{Graph, TensorId};
 use partita_plan::partition::subsets::subsets;
@@ -45,7 +45,7 @@ const LEAST_SHARE: f64 = 0.02;
 pub fn least(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions, best: Partition) -> Partition {
     let carried_out = |partition: &Partition| {
         let mut placed = place(graph, cluster, partition.clone(), &mut Clock::default()).ok()?;
-        if partition.stripes.is_empty() {
+        if partition.row_streaming.is_empty() {
             placed.patch(cluster).ok()?;
         }
         Some(placed)
@@ -80,7 +80,7 @@ pub fn least(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions, best: 
         asked_for.push(partition.strategies.clone());
         let mut previous = (u64::MAX, 0);
         for _ in 0..ROUNDS {
-            let found = stripes::found(graph, cluster, &partition);
+            let found = row_streaming::found(graph, cluster, &partition);
             let carried_out = found.iter().filter_map(carried_out);
             let Some(placed) = carried_out.min_by_key(price) else { break };
             let price = price(&placed);

@@ -27,7 +27,8 @@ pub struct Report {
     /// Runs of nodes that are computed patch by patch.
     pub patches: Vec<crate::shard::patches::PatchReport>,
     /// Runs of nodes that are computed some rows at a time.
-    pub stripes: Vec<crate::shard::stripes::StripesReport>,
+    #[serde(rename = "stripes")]
+    pub row_streaming: Vec<crate::shard::row_streaming::RowStreamingReport>,
     /// Early exits.
     pub exits: Vec<crate::exits::ExitReport>,
     /// What the calibration set says of them.

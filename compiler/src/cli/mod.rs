@@ -36,7 +36,8 @@ pub struct Arguments {
     /// Which family of splits to use; all but `auto` are for comparison.
     #[arg(long, value_parser = strategy_family(), default_value = StrategyFamily::Auto.name(), help_heading = "Plan")]
     pub strategy: StrategyFamily,
-    /// Shape of an input whose dimensions the model leaves open: name=1x3x224x224. Open batch dimensions are 1.
+    /// Shape of an input whose dimensions the model leaves open, name=1x3x224x224, or extent of a symbol, height=320; one or
+    /// several. Open batch dimensions are 1.
     #[arg(long = "shape", value_name = "NAME=DIMS", value_parser = parse_shape, help_heading = "Model")]
     pub shapes: Vec<(String, Vec<usize>)>,
     /// Fix an input to a value, which is then a constant of the model: sr=16000, or roi=0,0,1,1 for one of four elements.

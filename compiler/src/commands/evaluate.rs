@@ -27,6 +27,10 @@ use crate::variants;
 const BASE_SAMPLES: usize = 200;
 
 /// Runs every sample and adds accuracy and latency to the report.
+#[allow(
+    clippy::too_many_lines,
+    reason = "steps in the order in which they are done, each with what those before have made"
+)]
 pub(super) fn evaluate(
     arguments: &Arguments,
     samples: &Labelled,

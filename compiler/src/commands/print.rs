@@ -15,6 +15,7 @@ pub fn report(report: &Report, compiled: &Compiled, format: Format) -> anyhow::R
     Ok(())
 }
 
+#[allow(clippy::too_many_lines, reason = "one line after the other, as they are printed")]
 fn human(report: &Report, compiled: &Compiled) {
     let model = &report.model;
     println!(
@@ -112,7 +113,7 @@ fn human(report: &Report, compiled: &Compiled) {
             (patch.macs.1 as f64 / patch.macs.0.max(1) as f64 - 1.0) * 100.0
         );
     }
-    for run in &report.stripes {
+    for run in &report.row_streaming {
         let (first, last) = (crate::diagnostic::printable(&run.nodes.0), crate::diagnostic::printable(&run.nodes.1));
         let what = if run.nodes.0 == run.nodes.1 { first } else { format!("{first} to {last}") };
         println!("{what} in {} stripes: as many rows at a time are exchanged and computed", run.count);

@@ -17,11 +17,12 @@ use crate::memory::{ALIGNMENT_BYTES, least_arena_bytes};
 use crate::partition::{Method, StrategyFamily, cost};
 use crate::program::Program;
 use crate::schedule::{Action, Schedule};
-use crate::shard::stripes::StripesReport;
+use crate::shard::row_streaming::RowStreamingReport;
 use crate::simulate::Prediction;
 use crate::simulate::outcomes::{Outcome, mean, outcomes};
 
 /// The report of a compiled model, before anything is built or run.
+#[allow(clippy::too_many_lines, reason = "one field after the other, as the report has them")]
 pub fn report(compiled: &Compiled) -> Report {
     let graph = &compiled.graph;
     let macs: u64 = graph.node_ids().map(|node| cost::node_macs(graph, node)).sum();
@@ -79,13 +80,13 @@ pub fn report(compiled: &Compiled) -> Report {
         devices,
         layers: layers(compiled),
         patches: compiled.routed.placed.patches.clone(),
-        stripes: compiled
+        row_streaming: compiled
             .routed
             .placed
             .partition
-            .stripes
+            .row_streaming
             .iter()
-            .filter_map(|run| StripesReport::of(&compiled.graph, run))
+            .filter_map(|run| RowStreamingReport::of(&compiled.graph, run))
             .collect(),
         exits: exits(compiled),
         calibration: compiled.exits.as_ref().map(|exits| exits.calibration.clone()),
@@ -272,7 +273,7 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
                 opaque: partita_ir::restrict::space(graph, id).is_opaque(),
                 winograd: winograd(compiled, id),
                 inexact_sums_up_to: inexact.iter().find(|sum| sum.node == id).map(|sum| sum.largest),
-                weights: compiled.stored.iter().find(|stored| stored.node == node.name).cloned(),
+                weights: compiled.stored.iter().find(|stored| stored.id == id).cloned(),
             }
         })
         .collect()

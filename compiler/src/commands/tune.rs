@@ -26,7 +26,7 @@ type Subject = (String, usize, String);
 
 /// What was measured of a convolution.
 #[derive(Default)]
-struct Seen {
+struct Timings {
     /// The alternative that estimates say is best, and every one's least median in microseconds.
     estimated: Option<Choice>,
     alternatives: Vec<(Choice, f64)>,
@@ -37,7 +37,7 @@ pub(super) fn tune(arguments: &Arguments, model: &Path, targets: &Path, origin: 
     let path = arguments.tuned.clone().unwrap_or_else(|| default_path(targets));
     let mut record = config::tuned::read(&path, false)?;
     record.origin = Some(origin);
-    let mut seen: BTreeMap<Subject, Seen> = BTreeMap::new();
+    let mut seen: BTreeMap<Subject, Timings> = BTreeMap::new();
     // As estimated first, then each alternative.
     let mut before_ms = 0.0;
     for trial in std::iter::once(usize::MAX).chain(0..MOST_ALTERNATIVES) {
@@ -91,7 +91,7 @@ fn subjects(compiled: &Compiled) -> Vec<(usize, usize, Subject, Choice)> {
     found
 }
 
-fn has_new_way(compiled: &Compiled, seen: &BTreeMap<Subject, Seen>) -> bool {
+fn has_new_way(compiled: &Compiled, seen: &BTreeMap<Subject, Timings>) -> bool {
     subjects(compiled).iter().any(|(_, _, subject, choice)| {
         seen.get(subject).is_none_or(|seen| seen.alternatives.iter().all(|(other, _)| other != choice))
     })
@@ -102,7 +102,7 @@ fn measure(
     arguments: &Arguments,
     compiled: &Compiled,
     is_estimate: bool,
-    seen: &mut BTreeMap<Subject, Seen>,
+    seen: &mut BTreeMap<Subject, Timings>,
 ) -> anyhow::Result<f64> {
     let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out").join(folder_name(compiled)));
     let (latency_ms, profiles) = profiled(arguments, compiled, &out, (RUNS, 0.0))?;
@@ -124,7 +124,7 @@ fn measure(
 }
 
 /// What goes to the record.
-fn best((target, threads, shape): &Subject, seen: &Seen) -> Option<TunedConvolution> {
+fn best((target, threads, shape): &Subject, seen: &Timings) -> Option<TunedConvolution> {
     let estimated = seen.estimated.as_ref()?;
     let (_, estimated_us) = seen.alternatives.iter().find(|(choice, _)| choice == estimated)?;
     let (choice, microseconds) = seen.alternatives.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
@@ -140,7 +140,7 @@ fn best((target, threads, shape): &Subject, seen: &Seen) -> Option<TunedConvolut
     })
 }
 
-fn print(seen: &BTreeMap<Subject, Seen>) {
+fn print(seen: &BTreeMap<Subject, Timings>) {
     println!("{:>9} {:>9}   convolution", "estimated", "tuned us");
     for (subject, seen) in seen {
         let Some(entry) = best(subject, seen) else { continue };

@@ -60,7 +60,7 @@ pub fn train(lesson: &Lesson<'_>) -> anyhow::Result<Head> {
     let scale = Scale::of(lesson);
     let (train, held_out) = (scale.rows(lesson, lesson.train), scale.rows(lesson, lesson.held_out));
     let (targets, held_out_targets) = (targets(lesson), held_out_targets(lesson));
-    let mut chance = Chance(lesson.seed);
+    let mut chance = Chance::new(lesson.seed);
     let mut layers = Vec::new();
     let mut inputs = lesson.width;
     for outputs in lesson.hidden.into_iter().chain([classes]) {
@@ -235,7 +235,7 @@ mod tests {
 
     /// Two classes on two rings: a single matrix cannot tell them apart, two can.
     fn rings(count: usize) -> (Vec<f32>, Vec<u32>) {
-        let mut chance = Chance(3);
+        let mut chance = Chance::new(3);
         let mut features = Vec::new();
         let mut labels = Vec::new();
         for sample in 0..count {

@@ -1,16 +1,20 @@
 //! Chance that is the same on every machine.
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+
 /// Seeded chance (splitmix64).
-pub struct Chance(pub u64);
+pub struct Chance(SplitMix64);
 
 impl Chance {
+    /// The same for the same seed.
+    pub fn new(seed: u64) -> Chance {
+        Chance(SplitMix64::seed_from_u64(seed))
+    }
+
     /// 64 bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     /// Between 0 and 1.

@@ -187,7 +187,7 @@ pub struct Batch {
 impl Network {
     /// A head that knows nothing.
     pub fn new(design: Design, seed: u64) -> Network {
-        let mut chance = Chance(seed);
+        let mut chance = Chance::new(seed);
         let mut learned = Vec::new();
         let mut blocks = Vec::with_capacity(design.blocks.len());
         let mut space = design.space;
@@ -467,7 +467,7 @@ mod tests {
     fn trained(seed: u64, steps: usize) -> Network {
         let design = Design::within(1, [16, 16], 2, 20_000, u64::MAX).expect("it is wide enough");
         let mut network = Network::new(design, seed);
-        let mut chance = Chance(3);
+        let mut chance = Chance::new(3);
         for step in 0..steps {
             step_of(&mut network, &bars(&mut chance, 32), 0.05 / (1 + step / 20) as f64);
         }
@@ -477,7 +477,7 @@ mod tests {
     #[test]
     fn a_head_learns_what_only_neighbours_show() {
         let head = trained(1, 150).head();
-        let Batch { maps, labels, .. } = bars(&mut Chance(99), 200);
+        let Batch { maps, labels, .. } = bars(&mut Chance::new(99), 200);
         let scores = head.scores(&maps, 256, &(0..200).collect::<Vec<_>>());
         let right = scores
             .chunks_exact(2)
@@ -494,7 +494,7 @@ mod tests {
         let part = trained(1, 4);
         let mut again = Network::new(part.design.clone(), 77);
         again.restore(part.state()).expect("the same design");
-        let mut chance = Chance(3);
+        let mut chance = Chance::new(3);
         (0..4).for_each(|_| drop(bars(&mut chance, 32)));
         for _ in 4..6 {
             step_of(&mut again, &bars(&mut chance, 32), 0.05);

@@ -122,11 +122,11 @@ impl Stage<'_> {
         let statistics = Statistics::of(&sums, self.outputs);
         let (scale, offset) = scales.split_at(self.outputs);
         let factors: Vec<f32> = statistics.scales().iter().zip(scale).map(|(a, b)| a * b).collect();
-        let addends: Vec<f32> =
+        let partial_sums: Vec<f32> =
             offset.iter().zip(&statistics.mean).zip(&factors).map(|((offset, mean), f)| offset - mean * f).collect();
         let y = match added {
-            None => scaled(&sums, &factors, &addends),
-            Some(added) => scaled_and_added(&sums, &factors, &addends, added),
+            None => scaled(&sums, &factors, &partial_sums),
+            Some(added) => scaled_and_added(&sums, &factors, &partial_sums, added),
         };
         Made { y, statistics, sums }
     }
@@ -144,25 +144,25 @@ impl Stage<'_> {
     }
 }
 
-/// `max(0, x * factors + addends)`, row by row.
+/// `max(0, x * factors + partial_sums)`, row by row.
 #[multiversion(targets("x86_64+avx512f+fma", "x86_64+avx2+fma"))]
-fn scaled(x: &[f32], factors: &[f32], addends: &[f32]) -> Vec<f32> {
+fn scaled(x: &[f32], factors: &[f32], partial_sums: &[f32]) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
     for (x, y) in x.chunks_exact(factors.len()).zip(y.chunks_exact_mut(factors.len())) {
-        for (((y, x), factor), addend) in y.iter_mut().zip(x).zip(factors).zip(addends) {
-            *y = (x * factor + addend).max(0.0);
+        for (((y, x), factor), partial_sum) in y.iter_mut().zip(x).zip(factors).zip(partial_sums) {
+            *y = (x * factor + partial_sum).max(0.0);
         }
     }
     y
 }
 
-/// `max(0, added + x * factors + addends)`, row by row.
+/// `max(0, added + x * factors + partial_sums)`, row by row.
 #[multiversion(targets("x86_64+avx512f+fma", "x86_64+avx2+fma"))]
-fn scaled_and_added(x: &[f32], factors: &[f32], addends: &[f32], added: &[f32]) -> Vec<f32> {
+fn scaled_and_added(x: &[f32], factors: &[f32], partial_sums: &[f32], added: &[f32]) -> Vec<f32> {
     let mut y = added.to_vec();
     for (x, y) in x.chunks_exact(factors.len()).zip(y.chunks_exact_mut(factors.len())) {
-        for (((y, x), factor), addend) in y.iter_mut().zip(x).zip(factors).zip(addends) {
-            *y = (*y + x * factor + addend).max(0.0);
+        for (((y, x), factor), partial_sum) in y.iter_mut().zip(x).zip(factors).zip(partial_sums) {
+            *y = (*y + x * factor + partial_sum).max(0.0);
         }
     }
     y
@@ -226,7 +226,7 @@ mod tests {
                 .forward(&operands.x, operands.added.as_deref())
         };
         let first = made(operands);
-        let direction = random(&mut Chance(7), first.y.len());
+        let direction = random(&mut Chance::new(7), first.y.len());
         let value =
             |operands: &Operands| made(operands).y.iter().zip(&direction).map(|(y, to)| f64::from(y * to)).sum::<f64>();
         let stage = Stage { linear, inputs, outputs, learned: &operands.learned };
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn gradients_are_what_differences_say() {
-        let mut chance = Chance(1);
+        let mut chance = Chance::new(1);
         for (kernel, stride, space) in [([3, 3], [1, 1], [4, 5]), ([3, 3], [2, 1], [5, 4]), ([1, 3], [1, 2], [1, 9])] {
             let x = random(&mut chance, 2 * space[0] * space[1] * 3);
             let learned = learned(&mut chance, kernel[0] * kernel[1], 3);

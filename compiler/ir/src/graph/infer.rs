@@ -39,6 +39,7 @@ macro_rules! refuse {
 }
 
 /// Output types of an operator for inputs of these types.
+#[allow(clippy::too_many_lines, reason = "one arm for each operator")]
 pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
     check_count(op, inputs.len())?;
     elements::check(op, inputs)?;

@@ -1,6 +1,8 @@
 //! Values of one type as another's, as bytes, and as noise.
 
 use anyhow::ensure;
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::{Data, ElementType, TensorType, Value};
 
@@ -66,18 +68,11 @@ pub fn from_bytes(bytes: &[u8], tensor_type: &TensorType) -> anyhow::Result<Valu
 
 /// Seeded noise in [-1, 1) for trying a model without data (splitmix64).
 pub fn noise(tensor_type: &TensorType, seed: u64) -> Value {
-    let mut state = seed;
-    let mut next = move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
+    let mut bits = SplitMix64::seed_from_u64(seed);
     let count = tensor_type.element_count();
     let data = match tensor_type.element {
         ElementType::F32 | ElementType::F64 | ElementType::F16 | ElementType::BF16 => {
-            Data::F32((0..count).map(|_| (next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect())
+            Data::F32((0..count).map(|_| (bits.next_u64() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect())
                 .cast(tensor_type.element)
         }
         // Indices and counts: what else is valid is not known.
@@ -85,9 +80,9 @@ pub fn noise(tensor_type: &TensorType, seed: u64) -> Value {
             Data::I64(vec![0]).cast(tensor_type.element).repeated(count)
         }
         ElementType::I16 | ElementType::I8 | ElementType::U16 | ElementType::U8 => {
-            Data::U64((0..count).map(|_| next()).collect()).cast(tensor_type.element)
+            Data::U64((0..count).map(|_| bits.next_u64()).collect()).cast(tensor_type.element)
         }
-        ElementType::Bool => Data::Bool((0..count).map(|_| next() & 1 == 1).collect()),
+        ElementType::Bool => Data::Bool((0..count).map(|_| bits.next_u64() & 1 == 1).collect()),
     };
     Value { shape: tensor_type.shape.clone(), data }
 }

@@ -6,6 +6,7 @@
 //! ([`crate::restrict`]), what can be summed over devices, multiply-adds, shapes of results and what axes count follow.
 
 mod operators;
+mod parts;
 mod reshape;
 #[cfg(test)]
 mod tests;
@@ -14,11 +15,12 @@ use std::fmt;
 
 use crate::region::Region;
 
-pub use operators::{Part, Summand, iteration_space, on_part, summand};
+pub use operators::iteration_space;
+pub use parts::{Part, Summand, on_part, summand};
 
 /// What an axis is to the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum AxisKind {
     /// Each index is computed by itself: the axis can be cut.
     Parallel,
     /// What is computed for parts of it is added up, so it can be cut over an operand.
@@ -53,7 +55,7 @@ pub struct Axis {
     /// Number of indices, from 0.
     pub extent: usize,
     /// Whether and how it can be cut.
-    pub kind: Kind,
+    pub kind: AxisKind,
     /// What it counts.
     pub role: Option<Role>,
 }
@@ -131,7 +133,7 @@ impl Space {
         for (at, index) in access.indices.iter().enumerate() {
             let (begin, end) = (part.begin(at), part.end(at));
             if (begin, end) != (0, access.extents[at].max(1)) {
-                self.narrow(&mut ranges, index, (begin, end), Kind::Parallel)?;
+                self.narrow(&mut ranges, index, (begin, end), AxisKind::Parallel)?;
             }
         }
         Some(ranges)
@@ -139,7 +141,13 @@ impl Space {
 
     /// Leaves the indices for which `index` is within `begin..end`, cutting axes of one kind only; `None` if these are no
     /// box.
-    pub fn narrow(&self, ranges: &mut Ranges, index: &Index, (begin, end): (usize, usize), kind: Kind) -> Option<()> {
+    pub fn narrow(
+        &self,
+        ranges: &mut Ranges,
+        index: &Index,
+        (begin, end): (usize, usize),
+        kind: AxisKind,
+    ) -> Option<()> {
         let (mut begin, mut end) = (begin as isize - index.offset, end as isize - index.offset);
         let mut terms = index.terms.iter();
         loop {
@@ -180,7 +188,7 @@ impl Space {
                 (low, high) = (low + first.min(last), high + first.max(last));
                 uncut &= (begin, end) == (0, self.axes[*axis].extent);
                 match self.axes[*axis].kind {
-                    Kind::Tap => taps = true,
+                    AxisKind::Tap => taps = true,
                     _ => (places, digits) = (places * (end - begin) as isize, digits + 1),
                 }
             }
@@ -208,14 +216,14 @@ impl Space {
     }
 
     /// Whether an access depends on an axis of a kind.
-    pub fn has(&self, access: &Access, kind: Kind) -> bool {
+    pub fn has(&self, access: &Access, kind: AxisKind) -> bool {
         access.indices.iter().flat_map(|index| &index.terms).any(|(axis, _)| self.axes[*axis].kind == kind)
     }
 
     /// The last axis of the first result whose channels the operator makes itself.
     pub fn channels(&self) -> Option<usize> {
         let makes = |(axis, _): &(usize, isize)| {
-            self.axes[*axis].kind == Kind::Parallel && self.axes[*axis].role == Some(Role::Channels)
+            self.axes[*axis].kind == AxisKind::Parallel && self.axes[*axis].role == Some(Role::Channels)
         };
         self.results.first()?.indices.iter().rposition(|index| index.terms.iter().any(makes))
     }
@@ -224,14 +232,14 @@ impl Space {
     /// which `--weights` stores in fewer bytes.
     pub fn is_matrix_product(&self) -> bool {
         let [x, matrix] = [0, 1].map(|at| self.operands.get(at).map_or(&[][..], |access| &access.indices));
-        let sums = |index: &Index| index.only().is_some_and(|axis| self.axes[axis].kind == Kind::Sum);
+        let sums = |index: &Index| index.only().is_some_and(|axis| self.axes[axis].kind == AxisKind::Sum);
         let columns = self.results.first().and_then(|result| result.indices.last());
         matches!(matrix, [depth, last] if sums(depth) && x.last() == Some(depth) && columns == Some(last))
     }
 
     /// Whether it has axes of more than one index, and none of them can be cut.
     pub fn is_opaque(&self) -> bool {
-        let cut = |axis: &Axis| matches!(axis.kind, Kind::Parallel | Kind::Sum);
+        let cut = |axis: &Axis| matches!(axis.kind, AxisKind::Parallel | AxisKind::Sum);
         let mut long = self.axes.iter().filter(|axis| axis.extent > 1).peekable();
         long.peek().is_some() && !long.any(cut)
     }
@@ -265,12 +273,12 @@ impl fmt::Display for Space {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let axis = |(at, axis): (usize, &Axis)| {
             let kind = match axis.kind {
-                Kind::Parallel => "",
-                Kind::Sum => " sum",
-                Kind::Reduction => " reduction",
-                Kind::Tap => " tap",
-                Kind::Gathered => " gathered",
-                Kind::Coupled => " coupled",
+                AxisKind::Parallel => "",
+                AxisKind::Sum => " sum",
+                AxisKind::Reduction => " reduction",
+                AxisKind::Tap => " tap",
+                AxisKind::Gathered => " gathered",
+                AxisKind::Coupled => " coupled",
             };
             let role = match axis.role {
                 None => "",

@@ -1,15 +1,15 @@
-//! Every operator, described once: its loops, the operator that computes a part of the result, and what is summed.
+//! Every operator, described once: its loops.
 
 use std::collections::BTreeMap;
 
 use super::reshape;
-use super::{Access, Arithmetic, Axis, Index, Kind, Role, Space};
+use super::{Access, Arithmetic, Axis, AxisKind, Index, Role, Space};
+use crate::graph::Op;
 use crate::graph::infer::broadcast;
-use crate::graph::op::{Conv, ConvTranspose, Einsum, Gemm, PadMode, Pool, PoolKind, ReduceKind, Window};
-use crate::graph::{Activation, Op};
-use crate::region::Region;
+use crate::graph::op::{Conv, ConvTranspose, Einsum, Gemm, PadMode, PoolKind, ReduceKind, Window};
 
 /// The loops of an operator on operands of these shapes, which it accepts (`graph::infer` checks).
+#[allow(clippy::too_many_lines, reason = "one arm for each operator")]
 pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
     let x = shapes[0];
     match op {
@@ -18,16 +18,16 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
         Op::Gemm(gemm) => product(gemm, shapes),
         Op::MatMul => matrix_product(shapes),
         Op::Einsum(einsum) => labelled(einsum, shapes),
-        Op::BatchNormalization { .. } => per_channel(shapes, |_| Kind::Parallel),
+        Op::BatchNormalization { .. } => per_channel(shapes, |_| AxisKind::Parallel),
         Op::InstanceNormalization { .. } => {
-            per_channel(shapes, |axis| if axis < 2 { Kind::Parallel } else { Kind::Coupled })
+            per_channel(shapes, |axis| if axis < 2 { AxisKind::Parallel } else { AxisKind::Coupled })
         }
         Op::GroupNormalization { groups, .. } => group_normalization(*groups, shapes),
         Op::LayerNormalization { axis, .. } => layer_normalization(*axis, shapes),
         // Padded with zeros at both ends of all channels, so no part of them stands for itself.
-        Op::Lrn { .. } => per_channel(shapes, |axis| if axis == 1 { Kind::Coupled } else { Kind::Parallel }),
-        Op::Unary(_) | Op::Cast { .. } => along(x, Arithmetic::Elements, |_| Kind::Parallel),
-        Op::Identity => along(x, Arithmetic::View, |_| Kind::Parallel),
+        Op::Lrn { .. } => per_channel(shapes, |axis| if axis == 1 { AxisKind::Coupled } else { AxisKind::Parallel }),
+        Op::Unary(_) | Op::Cast { .. } => along(x, Arithmetic::Elements, |_| AxisKind::Parallel),
+        Op::Identity => along(x, Arithmetic::View, |_| AxisKind::Parallel),
         Op::Binary(..) | Op::PRelu | Op::Where => {
             let joined = |all: Vec<usize>, shape: &&[usize]| broadcast(&all, shape).unwrap_or(all);
             elementwise(shapes, shapes.iter().fold(Vec::new(), joined))
@@ -36,28 +36,28 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
         Op::Pool(pool) => pooling(&pool.window, x),
         Op::GlobalPool(kind) => {
             let over = match kind {
-                PoolKind::Average => Kind::Sum,
-                PoolKind::Max => Kind::Reduction,
+                PoolKind::Average => AxisKind::Sum,
+                PoolKind::Max => AxisKind::Reduction,
             };
             let roles = |axis| Some(image_role(axis));
             reduction(x, &(2..x.len()).collect::<Vec<usize>>(), true, over, roles)
         }
         Op::Softmax { axis } | Op::LogSoftmax { axis } => {
-            along(x, Arithmetic::Elements, |other| if other == *axis { Kind::Coupled } else { Kind::Parallel })
+            along(x, Arithmetic::Elements, |other| if other == *axis { AxisKind::Coupled } else { AxisKind::Parallel })
         }
         Op::Reduce { kind, axes, keep_dims } => {
             let over = match kind {
-                ReduceKind::Mean | ReduceKind::Sum => Kind::Sum,
-                ReduceKind::Max | ReduceKind::Min | ReduceKind::L2 => Kind::Reduction,
+                ReduceKind::Mean | ReduceKind::Sum => AxisKind::Sum,
+                ReduceKind::Max | ReduceKind::Min | ReduceKind::L2 => AxisKind::Reduction,
             };
             reduction(x, axes, *keep_dims, over, |_| None)
         }
-        Op::ArgMax { axis, keep_dims, .. } => reduction(x, &[*axis], *keep_dims, Kind::Reduction, |_| None),
+        Op::ArgMax { axis, keep_dims, .. } => reduction(x, &[*axis], *keep_dims, AxisKind::Reduction, |_| None),
         Op::Concat { axis } => concatenation(*axis, shapes),
         Op::Split { axis, sizes } => split(*axis, sizes, x),
         Op::Slice { starts, steps, sizes } => {
             let index = |axis: usize, d: usize| Index { offset: starts[axis] as isize, terms: vec![(d, steps[axis])] };
-            moved(x, sizes, |_| Kind::Parallel, index, Arithmetic::Copies)
+            moved(x, sizes, |_| AxisKind::Parallel, index, Arithmetic::Copies)
         }
         Op::Reshape { shape } => {
             let mut loops = Loops::default();
@@ -70,9 +70,9 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
                 x.iter().zip(begin.iter().zip(end)).map(|(extent, (before, after))| extent + before + after).collect();
             // Reflections and edges are of the whole.
             let kind = |axis: usize| match mode {
-                PadMode::Constant(_) => Kind::Parallel,
-                PadMode::Reflect | PadMode::Edge if shape[axis] == x[axis] => Kind::Parallel,
-                PadMode::Reflect | PadMode::Edge => Kind::Coupled,
+                PadMode::Constant(_) => AxisKind::Parallel,
+                PadMode::Reflect | PadMode::Edge if shape[axis] == x[axis] => AxisKind::Parallel,
+                PadMode::Reflect | PadMode::Edge => AxisKind::Coupled,
             };
             let index = |axis: usize, d: usize| Index { offset: -(begin[axis] as isize), terms: vec![(d, 1)] };
             moved(x, &shape, kind, index, Arithmetic::Elements)
@@ -81,11 +81,11 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
         Op::Resize { scales, sizes, .. } => {
             let mut loops = Loops::default();
             let same = |axis: usize| sizes[axis] == x[axis] && scales[axis] == 1.0;
-            let kind = |axis: usize| if same(axis) { Kind::Parallel } else { Kind::Coupled };
+            let kind = |axis: usize| if same(axis) { AxisKind::Parallel } else { AxisKind::Coupled };
             let to: Vec<Index> = (0..x.len()).map(|axis| loops.index(sizes[axis], kind(axis), None)).collect();
             let from = |(axis, to): (usize, &Index)| match same(axis) {
                 true => to.clone(),
-                false => loops.index(x[axis], Kind::Coupled, None),
+                false => loops.index(x[axis], AxisKind::Coupled, None),
             };
             let from = to.iter().enumerate().map(from).collect();
             loops.space(vec![access(x, from)], vec![access(sizes, to)], Arithmetic::Elements)
@@ -103,13 +103,13 @@ pub(super) struct Loops {
 }
 
 impl Loops {
-    pub(super) fn axis(&mut self, extent: usize, kind: Kind, role: Option<Role>) -> usize {
+    pub(super) fn axis(&mut self, extent: usize, kind: AxisKind, role: Option<Role>) -> usize {
         self.axes.push(Axis { extent, kind, role });
         self.axes.len() - 1
     }
 
     /// The index of an axis of its own.
-    fn index(&mut self, extent: usize, kind: Kind, role: Option<Role>) -> Index {
+    fn index(&mut self, extent: usize, kind: AxisKind, role: Option<Role>) -> Index {
         only(self.axis(extent, kind, role))
     }
 
@@ -140,7 +140,7 @@ fn opaque(operands: &[&[usize]], results: &[&[usize]]) -> Space {
     let mut loops = Loops::default();
     let mut of = |shapes: &[&[usize]]| -> Vec<Access> {
         let of_one = |shape: &&[usize]| {
-            let indices = shape.iter().map(|extent| loops.index(*extent, Kind::Coupled, None)).collect();
+            let indices = shape.iter().map(|extent| loops.index(*extent, AxisKind::Coupled, None)).collect();
             access(shape, indices)
         };
         shapes.iter().map(of_one).collect()
@@ -150,7 +150,7 @@ fn opaque(operands: &[&[usize]], results: &[&[usize]]) -> Space {
 }
 
 /// A result of the operand's shape, each axis of a kind of its own.
-fn along(x: &[usize], arithmetic: Arithmetic, kind: impl Fn(usize) -> Kind) -> Space {
+fn along(x: &[usize], arithmetic: Arithmetic, kind: impl Fn(usize) -> AxisKind) -> Space {
     moved(x, x, kind, |_, d| only(d), arithmetic)
 }
 
@@ -158,7 +158,7 @@ fn along(x: &[usize], arithmetic: Arithmetic, kind: impl Fn(usize) -> Kind) -> S
 fn moved(
     x: &[usize],
     shape: &[usize],
-    kind: impl Fn(usize) -> Kind,
+    kind: impl Fn(usize) -> AxisKind,
     read: impl Fn(usize, usize) -> Index,
     arithmetic: Arithmetic,
 ) -> Space {
@@ -181,14 +181,14 @@ fn broadcasting(shape: &[usize], axes: &[usize], extents: &[usize]) -> Access {
 
 fn elementwise(shapes: &[&[usize]], result: Vec<usize>) -> Space {
     let mut loops = Loops::default();
-    let axes: Vec<usize> = result.iter().map(|extent| loops.axis(*extent, Kind::Parallel, None)).collect();
+    let axes: Vec<usize> = result.iter().map(|extent| loops.axis(*extent, AxisKind::Parallel, None)).collect();
     let operands = shapes.iter().map(|shape| broadcasting(shape, &axes, &result)).collect();
     let to = axes.iter().map(|d| only(*d)).collect();
     loops.space(operands, vec![access(&result, to)], Arithmetic::Elements)
 }
 
 /// `[N, C, spatial..]` with operands `[C]`.
-fn per_channel(shapes: &[&[usize]], kind: impl Fn(usize) -> Kind) -> Space {
+fn per_channel(shapes: &[&[usize]], kind: impl Fn(usize) -> AxisKind) -> Space {
     let mut loops = Loops::default();
     let x = shapes[0];
     let axes: Vec<Index> = (0..x.len()).map(|axis| loops.index(x[axis], kind(axis), Some(image_role(axis)))).collect();
@@ -200,10 +200,10 @@ fn per_channel(shapes: &[&[usize]], kind: impl Fn(usize) -> Kind) -> Space {
 fn group_normalization(groups: usize, shapes: &[&[usize]]) -> Space {
     let mut loops = Loops::default();
     let x = shapes[0];
-    let n = loops.index(x[0], Kind::Parallel, Some(Role::Samples));
-    let group = loops.axis(groups, Kind::Parallel, Some(Role::Channels));
-    let (channels, _) = grouped(&mut loops, Some(group), x[1] / groups, Kind::Coupled);
-    let places = x[2..].iter().map(|extent| loops.index(*extent, Kind::Coupled, Some(Role::Space)));
+    let n = loops.index(x[0], AxisKind::Parallel, Some(Role::Samples));
+    let group = loops.axis(groups, AxisKind::Parallel, Some(Role::Channels));
+    let (channels, _) = grouped(&mut loops, Some(group), x[1] / groups, AxisKind::Coupled);
+    let places = x[2..].iter().map(|extent| loops.index(*extent, AxisKind::Coupled, Some(Role::Space)));
     let axes: Vec<Index> = [n, channels.clone()].into_iter().chain(places).collect();
     let parameters = shapes[1..].iter().map(|shape| access(shape, vec![channels.clone()]));
     let operands = std::iter::once(access(x, axes.clone())).chain(parameters).collect();
@@ -214,8 +214,8 @@ fn layer_normalization(first: usize, shapes: &[&[usize]]) -> Space {
     let mut loops = Loops::default();
     let x = shapes[0];
     let axis = |axis: usize| match (axis < first, axis + 1 == x.len()) {
-        (true, _) => loops.index(x[axis], Kind::Parallel, (axis > 0 && axis + 2 == x.len()).then_some(Role::Rows)),
-        (false, last) => loops.index(x[axis], Kind::Coupled, last.then_some(Role::Channels)),
+        (true, _) => loops.index(x[axis], AxisKind::Parallel, (axis > 0 && axis + 2 == x.len()).then_some(Role::Rows)),
+        (false, last) => loops.index(x[axis], AxisKind::Coupled, last.then_some(Role::Channels)),
     };
     let axes: Vec<Index> = (0..x.len()).map(axis).collect();
     let parameters = shapes[1..].iter().map(|shape| access(shape, axes[first..].to_vec()));
@@ -228,8 +228,8 @@ fn windows(loops: &mut Loops, window: &Window, x: &[usize]) -> (Vec<Index>, Vec<
     let rank = window.kernel.len();
     let extents: Vec<usize> = (0..rank).map(|at| window.output_extent(at, x[at + 2]).unwrap_or(0)).collect();
     let places: Vec<usize> =
-        extents.iter().map(|extent| loops.axis(*extent, Kind::Parallel, Some(Role::Space))).collect();
-    let taps: Vec<usize> = window.kernel.iter().map(|taps| loops.axis(*taps, Kind::Tap, None)).collect();
+        extents.iter().map(|extent| loops.axis(*extent, AxisKind::Parallel, Some(Role::Space))).collect();
+    let taps: Vec<usize> = window.kernel.iter().map(|taps| loops.axis(*taps, AxisKind::Tap, None)).collect();
     let read = |at: usize| Index {
         offset: -(window.pad_begin[at] as isize),
         terms: vec![(places[at], window.stride[at] as isize), (taps[at], window.dilation[at] as isize)],
@@ -240,7 +240,7 @@ fn windows(loops: &mut Loops, window: &Window, x: &[usize]) -> (Vec<Index>, Vec<
 
 /// Loops over groups and the channels in each, or over one of the two: the index of a channel among all and within its
 /// group.
-fn grouped(loops: &mut Loops, groups: Option<usize>, channels: usize, kind: Kind) -> (Index, Index) {
+fn grouped(loops: &mut Loops, groups: Option<usize>, channels: usize, kind: AxisKind) -> (Index, Index) {
     if let (Some(groups), 1) = (groups, channels) {
         return (only(groups), Index::default());
     }
@@ -252,10 +252,10 @@ fn grouped(loops: &mut Loops, groups: Option<usize>, channels: usize, kind: Kind
 fn convolution(conv: &Conv, shapes: &[&[usize]]) -> Space {
     let (x, weights) = (shapes[0], shapes[1]);
     let mut loops = Loops::default();
-    let n = loops.index(x[0], Kind::Parallel, Some(Role::Samples));
-    let groups = (conv.groups > 1).then(|| loops.axis(conv.groups, Kind::Parallel, Some(Role::Channels)));
-    let (filters, _) = grouped(&mut loops, groups, weights[0] / conv.groups, Kind::Parallel);
-    let (channels, within) = grouped(&mut loops, groups, weights[1], Kind::Sum);
+    let n = loops.index(x[0], AxisKind::Parallel, Some(Role::Samples));
+    let groups = (conv.groups > 1).then(|| loops.axis(conv.groups, AxisKind::Parallel, Some(Role::Channels)));
+    let (filters, _) = grouped(&mut loops, groups, weights[0] / conv.groups, AxisKind::Parallel);
+    let (channels, within) = grouped(&mut loops, groups, weights[1], AxisKind::Sum);
     let (read, taps, places, extents) = windows(&mut loops, &conv.window, x);
     let shape = [&[x[0], weights[0]], extents.as_slice()].concat();
     let to = [&[n.clone(), filters.clone()], places.as_slice()].concat();
@@ -272,16 +272,16 @@ fn convolution(conv: &Conv, shapes: &[&[usize]]) -> Space {
 fn transposed_convolution(conv: &ConvTranspose, shapes: &[&[usize]]) -> Space {
     let (x, weights, window) = (shapes[0], shapes[1], &conv.window);
     let mut loops = Loops::default();
-    let n = loops.index(x[0], Kind::Parallel, Some(Role::Samples));
-    let groups = (conv.groups > 1).then(|| loops.axis(conv.groups, Kind::Parallel, Some(Role::Channels)));
-    let (filters, within) = grouped(&mut loops, groups, weights[1], Kind::Parallel);
-    let (channels, _) = grouped(&mut loops, groups, x[1] / conv.groups, Kind::Sum);
+    let n = loops.index(x[0], AxisKind::Parallel, Some(Role::Samples));
+    let groups = (conv.groups > 1).then(|| loops.axis(conv.groups, AxisKind::Parallel, Some(Role::Channels)));
+    let (filters, within) = grouped(&mut loops, groups, weights[1], AxisKind::Parallel);
+    let (channels, _) = grouped(&mut loops, groups, x[1] / conv.groups, AxisKind::Sum);
     let mut read = vec![n.clone(), channels.clone()];
     let mut of_weights = vec![channels, within];
     let (mut to, mut shape) = (vec![n, filters.clone()], vec![x[0], shapes[2][0]]);
     for at in 0..window.kernel.len() {
-        let place = loops.axis(x[at + 2], Kind::Coupled, Some(Role::Space));
-        let tap = loops.axis(window.kernel[at], Kind::Tap, None);
+        let place = loops.axis(x[at + 2], AxisKind::Coupled, Some(Role::Space));
+        let tap = loops.axis(window.kernel[at], AxisKind::Tap, None);
         let terms = vec![(place, window.stride[at] as isize), (tap, window.dilation[at] as isize)];
         read.push(only(place));
         of_weights.push(only(tap));
@@ -297,9 +297,9 @@ fn product(gemm: &Gemm, shapes: &[&[usize]]) -> Space {
     let (a, b) = (shapes[0], shapes[1]);
     let mut loops = Loops::default();
     let extents = [a[usize::from(gemm.transpose_a)], b[usize::from(!gemm.transpose_b)]];
-    let m = loops.axis(extents[0], Kind::Parallel, None);
-    let n = loops.axis(extents[1], Kind::Parallel, Some(Role::Channels));
-    let k = loops.axis(a[usize::from(!gemm.transpose_a)], Kind::Sum, Some(Role::Channels));
+    let m = loops.axis(extents[0], AxisKind::Parallel, None);
+    let n = loops.axis(extents[1], AxisKind::Parallel, Some(Role::Channels));
+    let k = loops.axis(a[usize::from(!gemm.transpose_a)], AxisKind::Sum, Some(Role::Channels));
     let matrix = |rows: usize, columns: usize, transposed: bool| {
         let (rows, columns) = if transposed { (columns, rows) } else { (rows, columns) };
         vec![only(rows), only(columns)]
@@ -315,22 +315,22 @@ fn matrix_product(shapes: &[&[usize]]) -> Space {
     // A vector has no rows, or no columns.
     let outer = |shape: &[usize]| shape[..shape.len().saturating_sub(2)].to_vec();
     let mut shape = broadcast(&outer(a), &outer(b)).unwrap_or_default();
-    let batch: Vec<usize> = shape.iter().map(|extent| loops.axis(*extent, Kind::Parallel, None)).collect();
+    let batch: Vec<usize> = shape.iter().map(|extent| loops.axis(*extent, AxisKind::Parallel, None)).collect();
     let of = |matrix: &[usize]| broadcasting(&outer(matrix), &batch, &shape).indices;
     let (mut left, mut right) = (of(a), of(b));
     let mut to: Vec<Index> = batch.iter().map(|d| only(*d)).collect();
     if a.len() > 1 {
         let role = (!batch.is_empty()).then_some(Role::Rows);
-        let rows = loops.index(a[a.len() - 2], Kind::Parallel, role);
+        let rows = loops.index(a[a.len() - 2], AxisKind::Parallel, role);
         shape.push(a[a.len() - 2]);
         left.push(rows.clone());
         to.push(rows);
     }
-    let inner = loops.index(a[a.len() - 1], Kind::Sum, Some(Role::Channels));
+    let inner = loops.index(a[a.len() - 1], AxisKind::Sum, Some(Role::Channels));
     left.push(inner.clone());
     right.push(inner);
     if b.len() > 1 {
-        let columns = loops.index(b[b.len() - 1], Kind::Parallel, Some(Role::Channels));
+        let columns = loops.index(b[b.len() - 1], AxisKind::Parallel, Some(Role::Channels));
         shape.push(b[b.len() - 1]);
         right.push(columns.clone());
         to.push(columns);
@@ -348,10 +348,10 @@ fn labelled(einsum: &Einsum, shapes: &[&[usize]]) -> Space {
     for (label, extent) in terms.iter().zip(shapes).flat_map(|(term, shape)| term.iter().zip(*shape)) {
         let is_kept = einsum.result.contains(label);
         let kind = match is_kept {
-            true => Kind::Parallel,
+            true => AxisKind::Parallel,
             // A factor that does not have the label belongs to every part of the sum, a diagonal is no part of its operand.
-            false if once(*label) => Kind::Sum,
-            false => Kind::Reduction,
+            false if once(*label) => AxisKind::Sum,
+            false => AxisKind::Reduction,
         };
         let role = match (is_kept, terms[0].contains(label), terms[terms.len() - 1].contains(label)) {
             (true, true, false) => Some(Role::Rows),
@@ -370,16 +370,23 @@ fn labelled(einsum: &Einsum, shapes: &[&[usize]]) -> Space {
 
 fn pooling(window: &Window, x: &[usize]) -> Space {
     let mut loops = Loops::default();
-    let outer: Vec<Index> = (0..2).map(|axis| loops.index(x[axis], Kind::Parallel, Some(image_role(axis)))).collect();
+    let outer: Vec<Index> =
+        (0..2).map(|axis| loops.index(x[axis], AxisKind::Parallel, Some(image_role(axis)))).collect();
     let (read, _, places, extents) = windows(&mut loops, window, x);
     let shape = [&x[..2], extents.as_slice()].concat();
     let (read, to) = ([outer.as_slice(), &read].concat(), [outer.as_slice(), &places].concat());
     loops.space(vec![access(x, read)], vec![access(&shape, to)], Arithmetic::Elements)
 }
 
-fn reduction(x: &[usize], axes: &[usize], keep_dims: bool, over: Kind, role: impl Fn(usize) -> Option<Role>) -> Space {
+fn reduction(
+    x: &[usize],
+    axes: &[usize],
+    keep_dims: bool,
+    over: AxisKind,
+    role: impl Fn(usize) -> Option<Role>,
+) -> Space {
     let mut loops = Loops::default();
-    let kind = |axis: usize| if axes.contains(&axis) { over } else { Kind::Parallel };
+    let kind = |axis: usize| if axes.contains(&axis) { over } else { AxisKind::Parallel };
     let read: Vec<Index> = (0..x.len()).map(|axis| loops.index(x[axis], kind(axis), role(axis))).collect();
     let (mut shape, mut to) = (Vec::new(), Vec::new());
     for (axis, index) in read.iter().enumerate() {
@@ -397,7 +404,7 @@ fn concatenation(joined: usize, shapes: &[&[usize]]) -> Space {
     let mut loops = Loops::default();
     let mut shape = shapes[0].to_vec();
     shape[joined] = shapes.iter().map(|shape| shape[joined]).sum();
-    let axes: Vec<Index> = shape.iter().map(|extent| loops.index(*extent, Kind::Parallel, None)).collect();
+    let axes: Vec<Index> = shape.iter().map(|extent| loops.index(*extent, AxisKind::Parallel, None)).collect();
     let mut first = 0isize;
     let operand = |operand: &&[usize]| {
         let mut read = axes.clone();
@@ -412,7 +419,7 @@ fn concatenation(joined: usize, shapes: &[&[usize]]) -> Space {
 /// A loop over the operand; every result is a part of it, so all of them are cut along any other axis together.
 fn split(cut: usize, sizes: &[usize], x: &[usize]) -> Space {
     let mut loops = Loops::default();
-    let kind = |axis: usize| if axis == cut { Kind::Coupled } else { Kind::Parallel };
+    let kind = |axis: usize| if axis == cut { AxisKind::Coupled } else { AxisKind::Parallel };
     let axes: Vec<Index> = (0..x.len()).map(|axis| loops.index(x[axis], kind(axis), None)).collect();
     let mut first = 0isize;
     let result = |size: &usize| {
@@ -428,7 +435,7 @@ fn split(cut: usize, sizes: &[usize], x: &[usize]) -> Space {
 fn transposition(permutation: &[usize], x: &[usize]) -> Space {
     let mut loops = Loops::default();
     let shape: Vec<usize> = permutation.iter().map(|from| x[*from]).collect();
-    let to: Vec<Index> = shape.iter().map(|extent| loops.index(*extent, Kind::Parallel, None)).collect();
+    let to: Vec<Index> = shape.iter().map(|extent| loops.index(*extent, AxisKind::Parallel, None)).collect();
     let mut read = vec![Index::default(); x.len()];
     for (index, from) in to.iter().zip(permutation) {
         read[*from] = index.clone();
@@ -440,12 +447,15 @@ fn transposition(permutation: &[usize], x: &[usize]) -> Space {
 fn gather(axis: usize, shapes: &[&[usize]]) -> Space {
     let (data, indices) = (shapes[0], shapes[1]);
     let mut loops = Loops::default();
-    let mut of = |extents: &[usize], kind: Kind| -> Vec<Index> {
+    let mut of = |extents: &[usize], kind: AxisKind| -> Vec<Index> {
         extents.iter().map(|extent| loops.index(*extent, kind, None)).collect()
     };
-    let (before, chosen, behind) =
-        (of(&data[..axis], Kind::Parallel), of(indices, Kind::Parallel), of(&data[axis + 1..], Kind::Parallel));
-    let gathered = of(&data[axis..=axis], Kind::Gathered);
+    let (before, chosen, behind) = (
+        of(&data[..axis], AxisKind::Parallel),
+        of(indices, AxisKind::Parallel),
+        of(&data[axis + 1..], AxisKind::Parallel),
+    );
+    let gathered = of(&data[axis..=axis], AxisKind::Gathered);
     let shape = [&data[..axis], indices, &data[axis + 1..]].concat();
     let to = [before.as_slice(), &chosen, &behind].concat();
     let operands = vec![access(data, [before, gathered, behind].concat()), access(indices, chosen)];
@@ -459,10 +469,10 @@ fn depth_and_space(block: usize, x: &[usize], to_depth: bool, column_row_depth: 
         true => [x[1], x[2] / block, x[3] / block],
         false => [x[1] / area, x[2], x[3]],
     };
-    let n = loops.index(x[0], Kind::Parallel, Some(Role::Samples));
-    let c = loops.axis(extents[0], Kind::Parallel, Some(Role::Channels));
-    let [rows, columns] = [1, 2].map(|at| loops.axis(extents[at], Kind::Parallel, Some(Role::Space)));
-    let [row, column] = [0; 2].map(|_| loops.axis(block, Kind::Coupled, None));
+    let n = loops.index(x[0], AxisKind::Parallel, Some(Role::Samples));
+    let c = loops.axis(extents[0], AxisKind::Parallel, Some(Role::Channels));
+    let [rows, columns] = [1, 2].map(|at| loops.axis(extents[at], AxisKind::Parallel, Some(Role::Space)));
+    let [row, column] = [0; 2].map(|_| loops.axis(block, AxisKind::Coupled, None));
     let (block, area) = (block as isize, area as isize);
     let terms = |terms: Vec<(usize, isize)>| Index { offset: 0, terms };
     let deep = match column_row_depth {
@@ -479,181 +489,4 @@ fn depth_and_space(block: usize, x: &[usize], to_depth: bool, column_row_depth: 
         false => (deep, wide, [x[0], extents[0], x[2] * side, x[3] * side]),
     };
     loops.space(vec![access(x, from)], vec![access(&shape, to)], Arithmetic::Elements)
-}
-
-/// A part of an operator's loops, as parts of its operands and of its first result.
-pub struct Part<'a> {
-    /// Shapes of the whole operands.
-    pub shapes: &'a [&'a [usize]],
-    /// What is read of each operand; `None` if nothing.
-    pub operands: &'a [Option<Region>],
-    /// The part of the first result.
-    pub result: &'a Region,
-}
-
-/// The operator that computes a part from parts; `None` if none does.
-pub fn on_part(op: &Op, part: &Part<'_>) -> Option<Op> {
-    let result = part.result;
-    if part.operands.contains(&None) && !matches!(op, Op::Concat { .. }) {
-        return None;
-    }
-    let window = |window: &Window| window_on_part(window, part.shapes[0], result);
-    Some(match op {
-        Op::Conv(conv) => {
-            let channels = part.operands[0]?.extent(1);
-            let groups = if conv.groups == 1 { 1 } else { channels / part.shapes[1][1] };
-            Op::Conv(Conv { window: window(&conv.window)?, groups, ..conv.clone() })
-        }
-        Op::ConvTranspose(conv) => {
-            let per_group = part.shapes[0][1] / conv.groups;
-            let groups = if conv.groups == 1 { 1 } else { part.operands[0]?.extent(1) / per_group };
-            Op::ConvTranspose(ConvTranspose { groups, ..conv.clone() })
-        }
-        Op::GroupNormalization { groups, epsilon } => {
-            let groups = groups * part.operands[0]?.extent(1) / part.shapes[0][1];
-            Op::GroupNormalization { groups, epsilon: *epsilon }
-        }
-        Op::Pool(pool) => {
-            let window = window(&pool.window)?;
-            let declared_pad_end = pool.declared_pad_end.iter().zip(&window.pad_end).map(|(a, b)| *a.min(b)).collect();
-            Op::Pool(Pool { window, declared_pad_end, ..pool.clone() })
-        }
-        Op::Expand { .. } => Op::Expand { shape: result.shape() },
-        Op::Reshape { .. } => Op::Reshape { shape: result.shape() },
-        Op::Slice { starts, steps, .. } => {
-            let x = part.operands[0]?;
-            let first = |axis: usize| {
-                let first = starts[axis] as isize + result.begin(axis) as isize * steps[axis];
-                first.unsigned_abs() - x.begin(axis)
-            };
-            let starts = (0..result.rank()).map(first).collect();
-            Op::Slice { starts, steps: steps.clone(), sizes: result.shape() }
-        }
-        Op::Pad { mode, begin, end } => {
-            let shape = part.shapes[0];
-            // What reflects is not cut.
-            let cut = |axis: usize| result.extent(axis) != begin[axis] + shape[axis] + end[axis];
-            let before = |axis: usize| match cut(axis) {
-                true => begin[axis].saturating_sub(result.begin(axis)),
-                false => begin[axis],
-            };
-            let after = |axis: usize| match cut(axis) {
-                true => result.end(axis).saturating_sub(begin[axis] + shape[axis]),
-                false => end[axis],
-            };
-            let rank = result.rank();
-            Op::Pad { mode: *mode, begin: (0..rank).map(before).collect(), end: (0..rank).map(after).collect() }
-        }
-        Op::Resize { mode, coordinates, scales, .. } => {
-            Op::Resize { mode: *mode, coordinates: *coordinates, scales: scales.clone(), sizes: result.shape() }
-        }
-        Op::Gemm(_)
-        | Op::MatMul
-        | Op::Einsum(_)
-        | Op::BatchNormalization { .. }
-        | Op::InstanceNormalization { .. }
-        | Op::LayerNormalization { .. }
-        | Op::Lrn { .. }
-        | Op::Unary(_)
-        | Op::Binary(..)
-        | Op::PRelu
-        | Op::Where
-        | Op::GlobalPool(_)
-        | Op::Softmax { .. }
-        | Op::LogSoftmax { .. }
-        | Op::Reduce { .. }
-        | Op::ArgMax { .. }
-        | Op::Concat { .. }
-        | Op::Split { .. }
-        | Op::Transpose { .. }
-        | Op::Gather { .. }
-        | Op::Identity
-        | Op::Cast { .. }
-        | Op::SpaceToDepth { .. }
-        | Op::DepthToSpace { .. }
-        | Op::Decide(_) => op.clone(),
-    })
-}
-
-/// A window restricted to the spatial part of `result`: the pads that are left. `None` if a tile lies in the pads so far
-/// that its first or last window would read nothing else.
-fn window_on_part(window: &Window, x: &[usize], result: &Region) -> Option<Window> {
-    let mut restricted = window.clone();
-    for index in 0..window.kernel.len() {
-        let (begin, end, extent) = (result.begin(index + 2), result.end(index + 2), x[index + 2]);
-        if begin == 0 && Some(end) == window.output_extent(index, extent) {
-            continue;
-        }
-        let (stride, pad) = (window.stride[index], window.pad_begin[index]);
-        let reach = (window.kernel[index] - 1) * window.dilation[index] + 1;
-        let pad_begin = pad.saturating_sub(begin * stride);
-        let pad_end = ((end - 1) * stride + reach).saturating_sub(pad + extent);
-        if pad_begin >= reach || pad_end >= reach {
-            return None;
-        }
-        (restricted.pad_begin[index], restricted.pad_end[index]) = (pad_begin, pad_end);
-    }
-    Some(restricted)
-}
-
-/// An operator whose result is a sum over parts of its first operand, without what follows the sum.
-pub struct Summand {
-    /// The operator that computes one of the parts.
-    pub op: Op,
-    /// What the sum goes through.
-    pub activation: Activation,
-    /// Position of an operand that is added to the sum.
-    pub residual: Option<usize>,
-    /// Whether it is a mean: each part counts by its share.
-    pub mean: bool,
-}
-
-/// What is summed where axes of kind [`Kind::Sum`] are cut; `None` of an operator that has none.
-pub fn summand(op: &Op) -> Option<Summand> {
-    let plain = |op: Op, mean: bool| Summand { op, activation: Activation::None, residual: None, mean };
-    let activation = Activation::None;
-    Some(match op {
-        Op::Conv(conv) => Summand {
-            residual: conv.residual.then_some(3),
-            activation: conv.activation,
-            ..plain(Op::Conv(Conv { residual: false, activation, ..conv.clone() }), false)
-        },
-        Op::ConvTranspose(conv) => Summand {
-            activation: conv.activation,
-            ..plain(Op::ConvTranspose(ConvTranspose { activation, ..conv.clone() }), false)
-        },
-        Op::Gemm(gemm) => {
-            Summand { activation: gemm.activation, ..plain(Op::Gemm(Gemm { activation, ..gemm.clone() }), false) }
-        }
-        Op::MatMul | Op::Einsum(_) => plain(op.clone(), false),
-        Op::GlobalPool(_) => plain(op.clone(), true),
-        Op::Reduce { kind, .. } => plain(op.clone(), *kind == ReduceKind::Mean),
-        Op::BatchNormalization { .. }
-        | Op::InstanceNormalization { .. }
-        | Op::GroupNormalization { .. }
-        | Op::LayerNormalization { .. }
-        | Op::Lrn { .. }
-        | Op::Unary(_)
-        | Op::Binary(..)
-        | Op::PRelu
-        | Op::Where
-        | Op::Pool(_)
-        | Op::Softmax { .. }
-        | Op::LogSoftmax { .. }
-        | Op::ArgMax { .. }
-        | Op::Concat { .. }
-        | Op::Split { .. }
-        | Op::Slice { .. }
-        | Op::Reshape { .. }
-        | Op::Transpose { .. }
-        | Op::Pad { .. }
-        | Op::Gather { .. }
-        | Op::Expand { .. }
-        | Op::Identity
-        | Op::Cast { .. }
-        | Op::Resize { .. }
-        | Op::SpaceToDepth { .. }
-        | Op::DepthToSpace { .. }
-        | Op::Decide(_) => return None,
-    })
 }

@@ -1,7 +1,7 @@
 //! A reshape as a map of axis factors: `[T, H * D]` to `[T, H, D]` is loops over T, H and D, in which the operand's second
 //! index is `D * h + d`.
 
-use super::Kind;
+use super::AxisKind;
 use super::operators::Loops;
 use super::{Index, Role};
 
@@ -63,7 +63,7 @@ fn block(loops: &mut Loops, (operand, from): (&mut [Index], &[Digit]), (result, 
         if extent == 1 {
             continue;
         }
-        let axis = loops.axis(extent, Kind::Parallel, None);
+        let axis = loops.axis(extent, AxisKind::Parallel, None);
         for (side, digits) in [(&mut *operand, from), (&mut *result, to)] {
             let around = digits.iter().find(|digit| digit.inner <= border && border < digit.inner * digit.extent);
             if let Some(digit) = around {
@@ -76,7 +76,7 @@ fn block(loops: &mut Loops, (operand, from): (&mut [Index], &[Digit]), (result, 
             let within = |digit: &Digit| Digit { extent: digit.extent.min(outside / digit.inner), ..*digit };
             let rest: Vec<Digit> = digits.iter().map(within).filter(|digit| digit.extent > 1).collect();
             for digit in rest {
-                let axis = loops.axis(digit.extent, Kind::Coupled, None);
+                let axis = loops.axis(digit.extent, AxisKind::Coupled, None);
                 side[digit.axis].terms.push((axis, 1));
             }
         }
@@ -87,7 +87,7 @@ fn block(loops: &mut Loops, (operand, from): (&mut [Index], &[Digit]), (result, 
 fn couple(loops: &mut Loops, side: &mut [Index], digits: &[Digit], shape: &[usize]) {
     for digit in digits {
         let role: Option<Role> = None;
-        let axis = loops.axis(shape[digit.axis], Kind::Coupled, role);
+        let axis = loops.axis(shape[digit.axis], AxisKind::Coupled, role);
         side[digit.axis].terms.push((axis, 1));
     }
 }

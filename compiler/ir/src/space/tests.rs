@@ -1,12 +1,12 @@
 //! The space of every operator as text, and what is derived from it held against the operator's meaning.
 
-use super::{Kind, iteration_space};
+use super::{AxisKind, iteration_space};
 use crate::graph::eval::evaluate_node;
 use crate::graph::infer::{infer, operand_counts};
 use crate::graph::values::{noise, to_f32};
 use crate::graph::{Data, ElementType, Graph, NodeId, Op, TensorType, Value};
 use crate::region::Region;
-use crate::restrict::{addend, restrict};
+use crate::restrict::{partial_sum, restrict};
 
 /// Operands, operator and space; every operator at least once.
 const CASES: &[(&str, &str, &str)] = &[
@@ -372,7 +372,7 @@ fn parts_are_computed_from_parts() {
         }
         let shapes: Vec<&[usize]> = case.values.iter().map(|value| value.shape.as_slice()).collect();
         let space = iteration_space(case.op(), &shapes);
-        let parallel = |(axis, _): &(usize, isize)| space.axes[*axis].kind == Kind::Parallel;
+        let parallel = |(axis, _): &(usize, isize)| space.axes[*axis].kind == AxisKind::Parallel;
         let divisible = space.results[0].indices.iter().flat_map(|index| &index.terms).any(parallel);
         assert_eq!(cuts > whole, divisible, "{:?}: {cuts} parts of which {whole} are all of it", case.op());
     }
@@ -380,7 +380,7 @@ fn parts_are_computed_from_parts() {
 
 /// What is computed from parts of the first operand adds up to the result.
 #[test]
-fn addends_add_up() {
+fn partial_sums_add_up() {
     for (case, _) in cases() {
         let whole = &case.results()[0];
         let shape = case.values[0].shape.clone();
@@ -390,8 +390,8 @@ fn addends_add_up() {
         for (axis, extent) in shape.iter().enumerate().filter(|(_, extent)| **extent > 1) {
             let ranges = [(0, extent / 2), (extent / 2, *extent)];
             let parts = ranges.map(|(begin, end)| x.with(axis, begin, end).expect("half of it"));
-            let [first, second] = [0, 1].map(|at| addend(&case.graph, case.id, &parts[at], &result, at == 0));
-            let sums = space.operands[0].indices[axis].only().is_some_and(|d| space.axes[d].kind == Kind::Sum);
+            let [first, second] = [0, 1].map(|at| partial_sum(&case.graph, case.id, &parts[at], &result, at == 0));
+            let sums = space.operands[0].indices[axis].only().is_some_and(|d| space.axes[d].kind == AxisKind::Sum);
             let is_real = case.values[0].data.element() == ElementType::F32;
             let (Some(first), Some(second)) = (first, second) else {
                 assert!(!sums || !is_real, "{:?} is a sum over axis {axis}", case.op());
@@ -399,22 +399,22 @@ fn addends_add_up() {
             };
             let mut sum = vec![0.0f32; whole.data.len()];
             let mut residual = None;
-            for addend in [&first, &second] {
-                let required = operand_counts(&addend.op).0;
+            for partial_sum in [&first, &second] {
+                let required = operand_counts(&partial_sum.op).0;
                 let mut operands = Vec::new();
-                for (at, (value, part)) in case.values.iter().zip(&addend.operands).enumerate() {
+                for (at, (value, part)) in case.values.iter().zip(&partial_sum.operands).enumerate() {
                     match part {
                         Some(part) => operands.push(cut(value, part)),
-                        None if addend.residual == Some(at) => residual = Some(value),
+                        None if partial_sum.residual == Some(at) => residual = Some(value),
                         None if at < required => {
                             operands.push(Value::f32(value.shape.clone(), vec![0.0; value.data.len()]));
                         }
                         None => {}
                     }
                 }
-                let found = evaluated(&addend.op, &operands.iter().collect::<Vec<_>>()).swap_remove(0);
+                let found = evaluated(&partial_sum.op, &operands.iter().collect::<Vec<_>>()).swap_remove(0);
                 for (sum, part) in sum.iter_mut().zip(to_f32(&found.data)) {
-                    *sum += part * addend.scale;
+                    *sum += part * partial_sum.scale;
                 }
             }
             let mut sum = Value::f32(whole.shape.clone(), sum);

@@ -9,7 +9,7 @@ use crate::{
 };
 use partita_config::WeightStorage;
 use partita_config::tuned::Choice;
-use partita_ir::text::{ParseError, Place, Reader};
+use partita_ir::text::{ParseError, Reader, TextPlace};
 use partita_rt::kernels::Winograd;
 
 /// Loops and operations inside each other, at most.
@@ -329,7 +329,7 @@ impl<'a> Parser<'a> {
         &self,
         reader: &mut Reader<'a>,
         depth: usize,
-        (place, word): (Place, &str),
+        (place, word): (TextPlace, &str),
     ) -> Result<Expression, ParseError> {
         let mut operands = vec![self.expression(reader, depth)?];
         while reader.take(",") {

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 
-use super::candidates::Place;
+use super::candidates::ExitPlace;
 use super::co_optimize::Wanted;
 use super::dataset::{Dataset, FEW};
 use super::options::ExitOptions;
 use super::report::ExitsReport;
-use super::split::Split;
+use super::split::SampleSplit;
 use super::{candidates, co_optimize, dequantize, existing_exits, features, study};
 use crate::accuracy::{self, Limits};
 use crate::classifier;
@@ -42,6 +42,10 @@ const MIN_GROUPS: usize = 8;
 const PIECES: usize = 16;
 
 /// Adds the exits that pay on a cluster to a simplified graph. `mapping` says how the graph will be compiled.
+#[allow(
+    clippy::too_many_lines,
+    reason = "steps in the order in which they are done, each with what those before have made"
+)]
 pub fn add(
     mut graph: Graph,
     wanted: &ExitOptions,
@@ -94,7 +98,7 @@ pub fn add(
         let message = "there is no place for an exit: nowhere does a single tensor carry everything on";
         return Err(input_fault("E0191", message, "compile without --exits"));
     }
-    let split = Split::of(calibration, calibration..samples.inputs.len(), groups.as_deref());
+    let split = SampleSplit::of(calibration, calibration..samples.inputs.len(), groups.as_deref());
     let limits = wanted.demands.limits.or_loss(accuracy::DEFAULT_LOSS);
     // Then nothing is trained, and only the network's own answers are needed.
     let hopeless = limits.max_loss.is_some_and(|limit| least_loss(split.judged.len()) > limit);
@@ -217,7 +221,7 @@ fn input_fault(code: &'static str, message: impl Into<String>, help: &str) -> Fa
 }
 
 /// Leaves out views, the largest first, until the features fit in memory.
-fn affordable(mut places: Vec<Place>, samples: usize) -> Vec<Place> {
+fn affordable(mut places: Vec<ExitPlace>, samples: usize) -> Vec<ExitPlace> {
     loop {
         let features: usize = places.iter().flat_map(|place| &place.views).map(|view| view.features).sum();
         if features * samples * size_of::<f32>() <= MAX_FEATURE_BYTES {

@@ -79,7 +79,7 @@ impl Augmentations {
         let Some(first) = inputs.first() else { return Ok(Augmentations::default()) };
         let tried: Vec<usize> = (0..inputs.len()).step_by(inputs.len().div_ceil(TRIED)).collect();
         let mut accuracy = |augmentations: &Augmentations| -> anyhow::Result<f64> {
-            let mut chance = Chance(0xa17e);
+            let mut chance = Chance::new(0xa17e);
             let mut right = 0;
             for sample in &tried {
                 let augmented = augmentations.apply(&inputs[*sample], &mut chance);
@@ -164,7 +164,7 @@ impl Augmentations {
 
     /// The sample that is drawn.
     pub fn draw(&self, inputs: &[Value], draw: &Draw) -> Value {
-        let mut chance = Chance(draw.seed);
+        let mut chance = Chance::new(draw.seed);
         let own = self.apply(&inputs[draw.sample], &mut chance);
         match draw.other {
             None => own,
@@ -257,7 +257,7 @@ mod tests {
         let shift = Augmentations { shifted: vec![3], ..Augmentations::default() };
         let mirror = Augmentations { mirrored: vec![3], ..Augmentations::default() };
         let (mut shifted, mut turned) = (Vec::new(), Vec::new());
-        let mut chance = Chance(5);
+        let mut chance = Chance::new(5);
         for _ in 0..40 {
             shifted.push(data::to_f32(&shift.apply(&sample, &mut chance).data)[..8].to_vec());
             turned.push(data::to_f32(&mirror.apply(&sample, &mut chance).data)[8..].to_vec());
@@ -288,7 +288,7 @@ mod tests {
         let deviations = deviations(&samples);
         assert_eq!(deviations, [0.0, 10.0].repeat(8));
         let noisy = Augmentations { shifted: vec![1], deviations, ..Augmentations::default() };
-        let mut chance = Chance(7);
+        let mut chance = Chance::new(7);
         let (mut common, mut own) = (0.0, 0.0);
         for _ in 0..1000 {
             let augmented = data::to_f32(&noisy.apply(&samples[0], &mut chance).data).to_vec();
@@ -307,7 +307,7 @@ mod tests {
         let (a, b) = (counted([1, 2, 8, 8]), Value::f32(vec![1, 2, 8, 8], vec![1000.0; 128]));
         let mut boxes = 0;
         for seed in 0..50 {
-            let elements = data::to_f32(&mixed(a.clone(), &b, &mut Chance(seed)).data);
+            let elements = data::to_f32(&mixed(a.clone(), &b, &mut Chance::new(seed)).data);
             let own = elements.iter().enumerate().filter(|(index, element)| **element == *index as f32).count();
             let other = elements.iter().filter(|element| **element == 1000.0).count();
             let between = elements.iter().enumerate().all(|(i, element)| (i as f32..=1000.0).contains(element));

@@ -16,7 +16,7 @@ const DOUBTS: [f32; 4] = [0.5, 0.25, 0.1, 0.03];
 const CLEARLY: f64 = 1.001;
 
 /// Scores of samples that the head has not learned from.
-pub struct Seen<'a> {
+pub struct HeldOut<'a> {
     /// Row-major `[samples, classes]`.
     pub scores: &'a [f32],
     /// Number of classes.
@@ -25,7 +25,7 @@ pub struct Seen<'a> {
     pub labels: &'a [u32],
 }
 
-impl Seen<'_> {
+impl HeldOut<'_> {
     /// Temperature at which the labels are likeliest (Guo et al. 2017): golden section on its logarithm. Few samples
     /// move it little from 1.
     pub fn temperature(&self) -> f32 {
@@ -128,7 +128,7 @@ mod tests {
         let scores: Vec<f32> = (0..3000)
             .flat_map(|sample| if (labels[sample] == 0) != wrong(sample) { [0.6, 0.4] } else { [0.4, 0.6] })
             .collect();
-        let seen = Seen { scores: &scores, classes: 2, labels: &labels };
+        let seen = HeldOut { scores: &scores, classes: 2, labels: &labels };
         let confidence: Vec<f32> = scores.chunks(2).map(|row| row[0].max(row[1])).collect();
         let patience = seen.best_patience(&confidence).expect("what was said before helps");
         let sure = seen.patient(&confidence, patience).into_iter().zip(seen.right()).filter(|(c, _)| *c > 0.6);
@@ -144,7 +144,7 @@ mod tests {
                 if (labels[sample] == 0) == right { [high, low] } else { [low, high] }
             })
             .collect();
-        let seen = Seen { scores: &scores, classes: 2, labels: &labels };
+        let seen = HeldOut { scores: &scores, classes: 2, labels: &labels };
         let confidence: Vec<f32> = scores.chunks(2).map(|row| row[0].max(row[1])).collect();
         assert_eq!(seen.best_patience(&confidence), None);
     }
@@ -154,7 +154,7 @@ mod tests {
         // Right in 3 of 4, with scores that claim e^8 : 1.
         let scores: Vec<f32> = (0..8000).flat_map(|_| [8.0, 0.0]).collect();
         let labels: Vec<u32> = (0..8000).map(|sample| u32::from(sample % 4 == 0)).collect();
-        let seen = Seen { scores: &scores, classes: 2, labels: &labels };
+        let seen = HeldOut { scores: &scores, classes: 2, labels: &labels };
         let temperature = seen.temperature();
         let probability = seen.confidence(ExitRule::Probability, temperature)[0];
         assert!((probability - 0.75).abs() < 0.01, "temperature {temperature} gives {probability}");

@@ -15,7 +15,7 @@ const MAX_MAP: usize = 1 << 15;
 
 /// A place for an exit.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Place {
+pub struct ExitPlace {
     /// The tensor.
     pub tensor: TensorId,
     /// Node that makes it.
@@ -54,7 +54,7 @@ pub struct View {
 
 /// All places of a graph: behind every node whose first output is all that what follows reads, where something was
 /// computed since the place before and something is left to save.
-pub fn places(graph: &Graph) -> Vec<Place> {
+pub fn places(graph: &Graph) -> Vec<ExitPlace> {
     let order = graph.topological_order().unwrap_or_default();
     let total: u64 = order.iter().map(|id| node_macs(graph, *id)).sum();
     let mut macs_until = Vec::with_capacity(order.len());
@@ -63,7 +63,7 @@ pub fn places(graph: &Graph) -> Vec<Place> {
         macs += node_macs(graph, *id);
         macs_until.push(macs);
     }
-    let mut found: Vec<Place> = Vec::new();
+    let mut found: Vec<ExitPlace> = Vec::new();
     for (position, tensor) in crossings(graph, &order) {
         let macs = macs_until[position];
         if macs == 0 || graph.is_output(tensor) || macs as f64 > total as f64 * LAST_SHARE {
@@ -76,17 +76,17 @@ pub fn places(graph: &Graph) -> Vec<Place> {
         }
         if !views.is_empty() {
             let map = map(graph.shape(tensor));
-            found.push(Place { tensor, node: order[position], macs, head_macs: 0, views, map });
+            found.push(ExitPlace { tensor, node: order[position], macs, head_macs: 0, views, map });
         }
     }
     if found.len() <= MAX_PLACES {
         return found;
     }
     // The place nearest to each even share of the operations.
-    let mut kept: Vec<Place> = Vec::with_capacity(MAX_PLACES);
+    let mut kept: Vec<ExitPlace> = Vec::with_capacity(MAX_PLACES);
     for index in 0..MAX_PLACES {
         let wanted = total as f64 * LAST_SHARE * (index + 1) as f64 / MAX_PLACES as f64;
-        let distance = |place: &&Place| (place.macs as f64 - wanted).abs();
+        let distance = |place: &&ExitPlace| (place.macs as f64 - wanted).abs();
         if let Some(nearest) = found.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))
             && kept.last() != Some(nearest)
         {

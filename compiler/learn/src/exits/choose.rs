@@ -7,7 +7,7 @@
 //! failure needs no correction for the number of tests (fixed-sequence testing; Angelopoulos et al. 2021, Learn then Test,
 //! section 3). A looser limit gets at least as far along the same way as a stricter one, so it never saves less.
 
-use super::judge::{Choice, Judge, Possible};
+use super::judge::{ExitSet, Judge, Possible};
 use super::propose::propose;
 use crate::accuracy::{Evidence, Limits};
 use crate::parallel::gather;
@@ -64,9 +64,9 @@ pub struct Priced {
 /// What is proposed at some prices: combinations that none beats in cost and accuracy, cheapest first.
 pub struct Proposals {
     /// By all samples.
-    pub all: Vec<Choice>,
+    pub all: Vec<ExitSet>,
     /// By those outside of each fold.
-    others: Vec<Vec<Choice>>,
+    others: Vec<Vec<ExitSet>>,
 }
 
 impl Proposals {
@@ -89,7 +89,7 @@ pub struct Step {
     /// Which list of prices it is from.
     pub list: usize,
     /// What all samples propose.
-    pub choice: Choice,
+    pub choice: ExitSet,
     /// What samples say of such proposals that had no part in them.
     pub evidence: Evidence,
 }
@@ -104,7 +104,7 @@ pub fn steps(possible: &[Possible], lists: &[Proposals], sides: Sides<'_>) -> Ve
     let mut found = Vec::new();
     for aim in AIMS {
         for (list, proposals) in lists.iter().enumerate() {
-            let exits = |curve: &[Choice]| cheapest(curve, aim).map_or(Vec::new(), |choice| choice.exits.clone());
+            let exits = |curve: &[ExitSet]| cheapest(curve, aim).map_or(Vec::new(), |choice| choice.exits.clone());
             let others: Vec<_> = proposals.others.iter().map(|curve| exits(curve)).collect();
             let Some(choice) = cheapest(&proposals.all, aim) else { continue };
             // Where nobody proposes an exit, there is nothing to test.
@@ -140,7 +140,7 @@ pub fn needed(steps: &[Step], wanted: &Limits, gap: f64) -> Vec<Limits> {
 }
 
 /// The cheapest choice that loses no more than `aim`.
-pub fn cheapest(curve: &[Choice], aim: f64) -> Option<&Choice> {
+pub fn cheapest(curve: &[ExitSet], aim: f64) -> Option<&ExitSet> {
     curve.iter().find(|choice| choice.difference.loss() <= aim + 1e-12)
 }
 

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use super::choose::{self, Priced, Proposals, Sides, Step};
 use super::dataset::Dataset;
 use super::insert;
-use super::judge::{Choice, Possible};
+use super::judge::{ExitSet, Possible};
 use super::report::{
     CalibrationReport, CurvePoint, ExitReport, ExitsReport, HeadReport, LimitReport, NearestReport, Outcome,
     PredictedReport,
@@ -263,7 +263,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// What a step proposes, if it is better than the best so far by the objective and by multiply-adds.
     fn better(&mut self, step: &Step, best: &CarriedOut) -> Result<Option<CarriedOut>, Failure> {
-        let Choice { exits, cost, .. } = &step.choice;
+        let ExitSet { exits, cost, .. } = &step.choice;
         if exits.is_empty() || *cost > self.last[step.list] * CHEAPER || self.seen.contains(exits) {
             return Ok(None);
         }
@@ -317,7 +317,7 @@ fn head_report(dataset: &Dataset<'_>, exit: &Judged) -> HeadReport {
     }
 }
 
-fn point(choice: &Choice) -> CurvePoint {
+fn point(choice: &ExitSet) -> CurvePoint {
     CurvePoint { mean_macs: choice.cost as u64, accuracy: choice.accuracy() }
 }
 

@@ -1,8 +1,8 @@
 //! What exits are made from: the model, places in it, and samples with what the model says of them.
 
-use super::candidates::Place;
+use super::candidates::ExitPlace;
 use super::features::Features;
-use super::split::Split;
+use super::split::SampleSplit;
 use crate::classifier::class;
 use partita_ir::graph::{Graph, Value};
 
@@ -17,7 +17,7 @@ pub struct Dataset<'a> {
     /// The graph, without exits.
     pub graph: &'a Graph,
     /// Places for exits.
-    pub places: &'a [Place],
+    pub places: &'a [ExitPlace],
     /// What heads see of the samples; mirrored copies lie behind them.
     pub features: &'a Features,
     /// The samples.
@@ -27,7 +27,7 @@ pub struct Dataset<'a> {
     /// Of how many, from the first on, somebody has said what their classes are.
     pub labelled: usize,
     /// Who learns what.
-    pub split: &'a Split,
+    pub split: &'a SampleSplit,
     /// Number of classes.
     pub classes: usize,
     /// Whether the model answers probabilities rather than scores.

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::candidates::{Place, View};
+use super::candidates::{ExitPlace, View};
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::{Graph, NodeId, Op, TensorId};
 use partita_plan::partition::node_macs;
@@ -37,7 +37,7 @@ pub fn divided(graph: &Graph, names: &[String]) -> Result<(Vec<TensorId>, Tensor
 
 /// Takes the named outputs from the graph's and makes places of them, in the order in which their branches leave the way
 /// to the one output that is left. Where an output is probabilities, the place is what they were made from.
-pub fn places(graph: &mut Graph, names: &[String]) -> Result<Vec<Place>, Diagnostic> {
+pub fn places(graph: &mut Graph, names: &[String]) -> Result<Vec<ExitPlace>, Diagnostic> {
     let refuse = |message: String, help: &str| Diagnostic::new("E0190", message).help(help.to_string());
     let (exits, last) = divided(graph, names)?;
     for output in &exits {
@@ -50,7 +50,7 @@ pub fn places(graph: &mut Graph, names: &[String]) -> Result<Vec<Place>, Diagnos
     }
     let trunk = needed(graph, last);
     let macs = |nodes: &mut dyn Iterator<Item = &NodeId>| nodes.map(|id| node_macs(graph, *id)).sum::<u64>();
-    let mut places: Vec<Place> = Vec::with_capacity(exits.len());
+    let mut places: Vec<ExitPlace> = Vec::with_capacity(exits.len());
     for output in exits {
         let scores = match graph.tensor(output).producer.map(|producer| graph.node(producer)) {
             Some(node) if matches!(node.op, Op::Softmax { .. }) => node.inputs[0],
@@ -62,7 +62,7 @@ pub fn places(graph: &mut Graph, names: &[String]) -> Result<Vec<Place>, Diagnos
         };
         let all = needed(graph, scores);
         let views = vec![View { op: None, features: graph.tensor_type(scores).element_count(), global: true }];
-        places.push(Place {
+        places.push(ExitPlace {
             tensor: scores,
             node,
             macs: macs(&mut all.intersection(&trunk)),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, ensure};
 
-use super::candidates::Place;
+use super::candidates::ExitPlace;
 use crate::host::{Backbone, Host, Runner};
 use crate::kept::key;
 use crate::parallel::workers;
@@ -32,7 +32,7 @@ pub struct Features {
 }
 
 /// Runs all samples. Finished parts are kept.
-pub fn extract(graph: &Graph, places: &[Place], inputs: &[Value], runner: Runner<'_>) -> Result<Features, Failure> {
+pub fn extract(graph: &Graph, places: &[ExitPlace], inputs: &[Value], runner: Runner<'_>) -> Result<Features, Failure> {
     let views = places.iter().flat_map(|place| place.views.iter().map(|view| (place.tensor, view.op.as_ref())));
     let probe = probe(graph, views)?;
     let folder = runner.cache.join(key(&probe, inputs));
@@ -120,7 +120,7 @@ fn part_range(part: usize, samples: usize) -> std::ops::Range<usize> {
     part * PART..((part + 1) * PART).min(samples)
 }
 
-fn collect(probe: &Graph, places: &[Place], samples: usize, folder: &Path) -> anyhow::Result<Features> {
+fn collect(probe: &Graph, places: &[ExitPlace], samples: usize, folder: &Path) -> anyhow::Result<Features> {
     let mut outputs: Vec<Vec<f32>> = vec![Vec::new(); probe.outputs.len()];
     for part in 0..samples.div_ceil(PART) {
         let path = part_path(folder, part);

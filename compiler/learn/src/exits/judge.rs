@@ -34,7 +34,7 @@ impl Possible {
 }
 /// A combination of exits and what it does to the samples.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
+pub struct ExitSet {
     /// Index of the possible exit, and its threshold; in the order of the graph.
     pub exits: Vec<(usize, f32)>,
     /// Mean cost of an inference.
@@ -45,7 +45,7 @@ pub struct Choice {
     pub difference: Difference,
 }
 
-impl Choice {
+impl ExitSet {
     /// Right answers.
     pub(super) fn right(&self) -> usize {
         self.base_right + self.difference.gained - self.difference.lost
@@ -84,12 +84,12 @@ impl Judge<'_> {
         }
     }
 
-    pub fn nothing(&self) -> Choice {
+    pub fn nothing(&self) -> ExitSet {
         self.choice(Vec::new(), self.whole_cost, 0, 0)
     }
 
-    pub fn choice(&self, exits: Vec<(usize, f32)>, cost: f64, lost: usize, gained: usize) -> Choice {
-        Choice { exits, cost, base_right: self.base_count, difference: Difference::of(lost, gained, self.samples) }
+    pub fn choice(&self, exits: Vec<(usize, f32)>, cost: f64, lost: usize, gained: usize) -> ExitSet {
+        ExitSet { exits, cost, base_right: self.base_count, difference: Difference::of(lost, gained, self.samples) }
     }
 
     /// What each sample loses (1) or gains (-1) by exits.
@@ -128,7 +128,7 @@ impl Judge<'_> {
         exits.iter().all(|(exit, _)| self.possible[*exit].needs.is_none_or(has))
     }
 
-    pub fn judge(&self, exits: &[(usize, f32)]) -> Choice {
+    pub fn judge(&self, exits: &[(usize, f32)]) -> ExitSet {
         let mut alive = Bits::all(self.samples);
         let (mut spent, mut before, mut lost, mut gained) = (0.0, 0.0, 0, 0);
         for (candidate, threshold) in exits {

@@ -4,7 +4,7 @@
 //! shortest-path formulations). Here every combination of up to three exits and their quantised thresholds is tried on
 //! the samples themselves; then one exit at a time is refined, added or removed while that helps.
 
-use super::judge::{Choice, Judge, Possible};
+use super::judge::{ExitSet, Judge, Possible};
 use crate::bits::Bits;
 
 /// Exits that the exact search combines at most.
@@ -20,7 +20,7 @@ const FINE_LEVELS: usize = 64;
 
 /// Choices that none beats in both cost and accuracy on these samples, cheapest first; sought most carefully where the
 /// loss is about one of those in `focuses`. (Not for smaller losses: what fits these samples better held less on others.)
-pub fn propose(possible: &[Possible], whole_cost: f64, base_right: &[bool], focuses: &[f64]) -> Vec<Choice> {
+pub fn propose(possible: &[Possible], whole_cost: f64, base_right: &[bool], focuses: &[f64]) -> Vec<ExitSet> {
     let judge = Judge::new(possible, whole_cost, base_right);
     let nothing = judge.nothing();
     let best = focuses.iter().map(|focus| (*focus, nothing.clone())).collect();
@@ -77,12 +77,12 @@ fn kept(possible: &[Possible], least: &[f64]) -> Vec<usize> {
 struct Search<'a> {
     judge: &'a Judge<'a>,
     /// The cheapest choice within each loss that is looked at closely.
-    best: Vec<(f64, Choice)>,
-    curve: Vec<Choice>,
+    best: Vec<(f64, ExitSet)>,
+    curve: Vec<ExitSet>,
 }
 
 impl Search<'_> {
-    fn see(&mut self, choice: Choice) {
+    fn see(&mut self, choice: ExitSet) {
         self.consider(&choice.exits, choice.cost, (choice.difference.lost, choice.difference.gained));
     }
 

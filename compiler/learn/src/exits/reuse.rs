@@ -4,7 +4,7 @@
 //! classes out. Two heads that have learned from different features err on different samples, so their mean is better
 //! than each. The weight is fitted on samples from which neither has learned.
 
-use super::calibrate::Seen;
+use super::calibrate::HeldOut;
 
 /// Weights that are tried, in units of the ratio of both temperatures.
 const WEIGHTS: [f32; 7] = [0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0];
@@ -23,13 +23,13 @@ pub struct Fitted {
 
 /// Weight and temperature at which the labels are likeliest. Scores are row-major `[samples, classes]`.
 pub fn fit(earlier: &[f32], later: &[f32], labels: &[u32], classes: usize) -> Fitted {
-    let calm = |scores: &[f32]| Seen { scores, classes, labels }.temperature();
+    let calm = |scores: &[f32]| HeldOut { scores, classes, labels }.temperature();
     let alike = calm(later) / calm(earlier);
     let enough = CLEARLY * labels.len() as f64;
     let mut best = (f64::INFINITY, Fitted { weight: 0.0, temperature: 1.0 });
     for weight in WEIGHTS.map(|weight| weight * alike) {
         let scores = together(earlier, later, weight);
-        let seen = Seen { scores: &scores, classes, labels };
+        let seen = HeldOut { scores: &scores, classes, labels };
         let temperature = seen.temperature();
         let cost = seen.cost(temperature);
         if cost < best.0 - enough {
@@ -52,7 +52,7 @@ mod tests {
 
     /// Scores of a head that raises the right one of three classes by `skill`, in noise.
     fn scores(seed: u64, skill: f32, labels: &[u32]) -> Vec<f32> {
-        let mut chance = Chance(seed);
+        let mut chance = Chance::new(seed);
         let right = labels.iter().flat_map(|label| (0..3).map(move |class| class == *label));
         right.map(|right| chance.normal() + if right { skill } else { 0.0 }).collect()
     }

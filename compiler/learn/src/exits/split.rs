@@ -18,7 +18,7 @@ const JUDGING: f64 = 0.4;
 
 /// Who learns what. Each version of a head learns from some samples; the others are judged by it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Split {
+pub struct SampleSplit {
     /// Samples of each version, ascending.
     pub versions: Vec<Vec<usize>>,
     /// Samples that judge, ascending.
@@ -35,7 +35,7 @@ pub struct Split {
     pub has_further: bool,
 }
 
-impl Split {
+impl SampleSplit {
     /// Samples of a version that say when to stop and how sure a head may be; it does not learn from them. Of many
     /// samples a few are enough.
     pub fn held_out(&self, sample: usize) -> bool {
@@ -52,13 +52,13 @@ impl Split {
     /// Of calibration samples `0..calibration`, followed by `further` samples only for learning; where there are many of
     /// the former and some of the latter, the former only judge. Samples of one group (one patient, one speaker) stay
     /// together.
-    pub fn of(calibration: usize, further: Range<usize>, groups: Option<&[u32]>) -> Split {
+    pub fn of(calibration: usize, further: Range<usize>, groups: Option<&[u32]>) -> SampleSplit {
         let parts = parts(calibration, groups);
         let all = || (0..calibration).collect::<Vec<usize>>();
         let of =
             |samples: &[usize]| groups.map(|groups| samples.iter().map(|sample| groups[*sample]).collect::<Vec<u32>>());
         if !further.is_empty() && calibration >= ENOUGH {
-            return Split {
+            return SampleSplit {
                 versions: vec![further.collect()],
                 judged: all(),
                 judge: vec![0; calibration],
@@ -76,7 +76,15 @@ impl Split {
             let versions = (0..FOLDS).map(without).chain([(0..further.end).collect()]).collect();
             let judge = parts.clone();
             let has_further = !further.is_empty();
-            return Split { versions, judged: all(), judge, parts, groups: of(&all()), compiled: FOLDS, has_further };
+            return SampleSplit {
+                versions,
+                judged: all(),
+                judge,
+                parts,
+                groups: of(&all()),
+                compiled: FOLDS,
+                has_further,
+            };
         }
         // Parts as equal as those of folds, but finer: groups are not torn apart here either.
         let mut order: Vec<usize> = all();
@@ -90,7 +98,7 @@ impl Split {
         let own = of(&judged);
         let parts = self::parts(judged.len(), own.as_deref());
         let judge = vec![0; judged.len()];
-        Split { versions: vec![learning], judge, groups: own, judged, parts, compiled: 0, has_further: false }
+        SampleSplit { versions: vec![learning], judge, groups: own, judged, parts, compiled: 0, has_further: false }
     }
 }
 
@@ -98,7 +106,7 @@ impl Split {
 fn parts(samples: usize, groups: Option<&[u32]>) -> Vec<usize> {
     let Some(groups) = groups else {
         let mut order: Vec<usize> = (0..samples).collect();
-        Chance(0x5eed).shuffle(&mut order);
+        Chance::new(0x5eed).shuffle(&mut order);
         let mut parts = vec![0; samples];
         order.iter().enumerate().for_each(|(position, sample)| parts[*sample] = position % FOLDS);
         return parts;
@@ -122,7 +130,7 @@ mod tests {
     use super::*;
 
     /// Whatever the case: nobody is judged by what has learned from him, or from his group.
-    fn check(split: &Split, groups: Option<&[u32]>) {
+    fn check(split: &SampleSplit, groups: Option<&[u32]>) {
         assert_eq!(split.judged.len(), split.judge.len());
         assert_eq!(split.judged.len(), split.parts.len());
         for (sample, version) in split.judged.iter().zip(&split.judge) {
@@ -140,14 +148,14 @@ mod tests {
     #[test]
     fn nobody_is_judged_by_what_knows_him() {
         let groups = |samples: usize| (0..samples).map(|sample| (sample * 31 % 97 / 5) as u32).collect::<Vec<_>>();
-        let helped = Split::of(400, 400..900, None);
+        let helped = SampleSplit::of(400, 400..900, None);
         check(&helped, None);
         assert!(helped.versions.iter().all(|version| version.ends_with(&[898, 899])), "all learn from what is further");
         for samples in [100, 1000, 3000, 5001] {
             let groups = groups(samples);
-            check(&Split::of(samples, samples..samples, None), None);
-            check(&Split::of(samples, samples..samples, Some(&groups)), Some(&groups));
-            let further = Split::of(samples, samples..samples + 700, None);
+            check(&SampleSplit::of(samples, samples..samples, None), None);
+            check(&SampleSplit::of(samples, samples..samples, Some(&groups)), Some(&groups));
+            let further = SampleSplit::of(samples, samples..samples + 700, None);
             check(&further, None);
             assert_eq!(further.judged.len(), samples);
         }
@@ -155,12 +163,12 @@ mod tests {
 
     #[test]
     fn few_samples_all_judge_and_all_teach() {
-        let split = Split::of(400, 400..400, None);
+        let split = SampleSplit::of(400, 400..400, None);
         assert_eq!((split.judged.len(), split.versions.len()), (400, FOLDS + 1));
         assert_eq!(split.versions[split.compiled].len(), 400);
-        let many = Split::of(5000, 5000..5000, None);
+        let many = SampleSplit::of(5000, 5000..5000, None);
         assert_eq!((many.judged.len(), many.versions[0].len()), (2000, 3000));
         assert_eq!((split.calibration_for(800), split.calibration_for(4000)), (800, 10_000));
-        assert_eq!(Split::of(400, 400..900, None).calibration_for(4000), 4000, "then others teach");
+        assert_eq!(SampleSplit::of(400, 400..900, None).calibration_for(4000), 4000, "then others teach");
     }
 }

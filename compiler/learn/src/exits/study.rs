@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use partita_train::averages::{self, Lesson};
 use partita_train::head::Head;
 
-use super::calibrate::Seen;
-use super::candidates::Place;
+use super::calibrate::HeldOut;
+use super::candidates::ExitPlace;
 use super::dataset::Dataset;
 use super::judge::Possible;
 use super::kept_heads::{self, Heads};
@@ -42,7 +42,7 @@ const ROOT_MACS: f64 = 670.0;
 
 /// What a head sees.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+enum HeadInput {
     /// Averages: a view of the place, and the width of a hidden layer.
     Averages { view: usize, hidden: Option<usize> },
     /// The map: the number of the student.
@@ -53,7 +53,7 @@ enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Contender {
     place: usize,
-    kind: Kind,
+    kind: HeadInput,
 }
 
 /// A head that may be compiled, and how it did.
@@ -136,7 +136,7 @@ fn students(dataset: &Dataset<'_>) -> Vec<Student> {
         let places = dataset.places.iter().enumerate().filter(|(_, place)| place.map.is_some());
         let nearest =
             places.min_by(|(_, a), (_, b)| (a.macs as f64 - wanted).abs().total_cmp(&(b.macs as f64 - wanted).abs()));
-        let Some((place, Place { map: Some(map), .. })) = nearest else { continue };
+        let Some((place, ExitPlace { map: Some(map), .. })) = nearest else { continue };
         let macs = (dataset.macs as f64 * cost).min(ROOT_MACS * (dataset.macs as f64).sqrt()) as u64;
         let widest =
             partita_train::network::Design::within(map.channels, map.space, dataset.classes, macs, dataset.head_bytes);
@@ -256,11 +256,14 @@ impl Study<'_> {
             let hidden = HIDDEN.into_iter().filter(|_| !self.dataset.existing).map(Some);
             let widths: Vec<Option<usize>> = [None].into_iter().chain(hidden).collect();
             (0..info.views.len()).flat_map(move |view| {
-                widths.clone().into_iter().map(move |hidden| Contender { place, kind: Kind::Averages { view, hidden } })
+                widths
+                    .clone()
+                    .into_iter()
+                    .map(move |hidden| Contender { place, kind: HeadInput::Averages { view, hidden } })
             })
         });
         let maps = self.students.iter().enumerate();
-        let maps = maps.map(|(student, info)| Contender { place: info.place, kind: Kind::Map { student } });
+        let maps = maps.map(|(student, info)| Contender { place: info.place, kind: HeadInput::Map { student } });
         averages.chain(maps).collect()
     }
 
@@ -285,12 +288,12 @@ impl Study<'_> {
         let (head, temperature) = self.train(index, contender, split.compiled)?;
         let place = &self.dataset.places[contender.place];
         let view = match contender.kind {
-            Kind::Averages { view, .. } => place.views[view].op.clone(),
-            Kind::Map { .. } => place.map.as_ref().and_then(|map| map.op.clone()),
+            HeadInput::Averages { view, .. } => place.views[view].op.clone(),
+            HeadInput::Map { .. } => place.map.as_ref().and_then(|map| map.op.clone()),
         };
         let answers = scores.chunks_exact(classes).map(class).collect();
         let labels: Vec<u32> = split.judged.iter().map(|sample| self.dataset.labels[*sample]).collect();
-        let seen = Seen { scores: &scores, classes, labels: &labels };
+        let seen = HeldOut { scores: &scores, classes, labels: &labels };
         let patience = seen.best_patience(&possible.confidence).filter(|_| self.dataset.stream);
         let patient = patience.map(|patience| Possible {
             confidence: seen.patient(&possible.confidence, patience),
@@ -360,8 +363,8 @@ impl Study<'_> {
         let held_out_samples = self.held_out(version);
         let head = match contender.kind {
             _ if dataset.existing => Head::default(),
-            Kind::Map { student } => self.convolving.heads[student][version].clone(),
-            Kind::Averages { view, hidden } => {
+            HeadInput::Map { student } => self.convolving.heads[student][version].clone(),
+            HeadInput::Averages { view, hidden } => {
                 let mut train: Vec<usize> =
                     learning.iter().copied().filter(|sample| !dataset.split.held_out(*sample)).collect();
                 // Mirrored copies lie behind the samples, in their order.
@@ -384,7 +387,7 @@ impl Study<'_> {
         };
         let labels: Vec<u32> = held_out_samples.iter().map(|sample| dataset.labels[*sample]).collect();
         let scores = self.scores(contender, &head, version, &held_out_samples);
-        let temperature = Seen { scores: &scores, classes: dataset.classes, labels: &labels }.temperature();
+        let temperature = HeldOut { scores: &scores, classes: dataset.classes, labels: &labels }.temperature();
         Ok((head, temperature))
     }
 
@@ -392,11 +395,11 @@ impl Study<'_> {
     fn scores(&self, contender: Contender, head: &Head, version: usize, samples: &[usize]) -> Vec<f32> {
         let classes = self.dataset.classes;
         match contender.kind {
-            Kind::Averages { view, .. } => {
+            HeadInput::Averages { view, .. } => {
                 let width = self.dataset.places[contender.place].views[view].features;
                 head.scores(&self.dataset.features.views[contender.place][view], width, samples)
             }
-            Kind::Map { student } => {
+            HeadInput::Map { student } => {
                 let all = &self.convolving.scores[student][version];
                 samples.iter().flat_map(|sample| &all[sample * classes..(sample + 1) * classes]).copied().collect()
             }
@@ -415,7 +418,7 @@ impl Study<'_> {
     fn possible(&self, contender: Contender, scores: &[f32], judged: &[usize], macs: u64) -> (Possible, ExitRule) {
         let dataset = self.dataset;
         let labels: Vec<u32> = judged.iter().map(|at| dataset.labels[dataset.split.judged[*at]]).collect();
-        let seen = Seen { scores, classes: dataset.classes, labels: &labels };
+        let seen = HeldOut { scores, classes: dataset.classes, labels: &labels };
         let rule = seen.best_rule(1.0);
         let place = &dataset.places[contender.place];
         let possible = Possible {

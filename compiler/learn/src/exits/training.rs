@@ -285,7 +285,7 @@ impl Training<'_> {
         let signature = |sample: usize| members.iter().map(|member| member[sample]).collect::<Vec<bool>>();
         let mut kin: HashMap<Vec<bool>, Vec<usize>> = HashMap::new();
         order.iter().for_each(|sample| kin.entry(signature(*sample)).or_default().push(*sample));
-        let mut chance = Chance(0x1e55);
+        let mut chance = Chance::new(0x1e55);
         let mut batches = Vec::with_capacity(steps);
         while batches.len() < steps && !order.is_empty() {
             chance.shuffle(&mut order);

@@ -1,9 +1,9 @@
 //! Parts of one segment that go together. In a network of dense blocks everything between two cuts is one segment; a set
 //! picks one way for each segment, so ways without several parts are ways of their own.
 
-use super::parts::{Drop, Kind, Part};
+use super::parts::{Drop, Part, PartKind};
 use super::scores::Score;
-use super::segments::{Segment, way};
+use super::segments::{Segment, alternative};
 use partita_ir::graph::Graph;
 use partita_placement::Failure;
 
@@ -11,7 +11,7 @@ use partita_placement::Failure;
 const SIZES: [usize; 9] = [2, 3, 4, 6, 8, 12, 16, 24, 32];
 
 /// Kinds of which several can go from one segment without getting into each other's way.
-const KINDS: [Kind; 2] = [Kind::Branch, Kind::Channels];
+const KINDS: [PartKind; 2] = [PartKind::Branch, PartKind::Channels];
 
 /// Adds to segments ways without several parts of a kind: those that lose least alone for what they save, ever more of
 /// them. `singles` are the scores of ways, `alone` that of the whole network; at most `most` ways come out in all. Says
@@ -24,7 +24,7 @@ pub fn add(
     alone: Score,
     most: usize,
 ) -> Result<bool, Failure> {
-    let mut room = most.saturating_sub(segments.iter().map(|segment| segment.ways.len()).sum());
+    let mut room = most.saturating_sub(segments.iter().map(|segment| segment.alternatives.len()).sum());
     let mut found = false;
     for (number, segment) in segments.iter_mut().enumerate() {
         for kind in KINDS {
@@ -32,7 +32,7 @@ pub fn add(
             ordered.sort_by(|a, b| a.0.total_cmp(&b.0));
             for size in SIZES.into_iter().filter(|size| *size <= ordered.len()).take(room) {
                 let drops: Vec<Drop> = ordered[..size].iter().map(|(_, drop)| drop.clone()).collect();
-                segment.ways.push(way(graph, segment.from, segment.to, drops, parts)?);
+                segment.alternatives.push(alternative(graph, segment.from, segment.to, drops, parts)?);
                 (room, found) = (room - 1, true);
             }
         }
@@ -45,19 +45,19 @@ fn single_drops(
     parts: &[Part],
     segment: &Segment,
     number: usize,
-    kind: Kind,
+    kind: PartKind,
     singles: &[(usize, u8, Score)],
     alone: Score,
 ) -> Vec<(f64, Drop)> {
-    let whole = segment.ways[0].macs;
-    let of_way = |(_, at, score): &(usize, u8, Score)| {
-        let way = segment.ways.get(usize::from(*at))?;
-        let [drop] = &way.drops[..] else { return None };
-        let saved = whole.saturating_sub(way.macs);
+    let whole = segment.alternatives[0].macs;
+    let of_alternative = |(_, at, score): &(usize, u8, Score)| {
+        let alternative = segment.alternatives.get(usize::from(*at))?;
+        let [drop] = &alternative.drops[..] else { return None };
+        let saved = whole.saturating_sub(alternative.macs);
         let price = (score.loss() - alone.loss()) / saved.max(1) as f64;
         (parts[drop.0].kind == kind && saved > 0).then(|| (price, drop.clone()))
     };
-    singles.iter().filter(|(segment, ..)| *segment == number).filter_map(of_way).collect()
+    singles.iter().filter(|(segment, ..)| *segment == number).filter_map(of_alternative).collect()
 }
 
 #[cfg(test)]
@@ -99,16 +99,18 @@ mod tests {
             parts.iter().map(|part| graph.tensor(graph.node(part.join).inputs[part.operand]).name.as_str()).collect();
         assert_eq!(names, ["first", "second", "third"], "each once, wherever it is read");
         let mut found = segments(&graph, &parts).expect("it can be cut");
-        let ways: Vec<usize> = found.iter().map(|segment| segment.ways.len()).collect();
-        assert_eq!(ways, [1, 4, 1], "the stem, the block, and what reads it");
+        let alternatives: Vec<usize> = found.iter().map(|segment| segment.alternatives.len()).collect();
+        assert_eq!(alternatives, [1, 4, 1], "the stem, the block, and what reads it");
         let score = |nll: f64| Score { right: 90, nll, samples: 100 };
         // The second costs nothing, the third little, the first much.
         let singles = [(1, 1, score(50.0)), (1, 2, score(10.0)), (1, 3, score(12.0))];
         assert!(add(&graph, &parts, &mut found, &singles, score(10.0), 250).expect("they can go"));
-        let together: Vec<Vec<usize>> =
-            found[1].ways[4..].iter().map(|way| way.drops.iter().map(|(part, _)| *part).collect()).collect();
+        let together: Vec<Vec<usize>> = found[1].alternatives[4..]
+            .iter()
+            .map(|alternative| alternative.drops.iter().map(|(part, _)| *part).collect())
+            .collect();
         assert_eq!(together, [vec![1, 2], vec![1, 2, 0]]);
-        let macs: Vec<u64> = found[1].ways.iter().map(|way| way.macs / (4 * 9)).collect();
+        let macs: Vec<u64> = found[1].alternatives.iter().map(|alternative| alternative.macs / (4 * 9)).collect();
         assert_eq!(macs, [4 + 8 + 12, 8 + 12, 4 + 12, 4 + 8, 4, 0], "what reads a layer that has gone reads its mean");
         assert!(!add(&graph, &parts, &mut found[..1], &singles, score(10.0), 0).expect("nothing happens"));
     }

@@ -8,9 +8,9 @@ use partita_train::matrix::{Matrix, product};
 
 use super::channels;
 use super::compensation::{self, LinearMap};
-use super::parts::{Compensation, Drop, Kind, Part};
+use super::parts::{Compensation, Drop, Part, PartKind};
 use super::scores::{self, Scorer, Set};
-use super::segments::{Segment, Way, limit_ways, way};
+use super::segments::{Alternative, Segment, alternative, limit_alternatives};
 use crate::classifier::class;
 use crate::host::{Backbone, Host, MOST_GRAPHS, Runner};
 use crate::kept::{key, remembered};
@@ -37,7 +37,7 @@ const MAX_MAP_INPUTS: usize = 1024;
 
 /// What the whole network computes of the samples from which compensations are fitted.
 #[derive(Default)]
-struct Seen {
+struct Observed {
     /// Elements of tensors between segments, of one sample after the other; the network's input under no tensor.
     elements: BTreeMap<Option<TensorId>, Vec<f32>>,
     /// Mean of each channel of operands of concatenations that may go.
@@ -58,7 +58,7 @@ pub struct Fitter<'a> {
     narrow: Vec<TensorId>,
     /// Samples to which compensations are fitted, at most.
     fitted: usize,
-    seen: OnceLock<(Vec<u32>, Seen)>,
+    seen: OnceLock<(Vec<u32>, Observed)>,
     /// Held while samples run.
     running: Mutex<()>,
 }
@@ -77,7 +77,7 @@ impl<'a> Fitter<'a> {
         branches.retain(|branch| !cuts.contains(branch) && !graph.is_output(*branch));
         branches.sort_unstable();
         branches.dedup();
-        let narrow = parts.iter().filter(|part| part.kind == Kind::Channels);
+        let narrow = parts.iter().filter(|part| part.kind == PartKind::Channels);
         let narrow: Vec<TensorId> = narrow.map(|part| channels::between(graph, part.join)).collect();
         let kept = cuts.iter().chain(&narrow).chain(&graph.inputs);
         let bytes: usize = kept.map(|tensor| graph.tensor_type(*tensor).size_bytes()).sum();
@@ -97,12 +97,12 @@ impl<'a> Fitter<'a> {
         all.filter(|(at, _)| self.is_fitted(*at)).map(|(_, input)| input).collect()
     }
 
-    fn seen(&self) -> anyhow::Result<&Seen> {
+    fn seen(&self) -> anyhow::Result<&Observed> {
         Ok(&self.run()?.1)
     }
 
     /// The labels, or the model's own answers where nobody says what samples are; and what it computes on the way.
-    fn run(&self) -> anyhow::Result<&(Vec<u32>, Seen)> {
+    fn run(&self) -> anyhow::Result<&(Vec<u32>, Observed)> {
         let _one_at_a_time = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = self.seen.get() {
             return Ok(seen);
@@ -120,7 +120,7 @@ impl<'a> Fitter<'a> {
             Some(labels) => labels.iter().map(|label| *label as u32).collect(),
             None => outputs.iter().map(|outputs| class(&outputs[0]) as u32).collect(),
         };
-        let mut seen = Seen::default();
+        let mut seen = Observed::default();
         let fitted = asked.iter().filter(|at| self.is_fitted(**at)).count();
         for (at, outputs) in asked.iter().zip(outputs).filter(|(at, _)| self.is_fitted(**at)) {
             let mut tensors = outputs.into_iter().skip(1);
@@ -154,7 +154,7 @@ pub fn add_compensations<'a>(
 ) -> Result<(Vec<u32>, Fitter<'a>), Failure> {
     let fitter = Fitter::new(graph, parts, segments, samples, runner.host);
     let single = |(number, segment): (usize, &Segment)| {
-        let alone = segment.ways.iter().skip(1).enumerate().filter_map(single_part);
+        let alone = segment.alternatives.iter().skip(1).enumerate().filter_map(single_part);
         alone.map(|(at, part)| (number, at + 1, part)).collect::<Vec<_>>()
     };
     let single: Vec<(usize, usize, usize)> = segments.iter().enumerate().flat_map(single).collect();
@@ -180,17 +180,17 @@ pub fn add_compensations<'a>(
     for ((number, at, part), compensations) in single.into_iter().zip(compensations) {
         let segment = &mut segments[number];
         for compensation in compensations {
-            let way = way(graph, segment.from, segment.to, vec![(part, Some(compensation))], parts)?;
+            let alternative = alternative(graph, segment.from, segment.to, vec![(part, Some(compensation))], parts)?;
             // Where the plain way computes something already, the compensation takes nothing more.
-            let keeps_both = segment.ways[at].macs < way.macs;
-            if keeps_both && way.macs < segment.ways[0].macs {
-                segment.ways.push(way);
+            let keeps_both = segment.alternatives[at].macs < alternative.macs;
+            if keeps_both && alternative.macs < segment.alternatives[0].macs {
+                segment.alternatives.push(alternative);
             } else if !keeps_both {
-                segment.ways[at] = way;
+                segment.alternatives[at] = alternative;
             }
         }
     }
-    limit_ways(segments, MOST_GRAPHS);
+    limit_alternatives(segments, MOST_GRAPHS);
     Ok((labels, fitter))
 }
 
@@ -218,26 +218,26 @@ fn answers(
     Ok(answers.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn single_part((at, way): (usize, &Way)) -> Option<(usize, usize)> {
-    match way.drops.as_slice() {
+fn single_part((at, alternative): (usize, &Alternative)) -> Option<(usize, usize)> {
+    match alternative.drops.as_slice() {
         [(part, None)] => Some((at, *part)),
         _ => None,
     }
 }
 
 /// What may take the place of a part that is all that goes in a segment.
-fn compensated(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen) -> Vec<Compensation> {
+fn compensated(graph: &Graph, segment: &Segment, part: &Part, seen: &Observed) -> Vec<Compensation> {
     match part.kind {
-        Kind::Block => [1, 3].iter().filter_map(|kernel| map_of(graph, segment, part, seen, *kernel)).collect(),
-        Kind::Skip => mean_of_entry(graph, segment, part, seen).map(Compensation::Shift).into_iter().collect(),
-        Kind::Branch => mean_of_branch(graph, part, seen).map(Compensation::Shift).into_iter().collect(),
-        Kind::Channels => rest_of_channels(graph, part, seen).map(Compensation::Rest).into_iter().collect(),
-        Kind::Projection => Vec::new(),
+        PartKind::Block => [1, 3].iter().filter_map(|kernel| map_of(graph, segment, part, seen, *kernel)).collect(),
+        PartKind::Skip => mean_of_entry(graph, segment, part, seen).map(Compensation::Shift).into_iter().collect(),
+        PartKind::Branch => mean_of_branch(graph, part, seen).map(Compensation::Shift).into_iter().collect(),
+        PartKind::Channels => rest_of_channels(graph, part, seen).map(Compensation::Rest).into_iter().collect(),
+        PartKind::Projection => Vec::new(),
     }
 }
 
 /// The map from what enters a segment to what its block makes of it, if the block is all of the segment.
-fn map_of(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen, kernel: usize) -> Option<Compensation> {
+fn map_of(graph: &Graph, segment: &Segment, part: &Part, seen: &Observed, kernel: usize) -> Option<Compensation> {
     let from = segment.from?;
     if graph.node(part.join).outputs.first() != Some(&segment.to) || graph.shape(from).len() < 3 {
         return None;
@@ -248,25 +248,25 @@ fn map_of(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen, kernel: us
 }
 
 /// What channels that go are of those that stay.
-fn rest_of_channels(graph: &Graph, part: &Part, seen: &Seen) -> Option<LinearMap> {
+fn rest_of_channels(graph: &Graph, part: &Part, seen: &Observed) -> Option<LinearMap> {
     let (stay, go) = channels::divided(graph, part.join, part.operand)?;
     compensation::rest(seen.products.get(&channels::between(graph, part.join))?, &stay, &go)
 }
 
 /// The tensor that goes with an operand of a concatenation.
 fn branch(graph: &Graph, part: &Part) -> Option<TensorId> {
-    (part.kind == Kind::Branch).then(|| graph.node(part.join).inputs[part.operand])
+    (part.kind == PartKind::Branch).then(|| graph.node(part.join).inputs[part.operand])
 }
 
 /// Mean of each channel of an operand of a concatenation.
-fn mean_of_branch(graph: &Graph, part: &Part, seen: &Seen) -> Option<Vec<f32>> {
+fn mean_of_branch(graph: &Graph, part: &Part, seen: &Observed) -> Option<Vec<f32>> {
     let branch = branch(graph, part)?;
     let whole = |elements| Rows { shape: graph.shape(branch), elements }.means();
     seen.means.get(&branch).cloned().or_else(|| seen.elements.get(&Some(branch)).map(|elements| whole(elements)))
 }
 
 /// Mean of each channel of a skip connection that begins where its segment does.
-fn mean_of_entry(graph: &Graph, segment: &Segment, part: &Part, seen: &Seen) -> Option<Vec<f32>> {
+fn mean_of_entry(graph: &Graph, segment: &Segment, part: &Part, seen: &Observed) -> Option<Vec<f32>> {
     let from = segment.from?;
     let starts_here = graph.node(part.join).inputs.get(part.operand) == Some(&from) && graph.shape(from).len() > 1;
     starts_here.then_some(())?;
@@ -398,21 +398,21 @@ fn refit_one(
     parts: &[Part],
     segments: &[Segment],
     set: &Set,
-    seen: &Seen,
+    seen: &Observed,
     scorer: &Scorer<'_>,
 ) -> anyhow::Result<Vec<Drop>> {
     let mut process = scorer.start()?;
     let mut drops = Vec::new();
     // Elements of what reaches the segment, of all samples; none while it is what the whole network has.
     let mut now: Option<Vec<f32>> = None;
-    for (depth, (segment, way)) in segments.iter().zip(set).enumerate() {
-        let way_info = &segment.ways[usize::from(*way)];
+    for (depth, (segment, alternative)) in segments.iter().zip(set).enumerate() {
+        let alternative_info = &segment.alternatives[usize::from(*alternative)];
         let shape = segment.from.map_or_else(|| graph.shape(graph.inputs[0]), |from| graph.shape(from)).to_vec();
         let x = match &now {
             Some(elements) => elements,
             None => seen.elements.get(&segment.from).context("a tensor was not seen")?,
         };
-        let map = match way_info.drops.as_slice() {
+        let map = match alternative_info.drops.as_slice() {
             [(part, Some(Compensation::Map { from, kernel, .. }))] if now.is_some() => {
                 let goal = seen.elements.get(&Some(segment.to)).context("a tensor was not seen")?;
                 let activation = activation_of(graph, &parts[*part]).unwrap_or(Activation::None);
@@ -424,13 +424,15 @@ fn refit_one(
         };
         let outgoing = match &map {
             Some((_, map, activation)) => Some(apply(map, *activation, &shape, x, graph.shape(segment.to))),
-            None if *way == 0 && now.is_none() => None,
+            None if *alternative == 0 && now.is_none() => None,
             None => {
                 let one: usize = shape.iter().product();
                 let samples = x.chunks_exact(one.max(1));
                 let answers = samples.map(|sample| {
                     let value = Value::f32(shape.clone(), sample.to_vec());
-                    scorer.pass(&mut process, depth, *way, &value).map(|value| value.as_f32().unwrap_or(&[]).to_vec())
+                    scorer
+                        .pass(&mut process, depth, *alternative, &value)
+                        .map(|value| value.as_f32().unwrap_or(&[]).to_vec())
                 });
                 Some(answers.collect::<anyhow::Result<Vec<Vec<f32>>>>()?.concat())
             }
@@ -438,7 +440,7 @@ fn refit_one(
         now = outgoing;
         match map {
             Some((part, map, _)) => drops.push((part, Some(map))),
-            None => drops.extend(way_info.drops.iter().cloned()),
+            None => drops.extend(alternative_info.drops.iter().cloned()),
         }
     }
     Ok(drops)

@@ -34,7 +34,7 @@ pub(super) struct Singles {
     /// The whole network.
     pub whole: Score,
     /// Segment, way and score.
-    pub ways: Vec<(usize, u8, Score)>,
+    pub alternatives: Vec<(usize, u8, Score)>,
 }
 
 /// The samples in two halves.
@@ -63,9 +63,9 @@ impl<'a> Guided<'a> {
         };
         let (mut guides, judges) = (half(0), half(1));
         // Singles and the greedy search each run about as many networks as there are ways.
-        let macs: u64 = segments.iter().map(|segment| segment.ways[0].macs).sum();
-        let ways: usize = segments.iter().map(|segment| segment.ways.len()).sum();
-        let affordable = (SEARCH_MACS / (macs as f64 * 3.0 * ways as f64).max(1.0)) as usize;
+        let macs: u64 = segments.iter().map(|segment| segment.alternatives[0].macs).sum();
+        let alternatives: usize = segments.iter().map(|segment| segment.alternatives.len()).sum();
+        let affordable = (SEARCH_MACS / (macs as f64 * 3.0 * alternatives as f64).max(1.0)) as usize;
         let count = guides.0.len().min(affordable.clamp(LEAST_GUIDES, MOST_GUIDES));
         guides.0.truncate(count);
         guides.1.truncate(count);
@@ -73,14 +73,17 @@ impl<'a> Guided<'a> {
     }
 
     fn macs(&self, set: &Set) -> u64 {
-        set.iter().zip(self.segments).map(|(way, segment)| segment.ways[usize::from(*way)].macs).sum()
+        set.iter()
+            .zip(self.segments)
+            .map(|(alternative, segment)| segment.alternatives[usize::from(*alternative)].macs)
+            .sum()
     }
 
     /// Bytes that travel of what segments compute; of one that stays in part, as much as of its operations.
     fn sent_bytes(&self, set: &Set) -> u64 {
-        let left = |(segment, way): (usize, &u8)| {
-            let ways = &self.segments[segment].ways;
-            let share = ways[usize::from(*way)].macs as f64 / ways[0].macs.max(1) as f64;
+        let left = |(segment, alternative): (usize, &u8)| {
+            let alternatives = &self.segments[segment].alternatives;
+            let share = alternatives[usize::from(*alternative)].macs as f64 / alternatives[0].macs.max(1) as f64;
             (self.travels[segment] as f64 * share) as u64
         };
         set.iter().enumerate().map(left).sum()
@@ -93,37 +96,42 @@ impl<'a> Guided<'a> {
     /// Scores of each way alone; those that are known are not measured again.
     pub fn singles(&self, known: Singles) -> anyhow::Result<Singles> {
         let none: Set = vec![0; self.segments.len()];
-        let is_known = |segment: usize, way: u8| known.ways.iter().any(|(s, w, _)| (*s, *w) == (segment, way));
-        let mut ways = Vec::new();
+        let is_known = |segment: usize, alternative: u8| {
+            known.alternatives.iter().any(|(s, w, _)| (*s, *w) == (segment, alternative))
+        };
+        let mut alternatives = Vec::new();
         for (segment, info) in self.segments.iter().enumerate() {
-            let new = (1..info.ways.len() as u8).filter(|way| !is_known(segment, *way));
-            ways.extend(new.map(|way| (segment, way)));
+            let new = (1..info.alternatives.len() as u8).filter(|alternative| !is_known(segment, *alternative));
+            alternatives.extend(new.map(|alternative| (segment, alternative)));
         }
-        let with = |(segment, way): &(usize, u8)| {
+        let with = |(segment, alternative): &(usize, u8)| {
             let mut set = none.clone();
-            set[*segment] = *way;
+            set[*segment] = *alternative;
             set
         };
         // For single parts the negative log-likelihood of fewer samples says enough.
         let all = self.guides.0.len();
         let few = (all / 2).clamp(LEAST_GUIDES.min(all), all);
-        let sets: Vec<Set> = std::iter::once(none.clone()).chain(ways.iter().map(with)).collect();
+        let sets: Vec<Set> = std::iter::once(none.clone()).chain(alternatives.iter().map(with)).collect();
         let scores = self.score_guides(&sets, few, "samples without one part")?;
-        let new = ways.into_iter().zip(&scores[1..]).map(|((segment, way), score)| (segment, way, *score));
-        Ok(Singles { whole: scores[0], ways: known.ways.into_iter().chain(new).collect() })
+        let new = alternatives
+            .into_iter()
+            .zip(&scores[1..])
+            .map(|((segment, alternative), score)| (segment, alternative, *score));
+        Ok(Singles { whole: scores[0], alternatives: known.alternatives.into_iter().chain(new).collect() })
     }
 
     /// All sets that were measured.
     pub fn search(&self, singles: Singles, demanded: &Demanded) -> anyhow::Result<(Study, Known)> {
         let none: Set = vec![0; self.segments.len()];
-        let Singles { whole: alone, ways: singles } = singles;
+        let Singles { whole: alone, alternatives: singles } = singles;
         let all = self.guides.0.len();
-        let candidate = |(segment, way, score): &(usize, u8, Score)| Candidate {
+        let candidate = |(segment, alternative, score): &(usize, u8, Score)| Candidate {
             segment: *segment,
-            way: *way,
+            alternative: *alternative,
             loss: score.loss() - alone.loss(),
             drop: alone.accuracy() - score.accuracy(),
-            size: added(self.segments, *segment, *way),
+            size: added(self.segments, *segment, *alternative),
         };
         let candidates = undominated(&singles.iter().map(candidate).collect::<Vec<_>>(), self.segments);
         let mut known = Known::new();
@@ -171,8 +179,11 @@ impl<'a> Guided<'a> {
         classes: usize,
     ) -> Result<(Ended, Vec<Member>), Failure> {
         let alone = |set: &Set| -> Vec<Drop> {
-            let ways = set.iter().zip(self.segments).map(|(way, segment)| &segment.ways[usize::from(*way)]);
-            ways.flat_map(|way| way.drops.iter().cloned()).collect()
+            let alternatives = set
+                .iter()
+                .zip(self.segments)
+                .map(|(alternative, segment)| &segment.alternatives[usize::from(*alternative)]);
+            alternatives.flat_map(|alternative| alternative.drops.iter().cloned()).collect()
         };
         let mut choices: Vec<(usize, Vec<Drop>)> = Vec::new();
         for (at, (set, again)) in sets.iter().zip(refitted).enumerate() {
@@ -223,34 +234,40 @@ impl<'a> Guided<'a> {
 
     /// Bytes that need not travel: of a segment that stays in part, as much as its operations shrink.
     fn spared(&self, candidate: &Candidate) -> f64 {
-        let ways = &self.segments[candidate.segment].ways;
-        let (whole, left) = (ways[0].macs.max(1) as f64, ways[usize::from(candidate.way)].macs as f64);
+        let alternatives = &self.segments[candidate.segment].alternatives;
+        let (whole, left) =
+            (alternatives[0].macs.max(1) as f64, alternatives[usize::from(candidate.alternative)].macs as f64);
         self.travels[candidate.segment] as f64 * (1.0 - left / whole)
     }
 
     fn saved(&self, candidate: &Candidate) -> f64 {
-        let ways = &self.segments[candidate.segment].ways;
-        ways[0].macs.saturating_sub(ways[usize::from(candidate.way)].macs) as f64
+        let alternatives = &self.segments[candidate.segment].alternatives;
+        alternatives[0].macs.saturating_sub(alternatives[usize::from(candidate.alternative)].macs) as f64
     }
 }
 
 /// Weights that a way adds, as a share of the model's.
-pub fn added(segments: &[Segment], segment: usize, way: u8) -> f64 {
-    let ways = &segments[segment].ways;
-    let whole = segments.iter().filter_map(|segment| segment.ways[0].graph.as_ref());
+pub fn added(segments: &[Segment], segment: usize, alternative: u8) -> f64 {
+    let alternatives = &segments[segment].alternatives;
+    let whole = segments.iter().filter_map(|segment| segment.alternatives[0].graph.as_ref());
     let all: usize = whole.flat_map(constants).map(|(_, bytes)| bytes).sum();
-    let own = |way: usize| ways[way].graph.iter().flat_map(constants);
+    let own = |alternative: usize| alternatives[alternative].graph.iter().flat_map(constants);
     let known: Vec<String> = own(0).map(|(name, _)| name).collect();
-    let new: usize = own(usize::from(way)).filter(|(name, _)| !known.contains(name)).map(|(_, bytes)| bytes).sum();
+    let new: usize =
+        own(usize::from(alternative)).filter(|(name, _)| !known.contains(name)).map(|(_, bytes)| bytes).sum();
     new as f64 / all.max(1) as f64
 }
 
 /// Ways that no other way of the same segment beats in both what it saves and what it loses.
 fn undominated(candidates: &[Candidate], segments: &[Segment]) -> Vec<Candidate> {
-    let macs = |candidate: &Candidate| segments[candidate.segment].ways[usize::from(candidate.way)].macs;
+    let macs =
+        |candidate: &Candidate| segments[candidate.segment].alternatives[usize::from(candidate.alternative)].macs;
     let beats = |a: &Candidate, b: &Candidate| {
         let cheaper = macs(a) <= macs(b) && a.size <= b.size;
-        a.segment == b.segment && a.way != b.way && cheaper && (a.loss, a.way) < (b.loss, b.way)
+        a.segment == b.segment
+            && a.alternative != b.alternative
+            && cheaper
+            && (a.loss, a.alternative) < (b.loss, b.alternative)
     };
     candidates.iter().filter(|b| !candidates.iter().any(|a| beats(a, b))).copied().collect()
 }

@@ -16,7 +16,7 @@ const MAX_PARTS: usize = 96;
 /// What a part is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum PartKind {
     /// The branch of a sum that computes more: its block becomes an identity, or its projection.
     Block,
     /// The other term: the skip connection.
@@ -33,7 +33,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
     /// What it is.
-    pub kind: Kind,
+    pub kind: PartKind,
     /// The node that joins it with the rest.
     pub join: NodeId,
     /// Which operand of the join goes; for a convolution with a residual, 0 is the convolution itself and 3 the
@@ -75,7 +75,7 @@ pub fn parts(graph: &Graph) -> Vec<Part> {
     let mut found = Vec::new();
     for join in graph.topological_order().unwrap_or_default() {
         found.extend(channels::half(graph, join).and_then(|kept| {
-            let part = Part { kind: Kind::Channels, join, operand: kept, macs: 0 };
+            let part = Part { kind: PartKind::Channels, join, operand: kept, macs: 0 };
             let without = dropped(graph, &[(&part, None)]).ok()?;
             Some(Part { macs: total.saturating_sub(macs(&without)), ..part })
         }));
@@ -97,7 +97,7 @@ pub fn parts(graph: &Graph) -> Vec<Part> {
             continue;
         }
         let saved = |operand: usize| {
-            let part = Part { kind: Kind::Block, join, operand, macs: 0 };
+            let part = Part { kind: PartKind::Block, join, operand, macs: 0 };
             let without = dropped(graph, &[(&part, None)]).ok()?;
             let alive = without.inputs.iter().all(|input| !without.consumers(*input).is_empty());
             alive.then(|| total.saturating_sub(macs(&without)))
@@ -106,15 +106,16 @@ pub fn parts(graph: &Graph) -> Vec<Part> {
         let most = saved.iter().map(|(_, macs)| *macs).max().unwrap_or(0);
         for (operand, macs) in saved {
             let operand_tensor = graph.node(join).inputs[operand];
-            let known =
-                |part: &Part| part.kind == Kind::Branch && graph.node(part.join).inputs[part.operand] == operand_tensor;
+            let known = |part: &Part| {
+                part.kind == PartKind::Branch && graph.node(part.join).inputs[part.operand] == operand_tensor
+            };
             let kind = match (sum, macs) {
                 (false, 0) => continue,
                 (false, _) if found.iter().any(known) => continue,
-                (false, _) => Kind::Branch,
-                (true, 0) => Kind::Skip,
-                (true, macs) if macs == most => Kind::Block,
-                (true, _) => Kind::Projection,
+                (false, _) => PartKind::Branch,
+                (true, 0) => PartKind::Skip,
+                (true, macs) if macs == most => PartKind::Block,
+                (true, _) => PartKind::Projection,
             };
             found.push(Part { kind, join, operand, macs });
         }
@@ -146,7 +147,7 @@ pub fn dropped(graph: &Graph, drops: &[(&Part, Option<&Compensation>)]) -> Resul
 fn drop_part(graph: &mut Graph, part: &Part, compensation: Option<&Compensation>) {
     let node = graph.node(part.join).clone();
     let output = node.outputs[0];
-    if part.kind == Kind::Channels {
+    if part.kind == PartKind::Channels {
         let rest = match compensation {
             Some(Compensation::Rest(rest)) => Some(rest),
             _ => None,
@@ -251,7 +252,7 @@ fn drop_operand(graph: &mut Graph, part: &Part, operand: TensorId, compensation:
 /// The nodes that join a part with the rest: one, but for an operand of several concatenations.
 pub fn joins(graph: &Graph, part: &Part) -> Vec<NodeId> {
     match part.kind {
-        Kind::Branch => concatenations(graph, graph.node(part.join).inputs[part.operand]),
+        PartKind::Branch => concatenations(graph, graph.node(part.join).inputs[part.operand]),
         _ => vec![part.join],
     }
 }
@@ -300,18 +301,18 @@ output %11
     #[test]
     fn blocks_skips_projections_and_branches_are_found() {
         let graph = network();
-        let found: Vec<(Kind, &str, usize)> = parts(&graph)
+        let found: Vec<(PartKind, &str, usize)> = parts(&graph)
             .iter()
             .map(|part| (part.kind, graph.node(part.join).name.clone().leak() as &str, part.operand))
             .collect();
         assert_eq!(
             found,
             [
-                (Kind::Block, "second", 0),
-                (Kind::Skip, "second", 3),
-                (Kind::Projection, "projection", 0),
-                (Kind::Block, "projection", 3),
-                (Kind::Branch, "both", 0),
+                (PartKind::Block, "second", 0),
+                (PartKind::Skip, "second", 3),
+                (PartKind::Projection, "projection", 0),
+                (PartKind::Block, "projection", 3),
+                (PartKind::Branch, "both", 0),
             ],
             "what the other operand of the concatenation hands on is needed anyway"
         );

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::mapping::Gain;
-use super::parts::Kind;
+use super::parts::PartKind;
 use super::search::Bound;
 use crate::accuracy::{ClassLoss, HoldoutReport, Limits};
 
@@ -88,7 +88,7 @@ pub struct VariantReport {
 #[derive(Clone, Debug, Serialize)]
 pub struct DroppedReport {
     /// What it is.
-    pub kind: Kind,
+    pub kind: PartKind,
     /// The node that joined it with the rest.
     pub node: String,
     /// What takes its place: `nothing`, `map` (a linear map of channels), `convolution` (of the neighbourhood, too),
@@ -142,7 +142,7 @@ pub struct ChoiceReport {
 #[derive(Clone, Debug, Serialize)]
 pub struct SensitivityReport {
     /// What it is.
-    pub kind: Kind,
+    pub kind: PartKind,
     /// The node that joins it with the rest.
     pub node: String,
     /// Place among the model's operations, from 0 to 1.

@@ -44,6 +44,10 @@ pub struct Wanted<'a> {
 }
 
 /// Adds to the whole network the routes that situations ask for.
+#[allow(
+    clippy::too_many_lines,
+    reason = "steps in the order in which they are done, each with what those before have made"
+)]
 pub fn add(mut base: Base<'_>, mut study: Study, wanted: Wanted<'_>, runner: Runner<'_>) -> Result<Family, Failure> {
     let options = wanted.mapping;
     let graphs = study.with_exits(base.graph, runner)?;

@@ -135,8 +135,10 @@ impl<'a> Scorer<'a> {
                 graphs.len() - 1
             })
         };
-        let numbers =
-            segments.iter().map(|segment| segment.ways.iter().map(|way| number(&way.graph)).collect()).collect();
+        let numbers = segments
+            .iter()
+            .map(|segment| segment.alternatives.iter().map(|alternative| number(&alternative.graph)).collect())
+            .collect();
         let shapes = segments.iter().map(|segment| graph.shape(segment.to).to_vec()).collect();
         let mut digest = Sha256::new();
         graphs.iter().for_each(|graph| digest.update(key(graph, &[])));
@@ -191,11 +193,11 @@ impl<'a> Scorer<'a> {
             return Ok(());
         }
         for same in agreeing.chunk_by(|a, b| sets[*a][depth] == sets[*b][depth]) {
-            let way = usize::from(sets[same[0]][depth]);
-            match self.numbers[depth].get(way).context("no such way")? {
+            let alternative = usize::from(sets[same[0]][depth]);
+            match self.numbers[depth].get(alternative).context("no such way")? {
                 None => self.descend(process, depth + 1, tensor, sets, same, label, scores)?,
                 Some(_) => {
-                    let next = self.pass(process, depth, way as u8, tensor)?;
+                    let next = self.pass(process, depth, alternative as u8, tensor)?;
                     self.descend(process, depth + 1, &next, sets, same, label, scores)?;
                 }
             }
@@ -204,8 +206,14 @@ impl<'a> Scorer<'a> {
     }
 
     /// What comes out of a segment.
-    pub fn pass(&self, process: &mut Process<'_>, segment: usize, way: u8, tensor: &Value) -> anyhow::Result<Value> {
-        match self.numbers[segment].get(usize::from(way)).context("no such way")? {
+    pub fn pass(
+        &self,
+        process: &mut Process<'_>,
+        segment: usize,
+        alternative: u8,
+        tensor: &Value,
+    ) -> anyhow::Result<Value> {
+        match self.numbers[segment].get(usize::from(alternative)).context("no such way")? {
             None => Ok(tensor.clone()),
             Some(number) => {
                 let elements = process.answer_by(*number, tensor)?.swap_remove(0);

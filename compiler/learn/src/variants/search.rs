@@ -29,7 +29,7 @@ pub struct Candidate {
     /// Which segment.
     pub segment: usize,
     /// Which way.
-    pub way: u8,
+    pub alternative: u8,
     /// Mean negative log-likelihood that it adds alone.
     pub loss: f64,
     /// Accuracy that it costs alone.
@@ -129,7 +129,7 @@ impl Problem<'_> {
 
     /// Which of the options a set takes.
     pub fn taken(&self, set: &Set) -> impl Iterator<Item = usize> {
-        (0..self.options.len()).filter(|at| set[self.options[*at].segment] == self.options[*at].way)
+        (0..self.options.len()).filter(|at| set[self.options[*at].segment] == self.options[*at].alternative)
     }
 
     /// What a set saves.
@@ -166,7 +166,7 @@ fn greedy(problem: Problem<'_>, known: &mut Known, measure: &mut Measure<'_>) ->
         next.sort_by(|a, b| a.0.total_cmp(&b.0));
         let with = |at: usize| {
             let mut set = now.clone();
-            set[options[at].segment] = options[at].way;
+            set[options[at].segment] = options[at].alternative;
             set
         };
         let tried: Vec<(usize, Set)> = next.iter().take(LOOKAHEAD).map(|(_, at)| (*at, with(*at))).collect();
@@ -240,7 +240,7 @@ pub(super) mod tests {
     /// One way for each segment, that loses so much.
     pub(in crate::variants) fn options(drops: &[f64]) -> Vec<Candidate> {
         let option =
-            |(segment, drop): (usize, &f64)| Candidate { segment, way: 1, loss: *drop, drop: *drop, size: 0.0 };
+            |(segment, drop): (usize, &f64)| Candidate { segment, alternative: 1, loss: *drop, drop: *drop, size: 0.0 };
         drops.iter().enumerate().map(option).collect()
     }
 
@@ -278,7 +278,7 @@ pub(super) mod tests {
         let mut measure = |sets: &[Set]| -> anyhow::Result<Vec<Score>> {
             asked += sets.len();
             let score = |set: &Set| {
-                let together: usize = set[..8].iter().map(|way| usize::from(*way)).sum();
+                let together: usize = set[..8].iter().map(|alternative| usize::from(*alternative)).sum();
                 let lost = if together > 1 { 300 } else { 0 };
                 Score { right: 900 - lost, nll: 100.0 + lost as f64, samples: 1000 }
             };

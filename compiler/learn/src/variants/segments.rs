@@ -3,7 +3,7 @@
 //! A segment lies between two tensors that carry everything on. Each has the ways in which it can be computed: as it is,
 //! or without some part. All ways of all segments are compiled once, into one program for this machine.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::parts::{Compensation, Drop, Part, dropped, joins, macs};
 use partita_ir::graph::{Graph, NodeId, TensorId};
@@ -12,7 +12,7 @@ use partita_plan::partition::crossings;
 
 /// One way to compute a segment.
 #[derive(Clone, Debug)]
-pub struct Way {
+pub struct Alternative {
     /// Parts that are left out, each with what takes its place.
     pub drops: Vec<Drop>,
     /// The segment as a graph; none if its input is its result.
@@ -21,16 +21,12 @@ pub struct Way {
     pub macs: u64,
 }
 
-impl Way {
+impl Alternative {
     /// Bytes that travel of what it computes, by node of the whole network.
-    pub fn sent_bytes(&self, by_node: &BTreeMap<NodeId, u64>, whole: &Graph) -> u64 {
-        let names: HashSet<&str> = self.graph.iter().flat_map(names).collect();
-        by_node.iter().filter(|(id, _)| names.contains(whole.node(**id).name.as_str())).map(|(_, bytes)| bytes).sum()
+    pub fn sent_bytes(&self, by_node: &BTreeMap<NodeId, u64>) -> u64 {
+        let stays = |id: NodeId| self.graph.as_ref().is_some_and(|graph| graph.contains(id));
+        by_node.iter().filter(|(id, _)| stays(**id)).map(|(_, bytes)| bytes).sum()
     }
-}
-
-fn names(graph: &Graph) -> impl Iterator<Item = &str> {
-    graph.node_ids().map(|id| graph.node(id).name.as_str())
 }
 
 /// What lies between two tensors.
@@ -41,7 +37,7 @@ pub struct Segment {
     /// What comes out.
     pub to: TensorId,
     /// Ways to compute it; the first is as it is.
-    pub ways: Vec<Way>,
+    pub alternatives: Vec<Alternative>,
 }
 
 /// Cuts a graph into segments: those that hold parts, each with all of any part that touches it, and the stretches between
@@ -82,33 +78,31 @@ fn inside(spans: &[(usize, usize)], begin: usize, end: usize) -> Vec<usize> {
 }
 
 /// Leaves as many ways as routes can be told apart: those that save least go, never a segment as it is.
-pub fn limit_ways(segments: &mut [Segment], most: usize) {
-    let mut ways: usize = segments.iter().map(|segment| segment.ways.len()).sum();
-    while ways > most {
-        let saves = |(segment, way): &(usize, usize)| {
-            segments[*segment].ways[0].macs.saturating_sub(segments[*segment].ways[*way].macs)
+pub fn limit_alternatives(segments: &mut [Segment], most: usize) {
+    let mut alternatives: usize = segments.iter().map(|segment| segment.alternatives.len()).sum();
+    while alternatives > most {
+        let saves = |(segment, alternative): &(usize, usize)| {
+            segments[*segment].alternatives[0].macs.saturating_sub(segments[*segment].alternatives[*alternative].macs)
         };
         let all = segments.iter().enumerate();
-        let least = all.flat_map(|(at, segment)| (1..segment.ways.len()).map(move |way| (at, way))).min_by_key(saves);
-        let Some((segment, way)) = least else { return };
-        segments[segment].ways.remove(way);
-        ways -= 1;
+        let least = all
+            .flat_map(|(at, segment)| (1..segment.alternatives.len()).map(move |alternative| (at, alternative)))
+            .min_by_key(saves);
+        let Some((segment, alternative)) = least else { return };
+        segments[segment].alternatives.remove(alternative);
+        alternatives -= 1;
     }
 }
 
 /// First and last position of what goes with a part, its joins included.
 fn span(graph: &Graph, part: &Part, position: &HashMap<NodeId, usize>) -> Result<(usize, usize), Failure> {
     let without = dropped(graph, &[(part, None)]).map_err(|error| Failure::Internal(error.into()))?;
-    let left: HashMap<&str, NodeId> = without.node_ids().map(|id| (without.node(id).name.as_str(), id)).collect();
     // What a node reads and writes: fewer channels, where it stays but gets narrower.
     let shapes = |graph: &Graph, id: NodeId| -> Vec<Vec<usize>> {
         let node = graph.node(id);
         node.inputs.iter().chain(&node.outputs).map(|tensor| graph.shape(*tensor).to_vec()).collect()
     };
-    let stays = |id: &NodeId| {
-        let same = left.get(graph.node(*id).name.as_str());
-        same.is_some_and(|same| shapes(graph, *id) == shapes(&without, *same))
-    };
+    let stays = |id: &NodeId| without.contains(*id) && shapes(graph, *id) == shapes(&without, *id);
     let gone = graph.node_ids().filter(|id| !stays(id));
     let touched: Vec<usize> = gone.chain(joins(graph, part)).filter_map(|id| position.get(&id).copied()).collect();
     let first = touched.iter().copied().min().unwrap_or(0);
@@ -123,21 +117,21 @@ fn segment(
     parts: &[Part],
 ) -> Result<Segment, Failure> {
     let whole = extract(graph, from, to)?;
-    let mut ways = vec![Way { drops: Vec::new(), macs: whole.as_ref().map_or(0, macs), graph: whole }];
+    let mut alternatives = vec![Alternative { drops: Vec::new(), macs: whole.as_ref().map_or(0, macs), graph: whole }];
     for part in inside {
-        ways.push(way(graph, from, to, vec![(*part, None)], parts)?);
+        alternatives.push(alternative(graph, from, to, vec![(*part, None)], parts)?);
     }
-    Ok(Segment { from, to, ways })
+    Ok(Segment { from, to, alternatives })
 }
 
 /// A segment without some parts.
-pub fn way(
+pub fn alternative(
     graph: &Graph,
     from: Option<TensorId>,
     to: TensorId,
     drops: Vec<Drop>,
     parts: &[Part],
-) -> Result<Way, Failure> {
+) -> Result<Alternative, Failure> {
     let which: Vec<(&Part, Option<&Compensation>)> =
         drops.iter().map(|(part, compensation)| (&parts[*part], compensation.as_ref())).collect();
     // The tensor may take over the name, not the number, of another: what comes out is kept as an output meanwhile.
@@ -148,7 +142,7 @@ pub fn way(
     let place = marked.outputs.iter().position(|output| *output == to).unwrap_or(0);
     let without = dropped(&marked, &which).map_err(|error| Failure::Internal(error.into()))?;
     let graph = extract(&without, from, without.outputs[place])?;
-    Ok(Way { drops, macs: graph.as_ref().map_or(0, macs), graph })
+    Ok(Alternative { drops, macs: graph.as_ref().map_or(0, macs), graph })
 }
 
 /// What lies between two tensors as a graph of its own; none if they are the same.
@@ -212,9 +206,10 @@ mod tests {
         let graph = chain(300, 2);
         let parts = parts(&graph);
         let found = segments(&graph, &parts).expect("it can be cut");
-        let ways: Vec<usize> = found.iter().map(|segment| segment.ways.len()).collect();
-        assert_eq!(ways, [1, 3, 3, 1], "before, two blocks with their skips, behind");
-        let nodes: usize = found.iter().filter_map(|segment| Some(segment.ways[0].graph.as_ref()?.node_count())).sum();
+        let alternatives: Vec<usize> = found.iter().map(|segment| segment.alternatives.len()).collect();
+        assert_eq!(alternatives, [1, 3, 3, 1], "before, two blocks with their skips, behind");
+        let nodes: usize =
+            found.iter().filter_map(|segment| Some(segment.alternatives[0].graph.as_ref()?.node_count())).sum();
         assert_eq!(nodes, graph.node_count());
     }
 
@@ -223,10 +218,10 @@ mod tests {
         let graph = chain(1, 5);
         let parts = parts(&graph);
         let mut found = segments(&graph, &parts).expect("it can be cut");
-        limit_ways(&mut found, 12);
-        let ways: Vec<usize> = found.iter().map(|segment| segment.ways.len()).collect();
-        assert_eq!(ways, [1, 2, 2, 2, 2, 2, 1], "skip connections save nothing");
-        limit_ways(&mut found, 1);
-        assert!(found.iter().all(|segment| segment.ways.len() == 1), "what there is stays");
+        limit_alternatives(&mut found, 12);
+        let alternatives: Vec<usize> = found.iter().map(|segment| segment.alternatives.len()).collect();
+        assert_eq!(alternatives, [1, 2, 2, 2, 2, 2, 1], "skip connections save nothing");
+        limit_alternatives(&mut found, 1);
+        assert!(found.iter().all(|segment| segment.alternatives.len() == 1), "what there is stays");
     }
 }

@@ -52,10 +52,10 @@ pub fn study(
     let (labels, fitter) = fitting::add_compensations(graph, &parts, &mut segments, samples, runner)?;
     let alone = segments.clone();
     let mut scorer = Scorer::new(graph, &alone, answers_probabilities(graph), runner)?;
-    let travels: Vec<u64> = alone.iter().map(|segment| segment.ways[0].sent_bytes(sent_bytes, graph)).collect();
+    let travels: Vec<u64> = alone.iter().map(|segment| segment.alternatives[0].sent_bytes(sent_bytes)).collect();
     let mut guided = Guided::new(&scorer, &alone, travels.clone(), samples, &labels, runner);
     let mut singles = guided.singles(Singles::default()).map_err(Failure::of)?;
-    if combined::add(graph, &parts, &mut segments, &singles.ways, singles.whole, MOST_GRAPHS)? {
+    if combined::add(graph, &parts, &mut segments, &singles.alternatives, singles.whole, MOST_GRAPHS)? {
         scorer = Scorer::new(graph, &segments, answers_probabilities(graph), runner)?;
         guided = Guided::new(&scorer, &segments, travels, samples, &labels, runner);
         singles = guided.singles(singles).map_err(Failure::of)?;

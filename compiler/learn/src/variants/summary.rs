@@ -62,6 +62,7 @@ pub struct Decided<'a> {
 }
 
 /// All that is known before the routes are base.
+#[allow(clippy::too_many_lines, reason = "one field after the other, as the report has them")]
 pub fn report(base: &Base<'_>, study: &Study, decided: &Decided<'_>) -> VariantsReport {
     let Decided { situations, tables, wholes, rows, limit_ms, graphs, routes } = *decided;
     let device_name = |device: &usize| base.cluster.devices[*device].name.clone();
@@ -216,25 +217,25 @@ fn choice(mapped: &Mapped, graph: &Graph, device_name: &dyn Fn(&usize) -> String
 }
 
 fn sensitivity(graph: &Graph, study: &Study) -> Vec<SensitivityReport> {
-    let total: u64 = study.segments.iter().map(|segment| segment.ways[0].macs).sum();
+    let total: u64 = study.segments.iter().map(|segment| segment.alternatives[0].macs).sum();
     let mut before = Vec::with_capacity(study.segments.len());
     let mut sum = 0;
     for segment in &study.segments {
         before.push(sum);
-        sum += segment.ways[0].macs;
+        sum += segment.alternatives[0].macs;
     }
-    let of_one = |(at, way_number, score): &(usize, u8, Score)| {
+    let of_one = |(at, alternative_number, score): &(usize, u8, Score)| {
         let segment = &study.segments[*at];
-        let way = &segment.ways[usize::from(*way_number)];
-        let [(part, compensation)] = &way.drops[..] else { return None };
+        let alternative = &segment.alternatives[usize::from(*alternative_number)];
+        let [(part, compensation)] = &alternative.drops[..] else { return None };
         let part = &study.parts[*part];
         Some(SensitivityReport {
             kind: part.kind,
             node: graph.node(part.join).name.clone(),
-            position: (before[*at] + segment.ways[0].macs / 2) as f64 / total.max(1) as f64,
-            macs_share: segment.ways[0].macs.saturating_sub(way.macs) as f64 / total.max(1) as f64,
+            position: (before[*at] + segment.alternatives[0].macs / 2) as f64 / total.max(1) as f64,
+            macs_share: segment.alternatives[0].macs.saturating_sub(alternative.macs) as f64 / total.max(1) as f64,
             compensation: compensation_name(compensation.as_ref()),
-            weights_share: added(&study.segments, *at, *way_number),
+            weights_share: added(&study.segments, *at, *alternative_number),
             accuracy_loss: study.alone.accuracy() - score.accuracy(),
             nll: score.loss() - study.alone.loss(),
         })
@@ -260,14 +261,14 @@ pub fn with_flash(report: VariantsReport, programs: &[Program], cluster: &Cluste
 #[cfg(test)]
 mod tests {
     use super::super::demanded::Demanded;
-    use super::super::parts::Kind;
+    use super::super::parts::PartKind;
     use super::*;
     use crate::accuracy::Limits;
 
     #[test]
     fn it_is_said_why_nothing_can_go() {
         let part = |weights_share: f64, accuracy_loss: f64| SensitivityReport {
-            kind: Kind::Channels,
+            kind: PartKind::Channels,
             node: "n".to_string(),
             position: 0.5,
             macs_share: 0.1,

@@ -19,7 +19,10 @@ pub fn single_drops(problem: Problem<'_>) -> Vec<f64> {
 /// lose more than the sum.
 pub fn fitted_drops(problem: Problem<'_>, known: &Known) -> Vec<f64> {
     let nll = |at: usize| problem.options[at].loss.max(0.0);
-    let base = known.iter().find(|(set, _)| set.iter().all(|way| *way == 0)).map_or(1.0, |(_, score)| score.accuracy());
+    let base = known
+        .iter()
+        .find(|(set, _)| set.iter().all(|alternative| *alternative == 0))
+        .map_or(1.0, |(_, score)| score.accuracy());
     let [mut ss, mut sn, mut nn, mut sd, mut nd] = [0.0f64; 5];
     for (set, score) in known {
         let drop = base - Score::accuracy(score);
@@ -47,7 +50,7 @@ pub fn too_dear<'a>(problem: Problem<'_>, least: f64, known: &'a Known) -> Vec<&
     bad.sort_by_key(|set| problem.taken(set).count());
     let mut minimal: Vec<&Set> = Vec::new();
     for set in bad {
-        let holds = |core: &&Set| core.iter().zip(set).all(|(core, way)| *core == 0 || core == way);
+        let holds = |core: &&Set| core.iter().zip(set).all(|(core, alternative)| *core == 0 || core == alternative);
         if !minimal.iter().any(holds) {
             minimal.push(set);
         }
@@ -85,7 +88,7 @@ pub fn propose(problem: Problem<'_>, drops: &[f64], budget: f64, bad: &[&Set]) -
     let mut set = vec![0; segments];
     for (option, x) in options.iter().zip(&chosen) {
         if solution.value(*x) > 0.5 {
-            set[option.segment] = option.way;
+            set[option.segment] = option.alternative;
         }
     }
     Some(set)
@@ -113,7 +116,7 @@ mod tests {
             let drops: Vec<f64> = (0..10).map(|_| noise() * 0.02).collect();
             let gains: Vec<f64> = (0..10).map(|_| noise()).collect();
             let value = |set: &Set, of: &[f64]| -> f64 {
-                set.iter().zip(of).filter(|(way, _)| **way == 1).map(|(_, value)| value).sum()
+                set.iter().zip(of).filter(|(alternative, _)| **alternative == 1).map(|(_, value)| value).sum()
             };
             let options = options(&drops);
             let problem = Problem { segments: 10, options: &options, gains: &gains, floor: 0.0 };
@@ -131,7 +134,13 @@ mod tests {
     fn drops_in_company_are_fitted() {
         // Negative log-likelihoods of 0.01, 0.02, ..; a set loses half of their sum and 0.002 for each.
         let options: Vec<Candidate> = (0..6)
-            .map(|segment| Candidate { segment, way: 1, loss: 0.01 * (segment + 1) as f64, drop: 0.0, size: 0.0 })
+            .map(|segment| Candidate {
+                segment,
+                alternative: 1,
+                loss: 0.01 * (segment + 1) as f64,
+                drop: 0.0,
+                size: 0.0,
+            })
             .collect();
         let problem = Problem { segments: 6, options: &options, gains: &[1.0; 6], floor: 0.0 };
         let score = |set: &Set| {

@@ -6,6 +6,7 @@ use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Op, PadMode, ReduceKind, UnaryOp};
 use partita_ir::graph::{Data, ElementType, TensorId, Value};
 
+#[allow(clippy::too_many_lines, reason = "one arm for each operator of ONNX")]
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
         "ReduceL1" => |context| {

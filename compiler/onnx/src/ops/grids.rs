@@ -20,7 +20,7 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
 
 /// What lies outside of the input.
 #[derive(Clone, Copy, PartialEq)]
-enum Outside {
+pub(super) enum Outside {
     Zeros,
     Border,
     Reflection,
@@ -28,7 +28,7 @@ enum Outside {
 
 /// How many neighbours are weighted.
 #[derive(Clone, Copy, PartialEq)]
-enum Mode {
+pub(super) enum Mode {
     Nearest,
     Linear,
     Cubic,
@@ -47,12 +47,12 @@ fn clipped(context: &mut NodeContext<'_>, x: TensorId, extent: usize) -> Result<
 }
 
 /// One axis of the input, as a grid sees it.
-struct Axis {
-    extent: usize,
-    mode: Mode,
-    outside: Outside,
+pub(super) struct Axis {
+    pub(super) extent: usize,
+    pub(super) mode: Mode,
+    pub(super) outside: Outside,
     /// Where elements are reflected.
-    borders: [f64; 2],
+    pub(super) borders: [f64; 2],
 }
 
 impl Axis {
@@ -88,7 +88,7 @@ impl Axis {
     }
 
     /// Indices (i64) and weights of the neighbours of coordinates.
-    fn taps(
+    pub(super) fn taps(
         &self,
         context: &mut NodeContext<'_>,
         x: TensorId,
@@ -147,7 +147,7 @@ fn cubic(context: &mut NodeContext<'_>, x: TensorId, inner: bool) -> Result<Tens
 }
 
 /// `[N, C, spatial]` as rows of channels `[N * elements, C]`.
-fn rows(context: &mut NodeContext<'_>, x: TensorId) -> Result<TensorId, Diagnostic> {
+pub(super) fn rows(context: &mut NodeContext<'_>, x: TensorId) -> Result<TensorId, Diagnostic> {
     let shape = context.shape(x);
     let inner: usize = shape[2..].iter().product();
     let flat = context.value(Op::Reshape { shape: vec![shape[0], shape[1], inner] }, &[x])?;
@@ -204,7 +204,7 @@ fn grid_sample(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 }
 
 /// The sum over all combinations of neighbours: `[N, points, C]`.
-fn weighted(
+pub(super) fn weighted(
     context: &mut NodeContext<'_>,
     rows: TensorId,
     firsts: TensorId,

@@ -2,9 +2,10 @@
 
 use super::microsoft::only;
 use super::quantized::{dequantized, quantized};
+use super::spatial::pool_window;
 use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
-use partita_ir::graph::op::{Activation, BinaryOp, Gemm, Op, PoolKind, UnaryOp};
+use partita_ir::graph::op::{Activation, BinaryOp, Gemm, Op, Pool, PoolKind, ReduceKind, UnaryOp};
 use partita_ir::graph::{Data, TensorId, Value};
 
 /// Most bits of a weight of MatMulNBits.
@@ -28,8 +29,10 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
             let alpha = context.attributes.float("alpha", 0.01)?;
             unary(context, UnaryOp::Activation(Activation::LeakyRelu(alpha)))
         },
+        "QLinearAveragePool" => average_pool,
         "QLinearConcat" => concat,
         "QLinearGlobalAveragePool" => global_average_pool,
+        "QLinearReduceMean" => reduce_mean,
         "QLinearWhere" => choose,
         "QLinearSoftmax" => softmax,
         "QGemm" => gemm,
@@ -129,6 +132,40 @@ fn global_average_pool(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> 
     let x = context.input(0)?;
     let real = dequantized(context, x, [1, 2])?;
     let real = context.value(Op::GlobalPool(PoolKind::Average), &[real])?;
+    finish(context, real, [3, 4], x)
+}
+
+/// Attributes of a pool.
+const POOL: &[&str] =
+    &["auto_pad", "ceil_mode", "channels_last", "count_include_pad", "dilations", "kernel_shape", "pads", "strides"];
+
+fn average_pool(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    only(context, POOL)?;
+    if context.attributes.flag("channels_last", false)? {
+        return Err(context.attributes.unsupported("channels behind pixels are not supported"));
+    }
+    let x = context.input(0)?;
+    let real = dequantized(context, x, [1, 2])?;
+    let (window, declared_pad_end) = pool_window(context, real)?;
+    let count_include_pad = context.attributes.flag("count_include_pad", false)?;
+    let pool = Pool { kind: PoolKind::Average, window, declared_pad_end, count_include_pad };
+    let real = context.value(Op::Pool(pool), &[real])?;
+    finish(context, real, [3, 4], x)
+}
+
+fn reduce_mean(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    only(context, &["axes", "keepdims"])?;
+    let x = context.input(0)?;
+    let rank = context.shape(x).len();
+    let stated = context.attributes.ints("axes")?.unwrap_or_default().to_vec();
+    let axes = if stated.is_empty() {
+        (0..rank).collect()
+    } else {
+        stated.iter().map(|axis| context.axis(*axis, rank)).collect::<Result<Vec<_>, _>>()?
+    };
+    let keep_dims = context.attributes.flag("keepdims", true)?;
+    let real = dequantized(context, x, [1, 2])?;
+    let real = context.value(Op::Reduce { kind: ReduceKind::Mean, axes, keep_dims }, &[real])?;
     finish(context, real, [3, 4], x)
 }
 

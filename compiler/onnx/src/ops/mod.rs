@@ -3,6 +3,7 @@
 mod attention;
 mod bits;
 mod composed;
+mod deformed;
 mod einsum;
 mod elementwise;
 mod grids;
@@ -70,6 +71,7 @@ pub const OPERATORS: &[&str] = &[
     "CumProd",
     "CumSum",
     "DFT",
+    "DeformConv",
     "DepthToSpace",
     "DequantizeLinear",
     "Det",
@@ -219,10 +221,12 @@ pub const OPERATORS: &[&str] = &[
     "com.microsoft.MultiHeadAttention",
     "com.microsoft.QGemm",
     "com.microsoft.QLinearAdd",
+    "com.microsoft.QLinearAveragePool",
     "com.microsoft.QLinearConcat",
     "com.microsoft.QLinearGlobalAveragePool",
     "com.microsoft.QLinearLeakyRelu",
     "com.microsoft.QLinearMul",
+    "com.microsoft.QLinearReduceMean",
     "com.microsoft.QLinearSigmoid",
     "com.microsoft.QLinearSoftmax",
     "com.microsoft.QLinearWhere",
@@ -260,6 +264,7 @@ fn standard(op_type: &str) -> Option<Converter> {
         .or_else(|| losses::converter(op_type))
         .or_else(|| bits::converter(op_type))
         .or_else(|| grids::converter(op_type))
+        .or_else(|| deformed::converter(op_type))
         .or_else(|| known::converter(op_type))
         .or_else(|| pools::converter(op_type))
         .or_else(|| rearranged::converter(op_type))

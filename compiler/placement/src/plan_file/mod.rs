@@ -11,8 +11,8 @@ use partita_files::file;
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::text::{Constants, op_name, print};
 use partita_ir::graph::{Graph, NodeId, TensorId};
-use partita_plan::partition::{self, Partition, Strategy, Stripes};
-use partita_plan::shard::stripes::rows;
+use partita_plan::partition::{self, Partition, RowStreaming, Strategy};
+use partita_plan::shard::row_streaming::rows;
 use partita_plan::shard::{Region, Sharding};
 use partita_plan::simulate::Prediction;
 use partita_program::emit::family::Row;
@@ -70,7 +70,11 @@ pub fn write(decided: &Decided<'_>) -> Vec<u8> {
         energy_mj: prediction.energy_mj,
         nodes: write_nodes(graph, &nodes, partition),
         programs: programs.iter().map(program).collect(),
-        stripes: partition.stripes.iter().filter_map(|stripes| write_stripes(&nodes, stripes)).collect(),
+        stripes: partition
+            .row_streaming
+            .iter()
+            .filter_map(|row_streaming| write_stripes(&nodes, row_streaming))
+            .collect(),
         routes: routes.iter().map(write_route).collect(),
         conditions: conditions.iter().map(write_condition).collect(),
     };
@@ -110,7 +114,7 @@ fn write_strategy(id: NodeId, strategy: &Strategy, partition: &Partition) -> pro
     proto::Strategy {
         method: strategy.method.name().to_string(),
         outputs: write_sharding(&strategy.outputs),
-        addends: strategy.addends.as_ref().map_or(Vec::new(), write_sharding),
+        partial_sums: strategy.partial_sums.as_ref().map_or(Vec::new(), write_sharding),
         relays: relays
             .flat_map(|((_, operand), relays)| relays.iter().map(move |relay| (*operand as u32, relay)))
             .map(|(operand, relay)| proto::Relay { operand, parts: write_sharding(relay) })
@@ -127,23 +131,27 @@ fn write_sharding(sharding: &Sharding) -> Vec<proto::Part> {
     sharding.parts().map(part).collect()
 }
 
-fn write_stripes(order: &[NodeId], stripes: &Stripes) -> Option<proto::Stripes> {
-    let first = order.iter().position(|id| stripes.nodes.first() == Some(id))?;
+fn write_stripes(order: &[NodeId], row_streaming: &RowStreaming) -> Option<proto::Stripes> {
+    let first = order.iter().position(|id| row_streaming.nodes.first() == Some(id))?;
     let number = |number: usize| u32::try_from(number).ok();
-    Some(proto::Stripes { first: number(first)?, nodes: number(stripes.nodes.len())?, count: number(stripes.count)? })
+    Some(proto::Stripes {
+        first: number(first)?,
+        nodes: number(row_streaming.nodes.len())?,
+        count: number(row_streaming.count)?,
+    })
 }
 
 /// Runs whose nodes can all be computed in rows, apart from each other; `None` if they are not.
-fn read_stripes(stored: &[proto::Stripes], graph: &Graph, partition: &Partition) -> Option<Vec<Stripes>> {
+fn read_stripes(stored: &[proto::Stripes], graph: &Graph, partition: &Partition) -> Option<Vec<RowStreaming>> {
     let order = graph.topological_order()?;
     let mut taken = HashSet::new();
-    let read = |stripes: &proto::Stripes| {
-        let (first, count) = (stripes.first as usize, stripes.count as usize);
-        let nodes = order.get(first..first.checked_add(stripes.nodes as usize)?)?.to_vec();
+    let read = |row_streaming: &proto::Stripes| {
+        let (first, count) = (row_streaming.first as usize, row_streaming.count as usize);
+        let nodes = order.get(first..first.checked_add(row_streaming.nodes as usize)?)?.to_vec();
         let sound = |id: &NodeId| taken.insert(*id) && rows(graph, *id, partition).is_some();
         // More turns than rows would only repeat nothing.
         let most = nodes.iter().filter_map(|id| rows(graph, *id, partition)).max()?;
-        ((1..=most).contains(&count) && nodes.iter().all(sound)).then_some(Stripes { nodes, count })
+        ((1..=most).contains(&count) && nodes.iter().all(sound)).then_some(RowStreaming { nodes, count })
     };
     stored.iter().map(read).collect()
 }
@@ -282,7 +290,7 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
         };
         let method = partition::Method::from_name(&strategy.method).ok_or_else(unfit)?;
         let outputs = sharding(&strategy.outputs, node.outputs.first()).ok_or_else(unfit)?;
-        let addends = match strategy.addends.as_slice() {
+        let partial_sums = match strategy.partial_sums.as_slice() {
             [] => None,
             parts => Some(sharding(parts, node.inputs.first()).ok_or_else(unfit)?),
         };
@@ -291,10 +299,10 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
             let relay = sharding(&relay.parts, node.inputs.get(operand)).ok_or_else(unfit)?;
             relays.entry((*id, operand)).or_default().push(relay);
         }
-        strategies.insert(*id, Strategy { method, outputs, addends });
+        strategies.insert(*id, Strategy { method, outputs, partial_sums });
     }
     let partition = Partition { relays, objective: objective_of(&plan), ..Partition::given(strategies) };
     let unfit = || refuse("its stripes do not fit the nodes".to_string());
-    let stripes = read_stripes(&plan.stripes, graph, &partition).ok_or_else(unfit)?;
-    Ok(Partition { stripes, ..partition })
+    let row_streaming = read_stripes(&plan.stripes, graph, &partition).ok_or_else(unfit)?;
+    Ok(Partition { row_streaming, ..partition })
 }

@@ -105,9 +105,9 @@ pub struct Strategy {
     /// The part of the first result that each device has afterwards.
     #[prost(message, repeated, tag = "3")]
     pub outputs: Vec<Part>,
-    /// With lip: the part of the first operand from which each device computes its addend.
+    /// With lip: the part of the first operand from which each device computes its partial sum.
     #[prost(message, repeated, tag = "4")]
-    pub addends: Vec<Part>,
+    pub partial_sums: Vec<Part>,
     /// Operands that travel in several steps, in order.
     #[prost(message, repeated, tag = "5")]
     pub relays: Vec<Relay>,

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::Method;
 use partita_ir::graph::{Graph, NodeId, TensorId};
 use partita_ir::restrict::space;
-use partita_ir::space::{Access, Kind, Role, Space};
+use partita_ir::space::{Access, AxisKind, Role, Space};
 
 /// What is known of the axes of all tensors of a graph.
 pub struct Axes {
@@ -75,7 +75,7 @@ impl Axes {
             let first = |access: &Access| {
                 let outer = |terms: &[(usize, isize)]| terms.len() > 1 && terms[0].0 == axis && terms[0].1 > 1;
                 let digits =
-                    |terms: &[(usize, isize)]| terms.iter().all(|(term, _)| space.axes[*term].kind != Kind::Tap);
+                    |terms: &[(usize, isize)]| terms.iter().all(|(term, _)| space.axes[*term].kind != AxisKind::Tap);
                 access.indices.iter().position(|index| outer(&index.terms) && digits(&index.terms))
             };
             let unit = all().filter_map(|(tensor, access)| Some(self.units[tensor][alone(access)?])).max().unwrap_or(1);

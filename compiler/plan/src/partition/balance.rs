@@ -154,8 +154,8 @@ pub fn rebalanced(graph: &Graph, cluster: &Cluster, partition: &Partition, share
     let strategies = partition.strategies.iter().map(|(id, strategy)| {
         let node = graph.node(*id);
         let outputs = recut(node.outputs[0], &strategy.outputs);
-        let addends = strategy.addends.as_ref().map(|addends| recut(node.inputs[0], addends));
-        (*id, Strategy { method: strategy.method, outputs, addends })
+        let partial_sums = strategy.partial_sums.as_ref().map(|partial_sums| recut(node.inputs[0], partial_sums));
+        (*id, Strategy { method: strategy.method, outputs, partial_sums })
     });
     Partition { strategies: strategies.collect(), relays: BTreeMap::new(), ..partition.clone() }
 }

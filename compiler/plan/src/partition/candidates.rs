@@ -1,19 +1,19 @@
-//! The strategies of every node, priced.
+//! The strategies of every node.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::axes::Axes;
 use super::balance::{self, ChannelCuts};
-use super::cost::{self, Flow};
+use super::cost;
+use super::crossings::crossings;
 use super::groups::{Group, ShareBy, cut, groups};
-use super::resident::ResidentWeights;
+use super::price::{Breadth, Candidate, Scope, price};
 use super::{Method, Objective, Strategy, StrategyFamily};
 use crate::shard::{Region, Sharding};
-use partita_config::{Cluster, System};
 use partita_ir::graph::{Graph, NodeId, Op, TensorId};
-use partita_ir::restrict::{Restriction, addend, restrict, space};
-use partita_ir::space::{Kind, Role};
+use partita_ir::restrict::space;
+use partita_ir::space::{AxisKind, Role};
 
 /// Most nodes that multiply in one run of fused tiles.
 const MAX_RUN: usize = 12;
@@ -24,60 +24,8 @@ const MAX_STAGED: usize = 12;
 /// Fused tiles may compute this many times the multiply-adds of a plain split.
 const MAX_RECOMPUTATION: f64 = 2.0;
 
-/// One way to compute a node, with what it costs by itself.
-#[derive(Clone, Debug)]
-pub struct Candidate {
-    /// The strategy.
-    pub strategy: Strategy,
-    /// The run of fused tiles it belongs to, and whether the node is its last.
-    pub run: Option<(usize, bool)>,
-    /// Groups of devices that share the node so, a bit for each; none for what stays whole.
-    pub groups: u64,
-    /// Per operand the part that each device reads; `None` for constants.
-    pub needs: Vec<Option<Sharding>>,
-    /// Seconds of computation, per device.
-    pub seconds: Vec<f64>,
-    /// Energy of computation.
-    pub joules: f64,
-    /// Bytes of weights, per device.
-    pub weights_bytes: Vec<u64>,
-    /// Bytes of operands and results at the same time, per device.
-    pub activation_bytes: Vec<u64>,
-    /// The exchange of addends that is part of the strategy.
-    pub flows: Vec<Flow>,
-}
-
-/// What may be chosen.
-pub struct Choice<'a> {
-    /// The graph.
-    pub graph: &'a Graph,
-    /// The cluster.
-    pub cluster: &'a Cluster,
-    /// Allowed strategies.
-    pub family: StrategyFamily,
-    /// What is minimised.
-    pub objective: Objective,
-    /// How much is listed.
-    pub breadth: Breadth,
-    /// Share of activations that counts.
-    pub activation_share: f64,
-    /// Weights that devices hold, if others may not be used.
-    pub resident: Option<&'a ResidentWeights>,
-}
-
-/// How many candidates are listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Breadth {
-    /// For devices with memory enough: equal ones are exchangeable, so one of each kind may stand for all.
-    Roomy,
-    /// For devices short of memory, in brief: whole nodes anywhere, shares of all or half of the devices.
-    Tight,
-    /// For devices short of memory: whole nodes anywhere, groups of all sizes, and stages.
-    Full,
-}
-
 /// The candidates of every node, in the order of `order`. Every node has at least one.
-pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> {
+pub fn candidates(choice: &Scope<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> {
     let restricted = is_for_everyone(choice.family);
     let tight = choice.breadth == Breadth::Tight;
     let share_by: &[ShareBy] = match (choice.family, choice.objective) {
@@ -120,7 +68,7 @@ pub fn candidates(choice: &Choice<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> 
 /// Which of the candidates of everything a family by itself would have, were it asked for: tables that hold all of them
 /// answer for each family too. Empty if it would have none.
 pub fn family_of_all(
-    choice: &Choice<'_>,
+    choice: &Scope<'_>,
     family: StrategyFamily,
     order: &[NodeId],
     found: &[Vec<Candidate>],
@@ -150,7 +98,7 @@ fn bit(group: usize) -> u64 {
 }
 
 /// Leaves what devices can compute with the weights that they hold, as they compute it with all of the network at least.
-fn keep_resident(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
+fn keep_resident(choice: &Scope<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
     let Some(resident) = choice.resident else { return };
     if let Some(strategy) = resident.strategy(choice.graph, id)
         && !candidates.iter().any(|candidate| candidate.strategy == *strategy)
@@ -161,7 +109,7 @@ fn keep_resident(choice: &Choice<'_>, id: NodeId, candidates: &mut Vec<Candidate
 }
 
 /// Devices that may hold whole nodes.
-fn whole_devices(choice: &Choice<'_>) -> Vec<usize> {
+fn whole_devices(choice: &Scope<'_>) -> Vec<usize> {
     let devices = &choice.cluster.devices;
     let ends = [choice.cluster.input, choice.cluster.output];
     // One of a kind suffices where nothing but speed counts: equal devices are exchangeable.
@@ -189,7 +137,7 @@ fn of_family<C: Borrow<Candidate>>(graph: &Graph, family: StrategyFamily, id: No
         // One device decides for all.
         return with(&|method| method == Method::Whole);
     }
-    let has_windows = || space(graph, id).axes.iter().any(|axis| axis.kind == Kind::Tap);
+    let has_windows = || space(graph, id).axes.iter().any(|axis| axis.kind == AxisKind::Tap);
     let allowed: &[Method] = match family {
         StrategyFamily::Lop => &[Method::Output],
         StrategyFamily::Lip => &[Method::Input],
@@ -221,7 +169,7 @@ fn of_family<C: Borrow<Candidate>>(graph: &Graph, family: StrategyFamily, id: No
 }
 
 struct Lister<'a> {
-    choice: &'a Choice<'a>,
+    choice: &'a Scope<'a>,
     axes: &'a Axes,
     groups: &'a [Group],
     /// Per group, if memory is minimised.
@@ -270,7 +218,7 @@ impl Lister<'_> {
         for device in &group.devices {
             regions[*device] = Some(Region::whole(shape));
         }
-        Strategy { method: Method::Replicated, outputs: Sharding(regions), addends: None }
+        Strategy { method: Method::Replicated, outputs: Sharding(regions), partial_sums: None }
     }
 
     /// A tensor cut along one axis.
@@ -347,18 +295,18 @@ impl Lister<'_> {
             }
             let method = self.axes.method(graph, tensor, axis);
             for outputs in self.cuts(index, tensor, axis) {
-                found.push(Strategy { method, outputs, addends: None });
+                found.push(Strategy { method, outputs, partial_sums: None });
             }
         }
         if shape.len() == 4
             && let Some(outputs) = self.grid(group, shape)
         {
-            found.push(Strategy { method: Method::Spatial, outputs, addends: None });
+            found.push(Strategy { method: Method::Spatial, outputs, partial_sums: None });
         }
         found
     }
 
-    /// Input splits: addends from parts of the first operand; the sum goes to one device, or is cut by channels or rows.
+    /// Input splits: partial sums from parts of the first operand; the sum goes to one device, or is cut by channels or rows.
     fn sums(&self, id: NodeId, index: usize, shape: &[usize]) -> Vec<Strategy> {
         let (graph, group) = (self.choice.graph, &self.groups[index]);
         let node = graph.node(id);
@@ -368,7 +316,7 @@ impl Lister<'_> {
         let space = self.axes.space(id);
         let is_summed = |axis: &usize| {
             let axis = space.operands[0].indices[*axis].only();
-            axis.is_some_and(|axis| space.axes[axis].kind == Kind::Sum)
+            axis.is_some_and(|axis| space.axes[axis].kind == AxisKind::Sum)
         };
         let axes: Vec<usize> = (0..x.len()).filter(is_summed).collect();
         if multiplies && !second_is_constant {
@@ -402,10 +350,10 @@ impl Lister<'_> {
             results.push(self.along(group, shape, 2, 1));
         }
         let mut found = Vec::new();
-        for addends in parts.iter().filter(|parts| parts.only_device().is_none()) {
+        for partial_sums in parts.iter().filter(|parts| parts.only_device().is_none()) {
             for outputs in &results {
-                let (outputs, addends) = (outputs.clone(), Some(addends.clone()));
-                found.push(Strategy { method: Method::Input, outputs, addends });
+                let (outputs, partial_sums) = (outputs.clone(), Some(partial_sums.clone()));
+                found.push(Strategy { method: Method::Input, outputs, partial_sums });
             }
         }
         found
@@ -455,7 +403,7 @@ impl Lister<'_> {
         while let Some((index, regions)) = needed.pop_last() {
             let id = order[index];
             let macs = cost::node_macs(graph, id);
-            let strategy = Strategy { method: Method::Fused, outputs: Sharding(regions), addends: None };
+            let strategy = Strategy { method: Method::Fused, outputs: Sharding(regions), partial_sums: None };
             // A node of the run is read inside the run only, but for its last.
             let leaves = index != last
                 && graph.node(id).outputs.iter().any(|output| {
@@ -490,121 +438,6 @@ impl Lister<'_> {
         if members.len() > 1 {
             for (index, candidate) in members {
                 self.found[index].push(candidate);
-            }
-        }
-    }
-}
-
-/// Positions in the order after which a single tensor carries everything on, with that tensor.
-///
-/// One walk over the order, not the dominators of the outputs: what is alive at a place depends on the order. Heads of
-/// exits reach no output and yet keep tensors alive until they have decided, and what has no operand but constants is
-/// dominated by nothing, wherever it stands.
-pub fn crossings(graph: &Graph, order: &[NodeId]) -> Vec<(usize, TensorId)> {
-    let mut last_use: HashMap<TensorId, usize> = HashMap::new();
-    for (position, id) in order.iter().enumerate() {
-        for input in &graph.node(*id).inputs {
-            last_use.insert(*input, position);
-        }
-    }
-    for output in &graph.outputs {
-        last_use.insert(*output, usize::MAX);
-    }
-    let mut alive: HashSet<TensorId> = graph.inputs.iter().copied().filter(|t| last_use.contains_key(t)).collect();
-    let mut found = Vec::new();
-    for (position, id) in order.iter().enumerate() {
-        let node = graph.node(*id);
-        alive.extend(node.outputs.iter().filter(|output| last_use.contains_key(output)));
-        for input in &node.inputs {
-            if last_use.get(input) == Some(&position) {
-                alive.remove(input);
-            }
-        }
-        if let (1, Some(tensor)) = (alive.len(), alive.iter().next())
-            && node.outputs.contains(tensor)
-        {
-            found.push((position, *tensor));
-        }
-    }
-    found
-}
-
-/// Prices a strategy; `None` if the node cannot be computed that way or a share does not fit a device by itself.
-pub fn price(choice: &Choice<'_>, id: NodeId, strategy: Strategy, run: Option<(usize, bool)>) -> Option<Candidate> {
-    let (graph, cluster) = (choice.graph, choice.cluster);
-    let node = graph.node(id);
-    let devices = cluster.devices.len();
-    let output = *node.outputs.first()?;
-    let mut candidate = Candidate {
-        run,
-        groups: 0,
-        needs: node
-            .inputs
-            .iter()
-            .map(|input| graph.value(*input).is_none().then(|| Sharding(vec![None; devices])))
-            .collect(),
-        seconds: vec![0.0; devices],
-        joules: 0.0,
-        weights_bytes: vec![0; devices],
-        activation_bytes: vec![0; devices],
-        flows: Vec::new(),
-        strategy: strategy.clone(),
-    };
-    match &strategy.addends {
-        None => {
-            for (device, region) in strategy.outputs.parts() {
-                candidate.account(choice, id, device, &restrict(graph, id, &region)?);
-            }
-        }
-        Some(addends) => {
-            let whole = Region::whole(graph.shape(output));
-            let mut residual = None;
-            for (index, (device, x)) in addends.parts().enumerate() {
-                let part = addend(graph, id, &x, &whole, index == 0)?;
-                residual = part.residual;
-                candidate.account(choice, id, device, &part.restriction(whole));
-            }
-            let owners: Vec<usize> = addends.parts().map(|(device, _)| device).collect();
-            let element_bytes = graph.tensor_type(output).element.size_bytes() as u64;
-            for (device, region) in strategy.outputs.parts() {
-                let bytes = region.element_count() * element_bytes;
-                let others = owners.iter().filter(|owner| **owner != device);
-                candidate.flows.extend(others.map(|owner| Flow { from: *owner, to: device, bytes }));
-                let memory = cluster.devices[device].target.rate.memory_bytes_per_second;
-                candidate.seconds[device] += (3 * bytes * owners.len() as u64) as f64 / memory;
-                candidate.activation_bytes[device] += bytes * owners.len() as u64;
-                if let Some(Some(need)) = residual.and_then(|position| candidate.needs.get_mut(position)) {
-                    need.0[device] = Some(region);
-                }
-            }
-        }
-    }
-    cost::exchange_seconds(cluster, &candidate.flows)?;
-    for bytes in &mut candidate.activation_bytes {
-        *bytes = (*bytes as f64 * choice.activation_share) as u64;
-    }
-    let fits = (0..devices).all(|device| {
-        let info = &cluster.devices[device];
-        let in_ram = if info.target.system == System::Linux { candidate.weights_bytes[device] } else { 0 };
-        candidate.weights_bytes[device] <= info.flash_bytes
-            && in_ram + candidate.activation_bytes[device] <= info.ram_bytes
-    });
-    fits.then_some(candidate)
-}
-
-impl Candidate {
-    /// Adds what one device computes.
-    fn account(&mut self, choice: &Choice<'_>, id: NodeId, device: usize, restriction: &Restriction) {
-        let work = cost::shard_work(choice.graph, id, restriction);
-        let on = &choice.cluster.devices[device];
-        let name = &choice.graph.node(id).name;
-        self.seconds[device] += cost::corrected_seconds(&work, on, name, self.strategy.method);
-        self.joules += cost::joules(&work, on);
-        self.weights_bytes[device] += work.stored_weights_bytes(on.settings.weight_storage);
-        self.activation_bytes[device] += work.activation_bytes;
-        for (need, part) in self.needs.iter_mut().zip(&restriction.operands) {
-            if let (Some(need), Some(part)) = (need, part) {
-                need.0[device] = Some(need.0[device].map_or(*part, |old| old.hull(part)));
             }
         }
     }

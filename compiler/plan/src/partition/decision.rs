@@ -18,7 +18,7 @@ pub struct Partition {
     /// everybody gathers everything, or along a tree or a ring.
     pub relays: BTreeMap<(NodeId, usize), Vec<Sharding>>,
     /// Nodes that are computed some rows after others, so that no device has to hold whole operands.
-    pub stripes: Vec<Stripes>,
+    pub row_streaming: Vec<RowStreaming>,
     /// What was minimised.
     pub objective: Objective,
     /// Whether nothing among the strategies that were compared has a smaller sum of steps than this plan: see
@@ -46,7 +46,7 @@ pub struct Partition {
 /// every result, as many as the nodes behind need for theirs. Nothing is computed twice; rows that windows share are kept
 /// from turn to turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stripes {
+pub struct RowStreaming {
     /// The nodes.
     pub nodes: Vec<NodeId>,
     /// How many turns.
@@ -59,7 +59,7 @@ impl Partition {
         Partition {
             strategies,
             relays: BTreeMap::new(),
-            stripes: Vec::new(),
+            row_streaming: Vec::new(),
             objective: Objective::Latency,
             optimal: false,
             gap: 0.0,

@@ -63,7 +63,7 @@ pub fn widened(partition: Partition, devices: &[usize], count: usize) -> Partiti
     };
     let strategies = partition.strategies.into_iter().map(|(id, mut strategy)| {
         strategy.outputs = wide(strategy.outputs);
-        strategy.addends = strategy.addends.map(wide);
+        strategy.partial_sums = strategy.partial_sums.map(wide);
         (id, strategy)
     });
     Partition {

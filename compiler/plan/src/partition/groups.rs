@@ -156,6 +156,12 @@ mod tests {
     fn cuts_are_balanced_whatever_divides() {
         assert_eq!(cut(13, &[1.0; 5], 1), [(0, 3), (3, 6), (6, 9), (9, 11), (11, 13)]);
         assert_eq!(cut(7, &[1.0; 7], 1).len(), 7);
+        // Heads, and the columns that they are made of, go to the same devices, whatever the shares.
+        for shares in [[3.0, 1.0, 1.0], [1.0, 7.5, 2.0], [0.1, 0.2, 9.0]] {
+            let heads = cut(12, &shares, 1);
+            let columns = heads.into_iter().map(|(begin, end)| (begin * 64, end * 64)).collect::<Vec<_>>();
+            assert_eq!(cut(768, &shares, 64), columns);
+        }
         assert_eq!(cut(2, &[1.0; 3], 1), [(0, 1), (1, 2), (2, 2)]);
         assert_eq!(cut(10, &[3.0, 1.0, 1.0], 1), [(0, 6), (6, 8), (8, 10)]);
         assert_eq!(cut(20, &[1.0, 1.0], 8), [(0, 16), (16, 20)]);

@@ -16,7 +16,7 @@ use good_lp::solvers::microlp::microlp as solver;
 use super::network::Network;
 
 /// What the solver found.
-pub struct Found {
+pub struct Solved {
     /// Candidate of each node.
     pub assignment: Vec<usize>,
     /// Whether it proved that none is better.
@@ -50,13 +50,14 @@ pub fn work(network: &Network<'_>, kept: &[Vec<usize>]) -> u64 {
 /// without an answer.
 ///
 /// `node_prices` and `travel_prices` are those of the objective; `start` is a known solution, for a warm start.
+#[allow(clippy::too_many_lines, reason = "variables, then rows, then the objective: one program")]
 pub fn solve(
     network: &Network<'_>,
     kept: &[Vec<usize>],
     node_prices: &[Vec<f64>],
     travel_prices: &[f64],
     start: Option<&[usize]>,
-) -> Option<Found> {
+) -> Option<Solved> {
     if variables(network, kept) > MAX_VARIABLES {
         return None;
     }
@@ -147,5 +148,5 @@ pub fn solve(
         })
         .collect::<Option<Vec<usize>>>()?;
     let proven = matches!(solution.status(), good_lp::SolutionStatus::Optimal);
-    Some(Found { assignment, proven })
+    Some(Solved { assignment, proven })
 }

@@ -1,6 +1,6 @@
 //! Decides which device computes which part of which node: the sharding ILP.
 //!
-//! A [`Strategy`] is one way to compute a node: which part of the result each device makes, or which addend. The
+//! A [`Strategy`] is one way to compute a node: which part of the result each device makes, or which partial sum. The
 //! choice over all nodes is one optimisation: `candidates` lists the strategies, `network` prices them and what has to
 //! travel between them, `search` finds the best assignment and says whether it is proven: by elimination and
 //! Lagrangian bounds (`elimination`), and by the ILP where these leave a gap (`ilp`). `pipeline` is the special case of
@@ -11,6 +11,7 @@ mod balance;
 pub mod bound;
 mod candidates;
 pub mod cost;
+mod crossings;
 mod decision;
 pub mod device_subset;
 mod elimination;
@@ -22,6 +23,7 @@ mod network;
 mod objective;
 mod options;
 mod pipeline;
+mod price;
 pub mod published;
 pub mod relay;
 mod reshard;
@@ -34,9 +36,9 @@ mod sum;
 pub mod text;
 
 pub use balance::rebalanced;
-pub use candidates::crossings;
 pub use cost::node_macs;
-pub use decision::{OPTIMAL_GAP, Partition, PartitionError, Stripes};
+pub use crossings::crossings;
+pub use decision::{OPTIMAL_GAP, Partition, PartitionError, RowStreaming};
 pub use explain::weights_exceed;
 pub use objective::{Objective, Weights};
 pub use options::{Effort, PartitionOptions, StrategyFamily};

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::candidates::{Candidate, Choice, candidates};
+use super::candidates::candidates;
 use super::cost::{self, Flow, exchange_seconds};
 use super::elimination::Factor;
+use super::price::{Candidate, Scope};
 use super::reshard::{Reshard, reshard};
 use super::{Objective, Strategy};
 use crate::shard::{Region, Sharding};
@@ -53,7 +54,7 @@ pub struct Network<'a> {
 
 impl<'a> Network<'a> {
     /// Lists and prices everything.
-    pub fn new(choice: &Choice<'a>, ram: Vec<u64>, flash: Vec<u64>) -> Network<'a> {
+    pub fn new(choice: &Scope<'a>, ram: Vec<u64>, flash: Vec<u64>) -> Network<'a> {
         let order = choice.graph.topological_order().unwrap_or_default();
         let candidates = candidates(choice, &order);
         Network::of(choice, order, candidates, (ram, flash))
@@ -61,7 +62,7 @@ impl<'a> Network<'a> {
 
     /// Prices these candidates, one list per node of `order`, and what travels between them.
     pub fn of(
-        choice: &Choice<'a>,
+        choice: &Scope<'a>,
         order: Vec<NodeId>,
         candidates: Vec<Vec<Candidate>>,
         (ram, flash): (Vec<u64>, Vec<u64>),

@@ -64,7 +64,7 @@ impl StrategyFamily {
             StrategyFamily::Whole => "Everything on one device",
             StrategyFamily::Pipeline => "Consecutive runs of layers",
             StrategyFamily::Lop => "Output splitting: every device computes some output channels",
-            StrategyFamily::Lip => "Input splitting: every device computes addends from some input channels",
+            StrategyFamily::Lip => "Input splitting: every device computes partial sums from some input channels",
             StrategyFamily::Fused => "Output and input splitting; output before input needs no traffic in between",
             StrategyFamily::Ftp => "Fused tiles with recomputed halo",
             StrategyFamily::Spatial => "Spatial splitting with exchanged halo",

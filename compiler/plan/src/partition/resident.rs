@@ -6,7 +6,7 @@ use super::{Partition, Strategy};
 use crate::shard::{Region, Sharding};
 use partita_config::Cluster;
 use partita_ir::graph::{Graph, NodeId, TensorId};
-use partita_ir::restrict::{addend, restrict};
+use partita_ir::restrict::{partial_sum, restrict};
 
 /// For each constant the strategy by which devices hold it; for the graph that was partitioned, and graphs that are made of
 /// it by editing.
@@ -23,7 +23,7 @@ enum Slice {
     All,
     /// Those of a part of the result, such as some output channels.
     Output(Region),
-    /// Those of an addend, such as some input channels.
+    /// Those of a partial sum, such as some input channels.
     Input(Region),
 }
 
@@ -48,7 +48,7 @@ impl ResidentWeights {
             let strategy = Strategy {
                 method: strategy.method,
                 outputs: narrow(&strategy.outputs),
-                addends: strategy.addends.as_ref().map(narrow),
+                partial_sums: strategy.partial_sums.as_ref().map(narrow),
             };
             (*weight, strategy)
         };
@@ -84,9 +84,9 @@ fn slice(graph: &Graph, id: NodeId, strategy: &Strategy, device: usize) -> Optio
     let region = |sharding: &Sharding| -> Option<Region> { sharding.0.get(device).copied().flatten() };
     let node = graph.node(id);
     let at = node.inputs.iter().position(|input| graph.value(*input).is_some())?;
-    if let Some(addends) = &strategy.addends {
+    if let Some(partial_sums) = &strategy.partial_sums {
         let whole = Region::whole(graph.shape(*node.outputs.first()?));
-        return addend(graph, id, &region(addends)?, &whole, true)?.operands[at].map(Slice::Input);
+        return partial_sum(graph, id, &region(partial_sums)?, &whole, true)?.operands[at].map(Slice::Input);
     }
     let part = restrict(graph, id, &region(&strategy.outputs)?)?.operands[at]?;
     let all = part == Region::whole(graph.shape(node.inputs[at]));
@@ -115,14 +115,14 @@ mod tests {
         let split = |method: Method, axis: usize, middle: usize| {
             let whole = Region::whole(&[1, 6, 8]);
             let outputs = vec![whole.with(axis, 0, middle), whole.with(axis, middle, whole.end(axis)), None];
-            Strategy { method, outputs: Sharding(outputs), addends: None }
+            Strategy { method, outputs: Sharding(outputs), partial_sums: None }
         };
         let columns = |begin, end| Region::new([(0, 4), (begin, end)]).expect("columns");
         assert_eq!(slice(&split(Method::Output, 2, 5), 1), Some(Slice::Output(columns(5, 8))));
         assert_eq!(slice(&split(Method::Tokens, 1, 2), 0), Some(Slice::All));
         let x = |begin, end| Region::new([(0, 1), (0, 6), (begin, end)]);
-        let addends = Some(Sharding(vec![x(0, 3), x(3, 4), None]));
-        let inputs = Strategy { addends, ..split(Method::Input, 2, 5) };
+        let partial_sums = Some(Sharding(vec![x(0, 3), x(3, 4), None]));
+        let inputs = Strategy { partial_sums, ..split(Method::Input, 2, 5) };
         assert_eq!(slice(&inputs, 0), Some(Slice::Input(Region::new([(0, 3), (0, 8)]).expect("rows"))));
     }
 
@@ -137,9 +137,9 @@ mod tests {
         let id = graph.add_node("y", Op::Gemm(gemm), vec![x, weights], vec![y]);
         let region = |begin, end| Region::new([(0, 1), (begin, end)]);
         let inputs = Sharding(vec![region(0, 2), region(2, 4), None]);
-        let by_inputs = Strategy { method: Method::Input, outputs: inputs.clone(), addends: Some(inputs) };
+        let by_inputs = Strategy { method: Method::Input, outputs: inputs.clone(), partial_sums: Some(inputs) };
         let swapped = Sharding(vec![region(2, 4), region(0, 2), None]);
-        let other_inputs = Strategy { method: Method::Input, outputs: swapped.clone(), addends: Some(swapped) };
+        let other_inputs = Strategy { method: Method::Input, outputs: swapped.clone(), partial_sums: Some(swapped) };
         let held =
             |standalone: Vec<usize>| ResidentWeights { by_weight: [(weights, by_inputs.clone())].into(), standalone };
         let allowed = |held: &ResidentWeights, strategy: &Strategy| held.allows(&graph, id, strategy);

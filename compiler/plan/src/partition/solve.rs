@@ -8,10 +8,11 @@ use std::time::Instant;
 use partita_config::Cluster;
 use partita_ir::graph::{Graph, NodeId};
 
-use super::candidates;
+use super::candidates::candidates;
 use super::decision::{OPTIMAL_GAP, Partition, PartitionError};
 use super::objective::Objective;
 use super::options::{PartitionOptions, StrategyFamily};
+use super::price;
 use super::search::{self, Further};
 use super::strategy::Strategy;
 use super::{device_subset, explain, pipeline};
@@ -84,7 +85,7 @@ fn solve_for(
     let partition = |answer: search::Answer, objective: Objective| Partition {
         strategies: answer.strategies,
         relays: answer.relays,
-        stripes: Vec::new(),
+        row_streaming: Vec::new(),
         objective,
         optimal: answer.gap <= OPTIMAL_GAP,
         gap: if answer.gap <= OPTIMAL_GAP { 0.0 } else { answer.gap },
@@ -125,12 +126,11 @@ fn chain_of(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> pip
 #[doc(hidden)]
 pub fn strategies_of(graph: &Graph, cluster: &Cluster) -> BTreeMap<NodeId, Vec<Strategy>> {
     let (family, objective) = (StrategyFamily::Auto, Objective::Memory);
-    let breadth = candidates::Breadth::Full;
-    let choice =
-        candidates::Choice { graph, cluster, family, objective, breadth, activation_share: 1.0, resident: None };
+    let breadth = price::Breadth::Full;
+    let choice = price::Scope { graph, cluster, family, objective, breadth, activation_share: 1.0, resident: None };
     let order = graph.topological_order().unwrap_or_default();
-    let listed = candidates::candidates(&choice, &order);
-    let plain = |listed: Vec<candidates::Candidate>| {
+    let listed = candidates(&choice, &order);
+    let plain = |listed: Vec<price::Candidate>| {
         listed.into_iter().filter(|candidate| candidate.run.is_none()).map(|candidate| candidate.strategy).collect()
     };
     order.into_iter().zip(listed).map(|(id, listed)| (id, plain(listed))).collect()

@@ -13,7 +13,7 @@ pub enum Method {
     Replicated,
     /// Output splitting (LOP): each device computes some output channels, with their weights.
     Output,
-    /// Input splitting (LIP): each device computes addends from some input channels; the addends are summed.
+    /// Input splitting (LIP): each device computes partial sums from some input channels; the partial sums are summed.
     Input,
     /// Spatial splitting: each device computes a box, weights replicated, halo exchanged.
     Spatial,
@@ -66,19 +66,19 @@ pub struct Strategy {
     /// The part of the first result that each device has afterwards; what it has of further results follows
     /// (`ir::restrict::result_parts`).
     pub outputs: Sharding,
-    /// With [`Method::Input`]: the part of the first operand from which each device computes its addend.
-    pub addends: Option<Sharding>,
+    /// With [`Method::Input`]: the part of the first operand from which each device computes its partial sum.
+    pub partial_sums: Option<Sharding>,
 }
 
 impl Strategy {
     /// Everything on one device; `shape` is that of the node's first result.
     pub fn whole(device: usize, devices: usize, shape: &[usize]) -> Strategy {
-        Strategy { method: Method::Whole, outputs: Sharding::whole(device, devices, shape), addends: None }
+        Strategy { method: Method::Whole, outputs: Sharding::whole(device, devices, shape), partial_sums: None }
     }
 
     /// Devices that compute something.
     pub fn devices(&self) -> Vec<usize> {
-        self.addends.as_ref().unwrap_or(&self.outputs).parts().map(|(device, _)| device).collect()
+        self.partial_sums.as_ref().unwrap_or(&self.outputs).parts().map(|(device, _)| device).collect()
     }
 }
 
@@ -91,9 +91,9 @@ impl fmt::Display for Strategy {
             }
             Ok(())
         };
-        if let Some(addends) = &self.addends {
+        if let Some(partial_sums) = &self.partial_sums {
             write!(f, " of")?;
-            parts(f, addends)?;
+            parts(f, partial_sums)?;
             write!(f, " to")?;
         }
         parts(f, &self.outputs)

@@ -1,7 +1,7 @@
 //! What is minimised, for any plan: the same prices of nodes and travel by which the search compares.
 
-use super::candidates::{Breadth, Choice, price};
 use super::network::Network;
+use super::price::{Breadth, Scope, price};
 use super::{Objective, Partition, StrategyFamily};
 use partita_config::Cluster;
 use partita_ir::graph::Graph;
@@ -12,7 +12,7 @@ pub fn sum_of(graph: &Graph, cluster: &Cluster, objective: Objective, partition:
         return None;
     }
     let (family, breadth) = (StrategyFamily::Auto, Breadth::Roomy);
-    let choice = Choice { graph, cluster, family, objective, breadth, activation_share: 0.0, resident: None };
+    let choice = Scope { graph, cluster, family, objective, breadth, activation_share: 0.0, resident: None };
     let order = graph.topological_order()?;
     let only = |id| Some(vec![price(&choice, id, partition.strategies.get(&id)?.clone(), None)?]);
     let candidates = order.iter().map(|id| only(*id)).collect::<Option<Vec<_>>>()?;

@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Method, Objective, Partition, Strategy, Stripes};
+use super::{Method, Objective, Partition, RowStreaming, Strategy};
 use crate::read_device;
 use crate::shard::{Region, Sharding};
 use partita_config::Cluster;
@@ -36,7 +36,7 @@ pub struct Display<'a> {
 
 impl fmt::Display for Display<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Partition { strategies, relays, stripes, objective, optimal, gap, .. } = self.partition;
+        let Partition { strategies, relays, row_streaming, objective, optimal, gap, .. } = self.partition;
         let Partition { sum, proven, lower_bound_ms, period_bound_seconds, solve_ms, single_device_ms, .. } =
             self.partition;
         writeln!(f, "partition for {objective}")?;
@@ -66,7 +66,7 @@ impl fmt::Display for Display<'_> {
                 writeln!(f, "  operand {operand} by way of{}", self.parts(relay))?;
             }
         }
-        for Stripes { nodes, count } in stripes {
+        for RowStreaming { nodes, count } in row_streaming {
             let nodes: Vec<String> = nodes.iter().map(|id| numbering.node(*id)).collect();
             writeln!(f, "stripes {count} of {}", nodes.join(", "))?;
         }
@@ -82,8 +82,9 @@ impl Display<'_> {
         {
             return format!("whole on {}", self.cluster.devices[device].name);
         }
-        let addends = strategy.addends.as_ref().map(|addends| format!(" of{} to", self.parts(addends)));
-        format!("{}{}{}", strategy.method.name(), addends.unwrap_or_default(), self.parts(&strategy.outputs))
+        let partial_sums =
+            strategy.partial_sums.as_ref().map(|partial_sums| format!(" of{} to", self.parts(partial_sums)));
+        format!("{}{}{}", strategy.method.name(), partial_sums.unwrap_or_default(), self.parts(&strategy.outputs))
     }
 
     fn parts(&self, sharding: &Sharding) -> String {
@@ -150,13 +151,13 @@ impl Parser<'_> {
             let device = read_device(reader, self.cluster)?;
             return Ok(Strategy::whole(device, self.cluster.devices.len(), result));
         }
-        let mut addends = None;
+        let mut partial_sums = None;
         if reader.take_word("of") {
             let operand = self.graph.node(id).inputs.first().map_or(&[][..], |operand| self.graph.shape(*operand));
-            addends = Some(self.sharding(reader, operand)?);
+            partial_sums = Some(self.sharding(reader, operand)?);
             reader.expect_word("to")?;
         }
-        Ok(Strategy { method, outputs: self.sharding(reader, result)?, addends })
+        Ok(Strategy { method, outputs: self.sharding(reader, result)?, partial_sums })
     }
 
     /// `cam:[0..1, 0..8] hub:[0..1, 8..16]`, of a tensor of this shape.
@@ -202,7 +203,7 @@ impl Parser<'_> {
                 while reader.take(",") {
                     nodes.push(self.numbering.read_node(reader)?);
                 }
-                self.partition.stripes.push(Stripes { nodes, count });
+                self.partition.row_streaming.push(RowStreaming { nodes, count });
             }
             _ => {
                 let words = "a node such as `%3`, `operand`, `stripes`, `optimal`, `gap`, `sum`, `proven`, `lower_bound_ms`, \

@@ -2,15 +2,15 @@
 //!
 //! `region` is the algebra of boxes, `restrict` says what a part of a node needs and which operator computes it, and
 //! [`apply`] rewrites the graph: every shard becomes a node of its own with its slice of the weights, what is missing is
-//! cut out where it lies (`Slice`), exchanged, and joined where it is read (`Concat`); addends of input splits are
+//! cut out where it lies (`Slice`), exchanged, and joined where it is read (`Concat`); partial sums of input splits are
 //! exchanged and summed. Everything after this pass works on ordinary nodes.
 
-mod addends;
 mod assemble;
 mod leave;
+mod partial_sums;
 pub mod patches;
 mod rewrite;
-pub mod stripes;
+pub mod row_streaming;
 
 use std::collections::BTreeMap;
 

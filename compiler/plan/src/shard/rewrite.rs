@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::assemble::{self, Joint, joint, pieces};
-use super::{Event, ShardError, Sharded, Transfer, stripes};
+use super::{Event, ShardError, Sharded, Transfer, row_streaming};
 use crate::partition::relay::route;
 use crate::partition::{Method, Partition};
 use partita_config::Cluster;
@@ -56,10 +56,10 @@ fn rewrite(
     let order = graph.topological_order().unwrap_or_default();
     let mut left = order.as_slice();
     while let Some((id, rest)) = left.split_first() {
-        match partition.stripes.iter().find(|stripes| stripes.nodes.first() == Some(id)) {
-            Some(stripes) => {
-                left = left.strip_prefix(stripes.nodes.as_slice()).ok_or_else(|| unfit(graph, *id))?;
-                rewriter.stripes(partition, stripes)?;
+        match partition.row_streaming.iter().find(|row_streaming| row_streaming.nodes.first() == Some(id)) {
+            Some(row_streaming) => {
+                left = left.strip_prefix(row_streaming.nodes.as_slice()).ok_or_else(|| unfit(graph, *id))?;
+                rewriter.row_streaming(partition, row_streaming)?;
             }
             None => {
                 left = rest;
@@ -363,11 +363,11 @@ impl Rewriter<'_> {
                 self.reroute(id, partition)?;
                 strategy.outputs.clone()
             }
-            Some(rows) => stripes::of_rows(&strategy.outputs, rows),
+            Some(rows) => row_streaming::of_rows(&strategy.outputs, rows),
         };
-        match &strategy.addends {
+        match &strategy.partial_sums {
             None => self.node(id, strategy.method, &outputs),
-            Some(addends) => self.sum(id, &outputs, addends, rows),
+            Some(partial_sums) => self.sum(id, &outputs, partial_sums, rows),
         }
     }
 
@@ -426,6 +426,7 @@ impl Rewriter<'_> {
     }
 
     /// Adds one shard of a node, with all of its outputs.
+    #[allow(clippy::too_many_arguments, reason = "what a part is, where it comes from and where it goes")]
     fn shard(
         &mut self,
         id: NodeId,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::partition::{
-    Method, Objective, Partition, PartitionOptions, Strategy, StrategyFamily, Stripes, solve, strategies_of,
+    Method, Objective, Partition, PartitionOptions, RowStreaming, Strategy, StrategyFamily, solve, strategies_of,
 };
 use crate::schedule;
 use partita_config::{Cluster, cluster_file};
@@ -346,7 +346,7 @@ fn random_stripes_compute_the_same() {
             let mut partition = Partition::given(strategies.collect());
             let mut run: Vec<NodeId> = Vec::new();
             for id in graph.topological_order().expect("the graph is acyclic") {
-                let rows = stripes::rows(&graph, id, &partition);
+                let rows = row_streaming::rows(&graph, id, &partition);
                 if rows.is_some() {
                     run.push(id);
                 }
@@ -355,7 +355,7 @@ fn random_stripes_compute_the_same() {
                     longest = longest.max(nodes.len());
                     runs += usize::from(!nodes.is_empty());
                     let count = 1 + random.next(6);
-                    partition.stripes.extend((!nodes.is_empty()).then_some(Stripes { nodes, count }));
+                    partition.row_streaming.extend((!nodes.is_empty()).then_some(RowStreaming { nodes, count }));
                 }
             }
             check(&graph, &partition, &cluster, &input, &expected, &format!("seed {seed}, round {round}"));

@@ -102,7 +102,7 @@ fn probe(cluster: &Cluster, a: usize, b: usize, large: usize) -> Result<Compiled
         let output = graph.add_tensor(format!("t{count}"), TensorType::f32(shape));
         let node = graph.add_node(format!("n{count}"), op, inputs, vec![output]);
         let outputs = Sharding::whole(device, devices, &shape);
-        strategies.insert(node, Strategy { method: Method::Whole, outputs, addends: None });
+        strategies.insert(node, Strategy { method: Method::Whole, outputs, partial_sums: None });
         output
     };
     let mut x = graph.add_input("x", TensorType::f32([1, SMALL]));

@@ -53,7 +53,7 @@ impl Sum {
 
 /// Everything seen of one kind of device: by family, and by node and method.
 #[derive(Default)]
-struct Seen {
+struct Measurements {
     family: BTreeMap<String, Sum>,
     node: BTreeMap<String, BTreeMap<String, Sum>>,
 }
@@ -62,7 +62,7 @@ struct Seen {
 pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path, origin: Origin) -> Result<(), Failure> {
     // Predictions of the target files alone: factors replace earlier ones.
     let nothing = tempfile::NamedTempFile::new().map_err(|error| Failure::Environment(error.into()))?;
-    let mut seen: BTreeMap<(String, String), Seen> = BTreeMap::new();
+    let mut seen: BTreeMap<(String, String), Measurements> = BTreeMap::new();
     let mut ran: Vec<Ran> = Vec::new();
     let ways = [StrategyFamily::Whole, StrategyFamily::Lop, StrategyFamily::Spatial, StrategyFamily::Ftp];
     for family in ways {
@@ -138,7 +138,7 @@ fn run(
     arguments: &Arguments,
     compiled: &Compiled,
     out: &Path,
-    seen: &mut BTreeMap<(String, String), Seen>,
+    seen: &mut BTreeMap<(String, String), Measurements>,
 ) -> anyhow::Result<f64> {
     let (latency_ms, profiles) = profiled(arguments, compiled, out, (RUNS, SECONDS))?;
     for (program, profiles) in compiled.routed.placed.programs.iter().zip(&profiles) {
@@ -180,7 +180,7 @@ pub(super) fn profiled(
 
 /// Adds one device's steps. Reorders count for the step that they prepare, copies for the nodes that have no step of
 /// their own: what joins and cuts tensors between devices, mostly.
-fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen: &mut Seen) {
+fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen: &mut Measurements) {
     let graph = &compiled.routed.placed.sharded.graph;
     let by_name: BTreeMap<&str, NodeId> =
         compiled.routed.placed.sharded.labels.keys().map(|id| (graph.node(*id).name.as_str(), *id)).collect();
@@ -230,7 +230,7 @@ fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen
 }
 
 /// Adds what the copies of a device took, for the nodes of its schedule that have no step of their own.
-fn add_copies(compiled: &Compiled, program: &Program, stepped: &BTreeSet<&str>, copying: f64, seen: &mut Seen) {
+fn add_copies(compiled: &Compiled, program: &Program, stepped: &BTreeSet<&str>, copying: f64, seen: &mut Measurements) {
     let graph = &compiled.routed.placed.sharded.graph;
     let device = &compiled.cluster.devices[program.device];
     let schedule = compiled.routed.placed.schedules.iter().filter(|schedule| schedule.device == program.device);
@@ -258,7 +258,7 @@ fn add_copies(compiled: &Compiled, program: &Program, stepped: &BTreeSet<&str>, 
 }
 
 /// Sums as factors.
-fn kind(((target, cpu), seen): ((String, String), Seen)) -> DeviceKind {
+fn kind(((target, cpu), seen): ((String, String), Measurements)) -> DeviceKind {
     let factors = |sums: BTreeMap<String, Sum>| -> BTreeMap<String, f64> {
         sums.into_iter().filter_map(|(name, sum)| Some((name, sum.factor()?))).collect()
     };

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::graph::infer::element_count;
 use crate::graph::{Data, ElementType, Graph, TensorId, TensorType, Value};
-use crate::text::{ParseError, Place, Reader};
+use crate::text::{ParseError, Reader, TextPlace};
 
 /// Most elements that `random` and `fill` make for one text.
 const MOST_GENERATED: usize = 1 << 24;
@@ -81,7 +81,12 @@ impl Parser {
         Ok(())
     }
 
-    fn define(&mut self, reader: &Reader<'_>, (place, number): (Place, u32), id: TensorId) -> Result<(), ParseError> {
+    fn define(
+        &mut self,
+        reader: &Reader<'_>,
+        (place, number): (TextPlace, u32),
+        id: TensorId,
+    ) -> Result<(), ParseError> {
         match self.tensors.insert(number, id) {
             None => Ok(()),
             Some(_) => Err(reader.error_at(place, format!("%{number} is defined twice"))),
@@ -98,7 +103,7 @@ impl Parser {
 }
 
 /// `%3 "y": f32[1,8]`: name, type, and the number with its place.
-fn declaration(reader: &mut Reader<'_>) -> Result<(String, TensorType, (Place, u32)), ParseError> {
+fn declaration(reader: &mut Reader<'_>) -> Result<(String, TensorType, (TextPlace, u32)), ParseError> {
     let place = reader.place();
     if !reader.take("%") {
         return Err(reader.expected("`graph`, `input`, `const`, `output` or a result such as `%3`"));

@@ -5,7 +5,7 @@ use crate::partition::cost::shard_work;
 use crate::shard::Region;
 use partita_ir::graph::op::{Conv, Gemm, Window};
 use partita_ir::graph::{Activation, Graph, NodeId, Op, TensorType, Value};
-use partita_ir::restrict::{Restriction, addend, restrict};
+use partita_ir::restrict::{Restriction, partial_sum, restrict};
 
 /// What one device holds and does.
 #[derive(Debug, PartialEq)]
@@ -73,8 +73,9 @@ fn by_input((graph, id): &(Graph, NodeId), begin: usize, end: usize) -> Part {
     let node = graph.node(*id);
     let x = Region::whole(graph.shape(node.inputs[0])).with(1, begin, end).expect("channels of the operand");
     let result = Region::whole(graph.shape(node.outputs[0]));
-    let addend = addend(graph, *id, &x, &result, begin == 0).expect("convolutions and matrix products split by input");
-    part_of(graph, *id, addend.restriction(result), graph.shape(node.outputs[0]).to_vec())
+    let partial_sum =
+        partial_sum(graph, *id, &x, &result, begin == 0).expect("convolutions and matrix products split by input");
+    part_of(graph, *id, partial_sum.restriction(result), graph.shape(node.outputs[0]).to_vec())
 }
 
 fn whole(node: &(Graph, NodeId)) -> Part {

@@ -6,7 +6,7 @@
 //!
 //! - LOP: everybody gets the input, M(N-1), and returns its part, K(N-1)/N. If LOP or a fused pair follows, devices keep
 //!   their part and the hub sends only what is missing: K(N-1) in all, and the next input costs nothing.
-//! - LIP: parts of the input, M(N-1)/N, and addends of the whole output, K(N-1).
+//! - LIP: parts of the input, M(N-1)/N, and partial sums of the whole output, K(N-1).
 //! - Fused pair: M(N-1) before the first, K(N-1) after the second, nothing in between.
 
 use good_lp::solvers::microlp::microlp;
@@ -16,7 +16,7 @@ use super::chain::{Layer, LayerKind};
 
 /// How a layer is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Split {
+pub enum LayerSplit {
     /// By output channels.
     Output,
     /// By input channels.
@@ -30,7 +30,7 @@ pub enum Split {
 }
 
 /// Elements that travel for these splits; `None` if pairs are torn or a layer that cannot be split is.
-pub fn elements(layers: &[Layer], splits: &[Split], devices: u64) -> Option<f64> {
+pub fn elements(layers: &[Layer], splits: &[LayerSplit], devices: u64) -> Option<f64> {
     let (n, others) = (devices as f64, devices as f64 - 1.0);
     let mut total = 0.0;
     let mut input_is_there = false;
@@ -38,24 +38,24 @@ pub fn elements(layers: &[Layer], splits: &[Split], devices: u64) -> Option<f64>
         let next = splits.get(index + 1);
         let previous = index.checked_sub(1).map(|index| splits[index]);
         let (input, output) = (layer.input as f64, layer.output as f64);
-        if (layer.kind == LayerKind::Other) != (*split == Split::Gathered)
-            || (*split == Split::Second) != (previous == Some(Split::First))
-            || (*split == Split::First && next.is_none())
+        if (layer.kind == LayerKind::Other) != (*split == LayerSplit::Gathered)
+            || (*split == LayerSplit::Second) != (previous == Some(LayerSplit::First))
+            || (*split == LayerSplit::First && next.is_none())
         {
             return None;
         }
-        let kept = *split == Split::Output && matches!(next, Some(Split::Output | Split::First));
+        let kept = *split == LayerSplit::Output && matches!(next, Some(LayerSplit::Output | LayerSplit::First));
         total += match split {
-            Split::Output | Split::First if input_is_there => 0.0,
-            Split::Output | Split::First => input * others,
-            Split::Input => input * others / n,
-            Split::Second | Split::Gathered => 0.0,
+            LayerSplit::Output | LayerSplit::First if input_is_there => 0.0,
+            LayerSplit::Output | LayerSplit::First => input * others,
+            LayerSplit::Input => input * others / n,
+            LayerSplit::Second | LayerSplit::Gathered => 0.0,
         };
         total += match split {
-            Split::Output if kept => output * others,
-            Split::Output => output * others / n,
-            Split::Input | Split::Second => output * others,
-            Split::First | Split::Gathered => 0.0,
+            LayerSplit::Output if kept => output * others,
+            LayerSplit::Output => output * others / n,
+            LayerSplit::Input | LayerSplit::Second => output * others,
+            LayerSplit::First | LayerSplit::Gathered => 0.0,
         };
         input_is_there = kept;
     }
@@ -64,22 +64,22 @@ pub fn elements(layers: &[Layer], splits: &[Split], devices: u64) -> Option<f64>
 
 /// The traffic of output splitting throughout.
 pub fn output_splitting(layers: &[Layer], devices: u64) -> f64 {
-    uniform(layers, devices, Split::Output)
+    uniform(layers, devices, LayerSplit::Output)
 }
 
 /// The traffic of input splitting throughout.
 pub fn input_splitting(layers: &[Layer], devices: u64) -> f64 {
-    uniform(layers, devices, Split::Input)
+    uniform(layers, devices, LayerSplit::Input)
 }
 
-fn uniform(layers: &[Layer], devices: u64, split: Split) -> f64 {
-    let of = |layer: &Layer| if layer.kind == LayerKind::Convolution { split } else { Split::Gathered };
+fn uniform(layers: &[Layer], devices: u64, split: LayerSplit) -> f64 {
+    let of = |layer: &Layer| if layer.kind == LayerKind::Convolution { split } else { LayerSplit::Gathered };
     elements(layers, &layers.iter().map(of).collect::<Vec<_>>(), devices).unwrap_or(f64::INFINITY)
 }
 
 /// The integer program: 0-1 variables o, i, f, s (output, input, first, second) per layer and r for kept outputs, with
 /// the products linearised. Gives the splits, or `None` if the solver fails.
-pub fn least_by_ilp(layers: &[Layer], devices: u64) -> Option<Vec<Split>> {
+pub fn least_by_ilp(layers: &[Layer], devices: u64) -> Option<Vec<LayerSplit>> {
     let (n, others) = (devices as f64, devices as f64 - 1.0);
     let mut variables = ProblemVariables::new();
     let mut column = || -> Vec<Variable> { layers.iter().map(|_| variables.add(variable().binary())).collect() };
@@ -117,11 +117,11 @@ pub fn least_by_ilp(layers: &[Layer], devices: u64) -> Option<Vec<Split>> {
     let solution = model.solve().ok()?;
     let chosen = |variable: Variable| solution.value(variable) > 0.5;
     let split = |l: usize| match (chosen(o[l]), chosen(i[l]), chosen(f[l]), chosen(s[l])) {
-        (true, ..) => Split::Output,
-        (_, true, ..) => Split::Input,
-        (_, _, true, _) => Split::First,
-        (_, _, _, true) => Split::Second,
-        _ => Split::Gathered,
+        (true, ..) => LayerSplit::Output,
+        (_, true, ..) => LayerSplit::Input,
+        (_, _, true, _) => LayerSplit::First,
+        (_, _, _, true) => LayerSplit::Second,
+        _ => LayerSplit::Gathered,
     };
     Some((0..layers.len()).map(split).collect())
 }

@@ -4,9 +4,9 @@
 //! weights, which give a lower bound; assignments met on the way are improved window by window; what the bound cannot
 //! exclude goes to the ILP.
 
-use super::super::candidates::Candidate;
 use super::super::elimination::Elimination;
 use super::super::network::Network;
+use super::super::price::Candidate;
 use super::super::{Objective, ilp};
 use super::beam;
 use super::effort::{Effort, GOOD_GAP, ROUNDS};
@@ -44,7 +44,7 @@ pub(super) struct Start {
 }
 
 /// What a search found.
-pub(super) struct Found {
+pub(super) struct AdditivePlan {
     /// The assignment.
     pub assignment: Vec<usize>,
     /// Its relative distance to the bound.
@@ -55,7 +55,12 @@ pub(super) struct Found {
 
 /// The best that fits, and its relative distance to the bound: multipliers for bounds and first answers, windows to
 /// improve those, the ILP for what they leave open. `None` if nothing was found that fits.
-pub(super) fn limited(network: &Network<'_>, objective: Objective, start: Start, effort: Effort<'_>) -> Option<Found> {
+pub(super) fn limited(
+    network: &Network<'_>,
+    objective: Objective,
+    start: Start,
+    effort: Effort<'_>,
+) -> Option<AdditivePlan> {
     let prices = Prices::new(network, objective, effort.allowed);
     let finite = |listed: &Vec<f64>| (0..listed.len()).filter(|choice| listed[*choice].is_finite()).collect();
     let kept: Vec<Vec<usize>> = prices.nodes.iter().map(finite).collect();
@@ -75,7 +80,7 @@ pub(super) fn limited(network: &Network<'_>, objective: Objective, start: Start,
         search.close_gap(&pool, effort);
     }
     let gap = search.gap();
-    search.best.map(|(_, assignment)| Found { assignment, gap, multipliers })
+    search.best.map(|(_, assignment)| AdditivePlan { assignment, gap, multipliers })
 }
 
 /// What every choice costs by itself; infinite where it is not allowed.

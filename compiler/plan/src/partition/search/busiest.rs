@@ -1,12 +1,12 @@
 //! The smallest share of the busiest device, for streams of inferences: throughput is its inverse.
 
-use super::super::candidates::Candidate;
 use super::super::elimination::Elimination;
 use super::super::network::Network;
+use super::super::price::Candidate;
 use super::effort::{Effort, GOOD_GAP, ROUNDS};
 
 /// A plan for streams of inferences.
-pub(super) struct Found {
+pub(super) struct BusiestPlan {
     /// Candidate of every node.
     pub assignment: Vec<usize>,
     /// Relative distance to the bound.
@@ -16,7 +16,7 @@ pub(super) struct Found {
 }
 
 /// Smallest busiest device, for streams of inferences.
-pub(super) fn least(network: &Network<'_>, starts: Vec<Vec<usize>>, effort: Effort<'_>) -> Option<Found> {
+pub(super) fn least(network: &Network<'_>, starts: Vec<Vec<usize>>, effort: Effort<'_>) -> Option<BusiestPlan> {
     let devices = network.ram.len();
     let busy_of_node: Vec<Vec<Vec<f64>>> = network
         .candidates
@@ -96,5 +96,5 @@ pub(super) fn least(network: &Network<'_>, starts: Vec<Vec<usize>>, effort: Effo
     }
     let (value, assignment) = best?;
     let gap = ((value - bound) / value.max(f64::MIN_POSITIVE)).max(0.0);
-    Some(Found { assignment, gap, bound_seconds: bound })
+    Some(BusiestPlan { assignment, gap, bound_seconds: bound })
 }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::partition::candidates::Candidate;
+use crate::partition::price::Candidate;
 
 /// Rounds of multipliers.
 pub const ROUNDS: usize = 40;

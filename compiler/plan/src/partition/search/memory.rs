@@ -1,8 +1,8 @@
 //! The smallest largest RAM of a device.
 
 use super::super::Objective;
-use super::super::candidates::Candidate;
 use super::super::network::Network;
+use super::super::price::Candidate;
 use super::additive::{Start, limited};
 use super::answer::{Answer, answer};
 use super::effort::Effort;

@@ -24,10 +24,11 @@ use partita_ir::graph::{Graph, NodeId};
 
 use self::answer::answer;
 use self::effort::{Effort, PARTS, SEARCH_WORK, START_WORK};
-use super::candidates::{Breadth, Choice, family_of_all};
+use super::candidates::family_of_all;
 use super::network::Network;
 use super::options::Effort as Asked;
 use super::pipeline::Chain;
+use super::price::{Breadth, Scope};
 use super::{Objective, PartitionOptions, Strategy, StrategyFamily, limits};
 
 pub use self::answer::Answer;
@@ -62,6 +63,10 @@ pub fn search(
     (found, answers)
 }
 
+#[allow(
+    clippy::too_many_lines,
+    reason = "steps in the order in which they are done, each with what those before have made"
+)]
 fn search_with(
     graph: &Graph,
     cluster: &Cluster,
@@ -86,7 +91,7 @@ fn search_with(
     let choice = |breadth: Breadth| {
         let PartitionOptions { family, objective, activation_share, .. } = *options;
         let resident = options.resident.as_deref();
-        Choice { graph, cluster, family, objective, breadth, activation_share, resident }
+        Scope { graph, cluster, family, objective, breadth, activation_share, resident }
     };
     let network = |breadth: Breadth| {
         let choice = choice(breadth);

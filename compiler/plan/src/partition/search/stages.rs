@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::super::candidates::Candidate;
 use super::super::groups::stages;
 use super::super::network::Network;
+use super::super::price::Candidate;
 use super::super::{Method, PartitionOptions, cost};
 use super::additive::{Start, limited};
 use super::effort::{Effort, START_WORK};
@@ -38,7 +38,7 @@ pub(super) fn staged(
         let members: Vec<&Vec<usize>> = (0..network.order.len()).map(|node| &stages[stage_of(node)]).collect();
         let allowed = |node: usize, candidate: &Candidate| {
             let devices = candidate.strategy.devices();
-            let shared = candidate.strategy.addends.is_some() || devices.len() > 1;
+            let shared = candidate.strategy.partial_sums.is_some() || devices.len() > 1;
             let has_weights = candidate.weights_bytes.iter().any(|bytes| *bytes > 0);
             devices.iter().all(|device| members[node].contains(device))
                 && (!has_weights || shared && devices.len() == members[node].len())

@@ -68,7 +68,7 @@ fn the_search_agrees_with_exhaustive_search() {
             let cluster = cluster(bandwidth);
             for objective in [Objective::Latency, Objective::Traffic, Objective::Energy] {
                 for share in [3.0, 1.2, 0.7, 0.55, 0.3] {
-                    let choice = Choice {
+                    let choice = Scope {
                         graph: &graph,
                         cluster: &cluster,
                         family: StrategyFamily::Auto,
@@ -93,7 +93,7 @@ fn the_search_agrees_with_exhaustive_search() {
                     bound_by_memory += usize::from(share < 1.0 && best.is_some());
                     match (best, found) {
                         (None, None) => {}
-                        (Some(best), Some(additive::Found { assignment: found, gap, .. })) => {
+                        (Some(best), Some(additive::AdditivePlan { assignment: found, gap, .. })) => {
                             let value = network.value(objective, &found);
                             assert!(network.fits(&found), "{what}: does not fit");
                             assert!(value >= best * (1.0 - 1e-9), "{what}: {value} is better than everything, {best}");

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::program::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Source, Step, Weight, WeightId};
 use partita_ir::graph::text::{ConstantReader, tensor_type};
 use partita_ir::graph::{TensorId, TensorType};
-use partita_ir::text::{ParseError, Place, Reader};
+use partita_ir::text::{ParseError, Reader, TextPlace};
 use partita_kernel::lower::WeightOrder;
 use partita_kernel::lower::winograd::Forms;
 
@@ -64,11 +64,11 @@ struct Parser<'a> {
     /// Kernels by name.
     kernels: HashMap<String, usize>,
     /// Buffers that are part of another, with the place where that is named: it may be declared further on.
-    parents: Vec<(usize, Place)>,
+    parents: Vec<(usize, TextPlace)>,
 }
 
 impl Parser<'_> {
-    fn line(&mut self, reader: &mut Reader<'_>, (place, word): (Place, &str)) -> Result<(), ParseError> {
+    fn line(&mut self, reader: &mut Reader<'_>, (place, word): (TextPlace, &str)) -> Result<(), ParseError> {
         match word {
             "buffer" => return self.buffer(reader),
             "weight" => return self.weight(reader),

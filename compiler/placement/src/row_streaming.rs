@@ -1,4 +1,4 @@
-//! Which runs of nodes are computed in stripes (`shard::stripes`), so that the fullest device needs less memory.
+//! Which runs of nodes are computed in stripes (`shard::row_streaming`), so that the fullest device needs less memory.
 //!
 //! A greedy search: where most bytes are alive, a node gets stripes, narrower stripes, or a neighbour to run with,
 //! whichever helps most, until nothing does. Each step is judged on the graph of shards, by sizes of tensors; whoever
@@ -10,9 +10,9 @@ use partita_config::Cluster;
 use partita_ir::graph::{Graph, NodeId, Op, TensorId};
 use partita_ir::restrict::space;
 use partita_ir::space::Arithmetic;
-use partita_plan::partition::{Partition, Stripes};
+use partita_plan::partition::{Partition, RowStreaming};
 use partita_plan::schedule::{self, Action, Schedule};
-use partita_plan::shard::{self, Sharded, stripes::rows};
+use partita_plan::shard::{self, Sharded, row_streaming::rows};
 
 /// Stripes that a run has at first.
 const FIRST_COUNT: usize = 4;
@@ -67,18 +67,18 @@ pub fn found(graph: &Graph, cluster: &Cluster, partition: &Partition) -> Vec<Par
     let order = graph.topological_order().unwrap_or_default();
     let extents: Vec<Option<usize>> = order.iter().map(|id| rows(graph, *id, partition)).collect();
     let alive = |runs: &Runs| {
-        let striped = Partition { stripes: runs.stripes(&order), ..partition.clone() };
+        let striped = Partition { row_streaming: runs.row_streaming(&order), ..partition.clone() };
         alive(graph, cluster, &striped)
     };
-    let mut found: Vec<Vec<Stripes>> = Vec::new();
+    let mut found: Vec<Vec<RowStreaming>> = Vec::new();
     for start in Runs::starts(&extents) {
         let Some(runs) = search(&order, &extents, start, &alive) else { continue };
-        let stripes = runs.stripes(&order);
-        if !found.contains(&stripes) {
-            found.push(stripes);
+        let row_streaming = runs.row_streaming(&order);
+        if !found.contains(&row_streaming) {
+            found.push(row_streaming);
         }
     }
-    found.into_iter().map(|stripes| Partition { stripes, ..partition.clone() }).collect()
+    found.into_iter().map(|row_streaming| Partition { row_streaming, ..partition.clone() }).collect()
 }
 
 /// The greedy search from a start.
@@ -115,10 +115,10 @@ fn search(
 struct Runs(Vec<(usize, usize, usize)>);
 
 impl Runs {
-    fn stripes(&self, order: &[NodeId]) -> Vec<Stripes> {
+    fn row_streaming(&self, order: &[NodeId]) -> Vec<RowStreaming> {
         self.0
             .iter()
-            .map(|(first, last, count)| Stripes { nodes: order[*first..=*last].to_vec(), count: *count })
+            .map(|(first, last, count)| RowStreaming { nodes: order[*first..=*last].to_vec(), count: *count })
             .collect()
     }
 
@@ -219,6 +219,10 @@ fn is_blocked(graph: &Graph, tensor: TensorId) -> bool {
 
 /// Bytes alive during every action of a device, as the memory plan will have them: parts lie inside what they are joined
 /// to where that is possible, and are copied there as soon as they are made where it is not.
+#[allow(
+    clippy::too_many_lines,
+    reason = "steps in the order in which they are done, each with what those before have made"
+)]
 fn bytes_alive(sharded: &Sharded, schedule: &Schedule, cluster: &Cluster) -> Vec<u64> {
     let graph = &sharded.graph;
     let lanes = cluster.devices[schedule.device].target.instruction_set.lanes() as usize;

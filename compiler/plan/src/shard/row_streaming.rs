@@ -8,26 +8,26 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::ShardError;
 use super::rewrite::Rewriter;
-use crate::partition::{Partition, Stripes};
+use crate::partition::{Partition, RowStreaming};
 use partita_ir::graph::{Graph, NodeId, Op, TensorId};
 use partita_ir::region::{Region, Sharding};
 use partita_ir::restrict::restrict;
 
 /// A run, for people.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct StripesReport {
+pub struct RowStreamingReport {
     /// First and last node.
     pub nodes: (String, String),
     /// Turns in which the rows are made.
     pub count: usize,
 }
 
-impl StripesReport {
+impl RowStreamingReport {
     /// Names the nodes of a run; `None` if there are none.
-    pub fn of(graph: &Graph, stripes: &Stripes) -> Option<StripesReport> {
+    pub fn of(graph: &Graph, row_streaming: &RowStreaming) -> Option<RowStreamingReport> {
         let name = |id: &NodeId| graph.node(*id).name.clone();
-        let nodes = (name(stripes.nodes.first()?), name(stripes.nodes.last()?));
-        Some(StripesReport { nodes, count: stripes.count })
+        let nodes = (name(row_streaming.nodes.first()?), name(row_streaming.nodes.last()?));
+        Some(RowStreamingReport { nodes, count: row_streaming.count })
     }
 }
 
@@ -46,9 +46,9 @@ pub fn rows(graph: &Graph, id: NodeId, partition: &Partition) -> Option<usize> {
     let shape = graph.shape(output);
     let rows = *shape.get(ROWS).filter(|_| graph.value(output).is_none())?;
     let strategy = partition.strategies.get(&id)?;
-    let summed = strategy.addends.as_ref().is_none_or(|addends| {
+    let summed = strategy.partial_sums.as_ref().is_none_or(|partial_sums| {
         let x = graph.shape(node.inputs[0]);
-        matches!(node.op, Op::Conv(_)) && addends.parts().all(|(_, region)| region.extent(ROWS) == x[ROWS])
+        matches!(node.op, Op::Conv(_)) && partial_sums.parts().all(|(_, region)| region.extent(ROWS) == x[ROWS])
     });
     let uncut = strategy.outputs.parts().all(|(_, region)| region.extent(ROWS) == rows);
     let first = Region::whole(shape).with(ROWS, 0, 1)?;
@@ -56,16 +56,16 @@ pub fn rows(graph: &Graph, id: NodeId, partition: &Partition) -> Option<usize> {
 }
 
 /// For every turn the rows of every node that have been made when it ends.
-fn turns(graph: &Graph, stripes: &Stripes, extents: &[usize]) -> Vec<Vec<usize>> {
+fn turns(graph: &Graph, row_streaming: &RowStreaming, extents: &[usize]) -> Vec<Vec<usize>> {
     let position: HashMap<TensorId, usize> =
-        stripes.nodes.iter().enumerate().map(|(at, id)| (graph.node(*id).outputs[0], at)).collect();
+        row_streaming.nodes.iter().enumerate().map(|(at, id)| (graph.node(*id).outputs[0], at)).collect();
     let mut done = vec![0; extents.len()];
-    let mut found = Vec::with_capacity(stripes.count);
-    for turn in 1..=stripes.count {
+    let mut found = Vec::with_capacity(row_streaming.count);
+    for turn in 1..=row_streaming.count {
         let mut ends: Vec<Option<usize>> = vec![None; extents.len()];
-        for (at, id) in stripes.nodes.iter().enumerate().rev() {
-            let even = (extents[at] * turn).div_ceil(stripes.count);
-            let end = if turn == stripes.count { extents[at] } else { ends[at].unwrap_or(even).max(done[at]) };
+        for (at, id) in row_streaming.nodes.iter().enumerate().rev() {
+            let even = (extents[at] * turn).div_ceil(row_streaming.count);
+            let end = if turn == row_streaming.count { extents[at] } else { ends[at].unwrap_or(even).max(done[at]) };
             ends[at] = Some(end);
             let node = graph.node(*id);
             let result = Region::whole(graph.shape(node.outputs[0])).with(ROWS, done[at], end);
@@ -93,11 +93,15 @@ fn turns(graph: &Graph, stripes: &Stripes, extents: &[usize]) -> Vec<Vec<usize>>
 impl Rewriter<'_> {
     /// Splits a run of nodes, turn by turn. Afterwards each device holds its part of every result that others read, in one
     /// piece.
-    pub(super) fn stripes(&mut self, partition: &Partition, stripes: &Stripes) -> Result<(), ShardError> {
+    pub(super) fn row_streaming(
+        &mut self,
+        partition: &Partition,
+        row_streaming: &RowStreaming,
+    ) -> Result<(), ShardError> {
         let graph = self.from;
         let refuse =
             |id: &NodeId| ShardError::NotRestrictable { node: graph.node_label(*id), part: "rows".to_string() };
-        let extents: Vec<usize> = stripes
+        let extents: Vec<usize> = row_streaming
             .nodes
             .iter()
             .map(|id| rows(graph, *id, partition).ok_or_else(|| refuse(id)))
@@ -105,8 +109,8 @@ impl Rewriter<'_> {
         let before = self.holdings.clone();
         let mut made: BTreeMap<(TensorId, usize), Vec<(Region, TensorId)>> = BTreeMap::new();
         let mut done = vec![0; extents.len()];
-        for ends in turns(graph, stripes, &extents) {
-            for (at, id) in stripes.nodes.iter().enumerate().filter(|(at, _)| ends[*at] > done[*at]) {
+        for ends in turns(graph, row_streaming, &extents) {
+            for (at, id) in row_streaming.nodes.iter().enumerate().filter(|(at, _)| ends[*at] > done[*at]) {
                 let rows = (done[at], ends[at]);
                 self.split(partition, *id, Some(rows))?;
                 let output = graph.node(*id).outputs[0];
@@ -122,9 +126,9 @@ impl Rewriter<'_> {
         self.holdings = before;
         let read_outside = |tensor: TensorId| {
             graph.outputs.contains(&tensor)
-                || graph.consumers(tensor).iter().any(|reader| !stripes.nodes.contains(reader))
+                || graph.consumers(tensor).iter().any(|reader| !row_streaming.nodes.contains(reader))
         };
-        for id in &stripes.nodes {
+        for id in &row_streaming.nodes {
             let tensor = graph.node(*id).outputs[0];
             if !read_outside(tensor) {
                 continue;

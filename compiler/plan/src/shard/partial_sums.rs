@@ -1,4 +1,4 @@
-//! Input splits: every device computes an addend, the addends are exchanged and summed.
+//! Input splits: every device computes a partial sum, the partial sums are exchanged and summed.
 
 use super::ShardError;
 use super::rewrite::Rewriter;
@@ -6,16 +6,16 @@ use crate::partition::Method;
 use partita_ir::graph::infer::operand_counts;
 use partita_ir::graph::{Activation, BinaryOp, NodeId, Op, TensorId, UnaryOp, Value};
 use partita_ir::region::Sharding;
-use partita_ir::restrict::{self, Addend};
+use partita_ir::restrict::{self, PartialSum};
 
 impl Rewriter<'_> {
-    /// Splits a node by its first operand: every device computes an addend; pieces of the addends are exchanged and
+    /// Splits a node by its first operand: every device computes a partial sum; pieces of the partial sums are exchanged and
     /// summed, in the order of devices, where the strategy wants the result.
     pub(super) fn sum(
         &mut self,
         id: NodeId,
         outputs: &Sharding,
-        addends: &Sharding,
+        partial_sums: &Sharding,
         rows: Option<(usize, usize)>,
     ) -> Result<(), ShardError> {
         let from = self.from;
@@ -23,20 +23,20 @@ impl Rewriter<'_> {
         let output = node.outputs[0];
         let whole = self.whole(output);
         let whole = rows.and_then(|(begin, end)| whole.with(2, begin, end)).unwrap_or(whole);
-        let mut shards: Vec<(usize, Addend)> = Vec::new();
+        let mut shards: Vec<(usize, PartialSum)> = Vec::new();
         let mut needs = vec![vec![None; self.device_names.len()]; node.inputs.len()];
-        for (device, x) in addends.parts() {
-            let addend = restrict::addend(from, id, &x, &whole, shards.is_empty())
+        for (device, x) in partial_sums.parts() {
+            let partial_sum = restrict::partial_sum(from, id, &x, &whole, shards.is_empty())
                 .ok_or_else(|| ShardError::NotRestrictable { node: from.node_label(id), part: x.to_string() })?;
-            needs[0][device] = addend.operands[0];
-            shards.push((device, addend));
+            needs[0][device] = partial_sum.operands[0];
+            shards.push((device, partial_sum));
         }
         let Some((_, first)) = shards.first() else { return Err(ShardError::NoStrategy(from.node_label(id))) };
         let (activation, residual) = (first.activation, first.residual);
         self.gather(id, &needs)?;
         let mut parts = Vec::with_capacity(shards.len());
-        for (device, addend) in shards {
-            parts.push((device, self.addend(id, device, addend)?));
+        for (device, partial_sum) in shards {
+            parts.push((device, self.partial_sum(id, device, partial_sum)?));
         }
         let wanted: Vec<_> = outputs
             .parts()
@@ -62,15 +62,15 @@ impl Rewriter<'_> {
         Ok(())
     }
 
-    /// One addend of a node on a device.
-    fn addend(&mut self, id: NodeId, device: usize, addend: Addend) -> Result<TensorId, ShardError> {
+    /// One partial sum of a node on a device.
+    fn partial_sum(&mut self, id: NodeId, device: usize, partial_sum: PartialSum) -> Result<TensorId, ShardError> {
         let node = self.from.node(id);
         let mut inputs = Vec::with_capacity(node.inputs.len());
-        for (position, (tensor, part)) in node.inputs.iter().zip(&addend.operands).enumerate() {
+        for (position, (tensor, part)) in node.inputs.iter().zip(&partial_sum.operands).enumerate() {
             match part {
                 Some(part) => inputs.push(self.operand(*tensor, device, part)?),
-                // Only one addend may carry a bias; of the others it is zero where the operator must have one.
-                None if position < operand_counts(&addend.op).0 => {
+                // Only one partial sum may carry a bias; of the others it is zero where the operator must have one.
+                None if position < operand_counts(&partial_sum.op).0 => {
                     let shape = self.from.shape(*tensor);
                     let name = self.unique(format!("{}.zeros", node.name));
                     let zeros = vec![0.0; shape.iter().product()];
@@ -81,15 +81,15 @@ impl Rewriter<'_> {
         }
         let suffix = format!("@{}", self.device_names[device]);
         let name = format!("{}.addend{suffix}", self.from.tensor(node.outputs[0]).name);
-        let product = self.add(device, Some(format!("{}{suffix}", node.name)), name.clone(), addend.op, inputs)?;
+        let product = self.add(device, Some(format!("{}{suffix}", node.name)), name.clone(), partial_sum.op, inputs)?;
         if let Some(node) = self.to.tensor(product).producer {
             self.labels.insert(node, (self.from.node(id).name.clone(), Method::Input));
         }
-        if addend.scale == 1.0 {
+        if partial_sum.scale == 1.0 {
             return Ok(product);
         }
         let factor_name = self.unique(format!("{name}.share"));
-        let factor = self.to.add_constant(factor_name, Value::f32([], vec![addend.scale]));
+        let factor = self.to.add_constant(factor_name, Value::f32([], vec![partial_sum.scale]));
         self.add(device, None, name, Op::Binary(BinaryOp::Mul, Activation::None), vec![product, factor])
     }
 
