@@ -107,21 +107,24 @@ impl Clients {
 
     /// Tells the client that gave an input what became of it.
     pub(super) fn record(&self, record: &Record) {
+        // Who has heard it finds it counted.
+        {
+            let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = match record.outcome {
+                Outcome::Full => &mut tally.full,
+                Outcome::Exit(..) => &mut tally.exit,
+                Outcome::Variant(..) => &mut tally.variant,
+                Outcome::Late => &mut tally.late,
+                Outcome::Failed(_) => &mut tally.failed,
+            };
+            *count += 1;
+            tally.took_us += record.took_us;
+        }
         let (client, number) = ((record.tag >> 32) as u32, record.tag as u32);
         let found = self.lock().iter().find(|other| other.number == client).cloned();
         if let Some(client) = found {
             client.send(Kind::Record, Turn { inference: number, route: 0 }, &record.emit());
         }
-        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = match record.outcome {
-            Outcome::Full => &mut tally.full,
-            Outcome::Exit(..) => &mut tally.exit,
-            Outcome::Variant(..) => &mut tally.variant,
-            Outcome::Late => &mut tally.late,
-            Outcome::Failed(_) => &mut tally.failed,
-        };
-        *count += 1;
-        tally.took_us += record.took_us;
     }
 
     /// Takes clients at a socket, in a thread of its own. One that an earlier life of this device has left is replaced.

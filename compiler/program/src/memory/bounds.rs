@@ -80,6 +80,7 @@ mod tests {
             name: String::new(),
             tensor: None,
             element: ElementType::F32,
+            offset: 0,
             shape: vec![16],
             layout: Layout::Plain,
             elements: 16,
