@@ -21,7 +21,7 @@ pub enum Greeting {
 /// What the driver is to do with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Connect, and say [`Node::on_connected`] or [`Node::on_closed`].
+    /// Connect, and say [`super::Node::on_connected`] or [`super::Node::on_closed`].
     Connect,
     /// Close it; nothing is to be said.
     Close,

@@ -131,7 +131,7 @@ pub struct Summand {
     pub mean: bool,
 }
 
-/// What is summed where axes of kind [`AxisKind::Sum`] are cut; `None` of an operator that has none.
+/// What is summed where axes of kind [`super::AxisKind::Sum`] are cut; `None` of an operator that has none.
 pub fn summand(op: &Op) -> Option<Summand> {
     let plain = |op: Op, mean: bool| Summand { op, activation: Activation::None, residual: None, mean };
     let activation = Activation::None;
