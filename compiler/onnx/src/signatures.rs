@@ -109,6 +109,7 @@ mod tests {
             include_str!("ops/attention.rs"),
             include_str!("ops/bits.rs"),
             include_str!("ops/composed.rs"),
+            include_str!("ops/deformed.rs"),
             include_str!("ops/einsum.rs"),
             include_str!("ops/elementwise.rs"),
             include_str!("ops/grids.rs"),

@@ -128,19 +128,30 @@ pub fn shard_work(graph: &Graph, id: NodeId, shard: &Restriction) -> Work {
 /// single elements, is nowhere: what they make counts.
 fn kept_element_bytes(graph: &Graph, tensor: TensorId) -> usize {
     let own = graph.stored(tensor).element.size_bytes();
-    let mut kept = own;
     let mut at = tensor;
-    while kept == own
-        && let [reader] = graph.consumers(at)[..]
-        && let Op::Binary(..) | Op::Unary(_) = graph.node(reader).op
-        && graph.tensor_type(graph.node(reader).outputs[0]) == graph.tensor_type(tensor)
-        && !graph.is_output(at)
-    {
-        at = graph.node(reader).outputs[0];
-        kept = kept.min(graph.stored(at).element.size_bytes());
+    for _ in 0..MOST_BEFORE_QUANTIZED {
+        // Asked first, because a tensor may have thousands of readers.
+        if graph.has_one_consumer(at)
+            && let [reader] = graph.consumers(at)[..]
+            && let Op::Binary(..) | Op::Unary(_) = graph.node(reader).op
+            && graph.tensor_type(graph.node(reader).outputs[0]) == graph.tensor_type(tensor)
+            && !graph.is_output(at)
+        {
+            at = graph.node(reader).outputs[0];
+        } else {
+            break;
+        }
+        let kept = graph.stored(at).element.size_bytes();
+        if kept < own {
+            return kept;
+        }
     }
-    kept
+    own
 }
+
+/// Most operators on single elements between a layer and the quantization of its result: scale, bias, residual, activation,
+/// and some to spare.
+const MOST_BEFORE_QUANTIZED: usize = 8;
 
 /// Channels of a shard's first operand.
 fn x_channels(shard: &Restriction) -> usize {

@@ -123,9 +123,7 @@ impl Elimination {
         let mut left: Vec<usize> = (0..domains.len()).collect();
         let mut buckets = Vec::with_capacity(domains.len());
         while !left.is_empty() {
-            let (position, _) =
-                left.iter().map(|variable| sizes[*variable]).enumerate().min_by(|a, b| a.1.total_cmp(&b.1))?;
-            let variable = left.swap_remove(position);
+            let variable = left.swap_remove(smallest(&left, &sizes));
             if sizes[variable].is_infinite() {
                 return None;
             }
@@ -248,6 +246,21 @@ fn for_each(order: &[usize], domains: &[usize], values: &mut [usize], mut visit:
             values[*variable] = 0;
         }
     }
+}
+
+/// Position in `left` of the first variable whose table would be smallest. No table has less than one entry, so a chain of
+/// nodes without a choice is not looked through for every one of them.
+fn smallest(left: &[usize], sizes: &[f64]) -> usize {
+    let mut best = 0;
+    for (position, variable) in left.iter().enumerate() {
+        if sizes[*variable] < sizes[left[best]] {
+            best = position;
+        }
+        if sizes[left[best]] <= 1.0 {
+            break;
+        }
+    }
+    best
 }
 
 /// The sum of factors over `order`.
