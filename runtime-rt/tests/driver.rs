@@ -95,7 +95,7 @@ fn plan_over(device: u8, medium: Medium, chunk_bytes: u16) -> Plan<'static> {
     }
 }
 
-fn device(number: u8, ports: &[SocketAddr], answers: &Sender<Vec<u8>>) -> Running<2> {
+fn device(number: u8, ports: &[SocketAddr], answers: &Sender<Vec<u8>>) -> Running {
     let places = Places {
         listen: Some(ports[usize::from(number)]),
         peers: plan(number).peers.iter().map(|peer| Place::At(ports[usize::from(peer.device)])).collect(),
@@ -108,7 +108,7 @@ fn device(number: u8, ports: &[SocketAddr], answers: &Sender<Vec<u8>>) -> Runnin
 }
 
 /// Ports, devices, and both ends of where they put their answers.
-type Cluster = (Vec<SocketAddr>, Vec<Running<2>>, Sender<Vec<u8>>, Receiver<Vec<u8>>);
+type Cluster = (Vec<SocketAddr>, Vec<Running>, Sender<Vec<u8>>, Receiver<Vec<u8>>);
 
 fn cluster() -> Cluster {
     let listeners: Vec<TcpListener> =
@@ -121,7 +121,7 @@ fn cluster() -> Cluster {
 }
 
 /// Asks until there is an answer, and says how long that took.
-fn ask(lead: &Running<2>, answers: &Receiver<Vec<u8>>, seed: u8, patience: Duration) -> Duration {
+fn ask(lead: &Running, answers: &Receiver<Vec<u8>>, seed: u8, patience: Duration) -> Duration {
     let input: Vec<u8> = (0..BYTES).map(|at| (at as u8).wrapping_mul(seed)).collect();
     let begun = Instant::now();
     let record = lead.infer(&input, patience).expect("there is room");
@@ -233,7 +233,7 @@ fn datagrams_that_are_lost_are_sent_again() {
         let stop = stop.clone();
         threads.push(std::thread::spawn(move || bad_air(middle, ends, stop)));
     }
-    let devices: Vec<Running<2>> = (0u8..)
+    let devices: Vec<Running> = (0u8..)
         .zip(places)
         .map(|(number, peers)| {
             let answers = sends.clone();
@@ -264,7 +264,7 @@ fn lines_carry_frames_too() {
             places[device].push(Place::Line(Box::new(open)));
         }
     }
-    let devices: Vec<Running<2>> = (0u8..)
+    let devices: Vec<Running> = (0u8..)
         .zip(places)
         .map(|(number, peers)| {
             let answers = sends.clone();

@@ -4,7 +4,7 @@
 mod simulator;
 
 use partita_rt::node::random::Random;
-use partita_rt::node::{Medium, Node, Peer, Plan, Route, Step};
+use partita_rt::node::{Link, Medium, Node, Peer, Plan, Route, Step};
 use simulator::faults::Fault;
 use simulator::model::{Cluster, peers};
 use simulator::network::Weather;
@@ -165,7 +165,7 @@ fn devices_of_another_plan_do_not_talk() {
             family: None,
             detect_us: 300_000,
         };
-        let mut nodes = [Node::<1>::new(plan(0), 5), Node::<1>::new(plan(1), 6)];
+        let mut nodes = [Node::<[Link; 1]>::new(plan(0), 5), Node::<[Link; 1]>::new(plan(1), 6)];
         for now_us in (0..1_000_000).step_by(1000) {
             for at in 0..2 {
                 nodes[at].on_tick(now_us);
@@ -183,8 +183,8 @@ fn devices_of_another_plan_do_not_talk() {
 
 #[test]
 fn a_node_fits_on_small_devices() {
-    let bytes = std::mem::size_of::<Node<'_, 1>>();
+    let bytes = std::mem::size_of::<Node<'_, [Link; 1]>>();
     assert!(bytes < 9 * 1024, "{bytes} bytes with one peer");
-    let more = std::mem::size_of::<Node<'_, 2>>() - bytes;
+    let more = std::mem::size_of::<Node<'_, [Link; 2]>>() - bytes;
     assert!(more < 4 * 1024, "{more} bytes for each further peer");
 }

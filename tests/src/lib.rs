@@ -8,6 +8,7 @@ pub mod backend;
 pub mod bundle;
 pub mod clock;
 pub mod command;
+pub mod device;
 pub mod fuzzing;
 pub mod kernel_budget;
 pub mod modules;

@@ -1,8 +1,7 @@
 //! Programs that talk to a running cluster: the Python module, as its example uses it, and the client in Rust.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use partita_rt::hosted::client::Client;
 use partita_rt::node::Outcome;
@@ -10,27 +9,12 @@ use partita_tests::arrays;
 use partita_tests::backend::python;
 use partita_tests::bundle::{ClusterText, TOLERANCE};
 use partita_tests::command::{compile, succeed};
+use partita_tests::device::{self, Device, free_place};
 use partita_tests::place;
 
-/// A device that ends with its owner.
-struct Device {
-    process: Child,
-    socket: PathBuf,
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Starts a device of a bundle as a service would be, and waits until it listens.
-fn start(bundle: &Path, name: &str, arguments: &[String]) -> Device {
-    let socket = bundle.with_file_name(format!("{name}.socket"));
-    let mut command = Command::new(bundle.join("bin").join(name));
-    let process = command.arg("--socket").arg(&socket).args(arguments).stdin(Stdio::null()).spawn().expect("it starts");
-    let device = Device { process, socket };
+/// Starts a device and waits until it listens.
+fn start(bundle: &Path, name: &str, arguments: &[&str]) -> Device {
+    let device = device::start(bundle, name, arguments);
     for _ in 0..2000 {
         if device.socket.exists() {
             return device;
@@ -38,10 +22,6 @@ fn start(bundle: &Path, name: &str, arguments: &[String]) -> Device {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     panic!("`{name}` does not listen");
-}
-
-fn free_place() -> String {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free").to_string()
 }
 
 /// Three running devices that share the digit reader: the input is on the first, the output on the last.
@@ -66,11 +46,11 @@ fn cluster() -> Cluster {
         .arg(&out);
     succeed(command.args(["--build", "--strategy", "pipeline"]));
     let places = [free_place(), free_place()];
-    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let [to_a, to_b] = [format!("a={}", places[0]), format!("b={}", places[1])];
     let devices = [
-        start(&out, "a", &words(&["--listen", &places[0]])),
-        start(&out, "b", &words(&["--listen", &places[1], "--peer", &format!("a={}", places[0])])),
-        start(&out, "c", &words(&["--peer", &format!("b={}", places[1])])),
+        start(&out, "a", &["--listen", &places[0]]),
+        start(&out, "b", &["--listen", &places[1], "--peer", &to_a]),
+        start(&out, "c", &["--peer", &to_b]),
     ];
     Cluster { report: out.join("report.json"), folder, devices }
 }

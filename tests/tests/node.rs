@@ -1,10 +1,8 @@
 //! Emitted processes as an engineer runs them: started in any order, talked to over their sockets, killed and started again,
 //! told to stop.
 
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use partita_rt::frame::{Header, Kind, WANTS_ANSWERS};
@@ -13,6 +11,7 @@ use partita_rt::{FramedStream, Identity, StdStream};
 use partita_tests::arrays;
 use partita_tests::bundle::{ClusterText, TOLERANCE};
 use partita_tests::command::{compile, succeed};
+use partita_tests::device::{self, Device, free_place};
 use partita_tests::place;
 
 /// Two devices that share the digit reader, built.
@@ -20,19 +19,6 @@ struct Cluster {
     folder: tempfile::TempDir,
     plan_hash: u64,
     place: String,
-}
-
-/// A running device.
-struct Device {
-    process: Child,
-    socket: PathBuf,
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 impl Cluster {
@@ -46,21 +32,15 @@ impl Cluster {
         succeed(command.arg("--out").arg(&out).args(["--build", "--strategy", "pipeline"]));
         let model = std::fs::read_to_string(out.join("devices/a/src/model.rs")).expect("it was written");
         let hash = model.split("PLAN_HASH: u64 = 0x").nth(1).and_then(|rest| rest.get(..16)).expect("it says its plan");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free");
         let plan_hash = u64::from_str_radix(hash, 16).expect("a number");
-        Cluster { folder, plan_hash, place: port.to_string() }
+        Cluster { folder, plan_hash, place: free_place() }
     }
 
     /// Starts a device as a service would be: no standard input.
     fn start(&self, name: &str) -> Device {
-        let socket = self.folder.path().join(format!("{name}.socket"));
-        let mut command = Command::new(self.folder.path().join("out/bin").join(name));
-        command.arg("--socket").arg(&socket).args(["--deadline-ms", "1000"]).stdin(Stdio::null());
-        match name {
-            "a" => command.args(["--listen", &self.place]),
-            _ => command.args(["--peer", &format!("a={}", self.place)]),
-        };
-        Device { process: command.spawn().expect("it starts"), socket }
+        let peer = format!("a={}", self.place);
+        let place = if name == "a" { ["--listen", &self.place] } else { ["--peer", &peer] };
+        device::start(&self.folder.path().join("out"), name, &[&["--deadline-ms", "1000"][..], &place].concat())
     }
 
     fn client(&self, device: &Device) -> Client {

@@ -21,19 +21,14 @@ pub fn each_access(statements: &[Statement], found: &mut impl FnMut(Buffer, &Aff
 }
 
 fn each_load(value: &Expression, found: &mut impl FnMut(Buffer, &Affine, bool)) {
-    match value {
-        Expression::Variable(_) | Expression::Constant(_) | Expression::Lane(..) => {}
+    each_within(value, &mut |part| match part {
         Expression::Load(buffer, at)
         | Expression::LoadPartial(buffer, at, _)
         | Expression::LoadStrided(buffer, at, _)
         | Expression::LoadBytes(buffer, at)
         | Expression::Broadcast(buffer, at) => found(*buffer, at, false),
-        Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => {
-            [a, b, c].into_iter().for_each(|value| each_load(value, found));
-        }
-        Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| each_load(value, found)),
-        Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_load(a, found),
-    }
+        _ => {}
+    });
 }
 
 /// Every constant that statements compute with.
@@ -45,22 +40,27 @@ pub fn each_constant(statements: &[Statement], found: &mut impl FnMut(f32)) {
             | Statement::Store(_, _, value)
             | Statement::StorePartial(_, _, _, value)
             | Statement::StoreBytes(_, _, value) => {
-                each_number(value, found);
+                each_within(value, &mut |part| {
+                    if let Expression::Constant(number) = part {
+                        found(*number);
+                    }
+                });
             }
             Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => {}
         }
     }
 }
 
-fn each_number(value: &Expression, found: &mut impl FnMut(f32)) {
+/// Every expression inside a value, operands before what is computed of them.
+fn each_within(value: &Expression, found: &mut impl FnMut(&Expression)) {
     match value {
-        Expression::Constant(number) => found(*number),
         Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => {
-            [a, b, c].into_iter().for_each(|value| each_number(value, found));
+            [a, b, c].into_iter().for_each(|operand| each_within(operand, found));
         }
-        Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| each_number(value, found)),
-        Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_number(a, found),
+        Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|operand| each_within(operand, found)),
+        Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_within(a, found),
         Expression::Variable(_)
+        | Expression::Constant(_)
         | Expression::Lane(..)
         | Expression::Load(..)
         | Expression::LoadPartial(..)
@@ -68,6 +68,7 @@ fn each_number(value: &Expression, found: &mut impl FnMut(f32)) {
         | Expression::LoadBytes(..)
         | Expression::Broadcast(..) => {}
     }
+    found(value);
 }
 
 /// Every expression inside every statement, operands before what is computed of them.
@@ -131,17 +132,12 @@ fn each_place_mut(statements: &mut [Statement], change: &mut impl FnMut(&mut Aff
 }
 
 fn each_operand_mut(value: &mut Expression, change: &mut impl FnMut(&mut Affine)) {
-    match value {
-        Expression::Variable(_) | Expression::Constant(_) | Expression::Lane(..) => {}
+    each_inside(value, &mut |part| match part {
         Expression::Load(_, at)
         | Expression::LoadPartial(_, at, _)
         | Expression::LoadStrided(_, at, _)
         | Expression::LoadBytes(_, at)
         | Expression::Broadcast(_, at) => change(at),
-        Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => {
-            [a, b, c].into_iter().for_each(|value| each_operand_mut(value, change));
-        }
-        Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| each_operand_mut(value, change)),
-        Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_operand_mut(a, change),
-    }
+        _ => {}
+    });
 }

@@ -22,7 +22,7 @@ const LEAST_RUNS: usize = 5;
 /// every program larger.
 ///
 /// Every inference is followed by a call of `getppid`, which emulators and tracers can count instructions between.
-pub(super) fn bench<S: Steps>(program: &mut S, plan: &Plan<'_>, time: Duration, first: Duration) -> String {
+pub(super) fn bench(program: &mut dyn Steps, plan: &Plan<'_>, time: Duration, first: Duration) -> String {
     let (mut wall, mut cpu) = (Vec::new(), Vec::new());
     let begin = Instant::now();
     mark();

@@ -128,11 +128,7 @@ impl Clients {
     }
 
     /// Takes clients at a socket, in a thread of its own. One that an earlier life of this device has left is replaced.
-    pub(super) fn listen<const PEERS: usize>(
-        self: &Arc<Clients>,
-        path: &Path,
-        running: &Arc<Running<PEERS>>,
-    ) -> Result<(), String> {
+    pub(super) fn listen(self: &Arc<Clients>, path: &Path, running: &Arc<Running>) -> Result<(), String> {
         let told = |error: io::Error| format!("{}: {error}", path.display());
         if UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
             std::fs::remove_file(path).map_err(told)?;
@@ -151,15 +147,15 @@ impl Clients {
     }
 
     /// Standard input and output are a client, whose end is an order to stop.
-    pub(super) fn serve_standard<const PEERS: usize>(self: &Arc<Clients>, running: &Arc<Running<PEERS>>) {
+    pub(super) fn serve_standard(self: &Arc<Clients>, running: &Arc<Running>) {
         self.serve(Box::new(super::Pipes), Box::new(super::Pipes), running.clone(), true);
     }
 
-    fn serve<const PEERS: usize>(
+    fn serve(
         self: &Arc<Clients>,
         reads: Box<dyn Duplex>,
         writes: Box<dyn Duplex>,
-        running: Arc<Running<PEERS>>,
+        running: Arc<Running>,
         ends_all: bool,
     ) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -189,7 +185,7 @@ impl Clients {
     }
 
     /// Does what a client says until it goes; whether the device is to stop.
-    fn listen_to<const PEERS: usize>(&self, client: &Client, reads: &mut Line, running: &Running<PEERS>) -> bool {
+    fn listen_to(&self, client: &Client, reads: &mut Line, running: &Running) -> bool {
         let mut budget = BUDGET;
         while let Ok(header) = reads.receive_header() {
             let done = match header.kind {
@@ -238,7 +234,7 @@ impl Clients {
     }
 
     /// What has happened so far, as Prometheus reads it.
-    fn status<const PEERS: usize>(&self, running: &Running<PEERS>) -> String {
+    fn status(&self, running: &Running) -> String {
         let Tally { full, exit, variant, late, failed, took_us } =
             *self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let counters = running.counters();
@@ -262,7 +258,7 @@ impl Clients {
         ] {
             text += &format!("partita_{name} {count}\n");
         }
-        for link in 0..PEERS {
+        for link in 0..running.peers() {
             text += &format!("partita_link_up{{link=\"{link}\"}} {}\n", u8::from(running.is_talking(link)));
         }
         text

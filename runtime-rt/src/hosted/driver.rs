@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, 
 use super::account::Account;
 pub use super::account::{Results, Steps, Watch};
 use super::steps::{self, StepTimes};
-use crate::node::{Counters, Flow, Greeting, INPUTS, Medium, Memory, Node, Order, Plan, Record, Work};
+use crate::node::{Counters, Flow, Greeting, INPUTS, Link, Medium, Memory, Node, Order, Plan, Record, Work};
 
 /// Opens a line that does not block; asked again, now and then, when it cannot or when the line has ended.
 pub type Opener = dyn Fn() -> std::io::Result<OwnedFd> + Send + Sync;
@@ -132,8 +132,8 @@ struct Stranger {
     since: Instant,
 }
 
-struct State<const PEERS: usize> {
-    node: Node<'static, PEERS>,
+struct State {
+    node: Node<'static, Vec<Link>>,
     window: Window,
     sockets: Vec<Socket>,
     /// When lines that are not open are tried again.
@@ -150,8 +150,8 @@ struct State<const PEERS: usize> {
     stopping: bool,
 }
 
-struct Shared<const PEERS: usize> {
-    state: Mutex<State<PEERS>>,
+struct Shared {
+    state: Mutex<State>,
     work: Condvar,
     recorded: Condvar,
     wake: OwnedFd,
@@ -162,20 +162,20 @@ struct Shared<const PEERS: usize> {
 }
 
 /// A node that runs.
-pub struct Running<const PEERS: usize> {
-    shared: Arc<Shared<PEERS>>,
+pub struct Running {
+    shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// Starts a node. `seed` is of the system's random source.
-pub fn start<const PEERS: usize>(
+pub fn start(
     plan: Plan<'static>,
     seed: u64,
     places: Places,
     program: Box<dyn Steps>,
     results: Box<dyn Results>,
     watch: Watch,
-) -> Result<Running<PEERS>, String> {
+) -> Result<Running, String> {
     let listener = match places.listen {
         None => None,
         Some(place) => Some(TcpListener::bind(place).map_err(|error| std::format!("{place}: {error}"))?),
@@ -186,7 +186,7 @@ pub fn start<const PEERS: usize>(
     let sockets = places.peers.iter().map(lasting).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     let (address, bytes) = program.memory();
     let state = State {
-        node: Node::new(plan, seed),
+        node: Node::with_links(plan.peers.iter().map(|_| Link::default()).collect(), plan, seed),
         window: Window(address, bytes),
         reopen: sockets.iter().map(|_| Instant::now()).collect(),
         full: sockets.iter().map(|_| false).collect(),
@@ -217,7 +217,7 @@ pub fn start<const PEERS: usize>(
     Ok(Running { shared, threads: Mutex::new(threads) })
 }
 
-impl<const PEERS: usize> Running<PEERS> {
+impl Running {
     /// Hands an input in and waits for its record; none if the device takes no more inputs now.
     pub fn infer(&self, input: &[u8], budget: Duration) -> Option<Record> {
         let tag = self.submit(input, budget)?;
@@ -276,6 +276,11 @@ impl<const PEERS: usize> Running<PEERS> {
         self.shared.lock().node.counters()
     }
 
+    /// Peers of the plan.
+    pub fn peers(&self) -> usize {
+        self.shared.plan.peers.len()
+    }
+
     /// Whether there is a session with a peer of the plan.
     pub fn is_talking(&self, link: usize) -> bool {
         self.shared.lock().node.is_talking(link)
@@ -306,8 +311,8 @@ impl<const PEERS: usize> Running<PEERS> {
     }
 }
 
-impl<const PEERS: usize> Shared<PEERS> {
-    fn lock(&self) -> MutexGuard<'_, State<PEERS>> {
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -320,13 +325,7 @@ impl<const PEERS: usize> Shared<PEERS> {
     }
 
     /// Accepts an input, if there is room.
-    fn accept(
-        &self,
-        state: &mut State<PEERS>,
-        tag: u64,
-        (route, budget): (Option<u8>, Duration),
-        input: &[u8],
-    ) -> bool {
+    fn accept(&self, state: &mut State, tag: u64, (route, budget): (Option<u8>, Duration), input: &[u8]) -> bool {
         state.node.on_tick(self.now_us());
         let budget_us = u64::try_from(budget.as_micros()).unwrap_or(u64::MAX);
         let place = state.node.accept_on(tag, route, budget_us);
@@ -388,7 +387,7 @@ impl<const PEERS: usize> Shared<PEERS> {
     }
 
     /// Sends what there is, and tells of records.
-    fn settle(&self, state: &mut State<PEERS>) {
+    fn settle(&self, state: &mut State) {
         for at in 0..state.sockets.len() {
             state.send(at);
         }
@@ -452,7 +451,7 @@ impl<const PEERS: usize> Shared<PEERS> {
     }
 }
 
-impl<const PEERS: usize> State<PEERS> {
+impl State {
     /// What to wait for.
     fn waits(&self) -> Vec<(Arc<OwnedFd>, PollFlags)> {
         let sockets = self.sockets.iter().zip(&self.full);

@@ -123,21 +123,26 @@ fn run<P: Program, const N: usize>(
     program: &mut P,
     serve: impl FnOnce(&mut P, &mut HostedLinks<N>, &mut Control, Option<StepTimes>) -> Result<(), Failure>,
 ) -> ExitCode {
+    as_process(device.name, |arguments| work::<P, N>(device, program, arguments, serve))
+}
+
+/// Reads the command line of device `name` and does what it says; tells what went wrong.
+fn as_process(name: &str, work: impl FnOnce(&Arguments) -> Result<(), String>) -> ExitCode {
     let arguments = match parse(std::env::args().skip(1)) {
         Ok(Some(arguments)) => arguments,
         Ok(None) => {
-            std::println!("device `{}`\n{USAGE}", device.name);
+            std::println!("device `{name}`\n{USAGE}");
             return ExitCode::SUCCESS;
         }
         Err(message) => {
-            std::eprintln!("{}: {message}\n{USAGE}", device.name);
+            std::eprintln!("{name}: {message}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
-    match work::<P, N>(device, program, &arguments, serve) {
+    match work(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            std::eprintln!("{}: {message}", device.name);
+            std::eprintln!("{name}: {message}");
             ExitCode::FAILURE
         }
     }

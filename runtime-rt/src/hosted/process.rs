@@ -17,37 +17,22 @@ use super::clients::Clients;
 use super::driver::{Opener, Place, Places, Results, Steps, Watch, start};
 use super::serial::{self, open_line};
 use super::steps::StepTimes;
-use super::{Arguments, Device, USAGE, bench, parse, retry};
+use super::{Arguments, Device, as_process, bench, retry};
 use crate::node::{Flow, Medium, Outcome, Plan, Why};
 use crate::serve::Profiler;
 use crate::{Identity, Observer, Turn};
 
-/// Runs a device until it is told to stop. `PEERS` is the number of the plan's peers, in whose order `device` names them.
-pub fn run<S: Steps + 'static, const PEERS: usize>(device: &Device, plan: &Plan<'static>, program: S) -> ExitCode {
-    let arguments = match parse(std::env::args().skip(1)) {
-        Ok(Some(arguments)) => arguments,
-        Ok(None) => {
-            std::println!("device `{}`\n{USAGE}", device.name);
-            return ExitCode::SUCCESS;
-        }
-        Err(message) => {
-            std::eprintln!("{}: {message}\n{USAGE}", device.name);
-            return ExitCode::from(2);
-        }
-    };
-    match work::<S, PEERS>(device, plan, program, &arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            std::eprintln!("{}: {message}", device.name);
-            ExitCode::FAILURE
-        }
-    }
+/// Runs a device until it is told to stop. Peers of `device` are in the order of the plan's.
+///
+/// Not generic: node and links are compiled with this crate, once for all programs.
+pub fn run(device: &Device, plan: &Plan<'static>, program: Box<dyn Steps>) -> ExitCode {
+    as_process(device.name, |arguments| work(device, plan, program, arguments))
 }
 
-fn work<S: Steps + 'static, const PEERS: usize>(
+fn work(
     device: &Device,
     plan: &Plan<'static>,
-    mut program: S,
+    mut program: Box<dyn Steps>,
     arguments: &Arguments,
 ) -> Result<(), String> {
     let started = Instant::now();
@@ -61,14 +46,14 @@ fn work<S: Steps + 'static, const PEERS: usize>(
             Some(bytes)
         }
     };
-    if PEERS == 0 && (input.is_some() || arguments.output.is_some() || arguments.bench.is_some()) {
-        let output = alone(&mut program, plan, input.as_deref(), &mut ());
+    if plan.peers.is_empty() && (input.is_some() || arguments.output.is_some() || arguments.bench.is_some()) {
+        let output = alone(&mut *program, plan, input.as_deref(), &mut ());
         if let Some(path) = &arguments.output {
             std::fs::write(path, output).map_err(|error| format!("{path}: {error}"))?;
         }
         if let Some(time) = arguments.bench {
             let first = started.elapsed();
-            std::println!("{}", bench::bench(&mut program, plan, time, first));
+            std::println!("{}", bench::bench(&mut *program, plan, time, first));
         }
         return Ok(());
     }
@@ -83,12 +68,12 @@ fn work<S: Steps + 'static, const PEERS: usize>(
     let plan = Plan { detect_us, ..*plan };
     let watch = Watch { profile: arguments.profile, slower: arguments.slower };
     if input.is_some() || arguments.output.is_some() {
-        return once::<S, PEERS>(plan, places, program, input.as_deref(), arguments);
+        return once(plan, places, program, input.as_deref(), arguments);
     }
     let input_bytes = (0..plan.routes.len()).map(|route| program.input_bytes(route as u8)).collect();
     let identity = Identity { plan_hash: plan.hash, device: device.index as u8 };
     let clients = Clients::new(identity, input_bytes);
-    let running = start::<PEERS>(plan, seed()?, places, Box::new(program), Box::new(clients.clone()), watch)?;
+    let running = start(plan, seed()?, places, program, Box::new(clients.clone()), watch)?;
     let running = Arc::new(running);
     if let Some(path) = &arguments.socket {
         clients.listen(Path::new(path), &running)?;
@@ -107,8 +92,8 @@ fn work<S: Steps + 'static, const PEERS: usize>(
 }
 
 /// One inference of a program without peers; its answer.
-pub(super) fn alone<'s, S: Steps>(
-    program: &'s mut S,
+pub(super) fn alone<'s>(
+    program: &'s mut dyn Steps,
     plan: &Plan<'_>,
     input: Option<&[u8]>,
     observer: &mut impl Observer,
@@ -142,16 +127,16 @@ impl Results for Arc<First> {
 }
 
 /// One inference from and to files, with peers that do the same.
-fn once<S: Steps + 'static, const PEERS: usize>(
+fn once(
     plan: Plan<'static>,
     places: Places,
-    program: S,
+    program: Box<dyn Steps>,
     input: Option<&[u8]>,
     arguments: &Arguments,
 ) -> Result<(), String> {
     let first = Arc::new(First::default());
     let results = Box::new(first.clone());
-    let running = start::<PEERS>(plan, seed()?, places, Box::new(program), results, Watch::default())?;
+    let running = start(plan, seed()?, places, program, results, Watch::default())?;
     if let Some(input) = input {
         let record = running.infer(input, Duration::from_secs(300)).ok_or("inputs are not given to this device")?;
         match record.outcome {
@@ -250,7 +235,7 @@ fn opener(place: &str, baud: u32) -> io::Result<Box<Opener>> {
 }
 
 /// A program as [`bench`] runs it.
-pub(super) fn timed<S: Steps>(program: &mut S, plan: &Plan<'_>, times: &mut StepTimes) {
+pub(super) fn timed(program: &mut dyn Steps, plan: &Plan<'_>, times: &mut StepTimes) {
     times.begin(Turn { inference: 0, route: 0 });
     alone(program, plan, None, times);
 }

@@ -1,13 +1,13 @@
 //! What the device with the input decides: which input is tried next, on which route, and when one is given up.
 
-use super::Node;
 use super::inputs::{Input, Inputs, Outcome, Record, State, Why, outcome};
+use super::{Link, Node};
 use crate::{LinkEvent, Seen};
 
 /// Most inferences under way at once; half of what is remembered, so that late news of earlier ones finds its place.
 const UNDER_WAY: u32 = super::gossip::TURNS as u32 / 2;
 
-impl<const PEERS: usize> Node<'_, PEERS> {
+impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
     /// Accepts an input that is to be answered within so many microseconds: the place for its bytes, which have to stay
     /// there until its record has been taken. None if all places are taken, or inputs are not given here.
     pub fn accept(&mut self, tag: u64, budget_us: u64) -> Option<usize> {
@@ -176,7 +176,7 @@ impl<const PEERS: usize> Node<'_, PEERS> {
         let next = self.lead.next;
         self.known.begin_term(term.wrapping_add(1 + self.random.below(64) as u32), next);
         self.run.restart(next);
-        self.links.iter_mut().for_each(|link| link.transfers.forget());
+        self.links.as_mut().iter_mut().for_each(|link| link.transfers.forget());
         for input in self.inputs.open() {
             if let State::Running { .. } = input.state {
                 self.counters.tried_again += 1;

@@ -81,8 +81,8 @@ impl Outgoing {
 /// Chunk of a message that is being written to memory.
 type Filling = ((u32, u16, u16), usize);
 
-/// One link.
-pub(crate) struct Link {
+/// One link of a node.
+pub struct Link {
     /// Whether bytes can be sent.
     pub(crate) open: bool,
     pub(super) close: bool,
@@ -112,8 +112,9 @@ pub(crate) struct Link {
 /// Probes that are sent one after the other.
 const PROBES: u16 = 8;
 
-impl Link {
-    pub(crate) fn new() -> Link {
+impl Default for Link {
+    /// Nothing is known of it yet.
+    fn default() -> Link {
         Link {
             open: false,
             close: false,
@@ -133,7 +134,9 @@ impl Link {
             probed: None,
         }
     }
+}
 
+impl Link {
     /// Time after which something is taken for lost.
     pub(crate) fn round_us(&self) -> u64 {
         (self.trip_us * 2 + 2_000).clamp(*ROUND_US.start(), *ROUND_US.end())

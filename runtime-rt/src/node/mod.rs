@@ -87,13 +87,12 @@ mod wire;
 
 pub use inputs::{INPUTS, Outcome, Record, Why};
 pub use lead::Lead;
-pub use link::{Greeting, Order};
+pub use link::{Greeting, Link, Order};
 pub use plan::{Medium, Part, Peer, Plan, Route, Step};
 pub use run::{Finished, Flow, Work};
 
 use gossip::Known;
 use inputs::Inputs;
-use link::Link;
 use random::Random;
 use run::Run;
 use session::{Accepted, Hello};
@@ -151,8 +150,9 @@ pub struct Counters {
     pub sent_bytes: u64,
 }
 
-/// A device's running program. `PEERS` is at least the number of the plan's peers.
-pub struct Node<'p, const PEERS: usize> {
+/// A device's running program. `L` holds its links, at least as many as the plan has peers: an array where nothing can be
+/// allocated.
+pub struct Node<'p, L> {
     plan: Plan<'p>,
     /// Which life of this device; never 0.
     boot: u32,
@@ -160,7 +160,7 @@ pub struct Node<'p, const PEERS: usize> {
     /// What the clock said last, and time that has passed here: it never goes back.
     clock_us: Option<u64>,
     now_us: u64,
-    links: [Link; PEERS],
+    links: L,
     known: Known,
     run: Run,
     inputs: Inputs,
@@ -168,9 +168,17 @@ pub struct Node<'p, const PEERS: usize> {
     counters: Counters,
 }
 
-impl<'p, const PEERS: usize> Node<'p, PEERS> {
-    /// A node that has just started. `seed` is of the device's random source and differs with every start.
-    pub fn new(plan: Plan<'p>, seed: u64) -> Node<'p, PEERS> {
+impl<'p, const PEERS: usize> Node<'p, [Link; PEERS]> {
+    /// A node that has just started, with room for so many peers. `seed` is of the device's random source and differs with
+    /// every start.
+    pub fn new(plan: Plan<'p>, seed: u64) -> Self {
+        Node::with_links(core::array::from_fn(|_| Link::default()), plan, seed)
+    }
+}
+
+impl<'p, L: AsRef<[Link]> + AsMut<[Link]>> Node<'p, L> {
+    /// The same with links that are kept somewhere else, all of them new.
+    pub fn with_links(mut links: L, plan: Plan<'p>, seed: u64) -> Node<'p, L> {
         let mut random = Random::new(seed);
         let boot = random.tag();
         let mut known = Known::new();
@@ -179,8 +187,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
             known.begin_term(random.tag() >> 1 | 1, 0);
         }
         let first_input = random.tag();
-        let mut links: [Link; PEERS] = core::array::from_fn(|_| Link::new());
-        for (link, peer) in links.iter_mut().zip(plan.peers) {
+        for (link, peer) in links.as_mut().iter_mut().zip(plan.peers) {
             link.open = peer.medium != Medium::Connection;
         }
         Node {
@@ -205,7 +212,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
 
     /// Whether there is a session with peer number `link` of the plan.
     pub fn is_talking(&self, link: usize) -> bool {
-        self.links.get(link).is_some_and(|link| link.talk.session.is_some())
+        self.links.as_ref().get(link).is_some_and(|link| link.talk.session.is_some())
     }
 
     fn is_lead(&self) -> bool {
@@ -220,7 +227,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
     fn probe(&mut self) {
         let (now_us, own) = (self.now_us, usize::from(self.plan.device));
         let Some(peer) = self.lead.probe(own, now_us) else { return };
-        let links = self.links.iter_mut().zip(self.plan.peers);
+        let links = self.links.as_mut().iter_mut().zip(self.plan.peers);
         links.filter(|(_, with)| usize::from(with.device) == peer).for_each(|(link, _)| link.probe());
     }
 
@@ -231,9 +238,9 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
         self.now_us = self.now_us.saturating_add(passed_us);
         // A node that was stopped has heard nobody, which says nothing of them.
         let stopped_us = passed_us.saturating_sub(self.detect_us() / 3);
-        for at in 0..self.plan.peers.len().min(PEERS) {
+        for at in 0..self.plan.peers.len().min(self.links.as_ref().len()) {
             let (now_us, detect_us) = (self.now_us, self.detect_us());
-            let Some(link) = self.links.get_mut(at) else { continue };
+            let Some(link) = self.links.as_mut().get_mut(at) else { continue };
             link.talk.forgive(stopped_us);
             let Some(peer) = self.plan.peers.get(at) else { continue };
             if link.talk.is_silent(now_us, detect_us) {
@@ -250,7 +257,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
     /// When [`Node::on_tick`] is to be called at the latest, by the clock that it was given last.
     pub fn due_us(&self) -> u64 {
         let detect_us = self.detect_us();
-        let links = self.links.iter().zip(self.plan.peers);
+        let links = self.links.as_ref().iter().zip(self.plan.peers);
         let links = links.map(|(link, peer)| link.due_us(peer, self.now_us, detect_us)).min().unwrap_or(u64::MAX);
         let inputs = self.inputs_due_us();
         let left_us = links.min(inputs).saturating_sub(self.now_us);
@@ -263,7 +270,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
             self.lose(link, false);
         }
         let now_us = self.now_us;
-        if let Some(link) = self.links.get_mut(link) {
+        if let Some(link) = self.links.as_mut().get_mut(link) {
             link.connected(now_us);
         }
     }
@@ -272,7 +279,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
     pub fn on_closed(&mut self, link: usize) {
         self.counters.closed += u64::from(self.is_talking(link));
         self.lose(link, false);
-        if let Some(link) = self.links.get_mut(link) {
+        if let Some(link) = self.links.as_mut().get_mut(link) {
             link.open = false;
         }
         self.see();
@@ -280,15 +287,15 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
 
     /// A session is over.
     fn lose(&mut self, at: usize, close: bool) {
-        let Some((link, peer)) = self.links.get_mut(at).zip(self.plan.peers.get(at)) else { return };
+        let Some((link, peer)) = self.links.as_mut().get_mut(at).zip(self.plan.peers.get(at)) else { return };
         link.lose(peer, close, self.now_us, &mut self.random);
     }
 
     /// Says anew whom this device can exchange tensors with.
     fn see(&mut self) {
-        let good = self.links.iter().zip(self.plan.peers).filter(|(link, _)| link.talk.is_good(self.now_us));
+        let good = self.links.as_ref().iter().zip(self.plan.peers).filter(|(link, _)| link.talk.is_good(self.now_us));
         let sees = good.fold(0u64, |sees, (_, peer)| sees | 1 << (peer.device % 64));
-        let mut links = self.links.iter_mut().zip(self.plan.peers);
+        let mut links = self.links.as_mut().iter_mut().zip(self.plan.peers);
         let rate = links.find_map(|(link, peer)| link.news_of_rate().map(|rate| (peer.device, rate)));
         self.known.set_own(self.plan.device, self.boot, sees, rate);
     }
@@ -299,7 +306,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
         let mut rest = bytes;
         let datagram = peer.medium == Medium::Datagrams;
         loop {
-            let Some(link) = self.links.get_mut(at) else { return };
+            let Some(link) = self.links.as_mut().get_mut(at) else { return };
             let Some(piece) = link.parser.take(&mut rest, peer.chunk_bytes) else { break };
             match piece {
                 Piece::Part { header, at: from, bytes } if header.sender == peer.device => {
@@ -310,7 +317,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
                 Piece::Part { .. } | Piece::Frame(_) => self.counters.unknown += 1,
             }
         }
-        if let Some(link) = self.links.get_mut(at).filter(|_| datagram) {
+        if let Some(link) = self.links.as_mut().get_mut(at).filter(|_| datagram) {
             link.parser.reset();
         }
     }
@@ -318,7 +325,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
     /// Part of a chunk goes to its place, if there is one now.
     fn on_part<M: Memory + ?Sized>(&mut self, at: usize, header: &Header, from: usize, bytes: &[u8], memory: &mut M) {
         let now = self.run.is_at(header.inference) && header.term == self.known.term && header.kind == Kind::Tensor;
-        let Some((link, peer)) = self.links.get_mut(at).zip(self.plan.peers.get(at)) else { return };
+        let Some((link, peer)) = self.links.as_mut().get_mut(at).zip(self.plan.peers.get(at)) else { return };
         let talking = link.talk.session.is_some_and(|session| session.id == header.session);
         let wanted = link.transfers.receiving(header.message).filter(|receiving| receiving.misses(header.chunk));
         let place = wanted.filter(|_| now && talking).and_then(|receiving| {
@@ -343,7 +350,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
 
     /// A frame has come that checks.
     fn on_frame(&mut self, at: usize, header: &Header) {
-        let Some((link, peer)) = self.links.get_mut(at).zip(self.plan.peers.get(at)) else { return };
+        let Some((link, peer)) = self.links.as_mut().get_mut(at).zip(self.plan.peers.get(at)) else { return };
         if header.kind == Kind::Hello {
             let Some(hello) = Hello::parse(link.parser.payload(header)) else { return };
             if hello.plan_hash != self.plan.hash {
@@ -366,7 +373,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
                 return;
             }
         }
-        if let Some(link) = self.links.get_mut(at) {
+        if let Some(link) = self.links.as_mut().get_mut(at) {
             link.channel.acknowledged(header.heard, header.heard_before);
         }
         match header.kind {
@@ -378,7 +385,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
             Kind::Want | Kind::Have | Kind::Offer | Kind::Tensor => {}
             Kind::Probe => {
                 let now_us = self.now_us;
-                self.links.get_mut(at).into_iter().for_each(|link| link.hear_probe(header, now_us));
+                self.links.as_mut().get_mut(at).into_iter().for_each(|link| link.hear_probe(header, now_us));
             }
         }
     }
@@ -387,7 +394,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
     fn on_session(&mut self, at: usize, restarted: bool) {
         self.counters.begun += 1;
         let now_us = self.now_us;
-        if let Some(link) = self.links.get_mut(at) {
+        if let Some(link) = self.links.as_mut().get_mut(at) {
             link.begin_session(now_us, restarted);
             self.known.tell_all(&mut link.channel, at);
         }
@@ -397,7 +404,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
     fn on_news(&mut self, at: usize, header: &Header) {
         self.hear_term(at, header.term, header.inference);
         let of_term = header.term == self.known.term;
-        let Some(link) = self.links.get_mut(at) else { return };
+        let Some(link) = self.links.as_mut().get_mut(at) else { return };
         let payload = link.parser.payload(header);
         if header.kind == Kind::Beat {
             link.hear_beat(header, self.now_us);
@@ -411,7 +418,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
     fn hear_term(&mut self, at: usize, term: u32, floor: u32) {
         if term < self.known.term {
             // It is told which one it is.
-            self.links.get_mut(at).into_iter().for_each(|link| link.beat_now());
+            self.links.as_mut().get_mut(at).into_iter().for_each(|link| link.beat_now());
         } else if self.is_lead() {
             if term > self.known.term {
                 self.outbid(term);
@@ -419,7 +426,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
         } else if term > self.known.term {
             self.known.begin_term(term, floor);
             self.run.restart(floor);
-            self.links.iter_mut().for_each(|link| link.transfers.forget());
+            self.links.as_mut().iter_mut().for_each(|link| link.transfers.forget());
         } else {
             self.known.raise_floor(floor);
         }
@@ -429,7 +436,7 @@ impl<'p, const PEERS: usize> Node<'p, PEERS> {
         let (now_us, inference, message) = (self.now_us, header.inference, header.message);
         let current = self.run.is_at(inference);
         let past = self.run.is_past(inference) || self.known.is_over(inference);
-        let Some((link, peer)) = self.links.get_mut(at).zip(self.plan.peers.get(at)) else { return };
+        let Some((link, peer)) = self.links.as_mut().get_mut(at).zip(self.plan.peers.get(at)) else { return };
         let round_us = link.round_us();
         match header.kind {
             Kind::Want => {

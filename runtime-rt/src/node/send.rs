@@ -4,9 +4,9 @@ use super::link::{Greeting, Order};
 use super::plan::{Medium, Peer};
 use super::session::{Hello, Stage};
 use super::wire::{self, CHECK_BYTES, HEADER_BYTES, Header, Kind, Parser, Piece, Put, SMALL_BYTES};
-use super::{Memory, Node, transfer};
+use super::{Link, Memory, Node, transfer};
 
-impl<const PEERS: usize> Node<'_, PEERS> {
+impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
     /// Who has made a connection, by its first bytes. A driver holds a limited number of such connections, and none for
     /// longer than [`super::Plan::detect_us`].
     pub fn greet(&self, bytes: &[u8]) -> Greeting {
@@ -26,7 +26,7 @@ impl<const PEERS: usize> Node<'_, PEERS> {
 
     /// What is to be done with the connection to a peer.
     pub fn poll_order(&mut self, at: usize) -> Option<Order> {
-        let (link, peer) = self.links.get_mut(at).zip(self.plan.peers.get(at))?;
+        let (link, peer) = self.links.as_mut().get_mut(at).zip(self.plan.peers.get(at))?;
         if core::mem::take(&mut link.close) {
             return Some(Order::Close);
         }
@@ -37,10 +37,10 @@ impl<const PEERS: usize> Node<'_, PEERS> {
     /// Bytes to send to a peer, in up to three pieces: a datagram, or what is left of a frame. [`Node::on_sent`] says how
     /// many have gone.
     pub fn poll_send<'a, M: Memory + ?Sized>(&'a mut self, at: usize, memory: &'a M) -> Option<[&'a [u8]; 3]> {
-        if self.links.get(at)?.out.head_bytes == 0 {
+        if self.links.as_ref().get(at)?.out.head_bytes == 0 {
             self.compose(at, memory)?;
         }
-        let out = &self.links.get(at)?.out;
+        let out = &self.links.as_ref().get(at)?.out;
         let head = out.head.get(..out.head_bytes).unwrap_or_default();
         let (body, check) = match out.body {
             Some((offset, length)) => (memory.read(offset, length), &out.check[..]),
@@ -56,7 +56,7 @@ impl<const PEERS: usize> Node<'_, PEERS> {
 
     /// So many bytes of what [`Node::poll_send`] gave have gone. A datagram has gone even if it was refused.
     pub fn on_sent(&mut self, at: usize, count: usize) {
-        let Some(link) = self.links.get_mut(at) else { return };
+        let Some(link) = self.links.as_mut().get_mut(at) else { return };
         let out = &mut link.out;
         out.gone += count;
         let whole = out.head_bytes + out.body.map_or(0, |(_, length)| length + CHECK_BYTES);
@@ -70,7 +70,7 @@ impl<const PEERS: usize> Node<'_, PEERS> {
         let hung = self.run.is_hung(self.now_us, self.detect_us());
         let now_us = self.now_us;
         let beat_us = self.detect_us() / 10;
-        let (link, peer) = self.links.get_mut(at).zip(self.plan.peers.get(at))?;
+        let (link, peer) = self.links.as_mut().get_mut(at).zip(self.plan.peers.get(at))?;
         if !link.open || hung {
             return None;
         }
@@ -130,7 +130,7 @@ impl<const PEERS: usize> Node<'_, PEERS> {
             (header.inference, header.route) = self.run.current();
             header.remaining_us = self.remaining_us(header.inference);
         }
-        let (link, _) = self.links.get_mut(at).zip(self.plan.peers.get(at))?;
+        let (link, _) = self.links.as_mut().get_mut(at).zip(self.plan.peers.get(at))?;
         link.channel.owes = false;
         if let Some(session) = link.talk.session.as_mut() {
             session.sent = header.counter;

@@ -1,12 +1,12 @@
 //! The program's steps, one by one.
 
-use super::Node;
 use super::gossip::Answer;
 use super::inputs::Inputs;
 use super::plan::{Cursor, Step};
 use super::run::{Finished, Flow, Stage, Work};
+use super::{Link, Node};
 
-impl<const PEERS: usize> Node<'_, PEERS> {
+impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
     /// What the device is to do now. Until it has said [`Node::on_done`] there is nothing else.
     pub fn poll_work(&mut self) -> Work {
         self.lead();
@@ -31,7 +31,7 @@ impl<const PEERS: usize> Node<'_, PEERS> {
                     Some(work) => work,
                 },
                 Stage::Deliver => self.deliver(),
-                Stage::Over => match self.links.iter().any(|link| link.transfers.holds(u16::MAX)) {
+                Stage::Over => match self.links.as_ref().iter().any(|link| link.transfers.holds(u16::MAX)) {
                     true => Work::Nothing,
                     false => {
                         self.finish();
@@ -80,7 +80,7 @@ impl<const PEERS: usize> Node<'_, PEERS> {
         (self.run.step, self.run.exit) = (0, None);
         self.run.input = turn.input;
         (self.run.begun_us, self.run.sent_bytes, self.run.received_bytes) = (self.now_us, 0, 0);
-        for (link, peer) in self.links.iter_mut().zip(self.plan.peers) {
+        for (link, peer) in self.links.as_mut().iter_mut().zip(self.plan.peers) {
             let next = |leaves| route.next_part(Cursor::default(), peer.device, leaves);
             link.transfers.begin(next(false), next(true));
         }
@@ -111,7 +111,7 @@ impl<const PEERS: usize> Node<'_, PEERS> {
             });
         }
         (self.run.active, self.run.inference) = (false, self.run.inference.wrapping_add(1));
-        self.links.iter_mut().for_each(|link| link.transfers.begin(None, None));
+        self.links.as_mut().iter_mut().for_each(|link| link.transfers.begin(None, None));
     }
 
     fn load(&self) -> Work {
@@ -128,11 +128,11 @@ impl<const PEERS: usize> Node<'_, PEERS> {
             self.run.stage = if answers { Stage::Deliver } else { Stage::Over };
             return None;
         };
-        if self.links.iter().any(|link| link.transfers.holds(step)) {
+        if self.links.as_ref().iter().any(|link| link.transfers.holds(step)) {
             return Some(Work::Nothing);
         }
         let mut done = true;
-        for (link, peer) in self.links.iter_mut().zip(self.plan.peers) {
+        for (link, peer) in self.links.as_mut().iter_mut().zip(self.plan.peers) {
             let round_us = link.round_us();
             let transfers = &mut link.transfers;
             while let Some((cursor, of, part)) = transfers.comes {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 use partita_rt::node::random::Random;
-use partita_rt::node::{Counters, Flow, INPUTS, Node, Order, Outcome, Plan, Why, Work};
+use partita_rt::node::{Counters, Flow, INPUTS, Link, Node, Order, Outcome, Plan, Why, Work};
 
 use super::faults::Fault;
 use super::model::{self, Cluster, INPUT_BYTES};
@@ -106,7 +106,7 @@ pub(super) struct Working {
 }
 
 pub(super) struct Machine<'p> {
-    pub(super) node: Option<Node<'p, PEERS>>,
+    pub(super) node: Option<Node<'p, [Link; PEERS]>>,
     pub(super) memory: Vec<u8>,
     pub(super) places: Vec<Vec<u8>>,
     pub(super) clock: Clock,

@@ -1,10 +1,12 @@
 //! Topological order and cycles, by petgraph's algorithms.
 
+use std::collections::HashMap;
+
 use petgraph::algo::{tarjan_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::Reversed;
 
-use super::{Graph, NodeId};
+use super::{Graph, NodeId, TensorId};
 
 /// Positions of things that need each other: each behind all that it needs, which stand as near before it as their own
 /// needs allow; otherwise in the order of their numbers, so that an order that is sound already stays. `needs` says of
@@ -74,6 +76,16 @@ impl Graph {
             order.sort_by_key(|id| stages.get(id).copied().unwrap_or(usize::MAX));
         }
         Some(order)
+    }
+
+    /// The last place in `order` at which each tensor is read; what the caller wants is read after everything.
+    pub fn last_uses(&self, order: &[NodeId]) -> HashMap<TensorId, usize> {
+        let mut last_uses = HashMap::new();
+        for (position, id) in order.iter().enumerate() {
+            last_uses.extend(self.node(*id).inputs.iter().map(|input| (*input, position)));
+        }
+        last_uses.extend(self.outputs.iter().map(|output| (*output, usize::MAX)));
+        last_uses
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where a network hangs by one tensor.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use partita_ir::graph::{Graph, NodeId, TensorId};
 
@@ -10,15 +10,7 @@ use partita_ir::graph::{Graph, NodeId, TensorId};
 /// exits reach no output and yet keep tensors alive until they have decided, and what has no operand but constants is
 /// dominated by nothing, wherever it stands.
 pub fn crossings(graph: &Graph, order: &[NodeId]) -> Vec<(usize, TensorId)> {
-    let mut last_use: HashMap<TensorId, usize> = HashMap::new();
-    for (position, id) in order.iter().enumerate() {
-        for input in &graph.node(*id).inputs {
-            last_use.insert(*input, position);
-        }
-    }
-    for output in &graph.outputs {
-        last_use.insert(*output, usize::MAX);
-    }
+    let last_use = graph.last_uses(order);
     let mut alive: HashSet<TensorId> = graph.inputs.iter().copied().filter(|t| last_use.contains_key(t)).collect();
     let mut found = Vec::new();
     for (position, id) in order.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! The graph as a chain: runs of nodes between places where a single tensor carries everything on.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use crate::partition::cost;
 use partita_ir::graph::{Graph, NodeId, TensorId};
@@ -24,15 +24,7 @@ pub struct Segment {
 /// Cuts a graph into segments. The first receives the graph's inputs, the last makes its outputs.
 pub fn segments(graph: &Graph) -> Vec<Segment> {
     let order = graph.topological_order().unwrap_or_default();
-    let mut last_use: HashMap<TensorId, usize> = HashMap::new();
-    for (position, id) in order.iter().enumerate() {
-        for input in &graph.node(*id).inputs {
-            last_use.insert(*input, position);
-        }
-    }
-    for output in &graph.outputs {
-        last_use.insert(*output, usize::MAX);
-    }
+    let last_use = graph.last_uses(&order);
     let mut alive: HashSet<TensorId> = graph.inputs.iter().copied().filter(|t| last_use.contains_key(t)).collect();
     let mut found: Vec<Segment> = Vec::new();
     let mut current = Segment { nodes: Vec::new(), weights_bytes: 0, arena_bytes: 0, output_bytes: 0 };
