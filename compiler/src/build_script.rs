@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use crate::driver::{self, Options};
 use crate::emit::model::{KernelsPlace, emit_model};
 use crate::partition::Objective;
+use crate::passes::states::Wanted;
 
 /// A compilation inside `build.rs`:
 ///
@@ -67,6 +68,12 @@ impl Build {
     /// are, with commas between.
     pub fn fix(mut self, input: impl Into<String>, value: impl Into<String>) -> Build {
         self.options.fixed.push((input.into(), value.into()));
+        self
+    }
+
+    /// Makes an output the input of the next inference: `Model` keeps it, zero at first.
+    pub fn state(mut self, output: impl Into<String>, input: impl Into<String>) -> Build {
+        self.options.states.push(Wanted::Pair(output.into(), input.into()));
         self
     }
 

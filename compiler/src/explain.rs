@@ -108,6 +108,14 @@ pub const CODES: &[Explanation] = &[
          numbers can be stored so: weights of convolutions keep their 32 bits.",
     },
     Explanation {
+        code: "E0144",
+        title: "an output cannot be a state",
+        text: "`--state OUTPUT=INPUT` makes an output the input of the next inference: it stays on its device, is zero at first, and no\n\
+         caller sees it. Both must be of one type, and stand in one pair only; the device that holds the input must hold the output,\n\
+         too. `--state auto` takes what names say, such as `stateN` and `state`, `hn` and `h0`, `present.0.key` and\n\
+         `past_key_values.0.key`.",
+    },
+    Explanation {
         code: "E0150",
         title: "external data is refused",
         text: "Weights outside the model file must lie in regular files below the model's folder, reached by a relative path without `..`\n\

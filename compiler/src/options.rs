@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::WeightStorage;
 use crate::partition::{Objective, StrategyFamily};
+use crate::passes::states::Wanted;
 use crate::placement::PlacementOptions;
 use crate::{exits, variants};
 
@@ -14,6 +15,8 @@ pub struct Options {
     pub shapes: Vec<(String, Vec<usize>)>,
     /// Values of inputs that are constants from now on, by name.
     pub fixed: Vec<(String, String)>,
+    /// Outputs that are inputs of the next inference.
+    pub states: Vec<Wanted>,
     /// Samples that are answered together.
     pub batch: usize,
     /// What to minimise.
@@ -46,6 +49,7 @@ impl Default for Options {
         Options {
             shapes: Vec::new(),
             fixed: Vec::new(),
+            states: Vec::new(),
             batch: 1,
             objective: Objective::Latency,
             family: StrategyFamily::Auto,

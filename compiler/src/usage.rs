@@ -82,6 +82,7 @@ const MEASURES_ONLY: &str =
     "it compiles and runs the model in its own ways, and writes nothing but what it has measured";
 const MEASURES_WHOLE: &str = "the network is measured as it is";
 const ONE_STUDY: &str = "exits and variants are for one sample at a time";
+const KEEPS_STATES: &str = "an answer that comes early leaves no states";
 const PLAN_SAYS: &str = "the earlier plan says it";
 
 /// What excludes each other.
@@ -127,6 +128,10 @@ pub const CLASHES: &[Clash] = &[
     clash("exit_outputs", "exits", "either the model's own exits are calibrated, or new ones are trained"),
     clash("exit_outputs", "variants", "a network with several outputs has no variants"),
     clash("exit_outputs", "training", "heads that the model has are not trained"),
+    clash("states", "exits", KEEPS_STATES),
+    clash("states", "variants", KEEPS_STATES),
+    clash("states", "exit_outputs", KEEPS_STATES),
+    clash("states", "evaluate", "samples are evaluated one by one, and do not follow each other"),
     clash("groups", "stream", "samples that follow each other are one group"),
     clash("print_ir_after", "format=json", "both write to standard output"),
     clash("verbose", "quiet", "one says more, the other less"),
@@ -147,7 +152,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, cla
 
 /// Options that take any number of values, each with a `=`: `--shape batch=1 height=320` is `--shape batch=1 --shape
 /// height=320`. Clap would take the model for a value, too.
-const REPEATED: [&str; 2] = ["--shape", "--set"];
+const REPEATED: [&str; 3] = ["--shape", "--set", "--state"];
 
 fn one_value_each(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let is_value = |word: &OsString| word.to_str().is_some_and(|word| word.contains('=') && !word.starts_with('-'));

@@ -32,7 +32,7 @@ __all__ = ["Answer", "Cluster", "Mismatch", "NoAnswer", "Record"]
 # runtime-rt/src/frame.rs: magic, version, kind, plan hash, inference, message, sender, route, length, two checksums.
 _HEADER = struct.Struct("<2sBBQIHBBII")
 _MAGIC, _VERSION, _CLIENT = b"Pt", 1, 255
-_HELLO, _INPUT, _OUTPUT, _STOP, _STATUS, _SUBSCRIBE, _BUDGET, _RECORD = 1, 3, 4, 6, 10, 12, 13, 14
+_HELLO, _INPUT, _OUTPUT, _STOP, _STATUS, _SUBSCRIBE, _BUDGET, _RECORD, _RESET = 1, 3, 4, 6, 10, 12, 13, 14, 15
 _WANTS_ANSWERS = 1
 _MOST_BYTES = 1 << 30
 
@@ -270,6 +270,10 @@ class Cluster:
                 yield self.result(waiting.popleft())
         while waiting:
             yield self.result(waiting.popleft())
+
+    def reset_states(self):
+        """The next input finds states of zero, where the model keeps any (`compile --state`)."""
+        self._input.send(_RESET)
 
     def status(self):
         """Counters of the device that holds the input, as Prometheus reads them."""

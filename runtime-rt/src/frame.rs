@@ -129,6 +129,8 @@ pub enum Kind {
     Budget,
     /// What became of a client's input, see [`crate::node::Record`].
     Record,
+    /// The next input finds states of zero.
+    Reset,
 }
 
 /// A client wants every answer of the device.
@@ -153,6 +155,7 @@ impl Kind {
             12 => Kind::Subscribe,
             13 => Kind::Budget,
             14 => Kind::Record,
+            15 => Kind::Reset,
             _ => return None,
         })
     }
@@ -173,6 +176,7 @@ impl Kind {
             Kind::Subscribe => 12,
             Kind::Budget => 13,
             Kind::Record => 14,
+            Kind::Reset => 15,
         }
     }
 }

@@ -38,6 +38,7 @@ const OPTIONS: &[(&str, Shown)] = &[
     ("strategy", Report(&["--strategy", "whole"])),
     ("shapes", Test(an_open_dimension_is_what_shape_says)),
     ("fixed", Test(a_fixed_input_is_a_constant)),
+    ("states", Test(an_output_becomes_an_input)),
     ("batch", Report(&["--batch", "4"])),
     ("exact", Report(&["--exact"])),
     ("weights", Test(weights_in_fewer_bytes_are_read_sooner)),
@@ -125,6 +126,7 @@ fn words(option: &str) -> Vec<String> {
         _ if !value.is_empty() => value.to_string(),
         "exits" | "variants" => "auto".to_string(),
         "batch" => "2".to_string(),
+        "states" => "auto".to_string(),
         "objective" => "memory".to_string(),
         "strategy" => "whole".to_string(),
         "layout" => "nhwc".to_string(),
@@ -287,6 +289,18 @@ fn a_fixed_input_is_a_constant() {
         let failure = fixed(wrong).expect_err(wrong).to_string();
         assert!(failure.contains(text), "{failure}");
     }
+}
+
+fn an_output_becomes_an_input() {
+    let kept = |value: &str| product_for("host", sum_of_two().path(), &["--shape", "n=2", "--state", value]);
+    let graph = kept("y=b").map(|compiled| compiled.graph);
+    // Then no output would be left.
+    let refusal = graph.expect_err("every output would be a state").to_string();
+    assert!(refusal.contains("every output of the model would be a state"), "{refusal}");
+    let refusal = kept("auto").expect_err("nothing is called alike").to_string();
+    assert!(refusal.contains("E0144") && refusal.contains("--state OUTPUT=INPUT"), "{refusal}");
+    let refusal = kept("nobody=b").expect_err("there is no such output").to_string();
+    assert!(refusal.contains("no output `nobody`"), "{refusal}");
 }
 
 /// A sum of two inputs `[1, n, 3]`.

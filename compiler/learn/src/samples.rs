@@ -30,10 +30,10 @@ pub struct Preparation {
 
 /// Reads up to `limit` samples: array `x`, the first dimension counting them, and labels `y`.
 pub fn load(path: &Path, graph: &Graph, preparation: &Preparation, limit: Option<usize>) -> anyhow::Result<Samples> {
-    let [input] = graph.inputs[..] else {
-        bail!("labelled data needs a model with one input; this one has {}", graph.inputs.len());
+    let [input] = graph.given_inputs() else {
+        bail!("labelled data needs a model with one input; this one has {}", graph.given_inputs().len());
     };
-    let mut wanted = graph.tensor_type(input).clone();
+    let mut wanted = graph.tensor_type(*input).clone();
     if preparation.batch > 1
         && let Some(first) = wanted.shape.first_mut()
     {
@@ -120,14 +120,14 @@ fn is_for_numbers_as_large(graph: &Graph, elements: &[f32]) -> bool {
 pub fn bind(graph: &Graph, arrays: &Arrays, preparation: &Preparation) -> anyhow::Result<Vec<Value>> {
     let prepared = preparation.layout == Some(DataLayout::Nhwc) || preparation.normalize.is_some();
     ensure!(
-        !prepared || graph.inputs.len() == 1,
+        !prepared || graph.given_inputs().len() == 1,
         "--layout and --normalize are for models with one input; this one has {}",
-        graph.inputs.len()
+        graph.given_inputs().len()
     );
     let bind_one = |input: &TensorId| {
         let tensor = graph.tensor(*input);
         let found = arrays.iter().find(|(name, _)| *name == tensor.name);
-        let single = (graph.inputs.len() == 1 && arrays.len() == 1).then(|| &arrays[0]);
+        let single = (graph.given_inputs().len() == 1 && arrays.len() == 1).then(|| &arrays[0]);
         let (_, value) = found.or(single).with_context(|| {
             let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
             format!("no array for input `{}`; the file has {}", tensor.name, names.join(", "))
@@ -157,7 +157,7 @@ pub fn bind(graph: &Graph, arrays: &Arrays, preparation: &Preparation) -> anyhow
         let parts = chunks.map(|sample| sample_value(preparation, sample, &one)).collect::<anyhow::Result<Vec<_>>>()?;
         Ok(stacked(&parts, samples).swap_remove(0))
     };
-    graph.inputs.iter().map(bind_one).collect()
+    graph.given_inputs().iter().map(bind_one).collect()
 }
 
 /// Which group each sample belongs to, by an array of integers.

@@ -18,6 +18,7 @@ mod pattern;
 mod products;
 mod recognize;
 mod simplify;
+pub mod states;
 pub mod store_weights;
 mod unique_names;
 

@@ -214,6 +214,7 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
         holds_input => !program.inputs.is_empty(),
         holds_output => !program.outputs.is_empty(),
         exits => compiled.graph.exits().len(),
+        states => program.state_regions().is_some(),
     };
     let mut files = vec![
         ("Cargo.toml", "crate/Cargo.toml.j2"),

@@ -104,6 +104,9 @@ pub struct ModelReport {
     pub inputs: Vec<TensorReport>,
     /// What comes out, laid out in the same way.
     pub outputs: Vec<TensorReport>,
+    /// Inputs that are an output of the inference before, which stay on their device; neither is among those above.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<StateReport>,
     /// Number types of the model that are computed in `f32`; inputs and outputs are of the types that it promises.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub computed_in_f32: Vec<&'static str>,
@@ -118,6 +121,15 @@ pub struct TensorReport {
     pub element: &'static str,
     /// Extents.
     pub shape: Vec<usize>,
+}
+
+/// An output that is an input of the next inference, by the model's names.
+#[derive(Clone, Debug, Serialize)]
+pub struct StateReport {
+    /// The input.
+    pub input: String,
+    /// The output that it becomes.
+    pub output: String,
 }
 
 /// What was decided and predicted.

@@ -11,6 +11,7 @@ use crate::accuracy::{Demands, Holdout, Limits, parse_loss, parse_share};
 use crate::config::WeightStorage;
 use crate::fit::DataLayout;
 use crate::partition::{Objective, StrategyFamily};
+use crate::passes::states::Wanted;
 
 pub use options::preparation;
 
@@ -43,6 +44,10 @@ pub struct Arguments {
     /// Fix an input to a value, which is then a constant of the model: sr=16000, or roi=0,0,1,1 for one of four elements.
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_fixed, help_heading = "Model")]
     pub fixed: Vec<(String, String)>,
+    /// Make an output the input of the next inference: it stays on its device, zero at first, and is no input or output any
+    /// more. `auto` takes the outputs that names say are states, such as stateN for state.
+    #[arg(long = "state", value_name = "OUTPUT=INPUT", value_parser = parse_state, help_heading = "Model")]
+    pub states: Vec<Wanted>,
     /// Answer this many samples together: inputs and outputs are stacked along their first dimension. For throughput,
     /// devices may then take whole samples each (data-parallel stages).
     #[arg(long, value_name = "SAMPLES", default_value_t = 1, value_parser = parse_batch, help_heading = "Plan")]
@@ -277,6 +282,14 @@ fn parse_fixed(text: &str) -> Result<(String, String), String> {
         Some(word) => Err(format!("`{word}` is not a number")),
         None => Ok((name.to_string(), value.to_string())),
     }
+}
+
+fn parse_state(text: &str) -> Result<Wanted, String> {
+    if text == "auto" {
+        return Ok(Wanted::ByName);
+    }
+    let (made, kept) = text.split_once('=').ok_or("expected OUTPUT=INPUT, such as stateN=state, or auto")?;
+    Ok(Wanted::Pair(made.to_string(), kept.to_string()))
 }
 
 fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {

@@ -14,6 +14,7 @@ impl Options {
         Options {
             shapes: arguments.shapes.clone(),
             fixed: arguments.fixed.clone(),
+            states: arguments.states.clone(),
             batch: arguments.batch,
             objective: arguments.objective,
             family: arguments.strategy,

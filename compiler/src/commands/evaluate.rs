@@ -59,7 +59,7 @@ pub(super) fn evaluate(
     let mut log = arguments.log.as_deref().map(Log::create).transpose().map_err(Failure::Environment)?;
     let batches = samples::stacked(&samples.inputs, compiled.batch);
     for (index, (input, labels)) in batches.iter().zip(labels.chunks(compiled.batch)).enumerate() {
-        let bytes = pack(graph, &graph.inputs, std::slice::from_ref(input)).map_err(Failure::Environment)?;
+        let bytes = pack(graph, graph.given_inputs(), std::slice::from_ref(input)).map_err(Failure::Environment)?;
         let result = cluster.infer(&bytes).with_context(|| format!("sample {index}")).map_err(Failure::Environment)?;
         times_ms.push(result.wall_time.as_secs_f64() * 1e3);
         let outputs = unpack(graph, &result.output).map_err(Failure::Environment)?;

@@ -26,7 +26,7 @@ pub(super) fn run_once(
     let mut cluster =
         start(compiled, built, LocalOptions { launcher: arguments.launcher.as_deref(), ..LocalOptions::default() })
             .map_err(Failure::Environment)?;
-    let input = pack(graph, &graph.inputs, &inputs).map_err(Failure::Environment)?;
+    let input = pack(graph, graph.given_inputs(), &inputs).map_err(Failure::Environment)?;
     let mut result = cluster.infer(&input).map_err(|error| Failure::Environment(error.into()))?;
     let mut times_ms = vec![result.wall_time.as_secs_f64() * 1e3];
     for _ in 1..arguments.repeat {
@@ -52,9 +52,9 @@ pub(super) fn run_once(
     Ok(())
 }
 
-/// Seeded noise for every input.
+/// Seeded noise for every input that the caller gives.
 pub(super) fn noise_inputs(graph: &Graph, seed: u64) -> Vec<Value> {
-    let tensors = graph.inputs.iter().enumerate();
+    let tensors = graph.given_inputs().iter().enumerate();
     tensors.map(|(index, input)| data::noise(graph.tensor_type(*input), seed + index as u64)).collect()
 }
 

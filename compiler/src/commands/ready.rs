@@ -203,7 +203,7 @@ pub(super) fn evaluation(arguments: &Arguments, graph: &Graph) -> Result<Option<
     let Some(path) = &arguments.evaluate else { return Ok(None) };
     // Outputs that are exits leave the model's answer.
     let (judged, outputs) = match &arguments.exit_outputs[..] {
-        [] => (graph.outputs.first().copied(), graph.outputs.len()),
+        [] => (graph.returned_outputs().first().copied(), graph.returned_outputs().len()),
         names => (Some(divided(graph, names).map_err(|refusal| Failure::Input(vec![refusal]))?.1), 1),
     };
     let judged = judged.context("the model has no output to judge");

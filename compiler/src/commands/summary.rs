@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bundle::executable::SectionSizes;
 use crate::bundle::report::{
-    DeviceReport, FamilyReport, LayerReport, ModelReport, PlanReport, Report, SCHEMA, TensorReport, WinogradReport,
+    DeviceReport, FamilyReport, LayerReport, ModelReport, PlanReport, Report, SCHEMA, StateReport, TensorReport,
+    WinogradReport,
 };
 use crate::config::System;
 use crate::driver::Compiled;
@@ -24,6 +25,10 @@ use crate::simulate::outcomes::{Outcome, mean, outcomes};
 fn tensor_report(graph: &Graph, tensor: TensorId) -> TensorReport {
     let TensorType { element, shape } = graph.tensor_type(tensor).clone();
     TensorReport { name: graph.tensor(tensor).name.clone(), element: element.name(), shape }
+}
+
+fn state_report(graph: &Graph, made: TensorId, kept: TensorId) -> StateReport {
+    StateReport { input: graph.tensor(kept).name.clone(), output: graph.tensor(made).name.clone() }
 }
 
 /// The report of a compiled model, before anything is built or run.
@@ -59,8 +64,9 @@ pub fn report(compiled: &Compiled) -> Report {
             nodes: graph.node_count(),
             parameters,
             macs,
-            inputs: graph.inputs.iter().map(|tensor| tensor_report(graph, *tensor)).collect(),
-            outputs: graph.outputs.iter().map(|tensor| tensor_report(graph, *tensor)).collect(),
+            inputs: graph.given_inputs().iter().map(|tensor| tensor_report(graph, *tensor)).collect(),
+            outputs: graph.returned_outputs().iter().map(|tensor| tensor_report(graph, *tensor)).collect(),
+            states: graph.state_pairs().map(|(made, kept)| state_report(graph, made, kept)).collect(),
             computed_in_f32: graph.computed_in_f32.iter().map(|element| element.name()).collect(),
         },
         plan: PlanReport {

@@ -7,7 +7,7 @@ use crate::bundle::cargo::BuiltDevice;
 use crate::cli::Arguments;
 use crate::diagnostic::Diagnostic;
 use crate::driver::{Compiled, Failure};
-use crate::graph::{Data, ElementType, Value, eval};
+use crate::graph::{Data, ElementType, TensorId, Value, eval};
 use crate::kernel::Kernel;
 use crate::run::local::{LocalOptions, pack, start, unpack};
 use partita_learn::progress::note;
@@ -33,15 +33,20 @@ pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltD
     let graphs = std::iter::once(&compiled.graph).chain(compiled.routed.routes.iter().map(|route| &route.graph));
     // Devices keep in mind what exits have said lately, whatever the route.
     let mut steady = BTreeMap::new();
+    // And states, which are zero at first.
+    let zero = |(_, state): (TensorId, TensorId)| Value::zeros(compiled.graph.tensor_type(state));
+    let mut states: Vec<Value> = compiled.graph.state_pairs().map(zero).collect();
     for (route, graph) in graphs.enumerate() {
         for seed in 0..TRIALS {
-            let inputs = noise_inputs(graph, 1000 + seed);
-            let expected = eval::evaluate_until_exit(graph, &inputs, &mut steady)
+            let given = noise_inputs(graph, 1000 + seed);
+            let inputs = [given.as_slice(), &states].concat();
+            let mut expected = eval::evaluate_until_exit(graph, &inputs, &mut steady)
                 .map_err(|error| Failure::Internal(error.into()))?;
-            let input = pack(graph, &graph.inputs, &inputs).map_err(Failure::Environment)?;
+            let input = pack(graph, graph.given_inputs(), &given).map_err(Failure::Environment)?;
             let wanted = compiled.routed.choices.as_ref().map(|_| route as u8);
             let result = cluster.infer_on(&input, wanted).map_err(|error| Failure::Environment(error.into()))?;
             let outputs = unpack(graph, &result.output).map_err(Failure::Environment)?;
+            states = expected.outputs.split_off(expected.outputs.len() - states.len());
             for ((name, found), expected) in outputs.iter().zip(&expected.outputs) {
                 let difference = difference(name, found, expected, allowed).map_err(|diagnostic| {
                     Failure::Difference(diagnostic.note(format!("route {route}, seed {seed}")))

@@ -2,9 +2,10 @@
 
 use super::dump::Dump;
 use super::imported::Imported;
-use crate::config::WeightStorage;
+use crate::config::{Cluster, WeightStorage};
 use crate::diagnostic::Diagnostic;
 use crate::graph::Graph;
+use crate::passes::states::Wanted;
 use crate::passes::store_weights::Stored;
 use crate::placement::{Clock, Failure, internal};
 use crate::{numbers, passes};
@@ -32,6 +33,24 @@ impl Simplified {
         .map_err(internal)?;
         warnings.extend(numbers::of_sums(&graph));
         Ok(Simplified { name, graph, stored: Vec::new(), warnings })
+    }
+
+    /// The same with states, where any are wanted.
+    ///
+    /// Errors: E0144 where an output cannot be one, or where the answer is wanted on another device than the input.
+    pub fn with_states(mut self, wanted: &[Wanted], cluster: &Cluster) -> Result<Simplified, Failure> {
+        if wanted.is_empty() {
+            return Ok(self);
+        }
+        let [input, output] = [cluster.input, cluster.output].map(|device| cluster.devices[device].name.as_str());
+        if input != output {
+            let message =
+                format!("--state: states stay on one device, but `{input}` holds the input and `{output}` the output");
+            let help = format!("say `output = \"{input}\"` in the cluster file");
+            return Err(Failure::Input(vec![Diagnostic::new("E0144", message).help(help)]));
+        }
+        passes::states::keep(&mut self.graph, wanted).map_err(|refusal| Failure::Input(vec![refusal]))?;
+        Ok(self)
     }
 
     /// The same with the weights of matrix products rounded to what will be stored.

@@ -88,11 +88,11 @@ pub fn pack(graph: &Graph, tensors: &[TensorId], values: &[Value]) -> anyhow::Re
     Ok(bytes)
 }
 
-/// The graph's outputs from the bytes of a device's output region.
+/// The outputs that the caller is given, from the bytes of a device's output region.
 pub fn unpack(graph: &Graph, bytes: &[u8]) -> anyhow::Result<Arrays> {
     let mut first = 0usize;
     graph
-        .outputs
+        .returned_outputs()
         .iter()
         .map(|output| {
             let tensor = graph.tensor(*output);

@@ -18,6 +18,10 @@ pub trait Steps: Send {
     fn load(&mut self, route: u8, input: &[u8]);
     /// Computes a step.
     fn step(&mut self, route: u8, step: u16) -> Flow;
+    /// The answer is given out: states that the inference has left are those of the next.
+    fn keep(&mut self, _route: u8) {}
+    /// The next inference begins with states of zero.
+    fn reset(&mut self) {}
     /// The answer, of an exit if it ended there.
     fn output(&self, route: u8, exit: Option<u32>) -> &[u8];
 }

@@ -141,6 +141,11 @@ impl Client {
         self.next(output)
     }
 
+    /// The next input finds states of zero, where the model keeps any (`compile --state`).
+    pub fn reset_states(&mut self) -> Result<(), Error> {
+        self.input.send(Kind::Reset, 0, 0, &[])
+    }
+
     /// Counters of the device that holds the input, as Prometheus reads them.
     pub fn status(&mut self) -> Result<String, Error> {
         self.ask_status(false)

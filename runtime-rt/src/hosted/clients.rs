@@ -2,7 +2,7 @@
 //! output, in frames ([`crate::frame`]).
 //!
 //! A device greets with a `Hello` frame, from which its plan and number follow. A client sends `Input` (the message number is
-//! 0, or the number behind a route's), `Budget`, `Subscribe`, `Status` and `Stop`. To its inputs it hears exactly one
+//! 0, or the number behind a route's), `Budget`, `Reset`, `Subscribe`, `Status` and `Stop`. To its inputs it hears exactly one
 //! `Record` each, under the numbers that it gave them; if it has subscribed, every `Output` of the device and, of every
 //! inference, `Profile` and `Report`, under the input's number that the record has.
 
@@ -200,6 +200,10 @@ impl Clients {
                     let read = reads.receive_payload(&header, &mut bytes);
                     budget = Duration::from_micros(u64::from_le_bytes(bytes));
                     read
+                }
+                Kind::Reset if header.length == 0 => {
+                    running.reset_states();
+                    Ok(())
                 }
                 Kind::Status if header.length == 0 => {
                     client.send(

@@ -143,6 +143,9 @@ struct State {
     /// The same when the thread for sockets began to wait.
     waits_full: Vec<bool>,
     inputs: Vec<Vec<u8>>,
+    /// Whether states begin anew with the input of a place, and with the next one.
+    begins: Vec<bool>,
+    begins_next: bool,
     records: VecDeque<Record>,
     next_tag: u64,
     /// Until when the thread for sockets sleeps.
@@ -193,6 +196,8 @@ pub fn start(
         sockets,
         waits_full: Vec::new(),
         inputs: (0..INPUTS).map(|_| Vec::new()).collect(),
+        begins: std::vec![false; INPUTS],
+        begins_next: false,
         records: VecDeque::new(),
         next_tag: 0,
         sleeps_until_us: 0,
@@ -255,6 +260,11 @@ impl Running {
         drop(state);
         self.shared.work.notify_one();
         accepted
+    }
+
+    /// The next input finds states of zero: those that were handed in before it leave it nothing.
+    pub fn reset_states(&self) {
+        self.shared.lock().begins_next = true;
     }
 
     /// The oldest record that nobody has taken; waits for it.
@@ -332,6 +342,8 @@ impl Shared {
         let Some(slot) = place.and_then(|place| state.inputs.get_mut(place)) else { return false };
         slot.clear();
         slot.extend_from_slice(input);
+        let begins = core::mem::take(&mut state.begins_next);
+        place.and_then(|place| state.begins.get_mut(place)).into_iter().for_each(|slot| *slot = begins);
         true
     }
 
@@ -359,16 +371,21 @@ impl Shared {
                 Work::Load { place, .. } => state.inputs.get_mut(place).map(core::mem::take),
                 _ => None,
             };
+            let begins = matches!(work, Work::Load { place, .. } if state.begins.get(place) == Some(&true));
             drop(state);
             finished.iter().for_each(|finished| account.end(finished, &self.plan, results.as_mut()));
             account.begin(under_way);
             let flow = match work {
                 Work::Load { route, .. } => {
+                    if begins {
+                        program.reset();
+                    }
                     program.load(route, input.as_deref().unwrap_or_default());
                     Flow::Next
                 }
                 Work::Compute { route, step } => account.step(program.as_mut(), route, step),
                 Work::Deliver { input, route, exit } => {
+                    program.keep(route);
                     results.answer(input, route, program.output(route, exit));
                     Flow::Next
                 }

@@ -109,6 +109,7 @@ pub(super) fn alone<'s>(
         }
         observer.step(step);
     }
+    program.keep(0);
     program.output(0, left)
 }
 

@@ -113,6 +113,9 @@ pub struct Graph {
     pub inputs: Vec<TensorId>,
     /// Tensors returned to the caller.
     pub outputs: Outputs,
+    /// So many of the last inputs are states: at first zero, then what the output that is as far from the end was at the
+    /// last inference. The caller sees neither.
+    pub states: usize,
     /// Number types that the model asks for and that are computed in `f32` instead; no part of the text form.
     pub computed_in_f32: BTreeSet<ElementType>,
     /// What the importer noticed and the user should know.
@@ -132,6 +135,22 @@ impl Graph {
     /// An empty graph.
     pub fn new(name: impl Into<String>) -> Graph {
         Graph { name: name.into(), ..Graph::default() }
+    }
+
+    /// Inputs that the caller gives: all but states.
+    pub fn given_inputs(&self) -> &[TensorId] {
+        &self.inputs[..self.inputs.len() - self.states]
+    }
+
+    /// Outputs that the caller is given: all but states.
+    pub fn returned_outputs(&self) -> &[TensorId] {
+        &self.outputs[..self.outputs.len() - self.states]
+    }
+
+    /// The output that each state becomes, and the input that it is then.
+    pub fn state_pairs(&self) -> impl Iterator<Item = (TensorId, TensorId)> + '_ {
+        let (inputs, outputs) = (self.given_inputs().len(), self.returned_outputs().len());
+        self.outputs[outputs..].iter().copied().zip(self.inputs[inputs..].iter().copied())
     }
 
     /// The node `id`. Panics if it was removed.

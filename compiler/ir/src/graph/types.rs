@@ -424,6 +424,12 @@ impl Value {
         value
     }
 
+    /// Zeros, or false.
+    pub fn zeros(tensor_type: &TensorType) -> Value {
+        let zeros = Data::F32(vec![0.0; tensor_type.element_count()]);
+        Value { shape: tensor_type.shape.clone(), data: zeros.cast(tensor_type.element) }
+    }
+
     /// The value of a tensor that has no elements.
     pub fn empty(tensor_type: TensorType) -> Value {
         let data = data_of!(tensor_type.element, Vec::new());

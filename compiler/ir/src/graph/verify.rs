@@ -4,6 +4,7 @@
 //! - the producer of a tensor lists it among its results;
 //! - the type of each result is what [`super::infer`] says;
 //! - a constant's value has the tensor's type; two constants that are read never bear one name;
+//! - as many inputs and outputs as there are states are there, and have the same types in pairs;
 //! - graph outputs are produced, constant or inputs; names of inputs and outputs are unique;
 //! - every tensor knows exactly its readers, once per use; there is no cycle.
 
@@ -24,6 +25,17 @@ pub struct VerifyError {
 
 /// Checks every invariant.
 pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
+    if graph.states > graph.inputs.len().min(graph.outputs.len()) {
+        let rule =
+            format!("{} states, but {} inputs and {} outputs", graph.states, graph.inputs.len(), graph.outputs.len());
+        return Err(broken("the graph".to_string(), rule));
+    }
+    for (made, kept) in graph.state_pairs() {
+        if graph.tensor_type(made) != graph.tensor_type(kept) {
+            let rule = format!("a state of {} becomes {}", graph.tensor_type(kept), graph.tensor_type(made));
+            return Err(broken(label(graph, kept), rule));
+        }
+    }
     let inputs: HashSet<TensorId> = graph.inputs.iter().copied().collect();
     let mut readers: Vec<Vec<NodeId>> = vec![Vec::new(); graph.tensor_ids().len()];
     for id in graph.node_ids() {

@@ -30,7 +30,7 @@ fn rewrite(
     with_constants: bool,
 ) -> Result<Sharded, ShardError> {
     let mut to = Graph::new(graph.name.clone());
-    to.opset = graph.opset;
+    (to.opset, to.states) = (graph.opset, graph.states);
     let names: Vec<&str> = cluster.devices.iter().map(|device| device.name.as_str()).collect();
     let mut rewriter = Rewriter {
         from: graph,

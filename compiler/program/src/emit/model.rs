@@ -12,7 +12,7 @@ use crate::emit::object;
 use crate::emit::plan::{Numbers, plan_text};
 use crate::emit::steps::{StepText, sanitize, steps_text};
 use crate::emit::{archive, rust_source, templates};
-use crate::program::{BufferId, Program, Step};
+use crate::program::{BufferId, Program, StateRegions, Step};
 use partita_config::{Architecture, Cluster, InstructionSet, System, Target};
 use partita_ir::graph::{Graph, TensorId};
 use partita_kernel::Kernel;
@@ -195,6 +195,7 @@ fn ports(
     let Some(first) = programs.first() else { return Vec::new() };
     bound(first)
         .iter()
+        .filter(|(position, _)| *position < tensors.len())
         .map(|(position, _)| {
             let offset = |program: &&Program| {
                 let found = bound(program).iter().find(|(other, _)| other == position);
@@ -223,6 +224,16 @@ fn regions(programs: &[&Program], region: impl Fn(&Program) -> (usize, usize)) -
     (by_route(&offsets), by_route(&lengths))
 }
 
+/// Where the states of a device are, if it holds any, as the template has it.
+fn states(programs: &[&Program]) -> Option<Value> {
+    let regions: Vec<StateRegions> = programs.iter().filter_map(|program| program.state_regions()).collect();
+    let first = regions.first()?;
+    let offset = |of: fn(&StateRegions) -> usize| by_route(&regions.iter().map(of).collect::<Vec<_>>());
+    let (read, made) = (offset(|states| states.read), offset(|states| states.made));
+    let routed = [&read, &made].into_iter().any(|offset| offset.starts_with("match"));
+    Some(context! { read => read, made => made, kept => first.kept, bytes => first.bytes, routed => routed })
+}
+
 fn model_source(
     programs: &[&Program],
     context: &ModelContext<'_>,
@@ -235,8 +246,10 @@ fn model_source(
     let graph = route.graph;
     let cluster = context.cluster;
     let device = &cluster.devices[program.device];
-    let inputs = ports(programs, graph, |program| &program.inputs, &graph.inputs);
-    let outputs = ports(programs, graph, |program| &program.outputs, &graph.outputs);
+    // States come last, and nobody outside sees them.
+    let inputs = ports(programs, graph, |program| &program.inputs, graph.given_inputs());
+    let outputs = ports(programs, graph, |program| &program.outputs, graph.returned_outputs());
+    let states = states(programs);
     let peer_numbers = peers(programs, context.family, program.device);
     let whole_run = runs_whole(route.programs, cluster);
     let participants: Vec<usize> = route.programs.iter().map(|program| program.device).collect();
@@ -313,6 +326,7 @@ fn model_source(
             steady => graph.exits().into_iter().filter_map(|id| graph.decide(id)).any(|decide| decide.patience.is_some()),
             thresholds => thresholds.join(", "),
             answers => answers,
+            states => states,
         },
     )
 }

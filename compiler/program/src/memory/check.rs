@@ -107,8 +107,9 @@ impl Marks {
 pub fn check(program: &Program) -> Result<(), OverlapError> {
     for buffer in &program.buffers {
         let end = buffer.offset_bytes + buffer.elements * buffer.element.size_bytes();
-        if end > program.arena_bytes {
-            return Err(OverlapError::Outside { buffer: buffer.name.clone(), end, arena_bytes: program.arena_bytes });
+        let arena_bytes = program.arena_bytes.saturating_sub(program.kept_bytes());
+        if end > arena_bytes {
+            return Err(OverlapError::Outside { buffer: buffer.name.clone(), end, arena_bytes });
         }
     }
     let mut marks = Marks::default();

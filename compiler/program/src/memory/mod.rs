@@ -18,7 +18,7 @@ pub use lifetimes::{Lifetime, lifetimes};
 pub use parts::root_of;
 use parts::size_bytes;
 
-use crate::program::{BufferId, Program};
+use crate::program::{BufferId, PORT_ALIGNMENT_BYTES, Program};
 
 /// Alignment of every independent buffer and weight: a cache line, and the widest vector.
 pub const ALIGNMENT_BYTES: usize = 64;
@@ -47,11 +47,14 @@ fn place_all(program: &mut Program, alignment_bytes: usize) {
     for (buffer, offset_bytes) in placed.offsets {
         program.buffers[buffer.0 as usize].offset_bytes = offset_bytes;
     }
-    program.arena_bytes = placed.size_bytes;
     for index in 0..program.buffers.len() {
         let (root, first_byte) = root_of(program, BufferId(index as u32));
         program.buffers[index].offset_bytes = program.buffers[root.0 as usize].offset_bytes + first_byte;
     }
+    program.arena_bytes = match program.kept_bytes() {
+        0 => placed.size_bytes,
+        kept => placed.size_bytes.next_multiple_of(PORT_ALIGNMENT_BYTES) + kept,
+    };
     let mut end_bytes = 0usize;
     for weight in &mut program.weights {
         weight.offset_bytes = end_bytes.next_multiple_of(alignment_bytes);
@@ -73,7 +76,7 @@ pub fn least_arena_bytes(program: &Program, alignment_bytes: usize) -> usize {
         *alive = *alive + come - gone;
         Some(*alive)
     });
-    alive.max().unwrap_or(0)
+    alive.max().unwrap_or(0) + program.kept_bytes()
 }
 
 #[cfg(test)]

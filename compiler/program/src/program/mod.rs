@@ -205,6 +205,9 @@ pub struct Program {
     pub inputs: Vec<(usize, BufferId)>,
     /// Graph outputs returned on this device: (position among the graph's outputs, buffer, plain).
     pub outputs: Vec<(usize, BufferId)>,
+    /// So many of the last inputs and outputs are states ([`partita_ir::graph::Graph::states`]): they are kept at the end of
+    /// the arena, where nothing else lies, from one inference to the next.
+    pub states: usize,
     /// Size of the arena; set by `memory`.
     pub arena_bytes: usize,
     /// Size of the weights section; set by `memory`.
@@ -215,12 +218,30 @@ impl Program {
     /// Where the caller puts the inputs: first byte in the arena and size. Several inputs lie one after the other,
     /// each from a multiple of [`PORT_ALIGNMENT_BYTES`].
     pub fn input_region(&self) -> (usize, usize) {
-        self.region(&self.inputs)
+        self.region(&self.inputs[..self.inputs.len().saturating_sub(self.states)])
     }
 
     /// Where the caller finds the outputs: first byte in the arena and size, laid out like the inputs.
     pub fn output_region(&self) -> (usize, usize) {
-        self.region(&self.outputs)
+        self.region(&self.outputs[..self.outputs.len().saturating_sub(self.states)])
+    }
+
+    /// Where an inference reads its states, where it leaves them, and where they are kept meanwhile: first bytes, and their
+    /// common size. None on devices that hold none.
+    pub fn state_regions(&self) -> Option<StateRegions> {
+        let (inputs, outputs) = (self.inputs.len(), self.outputs.len());
+        if self.states == 0 || inputs < self.states || outputs < self.states {
+            return None;
+        }
+        let (read, bytes) = self.region(&self.inputs[inputs - self.states..]);
+        let (made, _) = self.region(&self.outputs[outputs - self.states..]);
+        let kept = self.arena_bytes.saturating_sub(bytes.next_multiple_of(PORT_ALIGNMENT_BYTES));
+        Some(StateRegions { read, made, kept, bytes })
+    }
+
+    /// Bytes at the end of the arena in which states are kept.
+    pub fn kept_bytes(&self) -> usize {
+        self.state_regions().map_or(0, |states| states.bytes.next_multiple_of(PORT_ALIGNMENT_BYTES))
     }
 
     fn region(&self, ports: &[(usize, BufferId)]) -> (usize, usize) {
@@ -233,6 +254,19 @@ impl Program {
         let end = ends.map(|(_, end)| end).max().unwrap_or(0);
         (begin, end - begin)
     }
+}
+
+/// Where the states of a program are, in bytes of the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateRegions {
+    /// Where steps read them.
+    pub read: usize,
+    /// Where steps leave them.
+    pub made: usize,
+    /// Where they are from one inference to the next.
+    pub kept: usize,
+    /// How many bytes they are, each state from a multiple of [`PORT_ALIGNMENT_BYTES`].
+    pub bytes: usize,
 }
 
 /// Alignment of each of several inputs or outputs of a program.

@@ -162,7 +162,7 @@ pub(super) fn profiled(
     let built = build(arguments, out, compiled)?;
     let wanted = LocalOptions { launcher: arguments.launcher.as_deref(), profile: true, silence: None };
     let mut cluster = start(compiled, &built, wanted)?;
-    let input = pack(&compiled.graph, &compiled.graph.inputs, &noise_inputs(&compiled.graph, 1))?;
+    let input = pack(&compiled.graph, compiled.graph.given_inputs(), &noise_inputs(&compiled.graph, 1))?;
     let mut times_ms = Vec::new();
     let mut profiles: Vec<Vec<Vec<u64>>> = vec![Vec::new(); compiled.routed.placed.programs.len()];
     let begin = Instant::now();

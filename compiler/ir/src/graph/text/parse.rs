@@ -53,6 +53,16 @@ impl Parser {
             self.graph.outputs.push(id);
             return Ok(());
         }
+        if reader.take_word("states") {
+            let place = reader.place();
+            self.graph.states = reader.count()?;
+            let (inputs, outputs) = (self.graph.inputs.len(), self.graph.outputs.len());
+            if self.graph.states > inputs.min(outputs) {
+                let message = format!("{} states need as many inputs and outputs above", self.graph.states);
+                return Err(reader.error_at(place, message));
+            }
+            return Ok(());
+        }
         self.node(reader)
     }
 

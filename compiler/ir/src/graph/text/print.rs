@@ -65,6 +65,9 @@ impl Printer<'_> {
             let number = self.numbering.number(*output);
             self.line(format_args!("output {number}"));
         }
+        if graph.states > 0 {
+            self.line(format_args!("states {}", graph.states));
+        }
     }
 
     fn line(&mut self, line: fmt::Arguments<'_>) {

@@ -131,6 +131,8 @@ pub fn lower(
     }
     lowering.join_inputs();
     lowering.join_outputs();
+    let Program { inputs, outputs, .. } = &lowering.program;
+    lowering.program.states = graph.states.min(inputs.len()).min(outputs.len());
     Ok(lowering.program)
 }
 

@@ -84,6 +84,11 @@ impl Parser<'_> {
                 self.program.outputs.push((position, buffer));
                 return Ok(());
             }
+            "states" => {
+                let most = self.program.inputs.len().min(self.program.outputs.len());
+                self.program.states = reader.count_within(0..=most)?;
+                return Ok(());
+            }
             "send" => {
                 let message = self.message(reader, "to")?;
                 if let Some(Step::Exchange { sends, .. }) = self.program.steps.last_mut() {

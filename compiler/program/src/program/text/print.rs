@@ -58,6 +58,9 @@ fn write(program: &Program, constants: Constants, out: &mut impl Write) -> fmt::
     for (position, buffer) in &program.outputs {
         writeln!(out, "output {position} b{}", buffer.0)?;
     }
+    if program.states > 0 {
+        writeln!(out, "states {}", program.states)?;
+    }
     Ok(())
 }
 
