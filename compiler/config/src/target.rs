@@ -128,6 +128,11 @@ impl InstructionSet {
     pub fn multiplies_by_lane(self) -> bool {
         matches!(self, InstructionSet::Neon | InstructionSet::Neon32)
     }
+
+    /// Whether a product and a sum are one instruction that rounds once.
+    pub fn rounds_multiply_add_once(self) -> bool {
+        matches!(self, InstructionSet::Avx512 | InstructionSet::Avx2 | InstructionSet::Neon)
+    }
 }
 
 /// Sustained rates of one core.

@@ -57,7 +57,9 @@ pub(super) fn lower(
     let mut fused_bindings = Vec::new();
     let sizes = [batch * out_elements, packed_bias.len()];
     let joined = match fused {
-        Some(fused) => Some(Joined::declare(fused, &mut builder, &mut fused_bindings, inputs.len(), output, sizes)?),
+        Some(fused) => {
+            Some(Joined::declare(fused, (&mut builder, &mut fused_bindings), inputs.len(), output, sizes, machine)?)
+        }
         None => None,
     };
     let y_buffer = builder.buffer("y", Access::Output, batch * out_elements);

@@ -102,7 +102,7 @@ pub(super) fn lower(fused: &Fused<'_>, output: &TensorType, layout: Layout, mach
     let mut builder = Builder::new(lanes as u32);
     let mut bindings = Vec::new();
     let sizes = [elements, blocks_per_sample * lanes];
-    let joined = Joined::declare(fused, &mut builder, &mut bindings, 0, output, sizes)?;
+    let joined = Joined::declare(fused, (&mut builder, &mut bindings), 0, output, sizes, machine)?;
     let y = builder.buffer("y", Access::Output, elements);
     bindings.push(Binding::Output);
     let sample = builder.loop_over(Role::Batch, "sample");

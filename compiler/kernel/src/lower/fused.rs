@@ -4,14 +4,15 @@
 //! Operators that follow each other are one tree. Its leaves are operands and what the kernel itself has summed up. Each
 //! operator computes what it computes alone, so results are the same to the last bit.
 
-use partita_ir::graph::op::BinaryOp;
+use partita_ir::graph::op::{Activation, BinaryOp};
 use partita_ir::graph::{Op, TensorType};
 
-use super::build::Builder;
+use super::build::{Builder, activate, binary, mul_add};
 use super::elementwise::{Source, apply, source};
 use super::functions::Functions;
-use super::{Binding, Operand};
-use crate::{Access, Affine, Buffer, Expression};
+use super::reciprocal::reciprocal;
+use super::{Binding, Machine, Operand};
+use crate::{Access, Affine, Arithmetic, Buffer, Expression, Function};
 
 /// What an element is made of.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +32,33 @@ impl Tree {
         let is_quotient = matches!(op, Op::Binary(BinaryOp::Div | BinaryOp::RoundedQuotient, _));
         is_quotient && inputs.get(1) == Some(&Tree::Operand(operand))
             || inputs.iter().any(|input| input.divides_by(operand))
+    }
+
+    /// Between which bounds quotients by an operand are rounded, if that is all that is done with it.
+    fn rounds_quotients(&self, operand: usize) -> Option<[f32; 2]> {
+        let Tree::Apply(op, inputs) = self else { return None };
+        let own = match (op, &inputs[..]) {
+            (Op::Binary(BinaryOp::RoundedQuotient, Activation::Clip(low, high)), [_, Tree::Operand(divisor)]) => {
+                (*divisor == operand).then_some([*low, *high])
+            }
+            _ => None,
+        };
+        let dividends = if own.is_some() { &inputs[..1] } else { &inputs[..] };
+        let mut found = dividends.iter().filter(|input| input.reads(operand));
+        match (own, found.next()) {
+            (Some(bounds), None) => Some(bounds),
+            (None, Some(only)) if found.next().is_none() => only.rounds_quotients(operand),
+            _ => None,
+        }
+    }
+
+    /// Whether an operand is in it.
+    fn reads(&self, operand: usize) -> bool {
+        match self {
+            Tree::Sum => false,
+            Tree::Operand(other) => *other == operand,
+            Tree::Apply(_, inputs) => inputs.iter().any(|input| input.reads(operand)),
+        }
     }
 
     /// Operators in it.
@@ -70,6 +98,10 @@ enum Read {
     Same(Buffer),
     /// One number per channel or column.
     Channel(Buffer),
+    /// A divisor of rounded quotients, as both parts of its reciprocal.
+    Reciprocal([f32; 2]),
+    /// The same per channel or column.
+    ChannelReciprocal([Buffer; 2]),
 }
 
 /// A tree whose operands are buffers of a kernel.
@@ -83,11 +115,11 @@ impl<'a> Joined<'a> {
     /// vector; operands are numbered from `first` on.
     pub(super) fn declare(
         fused: &Fused<'a>,
-        builder: &mut Builder,
-        bindings: &mut Vec<Binding>,
+        (builder, bindings): (&mut Builder, &mut Vec<Binding>),
         first: usize,
         output: &TensorType,
         [elements, channels]: [usize; 2],
+        machine: &Machine,
     ) -> Option<Joined<'a>> {
         let mut reads = Vec::with_capacity(fused.operands.len());
         for (index, operand) in fused.operands.iter().enumerate() {
@@ -98,19 +130,38 @@ impl<'a> Joined<'a> {
                 1 if first == 0 => "b".to_string(),
                 index => format!("operand_{index}"),
             };
-            let mut packed = |builder: &mut Builder, constant: &[f32], count: usize| {
+            let mut packed = |builder: &mut Builder, name: &str, constant: &[f32], count: usize| {
                 let mut elements = constant.to_vec();
                 elements.resize(count, beyond);
                 bindings.push(Binding::Weights { from: first + index, elements });
-                builder.buffer(&name, Access::Weights, count)
+                builder.buffer(name, Access::Weights, count)
             };
-            reads.push(match source(operand, output)? {
-                Source::Same if let Some(constant) = operand.value => Read::Same(packed(builder, constant, elements)),
+            let source = source(operand, output)?;
+            let bounds =
+                fused.tree.rounds_quotients(index).filter(|_| machine.instruction_set.rounds_multiply_add_once());
+            let reciprocals =
+                bounds.filter(|_| source != Source::Same).zip(operand.value).and_then(|(bounds, divisors)| {
+                    divisors.iter().map(|divisor| reciprocal(*divisor, bounds)).collect::<Option<Vec<[f32; 2]>>>()
+                });
+            if let Some(reciprocals) = reciprocals {
+                reads.push(match (source, &reciprocals[..]) {
+                    (Source::Scalar(_), [parts]) => Read::Reciprocal(*parts),
+                    _ => Read::ChannelReciprocal([0, 1].map(|part| {
+                        let parts: Vec<f32> = reciprocals.iter().map(|parts| parts[part]).collect();
+                        packed(builder, &format!("{name}_{}", ["high", "low"][part]), &parts, channels)
+                    })),
+                });
+                continue;
+            }
+            reads.push(match source {
+                Source::Same if let Some(constant) = operand.value => {
+                    Read::Same(packed(builder, &name, constant, elements))
+                }
                 Source::Same => {
                     bindings.push(Binding::Input(first + index));
                     Read::Same(builder.buffer(&name, Access::Input, elements))
                 }
-                Source::Channel => Read::Channel(packed(builder, operand.value?, channels)),
+                Source::Channel => Read::Channel(packed(builder, &name, operand.value?, channels)),
                 Source::Scalar(value) => Read::All(value),
             });
         }
@@ -146,12 +197,34 @@ impl<'a> Joined<'a> {
                 Read::All(value) => Expression::Constant(value),
                 Read::Same(buffer) => Expression::Load(buffer, at.clone()),
                 Read::Channel(buffer) => Expression::Load(buffer, channel.clone()),
+                // Divisors by which nothing else is done; see below.
+                Read::Reciprocal(_) | Read::ChannelReciprocal(_) => return None,
             },
+            Tree::Apply(op, inputs) if let Some([high, low]) = self.reciprocal(inputs, channel) => {
+                let Op::Binary(BinaryOp::RoundedQuotient, last) = op else { return None };
+                let mut dividend = self.part(inputs.first()?, sum, [at, channel], functions)?;
+                if !matches!(dividend, Expression::Variable(_)) {
+                    dividend = functions.name("dividend", dividend);
+                }
+                let quotient = mul_add(dividend.clone(), high, binary(Arithmetic::Mul, dividend, low));
+                // Bounds are whole and small, so it is the same before as after.
+                Expression::Unary(Function::RoundSmall, Box::new(activate(quotient, *last)))
+            }
             Tree::Apply(op, inputs) => {
                 let each = |input| self.part(input, sum, [at, channel], functions);
                 let values = inputs.iter().map(each).collect::<Option<Vec<Expression>>>()?;
                 apply(op, values, functions)?
             }
         })
+    }
+
+    /// Both parts of the reciprocal of what is divided by, if it is known in these.
+    fn reciprocal(&self, inputs: &[Tree], channel: &Affine) -> Option<[Expression; 2]> {
+        let [_, Tree::Operand(divisor)] = inputs else { return None };
+        match self.reads.get(*divisor)? {
+            Read::Reciprocal(parts) => Some(parts.map(Expression::Constant)),
+            Read::ChannelReciprocal(parts) => Some(parts.map(|part| Expression::Load(part, channel.clone()))),
+            Read::All(_) | Read::Same(_) | Read::Channel(_) => None,
+        }
     }
 }

@@ -19,6 +19,7 @@ mod pool;
 #[cfg(test)]
 mod pooled_tests;
 mod products;
+mod reciprocal;
 mod rows;
 pub mod stored;
 #[cfg(test)]

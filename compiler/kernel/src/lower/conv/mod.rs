@@ -98,7 +98,9 @@ pub(super) fn lower(
     let mut fused_bindings = Vec::new();
     let sizes = [plan.output_elements(), packed_bias.len()];
     let joined = match fused {
-        Some(fused) => Some(Joined::declare(fused, &mut builder, &mut fused_bindings, inputs.len(), output, sizes)?),
+        Some(fused) => {
+            Some(Joined::declare(fused, (&mut builder, &mut fused_bindings), inputs.len(), output, sizes, machine)?)
+        }
         None => None,
     };
     let scratch_elements = strips.as_ref().map(|strips| strips.scratch_elements(&plan));

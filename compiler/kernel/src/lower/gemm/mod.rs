@@ -176,7 +176,7 @@ pub(super) fn lower(
         Some(_) if product.batch * product.rows != 1 => return None,
         Some(fused) => {
             let sizes = [vectors * lanes; 2];
-            Some(Joined::declare(fused, &mut builder, &mut bindings, inputs.len(), output, sizes)?)
+            Some(Joined::declare(fused, (&mut builder, &mut bindings), inputs.len(), output, sizes, machine)?)
         }
         None => None,
     };
