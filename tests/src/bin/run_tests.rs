@@ -1,18 +1,24 @@
-//! Runs every test of the workspace in a process of its own, as many at a time as there are cores and the longest
-//! first, so that no core waits for the last one; says how long each took, and at the end which took longest.
+//! Runs every test of the workspace in a process of its own, the longest first, so that no core waits for the last one;
+//! says how long each took, and at the end which took longest and which needed the processor longest.
 //!
 //! Reads the messages of `cargo test --no-run --message-format=json` on standard input. Arguments are parts of names of
 //! tests; none means all.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, IsTerminal, Read, Seek};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Output};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
 /// Tests that are listed at the end.
 const SLOWEST: usize = 10;
+
+/// More tests at a time than there are cores: many wait for devices most of their time.
+const BESIDE_CORES: usize = 1;
 
 /// Tests that take half a minute and more: first where no times are known, as in a fresh checkout.
 const LONG: [&str; 8] = [
@@ -47,7 +53,16 @@ struct Test<'a> {
 struct Result<'a> {
     test: Test<'a>,
     time: Duration,
+    /// Processor time of all its processes that have ended.
+    computed: Duration,
     failed: bool,
+}
+
+/// How a test's process ended, and what it said.
+struct Ended {
+    status: ExitStatus,
+    computed: Duration,
+    said: Vec<u8>,
 }
 
 fn main() -> ExitCode {
@@ -69,7 +84,7 @@ fn main() -> ExitCode {
         known.get(name.as_str()).copied().unwrap_or_else(|| unknown(&name))
     };
     tests.sort_by(|a, b| expected(a).total_cmp(&expected(b)));
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from) + BESIDE_CORES;
     println!("running {} tests of {} programs, {workers} at a time", tests.len(), binaries.len());
     let begin = Instant::now();
     let (waiting, results) = (Mutex::new(tests), Mutex::new(Vec::new()));
@@ -80,13 +95,14 @@ fn main() -> ExitCode {
                 let next = || lock(&waiting).pop();
                 while let Some(test) = next() {
                     let begin = Instant::now();
-                    let output = run(&test);
+                    let ended = run(&test);
                     let time = begin.elapsed();
-                    let failed = !output.as_ref().is_ok_and(|output| output.status.success());
+                    let failed = !ended.as_ref().is_ok_and(|ended| ended.status.success());
+                    let computed = ended.as_ref().map_or(Duration::ZERO, |ended| ended.computed);
                     // One lock for all that is said of a test keeps it together.
                     let mut results = lock(&results);
-                    say(&test, time, failed, &output);
-                    results.push(Result { test, time, failed });
+                    say(&test, time, failed, &ended);
+                    results.push(Result { test, time, computed, failed });
                 }
             });
         }
@@ -137,27 +153,48 @@ fn list(binary: &Binary) -> Vec<Test<'_>> {
     names.map(|name| Test { binary, name: name.to_string() }).collect()
 }
 
-fn run(test: &Test<'_>) -> std::io::Result<Output> {
+fn run(test: &Test<'_>) -> std::io::Result<Ended> {
+    let mut said = tempfile::tempfile()?;
     let mut command = Command::new(&test.binary.executable);
     // As cargo does it.
     command.current_dir(&test.binary.folder).env("CARGO_MANIFEST_DIR", &test.binary.folder);
-    command
+    let mut process = command
         .args(["--exact", &test.name, "--test-threads=1", "--color=never"])
-        .stdin(std::process::Stdio::null())
-        .output()
+        .stdin(Stdio::null())
+        .stdout(said.try_clone()?)
+        .stderr(said.try_clone()?)
+        .spawn()?;
+    let computed = computed(&process)?;
+    let status = process.wait()?;
+    let mut bytes = Vec::new();
+    said.rewind()?;
+    said.read_to_end(&mut bytes)?;
+    Ok(Ended { status, computed, said: bytes })
 }
 
-fn say(test: &Test<'_>, time: Duration, failed: bool, output: &std::io::Result<Output>) {
+/// Waits until a process has ended, and says what it and those that it has waited for have computed: only until somebody
+/// waits for it does the system know.
+fn computed(process: &Child) -> std::io::Result<Duration> {
+    let id = Pid::from_child(process);
+    while waitid(WaitId::Pid(id), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).is_err_and(|e| e == Errno::INTR) {}
+    let line = std::fs::read_to_string(format!("/proc/{}/stat", process.id()))?;
+    // Behind the name, which may hold anything: fields 14 to 17 of proc(5) are ticks of the process and of its children.
+    let fields = line.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    let ticks: u64 = fields.skip(11).take(4).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+fn say(test: &Test<'_>, time: Duration, failed: bool, ended: &std::io::Result<Ended>) {
     let word = if failed { "FAILED" } else { "ok" };
     println!("test {} ... {word} ({:.2} s)", full_name(test), time.as_secs_f64());
     if !failed {
         return;
     }
-    match output {
-        Err(error) => println!("could not be started: {error}"),
-        Ok(output) => {
-            println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            println!("ended with {}", output.status);
+    match ended {
+        Err(error) => println!("could not be run: {error}"),
+        Ok(ended) => {
+            println!("{}", String::from_utf8_lossy(&ended.said));
+            println!("ended with {}", ended.status);
         }
     }
 }
@@ -167,13 +204,20 @@ fn summarize(results: &[Result<'_>], time: Duration) -> ExitCode {
     for result in results.iter().take(SLOWEST) {
         println!("{:8.2} s  {}", result.time.as_secs_f64(), full_name(&result.test));
     }
+    let mut by_need: Vec<&Result<'_>> = results.iter().collect();
+    by_need.sort_by_key(|result| std::cmp::Reverse(result.computed));
+    println!("\ntests that need the processor longest:");
+    for result in by_need.into_iter().take(SLOWEST) {
+        println!("{:8.2} s  {}", result.computed.as_secs_f64(), full_name(&result.test));
+    }
     let mut by_binary: BTreeMap<&str, f64> = BTreeMap::new();
     for result in results {
-        *by_binary.entry(&result.test.binary.name).or_default() += result.time.as_secs_f64();
+        *by_binary.entry(&result.test.binary.name).or_default() += result.computed.as_secs_f64();
     }
+    let all: f64 = by_binary.values().sum();
     let mut by_binary: Vec<(&str, f64)> = by_binary.into_iter().collect();
     by_binary.sort_by(|a, b| b.1.total_cmp(&a.1));
-    println!("\nslowest test programs, all tests added up:");
+    println!("\ntest programs that need the processor longest, of {all:.0} s in all:");
     for (name, seconds) in by_binary.into_iter().take(SLOWEST) {
         println!("{seconds:8.2} s  {name}");
     }
