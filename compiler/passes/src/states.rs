@@ -147,7 +147,7 @@ input %0 "state": f32[2]
 input %1 "x": f32[2]
 input %2 "h0": f32[3]
 %3 "stateN": f32[2] = "add"(%0, %1) Binary(Add,None)
-%4 "hn": f32[3] = "relu"(%2) Unary(Relu)
+%4 "hn": f32[3] = "relu"(%2) Unary(Activation(Relu))
 %5 "y": f32[2] = "twice"(%3, %3) Binary(Add,None)
 output %3
 output %5
@@ -223,7 +223,7 @@ output %4
             assert!(refusal.contains(text), "{refusal}");
         }
         let mut without = parse(
-            "graph \"g\" opset 17\ninput %0 \"x\": f32[2]\n%1 \"y\": f32[2] = \"r\"(%0) Unary(Relu)\noutput %1\n",
+            "graph \"g\" opset 17\ninput %0 \"x\": f32[2]\n%1 \"y\": f32[2] = \"r\"(%0) Unary(Activation(Relu))\noutput %1\n",
         )
         .expect("the text is a graph");
         let refusal = keep(&mut without, &[Wanted::ByName]).expect_err("nothing is called alike").to_string();

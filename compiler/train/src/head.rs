@@ -1,6 +1,7 @@
 //! What has been trained: a small classifier on the features of a frozen backbone.
 
-use crate::network::{self, Block};
+use crate::design::Block;
+use crate::network;
 
 /// Samples that are looked at together.
 const BATCH: usize = 128;

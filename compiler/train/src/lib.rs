@@ -1,13 +1,14 @@
 //! The arithmetic of learning: heads on the features of a frozen backbone, forwards, backwards and downhill, and least
 //! squares. It knows nothing of graphs, files or clusters.
 //!
-//! `averages` trains heads that see averages, `network` those that convolve, by `stage` and `linear`; both descend by what
+//! `averages` trains heads that see averages, `network` those that convolve (a `design`), by `stage` and `linear`; both descend by what
 //! `cross_entropy` says. A finished [`head::Head`] is plain data. Nothing here starts threads.
 
 mod adam;
 pub mod averages;
 pub mod chance;
 mod cross_entropy;
+pub mod design;
 pub mod head;
 pub mod linear;
 pub mod matrix;

@@ -1,7 +1,7 @@
 //! Chosen exits into the graph: view, blocks, matrices, what an earlier exit has said, decision.
 
+use partita_train::design::Block;
 use partita_train::head::{Head, Separable};
-use partita_train::network::Block;
 
 use partita_ir::graph::infer::{InferError, infer};
 use partita_ir::graph::op::{Conv, Decide, ExitRule, Gemm, Patience, PoolKind, Window};

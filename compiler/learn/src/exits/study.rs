@@ -139,7 +139,7 @@ fn students(dataset: &Dataset<'_>) -> Vec<Student> {
         let Some((place, ExitPlace { map: Some(map), .. })) = nearest else { continue };
         let macs = (dataset.macs as f64 * cost).min(ROOT_MACS * (dataset.macs as f64).sqrt()) as u64;
         let widest =
-            partita_train::network::Design::within(map.channels, map.space, dataset.classes, macs, dataset.head_bytes);
+            partita_train::design::Design::within(map.channels, map.space, dataset.classes, macs, dataset.head_bytes);
         if let Some(design) = widest.filter(|_| found.iter().all(|student| student.place != place)) {
             found.push(Student { place, design });
         }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use partita_train::chance::Chance;
+use partita_train::design::Design;
 use partita_train::head::Head;
-use partita_train::network::{Batch, Design, Network, channels_last};
+use partita_train::network::{Batch, Network, channels_last};
 use sha2::{Digest, Sha256};
 
 use super::augment::{Augmentations, Draw};
