@@ -71,14 +71,14 @@ pub fn family_of_all(
     choice: &Scope<'_>,
     family: StrategyFamily,
     order: &[NodeId],
-    found: &[Vec<Candidate>],
+    found: &[&[Candidate]],
 ) -> Vec<Vec<usize>> {
     let share_by = [ShareBy::Speed, ShareBy::SpeedWithinMemory];
     let weights_bytes = order.iter().map(|id| cost::node_weights_bytes(choice.graph, *id)).sum();
     let groups = groups(choice.cluster, weights_bytes, &share_by, false, false);
     let everyone = |group: &Group| !is_for_everyone(family) || group.devices.len() == choice.cluster.devices.len();
     let mask = groups.iter().enumerate().filter(|(_, group)| everyone(group)).fold(0, |mask, (at, _)| mask | bit(at));
-    let of_node = |(id, listed): (&NodeId, &Vec<Candidate>)| {
+    let of_node = |(id, listed): (&NodeId, &&[Candidate])| {
         let fits = |at: &usize| listed[*at].groups == 0 || listed[*at].groups & mask != 0;
         let of_groups: Vec<usize> = (0..listed.len()).filter(fits).collect();
         let chosen: Vec<&Candidate> = of_groups.iter().map(|at| &listed[*at]).collect();

@@ -3,22 +3,22 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::candidates::candidates;
+use super::copies::{Copy, copies, held};
 use super::cost::{self, Flow, exchange_seconds};
 use super::elimination::Factor;
 use super::price::{Candidate, Scope};
 use super::reshard::{Reshard, reshard};
 use super::{Objective, Strategy};
-use crate::shard::{Region, Sharding};
+use crate::shard::Sharding;
 use partita_config::{Cluster, System};
 use partita_ir::graph::{Graph, NodeId, TensorId};
-use partita_ir::restrict::result_parts;
 
 /// A tensor between two choices.
 #[derive(Debug)]
 pub struct Edge {
-    /// Position of the node that makes it; none for an input of the graph.
+    /// Position of the variable that it comes from; none for an input of the graph.
     pub producer: Option<usize>,
-    /// Position of the node that reads it, and as which operand; none for an output of the graph.
+    /// Position of the variable that it goes to, and as which operand; none for an output of the graph.
     pub consumer: Option<(usize, usize)>,
     /// Per candidate of the producer and of the consumer the index into [`Network::reshards`]; [`FORBIDDEN`] if the two
     /// do not go together.
@@ -32,12 +32,21 @@ pub struct Edge {
 /// Two choices that do not go together.
 pub const FORBIDDEN: u32 = u32::MAX;
 
-/// Nodes, candidates and edges.
+/// What is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variable {
+    /// How a node is computed.
+    Node(NodeId),
+    /// What a tensor that several nodes read is to them ([`super::copies`]).
+    Shared(TensorId),
+}
+
+/// Variables, candidates and edges.
 pub struct Network<'a> {
     /// The cluster.
     pub cluster: &'a Cluster,
-    /// Nodes in topological order.
-    pub order: Vec<NodeId>,
+    /// Nodes in topological order, and behind each what several read of its results.
+    pub variables: Vec<Variable>,
     /// Candidates of each.
     pub candidates: Vec<Vec<Candidate>>,
     /// Share of inferences that reach each: exits before it end the others.
@@ -46,6 +55,8 @@ pub struct Network<'a> {
     pub edges: Vec<Edge>,
     /// What may have to travel.
     pub reshards: Vec<Reshard>,
+    /// Of each tensor with a variable of its own what devices have of it by the candidates of the node that makes it.
+    pub made: HashMap<usize, Vec<Sharding>>,
     /// RAM of each device after what every program needs.
     pub ram: Vec<u64>,
     /// Flash of each device after its code.
@@ -69,101 +80,75 @@ impl<'a> Network<'a> {
     ) -> Network<'a> {
         let (graph, cluster) = (choice.graph, choice.cluster);
         let by_node = graph.reach();
-        let reach = order.iter().map(|id| by_node.get(id).copied().unwrap_or(1.0)).collect();
-        let mut network =
-            Network { cluster, order, candidates, reach, edges: Vec::new(), reshards: Vec::new(), ram, flash };
-        network.connect(graph);
-        network
-    }
-
-    fn connect(&mut self, graph: &Graph) {
-        let position: HashMap<NodeId, usize> = self.order.iter().enumerate().map(|(at, id)| (*id, at)).collect();
-        let mut prices = Prices::default();
-        for consumer in 0..self.order.len() {
-            for (operand, tensor) in graph.node(self.order[consumer]).inputs.iter().enumerate() {
-                if graph.value(*tensor).is_some() {
-                    continue;
+        let mut copies = copies(graph, cluster, &order, &candidates);
+        let mut network = Network {
+            cluster,
+            variables: Vec::new(),
+            candidates: Vec::new(),
+            reach: Vec::new(),
+            edges: Vec::new(),
+            reshards: Vec::new(),
+            made: HashMap::new(),
+            ram,
+            flash,
+        };
+        let mut connecting = Connecting { graph, prices: Prices::default(), places: HashMap::new() };
+        for input in &graph.inputs {
+            connecting.share(&mut network, *input, None, &mut copies);
+        }
+        for (id, listed) in order.into_iter().zip(candidates) {
+            let at = network.variables.len();
+            network.variables.push(Variable::Node(id));
+            network.candidates.push(listed);
+            network.reach.push(by_node.get(&id).copied().unwrap_or(1.0));
+            for (operand, tensor) in graph.node(id).inputs.iter().enumerate() {
+                if graph.value(*tensor).is_none() {
+                    connecting.read(&mut network, *tensor, Some((at, operand)));
                 }
-                let producer = graph.tensor(*tensor).producer.map(|producer| position[&producer]);
-                self.add_edge(graph, *tensor, producer, Some((consumer, operand)), &mut prices);
+            }
+            for output in &graph.node(id).outputs {
+                connecting.share(&mut network, *output, Some((at, id)), &mut copies);
             }
         }
         for output in &graph.outputs {
-            if let Some(producer) = graph.tensor(*output).producer {
-                self.add_edge(graph, *output, Some(position[&producer]), None, &mut prices);
+            if graph.tensor(*output).producer.is_some() {
+                connecting.read(&mut network, *output, None);
             }
         }
+        network
     }
 
-    fn add_edge(
-        &mut self,
-        graph: &Graph,
-        tensor: TensorId,
-        producer: Option<usize>,
-        consumer: Option<(usize, usize)>,
-        prices: &mut Prices,
-    ) {
-        let shape = graph.shape(tensor);
-        let element_bytes = graph.stored(tensor).element.size_bytes() as u64;
-        let devices = self.cluster.devices.len();
-        let at_input = Sharding::whole(self.cluster.input, devices, shape);
-        let at_output = Sharding::whole(self.cluster.output, devices, shape);
-        // What a device has of a further result follows from what it computes of the first.
-        let of_result =
-            |node: NodeId, first: &Sharding| match graph.node(node).outputs.iter().position(|o| *o == tensor) {
-                None | Some(0) => first.clone(),
-                Some(at) => {
-                    let part = |first: Region| result_parts(graph, node, &first)?.get(at).copied();
-                    Sharding(first.0.iter().map(|region| region.and_then(part)).collect())
-                }
+    /// The nodes, in topological order, with the positions of their variables.
+    pub fn nodes(&self) -> impl Iterator<Item = (usize, NodeId)> + '_ {
+        self.variables.iter().enumerate().filter_map(|(at, variable)| match variable {
+            Variable::Node(id) => Some((at, *id)),
+            Variable::Shared(_) => None,
+        })
+    }
+
+    /// The assignment that has these choices of nodes, and of what several of them read whatever is then best under an
+    /// objective that adds up.
+    pub fn completed(&self, objective: Objective, of_nodes: &[usize]) -> Vec<usize> {
+        let mut assignment = vec![0; self.variables.len()];
+        let nodes: Vec<usize> = self.nodes().map(|(at, _)| at).collect();
+        nodes.iter().zip(of_nodes).for_each(|(at, choice)| assignment[*at] = *choice);
+        for at in (0..self.variables.len()).filter(|at| matches!(self.variables[*at], Variable::Shared(_))) {
+            let touching: Vec<&Edge> = (self.edges.iter())
+                .filter(|edge| edge.producer == Some(at) || edge.consumer.is_some_and(|(node, _)| node == at))
+                .collect();
+            let mut price = |choice: usize| -> f64 {
+                assignment[at] = choice;
+                let of = |edge: &&Edge| {
+                    let travel = self.travel(edge, &assignment);
+                    travel.map_or(f64::INFINITY, |reshard| edge.reach * self.travel_price(objective, reshard))
+                };
+                touching.iter().map(of).sum()
             };
-        let held: Vec<(u32, Option<(usize, bool)>)> = match producer {
-            None => vec![(prices.class(&at_input), None)],
-            Some(producer) => self.candidates[producer]
-                .iter()
-                .map(|candidate| {
-                    let held = of_result(self.order[producer], &candidate.strategy.outputs);
-                    (prices.class(&held), candidate.run)
-                })
-                .collect(),
-        };
-        let needed: Vec<(u32, Option<(usize, bool)>)> = match consumer {
-            None => vec![(prices.class(&at_output), None)],
-            Some((consumer, operand)) => self.candidates[consumer]
-                .iter()
-                .map(|candidate| {
-                    (candidate.needs[operand].as_ref().map_or(0, |need| prices.class(need)), candidate.run)
-                })
-                .collect(),
-        };
-        let mut table = Vec::with_capacity(held.len() * needed.len());
-        for (held, held_run) in &held {
-            for (needed, needed_run) in &needed {
-                let inside = matches!((held_run, needed_run), (Some((a, _)), Some((b, _))) if a == b);
-                let leaves_early = matches!(held_run, Some((_, false))) && !inside;
-                table.push(if leaves_early {
-                    FORBIDDEN
-                } else {
-                    let key = (tensor, *held, *needed);
-                    match prices.known.get(&key) {
-                        Some(known) => *known,
-                        None => {
-                            let (held, needed) = (&prices.classes[*held as usize], &prices.classes[*needed as usize]);
-                            let found = reshard(self.cluster, held, needed, shape, element_bytes);
-                            let index = found.map_or(FORBIDDEN, |found| {
-                                self.reshards.push(found);
-                                self.reshards.len() as u32 - 1
-                            });
-                            prices.known.insert(key, index);
-                            index
-                        }
-                    }
-                });
-            }
+            let prices: Vec<f64> = (0..self.candidates[at].len()).map(&mut price).collect();
+            let best = prices.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
+            assignment[at] = best.map_or(0, |(choice, _)| choice);
         }
-        let columns = needed.len();
-        let reach = consumer.map(|(node, _)| node).or(producer).map_or(1.0, |node| self.reach[node]);
-        self.edges.push(Edge { producer, consumer, table, columns, reach });
+        assignment
     }
 
     /// Number of candidates of each node.
@@ -338,22 +323,155 @@ impl<'a> Network<'a> {
         &self,
         assignment: &[usize],
     ) -> (BTreeMap<NodeId, Strategy>, BTreeMap<(NodeId, usize), Vec<Sharding>>) {
-        let strategies = self
-            .order
-            .iter()
-            .zip(assignment)
-            .zip(&self.candidates)
-            .map(|((id, choice), node)| (*id, node[*choice].strategy.clone()))
-            .collect();
+        let chosen = |at: usize| &self.candidates[at][assignment[at]];
+        let strategies = self.nodes().map(|(at, id)| (id, chosen(at).strategy.clone())).collect();
+        // How a tensor that several read comes to be what it is to them.
+        let mut arrivals: HashMap<usize, &Edge> = HashMap::new();
+        for edge in &self.edges {
+            if let Some((at, _)) = edge.consumer.filter(|(at, _)| matches!(self.variables[*at], Variable::Shared(_))) {
+                arrivals.insert(at, edge);
+            }
+        }
         let mut relays = BTreeMap::new();
         for edge in &self.edges {
-            if let (Some((consumer, operand)), Some(reshard)) = (edge.consumer, self.travel(edge, assignment))
-                && !reshard.relays.is_empty()
-            {
-                relays.insert((self.order[consumer], operand), reshard.relays.clone());
+            let Some((consumer, operand)) = edge.consumer else { continue };
+            let (Variable::Node(id), Some(reshard)) = (self.variables[consumer], self.travel(edge, assignment)) else {
+                continue;
+            };
+            let arrival = edge.producer.and_then(|at| Some((at, arrivals.get(&at)?)));
+            let first = arrival.and_then(|(at, arrival)| Some((at, self.travel(arrival, assignment)?)));
+            let way = match first.filter(|(_, first)| !first.flows_nothing()) {
+                None => reshard.relays.clone(),
+                // It is read as it became: the first that reads it brings that about.
+                Some((at, first)) => {
+                    let became = &chosen(at).strategy.outputs;
+                    let maker = arrivals.get(&at).and_then(|arrival| arrival.producer);
+                    let made = self.made.get(&at).and_then(|made| made.get(maker.map_or(0, |maker| assignment[maker])));
+                    match (&chosen(consumer).needs[operand], made) {
+                        (Some(need), _) if need == became => first.relays.clone(),
+                        (Some(need), Some(made)) if holds(made, need) => Vec::new(),
+                        _ if reshard.flows_nothing() && first.relays.is_empty() => Vec::new(),
+                        _ => [&first.relays[..], std::slice::from_ref(became), &reshard.relays[..]].concat(),
+                    }
+                }
+            };
+            if !way.is_empty() {
+                relays.insert((id, operand), way);
             }
         }
         (strategies, relays)
+    }
+}
+
+/// Whether every device has all that it needs.
+fn holds(held: &Sharding, needed: &Sharding) -> bool {
+    needed.parts().all(|(device, need)| held.0[device].is_some_and(|held| held.contains(&need)))
+}
+
+/// What is known while variables are connected.
+struct Connecting<'g> {
+    graph: &'g Graph,
+    prices: Prices,
+    /// Position of the variable from which a tensor is read, and what it may be there.
+    places: HashMap<TensorId, (usize, Vec<Source>)>,
+}
+
+/// What devices may have of a tensor, by the number of its class, and the run of tiles that made it so.
+type Source = (u32, Option<(usize, bool)>);
+
+impl Connecting<'_> {
+    /// A tensor may be read from the node that makes it, or from a variable of its own, which is added here.
+    fn share(
+        &mut self,
+        network: &mut Network<'_>,
+        tensor: TensorId,
+        producer: Option<(usize, NodeId)>,
+        copies: &mut HashMap<TensorId, Vec<Copy>>,
+    ) {
+        let sources: Vec<Source> = match producer {
+            None => {
+                let at_input =
+                    Sharding::whole(network.cluster.input, network.cluster.devices.len(), self.graph.shape(tensor));
+                vec![(self.prices.class(&at_input), None)]
+            }
+            Some((at, id)) => {
+                let of = |candidate: &Candidate| (held(self.graph, id, candidate, tensor), candidate.run);
+                let held: Vec<_> = network.candidates[at].iter().map(of).collect();
+                held.into_iter().map(|(held, run)| (self.prices.class(&held), run)).collect()
+            }
+        };
+        let Some(copies) = copies.remove(&tensor) else {
+            if let Some((at, _)) = producer {
+                self.places.insert(tensor, (at, sources));
+            }
+            return;
+        };
+        let reach = producer.map_or(1.0, |(at, _)| network.reach[at]);
+        let at = network.variables.len();
+        let made = sources.iter().map(|(class, _)| self.prices.classes[*class as usize].clone());
+        network.made.insert(at, made.collect());
+        network.variables.push(Variable::Shared(tensor));
+        network.candidates.push(copies.iter().map(Copy::candidate).collect());
+        network.reach.push(reach);
+        let shared: Vec<(Source, bool)> = copies
+            .iter()
+            .map(|copy| ((self.prices.class(&copy.sharding), copy.made.flatten()), copy.made.is_some()))
+            .collect();
+        let mut table = Vec::with_capacity(sources.len() * shared.len());
+        for source in &sources {
+            for (copy, is_made) in &shared {
+                table.push(match is_made {
+                    true if source != copy => FORBIDDEN,
+                    true => self.prices.travel(network, self.graph, tensor, (source.0, source.0)),
+                    false => self.travel(network, tensor, *source, *copy),
+                });
+            }
+        }
+        let columns = shared.len();
+        network.edges.push(Edge {
+            producer: producer.map(|(at, _)| at),
+            consumer: Some((at, 0)),
+            table,
+            columns,
+            reach,
+        });
+        self.places.insert(tensor, (at, shared.into_iter().map(|(copy, _)| copy).collect()));
+    }
+
+    /// An edge to whoever reads a tensor: an operand of a node, or the caller.
+    fn read(&mut self, network: &mut Network<'_>, tensor: TensorId, consumer: Option<(usize, usize)>) {
+        let (shape, devices) = (self.graph.shape(tensor), network.cluster.devices.len());
+        let (producer, sources) = match self.places.get(&tensor) {
+            Some((at, sources)) => (Some(*at), sources.clone()),
+            None => (None, vec![(self.prices.class(&Sharding::whole(network.cluster.input, devices, shape)), None)]),
+        };
+        let needs: Vec<Source> = match consumer {
+            None => vec![(self.prices.class(&Sharding::whole(network.cluster.output, devices, shape)), None)],
+            Some((at, operand)) => (network.candidates[at].iter())
+                .map(|candidate| {
+                    let need = candidate.needs[operand].as_ref();
+                    (need.map_or(0, |need| self.prices.class(need)), candidate.run)
+                })
+                .collect(),
+        };
+        let mut table = Vec::with_capacity(sources.len() * needs.len());
+        for source in &sources {
+            for need in &needs {
+                table.push(self.travel(network, tensor, *source, *need));
+            }
+        }
+        let columns = needs.len();
+        let reach = consumer.map(|(at, _)| at).or(producer).map_or(1.0, |at| network.reach[at]);
+        network.edges.push(Edge { producer, consumer, table, columns, reach });
+    }
+
+    /// What has to travel between two choices: tiles of a run that goes on leave it for nobody else.
+    fn travel(&mut self, network: &mut Network<'_>, tensor: TensorId, source: Source, need: Source) -> u32 {
+        let inside = matches!((source.1, need.1), (Some((a, _)), Some((b, _))) if a == b);
+        if matches!(source.1, Some((_, false))) && !inside {
+            return FORBIDDEN;
+        }
+        self.prices.travel(network, self.graph, tensor, (source.0, need.0))
     }
 }
 
@@ -374,5 +492,27 @@ impl Prices {
         self.classes.push(sharding.clone());
         self.numbers.insert(sharding.clone(), number);
         number
+    }
+
+    /// Index into the network's reshards of what is between two classes; [`FORBIDDEN`] where no links lead.
+    fn travel(
+        &mut self,
+        network: &mut Network<'_>,
+        graph: &Graph,
+        tensor: TensorId,
+        (held, needed): (u32, u32),
+    ) -> u32 {
+        if let Some(known) = self.known.get(&(tensor, held, needed)) {
+            return *known;
+        }
+        let (from, to) = (&self.classes[held as usize], &self.classes[needed as usize]);
+        let element_bytes = graph.stored(tensor).element.size_bytes() as u64;
+        let found = reshard(network.cluster, from, to, graph.shape(tensor), element_bytes);
+        let index = found.map_or(FORBIDDEN, |found| {
+            network.reshards.push(found);
+            network.reshards.len() as u32 - 1
+        });
+        self.known.insert((tensor, held, needed), index);
+        index
     }
 }

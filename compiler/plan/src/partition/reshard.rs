@@ -18,6 +18,11 @@ pub struct Reshard {
 }
 
 impl Reshard {
+    /// Whether nothing has to travel.
+    pub fn flows_nothing(&self) -> bool {
+        self.steps.iter().all(Vec::is_empty)
+    }
+
     /// Bytes over all links.
     pub fn bytes(&self) -> u64 {
         self.steps.iter().flatten().map(|flow| flow.bytes).sum()

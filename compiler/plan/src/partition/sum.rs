@@ -18,5 +18,41 @@ pub fn sum_of(graph: &Graph, cluster: &Cluster, objective: Objective, partition:
     let candidates = order.iter().map(|id| only(*id)).collect::<Option<Vec<_>>>()?;
     let nodes = order.len();
     let network = Network::of(&choice, order, candidates, (Vec::new(), Vec::new()));
-    Some(network.value(objective, &vec![0; nodes])).filter(|sum| sum.is_finite())
+    let assignment = network.completed(objective, &vec![0; nodes]);
+    Some(network.value(objective, &assignment)).filter(|sum| sum.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partition::Strategy;
+    use partita_config::cluster_file;
+
+    /// What is sent for one reader is there for the next: both read on `b` what `a` has made.
+    #[test]
+    fn what_several_read_travels_once() {
+        const TEXT: &str = r#"graph "t" opset 17
+input %0 "x": f32[1,64]
+%1 "made": f32[1,64] = "made"(%0) Unary(Tanh)
+%2 "p": f32[1,64] = "p"(%1) Unary(Exp)
+%3 "q": f32[1,64] = "q"(%1) Unary(Erf)
+%4 "y": f32[1,64] = "y"(%2, %3) Binary(Add,None)
+output %4
+"#;
+        let graph = partita_ir::graph::text::parse(TEXT).expect("the text is a graph");
+        let cluster = "[cluster]\nname = \"t\"\ninput = \"a\"\noutput = \"b\"\n[[device]]\nname = \"a\"\n\
+             target = \"raspberry-pi-3\"\n[[device]]\nname = \"b\"\ntarget = \"raspberry-pi-4\"\n[[link]]\n\
+             between = [\"a\", \"b\"]\ntransport = \"tcp\"\nbandwidth = \"100 Mbit/s\"\n";
+        let cluster = cluster_file::parse(cluster, "cluster.toml", std::path::Path::new(".")).expect("it is sound");
+        let nodes = graph.topological_order().expect("there is no cycle");
+        let bytes = |devices: [usize; 4]| {
+            let strategy = |device: usize| Strategy::whole(device, 2, &[1, 64]);
+            let strategies = nodes.iter().zip(devices).map(|(id, device)| (*id, strategy(device))).collect();
+            // A little time breaks ties.
+            sum_of(&graph, &cluster, Objective::Traffic, &Partition::given(strategies)).map(f64::round)
+        };
+        assert_eq!(bytes([0, 1, 1, 1]), Some(256.0), "`made` goes to `b` once");
+        assert_eq!(bytes([0, 0, 1, 1]), Some(512.0), "`made` and `p` go");
+        assert_eq!(bytes([1, 1, 1, 1]), Some(256.0), "`x` goes");
+    }
 }

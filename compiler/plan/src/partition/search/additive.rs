@@ -5,7 +5,7 @@
 //! exclude goes to the ILP.
 
 use super::super::elimination::Elimination;
-use super::super::network::Network;
+use super::super::network::{Network, Variable};
 use super::super::price::Candidate;
 use super::super::{Objective, ilp};
 use super::beam;
@@ -91,8 +91,13 @@ struct Prices {
 
 impl Prices {
     fn new(network: &Network<'_>, objective: Objective, allowed: &dyn Fn(usize, &Candidate) -> bool) -> Prices {
+        let is_node = |at: usize| matches!(network.variables[at], Variable::Node(_));
         let price = |node: usize, candidate: &Candidate| {
-            if allowed(node, candidate) { network.node_price(objective, node, candidate) } else { f64::INFINITY }
+            if !is_node(node) || allowed(node, candidate) {
+                network.node_price(objective, node, candidate)
+            } else {
+                f64::INFINITY
+            }
         };
         let nodes = network.candidates.iter().enumerate();
         Prices {
@@ -270,7 +275,7 @@ impl Search<'_> {
     /// nodes keeps its choice; the window is solved exactly, at several prices of memory, and the answer kept if it
     /// fits better or costs less.
     fn improve(&mut self, multipliers: &[f64], pool: &[Vec<usize>], effort: Effort<'_>) {
-        let nodes = self.network.order.len();
+        let nodes = self.network.variables.len();
         let better = |a: (u64, f64), b: (u64, f64)| a.0 < b.0 || a.0 == b.0 && a.1 < b.1 * (1.0 - 1e-9);
         let merits = |assignment: &Vec<usize>| (self.merit(assignment), assignment.clone());
         let start = match &self.best {

@@ -28,7 +28,7 @@ use super::candidates::family_of_all;
 use super::network::Network;
 use super::options::Effort as Asked;
 use super::pipeline::Chain;
-use super::price::{Breadth, Scope};
+use super::price::{Breadth, Candidate, Scope};
 use super::{Objective, PartitionOptions, Strategy, StrategyFamily, limits};
 
 pub use self::answer::Answer;
@@ -104,7 +104,8 @@ fn search_with(
         let mut of_family: Vec<(StrategyFamily, Vec<Vec<usize>>)> = vec![(options.family, roomy.all())];
         for (Further { family, objective }, slot) in further.iter().zip(answers) {
             if of_family.iter().all(|(known, _)| known != family) {
-                let choices = family_of_all(&choice(Breadth::Roomy), *family, &roomy.order, &roomy.candidates);
+                let choices =
+                    roomy.choices_of(|nodes, listed| family_of_all(&choice(Breadth::Roomy), *family, nodes, listed));
                 of_family.push((*family, choices));
             }
             let Some((_, choices)) = of_family.iter().find(|(known, _)| known == family) else { continue };
@@ -174,11 +175,22 @@ fn search_with(
 impl Network<'_> {
     /// The assignment that these strategies are, if all are candidates. Those of fused tiles belong to one run only.
     fn assignment_of(&self, strategies: &BTreeMap<NodeId, Strategy>) -> Option<Vec<usize>> {
-        let mut found = Vec::with_capacity(self.order.len());
-        for (id, candidates) in self.order.iter().zip(&self.candidates) {
-            let wanted = strategies.get(id)?;
-            found.push(candidates.iter().position(|candidate| candidate.strategy == *wanted)?);
+        let mut found = Vec::new();
+        for (at, id) in self.nodes() {
+            let wanted = strategies.get(&id)?;
+            found.push(self.candidates[at].iter().position(|candidate| candidate.strategy == *wanted)?);
         }
-        Some(found)
+        Some(self.completed(Objective::Latency, &found))
+    }
+
+    /// All choices, of nodes only those that `chosen` takes of their lists.
+    fn choices_of(&self, chosen: impl Fn(&[NodeId], &[&[Candidate]]) -> Vec<Vec<usize>>) -> Vec<Vec<usize>> {
+        let (places, nodes): (Vec<usize>, Vec<NodeId>) = self.nodes().unzip();
+        let listed: Vec<&[Candidate]> = places.iter().map(|at| self.candidates[*at].as_slice()).collect();
+        let mut choices = self.all();
+        for (at, chosen) in places.into_iter().zip(chosen(&nodes, &listed)) {
+            choices[at] = chosen;
+        }
+        choices
     }
 }

@@ -20,8 +20,9 @@ pub(super) fn staged(
 ) -> Vec<Vec<usize>> {
     let cluster = network.cluster;
     let count = cluster.devices.len();
-    let weights: Vec<u64> = network.order.iter().map(|id| cost::node_weights_bytes(graph, *id)).collect();
-    let crossing = crossing_bytes(graph, &network.order);
+    let (places, order): (Vec<usize>, Vec<NodeId>) = network.nodes().unzip();
+    let weights: Vec<u64> = order.iter().map(|id| cost::node_weights_bytes(graph, *id)).collect();
+    let crossing = crossing_bytes(graph, &order);
     let mut found = Vec::new();
     for size in 2..=count / 2 {
         let stages = stages(count, size);
@@ -35,13 +36,14 @@ pub(super) fn staged(
         let rooms: Vec<u64> = stages.iter().map(room).collect();
         let Some(ends) = least_crossing(&weights, &crossing, &rooms) else { continue };
         let stage_of = |node: usize| ends.iter().position(|end| node < *end).unwrap_or(ends.len() - 1);
-        let members: Vec<&Vec<usize>> = (0..network.order.len()).map(|node| &stages[stage_of(node)]).collect();
+        let members: BTreeMap<usize, &Vec<usize>> =
+            places.iter().enumerate().map(|(node, at)| (*at, &stages[stage_of(node)])).collect();
         let allowed = |node: usize, candidate: &Candidate| {
             let devices = candidate.strategy.devices();
             let shared = candidate.strategy.partial_sums.is_some() || devices.len() > 1;
             let has_weights = candidate.weights_bytes.iter().any(|bytes| *bytes > 0);
-            devices.iter().all(|device| members[node].contains(device))
-                && (!has_weights || shared && devices.len() == members[node].len())
+            devices.iter().all(|device| members[&node].contains(device))
+                && (!has_weights || shared && devices.len() == members[&node].len())
                 && (!has_weights || candidate.strategy.method != Method::Replicated)
         };
         let effort = Effort { allowed: &allowed, ..effort.at_most(START_WORK) };
