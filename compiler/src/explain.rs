@@ -149,9 +149,9 @@ pub const CODES: &[Explanation] = &[
     },
     Explanation {
         code: "E0164",
-        title: "addresses do not fit the devices",
+        title: "addresses do not fit the devices, or nobody can log in there",
         text: "An address is the first of a range, or a list with one entry per device, each `host:port`. No two devices have\n\
-         the same.",
+         the same. `user` and `ssh_port` say how `--deploy` logs in there; without them ssh's own configuration does.",
     },
     Explanation {
         code: "E0165",
@@ -247,6 +247,27 @@ pub const CODES: &[Explanation] = &[
         title: "nothing in the network can go",
         text: "Variants leave out residual branches, skip connections, projections and operands of concatenations. A network without\n\
          any has no variants; early exits (--exits auto) may still make it cheaper.",
+    },
+    Explanation {
+        code: "E0700",
+        title: "a device cannot be installed on",
+        text: "Before anything is switched, `--deploy` looks at all machines: whether ssh gets there without a password and with a\n\
+         known host key, whether the machine is of the target's kind, has room, and starts the program. Each that is in the\n\
+         way is named; what runs there goes on. Microcontrollers are flashed, and clusters with them are started by hand.",
+    },
+    Explanation {
+        code: "E0701",
+        title: "the new plan does not answer; the old one runs again",
+        text: "After `--deploy` has switched all devices, it hands an input to the device that holds it, and waits for an answer\n\
+         that agrees with the reference kernels. Without one in time, every device goes back to its old version, or what was\n\
+         installed is removed again if there was none. What the devices said by then stands below the message. (An answer\n\
+         that is there and wrong is E0800.)",
+    },
+    Explanation {
+        code: "E0702",
+        title: "a device does not answer",
+        text: "`--status` has reached no device on which anything is installed, or some are not reached, or their processes do not\n\
+         answer. The table says which.",
     },
     Explanation {
         code: "E0800",

@@ -7,6 +7,7 @@ mod build_script;
 pub mod bundle;
 pub mod cli;
 pub mod commands;
+pub mod deploy;
 pub mod driver;
 mod explain;
 mod host;

@@ -31,6 +31,17 @@ pub struct Clash {
     pub why: &'static str,
 }
 
+/// An option beside which most others would do nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone {
+    /// Name of the argument.
+    pub option: &'static str,
+    /// What goes beside it.
+    pub beside: &'static [&'static str],
+    /// Why no more does.
+    pub why: &'static str,
+}
+
 /// What asks for exits or variants.
 const STUDIES: &[&str] = &["exits", "variants", "exit_outputs"];
 
@@ -57,8 +68,8 @@ pub const NEEDS: &[Need] = &[
     need("normalize", &["evaluate", "calibration", "input"], "it is applied to data from a file, and none is given"),
     need("layout", &["evaluate", "calibration", "input"], "it is the layout of data from a file, and none is given"),
     need("launcher", &["run", "evaluate", "verify", "measure", "tune"], "it starts devices, and nothing is run"),
-    need("symbols", &["build", "run", "evaluate", "verify", "measure", "tune"], "no program is built"),
-    need("no_build_cache", &["build", "run", "evaluate", "verify", "measure", "tune"], "no program is built"),
+    need("symbols", &["build", "run", "evaluate", "verify", "deploy", "measure", "tune"], "no program is built"),
+    need("no_build_cache", &["build", "run", "evaluate", "verify", "deploy", "measure", "tune"], "no program is built"),
     need("exits", &["calibration"], SAMPLES_TEACH),
     need("variants", &["calibration"], SAMPLES_TEACH),
     need("exit_outputs", &["calibration"], SAMPLES_TEACH),
@@ -90,6 +101,7 @@ pub const CLASHES: &[Clash] = &[
     clash("simulate", "build", BUILDS_NOTHING),
     clash("simulate", "run", BUILDS_NOTHING),
     clash("simulate", "verify", BUILDS_NOTHING),
+    clash("simulate", "deploy", BUILDS_NOTHING),
     clash("simulate", "measure", BUILDS_NOTHING),
     clash("simulate", "tune", BUILDS_NOTHING),
     clash("simulate", "log", BUILDS_NOTHING),
@@ -103,6 +115,7 @@ pub const CLASHES: &[Clash] = &[
     clash("measure", "run", MEASURES_ONLY),
     clash("measure", "evaluate", MEASURES_ONLY),
     clash("measure", "verify", MEASURES_ONLY),
+    clash("measure", "deploy", MEASURES_ONLY),
     clash("measure", "print_ir_after", MEASURES_ONLY),
     clash("measure", "format=json", "what --measure says is a table for people; its file is TOML"),
     clash("measure", "strategy", "--measure runs the model by each family in turn"),
@@ -114,6 +127,7 @@ pub const CLASHES: &[Clash] = &[
     clash("tune", "run", MEASURES_ONLY),
     clash("tune", "evaluate", MEASURES_ONLY),
     clash("tune", "verify", MEASURES_ONLY),
+    clash("tune", "deploy", MEASURES_ONLY),
     clash("tune", "print_ir_after", MEASURES_ONLY),
     clash("tune", "format=json", "what --tune says is a table for people; its file is TOML"),
     clash("tune", "exits", MEASURES_WHOLE),
@@ -135,6 +149,20 @@ pub const CLASHES: &[Clash] = &[
     clash("groups", "stream", "samples that follow each other are one group"),
     clash("print_ir_after", "format=json", "both write to standard output"),
     clash("verbose", "quiet", "one says more, the other less"),
+];
+
+/// What stands nearly alone.
+pub const ALONE: &[Alone] = &[
+    Alone {
+        option: "status",
+        beside: &["model", "targets", "out", "format", "quiet"],
+        why: "it asks the devices, and compiles nothing",
+    },
+    Alone {
+        option: "undeploy",
+        beside: &["model", "targets", "format", "quiet"],
+        why: "it removes what is on the devices, and compiles nothing",
+    },
 ];
 
 /// Reads the command line, program name first.
@@ -179,6 +207,13 @@ fn fault(command: &Command, matches: &ArgMatches, arguments: &Arguments) -> Opti
             let others: Vec<String> = need.any_of.iter().map(|other| flag(other)).collect();
             let option = flag(need.option);
             return Some(format!("{option} does nothing without {}: {}", others.join(" or "), need.why));
+        }
+    }
+    for alone in ALONE.iter().filter(|alone| given(alone.option)) {
+        let mut names = command.get_arguments().map(|argument| argument.get_id().as_str());
+        let other = names.find(|name| *name != alone.option && !alone.beside.contains(name) && given(name));
+        if let Some(other) = other {
+            return Some(format!("{} and {} exclude each other: {}", flag(alone.option), flag(other), alone.why));
         }
     }
     let broken = CLASHES.iter().find(|clash| {
@@ -244,6 +279,9 @@ mod tests {
         for clash in CLASHES {
             assert!(known(clash.between.0) && known(clash.between.1), "{clash:?}");
             assert!(clash.unless.iter().all(|other| known(other)), "{clash:?}");
+        }
+        for alone in ALONE {
+            assert!(known(alone.option) && alone.beside.iter().all(|other| known(other)), "{alone:?}");
         }
     }
 

@@ -2,8 +2,8 @@
 
     import partita
 
-    with partita.Cluster("out/report.json", input="/run/partita-device-cam/socket",
-                         output="/run/partita-device-hub/socket") as cluster:
+    with partita.Cluster("out/report.json", input="/run/partita-hall-cam/socket",
+                         output="/run/partita-hall-hub/socket") as cluster:
         scores = cluster.infer(picture)                # one input, one answer
         for scores in cluster.stream(pictures):        # several at a time, answers in order
             ...

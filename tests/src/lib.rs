@@ -11,6 +11,7 @@ pub mod command;
 pub mod device;
 pub mod fuzzing;
 pub mod kernel_budget;
+pub mod machines;
 pub mod modules;
 pub mod mutate;
 pub mod onnx;

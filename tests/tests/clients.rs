@@ -11,6 +11,7 @@ use partita_tests::bundle::{ClusterText, TOLERANCE};
 use partita_tests::command::{compile, succeed};
 use partita_tests::device::{self, Device, free_place};
 use partita_tests::place;
+use partita_tests::reference::right_answers;
 
 /// Starts a device and waits until it listens.
 fn start(bundle: &Path, name: &str, arguments: &[&str]) -> Device {
@@ -81,7 +82,7 @@ fn python_classifies_samples_through_three_devices() {
     let said = succeed(&mut classify(&report));
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     println!("{said}");
-    let expected = accuracy(&digits);
+    let expected = right_answers(&digits);
     assert!(said.starts_with(&format!("{expected} of 200 right (200 full)")), "{said}, expected {expected}");
     // A report of another plan is noticed before anything is handed in.
     let text = std::fs::read_to_string(&report).expect("it was written");
@@ -123,24 +124,4 @@ fn a_program_in_rust_has_several_inputs_under_way() {
     for device in [&mut a, &mut c] {
         assert_eq!(device.process.wait().expect("it ends").code(), Some(0));
     }
-}
-
-/// How many of the test samples the reference kernels answer rightly.
-fn accuracy(example: &Path) -> usize {
-    use partita::graph::{Value, eval};
-    let graph = partita::onnx::import(&example.join("model.onnx"), &partita::onnx::ImportOptions::default());
-    let graph = graph.expect("the example imports");
-    let arrays = partita::data::read_npz(&example.join("test.npz")).expect("the example has samples");
-    let array = |wanted: &str| &arrays.iter().find(|(name, _)| name == wanted).expect("an array").1;
-    let (pixels, labels) = (partita::data::to_f32(&array("x").data), partita::data::to_f32(&array("y").data));
-    let shape = graph.shape(graph.inputs[0]).to_vec();
-    let samples = pixels.chunks_exact(shape.iter().product());
-    let is_right = |(sample, label): (&[f32], &f32)| {
-        let input = Value::f32(shape.clone(), sample.to_vec());
-        let scores = eval::evaluate(&graph, &[input]).expect("it is computed").swap_remove(0);
-        let scores = partita::data::to_f32(&scores.data);
-        let best = (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b]));
-        best == Some(*label as usize)
-    };
-    samples.zip(&labels).filter(|pair| is_right(*pair)).count()
 }

@@ -110,7 +110,7 @@ fn bundle(model: &str, cluster: &str, description: &str, target: &str) {
     std::fs::write(folder.path().join("own.toml"), own.join("\n")).expect("written");
     let cluster = format!(
         "[cluster]\nname = {}\ninput = \"d-0\"\noutput = \"d-1\"\n[[device]]\nname = \"d\"\ntarget = \"./own.toml\"\ncount = 2\n\
-         [[link]]\nbetween = [\"d\"]\ntransport = \"{}\"\nbandwidth = \"115200 bit/s\"\n",
+         address = \"10.0.0.1:7100\"\n[[link]]\nbetween = [\"d\"]\ntransport = \"{}\"\nbandwidth = \"115200 bit/s\"\n",
         toml_string(cluster),
         if target.starts_with("cortex") { "uart" } else { "tcp" }
     );

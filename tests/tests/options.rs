@@ -7,13 +7,15 @@ use std::sync::OnceLock;
 use clap::CommandFactory;
 use partita::cli::Arguments;
 use partita::driver::{self, Compiled, Failure, Options};
-use partita::usage::{self, CLASHES, NEEDS};
+use partita::usage;
 use partita_tests::command::{compile, succeed};
 use partita_tests::place;
 use serde_json::Value;
 
 #[path = "options/keys.rs"]
 mod keys;
+#[path = "options/rules.rs"]
+mod rules;
 
 /// How an option is shown to do something.
 enum Shown {
@@ -66,6 +68,9 @@ const OPTIONS: &[(&str, Shown)] = &[
     ("format", InRun(|run| assert!(run.report.is_object()))),
     ("verbose", InRun(|run| assert!(run.stderr.contains("partita: partition done"), "{}", run.stderr))),
     ("quiet", Test(quiet_says_nothing)),
+    ("deploy", Test(machines_are_looked_at_before_anything_is_built)),
+    ("status", Test(machines_are_looked_at_before_anything_is_built)),
+    ("undeploy", Test(machines_are_looked_at_before_anything_is_built)),
     ("simulate", Test(a_simulation_writes_a_timeline_and_nothing_else)),
     ("timeline", Test(a_simulation_writes_a_timeline_and_nothing_else)),
     ("print_ir_after", Test(a_stage_is_printed)),
@@ -114,72 +119,6 @@ fn every_option_does_something() {
             InRun(check) => check(run()),
             Test(test) => test(),
         }
-    }
-}
-
-/// Words by which an argument of the rules is given.
-fn words(option: &str) -> Vec<String> {
-    let (name, value) = option.split_once('=').unwrap_or((option, ""));
-    let command = Arguments::command();
-    let argument = command.get_arguments().find(|argument| argument.get_id() == name).expect("rules name arguments");
-    let value = match name {
-        _ if !value.is_empty() => value.to_string(),
-        "exits" | "variants" => "auto".to_string(),
-        "batch" => "2".to_string(),
-        "states" => "auto".to_string(),
-        "objective" => "memory".to_string(),
-        "strategy" => "whole".to_string(),
-        "layout" => "nhwc".to_string(),
-        "normalize" => "mean=0,std=255".to_string(),
-        "print_ir_after" => "partition".to_string(),
-        "max_loss" | "min_accuracy" | "max_class_loss" => "0.5".to_string(),
-        _ if argument.get_action().takes_values() => "1".to_string(),
-        _ => String::new(),
-    };
-    let flag = format!("--{}", argument.get_long().expect("all of them have long names"));
-    if value.is_empty() { vec![flag] } else { vec![flag, value] }
-}
-
-fn refusal(options: &[&str]) -> Option<String> {
-    let given = options.iter().flat_map(|option| words(option));
-    let all = ["compile", "m.onnx", "--targets", "c.toml"].map(String::from).into_iter().chain(given);
-    usage::parse(all.map(std::ffi::OsString::from)).err().map(|error| error.to_string())
-}
-
-/// What else an option needs, so that only the rule in question is broken.
-fn company(options: &[&'static str]) -> Vec<&'static str> {
-    let mut all = options.to_vec();
-    let mut at = 0;
-    while let Some(option) = all.get(at).copied() {
-        for need in NEEDS.iter().filter(|need| need.option == option) {
-            if !need.any_of.iter().any(|other| all.contains(other)) {
-                all.push(need.any_of[0]);
-            }
-        }
-        at += 1;
-    }
-    all
-}
-
-#[test]
-fn every_pair_that_excludes_each_other_is_refused_with_the_reason() {
-    for clash in CLASHES {
-        let (a, b) = clash.between;
-        let said = refusal(&company(&[a, b])).unwrap_or_else(|| panic!("{a} and {b} are accepted together"));
-        assert!(said.contains("exclude each other"), "{a} and {b}: {said}");
-        // Each of them by itself is no fault.
-        for option in [a, b] {
-            assert_eq!(refusal(&company(&[option])), None, "{option}");
-        }
-    }
-}
-
-#[test]
-fn what_does_nothing_alone_is_refused_with_the_reason() {
-    for need in NEEDS {
-        let said = refusal(&[need.option]).unwrap_or_else(|| panic!("{} is accepted alone", need.option));
-        assert!(said.contains("does nothing without") && said.contains(need.why), "{}: {said}", need.option);
-        assert_eq!(refusal(&company(&[need.option])), None, "{}", need.option);
     }
 }
 
@@ -417,6 +356,25 @@ fn emulators_are_not_measured() {
         let insisted = execute(&["--measure-emulated"]);
         assert!(insisted.contains("needs `qemu-of-nobody`"), "{insisted}");
     }
+}
+
+/// They are seen at work in `deploy.rs`; here, that none is overheard where there is nobody to log in.
+fn machines_are_looked_at_before_anything_is_built() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let cluster = partita_tests::bundle::ClusterText::single("host").write(folder.path());
+    let run = |words: &[&str]| {
+        let mut command = compile();
+        command.arg(example("model.onnx")).arg("--targets").arg(&cluster).args(words);
+        let output = command.output().expect("it starts");
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        (output.status.code(), said.concat())
+    };
+    let out = folder.path().join("out");
+    let (code, said) = run(&["--deploy", "--out", &out.to_string_lossy()]);
+    assert!(code == Some(1) && said.contains("has no address") && !out.exists(), "{said}");
+    let (code, said) = run(&["--status"]);
+    assert!(code == Some(1) && said.contains("without address") && said.contains("E0702"), "{said}");
+    assert_eq!(run(&["--undeploy"]), (Some(0), "nothing was installed\n".to_string()));
 }
 
 /// Where earlier builds are kept is opened before cargo is started, which here is a program that fails.

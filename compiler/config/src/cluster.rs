@@ -44,6 +44,10 @@ pub struct Device {
     pub standalone: bool,
     /// `host:port` on which it listens, if given.
     pub address: Option<String>,
+    /// Who logs in there to install it; by default ssh decides.
+    pub user: Option<String>,
+    /// Where its machine's ssh server listens; by default ssh decides.
+    pub ssh_port: Option<u16>,
 }
 
 impl Device {
@@ -55,6 +59,12 @@ impl Device {
     /// Whether convolutions may be done by Winograd's algorithm.
     pub fn allows_winograd(&self) -> bool {
         self.target.winograd && self.settings.winograd && self.target.system == System::Linux
+    }
+
+    /// Host and port of its address.
+    pub fn place(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.address.as_deref()?.rsplit_once(':')?;
+        Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse().ok()?))
     }
 
     /// Processor time to send or receive one message.

@@ -27,6 +27,9 @@ const MAX_PROBLEMS: usize = 20;
 /// Most devices that a message lists.
 const MAX_LISTED: usize = 40;
 
+/// Longest name of a user, as Linux has it.
+const MAX_USER_NAME: usize = 32;
+
 /// Longest name of a cluster, in characters.
 const MAX_CLUSTER_NAME: usize = 64;
 
@@ -75,6 +78,8 @@ struct DeviceTable {
     threads: Option<Spanned<usize>>,
     standalone: Option<bool>,
     address: Option<Spanned<Addresses>>,
+    user: Option<Spanned<String>>,
+    ssh_port: Option<Spanned<u16>>,
 }
 
 #[derive(Deserialize)]
@@ -316,6 +321,7 @@ impl Checker<'_> {
             let ram_bytes = self.limit(table.ram.as_ref(), resolved.ram_bytes);
             let flash_bytes = self.limit(table.flash.as_ref(), resolved.flash_bytes);
             let addresses = self.addresses(table.address.as_ref(), count);
+            self.login(table);
             let mut members = Vec::with_capacity(count);
             for index in 0..count {
                 let name = if table.count.is_some() { format!("{name}-{index}") } else { name.clone() };
@@ -344,6 +350,8 @@ impl Checker<'_> {
                     cpu: table.cpu.as_ref().map_or(1.0, |share| *share.get_ref()),
                     standalone: table.standalone.unwrap_or(false),
                     address,
+                    user: table.user.as_ref().map(|user| user.get_ref().clone()),
+                    ssh_port: table.ssh_port.as_ref().map(|port| *port.get_ref()),
                 });
             }
             for member in &members {
@@ -396,6 +404,23 @@ impl Checker<'_> {
                 self.problem(given.span(), "E0163", format!("`{}` is not a size", printable(given.get_ref())), help);
                 target
             }
+        }
+    }
+
+    /// Who logs in and where: words of a command line, so no others than people have.
+    fn login(&mut self, table: &DeviceTable) {
+        if let Some(user) = &table.user {
+            let text = user.get_ref();
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            if !(1..=MAX_USER_NAME).contains(&text.len()) || !text.chars().all(plain) || text.starts_with(['-', '.']) {
+                let message = format!("`{}` is not a user's name", printable(text));
+                let help = format!("use up to {MAX_USER_NAME} letters, digits, `.`, `_` and `-`, such as \"pi\"");
+                self.problem(user.span(), "E0164", message, Some(help));
+            }
+        }
+        if let Some(port) = table.ssh_port.as_ref().filter(|port| *port.get_ref() == 0) {
+            let help = Some("write a port from 1 to 65535; ssh's own is 22".to_string());
+            self.problem(port.span(), "E0164", "`ssh_port` is 0".to_string(), help);
         }
     }
 

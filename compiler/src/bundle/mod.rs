@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod cargo;
+pub mod deployment;
 pub mod executable;
 pub mod output;
 pub mod report;
@@ -306,21 +307,8 @@ fn write_deployment(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
                 }
         })
         .collect();
-    let context = context! {
-        model => sanitize(&compiled.model_name),
-        cluster => sanitize(&compiled.cluster.name),
-        devices => devices.clone(),
-    };
-    put(folder, "deploy/README.md", templates::render("deploy/README.md.j2", context.clone())?.as_bytes())?;
-    for device in devices {
-        if device.get_attr("firmware")?.is_true() {
-            continue;
-        }
-        let name = device.get_attr("name")?.to_string();
-        let unit = templates::render("deploy/device.service.j2", context! { device => device, ..context.clone() })?;
-        put(folder, format!("deploy/partita-{name}.service"), unit.as_bytes())?;
-    }
-    Ok(())
+    let files = deployment::files(compiled, devices)?;
+    files.into_iter().try_for_each(|(name, text)| put(folder, Path::new("deploy").join(name), text.as_bytes()))
 }
 
 fn put(folder: &Path, path: impl AsRef<Path>, bytes: &[u8]) -> anyhow::Result<()> {

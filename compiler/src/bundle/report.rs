@@ -50,6 +50,9 @@ pub struct Report {
     /// Measured latency and the answer, with --run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<RunReport>,
+    /// What the devices say of themselves, with --deploy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<Vec<crate::deploy::state::DeviceState>>,
     /// Measurements and tuning records that the predictions and kernels rest on.
     pub learned: Vec<Learned>,
     /// What the user should know.

@@ -179,6 +179,16 @@ pub struct Arguments {
     /// Compare every emitted program with the reference kernels on random inputs; with --evaluate, on all of its samples.
     #[arg(long, help_heading = "What is done")]
     pub verify: bool,
+    /// Build, install every device over ssh (`address`, `user` and `ssh_port` of the cluster file; ssh's own configuration
+    /// and keys apply), start the cluster, and wait until it answers; what ran there before runs again if it does not.
+    #[arg(long, help_heading = "What is done")]
+    pub deploy: bool,
+    /// Ask every device what runs there: version, since when, peers, inferences, the last fault. Compiles nothing.
+    #[arg(long, help_heading = "What is done")]
+    pub status: bool,
+    /// Stop the cluster and remove what --deploy has installed on its devices, and nothing else. Compiles nothing.
+    #[arg(long, help_heading = "What is done")]
+    pub undeploy: bool,
     /// Predict latency, throughput, traffic and energy without building.
     #[arg(long, help_heading = "What is done")]
     pub simulate: bool,

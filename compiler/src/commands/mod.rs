@@ -1,6 +1,7 @@
-//! What the command line asks for, done in order: explain, compile, simulate, write, build, run, evaluate, verify.
+//! What the command line asks for, done in order: explain, compile, simulate, write, build, verify, run, evaluate, deploy.
 
 mod build;
+mod deploy;
 mod evaluate;
 mod infer;
 mod learned;
@@ -93,6 +94,12 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.no_build_cache {
         bundle::cache::disable();
     }
+    if arguments.status {
+        return deploy::status(arguments, model, targets);
+    }
+    if arguments.undeploy {
+        return deploy::undeploy(arguments, targets);
+    }
     ready::check_files(arguments)?;
     if arguments.tune || arguments.measure {
         let cluster = config::cluster_file::read(targets)?;
@@ -128,6 +135,7 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
             compiled.routed.placed.programs.iter().map(|program| &compiled.cluster.devices[program.device]);
         ready::check_tools(arguments, taking_part)?;
     }
+    let mut deployment = if arguments.deploy { Some(crate::deploy::Deployment::look(&compiled)?) } else { None };
     let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("out").join(folder_name(&compiled)));
     bundle::write(&out, &compiled, &report).map_err(Failure::Environment)?;
     note(arguments, &format!("wrote {}", out.display()));
@@ -148,12 +156,18 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(samples) = &data.evaluation {
         evaluate::evaluate(arguments, samples, &compiled, &built, &mut report)?;
     }
+    if let Some(deployment) = &mut deployment {
+        report.deployment = Some(deploy::deploy(arguments, &compiled, deployment, &built)?);
+    }
     if needs_build(arguments) {
         bundle::write_report(&out, &report).map_err(Failure::Environment)?;
     }
     print::report(&report, &compiled, arguments.format).map_err(Failure::Environment)?;
     if arguments.format == Format::Human {
         println!("bundle: {}", out.display());
+        if let Some(states) = &report.deployment {
+            deploy::print(arguments, states)?;
+        }
     }
     Ok(())
 }
@@ -188,7 +202,7 @@ pub fn usage_json(error: &clap::Error) -> serde_json::Value {
 
 /// Whether programs are wanted, not only their source.
 fn needs_build(arguments: &Arguments) -> bool {
-    arguments.build || arguments.run || arguments.evaluate.is_some() || arguments.verify
+    arguments.build || arguments.run || arguments.evaluate.is_some() || arguments.verify || arguments.deploy
 }
 
 /// With --simulate, the report alone. That of a bundle stays: it is of what was built.

@@ -121,6 +121,7 @@ pub fn report(compiled: &Compiled) -> Report {
         accuracy: None,
         evaluation: None,
         run: None,
+        deployment: None,
         learned: compiled.learned.clone(),
         warnings: compiled.warnings.iter().map(ToString::to_string).collect(),
         compile: compiled.times_ms.clone(),

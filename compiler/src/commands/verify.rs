@@ -27,8 +27,7 @@ pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltD
     let mut cluster =
         start(compiled, built, LocalOptions { launcher: arguments.launcher.as_deref(), ..LocalOptions::default() })
             .map_err(Failure::Environment)?;
-    let mut kernels = compiled.routed.placed.programs.iter().flat_map(|program| &program.kernels);
-    let allowed = if kernels.any(Kernel::rounds_rows) { TOLERANCE_ROUNDED } else { TOLERANCE };
+    let allowed = allowed_difference(compiled);
     let mut worst = 0.0f32;
     let graphs = std::iter::once(&compiled.graph).chain(compiled.routed.routes.iter().map(|route| &route.graph));
     // Devices keep in mind what exits have said lately, whatever the route.
@@ -63,9 +62,15 @@ pub(super) fn verify(arguments: &Arguments, compiled: &Compiled, built: &[BuiltD
     Ok(())
 }
 
+/// How far answers may be from those of the reference kernels, relative to an output's largest absolute value.
+pub(super) fn allowed_difference(compiled: &Compiled) -> f32 {
+    let mut kernels = compiled.routed.placed.programs.iter().flat_map(|program| &program.kernels);
+    if kernels.any(Kernel::rounds_rows) { TOLERANCE_ROUNDED } else { TOLERANCE }
+}
+
 /// Largest relative difference of a tensor; an error if it is too large. Halves may be rounded to a neighbour, whole
 /// numbers not at all.
-fn difference(name: &str, found: &Value, expected: &Value, allowed: f32) -> Result<f32, Diagnostic> {
+pub(super) fn difference(name: &str, found: &Value, expected: &Value, allowed: f32) -> Result<f32, Diagnostic> {
     let element = expected.data.element();
     let allowed = match element {
         ElementType::F16 => allowed.max(1.0 / 1024.0),

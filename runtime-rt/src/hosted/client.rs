@@ -5,7 +5,7 @@
 //! use partita_rt::hosted::client::Client;
 //!
 //! # let (plan_hash, picture) = (0, [0_u8; 3136]);
-//! let mut cluster = Client::connect(plan_hash, Path::new("/run/partita-device-cam/socket"), None)?;
+//! let mut cluster = Client::connect(plan_hash, Path::new("/run/partita-hall-cam/socket"), None)?;
 //! let mut scores = [0; 40];
 //! let record = cluster.infer(&picture, &mut scores)?;
 //! # Ok::<(), partita_rt::Error>(())
@@ -60,9 +60,22 @@ impl Client {
     ///
     /// Errors: nobody listens (`NoLink`), or the device is of another plan (`WrongPlan`).
     pub fn connect(plan_hash: u64, input: &Path, output: Option<&Path>) -> Result<Client, Error> {
-        let line = |path: &Path| -> Result<Line, Error> {
-            let stream = UnixStream::connect(path).map_err(|_| Error::NoLink)?;
-            stream.set_read_timeout(Some(BUDGET + PATIENCE)).map_err(|_| Error::Stream)?;
+        let open = |path: &Path| UnixStream::connect(path).map_err(|_| Error::NoLink);
+        Client::over(plan_hash, open(input)?, output.map(open).transpose()?, BUDGET)
+    }
+
+    /// The same over connections that are there, such as those that `ssh MACHINE PROGRAM --talk` carries. `budget` is how
+    /// long inputs may take.
+    ///
+    /// Errors: who is there is no device (`Closed`, `Stream`, `Deadline`), or one of another plan (`WrongPlan`).
+    pub fn over(
+        plan_hash: u64,
+        input: UnixStream,
+        output: Option<UnixStream>,
+        budget: Duration,
+    ) -> Result<Client, Error> {
+        let line = |stream: UnixStream| -> Result<Line, Error> {
+            stream.set_read_timeout(Some(budget + PATIENCE)).map_err(|_| Error::Stream)?;
             let mut line = FramedStream::new(StdStream(stream), Identity { plan_hash, device: CLIENT });
             line.shake_hands_with_any().map(|_| line)
         };
@@ -80,6 +93,7 @@ impl Client {
         for of_output in [true, false] {
             client.ask_status(of_output)?;
         }
+        client.set_budget(budget)?;
         Ok(client)
     }
 

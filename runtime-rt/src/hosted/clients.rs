@@ -11,9 +11,9 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::string::String;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use std::vec::Vec;
 use std::{format, io};
 
@@ -77,16 +77,30 @@ pub(super) struct Clients {
     identity: Identity,
     /// Bytes of an input on each route.
     input_bytes: Vec<usize>,
+    /// Number and name of each peer.
+    peers: &'static [(usize, &'static str)],
+    /// When it began, in seconds since 1970.
+    begun: u64,
+    /// Inferences that this device has had a part in.
+    finished: AtomicU64,
     clients: Mutex<Vec<Arc<Client>>>,
     tally: Mutex<Tally>,
     next: Mutex<u32>,
 }
 
 impl Clients {
-    pub(super) fn new(identity: Identity, input_bytes: Vec<usize>) -> Arc<Clients> {
+    pub(super) fn new(
+        identity: Identity,
+        input_bytes: Vec<usize>,
+        peers: &'static [(usize, &'static str)],
+    ) -> Arc<Clients> {
+        let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Arc::new(Clients {
             identity,
             input_bytes,
+            peers,
+            begun,
+            finished: AtomicU64::new(0),
             clients: Mutex::default(),
             tally: Mutex::default(),
             next: Mutex::new(1),
@@ -242,7 +256,11 @@ impl Clients {
         let Tally { full, exit, variant, late, failed, took_us } =
             *self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let counters = running.counters();
-        let mut text = String::new();
+        let mut text = format!(
+            "partita_plan_info{{plan=\"{:016x}\",device=\"{}\"}} 1\nprocess_start_time_seconds {}\n",
+            self.identity.plan_hash, self.identity.device, self.begun
+        );
+        text += &format!("partita_inferences_total {}\n", self.finished.load(Ordering::Relaxed));
         for (outcome, count) in
             [("full", full), ("exit", exit), ("variant", variant), ("late", late), ("failed", failed)]
         {
@@ -262,8 +280,9 @@ impl Clients {
         ] {
             text += &format!("partita_{name} {count}\n");
         }
-        for link in 0..running.peers() {
-            text += &format!("partita_link_up{{link=\"{link}\"}} {}\n", u8::from(running.is_talking(link)));
+        for (link, (_, peer)) in (0..running.peers()).zip(self.peers) {
+            let up = u8::from(running.is_talking(link));
+            text += &format!("partita_link_up{{link=\"{link}\",peer=\"{peer}\"}} {up}\n");
         }
         text
     }
@@ -277,6 +296,7 @@ impl Results for Arc<Clients> {
     }
 
     fn finished(&mut self, finished: &Finished, compute_us: u64, steps: &[u8]) {
+        self.finished.fetch_add(1, Ordering::Relaxed);
         let turn = Turn { inference: finished.input, route: finished.route };
         let costs = DeviceCosts {
             compute_us,

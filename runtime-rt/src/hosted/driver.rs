@@ -60,6 +60,9 @@ const GREETINGS: usize = 64;
 /// Stack of the program's thread: that which a process's first one has.
 const STACK_BYTES: usize = 8 << 20;
 
+/// A step that takes longer hangs; the slowest that are known take seconds.
+const LONGEST_STEP: Duration = Duration::from_secs(120);
+
 /// How often one link is read before others have their turn.
 const READS: usize = 32;
 
@@ -150,6 +153,10 @@ struct State {
     next_tag: u64,
     /// Until when the thread for sockets sleeps.
     sleeps_until_us: u64,
+    /// How often the thread for sockets has looked around.
+    turns: u64,
+    /// Since when the program's thread has been at what it does now, if it does anything.
+    busy_since: Option<Instant>,
     stopping: bool,
 }
 
@@ -201,6 +208,8 @@ pub fn start(
         records: VecDeque::new(),
         next_tag: 0,
         sleeps_until_us: 0,
+        turns: 0,
+        busy_since: None,
         stopping: false,
     };
     let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(|error| error.to_string())?;
@@ -304,6 +313,24 @@ impl Running {
         state.node.can_take(route)
     }
 
+    /// Whether both threads go on: that for sockets turns within `patience`, and no step of the program hangs.
+    pub fn goes_on(&self, patience: Duration) -> bool {
+        let seen = |state: &State| (state.turns, state.busy_since);
+        let (before, busy_since) = seen(&self.shared.lock());
+        if busy_since.is_some_and(|since| since.elapsed() > LONGEST_STEP) {
+            return false;
+        }
+        self.shared.wake();
+        let begun = Instant::now();
+        while seen(&self.shared.lock()).0 == before {
+            if begun.elapsed() > patience {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
     /// Ends the work, and waits for the threads.
     pub fn stop(&self) {
         {
@@ -372,6 +399,7 @@ impl Shared {
                 _ => None,
             };
             let begins = matches!(work, Work::Load { place, .. } if state.begins.get(place) == Some(&true));
+            state.busy_since = Some(Instant::now());
             drop(state);
             finished.iter().for_each(|finished| account.end(finished, &self.plan, results.as_mut()));
             account.begin(under_way);
@@ -392,6 +420,7 @@ impl Shared {
                 Work::Nothing => Flow::Next,
             };
             state = self.lock();
+            state.busy_since = None;
             // It may have to be loaded again.
             if let (Work::Load { place, .. }, Some(input)) = (work, input) {
                 state.inputs.get_mut(place).into_iter().for_each(|slot| *slot = input.clone());
@@ -429,6 +458,7 @@ impl Shared {
             if state.stopping {
                 return;
             }
+            state.turns = state.turns.wrapping_add(1);
             state.node.on_tick(self.now_us());
             if let Some(listener) = &listener {
                 while let Ok((stream, _)) = listener.accept() {

@@ -25,6 +25,7 @@ mod lanes;
 mod memory;
 pub mod process;
 mod serial;
+mod service;
 mod silence;
 mod steps;
 
@@ -61,6 +62,8 @@ options:
   --deadline-ms N             give up on a silent peer after this time, the same on all devices [default: as planned]
   --socket PATH               serve programs of this machine there; by default RUNTIME_DIRECTORY/socket, if that is set
   --stdio                     serve standard input and output
+  --status                    print the status of the device that runs here, from its socket; fail if it does not answer
+  --talk                      connect standard input and output to the socket of the device that runs here
   --profile                   time every step and report it with each answer
   --slower X                  imitate a slower processor: every step takes X times the least it has needed, by sleeping
   --input FILE --output FILE  infer once from and to files of raw little-endian elements
@@ -78,6 +81,8 @@ struct Arguments {
     deadline: Option<Duration>,
     socket: Option<String>,
     stdio: bool,
+    status: bool,
+    talk: bool,
     input: Option<String>,
     output: Option<String>,
     profile: bool,
@@ -156,6 +161,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         deadline: None,
         socket: None,
         stdio: false,
+        status: false,
+        talk: false,
         input: None,
         output: None,
         profile: false,
@@ -184,6 +191,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--profile" => arguments.profile = true,
             "--socket" => arguments.socket = Some(value()?),
             "--stdio" => arguments.stdio = true,
+            "--status" => arguments.status = true,
+            "--talk" => arguments.talk = true,
             "--slower" => {
                 let text = value()?;
                 let slower = text.parse::<f64>().ok().filter(|slower| (1.0..=1e4).contains(slower));
@@ -212,6 +221,9 @@ fn work<P: Program, const N: usize>(
         return Err(
             "--bench-ms is for programs without peers: `compile --measure` times the steps of the others".into()
         );
+    }
+    if arguments.status || arguments.talk {
+        return Err("this program has no socket: it serves standard input and output".into());
     }
     let mut links = connect::<N>(device, arguments)?;
     let identity = Identity { plan_hash: device.plan_hash, device: device.index as u8 };

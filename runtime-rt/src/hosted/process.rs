@@ -17,7 +17,7 @@ use super::clients::Clients;
 use super::driver::{Opener, Place, Places, Results, Steps, Watch, start};
 use super::serial::{self, open_line};
 use super::steps::StepTimes;
-use super::{Arguments, Device, as_process, bench, retry};
+use super::{Arguments, Device, as_process, bench, retry, service};
 use crate::node::{Flow, Medium, Outcome, Plan, Why};
 use crate::serve::Profiler;
 use crate::{Identity, Observer, Turn};
@@ -36,6 +36,15 @@ fn work(
     arguments: &Arguments,
 ) -> Result<(), String> {
     let started = Instant::now();
+    let identity = Identity { plan_hash: plan.hash, device: device.index as u8 };
+    if arguments.status {
+        // A number of no device: who asks is none.
+        std::print!("{}", service::status(Identity { device: u8::MAX, ..identity }, arguments)?);
+        return Ok(());
+    }
+    if arguments.talk {
+        return service::talk(arguments);
+    }
     let input = match &arguments.input {
         None => None,
         Some(path) => {
@@ -71,16 +80,13 @@ fn work(
         return once(plan, places, program, input.as_deref(), arguments);
     }
     let input_bytes = (0..plan.routes.len()).map(|route| program.input_bytes(route as u8)).collect();
-    let identity = Identity { plan_hash: plan.hash, device: device.index as u8 };
-    let clients = Clients::new(identity, input_bytes);
+    let clients = Clients::new(identity, input_bytes, device.peers);
     let running = start(plan, seed()?, places, program, Box::new(clients.clone()), watch)?;
     let running = Arc::new(running);
-    if let Some(path) = &arguments.socket {
-        clients.listen(Path::new(path), &running)?;
-    } else if let Some(folder) = std::env::var_os("RUNTIME_DIRECTORY").filter(|_| !arguments.stdio) {
-        // As a service of systemd.
-        clients.listen(&Path::new(&folder).join("socket"), &running)?;
+    if let Some(path) = service::socket(arguments).filter(|_| arguments.socket.is_some() || !arguments.stdio) {
+        clients.listen(&path, &running)?;
     }
+    service::begin(&running);
     if arguments.stdio {
         clients.serve_standard(&running);
     }

@@ -59,6 +59,8 @@ const CLUSTER_KEYS: &[(&str, &str, Shown)] = &[
     ("device", "cpu", Differs("count = 2", "count = 2\ncpu = 0.5")),
     ("device", "threads", Differs("count = 2", "count = 2\nthreads = 2")),
     ("device", "standalone", Test(what_needs_variants_is_told)),
+    ("device", "user", Differs("address = \"10", "user = \"pi\"\naddress = \"10")),
+    ("device", "ssh_port", Differs("address = \"10", "ssh_port = 2222\naddress = \"10")),
     ("device", "address", Differs("10.0.0.1:7000", "10.0.0.1:8000")),
     ("link", "between", Refused("[\"pi\", \"hub\"]", "[\"pi-0\", \"hub\"]", "E0171")),
     ("link", "transport", Differs("transport = \"tcp\"", "transport = \"uart\"")),
