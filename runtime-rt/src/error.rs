@@ -21,8 +21,6 @@ pub enum Error {
     WrongLength,
     /// There is no link to that device.
     NoLink,
-    /// Another device gave this inference up.
-    Abandoned,
 }
 
 impl core::fmt::Display for Error {
@@ -37,7 +35,6 @@ impl core::fmt::Display for Error {
             Error::WrongMessage => "the peer sent a frame that should not come now",
             Error::WrongLength => "the peer sent a tensor of another size than the plan says",
             Error::NoLink => "there is no link to that device",
-            Error::Abandoned => "another device gave the inference up",
         })
     }
 }

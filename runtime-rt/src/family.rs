@@ -2,7 +2,7 @@
 //! there.
 //!
 //! The compiler has solved the choice for every condition it was told of; here it is a walk through a short table. The
-//! device that holds the input decides and announces; every other device follows.
+//! device that holds the input decides; everybody hears of it.
 
 use crate::{LinkEvent, Seen};
 
@@ -11,10 +11,6 @@ use crate::{LinkEvent, Seen};
 pub struct Family<'p> {
     /// Names of the routes; the first is the whole network on the whole cluster.
     pub routes: &'p [&'p str],
-    /// The device whose announcements this one follows; none on the device that decides.
-    pub follows: Option<usize>,
-    /// Devices that follow this one.
-    pub leads: &'p [usize],
     /// When each route is taken.
     pub conditions: &'p [Condition<'p>],
     /// Links of the cluster: two devices and the number of their medium.
@@ -117,25 +113,31 @@ impl<'p> Chooser<'p> {
         self.lost.get(device / 64).is_some_and(|word| word >> (device % 64) & 1 == 1)
     }
 
-    /// Takes into account how long an inference took.
-    pub fn took(&mut self, route: u8, microseconds: u64) {
+    /// Takes into account how long an inference took; whether that was longer than usual.
+    pub fn took(&mut self, route: u8, microseconds: u64) -> bool {
         let took = microseconds as f32;
         let expected = self.family.conditions.iter().filter(|condition| condition.route == route);
         let expected = expected.map(|condition| condition.expected_us as f32).fold(0.0, f32::max);
-        let Some(usual) = self.usual_us.get_mut(usize::from(route)) else { return };
+        let Some(usual) = self.usual_us.get_mut(usize::from(route)) else { return false };
         // What comes within the time that the compiler expects is not late, however quick others were.
         let in_time = if *usual > 0.0 { (*usual * LATE).max(expected) } else { expected * LATE_AT_FIRST };
         self.late = took > in_time;
         if !self.late {
             *usual = took.max(*usual * FADES);
             self.unexplained = 0;
-            return;
+            return false;
         }
         let usual = usual.max(expected);
         self.unexplained += 1;
         if self.unexplained >= UNEXPLAINED {
             self.doubt_links(usual / took);
         }
+        true
+    }
+
+    /// Bytes per second that are believed of the link between two devices.
+    pub fn rate_of(&self, between: (u8, u8)) -> Option<f32> {
+        Some(self.media.get(self.medium_of(between)?)?.rate)
     }
 
     /// Nobody has seen a slow link, yet answers are late: messages may come in one piece, or many links may be a little
@@ -226,9 +228,9 @@ impl<'p> Chooser<'p> {
         slowest
     }
 
-    /// A device whose link to `own` is to be probed now: links that have become slow are, now and then, since a route
-    /// that sends little says little about them.
-    pub fn probe(&mut self, own: usize, now_us: u64) -> Option<usize> {
+    /// A device whose link to `own` is to be probed now, of those that `is_peer` names: links that have become slow are, now
+    /// and then, since a route that sends little says little about them.
+    pub fn probe(&mut self, own: usize, is_peer: impl Fn(usize) -> bool, now_us: u64) -> Option<usize> {
         let family = self.family;
         let nominal = family.conditions.first()?.bytes_per_second;
         for (at, (medium, nominal)) in self.media.iter_mut().zip(nominal).enumerate() {
@@ -259,7 +261,7 @@ impl<'p> Chooser<'p> {
             let ends = family.links.iter().filter(|link| usize::from(link.2).min(MEDIA - 1) == at).filter_map(end);
             let lost = self.lost;
             let reached = |peer: &usize| lost.get(peer / 64).is_some_and(|word| word >> (peer % 64) & 1 == 0);
-            match ends.into_iter().find(|peer| family.leads.contains(peer) && reached(peer)) {
+            match ends.into_iter().find(|peer| is_peer(*peer) && reached(peer)) {
                 Some(peer) => return Some(peer),
                 // No link of this device is on that medium: only trying again tells.
                 None => medium.rate = *nominal,
@@ -279,8 +281,6 @@ mod tests {
 
     static FAMILY: Family = Family {
         routes: &["base", "slow", "slower", "without 2"],
-        follows: None,
-        leads: &[1, 2],
         conditions: &[
             condition(&[], &[1000.0], 0),
             condition(&[], &[100.0], 1),
@@ -349,8 +349,8 @@ mod tests {
         }
         chooser.took(0, 9000);
         assert_eq!(chooser.choose(), Some(1));
-        assert_eq!(chooser.probe(0, 1), None);
-        assert_eq!(chooser.probe(0, 1 + FIRST_PROBE_US), Some(1), "whether it is so is soon looked at");
+        assert_eq!(chooser.probe(0, |_| true, 1), None);
+        assert_eq!(chooser.probe(0, |_| true, 1 + FIRST_PROBE_US), Some(1), "whether it is so is soon looked at");
         for _ in 0..2 {
             chooser.hear(&saw(990.0));
         }
@@ -384,20 +384,20 @@ mod tests {
     #[test]
     fn slow_links_are_probed_less_and_less_often() {
         let mut chooser = Chooser::new(&FAMILY);
-        assert_eq!(chooser.probe(0, 1), None, "nothing is slow");
+        assert_eq!(chooser.probe(0, |_| true, 1), None, "nothing is slow");
         chooser.hear(&saw(10.0));
         let mut expected = [501, 1001, 2001, 4001, 8001, 12001, 16001].iter();
         for millisecond in 1..20_000u64 {
-            if chooser.probe(0, millisecond * 1000) == Some(1) {
+            if chooser.probe(0, |_| true, millisecond * 1000) == Some(1) {
                 assert_eq!(expected.next(), Some(&millisecond));
                 chooser.hear(&saw(10.0));
             }
         }
         assert_eq!(expected.next(), None);
         // The first that sees a fast link has another follow soon, and that one is believed.
-        assert_eq!(chooser.probe(0, 20_001_000), Some(1));
+        assert_eq!(chooser.probe(0, |_| true, 20_001_000), Some(1));
         chooser.hear(&saw(990.0));
-        let confirming = (20_002..).find(|millisecond| chooser.probe(0, millisecond * 1000) == Some(1));
+        let confirming = (20_002..).find(|millisecond| chooser.probe(0, |_| true, millisecond * 1000) == Some(1));
         assert_eq!(confirming, Some(20_002 + CONFIRMING_PROBE_US / 1000));
         assert_eq!(chooser.choose(), Some(2));
         chooser.hear(&saw(990.0));

@@ -1,4 +1,4 @@
-//! The frame: what travels over every byte stream, between devices and to the local runner.
+//! The frame by which programs talk to a device ([`crate::node`] has that of devices among each other).
 //!
 //! | bytes | field |
 //! |---|---|
@@ -101,10 +101,8 @@ const VERSION: u8 = 1;
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// First frame on a link: who is there, from which plan.
+    /// The first frame: who is there, from which plan.
     Hello,
-    /// A tensor of the plan.
-    Tensor,
     /// The runner feeds an input.
     Input,
     /// A device returns an output.
@@ -115,14 +113,8 @@ pub enum Kind {
     Stop,
     /// How long each step took.
     Profile,
-    /// The next inference and its route, from the device that holds the input.
-    Announce,
-    /// An inference is given up.
-    Abandon,
-    /// What a device knows of its links.
+    /// What has happened on a device so far.
     Status,
-    /// Bytes that say how fast a link is.
-    Probe,
     /// What a client wants to hear of: the message number has [`WANTS_ANSWERS`] and [`WANTS_COSTS`].
     Subscribe,
     /// Microseconds, as eight bytes, that a client's next inputs may take.
@@ -131,6 +123,8 @@ pub enum Kind {
     Record,
     /// The next input finds states of zero.
     Reset,
+    /// Microseconds, as eight bytes, after which a peer that says nothing is lost: to firmware, which has no command line.
+    Silence,
 }
 
 /// A client wants every answer of the device.
@@ -142,20 +136,17 @@ impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
         Some(match byte {
             1 => Kind::Hello,
-            2 => Kind::Tensor,
             3 => Kind::Input,
             4 => Kind::Output,
             5 => Kind::Report,
             6 => Kind::Stop,
             7 => Kind::Profile,
-            8 => Kind::Announce,
-            9 => Kind::Abandon,
             10 => Kind::Status,
-            11 => Kind::Probe,
             12 => Kind::Subscribe,
             13 => Kind::Budget,
             14 => Kind::Record,
             15 => Kind::Reset,
+            16 => Kind::Silence,
             _ => return None,
         })
     }
@@ -163,20 +154,17 @@ impl Kind {
     fn to_byte(self) -> u8 {
         match self {
             Kind::Hello => 1,
-            Kind::Tensor => 2,
             Kind::Input => 3,
             Kind::Output => 4,
             Kind::Report => 5,
             Kind::Stop => 6,
             Kind::Profile => 7,
-            Kind::Announce => 8,
-            Kind::Abandon => 9,
             Kind::Status => 10,
-            Kind::Probe => 11,
             Kind::Subscribe => 12,
             Kind::Budget => 13,
             Kind::Record => 14,
             Kind::Reset => 15,
+            Kind::Silence => 16,
         }
     }
 }
@@ -277,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_header_reads_back() {
-        let header = Header::new(Kind::Tensor, 0x0123_4567_89ab_cdef, 7, 300, 5, b"payload").on_route(3);
+        let header = Header::new(Kind::Output, 0x0123_4567_89ab_cdef, 7, 300, 5, b"payload").on_route(3);
         assert_eq!(Header::parse(&header.emit()), Some(header));
         assert_eq!(header.check(b"payload"), Ok(()));
         assert_eq!(header.check(b"Payload"), Err(Error::Checksum));

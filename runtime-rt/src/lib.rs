@@ -3,40 +3,41 @@
 //! - [`kernels`]: a portable reference kernel for every operator;
 //! - [`Arena`]: the memory of a program;
 //! - [`F16`], [`Bf16`], [`Bool`]: elements that Rust has no type for;
-//! - [`frame`], [`FramedStream`], [`PeerLinks`]: checked frames over any byte stream, and the [`Links`] of a program;
+//! - [`node`]: what runs on a device between its program and its links;
+//! - [`firmware`], `hosted`: what is around a node without and with an operating system;
+//! - [`frame`], [`FramedStream`]: checked frames over any byte stream, for programs that talk to a device;
 //! - [`include_model!`]: the module that `partita::Build` wrote.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 mod arena;
+mod console;
 mod elements;
 mod error;
 pub mod family;
+pub mod firmware;
 pub mod frame;
+mod framed;
 #[cfg(feature = "std")]
 pub mod hosted;
 pub mod kernels;
-mod link;
 mod link_events;
 pub mod node;
-mod peer_links;
+mod observer;
 mod report;
-mod serve;
 #[cfg(feature = "std")]
 mod stream;
 #[cfg(feature = "std")]
 pub mod team;
+mod window;
 
 pub use arena::{Arena, copy_runs};
 pub use elements::{Bf16, Bool, CastTo, F16, Number, Plain, Scalar, Truth};
 pub use error::Error;
 pub use family::{Chooser, Family};
-pub use link::{
-    FamilyLinks, FramedStream, Identity, Incoming, InferenceLinks, Links, NoLinks, Observer, Outgoing, Turn,
-};
+pub use framed::{FramedStream, Identity, Turn};
 pub use link_events::{LinkEvent, Seen};
-pub use peer_links::PeerLinks;
+pub use observer::Observer;
 pub use report::DeviceCosts;
-pub use serve::{Failure, Profiler, Program, serve, serve_family};
 #[cfg(feature = "std")]
 pub use stream::StdStream;
 

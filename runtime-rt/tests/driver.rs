@@ -92,6 +92,7 @@ fn plan_over(device: u8, medium: Medium, chunk_bytes: u16) -> Plan<'static> {
         routes: routes.leak(),
         family: None,
         detect_us: 300_000,
+        hung_us: 0,
     }
 }
 

@@ -164,6 +164,7 @@ fn devices_of_another_plan_do_not_talk() {
             routes: &routes,
             family: None,
             detect_us: 300_000,
+            hung_us: 0,
         };
         let mut nodes = [Node::<[Link; 1]>::new(plan(0), 5), Node::<[Link; 1]>::new(plan(1), 6)];
         for now_us in (0..1_000_000).step_by(1000) {

@@ -2,74 +2,93 @@
 #![cfg(feature = "std")]
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use partita_rt::family::{Condition, Family};
-use partita_rt::frame::Kind;
-use partita_rt::hosted::{Duplex, HostedLinks};
-use partita_rt::{Error, FramedStream, Identity, Links, Observer, PeerLinks, Program, StdStream, serve_family};
+use partita_rt::hosted::driver::{Place, Places, Running, Steps, Watch, start};
+use partita_rt::node::{Flow, Medium, Outcome, Part, Peer, Plan, Route, Step};
 
 /// Payload of the first route; the second sends nothing.
 const LARGE: usize = 60_000;
 
-const CONDITIONS: &[Condition] = &[
-    Condition { missing: &[], unneeded: &[], bytes_per_second: &[3e6], route: 0, expected_us: 10_000 },
-    Condition { missing: &[], unneeded: &[1], bytes_per_second: &[0.2e6], route: 1, expected_us: 1000 },
-];
-const LINKS: &[(u8, u8, u8)] = &[(0, 1, 0)];
-static LEADER: Family =
-    Family { routes: &["far", "near"], follows: None, leads: &[1], conditions: CONDITIONS, links: LINKS, closes: true };
-static FOLLOWER: Family = Family {
+static FAMILY: Family = Family {
     routes: &["far", "near"],
-    follows: Some(0),
-    leads: &[],
-    conditions: CONDITIONS,
-    links: LINKS,
+    conditions: &[
+        Condition { missing: &[], unneeded: &[], bytes_per_second: &[3e6], route: 0, expected_us: 10_000 },
+        Condition { missing: &[], unneeded: &[1], bytes_per_second: &[0.2e6], route: 1, expected_us: 1000 },
+    ],
+    links: &[(0, 1, 0)],
     closes: true,
 };
 
-/// Sends its input to the other device and back on route 0, and keeps it on route 1.
-struct Echo {
-    leads: bool,
-    route: u8,
-    input: Vec<u8>,
-    buffer: Vec<u8>,
+/// Sends its input to the other device and back on route 0, and keeps it on route 1. What leaves lies first, what comes
+/// behind it.
+struct Echo(*mut u8);
+
+// SAFETY: the memory is leaked, and used by one program and its node.
+unsafe impl Send for Echo {}
+
+impl Steps for Echo {
+    fn memory(&self) -> (*mut u8, usize) {
+        (self.0, 2 * LARGE)
+    }
+
+    fn input_bytes(&self, _route: u8) -> usize {
+        1
+    }
+
+    fn load(&mut self, route: u8, input: &[u8]) {
+        let place = if route == 0 { 0 } else { LARGE };
+        // SAFETY: inside the memory, and nothing leaves or comes while an input is loaded.
+        unsafe { self.0.add(place).write_bytes(input[0], LARGE) };
+    }
+
+    fn step(&mut self, _route: u8, _step: u16) -> Flow {
+        Flow::Next
+    }
+
+    fn output(&self, _route: u8, _exit: Option<u32>) -> &[u8] {
+        // SAFETY: inside the memory, and nobody writes there before the next inference.
+        unsafe { core::slice::from_raw_parts(self.0.add(LARGE), LARGE) }
+    }
 }
 
-impl Program for Echo {
-    fn input_mut(&mut self) -> &mut [u8] {
-        &mut self.input
-    }
-
-    fn output(&self) -> &[u8] {
-        if self.leads { &self.buffer } else { &[] }
-    }
-
-    fn set_route(&mut self, route: u8) -> bool {
-        self.route = route;
-        route < 2
-    }
-
-    fn run<L: Links, O: Observer>(&mut self, links: &mut L, _observer: &mut O) -> Result<(), Error> {
-        match (self.route, self.leads) {
-            (0, true) => {
-                links.send(1, 0, &vec![self.input[0]; LARGE])?;
-                let mut back = vec![0; LARGE];
-                links.receive(1, 1, &mut back)?;
-                self.buffer[0] = back[LARGE - 1];
-            }
-            (0, false) => {
-                let mut data = vec![0; LARGE];
-                links.receive(0, 0, &mut data)?;
-                links.send(0, 1, &data)?;
-            }
-            (_, true) => self.buffer[0] = self.input[0],
-            (_, false) => {}
-        }
-        Ok(())
+fn plan(device: u8) -> Plan<'static> {
+    let part = |message: u16, offset_bytes: usize, bound: u16| -> &'static [Part] {
+        let (offset_bytes, bytes) = (offset_bytes as u32, LARGE as u32);
+        vec![Part { peer: 1 - device, message, offset_bytes, bytes, bound }].leak()
+    };
+    let far = match device {
+        0 => vec![
+            Step::Exchange { sends: part(0, 0, 2), receives: &[] },
+            Step::Exchange { sends: &[], receives: part(1, LARGE, 0) },
+        ],
+        _ => vec![
+            Step::Exchange { sends: &[], receives: part(0, 0, 0) },
+            Step::Exchange { sends: part(1, 0, 2), receives: &[] },
+        ],
+    };
+    let near = if device == 0 { vec![Step::Compute] } else { vec![] };
+    let routes = vec![
+        Route { steps: far.leak(), devices: 0b11, links: &[(0, 1)] },
+        Route { steps: near.leak(), devices: 0b01, links: &[] },
+    ];
+    let peer = Peer { device: 1 - device, medium: Medium::Connection, chunk_bytes: 4096, calls: device == 1 };
+    Plan {
+        hash: 7,
+        device,
+        input: 0,
+        output: 0,
+        peers: vec![peer].leak(),
+        routes: routes.leak(),
+        family: Some(&FAMILY),
+        // Signs of life wait behind what a slow link holds.
+        detect_us: 5_000_000,
+        hung_us: 0,
     }
 }
 
@@ -80,7 +99,7 @@ fn throttled(rate: &Arc<AtomicU64>, one: &TcpStream, other: &TcpStream) {
             (from.try_clone().expect("it can be cloned"), to.try_clone().expect("it can be cloned"));
         let rate = Arc::clone(rate);
         std::thread::spawn(move || {
-            let mut buffer = [0u8; 1000];
+            let mut buffer = [0u8; 8000];
             let mut free_at = Instant::now();
             while let Ok(count @ 1..) = from.read(&mut buffer) {
                 let now = Instant::now();
@@ -95,66 +114,54 @@ fn throttled(rate: &Arc<AtomicU64>, one: &TcpStream, other: &TcpStream) {
     }
 }
 
-fn pair() -> (TcpStream, TcpStream) {
+/// Where a device is reached by way of a link whose rate may change.
+fn relay(rate: &Arc<AtomicU64>, to: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let one = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
-    let (other, _) = listener.accept().expect("it connects");
-    for end in [&one, &other] {
-        end.set_nodelay(true).expect("a socket has this option");
-    }
-    (one, other)
-}
-
-fn links(device: u8, peer: usize, socket: TcpStream) -> HostedLinks<1> {
-    let stream: Box<dyn Duplex> = Box::new(socket.try_clone().expect("a socket can be cloned"));
-    let line = FramedStream::new(StdStream(stream), Identity { plan_hash: 1, device });
-    HostedLinks::new(PeerLinks::new([(peer, line)]), vec![(peer, socket)], Duration::from_secs(20))
-}
-
-fn now_us() -> u64 {
-    use std::sync::OnceLock;
-    static BEGIN: OnceLock<Instant> = OnceLock::new();
-    BEGIN.get_or_init(Instant::now).elapsed().as_micros() as u64
-}
-
-/// A device with its control stream, in a thread of its own.
-fn serve(leads: bool, socket: TcpStream, control: TcpStream) {
+    let place = listener.local_addr().expect("it is bound");
+    let rate = Arc::clone(rate);
     std::thread::spawn(move || {
-        let (device, peer, family) = if leads { (0, 1, &LEADER) } else { (1, 0, &FOLLOWER) };
-        let mut control = FramedStream::new(StdStream(control), Identity { plan_hash: 1, device });
-        let room = vec![0; usize::from(leads)];
-        let mut echo = Echo { leads, route: 0, input: room.clone(), buffer: room };
-        let mut links = links(device, peer, socket);
-        serve_family(&mut echo, (usize::from(device), family), &mut links, &mut control, now_us, &mut ())
+        for stream in listener.incoming().flatten() {
+            // Who is not there yet is called again.
+            let Ok(other) = TcpStream::connect(to) else { continue };
+            for end in [&stream, &other] {
+                end.set_nodelay(true).expect("a socket has this option");
+            }
+            throttled(&rate, &stream, &other);
+        }
     });
+    place
 }
 
 #[test]
 fn a_slow_link_changes_the_route_and_a_fast_one_changes_it_back() {
     let rate = Arc::new(AtomicU64::new(50_000_000));
-    let ((leader, a), (b, follower)) = (pair(), pair());
-    throttled(&rate, &a, &b);
-    let ((ours, theirs), (_follower_ours, follower_theirs)) = (pair(), pair());
-    serve(false, follower, follower_theirs);
-    serve(true, leader, theirs);
-    let mut control = FramedStream::new(StdStream(ours), Identity { plan_hash: 1, device: u8::MAX });
-    let mut number = 0u32;
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port is free");
+    let relay = relay(&rate, port);
+    let (sends, answers) = channel();
+    let device = |number: u8, places: Places| -> Running {
+        let sends = sends.clone();
+        let deliver = move |_: u32, _: u8, bytes: &[u8]| sends.send(bytes[LARGE - 1]).unwrap_or_default();
+        let echo = Box::new(Echo(Vec::leak(vec![0u8; 2 * LARGE]).as_mut_ptr()));
+        start(plan(number), number.into(), places, echo, Box::new(deliver), Watch::default()).expect("it starts")
+    };
+    let leader = device(0, Places { listen: Some(port), peers: vec![Place::Connects] });
+    let _follower = device(1, Places { listen: None, peers: vec![Place::At(relay)] });
+    let begin = Instant::now();
+    while !leader.can_take(0) {
+        assert!(begin.elapsed() < Duration::from_secs(20), "they never met");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut number = 0u8;
     let mut infer = || -> u8 {
-        let input = [number as u8];
-        control.send(Kind::Input, number, 0, &input).expect("the device is there");
-        let mut route = u8::MAX;
-        for _ in 0..2 {
-            let header = control.receive_header().expect("the device is there");
-            let mut payload = vec![0; header.length as usize];
-            control.receive_payload(&header, &mut payload).expect("it is whole");
-            assert_eq!(header.inference, number);
-            if header.kind == Kind::Output {
-                assert_eq!(payload, input, "the answer to another input");
-                route = header.route;
-            }
+        let record = leader.infer(&[number], Duration::from_secs(60)).expect("there is room");
+        let answer = answers.recv_timeout(Duration::from_secs(1)).expect("it was delivered");
+        assert_eq!(answer, number, "the answer to another input");
+        number = number.wrapping_add(1);
+        match record.outcome {
+            Outcome::Full => 0,
+            Outcome::Variant(route, None) => route,
+            other => panic!("{other:?}"),
         }
-        number += 1;
-        route
     };
     for _ in 0..5 {
         assert_eq!(infer(), 0);

@@ -108,3 +108,33 @@ fn the_largest_program_of_every_microcontroller_answers() {
         assert!(flash * 10 > limits.flash_bytes * 8 && flash <= limits.flash_bytes, "{target}: {flash}");
     }
 }
+
+/// Boards that talk to boards: what has the input and what has the answer are firmware, and nothing else is there.
+#[test]
+fn firmware_with_peers_answers_and_links_no_panic_path_either() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let cluster = ["a", "b", "c"].iter().zip(["cortex-m4f", "cortex-m33", "cortex-m7"]);
+    let cluster = cluster.fold(ClusterText::new("a", "c"), |cluster, (name, target)| cluster.device(name, target, ""));
+    let cluster = cluster.link("a", "b", "uart", "1 Mbit/s").link("b", "c", "uart", "1 Mbit/s").write(folder.path());
+    let out = folder.path().join("out");
+    let mut command = compile();
+    command.arg(place::repository().join("examples/digits/model.onnx")).arg("--targets").arg(&cluster);
+    command.arg("--out").arg(&out).args(["--strategy", "pipeline", "--run", "--verify", "--symbols"]);
+    succeed(&mut command);
+    let report = partita_tests::bundle::read_report(&out);
+    for device in report["devices"].as_array().expect("devices") {
+        let name = device["name"].as_str().expect("a device has a name");
+        assert!(device["macs"].as_u64().is_some_and(|macs| macs > 0), "`{name}` has nothing to do");
+        let program = out.join("symbols").join(name);
+        assert_eq!(forbidden_symbols(&program), Vec::<String>::new(), "{name}");
+        let sum = |key: &str| device[key].as_u64().expect(key);
+        // The node and at most two links, and the input that is kept.
+        let beside = sum("ram_bytes") - sum("arena_bytes");
+        assert!(beside < 15 << 10, "`{name}` has {beside} bytes beside its arena");
+        println!(
+            "{name}: {} B of code, {} B of flash, {beside} B beside the arena",
+            sum("code_bytes"),
+            sum("flash_bytes")
+        );
+    }
+}

@@ -29,7 +29,7 @@ fn seeds(target: &str) -> (Vec<Vec<u8>>, usize) {
         "npz" => (files("tests/conformance/vectors", "npz", 3000), 4000),
         "cluster" => (vec![fuzzing::CLUSTER.as_bytes().to_vec()], 2000),
         "target" => (files("targets", "toml", 6000), 600),
-        "frame" => (vec![Header::new(Kind::Tensor, 7, 1, 2, 3, b"payload").emit().to_vec()], 5000),
+        "frame" => (vec![Header::new(Kind::Output, 7, 1, 2, 3, b"payload").emit().to_vec()], 5000),
         "differential" => ((0..64u8).map(|seed| vec![seed; 8]).collect(), 150),
         _ => (texts(target), 1500),
     }

@@ -113,8 +113,11 @@ pub fn peak_ram_bytes(sharded: &Sharded, schedules: &[Schedule], cluster: &Clust
 
 /// RAM that a program takes of its device.
 pub fn ram_bytes(program: &Program, cluster: &Cluster) -> u64 {
-    let in_ram = cluster.devices[program.device].target.system == System::Linux;
-    program.arena_bytes as u64 + if in_ram { program.weights_bytes as u64 } else { 0 }
+    let beside = match cluster.devices[program.device].target.system {
+        System::Linux => program.weights_bytes as u64,
+        System::CortexM => limits::firmware_bytes(program.peers().len(), program.input_region().1),
+    };
+    program.arena_bytes as u64 + beside
 }
 
 impl Placed {

@@ -162,10 +162,7 @@ pub fn device_files(service: &Service, cluster: &str) -> anyhow::Result<[(String
 
 /// Files of `deploy/`, by name. What cannot be installed yet is said in its README, and gets no others.
 pub fn files(compiled: &Compiled, devices: Vec<Value>) -> anyhow::Result<Vec<(String, String)>> {
-    let services = match compiled.whole_run() {
-        true => Err("a microcontroller takes part, and such clusters are started by hand so far".to_string()),
-        false => services(compiled),
-    };
+    let services = services(compiled);
     let known = services.as_deref().unwrap_or_default();
     let cluster = &compiled.cluster;
     let context = cluster_context(&compiled.model_name, cluster, known, compiled.plan_hash);

@@ -210,7 +210,7 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
         flash_bytes => device.flash_bytes,
         links => link_contexts(compiled, position),
         family => compiled.routed.choices.is_some(),
-        whole_run => compiled.whole_run(),
+        keeps_input => keeps_input(compiled, position),
         threads => threads(&compiled.device_programs(position)),
         holds_input => !program.inputs.is_empty(),
         holds_output => !program.outputs.is_empty(),
@@ -227,7 +227,7 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
         files.push(("src/main.rs", "cortex-m/main.rs.j2"));
         files.push(("memory.x", "cortex-m/memory.x.j2"));
     } else {
-        files.push(("src/main.rs", if compiled.whole_run() { "linux/whole_run.rs.j2" } else { "linux/main.rs.j2" }));
+        files.push(("src/main.rs", "linux/main.rs.j2"));
     }
     for (path, template) in files {
         put(folder, root.join(path), templates::render(template, context.clone())?.as_bytes())?;
@@ -235,6 +235,13 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
     put(folder, root.join("src/model.rs"), emitted.model_source.as_bytes())?;
     put(folder, root.join("src/kernels.rs"), emitted.kernels_source.as_bytes())?;
     put(folder, root.join(format!("lib{}.a", emitted.library)), &emitted.library_bytes)
+}
+
+/// Whether firmware keeps an input beside the arena: where it may have to be tried again, or on another route.
+fn keeps_input(compiled: &Compiled, position: usize) -> bool {
+    let (program, choices) = (&compiled.routed.placed.programs[position], compiled.routed.choices.as_ref());
+    let alone = peers(&compiled.device_programs(position), choices, program.device).is_empty();
+    !program.inputs.is_empty() && (choices.is_some() || !alone)
 }
 
 /// Links of one device, as the templates of its `main` want them.
@@ -302,7 +309,6 @@ fn write_deployment(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
                     links => link_contexts(compiled, position),
                     holds_input => !program.inputs.is_empty(),
                     holds_output => !program.outputs.is_empty(),
-                    whole_run => compiled.whole_run(),
             exits => compiled.graph.exits().len(),
                 }
         })

@@ -8,7 +8,7 @@ use super::taught::Taught;
 use crate::config::Cluster;
 use crate::config::learned::Learned;
 use crate::diagnostic::Diagnostic;
-use crate::emit::model::{ModelContext, RouteContext, runs_whole};
+use crate::emit::model::{ModelContext, RouteContext};
 use crate::exits::ExitsReport;
 use crate::graph::Graph;
 use crate::options::Options;
@@ -128,11 +128,6 @@ impl Compiled {
             model: &self.model_name,
             plan_hash: self.plan_hash,
         }
-    }
-
-    /// Whether programs run from beginning to end over links of their own.
-    pub fn whole_run(&self) -> bool {
-        runs_whole(&self.routed.placed.programs, &self.cluster)
     }
 }
 

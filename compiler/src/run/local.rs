@@ -71,8 +71,6 @@ pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_
         profile: wanted.profile,
         silence: wanted.silence,
         several_routes: compiled.routed.choices.is_some(),
-        // Firmware is no node yet, nor who talks to it.
-        whole_run: devices.iter().any(|device| device.firmware),
     };
     Ok(LocalCluster::start(&devices, &options)?)
 }

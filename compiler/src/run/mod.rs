@@ -5,7 +5,7 @@ pub mod local;
 mod process;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use partita_rt::frame::{Kind, WANTS_ANSWERS, WANTS_COSTS};
@@ -73,8 +73,6 @@ pub struct RunOptions {
     pub silence: Option<Duration>,
     /// The devices share several routes: one that ends does not end the others.
     pub several_routes: bool,
-    /// Programs run from beginning to end and are fed over their control stream, see [`crate::emit::model::runs_whole`].
-    pub whole_run: bool,
 }
 
 /// What went wrong, naming the device.
@@ -214,7 +212,7 @@ impl LocalCluster {
             let device = &devices[position];
             let command = command(devices, device, folder.path(), &addresses, options);
             // What a launcher starts may run on another machine.
-            let socket = device.firmware || (!options.whole_run && options.launcher.is_none());
+            let socket = device.firmware || options.launcher.is_none();
             let control = socket.then(|| control_socket(folder.path(), device));
             let identity = Identity { plan_hash: options.plan_hash, device: u8::MAX };
             let process =
@@ -233,17 +231,22 @@ impl LocalCluster {
             ended: vec![false; devices.len()],
             _folder: folder,
         };
-        if !options.whole_run {
-            cluster.subscribe()?;
-        }
+        cluster.subscribe()?;
         Ok(cluster)
     }
 
     /// Has every device tell of its answers and of what they cost; waits until all of them have heard it.
     fn subscribe(&mut self) -> Result<(), RunError> {
         let budget_us = u64::try_from(self.budget().as_micros()).unwrap_or(u64::MAX);
+        // Others have been told on their command line.
+        let silence_us = u64::try_from(self.options.silence.unwrap_or(SILENCE).as_micros()).unwrap_or(u64::MAX);
         for position in 0..self.devices.len() {
             let process = &mut self.processes[position];
+            if self.devices[position].firmware
+                && let Err(reason) = process.send(Kind::Silence, 0, 0, &silence_us.to_le_bytes())
+            {
+                return Err(self.stopped(position, reason.to_string()));
+            }
             let told = process.send(Kind::Subscribe, 0, WANTS_ANSWERS | WANTS_COSTS, &[]);
             let told = told.and_then(|()| process.send(Kind::Budget, 0, 0, &budget_us.to_le_bytes()));
             if let Err(reason) = told.and_then(|()| process.send(Kind::Status, 0, 0, &[])) {
@@ -283,17 +286,7 @@ impl LocalCluster {
     /// The same on a given route, where there are several; it is not repeated.
     pub fn infer_on(&mut self, input: &[u8], route: Option<u8>) -> Result<InferenceResult, RunError> {
         let begin = Instant::now();
-        if !self.options.whole_run {
-            return self.ask(input, route, begin);
-        }
-        // Each time at least one more device is known to be lost.
-        let times = if route.is_some() { 1 } else { self.devices.len() + 1 };
-        for given_up in 0..times {
-            if let Some(result) = self.attempt(input, route, begin)? {
-                return Ok(InferenceResult { given_up, ..result });
-            }
-        }
-        Err(RunError::GivenUp { reason: "devices or links are gone".to_string(), times, said: self.said() })
+        self.ask(input, route, begin)
     }
 
     /// One inference, from the input that is handed in to its record, its answer and what every device says it has cost.
@@ -361,81 +354,10 @@ impl LocalCluster {
         Err(RunError::GivenUp { reason: reason.to_string(), times: given_up + 1, said: self.said() })
     }
 
-    /// One inference; nothing if devices give it up.
-    fn attempt(
-        &mut self,
-        input: &[u8],
-        route: Option<u8>,
-        begin: Instant,
-    ) -> Result<Option<InferenceResult>, RunError> {
-        let inference = self.inferences;
-        self.inferences += 1;
-        let wanted = route.map_or(0, |route| u16::from(route) + 1);
-        for position in 0..self.devices.len() {
-            if self.devices[position].holds_input
-                && let Err(reason) = self.processes[position].send(Kind::Input, inference, wanted, input)
-            {
-                return Err(self.stopped(position, reason.to_string()));
-            }
-        }
-        let mut answer: Option<(Vec<u8>, u8)> = None;
-        let mut wall_time = Duration::ZERO;
-        let mut reports: Vec<Option<DeviceReport>> = vec![None; self.devices.len()];
-        let mut profiles: Vec<Vec<u64>> = vec![Vec::new(); self.devices.len()];
-        while answer.is_none() || reports.iter().zip(&self.ended).any(|(report, ended)| report.is_none() && !ended) {
-            // Once the answer is there, those the others can do without are not waited for as long.
-            let deadline = match answer.is_some() && self.only_dispensable(&reports) {
-                true => wall_time * 2 + REPORT_TIME,
-                false => self.options.deadline,
-            };
-            match self.events.recv_timeout(deadline.saturating_sub(begin.elapsed())) {
-                // What is left of an inference that was given up.
-                Ok((_, Event::Frame(header, _))) if self.options.several_routes && header.inference < inference => {}
-                Ok((_, Event::Frame(header, _))) if header.kind == Kind::Abandon => return Ok(None),
-                Ok((position, Event::Frame(header, _))) if header.inference != inference => {
-                    return Err(self.stopped(position, format!("it answers inference {}", header.inference)));
-                }
-                Ok((position, Event::Frame(header, payload))) => match header.kind {
-                    Kind::Profile => {
-                        let (times, _) = payload.as_chunks::<8>();
-                        profiles[position] = times.iter().map(|time| u64::from_le_bytes(*time)).collect();
-                    }
-                    Kind::Output => {
-                        answer = Some((payload, header.route));
-                        wall_time = begin.elapsed();
-                    }
-                    Kind::Report => {
-                        reports[position] = Some(self.report(position, &payload)?);
-                        self.ended[position] = false;
-                    }
-                    _ => return Err(self.stopped(position, format!("it sends a {:?} frame", header.kind))),
-                },
-                Ok((position, Event::End(_))) if self.may_end(position) => self.ended[position] = true,
-                Ok((position, Event::End(reason))) => return Err(self.stopped(position, reason)),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    if answer.is_none() || !self.only_dispensable(&reports) {
-                        return Err(self.deadline(&reports));
-                    }
-                    self.ended.iter_mut().zip(&reports).for_each(|(ended, report)| *ended |= report.is_none());
-                }
-            }
-        }
-        let (output, route) = answer.unwrap_or_default();
-        let exit = self.devices.iter().zip(&reports).find(|(device, _)| device.holds_output);
-        let exit = exit.and_then(|(_, report)| report.as_ref()?.exit);
-        let reports: Vec<DeviceReport> = reports.into_iter().flatten().collect();
-        Ok(Some(InferenceResult { output, wall_time, exit, route, given_up: 0, reports, profiles }))
-    }
-
     /// Whether the others go on without a device.
     fn may_end(&self, position: usize) -> bool {
         let device = &self.devices[position];
         self.options.several_routes && !device.holds_input && !device.holds_output
-    }
-
-    /// Whether the others can do without all devices whose report is missing.
-    fn only_dispensable(&self, reports: &[Option<DeviceReport>]) -> bool {
-        (0..reports.len()).all(|position| reports[position].is_some() || self.may_end(position))
     }
 
     /// Ends a device's process, as if it had lost its power.
@@ -446,13 +368,6 @@ impl LocalCluster {
     /// The process of a device.
     pub fn process_id(&self, position: usize) -> Option<u32> {
         self.processes[position].id()
-    }
-
-    fn report(&mut self, position: usize, payload: &[u8]) -> Result<DeviceReport, RunError> {
-        let Ok(bytes) = <[u8; DeviceCosts::BYTES]>::try_from(payload) else {
-            return Err(self.stopped(position, "its report has another length".to_string()));
-        };
-        Ok(DeviceReport::of(&self.devices[position].name, DeviceCosts::parse(&bytes)))
     }
 
     /// A device ended. What it said last may still be on its way; the device that failed first says most.
@@ -543,15 +458,11 @@ fn command(
         command.push("--profile".to_string());
     }
     // Nothing here is as fast as planned, emulated boards least of all.
-    let silence = options.silence.or_else(|| (!options.whole_run).then_some(SILENCE));
-    if let Some(silence) = silence {
-        command.extend(["--deadline-ms".to_string(), silence.as_millis().to_string()]);
-    }
-    if !options.whole_run {
-        match &options.launcher {
-            Some(_) => command.push("--stdio".to_string()),
-            None => command.extend(["--socket".to_string(), control_socket(folder, device).display().to_string()]),
-        }
+    let silence = options.silence.unwrap_or(SILENCE);
+    command.extend(["--deadline-ms".to_string(), silence.as_millis().to_string()]);
+    match &options.launcher {
+        Some(_) => command.push("--stdio".to_string()),
+        None => command.extend(["--socket".to_string(), control_socket(folder, device).display().to_string()]),
     }
     let address = |index: usize| {
         devices.iter().position(|other| other.index == index).map_or(String::new(), |at| addresses[at].clone())

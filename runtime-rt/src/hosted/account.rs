@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::steps::StepTimes;
 use crate::node::{Finished, Flow, Plan};
-use crate::serve::Profiler;
 use crate::{Observer, Turn};
 
 /// A program as a list of steps. Its memory is touched by links while a step runs, elsewhere; so steps have to reach it

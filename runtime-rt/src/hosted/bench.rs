@@ -12,7 +12,6 @@ use super::driver::Steps;
 use super::process::{alone, timed};
 use super::steps::{StepTimes, time_of};
 use crate::node::Plan;
-use crate::serve::Profiler;
 
 /// Least inferences, however long they take.
 const LEAST_RUNS: usize = 5;

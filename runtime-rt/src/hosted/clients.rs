@@ -19,9 +19,8 @@ use std::{format, io};
 
 use super::driver::{Results, Running};
 use crate::frame::{Kind, WANTS_ANSWERS, WANTS_COSTS};
-use crate::link::Turn;
 use crate::node::{Finished, Outcome, Record};
-use crate::{DeviceCosts, Error, FramedStream, Identity, StdStream};
+use crate::{DeviceCosts, Error, FramedStream, Identity, StdStream, Turn};
 
 /// A stream in both directions.
 trait Duplex: Read + Write + Send {}
@@ -255,7 +254,6 @@ impl Clients {
     fn status(&self, running: &Running) -> String {
         let Tally { full, exit, variant, late, failed, took_us } =
             *self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        let counters = running.counters();
         let mut text = format!(
             "partita_plan_info{{plan=\"{:016x}\",device=\"{}\"}} 1\nprocess_start_time_seconds {}\n",
             self.identity.plan_hash, self.identity.device, self.begun
@@ -266,18 +264,7 @@ impl Clients {
         {
             text += &format!("partita_records_total{{outcome=\"{outcome}\"}} {count}\n");
         }
-        for (name, count) in [
-            ("record_microseconds_total", took_us),
-            ("tried_again_total", counters.tried_again),
-            ("sessions_begun_total", counters.begun),
-            ("sessions_silent_total", counters.silent),
-            ("connections_closed_total", counters.closed),
-            ("frames_damaged_total", counters.damaged),
-            ("frames_repeated_total", counters.repeated),
-            ("frames_unknown_total", counters.unknown),
-            ("greetings_of_other_plans_total", counters.other_plans),
-            ("sent_bytes_total", counters.sent_bytes),
-        ] {
+        for (name, count) in [("record_microseconds_total", took_us)].into_iter().chain(running.counters().named()) {
             text += &format!("partita_{name} {count}\n");
         }
         for (link, (_, peer)) in (0..running.peers()).zip(self.peers) {
@@ -298,13 +285,7 @@ impl Results for Arc<Clients> {
     fn finished(&mut self, finished: &Finished, compute_us: u64, steps: &[u8]) {
         self.finished.fetch_add(1, Ordering::Relaxed);
         let turn = Turn { inference: finished.input, route: finished.route };
-        let costs = DeviceCosts {
-            compute_us,
-            wait_us: finished.took_us.saturating_sub(compute_us),
-            sent_bytes: finished.sent_bytes,
-            received_bytes: finished.received_bytes,
-            exit: finished.exit,
-        };
+        let costs = DeviceCosts::from((finished, compute_us));
         if !steps.is_empty() {
             self.tell(WANTS_COSTS, Kind::Profile, turn, steps);
         }

@@ -20,7 +20,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, 
 use super::account::Account;
 pub use super::account::{Results, Steps, Watch};
 use super::steps::{self, StepTimes};
-use crate::node::{Counters, Flow, Greeting, INPUTS, Link, Medium, Memory, Node, Order, Plan, Record, Work};
+use crate::node::{Counters, Flow, Greeting, INPUTS, Link, Medium, Node, Order, Plan, Record, Work};
+use crate::window::Window;
 
 /// Opens a line that does not block; asked again, now and then, when it cannot or when the line has ended.
 pub type Opener = dyn Fn() -> std::io::Result<OwnedFd> + Send + Sync;
@@ -68,30 +69,6 @@ const READS: usize = 32;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
-
-/// The window through which links see the program's memory.
-struct Window(*mut u8, usize);
-
-// SAFETY: what is behind it lives as long as the driver's threads, and the node's rules keep reads and writes of links
-// apart from those of the program.
-unsafe impl Send for Window {}
-
-impl Memory for Window {
-    fn read(&self, offset_bytes: usize, length: usize) -> &[u8] {
-        if offset_bytes.checked_add(length).is_none_or(|end| end > self.1) {
-            return &[];
-        }
-        // SAFETY: inside the memory; the program does not write to what leaves before it has arrived.
-        unsafe { core::slice::from_raw_parts(self.0.add(offset_bytes), length) }
-    }
-
-    fn write(&mut self, offset_bytes: usize, bytes: &[u8]) {
-        if offset_bytes.checked_add(bytes.len()).is_some_and(|end| end <= self.1) {
-            // SAFETY: inside the memory; the program does not touch what comes before it is there.
-            unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.add(offset_bytes), bytes.len()) };
-        }
-    }
-}
 
 /// A link's socket.
 #[derive(Clone, Default)]

@@ -19,7 +19,6 @@ use super::serial::{self, open_line};
 use super::steps::StepTimes;
 use super::{Arguments, Device, as_process, bench, retry, service};
 use crate::node::{Flow, Medium, Outcome, Plan, Why};
-use crate::serve::Profiler;
 use crate::{Identity, Observer, Turn};
 
 /// Runs a device until it is told to stop. Peers of `device` are in the order of the plan's.

@@ -8,7 +8,6 @@ use std::vec::Vec;
 use rustix::thread::set_current_timer_slack;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::serve::Profiler;
 use crate::{Observer, Turn};
 
 /// Sleeping ends later than it should by about this; what remains is waited for awake.
@@ -71,14 +70,16 @@ impl Observer for StepTimes {
     }
 }
 
-impl Profiler for StepTimes {
-    fn begin(&mut self, turn: Turn) {
+impl StepTimes {
+    /// An inference begins.
+    pub(super) fn begin(&mut self, turn: Turn) {
         self.bytes.clear();
         self.last = Instant::now();
         PACE.with_borrow_mut(|pace| pace.begin(usize::from(turn.route)));
     }
 
-    fn payload(&self) -> &[u8] {
+    /// Nanoseconds of its steps; nothing unless they are wanted.
+    pub(super) fn payload(&self) -> &[u8] {
         &self.bytes
     }
 }
@@ -133,15 +134,6 @@ impl Pace {
 /// Catches up for this thread.
 pub(super) fn catch_up() {
     PACE.with_borrow_mut(Pace::catch_up);
-}
-
-/// Catches up where it goes out of scope: what a link does with the processor is part of the time in the link.
-pub(super) struct CatchUp;
-
-impl Drop for CatchUp {
-    fn drop(&mut self) {
-        catch_up();
-    }
 }
 
 /// Processor time of this thread.
@@ -208,9 +200,8 @@ mod tests {
         let mut steps = StepTimes::new(true, 10.0);
         steps.begin(TURN);
         let begin = Instant::now();
-        let link = CatchUp;
         compute(Duration::from_millis(2));
-        drop(link);
+        catch_up();
         let in_link = begin.elapsed();
         assert!(in_link >= Duration::from_millis(20), "{in_link:?}");
         assert!(owed() < Duration::from_millis(1), "nothing is left for the step");

@@ -82,6 +82,17 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
         }
     }
 
+    /// An answer was late: rates that were heard before that was known may say why.
+    fn hear_slow_rates(&mut self) {
+        let Some(chooser) = self.lead.chooser.as_mut() else { return };
+        for (device, view) in (0..64u8).map(|device| (device, self.known.view(device))) {
+            let between = (device, view.rate.0);
+            if view.rate.1 > 0.0 && chooser.rate_of(between).is_some_and(|rate| view.rate.1 < rate) {
+                chooser.hear(&LinkEvent { between, what: Seen::BytesPerSecond(view.rate.1) });
+            }
+        }
+    }
+
     /// The best route that can be taken.
     fn choose(&self, wanted: Option<u8>) -> Option<u8> {
         if let Some(route) = wanted {
@@ -112,6 +123,7 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
             return;
         }
         let mut inputs = core::mem::replace(&mut self.inputs, Inputs::new(0));
+        let mut late = false;
         let best = self.choose(None);
         for input in inputs.open() {
             let choice = if input.wanted.is_some() { self.choose(input.wanted) } else { best };
@@ -126,7 +138,7 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
                 input.close(outcome(answer), now_us);
                 self.lead.note_answer(route);
                 if let Some(chooser) = self.lead.chooser.as_mut() {
-                    chooser.took(route, now_us.saturating_sub(since_us));
+                    late |= chooser.took(route, now_us.saturating_sub(since_us));
                 }
             } else if now_us >= input.deadline_us {
                 self.known.end(inference);
@@ -144,6 +156,9 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
             }
         }
         self.inputs = inputs;
+        if late {
+            self.hear_slow_rates();
+        }
         let mut floor = self.known.floor;
         while floor < self.lead.next && self.known.is_over(floor) {
             floor += 1;

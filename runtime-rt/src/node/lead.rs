@@ -32,8 +32,9 @@ impl<'p> Lead<'p> {
     }
 
     /// A device whose link to this one is to be probed.
-    pub(super) fn probe(&mut self, own: usize, now_us: u64) -> Option<usize> {
-        self.chooser.as_mut()?.probe(own, now_us)
+    pub(super) fn probe(&mut self, plan: &Plan<'_>, now_us: u64) -> Option<usize> {
+        let is_peer = |device: usize| plan.peers.iter().any(|peer| usize::from(peer.device) == device);
+        self.chooser.as_mut()?.probe(plan.device.into(), is_peer, now_us)
     }
 
     pub(super) fn rests(&self, route: u8, now_us: u64) -> bool {

@@ -113,8 +113,14 @@ pub struct Link {
 const PROBES: u16 = 8;
 
 impl Default for Link {
-    /// Nothing is known of it yet.
     fn default() -> Link {
+        Link::new()
+    }
+}
+
+impl Link {
+    /// Nothing is known of it yet.
+    pub const fn new() -> Link {
         Link {
             open: false,
             close: false,
@@ -134,9 +140,7 @@ impl Default for Link {
             probed: None,
         }
     }
-}
 
-impl Link {
     /// Time after which something is taken for lost.
     pub(crate) fn round_us(&self) -> u64 {
         (self.trip_us * 2 + 2_000).clamp(*ROUND_US.start(), *ROUND_US.end())

@@ -48,7 +48,8 @@
 //! Beat (`detect / 10`), silence (`detect`), call (10 ms, doubling to 400 ms, half of it random), round trip (twice the
 //! smoothed measure and 2 ms, from 4 to 60 ms): events, wants and offers that nothing came of are repeated then, doubling
 //! to 60 ms. A link that was lost is used again after 50 ms in a session, doubling to 0.8 s with each loss in 10 s. An
-//! input's own deadline. A step that computes for longer than `detect` counts as hung: the node falls silent.
+//! input's own deadline. A step that computes for longer than `detect` and `hung_us` counts as hung: the node falls
+//! silent.
 //!
 //! # Invariants
 //!
@@ -62,14 +63,6 @@
 //! 4. All memory is in [`Node`]; nothing is queued by length: at most `RECEIVES` messages wanted,
 //!    `SENDS` handed over, one frame being sent per link, `TURNS` inferences, [`INPUTS`] inputs.
 //! 5. An output is delivered once per input, also if the input was tried again after it.
-//!
-//! # What emission has to change
-//!
-//! `Model::run(links, observer)` becomes `Model::step(route, step) -> Flow`: a match over the numbers of the steps that
-//! compute, `Step::Leave` being a `Flow::Leave`; sends and receives leave the code and become `static ROUTES: [Route; _]`,
-//! with `bound` from the memory planner: of what leaves, the first step that writes over it; of what comes, the first step
-//! from which on nobody uses its place. The node's number of each step is that of `STEPS`, so profiles stay. `Model`
-//! implements [`Memory`] over its arena.
 
 mod decide;
 mod gossip;
@@ -150,6 +143,23 @@ pub struct Counters {
     pub sent_bytes: u64,
 }
 
+impl Counters {
+    /// All of them with their names, for metrics.
+    pub fn named(&self) -> [(&'static str, u64); 9] {
+        [
+            ("tried_again_total", self.tried_again),
+            ("sessions_begun_total", self.begun),
+            ("sessions_silent_total", self.silent),
+            ("connections_closed_total", self.closed),
+            ("frames_damaged_total", self.damaged),
+            ("frames_repeated_total", self.repeated),
+            ("frames_unknown_total", self.unknown),
+            ("greetings_of_other_plans_total", self.other_plans),
+            ("sent_bytes_total", self.sent_bytes),
+        ]
+    }
+}
+
 /// A device's running program. `L` holds its links, at least as many as the plan has peers: an array where nothing can be
 /// allocated.
 pub struct Node<'p, L> {
@@ -205,6 +215,11 @@ impl<'p, L: AsRef<[Link]> + AsMut<[Link]>> Node<'p, L> {
         }
     }
 
+    /// Another time without a sign of life after which a peer is lost.
+    pub fn set_detect_us(&mut self, detect_us: u32) {
+        self.plan.detect_us = detect_us;
+    }
+
     /// What has happened so far.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -225,8 +240,7 @@ impl<'p, L: AsRef<[Link]> + AsMut<[Link]>> Node<'p, L> {
 
     /// The device with the input has links probed that were slow.
     fn probe(&mut self) {
-        let (now_us, own) = (self.now_us, usize::from(self.plan.device));
-        let Some(peer) = self.lead.probe(own, now_us) else { return };
+        let Some(peer) = self.lead.probe(&self.plan, self.now_us) else { return };
         let links = self.links.as_mut().iter_mut().zip(self.plan.peers);
         links.filter(|(_, with)| usize::from(with.device) == peer).for_each(|(link, _)| link.probe());
     }

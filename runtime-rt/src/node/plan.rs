@@ -24,6 +24,8 @@ pub struct Plan<'p> {
     pub family: Option<&'p Family<'p>>,
     /// Microseconds without a sign of life after which a peer is lost: at least 300 ms, or 3 frame deadlines.
     pub detect_us: u32,
+    /// Microseconds after which a step that still computes counts as hung, if that is longer than `detect_us`.
+    pub hung_us: u32,
 }
 
 /// The other end of a link.

@@ -125,8 +125,8 @@ impl Run {
     }
 
     /// Whether a step computes for so long that it will never end.
-    pub(crate) fn is_hung(&self, now_us: u64, detect_us: u64) -> bool {
-        self.busy.is_some_and(|(since_us, _)| now_us > since_us + detect_us)
+    pub(crate) fn is_hung(&self, now_us: u64, hung_us: u64) -> bool {
+        self.busy.is_some_and(|(since_us, _)| now_us > since_us + hung_us)
     }
 
     /// Another life of the device with the input begins at an inference.

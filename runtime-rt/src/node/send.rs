@@ -67,7 +67,7 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
 
     /// Puts the next frame of a link together, if there is one.
     fn compose<M: Memory + ?Sized>(&mut self, at: usize, memory: &M) -> Option<()> {
-        let hung = self.run.is_hung(self.now_us, self.detect_us());
+        let hung = self.run.is_hung(self.now_us, self.detect_us().max(self.plan.hung_us.into()));
         let now_us = self.now_us;
         let beat_us = self.detect_us() / 10;
         let (link, peer) = self.links.as_mut().get_mut(at).zip(self.plan.peers.get(at))?;

@@ -54,7 +54,6 @@ pub fn simulate_with(seed: u64, cluster: &Cluster, story: Story, mut random: Ran
     let names: Vec<&str> = cluster.ways.iter().map(|_| "route").collect();
     let media: Vec<(u8, u8, u8)> =
         cluster.wires.iter().zip(0..).map(|(wire, at)| (wire.ends.0 as u8, wire.ends.1 as u8, at)).collect();
-    let leads: Vec<usize> = (0..cluster.devices).filter(|at| cluster.wire(*at, cluster.input).is_some()).collect();
     let unneeded: Vec<Vec<u8>> = cluster.ways.iter().map(|way| way.absent(cluster)).collect();
     let rates: Vec<Vec<f32>> = [1.0, 0.3, 0.05]
         .map(|part| cluster.wires.iter().map(|wire| wire.bytes_per_second as f32 * part).collect())
@@ -69,14 +68,8 @@ pub fn simulate_with(seed: u64, cluster: &Cluster, story: Story, mut random: Ran
             expected_us: 20_000,
         })
         .collect();
-    let family = Family {
-        routes: &names,
-        follows: None,
-        leads: &leads,
-        conditions: &conditions,
-        links: &media,
-        closes: cluster.input == cluster.output,
-    };
+    let family =
+        Family { routes: &names, conditions: &conditions, links: &media, closes: cluster.input == cluster.output };
     let plan = |device: usize| Plan {
         hash: 0x1234_5678,
         device: device as u8,
@@ -86,6 +79,7 @@ pub fn simulate_with(seed: u64, cluster: &Cluster, story: Story, mut random: Ran
         routes: &routes[device],
         family: with_family.then_some(&family),
         detect_us: DETECT_US as u32,
+        hung_us: 0,
     };
     let plans = (0..cluster.devices).map(plan).collect();
     let mut world = World::new(seed, cluster, plans, story.weather, random);

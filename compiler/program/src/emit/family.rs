@@ -1,4 +1,4 @@
-//! The table by which devices choose among routes, and the way in which they tell each other.
+//! The table by which devices choose among routes, and the links by which all hear of it.
 
 use serde::Serialize;
 
@@ -13,8 +13,8 @@ pub struct Family {
     pub routes: Vec<String>,
     /// When each is taken; the first is how the cluster should be.
     pub conditions: Vec<Row>,
-    /// Per device of the cluster the one whose announcements it follows; none for the device with the input, and for
-    /// devices that take no part.
+    /// Per device of the cluster the one that it hears from, on the fewest links from the device with the input; none for that
+    /// device, and for devices that take no part.
     pub follows: Vec<Option<usize>>,
     /// Links: two devices, ascending, and their medium.
     pub links: Vec<(usize, usize, usize)>,
@@ -39,7 +39,7 @@ pub struct Row {
 
 impl Family {
     /// Routes without conditions on a cluster, of which `devices` take part: whoever feeds inputs says which is taken.
-    /// Announcements go from the device with the input along the fewest links.
+    /// News goes from the device with the input along the fewest links.
     pub fn new(routes: Vec<String>, cluster: &Cluster, devices: &[usize]) -> Family {
         let mut follows = vec![None; cluster.devices.len()];
         let mut reached = vec![cluster.input];
@@ -67,35 +67,32 @@ impl Family {
         self.follows[device].into_iter().chain(self.leads(device)).collect()
     }
 
-    /// As one device has it, for `crate/family.rs.j2`.
-    pub fn text(&self, device: usize, numbers: Option<Numbers<'_>>) -> FamilyText {
-        // Devices that take no part are nobody's concern where nodes have numbers of their own.
-        let all = |devices: &[usize]| numbers.map_or_else(|| devices.to_vec(), |numbers| numbers.all(devices));
-        let one = |device: usize| numbers.map_or(Some(device), |numbers| numbers.of(device));
+    /// As nodes have it, for `crate/family.rs.j2`. Devices that take no part are nobody's concern.
+    pub fn text(&self, numbers: Numbers<'_>) -> FamilyText {
         let row = |row: &Row| RowText {
-            missing: all(&row.missing),
-            unneeded: all(&row.unneeded),
+            missing: numbers.all(&row.missing),
+            unneeded: numbers.all(&row.unneeded),
             bytes_per_second: row.bytes_per_second.iter().map(|rate| format!("{rate:.1}")).collect(),
             route: row.route,
             expected_us: (row.latency_ms * 1e3).clamp(1.0, 4e9) as u32,
         };
         FamilyText {
             routes: self.routes.iter().map(|name| sanitize(name)).collect(),
-            follows: self.follows[device].and_then(one),
-            leads: all(&self.leads(device)),
             conditions: self.conditions.iter().map(row).collect(),
-            links: self.links.iter().filter_map(|(a, b, medium)| Some((one(*a)?, one(*b)?, *medium))).collect(),
+            links: self
+                .links
+                .iter()
+                .filter_map(|(a, b, medium)| Some((numbers.of(*a)?, numbers.of(*b)?, *medium)))
+                .collect(),
             closes: self.closes,
         }
     }
 }
 
-/// A [`Family`] as one device has it, in the template.
+/// A [`Family`] in the template.
 #[derive(Clone, Debug, Serialize)]
 pub struct FamilyText {
     routes: Vec<String>,
-    follows: Option<usize>,
-    leads: Vec<usize>,
     conditions: Vec<RowText>,
     links: Vec<(usize, usize, usize)>,
     closes: bool,
@@ -132,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn announcements_take_the_fewest_links_from_the_input() {
+    fn news_takes_the_fewest_links_from_the_input() {
         let family = Family::new(vec!["base".to_string()], &row(), &[0, 1, 2, 3]);
         assert_eq!(family.follows, [Some(1), None, Some(1), Some(1)]);
         assert_eq!((family.leads(1), family.neighbours(3)), (vec![0, 2, 3], vec![1]));
@@ -144,7 +141,7 @@ mod tests {
 
     #[test]
     fn names_cannot_leave_their_quotes() {
-        let family = Family::new(vec!["a\"b\\\n".to_string()], &row(), &[1]).text(1, None);
+        let family = Family::new(vec!["a\"b\\\n".to_string()], &row(), &[1]).text(Numbers(&[1]));
         let context = minijinja::context! { family => minijinja::Value::from(Serde(&family)) };
         let text = crate::emit::templates::render("crate/family.rs.j2", context).expect("it is rendered");
         let line = text.lines().find(|line| line.contains("routes")).expect("there is a line of routes");

@@ -166,8 +166,6 @@ struct RouteText {
     /// `_1`, empty where there is one route only.
     suffix: String,
     team_name: &'static str,
-    links_name: &'static str,
-    observer_name: &'static str,
     /// Whether any step computes.
     computes: bool,
     steps: Vec<StepText>,
@@ -251,7 +249,6 @@ fn model_source(
     let outputs = ports(programs, graph, |program| &program.outputs, graph.returned_outputs());
     let states = states(programs);
     let peer_numbers = peers(programs, context.family, program.device);
-    let whole_run = runs_whole(route.programs, cluster);
     let participants: Vec<usize> = route.programs.iter().map(|program| program.device).collect();
     let numbers = Numbers(&participants);
     let plan = plan_text(programs, &peer_numbers, numbers, context);
@@ -275,15 +272,12 @@ fn model_source(
     };
     let answers: Vec<Value> = programs.iter().enumerate().flat_map(answer).collect();
     let several = context.family.is_some();
-    let speaks = |program: &Program| program.steps.iter().any(|step| matches!(step, Step::Exchange { .. }));
     let routes: Vec<RouteText> = (steps.into_iter().zip(programs).zip(&context.routes).enumerate())
         .map(|(number, ((steps, program), route))| RouteText {
             number,
             name: sanitize(route.name),
             suffix: if several { format!("_{number}") } else { String::new() },
             team_name: if threads(&[*program]) > 1 { "team" } else { "_team" },
-            links_name: if speaks(program) { "links" } else { "_links" },
-            observer_name: if steps.is_empty() { "_observer" } else { "observer" },
             computes: program.steps.iter().any(|step| !matches!(step, Step::Exchange { .. })),
             steps,
         })
@@ -298,11 +292,9 @@ fn model_source(
             target => device.target.name.as_str(),
             plan_hash => format!("{:016x}", context.plan_hash),
             plan => Value::from(Serde(&plan)),
-            whole_run => whole_run,
-            typed => (whole_run || peers.is_empty()) && !(inputs.is_empty() && outputs.is_empty() && peers.is_empty()),
+            typed => peers.is_empty() && !(inputs.is_empty() && outputs.is_empty()),
             threads => threads(programs),
             team_name => if several || threads(programs) > 1 { "team" } else { "_team" },
-            links_name => if several || programs.iter().any(|program| speaks(program)) { "links" } else { "_links" },
             peers => peers,
             arena_bytes => program.arena_bytes,
             weights_bytes => program.weights_bytes,
@@ -320,7 +312,7 @@ fn model_source(
             inputs => Value::from(Serde(&inputs)),
             outputs => Value::from(Serde(&outputs)),
             routes => Value::from(Serde(&routes)),
-            family => context.family.map(|family| Value::from(Serde(&family.text(program.device, (!whole_run).then_some(numbers))))),
+            family => context.family.map(|family| Value::from(Serde(&family.text(numbers)))),
             kernels_inline => kernels_inline,
             exits => thresholds.len(),
             steady => graph.exits().into_iter().filter_map(|id| graph.decide(id)).any(|decide| decide.patience.is_some()),
@@ -346,14 +338,7 @@ fn region_note(ports: &[Port]) -> String {
 /// Devices that a device has links to, ascending: those that its programs exchange tensors with, and those that it follows
 /// or leads.
 pub fn peers(programs: &[&Program], family: Option<&Family>, device: usize) -> Vec<usize> {
-    let exchanged = programs.iter().flat_map(|program| &program.steps).flat_map(|step| match step {
-        Step::Exchange { sends, receives } => sends.iter().chain(receives).map(|message| message.peer).collect(),
-        Step::Kernel { .. }
-        | Step::Reference { .. }
-        | Step::Reorder { .. }
-        | Step::Copy { .. }
-        | Step::Leave { .. } => Vec::new(),
-    });
+    let exchanged = programs.iter().flat_map(|program| program.peers());
     let family = family.map_or_else(Vec::new, |family| family.neighbours(device));
     let mut found: Vec<usize> = exchanged.chain(family).collect();
     found.sort_unstable();
@@ -378,11 +363,4 @@ pub fn threads(programs: &[&Program]) -> usize {
 /// Whether a target runs without an operating system.
 pub fn is_firmware(target: &Target) -> bool {
     target.system == System::CortexM
-}
-
-/// Whether programs run from beginning to end over links of their own ([`partita_rt::serve()`]), as where microcontrollers have
-/// peers; else nodes ask for their steps one by one.
-pub fn runs_whole(programs: &[Program], cluster: &Cluster) -> bool {
-    let firmware = |program: &Program| is_firmware(&cluster.devices[program.device].target);
-    programs.len() > 1 && programs.iter().any(firmware)
 }

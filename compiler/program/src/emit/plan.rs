@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::emit::model::ModelContext;
+use crate::emit::model::{ModelContext, is_firmware};
 use crate::memory::{Bounds, bounds};
 use crate::program::{Message, Program, Step};
 use partita_config::{Link, Transport};
@@ -14,6 +14,10 @@ const LEAST_DETECT_US: u32 = 300_000;
 
 /// Longest; it is the same for all devices.
 const MOST_DETECT_US: f64 = 60e6;
+
+/// On a microcontroller a step may well compute for longer than others wait for a sign of life, which an interrupt gives; but
+/// not longer than this.
+const LONGEST_STEP_US: u32 = 60_000_000;
 
 /// Smallest and largest payload of a tensor's frame: on a connection, and where single bytes come slowly.
 const CHUNK_BYTES: (f64, f64) = (256.0, 32_768.0);
@@ -25,6 +29,7 @@ pub struct PlanText {
     input: usize,
     output: usize,
     detect_us: u32,
+    hung_us: u32,
     peers: Vec<PeerText>,
     /// Whether it exchanges tensors on any route.
     exchanges: bool,
@@ -122,6 +127,7 @@ pub fn plan_text(programs: &[&Program], peers: &[usize], numbers: Numbers<'_>, c
         input: number(cluster.input),
         output: number(cluster.output),
         detect_us,
+        hung_us: if is_firmware(&cluster.devices[own].target) { LONGEST_STEP_US } else { 0 },
         peers: peers.iter().map(peer).collect(),
         exchanges: programs.iter().flat_map(|program| &program.steps).any(|step| matches!(step, Step::Exchange { .. })),
         routes: routes.collect(),

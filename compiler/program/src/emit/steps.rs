@@ -93,27 +93,8 @@ pub enum Statement {
         /// Where the verdict lies in the arena.
         verdict_bytes: usize,
     },
-    /// One tensor to another device.
-    Send(MessageText),
-    /// One tensor from another device.
-    Receive(MessageText),
-    /// Any number of tensors to and from others at the same time.
-    Exchange {
-        /// What leaves.
-        sends: Vec<MessageText>,
-        /// What comes.
-        receives: Vec<MessageText>,
-    },
-}
-
-/// A tensor on its way.
-#[derive(Clone, Debug, Serialize)]
-pub struct MessageText {
-    comment: String,
-    peer: usize,
-    number: u32,
-    offset_bytes: usize,
-    bytes: usize,
+    /// Tensors leave and come: the node's work, not the program's.
+    Exchange,
 }
 
 /// A convolution that Winograd's kernel does for inputs that are small enough; operands are printed.
@@ -261,38 +242,12 @@ fn copy_text(program: &Program, from: (Argument, usize), to: (BufferId, usize), 
 
 fn exchange_text(program: &Program, sends: &[Message], receives: &[Message], devices: &[&str]) -> StepText {
     let name = |message: &Message| sanitize(&program.buffers[message.buffer.0 as usize].name);
-    let text = |message: &Message, comment: String| MessageText {
-        comment,
-        peer: message.peer,
-        number: message.number,
-        offset_bytes: program.buffers[message.buffer.0 as usize].offset_bytes,
-        bytes: message.bytes,
+    let label = match (sends, receives) {
+        ([send], []) => format!("send {} to {}", name(send), devices[send.peer]),
+        ([], [receive]) => format!("receive {} from {}", name(receive), devices[receive.peer]),
+        _ => format!("exchange: {} leave, {} come", sends.len(), receives.len()),
     };
-    let leaves = |message: &Message| text(message, format!("{} goes to {}", name(message), devices[message.peer]));
-    let comes = |message: &Message| text(message, format!("{} comes from {}", name(message), devices[message.peer]));
-    match (sends, receives) {
-        ([send], []) => StepText {
-            number: 0,
-            label: format!("send {} to {}", name(send), devices[send.peer]),
-            comment: leaves(send).comment,
-            statement: Statement::Send(leaves(send)),
-        },
-        ([], [receive]) => StepText {
-            number: 0,
-            label: format!("receive {} from {}", name(receive), devices[receive.peer]),
-            comment: comes(receive).comment,
-            statement: Statement::Receive(comes(receive)),
-        },
-        _ => StepText {
-            number: 0,
-            label: format!("exchange: {} leave, {} come", sends.len(), receives.len()),
-            comment: "everybody at the same time".to_string(),
-            statement: Statement::Exchange {
-                sends: sends.iter().map(leaves).collect(),
-                receives: receives.iter().map(comes).collect(),
-            },
-        },
-    }
+    StepText { number: 0, comment: label.clone(), label, statement: Statement::Exchange }
 }
 
 fn reorder_text(program: &Program, from: BufferId, to: BufferId) -> StepText {

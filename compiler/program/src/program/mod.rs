@@ -215,6 +215,22 @@ pub struct Program {
 }
 
 impl Program {
+    /// Devices that it exchanges tensors with, ascending.
+    pub fn peers(&self) -> Vec<usize> {
+        let exchanged = self.steps.iter().flat_map(|step| match step {
+            Step::Exchange { sends, receives } => sends.iter().chain(receives).map(|message| message.peer).collect(),
+            Step::Kernel { .. }
+            | Step::Reference { .. }
+            | Step::Reorder { .. }
+            | Step::Copy { .. }
+            | Step::Leave { .. } => Vec::new(),
+        });
+        let mut found: Vec<usize> = exchanged.collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
     /// Where the caller puts the inputs: first byte in the arena and size. Several inputs lie one after the other,
     /// each from a multiple of [`PORT_ALIGNMENT_BYTES`].
     pub fn input_region(&self) -> (usize, usize) {

@@ -1,68 +1,11 @@
-//! Links: frames over byte streams, and what the emitted programs ask of them.
+//! Frames over byte streams that wait: how clients and devices talk to each other.
 
 use embedded_io::{ErrorType, Read, Write};
 
+use crate::Error;
 use crate::frame::{HEADER_BYTES, Header, Kind};
-use crate::{Error, LinkEvent};
 
-/// What an emitted program sends and receives through.
-pub trait Links {
-    /// Sends a tensor to a device.
-    fn send(&mut self, peer: usize, message: u16, payload: &[u8]) -> Result<(), Error>;
-
-    /// Waits for a tensor from a device.
-    fn receive(&mut self, peer: usize, message: u16, payload: &mut [u8]) -> Result<(), Error>;
-
-    /// Sends and receives several tensors; both lists are in the order of message numbers. Links that cannot do it all
-    /// at the same time go through both in that order, which the compiler has proven not to deadlock.
-    fn exchange(&mut self, sends: &[Outgoing<'_>], receives: &mut [Incoming<'_>]) -> Result<(), Error> {
-        let mut sends = sends.iter().peekable();
-        for receive in receives {
-            while let Some(send) = sends.next_if(|send| send.message < receive.message) {
-                self.send(send.peer, send.message, send.payload)?;
-            }
-            self.receive(receive.peer, receive.message, receive.payload)?;
-        }
-        for send in sends {
-            self.send(send.peer, send.message, send.payload)?;
-        }
-        Ok(())
-    }
-}
-
-/// A tensor that leaves.
-pub struct Outgoing<'a> {
-    /// Number of the receiving device.
-    pub peer: usize,
-    /// Number of the message within an inference.
-    pub message: u16,
-    /// The tensor's bytes.
-    pub payload: &'a [u8],
-}
-
-/// A tensor that comes.
-pub struct Incoming<'a> {
-    /// Number of the sending device.
-    pub peer: usize,
-    /// Number of the message within an inference.
-    pub message: u16,
-    /// Where its bytes go.
-    pub payload: &'a mut [u8],
-}
-
-/// The links of a device that serves one inference after the other.
-pub trait InferenceLinks: Links {
-    /// Says which inference the next tensors belong to.
-    fn begin(&mut self, turn: Turn);
-
-    /// Payload bytes sent since the inference began.
-    fn sent_bytes(&self) -> u64;
-
-    /// Payload bytes received since the inference began.
-    fn received_bytes(&self) -> u64;
-}
-
-/// Which inference tensors belong to.
+/// Which inference a frame belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// Number of the inference.
@@ -71,67 +14,7 @@ pub struct Turn {
     pub route: u8,
 }
 
-impl Turn {
-    /// Whether something of `inference` is of the past. Numbers wrap around.
-    pub(crate) fn is_past(self, inference: u32) -> bool {
-        (inference.wrapping_sub(self.inference) as i32) < 0
-    }
-}
-
-/// Refuses a frame that is not the tensor that should come now.
-pub(crate) fn check_tensor(header: &Header, turn: Turn, message: u16, peer: usize) -> Result<(), Error> {
-    let now = header.inference == turn.inference && header.route == turn.route;
-    if header.kind != Kind::Tensor || header.message != message || !now {
-        return Err(Error::WrongMessage);
-    }
-    if usize::from(header.sender) == peer { Ok(()) } else { Err(Error::WrongPeer) }
-}
-
-/// What devices that share several routes say to each other beside tensors.
-pub trait FamilyLinks: InferenceLinks {
-    /// Tells a device which inference begins.
-    fn announce(&mut self, peer: usize, turn: Turn) -> Result<(), Error>;
-
-    /// Waits until a device tells which inference begins; what is left of earlier ones is skipped.
-    fn announced(&mut self, peer: usize) -> Result<Turn, Error>;
-
-    /// Tells every device that can be reached that the inference which has begun is given up.
-    fn abandon(&mut self);
-
-    /// What has been learned of links, here or by others, oldest first; each is told once.
-    fn link_event(&mut self) -> Option<LinkEvent>;
-
-    /// Passes a link event on.
-    fn tell(&mut self, peer: usize, event: &LinkEvent) -> Result<(), Error>;
-
-    /// Sends bytes from whose arrival the other side learns how fast the link is.
-    fn probe(&mut self, peer: usize) -> Result<(), Error>;
-}
-
-/// For programs without peers.
-pub struct NoLinks;
-
-impl Links for NoLinks {
-    fn send(&mut self, _peer: usize, _message: u16, _payload: &[u8]) -> Result<(), Error> {
-        Err(Error::NoLink)
-    }
-
-    fn receive(&mut self, _peer: usize, _message: u16, _payload: &mut [u8]) -> Result<(), Error> {
-        Err(Error::NoLink)
-    }
-}
-
-/// Is told after each step of a program; for profiles.
-pub trait Observer {
-    /// Step `index` is done.
-    fn step(&mut self, index: usize);
-}
-
-impl Observer for () {
-    fn step(&mut self, _index: usize) {}
-}
-
-/// Who is at this end of a link.
+/// Who is at this end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Plan this program was compiled from.
@@ -206,6 +89,7 @@ impl<S: Read + Write> FramedStream<S> {
     }
 
     /// Reads the payload that follows a header, and forgets it.
+    #[cfg(feature = "std")]
     pub(crate) fn skip_payload(&mut self, header: &Header) -> Result<(), Error> {
         let mut rest = header.length as usize;
         let mut bytes = [0; 256];
@@ -221,11 +105,6 @@ impl<S: Read + Write> FramedStream<S> {
     #[cfg(feature = "std")]
     pub(crate) fn stream(&self) -> &S {
         &self.stream
-    }
-
-    /// Who is at this end.
-    pub(crate) fn identity(&self) -> Identity {
-        self.identity
     }
 
     /// Exchanges hellos with the peer; refuses a device that is not `peer` or comes from another plan.
@@ -269,7 +148,6 @@ fn error_of<S: ErrorType>(error: &S::Error) -> Error {
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
-    use crate::PeerLinks;
     use std::io::{Read as _, Write as _};
     use std::os::unix::net::UnixStream;
     use std::vec::Vec;
@@ -285,49 +163,39 @@ mod tests {
         FramedStream::new(crate::StdStream(stream), identity)
     }
 
-    #[test]
-    fn tensors_cross_a_link() {
-        let (a, b) = pair();
-        let mut sender = PeerLinks::new([(1, framed(a, OURS))]);
-        let mut receiver = PeerLinks::new([(0, framed(b, THEIRS))]);
-        sender.send(1, 9, b"hello").expect("the link works");
-        let mut payload = [0u8; 5];
-        receiver.receive(0, 9, &mut payload).expect("the link works");
-        assert_eq!(&payload, b"hello");
-        assert_eq!((sender.sent_bytes, receiver.received_bytes), (5, 5));
-        assert_eq!(sender.send(3, 0, b"x"), Err(Error::NoLink));
+    /// The payload of the next frame.
+    fn receive(stream: &mut FramedStream<crate::StdStream<UnixStream>>) -> Result<Vec<u8>, Error> {
+        let header = stream.receive_header()?;
+        let mut payload = std::vec![0; 5];
+        stream.receive_payload(&header, &mut payload).map(|()| payload)
     }
 
     #[test]
-    fn what_the_plan_does_not_say_is_refused() {
-        for (identity, message, length, expected) in [
-            (Identity { plan_hash: 2, device: 1 }, 9, 5, Error::WrongPlan),
-            (Identity { plan_hash: 1, device: 2 }, 9, 5, Error::WrongPeer),
-            (THEIRS, 8, 5, Error::WrongMessage),
-            (THEIRS, 9, 4, Error::WrongLength),
+    fn frames_of_another_plan_or_length_are_refused() {
+        for (identity, length, expected) in [
+            (Identity { plan_hash: 2, device: 1 }, 5, Err(Error::WrongPlan)),
+            (THEIRS, 4, Err(Error::WrongLength)),
+            (THEIRS, 5, Ok(b"hello".to_vec())),
         ] {
             let (a, b) = pair();
-            framed(a, identity).send(Kind::Tensor, 0, message, &b"hello"[..length]).expect("the link works");
-            let mut receiver = PeerLinks::new([(1, framed(b, OURS))]);
-            assert_eq!(receiver.receive(1, 9, &mut [0; 5]), Err(expected));
+            framed(a, identity).send(Kind::Output, 0, 9, &b"hello"[..length]).expect("the link works");
+            assert_eq!(receive(&mut framed(b, OURS)), expected);
         }
     }
 
     #[test]
     fn a_stream_cut_anywhere_is_an_error_and_never_an_answer() {
-        let (mut a, b) = pair();
+        let (mut a, mut b) = pair();
         framed(a.try_clone().expect("a socket can be cloned"), THEIRS)
-            .send(Kind::Tensor, 0, 9, b"hello")
+            .send(Kind::Output, 0, 9, b"hello")
             .expect("works");
-        drop(b.try_clone());
-        let mut whole = vec![0u8; HEADER_BYTES + 5];
-        let mut b = b;
+        let mut whole = std::vec![0u8; HEADER_BYTES + 5];
         b.read_exact(&mut whole).expect("it was sent");
         for length in 0..whole.len() {
             let (mut cut, rest) = pair();
             cut.write_all(&whole[..length]).expect("the link works");
             drop(cut);
-            let error = PeerLinks::new([(1, framed(rest, OURS))]).receive(1, 9, &mut [0; 5]);
+            let error = receive(&mut framed(rest, OURS));
             assert_eq!(error, Err(if length == 0 { Error::Closed } else { Error::Stream }), "cut at {length}");
         }
         for bit in 0..whole.len() * 8 {
@@ -336,11 +204,7 @@ mod tests {
             let (mut line, rest) = pair();
             line.write_all(&damaged).expect("the link works");
             drop(line);
-            assert_eq!(
-                PeerLinks::new([(1, framed(rest, OURS))]).receive(1, 9, &mut [0; 5]),
-                Err(Error::Checksum),
-                "bit {bit}"
-            );
+            assert_eq!(receive(&mut framed(rest, OURS)), Err(Error::Checksum), "bit {bit}");
         }
         a.flush().expect("the socket still exists");
     }
