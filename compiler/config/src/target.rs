@@ -61,7 +61,7 @@ pub struct Target {
     /// The user's own file that it was read from; none for targets that come with the compiler.
     #[serde(skip)]
     pub file: Option<PathBuf>,
-    /// The processor has `sdot`, which multiplies bytes by fours.
+    /// The processor multiplies bytes by fours: `sdot` of AArch64, `vpdpbusd` of AVX-512 VNNI and AVX-VNNI.
     #[serde(default)]
     pub dot_product: bool,
     /// How far ahead weights are fetched that come from memory, in bytes; 0 leaves it to the processor.
@@ -74,6 +74,11 @@ impl Target {
     /// `f32`.
     pub fn stores_narrow(&self) -> bool {
         self.system != System::Linux
+    }
+
+    /// Whether kernels multiply activations and weights of 8 bits as they are stored, and activations are kept so for them.
+    pub fn multiplies_stored_bytes(&self) -> bool {
+        self.dot_product && matches!(self.instruction_set, InstructionSet::Avx512 | InstructionSet::Avx2)
     }
 }
 
@@ -127,6 +132,11 @@ impl InstructionSet {
     /// should load activations as vectors; otherwise it broadcasts them from memory.
     pub fn multiplies_by_lane(self) -> bool {
         matches!(self, InstructionSet::Neon | InstructionSet::Neon32)
+    }
+
+    /// Whether some processors with it multiply bytes by fours.
+    pub fn may_multiply_bytes(self) -> bool {
+        matches!(self, InstructionSet::Avx512 | InstructionSet::Avx2 | InstructionSet::Neon)
     }
 
     /// Whether a product and a sum are one instruction that rounds once.
@@ -392,8 +402,8 @@ fn problem(target: &Target) -> Option<String> {
         "`vector-registers` should be 8 to 32".to_string()
     } else if !(1..=64).contains(&target.threads) || firmware && target.threads != 1 {
         "`threads` should be 1 to 64, on firmware 1".to_string()
-    } else if target.dot_product && target.instruction_set != InstructionSet::Neon {
-        "`dot-product` is an extension of AArch64's `neon`".to_string()
+    } else if target.dot_product && !target.instruction_set.may_multiply_bytes() {
+        "`dot-product` is an extension of `neon`, `avx512` and `avx2`".to_string()
     } else if target.prefetch_bytes > 1 << 20 {
         "`prefetch-bytes` should be at most 1048576".to_string()
     } else if !plain(&target.triple, "-_.+") || target.triple.is_empty() || !plain(&target.cpu, "-_.+,=") {
@@ -449,6 +459,11 @@ fn on_this_machine(mut target: Target) -> Target {
             (InstructionSet::Avx2, 16)
         } else {
             (InstructionSet::Sse2, 16)
+        };
+        target.dot_product = match target.instruction_set {
+            InstructionSet::Avx512 => std::is_x86_feature_detected!("avx512vnni"),
+            InstructionSet::Avx2 => std::is_x86_feature_detected!("avxvnni"),
+            _ => false,
         };
     }
     #[cfg(target_arch = "aarch64")]

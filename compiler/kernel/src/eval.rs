@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use partita_ir::graph::ElementType;
 
 use super::split::Split;
-use super::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, Statement, turns};
+use super::{Access, Affine, Arithmetic, Bound, Buffer, Bytes, Expression, Function, Kernel, Statement, turns};
 
 /// Runs a kernel on its buffers, in the order of [`Kernel::buffers`], as one thread.
 ///
@@ -132,7 +132,6 @@ impl State<'_> {
                 }
                 Statement::Store(buffer, at, value) => self.store(*buffer, at, self.lanes, value),
                 Statement::StorePartial(buffer, at, count, value) => self.store(*buffer, at, *count as usize, value),
-                Statement::StoreBytes(buffer, at, value) => self.store(*buffer, at, self.lanes, value),
                 Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => {}
             }
         }
@@ -163,7 +162,20 @@ impl State<'_> {
         let load = |buffer: &Buffer, first: usize, stride: usize, count: usize| -> Vec<f32> {
             let source = &self.buffers[buffer.0 as usize];
             (0..count.min(self.lanes)).for_each(|lane| self.touch(*buffer, first + lane * stride, false));
-            (0..self.lanes).map(|lane| if lane < count { source[first + lane * stride] } else { 0.0 }).collect()
+            let element = |lane: usize| match self.kernel.buffers[buffer.0 as usize].storage {
+                ElementType::I32 => whole(source[first + lane * stride] as i32),
+                _ => source[first + lane * stride],
+            };
+            (0..self.lanes).map(|lane| if lane < count { element(lane) } else { 0.0 }).collect()
+        };
+        // Four bytes per lane, of lanes that lie `stride` apart.
+        let load_bytes = |buffer: &Buffer, first: usize, stride: usize| -> Vec<f32> {
+            let source = &self.buffers[buffer.0 as usize];
+            (0..4 + (self.lanes - 1) * stride).for_each(|byte| self.touch(*buffer, first + byte, false));
+            // Of whatever sign: the bits are the same.
+            let byte = |at: usize| source[at] as i32 as u8;
+            let four = |at: usize| f32::from_le_bytes([byte(at), byte(at + 1), byte(at + 2), byte(at + 3)]);
+            (0..self.lanes).map(|lane| four(first + lane * stride)).collect()
         };
         match value {
             Expression::Variable(variable) => self.variables[self.part][variable.0 as usize].clone(),
@@ -177,18 +189,20 @@ impl State<'_> {
             Expression::Lane(variable, lane) => {
                 vec![self.variables[self.part][variable.0 as usize][*lane as usize]; self.lanes]
             }
-            Expression::LoadBytes(buffer, at) => {
-                let (source, first) = (&self.buffers[buffer.0 as usize], self.affine(at));
-                let bytes: Vec<u8> = source[first..first + 4 * self.lanes].iter().map(|x| *x as i8 as u8).collect();
-                bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect()
-            }
-            Expression::DotBytes(a, b, c) => {
+            Expression::Whole(number) => vec![whole(*number); self.lanes],
+            Expression::LoadBytes(buffer, at) => load_bytes(buffer, self.affine(at), 4),
+            Expression::BroadcastBytes(buffer, at) => load_bytes(buffer, self.affine(at), 0),
+            Expression::DotBytes(first, a, b, c) => {
                 let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
-                let bytes = |lane: &f32| lane.to_le_bytes().map(|byte| i32::from(byte as i8));
-                let dot = |a: &f32, b: &f32| -> i32 { bytes(a).iter().zip(bytes(b)).map(|(a, b)| a * b).sum() };
-                let whole = |c: &f32| c.to_bits() as i32;
+                let read = |first: Bytes, lane: &f32| match first {
+                    Bytes::Signed => lane.to_le_bytes().map(|byte| i32::from(byte as i8)),
+                    Bytes::Unsigned => lane.to_le_bytes().map(i32::from),
+                };
+                let dot = |a: &f32, b: &f32| -> i32 {
+                    read(*first, a).iter().zip(read(Bytes::Signed, b)).map(|(a, b)| a * b).sum()
+                };
                 let lanes = a.iter().zip(&b).zip(&c);
-                lanes.map(|((a, b), c)| f32::from_bits(whole(c).wrapping_add(dot(a, b)) as u32)).collect()
+                lanes.map(|((a, b), c)| whole((c.to_bits() as i32).wrapping_add(dot(a, b)))).collect()
             }
             Expression::MulAdd(a, b, c) => {
                 let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
@@ -235,12 +249,19 @@ impl State<'_> {
     }
 }
 
+/// A lane that holds a whole number: its bits.
+fn whole(number: i32) -> f32 {
+    f32::from_bits(number as u32)
+}
+
 /// Least and largest number of a type in which whole numbers are stored.
 fn whole_numbers(storage: ElementType) -> Option<(f32, f32)> {
     match storage {
         ElementType::I8 => Some((-128.0, 127.0)),
         ElementType::U8 => Some((0.0, 255.0)),
         ElementType::I16 => Some((-32768.0, 32767.0)),
+        // Every whole number that is an `f32`.
+        ElementType::I32 => Some((-2_147_483_648.0, 2_147_483_520.0)),
         _ => None,
     }
 }

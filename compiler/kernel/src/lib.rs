@@ -1,6 +1,7 @@
 //! Kernel IR: one loop nest per (operator, shapes, target), every extent, stride and offset a constant.
 //!
-//! A kernel works on vectors of [`Kernel::lanes`] `f32`. Its body is structured: loops over affine ranges, mutable
+//! A kernel works on vectors of [`Kernel::lanes`] lanes of 32 bits: `f32`, or whole numbers, which may be four bytes each
+//! ([`LaneType`]; `verify` knows the type of every value). Its body is structured: loops over affine ranges, mutable
 //! vector variables (the accumulators of a register tile), loads, stores and arithmetic. Addresses are affine in the
 //! loop variables, in elements from the start of a buffer; `verify` proves every access inside its buffer. There is no
 //! other control flow, so each back end is a short translation:
@@ -163,7 +164,8 @@ pub struct BufferDeclaration {
     /// Number of elements; `verify` proves accesses stay below it.
     pub elements: usize,
     /// How an element is stored: `F32`, `I8`, `U8` or `I16`, of which loads make `f32` and which stores make of whole `f32`
-    /// numbers of their range; or `F16`, weights that are only loaded whole.
+    /// numbers of their range; `F16`, weights that are only loaded whole; or `I32`, weights that are loaded as the whole
+    /// numbers that they are.
     pub storage: ElementType,
 }
 
@@ -181,6 +183,7 @@ impl BufferDeclaration {
             (Access::Input | Access::Weights, ElementType::I8) => "*const i8",
             (Access::Input | Access::Weights, ElementType::U8) => "*const u8",
             (Access::Input | Access::Weights, ElementType::I16) => "*const i16",
+            (Access::Input | Access::Weights, ElementType::I32) => "*const i32",
             (Access::Input | Access::Weights, _) => "*const f32",
         }
     }
@@ -273,6 +276,47 @@ impl Role {
     }
 }
 
+/// What the lanes of a vector hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LaneType {
+    /// Real numbers.
+    F32,
+    /// Signed whole numbers, or four bytes.
+    I32,
+}
+
+impl LaneType {
+    /// The word for it in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            LaneType::F32 => "f32",
+            LaneType::I32 => "i32",
+        }
+    }
+}
+
+/// How the bytes of the first factor of [`Expression::DotBytes`] are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bytes {
+    /// From -128 to 127: `sdot` of AArch64.
+    Signed,
+    /// From 0 to 255: `vpdpbusd` of AVX-512 VNNI and AVX-VNNI.
+    Unsigned,
+}
+
+impl Bytes {
+    /// Both.
+    pub const ALL: [Bytes; 2] = [Bytes::Signed, Bytes::Unsigned];
+
+    /// The word for products with such in the text form.
+    pub fn product_name(self) -> &'static str {
+        match self {
+            Bytes::Signed => "dot",
+            Bytes::Unsigned => "dot_unsigned",
+        }
+    }
+}
+
 /// A vector-valued expression. Operands are variables or nested expressions; back ends walk the tree.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expression {
@@ -292,11 +336,15 @@ pub enum Expression {
     Lane(Variable, u32),
     /// `a * b + c`. Fused where the target has FMA, else rounded twice.
     MulAdd(Box<Expression>, Box<Expression>, Box<Expression>),
-    /// `4 * lanes` bytes, four to a lane, as they lie there.
+    /// All lanes the same whole number.
+    Whole(i32),
+    /// `4 * lanes` bytes, four to a lane, as they lie there, the first one lowest.
     LoadBytes(Buffer, Affine),
-    /// `c` plus, in every lane, the sum of the products of four bytes of `a` with those of `b`: all signed whole numbers, not
-    /// `f32`. Only where the target has an instruction for it.
-    DotBytes(Box<Expression>, Box<Expression>, Box<Expression>),
+    /// Four bytes in all lanes.
+    BroadcastBytes(Buffer, Affine),
+    /// `c` plus, in every lane, the sum of the products of four bytes of `a` with those of `b`, whole numbers all; the bytes of
+    /// `b` are signed. Only where the target has an instruction for it.
+    DotBytes(Bytes, Box<Expression>, Box<Expression>, Box<Expression>),
     /// Lane-wise arithmetic.
     Binary(Arithmetic, Box<Expression>, Box<Expression>),
     /// Lane-wise function.
@@ -353,7 +401,7 @@ pub enum Function {
     RoundSmall,
     /// 2 to the power of a whole number from -126 to 127.
     PowerOfTwo,
-    /// The `f32` next to a signed whole number of 32 bits, which the lane's bits are.
+    /// The `f32` next to a whole number.
     FromWhole,
 }
 
@@ -414,8 +462,6 @@ pub enum Statement {
     Store(Buffer, Affine, Expression),
     /// Stores the first `count` lanes (1..lanes).
     StorePartial(Buffer, Affine, u32, Expression),
-    /// Stores all lanes, whole numbers from -128 to 127, as a byte each.
-    StoreBytes(Buffer, Affine, Expression),
     /// Asks for the memory around an element, which may lie past the end of the buffer, without waiting for it.
     Prefetch(Buffer, Affine),
     /// Threads that share the kernel wait for each other.
@@ -460,5 +506,12 @@ impl Kernel {
     pub fn rounds_rows(&self) -> bool {
         let is_bytes = |buffer: &BufferDeclaration| buffer.storage == ElementType::I8;
         self.buffers.iter().any(|buffer| buffer.access == Access::Scratch && is_bytes(buffer))
+    }
+
+    /// Whether it multiplies bytes.
+    pub fn multiplies_bytes(&self) -> bool {
+        let mut found = false;
+        visit::each_expression(&self.body, &mut |part| found |= matches!(part, Expression::DotBytes(..)));
+        found
     }
 }

@@ -128,7 +128,7 @@ fn cut(kernel: &Kernel, statements: &[Statement], role: Role, loops: &mut Vec<Lo
         }
         Statement::For { body, .. } => cut(kernel, body, role, loops),
         // Every thread has its own scratch buffers, and fills them for itself.
-        Statement::Store(buffer, ..) | Statement::StorePartial(buffer, ..) | Statement::StoreBytes(buffer, ..) => {
+        Statement::Store(buffer, ..) | Statement::StorePartial(buffer, ..) => {
             kernel.buffers[buffer.0 as usize].access == Access::Scratch
         }
         Statement::Assign(..) | Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => true,
@@ -168,14 +168,11 @@ fn leaks(kernel: &Kernel, loops: &[LoopVar]) -> bool {
                         read(value, &mut found.1);
                     }
                 }
-                Statement::Store(.., value) | Statement::StorePartial(.., value) | Statement::StoreBytes(.., value)
-                    if !within =>
-                {
+                Statement::Store(.., value) | Statement::StorePartial(.., value) if !within => {
                     read(value, &mut found.1)
                 }
                 Statement::Store(..)
                 | Statement::StorePartial(..)
-                | Statement::StoreBytes(..)
                 | Statement::Prefetch(..)
                 | Statement::Barrier
                 | Statement::Comment(_) => {}
@@ -187,16 +184,18 @@ fn leaks(kernel: &Kernel, loops: &[LoopVar]) -> bool {
             Expression::Variable(variable) | Expression::Lane(variable, _) => {
                 found.insert(*variable);
             }
-            Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => {
+            Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) => {
                 [a, b, c].into_iter().for_each(|value| read(value, found));
             }
             Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| read(value, found)),
             Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => read(a, found),
             Expression::Constant(_)
+            | Expression::Whole(_)
             | Expression::Load(..)
             | Expression::LoadPartial(..)
             | Expression::LoadStrided(..)
             | Expression::LoadBytes(..)
+            | Expression::BroadcastBytes(..)
             | Expression::Broadcast(..) => {}
         }
     }
@@ -226,9 +225,7 @@ fn operations(statements: &[Statement], part: Option<(&Split, usize)>) -> f64 {
             times as f64 * operations(body, part)
         }
         Statement::Assign(_, value) => weight(value),
-        Statement::Store(.., value) | Statement::StorePartial(.., value) | Statement::StoreBytes(.., value) => {
-            1.0 + weight(value)
-        }
+        Statement::Store(.., value) | Statement::StorePartial(.., value) => 1.0 + weight(value),
         Statement::Prefetch(..) => 1.0,
         Statement::Barrier | Statement::Comment(_) => 0.0,
     };
@@ -237,12 +234,14 @@ fn operations(statements: &[Statement], part: Option<(&Split, usize)>) -> f64 {
 
 fn weight(value: &Expression) -> f64 {
     match value {
-        Expression::Variable(_) | Expression::Constant(_) | Expression::Lane(..) => 0.0,
-        Expression::Load(..) | Expression::LoadPartial(..) | Expression::LoadBytes(..) | Expression::Broadcast(..) => {
-            1.0
-        }
+        Expression::Variable(_) | Expression::Constant(_) | Expression::Whole(_) | Expression::Lane(..) => 0.0,
+        Expression::Load(..)
+        | Expression::LoadPartial(..)
+        | Expression::LoadBytes(..)
+        | Expression::BroadcastBytes(..)
+        | Expression::Broadcast(..) => 1.0,
         Expression::LoadStrided(..) => 8.0,
-        Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => 1.0 + weight(a) + weight(b) + weight(c),
+        Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) => 1.0 + weight(a) + weight(b) + weight(c),
         Expression::Binary(_, a, b) => 1.0 + weight(a) + weight(b),
         Expression::Unary(_, a) => 1.0 + weight(a),
         Expression::SumLanes(a) | Expression::MaxLanes(a) => 8.0 + weight(a),
@@ -299,8 +298,6 @@ impl Walk<'_> {
                 }
                 Statement::Store(buffer, at, _) => self.store(buffer.0 as usize, at, self.kernel.lanes as usize),
                 Statement::StorePartial(buffer, at, count, _) => self.store(buffer.0 as usize, at, *count as usize),
-                // Bytes go to scratch buffers alone.
-                Statement::StoreBytes(..) => {}
                 Statement::For { .. }
                 | Statement::Assign(..)
                 | Statement::Prefetch(..)
@@ -316,11 +313,7 @@ impl Walk<'_> {
             Statement::Store(buffer, ..) | Statement::StorePartial(buffer, ..) => {
                 self.kernel.buffers[buffer.0 as usize].access == Access::Output
             }
-            Statement::Assign(..)
-            | Statement::StoreBytes(..)
-            | Statement::Prefetch(..)
-            | Statement::Barrier
-            | Statement::Comment(_) => false,
+            Statement::Assign(..) | Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => false,
         })
     }
 

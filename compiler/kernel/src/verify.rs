@@ -1,4 +1,5 @@
-//! Proof that a kernel stays inside its buffers, reads only variables that have a value, and, shared among threads, writes
+//! Proof that a kernel stays inside its buffers, reads only variables that have a value, computes with lanes of
+//! the types that operations are for, and, shared among threads, writes
 //! no element of an output twice.
 //!
 //! Accesses are affine, so their extremes lie at the ends of the loops. Loops whose variable decides another loop's
@@ -8,7 +9,8 @@ use std::collections::HashSet;
 
 use super::split::is_disjoint;
 use super::{
-    Access, Affine, Bound, Buffer, BufferDeclaration, Expression, Kernel, LoopVar, Statement, Variable, ceil_quotient,
+    Access, Affine, Bound, Buffer, BufferDeclaration, Expression, Function, Kernel, LaneType, LoopVar, Statement,
+    Variable, ceil_quotient,
 };
 use partita_ir::graph::ElementType;
 
@@ -30,7 +32,7 @@ pub fn verify(kernel: &Kernel) -> Result<(), VerifyError> {
         kernel,
         deciding,
         ranges: vec![None; kernel.loops.len()],
-        assigned: vec![false; kernel.variable_names.len()],
+        assigned: vec![None; kernel.variable_names.len()],
     };
     if ![4, 8, 16].contains(&kernel.lanes) {
         return Err(checker.broken(format!("has {} lanes", kernel.lanes)));
@@ -77,7 +79,8 @@ struct Checker<'a> {
     deciding: HashSet<LoopVar>,
     /// Smallest and largest value of each loop variable here; none outside its loop.
     ranges: Vec<Option<(i64, i64)>>,
-    assigned: Vec<bool>,
+    /// What each variable holds, once it has a value.
+    assigned: Vec<Option<LaneType>>,
 }
 
 impl Checker<'_> {
@@ -92,24 +95,24 @@ impl Checker<'_> {
                     self.for_loop(*var, (low, high), *step, *unroll, body)?;
                 }
                 Statement::Assign(variable, value) => {
-                    self.expression(value)?;
+                    let kind = self.expression(value)?;
                     match self.assigned.get_mut(variable.0 as usize) {
-                        Some(assigned) => *assigned = true,
+                        Some(assigned) if assigned.is_none_or(|before| before == kind) => *assigned = Some(kind),
+                        Some(_) => {
+                            let name = &self.kernel.variable_names[variable.0 as usize];
+                            return Err(self.broken(format!("`{name}` is given {} after another type", kind.name())));
+                        }
                         None => return Err(self.broken(format!("there is no variable {}", variable.0))),
                     }
                 }
                 Statement::Store(buffer, at, value) => {
-                    self.expression(value)?;
+                    self.typed(value, LaneType::F32)?;
                     self.access(*buffer, at, i64::from(self.kernel.lanes), true)?;
                 }
                 Statement::StorePartial(buffer, at, count, value) => {
                     self.partial(*count)?;
-                    self.expression(value)?;
+                    self.typed(value, LaneType::F32)?;
                     self.access(*buffer, at, i64::from(*count), true)?;
-                }
-                Statement::StoreBytes(buffer, at, value) => {
-                    self.expression(value)?;
-                    self.bytes(*buffer, at, i64::from(self.kernel.lanes), true)?;
                 }
                 Statement::Prefetch(buffer, at) => {
                     let is_read = self
@@ -202,26 +205,31 @@ impl Checker<'_> {
         ends.ok_or_else(|| self.broken("an offset overflows".to_string()))
     }
 
-    /// An access to numbers.
-    fn access(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<(), VerifyError> {
+    /// An access to numbers, and what they become in lanes.
+    fn access(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<LaneType, VerifyError> {
         let declared = self.inside(buffer, at, count, write)?;
+        let is_whole = declared.access == Access::Weights && count == i64::from(self.kernel.lanes);
         match declared.storage {
-            ElementType::F32 | ElementType::I8 | ElementType::U8 | ElementType::I16 => Ok(()),
-            ElementType::F16 if declared.access == Access::Weights && count == i64::from(self.kernel.lanes) => Ok(()),
+            ElementType::F32 | ElementType::I8 | ElementType::U8 | ElementType::I16 => Ok(LaneType::F32),
+            ElementType::F16 if is_whole => Ok(LaneType::F32),
             ElementType::F16 => {
                 Err(self.broken(format!("`{}` is stored in 16 bits, but not loaded whole", declared.name)))
+            }
+            ElementType::I32 if is_whole => Ok(LaneType::I32),
+            ElementType::I32 => {
+                Err(self.broken(format!("`{}` is stored in whole numbers, but not loaded whole", declared.name)))
             }
             other => Err(self.broken(format!("`{}` is stored as {}", declared.name, other.name()))),
         }
     }
 
-    /// An access to bytes.
-    fn bytes(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<(), VerifyError> {
-        let declared = self.inside(buffer, at, count, write)?;
-        if declared.storage != ElementType::I8 || write && declared.access != Access::Scratch {
-            return Err(self.broken(format!("`{}` is not made of bytes", declared.name)));
+    /// Bytes that are read as they are.
+    fn bytes(&self, buffer: Buffer, at: &Affine, count: i64) -> Result<LaneType, VerifyError> {
+        let declared = self.inside(buffer, at, count, false)?;
+        match declared.storage {
+            ElementType::I8 | ElementType::U8 => Ok(LaneType::I32),
+            _ => Err(self.broken(format!("`{}` is not made of bytes", declared.name))),
         }
-        Ok(())
     }
 
     fn inside(&self, buffer: Buffer, at: &Affine, count: i64, write: bool) -> Result<&BufferDeclaration, VerifyError> {
@@ -250,18 +258,27 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn variable(&self, variable: Variable) -> Result<(), VerifyError> {
+    fn variable(&self, variable: Variable) -> Result<LaneType, VerifyError> {
         match self.assigned.get(variable.0 as usize) {
-            Some(true) => Ok(()),
+            Some(Some(kind)) => Ok(*kind),
             _ => Err(self.broken(format!("variable {} has no value yet", variable.0))),
         }
     }
 
-    fn expression(&self, value: &Expression) -> Result<(), VerifyError> {
+    /// A value that must be of a type.
+    fn typed(&self, value: &Expression, wanted: LaneType) -> Result<LaneType, VerifyError> {
+        match self.expression(value)? {
+            found if found == wanted => Ok(found),
+            found => Err(self.broken(format!("{} is used where {} is expected", found.name(), wanted.name()))),
+        }
+    }
+
+    fn expression(&self, value: &Expression) -> Result<LaneType, VerifyError> {
         let lanes = i64::from(self.kernel.lanes);
         match value {
             Expression::Variable(variable) => self.variable(*variable),
-            Expression::Constant(_) => Ok(()),
+            Expression::Constant(_) => Ok(LaneType::F32),
+            Expression::Whole(_) => Ok(LaneType::I32),
             Expression::Load(buffer, at) => self.access(*buffer, at, lanes, false),
             Expression::LoadPartial(buffer, at, count) => {
                 self.partial(*count)?;
@@ -275,19 +292,29 @@ impl Checker<'_> {
                 self.access(*buffer, &Affine { constant: last, ..at.clone() }, 1, false)
             }
             Expression::Broadcast(buffer, at) => self.access(*buffer, at, 1, false),
-            Expression::LoadBytes(buffer, at) => self.bytes(*buffer, at, 4 * lanes, false),
+            Expression::LoadBytes(buffer, at) => self.bytes(*buffer, at, 4 * lanes),
+            Expression::BroadcastBytes(buffer, at) => self.bytes(*buffer, at, 4),
             Expression::Lane(variable, lane) if *lane < self.kernel.lanes => self.variable(*variable),
             Expression::Lane(_, lane) => Err(self.broken(format!("there is no lane {lane}"))),
-            Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => {
-                self.expression(a)?;
-                self.expression(b)?;
-                self.expression(c)
+            Expression::MulAdd(a, b, c) => {
+                self.typed(a, LaneType::F32)?;
+                self.typed(b, LaneType::F32)?;
+                self.typed(c, LaneType::F32)
+            }
+            Expression::DotBytes(_, a, b, c) => {
+                self.typed(a, LaneType::I32)?;
+                self.typed(b, LaneType::I32)?;
+                self.typed(c, LaneType::I32)
             }
             Expression::Binary(_, a, b) => {
-                self.expression(a)?;
-                self.expression(b)
+                self.typed(a, LaneType::F32)?;
+                self.typed(b, LaneType::F32)
             }
-            Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => self.expression(a),
+            Expression::Unary(Function::FromWhole, a) => {
+                self.typed(a, LaneType::I32)?;
+                Ok(LaneType::F32)
+            }
+            Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => self.typed(a, LaneType::F32),
         }
     }
 }
@@ -325,6 +352,31 @@ mod tests {
         ] {
             let error = verify(&kernel(access, value)).expect_err("no back end can do that");
             assert!(error.rule.contains("16 bits"), "{error}");
+        }
+    }
+
+    #[test]
+    fn lanes_hold_what_operations_are_for() {
+        let with = |line: &str| {
+            let head = "kernel k lanes 4 macs 0 \"\"\ninput x[16] u8\nweights w[16] i8\nweights b[4] i32\noutput y[4]\nvariables s, f";
+            let start = "s = dot_unsigned(broadcast bytes x[0], load bytes w[0], load b[0])\n  f = from_whole(s)";
+            crate::text::parse(&format!("{head}\n{{\n  {start}\n  {line}\n}}\n")).expect("the text is a kernel")
+        };
+        verify(&with("store y[0] = add(f, load 2 of x[0])")).expect("every type is right");
+        for line in [
+            "store y[0] = s",
+            "store y[0] = add(f, s)",
+            "store y[0] = from_whole(f)",
+            "store y[0] = mul_add(f, f, load b[0])",
+            "s = dot_unsigned(f, load bytes w[0], s)",
+            "s = f",
+            "f = sum_lanes(whole 3)",
+        ] {
+            let error = verify(&with(line)).expect_err("a type is wrong");
+            assert!(error.rule.contains("i32") || error.rule.contains("f32"), "{line}: {error}");
+        }
+        for line in ["s = load bytes b[0]", "store y[0] = broadcast b[0]"] {
+            verify(&with(line)).expect_err("a buffer is of another type");
         }
     }
 }

@@ -8,9 +8,7 @@ pub fn each_access(statements: &[Statement], found: &mut impl FnMut(Buffer, &Aff
         match statement {
             Statement::For { body, .. } => each_access(body, found),
             Statement::Assign(_, value) => each_load(value, found),
-            Statement::Store(buffer, at, value)
-            | Statement::StorePartial(buffer, at, _, value)
-            | Statement::StoreBytes(buffer, at, value) => {
+            Statement::Store(buffer, at, value) | Statement::StorePartial(buffer, at, _, value) => {
                 found(*buffer, at, true);
                 each_load(value, found);
             }
@@ -26,6 +24,7 @@ fn each_load(value: &Expression, found: &mut impl FnMut(Buffer, &Affine, bool)) 
         | Expression::LoadPartial(buffer, at, _)
         | Expression::LoadStrided(buffer, at, _)
         | Expression::LoadBytes(buffer, at)
+        | Expression::BroadcastBytes(buffer, at)
         | Expression::Broadcast(buffer, at) => found(*buffer, at, false),
         _ => {}
     });
@@ -33,18 +32,20 @@ fn each_load(value: &Expression, found: &mut impl FnMut(Buffer, &Affine, bool)) 
 
 /// Every constant that statements compute with.
 pub fn each_constant(statements: &[Statement], found: &mut impl FnMut(f32)) {
+    each_expression(statements, &mut |part| match part {
+        Expression::Constant(number) => found(*number),
+        Expression::Whole(number) => found(f32::from_bits(*number as u32)),
+        _ => {}
+    });
+}
+
+/// Every expression inside every statement, operands before what is computed of them.
+pub fn each_expression(statements: &[Statement], found: &mut impl FnMut(&Expression)) {
     for statement in statements {
         match statement {
-            Statement::For { body, .. } => each_constant(body, found),
-            Statement::Assign(_, value)
-            | Statement::Store(_, _, value)
-            | Statement::StorePartial(_, _, _, value)
-            | Statement::StoreBytes(_, _, value) => {
-                each_within(value, &mut |part| {
-                    if let Expression::Constant(number) = part {
-                        found(*number);
-                    }
-                });
+            Statement::For { body, .. } => each_expression(body, found),
+            Statement::Assign(_, value) | Statement::Store(_, _, value) | Statement::StorePartial(_, _, _, value) => {
+                each_within(value, found);
             }
             Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => {}
         }
@@ -54,18 +55,20 @@ pub fn each_constant(statements: &[Statement], found: &mut impl FnMut(f32)) {
 /// Every expression inside a value, operands before what is computed of them.
 fn each_within(value: &Expression, found: &mut impl FnMut(&Expression)) {
     match value {
-        Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => {
+        Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) => {
             [a, b, c].into_iter().for_each(|operand| each_within(operand, found));
         }
         Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|operand| each_within(operand, found)),
         Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_within(a, found),
         Expression::Variable(_)
         | Expression::Constant(_)
+        | Expression::Whole(_)
         | Expression::Lane(..)
         | Expression::Load(..)
         | Expression::LoadPartial(..)
         | Expression::LoadStrided(..)
         | Expression::LoadBytes(..)
+        | Expression::BroadcastBytes(..)
         | Expression::Broadcast(..) => {}
     }
     found(value);
@@ -76,10 +79,9 @@ pub fn each_expression_mut(statements: &mut [Statement], change: &mut impl FnMut
     for statement in statements {
         match statement {
             Statement::For { body, .. } => each_expression_mut(body, change),
-            Statement::Assign(_, value)
-            | Statement::Store(_, _, value)
-            | Statement::StorePartial(_, _, _, value)
-            | Statement::StoreBytes(_, _, value) => each_inside(value, change),
+            Statement::Assign(_, value) | Statement::Store(_, _, value) | Statement::StorePartial(_, _, _, value) => {
+                each_inside(value, change)
+            }
             Statement::Prefetch(..) | Statement::Barrier | Statement::Comment(_) => {}
         }
     }
@@ -87,18 +89,20 @@ pub fn each_expression_mut(statements: &mut [Statement], change: &mut impl FnMut
 
 fn each_inside(value: &mut Expression, change: &mut impl FnMut(&mut Expression)) {
     match value {
-        Expression::MulAdd(a, b, c) | Expression::DotBytes(a, b, c) => {
+        Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) => {
             [a, b, c].into_iter().for_each(|operand| each_inside(operand, change));
         }
         Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|operand| each_inside(operand, change)),
         Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_inside(a, change),
         Expression::Variable(_)
         | Expression::Constant(_)
+        | Expression::Whole(_)
         | Expression::Lane(..)
         | Expression::Load(..)
         | Expression::LoadPartial(..)
         | Expression::LoadStrided(..)
         | Expression::LoadBytes(..)
+        | Expression::BroadcastBytes(..)
         | Expression::Broadcast(..) => {}
     }
     change(value);
@@ -119,9 +123,7 @@ fn each_place_mut(statements: &mut [Statement], change: &mut impl FnMut(&mut Aff
         match statement {
             Statement::For { body, .. } => each_place_mut(body, change),
             Statement::Assign(_, value) => each_operand_mut(value, change),
-            Statement::Store(_, at, value)
-            | Statement::StorePartial(_, at, _, value)
-            | Statement::StoreBytes(_, at, value) => {
+            Statement::Store(_, at, value) | Statement::StorePartial(_, at, _, value) => {
                 change(at);
                 each_operand_mut(value, change);
             }
@@ -137,6 +139,7 @@ fn each_operand_mut(value: &mut Expression, change: &mut impl FnMut(&mut Affine)
         | Expression::LoadPartial(_, at, _)
         | Expression::LoadStrided(_, at, _)
         | Expression::LoadBytes(_, at)
+        | Expression::BroadcastBytes(_, at)
         | Expression::Broadcast(_, at) => change(at),
         _ => {}
     });

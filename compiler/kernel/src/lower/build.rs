@@ -47,6 +47,11 @@ impl Builder {
         Buffer(self.buffers.len() as u32 - 1)
     }
 
+    /// Says how a buffer is stored.
+    pub(super) fn store(&mut self, buffer: Buffer, storage: ElementType) {
+        self.buffers[buffer.0 as usize].storage = storage;
+    }
+
     /// A variable of loops over what is summed, or over what stays in scratch buffers; equal names get a number.
     pub(super) fn loop_var(&mut self, name: &str) -> LoopVar {
         self.declare_loop(name, None)

@@ -1,7 +1,7 @@
 //! A node as a kernel call: what goes in, and what comes out of its lowering.
 
-use partita_ir::graph::TensorType;
 use partita_ir::graph::op::{Conv, Pool};
+use partita_ir::graph::{Stored, TensorType};
 
 use super::winograd::Forms;
 use crate::Kernel;
@@ -18,6 +18,8 @@ pub struct Operand<'a> {
     pub value: Option<&'a [f32]>,
     /// Whether they are whole numbers, or cut from such.
     pub whole: bool,
+    /// How they are kept where the device has a choice, of activations.
+    pub stored: Stored,
     /// How it is packed, of weights.
     pub packing: Packing,
 }

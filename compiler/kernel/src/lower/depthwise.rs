@@ -136,7 +136,7 @@ pub(super) fn lower(
             .collect();
         let channels = vec![Affine::term(block, lanes as i64); sums.len()];
         let fused = joined.as_ref().map(|joined| (joined, &channels[..]));
-        let epilogue = Epilogue { residual, activation: conv.activation, fused, output: y_buffer };
+        let epilogue = Epilogue { residual, activation: conv.activation, fused, whole: false, output: y_buffer };
         statements.extend(epilogue.finish(&mut builder, &sums));
         columns.push(repeat(column, count * times, count, statements));
     }

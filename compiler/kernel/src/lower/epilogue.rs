@@ -5,7 +5,7 @@ use partita_ir::graph::op::{Activation, Conv};
 use super::build::{Builder, activate, binary};
 use super::functions::Functions;
 use super::fused::Joined;
-use crate::{Affine, Arithmetic, Buffer, Expression, Statement, Variable};
+use crate::{Affine, Arithmetic, Buffer, Expression, Function, Statement, Variable};
 
 /// What a kernel does to its sums before it stores them.
 #[derive(Clone, Copy)]
@@ -15,6 +15,8 @@ pub(super) struct Epilogue<'a> {
     pub activation: Activation,
     /// Element-wise operators, and per sum where its channels begin.
     pub fused: Option<(&'a Joined<'a>, &'a [Affine])>,
+    /// Sums are whole numbers.
+    pub whole: bool,
     pub output: Buffer,
 }
 
@@ -23,6 +25,13 @@ impl Epilogue<'_> {
     pub(super) fn finish(&self, builder: &mut Builder, sums: &[(Variable, Affine)]) -> Vec<Statement> {
         let mut statements = Vec::new();
         for (index, pair) in sums.chunks(2).enumerate() {
+            let mut pair = pair.to_vec();
+            if self.whole {
+                for (side, (sum, _)) in pair.iter_mut().enumerate() {
+                    let number = Expression::Unary(Function::FromWhole, Box::new(Expression::Variable(*sum)));
+                    *sum = builder.assign(&format!("sum_{side}"), number, &mut statements);
+                }
+            }
             let added = self.residual.map(|residual| {
                 let added = [builder.variable("residual_0"), builder.variable("residual_1")];
                 let loads = pair.iter().zip(added);

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::Bytes;
 use partita_config::tuned::Tuning;
 use partita_config::{InstructionSet, Settings, System, Target, WeightStorage};
+use partita_ir::graph::{ElementType, Stored};
 
 /// What a kernel may assume of the machine it is made for.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +24,7 @@ pub struct Machine {
     pub threads: usize,
     /// Instructions are executed in the order in which they stand.
     pub in_order: bool,
-    /// It multiplies bytes by fours ([`Expression::DotBytes`](crate::Expression::DotBytes)).
+    /// It multiplies bytes by fours ([`Machine::byte_products`]).
     pub dot_product: bool,
     /// How far ahead kernels fetch weights that come from memory; 0 if they do not.
     pub prefetch_bytes: u64,
@@ -68,6 +70,28 @@ impl Machine {
             stores_narrow: target.stores_narrow(),
             tuning: settings.tuning.clone(),
             winograd: target.winograd && settings.winograd && target.system == System::Linux,
+        }
+    }
+
+    /// How it multiplies bytes, if it does ([`Expression::DotBytes`](crate::Expression::DotBytes)).
+    pub fn byte_products(&self) -> Option<Bytes> {
+        match self.instruction_set {
+            InstructionSet::Neon => Some(Bytes::Signed),
+            InstructionSet::Avx512 | InstructionSet::Avx2 => Some(Bytes::Unsigned),
+            InstructionSet::Sse2 | InstructionSet::Neon32 | InstructionSet::Scalar => None,
+        }
+        .filter(|_| self.dot_product)
+    }
+
+    /// How it keeps activations that can be stored in one way.
+    pub fn kept(&self, stored: Stored) -> Stored {
+        match (self.byte_products(), stored.element) {
+            (Some(Bytes::Unsigned), ElementType::I8) => {
+                Stored { element: ElementType::U8, offset: stored.offset - 128 }
+            }
+            (Some(Bytes::Unsigned), _) => stored,
+            _ if self.stores_narrow => stored,
+            _ => Stored::plain(ElementType::F32),
         }
     }
 

@@ -4,6 +4,9 @@
 //! ([`lower_node`]). What no family takes runs on the portable reference kernel.
 
 mod build;
+mod bytes;
+#[cfg(test)]
+mod bytes_tests;
 mod call;
 mod conv;
 mod depthwise;
@@ -186,6 +189,15 @@ pub fn lower_tree(
 /// Layouts in which [`lower_tree`] has a kernel, best first.
 pub fn tree_layouts(operands: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Vec<LayoutChoice> {
     elementwise::layouts(operands, output, machine)
+}
+
+/// Whether the sums of a convolution are those of bytes, in these layouts.
+pub fn sums_bytes(op: &Op, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> bool {
+    match Family::of(op) {
+        Some(Family::Convolution(conv)) if depthwise::applies(conv, inputs, output) => false,
+        Some(Family::Convolution(conv)) => conv::sums_bytes(conv, inputs, output, machine),
+        _ => false,
+    }
 }
 
 /// Whether an operator can be part of a [`Tree`].

@@ -2,7 +2,7 @@
 //! and one vector of output channels each, `acc_PIXEL_VECTOR`.
 
 use super::build::{Builder, mul_add};
-use crate::{Affine, Buffer, Expression, Statement, Variable};
+use crate::{Affine, Buffer, Bytes, Expression, Statement, Variable};
 
 /// What is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,9 @@ impl ProductKind {
     fn add_product(self, element: Expression, weight: Expression, sum: Expression) -> Expression {
         match self {
             ProductKind::Numbers => mul_add(element, weight, sum),
-            ProductKind::Bytes => Expression::DotBytes(Box::new(element), Box::new(weight), Box::new(sum)),
+            ProductKind::Bytes => {
+                Expression::DotBytes(Bytes::Signed, Box::new(element), Box::new(weight), Box::new(sum))
+            }
         }
     }
 }

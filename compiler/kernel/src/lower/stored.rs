@@ -11,7 +11,7 @@ use partita_ir::graph::{ElementType, Stored};
 
 use super::build::binary;
 use super::{Binding, LoweredNode, Operand};
-use crate::visit::each_expression_mut;
+use crate::visit::{each_expression, each_expression_mut};
 use crate::{Arithmetic, Buffer, Expression, Kernel, Statement};
 
 /// Whether a kernel can read one of its buffers, which it takes for `f32`, as it is stored.
@@ -26,9 +26,20 @@ pub fn can_read(kernel: &Kernel, buffer: usize, stored: Stored) -> bool {
 /// Whether vectors of a buffer are loaded in part.
 fn is_cut(statements: &[Statement], buffer: usize) -> bool {
     let mut found = false;
-    // Nothing is changed.
-    each_expression_mut(&mut statements.to_vec(), &mut |value| {
+    each_expression(statements, &mut |value| {
         found |= matches!(value, Expression::LoadPartial(Buffer(other), ..) if *other as usize == buffer);
+    });
+    found
+}
+
+/// Whether a kernel reads whole vectors of a buffer, and nothing else of it.
+pub fn loads_vectors(kernel: &Kernel, buffer: usize) -> bool {
+    let mut found = true;
+    each_expression(&kernel.body, &mut |part| match part {
+        Expression::LoadPartial(other, ..) | Expression::LoadStrided(other, ..) | Expression::Broadcast(other, _) => {
+            found &= other.0 as usize != buffer;
+        }
+        _ => {}
     });
     found
 }

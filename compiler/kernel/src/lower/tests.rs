@@ -16,7 +16,7 @@ use partita_ir::graph::op::{Activation, Conv, Gemm, Pool, PoolKind, UnaryOp, Win
 use partita_ir::graph::storage;
 use partita_ir::graph::types::are_whole;
 use partita_ir::graph::values::noise;
-use partita_ir::graph::{BinaryOp, Op, TensorType, Value, eval};
+use partita_ir::graph::{BinaryOp, ElementType, Op, Stored, TensorType, Value, eval};
 use partita_rt::kernels::{reorder_from_blocked, reorder_to_blocked};
 
 pub(super) fn machines() -> Vec<Machine> {
@@ -428,6 +428,7 @@ pub(super) fn operands<'a>(
             layout: *layout,
             value: known(value, *constant),
             whole: known(value, *constant).is_some_and(are_whole),
+            stored: Stored::plain(ElementType::F32),
         })
         .collect()
 }
@@ -673,6 +674,7 @@ fn a_kernel_that_leaves_its_buffer_is_refused() {
             layout: if index == 0 { Layout::Blocked(4) } else { Layout::Plain },
             value: (index > 0).then(|| value.as_f32().expect("tests use f32")),
             whole: value.as_f32().is_some_and(are_whole),
+            stored: Stored::plain(ElementType::F32),
         })
         .collect();
     let output = TensorType::f32([1, 4, 4, 4]);

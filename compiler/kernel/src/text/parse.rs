@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::split::Split;
 use crate::{
-    Access, Affine, Arithmetic, Bound, Buffer, BufferDeclaration, Expression, Function, Kernel, LoopDeclaration,
+    Access, Affine, Arithmetic, Bound, Buffer, BufferDeclaration, Bytes, Expression, Function, Kernel, LoopDeclaration,
     LoopVar, Role, Statement, Variable,
 };
 use partita_config::tuned::Choice;
@@ -188,13 +188,11 @@ impl<'a> Parser<'a> {
             "for" => self.for_loop(reader, depth),
             "store" => {
                 let count = if reader.is_at(|c| c.is_ascii_digit()) { Some(self.lanes(reader)?) } else { None };
-                let bytes = count.is_none() && self.takes_bytes(reader);
                 let (buffer, at) = self.element(reader)?;
                 reader.expect("=")?;
                 let value = self.expression(reader, depth)?;
                 Ok(match count {
                     Some(count) => Statement::StorePartial(buffer, at, count, value),
-                    None if bytes => Statement::StoreBytes(buffer, at, value),
                     None => Statement::Store(buffer, at, value),
                 })
             }
@@ -317,6 +315,13 @@ impl<'a> Parser<'a> {
                     None => Expression::Load(buffer, at),
                 })
             }
+            "whole" => {
+                let number = i32::try_from(reader.integer()?);
+                number.map(Expression::Whole).map_err(|_| reader.error_at(place, "the number is too large"))
+            }
+            "broadcast" if self.takes_bytes(reader) => {
+                self.element(reader).map(|(buffer, at)| Expression::BroadcastBytes(buffer, at))
+            }
             "broadcast" => self.element(reader).map(|(buffer, at)| Expression::Broadcast(buffer, at)),
             "inf" => Ok(Expression::Constant(f32::INFINITY)),
             "NaN" => Ok(Expression::Constant(f32::NAN)),
@@ -340,8 +345,11 @@ impl<'a> Parser<'a> {
         let operands = (operands.next(), operands.next(), operands.next(), operands.next());
         let arithmetic = Arithmetic::ALL.into_iter().find(|function| function.name() == word);
         let function = Function::ALL.into_iter().find(|function| function.name() == word);
+        let first = Bytes::ALL.into_iter().find(|first| first.product_name() == word);
         Ok(match (word, arithmetic, function, operands) {
-            ("dot", _, _, (Some(a), Some(b), Some(c), None)) => Expression::DotBytes(a, b, c),
+            (_, None, None, (Some(a), Some(b), Some(c), None)) if let Some(first) = first => {
+                Expression::DotBytes(first, a, b, c)
+            }
             ("mul_add", _, _, (Some(a), Some(b), Some(c), None)) => Expression::MulAdd(a, b, c),
             ("sum_lanes", _, _, (Some(a), None, ..)) => Expression::SumLanes(a),
             ("max_lanes", _, _, (Some(a), None, ..)) => Expression::MaxLanes(a),
@@ -440,12 +448,13 @@ threads 3 numbered part share row
       a = load x[8 * row - 3 * column + 7]
       b_0 = mul_add(load 3 of x[0], load x[row] by -2, broadcast w[5])
       a = dot(load bytes w[0], a, b_0.3)
+      a = dot_unsigned(broadcast bytes x[row], whole -2139062144, whole 7)
       load = add(sub(a, -0.0), mul(load, div(1e-45, inf)))
       a = max(-inf, min(neg(abs(sqrt(round(round_small(from_whole(power_of_two(NaN))))))), max_lanes(sum_lanes(a))))
       prefetch w[-row]
       store y[4 * row] = a
       store 2 of y[row] = a
-      store bytes digits[0] = load
+      store digits[0] = load
     }
     barrier
   }
@@ -473,10 +482,10 @@ threads 3 numbered part share row
             ("threads 3", "threads 1", (10, 9), "expected a number from 2 to 254, found 1"),
             ("load x[row] by", "load z[row] by", (16, 42), "expected a buffer, found `z`"),
             ("b_0.3)", "c.3)", (17, 35), "`c` is no variable of the kernel and no operation"),
-            ("sqrt(", "root(", (19, 33), "there is no operation `root`"),
-            ("add(sub(a, -0.0)", "add(sub(-0.0)", (18, 18), "there is no operation `sub` of so many"),
+            ("sqrt(", "root(", (20, 33), "there is no operation `root`"),
+            ("add(sub(a, -0.0)", "add(sub(-0.0)", (19, 18), "there is no operation `sub` of so many"),
             ("8 * row - 3", "9223372036854775807 * row + row - 3", (15, 46), "too large"),
-            ("    barrier\n  }\n}\n", "    barrier\n  }\n", (27, 1), "expected a statement or `}`"),
+            ("    barrier\n  }\n}\n", "    barrier\n  }\n", (28, 1), "expected a statement or `}`"),
         ] {
             assert!(ALL.contains(old), "{old}");
             let error = parse(&ALL.replacen(old, new, 1)).expect_err(new);

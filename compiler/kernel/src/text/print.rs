@@ -108,10 +108,6 @@ fn block(kernel: &Kernel, statements: &[Statement], depth: usize, out: &mut impl
                 let place = place(kernel, buffer.0, at);
                 writeln!(out, "{indent}store {count} of {place} = {}", expression(kernel, value))?;
             }
-            Statement::StoreBytes(buffer, at, value) => {
-                let place = place(kernel, buffer.0, at);
-                writeln!(out, "{indent}store bytes {place} = {}", expression(kernel, value))?;
-            }
             Statement::Prefetch(buffer, at) => {
                 let name = &kernel.buffers[buffer.0 as usize].name;
                 writeln!(out, "{indent}prefetch {name}[{}]", affine(kernel, at))?;
@@ -172,8 +168,12 @@ fn expression(kernel: &Kernel, value: &Expression) -> String {
         Expression::LoadStrided(buffer, at, stride) => format!("load {} by {stride}", place(kernel, buffer.0, at)),
         Expression::Broadcast(buffer, at) => format!("broadcast {}", place(kernel, buffer.0, at)),
         Expression::Lane(variable, lane) => format!("{}.{lane}", kernel.variable_names[variable.0 as usize]),
+        Expression::Whole(number) => format!("whole {number}"),
+        Expression::BroadcastBytes(buffer, at) => format!("broadcast bytes {}", place(kernel, buffer.0, at)),
         Expression::LoadBytes(buffer, at) => format!("load bytes {}", place(kernel, buffer.0, at)),
-        Expression::DotBytes(a, b, c) => format!("dot({}, {}, {})", show(a), show(b), show(c)),
+        Expression::DotBytes(first, a, b, c) => {
+            format!("{}({}, {}, {})", first.product_name(), show(a), show(b), show(c))
+        }
         Expression::MulAdd(a, b, c) => format!("mul_add({}, {}, {})", show(a), show(b), show(c)),
         Expression::Binary(function, a, b) => {
             format!("{}({}, {})", function.name(), show(a), show(b))

@@ -140,11 +140,11 @@ impl Least {
         let lanes = u64::from(device.target.instruction_set.lanes());
         let part = filterable.map_or(1.0, |filterable| filterable.least_part(lanes));
         let arithmetic = if work.macs > 0 {
-            work.macs as f64 * part / macs_per_second
+            work.macs as f64 * part / (macs_per_second * work.byte_speedup(&device.target))
         } else {
             work.elements as f64 / rate.element_per_second
         };
-        let memory = (work.weights_bytes + self.result_bytes) as f64 / rate.memory_bytes_per_second;
+        let memory = (work.stored_weights_bytes(device) + self.result_bytes) as f64 / rate.memory_bytes_per_second;
         let methods = Method::ALL
             .iter()
             .map(|method| device.settings.corrections.factor(node, method.name(), cost::family(work)));

@@ -27,6 +27,8 @@ pub struct Work {
     pub narrow_bytes: u64,
     /// Bytes of constants if whole numbers are stored in as few as hold them.
     pub whole_weights_bytes: u64,
+    /// Input channels of a convolution, or elements of a product's rows, if both factors are stored in 8 bits; 0 if not.
+    pub byte_terms: u64,
     /// Bytes of activations read and written.
     pub activation_bytes: u64,
     /// The same if whole numbers are stored in as few as hold them, and sums that are quantized at once nowhere.
@@ -39,14 +41,30 @@ impl Work {
         let storage = device.settings.weight_storage;
         let stored = self.narrow_bytes * storage.size_bytes() as u64 / WeightStorage::F32.size_bytes() as u64;
         let stored = self.weights_bytes - self.narrow_bytes + stored;
-        if device.target.stores_narrow() { stored.min(self.whole_weights_bytes) } else { stored }
+        let is_whole = device.target.stores_narrow() || self.multiplies_bytes(&device.target);
+        if is_whole { stored.min(self.whole_weights_bytes) } else { stored }
     }
 
     /// Bytes of activations as a device has them.
     pub fn stored_activation_bytes(&self, device: &Device) -> u64 {
-        if device.target.stores_narrow() { self.whole_activation_bytes } else { self.activation_bytes }
+        let is_whole = device.target.stores_narrow() || device.target.multiplies_stored_bytes();
+        if is_whole { self.whole_activation_bytes } else { self.activation_bytes }
+    }
+
+    /// Whether a target multiplies bytes: kernels read blocks of a vector of channels.
+    fn multiplies_bytes(&self, target: &Target) -> bool {
+        target.multiplies_stored_bytes() && self.byte_terms >= u64::from(target.instruction_set.lanes())
+    }
+
+    /// How many times as fast as numbers a target multiplies.
+    pub fn byte_speedup(&self, target: &Target) -> f64 {
+        if self.multiplies_bytes(target) { BYTE_SPEEDUP } else { 1.0 }
     }
 }
+
+/// How many times as many products of bytes are done in the same time. Measured with AVX-512 VNNI: convolutions of ResNet-8 are
+/// 2.8 to 3.5 times as fast, of DS-CNN 2.6 times.
+const BYTE_SPEEDUP: f64 = 3.0;
 
 /// What a node of a graph asks.
 pub fn node_work(graph: &Graph, id: NodeId) -> Work {
@@ -100,6 +118,18 @@ pub fn shard_work(graph: &Graph, id: NodeId, shard: &Restriction) -> Work {
         },
         (_, _) => None,
     };
+    let is_byte =
+        |at: usize| node.inputs.get(at).is_some_and(|operand| graph.stored(*operand).element.size_bytes() == 1);
+    let x_shape = shard.operands.first().copied().flatten().map_or(Vec::new(), |x| x.shape());
+    let terms = if let Op::Conv(conv) = &shard.op {
+        // Depthwise ones are done in numbers.
+        x_shape.get(1).filter(|channels| **channels != conv.groups).map_or(0, |channels| channels / conv.groups)
+    } else if shard.space.is_matrix_product() && has_constant_matrix(graph, id) {
+        x_shape.last().copied().unwrap_or(0)
+    } else {
+        0
+    };
+    let byte_terms = if has_whole_weights(graph, id) && is_byte(0) && is_byte(1) { terms as u64 } else { 0 };
     let narrow_bytes = match shard.operands.get(1) {
         Some(Some(matrix)) if has_constant_matrix(graph, id) && shard.space.is_matrix_product() => {
             matrix.element_count() * WeightStorage::F32.size_bytes() as u64
@@ -119,6 +149,7 @@ pub fn shard_work(graph: &Graph, id: NodeId, shard: &Restriction) -> Work {
         weights_bytes,
         narrow_bytes: narrow_bytes.min(weights_bytes),
         whole_weights_bytes,
+        byte_terms,
         activation_bytes,
         whole_activation_bytes,
     }
@@ -187,7 +218,8 @@ pub fn seconds(work: &Work, device: &Device) -> f64 {
     let arithmetic = if work.macs > 0 {
         let lanes = u64::from(target.instruction_set.lanes());
         let computed = work.macs as f64 * work.channels.next_multiple_of(lanes) as f64 / work.channels.max(1) as f64;
-        computed / if work.depthwise { rate.depthwise_macs_per_second } else { rate.conv_macs_per_second }
+        let macs_per_second = if work.depthwise { rate.depthwise_macs_per_second } else { rate.conv_macs_per_second };
+        computed / (macs_per_second * work.byte_speedup(target))
     } else {
         work.elements as f64 / rate.element_per_second
     };

@@ -80,9 +80,6 @@ fn offset_bytes(program: &Program, id: BufferId) -> usize {
 /// Name of a shared kernel's parameter that says which thread this is.
 pub const PART: &str = "part_of_threads";
 
-/// What becomes of products of bytes, which are lowered for machine code alone.
-const NO_BYTES: &str = "compile_error!(\"products of bytes are machine code\")";
-
 /// The range of a loop.
 pub fn range(kernel: &Kernel, (low, high): (&Bound, &Bound), step: i64) -> String {
     let range = format!("{}..{}", bound(kernel, low), bound(kernel, high));
@@ -128,6 +125,7 @@ pub fn suffix(kernel: &Kernel, buffer: Buffer) -> &'static str {
         ElementType::I8 => "_i8",
         ElementType::U8 => "_u8",
         ElementType::I16 => "_i16",
+        ElementType::I32 => "_i32",
         _ => "",
     }
 }
@@ -147,7 +145,12 @@ pub fn expression(kernel: &Kernel, instruction_set: InstructionSet, value: &Expr
         Expression::LoadStrided(buffer, at, stride) => {
             format!("load_strided{}({}, {stride})", suffix(kernel, *buffer), place(kernel, *buffer, at))
         }
-        Expression::LoadBytes(..) | Expression::DotBytes(..) => NO_BYTES.to_string(),
+        Expression::Whole(number) => format!("whole({number})"),
+        Expression::LoadBytes(buffer, at) => format!("load_bytes({}.cast())", place(kernel, *buffer, at)),
+        Expression::BroadcastBytes(buffer, at) => format!("broadcast_bytes({}.cast())", place(kernel, *buffer, at)),
+        Expression::DotBytes(first, a, b, c) => {
+            format!("{}({}, {}, {})", first.product_name(), show(a), show(b), show(c))
+        }
         Expression::Broadcast(buffer, at) => {
             format!("broadcast{}({})", suffix(kernel, *buffer), place(kernel, *buffer, at))
         }
@@ -183,7 +186,7 @@ pub fn expression(kernel: &Kernel, instruction_set: InstructionSet, value: &Expr
                 Function::Round => "round",
                 Function::RoundSmall => "round_small",
                 Function::PowerOfTwo => "power_of_two",
-                Function::FromWhole => return NO_BYTES.to_string(),
+                Function::FromWhole => "from_whole",
             };
             format!("{name}({})", show(a))
         }

@@ -13,7 +13,7 @@ use partita_kernel::{Bound, Expression, Kernel, Statement};
 
 /// The vector type and functions that [`render`]ed kernels call.
 pub fn prelude(instruction_set: InstructionSet) -> anyhow::Result<String> {
-    let attributes = match features(instruction_set) {
+    let attributes = match features(instruction_set, false) {
         "" => "#[inline(always)]".to_string(),
         features => format!("#[inline]\n#[target_feature(enable = \"{features}\")]"),
     };
@@ -33,10 +33,12 @@ fn template(instruction_set: InstructionSet) -> anyhow::Result<&'static str> {
     })
 }
 
-/// Target features of kernels, so that the prelude's functions are inlined into them.
-fn features(instruction_set: InstructionSet) -> &'static str {
+/// Target features of a kernel, or of functions that all kernels have, so that the prelude's functions are inlined.
+fn features(instruction_set: InstructionSet, multiplies_bytes: bool) -> &'static str {
     match instruction_set {
+        InstructionSet::Avx512 if multiplies_bytes => "avx512f,avx512vnni",
         InstructionSet::Avx512 => "avx512f",
+        InstructionSet::Avx2 if multiplies_bytes => "avx2,fma,f16c,avxvnni",
         InstructionSet::Avx2 => "avx2,fma,f16c",
         InstructionSet::Sse2 => "sse2",
         // The crate is compiled for a processor that has what is needed.
@@ -63,7 +65,7 @@ pub fn render(kernel: &Kernel, instruction_set: InstructionSet) -> anyhow::Resul
         context! {
             name => kernel.name.as_str(),
             summary => steps::sanitize(&kernel.summary),
-            features => features(instruction_set),
+            features => features(instruction_set, kernel.multiplies_bytes()),
             parameters => parameters(kernel),
             body => Value::from(Serde(&writer.lines)),
         },
@@ -124,8 +126,6 @@ enum LineKind<'a> {
     Comment {
         text: &'a str,
     },
-    /// What is lowered for machine code alone.
-    Bytes,
 }
 
 struct BodyWriter<'a> {
@@ -184,8 +184,6 @@ impl<'a> BodyWriter<'a> {
                     let storage = expressions::suffix(kernel, *buffer);
                     LineKind::StorePartial { storage, place, count: *count, value: self.expression(value) }
                 }
-                // No back end of Rust source has these (`Machine::dot_product`).
-                Statement::StoreBytes(..) => LineKind::Bytes,
                 // Past the end of the buffer there is no place to take an offset to; the hint may name it all the same.
                 Statement::Prefetch(buffer, at) => {
                     let buffer = &kernel.buffers[buffer.0 as usize].name;

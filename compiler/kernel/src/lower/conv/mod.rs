@@ -13,6 +13,7 @@ use plan::Plan;
 use strips::Strips;
 
 use super::build::{Builder, mul_add, plus, repeat};
+use super::bytes::WholeSums;
 use super::call::convolution_bindings;
 use super::epilogue::{Epilogue, epilogue_words};
 use super::fused::{Fused, Joined};
@@ -22,9 +23,9 @@ use super::window::Columns;
 use super::winograd;
 use super::{Behind, Binding, LayoutChoice, LoweredNode, Machine, Operand, WeightOrder};
 use crate::layout::Layout;
-use crate::{Access, Affine, Buffer, Expression, LoopVar, Role, Statement, Variable};
-use partita_ir::graph::TensorType;
+use crate::{Access, Affine, Bound, Buffer, Expression, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::op::Conv;
+use partita_ir::graph::{ElementType, TensorType};
 
 pub(super) fn layouts(
     conv: &Conv,
@@ -84,6 +85,8 @@ pub(super) fn lower(
     let x = inputs[0].tensor_type;
     let plan = Plan::new(conv, inputs, output, pooling.is_some(), machine);
     let strips = match pooling {
+        // Sums of bytes are quantized before they are pooled.
+        Some(_) if plan.whole.is_some() => return None,
         // Without the pool, all rows of a pointwise convolution are one: cut tiles at the end of each may cost more.
         Some(_) if plan.cycles > Plan::new(conv, inputs, output, false, machine).cycles * MOST_CUT => return None,
         Some(pooling) => Some(Strips::new(pooling, conv, output, &plan, machine)?),
@@ -92,9 +95,14 @@ pub(super) fn lower(
     let mut builder = Builder::new(plan.lanes as u32);
     let x_buffer = builder.buffer("x", Access::Input, plan.input_elements(x));
     let residual = conv.residual.then(|| builder.buffer("residual", Access::Input, plan.output_elements()));
-    let packed_bias = plan.pack_bias(bias);
-    let w_buffer = builder.buffer("weights", Access::Weights, plan.packed_elements());
-    let b_buffer = builder.buffer("bias", Access::Weights, packed_bias.len());
+    let packed_bias = plan.pack_bias(plan.whole.as_ref().map_or(bias, |whole| &whole.bias));
+    let [x_storage, w_storage, b_storage] = match &plan.whole {
+        Some(_) => [inputs[0].stored.element, ElementType::I8, ElementType::I32],
+        None => [ElementType::F32; 3],
+    };
+    builder.store(x_buffer, x_storage);
+    let w_buffer = builder.stored_buffer("weights", Access::Weights, plan.packed_elements(), w_storage);
+    let b_buffer = builder.stored_buffer("bias", Access::Weights, packed_bias.len(), b_storage);
     let mut fused_bindings = Vec::new();
     let sizes = [plan.output_elements(), packed_bias.len()];
     let joined = match fused {
@@ -129,7 +137,7 @@ pub(super) fn lower(
         plan.filters
     );
     let summary = format!(
-        "convolution {:?}, stride {:?}, {} to {} channels over {:?}, tile {} pixels x {} vectors{}{}",
+        "convolution {:?}, stride {:?}, {} to {} channels over {:?}, tile {} pixels x {} vectors{}{}{}",
         window.kernel,
         window.stride,
         plan.channels,
@@ -137,6 +145,7 @@ pub(super) fn lower(
         window.output,
         plan.tile.pixels,
         plan.tile.vectors,
+        if plan.whole.is_some() { ", sums of bytes in whole numbers" } else { "" },
         epilogue_words(conv),
         strips.as_ref().map_or_else(|| Fused::words(fused), Strips::words)
     );
@@ -153,6 +162,11 @@ pub(super) fn lower(
     bindings.push(Binding::Output);
     let order = WeightOrder { vectors: plan.tile.vectors, forms: None };
     Some(LoweredNode { kernel, bindings, order: Some(order) })
+}
+
+/// Whether sums are those of bytes.
+pub(super) fn sums_bytes(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> bool {
+    Plan::new(conv, inputs, output, false, machine).whole.is_some()
 }
 
 struct Buffers {
@@ -313,22 +327,34 @@ impl ConvWriter<'_> {
             }
             let outer = self.builder.loop_var("block");
             let taps = [self.builder.loop_var("tap_depth"), self.builder.loop_var("tap_row")];
-            let body = self.taps(place, part, column, (outer, first), taps, channels);
-            let (low, high) = plan.window.tap_range(1, &place.at[1]);
-            let rows = Statement::For { var: taps[1], low, high, step: 1, unroll: false, body };
-            let (low, high) = plan.window.tap_range(0, &place.at[0]);
-            let depths = Statement::For { var: taps[0], low, high, step: 1, unroll: false, body: vec![rows] };
+            let [(low, high), depths] = [1, 0].map(|axis| plan.window.tap_range(axis, &place.at[axis]));
+            let mut rows = Vec::new();
+            // Rows of taps on padding, where that is stored as another number than 0.
+            if let Some(zeros) = plan.zeros() {
+                for (from, to) in
+                    [(Bound::Constant(0), low.clone()), (high.clone(), Bound::Constant(plan.window.kernel[1] as i64))]
+                {
+                    if from != to {
+                        let body = self.taps(place, part, (column, Some(zeros)), (outer, first), taps, channels);
+                        rows.push(Statement::For { var: taps[1], low: from, high: to, step: 1, unroll: false, body });
+                    }
+                }
+            }
+            let body = self.taps(place, part, (column, None), (outer, first), taps, channels);
+            rows.push(Statement::For { var: taps[1], low, high, step: 1, unroll: false, body });
+            let (low, high) = depths;
+            let depths = Statement::For { var: taps[0], low, high, step: 1, unroll: false, body: rows };
             statements.push(repeat(outer, blocks, 1, vec![depths]));
         }
         statements
     }
 
-    /// All columns of the window and all channels of one block.
+    /// All columns of the window and all channels of one block, of a row of the input or of padding (four bytes of it).
     fn taps(
         &mut self,
         place: &Place<'_>,
         part: Columns,
-        column: LoopVar,
+        (column, padding): (LoopVar, Option<i32>),
         (outer, first): (LoopVar, usize),
         taps: [LoopVar; 2],
         channels: usize,
@@ -365,9 +391,13 @@ impl ConvWriter<'_> {
         let channel = self.builder.loop_var("channel");
         let mut body = Vec::new();
         for tap in 0..k_w {
-            self.one_tap_broadcast(&step, place, part, (channel, tap), &mut body);
+            match &plan.whole {
+                None => self.one_tap_broadcast(&step, place, part, (channel, tap), &mut body),
+                Some(whole) => self.one_tap_of_bytes(whole, &step, place, (part, padding), (channel, tap), &mut body),
+            }
         }
-        vec![repeat(channel, channels, 1, body)]
+        let at_once = plan.channels_at_once();
+        vec![repeat(channel, channels.next_multiple_of(at_once), at_once, body)]
     }
 
     /// Whether a pixel's tap is inside the input; interior tiles stand for all their repetitions.
@@ -412,6 +442,49 @@ impl ConvWriter<'_> {
                 let value =
                     mul_add(Expression::Variable(element), Expression::Variable(weight), Expression::Variable(sum));
                 body.push(Statement::Assign(sum, value));
+            }
+        }
+    }
+
+    /// Four channels of one tap, in whole numbers: four bytes of each pixel in all lanes, or of padding.
+    fn one_tap_of_bytes(
+        &mut self,
+        whole: &WholeSums,
+        step: &Step,
+        place: &Place<'_>,
+        (part, padding): (Columns, Option<i32>),
+        (channel, tap): (LoopVar, usize),
+        body: &mut Vec<Statement>,
+    ) {
+        let zeros = self.plan.zeros();
+        let inside: Vec<bool> = (0..part.count).map(|pixel| self.is_inside(part, pixel, tap)).collect();
+        if zeros.is_none() && !inside.contains(&true) {
+            return;
+        }
+        let k_w = self.plan.window.kernel[2];
+        for vector in 0..place.tile.vectors {
+            let at = plus(&step.weights, channel, k_w * step.vector_row);
+            let of_tap = tap * step.vector_row + vector * self.plan.lanes;
+            let at = at.plus((of_tap * self.plan.channels_at_once()) as i64);
+            let weight = self.builder.variable(&format!("w_{vector}"));
+            body.push(Statement::Assign(weight, Expression::LoadBytes(self.buffers.weights, at)));
+        }
+        for (pixel, inside) in inside.into_iter().enumerate() {
+            let value = match padding.or(zeros.filter(|_| !inside)) {
+                Some(zeros) => Expression::Whole(zeros),
+                None if !inside => continue,
+                None => {
+                    let at = plus(&step.input, channel, 1);
+                    let at = at.plus(self.input_offset(part, pixel, tap, step.pixel_step));
+                    Expression::BroadcastBytes(self.buffers.x, at)
+                }
+            };
+            let element = self.builder.assign("x_all", value, body);
+            for vector in 0..place.tile.vectors {
+                let sum = self.accumulator(pixel, vector);
+                let weight = self.builder.variable(&format!("w_{vector}"));
+                let [element, weight, before] = [element, weight, sum].map(|part| Box::new(Expression::Variable(part)));
+                body.push(Statement::Assign(sum, Expression::DotBytes(whole.first, element, weight, before)));
             }
         }
     }
@@ -497,7 +570,8 @@ impl ConvWriter<'_> {
         }
         let residual = self.buffers.residual;
         let fused = self.joined.map(|joined| (joined, &channels[..]));
-        let epilogue = Epilogue { residual, activation: self.conv.activation, fused, output: *to };
+        let whole = plan.whole.is_some();
+        let epilogue = Epilogue { residual, activation: self.conv.activation, fused, whole, output: *to };
         epilogue.finish(&mut self.builder, &sums)
     }
 }

@@ -1,11 +1,41 @@
 //! What is decided about a direct convolution before its loops are written, and the order of its weights.
 
 use crate::layout::Layout;
+use crate::lower::bytes::WholeSums;
 use crate::lower::tile::{Reading, Row, Tile, choose_tile};
 use crate::lower::window::Window3;
 use crate::lower::{Machine, Operand};
 use partita_ir::graph::TensorType;
 use partita_ir::graph::op::Conv;
+
+/// Channels that are multiplied at once in whole numbers.
+const BYTES: usize = 4;
+
+/// The sums of a convolution in whole numbers, if it can be done in these.
+fn whole_sums(inputs: &[Operand<'_>], window: &Window3, output: &TensorType, machine: &Machine) -> Option<WholeSums> {
+    let weights = inputs[1].value?;
+    let filters = output.shape[1];
+    // Bytes of neighbouring channels lie beside each other.
+    if inputs[0].layout == Layout::Plain {
+        return None;
+    }
+    let per_filter = weights.len() / filters.max(1);
+    let whole =
+        WholeSums::of(&inputs[0], (weights, |index| index / per_filter.max(1)), inputs[2].value, filters, machine);
+    // Taps on padding are products, too, where padding is stored as another number than 0.
+    let is_padded = |axis: usize| {
+        (0..window.output[axis]).any(|at| {
+            window.taps_within(axis, at, &(window.pad[axis]..window.pad[axis] + window.input[axis])).len()
+                < window.kernel[axis]
+        })
+    };
+    // The loops over rows of padding must not leave the window.
+    let has_rows = window.pad[1] <= window.kernel[1] * window.dilation[1]
+        && window.input[1] + window.pad[1] >= window.stride[1] * (window.output[1] - 1);
+    whole.filter(|whole| {
+        whole.zero == 0 || whole.has_zero() && has_rows && !is_padded(0) || ![0, 1, 2].into_iter().any(is_padded)
+    })
+}
 
 /// Everything that is decided about one convolution.
 pub(super) struct Plan {
@@ -23,6 +53,8 @@ pub(super) struct Plan {
     /// Loads stand between the multiplications.
     pub(super) in_order: bool,
     pub(super) tile: Tile,
+    /// Of sums in whole numbers.
+    pub(super) whole: Option<WholeSums>,
     /// Estimated time of one channel and tap of all rows.
     pub(super) cycles: f64,
 }
@@ -41,7 +73,9 @@ impl Plan {
         let window = if is_pooled { window } else { window.flattened() };
         let lanes = machine.instruction_set.lanes() as usize;
         let plain_input = inputs[0].layout == Layout::Plain;
+        let whole = whole_sums(inputs, &window, output, machine);
         let reading = match machine.instruction_set.multiplies_by_lane() {
+            _ if whole.is_some() => Reading::Broadcast,
             true if plain_input => Reading::Row { stride: window.stride[2], dilation: window.dilation[2] },
             true => Reading::Lane,
             false => Reading::Broadcast,
@@ -51,7 +85,8 @@ impl Plan {
         let row = Row { width: window.output[2], vectors, taps: window.kernel[2] };
         let (row_cycles, tile) =
             choose_tile(row, inputs[1].packing.order().map(|order| order.vectors), machine, reading);
-        let cycles = row_cycles * (window.output[0] * window.output[1]) as f64;
+        let at_once = if whole.is_some() { BYTES } else { 1 };
+        let cycles = row_cycles * (window.output[0] * window.output[1]) as f64 / at_once as f64;
         Plan {
             batch: x.shape[0],
             channels: x.shape[1],
@@ -64,8 +99,19 @@ impl Plan {
             reading,
             in_order: machine.in_order,
             tile,
+            whole,
             cycles,
         }
+    }
+
+    /// Four bytes of padding, if these are not 0.
+    pub(super) fn zeros(&self) -> Option<i32> {
+        self.whole.as_ref().map(WholeSums::zeros).filter(|zeros| *zeros != 0)
+    }
+
+    /// Input channels that are multiplied at once.
+    pub(super) fn channels_at_once(&self) -> usize {
+        if self.whole.is_some() { BYTES } else { 1 }
     }
 
     pub(super) fn input_elements(&self, x: &TensorType) -> usize {
@@ -111,18 +157,20 @@ impl Plan {
     }
 
     /// Weights in the order `[group][tile][input block][depth][height][channel in block][width][vector in tile][lane]`,
-    /// with width before channel for multiplication by lane; zero where channels end inside a block.
+    /// with width before channel for multiplication by lane; zero where channels end inside a block. In whole numbers the
+    /// channel is `[four in block]` there, and `[one of four]` stands last.
     pub(super) fn pack(&self, weights: &[f32]) -> Vec<f32> {
         let [k_d, k_h, k_w] = self.window.kernel;
         let group_filters = self.filters / self.groups;
-        let block = self.input_block();
+        let at_once = self.channels_at_once();
+        let block = self.input_block() / at_once;
         let mut packed = Vec::with_capacity(self.packed_elements());
         for group in 0..self.groups {
             for (first, wide, count) in self.vector_tiles() {
                 for tile in 0..count {
-                    for index in 0..self.input_blocks() * k_d * k_h * block * k_w * wide * self.lanes {
-                        let lane = index % self.lanes;
-                        let rest = index / self.lanes;
+                    for index in 0..self.input_blocks() * k_d * k_h * block * k_w * wide * self.lanes * at_once {
+                        let (one, rest) = (index % at_once, index / at_once);
+                        let (lane, rest) = (rest % self.lanes, rest / self.lanes);
                         let (vector, rest) = (rest % wide, rest / wide);
                         let (w, inner, rest) = if self.reading == Reading::Lane {
                             (rest / block % k_w, rest % block, rest / block / k_w)
@@ -132,7 +180,7 @@ impl Plan {
                         let (h, rest) = (rest % k_h, rest / k_h);
                         let (d, outer) = (rest % k_d, rest / k_d);
                         let filter = (first + tile * wide + vector) * self.lanes + lane;
-                        let channel = outer * block + inner;
+                        let channel = (outer * block + inner) * at_once + one;
                         packed.push(if filter < group_filters && channel < self.group_channels {
                             let row = (group * group_filters + filter) * self.group_channels + channel;
                             weights[((row * k_d + d) * k_h + h) * k_w + w]

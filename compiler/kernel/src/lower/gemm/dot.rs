@@ -4,11 +4,12 @@
 //! off than 2^-16 of that. Such a number is two digits of 8 bits, `256 * high + low`. The products of each digit with the
 //! weights add up exactly, in 32 bits; both sums together, times the steps of row and column, are the result.
 
+use super::pack::pack;
 use super::{Place, Product, Tile, column_runs};
 use crate::lower::build::{Builder, activate, binary, fetch_ahead, mul_add, plus, repeat, runs};
 use crate::lower::products::{Factor, ProductKind, multiply};
 use crate::lower::{Binding, LoweredNode, Machine, Operand};
-use crate::{Access, Affine, Arithmetic, Buffer, Expression, Function, LoopVar, Role, Statement, Variable};
+use crate::{Access, Affine, Arithmetic, Buffer, Bytes, Expression, Function, LoopVar, Role, Statement, Variable};
 use partita_config::WeightStorage;
 use partita_ir::graph::storage::Columns;
 use partita_ir::graph::{ElementType, Op};
@@ -32,7 +33,7 @@ const TILES: [(usize, usize); 3] = [(1, 8), (2, 6), (3, 4)];
 
 pub(super) fn applies(product: &Product, machine: &Machine) -> bool {
     let is_narrow = machine.weight_storage == WeightStorage::Int8;
-    machine.dot_product && is_narrow && product.depth >= VECTOR && product.depth < DEEPEST
+    machine.byte_products() == Some(Bytes::Signed) && is_narrow && product.depth >= VECTOR && product.depth < DEEPEST
 }
 
 /// The kernel; `stored` are B's whole numbers and the steps of its columns.
@@ -51,7 +52,7 @@ pub(super) fn lower(
     let mut builder = Builder::new(lanes as u32);
     let plain = |elements: usize| elements.next_multiple_of(lanes);
     let a = builder.buffer("a", Access::Input, plain(product.batch * product.rows * product.depth));
-    let packed = pack(&stored.stored, product, tile, lanes);
+    let packed = pack(&stored.stored, product, tile, lanes, (depth, FOUR));
     let b = builder.stored_buffer("b", Access::Weights, packed.len(), ElementType::I8);
     let per_column = |row: &[f32]| {
         let mut row = row.to_vec();
@@ -92,27 +93,6 @@ pub(super) fn lower(
     let words = ", weights in 8 bits, rows in 16, products in whole numbers";
     let kernel = product.kernel(writer.builder, "dot", tile, words, body);
     Some(LoweredNode { kernel, bindings, order: None })
-}
-
-/// `[depth, columns]` to `[tile][four of depth][vector][lane][one of the four]`, zero past the last column and row.
-fn pack(b: &[f32], product: &Product, tile: Tile, lanes: usize) -> Vec<f32> {
-    let depth = product.depth.next_multiple_of(VECTOR);
-    let vectors = product.columns.div_ceil(lanes);
-    let element = |row: usize, column: usize| {
-        if row < product.depth && column < product.columns { b[row * product.columns + column] } else { 0.0 }
-    };
-    let mut packed = Vec::with_capacity(depth * vectors * lanes);
-    for (first, wide, times) in runs(vectors, tile.vectors) {
-        for run in 0..times {
-            let begin = (first + run * wide) * lanes;
-            for four in (0..depth).step_by(FOUR) {
-                for column in begin..begin + wide * lanes {
-                    packed.extend((four..four + FOUR).map(|row| element(row, column)));
-                }
-            }
-        }
-    }
-    packed
 }
 
 struct Buffers {
@@ -179,7 +159,7 @@ impl DotWriter<'_> {
         for zero in (product.depth.next_multiple_of(lanes)..self.depth).step_by(lanes) {
             for digit in [zero, self.depth + zero] {
                 let at = to.clone().plus(digit as i64);
-                statements.push(Statement::StoreBytes(self.buffers.digits, at, Expression::Constant(0.0)));
+                statements.push(Statement::Store(self.buffers.digits, at, Expression::Constant(0.0)));
             }
         }
         repeat(row, product.rows, 1, statements)
@@ -197,8 +177,8 @@ impl DotWriter<'_> {
         let high = round(mul_add(number.clone(), Expression::Constant(1.0 / BASE), up));
         let high = Expression::Variable(self.builder.assign("high", high, &mut statements));
         let low = mul_add(high.clone(), Expression::Constant(-BASE), number);
-        statements.push(Statement::StoreBytes(self.buffers.digits, to.clone(), high));
-        statements.push(Statement::StoreBytes(self.buffers.digits, to.clone().plus(self.depth as i64), low));
+        statements.push(Statement::Store(self.buffers.digits, to.clone(), high));
+        statements.push(Statement::Store(self.buffers.digits, to.clone().plus(self.depth as i64), low));
         statements
     }
 
@@ -211,8 +191,7 @@ impl DotWriter<'_> {
         for row in 0..place.rows {
             for (digit, vector) in [0, 1].into_iter().flat_map(|digit| (0..place.vectors).map(move |v| (digit, v))) {
                 let sum = self.sum(row, digit, vector);
-                // The bits of zero are the whole number zero.
-                statements.push(Statement::Assign(sum, Expression::Constant(0.0)));
+                statements.push(Statement::Assign(sum, Expression::Whole(0)));
             }
         }
         let k = self.builder.loop_var("k");
@@ -258,18 +237,17 @@ impl DotWriter<'_> {
                 let column = column.plus(((place.first_vector + vector) * lanes) as i64);
                 let [high, low] = [0, 1].map(|digit| self.sum(row, digit, vector));
                 let number = mul_add(whole(high), Expression::Constant(BASE), whole(low));
-                statements.push(Statement::Assign(high, number));
-                let scaled = binary(Arithmetic::Mul, Expression::Variable(high), Expression::Variable(scale));
+                let scaled = binary(Arithmetic::Mul, number, Expression::Variable(scale));
                 let step = Expression::Load(self.buffers.steps, column.clone());
                 let value = match self.buffers.bias {
                     Some(bias) => mul_add(scaled, step, Expression::Load(bias, column.clone())),
                     None => binary(Arithmetic::Mul, scaled, step),
                 };
-                statements.push(Statement::Assign(high, value));
+                let value = Expression::Variable(self.builder.assign("sum", value, &mut statements));
                 let at = Affine::term(self.batch, (product.rows * product.columns) as i64);
                 let at = plus(&at, place.row, product.columns).plus_affine(&column, 1);
                 let at = at.plus(((place.first_row + row) * product.columns) as i64);
-                let value = activate(Expression::Variable(high), product.activation);
+                let value = activate(value, product.activation);
                 let real = product.columns - (place.first_vector + vector) * lanes;
                 statements.push(match real.min(lanes) {
                     real if real == lanes => Statement::Store(self.buffers.y, at, value),

@@ -4,23 +4,31 @@
 //! row). An activation as B is read where it lies.
 
 mod dot;
+mod pack;
 
 use std::ops::Range;
 
 use super::build::{Builder, activate, binary, fetch_ahead, mul_add, plus, repeat, runs};
+use super::bytes::WholeSums;
 use super::functions::Functions;
 use super::fused::{Fused, Joined};
 use super::products::by_lane;
 use super::tile::{FAR_BYTES_PER_CYCLE, Reading, Row, choose_tile};
 use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand};
 use crate::layout::Layout;
-use crate::{Access, Affine, Arithmetic, Bound, Buffer, Expression, Kernel, LoopVar, Role, Statement, Variable};
+use crate::{
+    Access, Affine, Arithmetic, Bound, Buffer, Expression, Function, Kernel, LoopVar, Role, Statement, Variable,
+};
+use pack::pack;
 use partita_ir::graph::op::Activation;
 use partita_ir::graph::storage;
 use partita_ir::graph::{ElementType, Op, TensorType};
 
 /// Deeper products are summed in blocks, whose sums are added in memory.
 const DEEP: usize = 4096;
+
+/// Elements of a row that are multiplied at once in whole numbers.
+const BYTES: usize = 4;
 
 /// Terms of such a block; a multiple of all vectors.
 const BLOCK: usize = 1024;
@@ -130,12 +138,22 @@ pub(super) fn lower(
     if let Some(stored) = stored.as_ref().filter(|_| dot::applies(&product, machine)) {
         return if fused.is_none() { dot::lower(op, &product, inputs, stored, machine) } else { None };
     }
-    let packed = value.map(|b| pack(stored.as_ref().map_or(b, |stored| &stored.stored), &product, tile, lanes));
-    let mut builder = Builder::new(lanes as u32);
     let a_elements = plain(product.batch * product.rows * product.depth);
-    let a = builder.buffer("a", Access::Input, a_elements);
+    let whole = if stored.is_none() { whole_sums(op, &product, inputs, machine) } else { None };
+    let at_once = if whole.is_some() { BYTES } else { 1 };
+    let packed = value.map(|b| {
+        let b = stored.as_ref().map_or(b, |stored| &stored.stored);
+        pack(b, &product, tile, lanes, (product.depth.next_multiple_of(at_once), at_once))
+    });
+    let mut builder = Builder::new(lanes as u32);
+    let a_storage = if whole.is_some() { inputs[0].stored.element } else { ElementType::F32 };
+    let a = builder.stored_buffer("a", Access::Input, a_elements, a_storage);
     let mut bindings = vec![Binding::Input(0)];
-    let storage = if stored.is_some() { machine.weight_storage.element() } else { ElementType::F32 };
+    let storage = match (&stored, &whole) {
+        (Some(_), _) => machine.weight_storage.element(),
+        (None, Some(_)) => ElementType::I8,
+        (None, None) => ElementType::F32,
+    };
     let b = match &packed {
         Some(packed) => builder.stored_buffer("b", Access::Weights, packed.len(), storage),
         None => {
@@ -149,16 +167,18 @@ pub(super) fn lower(
         Some(elements) => Binding::Weights { from: 1, elements },
         None => Binding::Input(1),
     });
-    let bias = match inputs.get(2).filter(|_| matches!(op, Op::Gemm(_))) {
-        Some(c) => {
-            let mut row = c.value?.to_vec();
-            row.resize(vectors * lanes, 0.0);
-            let buffer = builder.buffer("bias", Access::Weights, row.len());
-            bindings.push(Binding::Weights { from: 2, elements: row });
-            Some(buffer)
-        }
-        None => None,
+    let bias = match (&whole, inputs.get(2).filter(|_| matches!(op, Op::Gemm(_)))) {
+        (Some(whole), c) => Some((&whole.bias[..], if c.is_some() { 2 } else { 1 }, ElementType::I32)),
+        (None, Some(c)) => Some((c.value?, 2, ElementType::F32)),
+        (None, None) => None,
     };
+    let bias = bias.map(|(row, from, storage)| {
+        let mut elements = row.to_vec();
+        elements.resize(vectors * lanes, 0.0);
+        let buffer = builder.stored_buffer("bias", Access::Weights, elements.len(), storage);
+        bindings.push(Binding::Weights { from, elements });
+        buffer
+    });
     let steps = stored.filter(|_| storage == ElementType::I8).map(|stored| {
         let mut row = stored.steps;
         row.resize(vectors * lanes, 0.0);
@@ -166,7 +186,7 @@ pub(super) fn lower(
         bindings.push(Binding::Weights { from: 1, elements: row });
         buffer
     });
-    let sums = (product.depth > DEEP).then(|| {
+    let sums = (product.depth > DEEP && whole.is_none()).then(|| {
         let elements = tile.rows * tile.vectors * lanes;
         bindings.push(Binding::Scratch(elements));
         builder.buffer("sums", Access::Scratch, elements)
@@ -184,7 +204,8 @@ pub(super) fn lower(
     bindings.push(Binding::Output);
     let batch = builder.loop_over(Role::Batch, "batch");
     let (by_lane, in_order) = (machine.instruction_set.multiplies_by_lane(), machine.in_order);
-    let b_bytes = vectors * lanes * product.depth * storage.size_bytes();
+    let depth = product.depth.next_multiple_of(at_once);
+    let b_bytes = vectors * lanes * depth * storage.size_bytes();
     let ahead_bytes = if is_packed { product.ahead_bytes(b_bytes, machine) } else { 0 };
     let product = &product;
     let mut writer = GemmWriter {
@@ -199,7 +220,8 @@ pub(super) fn lower(
         steps,
         behind: behind.as_ref(),
         is_packed,
-        by_lane,
+        whole: whole.as_ref(),
+        by_lane: by_lane && whole.is_none(),
         in_order,
         storage,
         ahead_bytes,
@@ -218,6 +240,7 @@ pub(super) fn lower(
     }
     let narrow = match storage {
         ElementType::F32 => String::new(),
+        _ if whole.is_some() => ", sums of bytes in whole numbers".to_string(),
         narrow => format!(", weights in {} bits", 8 * narrow.size_bytes()),
     };
     let words = narrow + &Fused::words(fused);
@@ -247,21 +270,19 @@ fn choose(product: &Product, machine: &Machine) -> Tile {
     best.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(Tile { rows: 1, vectors: 1 }, |(_, tile)| tile)
 }
 
-/// `[depth, columns]` to `[tile][depth][vector][lane]`, zero past the last column.
-fn pack(b: &[f32], product: &Product, tile: Tile, lanes: usize) -> Vec<f32> {
-    let vectors = product.columns.div_ceil(lanes);
-    let mut packed = Vec::with_capacity(vectors * lanes * product.depth);
-    for (first, wide, times) in runs(vectors, tile.vectors) {
-        for run in 0..times {
-            let begin = (first + run * wide) * lanes;
-            let end = (begin + wide * lanes).min(product.columns);
-            for row in b.chunks_exact(product.columns) {
-                packed.extend_from_slice(&row[begin..end]);
-                packed.resize(packed.len() + begin + wide * lanes - end, 0.0);
-            }
-        }
-    }
-    packed
+/// The sums of a product in whole numbers, if it can be done in these.
+fn whole_sums(op: &Op, product: &Product, inputs: &[Operand<'_>], machine: &Machine) -> Option<WholeSums> {
+    let b = inputs[1].value.filter(|_| product.shared_b)?;
+    let bias = match (op, inputs.get(2)) {
+        (Op::Gemm(_), Some(c)) => Some(c.value?),
+        _ => None,
+    };
+    // Four elements of a row are read at once: what lies behind the last row must be in its buffer.
+    let is_one_row = product.batch * product.rows == 1;
+    let ends_well = product.depth.is_multiple_of(BYTES) || is_one_row;
+    let columns = product.columns;
+    let whole = WholeSums::of(&inputs[0], (b, |index| index % columns), bias, columns, machine);
+    whole.filter(|_| ends_well)
 }
 
 /// Column tiles as (first vector, vectors, tiles); a tile with a cut vector stands alone, at the end.
@@ -294,6 +315,8 @@ struct GemmWriter<'a> {
     sums: Option<Buffer>,
     y: Buffer,
     is_packed: bool,
+    /// Of sums in whole numbers.
+    whole: Option<&'a WholeSums>,
     /// Rows of `a` are loaded as vectors and multiplied by lane.
     by_lane: bool,
     /// Loads stand between the multiplications.
@@ -376,7 +399,9 @@ impl GemmWriter<'_> {
             let body = self.by_lane(place, &plus(first, depth, 1));
             statements.push(repeat(depth, in_vectors, self.lanes, body));
         }
-        if in_vectors < count {
+        if let Some(whole) = self.whole {
+            statements.push(self.of_bytes(whole, place, count));
+        } else if in_vectors < count {
             statements.push(self.by_broadcast(place, first, in_vectors..count));
         }
         statements
@@ -436,9 +461,32 @@ impl GemmWriter<'_> {
         Statement::For { var, low, high, step: 1, unroll: false, body }
     }
 
+    /// All elements of the rows in whole numbers, four at a time.
+    fn of_bytes(&mut self, whole: &WholeSums, place: Place, depth: usize) -> Statement {
+        let var = self.builder.loop_var("k");
+        let at = Affine::term(var, 1);
+        let mut body = self.fetch(place, &self.packed_at(place, &at), BYTES);
+        for vector in 0..place.vectors {
+            let packed = self.packed_at(place, &at).plus((vector * self.lanes * BYTES) as i64);
+            self.builder.assign(&format!("b_{vector}"), Expression::LoadBytes(self.b, packed), &mut body);
+        }
+        for row in 0..place.rows {
+            let four = Expression::BroadcastBytes(self.a, self.row_at(place, row, &at));
+            let element = self.builder.assign("a_all", four, &mut body);
+            for vector in 0..place.vectors {
+                let [sum, weight] =
+                    [format!("acc_{row}_{vector}"), format!("b_{vector}")].map(|name| self.builder.variable(&name));
+                let [element, weight, before] = [element, weight, sum].map(|part| Box::new(Expression::Variable(part)));
+                body.push(Statement::Assign(sum, Expression::DotBytes(whole.first, element, weight, before)));
+            }
+        }
+        repeat(var, depth.next_multiple_of(BYTES), BYTES, body)
+    }
+
     /// Element `depth` of the first vector of a tile of packed columns.
     fn packed_at(&self, place: Place, depth: &Affine) -> Affine {
-        let per_vector = self.product.depth * self.lanes;
+        let at_once = if self.whole.is_some() { BYTES } else { 1 };
+        let per_vector = self.product.depth.next_multiple_of(at_once) * self.lanes;
         let at = Affine::constant((place.first_vector * per_vector) as i64);
         let at = plus(&at, place.column, place.vectors * per_vector);
         at.plus_affine(depth, (place.vectors * self.lanes) as i64)
@@ -467,7 +515,11 @@ impl GemmWriter<'_> {
                 let at = plus(&at, place.column, place.vectors * self.lanes);
                 let first = (place.first_row + row) * self.product.columns + (place.first_vector + vector) * self.lanes;
                 let at = at.plus(first as i64);
-                let sum = self.builder.variable(&format!("acc_{row}_{vector}"));
+                let mut sum = self.builder.variable(&format!("acc_{row}_{vector}"));
+                if self.whole.is_some() {
+                    let number = Expression::Unary(Function::FromWhole, Box::new(Expression::Variable(sum)));
+                    sum = self.builder.assign("sum", number, &mut statements);
+                }
                 if let Some(steps) = self.steps {
                     let step = Expression::Load(steps, self.column_at(place, vector));
                     let bias = self.bias.map(|bias| Expression::Load(bias, self.column_at(place, vector)));

@@ -112,9 +112,13 @@ impl WinogradWriter<'_> {
         }
         let epilogue = match plan.is_even() {
             true => self.epilogue(),
-            false => {
-                Epilogue { residual: None, activation: Activation::None, fused: None, output: self.buffers.scratch }
-            }
+            false => Epilogue {
+                residual: None,
+                activation: Activation::None,
+                fused: None,
+                whole: false,
+                output: self.buffers.scratch,
+            },
         };
         tile.extend(epilogue.finish(&mut self.builder, &sums));
     }
@@ -163,6 +167,6 @@ impl WinogradWriter<'_> {
 
     fn epilogue(&self) -> Epilogue<'static> {
         let Buffers { residual, y, .. } = self.buffers;
-        Epilogue { residual, activation: self.conv.activation, fused: None, output: y }
+        Epilogue { residual, activation: self.conv.activation, fused: None, whole: false, output: y }
     }
 }

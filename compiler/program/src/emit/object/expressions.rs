@@ -5,7 +5,7 @@ use cranelift_codegen::ir::{self, Endianness, InstBuilder, MemFlagsData, SourceL
 use super::Translator;
 use super::substitutes::Substitute;
 use partita_ir::graph::ElementType;
-use partita_kernel::{Affine, Arithmetic, Buffer, Expression, Function, Variable};
+use partita_kernel::{Affine, Arithmetic, Buffer, Bytes, Expression, Function, Variable};
 
 impl Translator<'_> {
     /// All lanes the same number.
@@ -133,15 +133,6 @@ impl Translator<'_> {
         self.bits(types::F32X4, wide)
     }
 
-    /// Whole numbers from -128 to 127 as four bytes.
-    pub(super) fn narrowed(&mut self, value: &Expression) -> Value {
-        let value = self.expression(value);
-        let halves = self.halves(value);
-        let bytes = self.builder.ins().snarrow(halves, halves);
-        let words = self.bits(types::I32X4, bytes);
-        self.builder.ins().extractlane(words, 0)
-    }
-
     /// An instruction that Cranelift does not have, in place of the one that `build` makes.
     pub(super) fn marked<T>(&mut self, substitute: Substitute, build: impl FnOnce(&mut Self) -> T) -> T {
         self.builder.set_srcloc(substitute.mark());
@@ -182,9 +173,24 @@ impl Translator<'_> {
                 let vector = self.variable(*variable);
                 self.lane(vector, *lane as u8)
             }
+            // Whole numbers and bytes are the bits of `f32`, so that `fmla` can stand for `sdot`.
+            Expression::Whole(number) => self.constant(f32::from_bits(*number as u32)),
             Expression::LoadBytes(buffer, at) => self.load(types::F32X4, *buffer, at),
-            Expression::DotBytes(a, b, c) => {
-                let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
+            Expression::BroadcastBytes(buffer, at) => {
+                let four = self.load(types::F32, *buffer, at);
+                self.builder.ins().splat(types::F32X4, four)
+            }
+            Expression::DotBytes(first, a, b, c) => {
+                let (mut a, b, mut c) = (self.expression(a), self.expression(b), self.expression(c));
+                if *first == Bytes::Unsigned {
+                    // Less 128 in every byte, and 128 times the other factor: 127 times, and once.
+                    for bytes in [0x7f7f_7f7f, 0x0101_0101] {
+                        let constant = self.constant(f32::from_bits(bytes));
+                        c = self.marked(Substitute::Dot, |this| this.builder.ins().fma(constant, b, c));
+                    }
+                    let sign = self.constant(f32::from_bits(0x8080_8080));
+                    a = self.builder.ins().bxor(a, sign);
+                }
                 self.marked(Substitute::Dot, |this| this.builder.ins().fma(a, b, c))
             }
             Expression::MulAdd(a, b, c) => {

@@ -22,7 +22,6 @@ use cranelift_object::{ObjectBuilder, ObjectModule};
 use minijinja::context;
 
 use addresses::{Anchors, Place, anchors};
-use expressions::flags;
 use substitutes::Substitute;
 
 use super::{load_pairs, rust_source, steps, templates};
@@ -252,11 +251,6 @@ impl Translator<'_> {
                 Statement::StorePartial(buffer, at, count, value) => {
                     let value = self.expression(value);
                     self.store_partial(*buffer, at, *count, value);
-                }
-                Statement::StoreBytes(buffer, at, value) => {
-                    let bytes = self.narrowed(value);
-                    let (address, offset) = self.address(*buffer, at);
-                    self.builder.ins().store(flags(), bytes, address, offset);
                 }
                 Statement::Prefetch(buffer, at) => {
                     let (address, offset) = self.address(*buffer, at);

@@ -30,7 +30,7 @@ use partita_kernel::lower::fused::Fused;
 use partita_kernel::lower::stored::{can_read, store, store_weights};
 use partita_kernel::lower::{
     Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing, Pooling, WeightOrder, lower_fused, lower_node,
-    lower_pooled, lower_tree, tree_layouts,
+    lower_pooled, lower_tree, sums_bytes, tree_layouts,
 };
 use partita_kernel::split::Split;
 use partita_plan::schedule::{self, Action, Schedule};
@@ -215,8 +215,16 @@ impl Lowering<'_> {
     /// Operands in these layouts, with the order in which their weights are packed already.
     fn packed_operands(&self, node: NodeId, choice: &LayoutChoice) -> Vec<Operand<'_>> {
         let mut operands = self.operands(node, &choice.inputs);
-        for (operand, input) in operands.iter_mut().zip(&self.graph.node(node).inputs) {
-            let here = self.packings.get(input).filter(|packing| packing.choice == *choice);
+        let info = self.graph.node(node);
+        let output = self.graph.tensor_type(info.outputs[0]);
+        // Kernels of bytes read others than kernels of numbers.
+        let suits = |packing: &&Packed| {
+            let is_bytes = self.program.weights[packing.weight.0 as usize].element == ElementType::I8;
+            let reads_bytes = || sums_bytes(&info.op, &self.operands(node, &choice.inputs), output, &self.machine);
+            packing.choice == *choice && (self.machine.byte_products().is_none() || is_bytes == reads_bytes())
+        };
+        for (operand, input) in operands.iter_mut().zip(&info.inputs) {
+            let here = self.packings.get(input).filter(suits);
             operand.packing =
                 here.map_or_else(|| self.wanted_packing(*input), |packing| Packing::Shared(packing.order));
         }
@@ -447,6 +455,7 @@ impl Lowering<'_> {
                 layout: *layout,
                 value: self.graph.f32_value(*input),
                 whole: self.graph.is_whole(*input),
+                stored: self.stored(*input),
                 packing: Packing::Free,
             })
             .collect()

@@ -5,7 +5,7 @@
 
 use partita_ir::graph::{Data, ElementType, Stored, TensorId, TensorType, Value};
 use partita_kernel::Kernel;
-use partita_kernel::lower::stored::{can_read, store};
+use partita_kernel::lower::stored::{can_read, loads_vectors, store};
 use partita_rt::kernels::reorder_to_blocked;
 
 use super::{LowerError, Lowering};
@@ -73,9 +73,12 @@ impl Lowering<'_> {
         Stored::plain(self.graph.tensor_type(tensor).element)
     }
 
-    /// How this device keeps a tensor: in as few bytes as hold it, where they are scarce.
+    /// How this device keeps a tensor: in as few bytes as hold it, where they are scarce or bytes are multiplied.
     pub(super) fn stored(&self, tensor: TensorId) -> Stored {
-        if self.machine.stores_narrow { self.graph.stored(tensor) } else { self.as_it_is(tensor) }
+        match self.graph.tensor_type(tensor).element {
+            ElementType::F32 => self.machine.kept(self.graph.stored(tensor)),
+            _ => self.as_it_is(tensor),
+        }
     }
 
     /// Where a tensor was made; `None` if it is not on the device.
@@ -86,6 +89,11 @@ impl Lowering<'_> {
     /// The layout a tensor was made in; `None` if it is not on the device.
     pub(super) fn home_layout(&self, tensor: TensorId) -> Option<Layout> {
         self.home(tensor).map(|buffer| buffer.layout)
+    }
+
+    /// Whether it keeps whole numbers in bytes.
+    pub(super) fn keeps_bytes(&self) -> bool {
+        self.machine.kept(Stored::plain(ElementType::U8)).element == ElementType::U8
     }
 
     /// How a tensor is stored where it was made, or would be if it were copied out of the weights.
@@ -192,9 +200,14 @@ impl Lowering<'_> {
         kernel: &mut Kernel,
         position: usize,
     ) -> Result<BufferId, LowerError> {
+        if kernel.buffers[position].storage != ElementType::F32 {
+            return self.place(tensor, layout, self.stored(tensor));
+        }
+        // Single elements are made numbers once rather than wherever they are read, if there is memory for that.
+        let may_widen = self.machine.stores_narrow || loads_vectors(kernel, position);
         let suits = |stored: Stored| {
             let is_as_it_is = stored == self.as_it_is(tensor);
-            can_read(kernel, position, stored) && (is_as_it_is || self.machine.stores_narrow)
+            can_read(kernel, position, stored) && (is_as_it_is || self.keeps_bytes() && may_widen)
         };
         let there = self.find_place(tensor, |buffer| buffer.layout == layout && suits(buffer.stored()));
         let home = self.home_stored(tensor);

@@ -45,7 +45,7 @@ impl Lowering<'_> {
     /// A cast between types of which the same bytes are stored.
     fn cast(&mut self, input: TensorId, output: TensorId) -> Result<bool, LowerError> {
         let Some(layout) = self.home_layout(input) else { return Ok(false) };
-        let is_same = self.home_stored(input) == self.stored(output) && self.machine.stores_narrow;
+        let is_same = self.home_stored(input) == self.stored(output) && self.keeps_bytes();
         if is_same {
             let source = self.place(input, layout, self.stored(output))?;
             self.new_view(output, layout, source, 0);
