@@ -243,6 +243,26 @@ pub const CODES: &[Explanation] = &[
          have been trained on them, or exits become overconfident and variants look better than they are.",
     },
     Explanation {
+        code: "E0193",
+        title: "the model cannot be quantized",
+        text: "--quantize makes whole numbers of a model of real ones: convolutions and matrix products whose weights are constant.\n\
+         A model that holds QuantizeLinear, or QLinear operators, is quantized already, and is computed in its own whole\n\
+         numbers without the option.",
+    },
+    Explanation {
+        code: "E0194",
+        title: "no quantization keeps the limits",
+        text: "Layers are kept in f32 one after the other, those first that disturb the answer most, until --max-loss, --min-accuracy\n\
+         and --max-class-loss are proven with 90 % probability by the calibration samples that judge (half of them, or all but\n\
+         512). Few samples prove little: a loss below 1 point takes 128 of them at least, even where no answer changes.",
+    },
+    Explanation {
+        code: "E0195",
+        title: "the model cannot be written as ONNX",
+        text: "--write-onnx writes the simplified graph with QuantizeLinear and DequantizeLinear around what is computed in whole\n\
+         numbers. An operator that ONNX has no word for, or a file larger than 2 GB, cannot be written.",
+    },
+    Explanation {
         code: "E0196",
         title: "nothing in the network can go",
         text: "Variants leave out residual branches, skip connections, projections and operands of concatenations. A network without\n\

@@ -6,7 +6,7 @@ use crate::config::WeightStorage;
 use crate::partition::{Objective, StrategyFamily};
 use crate::passes::states::Wanted;
 use crate::placement::PlacementOptions;
-use crate::{exits, variants};
+use crate::{exits, quantize, variants};
 
 /// What a compilation needs to be told.
 #[derive(Clone, Debug)]
@@ -31,6 +31,10 @@ pub struct Options {
     pub max_latency_ms: Option<f64>,
     /// Strategies of an earlier plan.
     pub plan: Option<PathBuf>,
+    /// Whole numbers to compute in.
+    pub quantize: Option<quantize::QuantizeOptions>,
+    /// Where the quantized model is written, in QDQ form.
+    pub write_onnx: Option<PathBuf>,
     /// Exits to add.
     pub exits: Option<exits::ExitOptions>,
     /// Smaller ways through the network.
@@ -57,6 +61,8 @@ impl Default for Options {
             weights: WeightStorage::F32,
             max_latency_ms: None,
             plan: None,
+            quantize: None,
+            write_onnx: None,
             exits: None,
             variants: None,
             measured: None,

@@ -42,8 +42,8 @@ pub struct Alone {
     pub why: &'static str,
 }
 
-/// What asks for exits or variants.
-const STUDIES: &[&str] = &["exits", "variants", "exit_outputs"];
+/// What asks for calibration samples.
+const STUDIES: &[&str] = &["exits", "variants", "exit_outputs", "quantize"];
 
 const fn need(option: &'static str, any_of: &'static [&'static str], why: &'static str) -> Need {
     Need { option, any_of, why }
@@ -54,7 +54,8 @@ const fn clash(a: &'static str, b: &'static str, why: &'static str) -> Clash {
 }
 
 const SAMPLES_TEACH: &str = "they are made from calibration samples";
-const LIMITS_LOSS: &str = "it bounds what exits and variants may lose";
+const LIMITS_LOSS: &str = "it bounds what quantization, exits and variants may lose";
+const OF_QUANTIZATION: &str = "it is about whole numbers that calibration samples make";
 const OF_CALIBRATION: &str = "it is about the samples that exits learn from";
 
 /// What needs company.
@@ -70,10 +71,13 @@ pub const NEEDS: &[Need] = &[
     need("launcher", &["run", "evaluate", "verify", "measure", "tune"], "it starts devices, and nothing is run"),
     need("symbols", &["build", "run", "evaluate", "verify", "deploy", "measure", "tune"], "no program is built"),
     need("no_build_cache", &["build", "run", "evaluate", "verify", "deploy", "measure", "tune"], "no program is built"),
+    need("quantize", &["calibration"], "ranges of activations are learned from calibration samples"),
+    need("quantize_ranges", &["quantize"], OF_QUANTIZATION),
+    need("write_onnx", &["quantize"], OF_QUANTIZATION),
     need("exits", &["calibration"], SAMPLES_TEACH),
     need("variants", &["calibration"], SAMPLES_TEACH),
     need("exit_outputs", &["calibration"], SAMPLES_TEACH),
-    need("calibration", STUDIES, "calibration samples serve exits and variants, and neither is asked for"),
+    need("calibration", STUDIES, "calibration samples serve quantization, exits and variants, and none is asked for"),
     need("max_loss", STUDIES, LIMITS_LOSS),
     need("min_accuracy", STUDIES, LIMITS_LOSS),
     need("max_class_loss", STUDIES, LIMITS_LOSS),
@@ -84,6 +88,7 @@ pub const NEEDS: &[Need] = &[
     need("effort", &["exits"], "it says how long heads of exits learn"),
     need("measure_emulated", &["measure", "tune"], "it says from what --measure and --tune may learn"),
     need("strategy=batch", &["batch"], "it shares samples that are answered together, and there is one"),
+    need("print_ir_after=quantize", &["quantize"], "there is no such stage without --quantize"),
     need("print_ir_after=exits", &["exits", "exit_outputs"], "there is no such stage without exits"),
     need("print_ir_after=batch", &["batch"], "there is no such stage for one sample"),
 ];
@@ -120,6 +125,7 @@ pub const CLASHES: &[Clash] = &[
     clash("measure", "format=json", "what --measure says is a table for people; its file is TOML"),
     clash("measure", "strategy", "--measure runs the model by each family in turn"),
     clash("measure", "plan", "--measure runs the model by each family in turn"),
+    clash("measure", "quantize", MEASURES_WHOLE),
     clash("measure", "exits", MEASURES_WHOLE),
     clash("measure", "variants", MEASURES_WHOLE),
     clash("measure", "exit_outputs", MEASURES_WHOLE),
@@ -130,12 +136,16 @@ pub const CLASHES: &[Clash] = &[
     clash("tune", "deploy", MEASURES_ONLY),
     clash("tune", "print_ir_after", MEASURES_ONLY),
     clash("tune", "format=json", "what --tune says is a table for people; its file is TOML"),
+    clash("tune", "quantize", MEASURES_WHOLE),
     clash("tune", "exits", MEASURES_WHOLE),
     clash("tune", "variants", MEASURES_WHOLE),
     clash("tune", "exit_outputs", MEASURES_WHOLE),
     clash("plan", "objective", PLAN_SAYS),
     clash("plan", "strategy", PLAN_SAYS),
     clash("plan", "variants", "each variant is planned anew"),
+    clash("quantize", "weights", "whole weights are stored in 8 bits as they are"),
+    clash("quantize", "exit_outputs", "quantization is judged by one answer, and such a model has several"),
+    clash("quantize", "states", "calibration samples do not follow each other"),
     clash("batch", "exits", ONE_STUDY),
     clash("batch", "variants", ONE_STUDY),
     clash("batch", "exit_outputs", ONE_STUDY),
@@ -239,6 +249,7 @@ fn is_given(matches: &ArgMatches, arguments: &Arguments, option: &str) -> bool {
         "batch" => arguments.batch > 1,
         "format=json" => arguments.format == Format::Json,
         "strategy=batch" => arguments.strategy == StrategyFamily::Batch,
+        "print_ir_after=quantize" => arguments.print_ir_after.as_deref() == Some("quantize"),
         "print_ir_after=exits" => arguments.print_ir_after.as_deref() == Some("exits"),
         "print_ir_after=batch" => arguments.print_ir_after.as_deref() == Some("batch"),
         name => typed(name),
@@ -316,7 +327,7 @@ mod tests {
                 vec!["--exits", "auto"],
                 "--exits auto does nothing without --calibration: they are made from calibration samples",
             ),
-            (vec!["--calibration", "x.npz", "--exits", "off"], "neither is asked for"),
+            (vec!["--calibration", "x.npz", "--exits", "off"], "none is asked for"),
             (vec!["--simulate", "--run"], "--simulate and --run exclude each other: --simulate only predicts"),
             (vec!["--simulate", "--evaluate", "x.npz"], "unless with --variants auto: only variants are evaluated"),
             (vec!["--strategy", "batch"], "--strategy batch does nothing without --batch"),

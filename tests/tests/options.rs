@@ -44,6 +44,9 @@ const OPTIONS: &[(&str, Shown)] = &[
     ("batch", Report(&["--batch", "4"])),
     ("exact", Report(&["--exact"])),
     ("weights", Test(weights_in_fewer_bytes_are_read_sooner)),
+    ("quantize", Refused(&["--quantize", "int8", "--calibration", "no-such.npz"], "no-such.npz")),
+    ("quantize_ranges", Test(studies_read_what_they_are_given)),
+    ("write_onnx", Test(studies_read_what_they_are_given)),
     ("max_latency", Refused(&["--max-latency", "1e-6"], "--max-latency")),
     ("plan", Test(an_earlier_plan_is_kept)),
     ("measured", Test(measurements_are_used_and_named)),
@@ -457,7 +460,7 @@ fn a_stage_is_printed() {
     driver::compile(&example("model.onnx"), &path, &options, &mut seen).expect("it compiles");
     let missing: Vec<&str> =
         driver::stages().into_iter().filter(|stage| !seen.0.contains(&(*stage).to_string())).collect();
-    assert_eq!(missing, ["exits"], "the only stage that needs samples");
+    assert_eq!(missing, ["quantize", "exits"], "the only stages that need samples");
 }
 
 struct Seen(Vec<String>);
@@ -515,6 +518,15 @@ fn studies_read_what_they_are_given() {
         vec!["--holdout", "0.9"],
     ] {
         assert_ne!(wanted(&words), wanted(&[]), "{words:?}");
+    }
+    // What they do is seen in `quantization.rs`.
+    let whole = |words: &[&str]| {
+        let base = ["--quantize", "int8", "--calibration", "c.npz"].iter().chain(words).copied().collect::<Vec<_>>();
+        let Options { quantize, write_onnx, .. } = Options::of(&parsed(&base));
+        format!("{quantize:?} {write_onnx:?}")
+    };
+    for words in [["--quantize-ranges", "min-max"], ["--write-onnx", "q.onnx"]] {
+        assert_ne!(whole(&words), whole(&[]), "{words:?}");
     }
 }
 

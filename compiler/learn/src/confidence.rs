@@ -129,6 +129,14 @@ pub fn share_bound(right: f64, samples: f64, alike: f64) -> f64 {
     ((middle - reach) / (1.0 + z2 / independent)).max(0.0)
 }
 
+/// Range in which a share of so many samples lies with 95 % probability (Wilson's interval).
+pub fn share_range(share: f64, samples: usize) -> (f64, f64) {
+    let (n, p, z) = (samples.max(1) as f64, share, 1.96f64);
+    let middle = (p + z * z / (2.0 * n)) / (1.0 + z * z / n);
+    let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt() / (1.0 + z * z / n);
+    (middle - half, middle + half)
+}
+
 impl AddAssign for Difference {
     fn add_assign(&mut self, other: Difference) {
         self.lost += other.lost;

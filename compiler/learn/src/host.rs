@@ -105,3 +105,39 @@ impl Process<'_> {
         Ok((outputs.into_iter().next().context("the network has no output")?, exit))
     }
 }
+
+/// Networks by the reference kernels, in this process: for tests.
+#[cfg(test)]
+pub(crate) mod reference {
+    use super::{Executable, Host, Inference, Session};
+    use partita_files::data::to_f32;
+    use partita_ir::graph::eval::evaluate;
+    use partita_ir::graph::{Graph, Value};
+    use partita_placement::Failure;
+
+    /// The reference kernels.
+    pub struct Reference;
+
+    struct Graphs(Vec<Graph>);
+
+    struct Running<'a>(&'a [Graph]);
+
+    impl Host for Reference {
+        fn build(&self, graphs: &[Graph]) -> Result<Box<dyn Executable>, Failure> {
+            Ok(Box::new(Graphs(graphs.to_vec())))
+        }
+    }
+
+    impl Executable for Graphs {
+        fn start(&self) -> anyhow::Result<Box<dyn Session + '_>> {
+            Ok(Box::new(Running(&self.0)))
+        }
+    }
+
+    impl Session for Running<'_> {
+        fn infer(&mut self, graph: usize, input: &Value) -> anyhow::Result<Inference> {
+            let outputs = evaluate(&self.0[graph], std::slice::from_ref(input))?;
+            Ok(Inference { outputs: outputs.iter().map(|output| to_f32(&output.data)).collect(), exit: None })
+        }
+    }
+}

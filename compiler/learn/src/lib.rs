@@ -18,5 +18,6 @@ pub mod host;
 pub mod kept;
 pub mod parallel;
 pub mod progress;
+pub mod quantize;
 pub mod samples;
 pub mod variants;

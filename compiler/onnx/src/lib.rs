@@ -26,6 +26,7 @@ mod refusals;
 mod signatures;
 mod tensors;
 mod wire;
+pub mod write;
 
 use std::collections::HashSet;
 use std::io::Read;

@@ -16,6 +16,7 @@ mod merge_pad;
 mod pass;
 mod pattern;
 mod products;
+pub mod quantize;
 mod recognize;
 mod simplify;
 pub mod states;

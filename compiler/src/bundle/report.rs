@@ -29,6 +29,9 @@ pub struct Report {
     /// Runs of nodes that are computed some rows at a time.
     #[serde(rename = "stripes")]
     pub row_streaming: Vec<crate::shard::row_streaming::RowStreamingReport>,
+    /// What calibration samples have made whole numbers of, with --quantize.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<crate::quantize::report::QuantizationReport>,
     /// Early exits.
     pub exits: Vec<crate::exits::ExitReport>,
     /// What the calibration set says of them.

@@ -12,6 +12,7 @@ use crate::config::WeightStorage;
 use crate::fit::DataLayout;
 use crate::partition::{Objective, StrategyFamily};
 use crate::passes::states::Wanted;
+use crate::quantize::RangeMethod;
 
 pub use options::preparation;
 
@@ -60,6 +61,19 @@ pub struct Arguments {
     /// the time to read them. The report states the error.
     #[arg(long, value_parser = weight_storage(), default_value = WeightStorage::F32.name(), help_heading = "Model")]
     pub weights: WeightStorage,
+    /// Compute in whole numbers: convolutions and matrix products of 8 bits, with ranges of activations that calibration
+    /// samples teach. Layers stay in f32 where more would be lost than --max-loss, --min-accuracy and --max-class-loss allow,
+    /// or, without these, more than a point on the samples that judge. Heads of exits, and what makes up for parts that
+    /// variants leave out, stay in f32.
+    #[arg(long, value_enum, value_name = "NUMBERS", help_heading = "Model")]
+    pub quantize: Option<QuantizedNumbers>,
+    /// How --quantize chooses the range of an activation.
+    #[arg(long, value_name = "METHOD", value_parser = range_method(), default_value = RangeMethod::default().name(), help_heading = "Model")]
+    pub quantize_ranges: RangeMethod,
+    /// Write the quantized model here, as ONNX with QuantizeLinear and DequantizeLinear (QDQ), to check or use it elsewhere.
+    /// It is without exits and variants.
+    #[arg(long, value_name = "FILE.onnx", help_heading = "Model")]
+    pub write_onnx: Option<PathBuf>,
     /// Refuse plans slower than this.
     #[arg(long, value_name = "MS", value_parser = crate::config::ranges::parse_max_latency, help_heading = "Plan")]
     pub max_latency: Option<f64>,
@@ -109,7 +123,7 @@ pub struct Arguments {
     /// Build, run over labelled samples (arrays `x`, `y`), report accuracy, latency and traffic.
     #[arg(long, value_name = "DATA.npz", help_heading = "What is done")]
     pub evaluate: Option<PathBuf>,
-    /// Samples that exits and variants are trained and judged on: arrays `x`, and `y` with the right classes (without
+    /// Samples that quantization, exits and variants learn from and are judged on: arrays `x`, and `y` with the right classes (without
     /// `y`, the model's own answers count as right). The model must not have been trained on them.
     #[arg(long, value_name = "DATA.npz", help_heading = "Exits and variants")]
     pub calibration: Option<PathBuf>,
@@ -140,7 +154,7 @@ pub struct Arguments {
     /// How long exits are trained, from 0.001 to 100; 1 takes some minutes.
     #[arg(long = "exit-effort", value_name = "F", default_value_t = 1.0, value_parser = parse_effort, help_heading = "Exits and variants")]
     pub effort: f64,
-    /// Largest loss of accuracy that exits and variants may cause, as a share (0.01 is one point). It is kept with 90 %
+    /// Largest loss of accuracy that quantization, exits and variants may cause, each by itself, as a share (0.01 is one point). It is kept with 90 %
     /// probability, and judged sample by sample: only answers that change count, so few samples prove much. By default
     /// 0.01 for exits, unless --min-accuracy is given; variants may by default be 5 points less accurate on the samples.
     #[arg(long, value_name = "F", value_parser = parse_loss, help_heading = "Exits and variants")]
@@ -195,7 +209,7 @@ pub struct Arguments {
     /// With --simulate: write the predicted course of one inference here, as a trace for Perfetto.
     #[arg(long, value_name = "TRACE.json", help_heading = "What is done")]
     pub timeline: Option<PathBuf>,
-    /// Print the graph or plan after a stage: import, a pass, exits, batch, partition, shard, schedule, program; `all`
+    /// Print the graph or plan after a stage: import, a pass, quantize, exits, batch, partition, shard, schedule, program; `all`
     /// prints each.
     #[arg(long, value_name = "PASS", value_parser = stages(), hide_possible_values = true, help_heading = "Output")]
     pub print_ir_after: Option<String>,
@@ -228,6 +242,20 @@ pub enum Switch {
     Auto,
     /// Not at all.
     Off,
+}
+
+/// What --quantize can compute in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum QuantizedNumbers {
+    /// Whole numbers of 8 bits, with a scale per output channel of weights and per tensor of activations.
+    Int8,
+}
+
+/// Ways to choose ranges, by name.
+fn range_method() -> impl TypedValueParser<Value = RangeMethod> {
+    let value = |method: RangeMethod| PossibleValue::new(method.name()).help(method.description());
+    let named = |name: String| RangeMethod::ALL.into_iter().find(|method| method.name() == name);
+    PossibleValuesParser::new(RangeMethod::ALL.map(value)).map(move |name| named(name).unwrap_or_default())
 }
 
 /// The ways to store weights, by name.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Arguments, Switch};
 use crate::exits::ExitOptions;
 use crate::options::Options;
+use crate::quantize::QuantizeOptions;
 use crate::samples::Preparation;
 use crate::variants::VariantOptions;
 
@@ -22,6 +23,8 @@ impl Options {
             weights: arguments.weights,
             max_latency_ms: arguments.max_latency,
             plan: arguments.plan.clone(),
+            quantize: quantize(arguments),
+            write_onnx: arguments.write_onnx.clone(),
             exits: exits(arguments),
             variants: variants(arguments),
             measured: arguments.measured.clone(),
@@ -34,6 +37,18 @@ impl Options {
 /// How data lie in their files.
 pub fn preparation(arguments: &Arguments) -> Preparation {
     Preparation { normalize: arguments.normalize.clone(), layout: Some(arguments.layout), batch: arguments.batch }
+}
+
+/// What is wanted of quantization; none unless it is wanted.
+fn quantize(arguments: &Arguments) -> Option<QuantizeOptions> {
+    arguments.quantize?;
+    Some(QuantizeOptions {
+        calibration: arguments.calibration.clone()?,
+        preparation: preparation(arguments),
+        demands: arguments.demands(),
+        ranges: arguments.quantize_ranges,
+        cache: cache(arguments),
+    })
 }
 
 /// What is wanted of exits; none unless they are wanted.

@@ -7,6 +7,7 @@ use crate::confidence;
 use crate::diagnostic::printable;
 use crate::exits::CalibrationReport;
 use crate::exits::report::Outcome;
+use crate::quantize::report::{QuantizationReport, QuantizedLayer};
 
 /// Warns of classes that pay for the others, on standard error.
 pub(super) fn warn(report: &Report) {
@@ -48,6 +49,61 @@ fn worst(classes: &[ClassLoss]) -> Option<String> {
     };
     let all: Vec<String> = classes.iter().map(of).collect();
     (!all.is_empty()).then(|| all.join(", "))
+}
+
+/// What whole numbers do to answers, and each layer that is not computed in them.
+pub(super) fn quantization(known: &QuantizationReport) {
+    let (whole, all) = (known.layers.iter().filter(|layer| layer.numbers == "int8").count(), known.layers.len());
+    println!(
+        "\nquantized to {}: {whole} of {all} layers; ranges by {} of {} samples{}; weights {} B instead of {}, activations {} B \
+         instead of {}",
+        known.numbers,
+        known.ranges.name(),
+        known.samples,
+        if known.equalized { ", channels of neighbouring layers made alike" } else { "" },
+        grouped(known.weights_bytes),
+        grouped(known.real_weights_bytes),
+        grouped(known.activations_bytes),
+        grouped(known.real_activations_bytes),
+    );
+    let noise = known.signal_to_noise_db;
+    match &known.accuracy {
+        None => println!("{} other samples: signal to noise of the answer {noise:.1} dB", known.judging_samples),
+        Some(accuracy) => {
+            let (low, high) = accuracy.quantized_range;
+            println!(
+                "{} other samples: accuracy {:.2} % in real numbers, {:.2} % ({:.1}-{:.1}) now: {:.2} points lost (less than {:.2} \
+                 with 90 % probability; limit {}, {}); signal to noise of the answer {noise:.1} dB",
+                known.judging_samples,
+                accuracy.base * 100.0,
+                accuracy.quantized * 100.0,
+                low * 100.0,
+                high * 100.0,
+                accuracy.loss * 100.0,
+                accuracy.loss_bound * 100.0,
+                accuracy.limits.options(),
+                if accuracy.limits_by_hand { "chosen by hand" } else { "the default, on these samples" },
+            );
+            if !accuracy.labelled {
+                println!("right is what real numbers answer: the calibration data has no labels");
+            }
+            if let Some(classes) = worst(&accuracy.worst_classes) {
+                println!("classes that lose most: {classes}");
+            }
+            if let Some(holdout) = &accuracy.holdout {
+                println!("{}", holdout.sentence());
+            }
+        }
+    }
+    for layer in known.layers.iter().filter(|layer| layer.numbers != "int8") {
+        let why = layer.why.as_deref().unwrap_or_default();
+        println!("{} ({}) in f32: {why}", printable(&layer.node), layer.op);
+    }
+    let noisy = |layer: &&QuantizedLayer| layer.signal_to_noise_db.is_some();
+    let decibel = |layer: &QuantizedLayer| layer.signal_to_noise_db.unwrap_or(f64::INFINITY);
+    if let Some(layer) = known.layers.iter().filter(noisy).min_by(|a, b| decibel(a).total_cmp(&decibel(b))) {
+        println!("least signal to noise of a layer's result: {:.1} dB, of {}", decibel(layer), printable(&layer.node));
+    }
 }
 
 /// Each exit, and what the calibration set says of all together.

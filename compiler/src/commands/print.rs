@@ -130,6 +130,9 @@ fn human(report: &Report, compiled: &Compiled) {
             );
         }
     }
+    if let Some(known) = &report.quantization {
+        learned::quantization(known);
+    }
     if let Some(calibration) = &report.calibration {
         learned::exits(report, calibration);
     }

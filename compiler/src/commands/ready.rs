@@ -53,7 +53,12 @@ fn files(arguments: &Arguments) -> anyhow::Result<()> {
             data::refuse_other_formats(path).context(option)?;
         }
     }
-    let written = [("--output", &arguments.output), ("--log", &arguments.log), ("--timeline", &arguments.timeline)];
+    let written = [
+        ("--output", &arguments.output),
+        ("--log", &arguments.log),
+        ("--timeline", &arguments.timeline),
+        ("--write-onnx", &arguments.write_onnx),
+    ];
     for (option, path) in written {
         if let Some(path) = path {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

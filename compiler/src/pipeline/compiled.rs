@@ -17,6 +17,7 @@ use crate::passes::store_weights::Stored;
 use crate::placement::routes::link_routes;
 use crate::placement::{Clock, Route, plan_file};
 use crate::program::Program;
+use crate::quantize::report::QuantizationReport;
 use crate::shard::Sharded;
 
 /// A compiled model: what the stages have made, put together once.
@@ -26,6 +27,8 @@ pub struct Compiled {
     pub model_name: String,
     /// The network as it is placed.
     pub graph: Graph,
+    /// What is known of its quantization, if calibration samples have made whole numbers of it.
+    pub quantization: Option<QuantizationReport>,
     /// Matrix products whose weights are stored in fewer bytes.
     pub stored: Vec<Stored>,
     /// What is known of its exits, if it has been given any.
@@ -53,7 +56,7 @@ pub struct Compiled {
 impl Compiled {
     /// Puts together what the stages have made, and writes the plan file of it.
     pub fn of(taught: Taught, targets: Targets, routed: Routed, options: &Options, mut clock: Clock) -> Compiled {
-        let Taught { name, graph, stored, exits, warnings } = taught;
+        let Taught { name, graph, quantization, stored, exits, warnings } = taught;
         let Targets { cluster, learned, objective: _ } = targets;
         clock.restart();
         let plan_bytes = plan_file::write(&plan_file::Decided {
@@ -69,6 +72,7 @@ impl Compiled {
         Compiled {
             model_name: name,
             graph,
+            quantization,
             stored,
             exits,
             cluster,

@@ -47,7 +47,8 @@ pub fn compile(
     dump.stage("import", &imported.graph);
     let simplified = Simplified::of(imported, &mut clock, dump)?;
     dump.simplified(&simplified.graph, &targets.cluster)?;
-    let simplified = simplified.with_states(&options.states, &targets.cluster)?.with_weights(options.weights)?;
+    let simplified = simplified.with_states(&options.states, &targets.cluster)?;
+    let simplified = simplified.quantized(options, host, &mut clock, dump)?.with_weights(options.weights)?;
     let (taught, study) = Taught::of(simplified, &targets.cluster, options, host, &mut clock)?;
     if taught.exits.is_some() {
         dump.stage("exits", &taught.graph);

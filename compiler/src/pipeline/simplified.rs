@@ -1,14 +1,18 @@
 //! The model without what devices need not do.
 
+use partita_learn::host::Host;
+
 use super::dump::Dump;
 use super::imported::Imported;
 use crate::config::{Cluster, WeightStorage};
 use crate::diagnostic::Diagnostic;
 use crate::graph::Graph;
+use crate::options::Options;
 use crate::passes::states::Wanted;
 use crate::passes::store_weights::Stored;
 use crate::placement::{Clock, Failure, internal};
-use crate::{numbers, passes};
+use crate::quantize::{self, report::QuantizationReport};
+use crate::{numbers, onnx, passes};
 
 /// A model behind the passes.
 pub struct Simplified {
@@ -16,6 +20,8 @@ pub struct Simplified {
     pub name: String,
     /// The network.
     pub graph: Graph,
+    /// What is known of its quantization, if calibration samples have made whole numbers of it.
+    pub quantization: Option<QuantizationReport>,
     /// Matrix products whose weights are stored in fewer bytes.
     pub stored: Vec<Stored>,
     /// What the user should know.
@@ -32,7 +38,7 @@ impl Simplified {
         })
         .map_err(internal)?;
         warnings.extend(numbers::of_sums(&graph));
-        Ok(Simplified { name, graph, stored: Vec::new(), warnings })
+        Ok(Simplified { name, graph, quantization: None, stored: Vec::new(), warnings })
     }
 
     /// The same with states, where any are wanted.
@@ -51,6 +57,28 @@ impl Simplified {
         }
         passes::states::keep(&mut self.graph, wanted).map_err(|refusal| Failure::Input(vec![refusal]))?;
         Ok(self)
+    }
+
+    /// The same in whole numbers, if they are wanted.
+    ///
+    /// Errors: E0190 and E0192 to E0195, what is wrong with the calibration samples, or with the file that is written.
+    pub fn quantized(
+        mut self,
+        options: &Options,
+        host: &dyn Host,
+        clock: &mut Clock,
+        dump: &mut dyn Dump,
+    ) -> Result<Simplified, Failure> {
+        let Some(wanted) = &options.quantize else { return Ok(self) };
+        clock.restart();
+        let made = quantize::quantize(&self.graph, wanted, host)?;
+        clock.lap("quantize");
+        dump.stage("quantize", &made.graph);
+        if let Some(path) = &options.write_onnx {
+            onnx::write::write(path, &made.real, &made.quantization)?;
+        }
+        self.warnings.extend(numbers::of_sums(&made.graph));
+        Ok(Simplified { graph: made.graph, quantization: Some(made.report), ..self })
     }
 
     /// The same with the weights of matrix products rounded to what will be stored.

@@ -11,6 +11,7 @@ use crate::options::Options;
 use crate::passes::batch::{BatchError, batch};
 use crate::passes::store_weights::Stored;
 use crate::placement::{Clock, Failure};
+use crate::quantize::report::QuantizationReport;
 use crate::variants::{self, Study};
 
 /// A model as it is placed.
@@ -19,6 +20,8 @@ pub struct Taught {
     pub name: String,
     /// The network, with its exits.
     pub graph: Graph,
+    /// What is known of its quantization, if calibration samples have made whole numbers of it.
+    pub quantization: Option<QuantizationReport>,
     /// Matrix products whose weights are stored in fewer bytes.
     pub stored: Vec<Stored>,
     /// What is known of its exits, if it has been given any.
@@ -36,7 +39,7 @@ impl Taught {
         host: &dyn Host,
         clock: &mut Clock,
     ) -> Result<(Taught, Option<Study>), Failure> {
-        let Simplified { name, graph, stored, warnings } = simplified;
+        let Simplified { name, graph, quantization, stored, warnings } = simplified;
         let mapping = options.placement();
         let mut study = None;
         if let Some(wanted) = &options.variants {
@@ -45,17 +48,17 @@ impl Taught {
             clock.lap("variants");
         }
         let Some(wanted) = &options.exits else {
-            return Ok((Taught { name, graph, stored, exits: None, warnings }, study));
+            return Ok((Taught { name, graph, quantization, stored, exits: None, warnings }, study));
         };
         clock.restart();
         let (graph, report) = exits::add(graph, wanted, cluster, &mapping, host)?;
         clock.lap("exits");
-        Ok((Taught { name, graph, stored, exits: Some(report), warnings }, study))
+        Ok((Taught { name, graph, quantization, stored, exits: Some(report), warnings }, study))
     }
 
     /// A graph as it is.
     pub fn nothing(name: String, graph: Graph) -> Taught {
-        Taught { name, graph, stored: Vec::new(), exits: None, warnings: Vec::new() }
+        Taught { name, graph, quantization: None, stored: Vec::new(), exits: None, warnings: Vec::new() }
     }
 
     /// The same for so many samples at once.

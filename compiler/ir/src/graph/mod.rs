@@ -14,6 +14,7 @@ pub mod infer;
 pub mod op;
 pub mod order;
 mod outputs;
+pub mod quantization;
 pub mod ranges;
 pub mod storage;
 pub mod stored;

@@ -16,6 +16,7 @@ use super::search::MOST_SIZE;
 use super::situations::Situation;
 use super::studied::{Member, Study};
 use crate::accuracy::{overcharged, worst_classes};
+use crate::confidence::share_range;
 
 /// Classes that are named because they lose most.
 const WORST: usize = 3;
@@ -35,12 +36,9 @@ fn compensation_name(compensation: Option<&Compensation>) -> &'static str {
     }
 }
 
-/// Range in which a share lies with 95 % probability (Wilson's interval).
+/// Range in which the share of right answers lies with 95 % probability.
 pub fn range(score: &Score) -> (f64, f64) {
-    let (n, p, z) = (score.samples.max(1) as f64, score.accuracy(), 1.96f64);
-    let middle = (p + z * z / (2.0 * n)) / (1.0 + z * z / n);
-    let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt() / (1.0 + z * z / n);
-    (middle - half, middle + half)
+    share_range(score.accuracy(), score.samples)
 }
 
 /// What was decided about variants.
