@@ -11,7 +11,7 @@ use partita_ir::graph::op::{BinaryOp, Op};
 /// Most steps of one node, both directions together: each becomes nodes of its own.
 const MAX_STEPS: usize = 1024;
 
-pub(in crate::ops) fn converter(op_type: &str) -> Option<Converter> {
+pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
         "LSTM" => |context| layer(context, Cell::Lstm),
         "GRU" => |context| layer(context, Cell::Gru),
@@ -22,7 +22,7 @@ pub(in crate::ops) fn converter(op_type: &str) -> Option<Converter> {
 
 /// Kinds of layers.
 #[derive(Clone, Copy, PartialEq)]
-pub(in crate::ops) enum Cell {
+pub(super) enum Cell {
     Lstm,
     Gru,
     Rnn,
@@ -51,14 +51,14 @@ impl Matrix {
     fn product(self, context: &mut NodeContext<'_>, x: TensorId) -> Result<TensorId, Diagnostic> {
         match self {
             Matrix::Real(weights) => context.value(Op::MatMul, &[x, weights]),
-            Matrix::Quantized(weights) => crate::ops::integers::product_by_range(context, x, weights),
+            Matrix::Quantized(weights) => super::integers::product_by_range(context, x, weights),
         }
     }
 }
 
 /// A layer of this kind; that of com.microsoft has quantized weights, which are not transposed.
 #[allow(clippy::too_many_lines, reason = "operands and attributes, in the order of the standard")]
-pub(in crate::ops) fn layer(context: &mut NodeContext<'_>, cell: Cell) -> Result<(), Diagnostic> {
+pub(super) fn layer(context: &mut NodeContext<'_>, cell: Cell) -> Result<(), Diagnostic> {
     let is_quantized = !matches!(context.attributes.node.domain.as_str(), "" | "ai.onnx");
     let (gates, _) = cell.gates();
     let x = context.input(0)?;
@@ -271,7 +271,7 @@ fn matrix(context: &mut NodeContext<'_>, position: usize, direction: usize) -> R
         *parameter = Some(context.value(Op::Reshape { shape }, &[one])?);
     }
     let [Some(scale), zero] = parameters else { return Err(context.refuse(format!("input {at} is missing"))) };
-    let steps = crate::ops::integers::centred(context, one, zero, 1)?;
+    let steps = super::integers::centred(context, one, zero, 1)?;
     Ok(Matrix::Quantized([steps, scale]))
 }
 
