@@ -44,6 +44,24 @@ fn a_network_answers_exactly_on_every_target() {
     }
 }
 
+/// The host multiplies bytes in the widest vectors that it has; others have narrower ones.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn bytes_are_multiplied_exactly_in_vectors_of_256_bits() {
+    if !std::is_x86_feature_detected!("avxvnni") {
+        println!("skipped: this processor has no AVX-VNNI");
+        return;
+    }
+    let text = std::fs::read_to_string(place::repository().join("targets/x86-64-v3.toml")).expect("a target of ours");
+    let text =
+        text.replace("name = \"x86-64-v3\"", "name = \"avx-vnni\"").replace("[rate]", "dot-product = true\n\n[rate]");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let target = folder.path().join("avx-vnni.toml");
+    std::fs::write(&target, text).expect("the folder is ours");
+    let target = target.to_string_lossy();
+    check("on AVX-VNNI", &network(), &ClusterText::single(&target), &network().with_extension("npz"), &[]);
+}
+
 /// Models of MLPerf Tiny, where they are at hand.
 fn real_models() -> Vec<PathBuf> {
     let folder = place::shared().map(|folder| folder.join("data/models")).unwrap_or_default();
