@@ -1,4 +1,5 @@
-//! Programs that talk to a running cluster: the Python module, as its example uses it, and the client in Rust.
+//! Programs that talk to a running cluster: the Python module and the library for C, as their examples use them, and the
+//! client in Rust.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +9,7 @@ use partita_rt::node::Outcome;
 use partita_tests::arrays;
 use partita_tests::backend::python;
 use partita_tests::bundle::{ClusterText, TOLERANCE};
-use partita_tests::command::{compile, succeed};
+use partita_tests::command::{compile, compile_binary, succeed};
 use partita_tests::device::{self, Device, free_place};
 use partita_tests::place;
 use partita_tests::reference::right_answers;
@@ -124,4 +125,43 @@ fn a_program_in_rust_has_several_inputs_under_way() {
     for device in [&mut a, &mut c] {
         assert_eq!(device.process.wait().expect("it ends").code(), Some(0));
     }
+}
+
+#[test]
+fn a_program_in_c_has_several_inputs_under_way() {
+    let folder = place::repository().join("examples/c");
+    let target = compile_binary().ancestors().nth(2).expect("it lies in a target folder").join("client-c");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--release", "--quiet", "--locked"]).current_dir(&folder).arg("--target-dir").arg(&target);
+    succeed(&mut cargo);
+    let Cluster { folder: made, report, devices: [a, _b, c] } = cluster();
+    let program = made.path().join("classify");
+    let mut cc = Command::new("cc");
+    cc.args(["-Wall", "-Wextra", "-Werror", "-O1"]).arg(folder.join("classify.c"));
+    cc.arg(target.join("release/libpartita_client.a")).args(["-lpthread", "-ldl", "-lm", "-o"]).arg(&program);
+    succeed(&mut cc);
+    let reference = arrays::read_f32(&place::repository().join("examples/digits/reference.npz"));
+    let input = made.path().join("input");
+    let bytes: Vec<u8> = reference["image"].elements.iter().flat_map(|x| x.to_le_bytes()).collect();
+    std::fs::write(&input, bytes).expect("the folder is ours");
+    let scores = &reference["probabilities"].elements;
+    let largest = (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).expect("there are some");
+    let run = |hash: &str| {
+        let mut command = Command::new(&program);
+        command.arg(hash).args([&a.socket, &c.socket, &input]).arg(scores.len().to_string());
+        command.output().expect("it starts")
+    };
+    let output = run(&plan_hash(&report));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said.lines().count(), 5, "{said}");
+    for line in said.lines() {
+        let (class, score) = line.split_once(", score ").expect("a class and its score");
+        let score: f64 = score.parse().expect("a number");
+        assert_eq!(class, format!("class {largest}"));
+        assert!((score - f64::from(scores[largest])).abs() <= TOLERANCE, "{line}, expected {}", scores[largest]);
+    }
+    let output = run("0123456789abcdef");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("the device runs another plan"), "{said}");
 }
