@@ -149,7 +149,14 @@ fn of_operator(op: &Op, shapes: &[Vec<usize>], constants: &[bool], machine: &Mac
         typed
             .map(|((tensor_type, layout), value)| {
                 let packing = Packing::Free;
-                Operand { tensor_type, layout: *layout, value, whole: false, packing }
+                Operand {
+                    tensor_type,
+                    layout: *layout,
+                    value,
+                    whole: false,
+                    packing,
+                    stored: Stored::plain(tensor_type.element),
+                }
             })
             .collect()
     };
@@ -228,7 +235,14 @@ fn cases_stored(machine: &Machine, storage: WeightStorage, first: usize) -> Vec<
             typed
                 .map(|((tensor_type, layout), value)| {
                     let whole = value.is_some_and(are_whole);
-                    Operand { tensor_type, layout: *layout, value, whole, packing }
+                    Operand {
+                        tensor_type,
+                        layout: *layout,
+                        value,
+                        whole,
+                        packing,
+                        stored: Stored::plain(tensor_type.element),
+                    }
                 })
                 .collect()
         };
