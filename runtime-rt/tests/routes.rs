@@ -12,14 +12,18 @@ use partita_rt::family::{Condition, Family};
 use partita_rt::hosted::driver::{Place, Places, Running, Steps, Watch, start};
 use partita_rt::node::{Flow, Medium, Outcome, Part, Peer, Plan, Route, Step};
 
+/// So fast that a busy machine, which passes bytes on late, is still much faster than what the first route wants.
+const FAST: u64 = 50_000_000;
+const SLOW: u64 = 40_000;
+
 /// Payload of the first route; the second sends nothing.
 const LARGE: usize = 60_000;
 
 static FAMILY: Family = Family {
     routes: &["far", "near"],
     conditions: &[
-        Condition { missing: &[], unneeded: &[], bytes_per_second: &[3e6], route: 0, expected_us: 10_000 },
-        Condition { missing: &[], unneeded: &[1], bytes_per_second: &[0.2e6], route: 1, expected_us: 1000 },
+        Condition { missing: &[], unneeded: &[], bytes_per_second: &[0.5e6], route: 0, expected_us: 240_000 },
+        Condition { missing: &[], unneeded: &[1], bytes_per_second: &[0.04e6], route: 1, expected_us: 1000 },
     ],
     links: &[(0, 1, 0)],
     closes: true,
@@ -134,7 +138,7 @@ fn relay(rate: &Arc<AtomicU64>, to: SocketAddr) -> SocketAddr {
 
 #[test]
 fn a_slow_link_changes_the_route_and_a_fast_one_changes_it_back() {
-    let rate = Arc::new(AtomicU64::new(50_000_000));
+    let rate = Arc::new(AtomicU64::new(FAST));
     let port = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port is free");
     let relay = relay(&rate, port);
     let (sends, answers) = channel();
@@ -173,14 +177,14 @@ fn a_slow_link_changes_the_route_and_a_fast_one_changes_it_back() {
         }
     };
     in_a_row(&mut infer, 5);
-    rate.store(200_000, Ordering::Relaxed);
+    rate.store(SLOW, Ordering::Relaxed);
     // The first inference meets the slow link; its successors know.
     let slow: Vec<u8> = (0..4).map(|_| infer()).collect();
     assert_eq!(slow[1..], [1, 1, 1], "routes {slow:?}");
-    rate.store(50_000_000, Ordering::Relaxed);
+    rate.store(FAST, Ordering::Relaxed);
     let begin = Instant::now();
     while infer() != 0 {
-        assert!(begin.elapsed() < Duration::from_secs(10), "it never went back");
+        assert!(begin.elapsed() < Duration::from_secs(30), "it never went back");
         std::thread::sleep(Duration::from_millis(20));
     }
     // And it stays.
