@@ -1,14 +1,14 @@
 //! Kernels on bytes against the portable reference kernels: equal to the last bit, on every machine that multiplies bytes.
 
-use super::tests::{check_form, laid_out, machines, operands, random, window};
-use super::{Binding, LayoutChoice, Machine, Packing, layout_choices, lower_node};
+use super::tests::{check_form, machines, operands, random, window};
+use super::tests_memory::{laid_out, memory, row_major};
+use super::{LayoutChoice, Machine, Packing, layout_choices, lower_node};
 use crate::Bytes;
 use crate::eval::{evaluate, evaluate_parts};
 use crate::layout::Layout;
 use partita_ir::graph::infer::infer;
 use partita_ir::graph::op::{Activation, Conv, Gemm};
 use partita_ir::graph::{ElementType, Op, Stored, TensorType, Value, eval};
-use partita_rt::kernels::reorder_from_blocked;
 
 /// Machines that multiply bytes.
 fn byte_machines() -> Vec<Machine> {
@@ -47,35 +47,20 @@ fn check_bytes(op: &Op, values: &[Value], offset: i32, machine: &Machine) {
         let lowered = lower_node(op, &operands, &output, choice.output, &machine).expect("a kernel");
         assert!(lowered.kernel.multiplies_bytes(), "{label}\n{}", lowered.kernel);
         check_form(&lowered.kernel);
-        let both = lowered.bindings.iter().zip(&lowered.kernel.buffers);
-        let mut buffers: Vec<Vec<f32>> = both
-            .map(|(binding, declared)| match binding {
-                Binding::Input(index) => {
-                    let x = values[*index].as_f32().expect("tests use f32");
-                    let stored = Value::f32(&values[*index].shape[..], x.iter().map(|x| x - offset as f32).collect());
-                    // What lies beside it is some byte or other.
-                    let lies = laid_out(&stored, choice.inputs[*index], declared.elements);
-                    lies.into_iter().map(|x| if x.abs() < 1e3 { x } else { 77.0 }).collect()
-                }
-                Binding::Weights { elements, .. } => elements.clone(),
-                Binding::SameWeights { .. } => panic!("nothing else has packed them"),
-                Binding::Scratch(_) | Binding::Output => vec![f32::NAN; declared.elements],
-            })
-            .collect();
+        let input = |index: usize, elements: usize| {
+            let x = values[index].as_f32().expect("tests use f32");
+            let stored = Value::f32(&values[index].shape[..], x.iter().map(|x| x - offset as f32).collect());
+            // What lies beside it is some byte or other.
+            let lies = laid_out(&stored, choice.inputs[index], elements);
+            lies.into_iter().map(|x| if x.abs() < 1e3 { x } else { 77.0 }).collect()
+        };
+        let mut buffers = memory(&lowered.bindings, &lowered.kernel, input);
         if threads == 1 {
             evaluate(&lowered.kernel, &mut buffers)
         } else {
             evaluate_parts(&lowered.kernel, &mut buffers)
         }
-        let last = buffers.pop().expect("kernels have a result");
-        let mut found = vec![0.0; output.element_count()];
-        match choice.output {
-            Layout::Plain => found.copy_from_slice(&last[..output.element_count()]),
-            Layout::Blocked(block) => {
-                let plane = output.shape[2..].iter().product();
-                reorder_from_blocked(&last, &mut found, output.shape[0], output.shape[1], plane, block as usize);
-            }
-        }
+        let found = row_major(&buffers.pop().expect("kernels have a result"), choice.output, &output);
         let expected = eval::evaluate_node(op, &values.iter().collect::<Vec<_>>(), std::slice::from_ref(&output));
         let expected = expected.expect("the reference kernel runs").remove(0);
         assert_eq!(found, expected.as_f32().expect("tests use f32"), "{label}\n{}", lowered.kernel);

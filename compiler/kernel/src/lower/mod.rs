@@ -27,6 +27,8 @@ mod rows;
 pub mod stored;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_memory;
 mod tile;
 mod tuning;
 mod window;

@@ -1,7 +1,8 @@
 //! Kernels on numbers that are out of the ordinary: NaN and infinity, long sums, inputs that are too large for
 //! Winograd's algorithm.
 
-use super::tests::{check_form, laid_out, machines, operands, random, window};
+use super::tests::{check_form, machines, operands, random, window};
+use super::tests_memory::{laid_out, memory, row_major};
 use super::winograd::{Form, Forms};
 use super::{Binding, Machine, Packing, WeightOrder, layout_choices, lower_node};
 use crate::Kernel;
@@ -23,26 +24,10 @@ fn results(op: &Op, values: &[Value], constants: &[bool], machine: &Machine) -> 
         let lowered =
             lower_node(op, &operands, &output, choice.output, machine).expect("an offered layout has a kernel");
         check_form(&lowered.kernel);
-        let all = lowered.bindings.iter().zip(&lowered.kernel.buffers);
-        let mut buffers: Vec<Vec<f32>> = all
-            .map(|(binding, declared)| match binding {
-                Binding::Input(index) => laid_out(&values[*index], choice.inputs[*index], declared.elements),
-                Binding::Weights { elements, .. } => elements.clone(),
-                Binding::SameWeights { .. } => panic!("nothing else has packed them"),
-                Binding::Scratch(_) | Binding::Output => vec![f32::NAN; declared.elements],
-            })
-            .collect();
+        let input = |index: usize, elements: usize| laid_out(&values[index], choice.inputs[index], elements);
+        let mut buffers = memory(&lowered.bindings, &lowered.kernel, input);
         evaluate(&lowered.kernel, &mut buffers);
-        let last = buffers.pop().expect("kernels have a result");
-        let mut found = vec![0.0; output.element_count()];
-        match choice.output {
-            Layout::Plain => found.copy_from_slice(&last[..output.element_count()]),
-            Layout::Blocked(block) => {
-                let plane = output.shape[2..].iter().product();
-                reorder_from_blocked(&last, &mut found, output.shape[0], output.shape[1], plane, block as usize);
-            }
-        }
-        found
+        row_major(&buffers.pop().expect("kernels have a result"), choice.output, &output)
     };
     choices.iter().map(one).collect()
 }

@@ -1,9 +1,10 @@
 //! Convolutions that are pooled in the same kernel, against the reference kernels, one after the other.
 
 use super::numbers_tests::check_direct;
-use super::tests::{check_form, laid_out, machines, operands, random, window};
+use super::tests::{check_form, machines, operands, random, window};
+use super::tests_memory::{laid_out, memory};
 use super::winograd::{Form, Forms};
-use super::{Binding, LayoutChoice, LoweredNode, Machine, Packing, Pooling, WeightOrder, layout_choices, lower_pooled};
+use super::{LayoutChoice, LoweredNode, Machine, Packing, Pooling, WeightOrder, layout_choices, lower_pooled};
 use crate::eval::{evaluate, evaluate_parts};
 use crate::layout::Layout;
 use crate::split::share;
@@ -59,21 +60,13 @@ fn check(case: &Case, machine: &Machine, packing: Packing) -> usize {
     for (choice, LoweredNode { kernel, bindings, order }) in made {
         count += 1;
         check_form(&kernel);
-        let buffers = |kernel: &Kernel| -> Vec<Vec<f32>> {
-            let all = bindings.iter().zip(&kernel.buffers);
-            all.map(|(binding, declared)| match binding {
-                Binding::Input(index) => laid_out(&case.values[*index], choice.inputs[*index], declared.elements),
-                Binding::Weights { elements, .. } => elements.clone(),
-                Binding::SameWeights { .. } => panic!("nothing else has packed them"),
-                Binding::Scratch(_) | Binding::Output => vec![f32::NAN; declared.elements],
-            })
-            .collect()
-        };
+        let input = |index: usize, elements: usize| laid_out(&case.values[index], choice.inputs[index], elements);
+        let buffers = |kernel: &Kernel| memory(&bindings, kernel, input);
         let before = buffers(&kernel);
-        let mut memory = before.clone();
-        evaluate(&kernel, &mut memory);
-        compare(case, &kernel, &memory);
-        check_direct(&kernel, &before, &memory);
+        let mut after = before.clone();
+        evaluate(&kernel, &mut after);
+        compare(case, &kernel, &after);
+        check_direct(&kernel, &before, &after);
         for threads in [2, 3] {
             let machine = Machine { threads, ..machine.clone() };
             let like = order.map_or(packing, Packing::Like);
@@ -82,9 +75,9 @@ fn check(case: &Case, machine: &Machine, packing: Packing) -> usize {
                 share(&mut kernel, threads, 0.0);
             }
             check_form(&kernel);
-            let mut memory = buffers(&kernel);
-            evaluate_parts(&kernel, &mut memory);
-            compare(case, &kernel, &memory);
+            let mut after = buffers(&kernel);
+            evaluate_parts(&kernel, &mut after);
+            compare(case, &kernel, &after);
         }
     }
     count

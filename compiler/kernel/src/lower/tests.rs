@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::numbers_tests::check_direct;
+use super::tests_memory::laid_out;
 use super::winograd::{Form, Forms};
 use super::{Binding, LayoutChoice, Machine, Operand, Packing, WeightOrder, layout_choices, lower_node};
 use crate::eval::{evaluate, evaluate_parts};
@@ -17,7 +18,7 @@ use partita_ir::graph::storage;
 use partita_ir::graph::types::are_whole;
 use partita_ir::graph::values::noise;
 use partita_ir::graph::{BinaryOp, ElementType, Op, Stored, TensorType, Value, eval};
-use partita_rt::kernels::{reorder_from_blocked, reorder_to_blocked};
+use partita_rt::kernels::reorder_from_blocked;
 
 pub(super) fn machines() -> Vec<Machine> {
     let machine = |instruction_set, registers| Machine {
@@ -35,30 +36,6 @@ pub(super) fn machines() -> Vec<Machine> {
         Machine { l2_bytes: 64, prefetch_bytes: 256, ..machine(InstructionSet::Avx2, 16) },
         Machine { l2_bytes: 64, prefetch_bytes: 256, ..machine(InstructionSet::Neon, 32) },
     ]
-}
-
-/// Elements of a tensor as they lie in a layout, with at least `elements` of them.
-pub(super) fn laid_out(value: &Value, layout: Layout, elements: usize) -> Vec<f32> {
-    let x = value.as_f32().expect("tests use f32");
-    // What lies past the tensor must not matter.
-    let mut result = vec![f32::NAN; elements];
-    match layout {
-        Layout::Plain => result[..x.len()].copy_from_slice(x),
-        Layout::Blocked(block) => {
-            let spatial = value.shape[2..].iter().product();
-            reorder_to_blocked(x, &mut result, value.shape[0], value.shape[1], spatial, block as usize);
-            // Lanes past the last channel hold whatever was there before.
-            let (channels, block) = (value.shape[1], block as usize);
-            let per_sample = channels.div_ceil(block) * spatial * block;
-            for (index, element) in result.iter_mut().enumerate() {
-                let within = index % per_sample.max(1);
-                if within / (spatial * block) * block + within % block >= channels {
-                    *element = 1e30;
-                }
-            }
-        }
-    }
-    result
 }
 
 /// Checks a kernel; `packed` says in which order weights are, and what they are if another kernel has packed them.

@@ -309,54 +309,54 @@ fn unary_function(writer: &mut Writer, function: UnaryOp, inputs: &[String], out
         UnaryOp::Elu { alpha } => ("Elu", vec![float("alpha", alpha)]),
         UnaryOp::Selu { alpha, gamma } => ("Selu", vec![float("alpha", alpha), float("gamma", gamma)]),
         UnaryOp::Gelu { tanh } => ("Gelu", vec![word("approximate", if tanh { "tanh" } else { "none" })]),
-        UnaryOp::Sigmoid => ("Sigmoid", vec![]),
-        UnaryOp::Tanh => ("Tanh", vec![]),
-        UnaryOp::Softplus => ("Softplus", vec![]),
-        UnaryOp::Erf => ("Erf", vec![]),
-        UnaryOp::Exp => ("Exp", vec![]),
-        UnaryOp::Log => ("Log", vec![]),
-        UnaryOp::Sqrt => ("Sqrt", vec![]),
-        UnaryOp::Neg => ("Neg", vec![]),
-        UnaryOp::Abs => ("Abs", vec![]),
-        UnaryOp::Reciprocal => ("Reciprocal", vec![]),
-        UnaryOp::Floor => ("Floor", vec![]),
-        UnaryOp::Ceil => ("Ceil", vec![]),
-        UnaryOp::Round => ("Round", vec![]),
-        UnaryOp::Sin => ("Sin", vec![]),
-        UnaryOp::Cos => ("Cos", vec![]),
-        UnaryOp::Tan => ("Tan", vec![]),
-        UnaryOp::Asin => ("Asin", vec![]),
-        UnaryOp::Acos => ("Acos", vec![]),
-        UnaryOp::Atan => ("Atan", vec![]),
-        UnaryOp::Sinh => ("Sinh", vec![]),
-        UnaryOp::Cosh => ("Cosh", vec![]),
-        UnaryOp::Asinh => ("Asinh", vec![]),
-        UnaryOp::Acosh => ("Acosh", vec![]),
-        UnaryOp::Atanh => ("Atanh", vec![]),
-        UnaryOp::Sign => ("Sign", vec![]),
-        UnaryOp::Not => ("Not", vec![]),
+        UnaryOp::Sigmoid
+        | UnaryOp::Tanh
+        | UnaryOp::Softplus
+        | UnaryOp::Erf
+        | UnaryOp::Exp
+        | UnaryOp::Log
+        | UnaryOp::Sqrt
+        | UnaryOp::Neg
+        | UnaryOp::Abs
+        | UnaryOp::Reciprocal
+        | UnaryOp::Floor
+        | UnaryOp::Ceil
+        | UnaryOp::Round
+        | UnaryOp::Sin
+        | UnaryOp::Cos
+        | UnaryOp::Tan
+        | UnaryOp::Asin
+        | UnaryOp::Acos
+        | UnaryOp::Atan
+        | UnaryOp::Sinh
+        | UnaryOp::Cosh
+        | UnaryOp::Asinh
+        | UnaryOp::Acosh
+        | UnaryOp::Atanh
+        | UnaryOp::Sign
+        | UnaryOp::Not => (op_name(&Op::Unary(function)), vec![]),
     };
     writer.node(op, &operands, outputs, attributes);
 }
 
 fn binary_name(function: BinaryOp) -> Option<&'static str> {
-    Some(match function {
-        BinaryOp::Add => "Add",
-        BinaryOp::Sub => "Sub",
-        BinaryOp::Mul => "Mul",
-        BinaryOp::Div => "Div",
-        BinaryOp::Pow => "Pow",
-        BinaryOp::Min => "Min",
-        BinaryOp::Max => "Max",
-        BinaryOp::Mod => "Mod",
-        BinaryOp::Equal => "Equal",
-        BinaryOp::Less => "Less",
-        BinaryOp::LessOrEqual => "LessOrEqual",
-        BinaryOp::Greater => "Greater",
-        BinaryOp::GreaterOrEqual => "GreaterOrEqual",
-        BinaryOp::And => "And",
-        BinaryOp::Or => "Or",
+    match function {
+        BinaryOp::Add
+        | BinaryOp::Sub
+        | BinaryOp::Mul
+        | BinaryOp::Div
+        | BinaryOp::Pow
+        | BinaryOp::Min
+        | BinaryOp::Max
+        | BinaryOp::Mod
+        | BinaryOp::Equal
+        | BinaryOp::Less
+        | BinaryOp::LessOrEqual
+        | BinaryOp::Greater
+        | BinaryOp::GreaterOrEqual
+        | BinaryOp::And
+        | BinaryOp::Or => Some(op_name(&Op::Binary(function, Activation::None))),
         // Only models that are quantized have it, and they are not written.
-        BinaryOp::RoundedQuotient => return None,
-    })
+        BinaryOp::RoundedQuotient => None,
+    }
 }

@@ -10,6 +10,7 @@ mod axes;
 mod balance;
 pub mod bound;
 mod candidates;
+mod connect;
 mod copies;
 pub mod cost;
 mod crossings;
