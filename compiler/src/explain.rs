@@ -116,6 +116,15 @@ pub const CODES: &[Explanation] = &[
          `past_key_values.0.key`.",
     },
     Explanation {
+        code: "E0145",
+        title: "an input cannot come in the form that the cluster file says",
+        text: "The table `[input]` of the cluster file says how a camera or microphone gives the input: `dtype`, `layout`, `mean` and\n\
+         `std`, and `name` where the model has several. The program makes the model's input of it: numbers become `f32`, channels\n\
+         that come last go first, and elements become `(x - mean) / std`. That needs an input of real numbers, with as many channels\n\
+         (axis 1) as `mean` and `std` have values. Data files then hold what the camera gives; `--normalize` and `--layout nhwc`\n\
+         would prepare it twice.",
+    },
+    Explanation {
         code: "E0150",
         title: "external data is refused",
         text: "Weights outside the model file must lie in regular files below the model's folder, reached by a relative path without `..`\n\

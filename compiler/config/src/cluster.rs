@@ -2,6 +2,7 @@
 
 use super::settings::Settings;
 use super::target::{MemoryMap, System, Target};
+use partita_ir::graph::InputForm;
 
 /// A checked cluster.toml with its targets resolved and counts expanded (`pi` with `count = 5` is `pi-0` .. `pi-4`).
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,8 @@ pub struct Cluster {
     pub conditions: Vec<Condition>,
     /// An answer should not take longer, whatever happens.
     pub max_latency_ms: Option<f64>,
+    /// How the input is handed in, where that is not as the model takes it.
+    pub input_form: Option<InputForm>,
 }
 
 /// One machine.

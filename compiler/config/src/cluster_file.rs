@@ -8,6 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::cluster::{Cluster, Device};
+use super::input_form::InputTable;
 use super::settings::Settings;
 use super::target::{System, Target};
 use super::{quantity, ranges, target};
@@ -55,6 +56,7 @@ struct File {
     link: Vec<Spanned<LinkTable>>,
     #[serde(default)]
     condition: Vec<Spanned<ConditionTable>>,
+    input: Option<InputTable>,
 }
 
 #[derive(Deserialize)]
@@ -152,6 +154,7 @@ pub fn parse(text: &str, file_name: &str, folder: &Path) -> Result<Cluster, Vec<
     let output = checker.one_device(&table.output);
     let conditions = checker.conditions(&file.condition, &devices, &links);
     let max_latency_ms = table.max_latency.as_ref().and_then(|text| checker.latency_limit(text));
+    let input_form = file.input.as_ref().map(|table| checker.input_form(table));
     checker.cluster_name(&table.name);
     match (input, output) {
         (Some(input), Some(output)) if checker.problems.is_empty() => Ok(Cluster {
@@ -163,6 +166,7 @@ pub fn parse(text: &str, file_name: &str, folder: &Path) -> Result<Cluster, Vec<
             output,
             conditions,
             max_latency_ms,
+            input_form,
         }),
         _ => Err(checker.into_problems()),
     }

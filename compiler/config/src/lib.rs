@@ -7,6 +7,7 @@ mod cluster;
 pub mod cluster_file;
 mod cluster_links;
 mod corrections;
+mod input_form;
 pub mod learned;
 pub mod measured;
 pub mod quantity;

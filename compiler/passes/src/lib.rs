@@ -12,6 +12,7 @@ mod fold_batch_norm;
 mod fold_constants;
 mod fuse_activation;
 mod fuse_residual;
+pub mod input_form;
 mod merge_pad;
 mod pass;
 mod pattern;

@@ -275,6 +275,7 @@ impl Dump for Onlooker<'_> {
             // These two take part whatever the plan; the others are looked at when it is known.
             ready::check_tools(self.arguments, [cluster.input, cluster.output].map(|index| &cluster.devices[index]))?;
         }
+        ready::check_preparation(self.arguments, cluster)?;
         self.data.input = ready::input(self.arguments, graph).map_err(Failure::Environment)?;
         self.data.evaluation = ready::evaluation(self.arguments, graph)?;
         Ok(())

@@ -195,6 +195,19 @@ fn has_rust_target(triple: &str) -> bool {
     root.is_empty() || Path::new(&root).join("lib/rustlib").join(triple).join("lib").is_dir()
 }
 
+/// Refuses to prepare data twice: with `[input]` in the cluster file they lie in their files as they are handed in.
+pub(super) fn check_preparation(arguments: &Arguments, cluster: &Cluster) -> Result<(), Failure> {
+    let Some(form) = &cluster.input_form else { return Ok(()) };
+    let twice = match () {
+        () if arguments.layout == fit::DataLayout::Nhwc && form.channels_last => "--layout nhwc",
+        () if arguments.normalize.is_some() => "--normalize",
+        () => return Ok(()),
+    };
+    let message = format!("{twice} is not needed: with [input] in the cluster file, the program does that itself");
+    let help = format!("leave {twice} out, and give data as the camera or microphone does");
+    Err(Failure::Input(vec![Diagnostic::new("E0145", message).help(help)]))
+}
+
 /// The input of --run, read and arranged for one sample or for all that are answered together.
 pub(super) fn input(arguments: &Arguments, graph: &Graph) -> anyhow::Result<Option<Vec<Value>>> {
     let Some(path) = &arguments.input else { return Ok(None) };

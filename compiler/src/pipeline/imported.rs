@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use crate::config::Cluster;
 use crate::diagnostic::Diagnostic;
 use crate::graph::Graph;
 use crate::options::Options;
 use crate::placement::Failure;
-use crate::{numbers, onnx};
+use crate::{numbers, onnx, passes};
 
 /// A model, every tensor typed and shaped.
 pub struct Imported {
@@ -26,5 +27,15 @@ impl Imported {
         let warnings = numbers::of_constants(&graph).into_iter().collect();
         let name = model.file_stem().map_or_else(|| "model".to_string(), |stem| stem.to_string_lossy().into_owned());
         Ok(Imported { name, graph, warnings })
+    }
+
+    /// The same with an input as cameras and microphones give it, where the cluster file says so.
+    ///
+    /// Errors: E0145 where that does not fit the model.
+    pub fn with_input_form(mut self, cluster: &Cluster) -> Result<Imported, Failure> {
+        if let Some(form) = &cluster.input_form {
+            passes::input_form::convert(&mut self.graph, form).map_err(|refusal| Failure::Input(vec![refusal]))?;
+        }
+        Ok(self)
     }
 }

@@ -41,7 +41,7 @@ pub fn compile(
     let targets = Targets::read(cluster, options)?;
     let options = &Options { objective: targets.objective, ..options.clone() };
     clock.lap("cluster");
-    let imported = Imported::read(model, options)?;
+    let imported = Imported::read(model, options)?.with_input_form(&targets.cluster)?;
     clock.lap("import");
     imported.graph.remarks.iter().for_each(|remark| dump.remark(remark));
     dump.stage("import", &imported.graph);

@@ -69,6 +69,15 @@ const CLUSTER_KEYS: &[(&str, &str, Shown)] = &[
     ("link", "topology", Differs("latency =", "topology = \"bus\"\nlatency =")),
     ("link", "hub", Differs("latency =", "topology = \"star\"\nhub = \"hub\"\nlatency =")),
     ("link", "duplex", Differs("latency =", "duplex = \"half\"\nlatency =")),
+    (
+        "input",
+        "name",
+        Refused("[[device]]\nname = \"pi\"", "[input]\nname = \"y\"\n[[device]]\nname = \"pi\"", "E0145"),
+    ),
+    ("input", "dtype", Differs("[[device]]\nname = \"pi\"", "[input]\ndtype = \"u8\"\n[[device]]\nname = \"pi\"")),
+    ("input", "layout", Differs("[[device]]\nname = \"pi\"", "[input]\nlayout = \"nhwc\"\n[[device]]\nname = \"pi\"")),
+    ("input", "mean", Differs("[[device]]\nname = \"pi\"", "[input]\nmean = [1, 2, 3]\n[[device]]\nname = \"pi\"")),
+    ("input", "std", Differs("[[device]]\nname = \"pi\"", "[input]\nstd = 2.5\n[[device]]\nname = \"pi\"")),
     ("condition", "bandwidth", Test(what_needs_variants_is_told)),
     ("condition", "missing", Test(what_needs_variants_is_told)),
 ];
@@ -268,9 +277,13 @@ fn check_lines(keys: &[(&str, &str, Shown)], table: &str, known: &[String]) {
 
 #[test]
 fn every_key_of_a_cluster_file_does_something() {
-    for (table, head) in
-        [("cluster", "[cluster]"), ("device", "[[device]]"), ("link", "[[link]]"), ("condition", "[[condition]]")]
-    {
+    for (table, head) in [
+        ("cluster", "[cluster]"),
+        ("device", "[[device]]"),
+        ("link", "[[link]]"),
+        ("input", "[input]"),
+        ("condition", "[[condition]]"),
+    ] {
         // The table of the cluster is needed to get further.
         let before = if table == "cluster" { "" } else { "[cluster]\nname = \"t\"\ninput = \"a\"\noutput = \"a\"\n" };
         let text = format!("{before}{head}\nno-such-key = 1\n");

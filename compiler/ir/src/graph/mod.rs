@@ -11,6 +11,7 @@ pub mod elements;
 pub mod eval;
 mod exits;
 pub mod infer;
+pub mod input_form;
 pub mod op;
 pub mod order;
 mod outputs;
@@ -29,6 +30,7 @@ use std::sync::{Arc, OnceLock};
 use crate::diagnostic::Diagnostic;
 use crate::region::Region;
 
+pub use input_form::InputForm;
 pub use op::{Activation, BinaryOp, Op, UnaryOp};
 pub use outputs::Outputs;
 pub use stored::Stored;

@@ -207,13 +207,18 @@ fn check_groups(groups: Vec<u32>, array: &str) -> anyhow::Result<Vec<u32>> {
     Ok(groups)
 }
 
-/// A picture (three channels and two dimensions of space) seen in a mirror. Heads learn from it what the backbone says of
-/// it, so it does no harm where left and right matter.
+/// A picture (three channels, which come first or last, and two dimensions of space) seen in a mirror. Heads learn from it
+/// what the backbone says of it, so it does no harm where left and right matter.
 fn mirrored(input: &Value) -> Option<Value> {
-    let [1, 3, _, columns] = input.shape[..] else { return None };
+    let (columns, of_column) = match input.shape[..] {
+        [1, 3, _, columns] => (columns, 1),
+        [1, _, columns, 3] => (columns, 3),
+        _ => return None,
+    };
     let elements = data::to_f32(&input.data);
-    let rows = elements.chunks_exact(columns.max(1)).flat_map(|row| row.iter().rev().copied());
-    Some(Value { shape: input.shape.clone(), data: data::from_f32(rows.collect(), input.data.element()) })
+    let rows = elements.chunks_exact((columns * of_column).max(1));
+    let mirrored = rows.flat_map(|row| row.chunks_exact(of_column).rev().flatten().copied());
+    Some(Value { shape: input.shape.clone(), data: data::from_f32(mirrored.collect(), input.data.element()) })
 }
 
 fn input_fault(code: &'static str, message: impl Into<String>, help: &str) -> Failure {

@@ -49,6 +49,7 @@ pub fn restricted(cluster: &Cluster, devices: &[usize]) -> Cluster {
         // What may happen in the field is about the whole cluster.
         conditions: Vec::new(),
         max_latency_ms: cluster.max_latency_ms,
+        input_form: cluster.input_form.clone(),
     }
 }
 
