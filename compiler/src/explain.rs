@@ -233,6 +233,15 @@ pub const CODES: &[Explanation] = &[
         text: "`--explain` takes one of the codes that messages carry, such as E0130.",
     },
     Explanation {
+        code: "E0181",
+        title: "devices cannot prove who they are",
+        text: "Devices prove to each other who they are, unless the cluster file says `security = \"none\"`: each has a private key,\n\
+         which never leaves it, and knows the public ones of its peers. `PROGRAM keygen` makes a key on the device and prints\n\
+         what belongs into `identity`; for devices without `identity` the compiler makes keys, in `identity/` of the output\n\
+         folder. Firmware has no random source and takes part only in clusters that say `security = \"none\"`; there, whoever\n\
+         reaches a device is believed and reads everything.",
+    },
+    Explanation {
         code: "E0190",
         title: "a classifier is needed",
         text: "An exit answers in place of the model, and variants are compared by how many samples they classify rightly, so the\n\

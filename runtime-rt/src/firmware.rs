@@ -74,7 +74,7 @@ impl Ends {
         for (at, port) in self.ports.iter_mut().enumerate() {
             for _ in 0..BURSTS {
                 let count = port.read(&mut buffer);
-                self.node.on_bytes(at, buffer.get(..count).unwrap_or_default(), &mut self.window);
+                self.node.on_bytes(at, buffer.get_mut(..count).unwrap_or_default(), &mut self.window);
                 if !send(&mut self.node, at, &self.window, *port) && count == 0 {
                     break;
                 }
@@ -86,7 +86,7 @@ impl Ends {
 /// Sends what a link has and its port takes; whether that was anything.
 fn send(node: &mut Node<'static, &'static mut [Link]>, at: usize, window: &Window, port: &mut dyn Port) -> bool {
     let mut moved = false;
-    while let Some(pieces) = node.poll_send(at, window) {
+    while let Some(pieces) = node.poll_send(at, window, &mut []) {
         let (mut whole, mut gone) = (0, 0);
         for piece in pieces {
             // What is behind a piece that did not go has to wait.

@@ -22,6 +22,11 @@ pub mod hosted;
 pub mod kernels;
 mod link_events;
 pub mod node;
+#[cfg(feature = "noise")]
+pub mod noise;
+#[cfg(not(feature = "noise"))]
+#[path = "noise_absent.rs"]
+mod noise;
 mod observer;
 mod report;
 #[cfg(feature = "std")]

@@ -1,137 +1,21 @@
 //! Nodes on threads, over real sockets: answers, devices that go and come back, and connections of strangers.
 #![cfg(feature = "std")]
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+mod attacks;
+mod pipeline;
+
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
-use partita_rt::hosted::driver::{Place, Places, Running, Steps, Watch, start};
+use partita_rt::hosted::driver::{Place, Places, Running, Watch, start};
 use partita_rt::node::random::Random;
-use partita_rt::node::{Flow, Medium, Outcome, Part, Peer, Plan, Route, Step};
-
-/// Bytes of a tensor.
-const BYTES: usize = 8192;
-
-/// A device of a pipeline: what comes, and what leaves, each plus the device's number.
-struct Adds {
-    memory: *mut u8,
-    number: u8,
-}
-
-// SAFETY: the memory is leaked, and used by one program and its node.
-unsafe impl Send for Adds {}
-
-impl Adds {
-    fn new(number: u8) -> Adds {
-        Adds { memory: Vec::leak(vec![0u8; 2 * BYTES]).as_mut_ptr(), number }
-    }
-}
-
-impl Steps for Adds {
-    fn memory(&self) -> (*mut u8, usize) {
-        (self.memory, 2 * BYTES)
-    }
-
-    fn input_bytes(&self, _route: u8) -> usize {
-        BYTES
-    }
-
-    fn load(&mut self, _route: u8, input: &[u8]) {
-        // SAFETY: inside the memory, and nothing comes while an input is loaded.
-        unsafe { core::ptr::copy_nonoverlapping(input.as_ptr(), self.memory, input.len().min(BYTES)) };
-    }
-
-    fn step(&mut self, _route: u8, _step: u16) -> Flow {
-        for at in 0..BYTES {
-            // SAFETY: inside the memory; the plan says when links use which half.
-            unsafe { *self.memory.add(BYTES + at) = (*self.memory.add(at)).wrapping_add(self.number) };
-        }
-        Flow::Next
-    }
-
-    fn output(&self, _route: u8, _exit: Option<u32>) -> &[u8] {
-        // SAFETY: inside the memory, and nobody writes there before the next inference.
-        unsafe { core::slice::from_raw_parts(self.memory.add(BYTES), BYTES) }
-    }
-}
-
-fn part(peer: u8, message: u16, offset_bytes: usize, bound: u16) -> Part {
-    Part { peer, message, offset_bytes: offset_bytes as u32, bytes: BYTES as u32, bound }
-}
-
-/// The plan of a device of a pipeline of three; the first has the input, the last the answer.
-fn plan(device: u8) -> Plan<'static> {
-    plan_over(device, Medium::Connection, 4096)
-}
-
-/// The same over another medium.
-fn plan_over(device: u8, medium: Medium, chunk_bytes: u16) -> Plan<'static> {
-    let comes =
-        |bound| Step::Exchange { sends: &[], receives: vec![part(device - 1, u16::from(device) - 1, 0, bound)].leak() };
-    let leaves =
-        |bound| Step::Exchange { sends: vec![part(device + 1, device.into(), BYTES, bound)].leak(), receives: &[] };
-    let steps = match device {
-        0 => vec![Step::Compute, leaves(2)],
-        1 => vec![comes(0), Step::Compute, leaves(3)],
-        _ => vec![comes(0), Step::Compute],
-    };
-    let peer = |peer: u8| Peer { device: peer, medium, chunk_bytes, calls: device > peer };
-    let peers = [device.wrapping_sub(1), device + 1].into_iter().filter(|peer| *peer < 3).map(peer).collect::<Vec<_>>();
-    let routes = vec![Route { steps: steps.leak(), devices: 0b111, links: &[(0, 1), (1, 2)] }];
-    Plan {
-        hash: 7,
-        device,
-        input: 0,
-        output: 2,
-        peers: peers.leak(),
-        routes: routes.leak(),
-        family: None,
-        detect_us: 300_000,
-        hung_us: 0,
-    }
-}
-
-fn device(number: u8, ports: &[SocketAddr], answers: &Sender<Vec<u8>>) -> Running {
-    let places = Places {
-        listen: Some(ports[usize::from(number)]),
-        peers: plan(number).peers.iter().map(|peer| Place::At(ports[usize::from(peer.device)])).collect(),
-    };
-    let answers = answers.clone();
-    let seed = Instant::now().elapsed().as_nanos() as u64 ^ std::process::id() as u64 ^ (&raw const answers) as u64;
-    let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(answers.send(bytes.to_vec()));
-    start(plan(number), seed, places, Box::new(Adds::new(number)), Box::new(deliver), Watch::default())
-        .expect("the port is free")
-}
-
-/// Ports, devices, and both ends of where they put their answers.
-type Cluster = (Vec<SocketAddr>, Vec<Running>, Sender<Vec<u8>>, Receiver<Vec<u8>>);
-
-fn cluster() -> Cluster {
-    let listeners: Vec<TcpListener> =
-        (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
-    let ports: Vec<SocketAddr> = listeners.iter().map(|listener| listener.local_addr().expect("it is bound")).collect();
-    drop(listeners);
-    let (sends, answers) = channel();
-    let devices = (0..3).map(|number| device(number, &ports, &sends)).collect();
-    (ports, devices, sends, answers)
-}
-
-/// Asks until there is an answer, and says how long that took.
-fn ask(lead: &Running, answers: &Receiver<Vec<u8>>, seed: u8, patience: Duration) -> Duration {
-    let input: Vec<u8> = (0..BYTES).map(|at| (at as u8).wrapping_mul(seed)).collect();
-    let begun = Instant::now();
-    let record = lead.infer(&input, patience).expect("there is room");
-    assert_eq!(record.outcome, Outcome::Full, "{record:?} after {:?}", begun.elapsed());
-    let answer = answers.recv_timeout(Duration::from_secs(1)).expect("it was delivered");
-    let expected: Vec<u8> = input.iter().map(|byte| byte.wrapping_add(3)).collect();
-    assert!(answer == expected, "another answer than that of this input");
-    begun.elapsed()
-}
+use partita_rt::node::{Medium, Outcome};
+use pipeline::{Adds, BYTES, ask, cluster, device, keys, plan_over};
 
 #[test]
 fn a_pipeline_answers_and_survives_each_of_its_devices() {
@@ -170,27 +54,6 @@ fn several_inputs_are_under_way_at_once_and_records_keep_their_order() {
         assert!(answer.iter().all(|byte| *byte == (records as u8).wrapping_add(3)), "of input {records}");
         records += 1;
     }
-    devices.into_iter().for_each(|device| device.stop());
-}
-
-#[test]
-fn strangers_delay_nobody() {
-    let (ports, devices, _sends, answers) = cluster();
-    let mut strangers = Vec::new();
-    for at in 0..200 {
-        let mut stranger = TcpStream::connect(ports[at % 2]).expect("it listens");
-        if at % 3 == 0 {
-            stranger.write_all(&[at as u8; 300]).expect("it takes some");
-        }
-        if at % 3 == 1 {
-            stranger.write_all(b"Pt").expect("it takes some");
-        }
-        strangers.push(stranger);
-    }
-    for seed in 0..20 {
-        ask(&devices[0], &answers, seed, Duration::from_secs(20));
-    }
-    drop(strangers);
     devices.into_iter().for_each(|device| device.stop());
 }
 
@@ -239,8 +102,8 @@ fn datagrams_that_are_lost_are_sent_again() {
         .map(|(number, peers)| {
             let answers = sends.clone();
             let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(answers.send(bytes.to_vec()));
-            let places = Places { listen: None, peers };
             let plan = plan_over(number, Medium::Datagrams, 1200);
+            let places = Places { keys: Some(keys(&plan)), listen: None, peers };
             start(plan, number.into(), places, Box::new(Adds::new(number)), Box::new(deliver), Watch::default())
                 .expect("ports are free")
         })
@@ -271,7 +134,7 @@ fn lines_carry_frames_too() {
             let answers = sends.clone();
             let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(answers.send(bytes.to_vec()));
             let plan = plan_over(number, Medium::Line, 256);
-            let places = Places { listen: None, peers };
+            let places = Places { peers, ..Places::default() };
             start(plan, number.into(), places, Box::new(Adds::new(number)), Box::new(deliver), Watch::default())
                 .expect("it starts")
         })

@@ -202,7 +202,7 @@ fn firmware_between_processes_answers_and_is_not_missed_while_it_computes() {
     let hosted = |number: u8, end: UnixStream| -> Running {
         end.set_nonblocking(true).expect("it can be");
         let open = move || Ok(OwnedFd::from(end.try_clone()?));
-        let places = Places { listen: None, peers: vec![Place::Line(Box::new(open))] };
+        let places = Places { peers: vec![Place::Line(Box::new(open))], ..Places::default() };
         let answers = sends.clone();
         let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(answers.send(bytes.to_vec()));
         let program = Box::new(Adds::new(number));

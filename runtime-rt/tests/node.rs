@@ -170,10 +170,10 @@ fn devices_of_another_plan_do_not_talk() {
         for now_us in (0..1_000_000).step_by(1000) {
             for at in 0..2 {
                 nodes[at].on_tick(now_us);
-                while let Some(pieces) = nodes[at].poll_send(0, &()) {
-                    let bytes = pieces.concat();
+                while let Some(pieces) = nodes[at].poll_send(0, &(), &mut []) {
+                    let mut bytes = pieces.concat();
                     nodes[at].on_sent(0, bytes.len());
-                    nodes[1 - at].on_bytes(0, &bytes, &mut ());
+                    nodes[1 - at].on_bytes(0, &mut bytes, &mut ());
                 }
             }
         }
@@ -185,7 +185,9 @@ fn devices_of_another_plan_do_not_talk() {
 #[test]
 fn a_node_fits_on_small_devices() {
     let bytes = std::mem::size_of::<Node<'_, [Link; 1]>>();
-    assert!(bytes < 9 * 1024, "{bytes} bytes with one peer");
+    // Keys are 0.7 KiB, and parsing and sending under them 0.9 KiB, with vectors of the host.
+    let keys = if cfg!(feature = "noise") { 2048 } else { 0 };
+    assert!(bytes < 9 * 1024 + keys, "{bytes} bytes with one peer");
     let more = std::mem::size_of::<Node<'_, [Link; 2]>>() - bytes;
-    assert!(more < 4 * 1024, "{more} bytes for each further peer");
+    assert!(more < 4 * 1024 + keys, "{more} bytes for each further peer");
 }

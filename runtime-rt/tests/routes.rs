@@ -148,8 +148,8 @@ fn a_slow_link_changes_the_route_and_a_fast_one_changes_it_back() {
         let echo = Box::new(Echo(Vec::leak(vec![0u8; 2 * LARGE]).as_mut_ptr()));
         start(plan(number), number.into(), places, echo, Box::new(deliver), Watch::default()).expect("it starts")
     };
-    let leader = device(0, Places { listen: Some(port), peers: vec![Place::Connects] });
-    let _follower = device(1, Places { listen: None, peers: vec![Place::At(relay)] });
+    let leader = device(0, Places { listen: Some(port), peers: vec![Place::Connects], keys: None });
+    let _follower = device(1, Places { peers: vec![Place::At(relay)], ..Places::default() });
     let begin = Instant::now();
     while !leader.can_take(0) {
         assert!(begin.elapsed() < Duration::from_secs(20), "they never met");

@@ -12,6 +12,7 @@ use partita_tests::place;
 /// A board and a microcontroller.
 fn two_kinds() -> ClusterText {
     ClusterText::new("board", "board")
+        .open()
         .device("board", "host", "")
         .device("chip", "cortex-m7", "")
         .link("board", "chip", "uart", "1 Mbit/s")

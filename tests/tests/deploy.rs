@@ -183,6 +183,15 @@ fn a_cluster_is_installed_used_killed_updated_and_removed() {
         let peers = state["peers"].as_array().expect("a list");
         assert!(!peers.is_empty() && peers.iter().all(|peer| peer[1] == true), "{state}");
     }
+    for (machine, device) in DEVICES.iter().enumerate() {
+        let line =
+            format!("cd .local/share/partita/test/{device}/current/ && stat -c %a identity.key && cat identity.key");
+        let said = String::from_utf8_lossy(&succeed(&mut machines.shell(machine, &line)).stdout).into_owned();
+        let key = std::fs::read_to_string(out.join(format!("identity/{device}.key"))).expect("it was made");
+        assert!(said == format!("600\n{key}"), "{device} has its own key, and nobody else reads it");
+        let keys = machines.shell(machine, "find . -name '*.key' | wc -l").output().expect("it starts");
+        assert_eq!(String::from_utf8_lossy(&keys.stdout).trim(), "1", "of {device}");
+    }
 
     // From Python, through sockets that ssh forwards.
     let (_first, input_socket) = forward(&machines, 0);
@@ -353,6 +362,8 @@ fn units_are_sound_and_hardened() {
     assert!(text("a").contains("--listen 10.0.0.1:7100") && text("b").contains("--listen [::]:7100"));
     assert!(text("b").contains("--peer a=10.0.0.1:7100") && text("c").contains("--peer b=pi.local:7100"));
     for device in DEVICES {
+        let credential = format!("LoadCredential=identity:/opt/partita/test/{device}/current/identity.key");
+        assert!(text(device).lines().any(|line| line == credential), "{device} reads its key");
         for line in ["Type=notify", "WatchdogSec=15s", "NoNewPrivileges=yes", "Group=partita", "StandardInput=null"] {
             assert!(text(device).lines().any(|other| other == line), "{device}: {line}");
         }
@@ -436,7 +447,7 @@ deploy = sys.argv[1]
 site, = yaml.safe_load(open(deploy + '/site.yml'))
 compose = yaml.safe_load(open(deploy + '/compose.yml'))
 pods = [pod for pod in yaml.safe_load_all(open(deploy + '/k3s.yml')) if pod]
-assert site['hosts'] == 'partita_test' and len(site['tasks']) == 7
+assert site['hosts'] == 'partita_test' and len(site['tasks']) == 9
 assert list(compose['services']) == ['a', 'b', 'c'], compose
 assert compose['services']['b']['command'][:4] == ['--listen', '0.0.0.0:7100', '--peer', 'a=a:7100'], compose
 assert [pod['metadata']['name'] for pod in pods] == ['a', 'b', 'c']

@@ -114,7 +114,8 @@ fn the_largest_program_of_every_microcontroller_answers() {
 fn firmware_with_peers_answers_and_links_no_panic_path_either() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let cluster = ["a", "b", "c"].iter().zip(["cortex-m4f", "cortex-m33", "cortex-m7"]);
-    let cluster = cluster.fold(ClusterText::new("a", "c"), |cluster, (name, target)| cluster.device(name, target, ""));
+    let cluster =
+        cluster.fold(ClusterText::new("a", "c").open(), |cluster, (name, target)| cluster.device(name, target, ""));
     let cluster = cluster.link("a", "b", "uart", "1 Mbit/s").link("b", "c", "uart", "1 Mbit/s").write(folder.path());
     let out = folder.path().join("out");
     let mut command = compile();

@@ -1,8 +1,10 @@
 //! Emitted processes as an engineer runs them: started in any order, talked to over their sockets, killed and started again,
 //! told to stop.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use partita_rt::frame::{Header, Kind, WANTS_ANSWERS};
@@ -165,4 +167,57 @@ fn devices_serve_programs_of_their_machine_and_come_back() {
     // It ends when it is told to, and says that all is well.
     client.say(Kind::Stop, 0, &[]);
     assert_eq!(first.process.wait().expect("it ends").code(), Some(0));
+}
+
+/// What a program says that does not start.
+fn complaint(cluster: &Cluster, program: &str, words: &[&str]) -> String {
+    let mut command = Command::new(cluster.folder.path().join("out/bin").join(program));
+    let output = command.args(words).stdin(Stdio::null()).output().expect("it starts");
+    assert!(!output.status.success(), "it starts with {words:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_device_is_known_by_its_key() {
+    let cluster = Cluster::new();
+    let own = cluster.folder.path().join("own.key");
+    let own_word = own.to_string_lossy().into_owned();
+    let program = cluster.folder.path().join("out/bin/a");
+    let made = succeed(Command::new(&program).args(["keygen", "--identity", &own_word]));
+    let public = String::from_utf8_lossy(&made.stdout).trim().to_string();
+    assert!(public.len() == 64 && public.bytes().all(|digit| digit.is_ascii_hexdigit()), "{public}");
+    assert_eq!(std::fs::metadata(&own).expect("it was made").permissions().mode() & 0o777, 0o600);
+    let said = complaint(&cluster, "a", &["keygen", "--identity", &own_word]);
+    assert!(said.contains("never written over"), "{said}");
+    // A key that nobody knows it by, and one that others can read.
+    let words = ["--listen", &cluster.place, "--identity", &own_word];
+    let said = complaint(&cluster, "a", &words);
+    assert!(said.contains("is not the key that peers know this device by") && said.contains(&public), "{said}");
+    std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o644)).expect("it is ours");
+    let said = complaint(&cluster, "a", &words);
+    assert!(said.contains("others can read this private key") && said.contains("chmod 600"), "{said}");
+    std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+    // Known by the new one it talks to its peer; with the old list the peer does not.
+    let identity = cluster.folder.path().join("out/identity");
+    let trusted = std::fs::read_to_string(identity.join("trusted")).expect("it was written");
+    let old = trusted.lines().find_map(|line| line.strip_prefix("a ")).expect("it names a");
+    let new = cluster.folder.path().join("trusted");
+    std::fs::write(&new, trusted.replace(old, &public)).expect("the folder is ours");
+    let new_word = new.to_string_lossy().into_owned();
+    let out = cluster.folder.path().join("out");
+    let peer = format!("a={}", cluster.place);
+    let first = device::start(&out, "a", &[&words[..], &["--trusted", &new_word]].concat());
+    let second = device::start(&out, "b", &["--peer", &peer]);
+    let status = || cluster.client(&first).status();
+    let begun = Instant::now();
+    while status().contains("partita_greetings_without_key_total 0\n") {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody greets");
+    }
+    assert!(status().contains("partita_link_up{link=\"0\",peer=\"b\"} 0"));
+    drop(second);
+    let second = device::start(&out, "b", &["--peer", &peer, "--trusted", &new_word]);
+    while !status().contains("partita_link_up{link=\"0\",peer=\"b\"} 1") {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}", status());
+    }
+    drop(second);
 }

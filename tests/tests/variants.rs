@@ -152,6 +152,7 @@ missing = ["worker", "spare"]
 const SERIAL: &str = r#"
 [cluster]
 name = "serial"
+security = "none"
 input = "board"
 output = "board"
 [[device]]

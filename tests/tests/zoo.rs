@@ -142,6 +142,7 @@ fn resnet18_as_a_pipeline_of_three_aarch64_devices() {
 fn dscnn_split_between_cortex_m7_and_aarch64_over_uart() {
     each(&["dscnn"], |name, model, reference| {
         let cluster = ClusterText::new("sensor", "board")
+            .open()
             .device("sensor", "cortex-m7", "")
             .device("board", "raspberry-pi-4", "")
             .link("sensor", "board", "uart", "2 Mbit/s");

@@ -1,5 +1,6 @@
 //! The cluster: devices and the links between them, read from cluster.toml.
 
+use super::security::{KEY_BYTES, Security};
 use super::settings::Settings;
 use super::target::{MemoryMap, System, Target};
 use partita_ir::graph::InputForm;
@@ -25,6 +26,8 @@ pub struct Cluster {
     pub max_latency_ms: Option<f64>,
     /// How the input is handed in, where that is not as the model takes it.
     pub input_form: Option<InputForm>,
+    /// Whether devices prove to each other who they are.
+    pub security: Security,
 }
 
 /// One machine.
@@ -51,6 +54,8 @@ pub struct Device {
     pub user: Option<String>,
     /// Where its machine's ssh server listens; by default ssh decides.
     pub ssh_port: Option<u16>,
+    /// The public key of which the device has the private one; by default the compiler makes both.
+    pub identity: Option<[u8; KEY_BYTES]>,
 }
 
 impl Device {

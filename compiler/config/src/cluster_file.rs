@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::cluster::{Cluster, Device};
 use super::input_form::InputTable;
+use super::security::Identities;
 use super::settings::Settings;
 use super::target::{System, Target};
 use super::{quantity, ranges, target};
@@ -66,6 +67,7 @@ struct ClusterTable {
     input: Spanned<String>,
     output: Spanned<String>,
     max_latency: Option<Spanned<String>>,
+    security: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -82,6 +84,7 @@ struct DeviceTable {
     address: Option<Spanned<Addresses>>,
     user: Option<Spanned<String>>,
     ssh_port: Option<Spanned<u16>>,
+    identity: Option<Spanned<Identities>>,
 }
 
 #[derive(Deserialize)]
@@ -155,6 +158,7 @@ pub fn parse(text: &str, file_name: &str, folder: &Path) -> Result<Cluster, Vec<
     let conditions = checker.conditions(&file.condition, &devices, &links);
     let max_latency_ms = table.max_latency.as_ref().and_then(|text| checker.latency_limit(text));
     let input_form = file.input.as_ref().map(|table| checker.input_form(table));
+    let security = checker.security(table.security.as_ref());
     checker.cluster_name(&table.name);
     match (input, output) {
         (Some(input), Some(output)) if checker.problems.is_empty() => Ok(Cluster {
@@ -167,6 +171,7 @@ pub fn parse(text: &str, file_name: &str, folder: &Path) -> Result<Cluster, Vec<
             conditions,
             max_latency_ms,
             input_form,
+            security,
         }),
         _ => Err(checker.into_problems()),
     }
@@ -196,7 +201,11 @@ fn unreadable(text: &str, file_name: &str, error: &toml::de::Error) -> Diagnosti
     }
     let said = error.message();
     let is_address = said.contains("untagged enum Addresses");
-    let said = if is_address { "an address is a string, or a list of strings" } else { said };
+    let said = match said {
+        _ if is_address => "an address is a string, or a list of strings",
+        _ if said.contains("untagged enum Identities") => "an identity is a string, or a list of strings",
+        _ => said,
+    };
     let mut diagnostic = refuse(&parser_words(said));
     if let Some(span) = error.span() {
         diagnostic = diagnostic.note(place(text, file_name, span));
@@ -325,6 +334,7 @@ impl Checker<'_> {
             let ram_bytes = self.limit(table.ram.as_ref(), resolved.ram_bytes);
             let flash_bytes = self.limit(table.flash.as_ref(), resolved.flash_bytes);
             let addresses = self.addresses(table.address.as_ref(), count);
+            let identities = self.identities(table.identity.as_ref(), count);
             self.login(table);
             let mut members = Vec::with_capacity(count);
             for index in 0..count {
@@ -356,6 +366,7 @@ impl Checker<'_> {
                     address,
                     user: table.user.as_ref().map(|user| user.get_ref().clone()),
                     ssh_port: table.ssh_port.as_ref().map(|port| *port.get_ref()),
+                    identity: identities.get(index).copied(),
                 });
             }
             for member in &members {

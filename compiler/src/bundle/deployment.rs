@@ -6,6 +6,7 @@ use minijinja::context;
 use minijinja::value::{Serde, Value};
 use serde::Serialize;
 
+use super::identity;
 use crate::config::{Cluster, Device, System, Transport};
 use crate::driver::Compiled;
 use crate::emit::model::{peers, threads};
@@ -52,6 +53,10 @@ pub struct Service {
     pub tasks_max: usize,
     /// Whether its program needs no C library.
     pub is_static: bool,
+    /// Whether it proves to its peers who it is.
+    pub is_secure: bool,
+    /// Whether its private key was made by the compiler and is brought to it; else it has made one itself.
+    pub brings_key: bool,
 }
 
 /// The part of names that is the cluster's: lower-case letters, digits, and one `_` for all that stands between them.
@@ -128,6 +133,8 @@ fn service(compiled: &Compiled, position: usize) -> Result<Service, String> {
         memory_max_bytes: (2 * bytes as u64 + BESIDE_BYTES).next_multiple_of(1 << 20),
         tasks_max: threads(&programs) + BESIDE_THREADS,
         is_static: device.target.triple.ends_with("-musl"),
+        is_secure: identity::is_needed(compiled),
+        brings_key: identity::is_needed(compiled) && device.identity.is_none(),
     })
 }
 
@@ -167,7 +174,8 @@ pub fn files(compiled: &Compiled, devices: Vec<Value>) -> anyhow::Result<Vec<(St
     let cluster = &compiled.cluster;
     let context = cluster_context(&compiled.model_name, cluster, known, compiled.plan_hash);
     let refused = services.as_ref().err().map(String::as_str).unwrap_or_default();
-    let readme = context! { devices => devices, refused => refused, ..context.clone() };
+    let is_secure = identity::is_needed(compiled);
+    let readme = context! { devices => devices, refused => refused, is_secure => is_secure, ..context.clone() };
     let mut files = vec![("README.md".to_string(), templates::render("deploy/README.md.j2", readme)?)];
     for service in known {
         files.extend(device_files(service, &cluster.name)?);

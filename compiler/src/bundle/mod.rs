@@ -8,13 +8,14 @@ pub mod cache;
 pub mod cargo;
 pub mod deployment;
 pub mod executable;
+pub mod identity;
 pub mod output;
 pub mod report;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use include_dir::{Dir, include_dir};
 use minijinja::context;
 use minijinja::value::{Serde, Value};
@@ -37,13 +38,15 @@ pub fn write(out: &Path, compiled: &Compiled, report: &report::Report) -> anyhow
     fs::create_dir_all(parent).with_context(|| format!("creating `{}`", parent.display()))?;
     output::check(out)?;
     check_wire(compiled)?;
+    identity::check(&compiled.cluster).map_err(|problem| anyhow!(problem.message))?;
     check_lines(compiled)?;
     let staging = tempfile::Builder::new()
         .prefix(".partita-")
         .tempdir_in(parent)
         .with_context(|| format!("creating a folder in `{}`", parent.display()))?;
     write_files(staging.path(), compiled, report)?;
-    output::replace(staging, out)
+    output::replace(staging, out)?;
+    identity::write(out, compiled)
 }
 
 /// Devices that a frame can name; the last number is the local runner's.
@@ -216,6 +219,7 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
         holds_output => !program.outputs.is_empty(),
         exits => compiled.graph.exits().len(),
         states => program.state_regions().is_some(),
+        secure => identity::is_needed(compiled),
     };
     let mut files = vec![
         ("Cargo.toml", "crate/Cargo.toml.j2"),

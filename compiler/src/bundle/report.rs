@@ -176,6 +176,9 @@ pub struct PlanReport {
     pub solve_ms: f64,
     /// Digest that devices compare before they talk.
     pub hash: String,
+    /// Whether devices prove to each other who they are: `noise` or `none`; not said of one alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security: Option<&'static str>,
     /// Predicted latency of the best single device that can hold the model, for comparison.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub single_device_ms: Option<f64>,

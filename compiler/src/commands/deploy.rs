@@ -33,9 +33,10 @@ pub(super) fn deploy(
     compiled: &Compiled,
     deployment: &mut Deployment,
     built: &[BuiltDevice],
+    out: &Path,
 ) -> Result<Vec<DeviceState>, Failure> {
     note(arguments, "carrying programs to the devices");
-    deployment.carry(compiled, built)?;
+    deployment.carry(compiled, built, out)?;
     note(arguments, &format!("switching to plan {:016x}", compiled.plan_hash));
     let answered = match deployment.switch() {
         Ok(()) => await_answer(arguments, compiled),

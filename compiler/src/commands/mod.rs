@@ -157,7 +157,7 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
         evaluate::evaluate(arguments, samples, &compiled, &built, &mut report)?;
     }
     if let Some(deployment) = &mut deployment {
-        report.deployment = Some(deploy::deploy(arguments, &compiled, deployment, &built)?);
+        report.deployment = Some(deploy::deploy(arguments, &compiled, deployment, &built, &out)?);
     }
     if needs_build(arguments) {
         bundle::write_report(&out, &report).map_err(Failure::Environment)?;
@@ -271,6 +271,9 @@ impl Dump for Onlooker<'_> {
     }
 
     fn simplified(&mut self, graph: &Graph, cluster: &Cluster) -> Result<(), Failure> {
+        if !self.arguments.simulate {
+            bundle::identity::check(cluster).map_err(|problem| Failure::Input(vec![problem]))?;
+        }
         if needs_build(self.arguments) {
             // These two take part whatever the plan; the others are looked at when it is known.
             ready::check_tools(self.arguments, [cluster.input, cluster.output].map(|index| &cluster.devices[index]))?;

@@ -42,6 +42,13 @@ fn human(report: &Report, compiled: &Compiled) {
         grouped(plan.traffic_bytes),
         plan.energy_mj,
     );
+    match plan.security {
+        Some("none") => println!(
+            "links are open (security = \"none\"): whoever reaches a device is believed, and reads what devices say"
+        ),
+        Some(_) => println!("devices prove to each other who they are, and what they say is sealed"),
+        None => {}
+    }
     if !plan.proven.is_empty() {
         println!("proven: {} (gap {:.1} %)", plan.proven, plan.gap * 100.0);
     }

@@ -87,6 +87,7 @@ pub fn report(compiled: &Compiled) -> Report {
             mean_traffic_bytes: mean(&outcomes, |outcome| outcome.prediction.traffic_bytes as f64).round() as u64,
             solve_ms: partition.solve_ms,
             hash: format!("{:016x}", compiled.plan_hash),
+            security: (compiled.routed.placed.programs.len() > 1).then(|| compiled.cluster.security.word()),
             single_device_ms: partition.single_device_ms,
             unused_devices: unused_devices(compiled),
         },

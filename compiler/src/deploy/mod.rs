@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::bundle::cargo::BuiltDevice;
 use crate::bundle::deployment::{Service, device_files, services};
+use crate::bundle::identity;
 use crate::config::{Cluster, Device, System};
 use crate::diagnostic::{Diagnostic, printable};
 use crate::driver::{Compiled, Failure};
@@ -80,12 +81,12 @@ impl Deployment {
     /// Carries the programs to the machines; what runs there goes on.
     ///
     /// Errors: machines that have no room or on which a program does not start (E0700).
-    pub fn carry(&mut self, compiled: &Compiled, built: &[BuiltDevice]) -> Result<(), Failure> {
+    pub fn carry(&mut self, compiled: &Compiled, built: &[BuiltDevice], out: &Path) -> Result<(), Failure> {
         let mut all_files = Vec::with_capacity(built.len());
         let mut problems = Vec::new();
         for (site, built) in self.sites.iter_mut().zip(built) {
-            let (version, files) =
-                version(&site.service, &compiled.cluster, built, compiled.plan_hash).map_err(Failure::Environment)?;
+            let (version, files) = version(&site.service, &compiled.cluster, built, compiled.plan_hash, out)
+                .map_err(Failure::Environment)?;
             let needed_kib = 2 * files.len() as u64 / 1024 + SPARE_KIB;
             if site.found.free_kib < needed_kib {
                 let free_kib = site.found.free_kib;
@@ -203,14 +204,13 @@ impl Site {
     }
 }
 
-/// Everything of the version that a device gets, and its name: plan and digest of the files.
-///
-/// Keys of the device's sessions will be files here, too.
+/// Everything of the version that a device gets, and its name: plan and digest of the files, but that of its private key.
 fn version(
     service: &Service,
     cluster: &Cluster,
     built: &BuiltDevice,
     plan_hash: u64,
+    out: &Path,
 ) -> anyhow::Result<(String, Vec<u8>)> {
     let folder = tempfile::tempdir().context("creating a temporary folder")?;
     let at = |name: &str| folder.path().join(name);
@@ -219,10 +219,21 @@ fn version(
     for (name, text) in [("unit.service", unit), ("supervise.sh", script)] {
         std::fs::write(at(name), text).with_context(|| format!("writing `{name}`"))?;
     }
-    let names = ["program", "unit.service", "supervise.sh"];
+    let mut names = vec!["program", "unit.service", "supervise.sh"];
+    if service.is_secure {
+        let trusted = out.join(identity::FOLDER).join(identity::TRUSTED);
+        std::fs::copy(&trusted, at("trusted")).with_context(|| format!("copying `{}`", trusted.display()))?;
+        names.push("trusted");
+    }
     let mut digest = Sha256::new();
-    for name in names {
+    for name in &names {
         digest.update(std::fs::read(at(name)).with_context(|| format!("reading `{name}`"))?);
+    }
+    if service.brings_key {
+        // Nobody but its owner reads it here, on its way, or there.
+        let key = identity::private_key(out, &service.device);
+        std::fs::copy(&key, at("identity.key")).with_context(|| format!("copying `{}`", key.display()))?;
+        names.push("identity.key");
     }
     let digest: String = digest.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     Ok((format!("{plan_hash:016x}-{digest}"), tar(folder.path(), &names)?))

@@ -122,7 +122,13 @@ put) # version; a tar file of its files comes on standard input
     mkdir "$version.part"
     tar -xof - -C "$version.part"
     "$version.part/program" --help >/dev/null || { rm -rf "$version.part"; fail "the program does not start here"; }
-    if [ -d "$version" ]; then rm -rf "$version.part"; else mv "$version.part" "$version"; fi
+    # The same version may be there with another key.
+    if [ -d "$version" ]; then
+        [ ! -e "$version.part/identity.key" ] || mv -f "$version.part/identity.key" "$version/identity.key"
+        rm -rf "$version.part"
+    else
+        mv "$version.part" "$version"
+    fi
     if [ "$kind" = systemd ] && ! getent group partita >/dev/null; then
         groupadd --system partita
         : >"$base/.group"

@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use super::{LocalCluster, LocalDevice, LocalLink, RunOptions};
 use crate::bundle::cargo::BuiltDevice;
+use crate::bundle::identity;
 use crate::config::{System, Transport};
 use crate::data::{self, Arrays};
 use crate::driver::Compiled;
@@ -71,6 +72,7 @@ pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_
         profile: wanted.profile,
         silence: wanted.silence,
         several_routes: compiled.routed.choices.is_some(),
+        secure: identity::is_needed(compiled),
     };
     Ok(LocalCluster::start(&devices, &options)?)
 }

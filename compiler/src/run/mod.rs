@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use crate::bundle::identity;
 use partita_rt::frame::{Kind, WANTS_ANSWERS, WANTS_COSTS};
+use partita_rt::hosted::identity::{make, to_hex};
 use partita_rt::node::{Outcome, Record};
 use partita_rt::{DeviceCosts, Identity};
 
@@ -73,6 +75,8 @@ pub struct RunOptions {
     pub silence: Option<Duration>,
     /// The devices share several routes: one that ends does not end the others.
     pub several_routes: bool,
+    /// Devices prove who they are: keys are made for this run, unless a launcher starts them where they have their own.
+    pub secure: bool,
 }
 
 /// What went wrong, naming the device.
@@ -203,6 +207,9 @@ impl LocalCluster {
     pub fn start(devices: &[LocalDevice], options: &RunOptions) -> Result<LocalCluster, RunError> {
         let folder = tempfile::Builder::new().prefix("partita-run-").tempdir()?;
         let addresses = addresses(devices, options)?;
+        if options.secure && options.launcher.is_none() {
+            make_keys(devices, folder.path())?;
+        }
         let (sender, events) = channel();
         // Firmware first: its sockets must exist before others can connect.
         let mut order: Vec<usize> = (0..devices.len()).collect();
@@ -425,6 +432,20 @@ fn uart_socket(folder: &Path, a: usize, b: usize) -> PathBuf {
 }
 
 /// The command line that starts a device.
+/// Keys for one run, in its folder.
+fn make_keys(devices: &[LocalDevice], folder: &Path) -> Result<(), RunError> {
+    let mut trusted = String::new();
+    for device in devices {
+        let public = make(&folder.join(key_file(device))).map_err(std::io::Error::other)?;
+        trusted += &format!("{} {}\n", device.name, to_hex(&public));
+    }
+    Ok(std::fs::write(folder.join(identity::TRUSTED), trusted)?)
+}
+
+fn key_file(device: &LocalDevice) -> String {
+    format!("{}.key", device.name)
+}
+
 fn command(
     devices: &[LocalDevice],
     device: &LocalDevice,
@@ -463,6 +484,11 @@ fn command(
     match &options.launcher {
         Some(_) => command.push("--stdio".to_string()),
         None => command.extend(["--socket".to_string(), control_socket(folder, device).display().to_string()]),
+    }
+    if options.secure && options.launcher.is_none() {
+        let file = |name: &str| folder.join(name).display().to_string();
+        command.extend(["--identity".to_string(), file(&key_file(device))]);
+        command.extend(["--trusted".to_string(), file(identity::TRUSTED)]);
     }
     let address = |index: usize| {
         devices.iter().position(|other| other.index == index).map_or(String::new(), |at| addresses[at].clone())

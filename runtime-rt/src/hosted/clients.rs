@@ -270,6 +270,9 @@ impl Clients {
         for (link, (_, peer)) in (0..running.peers()).zip(self.peers) {
             let up = u8::from(running.is_talking(link));
             text += &format!("partita_link_up{{link=\"{link}\",peer=\"{peer}\"}} {up}\n");
+            if running.is_of_another_plan(link) {
+                text += &format!("partita_link_of_another_plan{{link=\"{link}\",peer=\"{peer}\"}} 1\n");
+            }
         }
         text
     }

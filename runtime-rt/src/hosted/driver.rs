@@ -20,7 +20,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, 
 use super::account::Account;
 pub use super::account::{Results, Steps, Watch};
 use super::steps::{self, StepTimes};
-use crate::node::{Counters, Flow, Greeting, INPUTS, Link, Medium, Node, Order, Plan, Record, Work};
+use crate::node::{Counters, Flow, Greeting, Guest, INPUTS, Link, Medium, Node, Order, Plan, Record, Work};
+use crate::noise::{Private, Public};
 use crate::window::Window;
 
 /// Opens a line that does not block; asked again, now and then, when it cannot or when the line has ended.
@@ -43,9 +44,21 @@ pub enum Place {
     Line(Box<Opener>),
 }
 
+/// By what devices know each other.
+pub struct Keys {
+    /// This device's.
+    pub private: Private,
+    /// Its peers', in the order of the plan.
+    pub peers: Vec<Public>,
+    /// Of the system's random source.
+    pub secret: [u8; 32],
+}
+
 /// Where everybody is.
 #[derive(Default)]
 pub struct Places {
+    /// By what they are known there; without, anybody is believed.
+    pub keys: Option<Keys>,
     /// Where connections are accepted, if any peer makes one.
     pub listen: Option<SocketAddr>,
     /// Each of the plan's peers.
@@ -108,7 +121,7 @@ fn lasting(place: &Place) -> std::io::Result<Socket> {
 /// A connection of nobody yet.
 struct Stranger {
     socket: Arc<OwnedFd>,
-    bytes: Vec<u8>,
+    guest: Guest,
     since: Instant,
 }
 
@@ -116,6 +129,8 @@ struct State {
     node: Node<'static, Vec<Link>>,
     window: Window,
     sockets: Vec<Socket>,
+    /// Where tensors are sealed for each link; empty without keys.
+    rooms: Vec<Vec<u8>>,
     /// When lines that are not open are tried again.
     reopen: Vec<Instant>,
     /// Whether a socket takes no more at the moment.
@@ -134,6 +149,8 @@ struct State {
     turns: u64,
     /// Since when the program's thread has been at what it does now, if it does anything.
     busy_since: Option<Instant>,
+    /// Of whom it was said that they are of another plan.
+    told: Vec<bool>,
     stopping: bool,
 }
 
@@ -172,8 +189,14 @@ pub fn start(
     }
     let sockets = places.peers.iter().map(lasting).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     let (address, bytes) = program.memory();
+    let mut node = Node::with_links(plan.peers.iter().map(|_| Link::default()).collect(), plan, seed);
+    if places.keys.as_ref().is_some_and(|keys| !node.set_keys(&keys.private, &keys.peers, keys.secret)) {
+        return Err("a peer's public key is none, or one is missing".into());
+    }
+    let room = |bytes: u16| if places.keys.is_some() { std::vec![0; bytes.into()] } else { Vec::new() };
     let state = State {
-        node: Node::with_links(plan.peers.iter().map(|_| Link::default()).collect(), plan, seed),
+        node,
+        rooms: plan.peers.iter().map(|peer| room(peer.chunk_bytes)).collect(),
         window: Window(address, bytes),
         reopen: sockets.iter().map(|_| Instant::now()).collect(),
         full: sockets.iter().map(|_| false).collect(),
@@ -187,6 +210,7 @@ pub fn start(
         sleeps_until_us: 0,
         turns: 0,
         busy_since: None,
+        told: std::vec![false; plan.peers.len()],
         stopping: false,
     };
     let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(|error| error.to_string())?;
@@ -280,6 +304,11 @@ impl Running {
     /// Whether there is a session with a peer of the plan.
     pub fn is_talking(&self, link: usize) -> bool {
         self.shared.lock().node.is_talking(link)
+    }
+
+    /// Whether a peer of the plan has said last, and proven, that it was compiled from another one.
+    pub fn is_of_another_plan(&self, link: usize) -> bool {
+        self.shared.lock().node.is_of_another_plan(link)
     }
 
     /// Whether inferences can take a route.
@@ -440,11 +469,13 @@ impl Shared {
             if let Some(listener) = &listener {
                 while let Ok((stream, _)) = listener.accept() {
                     if strangers.len() >= GREETINGS {
-                        strangers.remove(0);
+                        // Who has greeted with a key is nearly a peer.
+                        let unknown = strangers.iter().position(|stranger| !stranger.guest.has_greeted());
+                        strangers.remove(unknown.unwrap_or(0));
                     }
                     if stream.set_nonblocking(true).and(stream.set_nodelay(true)).is_ok() {
-                        let (socket, bytes) = (Arc::new(OwnedFd::from(stream)), Vec::new());
-                        strangers.push(Stranger { socket, bytes, since: Instant::now() });
+                        let (socket, guest) = (Arc::new(OwnedFd::from(stream)), Guest::default());
+                        strangers.push(Stranger { socket, guest, since: Instant::now() });
                     }
                 }
             }
@@ -452,6 +483,7 @@ impl Shared {
             for at in 0..state.sockets.len() {
                 state.serve(at, &self.places, &mut buffer);
             }
+            state.tell();
             self.settle(&mut state);
             let waits = state.waits();
             state.waits_full = state.full.clone();
@@ -489,10 +521,22 @@ impl State {
         sockets.filter_map(wait).collect()
     }
 
+    /// Says once of whom nothing is to be hoped for.
+    fn tell(&mut self) {
+        for (at, told) in self.told.iter_mut().enumerate() {
+            let differs = self.node.is_of_another_plan(at);
+            if differs && !core::mem::replace(told, differs) {
+                std::eprintln!("peer number {at} was compiled from another plan; --status names it");
+            }
+            *told = differs;
+        }
+    }
+
     /// Sends what a link has and its socket takes.
     fn send(&mut self, at: usize) {
         let Some((socket, medium)) = self.sockets.get(at).and_then(Socket::open) else { return };
-        while let Some(pieces) = self.node.poll_send(at, &self.window) {
+        let room = self.rooms.get_mut(at).map_or(&mut [][..], Vec::as_mut_slice);
+        while let Some(pieces) = self.node.poll_send(at, &self.window, room) {
             let whole = pieces.iter().map(|piece| piece.len()).sum();
             match writev(&socket, &pieces.map(IoSlice::new)) {
                 Ok(count) => self.node.on_sent(at, count),
@@ -555,7 +599,7 @@ impl State {
             match read(&socket, &mut *buffer) {
                 Ok(0) if medium != Medium::Datagrams => {}
                 Ok(count) => {
-                    self.node.on_bytes(at, buffer.get(..count).unwrap_or_default(), &mut self.window);
+                    self.node.on_bytes(at, buffer.get_mut(..count).unwrap_or_default(), &mut self.window);
                     if count < buffer.len() && medium != Medium::Datagrams {
                         return;
                     }
@@ -594,22 +638,32 @@ impl State {
     /// Reads what a stranger says; whether it is still one.
     fn greet(&mut self, stranger: &mut Stranger) -> bool {
         let mut bytes = [0u8; 256];
-        match read(&stranger.socket, &mut bytes) {
+        let count = match read(&stranger.socket, &mut bytes) {
             Ok(0) => return false,
-            Ok(count) => stranger.bytes.extend_from_slice(bytes.get(..count).unwrap_or_default()),
+            Ok(count) => count,
             Err(Errno::AGAIN | Errno::INTR) => return true,
             Err(_) => return false,
-        }
-        match self.node.greet(&stranger.bytes) {
-            Greeting::Unknown => true,
-            Greeting::Refused => false,
-            Greeting::Peer(at) => {
-                let socket = Socket::Open(stranger.socket.clone());
-                self.sockets.get_mut(at).into_iter().for_each(|slot| *slot = socket.clone());
-                self.full.get_mut(at).into_iter().for_each(|full| *full = false);
-                self.node.on_connected(at);
-                self.node.on_bytes(at, &stranger.bytes, &mut self.window);
-                false
+        };
+        let mut rest = bytes.get_mut(..count).unwrap_or_default();
+        loop {
+            match self.node.greet(&mut stranger.guest, &mut rest) {
+                Greeting::Unknown => return true,
+                Greeting::Refused => return false,
+                Greeting::Answer => {
+                    // A socket that takes not even this is nobody's.
+                    let answer = stranger.guest.answer();
+                    if write(&stranger.socket, answer) != Ok(answer.len()) {
+                        return false;
+                    }
+                }
+                Greeting::Peer(at) => {
+                    let socket = Socket::Open(stranger.socket.clone());
+                    self.sockets.get_mut(at).into_iter().for_each(|slot| *slot = socket.clone());
+                    self.full.get_mut(at).into_iter().for_each(|full| *full = false);
+                    self.node.welcome(core::mem::take(&mut stranger.guest));
+                    self.node.on_bytes(at, rest, &mut self.window);
+                    return false;
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ mod bench;
 pub mod client;
 mod clients;
 pub mod driver;
+pub mod identity;
 mod memory;
 pub mod process;
 mod serial;
@@ -35,13 +36,19 @@ pub struct Device {
     pub peers: &'static [(usize, &'static str)],
     /// Peers at the other end of a serial line, and its rate in bits per second.
     pub serial: &'static [(usize, u32)],
+    /// Whether peers have to prove who they are (`security = "noise"` in the cluster file).
+    pub secure: bool,
 }
 
 const USAGE: &str = "\
+keygen [--identity FILE]      make this device's private key, and print its public key
 options:
   --listen HOST:PORT          where peers with higher numbers connect
   --peer NAME=HOST:PORT       where a peer with a lower number listens (TCP)
   --uart NAME=PATH            serial line to a peer: a device such as /dev/ttyS0, unix:SOCKET, or unix-listen:SOCKET
+  --identity FILE             this device's private key; by default what systemd hands over as `identity`, or DEVICE.key beside
+                              this program or in ../identity
+  --trusted FILE              public keys of all devices, a line `NAME KEY` each; by default `trusted` in these folders
   --deadline-ms N             give up on a silent peer after this time, the same on all devices [default: as planned]
   --socket PATH               serve programs of this machine there; by default RUNTIME_DIRECTORY/socket, if that is set
   --stdio                     serve standard input and output
@@ -58,6 +65,9 @@ struct Arguments {
     listen: Option<String>,
     peers: Vec<(String, String)>,
     uarts: Vec<(String, String)>,
+    identity: Option<String>,
+    trusted: Option<String>,
+    keygen: bool,
     deadline: Option<Duration>,
     socket: Option<String>,
     stdio: bool,
@@ -97,6 +107,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         listen: None,
         peers: Vec::new(),
         uarts: Vec::new(),
+        identity: None,
+        trusted: None,
+        keygen: false,
         deadline: None,
         socket: None,
         stdio: false,
@@ -121,6 +134,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--listen" => arguments.listen = Some(value()?),
             "--peer" => arguments.peers.push(pair(value()?)?),
             "--uart" => arguments.uarts.push(pair(value()?)?),
+            "--identity" => arguments.identity = Some(value()?),
+            "--trusted" => arguments.trusted = Some(value()?),
+            "keygen" => arguments.keygen = true,
             "--deadline-ms" => {
                 let text = value()?;
                 let milliseconds = text.parse::<u64>().ok().filter(|milliseconds| *milliseconds > 0);

@@ -17,7 +17,7 @@ use super::clients::Clients;
 use super::driver::{Opener, Place, Places, Results, Steps, Watch, start};
 use super::serial::{self, open_line};
 use super::steps::StepTimes;
-use super::{Arguments, Device, as_process, bench, retry, service};
+use super::{Arguments, Device, as_process, bench, identity as keys, retry, service};
 use crate::node::{Flow, Medium, Outcome, Plan, Why};
 use crate::{Identity, Observer, Turn};
 
@@ -43,6 +43,10 @@ fn work(
     }
     if arguments.talk {
         return service::talk(arguments);
+    }
+    if arguments.keygen {
+        std::print!("{}", keys::keygen(device, arguments)?);
+        return Ok(());
     }
     let input = match &arguments.input {
         None => None,
@@ -201,7 +205,8 @@ fn places(device: &Device, plan: &Plan<'_>, arguments: &Arguments) -> Result<Pla
         (true, None) => return Err("peers connect here, but there is no --listen HOST:PORT".into()),
         (true, Some(place)) => Some(address(place).map_err(|error| format!("{place}: {error}"))?),
     };
-    Ok(Places { listen, peers })
+    let keys = if device.secure { Some(keys::keys(device, arguments)?) } else { None };
+    Ok(Places { keys, listen, peers })
 }
 
 /// The first address of a name; names may be known a little later than this device starts.

@@ -1,11 +1,13 @@
 //! One link: its session, what is being sent over it, and what comes.
 
+use super::Memory;
 use super::gossip::Channel;
 use super::plan::{Medium, Peer};
 use super::random::Random;
 use super::session::{Talk, is_closed_with_session};
 use super::transfer::{Receiving, Transfers};
 use super::wire::{self, BEAT_BYTES, CHECK_BYTES, HEADER_BYTES, Header, Parser, Put, SMALL_BYTES, Take};
+use crate::noise::{Key, Stream, TAG_BYTES};
 
 /// What a connection is that somebody has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +16,9 @@ pub enum Greeting {
     Unknown,
     /// Nobody who belongs here.
     Refused,
-    /// This peer of the plan's: what has come is its first bytes.
+    /// Somebody with a peer's key, or who has heard such a call once: [`super::Guest::answer`] is to be sent to him.
+    Answer,
+    /// This peer of the plan's: [`super::Node::welcome`] takes the connection.
     Peer(usize),
 }
 
@@ -32,49 +36,123 @@ const ROUND_US: core::ops::RangeInclusive<u64> = 4_000..=60_000;
 
 /// The frame that is being sent.
 pub(super) struct Outgoing {
-    pub(super) head: [u8; HEADER_BYTES + SMALL_BYTES + CHECK_BYTES],
+    head: [u8; HEADER_BYTES + SMALL_BYTES + TAG_BYTES],
     /// Bytes of `head`; none if nothing is being sent.
     pub(super) head_bytes: usize,
-    /// Where in memory the payload of a tensor frame lies, and its check.
-    pub(super) body: Option<(usize, usize)>,
-    pub(super) check: [u8; CHECK_BYTES],
+    /// Where in memory the payload of a tensor frame lies.
+    body: Option<(usize, usize)>,
+    /// Seals the body while it is sent, if it is sealed at all.
+    stream: Option<Stream>,
+    /// Which bytes of the body are sealed in the room that the driver gives.
+    sealed: core::ops::Range<usize>,
+    is_sealed: bool,
+    check: [u8; TAG_BYTES],
+    /// Bytes of the check behind a body.
+    check_bytes: usize,
     /// Bytes of the frame that have gone.
-    pub(super) gone: usize,
+    gone: usize,
+}
+
+impl Default for Outgoing {
+    fn default() -> Outgoing {
+        Outgoing::new()
+    }
 }
 
 impl Outgoing {
     const fn new() -> Outgoing {
         Outgoing {
-            head: [0; HEADER_BYTES + SMALL_BYTES + CHECK_BYTES],
+            head: [0; HEADER_BYTES + SMALL_BYTES + TAG_BYTES],
             head_bytes: 0,
             body: None,
-            check: [0; CHECK_BYTES],
+            stream: None,
+            sealed: 0..0,
+            is_sealed: false,
+            check: [0; TAG_BYTES],
+            check_bytes: 0,
             gone: 0,
         }
     }
 
     pub(super) fn clear(&mut self) {
-        (self.head_bytes, self.body, self.gone) = (0, None, 0);
+        (self.head_bytes, self.body, self.stream, self.gone) = (0, None, None, 0);
     }
 
-    /// Puts a frame together; a payload follows the header here, a body stays where it is.
-    pub(super) fn put(&mut self, header: &Header, payload: &[u8], body: Option<(usize, &[u8])>) {
+    /// Puts a frame together; a payload follows the header here, a body stays where it is. With a key both are sealed.
+    pub(super) fn put(&mut self, header: &Header, payload: &[u8], body: Option<(usize, &[u8])>, key: Option<&Key>) {
         let bytes = header.emit();
-        let mut sum = wire::payload_check(&bytes);
-        sum.add(payload);
         let mut put = Put(&mut self.head);
         put.all(&bytes);
         put.all(payload);
         self.head_bytes = HEADER_BYTES + payload.len();
+        (self.gone, self.sealed, self.check_bytes) = (0, 0..0, 0);
+        self.body = body.map(|(at, content)| (at, content.len()));
+        self.is_sealed = key.is_some();
+        if let Some(key) = key {
+            let mut stream = Stream::new(key, header.counter.into(), &bytes);
+            if body.is_some() {
+                (self.stream, self.check_bytes) = (Some(stream), TAG_BYTES);
+                return;
+            }
+            stream.seal(self.head.get_mut(HEADER_BYTES..self.head_bytes).unwrap_or_default());
+            let tag = stream.tag();
+            Put(self.head.get_mut(self.head_bytes..).unwrap_or_default()).all(&tag);
+            self.head_bytes += TAG_BYTES;
+            return;
+        }
+        let mut sum = wire::payload_check(&bytes);
+        sum.add(payload);
         if let Some((_, content)) = body {
             sum.add(content);
-            self.check = sum.value().to_le_bytes();
+            Put(&mut self.check).all(&sum.value().to_le_bytes());
+            self.check_bytes = CHECK_BYTES;
         } else if !payload.is_empty() {
-            put.all(&sum.value().to_le_bytes());
+            Put(self.head.get_mut(self.head_bytes..).unwrap_or_default()).all(&sum.value().to_le_bytes());
             self.head_bytes += CHECK_BYTES;
         }
-        self.body = body.map(|(at, content)| (at, content.len()));
-        self.gone = 0;
+    }
+
+    /// What is left of the frame, in up to three pieces, or the next part of it: what is sealed of a body lies in `room`.
+    pub(super) fn pieces<'a, M: Memory + ?Sized>(&'a mut self, memory: &'a M, room: &'a mut [u8]) -> [&'a [u8]; 3] {
+        let length = self.body.map_or(0, |(_, length)| length);
+        let gone = self.gone.saturating_sub(self.head_bytes);
+        if self.is_sealed && gone >= self.sealed.end && self.sealed.end < length {
+            self.seal_next(memory, room);
+        }
+        let head = self.head.get(self.gone.min(self.head_bytes)..self.head_bytes).unwrap_or_default();
+        let body = match self.body {
+            None => &[][..],
+            Some(_) if self.is_sealed => {
+                let from = gone.saturating_sub(self.sealed.start);
+                room.get(from..self.sealed.len()).unwrap_or_default()
+            }
+            Some((offset, length)) => memory.read(offset, length).get(gone..).unwrap_or_default(),
+        };
+        let is_last = !self.is_sealed || self.sealed.end == length;
+        let check = if is_last { self.check.get(gone.saturating_sub(length)..self.check_bytes) } else { None };
+        [head, body, check.unwrap_or_default()]
+    }
+
+    /// Seals the next bytes of the body into `room`.
+    fn seal_next<M: Memory + ?Sized>(&mut self, memory: &M, room: &mut [u8]) {
+        let (Some((offset, length)), Some(stream)) = (self.body, self.stream.as_mut()) else { return };
+        let from = self.sealed.end;
+        let count = room.len().min(length - from);
+        let piece = room.get_mut(..count).unwrap_or_default();
+        piece.iter_mut().zip(memory.read(offset + from, count)).for_each(|(slot, byte)| *slot = *byte);
+        stream.seal(piece);
+        self.sealed = from..from + count;
+        if let Some(stream) = self.stream.take_if(|_| from + count == length) {
+            self.check = stream.tag();
+        }
+    }
+
+    /// So many bytes have gone.
+    pub(super) fn sent(&mut self, count: usize) {
+        self.gone += count;
+        if self.gone >= self.head_bytes + self.body.map_or(0, |(_, length)| length) + self.check_bytes {
+            self.clear();
+        }
     }
 }
 

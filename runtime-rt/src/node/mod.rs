@@ -66,7 +66,9 @@
 
 mod decide;
 mod gossip;
+mod guest;
 mod inputs;
+mod keyed;
 mod lead;
 mod link;
 pub mod plan;
@@ -78,6 +80,7 @@ mod steps;
 mod transfer;
 mod wire;
 
+pub use guest::Guest;
 pub use inputs::{INPUTS, Outcome, Record, Why};
 pub use lead::Lead;
 pub use link::{Greeting, Link, Order};
@@ -88,9 +91,13 @@ use gossip::Known;
 use inputs::Inputs;
 use random::Random;
 use run::Run;
-use session::{Accepted, Hello};
+use session::{Accepted, Greeted, Hello};
 use transfer::Want;
 use wire::{Header, Kind, Piece};
+
+use crate::noise::Entropy;
+#[cfg(feature = "noise")]
+use crate::noise::{Pair, Private, Public};
 
 /// A program's memory, where tensors leave from and come to. Links write while the program computes, elsewhere.
 pub trait Memory {
@@ -131,6 +138,8 @@ pub struct Counters {
     pub unknown: u64,
     /// Greetings of another plan.
     pub other_plans: u64,
+    /// Greetings of who has no key, on links with keys.
+    pub strangers: u64,
     /// Sessions that began.
     pub begun: u64,
     /// Sessions that ended because nothing was heard.
@@ -145,7 +154,7 @@ pub struct Counters {
 
 impl Counters {
     /// All of them with their names, for metrics.
-    pub fn named(&self) -> [(&'static str, u64); 9] {
+    pub fn named(&self) -> [(&'static str, u64); 10] {
         [
             ("tried_again_total", self.tried_again),
             ("sessions_begun_total", self.begun),
@@ -155,6 +164,7 @@ impl Counters {
             ("frames_repeated_total", self.repeated),
             ("frames_unknown_total", self.unknown),
             ("greetings_of_other_plans_total", self.other_plans),
+            ("greetings_without_key_total", self.strangers),
             ("sent_bytes_total", self.sent_bytes),
         ]
     }
@@ -167,6 +177,8 @@ pub struct Node<'p, L> {
     /// Which life of this device; never 0.
     boot: u32,
     random: Random,
+    /// Where keys of sessions come from; none if links have no keys.
+    entropy: Option<Entropy>,
     /// What the clock said last, and time that has passed here: it never goes back.
     clock_us: Option<u64>,
     now_us: u64,
@@ -204,6 +216,7 @@ impl<'p, L: AsRef<[Link]> + AsMut<[Link]>> Node<'p, L> {
             plan,
             boot,
             random,
+            entropy: None,
             clock_us: None,
             now_us: 0,
             links,
@@ -213,6 +226,30 @@ impl<'p, L: AsRef<[Link]> + AsMut<[Link]>> Node<'p, L> {
             lead: Lead::new(&plan),
             counters: Counters::default(),
         }
+    }
+
+    /// From now on peers have to prove who they are, and what is said is sealed: this device's private key, its peers'
+    /// public ones in the order of the plan, and 32 bytes of the device's random source, of which nobody else may know
+    /// anything. To be called before anything else is; whether the keys can be used.
+    #[cfg(feature = "noise")]
+    #[must_use]
+    pub fn set_keys(&mut self, private: &Private, peers: &[Public], secret: [u8; 32]) -> bool {
+        self.entropy = Some(Entropy::new(secret));
+        let own = self.plan.device;
+        let mut keyed = 0;
+        for ((link, peer), public) in self.links.as_mut().iter_mut().zip(self.plan.peers).zip(peers) {
+            let ends = if peer.calls { (own, peer.device) } else { (peer.device, own) };
+            let pair = Pair::new(private, public, (wire::VERSION, self.plan.hash), ends, peer.calls);
+            keyed += usize::from(pair.is_some());
+            link.talk.keyed = pair.map(keyed::Keyed::new);
+        }
+        keyed == self.plan.peers.len()
+    }
+
+    /// Whether peer number `link` has said last, and proven, that it is of another plan.
+    pub fn is_of_another_plan(&self, link: usize) -> bool {
+        let keyed = self.links.as_ref().get(link).and_then(|link| link.talk.keyed.as_ref());
+        keyed.is_some_and(|keyed| keyed.differs)
     }
 
     /// Another time without a sign of life after which a peer is lost.
@@ -315,20 +352,22 @@ impl<'p, L: AsRef<[Link]> + AsMut<[Link]>> Node<'p, L> {
     }
 
     /// Bytes have come from a peer: any part of a stream, or one datagram.
-    pub fn on_bytes<M: Memory + ?Sized>(&mut self, at: usize, bytes: &[u8], memory: &mut M) {
+    /// They are opened where they lie, on a link with keys.
+    pub fn on_bytes<M: Memory + ?Sized>(&mut self, at: usize, bytes: &mut [u8], memory: &mut M) {
         let Some(peer) = self.plan.peers.get(at) else { return };
         let mut rest = bytes;
         let datagram = peer.medium == Medium::Datagrams;
         loop {
             let Some(link) = self.links.as_mut().get_mut(at) else { return };
-            let Some(piece) = link.parser.take(&mut rest, peer.chunk_bytes) else { break };
+            let Some(piece) = link.parser.take(&mut rest, peer.chunk_bytes, link.talk.keys()) else { break };
             match piece {
                 Piece::Part { header, at: from, bytes } if header.sender == peer.device => {
                     self.on_part(at, &header, from, bytes, memory);
                 }
                 Piece::Frame(header) if header.sender == peer.device => self.on_frame(at, &header),
+                Piece::Unknown(header) if header.sender == peer.device => self.on_unknown(at, &header),
                 Piece::Damaged => self.counters.damaged += 1,
-                Piece::Part { .. } | Piece::Frame(_) => self.counters.unknown += 1,
+                Piece::Part { .. } | Piece::Frame(_) | Piece::Unknown(_) => self.counters.unknown += 1,
             }
         }
         if let Some(link) = self.links.as_mut().get_mut(at).filter(|_| datagram) {
@@ -365,6 +404,9 @@ impl<'p, L: AsRef<[Link]> + AsMut<[Link]>> Node<'p, L> {
     /// A frame has come that checks.
     fn on_frame(&mut self, at: usize, header: &Header) {
         let Some((link, peer)) = self.links.as_mut().get_mut(at).zip(self.plan.peers.get(at)) else { return };
+        if header.kind == Kind::Hello && link.talk.keyed.is_some() {
+            return self.on_keyed_hello(at, header);
+        }
         if header.kind == Kind::Hello {
             let Some(hello) = Hello::parse(link.parser.payload(header)) else { return };
             if hello.plan_hash != self.plan.hash {
@@ -381,11 +423,7 @@ impl<'p, L: AsRef<[Link]> + AsMut<[Link]>> Node<'p, L> {
                 self.counters.repeated += 1;
                 return;
             }
-            Accepted::Unknown => {
-                self.counters.unknown += 1;
-                link.talk.ask(peer, self.now_us, &mut self.random);
-                return;
-            }
+            Accepted::Unknown => return self.on_unknown(at, header),
         }
         if let Some(link) = self.links.as_mut().get_mut(at) {
             link.channel.acknowledged(header.heard, header.heard_before);
@@ -402,6 +440,26 @@ impl<'p, L: AsRef<[Link]> + AsMut<[Link]>> Node<'p, L> {
                 self.links.as_mut().get_mut(at).into_iter().for_each(|link| link.hear_probe(header, now_us));
             }
         }
+    }
+
+    /// A greeting has come on a link with keys.
+    fn on_keyed_hello(&mut self, at: usize, header: &Header) {
+        let Some((link, peer)) = self.links.as_mut().get_mut(at).zip(self.plan.peers.get(at)) else { return };
+        let Some(entropy) = self.entropy.as_mut() else { return };
+        let (payload, times) = (link.parser.payload(header), (self.boot, self.now_us));
+        match link.talk.hear_keyed(payload, peer, times, (entropy, &mut self.random)) {
+            Greeted::Nothing => {}
+            Greeted::Stranger => self.counters.strangers += 1,
+            Greeted::OtherPlan => self.counters.other_plans += 1,
+            Greeted::Begun { restarted } => self.on_session(at, restarted),
+        }
+    }
+
+    /// A frame of another session has come.
+    fn on_unknown(&mut self, at: usize, header: &Header) {
+        self.counters.unknown += 1;
+        let Some((link, peer)) = self.links.as_mut().get_mut(at).zip(self.plan.peers.get(at)) else { return };
+        link.talk.ask(header.session, peer, self.now_us, &mut self.random);
     }
 
     /// A session has begun.

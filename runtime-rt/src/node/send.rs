@@ -1,29 +1,13 @@
 //! What a node sends and whom it connects to: frames are put together when a link can take them, never before.
 
-use super::link::{Greeting, Order};
-use super::plan::{Medium, Peer};
-use super::session::{Hello, Stage};
-use super::wire::{self, CHECK_BYTES, HEADER_BYTES, Header, Kind, Parser, Piece, Put, SMALL_BYTES};
+use super::keyed::KEYED_HELLO_BYTES;
+use super::link::Order;
+use super::plan::Medium;
+use super::session::Hello;
+use super::wire::{HELLO_BYTES, Header, Kind, Put, SMALL_BYTES};
 use super::{Link, Memory, Node, transfer};
 
 impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
-    /// Who has made a connection, by its first bytes. A driver holds a limited number of such connections, and none for
-    /// longer than [`super::Plan::detect_us`].
-    pub fn greet(&self, bytes: &[u8]) -> Greeting {
-        let mut parser = Parser::new();
-        let mut rest = bytes;
-        let header = match parser.take(&mut rest, 0) {
-            Some(Piece::Frame(header)) if header.kind == Kind::Hello => header,
-            None if bytes.len() < HEADER_BYTES + wire::HELLO_BYTES + CHECK_BYTES => return Greeting::Unknown,
-            _ => return Greeting::Refused,
-        };
-        let hello = Hello::parse(parser.payload(&header));
-        let calls = hello.is_some_and(|hello| hello.plan_hash == self.plan.hash && hello.stage == Stage::Call);
-        let who = |peer: &Peer| peer.device == header.sender && !peer.calls && peer.medium == Medium::Connection;
-        let found = self.plan.peers.iter().position(who).filter(|_| calls);
-        found.map_or(Greeting::Refused, Greeting::Peer)
-    }
-
     /// What is to be done with the connection to a peer.
     pub fn poll_order(&mut self, at: usize) -> Option<Order> {
         let (link, peer) = self.links.as_mut().get_mut(at).zip(self.plan.peers.get(at))?;
@@ -34,35 +18,26 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
         (connects && link.talk.calls_now(self.now_us, &mut self.random)).then_some(Order::Connect)
     }
 
-    /// Bytes to send to a peer, in up to three pieces: a datagram, or what is left of a frame. [`Node::on_sent`] says how
+    /// Bytes to send to a peer, in up to three pieces: a datagram, or the next ones of a frame. [`Node::on_sent`] says how
     /// many have gone.
-    pub fn poll_send<'a, M: Memory + ?Sized>(&'a mut self, at: usize, memory: &'a M) -> Option<[&'a [u8]; 3]> {
+    ///
+    /// On a link with keys tensors are sealed in `room`, which is that link's alone and keeps what was put there until all
+    /// of it has gone; it holds a chunk where datagrams are sent, and else any number of bytes. Without keys it may be empty.
+    pub fn poll_send<'a, M: Memory + ?Sized>(
+        &'a mut self,
+        at: usize,
+        memory: &'a M,
+        room: &'a mut [u8],
+    ) -> Option<[&'a [u8]; 3]> {
         if self.links.as_ref().get(at)?.out.head_bytes == 0 {
             self.compose(at, memory)?;
         }
-        let out = &self.links.as_ref().get(at)?.out;
-        let head = out.head.get(..out.head_bytes).unwrap_or_default();
-        let (body, check) = match out.body {
-            Some((offset, length)) => (memory.read(offset, length), &out.check[..]),
-            None => (&[][..], &[][..]),
-        };
-        let mut gone = out.gone;
-        Some([head, body, check].map(|piece| {
-            let skip = gone.min(piece.len());
-            gone -= skip;
-            piece.get(skip..).unwrap_or_default()
-        }))
+        Some(self.links.as_mut().get_mut(at)?.out.pieces(memory, room))
     }
 
     /// So many bytes of what [`Node::poll_send`] gave have gone. A datagram has gone even if it was refused.
     pub fn on_sent(&mut self, at: usize, count: usize) {
-        let Some(link) = self.links.as_mut().get_mut(at) else { return };
-        let out = &mut link.out;
-        out.gone += count;
-        let whole = out.head_bytes + out.body.map_or(0, |(_, length)| length + CHECK_BYTES);
-        if out.gone >= whole {
-            out.clear();
-        }
+        self.links.as_mut().get_mut(at).into_iter().for_each(|link| link.out.sent(count));
     }
 
     /// Puts the next frame of a link together, if there is one.
@@ -77,12 +52,24 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
         let mut header = Header::new(Kind::Hello, self.plan.device);
         if let Some((stage, caller_nonce, answer_nonce)) = link.talk.greeting(peer, now_us, &mut self.random) {
             let hello = Hello { stage, plan_hash: self.plan.hash, boot: self.boot, caller_nonce, answer_nonce };
-            let payload = hello.emit();
-            header.length = payload.len() as u16;
-            link.out.put(&header, &payload, None);
+            let mut payload = [0; KEYED_HELLO_BYTES];
+            let length = match (&mut link.talk.keyed, &mut self.entropy) {
+                (None, _) => {
+                    Put(&mut payload).all(&hello.emit());
+                    HELLO_BYTES
+                }
+                (Some(keyed), Some(entropy)) => {
+                    payload = keyed.greeting(stage, (self.plan.device, self.boot), entropy)?;
+                    KEYED_HELLO_BYTES
+                }
+                (Some(_), None) => return None,
+            };
+            header.length = length as u16;
+            link.out.put(&header, payload.get(..length).unwrap_or_default(), None, None);
             return Some(());
         }
         let session = link.talk.session?;
+        link.talk.sends_with().ok()?;
         (header.session, header.counter) = (session.id, session.sent.wrapping_add(1));
         (header.heard, header.heard_before) = (link.channel.heard, link.channel.heard_before);
         (header.term, header.inference) = (self.known.term, self.known.floor);
@@ -138,7 +125,8 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
         if body.is_none() {
             header.length = length as u16;
         }
-        link.out.put(&header, payload.get(..length).unwrap_or_default(), body);
+        let key = link.talk.sends_with().ok()?;
+        link.out.put(&header, payload.get(..length).unwrap_or_default(), body, key);
         Some(())
     }
 

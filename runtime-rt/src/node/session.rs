@@ -2,11 +2,14 @@
 //!
 //! The end that calls sends a greeting with a fresh nonce; the other answers with its own; both mixed are the session's
 //! number. The answering end keeps the session it has until a frame of the new one comes, so a replayed or forged greeting
-//! cuts nothing. With keys, the two greetings are the two messages of Noise KK.
+//! cuts nothing. With keys, the two greetings are the two messages of Noise KK (`keyed.rs`), and the session's number comes
+//! of them.
 
+use super::keyed::{Heard, Keyed, Keys, Offer};
 use super::plan::{Medium, Peer};
 use super::random::Random;
 use super::wire::{HELLO_BYTES, Put, Take};
+use crate::noise::{Entropy, Key, Transport};
 
 /// Shortest time between two greetings or connections.
 const FIRST_CALL_US: u64 = 10_000;
@@ -34,6 +37,25 @@ pub(crate) enum Stage {
     Answer,
 }
 
+impl Stage {
+    pub(crate) fn to_byte(self) -> u8 {
+        match self {
+            Stage::Ask => 0,
+            Stage::Call => 1,
+            Stage::Answer => 2,
+        }
+    }
+
+    pub(crate) fn from_byte(byte: u8) -> Option<Stage> {
+        Some(match byte {
+            0 => Stage::Ask,
+            1 => Stage::Call,
+            2 => Stage::Answer,
+            _ => return None,
+        })
+    }
+}
+
 /// A greeting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
@@ -49,12 +71,7 @@ impl Hello {
     pub(crate) fn emit(&self) -> [u8; HELLO_BYTES] {
         let mut bytes = [0; HELLO_BYTES];
         let mut put = Put(&mut bytes);
-        let stage = match self.stage {
-            Stage::Ask => 0,
-            Stage::Call => 1,
-            Stage::Answer => 2,
-        };
-        put.all(&[stage, 0, 0, 0]);
+        put.all(&[self.stage.to_byte(), 0, 0, 0]);
         put.all(&self.plan_hash.to_le_bytes());
         put.all(&self.boot.to_le_bytes());
         put.all(&self.caller_nonce.to_le_bytes());
@@ -64,12 +81,8 @@ impl Hello {
 
     pub(crate) fn parse(bytes: &[u8]) -> Option<Hello> {
         let mut take = Take(bytes);
-        let stage = match take.bytes()? {
-            [0, 0, 0, 0] => Stage::Ask,
-            [1, 0, 0, 0] => Stage::Call,
-            [2, 0, 0, 0] => Stage::Answer,
-            _ => return None,
-        };
+        let [stage, 0, 0, 0] = take.bytes()? else { return None };
+        let stage = Stage::from_byte(stage)?;
         let plan_hash = take.u64()?;
         let (boot, caller_nonce, answer_nonce) = (take.u32()?, take.u32()?, take.u32()?);
         Some(Hello { stage, plan_hash, boot, caller_nonce, answer_nonce })
@@ -125,9 +138,22 @@ pub(crate) enum Accepted {
     Unknown,
 }
 
+/// What came of a keyed greeting.
+pub(crate) enum Greeted {
+    /// Nothing yet.
+    Nothing,
+    /// It is nobody's who has a key.
+    Stranger,
+    /// The peer's, of another plan.
+    OtherPlan,
+    /// A session has begun; whether the peer has been restarted since the last.
+    Begun { restarted: bool },
+}
+
 /// The conversations with one peer.
-#[derive(Debug)]
 pub(crate) struct Talk {
+    /// Keys, where the link has any.
+    pub(super) keyed: Option<Keyed>,
     pub(crate) session: Option<Session>,
     /// One that is offered to the peer and not yet taken.
     offered: Option<Session>,
@@ -153,6 +179,7 @@ pub(crate) struct Talk {
 impl Talk {
     pub(crate) const fn new() -> Talk {
         Talk {
+            keyed: None,
             session: None,
             offered: None,
             caller_nonce: 0,
@@ -196,6 +223,7 @@ impl Talk {
     /// The session is over.
     pub(crate) fn lose(&mut self, now_us: u64, random: &mut Random) {
         (self.offered, self.reply) = (None, None);
+        self.keyed.iter_mut().for_each(Keyed::lose);
         if self.session.take().is_some() {
             if now_us > self.since_us + FORGIVEN_US {
                 self.hold_us = 0;
@@ -224,6 +252,10 @@ impl Talk {
 
     /// A greeting to send now.
     pub(crate) fn greeting(&mut self, peer: &Peer, now_us: u64, random: &mut Random) -> Option<(Stage, u32, u32)> {
+        let worn = self.keyed.as_ref().zip(self.session);
+        if peer.calls && worn.is_some_and(|(keyed, session)| keyed.is_worn(session.sent, now_us)) {
+            self.call_again(now_us, random);
+        }
         if let Some(stage) = self.reply.take() {
             return Some((stage, self.caller_nonce, self.answer_nonce));
         }
@@ -266,6 +298,72 @@ impl Talk {
         }
     }
 
+    /// A greeting has come on a link with keys. `life` is that of this device.
+    pub(crate) fn hear_keyed(
+        &mut self,
+        payload: &[u8],
+        peer: &Peer,
+        (life, now_us): (u32, u64),
+        (entropy, random): (&mut Entropy, &mut Random),
+    ) -> Greeted {
+        let Some(keyed) = self.keyed.as_mut() else { return Greeted::Stranger };
+        match (keyed.hear(peer.device, payload), peer.calls) {
+            (Heard::Stranger, _) | (Heard::Ask | Heard::Answer(..), false) | (Heard::Call(_), true) => {
+                Greeted::Stranger
+            }
+            (Heard::OtherPlan, _) => Greeted::OtherPlan,
+            (Heard::Old, _) => Greeted::Nothing,
+            (Heard::Ask, true) => {
+                if self.session.is_some() {
+                    self.call_again(now_us, random);
+                }
+                Greeted::Nothing
+            }
+            (Heard::Call(message), false) => {
+                if keyed.has_answered(&message) {
+                    self.reply = Some(Stage::Answer);
+                } else if let Some(offer) = keyed.offer(&message, life, entropy, now_us) {
+                    self.offer(offer);
+                    self.reply = Some(Stage::Answer);
+                }
+                Greeted::Nothing
+            }
+            (Heard::Answer(life, keys), true) => {
+                self.caller_nonce = 0;
+                let session = Session { id: keys.id, boot: life, sent: 0, window: Window::default() };
+                Greeted::Begun { restarted: self.begin_keyed(session, keys, now_us) }
+            }
+        }
+    }
+
+    /// A session is offered to who has called.
+    pub(crate) fn offer(&mut self, offer: Offer) {
+        self.offered = Some(Session { id: offer.keys.id, boot: offer.life, sent: 0, window: Window::default() });
+        self.keyed.iter_mut().for_each(|keyed| keyed.offered = None);
+        if let Some(keyed) = self.keyed.as_mut() {
+            keyed.offered = Some(offer);
+        }
+    }
+
+    fn begin_keyed(&mut self, session: Session, keys: Transport, now_us: u64) -> bool {
+        if let Some(keyed) = self.keyed.as_mut() {
+            keyed.begin(keys, now_us);
+        }
+        self.begin(session, now_us)
+    }
+
+    /// Keys by which frames of this link are opened; none on a link without.
+    pub(crate) fn keys(&self) -> Option<Keys<'_>> {
+        self.keyed.as_ref().map(Keyed::keys)
+    }
+
+    /// Whether the link has keys and no session or numbers left under them; else the key of what this end says, if any.
+    pub(crate) fn sends_with(&self) -> Result<Option<&Key>, Spent> {
+        let Some(keyed) = &self.keyed else { return Ok(None) };
+        let left = self.session.is_some_and(|session| session.sent < u32::MAX);
+        keyed.sends_with().filter(|_| left).map(Some).ok_or(Spent)
+    }
+
     /// Whether a frame of a session is to be looked at.
     pub(crate) fn accept(&mut self, session: u32, counter: u32, now_us: u64) -> Accepted {
         if let Some(current) = self.session.as_mut().filter(|current| current.id == session) {
@@ -277,13 +375,21 @@ impl Talk {
         }
         if let Some(mut offered) = self.offered.take_if(|offered| offered.id == session) {
             offered.window.accept(counter);
-            return Accepted::New { restarted: self.begin(offered, now_us) };
+            let keys = self.keyed.as_mut().and_then(|keyed| keyed.offered.take()).map(|offer| offer.keys);
+            let restarted = match keys {
+                Some(keys) => self.begin_keyed(offered, keys, now_us),
+                None => self.begin(offered, now_us),
+            };
+            return Accepted::New { restarted };
         }
         Accepted::Unknown
     }
 
     /// A frame of an unknown session has come: the other end is told, now and then.
-    pub(crate) fn ask(&mut self, peer: &Peer, now_us: u64, random: &mut Random) {
+    pub(crate) fn ask(&mut self, session: u32, peer: &Peer, now_us: u64, random: &mut Random) {
+        if self.keyed.as_ref().is_some_and(|keyed| keyed.is_of_before(session)) {
+            return;
+        }
         if peer.calls {
             if self.session.is_some() {
                 self.call_again(now_us, random);
@@ -316,6 +422,9 @@ impl Talk {
         restarted
     }
 }
+
+/// A session has no numbers left, or there is none: nothing can be said.
+pub(crate) struct Spent;
 
 /// Whether a link of this medium ends with its session.
 pub(crate) fn is_closed_with_session(medium: Medium) -> bool {

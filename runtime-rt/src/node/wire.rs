@@ -19,13 +19,17 @@
 //! | 34..36 | which of the 16 before it were heard, bit 0 the nearest |
 //! | 36..40 | CRC-32 of bytes 0..36 |
 //!
-//! A payload is followed by the CRC-32 of the header's CRC and the payload, so that no payload fits another header; with
-//! keys a tag of 16 bytes takes its place, and the header is the associated data. Numbers are little-endian.
+//! A payload is followed by the CRC-32 of the header's CRC and the payload, so that no payload fits another header.
+//! On a link with keys every frame but greetings is a message of Noise instead, whose number is the counter: the payload is
+//! sealed, a tag of 16 bytes follows it, also if it is empty, and the header is the associated data. Numbers are
+//! little-endian.
 //!
 //! A receiver that loses its place looks for the next magic whose header checks: a damaged payload costs its frame, lost
 //! bytes cost at most the frame after it too.
 
+use super::keyed::{KEYED_HELLO_BYTES, Keys};
 use crate::frame::Checksum;
+use crate::noise::{Stream, TAG_BYTES};
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 40;
@@ -43,7 +47,7 @@ pub const ITEM_BYTES: usize = 24;
 pub const ITEMS: usize = 8;
 
 const MAGIC: [u8; 2] = *b"Pt";
-const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 2;
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +101,7 @@ impl Kind {
     /// Most payload bytes of such a frame, on a link whose tensors come in chunks of `chunk_bytes`.
     pub fn most_bytes(self, chunk_bytes: u16) -> usize {
         match self {
-            Kind::Hello => HELLO_BYTES,
+            Kind::Hello => KEYED_HELLO_BYTES,
             Kind::Beat => BEAT_BYTES,
             Kind::Event => SMALL_BYTES,
             Kind::Want => WANT_BYTES,
@@ -107,7 +111,7 @@ impl Kind {
     }
 }
 
-/// Bytes of a greeting's payload.
+/// Bytes of a greeting's payload on a link without keys.
 pub const HELLO_BYTES: usize = 24;
 
 /// Bytes of a beat's payload.
@@ -278,7 +282,7 @@ impl Take<'_> {
 /// What a parser has found in some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'b> {
-    /// Part of a tensor's chunk or a probe, from byte `at` of the chunk on; not yet checked.
+    /// Part of a tensor's chunk or a probe, from byte `at` of the chunk on, opened; not yet checked.
     Part {
         /// Header of the frame.
         header: Header,
@@ -291,6 +295,35 @@ pub enum Piece<'b> {
     Frame(Header),
     /// A frame whose payload does not check.
     Damaged,
+    /// A frame of a session whose keys are not known here.
+    Unknown(Header),
+}
+
+/// How a payload is checked.
+#[allow(clippy::large_enum_variant, reason = "a link has one of it, and nowhere else to put it")]
+enum Check {
+    /// By a sum over it.
+    Sum(Checksum),
+    /// By a tag, and it is opened.
+    Tag(Stream),
+    /// Not at all: the keys are not known.
+    Unknown,
+}
+
+impl Check {
+    /// Bytes of the check behind the payload.
+    fn bytes(&self) -> usize {
+        if let Check::Sum(_) = self { CHECK_BYTES } else { TAG_BYTES }
+    }
+
+    /// The next bytes of the payload, opened in their place.
+    fn add(&mut self, bytes: &mut [u8]) {
+        match self {
+            Check::Sum(sum) => sum.add(bytes),
+            Check::Tag(stream) => stream.open(bytes),
+            Check::Unknown => {}
+        }
+    }
 }
 
 /// Finds frames in a stream of bytes. Holds at most one small frame; chunks pass through.
@@ -300,9 +333,9 @@ pub struct Parser {
     frame: Option<Header>,
     /// Payload bytes of `frame` that have come.
     got: usize,
-    /// None at the beginning: an idle parser is a constant.
-    sum: Option<Checksum>,
-    check: [u8; CHECK_BYTES],
+    /// None while there is no frame.
+    check: Option<Check>,
+    check_bytes: [u8; TAG_BYTES],
     checked: usize,
     small: [u8; SMALL_BYTES],
 }
@@ -321,8 +354,8 @@ impl Parser {
             gathered: 0,
             frame: None,
             got: 0,
-            sum: None,
-            check: [0; CHECK_BYTES],
+            check: None,
+            check_bytes: [0; TAG_BYTES],
             checked: 0,
             small: [0; SMALL_BYTES],
         }
@@ -330,7 +363,7 @@ impl Parser {
 
     /// What has been gathered is forgotten: another stream, or another datagram.
     pub fn reset(&mut self) {
-        (self.gathered, self.frame) = (0, None);
+        (self.gathered, self.frame, self.check) = (0, None, None);
     }
 
     /// Payload of the frame that was found last, if it is no tensor's.
@@ -339,34 +372,52 @@ impl Parser {
     }
 
     /// Takes bytes until there is something to say; none when all are taken. Payloads longer than `chunk_bytes` allows
-    /// are no frames.
-    pub fn take<'b>(&mut self, bytes: &mut &'b [u8], chunk_bytes: u16) -> Option<Piece<'b>> {
+    /// are no frames. Chunks are opened where they lie, on a link with `keys`.
+    pub fn take<'b>(
+        &mut self,
+        bytes: &mut &'b mut [u8],
+        chunk_bytes: u16,
+        keys: Option<Keys<'_>>,
+    ) -> Option<Piece<'b>> {
         while !bytes.is_empty() {
-            let Some(header) = self.frame else {
-                if let Some(found) = self.take_header(bytes, chunk_bytes) {
+            let Some((header, check)) = self.frame.zip(self.check.as_mut()) else {
+                if let Some(found) = self.take_header(bytes, chunk_bytes, keys) {
                     return Some(found);
                 }
                 continue;
             };
             let left = usize::from(header.length) - self.got.min(usize::from(header.length));
             if left > 0 {
-                let (here, rest) = bytes.split_at(left.min(bytes.len()));
-                *bytes = rest;
+                let here = split(bytes, left);
                 let at = self.got;
                 self.got += here.len();
-                self.sum.get_or_insert_with(Checksum::new).add(here);
+                let known = !matches!(check, Check::Unknown);
                 if matches!(header.kind, Kind::Tensor | Kind::Probe) {
-                    return Some(Piece::Part { header, at, bytes: here });
+                    check.add(here);
+                    if known {
+                        return Some(Piece::Part { header, at, bytes: here });
+                    }
+                    continue;
                 }
-                self.small.iter_mut().skip(at).zip(here).for_each(|(slot, byte)| *slot = *byte);
+                let place = self.small.get_mut(at..at + here.len()).unwrap_or_default();
+                place.iter_mut().zip(here.iter()).for_each(|(slot, byte)| *slot = *byte);
+                check.add(place);
                 continue;
             }
-            let (here, rest) = bytes.split_at((CHECK_BYTES - self.checked.min(CHECK_BYTES)).min(bytes.len()));
-            *bytes = rest;
-            self.check.iter_mut().skip(self.checked).zip(here).for_each(|(slot, byte)| *slot = *byte);
+            let wanted = check.bytes();
+            let here = split(bytes, wanted - self.checked.min(wanted));
+            self.check_bytes.iter_mut().skip(self.checked).zip(&*here).for_each(|(slot, byte)| *slot = *byte);
             self.checked += here.len();
-            if self.checked >= CHECK_BYTES {
-                let sound = self.sum.as_ref().is_some_and(|sum| sum.value().to_le_bytes() == self.check);
+            if self.checked >= wanted {
+                let [a, b, c, d, ..] = self.check_bytes;
+                let sound = match self.check.take() {
+                    Some(Check::Sum(sum)) => sum.value().to_le_bytes() == [a, b, c, d],
+                    Some(Check::Tag(stream)) => stream.checks(&self.check_bytes),
+                    Some(Check::Unknown) | None => {
+                        (self.frame, self.gathered) = (None, 0);
+                        return Some(Piece::Unknown(header));
+                    }
+                };
                 (self.frame, self.gathered) = (None, 0);
                 return Some(if sound { Piece::Frame(header) } else { Piece::Damaged });
             }
@@ -375,11 +426,15 @@ impl Parser {
     }
 
     /// Gathers a header, or looks for the next place where one may begin.
-    fn take_header<'b>(&mut self, bytes: &mut &'b [u8], chunk_bytes: u16) -> Option<Piece<'b>> {
+    fn take_header<'b>(
+        &mut self,
+        bytes: &mut &'b mut [u8],
+        chunk_bytes: u16,
+        keys: Option<Keys<'_>>,
+    ) -> Option<Piece<'b>> {
         let wanted = HEADER_BYTES - self.gathered.min(HEADER_BYTES);
-        let (here, rest) = bytes.split_at(wanted.min(bytes.len()));
-        *bytes = rest;
-        self.header_bytes.iter_mut().skip(self.gathered).zip(here).for_each(|(slot, byte)| *slot = *byte);
+        let here = split(bytes, wanted);
+        self.header_bytes.iter_mut().skip(self.gathered).zip(&*here).for_each(|(slot, byte)| *slot = *byte);
         self.gathered += here.len();
         self.align(0);
         if self.gathered < HEADER_BYTES {
@@ -391,12 +446,18 @@ impl Parser {
             self.align(1);
             return None;
         };
-        if header.length == 0 {
-            self.gathered = 0;
-            return Some(Piece::Frame(header));
-        }
-        (self.frame, self.got, self.checked) = (Some(header), 0, 0);
-        self.sum = Some(payload_check(&self.header_bytes));
+        let check = match keys.filter(|_| header.kind != Kind::Hello) {
+            None if header.length == 0 => {
+                self.gathered = 0;
+                return Some(Piece::Frame(header));
+            }
+            None => Check::Sum(payload_check(&self.header_bytes)),
+            Some(keys) => match keys.of(header.session) {
+                Some(key) => Check::Tag(Stream::new(key, header.counter.into(), &self.header_bytes)),
+                None => Check::Unknown,
+            },
+        };
+        (self.frame, self.got, self.checked, self.check) = (Some(header), 0, 0, Some(check));
         None
     }
 
@@ -409,6 +470,14 @@ impl Parser {
         self.header_bytes.iter_mut().zip(moved.iter().skip(at)).for_each(|(slot, byte)| *slot = *byte);
         self.gathered -= at;
     }
+}
+
+/// Takes up to so many bytes from the beginning.
+fn split<'b>(bytes: &mut &'b mut [u8], most: usize) -> &'b mut [u8] {
+    let whole = core::mem::take(bytes);
+    let (here, rest) = whole.split_at_mut(most.min(whole.len()));
+    *bytes = rest;
+    here
 }
 
 #[cfg(test)]
@@ -429,8 +498,8 @@ mod tests {
     fn tensors(stream: &[u8], step: usize) -> (Vec<(u16, Vec<u8>)>, usize) {
         let (mut parser, mut found, mut damaged) = (Parser::new(), Vec::new(), 0);
         let mut gathered: Vec<u8> = Vec::new();
-        for mut bytes in stream.chunks(step) {
-            while let Some(piece) = parser.take(&mut bytes, 512) {
+        for mut bytes in stream.to_vec().chunks_mut(step) {
+            while let Some(piece) = parser.take(&mut bytes, 512, None) {
                 match piece {
                     Piece::Part { at, bytes, .. } => {
                         gathered.truncate(at);
@@ -439,7 +508,7 @@ mod tests {
                     Piece::Frame(header) if header.kind == Kind::Tensor => {
                         found.push((header.chunk, core::mem::take(&mut gathered)));
                     }
-                    Piece::Frame(_) => {}
+                    Piece::Frame(_) | Piece::Unknown(_) => {}
                     Piece::Damaged => damaged += 1,
                 }
             }
@@ -487,10 +556,10 @@ mod tests {
 
     #[test]
     fn a_frame_longer_than_its_kind_allows_is_none() {
-        for (kind, length) in [(Kind::Beat, 13), (Kind::Have, 1), (Kind::Tensor, 513), (Kind::Hello, 25)] {
+        for (kind, length) in [(Kind::Beat, 13), (Kind::Have, 1), (Kind::Tensor, 513), (Kind::Hello, 81)] {
             let header = Header { length, ..Header::new(kind, 0) };
             let mut parser = Parser::new();
-            assert_eq!(parser.take(&mut &header.emit()[..], 512), None, "{kind:?}");
+            assert_eq!(parser.take(&mut &mut header.emit()[..], 512, None), None, "{kind:?}");
             assert_eq!(tensors(&[&header.emit()[..], &frame(Kind::Tensor, 4, b"next")].concat(), 7).0.len(), 1);
         }
     }
@@ -529,9 +598,9 @@ mod tests {
                     (Some(_), _) => stream.insert(at, random.next() as u8),
                 }
             }
-            let mut rest = &stream[..];
+            let mut rest = &mut stream[..];
             let mut gathered = [0u8; 512];
-            while let Some(piece) = parser.take(&mut rest, 512) {
+            while let Some(piece) = parser.take(&mut rest, 512, None) {
                 match piece {
                     Piece::Part { at, bytes, .. } => gathered[at..at + bytes.len()].copy_from_slice(bytes),
                     Piece::Frame(header) if header.kind == Kind::Tensor => {
@@ -539,7 +608,7 @@ mod tests {
                         // Of a frame that began in the last input only the end is here.
                         assert_eq!(usize::from(header.length), sent.len(), "input {input}");
                     }
-                    Piece::Frame(header) => panic!("input {input}: {header:?} was never sent"),
+                    Piece::Frame(header) | Piece::Unknown(header) => panic!("input {input}: {header:?} was never sent"),
                     Piece::Damaged => {}
                 }
             }

@@ -56,7 +56,9 @@ impl World<'_> {
         }
         let machine = &mut self.machines[device];
         let Some(node) = machine.node.as_mut() else { return false };
-        let Some(pieces) = node.poll_send(link, machine.memory.as_slice()) else { return false };
+        let Some(pieces) = node.poll_send(link, machine.memory.as_slice(), &mut machine.rooms[link]) else {
+            return false;
+        };
         let mut bytes = pieces.concat();
         if medium != Medium::Datagrams {
             bytes.truncate(capacity - pipe.inflight);
@@ -174,7 +176,7 @@ impl World<'_> {
         // Streams come in pieces of any length.
         let whole = medium == Medium::Datagrams || !self.chance(200_000);
         let split = if whole { bytes.len() } else { self.random.below(1 + bytes.len() as u64) as usize };
-        let (first, second) = bytes.split_at(split);
+        let (first, second) = bytes.split_at_mut(split);
         for piece in [first, second].into_iter().filter(|piece| !piece.is_empty()) {
             let machine = &mut self.machines[to];
             if let Some(node) = machine.node.as_mut() {

@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 use partita_rt::node::random::Random;
-use partita_rt::node::{Counters, Flow, INPUTS, Link, Node, Order, Outcome, Plan, Why, Work};
+use partita_rt::node::{Counters, Flow, INPUTS, Link, Medium, Node, Order, Outcome, Peer, Plan, Why, Work};
+#[cfg(feature = "noise")]
+use partita_rt::noise::Private;
 
 use super::faults::Fault;
 use super::model::{self, Cluster, INPUT_BYTES};
@@ -108,6 +110,8 @@ pub(super) struct Working {
 pub(super) struct Machine<'p> {
     pub(super) node: Option<Node<'p, [Link; PEERS]>>,
     pub(super) memory: Vec<u8>,
+    /// Where each link's tensors are sealed.
+    pub(super) rooms: Vec<Vec<u8>>,
     pub(super) places: Vec<Vec<u8>>,
     pub(super) clock: Clock,
     pub(super) life: u32,
@@ -231,9 +235,11 @@ impl<'p> World<'p> {
         weather: Weather,
         mut random: Random,
     ) -> World<'p> {
-        let machines = (0..cluster.devices).map(|_| Machine {
+        let room = |peer: &Peer| vec![0; if peer.medium == Medium::Datagrams { peer.chunk_bytes.into() } else { 100 }];
+        let machines = (0..cluster.devices).map(|device| Machine {
             node: None,
             memory: vec![0; model::memory_bytes(cluster.devices)],
+            rooms: plans[device].peers.iter().map(room).collect(),
             places: vec![vec![0; INPUT_BYTES]; INPUTS],
             clock: Clock { offset_us: random.below(1 << 40), parts_per_million: random.below(20_000) as i64 - 10_000 },
             life: 0,
@@ -381,7 +387,16 @@ impl<'p> World<'p> {
     pub(super) fn start(&mut self, device: usize) {
         let seed = self.random.next();
         let machine = &mut self.machines[device];
-        machine.node = Some(Node::new(self.plans[device], seed));
+        let mut node = Node::new(self.plans[device], seed);
+        // Some clusters have keys.
+        #[cfg(feature = "noise")]
+        if self.seed % 4 == 1 {
+            let private = |device: u8| Private::new([device + 1; 32]);
+            let peers: Vec<_> = self.plans[device].peers.iter().map(|peer| private(peer.device).public()).collect();
+            let secret = core::array::from_fn(|_| self.random.next() as u8);
+            assert!(node.set_keys(&private(device as u8), &peers, secret));
+        }
+        machine.node = Some(node);
         machine.memory.fill(0x55);
         machine.life += 1;
         machine.working = None;

@@ -51,6 +51,7 @@ const CLUSTER_KEYS: &[(&str, &str, Shown)] = &[
     ("cluster", "input", Differs("input = \"pi-0\"", "input = \"hub\"")),
     ("cluster", "output", Differs("output = \"pi-1\"", "output = \"pi-0\"")),
     ("cluster", "max_latency", Refused("output = \"pi-1\"", "output = \"pi-1\"\nmax_latency = \"1 us\"", "E0172")),
+    ("cluster", "security", Differs("output = \"pi-1\"", "output = \"pi-1\"\nsecurity = \"none\"")),
     ("device", "name", Refused("name = \"hub\"\ntarget", "name = \"bub\"\ntarget", "E0167")),
     ("device", "target", Differs("target = \"raspberry-pi-3\"\ncount", "target = \"raspberry-pi-4\"\ncount")),
     ("device", "count", Differs("count = 2", "count = 3")),
@@ -60,6 +61,7 @@ const CLUSTER_KEYS: &[(&str, &str, Shown)] = &[
     ("device", "threads", Differs("count = 2", "count = 2\nthreads = 2")),
     ("device", "standalone", Test(what_needs_variants_is_told)),
     ("device", "user", Differs("address = \"10", "user = \"pi\"\naddress = \"10")),
+    ("device", "identity", Test(who_has_a_key_is_given_none)),
     ("device", "ssh_port", Differs("address = \"10", "ssh_port = 2222\naddress = \"10")),
     ("device", "address", Differs("10.0.0.1:7000", "10.0.0.1:8000")),
     ("link", "between", Refused("[\"pi\", \"hub\"]", "[\"pi-0\", \"hub\"]", "E0171")),
@@ -219,7 +221,9 @@ fn outcome_with(cluster: &str, target_text: &str, model: &str, options: &Options
     report.plan.solve_ms = 0.0;
     let out = folder.path().join("out");
     bundle::write(&out, &compiled, &report).map_err(|error| format!("{error:#}"))?;
-    let files = place::files_below(&out, &|path| !path.to_string_lossy().contains("runtime-rt"));
+    // Keys are new ones each time.
+    let listed = |path: &Path| !["runtime-rt", "identity"].iter().any(|name| path.iter().any(|part| part == *name));
+    let files = place::files_below(&out, &listed);
     let hidden = compiled.routed.placed.programs.iter().map(|program| {
         let device = &compiled.cluster.devices[program.device].name;
         out.join("devices").join(device).join(".cargo/config.toml")
@@ -426,9 +430,55 @@ fn emulators_are_looked_for() {
 }
 
 /// The rate in the cluster file is the divider in firmware and the rate on Linux; a UART that cannot do it is said.
+/// Keys are made once, for devices without `identity`; none is in what is emitted.
+fn who_has_a_key_is_given_none() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (path, out) = (folder.path().join("cluster.toml"), folder.path().join("out"));
+    let public = "6bc3822a2aa7f4e6981d6538692b3cdf3e6df9eea6ed269eb41d93c22757b75a";
+    let text = CLUSTER.replacen(
+        "target = \"raspberry-pi-3\"\n\n[[link]]",
+        &format!("target = \"raspberry-pi-3\"\nidentity = \"{public}\"\n\n[[link]]"),
+        1,
+    );
+    std::fs::write(&path, text).expect("the folder is ours");
+    let model = place::repository().join("examples/resnet/model.onnx");
+    let compiled = driver::compile(&model, &path, &Options::default(), &mut ()).expect("it compiles");
+    let report = commands::summary::report(&compiled);
+    let write = || bundle::write(&out, &compiled, &report).expect("the folder is ours");
+    write();
+    let read = |name: &str| std::fs::read_to_string(out.join("identity").join(name));
+    let trusted = read("trusted").expect("it says who is trusted");
+    assert!(trusted.contains(&format!("hub {public}\n")), "{trusted}");
+    assert!(read("hub.key").is_err(), "who has a key is given none");
+    let private = ["pi-0", "pi-1"].map(|name| read(&format!("{name}.key")).expect("it was made"));
+    write();
+    assert_eq!(["pi-0", "pi-1"].map(|name| read(&format!("{name}.key")).expect("it stays")), private);
+    assert_eq!(read("trusted").expect("it stays"), trusted);
+    let secrets: Vec<Vec<u8>> = private.iter().flat_map(|text| spellings(text.trim_end())).collect();
+    for file in place::files_below(&out, &|path| !path.iter().any(|part| part == "identity")) {
+        let bytes = std::fs::read(&file).expect("it was written");
+        for secret in &secrets {
+            assert!(!bytes.windows(secret.len()).any(|some| some == secret), "{} has a private key", file.display());
+        }
+    }
+}
+
+/// A key of hexadecimal digits as it may be spelled: small and large digits, its bytes, base64 without its last digits, which
+/// depend on what follows.
+fn spellings(hex: &str) -> [Vec<u8>; 4] {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bytes: Vec<u8> =
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("digits")).collect();
+    let base64 = bytes.chunks_exact(3).flat_map(|some| {
+        let bits = u32::from_be_bytes([0, some[0], some[1], some[2]]);
+        [18, 12, 6, 0].map(|shift| DIGITS[(bits >> shift & 63) as usize])
+    });
+    [hex.as_bytes().to_vec(), hex.to_uppercase().into_bytes(), base64.collect(), bytes]
+}
+
 fn bandwidth_reaches_the_uart() {
     let cluster = |bandwidth: &str| {
-        "[cluster]\nname = \"t\"\ninput = \"chip\"\noutput = \"board\"\n[[device]]\nname = \"chip\"\ntarget = \"./target.toml\"\n\
+        "[cluster]\nname = \"t\"\nsecurity = \"none\"\ninput = \"chip\"\noutput = \"board\"\n[[device]]\nname = \"chip\"\ntarget = \"./target.toml\"\n\
          [[device]]\nname = \"board\"\ntarget = \"raspberry-pi-3\"\n[[link]]\nbetween = [\"chip\", \"board\"]\n\
          transport = \"uart\"\nbandwidth = \""
             .to_string()

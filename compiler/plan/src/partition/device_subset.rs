@@ -50,6 +50,7 @@ pub fn restricted(cluster: &Cluster, devices: &[usize]) -> Cluster {
         conditions: Vec::new(),
         max_latency_ms: cluster.max_latency_ms,
         input_form: cluster.input_form.clone(),
+        security: cluster.security,
     }
 }
 

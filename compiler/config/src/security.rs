@@ -1,0 +1,82 @@
+//! By what devices know each other: `security` of the cluster, `identity` of devices.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::cluster_file::Checker;
+use partita_ir::diagnostic::{did_you_mean, printable};
+
+/// Bytes of a public key.
+pub const KEY_BYTES: usize = 32;
+
+/// Whether devices prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// They do, and nobody else reads or changes what they say (`Noise_KK_25519_ChaChaPoly_BLAKE2s`).
+    Noise,
+    /// Whoever reaches them is believed, and reads what they say.
+    None,
+}
+
+impl Security {
+    /// As the cluster file says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Security::Noise => "noise",
+            Security::None => "none",
+        }
+    }
+}
+
+/// Public keys of a table's devices.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Identities {
+    One(String),
+    Each(Vec<String>),
+}
+
+/// A public key of 64 hexadecimal digits.
+fn key(text: &str) -> Option<[u8; KEY_BYTES]> {
+    let digits: Option<Vec<u8>> = text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
+    let digits = digits.filter(|digits| digits.len() == 2 * KEY_BYTES)?;
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect::<Vec<u8>>().try_into().ok()
+}
+
+impl Checker<'_> {
+    /// Whether devices prove who they are. They do if nothing is said.
+    pub(super) fn security(&mut self, given: Option<&Spanned<String>>) -> Security {
+        let Some(given) = given else { return Security::Noise };
+        match given.get_ref().as_str() {
+            "noise" => Security::Noise,
+            "none" => Security::None,
+            other => {
+                let help = Some(did_you_mean(other, "ways", &["noise", "none"]));
+                self.problem(given.span(), "E0181", format!("`{}` secures nothing", printable(other)), help);
+                Security::Noise
+            }
+        }
+    }
+
+    /// Public keys of a table's devices; none if nothing is said or that is wrong.
+    pub(super) fn identities(&mut self, given: Option<&Spanned<Identities>>, count: usize) -> Vec<[u8; KEY_BYTES]> {
+        let Some(given) = given else { return Vec::new() };
+        let list = match given.get_ref() {
+            Identities::One(one) => std::slice::from_ref(one),
+            Identities::Each(list) => list.as_slice(),
+        };
+        let keys: Vec<Option<[u8; KEY_BYTES]>> = list.iter().map(|text| key(text)).collect();
+        let wrong = list.iter().zip(&keys).find(|(_, key)| key.is_none());
+        let twice = (1..keys.len()).any(|at| keys[..at].contains(&keys[at]));
+        let message = match wrong {
+            _ if list.len() != count => format!("{} public keys are given for {count} devices", list.len()),
+            Some((text, _)) => format!("`{}` is not a public key", printable(text)),
+            None if twice => "two devices have one key".to_string(),
+            None => return keys.into_iter().flatten().collect(),
+        };
+        let help =
+            "write what `PROGRAM keygen` has printed on the device, 64 hexadecimal digits; a list for several devices";
+        self.problem(given.span(), "E0181", message, Some(help.to_string()));
+        Vec::new()
+    }
+}
