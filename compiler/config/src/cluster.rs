@@ -103,6 +103,9 @@ impl Transport {
     }
 }
 
+/// Where a serial line is on the machines of its two devices, in the order of the link; none where the file does not say.
+pub type Ports = [Option<String>; 2];
+
 /// A connection between two devices, both directions at once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Link {
@@ -114,6 +117,8 @@ pub struct Link {
     pub bytes_per_second: f64,
     /// Rate of the wire as the cluster file says it, in bits per second: what a serial line is set to.
     pub wire_bits_per_second: f64,
+    /// Where a serial line is on its devices' machines, as the cluster file says.
+    pub ports: Ports,
     /// Time from the first byte sent to the first received.
     pub latency_ms: f64,
     /// Index of the medium that carries it: the `[[link]]` table it came from.

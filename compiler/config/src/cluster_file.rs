@@ -20,9 +20,6 @@ use partita_ir::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, parse
 /// Most devices of a cluster.
 const MAX_DEVICES: usize = 1000;
 
-/// Most threads of a device.
-const MOST_THREADS: usize = 64;
-
 /// Most problems of one file that are shown; nobody reads more at once.
 const MAX_PROBLEMS: usize = 20;
 
@@ -79,7 +76,7 @@ struct DeviceTable {
     ram: Option<Spanned<String>>,
     flash: Option<Spanned<String>>,
     cpu: Option<Spanned<f64>>,
-    threads: Option<Spanned<usize>>,
+    threads: Option<Spanned<toml::Value>>,
     standalone: Option<bool>,
     address: Option<Spanned<Addresses>>,
     user: Option<Spanned<String>>,
@@ -99,7 +96,9 @@ enum Addresses {
 pub(super) struct LinkTable {
     pub(super) between: Spanned<Vec<String>>,
     pub(super) transport: Spanned<String>,
-    pub(super) bandwidth: Spanned<String>,
+    pub(super) bandwidth: Option<Spanned<String>>,
+    pub(super) baud: Option<Spanned<u32>>,
+    pub(super) port: Option<Spanned<toml::Value>>,
     pub(super) latency: Option<Spanned<String>>,
     pub(super) topology: Option<Spanned<String>>,
     pub(super) hub: Option<Spanned<String>>,
@@ -329,8 +328,9 @@ impl Checker<'_> {
                 }
             }
             if let Some(threads) = &table.threads {
-                self.share_among(&mut resolved, threads);
+                self.threads(&mut resolved, threads);
             }
+            resolved.rate = resolved.rate.shared(resolved.threads);
             let ram_bytes = self.limit(table.ram.as_ref(), resolved.ram_bytes);
             let flash_bytes = self.limit(table.flash.as_ref(), resolved.flash_bytes);
             let addresses = self.addresses(table.address.as_ref(), count);
@@ -389,17 +389,22 @@ impl Checker<'_> {
         self.refused.extend((0..count.min(MAX_DEVICES)).map(|index| format!("{name}-{index}")));
     }
 
-    /// Lets several threads share the kernels of a device.
-    fn share_among(&mut self, target: &mut Target, threads: &Spanned<usize>) {
-        let count = *threads.get_ref();
-        let most = if target.system == System::CortexM { 1 } else { MOST_THREADS };
-        if !(1..=most).contains(&count) {
-            let help = Some(format!("write a number from 1 to {most}; firmware has one thread"));
-            self.problem(threads.span(), "E0163", format!("`{count}` is not a number of threads"), help);
-            return;
+    /// How many threads share the kernels of a device, where the cluster file says so.
+    fn threads(&mut self, target: &mut Target, threads: &Spanned<toml::Value>) {
+        let most = if target.system == System::CortexM { 1 } else { target::MOST_CORES };
+        let count = match threads.get_ref() {
+            toml::Value::Integer(count) => usize::try_from(*count).ok(),
+            toml::Value::String(word) if word == "all" => Some(target.cores.min(most)),
+            _ => None,
+        };
+        match count.filter(|count| (1..=most).contains(count)) {
+            Some(count) => target.threads = count,
+            None => {
+                let help = Some(format!("write a number from 1 to {most}, or \"all\" cores; firmware has one thread"));
+                let message = format!("`{}` is not a number of threads", printable(&threads.get_ref().to_string()));
+                self.problem(threads.span(), "E0163", message, help);
+            }
         }
-        target.threads = count;
-        target.rate = target.rate.shared(count);
     }
 
     /// The smaller of the target's size and what cluster.toml says.

@@ -27,10 +27,11 @@ impl Checker<'_> {
             if self.is_full() {
                 break;
             }
+            let whole = table;
             let table = table.get_ref();
             let Some(transport) = self.transport(&table.transport) else { continue };
             let Some((medium, hub)) = self.medium(table, transport) else { continue };
-            let Some(wire_bytes_per_second) = self.bandwidth(&table.bandwidth) else { continue };
+            let Some(wire_bytes_per_second) = self.wire_rate(whole, transport) else { continue };
             let bytes_per_second = wire_bytes_per_second * transport.payload_share();
             let latency_ms = match &table.latency {
                 None => 0.0,
@@ -103,12 +104,15 @@ impl Checker<'_> {
                             transport,
                             bytes_per_second,
                             wire_bits_per_second: wire_bytes_per_second * 8.0,
+                            ports: self.ports(table.port.as_ref(), transport, between, devices),
                             latency_ms,
                             medium: media.len(),
                         });
                     }
                 }
             }
+            let names: Vec<&str> = joined.iter().map(|device| devices[*device].name.as_str()).collect();
+            self.check_port_names(table.port.as_ref(), &names);
             media.push(medium);
         }
         links.sort_by_key(|link| link.between);
@@ -183,7 +187,7 @@ impl Checker<'_> {
     }
 
     /// A rate of the wire.
-    fn bandwidth(&mut self, given: &Spanned<String>) -> Option<f64> {
+    pub(super) fn bandwidth(&mut self, given: &Spanned<String>) -> Option<f64> {
         let shown = printable(given.get_ref());
         let message = match quantity::bytes_per_second(given.get_ref()).map(|rate| ranges::BANDWIDTH.check(rate)) {
             Some(Ok(rate)) => return Some(rate),

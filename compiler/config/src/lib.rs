@@ -13,6 +13,7 @@ pub mod measured;
 pub mod quantity;
 pub mod ranges;
 mod security;
+mod serial_lines;
 mod settings;
 pub mod target;
 pub mod tuned;

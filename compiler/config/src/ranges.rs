@@ -22,6 +22,8 @@ const fn range(key: &'static str, unit: &'static str, least: f64, most: f64) -> 
 pub const CPU_SHARE: Range = range("cpu", "of a core", 0.001, 1.0);
 /// Rate of a link: 100 bit/s to 1 Tbit/s.
 pub const BANDWIDTH: Range = range("bandwidth", "bytes/s", 12.5, 1.25e11);
+/// Rate of a serial line.
+pub const BAUD: Range = range("baud", "bit/s", 300.0, 20e6);
 /// Latency of a link.
 pub const LINK_LATENCY: Range = range("latency", "ms", 0.0, 60e3);
 /// Longest time that an answer may take.
@@ -42,6 +44,8 @@ pub const MEMORY_RATE: Range = range("memory-bytes-per-second", "bytes/s", 1e2, 
 pub const MESSAGE_COST: Range = range("message-microseconds", "us", 0.0, 1e7);
 /// What a processor can send or receive.
 pub const LINK_RATE: Range = range("link-bytes-per-second", "bytes/s", 1e2, 1e16);
+/// What a further thread adds.
+pub const THREAD_GAIN: Range = range("thread-gain, thread-memory-gain", "of a core", 0.0, 1.0);
 /// Caches.
 pub const CACHE: Range = range("l1-bytes, l2-bytes", "bytes", 0.0, 1e10);
 /// Energy of a multiply-add or of a byte from memory.
@@ -59,6 +63,7 @@ pub const MEASURED: Range = range("measured microseconds", "us", 0.0, 1e12);
 pub const ALL: &[Range] = &[
     CPU_SHARE,
     BANDWIDTH,
+    BAUD,
     LINK_LATENCY,
     MAX_LATENCY,
     MEMORY,
@@ -69,6 +74,7 @@ pub const ALL: &[Range] = &[
     MEMORY_RATE,
     MESSAGE_COST,
     LINK_RATE,
+    THREAD_GAIN,
     CACHE,
     PICOJOULE,
     NANOJOULE,

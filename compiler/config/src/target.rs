@@ -39,6 +39,9 @@ pub struct Target {
     /// never on bare metal.
     #[serde(default = "yes", alias = "minimal-filtering")]
     pub winograd: bool,
+    /// Cores that a process may use: what `threads = "all"` of a device means.
+    #[serde(default = "one")]
+    pub cores: usize,
     /// Threads that share each kernel; cluster.toml may say another number. The rates are those of one.
     #[serde(default = "one")]
     pub threads: usize,
@@ -163,6 +166,13 @@ pub struct Rate {
     /// Bytes per second that the processor can send or receive: copies, checksums and the network stack.
     #[serde(default = "default_link_bytes_per_second")]
     pub link_bytes_per_second: f64,
+    /// What each further thread adds to multiply-adds, of the first one's rate.
+    #[serde(default = "default_thread_gain")]
+    pub thread_gain: f64,
+    /// What each further thread adds to reading memory, of the first one's rate: nothing where one core reads as fast as
+    /// memory gives.
+    #[serde(default)]
+    pub thread_memory_gain: f64,
 }
 
 impl Rate {
@@ -175,22 +185,28 @@ impl Rate {
             memory_bytes_per_second: self.memory_bytes_per_second * share,
             message_microseconds: self.message_microseconds / share,
             link_bytes_per_second: self.link_bytes_per_second * share,
+            ..self.clone()
         }
     }
 
-    /// The rates of a process whose kernels several threads share: those of what emitted kernels do.
+    /// The rates of a process whose kernels several threads share: those of what emitted kernels do. Portable ones run on
+    /// one thread.
     pub fn shared(&self, threads: usize) -> Rate {
-        let factor = 1.0 + THREAD_GAIN * threads.saturating_sub(1) as f64;
+        let with_gain = |gain: f64| 1.0 + gain * threads.saturating_sub(1) as f64;
+        let (arithmetic, memory) = (with_gain(self.thread_gain), with_gain(self.thread_memory_gain));
         Rate {
-            conv_macs_per_second: self.conv_macs_per_second * factor,
-            depthwise_macs_per_second: self.depthwise_macs_per_second * factor,
+            conv_macs_per_second: self.conv_macs_per_second * arithmetic,
+            depthwise_macs_per_second: self.depthwise_macs_per_second * arithmetic,
+            memory_bytes_per_second: self.memory_bytes_per_second * memory,
             ..self.clone()
         }
     }
 }
 
-/// What a further thread adds, of a whole one: an estimate, which --measure corrects.
-const THREAD_GAIN: f64 = 0.9;
+/// Threads that share neither caches nor memory: measured with emitted kernels on x86-64.
+fn default_thread_gain() -> f64 {
+    0.9
+}
 
 /// An estimate for small Linux boards: two system calls and their wake-ups.
 fn default_message_microseconds() -> f64 {
@@ -350,6 +366,9 @@ fn parse(text: &str, name: &str) -> Result<Target, Diagnostic> {
     }
 }
 
+/// Most cores and threads that are used.
+pub(crate) const MOST_CORES: usize = 64;
+
 /// Numbers of a target and what they may be.
 fn figures(target: &Target) -> Vec<(&'static str, f64, Range)> {
     let (rate, energy) = (&target.rate, &target.energy);
@@ -365,6 +384,8 @@ fn figures(target: &Target) -> Vec<(&'static str, f64, Range)> {
         ("rate.memory-bytes-per-second", rate.memory_bytes_per_second, ranges::MEMORY_RATE),
         ("rate.message-microseconds", rate.message_microseconds, ranges::MESSAGE_COST),
         ("rate.link-bytes-per-second", rate.link_bytes_per_second, ranges::LINK_RATE),
+        ("rate.thread-gain", rate.thread_gain, ranges::THREAD_GAIN),
+        ("rate.thread-memory-gain", rate.thread_memory_gain, ranges::THREAD_GAIN),
         ("energy.picojoule-per-mac", energy.picojoule_per_mac, ranges::PICOJOULE),
         ("energy.picojoule-per-byte", energy.picojoule_per_byte, ranges::PICOJOULE),
         ("energy.link-nanojoule-per-byte", energy.link_nanojoule_per_byte, ranges::NANOJOULE),
@@ -400,8 +421,10 @@ fn problem(target: &Target) -> Option<String> {
         "a rate of multiply-adds is above two per lane and cycle of `clock-hz`".to_string()
     } else if !(8..=32).contains(&target.vector_registers) {
         "`vector-registers` should be 8 to 32".to_string()
-    } else if !(1..=64).contains(&target.threads) || firmware && target.threads != 1 {
-        "`threads` should be 1 to 64, on firmware 1".to_string()
+    } else if !(1..=MOST_CORES).contains(&target.threads) || firmware && target.threads != 1 {
+        format!("`threads` should be 1 to {MOST_CORES}, on firmware 1")
+    } else if !(1..=MOST_CORES).contains(&target.cores) {
+        format!("`cores` should be 1 to {MOST_CORES}")
     } else if target.dot_product && !target.instruction_set.may_multiply_bytes() {
         "`dot-product` is an extension of `neon`, `avx512` and `avx2`".to_string()
     } else if target.prefetch_bytes > 1 << 20 {
@@ -446,8 +469,9 @@ fn memory_map_problem(map: &MemoryMap, target: &Target) -> Option<String> {
     }
 }
 
-/// Fills in what depends on the machine that compiles: the instruction set.
+/// Fills in what depends on the machine that compiles: cores and the instruction set.
 fn on_this_machine(mut target: Target) -> Target {
+    target.cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_CORES));
     #[cfg(target_arch = "x86_64")]
     {
         (target.instruction_set, target.vector_registers) = if std::is_x86_feature_detected!("avx512f") {

@@ -110,7 +110,13 @@ fn service(compiled: &Compiled, position: usize) -> Result<Service, String> {
     for peer in &peers {
         let other = &cluster.devices[*peer];
         if is_line(peer) {
-            let path = "/dev/serial0".to_string();
+            let path = line(cluster, index, *peer);
+            if lines.contains(&path) {
+                return Err(format!(
+                    "two serial lines of `{}` are at {path}; say where they are in the cluster file: port = \"/dev/ttyUSB0\"",
+                    device.name
+                ));
+            }
             add("--uart", format!("{}={path}", other.name), format!("{}={path}", other.name));
             lines.push(path);
         } else if *peer < index {
@@ -136,6 +142,13 @@ fn service(compiled: &Compiled, position: usize) -> Result<Service, String> {
         is_secure: identity::is_needed(compiled),
         brings_key: identity::is_needed(compiled) && device.identity.is_none(),
     })
+}
+
+/// Where the serial line to a peer is on a device's machine: as the cluster file says, or where Raspberry Pis have it.
+fn line(cluster: &Cluster, device: usize, peer: usize) -> String {
+    let link = cluster.link(device, peer);
+    let port = link.and_then(|link| link.ports[usize::from(link.between.1 == device)].clone());
+    port.unwrap_or_else(|| "/dev/serial0".to_string())
 }
 
 fn place(device: &Device) -> Result<(&str, u16), String> {

@@ -67,6 +67,8 @@ const CLUSTER_KEYS: &[(&str, &str, Shown)] = &[
     ("link", "between", Refused("[\"pi\", \"hub\"]", "[\"pi-0\", \"hub\"]", "E0171")),
     ("link", "transport", Differs("transport = \"tcp\"", "transport = \"uart\"")),
     ("link", "bandwidth", Differs("200 Mbit/s", "100 Mbit/s")),
+    ("link", "baud", Test(serial_lines_are_as_the_file_says)),
+    ("link", "port", Test(serial_lines_are_as_the_file_says)),
     ("link", "latency", Differs("0.1 ms", "2 ms")),
     ("link", "topology", Differs("latency =", "topology = \"bus\"\nlatency =")),
     ("link", "hub", Differs("latency =", "topology = \"star\"\nhub = \"hub\"\nlatency =")),
@@ -97,6 +99,7 @@ vector-registers = 32
 in-order = false
 winograd = true
 threads = 1
+cores = 2
 l1-bytes = 32768
 l2-bytes = 2048
 prefetch-bytes = 128
@@ -111,6 +114,8 @@ element-per-second = 1.5e8
 memory-bytes-per-second = 2e9
 message-microseconds = 40.0
 link-bytes-per-second = 2.5e8
+thread-gain = 0.5
+thread-memory-gain = 0.25
 
 [energy]
 picojoule-per-mac = 200.0
@@ -176,6 +181,7 @@ const TARGET_KEYS: &[(&str, &str, Shown)] = &[
     // Its name until 0.1.
     ("", "minimal-filtering", Differs("winograd = true", "minimal-filtering = false")),
     ("", "threads", Differs("threads = 1", "threads = 4")),
+    ("", "cores", Test(all_cores_are_as_many_as_the_target_has)),
     ("", "l1-bytes", Test(caches_bound_what_kernels_keep)),
     ("", "l2-bytes", Differs("l2-bytes = 2048", "l2-bytes = 1048576")),
     ("", "prefetch-bytes", Differs("prefetch-bytes = 128", "prefetch-bytes = 256")),
@@ -188,6 +194,8 @@ const TARGET_KEYS: &[(&str, &str, Shown)] = &[
     ("rate", "memory-bytes-per-second", Differs("= 2e9", "= 2e7")),
     ("rate", "message-microseconds", Test(messages_cost_what_targets_say)),
     ("rate", "link-bytes-per-second", Test(messages_cost_what_targets_say)),
+    ("rate", "thread-gain", Test(threads_gain_what_targets_say)),
+    ("rate", "thread-memory-gain", Test(threads_gain_what_targets_say)),
     ("energy", "picojoule-per-mac", Differs("per-mac = 200.0", "per-mac = 100.0")),
     ("energy", "picojoule-per-byte", Differs("per-byte = 200.0", "per-byte = 100.0")),
     ("energy", "idle-watt", Differs("idle-watt = 1.4", "idle-watt = 1.5")),
@@ -361,6 +369,38 @@ fn messages_cost_what_targets_say() {
     assert!(
         shared(&LINUX_TARGET.replace("link-nanojoule-per-byte = 80.0", "link-nanojoule-per-byte = 8000.0")).1 > energy
     );
+}
+
+fn serial_lines_are_as_the_file_says() {
+    let with = |line: &str| {
+        let text = CLUSTER.replace("transport = \"tcp\"\nbandwidth = \"200 Mbit/s\"", line);
+        outcome(&text, "", "resnet").expect("the file is sound")
+    };
+    let slow = with("transport = \"uart\"\nbaud = 115200");
+    assert!(slow != with("transport = \"uart\"\nbaud = 921600"), "`baud` says nothing");
+    assert!(slow != with("transport = \"uart\"\nbaud = 115200\nport = \"/dev/ttyUSB0\""), "`port` says nothing");
+}
+
+fn all_cores_are_as_many_as_the_target_has() {
+    let threads = |text: &str, wanted: &str| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("target.toml"), text).expect("the folder is ours");
+        let cluster = single("./target.toml") + wanted;
+        cluster_file::parse(&cluster, "cluster.toml", folder.path()).expect("it is sound").devices[0].target.threads
+    };
+    assert_eq!(threads(LINUX_TARGET, ""), 1);
+    assert_eq!(threads(LINUX_TARGET, "threads = \"all\""), 2);
+    assert_eq!(threads(&LINUX_TARGET.replace("cores = 2", "cores = 4"), "threads = \"all\""), 4);
+}
+
+fn threads_gain_what_targets_say() {
+    let four = LINUX_TARGET.replace("threads = 1", "threads = 4");
+    // The first is bound by arithmetic, the second by memory.
+    let slow_memory = four.replace("memory-bytes-per-second = 2e9", "memory-bytes-per-second = 2e7");
+    for (text, key) in [(&four, "\nthread-gain = 0.5"), (&slow_memory, "thread-memory-gain = 0.25")] {
+        let none = text.replace(key, &format!("{} = 0", key.split(" = ").next().unwrap_or_default()));
+        assert!(shared(&none).0 > 1.1 * shared(text).0, "`{key}` says nothing");
+    }
 }
 
 /// A model whose convolution and pool are one kernel, which keeps some rows in between.
