@@ -70,10 +70,14 @@ fn model(pixels: usize, columns: usize) -> tempfile::NamedTempFile {
     file
 }
 
-/// The largest number that is accepted, to one part in 32.
+/// The largest number that is accepted, to one part in 32. From below: what is far too large takes long.
 fn largest(accepts: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (64, 1 << 22);
+    let mut low = 64;
     assert!(accepts(low));
+    while accepts(4 * low) {
+        low *= 4;
+    }
+    let mut high = 4 * low;
     while high - low > low / 32 {
         let middle = low.midpoint(high);
         *(if accepts(middle) { &mut low } else { &mut high }) = middle;
