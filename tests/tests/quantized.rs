@@ -39,7 +39,9 @@ fn a_network_answers_exactly_on_every_target() {
     for emulator in ["qemu-aarch64", "qemu-arm", "qemu-system-arm"] {
         require(emulator);
     }
-    for target in ["host", "raspberry-pi-4", "armv7", "cortex-m4f", "cortex-m7", "cortex-m33", "cortex-m55"] {
+    for target in
+        ["host", "raspberry-pi-4", "raspberry-pi-5", "armv7", "cortex-m4f", "cortex-m7", "cortex-m33", "cortex-m55"]
+    {
         check(&format!("on {target}"), &network(), &ClusterText::single(target), &network().with_extension("npz"), &[]);
     }
 }

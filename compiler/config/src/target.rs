@@ -81,7 +81,7 @@ impl Target {
 
     /// Whether kernels multiply activations and weights of 8 bits as they are stored, and activations are kept so for them.
     pub fn multiplies_stored_bytes(&self) -> bool {
-        self.dot_product && matches!(self.instruction_set, InstructionSet::Avx512 | InstructionSet::Avx2)
+        self.dot_product && self.instruction_set.may_multiply_bytes()
     }
 }
 
@@ -493,6 +493,7 @@ fn on_this_machine(mut target: Target) -> Target {
     #[cfg(target_arch = "aarch64")]
     {
         (target.instruction_set, target.vector_registers) = (InstructionSet::Neon, 32);
+        target.dot_product = std::arch::is_aarch64_feature_detected!("dotprod");
     }
     target
 }

@@ -219,6 +219,10 @@ impl State<'_> {
                 };
                 self.expression(a).into_iter().zip(self.expression(b)).map(apply).collect()
             }
+            Expression::Unary(Function::TransposeBytes, a) => {
+                let bytes: Vec<[u8; 4]> = self.expression(a).iter().map(|lane| lane.to_le_bytes()).collect();
+                (0..self.lanes).map(|lane| f32::from_le_bytes([0, 1, 2, 3].map(|other| bytes[other][lane]))).collect()
+            }
             Expression::Unary(function, a) => {
                 let apply = |a: f32| match function {
                     Function::Neg => -a,
@@ -227,6 +231,8 @@ impl State<'_> {
                     Function::Round | Function::RoundSmall => a.round_ties_even(),
                     Function::PowerOfTwo => a.exp2(),
                     Function::FromWhole => (a.to_bits() as i32) as f32,
+                    // Done above: it moves bytes between lanes.
+                    Function::TransposeBytes => a,
                 };
                 self.expression(a).into_iter().map(apply).collect()
             }

@@ -403,11 +403,14 @@ pub enum Function {
     PowerOfTwo,
     /// The `f32` next to a whole number.
     FromWhole,
+    /// Four bytes of each of four lanes, transposed: every lane has those that were at its place in each. Of vectors of four
+    /// lanes; only where the target has an instruction for it (`tbl` of AArch64).
+    TransposeBytes,
 }
 
 impl Function {
     /// All of them.
-    pub const ALL: [Function; 7] = [
+    pub const ALL: [Function; 8] = [
         Function::Neg,
         Function::Abs,
         Function::Sqrt,
@@ -415,6 +418,7 @@ impl Function {
         Function::RoundSmall,
         Function::PowerOfTwo,
         Function::FromWhole,
+        Function::TransposeBytes,
     ];
 
     /// The word for it in the text form.
@@ -427,6 +431,7 @@ impl Function {
             Function::RoundSmall => "round_small",
             Function::PowerOfTwo => "power_of_two",
             Function::FromWhole => "from_whole",
+            Function::TransposeBytes => "transpose_bytes",
         }
     }
 }

@@ -314,6 +314,10 @@ impl Checker<'_> {
                 self.typed(a, LaneType::I32)?;
                 Ok(LaneType::F32)
             }
+            Expression::Unary(Function::TransposeBytes, a) if lanes == 4 => self.typed(a, LaneType::I32),
+            Expression::Unary(Function::TransposeBytes, _) => {
+                Err(self.broken(format!("the bytes of {lanes} lanes are transposed")))
+            }
             Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => self.typed(a, LaneType::F32),
         }
     }
@@ -370,6 +374,8 @@ mod tests {
             "store y[0] = mul_add(f, f, load b[0])",
             "s = dot_unsigned(f, load bytes w[0], s)",
             "s = f",
+            "s = transpose_bytes(f)",
+            "f = transpose_bytes(s)",
             "f = sum_lanes(whole 3)",
         ] {
             let error = verify(&with(line)).expect_err("a type is wrong");

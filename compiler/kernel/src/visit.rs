@@ -87,7 +87,8 @@ pub fn each_expression_mut(statements: &mut [Statement], change: &mut impl FnMut
     }
 }
 
-fn each_inside(value: &mut Expression, change: &mut impl FnMut(&mut Expression)) {
+/// Every expression inside a value, operands before what is computed of them.
+pub fn each_inside(value: &mut Expression, change: &mut impl FnMut(&mut Expression)) {
     match value {
         Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) => {
             [a, b, c].into_iter().for_each(|operand| each_inside(operand, change));

@@ -52,6 +52,11 @@ impl Builder {
         self.buffers[buffer.0 as usize].storage = storage;
     }
 
+    /// How a buffer is used.
+    pub(super) fn access(&self, buffer: Buffer) -> Access {
+        self.buffers[buffer.0 as usize].access
+    }
+
     /// A variable of loops over what is summed, or over what stays in scratch buffers; equal names get a number.
     pub(super) fn loop_var(&mut self, name: &str) -> LoopVar {
         self.declare_loop(name, None)
@@ -85,7 +90,7 @@ impl Builder {
         Variable(number)
     }
 
-    fn name(&self, variable: Variable) -> &str {
+    pub(super) fn name(&self, variable: Variable) -> &str {
         &self.variable_names[variable.0 as usize]
     }
 

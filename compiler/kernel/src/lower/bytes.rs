@@ -4,6 +4,7 @@
 //! that leaves out is the same for all places of a result, the offset times the sum of its weights, and part of the
 //! bias. So sums are those of the numbers themselves, whatever is stored; in whole numbers no order of addition changes them.
 
+use super::window::Window3;
 use super::{Machine, Operand};
 use crate::Bytes;
 use partita_ir::graph::ranges::EXACT_UP_TO;
@@ -60,8 +61,22 @@ impl WholeSums {
         Some(WholeSums { first, zero: -offset, bias })
     }
 
+    /// Whether taps on padding are as nothing, or can be products as others are.
+    pub(super) fn suits(&self, window: &Window3) -> bool {
+        let is_padded = |axis: usize| {
+            (0..window.output[axis]).any(|at| {
+                window.taps_within(axis, at, &(window.pad[axis]..window.pad[axis] + window.input[axis])).len()
+                    < window.kernel[axis]
+            })
+        };
+        // The loops over rows of padding must not leave the window.
+        let has_rows = window.pad[1] <= window.kernel[1] * window.dilation[1]
+            && window.input[1] + window.pad[1] >= window.stride[1] * (window.output[1] - 1);
+        self.zero == 0 || self.has_zero() && has_rows && !is_padded(0) || ![0, 1, 2].into_iter().any(is_padded)
+    }
+
     /// Whether padding has a byte that stands for it.
-    pub(super) fn has_zero(&self) -> bool {
+    fn has_zero(&self) -> bool {
         match self.first {
             Bytes::Signed => i8::try_from(self.zero).is_ok(),
             Bytes::Unsigned => u8::try_from(self.zero).is_ok(),

@@ -27,6 +27,11 @@ fn whole(shape: &[usize], seed: u64, low: f32, high: f32) -> Value {
 
 /// Runs a kernel whose first operand is stored with an offset, as one thread and as several.
 fn check_bytes(op: &Op, values: &[Value], offset: i32, machine: &Machine) {
+    check_layout(op, values, (offset, None), machine);
+}
+
+/// The same for an operand in a layout; if none is given, blocked for convolutions and plain for others.
+fn check_layout(op: &Op, values: &[Value], (offset, layout): (i32, Option<Layout>), machine: &Machine) {
     let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
     let output = infer(op, &types.iter().collect::<Vec<_>>()).expect("the test's operator fits").remove(0);
     let constants: Vec<bool> = (0..values.len()).map(|index| index > 0).collect();
@@ -34,7 +39,7 @@ fn check_bytes(op: &Op, values: &[Value], offset: i32, machine: &Machine) {
     let blocked = Layout::Blocked(machine.instruction_set.lanes());
     let is_convolution = matches!(op, Op::Conv(_));
     let choice = match is_convolution {
-        true => LayoutChoice { inputs: vec![blocked, Layout::Plain, Layout::Plain], output: blocked },
+        true => LayoutChoice { inputs: vec![layout.unwrap_or(blocked), Layout::Plain, Layout::Plain], output: blocked },
         false => LayoutChoice { inputs: vec![Layout::Plain; values.len()], output: Layout::Plain },
     };
     let mut operands = operands(values, &types, &choice.inputs, &constants, Packing::Free);
@@ -109,6 +114,63 @@ fn convolutions_of_bytes_are_exact() {
                     whole(&weights, 2, -128.0, 127.0),
                     whole(&[filters], 3, -5000.0, 5000.0),
                 ];
+                check_bytes(&Op::Conv(conv), &values, offset, &machine);
+            }
+        }
+    }
+}
+
+/// Shape of the input, filters, kernel, stride, padding.
+type PlainCase<'a> = (&'a [usize], usize, &'a [usize], usize, usize);
+
+#[test]
+fn convolutions_of_plain_bytes_are_exact() {
+    let cases: [PlainCase<'_>; 7] = [
+        (&[1, 1, 12, 10], 16, &[10, 4], 2, 1),
+        (&[2, 3, 9, 33], 12, &[3, 3], 2, 1),
+        (&[1, 3, 8, 8], 18, &[3, 3], 1, 1),
+        (&[1, 2, 11, 13], 8, &[7, 7], 2, 3),
+        (&[1, 3, 16, 16], 8, &[4, 4], 4, 0),
+        (&[1, 1, 50], 8, &[9], 3, 4),
+        (&[1, 3, 5, 6], 8, &[1, 1], 1, 0),
+    ];
+    for machine in byte_machines().into_iter().filter(|machine| machine.byte_products() == Some(Bytes::Signed)) {
+        for (number, (x, filters, kernel, stride, pad)) in cases.into_iter().enumerate() {
+            for (offset, low, high) in offsets(&machine) {
+                let activation = if number % 2 == 0 { Activation::Relu } else { Activation::None };
+                let conv = Conv { window: window(kernel, stride, 1, pad), groups: 1, residual: false, activation };
+                let weights: Vec<usize> = [filters, x[1]].into_iter().chain(kernel.iter().copied()).collect();
+                let values =
+                    [whole(x, 1, low, high), whole(&weights, 2, -128.0, 127.0), whole(&[filters], 3, -5000.0, 5000.0)];
+                check_layout(&Op::Conv(conv), &values, (offset, Some(Layout::Plain)), &machine);
+            }
+        }
+    }
+}
+
+#[test]
+fn depthwise_convolutions_of_bytes_are_exact() {
+    // Shape of the input, kernel, stride, padding.
+    let cases: [(&[usize], &[usize], usize, usize); 10] = [
+        (&[1, 8, 5, 5], &[3, 3], 1, 1),
+        (&[2, 7, 6, 4], &[3, 3], 1, 1),
+        (&[1, 12, 9, 31], &[3, 3], 2, 1),
+        (&[1, 4, 6, 20], &[5, 5], 1, 2),
+        (&[1, 8, 6, 17], &[5, 5], 2, 2),
+        (&[1, 4, 9, 9], &[3, 3], 1, 0),
+        (&[1, 6, 8, 8], &[2, 2], 2, 0),
+        (&[1, 4, 16, 9], &[7, 7], 3, 3),
+        (&[1, 9, 40], &[9], 1, 4),
+        (&[1, 8, 7, 4], &[3, 3], 1, 3),
+    ];
+    for machine in byte_machines().into_iter().filter(|machine| machine.byte_products() == Some(Bytes::Signed)) {
+        for (number, (x, kernel, stride, pad)) in cases.into_iter().enumerate() {
+            for (offset, low, high) in offsets(&machine) {
+                let activation = if number % 2 == 0 { Activation::Relu } else { Activation::None };
+                let conv = Conv { window: window(kernel, stride, 1, pad), groups: x[1], residual: false, activation };
+                let weights: Vec<usize> = [x[1], 1].into_iter().chain(kernel.iter().copied()).collect();
+                let values =
+                    [whole(x, 1, low, high), whole(&weights, 2, -128.0, 127.0), whole(&[x[1]], 3, -5000.0, 5000.0)];
                 check_bytes(&Op::Conv(conv), &values, offset, &machine);
             }
         }

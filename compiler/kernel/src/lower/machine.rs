@@ -89,7 +89,8 @@ impl Machine {
             (Some(Bytes::Unsigned), ElementType::I8) => {
                 Stored { element: ElementType::U8, offset: stored.offset - 128 }
             }
-            (Some(Bytes::Unsigned), _) => stored,
+            (Some(Bytes::Signed), ElementType::U8) => Stored { element: ElementType::I8, offset: stored.offset + 128 },
+            (Some(_), _) => stored,
             _ if self.stores_narrow => stored,
             _ => Stored::plain(ElementType::F32),
         }

@@ -21,6 +21,16 @@ impl ProductKind {
         }
     }
 
+    /// A vector of activations, or one of them in all lanes.
+    pub(super) fn activations(self, buffer: Buffer, at: Affine, is_vector: bool) -> Expression {
+        match (self, is_vector) {
+            (ProductKind::Numbers, true) => Expression::Load(buffer, at),
+            (ProductKind::Numbers, false) => Expression::Broadcast(buffer, at),
+            (ProductKind::Bytes, true) => Expression::LoadBytes(buffer, at),
+            (ProductKind::Bytes, false) => Expression::BroadcastBytes(buffer, at),
+        }
+    }
+
     fn add_product(self, element: Expression, weight: Expression, sum: Expression) -> Expression {
         match self {
             ProductKind::Numbers => mul_add(element, weight, sum),

@@ -448,7 +448,7 @@ threads 3 numbered part share row
       a = load x[8 * row - 3 * column + 7]
       b_0 = mul_add(load 3 of x[0], load x[row] by -2, broadcast w[5])
       a = dot(load bytes w[0], a, b_0.3)
-      a = dot_unsigned(broadcast bytes x[row], whole -2139062144, whole 7)
+      a = dot_unsigned(transpose_bytes(broadcast bytes x[row]), whole -2139062144, whole 7)
       load = add(sub(a, -0.0), mul(load, div(1e-45, inf)))
       a = max(-inf, min(neg(abs(sqrt(round(round_small(from_whole(power_of_two(NaN))))))), max_lanes(sum_lanes(a))))
       prefetch w[-row]

@@ -187,6 +187,8 @@ pub fn expression(kernel: &Kernel, instruction_set: InstructionSet, value: &Expr
                 Function::RoundSmall => "round_small",
                 Function::PowerOfTwo => "power_of_two",
                 Function::FromWhole => "from_whole",
+                // On AArch64 only, whose kernels are not written in Rust.
+                Function::TransposeBytes => "transpose_bytes",
             };
             format!("{name}({})", show(a))
         }

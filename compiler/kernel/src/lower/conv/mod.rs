@@ -4,6 +4,7 @@
 //! Loop order: output-channel tile, output row, column tile, then input channels and taps. A tile's accumulators start
 //! from the bias and stay in registers until residual, activation and store.
 
+mod padded;
 mod plan;
 mod strips;
 
@@ -113,16 +114,27 @@ pub(super) fn lower(
     };
     let scratch_elements = strips.as_ref().map(|strips| strips.scratch_elements(&plan));
     let rows = scratch_elements.map(|elements| builder.buffer("rows", Access::Scratch, elements));
+    let copy = plan.padded.as_ref().map(|padded| {
+        let buffer = builder.stored_buffer("padded", Access::Scratch, padded.elements, ElementType::I8);
+        (padded, x_buffer, buffer)
+    });
     let output_plane = strips.as_ref().map_or(plan.window.output_plane(), |strips| strips.window.output_plane());
     let y_elements = plan.output_elements() / plan.window.output_plane() * output_plane;
     let y_buffer = builder.buffer("y", Access::Output, y_elements);
-    let buffers = Buffers { x: x_buffer, residual, weights: w_buffer, bias: b_buffer, y: y_buffer };
+    let read = copy.map_or(x_buffer, |(_, _, copy)| copy);
+    let buffers = Buffers { x: read, residual, weights: w_buffer, bias: b_buffer, y: y_buffer };
     let sample = builder.loop_over(Role::Batch, "sample");
     let strips_and_rows = strips.as_ref().zip(rows);
     let mut writer =
         ConvWriter { plan: &plan, conv, strips: strips_and_rows, joined: joined.as_ref(), builder, buffers, sample };
-    let body = writer.body();
-    let window = &plan.window;
+    let before = match (copy, &plan.whole) {
+        (Some((padded, from, to)), Some(whole)) => {
+            padded.copy(&mut writer.builder, (from, to), (sample, plan.channels), plan.lanes, whole.zero)
+        }
+        _ => Vec::new(),
+    };
+    let body = writer.body(before);
+    let window = plan.original();
     let name = format!(
         "{}_{}x{}x{}_s{}_{}x{}x{}x{}_to_{}",
         if strips.is_some() { "conv_pool" } else { "conv" },
@@ -159,6 +171,7 @@ pub(super) fn lower(
     let mut bindings = convolution_bindings(conv, inputs[1].packing, || plan.pack(weights), packed_bias);
     bindings.extend(fused_bindings);
     bindings.extend(scratch_elements.map(Binding::Scratch));
+    bindings.extend(plan.padded.as_ref().map(|padded| Binding::Scratch(padded.elements.div_ceil(4))));
     bindings.push(Binding::Output);
     let order = WeightOrder { vectors: plan.tile.vectors, forms: None };
     Some(LoweredNode { kernel, bindings, order: Some(order) })
@@ -212,7 +225,8 @@ struct Place<'a> {
 }
 
 impl ConvWriter<'_> {
-    fn body(&mut self) -> Vec<Statement> {
+    /// All of it; `before` is done first for each sample.
+    fn body(&mut self, mut before: Vec<Statement>) -> Vec<Statement> {
         let plan = self.plan;
         let group = self.builder.loop_over(Role::Group, "group");
         let per_group = plan.group_vectors() * plan.weights_per_vector();
@@ -227,7 +241,10 @@ impl ConvWriter<'_> {
             let output = Affine::constant((first * output_plane) as i64);
             let output = plus(&plus(&output, tile, wide * output_plane), group, plan.group_vectors() * output_plane);
             let output = plus(&output, self.sample, plan.groups * plan.group_vectors() * output_plane);
-            let input = if plan.plain_input {
+            let input = if plan.padded.is_some() {
+                // Of the copy of one sample.
+                Affine::constant(0)
+            } else if plan.plain_input {
                 Affine::term(self.sample, (plan.channels * plan.window.input_plane()) as i64)
             } else {
                 let blocks = plan.group_channels.next_multiple_of(plan.lanes);
@@ -241,8 +258,8 @@ impl ConvWriter<'_> {
             };
             tiles.push(repeat(tile, count, 1, vec![rows]));
         }
-        let groups = repeat(group, plan.groups, 1, tiles);
-        vec![repeat(self.sample, plan.batch, 1, vec![groups])]
+        before.push(repeat(group, plan.groups, 1, tiles));
+        vec![repeat(self.sample, plan.batch, 1, before)]
     }
 
     /// Of one vector of output channels, in vectors.
@@ -385,7 +402,13 @@ impl ConvWriter<'_> {
         let step = Step { input, weights, pixel_step, vector_row };
         match plan.reading {
             Reading::Lane => return self.by_lane(&step, place, part, channels),
-            Reading::Row { .. } => return self.by_row(&step, place, part),
+            Reading::Row { .. } if let Some(padded) = &plan.padded => {
+                let buffers = [self.buffers.x, self.buffers.weights];
+                let tile = (part, place.tile.vectors);
+                let lanes = (plan.lanes, plan.in_order);
+                return padded.by_words(&mut self.builder, buffers, [&step.input, &step.weights], tile, lanes);
+            }
+            Reading::Row { .. } => return self.by_row(&step, place, (part, padding)),
             Reading::Broadcast => {}
         }
         let channel = self.builder.loop_var("channel");
@@ -507,17 +530,23 @@ impl ConvWriter<'_> {
         body
     }
 
-    /// One channel of a row of a plain tensor: its columns in vectors, each lane multiplied by all taps that reach it.
-    fn by_row(&mut self, step: &Step, place: &Place<'_>, part: Columns) -> Vec<Statement> {
+    /// One channel of a row of a plain tensor, or four of bytes: its columns in vectors, each lane multiplied by all taps
+    /// that reach it. Columns of padding are bytes, too, where these are not 0.
+    fn by_row(&mut self, step: &Step, place: &Place<'_>, (part, padding): (Columns, Option<i32>)) -> Vec<Statement> {
         let plan = self.plan;
+        let kind = if plan.whole.is_some() { ProductKind::Bytes } else { ProductKind::Numbers };
         let pairs = (0..plan.window.kernel[2]).flat_map(|tap| (0..part.count).map(move |pixel| (tap, pixel)));
-        // Tap, pixel, and the column that they meet in.
-        let inside: Vec<(usize, usize, i64)> = pairs
-            .filter(|(tap, pixel)| self.is_inside(part, *pixel, *tap))
-            .map(|(tap, pixel)| (tap, pixel, self.input_offset(part, pixel, tap, step.pixel_step)))
-            .collect();
-        let columns: BTreeSet<i64> = inside.iter().map(|(_, _, column)| *column).collect();
-        let (Some(first), Some(last)) = (columns.first().copied(), columns.last().copied()) else { return Vec::new() };
+        // Tap, pixel, and the column that they meet in, none if that is padding.
+        let meet = |(tap, pixel): (usize, usize)| {
+            let is_inside = padding.is_none() && self.is_inside(part, pixel, tap);
+            (tap, pixel, is_inside.then(|| self.input_offset(part, pixel, tap, 1)))
+        };
+        let zeros = padding.or(plan.zeros());
+        let met: Vec<(usize, usize, Option<i64>)> =
+            pairs.map(meet).filter(|(.., column)| column.is_some() || zeros.is_some()).collect();
+        let columns: BTreeSet<i64> = met.iter().filter_map(|(.., column)| *column).collect();
+        let first = columns.first().copied().unwrap_or(0);
+        let last = columns.last().copied().unwrap_or(first);
         let lanes = plan.lanes as i64;
         // The last vector ends at the last column, so that nothing past a row is read; few columns are read one by one.
         let in_vectors = last - first >= lanes - 1;
@@ -528,29 +557,29 @@ impl ConvWriter<'_> {
         let mut body = Vec::new();
         let mut loaded = BTreeMap::new();
         for from in columns.iter().map(|column| begin(*column)).collect::<BTreeSet<i64>>() {
-            let element = self.builder.variable(&format!("x_{}", from - first));
-            let at = step.input.clone().plus(from);
-            let value = match in_vectors {
-                true => Expression::Load(self.buffers.x, at),
-                false => Expression::Broadcast(self.buffers.x, at),
-            };
-            body.push(Statement::Assign(element, value));
-            loaded.insert(from, element);
+            let at = step.input.clone().plus(from * step.pixel_step as i64);
+            let value = kind.activations(self.buffers.x, at, in_vectors);
+            loaded.insert(from, self.builder.assign(&format!("x_{}", from - first), value, &mut body));
         }
+        let zeros = zeros.filter(|_| met.iter().any(|(.., column)| column.is_none()));
+        let zeros = zeros.map(|zeros| self.builder.assign("x_padding", Expression::Whole(zeros), &mut body));
+        let element = |(_, pixel, column): &(usize, usize, Option<i64>)| match column {
+            Some(column) => Some((*pixel, *loaded.get(&begin(*column))?, (column - begin(*column)) as u32)),
+            None => Some((*pixel, zeros?, 0)),
+        };
         let mut factors = Vec::new();
         for tap in 0..plan.window.kernel[2] {
-            let met = inside.iter().filter(|(other, ..)| *other == tap);
-            let elements: Vec<(usize, Variable, u32)> = met
-                .map(|(_, pixel, column)| (*pixel, loaded[&begin(*column)], (column - begin(*column)) as u32))
-                .collect();
+            let elements: Vec<(usize, Variable, u32)> =
+                met.iter().filter(|(other, ..)| *other == tap).filter_map(element).collect();
+            let of_tap = |vector: usize| (tap * step.vector_row + vector * plan.lanes) * plan.channels_at_once();
             factors.extend((0..place.tile.vectors).map(|vector| Factor {
                 vector,
-                at: step.weights.clone().plus((tap * step.vector_row + vector * plan.lanes) as i64),
+                at: step.weights.clone().plus(of_tap(vector) as i64),
                 elements: elements.clone(),
             }));
         }
         factors.retain(|factor| !factor.elements.is_empty());
-        body.extend(multiply(&mut self.builder, (ProductKind::Numbers, self.buffers.weights), &factors, plan.in_order));
+        body.extend(multiply(&mut self.builder, (kind, self.buffers.weights), &factors, plan.in_order));
         body
     }
 

@@ -1,5 +1,6 @@
 //! What is decided about a direct convolution before its loops are written, and the order of its weights.
 
+use super::padded::{FOUR, FURTHER_VECTORS, Padded};
 use crate::layout::Layout;
 use crate::lower::bytes::WholeSums;
 use crate::lower::tile::{Reading, Row, Tile, choose_tile};
@@ -23,18 +24,7 @@ fn whole_sums(inputs: &[Operand<'_>], window: &Window3, output: &TensorType, mac
     let whole =
         WholeSums::of(&inputs[0], (weights, |index| index / per_filter.max(1)), inputs[2].value, filters, machine);
     // Taps on padding are products, too, where padding is stored as another number than 0.
-    let is_padded = |axis: usize| {
-        (0..window.output[axis]).any(|at| {
-            window.taps_within(axis, at, &(window.pad[axis]..window.pad[axis] + window.input[axis])).len()
-                < window.kernel[axis]
-        })
-    };
-    // The loops over rows of padding must not leave the window.
-    let has_rows = window.pad[1] <= window.kernel[1] * window.dilation[1]
-        && window.input[1] + window.pad[1] >= window.stride[1] * (window.output[1] - 1);
-    whole.filter(|whole| {
-        whole.zero == 0 || whole.has_zero() && has_rows && !is_padded(0) || ![0, 1, 2].into_iter().any(is_padded)
-    })
+    whole.filter(|whole| whole.suits(window))
 }
 
 /// Everything that is decided about one convolution.
@@ -55,6 +45,8 @@ pub(super) struct Plan {
     pub(super) tile: Tile,
     /// Of sums in whole numbers.
     pub(super) whole: Option<WholeSums>,
+    /// The copy of a plain input that is read instead of it; `window` is that over the copy.
+    pub(super) padded: Option<Padded>,
     /// Estimated time of one channel and tap of all rows.
     pub(super) cycles: f64,
 }
@@ -73,18 +65,28 @@ impl Plan {
         let window = if is_pooled { window } else { window.flattened() };
         let lanes = machine.instruction_set.lanes() as usize;
         let plain_input = inputs[0].layout == Layout::Plain;
-        let whole = whole_sums(inputs, &window, output, machine);
+        let (padded, whole) = match Padded::of(conv, inputs, &window, output.shape[1], machine) {
+            Some((padded, whole)) => (Some(padded), Some(whole)),
+            None => (None, whole_sums(inputs, &window, output, machine)),
+        };
+        let window = padded.as_ref().map_or(window, |padded| padded.window.clone());
+        let further = if padded.is_some() { FURTHER_VECTORS } else { 0 };
+        let narrower = Machine { registers: machine.registers.saturating_sub(further), ..machine.clone() };
         let reading = match machine.instruction_set.multiplies_by_lane() {
-            _ if whole.is_some() => Reading::Broadcast,
-            true if plain_input => Reading::Row { stride: window.stride[2], dilation: window.dilation[2] },
+            true if padded.is_some() => Reading::Row { stride: 1, dilation: 0 },
+            // A row of four channels is like one of a plain tensor.
+            true if plain_input || whole.is_some() => {
+                Reading::Row { stride: window.stride[2], dilation: window.dilation[2] }
+            }
             true => Reading::Lane,
             false => Reading::Broadcast,
         };
         let filters = output.shape[1];
         let vectors = (filters / conv.groups).div_ceil(lanes);
-        let row = Row { width: window.output[2], vectors, taps: window.kernel[2] };
+        let taps = if padded.is_some() { window.kernel[2] / FOUR } else { window.kernel[2] };
+        let row = Row { width: window.output[2], vectors, taps };
         let (row_cycles, tile) =
-            choose_tile(row, inputs[1].packing.order().map(|order| order.vectors), machine, reading);
+            choose_tile(row, inputs[1].packing.order().map(|order| order.vectors), &narrower, reading);
         let at_once = if whole.is_some() { BYTES } else { 1 };
         let cycles = row_cycles * (window.output[0] * window.output[1]) as f64 / at_once as f64;
         Plan {
@@ -100,6 +102,7 @@ impl Plan {
             in_order: machine.in_order,
             tile,
             whole,
+            padded,
             cycles,
         }
     }
@@ -124,6 +127,11 @@ impl Plan {
 
     pub(super) fn output_elements(&self) -> usize {
         self.batch * self.filters.next_multiple_of(self.lanes) * self.window.output_plane()
+    }
+
+    /// The convolution's own window.
+    pub(super) fn original(&self) -> &Window3 {
+        self.padded.as_ref().map_or(&self.window, |padded| &padded.original)
     }
 
     /// Vectors of output channels of one group.
@@ -160,6 +168,9 @@ impl Plan {
     /// with width before channel for multiplication by lane; zero where channels end inside a block. In whole numbers the
     /// channel is `[four in block]` there, and `[one of four]` stands last.
     pub(super) fn pack(&self, weights: &[f32]) -> Vec<f32> {
+        if let Some(padded) = &self.padded {
+            return padded.pack(weights, [self.channels, self.filters, self.lanes], &self.vector_tiles());
+        }
         let [k_d, k_h, k_w] = self.window.kernel;
         let group_filters = self.filters / self.groups;
         let at_once = self.channels_at_once();

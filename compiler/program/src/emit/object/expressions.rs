@@ -3,6 +3,7 @@
 use cranelift_codegen::ir::{self, Endianness, InstBuilder, MemFlagsData, SourceLoc, Type, Value, types};
 
 use super::Translator;
+use super::narrow::{MOST_TOGETHER, Narrowing, loaded_together, taken_apart};
 use super::substitutes::Substitute;
 use partita_ir::graph::ElementType;
 use partita_kernel::{Affine, Arithmetic, Buffer, Bytes, Expression, Function, Variable};
@@ -54,8 +55,8 @@ impl Translator<'_> {
 
     /// Four bytes, in the first lanes.
     fn load_bytes(&mut self, buffer: Buffer, at: &Affine) -> Value {
-        let four = self.load(types::I32, buffer, at);
-        let bytes = self.builder.ins().scalar_to_vector(types::I32X4, four);
+        let four = self.load(types::F32, buffer, at);
+        let bytes = self.builder.ins().scalar_to_vector(types::F32X4, four);
         self.bits(types::I8X16, bytes)
     }
 
@@ -83,7 +84,7 @@ impl Translator<'_> {
                     ElementType::I8 => self.builder.ins().snarrow(halves, halves),
                     _ => self.builder.ins().unarrow(halves, halves),
                 };
-                let words = self.bits(types::I32X4, bytes);
+                let words = self.bits(types::F32X4, bytes);
                 self.builder.ins().extractlane(words, 0)
             }
             ElementType::I16 => {
@@ -121,6 +122,101 @@ impl Translator<'_> {
                 ElementType::I16 => ins.istore16(flags(), element, address, offset),
                 _ => ins.store(flags(), element, address, offset),
             };
+        }
+    }
+
+    /// Stores neighbouring vectors, the first of which lies at `at`.
+    pub(super) fn store_together(&mut self, buffer: Buffer, at: &Affine, values: &[&Expression]) {
+        let element = self.storages[buffer.0 as usize];
+        let parts: Vec<(Narrowing, &Expression)> = values.iter().map(|value| taken_apart(value)).collect();
+        let narrowing = parts[0].0;
+        let is_byte = matches!(element, ElementType::I8 | ElementType::U8);
+        if !is_byte || parts.iter().any(|(other, _)| *other != narrowing) {
+            let values: Vec<Value> = values.iter().map(|value| self.expression(value)).collect();
+            for (index, value) in values.into_iter().enumerate() {
+                self.store(buffer, &at.clone().plus(4 * index as i64), value);
+            }
+            return;
+        }
+        if let Some((from, first)) = loaded_together(values)
+            && self.storages[from.0 as usize] == element
+        {
+            let bytes = self.load(types::I8X16, from, first);
+            return self.store_bytes(buffer, at, MOST_TOGETHER, bytes);
+        }
+        let words: Vec<Value> = parts.into_iter().map(|(_, rest)| self.whole(rest, narrowing.rounds)).collect();
+        let bytes = self.bytes(&words, narrowing, element);
+        self.store_bytes(buffer, at, values.len(), bytes);
+    }
+
+    /// The whole numbers next to real ones, or those that they are.
+    fn whole(&mut self, value: &Expression, rounds: bool) -> Value {
+        if let (Expression::Unary(Function::FromWhole, whole), false) = (value, rounds) {
+            let whole = self.expression(whole);
+            return self.bits(types::I32X4, whole);
+        }
+        let value = self.expression(value);
+        match rounds {
+            true => self.marked(Substitute::Nearest, |this| this.builder.ins().fcvt_to_sint_sat(types::I32X4, value)),
+            false => self.builder.ins().fcvt_to_sint_sat(types::I32X4, value),
+        }
+    }
+
+    /// Up to four vectors of whole numbers as bytes, one after the other.
+    fn bytes(&mut self, words: &[Value], narrowing: Narrowing, element: ElementType) -> Value {
+        let mut halves: Vec<Value> =
+            words.chunks(2).map(|pair| self.builder.ins().snarrow(pair[0], pair[pair.len() - 1])).collect();
+        if narrowing.offset != 0.0 {
+            let offset = self.all(types::I16, narrowing.offset);
+            halves = halves.into_iter().map(|half| self.builder.ins().ssub_sat(half, offset)).collect();
+        }
+        let (first, last) = (halves[0], halves[halves.len() - 1]);
+        let (mut bytes, ends) = match element {
+            ElementType::I8 => (self.builder.ins().snarrow(first, last), [-128.0, 127.0]),
+            _ => (self.builder.ins().unarrow(first, last), [0.0, 255.0]),
+        };
+        let Some(bounds) = narrowing.bounds else { return bytes };
+        let [low, high] = bounds.map(|bound| (bound - narrowing.offset).clamp(ends[0], ends[1]));
+        if low > ends[0] {
+            let low = self.all(types::I8, low);
+            let ins = self.builder.ins();
+            bytes = if element == ElementType::I8 { ins.smax(bytes, low) } else { ins.umax(bytes, low) };
+        }
+        if high < ends[1] {
+            let high = self.all(types::I8, high);
+            let ins = self.builder.ins();
+            bytes = if element == ElementType::I8 { ins.smin(bytes, high) } else { ins.umin(bytes, high) };
+        }
+        bytes
+    }
+
+    /// All lanes the same whole number.
+    fn all(&mut self, lane: Type, number: f32) -> Value {
+        let bits = number as i64 & ((1 << lane.bits()) - 1);
+        let number = self.builder.ins().iconst(lane, bits);
+        let lanes = 128 / lane.bits();
+        match lane.by(lanes) {
+            Some(vector) => self.builder.ins().splat(vector, number),
+            None => number,
+        }
+    }
+
+    /// Stores four bytes of each of so many vectors.
+    fn store_bytes(&mut self, buffer: Buffer, at: &Affine, vectors: usize, bytes: Value) {
+        let mut stored = Vec::with_capacity(2);
+        if vectors == MOST_TOGETHER {
+            stored.push((0, bytes));
+        } else if vectors >= 2 {
+            let pairs = self.bits(types::F64X2, bytes);
+            stored.push((0, self.builder.ins().extractlane(pairs, 0)));
+        }
+        if vectors % 2 == 1 {
+            let words = self.bits(types::F32X4, bytes);
+            stored.push((vectors - 1, self.builder.ins().extractlane(words, vectors as u8 - 1)));
+        }
+        for (vector, value) in stored {
+            let (address, offset) = self.address(buffer, &at.clone().plus(4 * vector as i64));
+            self.builder.ins().store(flags(), value, address, offset);
         }
     }
 
@@ -219,6 +315,12 @@ impl Translator<'_> {
                     Function::FromWhole => {
                         let whole = self.bits(types::I32X4, a);
                         self.builder.ins().fcvt_from_sint(types::F32X4, whole)
+                    }
+                    Function::TransposeBytes => {
+                        let bytes = self.bits(types::I8X16, a);
+                        let order = self.transposition;
+                        let moved = order.map_or(bytes, |order| self.builder.ins().swizzle(bytes, order));
+                        self.bits(types::F32X4, moved)
                     }
                     Function::PowerOfTwo => {
                         let whole = self.builder.ins().fcvt_to_sint_sat(types::I32X4, a);

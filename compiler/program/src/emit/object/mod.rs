@@ -6,6 +6,7 @@
 
 mod addresses;
 mod expressions;
+mod narrow;
 mod substitutes;
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 use anyhow::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{AbiParam, FuncRef, InstBuilder, MemFlagsData, UserFuncName, Value, types};
+use cranelift_codegen::ir::{AbiParam, Endianness, FuncRef, InstBuilder, MemFlagsData, UserFuncName, Value, types};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -29,7 +30,8 @@ use partita_config::{InstructionSet, Target};
 use partita_ir::graph::ElementType;
 use partita_kernel::split::Split;
 use partita_kernel::unroll::unroll;
-use partita_kernel::{Affine, Bound, Kernel, LoopVar, Statement, turns};
+use partita_kernel::visit::each_expression;
+use partita_kernel::{Affine, Bound, Expression, Function, Kernel, LoopVar, Statement, turns};
 
 /// An ELF object with one exported function per kernel, named `symbol_prefix` + the kernel's name, taking the kernel's
 /// buffers as pointers.
@@ -174,12 +176,40 @@ fn translate(
     let storages: Vec<ElementType> = kernel.buffers.iter().map(|buffer| buffer.storage).collect();
     let anchors = anchors(&kernel.body, &storages);
     let counted = vec![false; kernel.loops.len()];
-    let mut translator =
-        Translator { builder, buffers, barrier, shared, vectors, loops, running, scopes, anchors, storages, counted };
+    let transposition = transposition(kernel, &mut builder);
+    let mut translator = Translator {
+        builder,
+        buffers,
+        barrier,
+        shared,
+        vectors,
+        loops,
+        running,
+        scopes,
+        anchors,
+        storages,
+        counted,
+        transposition,
+    };
     translator.block(&kernel.body);
     translator.builder.ins().return_(&[]);
     translator.builder.seal_all_blocks();
     translator.builder.finalize(config);
+}
+
+/// The order of bytes by which `tbl` transposes four bytes of four lanes, in a register for all of a kernel that does so.
+fn transposition(kernel: &Kernel, builder: &mut FunctionBuilder<'_>) -> Option<Value> {
+    let mut is_needed = false;
+    let transposes = |part: &Expression| matches!(part, Expression::Unary(Function::TransposeBytes, _));
+    each_expression(&kernel.body, &mut |part| is_needed |= transposes(part));
+    is_needed.then(|| {
+        let [low, high] =
+            [0x0d09_0501_0c08_0400, 0x0f0b_0703_0e0a_0602].map(|half| builder.ins().iconst(types::I64, half));
+        let order = builder.ins().scalar_to_vector(types::I64X2, low);
+        let order = builder.ins().insertlane(order, high, 1);
+        let little = MemFlagsData::new().with_endianness(Endianness::Little);
+        builder.ins().bitcast(types::I8X16, little, order)
+    })
 }
 
 /// What a loop variable is at some place.
@@ -218,11 +248,17 @@ struct Translator<'a> {
     storages: Vec<ElementType>,
     /// Loop variables whose value some instruction needs.
     counted: Vec<bool>,
+    /// Where bytes are transposed, in which order `tbl` takes them.
+    transposition: Option<Value>,
 }
 
 impl Translator<'_> {
-    fn block(&mut self, statements: &[Statement]) {
-        for statement in statements {
+    fn block<'b>(&mut self, statements: &'b [Statement]) {
+        let mut statements = statements;
+        while let Some(statement) = statements.first() {
+            let count = narrow::together(statements);
+            let (these, rest) = statements.split_at(count);
+            statements = rest;
             match statement {
                 Statement::For { var, low, high, step, unroll, body } => {
                     let is_shared = self.is_shared(var.0 as usize);
@@ -244,9 +280,12 @@ impl Translator<'_> {
                     let value = self.expression(value);
                     self.builder.def_var(self.vectors[variable.0 as usize], value);
                 }
-                Statement::Store(buffer, at, value) => {
-                    let value = self.expression(value);
-                    self.store(*buffer, at, value);
+                Statement::Store(buffer, at, _) => {
+                    let value = |statement: &'b Statement| match statement {
+                        Statement::Store(_, _, value) => Some(value),
+                        _ => None,
+                    };
+                    self.store_together(*buffer, at, &these.iter().filter_map(value).collect::<Vec<&Expression>>());
                 }
                 Statement::StorePartial(buffer, at, count, value) => {
                     let value = self.expression(value);

@@ -14,12 +14,14 @@ pub enum Substitute {
     Dot,
     /// `fcvtl` of four halves: `fcvtl` of two singles.
     Widen,
+    /// `fcvtns` of four singles, to the nearest whole numbers: `fcvtzs`.
+    Nearest,
 }
 
 /// The registers that an address on the stack begins with: what is loaded from there is a register that was spilled.
 const STACK_BASES: [u32; 2] = [29, 31];
 
-const ALL: [Substitute; 3] = [Substitute::Prefetch, Substitute::Dot, Substitute::Widen];
+const ALL: [Substitute; 4] = [Substitute::Prefetch, Substitute::Dot, Substitute::Widen, Substitute::Nearest];
 
 /// Far from anything that counts lines.
 const FIRST_MARK: u32 = 0x7e7c_0000;
@@ -55,6 +57,7 @@ impl Substitute {
                 (0xffc0_f400, 0x4f80_1000, 0x4f80_e000, 0x003f_0bff),
             ],
             Substitute::Widen => &[(0xffff_fc00, 0x0e61_7800, 0x0e21_7800, 0x0000_03ff)],
+            Substitute::Nearest => &[(0xffff_fc00, 0x4ea1_b800, 0x4e21_a800, 0x0000_03ff)],
         };
         let form = forms.iter().find(|(mask, found, ..)| word & mask == *found);
         form.map(|(_, _, meant, kept)| meant | word & kept)
@@ -88,6 +91,8 @@ mod tests {
             (Substitute::Dot, [0x4e3f_ccc5, 0x4fbf_18c5, 0x4f82_1020], [0x4e9f_94c5, 0x4fbf_e8c5, 0x4f82_e020]),
             // fcvtl v5.2d, v6.2s; add x9, x3, x4 stays; so does mov v0.16b, v1.16b
             (Substitute::Widen, [0x0e61_78c5, 0x8b04_0069, 0x4ea1_1c20], [0x0e21_78c5, 0x8b04_0069, 0x4ea1_1c20]),
+            // fcvtzs v5.4s, v6.4s; fcvtzs of doubles stays, and so does frintn v5.4s, v6.4s
+            (Substitute::Nearest, [0x4ea1_b8c5, 0x4ee1_b8c5, 0x4e21_88c5], [0x4e21_a8c5, 0x4ee1_b8c5, 0x4e21_88c5]),
         ];
         for (substitute, stands, meant) in cases {
             let mut code: Vec<u8> = stands.iter().flat_map(|word| word.to_le_bytes()).collect();

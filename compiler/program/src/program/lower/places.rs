@@ -93,7 +93,7 @@ impl Lowering<'_> {
 
     /// Whether it keeps whole numbers in bytes.
     pub(super) fn keeps_bytes(&self) -> bool {
-        self.machine.kept(Stored::plain(ElementType::U8)).element == ElementType::U8
+        self.machine.kept(Stored::plain(ElementType::U8)).element != ElementType::F32
     }
 
     /// How a tensor is stored where it was made, or would be if it were copied out of the weights.

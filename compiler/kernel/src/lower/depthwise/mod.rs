@@ -1,14 +1,16 @@
-//! Depthwise convolution on channel blocks: vectors over channels, no sum across them.
+//! Depthwise convolution on channel blocks: vectors over channels, no sum across them; of bytes in [`bytes`].
+
+mod bytes;
 
 use std::collections::BTreeSet;
 
-use super::build::{Builder, mul_add, plus, repeat};
-use super::call::convolution_bindings;
-use super::epilogue::Epilogue;
-use super::fused::{Fused, Joined};
-use super::window::{Columns, Window3};
-use super::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing};
 use crate::layout::Layout;
+use crate::lower::build::{Builder, mul_add, plus, repeat};
+use crate::lower::call::convolution_bindings;
+use crate::lower::epilogue::Epilogue;
+use crate::lower::fused::{Fused, Joined};
+use crate::lower::window::{Columns, Window3};
+use crate::lower::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing};
 use crate::{Access, Affine, Expression, Role, Statement, Variable};
 use partita_ir::graph::TensorType;
 use partita_ir::graph::op::Conv;
@@ -40,6 +42,9 @@ pub(super) fn lower(
     fused: Option<&Fused<'_>>,
     machine: &Machine,
 ) -> Option<LoweredNode> {
+    if let Some(lowered) = bytes::lower(conv, inputs, output, fused, machine) {
+        return Some(lowered);
+    }
     let (weights, bias) = (inputs[1].value?, inputs[2].value?);
     let x = inputs[0].tensor_type;
     let lanes = machine.instruction_set.lanes() as usize;
@@ -143,10 +148,6 @@ pub(super) fn lower(
     let rows = repeat(row, window.output[1], 1, columns);
     let depths = repeat(depth, window.output[0], 1, vec![rows]);
     let body = vec![repeat(sample, batch, 1, vec![repeat(block, blocks, 1, vec![depths])])];
-    let name = format!(
-        "depthwise_{}x{}_s{}_{}x{}x{}",
-        window.kernel[1], window.kernel[2], window.stride[2], channels, window.input[1], window.input[2]
-    );
     let summary = format!(
         "depthwise convolution {:?} of {channels} channels over {:?}{}",
         window.kernel,
@@ -154,7 +155,7 @@ pub(super) fn lower(
         Fused::words(fused)
     );
     let macs = batch * channels * window.output_plane() * window.taps();
-    let mut kernel = builder.finish(name, summary, body, macs as u64);
+    let mut kernel = builder.finish(name(&window, channels), summary, body, macs as u64);
     kernel.in_place = residual.into_iter().collect();
     if let (Some(joined), Some(fused)) = (&joined, fused) {
         kernel.in_place.extend(joined.in_place(fused.operands));
@@ -163,6 +164,13 @@ pub(super) fn lower(
     bindings.extend(fused_bindings);
     bindings.push(Binding::Output);
     Some(LoweredNode { kernel, bindings, order: None })
+}
+
+fn name(window: &Window3, channels: usize) -> String {
+    format!(
+        "depthwise_{}x{}_s{}_{}x{}x{}",
+        window.kernel[1], window.kernel[2], window.stride[2], channels, window.input[1], window.input[2]
+    )
 }
 
 /// Pixels of a row that are computed together, and whether every column of the input is loaded once for all of them.
