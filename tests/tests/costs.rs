@@ -21,7 +21,7 @@ const HOST: &str =
 const THREE: &str = "[cluster]\nname = \"c\"\ninput = \"d-0\"\noutput = \"d-2\"\n[[device]]\nname = \"d\"\ntarget = \"host\"\ncount = 3\n\
                      [[link]]\nbetween = [\"d\"]\ntransport = \"tcp\"\nbandwidth = \"100 Mbit/s\"\nlatency = \"1 ms\"\n";
 
-const MIXED: &str = "[cluster]\nname = \"c\"\ninput = \"m\"\noutput = \"h\"\n[[device]]\nname = \"m\"\ntarget = \"cortex-m7\"\n\
+const MIXED: &str = "[cluster]\nname = \"c\"\nsecurity = \"none\"\ninput = \"m\"\noutput = \"h\"\n[[device]]\nname = \"m\"\ntarget = \"cortex-m7\"\n\
                      [[device]]\nname = \"h\"\ntarget = \"host\"\n\
                      [[link]]\nbetween = [\"m\", \"h\"]\ntransport = \"uart\"\nbandwidth = \"921600 bit/s\"\nlatency = \"1 ms\"\n";
 

@@ -108,11 +108,11 @@ fn bundle(model: &str, cluster: &str, description: &str, target: &str) {
         })
         .collect();
     std::fs::write(folder.path().join("own.toml"), own.join("\n")).expect("written");
+    let (transport, security) = if target.starts_with("cortex") { ("uart", "none") } else { ("tcp", "noise") };
     let cluster = format!(
-        "[cluster]\nname = {}\ninput = \"d-0\"\noutput = \"d-1\"\n[[device]]\nname = \"d\"\ntarget = \"./own.toml\"\ncount = 2\n\
-         address = \"10.0.0.1:7100\"\n[[link]]\nbetween = [\"d\"]\ntransport = \"{}\"\nbandwidth = \"115200 bit/s\"\n",
-        toml_string(cluster),
-        if target.starts_with("cortex") { "uart" } else { "tcp" }
+        "[cluster]\nname = {}\nsecurity = \"{security}\"\ninput = \"d-0\"\noutput = \"d-1\"\n[[device]]\nname = \"d\"\ntarget = \"./own.toml\"\ncount = 2\n\
+         address = \"10.0.0.1:7100\"\n[[link]]\nbetween = [\"d\"]\ntransport = \"{transport}\"\nbandwidth = \"115200 bit/s\"\n",
+        toml_string(cluster)
     );
     std::fs::write(folder.path().join("cluster.toml"), cluster).expect("written");
     let out = folder.path().join("out");
