@@ -65,7 +65,8 @@ fn work(
         }
         if let Some(time) = arguments.bench {
             let first = started.elapsed();
-            std::println!("{}", bench::bench(&mut *program, plan, time, first));
+            let input = input.unwrap_or_else(|| std::vec![0; program.input_bytes(0)]);
+            std::println!("{}", bench::bench(&mut *program, plan, &input, time, first));
         }
         return Ok(());
     }
