@@ -306,6 +306,26 @@ fn every_key_of_a_cluster_file_does_something() {
 }
 
 #[test]
+fn every_key_of_a_cluster_file_is_explained() {
+    let text = std::fs::read_to_string(place::repository().join("examples/README.md")).expect("it is there");
+    let mut explained: Vec<(String, String)> = Vec::new();
+    let mut table = String::new();
+    for row in text.lines().filter(|line| line.starts_with("| `[") || line.starts_with("| | `")) {
+        let mut cells = row.trim_matches('|').split('|').map(str::trim);
+        let (named, keys) = (cells.next().unwrap_or_default(), cells.next().unwrap_or_default());
+        if !named.is_empty() {
+            table = named.trim_matches(['`', '[', ']']).to_string();
+        }
+        explained.extend(keys.split('`').skip(1).step_by(2).map(|key| (table.clone(), key.to_string())));
+    }
+    let mut known: Vec<(String, String)> =
+        CLUSTER_KEYS.iter().map(|(table, key, _)| (table.to_string(), key.to_string())).collect();
+    explained.sort();
+    known.sort();
+    assert_eq!(explained, known);
+}
+
+#[test]
 fn every_key_of_a_target_file_does_something() {
     for table in ["", "rate", "energy", "emulator", "memory-map"] {
         let text = match table {
