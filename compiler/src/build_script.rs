@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 
 use crate::driver::{self, Options};
 use crate::emit::model::{KernelsPlace, emit_model};
+use crate::links::{self, LinkError, LinkOptions};
 use crate::partition::Objective;
 use crate::passes::states::Wanted;
 
@@ -36,7 +37,10 @@ impl Build {
             targets: None,
             device: None,
             name: "model".to_string(),
-            options: Options::default(),
+            options: Options {
+                links: LinkOptions { error: links::DEFAULT, ..LinkOptions::exact() },
+                ..Options::default()
+            },
         }
     }
 
@@ -80,6 +84,12 @@ impl Build {
     /// What the plan minimises.
     pub fn objective(mut self, objective: Objective) -> Build {
         self.options.objective = objective;
+        self
+    }
+
+    /// How much links may change an answer, as a share of its largest element; a thousandth unless said otherwise.
+    pub fn link_error(mut self, error: LinkError) -> Build {
+        self.options.links.error = error;
         self
     }
 

@@ -23,7 +23,7 @@ pub use partita_config as config;
 pub use partita_files::{data, npz};
 pub use partita_ir::{diagnostic, graph};
 pub use partita_kernel as kernel;
-pub use partita_learn::{accuracy, exits, quantize, samples, variants};
+pub use partita_learn::{accuracy, exits, links, quantize, samples, variants};
 pub(crate) use partita_learn::{classifier, confidence, fit};
 pub use partita_onnx as onnx;
 pub use partita_passes as passes;

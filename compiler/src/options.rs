@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::WeightStorage;
+use crate::links::LinkOptions;
 use crate::partition::{Objective, StrategyFamily};
 use crate::passes::states::Wanted;
 use crate::placement::PlacementOptions;
@@ -31,6 +32,8 @@ pub struct Options {
     pub max_latency_ms: Option<f64>,
     /// Strategies of an earlier plan.
     pub plan: Option<PathBuf>,
+    /// How much links may change an answer.
+    pub links: LinkOptions,
     /// Whole numbers to compute in.
     pub quantize: Option<quantize::QuantizeOptions>,
     /// Where the quantized model is written, in QDQ form.
@@ -48,7 +51,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// The best plan for least latency, one sample at a time.
+    /// The best plan for least latency, one sample at a time, links that send every number as it is.
     fn default() -> Options {
         Options {
             shapes: Vec::new(),
@@ -61,6 +64,7 @@ impl Default for Options {
             weights: WeightStorage::F32,
             max_latency_ms: None,
             plan: None,
+            links: LinkOptions::exact(),
             quantize: None,
             write_onnx: None,
             exits: None,

@@ -7,6 +7,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::cli::{Arguments, Format, Switch};
+use crate::links::LinkError;
 use crate::partition::StrategyFamily;
 
 /// An option that does something only beside others.
@@ -77,7 +78,11 @@ pub const NEEDS: &[Need] = &[
     need("exits", &["calibration"], SAMPLES_TEACH),
     need("variants", &["calibration"], SAMPLES_TEACH),
     need("exit_outputs", &["calibration"], SAMPLES_TEACH),
-    need("calibration", STUDIES, "calibration samples serve quantization, exits and variants, and none is asked for"),
+    need(
+        "calibration",
+        &["exits", "variants", "exit_outputs", "quantize", "link_error"],
+        "calibration samples serve quantization, exits, variants and --link-error, and none is asked for",
+    ),
     need("max_loss", STUDIES, LIMITS_LOSS),
     need("min_accuracy", STUDIES, LIMITS_LOSS),
     need("max_class_loss", STUDIES, LIMITS_LOSS),
@@ -99,6 +104,7 @@ const MEASURES_ONLY: &str =
 const MEASURES_WHOLE: &str = "the network is measured as it is";
 const ONE_STUDY: &str = "exits and variants are for one sample at a time";
 const KEEPS_STATES: &str = "an answer that comes early leaves no states";
+const JUDGED_EXACT: &str = "what exits and variants lose is judged with links that send every number as it is";
 const PLAN_SAYS: &str = "the earlier plan says it";
 
 /// What excludes each other.
@@ -143,6 +149,13 @@ pub const CLASHES: &[Clash] = &[
     clash("plan", "objective", PLAN_SAYS),
     clash("plan", "strategy", PLAN_SAYS),
     clash("plan", "variants", "each variant is planned anew"),
+    clash("link_error", "plan", PLAN_SAYS),
+    clash("link_error", "exits", JUDGED_EXACT),
+    clash("link_error", "variants", JUDGED_EXACT),
+    clash("link_error", "exit_outputs", JUDGED_EXACT),
+    clash("link_error", "quantize", "whole numbers travel as the bytes that they are, exactly"),
+    clash("link_error", "measure", "ways to compute are measured with links that send every number as it is"),
+    clash("link_error", "tune", "kernels are measured, and no links"),
     clash("quantize", "weights", "whole weights are stored in 8 bits as they are"),
     clash("quantize", "exit_outputs", "quantization is judged by one answer, and such a model has several"),
     clash("quantize", "states", "calibration samples do not follow each other"),
@@ -248,6 +261,7 @@ fn is_given(matches: &ArgMatches, arguments: &Arguments, option: &str) -> bool {
         "variants" => arguments.variants == Switch::Auto,
         "batch" => arguments.batch > 1,
         "format=json" => arguments.format == Format::Json,
+        "link_error" => typed("link_error") && arguments.link_error != LinkError::Exact,
         "strategy=batch" => arguments.strategy == StrategyFamily::Batch,
         "print_ir_after=quantize" => arguments.print_ir_after.as_deref() == Some("quantize"),
         "print_ir_after=exits" => arguments.print_ir_after.as_deref() == Some("exits"),

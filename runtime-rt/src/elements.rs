@@ -20,37 +20,33 @@ pub struct Bf16(pub u16);
 pub struct Bool(pub u8);
 
 impl F16 {
-    /// The nearest number, halves to the even one; infinite from 65520 on.
+    /// The nearest number, halves to the even one; infinite from 65520 on. NaN stays NaN.
     #[inline]
     pub fn from_f32(x: f32) -> F16 {
-        let sign = (x.to_bits() >> 16 & 0x8000) as u16;
+        let sign = x.to_bits() >> 16 & 0x8000;
         let magnitude = x.to_bits() & 0x7fff_ffff;
-        F16(sign
-            | match magnitude {
-                0x7f80_0001.. => 0x7e00 | (magnitude >> 13 & 0x3ff) as u16,
-                0x477f_f000.. => 0x7c00,
-                // From 2^-14 on: another bias of the exponent, and 13 bits less.
-                0x3880_0000.. => {
-                    let rebased = magnitude - 0x3800_0000;
-                    ((rebased + 0xfff + (rebased >> 13 & 1)) >> 13) as u16
-                }
-                // The sum with 0.5 has steps of 2^-24, those of the smallest numbers.
-                _ => ((f32::from_bits(magnitude) + 0.5).to_bits() - 0.5f32.to_bits()) as u16,
-            })
+        // All ways are taken and one is chosen, so that loops over elements become vectors.
+        let odd = magnitude >> 13 & 1;
+        // From 2^-14 on: another bias of the exponent, and 13 bits less.
+        let normal = magnitude.wrapping_sub(0x3800_0000).wrapping_add(0xfff + odd) >> 13;
+        // The sum with 0.5 has steps of 2^-24, those of the smallest numbers.
+        let small = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
+        let large = if magnitude > 0x7f80_0000 { 0x7e00 | (magnitude >> 13 & 0x3ff) } else { 0x7c00 };
+        let finite = if magnitude < 0x3880_0000 { small } else { normal };
+        F16((sign | if magnitude < 0x477f_f000 { finite } else { large }) as u16)
     }
 
     /// The same number.
     #[inline]
     pub fn to_f32(self) -> f32 {
-        let sign = u32::from(self.0 >> 15) << 31;
-        let exponent = u32::from(self.0 >> 10 & 0x1f);
-        let fraction = u32::from(self.0 & 0x3ff);
-        match exponent {
-            // Zero and the smallest numbers: fraction * 2^-24.
-            0 => f32::from_bits((fraction as f32 * f32::from_bits(0x3380_0000)).to_bits() | sign),
-            31 => f32::from_bits(sign | 0x7f80_0000 | fraction << 13),
-            _ => f32::from_bits(sign | (exponent + 112) << 23 | fraction << 13),
-        }
+        let bits = u32::from(self.0);
+        let (sign, magnitude) = ((bits & 0x8000) << 16, bits & 0x7fff);
+        let normal = (magnitude << 13).wrapping_add(0x3800_0000);
+        // Zero and the smallest numbers: fraction * 2^-24.
+        let small = (magnitude as f32 * f32::from_bits(0x3380_0000)).to_bits();
+        let large = magnitude << 13 | 0x7f80_0000;
+        let finite = if magnitude < 0x400 { small } else { normal };
+        f32::from_bits(sign | if magnitude < 0x7c00 { finite } else { large })
     }
 }
 

@@ -44,7 +44,7 @@ fn cluster() -> Cluster {
         .arg(place::repository().join("examples/digits/model.onnx"))
         .arg("--targets")
         .arg(&cluster)
-        .arg("--out")
+        .args(["--link-error", "exact", "--out"])
         .arg(&out);
     succeed(command.args(["--build", "--strategy", "pipeline"]));
     let places = [free_place(), free_place()];

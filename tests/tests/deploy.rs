@@ -48,7 +48,7 @@ fn places(machines: &Machines) -> Vec<String> {
 fn compile_for(machines: &Machines, cluster: &Path, words: &[&str]) -> Command {
     let mut command = machines.inside(None, compile_binary());
     command.current_dir(place::repository()).arg(place::repository().join("examples/digits/model.onnx"));
-    command.arg("--targets").arg(cluster).args(words);
+    command.arg("--targets").arg(cluster).args(["--link-error", "exact"]).args(words);
     command
 }
 

@@ -107,7 +107,9 @@ fn operators() -> Vec<(Op, Vec<Vec<usize>>, Vec<bool>)> {
     let clip = UnaryOp::Activation(Activation::Clip(-0.3, 0.4));
     let relu = UnaryOp::Activation(Activation::Relu);
     let leaky = UnaryOp::Activation(Activation::LeakyRelu(0.1));
-    for function in [UnaryOp::Neg, UnaryOp::Abs, clip, relu, leaky, UnaryOp::Tanh, UnaryOp::Silu] {
+    let steps = UnaryOp::Steps { step: 0.0078125, low: -60.0, high: 90.0 };
+    for function in [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Half, steps, clip, relu, leaky, UnaryOp::Tanh, UnaryOp::Silu]
+    {
         all.push((Op::Unary(function), vec![shape.clone()], vec![false]));
     }
     for width in [5, 16, 37, 1125] {
@@ -172,7 +174,7 @@ fn whole_case(LoweredNode { mut kernel, bindings, .. }: LoweredNode, number: usi
     let ways = [(ElementType::I8, 0), (ElementType::U8, 0), (ElementType::I16, 0), (ElementType::I8, 40)];
     let way = |at: usize| {
         let (element, offset) = ways[at % ways.len()];
-        Stored { element, offset }
+        Stored::shifted(element, offset)
     };
     let mut before: Vec<Vec<f32>> = Vec::new();
     for (position, binding) in bindings.iter().enumerate() {
@@ -295,7 +297,7 @@ fn looks_at_elements(op: &Op) -> bool {
         Op::Pool(pool) => is_max(pool.kind),
         Op::GlobalPool(kind) => is_max(*kind),
         Op::Binary(function, _) => !matches!(function, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul),
-        Op::Unary(function) => matches!(function, UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Activation(_)),
+        Op::Unary(function) => matches!(function, UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Half | UnaryOp::Activation(_)),
         Op::Softmax { .. } => true,
         _ => false,
     }
@@ -303,7 +305,9 @@ fn looks_at_elements(op: &Op) -> bool {
 
 /// Puts NaN, infinities and large numbers among the elements.
 fn make_wild(elements: &mut [f32], seed: usize) {
-    let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e9, -3e9, -f32::NAN];
+    let mut odd = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e9, -3e9, -f32::NAN];
+    // Around the ends of `f16`, halves between two of its numbers, and its smallest ones.
+    odd.extend([65519.9, -65520.0, 2049.0, -2051.0, 6e-8, -2e-5, 2.980_232_2e-8]);
     for (index, element) in elements.iter_mut().skip(seed).step_by(7).enumerate() {
         *element = odd[index % odd.len()];
     }

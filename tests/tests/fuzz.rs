@@ -81,7 +81,16 @@ fn texts(target: &str) -> Vec<Vec<u8>> {
             "plan" => {
                 let prediction = simulate::simulate(&sharded, &schedules, cluster);
                 let (partition, prediction, programs) = (&partition, &prediction, &programs[..]);
-                let decided = Decided { graph, cluster, partition, prediction, programs, routes: &[], conditions: &[] };
+                let decided = Decided {
+                    graph,
+                    cluster,
+                    partition,
+                    prediction,
+                    programs,
+                    routes: &[],
+                    conditions: &[],
+                    encodings: &[],
+                };
                 found.push(plan_file::write(&decided));
                 continue;
             }

@@ -31,7 +31,7 @@ impl Cluster {
         let out = folder.path().join("out");
         let mut command = compile();
         command.arg(place::repository().join("examples/digits/model.onnx")).arg("--targets").arg(&text);
-        succeed(command.arg("--out").arg(&out).args(["--build", "--strategy", "pipeline"]));
+        succeed(command.arg("--out").arg(&out).args(["--build", "--strategy", "pipeline", "--link-error", "exact"]));
         let model = std::fs::read_to_string(out.join("devices/a/src/model.rs")).expect("it was written");
         let hash = model.split("PLAN_HASH: u64 = 0x").nth(1).and_then(|rest| rest.get(..16)).expect("it says its plan");
         let plan_hash = u64::from_str_radix(hash, 16).expect("a number");

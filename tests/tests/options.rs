@@ -49,6 +49,7 @@ const OPTIONS: &[(&str, Shown)] = &[
     ("write_onnx", Test(studies_read_what_they_are_given)),
     ("max_latency", Refused(&["--max-latency", "1e-6"], "--max-latency")),
     ("plan", Test(an_earlier_plan_is_kept)),
+    ("link_error", Test(links_send_fewer_bytes_as_far_as_they_may)),
     ("measured", Test(measurements_are_used_and_named)),
     ("tuned", Test(a_tuning_record_is_used_and_named)),
     ("measure", Test(emulators_are_not_measured)),
@@ -159,6 +160,29 @@ fn figures(compiled: &Compiled) -> Value {
         report["plan"][key] = Value::Null;
     }
     report
+}
+
+fn links_send_fewer_bytes_as_far_as_they_may() {
+    let slow = CLUSTER.replace("1 Gbit/s", "20 Mbit/s");
+    let planned = |error: &str| {
+        let compiled = compiled_for(&slow, &["--strategy", "spatial", "--link-error", error]).expect("it compiles");
+        let latency_ms = compiled.routed.prediction.latency_ms;
+        (compiled.routed.prediction.traffic_bytes, latency_ms, compiled.links)
+    };
+    let (exact_bytes, exact_ms, none) = planned("exact");
+    assert!(none.is_none());
+    let (bytes, latency_ms, links) = planned("1e-2");
+    let links = links.expect("halves are exact enough");
+    assert!(bytes < exact_bytes && latency_ms < exact_ms, "{bytes} of {exact_bytes} B, {latency_ms} ms of {exact_ms}");
+    assert!(links.error > 0.0 && links.error <= 1e-2 && !links.tensors.is_empty(), "{links:?}");
+    assert_eq!((links.exact_latency_ms, links.exact_traffic_bytes), (Some(exact_ms), Some(exact_bytes)));
+    // No rounding changes an answer by so little.
+    assert_eq!(planned("1e-9").0, exact_bytes);
+    for refused in ["0", "1", "nothing"] {
+        let words = ["compile", "m.onnx", "--targets", "c.toml", "--link-error", refused];
+        let refusal = usage::parse(words.map(std::ffi::OsString::from)).expect_err(refused).to_string();
+        assert!(refusal.contains("share of the answer's largest element"), "{refusal}");
+    }
 }
 
 fn another_model_is_another_plan() {

@@ -113,7 +113,7 @@ fn check_stream(out: &Path, model: &Path, input: &Device) {
 fn build(model: &Path, cluster: &Path, out: &Path, more: &[&str]) {
     let mut command = compile();
     command.arg(model).arg("--targets").arg(cluster).arg("--out").arg(out).arg("--build");
-    succeed(command.args(["--state", "hn=h", "totalN=total"]).args(more));
+    succeed(command.args(["--state", "hn=h", "totalN=total", "--link-error", "exact"]).args(more));
 }
 
 #[test]

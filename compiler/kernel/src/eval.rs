@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use partita_ir::graph::ElementType;
+use partita_rt::F16;
 
 use super::split::Split;
 use super::{Access, Affine, Arithmetic, Bound, Buffer, Bytes, Expression, Function, Kernel, Statement, turns};
@@ -233,6 +234,7 @@ impl State<'_> {
                     Function::FromWhole => (a.to_bits() as i32) as f32,
                     // Done above: it moves bytes between lanes.
                     Function::TransposeBytes => a,
+                    Function::Half => F16::from_f32(a).to_f32(),
                 };
                 self.expression(a).into_iter().map(apply).collect()
             }

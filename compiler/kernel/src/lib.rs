@@ -406,11 +406,13 @@ pub enum Function {
     /// Four bytes of each of four lanes, transposed: every lane has those that were at its place in each. Of vectors of four
     /// lanes; only where the target has an instruction for it (`tbl` of AArch64).
     TransposeBytes,
+    /// The nearest `f16`, the even one of two, as an `f32`.
+    Half,
 }
 
 impl Function {
     /// All of them.
-    pub const ALL: [Function; 8] = [
+    pub const ALL: [Function; 9] = [
         Function::Neg,
         Function::Abs,
         Function::Sqrt,
@@ -419,6 +421,7 @@ impl Function {
         Function::PowerOfTwo,
         Function::FromWhole,
         Function::TransposeBytes,
+        Function::Half,
     ];
 
     /// The word for it in the text form.
@@ -432,6 +435,7 @@ impl Function {
             Function::PowerOfTwo => "power_of_two",
             Function::FromWhole => "from_whole",
             Function::TransposeBytes => "transpose_bytes",
+            Function::Half => "half",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What calibration samples teach: early exits, and what can go of a network.
 //!
-//! [`exits`] adds exits to a trained classifier, [`variants`] finds smaller ways through it; both learn from [`samples`] of a
+//! [`links`] sees to it that links which send fewer bytes do not change answers by more than is allowed. [`exits`] adds exits
+//! to a trained classifier, [`variants`] finds smaller ways through it; both learn from [`samples`] of a
 //! [`classifier`], and prove what they lose ([`accuracy`], [`confidence`], [`holdout`], [`bits`]). Networks run through
 //! [`host::Host`], which the crate that has a whole compiler implements; what is finished is kept in files ([`kept`]), and long
 //! work is done on all cores ([`parallel`]) and shown ([`progress`]). May import the graph, passes, data files, plans,
@@ -16,6 +17,7 @@ pub mod fit;
 pub mod holdout;
 pub mod host;
 pub mod kept;
+pub mod links;
 pub mod parallel;
 pub mod progress;
 pub mod quantize;

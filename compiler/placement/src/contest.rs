@@ -17,6 +17,7 @@ use partita_plan::partition::{
     Effort, Further, Objective, Partition, PartitionError, PartitionOptions, Strategy, StrategyFamily, Weights,
     device_subset, limits, solve_also, sum_of, weights_exceed,
 };
+use partita_plan::shard::encoded;
 
 /// Families whose plans compete with the best of all strategies together.
 const FAMILIES: [StrategyFamily; 6] = [
@@ -191,7 +192,7 @@ impl<'a> Contest<'a> {
         let least = self.least(&everyone);
         let price = figures.price(objective);
         let gap = |least: f64| if price > 0.0 { ((price - least) / price).clamp(0.0, 1.0) } else { 0.0 };
-        partition.sum = sum_of(self.graph, self.cluster, objective, &partition);
+        partition.sum = sum_of(self.graph, self.cluster, objective, &partition, &self.wanted.encodings);
         let sums = partition.sum.zip(self.least_sum);
         let sum_gap = sums.map(|(sum, least)| ((sum - least) / sum.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0));
         let is_least = sums.is_some_and(|(sum, least)| sum <= least * (1.0 + partita_plan::partition::OPTIMAL_GAP));
@@ -448,7 +449,10 @@ impl<'a> Contest<'a> {
         if let Some(known) = self.seen.get(&digest) {
             return Some(*known);
         }
-        let figures = Figures::of(self.graph, self.cluster, &partition, objective)?;
+        let figures = match encoded(self.graph, &partition, self.cluster, &self.wanted.encodings) {
+            Some(encoded) => Figures::of(&encoded.graph, self.cluster, &encoded.partition, objective)?,
+            None => Figures::of(self.graph, self.cluster, &partition, objective)?,
+        };
         self.seen.insert(digest, figures);
         self.count += 1;
         let question = self.questions.len() - 1;

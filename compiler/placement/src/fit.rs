@@ -1,10 +1,14 @@
 //! The best plan that keeps every limit, carried out: who does not fit once programs are made is asked again with more
 //! room kept free.
 
+use std::sync::Arc;
+
 use partita_config::{Cluster, System};
 use partita_ir::diagnostic::{Diagnostic, size};
 use partita_ir::graph::Graph;
+use partita_plan::partition::encodings::Encodings;
 use partita_plan::partition::{self, Objective, Partition, PartitionOptions, StrategyFamily};
+use partita_plan::shard::{Encoded, encoded};
 
 use crate::clock::Clock;
 use crate::contest::{Breadth, Contest};
@@ -20,6 +24,37 @@ const ACTIVATION_SHARES: [f64; 3] = [1.0, 0.4, 0.15];
 
 /// Plans that are carried out until one fits.
 const ATTEMPTS: usize = 16;
+
+/// A network that is placed, and whose links send some tensors in fewer bytes.
+pub struct Linked {
+    /// The graph, with what travels so rounded before.
+    pub graph: Graph,
+    /// What travels so, by the tensors of the graph before.
+    pub encodings: Encodings,
+    /// The plan, carried out.
+    pub placed: Placed,
+}
+
+/// The best plan that keeps every limit with links that send these tensors in fewer bytes, where that pays. `None` if it pays
+/// nowhere, or if no such plan keeps every limit.
+pub fn fit_encoded(
+    graph: &Graph,
+    cluster: &Cluster,
+    options: &PlacementOptions,
+    encodings: Encodings,
+    clock: &mut Clock,
+) -> Result<Option<Linked>, Failure> {
+    if options.objective == Objective::Memory || encodings.is_empty() {
+        return Ok(None);
+    }
+    let encodings = Arc::new(encodings);
+    let wanted = PartitionOptions { encodings, ..PartitionOptions::new(options.objective, options.family) };
+    match fit_best(graph, cluster, &wanted, clock) {
+        Ok((placed, Some(Encoded { graph, encodings, .. }))) => Ok(Some(Linked { graph, encodings, placed })),
+        Ok((_, None)) | Err(Failure::Infeasible(_)) => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
 
 /// The best plan that keeps every limit.
 pub fn fit(graph: &Graph, cluster: &Cluster, options: &PlacementOptions, clock: &mut Clock) -> Result<Placed, Failure> {
@@ -48,7 +83,7 @@ fn fit_counting(
 ) -> Result<Placed, Failure> {
     let wanted = PartitionOptions { activation_share, ..PartitionOptions::new(options.objective, options.family) };
     if options.plan.is_none() && options.objective != Objective::Memory {
-        return fit_best(graph, cluster, &wanted, clock);
+        return Ok(fit_best(graph, cluster, &wanted, clock)?.0);
     }
     let mut reserve_bytes = vec![0; cluster.devices.len()];
     loop {
@@ -82,14 +117,22 @@ fn fit_counting(
 }
 
 /// The best of all plans that compete and fit. The partition counts tensors; the memory plan counts padding, alignment and
-/// what stays alive: who does not fit is asked again with more room kept free.
-fn fit_best(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions, clock: &mut Clock) -> Result<Placed, Failure> {
+/// what stays alive: who does not fit is asked again with more room kept free. Beside it, what travels in fewer bytes.
+fn fit_best(
+    graph: &Graph,
+    cluster: &Cluster,
+    wanted: &PartitionOptions,
+    clock: &mut Clock,
+) -> Result<(Placed, Option<Encoded>), Failure> {
     let mut contest = Contest::new(graph, cluster, wanted, Breadth::All).map_err(partition_failure)?;
     clock.lap("partition");
     let mut refusal = None;
     for _ in 0..ATTEMPTS {
         let Some(best) = contest.pop() else { break };
-        let mut placed = place(graph, cluster, best.partition.clone(), clock)?;
+        let encoded = encoded(graph, &best.partition, cluster, &wanted.encodings);
+        let (carried_out, partition) =
+            encoded.as_ref().map_or((graph, &best.partition), |it| (&it.graph, &it.partition));
+        let mut placed = place(carried_out, cluster, partition.clone(), clock)?;
         placed.patch(cluster)?;
         clock.lap("patches");
         let excess = placed.excess_bytes(cluster);
@@ -101,11 +144,12 @@ fn fit_best(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions, clock: 
         }
         // What is computed patch by patch takes longer.
         let (sharded, schedules) = (&placed.sharded, &placed.schedules);
-        let figures = Figures::of_schedules(graph, cluster, sharded, schedules, wanted.objective);
+        let figures = Figures::of_schedules(carried_out, cluster, sharded, schedules, wanted.objective);
         if placed.patches.is_empty() || contest.put_back(best.clone(), figures) {
-            placed.partition = contest.certified(best.with(figures));
+            let strategies = std::mem::take(&mut placed.partition.strategies);
+            placed.partition = Partition { strategies, ..contest.certified(best.with(figures)) };
             clock.lap("partition");
-            return Ok(placed);
+            return Ok((placed, encoded));
         }
     }
     if let Some(refused) = contest.refused.take() {

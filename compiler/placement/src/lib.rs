@@ -30,7 +30,7 @@ mod tests;
 
 pub use clock::Clock;
 pub use failure::{Failure, internal};
-pub use fit::fit;
+pub use fit::{Linked, fit, fit_encoded};
 pub use options::PlacementOptions;
 pub use outlook::{Outlook, outlook};
 pub use placed::{Known, Placed, peak_ram_bytes, place, place_like, ram_bytes};

@@ -6,6 +6,7 @@ use partita_config::{Cluster, cluster_file};
 use partita_ir::graph::infer::infer;
 use partita_ir::graph::op::{Conv, Gemm, Pool, PoolKind, Window};
 use partita_ir::graph::{Activation, BinaryOp, Graph, Op, TensorId, TensorType, UnaryOp, Value};
+use partita_plan::partition::encodings::EXACT;
 use partita_plan::partition::{Objective, Partition, Strategy, StrategyFamily, Weights, device_subset, sum_of};
 
 /// Relative differences below this are rounding.
@@ -212,7 +213,7 @@ fn check(graph: &Graph, cluster: &Cluster, objective: Objective, what: &str) {
     for family in StrategyFamily::ALL.into_iter().filter(|family| *family != StrategyFamily::Auto) {
         if let Some(placed) = planned(graph, cluster, objective, family) {
             let price = reported(graph, cluster, &placed, objective).price(objective);
-            let sum = sum_of(graph, cluster, objective, &placed.partition);
+            let sum = sum_of(graph, cluster, objective, &placed.partition, &EXACT);
             rivals.push((format!("{family:?}"), price, sum));
         }
     }

@@ -32,6 +32,9 @@ pub struct Report {
     /// What calibration samples have made whole numbers of, with --quantize.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization: Option<crate::quantize::report::QuantizationReport>,
+    /// What is known of links that send fewer bytes than devices compute in, if any do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub links: Option<crate::links::LinksReport>,
     /// Early exits.
     pub exits: Vec<crate::exits::ExitReport>,
     /// What the calibration set says of them.

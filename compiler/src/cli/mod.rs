@@ -10,6 +10,7 @@ use clap::{Parser, ValueEnum};
 use crate::accuracy::{Demands, Holdout, Limits, parse_loss, parse_share};
 use crate::config::WeightStorage;
 use crate::fit::DataLayout;
+use crate::links::LinkError;
 use crate::partition::{Objective, StrategyFamily};
 use crate::passes::states::Wanted;
 use crate::quantize::RangeMethod;
@@ -80,6 +81,12 @@ pub struct Arguments {
     /// Use the strategies of an earlier plan instead of solving.
     #[arg(long, value_name = "PLAN.pb", help_heading = "Plan")]
     pub plan: Option<PathBuf>,
+    /// How much links may change an answer, as a share of its largest element: tensors may then travel as f16, and, where
+    /// --calibration shows their ranges, as multiples of a step in a byte. What it comes to is measured on the calibration
+    /// samples, or on seeded noise, and reported. `exact` sends every number as it is; so do exits, variants and networks of
+    /// whole numbers, whatever this says.
+    #[arg(long, value_name = "F|exact", default_value = "1e-3", value_parser = LinkError::parse, help_heading = "Plan")]
+    pub link_error: LinkError,
     /// Run the model on the cluster's devices in several ways, and write what was measured beside the cluster file, where
     /// later compilations find it.
     #[arg(long, help_heading = "What is done")]
@@ -123,7 +130,7 @@ pub struct Arguments {
     /// Build, run over labelled samples (arrays `x`, `y`), report accuracy, latency and traffic.
     #[arg(long, value_name = "DATA.npz", help_heading = "What is done")]
     pub evaluate: Option<PathBuf>,
-    /// Samples that quantization, exits and variants learn from and are judged on: arrays `x`, and `y` with the right classes (without
+    /// Samples that quantization, exits and variants learn from and are judged on, and on which --link-error is measured: arrays `x`, and `y` with the right classes (without
     /// `y`, the model's own answers count as right). The model must not have been trained on them.
     #[arg(long, value_name = "DATA.npz", help_heading = "Exits and variants")]
     pub calibration: Option<PathBuf>,
@@ -209,7 +216,7 @@ pub struct Arguments {
     /// With --simulate: write the predicted course of one inference here, as a trace for Perfetto.
     #[arg(long, value_name = "TRACE.json", help_heading = "What is done")]
     pub timeline: Option<PathBuf>,
-    /// Print the graph or plan after a stage: import, a pass, quantize, exits, batch, partition, shard, schedule, program; `all`
+    /// Print the graph or plan after a stage: import, a pass, quantize, exits, batch, links, partition, shard, schedule, program; `all`
     /// prints each.
     #[arg(long, value_name = "PASS", value_parser = stages(), hide_possible_values = true, help_heading = "Output")]
     pub print_ir_after: Option<String>,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Arguments, Switch};
 use crate::exits::ExitOptions;
+use crate::links::LinkOptions;
 use crate::options::Options;
 use crate::quantize::QuantizeOptions;
 use crate::samples::Preparation;
@@ -23,6 +24,7 @@ impl Options {
             weights: arguments.weights,
             max_latency_ms: arguments.max_latency,
             plan: arguments.plan.clone(),
+            links: links(arguments),
             quantize: quantize(arguments),
             write_onnx: arguments.write_onnx.clone(),
             exits: exits(arguments),
@@ -49,6 +51,23 @@ fn quantize(arguments: &Arguments) -> Option<QuantizeOptions> {
         ranges: arguments.quantize_ranges,
         cache: cache(arguments),
     })
+}
+
+/// What is wanted of links. What exits and variants are judged by, and what is measured, are networks whose links send every
+/// number as it is.
+fn links(arguments: &Arguments) -> LinkOptions {
+    let judged = arguments.exits == Switch::Auto
+        || arguments.variants == Switch::Auto
+        || !arguments.exit_outputs.is_empty()
+        || arguments.quantize.is_some();
+    if judged || arguments.measure || arguments.tune || arguments.plan.is_some() {
+        return LinkOptions::exact();
+    }
+    LinkOptions {
+        error: arguments.link_error,
+        calibration: arguments.calibration.clone(),
+        preparation: preparation(arguments),
+    }
 }
 
 /// What is wanted of exits; none unless they are wanted.

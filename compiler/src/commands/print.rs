@@ -4,6 +4,7 @@ use super::learned;
 use crate::bundle::report::{DeviceReport, Report};
 use crate::cli::Format;
 use crate::driver::Compiled;
+use crate::links::LinksReport;
 
 /// Prints the report to standard output.
 pub fn report(report: &Report, compiled: &Compiled, format: Format) -> anyhow::Result<()> {
@@ -51,6 +52,9 @@ fn human(report: &Report, compiled: &Compiled) {
     }
     if !plan.proven.is_empty() {
         println!("proven: {} (gap {:.1} %)", plan.proven, plan.gap * 100.0);
+    }
+    if let Some(links) = &report.links {
+        println!("{}", links_line(links));
     }
     if let Some(single) = plan.single_device_ms {
         let verdict = if compiled.routed.placed.programs.len() > 1 && single < plan.latency_ms {
@@ -174,4 +178,29 @@ pub(super) fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// What links do, in a line.
+fn links_line(links: &LinksReport) -> String {
+    let inputs = match (links.measured_on, links.samples) {
+        ("noise", 1) => "one random input".to_string(),
+        ("noise", count) => format!("{count} random inputs"),
+        (_, 1) => "one calibration sample".to_string(),
+        (_, count) => format!("{count} calibration samples"),
+    };
+    let limit = links.limit.map_or(String::new(), |limit| format!(", at most {limit:e} allowed"));
+    let without = match (links.exact_latency_ms, links.exact_traffic_bytes) {
+        (Some(latency_ms), Some(bytes)) => {
+            format!("; with --link-error exact {latency_ms:.3} ms, {} B sent", grouped(bytes))
+        }
+        _ => String::new(),
+    };
+    let tensors = match links.tensors.len() {
+        1 => "one tensor travels".to_string(),
+        count => format!("{count} tensors travel"),
+    };
+    format!(
+        "links: {tensors} in fewer bytes; answers change by {:.1e} of their largest element on {inputs}{limit}{without}",
+        links.error
+    )
 }

@@ -103,6 +103,7 @@ pub fn report(compiled: &Compiled) -> Report {
             .filter_map(|run| RowStreamingReport::of(&compiled.graph, run))
             .collect(),
         quantization: compiled.quantization.clone(),
+        links: compiled.links.clone(),
         exits: exits(compiled),
         calibration: compiled.exits.as_ref().map(|exits| exits.calibration.clone()),
         variants: compiled.routed.variants.as_ref().map_or(Vec::new(), |known| known.variants.clone()),

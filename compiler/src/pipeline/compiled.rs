@@ -11,6 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::emit::model::{ModelContext, RouteContext};
 use crate::exits::ExitsReport;
 use crate::graph::Graph;
+use crate::links::{EncodedTensor, LinksReport};
 use crate::options::Options;
 use crate::partition::{StrategyFamily, node_macs};
 use crate::passes::store_weights::Stored;
@@ -33,6 +34,8 @@ pub struct Compiled {
     pub stored: Vec<Stored>,
     /// What is known of its exits, if it has been given any.
     pub exits: Option<ExitsReport>,
+    /// What is known of its links, if they send fewer bytes.
+    pub links: Option<LinksReport>,
     /// The cluster.
     pub cluster: Cluster,
     /// Measurements and records that corrected it.
@@ -56,9 +59,11 @@ pub struct Compiled {
 impl Compiled {
     /// Puts together what the stages have made, and writes the plan file of it.
     pub fn of(taught: Taught, targets: Targets, routed: Routed, options: &Options, mut clock: Clock) -> Compiled {
-        let Taught { name, graph, quantization, stored, exits, warnings } = taught;
+        let Taught { name, graph, quantization, stored, exits, links, warnings } = taught;
         let Targets { cluster, learned, objective: _ } = targets;
         clock.restart();
+        let encoded = |it: &EncodedTensor| (it.tensor.clone(), it.how);
+        let encodings: Vec<_> = links.iter().flat_map(|links| &links.tensors).map(encoded).collect();
         let plan_bytes = plan_file::write(&plan_file::Decided {
             graph: &graph,
             cluster: &cluster,
@@ -67,6 +72,7 @@ impl Compiled {
             programs: &routed.placed.programs,
             routes: &routed.routes,
             conditions: routed.choices.as_ref().map_or(&[], |choices| &choices.conditions),
+            encodings: &encodings,
         });
         clock.lap("plan");
         Compiled {
@@ -75,6 +81,7 @@ impl Compiled {
             quantization,
             stored,
             exits,
+            links,
             cluster,
             learned,
             family: options.family,

@@ -27,7 +27,7 @@ impl Dump for () {
 /// Names of the stages whose text can be seen, in order, each once.
 pub fn stages() -> Vec<&'static str> {
     let passes = passes::SIMPLIFY.iter().map(|pass| pass.name);
-    let behind = ["quantize", "exits", "batch", "partition", "shard", "schedule", "program"];
+    let behind = ["quantize", "exits", "batch", "links", "partition", "shard", "schedule", "program"];
     let mut names: Vec<&str> = Vec::new();
     for name in std::iter::once("import").chain(passes).chain(behind) {
         if !names.contains(&name) {

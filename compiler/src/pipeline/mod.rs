@@ -4,6 +4,7 @@
 mod compiled;
 mod dump;
 mod imported;
+mod linked;
 mod planned;
 mod routed;
 mod simplified;
@@ -23,6 +24,7 @@ use crate::placement::{self, Clock, Failure};
 pub use compiled::Compiled;
 pub use dump::{Dump, stages};
 pub use imported::Imported;
+pub use linked::Linked;
 pub use planned::Planned;
 pub use routed::Routed;
 pub use simplified::Simplified;
@@ -58,7 +60,8 @@ pub fn compile(
         dump.stage("batch", &taught.graph);
     }
     clock.restart();
-    let placed = placement::fit(&taught.graph, &targets.cluster, &options.placement(), &mut clock)?;
+    let Linked { taught, placed } = Linked::of(taught, &targets.cluster, options, study.is_some(), &mut clock)?;
+    dump.stage("links", &taught.graph);
     dump::placed(&placed, &taught.graph, &targets.cluster, dump);
     let planned = Planned::of(placed, &targets.cluster, options.batch);
     clock.lap("simulate");
@@ -74,10 +77,10 @@ pub fn compile(
 /// Everything behind the passes, for a graph that is already simplified.
 pub fn compile_graph(name: String, graph: Graph, cluster: Cluster, options: &Options) -> Result<Compiled, Failure> {
     let mut clock = Clock::default();
-    let placed = placement::fit(&graph, &cluster, &options.placement(), &mut clock)?;
+    let Linked { taught, placed } = Linked::of(Taught::nothing(name, graph), &cluster, options, false, &mut clock)?;
     let planned = Planned::of(placed, &cluster, options.batch).in_time(&cluster, options)?;
     clock.lap("simulate");
-    let (taught, targets) = (Taught::nothing(name, graph), Targets::given(cluster, options.objective));
+    let targets = Targets::given(cluster, options.objective);
     Ok(Compiled::of(taught, targets, Routed::alone(planned), options, clock))
 }
 

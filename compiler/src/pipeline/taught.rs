@@ -7,6 +7,7 @@ use crate::config::Cluster;
 use crate::diagnostic::{Diagnostic, printable};
 use crate::exits::{self, ExitsReport};
 use crate::graph::Graph;
+use crate::links::LinksReport;
 use crate::options::Options;
 use crate::passes::batch::{BatchError, batch};
 use crate::passes::store_weights::Stored;
@@ -26,6 +27,8 @@ pub struct Taught {
     pub stored: Vec<Stored>,
     /// What is known of its exits, if it has been given any.
     pub exits: Option<ExitsReport>,
+    /// What is known of its links, if they send fewer bytes.
+    pub links: Option<LinksReport>,
     /// What the user should know.
     pub warnings: Vec<Diagnostic>,
 }
@@ -48,17 +51,18 @@ impl Taught {
             clock.lap("variants");
         }
         let Some(wanted) = &options.exits else {
-            return Ok((Taught { name, graph, quantization, stored, exits: None, warnings }, study));
+            return Ok((Taught { name, graph, quantization, stored, exits: None, links: None, warnings }, study));
         };
         clock.restart();
         let (graph, report) = exits::add(graph, wanted, cluster, &mapping, host)?;
         clock.lap("exits");
-        Ok((Taught { name, graph, quantization, stored, exits: Some(report), warnings }, study))
+        Ok((Taught { name, graph, quantization, stored, exits: Some(report), links: None, warnings }, study))
     }
 
     /// A graph as it is.
     pub fn nothing(name: String, graph: Graph) -> Taught {
-        Taught { name, graph, quantization: None, stored: Vec::new(), exits: None, warnings: Vec::new() }
+        let (quantization, stored, warnings) = (None, Vec::new(), Vec::new());
+        Taught { name, graph, quantization, stored, exits: None, links: None, warnings }
     }
 
     /// The same for so many samples at once.

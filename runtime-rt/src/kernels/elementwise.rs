@@ -2,7 +2,7 @@
 
 use super::sum::{larger, smaller};
 use super::{Activation, Walk, broadcast_strides};
-use crate::elements::{CastTo, Scalar, Truth};
+use crate::elements::{CastTo, F16, Scalar, Truth};
 
 /// A function of one element.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,6 +51,14 @@ pub enum UnaryOp {
     Not,
     /// `x * sigmoid(x)`, made by fusing Sigmoid and Mul; NaN at -inf, as that product is (its limit is 0).
     Silu,
+    /// The nearest `f16`, as an `f32` ([`F16::from_f32`]): Cast there and back.
+    Half,
+    /// The nearest multiple of a step, from `low` to `high` steps, both whole: QuantizeLinear and DequantizeLinear.
+    Steps {
+        step: f32,
+        low: f32,
+        high: f32,
+    },
 }
 
 fn sigmoid(x: f32) -> f32 {
@@ -105,6 +113,11 @@ impl UnaryOp {
             // ONNX Round: halves to even.
             UnaryOp::Round => libm::rintf(x),
             UnaryOp::Silu => x * sigmoid(x),
+            UnaryOp::Half => F16::from_f32(x).to_f32(),
+            // Clipped first: what is left is small enough to be rounded on every machine alike.
+            UnaryOp::Steps { step, low, high } => {
+                libm::rintf(Activation::Clip(low, high).apply(x * (1.0 / step))) * step
+            }
             UnaryOp::Sin => libm::sinf(x),
             UnaryOp::Cos => libm::cosf(x),
             UnaryOp::Tan => libm::tanf(x),

@@ -40,7 +40,7 @@ pub use normalization::{BatchNormalization, GroupNormalization, InstanceNormaliz
 pub use pool::{GlobalPool, Pool, PoolKind};
 pub use reduce::{ArgMax, LogSoftmax, Reduce, ReduceKind, Softmax};
 pub(crate) use reduce::{reduce_in_blocks, reduce_in_order};
-pub use reorder::{reorder_from_blocked, reorder_to_blocked, restore};
+pub use reorder::{from_steps, reorder_from_blocked, reorder_to_blocked, restore, to_steps};
 pub use resize::{NearestRounding, ResizeCoordinates, ResizeLinear, ResizeMode, ResizeNearest};
 pub use winograd::{Residual, WINOGRAD_BELOW, Winograd};
 

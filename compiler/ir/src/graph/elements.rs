@@ -78,6 +78,7 @@ fn unary_takes(function: UnaryOp, element: ElementType) -> bool {
         | UnaryOp::Acosh
         | UnaryOp::Atanh => element.is_float(),
         UnaryOp::Sign => element != ElementType::Bool,
+        UnaryOp::Half | UnaryOp::Steps { .. } => element == ElementType::F32,
         UnaryOp::Activation(_)
         | UnaryOp::Sigmoid
         | UnaryOp::Tanh

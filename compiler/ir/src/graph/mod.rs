@@ -33,7 +33,7 @@ use crate::region::Region;
 pub use input_form::InputForm;
 pub use op::{Activation, BinaryOp, Op, UnaryOp};
 pub use outputs::Outputs;
-pub use stored::Stored;
+pub use stored::{StepSize, Stored};
 pub use types::{Data, ElementType, TensorType, Value};
 
 /// Identifies a node of one graph, and of every graph that was made of it by editing. Never reused; later nodes have

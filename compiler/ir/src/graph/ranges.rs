@@ -257,6 +257,8 @@ impl Ranges<'_> {
                 UnaryOp::Neg => (None, first.map(|range| range.times(Range::new(-1.0, -1.0)))),
                 UnaryOp::Abs => (None, first.map(|range| Range::new(0.0, range.largest()))),
                 UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round => (None, first),
+                // Up to 2048 every whole number is one.
+                UnaryOp::Half => (None, first.filter(|range| range.largest() <= 2048.0)),
                 UnaryOp::Sign => (None, first.map(|_| Range::new(-1.0, 1.0))),
                 UnaryOp::Sigmoid
                 | UnaryOp::Tanh
@@ -281,6 +283,7 @@ impl Ranges<'_> {
                 | UnaryOp::Acosh
                 | UnaryOp::Atanh
                 | UnaryOp::Not
+                | UnaryOp::Steps { .. }
                 | UnaryOp::Silu => (None, None),
             },
             Op::Cast { to } => (None, first.map_or_else(|| of_type(*to), |range| cast(range, *to))),

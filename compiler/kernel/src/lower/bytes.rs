@@ -32,7 +32,7 @@ impl WholeSums {
         machine: &Machine,
     ) -> Option<WholeSums> {
         let first = machine.byte_products()?;
-        let Stored { element, offset } = x.stored;
+        let Stored { element, offset, .. } = x.stored;
         let least = match (first, element) {
             (Bytes::Unsigned, ElementType::U8) => i64::from(offset),
             (Bytes::Signed, ElementType::I8) => i64::from(offset) - 128,

@@ -43,7 +43,7 @@ fn check_layout(op: &Op, values: &[Value], (offset, layout): (i32, Option<Layout
         false => LayoutChoice { inputs: vec![Layout::Plain; values.len()], output: Layout::Plain },
     };
     let mut operands = operands(values, &types, &choice.inputs, &constants, Packing::Free);
-    operands[0].stored = Stored { element, offset };
+    operands[0].stored = Stored::shifted(element, offset);
     let offered = layout_choices(op, &operands, &output, machine);
     assert!(offered.contains(&choice), "{op:?} is not offered {choice:?}");
     let label = format!("{op:?} on {types:?}, offset {offset}, {:?}", machine.instruction_set);
@@ -216,13 +216,13 @@ fn what_bytes_do_not_hold_is_done_in_numbers() {
         let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("it fits").remove(0);
         super::sums_bytes(&op, &operands, &output, machine)
     };
-    let bytes = |offset| Stored { element: ElementType::U8, offset };
+    let bytes = |offset| Stored::shifted(ElementType::U8, offset);
     assert!(sums_bytes(conv(1), 127.0, 1.0, bytes(0)));
     for (weight, bias) in [(0.5, 1.0), (128.0, 1.0), (1.0, 0.5), (1.0, 1e8), (f32::NAN, 1.0)] {
         assert!(!sums_bytes(conv(1), weight, bias, bytes(0)), "weight {weight}, bias {bias}");
     }
     for element in [ElementType::F32, ElementType::I8, ElementType::I16] {
-        assert!(!sums_bytes(conv(1), 1.0, 1.0, Stored { element, offset: 0 }), "{element:?}");
+        assert!(!sums_bytes(conv(1), 1.0, 1.0, Stored::plain(element)), "{element:?}");
     }
     // Padding needs a byte that stands for 0.
     assert!(!sums_bytes(conv(1), 1.0, 1.0, bytes(5)) && sums_bytes(conv(0), 1.0, 1.0, bytes(5)));

@@ -61,8 +61,17 @@ fn arithmetic(function: BinaryOp) -> Option<Arithmetic> {
 
 /// Whether an operator is done on vectors, whatever its operands are.
 pub(super) fn has(op: &Op) -> bool {
-    matches!(op, Op::Unary(UnaryOp::Activation(_) | UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Sqrt))
-        || matches!(op, Op::Unary(function) if functions::has(*function))
+    matches!(
+        op,
+        Op::Unary(
+            UnaryOp::Activation(_)
+                | UnaryOp::Neg
+                | UnaryOp::Abs
+                | UnaryOp::Sqrt
+                | UnaryOp::Half
+                | UnaryOp::Steps { .. }
+        )
+    ) || matches!(op, Op::Unary(function) if functions::has(*function))
         || matches!(op, Op::Binary(function, _) if arithmetic(*function).is_some())
 }
 
@@ -146,6 +155,13 @@ pub(super) fn apply(op: &Op, mut operands: Vec<Expression>, functions: &mut Func
             UnaryOp::Neg => simple(Function::Neg),
             UnaryOp::Abs => simple(Function::Abs),
             UnaryOp::Sqrt => simple(Function::Sqrt),
+            UnaryOp::Half => simple(Function::Half),
+            UnaryOp::Steps { step, low, high } => {
+                let steps = binary(Arithmetic::Mul, x, Expression::Constant(1.0 / step));
+                let clipped = activate(steps, Activation::Clip(*low, *high));
+                let whole = Expression::Unary(Function::RoundSmall, Box::new(clipped));
+                binary(Arithmetic::Mul, whole, Expression::Constant(*step))
+            }
             other => functions.apply(*other, x)?,
         });
     }

@@ -86,10 +86,9 @@ impl Machine {
     /// How it keeps activations that can be stored in one way.
     pub fn kept(&self, stored: Stored) -> Stored {
         match (self.byte_products(), stored.element) {
-            (Some(Bytes::Unsigned), ElementType::I8) => {
-                Stored { element: ElementType::U8, offset: stored.offset - 128 }
-            }
-            (Some(Bytes::Signed), ElementType::U8) => Stored { element: ElementType::I8, offset: stored.offset + 128 },
+            _ if stored.is_for_links() => Stored::plain(ElementType::F32),
+            (Some(Bytes::Unsigned), ElementType::I8) => Stored::shifted(ElementType::U8, stored.offset - 128),
+            (Some(Bytes::Signed), ElementType::U8) => Stored::shifted(ElementType::I8, stored.offset + 128),
             (Some(_), _) => stored,
             _ if self.stores_narrow => stored,
             _ => Stored::plain(ElementType::F32),

@@ -19,8 +19,12 @@ pub fn can_read(kernel: &Kernel, buffer: usize, stored: Stored) -> bool {
     let is_whole = matches!(stored.element, ElementType::I8 | ElementType::U8 | ElementType::I16);
     let declared = kernel.buffers[buffer].storage == ElementType::F32;
     // What does the same directly where inputs are too large for Winograd's algorithm reads `f32`.
-    stored.element == ElementType::F32
-        || is_whole && declared && kernel.winograd.is_none() && (stored.offset == 0 || !is_cut(&kernel.body, buffer))
+    stored == Stored::plain(ElementType::F32)
+        || is_whole
+            && !stored.is_for_links()
+            && declared
+            && kernel.winograd.is_none()
+            && (stored.offset == 0 || !is_cut(&kernel.body, buffer))
 }
 
 /// Whether vectors of a buffer are loaded in part.
@@ -124,7 +128,7 @@ output y[6]
     #[test]
     fn loads_add_what_stores_take_away() {
         let kernel = text::parse(DOUBLED).expect("the text is a kernel");
-        let bytes = Stored { element: ElementType::I8, offset: 100 };
+        let bytes = Stored::shifted(ElementType::I8, 100);
         assert!(!can_read(&kernel, 0, bytes), "zeros beside cut vectors would become numbers");
         assert!(can_read(&kernel, 0, Stored::plain(ElementType::U8)));
         let mut narrow = kernel.clone();
@@ -138,7 +142,7 @@ output y[6]
         // Weights with an offset are loaded with it.
         let mut weights = kernel;
         weights.body.truncate(1);
-        store(&mut weights, 0, Stored { element: ElementType::I8, offset: -3 });
+        store(&mut weights, 0, Stored::shifted(ElementType::I8, -3));
         assert!(weights.to_string().contains("add(load x[0], -3.0)"), "{weights}");
     }
 }

@@ -9,7 +9,7 @@ use partita_ir::graph::op::{
     Activation, NearestRounding, Op, PadMode, Pool, PoolKind, ReduceKind, ResizeCoordinates, ResizeMode, Window,
 };
 use partita_ir::graph::text::op_name;
-use partita_ir::graph::{BinaryOp, Data, Graph, Node, UnaryOp};
+use partita_ir::graph::{BinaryOp, Data, ElementType, Graph, Node, UnaryOp};
 
 /// Writes a node that reads and makes tensors of these names; what it does last may be a node of its own.
 ///
@@ -304,6 +304,32 @@ fn unary_function(writer: &mut Writer, function: UnaryOp, inputs: &[String], out
             let sigmoid = writer.name(&format!("{}.sigmoid", outputs[0]));
             writer.node("Sigmoid", inputs, std::slice::from_ref(&sigmoid), vec![]);
             operands.push(sigmoid);
+            ("Mul", vec![])
+        }
+        UnaryOp::Half => {
+            let half = writer.name(&format!("{}.half", outputs[0]));
+            writer.node(
+                "Cast",
+                inputs,
+                std::slice::from_ref(&half),
+                vec![int("to", i64::from(number(ElementType::F16)))],
+            );
+            operands = vec![half];
+            ("Cast", vec![int("to", i64::from(number(ElementType::F32)))])
+        }
+        UnaryOp::Steps { step, low, high } => {
+            // As its own arithmetic: QuantizeLinear divides.
+            let name = |part: &str| format!("{}.{part}", outputs[0]);
+            let scalar =
+                |writer: &mut Writer, part: &str, x: f32| writer.constant(&name(part), &[], &Data::F32(vec![x]));
+            let (inverse, low, high) =
+                (scalar(writer, "inverse", 1.0 / step), scalar(writer, "low", low), scalar(writer, "high", high));
+            let [many, clipped, whole] = ["many", "clipped", "whole"].map(|part| writer.name(&name(part)));
+            let one = |name: &String| std::slice::from_ref(name).to_vec();
+            writer.node("Mul", &[inputs[0].clone(), inverse], &one(&many), vec![]);
+            writer.node("Clip", &[many, low, high], &one(&clipped), vec![]);
+            writer.node("Round", &one(&clipped), &one(&whole), vec![]);
+            operands = vec![whole, scalar(writer, "step", step)];
             ("Mul", vec![])
         }
         UnaryOp::Elu { alpha } => ("Elu", vec![float("alpha", alpha)]),

@@ -11,6 +11,7 @@ use partita_files::file;
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::text::{Constants, op_name, print};
 use partita_ir::graph::{Graph, NodeId, TensorId};
+use partita_plan::partition::encodings::{Encoding, Encodings, Steps};
 use partita_plan::partition::{self, Partition, RowStreaming, Strategy};
 use partita_plan::shard::row_streaming::rows;
 use partita_plan::shard::{Region, Sharding};
@@ -46,11 +47,13 @@ pub struct Decided<'a> {
     pub routes: &'a [Route],
     /// When each route is taken.
     pub conditions: &'a [Row],
+    /// Names of tensors that travel in fewer bytes, and what stands for their elements.
+    pub encodings: &'a [(String, Encoding)],
 }
 
 /// The plan file's bytes; the same input gives the same bytes. Devices of other routes are devices of another plan.
 pub fn write(decided: &Decided<'_>) -> Vec<u8> {
-    let Decided { graph, cluster, partition, prediction, programs, routes, conditions } = *decided;
+    let Decided { graph, cluster, partition, prediction, programs, routes, conditions, encodings } = *decided;
     let nodes = graph.topological_order().unwrap_or_default();
     let plan = proto::Plan {
         model_digest: model_digest(graph),
@@ -77,8 +80,28 @@ pub fn write(decided: &Decided<'_>) -> Vec<u8> {
             .collect(),
         routes: routes.iter().map(write_route).collect(),
         conditions: conditions.iter().map(write_condition).collect(),
+        encodings: encodings.iter().map(write_encoding).collect(),
     };
     plan.encode_to_vec()
+}
+
+fn write_encoding((tensor, encoding): &(String, Encoding)) -> proto::Encoding {
+    let (step, low, high) = match encoding {
+        Encoding::Half => (0.0, 0, 0),
+        Encoding::Steps(Steps { step, low, high }) => (*step, i32::from(*low), i32::from(*high)),
+    };
+    proto::Encoding { tensor: tensor.clone(), encoding: encoding.name().to_string(), step, low, high }
+}
+
+/// The encoding that was written; `None` if it is not one.
+fn read_encoding(stored: &proto::Encoding) -> Option<Encoding> {
+    let (low, high) = (i16::try_from(stored.low).ok()?, i16::try_from(stored.high).ok()?);
+    let steps = Steps { step: stored.step, low, high };
+    let is_sound = stored.step.is_normal() && stored.step > 0.0 && (low..=low.checked_add(255)?).contains(&high);
+    [Encoding::Half, Encoding::Steps(steps)]
+        .into_iter()
+        .find(|encoding| encoding.name() == stored.encoding)
+        .filter(|encoding| *encoding == Encoding::Half || is_sound)
 }
 
 fn write_route(route: &Route) -> proto::Route {
@@ -264,6 +287,19 @@ fn objective_of(plan: &proto::Plan) -> partition::Objective {
 /// What an earlier plan was made for.
 pub fn read_objective(path: &Path) -> Result<partition::Objective, Vec<Diagnostic>> {
     Ok(objective_of(&read(path)?))
+}
+
+/// What travels in fewer bytes by an earlier plan for the same model.
+pub fn read_encodings(path: &Path, graph: &Graph) -> Result<Encodings, Vec<Diagnostic>> {
+    let find = |stored: &proto::Encoding| {
+        let tensor = graph.tensor_ids().find(|tensor| graph.tensor(*tensor).name == stored.tensor);
+        let found = tensor.zip(read_encoding(stored));
+        let shown = printable(&stored.tensor);
+        found.ok_or_else(|| {
+            refused(path, &format!("it sends `{shown}` as {}, which this model has not", stored.encoding))
+        })
+    };
+    read(path)?.encodings.iter().map(find).collect()
 }
 
 /// The partition of an earlier plan for the same model and devices.

@@ -41,6 +41,26 @@ pub struct Plan {
     /// When each is taken.
     #[prost(message, repeated, tag = "16")]
     pub conditions: Vec<Condition>,
+    /// What travels in fewer bytes than it is computed in.
+    #[prost(message, repeated, tag = "17")]
+    pub encodings: Vec<Encoding>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Encoding {
+    /// Name of the tensor, in the graph before it is rounded.
+    #[prost(string, tag = "1")]
+    pub tensor: String,
+    /// What stands for an element: f16, or int8.
+    #[prost(string, tag = "2")]
+    pub encoding: String,
+    /// With int8: the step, and its smallest and largest multiple.
+    #[prost(float, tag = "3")]
+    pub step: f32,
+    #[prost(sint32, tag = "4")]
+    pub low: i32,
+    #[prost(sint32, tag = "5")]
+    pub high: i32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::copies::{Copy, held};
+use super::encodings::{Encodings, travels_as};
 use super::network::{Edge, FORBIDDEN, Network, Variable};
 use super::price::Candidate;
 use super::reshard::reshard;
@@ -14,6 +15,7 @@ pub(super) struct Connecting<'g> {
     graph: &'g Graph,
     /// Share of inferences that reach each node.
     reach: &'g BTreeMap<NodeId, f64>,
+    encodings: &'g Encodings,
     prices: Prices,
     /// Position of the variable from which a tensor is read, and what it may be there.
     places: HashMap<TensorId, (usize, Vec<Source>)>,
@@ -24,8 +26,8 @@ type Source = (u32, Option<(usize, bool)>);
 
 impl<'g> Connecting<'g> {
     /// Nothing is connected yet.
-    pub(super) fn new(graph: &'g Graph, reach: &'g BTreeMap<NodeId, f64>) -> Connecting<'g> {
-        Connecting { graph, reach, prices: Prices::default(), places: HashMap::new() }
+    pub(super) fn new(graph: &'g Graph, reach: &'g BTreeMap<NodeId, f64>, encodings: &'g Encodings) -> Connecting<'g> {
+        Connecting { graph, reach, encodings, prices: Prices::default(), places: HashMap::new() }
     }
 
     /// A tensor may be read from the node that makes it, or from a variable of its own, which is added here.
@@ -74,7 +76,7 @@ impl<'g> Connecting<'g> {
             for (copy, is_made) in &shared {
                 table.push(match is_made {
                     true if source != copy => FORBIDDEN,
-                    true => self.prices.travel(network, self.graph, tensor, (source.0, source.0)),
+                    true => self.prices.travel(network, (self.graph, self.encodings), tensor, (source.0, source.0)),
                     false => self.travel(network, tensor, *source, *copy),
                 });
             }
@@ -123,7 +125,7 @@ impl<'g> Connecting<'g> {
         if matches!(source.1, Some((_, false))) && !inside {
             return FORBIDDEN;
         }
-        self.prices.travel(network, self.graph, tensor, (source.0, need.0))
+        self.prices.travel(network, (self.graph, self.encodings), tensor, (source.0, need.0))
     }
 }
 
@@ -150,7 +152,7 @@ impl Prices {
     fn travel(
         &mut self,
         network: &mut Network<'_>,
-        graph: &Graph,
+        (graph, encodings): (&Graph, &Encodings),
         tensor: TensorId,
         (held, needed): (u32, u32),
     ) -> u32 {
@@ -158,8 +160,8 @@ impl Prices {
             return *known;
         }
         let (from, to) = (&self.classes[held as usize], &self.classes[needed as usize]);
-        let element_bytes = graph.stored(tensor).element.size_bytes() as u64;
-        let found = reshard(network.cluster, from, to, graph.shape(tensor), element_bytes);
+        let element = travels_as(graph, encodings, tensor);
+        let found = reshard(network.cluster, from, to, graph.shape(tensor), element);
         let index = found.map_or(FORBIDDEN, |found| {
             network.reshards.push(found);
             network.reshards.len() as u32 - 1

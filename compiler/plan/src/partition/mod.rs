@@ -17,6 +17,7 @@ mod crossings;
 mod decision;
 pub mod device_subset;
 mod elimination;
+pub mod encodings;
 mod explain;
 mod groups;
 mod ilp;

@@ -93,7 +93,7 @@ impl<'a> Network<'a> {
             ram,
             flash,
         };
-        let mut connecting = Connecting::new(graph, &by_node);
+        let mut connecting = Connecting::new(graph, &by_node, choice.encodings);
         for input in &graph.inputs {
             connecting.share(&mut network, *input, None, &mut copies);
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::encodings::Encodings;
 use super::objective::Objective;
 use super::resident::ResidentWeights;
 
@@ -88,6 +89,8 @@ pub struct PartitionOptions {
     pub resident: Option<Arc<ResidentWeights>>,
     /// How much of the usual work a search may take where memory binds.
     pub effort: Effort,
+    /// What may travel in fewer bytes.
+    pub encodings: Arc<Encodings>,
 }
 
 /// How much work a search may take where limits on memory bind; without such limits every answer is exact.
@@ -111,6 +114,7 @@ impl PartitionOptions {
             activation_share: 1.0,
             resident: None,
             effort: Effort::Full,
+            encodings: Arc::default(),
         }
     }
 }

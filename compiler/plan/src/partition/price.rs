@@ -1,6 +1,7 @@
 //! What a strategy of a node costs by itself.
 
 use super::cost::{self, Flow};
+use super::encodings::Encodings;
 use super::resident::ResidentWeights;
 use super::{Objective, Strategy, StrategyFamily};
 use crate::shard::{Region, Sharding};
@@ -47,6 +48,8 @@ pub struct Scope<'a> {
     pub activation_share: f64,
     /// Weights that devices hold, if others may not be used.
     pub resident: Option<&'a ResidentWeights>,
+    /// What may travel in fewer bytes.
+    pub encodings: &'a Encodings,
 }
 
 /// How many candidates are listed.

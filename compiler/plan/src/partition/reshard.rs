@@ -1,6 +1,7 @@
 //! What has to travel between two shardings of a tensor, and the cheapest way for it.
 
 use super::cost::{Flow, exchange_seconds};
+use super::encodings::{TravellingElement, conversion_seconds};
 use super::relay;
 use crate::shard::{Region, Sharding};
 use partita_config::Cluster;
@@ -35,10 +36,10 @@ pub fn reshard(
     held: &Sharding,
     needed: &Sharding,
     shape: &[usize],
-    element_bytes: u64,
+    element: TravellingElement,
 ) -> Option<Reshard> {
-    let direct = flows(cluster, held, needed, element_bytes).and_then(|flows| {
-        let seconds = exchange_seconds(cluster, &flows)? + joining_seconds(cluster, &flows, needed, element_bytes);
+    let direct = flows(cluster, held, needed, element.bytes).and_then(|flows| {
+        let seconds = exchange_seconds(cluster, &flows)? + ends_seconds(cluster, &flows, (held, needed), element);
         Some(Reshard { relays: Vec::new(), steps: vec![flows], seconds })
     });
     if direct.as_ref().is_some_and(|direct| direct.steps[0].is_empty()) {
@@ -46,13 +47,13 @@ pub fn reshard(
     }
     let mut best = direct;
     for relays in routes(cluster, held, needed, shape, best.is_some()) {
-        if let Some(found) = by_way_of(cluster, held, relays, needed, element_bytes)
+        if let Some(found) = by_way_of(cluster, held, relays, needed, element)
             && best.as_ref().is_none_or(|best| found.seconds < best.seconds)
         {
             best = Some(found);
         }
     }
-    best.or_else(|| by_way_of(cluster, held, relay::flood(cluster, held, needed)?, needed, element_bytes))
+    best.or_else(|| by_way_of(cluster, held, relay::flood(cluster, held, needed)?, needed, element))
 }
 
 /// The exchanges through intermediate shardings; `None` if some step has no links.
@@ -61,27 +62,54 @@ fn by_way_of(
     held: &Sharding,
     relays: Vec<Sharding>,
     needed: &Sharding,
-    element_bytes: u64,
+    element: TravellingElement,
 ) -> Option<Reshard> {
     let mut holdings: Vec<Vec<Region>> = held.0.iter().map(|region| region.iter().copied().collect()).collect();
     let mut steps = Vec::with_capacity(relays.len() + 1);
     let mut seconds = 0.0;
     for relay in &relays {
-        let flows = gather(cluster, &holdings, relay, element_bytes)?;
+        let flows = gather(cluster, &holdings, relay, element.bytes)?;
         seconds += exchange_seconds(cluster, &flows)?;
         steps.push(flows);
         for (holdings, region) in holdings.iter_mut().zip(&relay.0) {
             holdings.extend(region);
         }
     }
-    let last = gather(cluster, &holdings, needed, element_bytes)?;
+    let last = gather(cluster, &holdings, needed, element.bytes)?;
     seconds += exchange_seconds(cluster, &last)?;
     // Whoever received anything on the way joins it in the end.
     let all: Vec<Flow> = steps.iter().flatten().chain(&last).copied().collect();
-    seconds += joining_seconds(cluster, &all, needed, element_bytes);
+    seconds += ends_seconds(cluster, &all, (held, needed), element);
     steps.push(last);
     steps.retain(|step: &Vec<Flow>| !step.is_empty());
     Some(Reshard { relays, steps, seconds })
+}
+
+/// Time before the first exchange and after the last: what is encoded is rounded where it is, converted, and converted back where
+/// it is wanted; what came and what was there is joined.
+fn ends_seconds(
+    cluster: &Cluster,
+    flows: &[Flow],
+    (held, needed): (&Sharding, &Sharding),
+    element: TravellingElement,
+) -> f64 {
+    if !element.is_encoded || flows.is_empty() {
+        return joining_seconds(cluster, flows, needed, element.bytes);
+    }
+    let joining = joining_seconds(cluster, flows, needed, size_of::<f32>() as u64);
+    let seconds = |device: usize, elements: u64| conversion_seconds(&cluster.devices[device], elements);
+    let slowest = |times: &mut dyn Iterator<Item = f64>| times.fold(0.0, f64::max);
+    let sends = |device: usize| flows.iter().any(|flow| flow.from == device);
+    let before = |(device, region): (usize, Region)| {
+        let converted = if sends(device) { 2 } else { 1 };
+        seconds(device, converted * region.element_count())
+    };
+    let came = |device: usize| {
+        let bytes: u64 = flows.iter().filter(|flow| flow.to == device).map(|flow| flow.bytes).sum();
+        bytes / element.bytes
+    };
+    let after = |(device, region): (usize, Region)| seconds(device, came(device).min(region.element_count()));
+    joining + slowest(&mut held.parts().map(before)) + slowest(&mut needed.parts().map(after))
 }
 
 /// Time to put what came and what was there together: every byte of the operand is read and written once.

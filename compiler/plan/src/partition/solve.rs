@@ -10,6 +10,7 @@ use partita_ir::graph::{Graph, NodeId};
 
 use super::candidates::candidates;
 use super::decision::{OPTIMAL_GAP, Partition, PartitionError};
+use super::encodings::EXACT;
 use super::objective::Objective;
 use super::options::{PartitionOptions, StrategyFamily};
 use super::price;
@@ -112,9 +113,9 @@ fn chain_of(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> pip
     let few = device_subset::best(cluster, device_subset::LARGEST);
     let mut chain = if cluster.devices.len() > device_subset::LARGEST {
         let asked = options.restricted(&few);
-        pipeline::Chain::new(graph, &device_subset::restricted(cluster, &few), &asked.reserve_bytes)
+        pipeline::Chain::new(graph, &device_subset::restricted(cluster, &few), &asked)
     } else {
-        pipeline::Chain::new(graph, cluster, &options.reserve_bytes)
+        pipeline::Chain::new(graph, cluster, options)
     };
     for bytes in &mut chain.problem.arena {
         *bytes = (*bytes as f64 * options.activation_share) as u64;
@@ -127,7 +128,8 @@ fn chain_of(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> pip
 pub fn strategies_of(graph: &Graph, cluster: &Cluster) -> BTreeMap<NodeId, Vec<Strategy>> {
     let (family, objective) = (StrategyFamily::Auto, Objective::Memory);
     let breadth = price::Breadth::Full;
-    let choice = price::Scope { graph, cluster, family, objective, breadth, activation_share: 1.0, resident: None };
+    let (activation_share, resident, encodings) = (1.0, None, &EXACT);
+    let choice = price::Scope { graph, cluster, family, objective, breadth, activation_share, resident, encodings };
     let order = graph.topological_order().unwrap_or_default();
     let listed = candidates(&choice, &order);
     let plain = |listed: Vec<price::Candidate>| {

@@ -1,5 +1,6 @@
 //! What is minimised, for any plan: the same prices of nodes and travel by which the search compares.
 
+use super::encodings::Encodings;
 use super::network::Network;
 use super::price::{Breadth, Scope, price};
 use super::{Objective, Partition, StrategyFamily};
@@ -7,12 +8,18 @@ use partita_config::Cluster;
 use partita_ir::graph::Graph;
 
 /// The sum over nodes and travel under an objective that adds up; none if the plan cannot be carried out as it is.
-pub fn sum_of(graph: &Graph, cluster: &Cluster, objective: Objective, partition: &Partition) -> Option<f64> {
+pub fn sum_of(
+    graph: &Graph,
+    cluster: &Cluster,
+    objective: Objective,
+    partition: &Partition,
+    encodings: &Encodings,
+) -> Option<f64> {
     if matches!(objective, Objective::Throughput | Objective::Memory) {
         return None;
     }
     let (family, breadth) = (StrategyFamily::Auto, Breadth::Roomy);
-    let choice = Scope { graph, cluster, family, objective, breadth, activation_share: 0.0, resident: None };
+    let choice = Scope { graph, cluster, family, objective, breadth, activation_share: 0.0, resident: None, encodings };
     let order = graph.topological_order()?;
     let only = |id| Some(vec![price(&choice, id, partition.strategies.get(&id)?.clone(), None)?]);
     let candidates = order.iter().map(|id| only(*id)).collect::<Option<Vec<_>>>()?;
@@ -26,6 +33,7 @@ pub fn sum_of(graph: &Graph, cluster: &Cluster, objective: Objective, partition:
 mod tests {
     use super::*;
     use crate::partition::Strategy;
+    use crate::partition::encodings::EXACT;
     use partita_config::cluster_file;
 
     fn cluster() -> Cluster {
@@ -44,7 +52,7 @@ mod tests {
         };
         let partition = Partition::given(devices.iter().map(strategy).collect());
         // A little time breaks ties.
-        sum_of(&graph, &cluster(), Objective::Traffic, &partition).map(f64::round)
+        sum_of(&graph, &cluster(), Objective::Traffic, &partition, &EXACT).map(f64::round)
     }
 
     /// What is sent for one reader is there for the next: both read on `b` what `a` has made.

@@ -6,15 +6,17 @@
 //! exchanged and summed. Everything after this pass works on ordinary nodes.
 
 mod assemble;
+mod encoded;
 mod leave;
 mod partial_sums;
 pub mod patches;
 mod rewrite;
 pub mod row_streaming;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use assemble::pieces;
+pub use encoded::{Encoded, encoded, rounded};
 pub use rewrite::{apply, sketch};
 
 pub use partita_ir::region::{Region, Sharding};
@@ -71,6 +73,8 @@ pub struct Sharded {
     pub origins: BTreeMap<NodeId, NodeId>,
     /// What the shards proper, not the joints between them, are parts of: name of the original node and method.
     pub labels: BTreeMap<NodeId, (String, Method)>,
+    /// Tensors of the original graph of which parts travel; partial sums are of none.
+    pub travelling: BTreeSet<TensorId>,
 }
 
 impl Sharded {

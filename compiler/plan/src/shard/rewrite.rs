@@ -1,6 +1,6 @@
 //! The rewrite itself: one walk over the graph that remembers what every device holds of every tensor.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::assemble::{self, Joint, joint, pieces};
 use super::{Event, ShardError, Sharded, Transfer, row_streaming};
@@ -45,6 +45,7 @@ fn rewrite(
         devices: BTreeMap::new(),
         origins: BTreeMap::new(),
         labels: BTreeMap::new(),
+        travelling: BTreeSet::new(),
         origin: None,
     };
     for input in &graph.inputs {
@@ -69,10 +70,10 @@ fn rewrite(
     }
     rewriter.origin = None;
     rewriter.finish(cluster.output)?;
-    let Rewriter { to, events, devices, origins, labels, .. } = rewriter;
+    let Rewriter { to, events, devices, origins, labels, travelling, .. } = rewriter;
     let events = super::leave::add(events, &to, cluster, |node| devices.get(&node).copied())
         .ok_or_else(|| ShardError::Missing { tensor: "verdict".to_string(), part: "any of it".to_string() })?;
-    Ok(Sharded { graph: to, events, devices, origins, labels })
+    Ok(Sharded { graph: to, events, devices, origins, labels, travelling })
 }
 
 fn unfit(graph: &Graph, id: NodeId) -> ShardError {
@@ -95,6 +96,7 @@ pub(super) struct Rewriter<'a> {
     devices: BTreeMap<NodeId, usize>,
     origins: BTreeMap<NodeId, NodeId>,
     pub(super) labels: BTreeMap<NodeId, (String, Method)>,
+    travelling: BTreeSet<TensorId>,
     /// Node of the original graph that is being split.
     pub(super) origin: Option<NodeId>,
 }
@@ -259,6 +261,7 @@ impl Rewriter<'_> {
             arrived.push(parts);
         }
         if !transfers.is_empty() {
+            self.travelling.extend(tensor);
             self.events.push(Event::Exchange(transfers));
         }
         if let Some(tensor) = tensor {

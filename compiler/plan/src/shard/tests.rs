@@ -134,6 +134,49 @@ fn read_back(
     assert_eq!(again.as_deref(), Ok(schedules), "{label}: {text}");
 }
 
+/// What travels is rounded for everybody, so a network answers the same however it is split, and links send half the bytes.
+#[test]
+fn what_is_encoded_is_the_same_for_all_who_read_it() {
+    use crate::partition::encodings::{Encoding, Encodings, Steps, candidates};
+    let mut random = Random(26);
+    let (mut changed, mut halved) = (0, 0);
+    // A step of which all multiples and their sums are exact, as those of halves here.
+    let bytes = Encoding::Steps(Steps { step: 0.25, low: -128, high: 127 });
+    for round in 0..40 {
+        let graph = network(&mut random);
+        // Numbers that `f16` has not, of which sums are exact.
+        let whole = random.values(graph.shape(graph.inputs[0]));
+        let elements = whole.as_f32().expect("numbers").iter().map(|x| x * (1.0 + 1.0 / 2048.0));
+        let input = Value::f32(whole.shape.clone(), elements.collect());
+        let cluster = cluster(2 + random.next(3), "");
+        let choices = strategies_of(&graph, &cluster);
+        let strategies = choices.into_iter().map(|(id, choices)| (id, choices[random.next(choices.len())].clone()));
+        let partition = Partition::given(strategies.collect());
+        let encoding = if round % 2 == 0 { Encoding::Half } else { bytes };
+        let encodings: Encodings = candidates(&graph).into_iter().map(|tensor| (tensor, encoding)).collect();
+        let Some(encoded) = encoded(&graph, &partition, &cluster, &encodings) else { continue };
+        partita_ir::graph::verify::verify(&encoded.graph).expect("rounding leaves it sound");
+        let expected = evaluate(&encoded.graph, std::slice::from_ref(&input)).expect("the graph is sound");
+        let label = format!("round {round}");
+        check(&encoded.graph, &encoded.partition, &cluster, &input, &expected, &label);
+        let names = |graph: &Graph| graph.outputs.iter().map(|id| graph.tensor(*id).name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&encoded.graph), names(&graph));
+        changed += usize::from(evaluate(&graph, &[input]).expect("the graph is sound") != expected);
+        let sent = |graph: &Graph, partition: &Partition| {
+            let sharded = sketch(graph, partition, &cluster).expect("it can be carried out");
+            let transfers = sharded.events.iter().filter_map(|event| match event {
+                Event::Exchange(transfers) => Some(transfers),
+                _ => None,
+            });
+            transfers.flatten().map(|transfer| sharded.graph.stored_bytes(transfer.tensor)).sum::<usize>()
+        };
+        let (exact, fewer) = (sent(&graph, &partition), sent(&encoded.graph, &encoded.partition));
+        assert!(fewer < exact, "{label}: {fewer} of {exact} bytes");
+        halved += usize::from(2 * fewer == exact);
+    }
+    assert!(changed > 10 && halved > 0, "{changed} answers are others, {halved} send half");
+}
+
 /// Operators on other element types than f32.
 const TYPES: &str = r#"graph "types" opset 17
 input %0 "x": f32[1,8,6,5]

@@ -9,16 +9,17 @@ mod flows;
 pub mod outcomes;
 mod timeline;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use timeline::trace_json;
 
 use crate::partition::cost;
+use crate::partition::encodings::{conversion_seconds, is_encoded};
 use crate::schedule::{Action, Message, Schedule};
 use crate::shard::Sharded;
 use flows::Flows;
 use partita_config::Cluster;
-use partita_ir::graph::{Graph, NodeId};
+use partita_ir::graph::{Graph, NodeId, TensorId};
 
 /// Inferences that are simulated back to back for the throughput.
 const STREAM: u32 = 6;
@@ -88,22 +89,54 @@ pub fn simulate_alone(sharded: &Sharded, schedules: &[Schedule], cluster: &Clust
     simulate_one(sharded, schedules, cluster, &durations(sharded, schedules, cluster))
 }
 
-/// Seconds of every action, by schedule.
-fn durations(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) -> Vec<Vec<f64>> {
+/// What an action takes a device.
+#[derive(Clone, Copy, Debug, Default)]
+struct Duration {
+    /// Seconds of computing; of an exchange, of what is converted before it leaves.
+    begin: f64,
+    /// Of an exchange: seconds of what is converted when it has come.
+    end: f64,
+}
+
+/// What every action takes, by schedule.
+fn durations(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) -> Vec<Vec<Duration>> {
     schedules
         .iter()
         .map(|schedule| {
             let device = &cluster.devices[schedule.device];
             let duration = |action: &Action| match action {
-                Action::Compute(node) => sharded.node_seconds(*node, device),
-                Action::Input { .. } | Action::Exchange { .. } | Action::Leave { .. } | Action::Output { .. } => 0.0,
+                Action::Compute(node) => Duration { begin: sharded.node_seconds(*node, device), end: 0.0 },
+                Action::Exchange { sends, receives } => {
+                    let own = |tensor: &TensorId| {
+                        let maker = sharded.graph.tensor(*tensor).producer;
+                        maker.is_some_and(|node| sharded.devices.get(&node) == Some(&schedule.device))
+                    };
+                    // What is sent to several is converted once; what is only passed on, not at all.
+                    let sent: BTreeSet<TensorId> = sends.iter().map(|message| message.tensor).filter(own).collect();
+                    let reads_here = |tensor: &TensorId| {
+                        let readers = sharded.graph.consumers(*tensor);
+                        readers.iter().any(|node| sharded.devices.get(node) == Some(&schedule.device))
+                    };
+                    let come = receives.iter().map(|message| message.tensor).filter(reads_here);
+                    let seconds = |tensor: TensorId| match is_encoded(&sharded.graph, tensor) {
+                        true => conversion_seconds(device, sharded.graph.tensor_type(tensor).element_count() as u64),
+                        false => 0.0,
+                    };
+                    Duration { begin: sent.into_iter().map(seconds).sum(), end: come.map(seconds).sum() }
+                }
+                Action::Input { .. } | Action::Leave { .. } | Action::Output { .. } => Duration::default(),
             };
             schedule.actions.iter().map(duration).collect()
         })
         .collect()
 }
 
-fn simulate_one(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster, durations: &[Vec<f64>]) -> Prediction {
+fn simulate_one(
+    sharded: &Sharded,
+    schedules: &[Schedule],
+    cluster: &Cluster,
+    durations: &[Vec<Duration>],
+) -> Prediction {
     let graph = &sharded.graph;
     let mut one = Replay::new(graph, schedules, cluster, durations, 1);
     let done = one.run();
@@ -157,7 +190,7 @@ struct Replay<'a> {
     graph: &'a Graph,
     schedules: &'a [Schedule],
     cluster: &'a Cluster,
-    durations: &'a [Vec<f64>],
+    durations: &'a [Vec<Duration>],
     inferences: u32,
     /// Per schedule: inference and action.
     next: Vec<(u32, usize)>,
@@ -175,7 +208,7 @@ impl<'a> Replay<'a> {
         graph: &'a Graph,
         schedules: &'a [Schedule],
         cluster: &'a Cluster,
-        durations: &'a [Vec<f64>],
+        durations: &'a [Vec<Duration>],
         inferences: u32,
     ) -> Replay<'a> {
         Replay {
@@ -245,7 +278,7 @@ impl<'a> Replay<'a> {
                 self.next[index].1 += 1;
             }
             Action::Compute(node) => {
-                let end = now + self.durations[index][position];
+                let end = now + self.durations[index][position].begin;
                 self.states[index] = State::Until(end);
                 self.next[index].1 += 1;
                 let name = self.graph.node(*node).name.clone();
@@ -255,7 +288,8 @@ impl<'a> Replay<'a> {
                 let cost = self.message_seconds(schedule.device);
                 // Many set out together, at the end: there would be as many moments to look at otherwise.
                 let together = sends.len() > APART;
-                let mut begin = if together { now + cost * sends.len() as f64 } else { now };
+                let ready = now + self.durations[index][position].begin;
+                let mut begin = if together { ready + cost * sends.len() as f64 } else { ready };
                 for Message { tensor, peer, number } in sends {
                     let bytes = self.graph.stored_bytes(*tensor) as u64;
                     begin += if together { 0.0 } else { cost };
@@ -284,8 +318,10 @@ impl<'a> Replay<'a> {
         arrivals.sort_unstable_by(f64::total_cmp);
         // What has come is taken one by one, after what was sent.
         let cost = self.message_seconds(schedule.device);
-        let sent = since + cost * sends.len() as f64;
-        let end = arrivals.into_iter().fold(sent, |busy, arrival| busy.max(arrival) + cost).max(now);
+        let Duration { begin, end: after } = self.durations[index][position];
+        let sent = since + begin + cost * sends.len() as f64;
+        let taken = arrivals.into_iter().fold(sent, |busy, arrival| busy.max(arrival) + cost).max(now);
+        let end = taken + after;
         self.next[index].1 += 1;
         self.states[index] = State::Until(end);
         let name = format!("exchange: {} out, {} in", sends.len(), receives.len());

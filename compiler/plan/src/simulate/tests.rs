@@ -27,6 +27,7 @@ fn relu_graph(elements: usize) -> Graph {
 /// The graph as it is, for schedules that compute nothing.
 fn unsharded(graph: &Graph) -> Sharded {
     Sharded {
+        travelling: Default::default(),
         graph: graph.clone(),
         events: Vec::new(),
         devices: BTreeMap::new(),

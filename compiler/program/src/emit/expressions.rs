@@ -189,6 +189,7 @@ pub fn expression(kernel: &Kernel, instruction_set: InstructionSet, value: &Expr
                 Function::FromWhole => "from_whole",
                 // On AArch64 only, whose kernels are not written in Rust.
                 Function::TransposeBytes => "transpose_bytes",
+                Function::Half => "nearest_half",
             };
             format!("{name}({})", show(a))
         }

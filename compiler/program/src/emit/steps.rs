@@ -7,7 +7,7 @@ use super::expressions::{element_pointer, float, pointer, rust_type, share_point
 use super::literal::literal;
 use super::reference_call::{CallOperand, call_text};
 use crate::program::{Argument, BufferId, Layout, Message, Program, Runs, Step};
-use partita_ir::graph::{ElementType, TensorType};
+use partita_ir::graph::{ElementType, StepSize, Stored, TensorType};
 use partita_kernel::{Access, Kernel};
 
 /// One step, ready for the template.
@@ -66,8 +66,10 @@ pub enum Statement {
         from: String,
         /// The same as it is to be stored.
         to: String,
-        /// Added to every element on the way.
-        offset: String,
+        /// The portable function that does it.
+        function: &'static str,
+        /// What it is told beside them: a factor, a number that is added.
+        told: String,
     },
     /// Runs of elements from place to place.
     Copy {
@@ -290,6 +292,7 @@ fn restore_text(program: &Program, from: BufferId, to: BufferId) -> StepText {
         Layout::Blocked(_) => source.elements.min(destination.elements),
     };
     let name = sanitize(&source.name);
+    let (function, told) = restore_call(source.stored(), destination.stored());
     StepText {
         number: 0,
         label: format!("store {name}"),
@@ -297,8 +300,21 @@ fn restore_text(program: &Program, from: BufferId, to: BufferId) -> StepText {
         statement: Statement::Restore {
             from: slice(program, Argument::Buffer(from), source.element, elements),
             to: slice_mut(program, to, destination.element, elements),
-            offset: float((source.offset - destination.offset) as f32),
+            function,
+            told,
         },
+    }
+}
+
+/// The kernel that stores elements in another way, and what it is told beside them. Between two steps there is none: what is
+/// sent is made of numbers, and becomes numbers again.
+fn restore_call(from: Stored, to: Stored) -> (&'static str, String) {
+    if from.step == to.step {
+        ("restore", float((from.offset - to.offset) as f32))
+    } else if from.step == StepSize::ONE {
+        ("to_steps", format!("{}, {}", float(1.0 / to.step.0), to.offset))
+    } else {
+        ("from_steps", format!("{}, {}", float(from.step.0), float(from.offset as f32)))
     }
 }
 

@@ -72,7 +72,7 @@ fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
 mod tests {
     use super::*;
     use crate::program::{Argument, Buffer, Layout, Runs};
-    use partita_ir::graph::ElementType;
+    use partita_ir::graph::{ElementType, StepSize};
 
     /// A program over places of 64 bytes, and what of each exchange is bounded how.
     fn bounds_of(places: &[usize], steps: Vec<Step>) -> Vec<Bounds> {
@@ -81,6 +81,7 @@ mod tests {
             tensor: None,
             element: ElementType::F32,
             offset: 0,
+            step: StepSize::ONE,
             shape: vec![16],
             layout: Layout::Plain,
             elements: 16,

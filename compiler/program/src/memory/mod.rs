@@ -83,7 +83,7 @@ pub fn least_arena_bytes(program: &Program, alignment_bytes: usize) -> usize {
 mod tests {
     use super::*;
     use crate::program::{Argument, Buffer, Layout, Message, Runs, Step};
-    use partita_ir::graph::ElementType;
+    use partita_ir::graph::{ElementType, StepSize};
     use partita_kernel::{Access, BufferDeclaration, Kernel};
 
     /// A program whose steps copy `elements` from one buffer to the next: a chain of that many buffers.
@@ -96,6 +96,7 @@ mod tests {
                 tensor: None,
                 element: ElementType::F32,
                 offset: 0,
+                step: StepSize::ONE,
                 shape: vec![*elements],
                 layout: Layout::Plain,
                 elements: *elements,

@@ -8,7 +8,7 @@ pub mod family;
 pub mod lower;
 pub mod text;
 
-use partita_ir::graph::{ElementType, Op, Original, Stored, TensorId};
+use partita_ir::graph::{ElementType, Op, Original, StepSize, Stored, TensorId};
 use partita_kernel::Kernel;
 use partita_kernel::lower::WeightOrder;
 
@@ -33,6 +33,8 @@ pub struct Buffer {
     pub element: ElementType,
     /// What is to be added to an element in memory to get the tensor's ([`Stored`]).
     pub offset: i32,
+    /// What the sum is to be multiplied by, likewise.
+    pub step: StepSize,
     /// Logical shape.
     pub shape: Vec<usize>,
     /// Layout.
@@ -52,7 +54,7 @@ pub struct Buffer {
 impl Buffer {
     /// How elements are stored.
     pub fn stored(&self) -> Stored {
-        Stored { element: self.element, offset: self.offset }
+        Stored { element: self.element, offset: self.offset, step: self.step }
     }
 }
 

@@ -93,6 +93,8 @@ fn unary_name(function: UnaryOp) -> &'static str {
         UnaryOp::Sign => "Sign",
         UnaryOp::Not => "Not",
         UnaryOp::Silu => "Silu",
+        UnaryOp::Half => "Half",
+        UnaryOp::Steps { .. } => "Steps",
     }
 }
 

@@ -5,7 +5,7 @@ pub(super) mod problem;
 mod runs;
 pub(super) mod segments;
 
-use super::Objective;
+use super::{Objective, PartitionOptions};
 use partita_config::Cluster;
 use partita_ir::graph::{Graph, NodeId};
 use problem::Problem;
@@ -22,11 +22,11 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Cuts and prices. `reserve` is kept free of each device's RAM and flash.
-    pub fn new(graph: &Graph, cluster: &Cluster, reserve: &[u64]) -> Chain {
-        let segments = segments::segments(graph);
+    /// Cuts and prices.
+    pub fn new(graph: &Graph, cluster: &Cluster, options: &PartitionOptions) -> Chain {
+        let segments = segments::segments(graph, &options.encodings);
         let mut problem = Problem::new(graph, &segments, cluster);
-        for (device, bytes) in reserve.iter().enumerate() {
+        for (device, bytes) in options.reserve_bytes.iter().enumerate() {
             problem.ram[device] = problem.ram[device].saturating_sub(*bytes);
             problem.flash[device] = problem.flash[device].saturating_sub(*bytes);
         }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::partition::cost;
+use crate::partition::encodings::{Encodings, travel_bytes};
 use partita_ir::graph::{Graph, NodeId, TensorId};
 
 /// Most links of the chain that the solver is given; shorter neighbours are joined beyond that.
@@ -22,7 +23,7 @@ pub struct Segment {
 }
 
 /// Cuts a graph into segments. The first receives the graph's inputs, the last makes its outputs.
-pub fn segments(graph: &Graph) -> Vec<Segment> {
+pub fn segments(graph: &Graph, encodings: &Encodings) -> Vec<Segment> {
     let order = graph.topological_order().unwrap_or_default();
     let last_use = graph.last_uses(&order);
     let mut alive: HashSet<TensorId> = graph.inputs.iter().copied().filter(|t| last_use.contains_key(t)).collect();
@@ -30,6 +31,7 @@ pub fn segments(graph: &Graph) -> Vec<Segment> {
     let mut current = Segment { nodes: Vec::new(), weights_bytes: 0, arena_bytes: 0, output_bytes: 0 };
     let mut seen_weights: HashSet<TensorId> = HashSet::new();
     let size = |tensor: &TensorId| graph.stored_bytes(*tensor) as u64;
+    let travels = |tensor: &TensorId| travel_bytes(graph, encodings, *tensor);
     // Of what is alive: bytes, and how many of it the caller wants.
     let mut alive_bytes: u64 = alive.iter().map(size).sum();
     let mut outputs_pending = alive.iter().filter(|tensor| graph.is_output(**tensor)).count();
@@ -52,7 +54,7 @@ pub fn segments(graph: &Graph) -> Vec<Segment> {
             }
         }
         if alive.len() == 1 && outputs_pending == 0 && position + 1 < order.len() {
-            current.output_bytes = alive_bytes;
+            current.output_bytes = alive.iter().map(travels).sum();
             // Constants shared with later segments count again there: each device stores its own copy.
             seen_weights.clear();
             found.push(std::mem::replace(
@@ -61,7 +63,7 @@ pub fn segments(graph: &Graph) -> Vec<Segment> {
             ));
         }
     }
-    current.output_bytes = graph.outputs.iter().map(size).sum();
+    current.output_bytes = graph.outputs.iter().map(travels).sum();
     found.push(current);
     join_small(graph, found)
 }

@@ -91,7 +91,8 @@ fn search_with(
     let choice = |breadth: Breadth| {
         let PartitionOptions { family, objective, activation_share, .. } = *options;
         let resident = options.resident.as_deref();
-        Scope { graph, cluster, family, objective, breadth, activation_share, resident }
+        let encodings = &*options.encodings;
+        Scope { graph, cluster, family, objective, breadth, activation_share, resident, encodings }
     };
     let network = |breadth: Breadth| {
         let choice = choice(breadth);

@@ -76,6 +76,7 @@ fn the_search_agrees_with_exhaustive_search() {
                         breadth: Breadth::Full,
                         activation_share: 1.0,
                         resident: None,
+                        encodings: &crate::partition::encodings::EXACT,
                     };
                     let room = (weights as f64 * share) as u64 + (4 * channels * extent * extent * 4) as u64;
                     let network = Network::new(&choice, vec![room; 2], vec![u64::MAX; 2]);

@@ -322,6 +322,12 @@ impl Translator<'_> {
                         let moved = order.map_or(bytes, |order| self.builder.ins().swizzle(bytes, order));
                         self.bits(types::F32X4, moved)
                     }
+                    Function::Half => {
+                        let pair = self.bits(types::F64X2, a);
+                        let halves = self.marked(Substitute::Narrow, |this| this.builder.ins().fvdemote(pair));
+                        let wide = self.marked(Substitute::Widen, |this| this.builder.ins().fvpromote_low(halves));
+                        self.bits(types::F32X4, wide)
+                    }
                     Function::PowerOfTwo => {
                         let whole = self.builder.ins().fcvt_to_sint_sat(types::I32X4, a);
                         let bias = self.builder.ins().iconst(types::I32, 127);

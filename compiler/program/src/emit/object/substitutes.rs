@@ -16,20 +16,24 @@ pub enum Substitute {
     Widen,
     /// `fcvtns` of four singles, to the nearest whole numbers: `fcvtzs`.
     Nearest,
+    /// `fcvtn` of four singles: `fcvtn` of two doubles.
+    Narrow,
 }
 
 /// The registers that an address on the stack begins with: what is loaded from there is a register that was spilled.
 const STACK_BASES: [u32; 2] = [29, 31];
 
-const ALL: [Substitute; 4] = [Substitute::Prefetch, Substitute::Dot, Substitute::Widen, Substitute::Nearest];
+const ALL: [Substitute; 5] =
+    [Substitute::Prefetch, Substitute::Dot, Substitute::Widen, Substitute::Nearest, Substitute::Narrow];
 
 /// Far from anything that counts lines.
 const FIRST_MARK: u32 = 0x7e7c_0000;
 
 impl Substitute {
-    /// The place in the source that marks it.
+    /// The place in the source that marks it. Marks are two apart: Cranelift keeps places relative to the first one of a
+    /// function, where -1 stands for none.
     pub fn mark(self) -> SourceLoc {
-        SourceLoc::new(FIRST_MARK + self as u32)
+        SourceLoc::new(FIRST_MARK + 2 * self as u32)
     }
 
     /// What a place marks.
@@ -58,6 +62,7 @@ impl Substitute {
             ],
             Substitute::Widen => &[(0xffff_fc00, 0x0e61_7800, 0x0e21_7800, 0x0000_03ff)],
             Substitute::Nearest => &[(0xffff_fc00, 0x4ea1_b800, 0x4e21_a800, 0x0000_03ff)],
+            Substitute::Narrow => &[(0xffff_fc00, 0x0e61_6800, 0x0e21_6800, 0x0000_03ff)],
         };
         let form = forms.iter().find(|(mask, found, ..)| word & mask == *found);
         form.map(|(_, _, meant, kept)| meant | word & kept)
@@ -93,6 +98,8 @@ mod tests {
             (Substitute::Widen, [0x0e61_78c5, 0x8b04_0069, 0x4ea1_1c20], [0x0e21_78c5, 0x8b04_0069, 0x4ea1_1c20]),
             // fcvtzs v5.4s, v6.4s; fcvtzs of doubles stays, and so does frintn v5.4s, v6.4s
             (Substitute::Nearest, [0x4ea1_b8c5, 0x4ee1_b8c5, 0x4e21_88c5], [0x4e21_a8c5, 0x4ee1_b8c5, 0x4e21_88c5]),
+            // fcvtn v5.2s, v6.2d; what is beside it stays
+            (Substitute::Narrow, [0x0e61_68c5, 0x8b04_0069, 0x4ea1_1c20], [0x0e21_68c5, 0x8b04_0069, 0x4ea1_1c20]),
         ];
         for (substitute, stands, meant) in cases {
             let mut code: Vec<u8> = stands.iter().flat_map(|word| word.to_le_bytes()).collect();

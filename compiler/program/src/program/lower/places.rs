@@ -3,7 +3,7 @@
 //! A tensor is made in one place. Others are added when somebody wants it in another layout, or stored otherwise, and
 //! remembered.
 
-use partita_ir::graph::{Data, ElementType, Stored, TensorId, TensorType, Value};
+use partita_ir::graph::{Data, ElementType, StepSize, Stored, TensorId, TensorType, Value};
 use partita_kernel::Kernel;
 use partita_kernel::lower::stored::{can_read, loads_vectors, store};
 use partita_rt::kernels::reorder_to_blocked;
@@ -22,6 +22,7 @@ impl Lowering<'_> {
             tensor: Some(tensor),
             element: stored.element,
             offset: stored.offset,
+            step: stored.step,
             shape: tensor_info.tensor_type.shape.clone(),
             layout,
             elements: physical_elements(&tensor_info.tensor_type, layout, lanes),
@@ -41,6 +42,7 @@ impl Lowering<'_> {
             tensor: None,
             element: ElementType::F32,
             offset: 0,
+            step: StepSize::ONE,
             shape: vec![elements],
             layout: Layout::Plain,
             elements,
@@ -308,7 +310,7 @@ output %3
                 let exchanged = exchanged.expect("one message");
                 assert_eq!(exchanged.bytes, 128, "a byte per element");
                 let buffer = &program.buffers[exchanged.buffer.0 as usize];
-                assert_eq!(buffer.stored(), Stored { element: ElementType::I8, offset: 108 });
+                assert_eq!(buffer.stored(), Stored::shifted(ElementType::I8, 108));
                 let wide = program.buffers.iter().filter(|buffer| buffer.tensor == Some(steps)).count();
                 assert_eq!(wide, if narrow { 1 } else { 2 }, "{program}");
             }

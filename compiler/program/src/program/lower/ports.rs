@@ -2,7 +2,7 @@
 
 use super::Lowering;
 use crate::program::{Argument, Buffer, BufferId, Layout, PORT_ALIGNMENT_BYTES, Runs, Step};
-use partita_ir::graph::ElementType;
+use partita_ir::graph::{ElementType, StepSize};
 
 impl Lowering<'_> {
     /// Inputs may be parts at once: nothing has written them before the caller does.
@@ -67,6 +67,7 @@ impl Lowering<'_> {
             tensor: None,
             element: ElementType::U8,
             offset: 0,
+            step: StepSize::ONE,
             shape: vec![bytes],
             layout: Layout::Plain,
             elements: bytes,

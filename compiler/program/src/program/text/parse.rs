@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::program::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Source, Step, Weight, WeightId};
 use partita_ir::graph::text::{ConstantReader, tensor_type};
-use partita_ir::graph::{TensorId, TensorType};
+use partita_ir::graph::{StepSize, TensorId, TensorType};
 use partita_ir::text::{ParseError, Reader, TextPlace};
 use partita_kernel::lower::WeightOrder;
 use partita_kernel::lower::winograd::Forms;
@@ -161,6 +161,7 @@ impl Parser<'_> {
         let index = self.program.buffers.len();
         let (name, TensorType { element, shape }) = self.declaration(reader, &format!("b{index}"))?;
         let offset = if reader.take_word("plus") { reader.number()? } else { 0 };
+        let step = if reader.take_word("times") { StepSize(reader.number()?) } else { StepSize::ONE };
         let layout = layout(reader)?;
         reader.expect_word("elements")?;
         let elements = reader.count_within(0..=MOST)?;
@@ -178,7 +179,8 @@ impl Parser<'_> {
             part_of = Some((parent, reader.count_within(0..=MOST)?));
             self.parents.push((index, place));
         }
-        let buffer = Buffer { name, tensor, element, offset, shape, layout, elements, part_of, replaces, offset_bytes };
+        let buffer =
+            Buffer { name, tensor, element, offset, step, shape, layout, elements, part_of, replaces, offset_bytes };
         self.program.buffers.push(buffer);
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use crate::program::{Argument, Buffer, Layout, Message, Program, Step, Weight};
 use partita_ir::graph::text::{Constants, elements};
-use partita_ir::graph::{Data, TensorType};
+use partita_ir::graph::{Data, StepSize, TensorType};
 use partita_ir::text::ron;
 
 /// The text form of a program.
@@ -72,7 +72,8 @@ fn layout_name(layout: Layout) -> String {
 }
 
 fn declared(buffer: &Buffer) -> String {
-    let Buffer { name, tensor, element, offset, shape, layout, elements, part_of, replaces, offset_bytes } = buffer;
+    let Buffer { name, tensor, element, offset, step, shape, layout, elements, part_of, replaces, offset_bytes } =
+        buffer;
     let (tensor_type, layout) = (TensorType::new(*element, shape.clone()), layout_name(*layout));
     let tensor = tensor.map_or(String::new(), |tensor| format!(" tensor {}", tensor.0));
     let shared = part_of.map_or(String::new(), |(parent, first)| {
@@ -80,7 +81,8 @@ fn declared(buffer: &Buffer) -> String {
         format!(" {relation} b{} from {first}", parent.0)
     });
     let plus = if *offset == 0 { String::new() } else { format!(" plus {offset}") };
-    format!("{name:?}: {tensor_type}{plus} {layout} elements {elements} at {offset_bytes}{tensor}{shared}")
+    let times = if *step == StepSize::ONE { String::new() } else { format!(" times {:?}", step.0) };
+    format!("{name:?}: {tensor_type}{plus}{times} {layout} elements {elements} at {offset_bytes}{tensor}{shared}")
 }
 
 fn step(program: &Program, step: &Step, out: &mut impl Write) -> fmt::Result {

@@ -1,0 +1,186 @@
+//! Links that send fewer bytes: which tensors travel encoded is the planner's choice, how much that may change an answer is
+//! measured here.
+//!
+//! What travels is rounded where it is made, for everybody (`plan::shard::encoded`), so the error is one of the network and not
+//! of who computes what: [`choose`] runs the network with and without, on calibration samples or on seeded noise (`study`), and
+//! gives tensors back two bytes, or their `f32`, until no answer differs by more than is allowed. Ranges, which bytes need, are
+//! learned from samples only: noise says nothing of them.
+
+mod study;
+
+use std::path::PathBuf;
+
+use partita_config::Cluster;
+use partita_ir::graph::Graph;
+use partita_placement::score::Figures;
+use partita_placement::{Clock, Failure, Linked, Placed, PlacementOptions, fit_encoded};
+use partita_plan::partition::Objective;
+use partita_plan::partition::encodings::{Encoding, Encodings, candidates};
+use serde::Serialize;
+
+use self::study::Study;
+use crate::samples::Preparation;
+
+/// How much the links may change an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LinkError {
+    /// Not at all: every number travels as it is.
+    Exact,
+    /// By this share of the answer's largest element.
+    AtMost(f32),
+}
+
+/// The limit unless another is given.
+pub const DEFAULT: LinkError = LinkError::AtMost(1e-3);
+
+impl LinkError {
+    /// Reads `exact`, or a share above 0.
+    pub fn parse(text: &str) -> Result<LinkError, String> {
+        match text.parse::<f32>() {
+            Ok(share) if share > 0.0 && share < 1.0 => Ok(LinkError::AtMost(share)),
+            _ if text == "exact" => Ok(LinkError::Exact),
+            _ => {
+                Err("expected `exact`, or a share of the answer's largest element between 0 and 1, such as 1e-3".into())
+            }
+        }
+    }
+}
+
+/// What is wanted of links.
+#[derive(Clone, Debug)]
+pub struct LinkOptions {
+    /// How much they may change an answer.
+    pub error: LinkError,
+    /// What it is measured on; seeded noise if there are none.
+    pub calibration: Option<PathBuf>,
+    /// How these data lie in their file.
+    pub preparation: Preparation,
+}
+
+impl LinkOptions {
+    /// Every number travels as it is.
+    pub fn exact() -> LinkOptions {
+        LinkOptions { error: LinkError::Exact, calibration: None, preparation: Preparation::default() }
+    }
+}
+
+/// What is known of links that send fewer bytes.
+#[derive(Clone, Debug, Serialize)]
+pub struct LinksReport {
+    /// Largest change of an answer that is allowed, as a share of its largest element; none where an earlier plan is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<f32>,
+    /// Largest change that was measured.
+    pub error: f32,
+    /// On what: `calibration` samples or `noise`.
+    pub measured_on: &'static str,
+    /// How many inputs were tried.
+    pub samples: usize,
+    /// What travels in fewer bytes.
+    pub tensors: Vec<EncodedTensor>,
+    /// Predicted latency of the best plan whose links send every number as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact_latency_ms: Option<f64>,
+    /// What that plan sends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact_traffic_bytes: Option<u64>,
+}
+
+/// A tensor that travels in fewer bytes.
+#[derive(Clone, Debug, Serialize)]
+pub struct EncodedTensor {
+    /// Its name.
+    pub tensor: String,
+    /// What stands for an element on links: `f16` or `int8`.
+    pub encoding: &'static str,
+    /// With `int8`: all elements are multiples of this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<f32>,
+    /// The same in full.
+    #[serde(skip)]
+    pub how: Encoding,
+    /// Its elements.
+    pub elements: usize,
+}
+
+/// A plan with encoded links is taken if it is better by this share: what is measured on devices differs from what is
+/// predicted by as much.
+const WORTH: f64 = 0.02;
+
+/// Parts of the limit that estimates may use up, one after the other, until what is measured keeps it: errors of tensors add up
+/// by chance.
+const ROOMS: [f64; 3] = [0.7, 0.5, 0.35];
+
+/// From this limit on bytes are tried; below it there is no room for more than a few of them.
+const BYTES_FROM: f32 = 3e-3;
+
+/// The best plan whose links send fewer bytes and change no answer by more than is allowed; `None` if none is better than the
+/// plan without.
+///
+/// Errors: E0190 if the calibration samples do not fit the model.
+pub fn choose(
+    graph: &Graph,
+    cluster: &Cluster,
+    mapping: &PlacementOptions,
+    wanted: &LinkOptions,
+    exact: &Placed,
+    clock: &mut Clock,
+) -> Result<Option<(Linked, LinksReport)>, Failure> {
+    let LinkError::AtMost(limit) = wanted.error else { return Ok(None) };
+    if cluster.devices.len() < 2 || keeps_whole_numbers(graph) {
+        return Ok(None);
+    }
+    let figures = |graph: &Graph, it: &Placed| {
+        Figures::of_schedules(graph, cluster, &it.sharded, &it.schedules, mapping.objective)
+    };
+    let without = figures(graph, exact);
+    // No plan at all would be better by enough.
+    let least_ms = exact.partition.lower_bound_ms;
+    if mapping.objective == Objective::Latency && least_ms > without.latency_ms * (1.0 - WORTH) {
+        return Ok(None);
+    }
+    // What can be won at all is asked before anything is measured.
+    let halves: Encodings = candidates(graph).into_iter().map(|tensor| (tensor, Encoding::Half)).collect();
+    let least = if limit >= BYTES_FROM && wanted.calibration.is_some() { None } else { Some(halves) };
+    let mut study: Option<Study> = None;
+    let mut offered = match least {
+        Some(halves) => halves,
+        None => study.insert(Study::of(graph, wanted)?).offers(graph),
+    };
+    for room in ROOMS {
+        let Some(linked) = fit_encoded(graph, cluster, mapping, offered, clock)? else { return Ok(None) };
+        let price = figures(&linked.graph, &linked.placed).price(mapping.objective);
+        if price > without.price(mapping.objective) * (1.0 - WORTH) {
+            return Ok(None);
+        }
+        let study = match &mut study {
+            Some(study) => study,
+            None => study.insert(Study::of(graph, wanted)?),
+        };
+        let error = study.error(&linked.graph)?;
+        clock.lap("link error");
+        if error <= limit && study.allows(&linked.encodings) {
+            let mut report = study.report(graph, &linked.encodings, error);
+            report.limit = Some(limit);
+            report.exact_latency_ms = Some(without.latency_ms);
+            report.exact_traffic_bytes = Some(without.traffic_bytes.round() as u64);
+            return Ok(Some((linked, report)));
+        }
+        offered = study.weaker(graph, &linked.encodings, f64::from(limit) * room)?;
+        clock.lap("link error");
+    }
+    Ok(None)
+}
+
+/// What an earlier plan's encodings change, measured again.
+pub fn measured(graph: &Graph, encoded: &Graph, encodings: &Encodings) -> Result<LinksReport, Failure> {
+    let study = Study::of(graph, &LinkOptions::exact())?;
+    let error = study.error(encoded)?;
+    Ok(study.report(graph, encodings, error))
+}
+
+/// Whether a network computes in whole numbers: those travel in as few bytes as they can, exactly.
+fn keeps_whole_numbers(graph: &Graph) -> bool {
+    let is_narrow = |tensor| graph.stored(tensor).element != graph.tensor_type(tensor).element;
+    graph.tensor_ids().any(|tensor| graph.tensor(tensor).producer.is_some() && is_narrow(tensor))
+}

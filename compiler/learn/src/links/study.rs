@@ -1,0 +1,259 @@
+//! How far answers are from those of links that send every number as it is, and what each tensor adds to that.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use partita_ir::diagnostic::{Diagnostic, printable};
+use partita_ir::graph::values::noise;
+use partita_ir::graph::{Data, ElementType, Graph, TensorId, Value, eval};
+use partita_placement::{Failure, internal};
+use partita_plan::partition::encodings::{Encoding, Encodings, Steps, candidates};
+use partita_plan::partition::node_macs;
+use partita_plan::shard::rounded;
+
+use super::{EncodedTensor, LinkOptions, LinksReport};
+use crate::samples::{self, stacked};
+
+/// Multiply-adds that may be spent on measuring an error once.
+const MOST_MACS: u64 = 4_000_000_000;
+
+/// Most inputs that are tried.
+const MOST_INFERENCES: u64 = 16;
+
+/// First seed of the noise.
+const SEED: usize = 26_000;
+
+/// Numbers up to here may travel as halves: those of inputs that nobody has tried are hardly sixteen times as large.
+const LARGEST_HALF: f32 = 4096.0;
+
+/// A network, inputs, and what it makes of them when links send every number as it is.
+pub(super) struct Study {
+    /// Per inference the graph's inputs.
+    inputs: Vec<Vec<Value>>,
+    measured_on: &'static str,
+    /// Per inference the outputs.
+    answers: Vec<Vec<Value>>,
+    /// The smallest and the largest element of every tensor of real numbers.
+    ranges: HashMap<TensorId, (f32, f32)>,
+}
+
+impl Study {
+    /// Runs a network on calibration samples, or on seeded noise if there are none.
+    pub(super) fn of(graph: &Graph, wanted: &LinkOptions) -> Result<Study, Failure> {
+        let (inputs, measured_on) = match &wanted.calibration {
+            Some(path) => (from_samples(graph, path, wanted)?, "calibration"),
+            None => ((0..inferences(graph)).map(|seed| from_noise(graph, seed)).collect(), "noise"),
+        };
+        let mut ranges: HashMap<TensorId, (f32, f32)> = inputs.iter().flatten().zip(graph.inputs.iter().cycle()).fold(
+            HashMap::new(),
+            |mut ranges, (value, tensor)| {
+                widen(&mut ranges, *tensor, value);
+                ranges
+            },
+        );
+        let mut answers = Vec::with_capacity(inputs.len());
+        for values in &inputs {
+            let answer = eval::evaluate_observed(graph, values, &mut |tensor, value| widen(&mut ranges, tensor, value));
+            answers.push(answer.map_err(internal)?);
+        }
+        Ok(Study { inputs, measured_on, answers, ranges })
+    }
+
+    /// The strongest encoding of each tensor: bytes where samples have shown its range.
+    pub(super) fn offers(&self, graph: &Graph) -> Encodings {
+        let strongest = |tensor: TensorId| Some((tensor, self.ways(tensor).into_iter().next()??));
+        candidates(graph).into_iter().filter_map(strongest).collect()
+    }
+
+    /// The ways to send a tensor, the strongest first; as it is last.
+    fn ways(&self, tensor: TensorId) -> Vec<Option<Encoding>> {
+        let range = self.ranges.get(&tensor).copied();
+        let (low, high) = range.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        let bytes = Steps::covering(low, high).filter(|_| self.measured_on == "calibration").map(Encoding::Steps);
+        let halves = (low.abs().max(high.abs()) <= LARGEST_HALF).then_some(Encoding::Half);
+        bytes.into_iter().chain(halves).map(Some).chain([None]).collect()
+    }
+
+    /// Whether the ranges of tensors that were seen are those that their encodings are for.
+    pub(super) fn allows(&self, encodings: &Encodings) -> bool {
+        encodings.iter().all(|(tensor, encoding)| self.ways(*tensor).contains(&Some(*encoding)))
+    }
+
+    /// The largest difference of an output's element to that of a graph that is rounded, as a share of the output's largest.
+    /// Infinite where one of them answers no number and the other does.
+    pub(super) fn error(&self, encoded: &Graph) -> Result<f32, Failure> {
+        largest(&self.answers, encoded, &self.inputs)
+    }
+
+    /// Encodings that together change an answer by no more than a limit, by estimate: each is tried alone on the first input,
+    /// and weaker ones take its place where a byte brings most.
+    pub(super) fn weaker(&self, graph: &Graph, encodings: &Encodings, limit: f64) -> Result<Encodings, Failure> {
+        let one = self.inputs.len().min(1);
+        // Per tensor its ways from the one that was tried on: squares of errors, and bytes that travel once.
+        let mut known: Vec<(TensorId, Vec<Way>)> = Vec::new();
+        for (tensor, tried) in encodings {
+            let elements = graph.tensor_type(*tensor).element_count() as f64;
+            let mut ways = Vec::new();
+            for encoding in self.ways(*tensor).into_iter().skip_while(|way| way.is_some() && *way != Some(*tried)) {
+                let error = match encoding {
+                    Some(encoding) => {
+                        let alone = rounded(graph, &Encodings::from([(*tensor, encoding)])).0;
+                        f64::from(largest(&self.answers[..one], &alone, &self.inputs[..one])?)
+                    }
+                    None => 0.0,
+                };
+                let bytes = elements * encoding.map_or(4.0, |encoding| encoding.element_bytes() as f64);
+                ways.push(Way { encoding, square: error * error, bytes });
+            }
+            known.push((*tensor, ways));
+        }
+        while known.iter().map(|(_, ways)| ways[0].square).sum::<f64>() > limit * limit {
+            let brings = |ways: &[Way]| match ways {
+                [now, next, ..] => (now.square - next.square) / (next.bytes - now.bytes).max(1.0),
+                _ => f64::NEG_INFINITY,
+            };
+            let best = (0..known.len()).max_by(|a, b| brings(&known[*a].1).total_cmp(&brings(&known[*b].1)));
+            match best.filter(|best| known[*best].1.len() > 1) {
+                Some(best) => known[best].1.remove(0),
+                None => break,
+            };
+        }
+        Ok(known.into_iter().filter_map(|(tensor, ways)| Some((tensor, ways[0].encoding?))).collect())
+    }
+
+    /// What is known of encodings.
+    pub(super) fn report(&self, graph: &Graph, encodings: &Encodings, error: f32) -> LinksReport {
+        let tensor = |(tensor, encoding): (&TensorId, &Encoding)| EncodedTensor {
+            tensor: graph.tensor(*tensor).name.clone(),
+            encoding: encoding.name(),
+            step: match encoding {
+                Encoding::Half => None,
+                Encoding::Steps(steps) => Some(steps.step),
+            },
+            how: *encoding,
+            elements: graph.tensor_type(*tensor).element_count(),
+        };
+        LinksReport {
+            limit: None,
+            error,
+            measured_on: self.measured_on,
+            samples: self.inputs.len(),
+            tensors: encodings.iter().map(tensor).collect(),
+            exact_latency_ms: None,
+            exact_traffic_bytes: None,
+        }
+    }
+}
+
+/// A way to send a tensor.
+struct Way {
+    encoding: Option<Encoding>,
+    square: f64,
+    bytes: f64,
+}
+
+/// How many inputs an error is measured on: fewer of large networks.
+fn inferences(graph: &Graph) -> usize {
+    let macs: u64 = graph.node_ids().map(|id| node_macs(graph, id)).sum();
+    (MOST_MACS / macs.max(1)).clamp(1, MOST_INFERENCES) as usize
+}
+
+fn from_samples(graph: &Graph, path: &Path, wanted: &LinkOptions) -> Result<Vec<Vec<Value>>, Failure> {
+    let batch = wanted.preparation.batch.max(1);
+    let loaded = samples::load(path, graph, &wanted.preparation, Some(inferences(graph) * batch)).map_err(|error| {
+        let shown = printable(&path.display().to_string());
+        Failure::Input(vec![Diagnostic::new("E0190", format!("calibration samples `{shown}`: {error:#}"))])
+    })?;
+    Ok(stacked(&loaded.inputs, batch).into_iter().map(|value| with_states(graph, vec![value])).collect())
+}
+
+fn from_noise(graph: &Graph, seed: usize) -> Vec<Value> {
+    let tensors = graph.given_inputs().iter().enumerate();
+    let given = tensors.map(|(at, input)| noise(graph.tensor_type(*input), (SEED + 100 * seed + at) as u64));
+    with_states(graph, given.collect())
+}
+
+/// States are zero at first.
+fn with_states(graph: &Graph, mut given: Vec<Value>) -> Vec<Value> {
+    given.extend(graph.state_pairs().map(|(_, state)| Value::zeros(graph.tensor_type(state))));
+    given
+}
+
+/// Takes the elements of a tensor into its range; what is no number makes it endless.
+fn widen(ranges: &mut HashMap<TensorId, (f32, f32)>, tensor: TensorId, value: &Value) {
+    let Some(elements) = value.as_f32() else { return };
+    let range = ranges.entry(tensor).or_insert((0.0, 0.0));
+    for element in elements {
+        *range = match element.is_nan() {
+            true => (f32::NEG_INFINITY, f32::INFINITY),
+            false => (range.0.min(*element), range.1.max(*element)),
+        };
+    }
+}
+
+fn largest(answers: &[Vec<Value>], encoded: &Graph, inputs: &[Vec<Value>]) -> Result<f32, Failure> {
+    let mut worst = 0.0f32;
+    for (expected, values) in answers.iter().zip(inputs) {
+        let found = eval::evaluate(encoded, values).map_err(internal)?;
+        let differences = expected.iter().zip(&found).map(|(expected, found)| difference(expected, found));
+        worst = differences.fold(worst, f32::max);
+    }
+    Ok(worst)
+}
+
+/// The largest difference of two tensors as a share of the largest element of the first.
+fn difference(expected: &Value, found: &Value) -> f32 {
+    let (Data::F64(expected), Data::F64(found)) =
+        (expected.data.cast(ElementType::F64), found.data.cast(ElementType::F64))
+    else {
+        return f32::INFINITY;
+    };
+    let finite = expected.iter().map(|element| element.abs()).filter(|element| element.is_finite());
+    let scale = finite.fold(f64::from(f32::MIN_POSITIVE), f64::max);
+    let of = |(expected, found): (&f64, &f64)| match expected == found || expected.is_nan() && found.is_nan() {
+        true => 0.0,
+        false => (expected - found).abs() / scale,
+    };
+    // A NaN is no number to compare with: on one side only it is the largest difference of all.
+    let worst = |worst: f64, next: f64| if next.is_nan() { f64::INFINITY } else { worst.max(next) };
+    expected.iter().zip(&found).map(of).fold(0.0, worst) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_shares_of_the_largest_element() {
+        let value = |elements: &[f32]| Value::f32([elements.len()], elements.to_vec());
+        assert_eq!(difference(&value(&[1.0, -4.0]), &value(&[1.0, -3.0])), 0.25);
+        assert_eq!(difference(&value(&[f32::NAN, 2.0]), &value(&[f32::NAN, 2.0])), 0.0);
+        assert_eq!(difference(&value(&[f32::NAN, 2.0]), &value(&[1.0, 2.0])), f32::INFINITY);
+        assert_eq!(difference(&value(&[1.0, 2.0]), &value(&[f32::INFINITY, 2.0])), f32::INFINITY);
+    }
+
+    #[test]
+    fn what_costs_least_is_given_back_first() {
+        // Of two tensors that the answer is the sum of one is a thousandth of the other.
+        const TEXT: &str = r#"graph "t" opset 17
+input %0 "x": f32[1,64]
+const %1 "small": f32[] = [0.001]
+%2 "large": f32[1,64] = "large"(%0) Unary(Tanh)
+%3 "rest": f32[1,64] = "rest"(%0, %1) Binary(Mul,None)
+%4 "y": f32[1,64] = "y"(%2, %3) Binary(Add,None)
+output %4
+"#;
+        let graph = partita_ir::graph::text::parse(TEXT).expect("the text is a graph");
+        let study = Study::of(&graph, &LinkOptions::exact()).expect("it runs");
+        let named = |name: &str| graph.tensor_ids().find(|id| graph.tensor(*id).name == name).expect("it is there");
+        let (large, rest) = (named("large"), named("rest"));
+        let halves = Encodings::from([(large, Encoding::Half), (rest, Encoding::Half)]);
+        let error = study.error(&rounded(&graph, &halves).0).expect("it runs");
+        assert!(error > 1e-4 && error < 5e-4, "{error}");
+        let kept = study.weaker(&graph, &halves, 1e-5).expect("it runs");
+        assert_eq!(kept, Encodings::from([(rest, Encoding::Half)]));
+        assert!(study.error(&rounded(&graph, &kept).0).expect("it runs") < 1e-6);
+        // Noise shows no ranges that bytes could stand for.
+        assert!(study.offers(&graph).values().all(|encoding| *encoding == Encoding::Half));
+    }
+}

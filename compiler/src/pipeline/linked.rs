@@ -1,0 +1,52 @@
+//! The network with its plan: who computes what, and what travels in fewer bytes.
+
+use super::taught::Taught;
+use crate::config::Cluster;
+use crate::links;
+use crate::options::Options;
+use crate::placement::{self, Clock, Failure, Placed, plan_file};
+
+/// A network, and its plan carried out.
+pub struct Linked {
+    /// The network; what travels in fewer bytes is rounded first.
+    pub taught: Taught,
+    /// The plan.
+    pub placed: Placed,
+}
+
+impl Linked {
+    /// The best plan, with links that send fewer bytes where that is better and changes no answer by more than is allowed;
+    /// or what an earlier plan says. Of several routes all send every number as it is.
+    ///
+    /// Errors: E0170 and others where no plan keeps the limits, E0175 of an earlier plan, E0190 of calibration samples.
+    pub fn of(
+        taught: Taught,
+        cluster: &Cluster,
+        options: &Options,
+        has_routes: bool,
+        clock: &mut Clock,
+    ) -> Result<Linked, Failure> {
+        let mapping = options.placement();
+        if let Some(path) = &options.plan {
+            let encodings = plan_file::read_encodings(path, &taught.graph)?;
+            let (graph, _) = crate::shard::rounded(&taught.graph, &encodings);
+            let placed = placement::fit(&graph, cluster, &mapping, clock)?;
+            if encodings.is_empty() {
+                return Ok(Linked { taught, placed });
+            }
+            let report = links::measured(&taught.graph, &graph, &encodings)?;
+            clock.lap("link error");
+            return Ok(Linked { taught: Taught { graph, links: Some(report), ..taught }, placed });
+        }
+        let placed = placement::fit(&taught.graph, cluster, &mapping, clock)?;
+        if has_routes || taught.exits.is_some() {
+            return Ok(Linked { taught, placed });
+        }
+        Ok(match links::choose(&taught.graph, cluster, &mapping, &options.links, &placed, clock)? {
+            Some((placement::Linked { graph, placed, .. }, report)) => {
+                Linked { taught: Taught { graph, links: Some(report), ..taught }, placed }
+            }
+            None => Linked { taught, placed },
+        })
+    }
+}
