@@ -1,6 +1,5 @@
 //! The cluster: devices and the links between them, read from cluster.toml.
 
-use super::security::{KEY_BYTES, Security};
 use super::settings::Settings;
 use super::target::{MemoryMap, System, Target};
 use partita_ir::graph::InputForm;
@@ -28,6 +27,28 @@ pub struct Cluster {
     pub input_form: Option<InputForm>,
     /// Whether devices prove to each other who they are.
     pub security: Security,
+}
+
+/// Bytes of a public key.
+pub const KEY_BYTES: usize = 32;
+
+/// Whether devices prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// They do, and nobody else reads or changes what they say (`Noise_KK_25519_ChaChaPoly_BLAKE2s`).
+    Noise,
+    /// Whoever reaches them is believed, and reads what they say.
+    None,
+}
+
+impl Security {
+    /// As the cluster file says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Security::Noise => "noise",
+            Security::None => "none",
+        }
+    }
 }
 
 /// One machine.

@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
 
-use serde::Deserialize;
 use toml::Spanned;
 
 use super::cluster::{Cluster, Device};
-use super::input_form::InputTable;
-use super::security::Identities;
 use super::settings::Settings;
+use super::tables::{Addresses, DeviceTable, File};
 use super::target::{System, Target};
 use super::{quantity, ranges, target};
 use partita_files::file;
@@ -43,76 +41,6 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("transport", "transport = \"tcp\""),
     ("bandwidth", "bandwidth = \"100 Mbit/s\""),
 ];
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    cluster: Spanned<ClusterTable>,
-    #[serde(default)]
-    device: Vec<Spanned<DeviceTable>>,
-    #[serde(default)]
-    link: Vec<Spanned<LinkTable>>,
-    #[serde(default)]
-    condition: Vec<Spanned<ConditionTable>>,
-    input: Option<InputTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ClusterTable {
-    name: Spanned<String>,
-    input: Spanned<String>,
-    output: Spanned<String>,
-    max_latency: Option<Spanned<String>>,
-    security: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DeviceTable {
-    name: Spanned<String>,
-    target: Spanned<String>,
-    count: Option<Spanned<usize>>,
-    ram: Option<Spanned<String>>,
-    flash: Option<Spanned<String>>,
-    cpu: Option<Spanned<f64>>,
-    threads: Option<Spanned<toml::Value>>,
-    standalone: Option<bool>,
-    address: Option<Spanned<Addresses>>,
-    user: Option<Spanned<String>>,
-    ssh_port: Option<Spanned<u16>>,
-    identity: Option<Spanned<Identities>>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Addresses {
-    First(String),
-    Each(Vec<String>),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct LinkTable {
-    pub(super) between: Spanned<Vec<String>>,
-    pub(super) transport: Spanned<String>,
-    pub(super) bandwidth: Option<Spanned<String>>,
-    pub(super) baud: Option<Spanned<u32>>,
-    pub(super) port: Option<Spanned<toml::Value>>,
-    pub(super) latency: Option<Spanned<String>>,
-    pub(super) topology: Option<Spanned<String>>,
-    pub(super) hub: Option<Spanned<String>>,
-    pub(super) duplex: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ConditionTable {
-    #[serde(default)]
-    pub(super) bandwidth: BTreeMap<String, Spanned<String>>,
-    #[serde(default)]
-    pub(super) missing: Vec<Spanned<String>>,
-}
 
 /// Reads a cluster file; targets named by a path are relative to it.
 pub fn read(path: &Path) -> Result<Cluster, Vec<Diagnostic>> {

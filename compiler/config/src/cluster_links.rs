@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use toml::Spanned;
 
 use super::cluster::{Condition, Device, Link, Medium, Topology, Transport};
-use super::cluster_file::{Checker, ConditionTable, LinkTable};
+use super::cluster_file::Checker;
+use super::tables::{ConditionTable, LinkTable};
 use super::target::System;
 use super::{quantity, ranges};
 use partita_ir::diagnostic::{did_you_mean, printable};

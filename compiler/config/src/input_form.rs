@@ -1,9 +1,9 @@
 //! The table `[input]` of cluster.toml: how the input is handed in, where that is not as the model takes it.
 
-use serde::Deserialize;
 use toml::Spanned;
 
 use super::cluster_file::Checker;
+use super::tables::InputTable;
 use partita_ir::diagnostic::{did_you_mean, printable};
 use partita_ir::graph::{ElementType, InputForm};
 
@@ -12,16 +12,6 @@ const MAX_CHANNELS: usize = 65_536;
 
 /// Element types in which inputs come: what cameras, microphones and converters give.
 const ELEMENTS: [&str; 7] = ["u8", "i8", "u16", "i16", "i32", "u32", "f32"];
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct InputTable {
-    name: Option<String>,
-    dtype: Option<Spanned<String>>,
-    layout: Option<Spanned<String>>,
-    mean: Option<Spanned<toml::Value>>,
-    std: Option<Spanned<toml::Value>>,
-}
 
 impl Checker<'_> {
     /// Checks the table. Whether it fits the model is seen when there is one.

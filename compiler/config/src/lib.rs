@@ -15,12 +15,12 @@ pub mod ranges;
 mod security;
 mod serial_lines;
 mod settings;
+mod tables;
 pub mod target;
 pub mod tuned;
 
 pub use architecture::Architecture;
-pub use cluster::{Cluster, Condition, Device, Link, Medium, Topology, Transport};
+pub use cluster::{Cluster, Condition, Device, KEY_BYTES, Link, Medium, Security, Topology, Transport};
 pub use partita_ir::graph::storage::WeightStorage;
-pub use security::{KEY_BYTES, Security};
 pub use settings::Settings;
 pub use target::{InstructionSet, System, Target};

@@ -1,40 +1,11 @@
 //! By what devices know each other: `security` of the cluster, `identity` of devices.
 
-use serde::Deserialize;
 use toml::Spanned;
 
+use super::cluster::{KEY_BYTES, Security};
 use super::cluster_file::Checker;
+use super::tables::Identities;
 use partita_ir::diagnostic::{did_you_mean, printable};
-
-/// Bytes of a public key.
-pub const KEY_BYTES: usize = 32;
-
-/// Whether devices prove who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Security {
-    /// They do, and nobody else reads or changes what they say (`Noise_KK_25519_ChaChaPoly_BLAKE2s`).
-    Noise,
-    /// Whoever reaches them is believed, and reads what they say.
-    None,
-}
-
-impl Security {
-    /// As the cluster file says it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Security::Noise => "noise",
-            Security::None => "none",
-        }
-    }
-}
-
-/// Public keys of a table's devices.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(super) enum Identities {
-    One(String),
-    Each(Vec<String>),
-}
 
 /// A public key of 64 hexadecimal digits.
 fn key(text: &str) -> Option<[u8; KEY_BYTES]> {

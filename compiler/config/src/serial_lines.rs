@@ -3,8 +3,9 @@
 use toml::Spanned;
 
 use super::cluster::{Device, Ports, Transport};
-use super::cluster_file::{Checker, LinkTable};
+use super::cluster_file::Checker;
 use super::ranges;
+use super::tables::LinkTable;
 use super::target::System;
 use partita_ir::diagnostic::printable;
 
