@@ -83,8 +83,8 @@ pub struct Arguments {
     pub plan: Option<PathBuf>,
     /// How much links may change an answer, as a share of its largest element: tensors may then travel as f16, and, where
     /// --calibration shows their ranges, as multiples of a step in a byte. What it comes to is measured on the calibration
-    /// samples, or on seeded noise, and reported. `exact` sends every number as it is; so do exits, variants and networks of
-    /// whole numbers, whatever this says.
+    /// samples, or on seeded noise, and reported. `exact` sends every number as it is; so do exits, variants, networks of
+    /// whole numbers, and those of which an inference takes more than 40 GMAC or 256 MB, whatever this says.
     #[arg(long, value_name = "F|exact", default_value = "1e-3", value_parser = LinkError::parse, help_heading = "Plan")]
     pub link_error: LinkError,
     /// Run the model on the cluster's devices in several ways, and write what was measured beside the cluster file, where

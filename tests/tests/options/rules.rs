@@ -24,6 +24,7 @@ fn words(option: &str) -> Vec<String> {
         "weights" => "f16".to_string(),
         "format" => "json".to_string(),
         "states" => "auto".to_string(),
+        "link_error" => "1e-3".to_string(),
         "max_loss" | "min_accuracy" | "max_class_loss" => "0.5".to_string(),
         _ if argument.get_action().takes_values() => "1".to_string(),
         _ => String::new(),

@@ -6,6 +6,7 @@
 //! gives tensors back two bytes, or their `f32`, until no answer differs by more than is allowed. Ranges, which bytes need, are
 //! learned from samples only: noise says nothing of them.
 
+mod products;
 mod study;
 
 use std::path::PathBuf;
@@ -127,7 +128,7 @@ pub fn choose(
     clock: &mut Clock,
 ) -> Result<Option<(Linked, LinksReport)>, Failure> {
     let LinkError::AtMost(limit) = wanted.error else { return Ok(None) };
-    if cluster.devices.len() < 2 || keeps_whole_numbers(graph) {
+    if cluster.devices.len() < 2 || keeps_whole_numbers(graph) || !study::is_affordable(graph) {
         return Ok(None);
     }
     let figures = |graph: &Graph, it: &Placed| {

@@ -11,11 +11,20 @@ use partita_plan::partition::encodings::{Encoding, Encodings, Steps, candidates}
 use partita_plan::partition::node_macs;
 use partita_plan::shard::rounded;
 
+use super::products;
 use super::{EncodedTensor, LinkOptions, LinksReport};
 use crate::samples::{self, stacked};
 
 /// Multiply-adds that may be spent on measuring an error once.
 const MOST_MACS: u64 = 4_000_000_000;
+
+/// Multiply-adds of one inference, and elements of all its activations, up to which a network is run at all: some seconds, and
+/// 256 MB.
+const MOST_MACS_ONCE: u64 = 40_000_000_000;
+const MOST_ELEMENTS: usize = 64_000_000;
+
+/// Multiply-adds that may be spent on trying every encoding alone: some seconds.
+const MOST_MACS_ALONE: u64 = 40_000_000_000;
 
 /// Most inputs that are tried.
 const MOST_INFERENCES: u64 = 16;
@@ -53,7 +62,8 @@ impl Study {
         );
         let mut answers = Vec::with_capacity(inputs.len());
         for values in &inputs {
-            let answer = eval::evaluate_observed(graph, values, &mut |tensor, value| widen(&mut ranges, tensor, value));
+            let mut observe = |tensor, value: &Value| widen(&mut ranges, tensor, value);
+            let answer = eval::evaluate_with(graph, values, &products::evaluate, &mut observe);
             answers.push(answer.map_err(internal)?);
         }
         Ok(Study { inputs, measured_on, answers, ranges })
@@ -86,8 +96,18 @@ impl Study {
     }
 
     /// Encodings that together change an answer by no more than a limit, by estimate: each is tried alone on the first input,
-    /// and weaker ones take its place where a byte brings most.
+    /// and weaker ones take its place where a byte brings most. Where that would take too long, the half of them that saves
+    /// most.
     pub(super) fn weaker(&self, graph: &Graph, encodings: &Encodings, limit: f64) -> Result<Encodings, Failure> {
+        if macs(graph).saturating_mul(encodings.len() as u64) > MOST_MACS_ALONE {
+            let saved_bytes = |tensor: &TensorId| {
+                graph.tensor_type(*tensor).element_count() as u64 * (4 - encodings[tensor].element_bytes())
+            };
+            let mut by_bytes: Vec<TensorId> = encodings.keys().copied().collect();
+            by_bytes.sort_by_key(|tensor| std::cmp::Reverse(saved_bytes(tensor)));
+            let kept = by_bytes.into_iter().take(encodings.len() / 2);
+            return Ok(kept.map(|tensor| (tensor, encodings[&tensor])).collect());
+        }
         let one = self.inputs.len().min(1);
         // Per tensor its ways from the one that was tried on: squares of errors, and bytes that travel once.
         let mut known: Vec<(TensorId, Vec<Way>)> = Vec::new();
@@ -152,10 +172,24 @@ struct Way {
     bytes: f64,
 }
 
+/// Whether a network is small enough to be run while it is compiled.
+pub(super) fn is_affordable(graph: &Graph) -> bool {
+    let elements = |tensor: TensorId| match graph.is_constant(tensor) {
+        true => 0,
+        false => graph.tensor_type(tensor).element_count(),
+    };
+    let all = graph.tensor_ids().map(elements).fold(0usize, usize::saturating_add);
+    all <= MOST_ELEMENTS && macs(graph) <= MOST_MACS_ONCE
+}
+
+/// Multiply-adds of a network.
+fn macs(graph: &Graph) -> u64 {
+    graph.node_ids().map(|id| node_macs(graph, id)).fold(0, u64::saturating_add)
+}
+
 /// How many inputs an error is measured on: fewer of large networks.
 fn inferences(graph: &Graph) -> usize {
-    let macs: u64 = graph.node_ids().map(|id| node_macs(graph, id)).sum();
-    (MOST_MACS / macs.max(1)).clamp(1, MOST_INFERENCES) as usize
+    (MOST_MACS / macs(graph).max(1)).clamp(1, MOST_INFERENCES) as usize
 }
 
 fn from_samples(graph: &Graph, path: &Path, wanted: &LinkOptions) -> Result<Vec<Vec<Value>>, Failure> {
@@ -194,7 +228,7 @@ fn widen(ranges: &mut HashMap<TensorId, (f32, f32)>, tensor: TensorId, value: &V
 fn largest(answers: &[Vec<Value>], encoded: &Graph, inputs: &[Vec<Value>]) -> Result<f32, Failure> {
     let mut worst = 0.0f32;
     for (expected, values) in answers.iter().zip(inputs) {
-        let found = eval::evaluate(encoded, values).map_err(internal)?;
+        let found = eval::evaluate_with(encoded, values, &products::evaluate, &mut |_, _| {}).map_err(internal)?;
         let differences = expected.iter().zip(&found).map(|(expected, found)| difference(expected, found));
         worst = differences.fold(worst, f32::max);
     }
