@@ -16,7 +16,7 @@ use partita_ir::graph::Graph;
 use partita_placement::score::Figures;
 use partita_placement::{Clock, Failure, Linked, Placed, PlacementOptions, fit_encoded};
 use partita_plan::partition::Objective;
-use partita_plan::partition::encodings::{Encoding, Encodings, candidates};
+use partita_plan::partition::encodings::{Encoding, Encodings};
 use serde::Serialize;
 
 use self::study::Study;
@@ -140,27 +140,19 @@ pub fn choose(
     if mapping.objective == Objective::Latency && least_ms > without.latency_ms * (1.0 - WORTH) {
         return Ok(None);
     }
-    // What can be won at all is asked before anything is measured.
-    let halves: Encodings = candidates(graph).into_iter().map(|tensor| (tensor, Encoding::Half)).collect();
-    let least = if limit >= BYTES_FROM && wanted.calibration.is_some() { None } else { Some(halves) };
-    let mut study: Option<Study> = None;
-    let mut offered = match least {
-        Some(halves) => halves,
-        None => study.insert(Study::of(graph, wanted)?).offers(graph),
-    };
+    // Ranges first: a plan that sends what cannot travel so would be made, lowered and thrown away.
+    let study = Study::of(graph, wanted)?;
+    clock.lap("link error");
+    let mut offered = study.offers(graph, limit >= BYTES_FROM);
     for room in ROOMS {
         let Some(linked) = fit_encoded(graph, cluster, mapping, offered, clock)? else { return Ok(None) };
         let price = figures(&linked.graph, &linked.placed).price(mapping.objective);
         if price > without.price(mapping.objective) * (1.0 - WORTH) {
             return Ok(None);
         }
-        let study = match &mut study {
-            Some(study) => study,
-            None => study.insert(Study::of(graph, wanted)?),
-        };
         let error = study.error(&linked.graph)?;
         clock.lap("link error");
-        if error <= limit && study.allows(&linked.encodings) {
+        if error <= limit {
             let mut report = study.report(graph, &linked.encodings, error);
             report.limit = Some(limit);
             report.exact_latency_ms = Some(without.latency_ms);

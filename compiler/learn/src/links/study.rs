@@ -69,9 +69,10 @@ impl Study {
         Ok(Study { inputs, measured_on, answers, ranges })
     }
 
-    /// The strongest encoding of each tensor: bytes where samples have shown its range.
-    pub(super) fn offers(&self, graph: &Graph) -> Encodings {
-        let strongest = |tensor: TensorId| Some((tensor, self.ways(tensor).into_iter().next()??));
+    /// The strongest encoding of each tensor: bytes, if they are wanted, where samples have shown its range.
+    pub(super) fn offers(&self, graph: &Graph, bytes: bool) -> Encodings {
+        let is_wanted = |encoding: &Encoding| bytes || *encoding == Encoding::Half;
+        let strongest = |tensor| Some((tensor, self.ways(tensor).into_iter().flatten().find(is_wanted)?));
         candidates(graph).into_iter().filter_map(strongest).collect()
     }
 
@@ -82,11 +83,6 @@ impl Study {
         let bytes = Steps::covering(low, high).filter(|_| self.measured_on == "calibration").map(Encoding::Steps);
         let halves = (low.abs().max(high.abs()) <= LARGEST_HALF).then_some(Encoding::Half);
         bytes.into_iter().chain(halves).map(Some).chain([None]).collect()
-    }
-
-    /// Whether the ranges of tensors that were seen are those that their encodings are for.
-    pub(super) fn allows(&self, encodings: &Encodings) -> bool {
-        encodings.iter().all(|(tensor, encoding)| self.ways(*tensor).contains(&Some(*encoding)))
     }
 
     /// The largest difference of an output's element to that of a graph that is rounded, as a share of the output's largest.
@@ -288,6 +284,6 @@ output %4
         assert_eq!(kept, Encodings::from([(rest, Encoding::Half)]));
         assert!(study.error(&rounded(&graph, &kept).0).expect("it runs") < 1e-6);
         // Noise shows no ranges that bytes could stand for.
-        assert!(study.offers(&graph).values().all(|encoding| *encoding == Encoding::Half));
+        assert!(study.offers(&graph, true).values().all(|encoding| *encoding == Encoding::Half));
     }
 }
