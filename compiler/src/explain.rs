@@ -66,7 +66,8 @@ pub const CODES: &[Explanation] = &[
         title: "the shape of an input is not known",
         text: "Every shape is fixed at compile time. An open first dimension is taken as a batch of 1, unless its name stands a second time\n\
          in the same input or behind another open dimension; pin others with `--shape input=1x3x224x224`, or by their name with\n\
-         `--shape height=224`. A name that is settled once is settled everywhere; 0 and -1 in the model mean open.",
+         `--shape height=224`. A name that is settled once is settled everywhere; 0 and -1 in the model mean open;\n\
+         `--shape past=1x2x0x64` says that there is nothing.",
     },
     Explanation {
         code: "E0122",

@@ -39,6 +39,8 @@ def grids(cases):
                 f"grid_sample_{mode}_{padding}", 16, "GridSample", [x, grid], mode=mode, padding_mode=padding,
                 align_corners=int(padding == "reflection"),
             )
+    far = Random(1, 3, 4, 2, low=-2.0, high=2.0)
+    cases.node("grid_sample_cubic_far", 20, "GridSample", [Random(1, 2, 5, 4), far], mode="cubic", padding_mode="border", align_corners=1)
     cases.node("grid_sample_volume", 20, "GridSample", [Random(1, 2, 3, 4, 2), Random(1, 2, 2, 2, 3, low=-1.0, high=1.0)])
     # 5x6 by windows of 3x2 in steps of 2x1, padded by a row before and a column behind: 3x6 places.
     windows = {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]}
@@ -98,6 +100,11 @@ def places(cases):
         cases.node(
             f"scatter_elements_{reduction}", opset, "ScatterElements", [Random(3, 3), indices, Random(2, 3)], reduction=reduction
         )
+    at = Given([[0, 2, -1], [2, 0, 1]], np.int64)
+    cases.node("scatter_elements_computed", 18, "ScatterElements", [Random(3, 3), at, Random(2, 3)])
+    cases.node("scatter_elements_computed_add", 18, "ScatterElements", [Random(3, 5), Given([[4, 0, 4], [1, 1, 1]], np.int32), Random(2, 3)], axis=1, reduction="add")
+    cases.node("scatter_nd_computed", 18, "ScatterND", [Random(3, 4, 2), Given([[2, -1], [0, 3]], np.int64), Random(2, 2)])
+    cases.node("scatter_nd_computed_max", 18, "ScatterND", [Random(4, 3), Given([[1], [3], [1]], np.int64), Random(3, 3)], reduction="max")
     cases.node("scatter_9", 9, "Scatter", [Random(3, 3), Constant([[1, 0, 2]], np.int64), Random(1, 3)], axis=0)
     cases.node("pad_wrap", 19, "Pad", [Random(3, 4), integers(1, 5, 2, 0)], mode="wrap")
     cases.node("reverse_sequence", 10, "ReverseSequence", [Random(4, 3, 2), Given([4, 1, 3], np.int64)])

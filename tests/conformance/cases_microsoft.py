@@ -68,6 +68,16 @@ def attention(cases):
         num_heads=2, scale=0.3,
     )
     tables = [Weight(8, 4), Weight(8, 4)]
+    # Six heads of queries share two of keys and values; what came before fills the cache, or a part of it.
+    shared = {"domain": DOMAIN, "num_heads": 6, "kv_num_heads": 2}
+    numbers = lambda *values: Constant(values, np.int32)
+    prompt = [Random(1, 4, 48), Random(1, 4, 16), Random(1, 4, 16), None, None, numbers(3), Constant(4, np.int32)]
+    cases.node("group_query_attention", 14, "GroupQueryAttention", prompt, outputs=3, local_window_size=3, softcap=2.0, **shared)
+    step = [Random(1, 1, 160), None, None, Random(1, 2, 3, 16), Random(1, 2, 3, 16), Given([3], np.int32), Constant(4, np.int32)]
+    turns = [Weight(8, 8), Weight(8, 8)]
+    cases.node("group_query_attention_packed", 14, "GroupQueryAttention", [*step, *turns], outputs=3, do_rotary=1, **shared)
+    step[5] = numbers(3)
+    cases.node("group_query_attention_known", 14, "GroupQueryAttention", step, outputs=3, scale=0.25, **shared)
     cases.node("microsoft_rotary", 14, "RotaryEmbedding", [Random(2, 3, 16), Given([2], np.int64), *tables], domain=DOMAIN, num_heads=2)
 
 

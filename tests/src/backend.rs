@@ -156,7 +156,9 @@ fn check(model: &Path, arrays: &Arrays, case: &Case, form: Form) -> Result<Passe
 }
 
 /// Names of a model's inputs.
-fn onnx_inputs(bytes: &[u8]) -> Vec<String> {
+///
+/// Panics if it is no model.
+pub fn onnx_inputs(bytes: &[u8]) -> Vec<String> {
     use onnx_protobuf::ModelProto;
     use protobuf::Message;
     let model = ModelProto::parse_from_bytes(bytes).expect("a model");

@@ -140,7 +140,8 @@ fn shapes_are_pinned_by_option_or_batch_one() {
     };
     assert_eq!(shape(&open_batch, &ImportOptions::default()), Ok(vec![1, 4]));
     assert_eq!(shape(&open_batch, &option(&[3, 4])), Ok(vec![3, 4]));
-    for wrong in [&[3, 5][..], &[3], &[0, 4], &[usize::MAX, 4]] {
+    assert_eq!(shape(&open_batch, &option(&[0, 4])), Ok(vec![0, 4]), "a tensor without elements is one");
+    for wrong in [&[3, 5][..], &[3], &[usize::MAX, 4]] {
         assert_eq!(shape(&open_batch, &option(wrong)).expect_err("refused")[0].code, "E0121", "{wrong:?}");
     }
     let open_width = chain(1, vec![DimValue(1), DimParam("W".to_string())]);

@@ -74,10 +74,6 @@ impl Importer {
                 self.graph.remarks.push(Diagnostic::new("N0110", format!("graph output `{name}` is listed twice")));
                 continue;
             }
-            if self.graph.tensor_type(id).element_count() == 0 {
-                let found = self.graph.tensor_type(id);
-                return Err(Diagnostic::new("E0122", format!("graph output `{name}` is {found}, it has no elements")));
-            }
             let id = self.returned_output(id, output)?;
             // A graph output must be a produced tensor of its own.
             let tensor = self.graph.tensor(id);

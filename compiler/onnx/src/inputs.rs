@@ -286,9 +286,7 @@ fn resolve(declared: &[Declared<'_>], mut symbols: Symbols) -> Result<InputTypes
     }
     let mut wrong = Vec::new();
     for (input, found) in declared.iter().zip(&types) {
-        if let Some(axis) = found.shape.iter().position(|extent| *extent == 0) {
-            wrong.push(input.refuse(format!("axis {axis} has extent 0, expected at least 1")));
-        } else if let Err(error) = element_count(&found.shape) {
+        if let Err(error) = element_count(&found.shape) {
             wrong.push(input.refuse(error.to_string()));
         }
     }

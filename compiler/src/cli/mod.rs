@@ -342,7 +342,7 @@ fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
     let shape = dimensions
         .split('x')
         .map(|dimension| match dimension.parse() {
-            Ok(0) | Err(_) => Err(format!("`{dimension}` is not a dimension: expected a positive number")),
+            Err(_) => Err(format!("`{dimension}` is not a dimension: expected a number")),
             Ok(value) => Ok(value),
         })
         .collect::<Result<Vec<usize>, String>>()?;

@@ -23,6 +23,7 @@ mod pool;
 mod reduce;
 mod reorder;
 mod resize;
+mod scatter;
 mod sum;
 mod winograd;
 
@@ -42,6 +43,7 @@ pub use reduce::{ArgMax, LogSoftmax, Reduce, ReduceKind, Softmax};
 pub(crate) use reduce::{reduce_in_blocks, reduce_in_order};
 pub use reorder::{from_steps, reorder_from_blocked, reorder_to_blocked, restore, to_steps};
 pub use resize::{NearestRounding, ResizeCoordinates, ResizeLinear, ResizeMode, ResizeNearest};
+pub use scatter::Scatter;
 pub use winograd::{Residual, WINOGRAD_BELOW, Winograd};
 
 /// Largest rank of a tensor in a kernel.

@@ -43,6 +43,8 @@ impl ResizeCoordinates {
             ResizeCoordinates::PytorchHalfPixel => 0.0,
             ResizeCoordinates::AlignCorners if output > 1 => at * (input as f32 - 1.0) / (output as f32 - 1.0),
             ResizeCoordinates::AlignCorners => 0.0,
+            // Where the scale is a quotient of sizes it is rounded already: halves would miss the half.
+            ResizeCoordinates::Asymmetric if scale == output as f32 / input as f32 => at * input as f32 / output as f32,
             ResizeCoordinates::Asymmetric => at / scale,
         }
     }

@@ -114,6 +114,10 @@ pub fn reference_call<'a>(op: &'a Op, inputs: &[&'a TensorType], outputs: &[&'a 
             let (extent, inner) = line(x_shape, *axis)?;
             Call::Gather(kernels::Gather { extent, inner })
         }
+        Op::Scatter { function } => {
+            let (extent, inner) = line(x_shape, 0)?;
+            Call::Scatter(kernels::Scatter { extent, inner, function: *function })
+        }
         Op::Expand { .. } => Call::Expand(kernels::Expand { x_shape, y_shape }),
         Op::Cast { .. } => Call::Cast(kernels::Cast),
         Op::Resize { mode: ResizeMode::Nearest(rounding), coordinates, scales, .. } => {

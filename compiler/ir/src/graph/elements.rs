@@ -25,6 +25,7 @@ pub fn takes(op: &Op, element: ElementType) -> bool {
         | Op::LogSoftmax { .. }
         | Op::Decide(_) => is_f32,
         Op::ArgMax { .. } => element != ElementType::Bool,
+        Op::Scatter { function: Some(function) } => binary_takes(*function, element),
         Op::Unary(function) => unary_takes(*function, element),
         Op::Binary(_, activation) if *activation != Activation::None => is_f32,
         Op::Binary(function, _) => binary_takes(*function, element),
@@ -37,6 +38,7 @@ pub fn takes(op: &Op, element: ElementType) -> bool {
             ResizeMode::Linear => is_f32,
         },
         Op::Where
+        | Op::Scatter { function: None }
         | Op::Concat { .. }
         | Op::Split { .. }
         | Op::Slice { .. }
@@ -145,6 +147,7 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
         | Op::Transpose { .. }
         | Op::Pad { .. }
         | Op::Gather { .. }
+        | Op::Scatter { .. }
         | Op::Expand { .. }
         | Op::Identity
         | Op::Resize { .. }
@@ -157,6 +160,9 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
 pub fn values(op: &Op, operands: usize) -> std::ops::Range<usize> {
     if matches!(op, Op::Gather { .. } | Op::Decide(_)) {
         return 0..operands.min(1);
+    }
+    if matches!(op, Op::Scatter { .. }) {
+        return 0..operands.min(2);
     }
     if matches!(op, Op::Where) { 1.min(operands)..operands } else { 0..operands }
 }
@@ -174,6 +180,7 @@ pub fn only_chooses(op: &Op) -> bool {
         Op::GlobalPool(kind) => *kind == super::op::PoolKind::Max,
         Op::Reduce { kind, .. } => matches!(kind, ReduceKind::Max | ReduceKind::Min),
         Op::Resize { mode, .. } => matches!(mode, ResizeMode::Nearest(_)),
+        Op::Scatter { function } => matches!(function, None | Some(BinaryOp::Min | BinaryOp::Max)),
         Op::Where
         | Op::ArgMax { .. }
         | Op::Concat { .. }
@@ -225,9 +232,12 @@ pub fn check(op: &Op, operands: &[&TensorType]) -> Result<(), InferError> {
         }
         (Op::Where, Some((a, b))) => refuse(format!("choosing between {a} and {b} by {}", operands[0])),
         (_, Some((a, b))) => refuse(format!("operands {a} and {b} have different element types")),
-        (Op::Gather { .. }, None) if !matches!(operands[1].element, ElementType::I64 | ElementType::I32) => {
-            refuse(format!("the indices are {}, expected i64 or i32 elements", operands[1]))
-        }
+        (Op::Gather { .. } | Op::Scatter { .. }, None) => match operands.last() {
+            Some(indices) if !matches!(indices.element, ElementType::I64 | ElementType::I32) => {
+                refuse(format!("the indices are {indices}, expected i64 or i32 elements"))
+            }
+            _ => Ok(()),
+        },
         _ => Ok(()),
     }
 }

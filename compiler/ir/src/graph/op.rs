@@ -241,6 +241,12 @@ pub enum Op {
         /// Axis of data.
         axis: usize,
     },
+    /// Inputs data `[rows, length]`, updates `[count, length]`, and where they go, `[count]` (i64/i32; negative counts from
+    /// the end): rows replaced, or taken together with their updates one after the other.
+    Scatter {
+        /// What a row and an update become; the update if nothing.
+        function: Option<BinaryOp>,
+    },
     /// Broadcast to a shape.
     Expand {
         /// Output shape.

@@ -111,6 +111,7 @@ pub fn moves(graph: &Graph, node: &Node) -> bool {
         | Op::Binary(..)
         | Op::PRelu
         | Op::Where
+        | Op::Scatter { .. }
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }
         | Op::Reduce { .. }

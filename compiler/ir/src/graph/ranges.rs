@@ -289,6 +289,10 @@ impl Ranges<'_> {
             Op::Cast { to } => (None, first.map_or_else(|| of_type(*to), |range| cast(range, *to))),
             Op::Concat { .. } => (None, all()),
             Op::Where => (None, inputs[1].zip(inputs[2]).map(|(a, b)| a.joined(b))),
+            Op::Scatter { function: None | Some(BinaryOp::Min | BinaryOp::Max) } => {
+                (None, first.zip(inputs[1]).map(|(a, b)| a.joined(b)))
+            }
+            Op::Scatter { .. } => (None, None),
             Op::Pad { mode, .. } => match mode {
                 PadMode::Constant(value) if value.fract() == 0.0 => {
                     (None, first.map(|range| range.joined(Range::new(f64::from(*value), f64::from(*value)))))

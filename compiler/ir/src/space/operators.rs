@@ -78,6 +78,7 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
             moved(x, &shape, kind, index, Arithmetic::Elements)
         }
         Op::Gather { axis } => gather(*axis, shapes),
+        Op::Scatter { .. } => scatter(shapes),
         Op::Resize { scales, sizes, .. } => {
             let mut loops = Loops::default();
             let same = |axis: usize| sizes[axis] == x[axis] && scales[axis] == 1.0;
@@ -460,6 +461,18 @@ fn gather(axis: usize, shapes: &[&[usize]]) -> Space {
     let to = [before.as_slice(), &chosen, &behind].concat();
     let operands = vec![access(data, [before, gathered, behind].concat()), access(indices, chosen)];
     loops.space(operands, vec![access(&shape, to)], Arithmetic::Elements)
+}
+
+/// Any row may be updated, and by any of the updates; elements of rows stay by themselves.
+fn scatter(shapes: &[&[usize]]) -> Space {
+    let mut loops = Loops::default();
+    let rows = loops.index(shapes[0][0], AxisKind::Coupled, None);
+    let along = loops.index(shapes[0][1], AxisKind::Parallel, None);
+    let updates = loops.index(shapes[1][0], AxisKind::Reduction, None);
+    let data = access(shapes[0], vec![rows, along.clone()]);
+    let of_updates = access(shapes[1], vec![updates.clone(), along]);
+    let operands = vec![data.clone(), of_updates, access(shapes[2], vec![updates])];
+    loops.space(operands, vec![data], Arithmetic::Elements)
 }
 
 /// Blocks of places and the channels that they become.

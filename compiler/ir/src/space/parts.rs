@@ -90,6 +90,7 @@ pub fn on_part(op: &Op, part: &Part<'_>) -> Option<Op> {
         | Op::Split { .. }
         | Op::Transpose { .. }
         | Op::Gather { .. }
+        | Op::Scatter { .. }
         | Op::Identity
         | Op::Cast { .. }
         | Op::SpaceToDepth { .. }
@@ -171,6 +172,7 @@ pub fn summand(op: &Op) -> Option<Summand> {
         | Op::Transpose { .. }
         | Op::Pad { .. }
         | Op::Gather { .. }
+        | Op::Scatter { .. }
         | Op::Expand { .. }
         | Op::Identity
         | Op::Cast { .. }

@@ -186,6 +186,11 @@ const CASES: &[(&str, &str, &str)] = &[
         "Gather(axis:1)",
         "[d0: 2, d1: 3, d2: 2, d3: 4, d4: 5 gathered] (d0, d4, d3), (d1, d2) -> (d0, d1, d2, d3)",
     ),
+    (
+        "f32[5,3] f32[4,3] i64[4]",
+        "Scatter(function:Some(Add))",
+        "[d0: 5 coupled, d1: 3, d2: 4 reduction] (d0, d1), (d2, d1), (d2) -> (d0, d1)",
+    ),
     ("f32[3,1]", "Expand(shape:[2,3,4])", "[d0: 2, d1: 3, d2: 4] (d1, 0) -> (d0, d1, d2)"),
     ("f32[2,3]", "Identity", "[d0: 2, d1: 3] (d0, d1) -> (d0, d1) view"),
     ("f32[2,3]", "Cast(to:I64)", "[d0: 2, d1: 3] (d0, d1) -> (d0, d1)"),

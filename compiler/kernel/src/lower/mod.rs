@@ -83,6 +83,7 @@ impl Family<'_> {
             | Op::Transpose { .. }
             | Op::Pad { .. }
             | Op::Gather { .. }
+            | Op::Scatter { .. }
             | Op::Expand { .. }
             | Op::Identity
             | Op::Cast { .. }

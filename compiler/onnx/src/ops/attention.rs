@@ -290,11 +290,29 @@ pub(super) fn rotary_embedding(context: &mut NodeContext<'_>, places: [usize; 4]
         (false, ..) => 1,
     };
     let whole = if is_packed { unpacked(context, x, heads.max(1))? } else { x };
+    let size = context.shape(whole).last().copied().unwrap_or(0);
+    let turned = if stated == 0 { size } else { usize::try_from(stated).unwrap_or(0) };
+    let interleaved = context.attributes.flag("interleaved", false)?;
+    let mut together = rotated(context, whole, tables, turned, interleaved)?;
+    if is_packed {
+        together = packed(context, together)?;
+    }
+    context.bind(&[together])
+}
+
+/// The first `turned` elements of heads `[batch, heads, steps, size]` in pairs, each by the angle whose cosine and sine
+/// are in the tables, which have a row for each step.
+pub(super) fn rotated(
+    context: &mut NodeContext<'_>,
+    whole: TensorId,
+    mut tables: [TensorId; 2],
+    turned: usize,
+    interleaved: bool,
+) -> Result<TensorId, Diagnostic> {
     let shape = context.shape(whole);
     let [_, _, steps, size] = shape[..] else {
         return Err(context.refuse(format!("{} should be [batch, heads, steps, size]", context.tensor_type(whole))));
     };
-    let turned = if stated == 0 { size } else { usize::try_from(stated).unwrap_or(0) };
     if turned == 0 || turned > size || !turned.is_multiple_of(2) {
         return Err(context.refuse(format!("it turns {turned} of {size} elements")));
     }
@@ -309,7 +327,6 @@ pub(super) fn rotary_embedding(context: &mut NodeContext<'_>, places: [usize; 4]
         *table = context.value(Op::Reshape { shape: vec![count / steps, 1, steps, half] }, &[*table])?;
     }
     let [cosines, sines] = tables;
-    let interleaved = context.attributes.flag("interleaved", false)?;
     let pair = |first: usize| {
         let (mut starts, mut sizes, mut strides) = (vec![0; 4], shape.clone(), vec![1isize; 4]);
         (starts[3], sizes[3], strides[3]) = if interleaved { (first, half, 2) } else { (first * half, half, 1) };
@@ -335,8 +352,5 @@ pub(super) fn rotary_embedding(context: &mut NodeContext<'_>, places: [usize; 4]
         let rest = context.value(part(&shape, 3, turned, size - turned), &[whole])?;
         together = context.value(Op::Concat { axis: 3 }, &[together, rest])?;
     }
-    if is_packed {
-        together = packed(context, together)?;
-    }
-    context.bind(&[together])
+    Ok(together)
 }

@@ -76,6 +76,8 @@ impl Axis {
     fn inside(&self, context: &mut NodeContext<'_>, x: TensorId) -> Result<TensorId, Diagnostic> {
         let back = match self.outside {
             Outside::Zeros => return Ok(x),
+            // Each neighbour is brought back by itself, as in onnxruntime.
+            Outside::Border if self.mode == Mode::Cubic => return Ok(x),
             Outside::Border => clipped(context, x, self.extent)?,
             Outside::Reflection => self.reflected(context, x)?,
         };

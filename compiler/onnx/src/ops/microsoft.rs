@@ -1,6 +1,7 @@
 //! Operators of com.microsoft, which exporters and optimisers for onnxruntime write: what they fuse, one after the other.
 
 use super::attention::{attend, packed, rotary_embedding, unpacked};
+use super::group_query::group_query_attention;
 use super::recurrent::{Cell, layer};
 use super::states::gated;
 use crate::expressions::part;
@@ -31,6 +32,7 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         "SkipSimplifiedLayerNormalization" => |context| skip_normalization(context, false),
         "EmbedLayerNormalization" => embed_normalization,
         "Attention" => attention,
+        "GroupQueryAttention" => group_query_attention,
         "MultiHeadAttention" => multi_head_attention,
         "RotaryEmbedding" => |context| {
             only(context, &["num_heads", "rotary_embedding_dim", "interleaved", "is_packed_batching", "scale"])?;
@@ -255,7 +257,7 @@ fn bias(
 }
 
 /// The scale of scores: what is said, or the root of a head's size.
-fn scale(context: &NodeContext<'_>, q: TensorId) -> Result<f64, Diagnostic> {
+pub(super) fn scale(context: &NodeContext<'_>, q: TensorId) -> Result<f64, Diagnostic> {
     let size = context.shape(q).last().copied().unwrap_or(1).max(1);
     let stated = f64::from(context.attributes.float("scale", 0.0)?);
     Ok(if stated == 0.0 { 1.0 / (size as f64).sqrt() } else { stated })

@@ -7,6 +7,7 @@ mod deformed;
 mod einsum;
 mod elementwise;
 mod grids;
+mod group_query;
 mod integers;
 mod known;
 mod losses;
@@ -216,6 +217,7 @@ pub const OPERATORS: &[&str] = &[
     "com.microsoft.FusedConv",
     "com.microsoft.FusedMatMul",
     "com.microsoft.Gelu",
+    "com.microsoft.GroupQueryAttention",
     "com.microsoft.MatMulIntegerToFloat",
     "com.microsoft.MatMulNBits",
     "com.microsoft.MultiHeadAttention",

@@ -242,22 +242,13 @@ fn gather_nd(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     context.emit(Op::Gather { axis: 0 }, vec![flat, rows])
 }
 
-/// Known indices of elements or rows to replace.
-fn known(context: &NodeContext<'_>, positions: TensorId) -> Result<Vec<i64>, Diagnostic> {
-    let known = context.importer.graph.value(positions).and_then(|value| value.as_i64().map(<[i64]>::to_vec));
-    known.ok_or_else(|| context.attributes.unsupported("its indices are computed at run time, expected constants"))
-}
-
-/// Most updates of one element that are not just replaced by the last.
-const MAX_ROUNDS: usize = 64;
-
 /// `data` with the rows at `positions` replaced by those of the second operand, or taken together with them as the
-/// attribute `reduction` says; both have rows behind their first axis.
+/// attribute `reduction` says; both are `[rows, length]`.
 fn replaced(
     context: &mut NodeContext<'_>,
     data: TensorId,
     updates: TensorId,
-    positions: &[i64],
+    positions: TensorId,
 ) -> Result<TensorId, Diagnostic> {
     let count = context.shape(data)[0];
     let function = match context.attributes.string("reduction", "none")?.as_str() {
@@ -270,57 +261,41 @@ fn replaced(
             return Err(context.attributes.unknown_word("reduction", other, &["none", "add", "mul", "max", "min"]));
         }
     };
-    let Some(function) = function else {
-        let mut sources: Vec<i64> = (0..count as i64).collect();
-        for (update, position) in positions.iter().enumerate() {
-            // The last of several updates counts, as in onnxruntime.
-            sources[*position as usize] = (count + update) as i64;
-        }
-        let both = context.value(Op::Concat { axis: 0 }, &[data, updates])?;
-        let sources = context.add_constant("sources", Value::i64([count], sources))?;
-        return context.value(Op::Gather { axis: 0 }, &[both, sources]);
+    let known = context.importer.graph.value(positions).and_then(|value| value.as_i64().map(<[i64]>::to_vec));
+    let (Some(known), None) = (known, function) else {
+        return context.value(Op::Scatter { function }, &[data, updates, positions]);
     };
-    // Each round has at most one update of an element, and something without effect for all others.
-    let mut rounds: Vec<Vec<i64>> = Vec::new();
-    let mut met = vec![0usize; count];
-    for (update, position) in positions.iter().enumerate() {
-        let round = met[*position as usize];
-        met[*position as usize] += 1;
-        if round == MAX_ROUNDS {
-            let message = format!("more than {MAX_ROUNDS} updates of one element are not supported");
-            return Err(context.attributes.unsupported(message));
-        }
-        if round == rounds.len() {
-            rounds.push(vec![positions.len() as i64; count]);
-        }
-        rounds[round][*position as usize] = update as i64;
+    let mut sources: Vec<i64> = (0..count as i64).collect();
+    for (update, position) in known.iter().enumerate() {
+        // The last of several updates counts, as in onnxruntime.
+        sources[*position as usize] = (count + update) as i64;
     }
-    let neutral = match function {
-        BinaryOp::Add => Some(context.number(0.0, data)?),
-        BinaryOp::Mul => Some(context.number(1.0, data)?),
-        // What is compared with itself stays.
-        _ => None,
-    };
-    let mut result = data;
-    for mut round in rounds {
-        let all = match neutral {
-            Some(neutral) => {
-                let mut shape = context.shape(data);
-                shape[0] = 1;
-                let row = context.value(Op::Expand { shape }, &[neutral])?;
-                context.value(Op::Concat { axis: 0 }, &[updates, row])?
-            }
-            None => {
-                let own = round.iter_mut().enumerate().filter(|(_, source)| **source == positions.len() as i64);
-                own.for_each(|(position, source)| *source += position as i64);
-                context.value(Op::Concat { axis: 0 }, &[updates, result])?
-            }
-        };
-        let sources = context.add_constant("sources", Value::i64([count], round))?;
-        let rows = context.value(Op::Gather { axis: 0 }, &[all, sources])?;
-        result = context.binary(function, result, rows)?;
+    let both = context.value(Op::Concat { axis: 0 }, &[data, updates])?;
+    let sources = context.add_constant("sources", Value::i64([count], sources))?;
+    context.value(Op::Gather { axis: 0 }, &[both, sources])
+}
+
+/// The same of data of any shape, seen as rows of `length` elements; nothing is done where there are no updates.
+fn scattered(
+    context: &mut NodeContext<'_>,
+    [data, updates, positions]: [TensorId; 3],
+    length: usize,
+) -> Result<(), Diagnostic> {
+    let shape = context.shape(data);
+    let count: usize = context.shape(positions).iter().product();
+    if count == 0 || shape.contains(&0) {
+        return context.emit(Op::Identity, vec![data]);
     }
-    Ok(result)
+    if context.tensor_type(updates).element_count() != count * length {
+        let updates = context.tensor_type(updates);
+        return Err(context.refuse(format!("updates {updates} for {count} indices of {length} elements each")));
+    }
+    let rows: usize = shape.iter().product::<usize>() / length;
+    let flat = context.value(Op::Reshape { shape: vec![rows, length] }, &[data])?;
+    let updates = context.value(Op::Reshape { shape: vec![count, length] }, &[updates])?;
+    let positions = context.value(Op::Reshape { shape: vec![count] }, &[positions])?;
+    let result = replaced(context, flat, updates, positions)?;
+    context.emit(Op::Reshape { shape }, vec![result])
 }
 
 fn scatter_elements(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
@@ -333,30 +308,14 @@ fn scatter_elements(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         return Err(context.refuse(format!("updates {updates} should have the shape of the indices {indices}")));
     }
     let positions = flat_positions(context, indices, &shape, axis)?;
-    let positions = known(context, positions)?;
-    if positions.is_empty() {
-        return context.emit(Op::Identity, vec![data]);
-    }
-    let flat = context.value(Op::Reshape { shape: vec![shape.iter().product()] }, &[data])?;
-    let updates = context.value(Op::Reshape { shape: vec![positions.len()] }, &[updates])?;
-    let result = replaced(context, flat, updates, &positions)?;
-    context.emit(Op::Reshape { shape }, vec![result])
+    scattered(context, [data, updates, positions], 1)
 }
 
 fn scatter_nd(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let (data, indices, updates) = (context.input(0)?, context.input(1)?, context.input(2)?);
     let shape = context.shape(data);
     let (rows, depth) = rows(context, indices, &shape, 0)?;
-    let positions = known(context, rows)?;
-    if positions.is_empty() {
-        return context.emit(Op::Identity, vec![data]);
-    }
-    let (named, rest) = shape.split_at(depth);
-    let row: usize = rest.iter().product();
-    let flat = context.value(Op::Reshape { shape: vec![named.iter().product(), row] }, &[data])?;
-    let updates = context.value(Op::Reshape { shape: vec![positions.len(), row] }, &[updates])?;
-    let result = replaced(context, flat, updates, &positions)?;
-    context.emit(Op::Reshape { shape }, vec![result])
+    scattered(context, [data, updates, rows], shape[depth..].iter().product())
 }
 
 /// The elements, or slices of an axis, whose condition holds; the condition decides the shape and must be known.

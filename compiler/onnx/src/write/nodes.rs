@@ -193,6 +193,23 @@ fn plain(
             writer.node("Pad", &operands, outputs, vec![word("mode", mode)]);
         }
         Op::Gather { axis } => writer.node("Gather", inputs, outputs, vec![int("axis", whole(*axis))]),
+        Op::Scatter { function } => {
+            let reduction = match function {
+                None => "none",
+                Some(BinaryOp::Add) => "add",
+                Some(BinaryOp::Mul) => "mul",
+                Some(BinaryOp::Min) => "min",
+                Some(BinaryOp::Max) => "max",
+                Some(_) => return Err(no_word(node)),
+            };
+            let (wide, column) = (name("indices.i64"), name("indices.column"));
+            let to = int("to", i64::from(number(ElementType::I64)));
+            writer.node("Cast", &inputs[2..], std::slice::from_ref(&wide), vec![to]);
+            let axes = writer.list(&name("axes"), vec![1]);
+            writer.node("Unsqueeze", &[wide, axes], std::slice::from_ref(&column), vec![]);
+            let operands = [inputs[0].clone(), column, inputs[1].clone()];
+            writer.node("ScatterND", &operands, outputs, vec![word("reduction", reduction)]);
+        }
         Op::Expand { shape } => {
             let list = writer.list(&name("shape"), wholes(shape));
             writer.node("Expand", &with(list), outputs, vec![]);

@@ -7,7 +7,7 @@ mod run;
 
 use std::collections::{BTreeMap, HashMap};
 
-use partita_rt::kernels::{Call, Steady};
+use partita_rt::kernels::{Call, Gather, Scatter, Steady};
 
 pub use error::EvalError;
 
@@ -39,8 +39,9 @@ pub fn evaluate_node(op: &Op, inputs: &[&Value], outputs: &[TensorType]) -> Resu
 /// Refuses operands whose elements a kernel would pass over in silence.
 fn check_elements(op: &Op, call: &Call<'_>, inputs: &[&Value]) -> Result<(), EvalError> {
     match (call, inputs) {
-        (Call::Gather(gather), [_, indices]) => {
-            let extent = gather.extent;
+        (Call::Gather(Gather { extent, .. }), [_, indices])
+        | (Call::Scatter(Scatter { extent, .. }), [_, _, indices]) => {
+            let extent = *extent;
             let Data::I64(indices) = indices.data.cast(ElementType::I64) else { return Err(wrong_type(op, inputs)) };
             let outside = |index: &&i64| **index >= extent as i64 || **index < -(extent as i64);
             indices.iter().find(outside).map_or(Ok(()), |index| Err(EvalError::Index { index: *index, extent }))

@@ -103,6 +103,10 @@ pub(super) fn run(call: &Call<'_>, inputs: &[&Value], outputs: &[TensorType]) ->
             let Data::I64(indices) = inputs.get(1)?.data.cast(ElementType::I64) else { return None };
             alike!(x, x, y => call.run(x, &indices, y))
         }
+        Call::Scatter(call) => {
+            let Data::I64(positions) = inputs.get(2)?.data.cast(ElementType::I64) else { return None };
+            alike!(x, x, y => call.run(x, inputs.get(1)?.data.elements()?, &positions, y))
+        }
         Call::Expand(call) => alike!(x, x, y => call.run(x, y)),
         Call::ResizeNearest(call) => alike!(x, x, y => call.run(x, y)),
         Call::SpaceToDepth(call) => alike!(x, x, y => call.run(x, y)),

@@ -123,6 +123,16 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
             shape.extend(&inputs[0].shape[axis + 1..]);
             vec![TensorType::new(inputs[0].element, shape)]
         }
+        Op::Scatter { .. } => {
+            let [x, updates, positions] = inputs else { refuse!("has {} inputs, expected 3", inputs.len()) };
+            let ([_, length], [count]) = (&x.shape[..], &positions.shape[..]) else {
+                refuse!("{x} should be [rows, length], its positions {positions} a list");
+            };
+            if updates.shape != [*count, *length] {
+                refuse!("updates {updates} of {x} at positions {positions}");
+            }
+            same(x)
+        }
         Op::Expand { shape } => {
             if broadcast(&inputs[0].shape, shape)? != *shape {
                 refuse!("{} does not broadcast to {shape:?}", inputs[0]);
@@ -157,6 +167,7 @@ pub fn operand_counts(op: &Op) -> (usize, usize) {
         | Op::InstanceNormalization { .. }
         | Op::GroupNormalization { .. }
         | Op::LayerNormalization { .. }
+        | Op::Scatter { .. }
         | Op::Where => (3, 3),
         Op::Gemm(_) => (2, 3),
         Op::Decide(_) => (1, 2),

@@ -43,6 +43,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::Transpose { .. } => "Transpose",
         Op::Pad { .. } => "Pad",
         Op::Gather { .. } => "Gather",
+        Op::Scatter { .. } => "Scatter",
         Op::Expand { .. } => "Expand",
         Op::Identity => "Identity",
         Op::Cast { .. } => "Cast",
