@@ -81,7 +81,7 @@ impl Target {
 
     /// Whether kernels multiply activations and weights of 8 bits as they are stored, and activations are kept so for them.
     pub fn multiplies_stored_bytes(&self) -> bool {
-        self.dot_product && self.instruction_set.may_multiply_bytes()
+        self.instruction_set == InstructionSet::Neon || self.dot_product && self.instruction_set.may_multiply_bytes()
     }
 }
 

@@ -7,7 +7,10 @@ use partita_ir::graph::ElementType;
 use partita_rt::F16;
 
 use super::split::Split;
-use super::{Access, Affine, Arithmetic, Bound, Buffer, Bytes, Expression, Function, Kernel, Statement, turns};
+use super::{
+    Access, Affine, Arithmetic, Bound, Buffer, Bytes, Expression, Factors, Function, Half, Joining, Kernel, Statement,
+    turns,
+};
 
 /// Runs a kernel on its buffers, in the order of [`Kernel::buffers`], as one thread.
 ///
@@ -205,6 +208,34 @@ impl State<'_> {
                 let lanes = a.iter().zip(&b).zip(&c);
                 lanes.map(|((a, b), c)| whole((c.to_bits() as i32).wrapping_add(dot(a, b)))).collect()
             }
+            Expression::Join(joining, a, b) => {
+                let (a, b) = (self.expression(a), self.expression(b));
+                match joining {
+                    Joining::Products(half) => products(*half, &a, &b, &vec![0.0; self.lanes]),
+                    Joining::AddTwos => {
+                        let add = |(sum, twos): (&f32, &f32)| {
+                            let [low, high] = twos_of(*twos);
+                            whole((sum.to_bits() as i32).wrapping_add(low + high))
+                        };
+                        a.iter().zip(&b).map(add).collect()
+                    }
+                    Joining::AddNeighbours => {
+                        let all: Vec<i32> = a.iter().chain(&b).map(|lane| lane.to_bits() as i32).collect();
+                        all.chunks(2).map(|pair| whole(pair[0].wrapping_add(pair[1]))).collect()
+                    }
+                }
+            }
+            Expression::AddProducts(factors, a, b, c) => {
+                let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
+                match factors {
+                    Factors::Bytes(half) => products(*half, &a, &b, &c),
+                    Factors::Words(part) => {
+                        let [a, b] = [&a, &b].map(|lanes| half(*part, lanes.iter().flat_map(|lane| twos_of(*lane))));
+                        let lanes = a.iter().zip(&b).zip(&c);
+                        lanes.map(|((a, b), c)| whole((c.to_bits() as i32).wrapping_add(a * b))).collect()
+                    }
+                }
+            }
             Expression::MulAdd(a, b, c) => {
                 let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
                 (0..self.lanes).map(|lane| a[lane].mul_add(b[lane], c[lane])).collect()
@@ -224,6 +255,11 @@ impl State<'_> {
                 let bytes: Vec<[u8; 4]> = self.expression(a).iter().map(|lane| lane.to_le_bytes()).collect();
                 (0..self.lanes).map(|lane| f32::from_le_bytes([0, 1, 2, 3].map(|other| bytes[other][lane]))).collect()
             }
+            Expression::Unary(widen @ (Function::WidenLow | Function::WidenHigh), a) => {
+                let part = if *widen == Function::WidenLow { Half::Low } else { Half::High };
+                let bytes = half(part, self.expression(a).iter().flat_map(|lane| bytes_of(*lane)));
+                bytes.chunks(2).map(twos).collect()
+            }
             Expression::Unary(function, a) => {
                 let apply = |a: f32| match function {
                     Function::Neg => -a,
@@ -233,7 +269,7 @@ impl State<'_> {
                     Function::PowerOfTwo => a.exp2(),
                     Function::FromWhole => (a.to_bits() as i32) as f32,
                     // Done above: it moves bytes between lanes.
-                    Function::TransposeBytes => a,
+                    Function::TransposeBytes | Function::WidenLow | Function::WidenHigh => a,
                     Function::Half => F16::from_f32(a).to_f32(),
                 };
                 self.expression(a).into_iter().map(apply).collect()
@@ -255,6 +291,41 @@ impl State<'_> {
         }
         vec![lanes[0]; self.lanes]
     }
+}
+
+/// Both numbers of 16 bits of a lane.
+fn twos_of(lane: f32) -> [i32; 2] {
+    let bits = lane.to_bits();
+    [i32::from(bits as i16), i32::from((bits >> 16) as i16)]
+}
+
+/// The signed bytes of a lane.
+fn bytes_of(lane: f32) -> [i32; 4] {
+    lane.to_le_bytes().map(|byte| i32::from(byte as i8))
+}
+
+/// One half of numbers.
+fn half(part: Half, numbers: impl Iterator<Item = i32>) -> Vec<i32> {
+    let all: Vec<i32> = numbers.collect();
+    match part {
+        Half::Low => all[..all.len() / 2].to_vec(),
+        Half::High => all[all.len() / 2..].to_vec(),
+    }
+}
+
+/// Two numbers of 16 bits in a lane.
+fn twos(pair: &[i32]) -> f32 {
+    f32::from_bits(u32::from(pair[0] as u16) | u32::from(pair[1] as u16) << 16)
+}
+
+/// Numbers of 16 bits, plus the products of the bytes of one half of two vectors. Panics if one leaves 16 bits.
+fn products(part: Half, a: &[f32], b: &[f32], sums: &[f32]) -> Vec<f32> {
+    let bytes = |lanes: &[f32]| half(part, lanes.iter().flat_map(|lane| bytes_of(*lane)));
+    let sums = sums.iter().flat_map(|lane| twos_of(*lane));
+    let numbers: Vec<i32> = bytes(a).into_iter().zip(bytes(b)).zip(sums).map(|((a, b), sum)| a * b + sum).collect();
+    let wrong = numbers.iter().find(|number| i16::try_from(**number).is_err());
+    assert!(wrong.is_none(), "16 bits cannot hold {wrong:?}");
+    numbers.chunks(2).map(twos).collect()
 }
 
 /// A lane that holds a whole number: its bits.

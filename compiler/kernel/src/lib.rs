@@ -317,6 +317,72 @@ impl Bytes {
     }
 }
 
+/// Half of a vector of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Half {
+    /// The first eight.
+    Low,
+    /// The last eight.
+    High,
+}
+
+impl Half {
+    /// Both.
+    pub const ALL: [Half; 2] = [Half::Low, Half::High];
+}
+
+/// What [`Expression::AddProducts`] multiplies: the factors of one half of two vectors, all signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Factors {
+    /// Bytes, to numbers of 16 bits: `smlal`, `smlal2` of AArch64.
+    Bytes(Half),
+    /// Numbers of 16 bits, to whole numbers: the same.
+    Words(Half),
+}
+
+impl Factors {
+    /// All of them.
+    pub const ALL: [Factors; 4] =
+        [Factors::Bytes(Half::Low), Factors::Bytes(Half::High), Factors::Words(Half::Low), Factors::Words(Half::High)];
+
+    /// The word for their products, added to others, in the text form.
+    pub fn sum_name(self) -> &'static str {
+        match self {
+            Factors::Bytes(Half::Low) => "add_products_low",
+            Factors::Bytes(Half::High) => "add_products_high",
+            Factors::Words(Half::Low) => "add_words_low",
+            Factors::Words(Half::High) => "add_words_high",
+        }
+    }
+}
+
+/// Operations on two vectors of whole numbers, of four lanes; only where the target has instructions for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Joining {
+    /// Products of the signed bytes of one half, eight numbers of 16 bits: `smull`, `smull2` of AArch64.
+    Products(Half),
+    /// In every lane of 32 bits, that of the first and both numbers of 16 bits of the second: `sadalp`.
+    AddTwos,
+    /// Sums of neighbouring lanes, those of the first, then those of the second: `addp`.
+    AddNeighbours,
+}
+
+impl Joining {
+    /// All of them.
+    pub const ALL: [Joining; 4] =
+        [Joining::Products(Half::Low), Joining::Products(Half::High), Joining::AddTwos, Joining::AddNeighbours];
+
+    /// The word for it in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            Joining::Products(Half::Low) => "products_low",
+            Joining::Products(Half::High) => "products_high",
+            Joining::AddTwos => "add_twos",
+            Joining::AddNeighbours => "add_neighbours",
+        }
+    }
+}
+
 /// A vector-valued expression. Operands are variables or nested expressions; back ends walk the tree.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expression {
@@ -345,6 +411,11 @@ pub enum Expression {
     /// `c` plus, in every lane, the sum of the products of four bytes of `a` with those of `b`, whole numbers all; the bytes of
     /// `b` are signed. Only where the target has an instruction for it.
     DotBytes(Bytes, Box<Expression>, Box<Expression>, Box<Expression>),
+    /// Whole numbers of several widths ([`Joining`]).
+    Join(Joining, Box<Expression>, Box<Expression>),
+    /// The numbers of `c`, plus the products of one half of `a` with that of `b`; none may leave 16 bits where they are such. Only
+    /// where the target has instructions for them.
+    AddProducts(Factors, Box<Expression>, Box<Expression>, Box<Expression>),
     /// Lane-wise arithmetic.
     Binary(Arithmetic, Box<Expression>, Box<Expression>),
     /// Lane-wise function.
@@ -408,11 +479,15 @@ pub enum Function {
     TransposeBytes,
     /// The nearest `f16`, the even one of two, as an `f32`.
     Half,
+    /// The signed bytes of one half of a vector of four lanes as eight numbers of 16 bits; only where the target has an
+    /// instruction for it (`sxtl`, `sxtl2` of AArch64).
+    WidenLow,
+    WidenHigh,
 }
 
 impl Function {
     /// All of them.
-    pub const ALL: [Function; 9] = [
+    pub const ALL: [Function; 11] = [
         Function::Neg,
         Function::Abs,
         Function::Sqrt,
@@ -422,6 +497,8 @@ impl Function {
         Function::FromWhole,
         Function::TransposeBytes,
         Function::Half,
+        Function::WidenLow,
+        Function::WidenHigh,
     ];
 
     /// The word for it in the text form.
@@ -436,6 +513,8 @@ impl Function {
             Function::FromWhole => "from_whole",
             Function::TransposeBytes => "transpose_bytes",
             Function::Half => "half",
+            Function::WidenLow => "widen_low",
+            Function::WidenHigh => "widen_high",
         }
     }
 }
@@ -520,7 +599,10 @@ impl Kernel {
     /// Whether it multiplies bytes.
     pub fn multiplies_bytes(&self) -> bool {
         let mut found = false;
-        visit::each_expression(&self.body, &mut |part| found |= matches!(part, Expression::DotBytes(..)));
+        visit::each_expression(&self.body, &mut |part| {
+            let joins = matches!(part, Expression::Join(Joining::Products(_), ..));
+            found |= joins || matches!(part, Expression::DotBytes(..) | Expression::AddProducts(..));
+        });
         found
     }
 }

@@ -184,10 +184,12 @@ fn leaks(kernel: &Kernel, loops: &[LoopVar]) -> bool {
             Expression::Variable(variable) | Expression::Lane(variable, _) => {
                 found.insert(*variable);
             }
-            Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) => {
+            Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) | Expression::AddProducts(_, a, b, c) => {
                 [a, b, c].into_iter().for_each(|value| read(value, found));
             }
-            Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|value| read(value, found)),
+            Expression::Binary(_, a, b) | Expression::Join(_, a, b) => {
+                [a, b].into_iter().for_each(|value| read(value, found))
+            }
             Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => read(a, found),
             Expression::Constant(_)
             | Expression::Whole(_)
@@ -241,8 +243,10 @@ fn weight(value: &Expression) -> f64 {
         | Expression::BroadcastBytes(..)
         | Expression::Broadcast(..) => 1.0,
         Expression::LoadStrided(..) => 8.0,
-        Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) => 1.0 + weight(a) + weight(b) + weight(c),
-        Expression::Binary(_, a, b) => 1.0 + weight(a) + weight(b),
+        Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) | Expression::AddProducts(_, a, b, c) => {
+            1.0 + weight(a) + weight(b) + weight(c)
+        }
+        Expression::Binary(_, a, b) | Expression::Join(_, a, b) => 1.0 + weight(a) + weight(b),
         Expression::Unary(_, a) => 1.0 + weight(a),
         Expression::SumLanes(a) | Expression::MaxLanes(a) => 8.0 + weight(a),
     }

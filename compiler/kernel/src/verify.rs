@@ -306,6 +306,18 @@ impl Checker<'_> {
                 self.typed(b, LaneType::I32)?;
                 self.typed(c, LaneType::I32)
             }
+            Expression::Join(..) | Expression::AddProducts(..) if lanes != 4 => {
+                Err(self.broken(format!("halves of {lanes} lanes are multiplied")))
+            }
+            Expression::Join(_, a, b) => {
+                self.typed(a, LaneType::I32)?;
+                self.typed(b, LaneType::I32)
+            }
+            Expression::AddProducts(_, a, b, c) => {
+                self.typed(a, LaneType::I32)?;
+                self.typed(b, LaneType::I32)?;
+                self.typed(c, LaneType::I32)
+            }
             Expression::Binary(_, a, b) => {
                 self.typed(a, LaneType::F32)?;
                 self.typed(b, LaneType::F32)
@@ -314,9 +326,11 @@ impl Checker<'_> {
                 self.typed(a, LaneType::I32)?;
                 Ok(LaneType::F32)
             }
-            Expression::Unary(Function::TransposeBytes, a) if lanes == 4 => self.typed(a, LaneType::I32),
-            Expression::Unary(Function::TransposeBytes, _) => {
-                Err(self.broken(format!("the bytes of {lanes} lanes are transposed")))
+            Expression::Unary(Function::TransposeBytes | Function::WidenLow | Function::WidenHigh, a) if lanes == 4 => {
+                self.typed(a, LaneType::I32)
+            }
+            Expression::Unary(Function::TransposeBytes | Function::WidenLow | Function::WidenHigh, _) => {
+                Err(self.broken(format!("the bytes of {lanes} lanes are moved")))
             }
             Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => self.typed(a, LaneType::F32),
         }
@@ -377,6 +391,12 @@ mod tests {
             "s = transpose_bytes(f)",
             "f = transpose_bytes(s)",
             "f = sum_lanes(whole 3)",
+            "s = add_twos(s, f)",
+            "f = add_neighbours(s, s)",
+            "s = add_products_low(s, s, f)",
+            "s = products_high(f, s)",
+            "s = widen_low(f)",
+            "s = add_words_high(s, f, s)",
         ] {
             let error = verify(&with(line)).expect_err("a type is wrong");
             assert!(error.rule.contains("i32") || error.rule.contains("f32"), "{line}: {error}");

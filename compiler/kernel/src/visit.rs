@@ -55,10 +55,12 @@ pub fn each_expression(statements: &[Statement], found: &mut impl FnMut(&Express
 /// Every expression inside a value, operands before what is computed of them.
 fn each_within(value: &Expression, found: &mut impl FnMut(&Expression)) {
     match value {
-        Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) => {
+        Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) | Expression::AddProducts(_, a, b, c) => {
             [a, b, c].into_iter().for_each(|operand| each_within(operand, found));
         }
-        Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|operand| each_within(operand, found)),
+        Expression::Binary(_, a, b) | Expression::Join(_, a, b) => {
+            [a, b].into_iter().for_each(|operand| each_within(operand, found))
+        }
         Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_within(a, found),
         Expression::Variable(_)
         | Expression::Constant(_)
@@ -90,10 +92,12 @@ pub fn each_expression_mut(statements: &mut [Statement], change: &mut impl FnMut
 /// Every expression inside a value, operands before what is computed of them.
 pub fn each_inside(value: &mut Expression, change: &mut impl FnMut(&mut Expression)) {
     match value {
-        Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) => {
+        Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) | Expression::AddProducts(_, a, b, c) => {
             [a, b, c].into_iter().for_each(|operand| each_inside(operand, change));
         }
-        Expression::Binary(_, a, b) => [a, b].into_iter().for_each(|operand| each_inside(operand, change)),
+        Expression::Binary(_, a, b) | Expression::Join(_, a, b) => {
+            [a, b].into_iter().for_each(|operand| each_inside(operand, change))
+        }
         Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => each_inside(a, change),
         Expression::Variable(_)
         | Expression::Constant(_)
@@ -116,6 +120,13 @@ pub fn shifted(statements: &[Statement], var: LoopVar, by: i64) -> Vec<Statement
         let coefficient = at.terms.iter().find(|(other, _)| *other == var).map_or(0, |(_, coefficient)| *coefficient);
         at.constant += coefficient * by;
     });
+    statements
+}
+
+/// The same statements where a loop variable has a value; no bounds of loops inside may depend on it.
+pub fn fixed(statements: &[Statement], var: LoopVar, value: i64) -> Vec<Statement> {
+    let mut statements = shifted(statements, var, value);
+    each_place_mut(&mut statements, &mut |at| at.terms.retain(|(other, _)| *other != var));
     statements
 }
 

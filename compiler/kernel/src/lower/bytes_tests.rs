@@ -3,16 +3,19 @@
 use super::tests::{check_form, machines, operands, random, window};
 use super::tests_memory::{laid_out, memory, row_major};
 use super::{LayoutChoice, Machine, Packing, layout_choices, lower_node};
-use crate::Bytes;
 use crate::eval::{evaluate, evaluate_parts};
 use crate::layout::Layout;
+use crate::visit::each_expression;
+use crate::{Bytes, Expression, Factors, Joining};
 use partita_ir::graph::infer::infer;
 use partita_ir::graph::op::{Activation, Conv, Gemm};
 use partita_ir::graph::{ElementType, Op, Stored, TensorType, Value, eval};
 
 /// Machines that multiply bytes.
 fn byte_machines() -> Vec<Machine> {
-    let all = machines().into_iter().map(|machine| Machine { dot_product: true, ..machine });
+    let all = machines()
+        .into_iter()
+        .flat_map(|machine| [true, false].map(|dot_product| Machine { dot_product, ..machine.clone() }));
     all.filter(|machine| machine.byte_products().is_some()).collect()
 }
 
@@ -23,6 +26,12 @@ fn whole(shape: &[usize], seed: u64, low: f32, high: f32) -> Value {
     let middle = (low + high) / 2.0;
     let scaled = noise.iter().map(|x| (middle + x / largest * (high - low) / 2.0).round().clamp(low, high));
     Value::f32(shape, scaled.collect())
+}
+
+/// Weights of several sizes: as many products as these allow are added in 16 bits where there is no instruction for four.
+fn weights(shape: &[usize], number: usize) -> Value {
+    let [low, high] = [[-128.0, 127.0], [-127.0, 127.0], [-85.0, 84.0], [-63.0, 63.0]][number % 4];
+    whole(shape, 2, low, high)
 }
 
 /// Runs a kernel whose first operand is stored with an offset, as one thread and as several.
@@ -111,7 +120,7 @@ fn convolutions_of_bytes_are_exact() {
                     [filters, x[1]].into_iter().chain(kernel[spatial..].iter().copied()).collect();
                 let values = [
                     whole(&shape, 1, low, high),
-                    whole(&weights, 2, -128.0, 127.0),
+                    self::weights(&weights, number),
                     whole(&[filters], 3, -5000.0, 5000.0),
                 ];
                 check_bytes(&Op::Conv(conv), &values, offset, &machine);
@@ -141,7 +150,7 @@ fn convolutions_of_plain_bytes_are_exact() {
                 let conv = Conv { window: window(kernel, stride, 1, pad), groups: 1, residual: false, activation };
                 let weights: Vec<usize> = [filters, x[1]].into_iter().chain(kernel.iter().copied()).collect();
                 let values =
-                    [whole(x, 1, low, high), whole(&weights, 2, -128.0, 127.0), whole(&[filters], 3, -5000.0, 5000.0)];
+                    [whole(x, 1, low, high), self::weights(&weights, number), whole(&[filters], 3, -5000.0, 5000.0)];
                 check_layout(&Op::Conv(conv), &values, (offset, Some(Layout::Plain)), &machine);
             }
         }
@@ -170,7 +179,7 @@ fn depthwise_convolutions_of_bytes_are_exact() {
                 let conv = Conv { window: window(kernel, stride, 1, pad), groups: x[1], residual: false, activation };
                 let weights: Vec<usize> = [x[1], 1].into_iter().chain(kernel.iter().copied()).collect();
                 let values =
-                    [whole(x, 1, low, high), whole(&weights, 2, -128.0, 127.0), whole(&[x[1]], 3, -5000.0, 5000.0)];
+                    [whole(x, 1, low, high), self::weights(&weights, number), whole(&[x[1]], 3, -5000.0, 5000.0)];
                 check_bytes(&Op::Conv(conv), &values, offset, &machine);
             }
         }
@@ -182,11 +191,13 @@ fn products_of_bytes_are_exact() {
     let gemm =
         |activation| Op::Gemm(Gemm { transpose_a: false, transpose_b: false, alpha: 1.0, beta: 1.0, activation });
     for machine in byte_machines() {
-        for (rows, depth, columns) in [(1, 64, 10), (1, 37, 130), (5, 12, 33), (7, 128, 64), (1, 5000, 20)] {
+        for (number, (rows, depth, columns)) in
+            [(1, 64, 10), (1, 37, 130), (5, 12, 33), (7, 128, 64), (1, 5000, 20)].into_iter().enumerate()
+        {
             for (offset, low, high) in offsets(&machine) {
                 let values = [
                     whole(&[rows, depth], 1, low, high),
-                    whole(&[depth, columns], 2, -100.0, 100.0),
+                    weights(&[depth, columns], number),
                     whole(&[columns], 3, -5000.0, 5000.0),
                 ];
                 check_bytes(&gemm(Activation::Relu), &values, offset, &machine);
@@ -226,4 +237,29 @@ fn what_bytes_do_not_hold_is_done_in_numbers() {
     }
     // Padding needs a byte that stands for 0.
     assert!(!sums_bytes(conv(1), 1.0, 1.0, bytes(5)) && sums_bytes(conv(0), 1.0, 1.0, bytes(5)));
+}
+
+#[test]
+fn as_many_products_are_added_in_16_bits_as_weights_allow() {
+    let halves = |machine: &Machine| machine.multiplies_halves();
+    let machine = byte_machines().into_iter().find(halves).expect("cores without `sdot`");
+    let conv = Conv { window: window(&[1, 1], 1, 1, 0), groups: 1, residual: false, activation: Activation::None };
+    for (largest, chain) in [(128.0, 1), (127.0, 2), (86.0, 2), (85.0, 3), (63.0, 4), (1.0, 4)] {
+        let weights = Value::f32([8, 48, 1, 1], vec![-largest; 8 * 48]);
+        let values = [whole(&[1, 48, 4, 4], 1, -128.0, 127.0), weights, Value::f32([8], vec![0.0; 8])];
+        let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
+        let layouts = [Layout::Blocked(4), Layout::Plain, Layout::Plain];
+        let mut operands = operands(&values, &types, &layouts, &[false, true, true], Packing::Free);
+        operands[0].stored = Stored::plain(ElementType::I8);
+        let op = Op::Conv(conv.clone());
+        let output = infer(&op, &types.iter().collect::<Vec<_>>()).expect("it fits").remove(0);
+        let lowered = lower_node(&op, &operands, &output, Layout::Blocked(4), &machine).expect("a kernel");
+        let (mut first, mut added) = (0, 0);
+        each_expression(&lowered.kernel.body, &mut |part| match part {
+            Expression::Join(Joining::Products(_), ..) => first += 1,
+            Expression::AddProducts(Factors::Bytes(_), ..) => added += 1,
+            _ => {}
+        });
+        assert!(first > 0 && added == first * (chain - 1), "{largest}: {added} added to {first}\n{}", lowered.kernel);
+    }
 }

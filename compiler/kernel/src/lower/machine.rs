@@ -24,7 +24,7 @@ pub struct Machine {
     pub threads: usize,
     /// Instructions are executed in the order in which they stand.
     pub in_order: bool,
-    /// It multiplies bytes by fours ([`Machine::byte_products`]).
+    /// It multiplies bytes by fours.
     pub dot_product: bool,
     /// How far ahead kernels fetch weights that come from memory; 0 if they do not.
     pub prefetch_bytes: u64,
@@ -73,14 +73,19 @@ impl Machine {
         }
     }
 
-    /// How it multiplies bytes, if it does ([`Expression::DotBytes`](crate::Expression::DotBytes)).
+    /// How it multiplies bytes, if it does.
     pub fn byte_products(&self) -> Option<Bytes> {
         match self.instruction_set {
             InstructionSet::Neon => Some(Bytes::Signed),
-            InstructionSet::Avx512 | InstructionSet::Avx2 => Some(Bytes::Unsigned),
+            InstructionSet::Avx512 | InstructionSet::Avx2 => Some(Bytes::Unsigned).filter(|_| self.dot_product),
             InstructionSet::Sse2 | InstructionSet::Neon32 | InstructionSet::Scalar => None,
         }
-        .filter(|_| self.dot_product)
+    }
+
+    /// Whether it multiplies bytes by halves of vectors, for want of an instruction for
+    /// [`Expression::DotBytes`](crate::Expression::DotBytes): [`super::halves`].
+    pub(super) fn multiplies_halves(&self) -> bool {
+        self.byte_products() == Some(Bytes::Signed) && !self.dot_product
     }
 
     /// How it keeps activations that can be stored in one way.

@@ -15,6 +15,7 @@ mod epilogue;
 mod functions;
 pub mod fused;
 mod gemm;
+mod halves;
 mod machine;
 #[cfg(test)]
 mod numbers_tests;
@@ -131,7 +132,7 @@ pub fn lower_node(
     output_layout: Layout,
     machine: &Machine,
 ) -> Option<LoweredNode> {
-    let mut lowered = lower_whole(op, inputs, output, output_layout, machine)?;
+    let mut lowered = spelled(lower_whole(op, inputs, output, output_layout, machine)?, inputs, machine)?;
     split(&mut lowered.kernel, machine.threads);
     Some(lowered)
 }
@@ -172,9 +173,15 @@ pub fn lower_fused(
         }
         Family::Product => gemm::lower(op, inputs, between, Some(fused), machine),
         Family::Pool(_) | Family::GlobalPool(_) | Family::Elementwise | Family::Rows => None,
-    }?;
+    }
+    .and_then(|lowered| spelled(lowered, inputs, machine))?;
     split(&mut lowered.kernel, machine.threads);
     Some(lowered)
+}
+
+/// A kernel in the instructions that a machine has.
+fn spelled(lowered: LoweredNode, inputs: &[Operand<'_>], machine: &Machine) -> Option<LoweredNode> {
+    if machine.multiplies_halves() { halves::lower(lowered, inputs, machine.in_order) } else { Some(lowered) }
 }
 
 /// One kernel for several element-wise operators, in one of their [`tree_layouts`].

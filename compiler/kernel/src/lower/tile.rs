@@ -24,6 +24,8 @@ pub(super) struct Row {
     pub vectors: usize,
     /// Taps that are written out in the innermost body.
     pub taps: usize,
+    /// Sums are those of halves of bytes, two vectors each.
+    pub halves: bool,
 }
 
 /// How a tile gets its activations.
@@ -59,7 +61,7 @@ impl Reading {
 /// P + J loads (two per cycle), and the latency of one multiply-add (four cycles, which at least eight independent
 /// ones hide). Weights that are packed already give the vectors.
 pub(super) fn choose_tile(row: Row, packed_vectors: Option<usize>, machine: &Machine, reading: Reading) -> (f64, Tile) {
-    let Row { width, vectors, taps } = row;
+    let Row { width, vectors, taps, halves } = row;
     let registers = machine.registers as usize;
     let mut best: Option<(f64, Tile)> = None;
     for wide in packed_vectors.map_or(1..=vectors.min(4), |wide| wide..=wide) {
@@ -67,20 +69,19 @@ pub(super) fn choose_tile(row: Row, packed_vectors: Option<usize>, machine: &Mac
             // A vector of input channels per pixel and pairs of weights, or the weights and one broadcast.
             let weights = if reading == Reading::Broadcast { wide } else { machine.pair_registers() };
             let temporaries = reading.vectors(pixels, taps) + weights;
-            let fits = pixels * wide + temporaries <= registers;
+            let needed = match halves {
+                // Both factors of two products, held for all pixels or all vectors, and the products of two sums.
+                true => 2 * pixels * wide + 2 * pixels.min(wide) + 2 + 4 + reading.vectors(pixels, taps),
+                false => pixels * wide + temporaries,
+            };
+            let fits = needed <= registers;
             let body = taps * (pixels + if reading == Reading::Lane { 4 } else { 1 } * (wide + pixels * wide));
             if pixels * wide > 1 && (!fits || body > MAX_BODY) {
                 continue;
             }
-            let cost = |pixels: usize, wide: usize| {
-                let arithmetic = (pixels * wide) as f64 / 2.0;
-                let activations = match reading {
-                    Reading::Broadcast => pixels as f64,
-                    Reading::Lane => pixels as f64 / 4.0,
-                    Reading::Row { .. } => reading.vectors(pixels, taps) as f64 / taps as f64,
-                };
-                let loads = (activations + wide as f64) / 2.0;
-                arithmetic.max(loads).max(4.0) + 0.1 * loads
+            let cost = |pixels: usize, wide: usize| match halves {
+                true => cost_of_halves(pixels, wide, taps, reading),
+                false => cost(pixels, wide, taps, reading),
             };
             let over = |total: usize, part: usize| {
                 let mut parts = vec![(part, total / part)];
@@ -101,4 +102,28 @@ pub(super) fn choose_tile(row: Row, packed_vectors: Option<usize>, machine: &Mac
         }
     }
     best.unwrap_or((f64::INFINITY, Tile { pixels: 1, vectors: packed_vectors.unwrap_or(1) }))
+}
+
+/// Cycles per input channel and tap.
+fn cost(pixels: usize, wide: usize, taps: usize, reading: Reading) -> f64 {
+    let arithmetic = (pixels * wide) as f64 / 2.0;
+    let activations = match reading {
+        Reading::Broadcast => pixels as f64,
+        Reading::Lane => pixels as f64 / 4.0,
+        Reading::Row { .. } => reading.vectors(pixels, taps) as f64 / taps as f64,
+    };
+    let loads = (activations + wide as f64) / 2.0;
+    arithmetic.max(loads).max(4.0) + 0.1 * loads
+}
+
+/// The same of four bytes: six instructions for every two products, one to have a pixel's bytes in all lanes, and loads, of
+/// weights two at a time. Four pixels are stored together.
+fn cost_of_halves(pixels: usize, wide: usize, taps: usize, reading: Reading) -> f64 {
+    let activations = match reading {
+        Reading::Row { .. } if pixels < 4 => pixels as f64,
+        Reading::Row { .. } => reading.vectors(pixels, taps) as f64 / taps as f64,
+        Reading::Broadcast | Reading::Lane => pixels as f64,
+    };
+    let cut = if pixels.is_multiple_of(4) { 0.0 } else { 0.1 * wide as f64 };
+    ((3 * pixels * wide + pixels) as f64 + activations + wide as f64 / 2.0) / 2.0 + cut
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::split::Split;
 use crate::{
-    Access, Affine, Arithmetic, Bound, Buffer, BufferDeclaration, Bytes, Expression, Function, Kernel, LoopDeclaration,
-    LoopVar, Role, Statement, Variable,
+    Access, Affine, Arithmetic, Bound, Buffer, BufferDeclaration, Bytes, Expression, Factors, Function, Joining,
+    Kernel, LoopDeclaration, LoopVar, Role, Statement, Variable,
 };
 use partita_config::tuned::Choice;
 use partita_ir::graph::ElementType;
@@ -346,7 +346,15 @@ impl<'a> Parser<'a> {
         let arithmetic = Arithmetic::ALL.into_iter().find(|function| function.name() == word);
         let function = Function::ALL.into_iter().find(|function| function.name() == word);
         let first = Bytes::ALL.into_iter().find(|first| first.product_name() == word);
+        let joining = Joining::ALL.into_iter().find(|joining| joining.name() == word);
+        let factors = Factors::ALL.into_iter().find(|factors| factors.sum_name() == word);
         Ok(match (word, arithmetic, function, operands) {
+            (_, None, None, (Some(a), Some(b), None, _)) if let Some(joining) = joining => {
+                Expression::Join(joining, a, b)
+            }
+            (_, None, None, (Some(a), Some(b), Some(c), None)) if let Some(factors) = factors => {
+                Expression::AddProducts(factors, a, b, c)
+            }
             (_, None, None, (Some(a), Some(b), Some(c), None)) if let Some(first) = first => {
                 Expression::DotBytes(first, a, b, c)
             }
@@ -449,6 +457,8 @@ threads 3 numbered part share row
       b_0 = mul_add(load 3 of x[0], load x[row] by -2, broadcast w[5])
       a = dot(load bytes w[0], a, b_0.3)
       a = dot_unsigned(transpose_bytes(broadcast bytes x[row]), whole -2139062144, whole 7)
+      a = add_products_high(a, b_0, add_products_low(a, b_0, products_low(a, products_high(a, b_0))))
+      a = add_words_low(widen_low(a), widen_high(b_0), add_words_high(a, a, add_neighbours(add_twos(b_0, a), a)))
       load = add(sub(a, -0.0), mul(load, div(1e-45, inf)))
       a = max(-inf, min(neg(abs(sqrt(round(round_small(from_whole(power_of_two(NaN))))))), max_lanes(sum_lanes(a))))
       prefetch w[-row]
@@ -482,10 +492,10 @@ threads 3 numbered part share row
             ("threads 3", "threads 1", (10, 9), "expected a number from 2 to 254, found 1"),
             ("load x[row] by", "load z[row] by", (16, 42), "expected a buffer, found `z`"),
             ("b_0.3)", "c.3)", (17, 35), "`c` is no variable of the kernel and no operation"),
-            ("sqrt(", "root(", (20, 33), "there is no operation `root`"),
-            ("add(sub(a, -0.0)", "add(sub(-0.0)", (19, 18), "there is no operation `sub` of so many"),
+            ("sqrt(", "root(", (22, 33), "there is no operation `root`"),
+            ("add(sub(a, -0.0)", "add(sub(-0.0)", (21, 18), "there is no operation `sub` of so many"),
             ("8 * row - 3", "9223372036854775807 * row + row - 3", (15, 46), "too large"),
-            ("    barrier\n  }\n}\n", "    barrier\n  }\n", (28, 1), "expected a statement or `}`"),
+            ("    barrier\n  }\n}\n", "    barrier\n  }\n", (30, 1), "expected a statement or `}`"),
         ] {
             assert!(ALL.contains(old), "{old}");
             let error = parse(&ALL.replacen(old, new, 1)).expect_err(new);

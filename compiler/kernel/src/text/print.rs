@@ -174,6 +174,10 @@ fn expression(kernel: &Kernel, value: &Expression) -> String {
         Expression::DotBytes(first, a, b, c) => {
             format!("{}({}, {}, {})", first.product_name(), show(a), show(b), show(c))
         }
+        Expression::Join(joining, a, b) => format!("{}({}, {})", joining.name(), show(a), show(b)),
+        Expression::AddProducts(factors, a, b, c) => {
+            format!("{}({}, {}, {})", factors.sum_name(), show(a), show(b), show(c))
+        }
         Expression::MulAdd(a, b, c) => format!("mul_add({}, {}, {})", show(a), show(b), show(c)),
         Expression::Binary(function, a, b) => {
             format!("{}({}, {})", function.name(), show(a), show(b))

@@ -151,6 +151,10 @@ pub fn expression(kernel: &Kernel, instruction_set: InstructionSet, value: &Expr
         Expression::DotBytes(first, a, b, c) => {
             format!("{}({}, {}, {})", first.product_name(), show(a), show(b), show(c))
         }
+        Expression::Join(joining, a, b) => format!("{}({}, {})", joining.name(), show(a), show(b)),
+        Expression::AddProducts(factors, a, b, c) => {
+            format!("{}({}, {}, {})", factors.sum_name(), show(a), show(b), show(c))
+        }
         Expression::Broadcast(buffer, at) => {
             format!("broadcast{}({})", suffix(kernel, *buffer), place(kernel, *buffer, at))
         }
@@ -189,6 +193,8 @@ pub fn expression(kernel: &Kernel, instruction_set: InstructionSet, value: &Expr
                 Function::FromWhole => "from_whole",
                 // On AArch64 only, whose kernels are not written in Rust.
                 Function::TransposeBytes => "transpose_bytes",
+                Function::WidenLow => "widen_low",
+                Function::WidenHigh => "widen_high",
                 Function::Half => "nearest_half",
             };
             format!("{name}({})", show(a))

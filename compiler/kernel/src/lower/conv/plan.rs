@@ -84,7 +84,8 @@ impl Plan {
         let filters = output.shape[1];
         let vectors = (filters / conv.groups).div_ceil(lanes);
         let taps = if padded.is_some() { window.kernel[2] / FOUR } else { window.kernel[2] };
-        let row = Row { width: window.output[2], vectors, taps };
+        let halves = whole.is_some() && machine.multiplies_halves();
+        let row = Row { width: window.output[2], vectors, taps, halves };
         let (row_cycles, tile) =
             choose_tile(row, inputs[1].packing.order().map(|order| order.vectors), &narrower, reading);
         let at_once = if whole.is_some() { BYTES } else { 1 };

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::name;
+use super::{name, words};
 use crate::lower::build::{Builder, plus, repeat};
 use crate::lower::bytes::WholeSums;
 use crate::lower::call::convolution_bindings;
@@ -20,10 +20,16 @@ use partita_ir::graph::op::Conv;
 use partita_ir::graph::{ElementType, TensorType};
 
 /// Columns, or taps, that are multiplied at once; also the channels of a block.
-const FOUR: usize = 4;
+pub(super) const FOUR: usize = 4;
 
 /// Pixels computed together.
 const MOST_PIXELS: usize = 8;
+
+/// Most runs of rows that have loops of their own.
+const MOST_RUNS: usize = 6;
+
+/// Most statements of rows of taps that are written out.
+const LONGEST: usize = 150;
 
 /// Taps of a row, from one on up to another, the first tap of all at a byte, which may lie outside: four bytes per channel,
 /// zeros where no tap is.
@@ -44,8 +50,8 @@ impl Taps {
 
 /// What is multiplied with some taps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Factor {
-    /// Four columns from one on, counted from the tile's first tap.
+pub(super) enum Factor {
+    /// Four columns from one on, or one of them, counted from the tile's first tap.
     Columns(i64),
     Padding,
 }
@@ -60,15 +66,17 @@ struct Met {
 
 /// Which products make the sums of a tile of pixels.
 #[derive(Clone, Debug, PartialEq)]
-struct Products {
-    /// Pixel, factor, and number of the taps in [`Plan::taps`]; by factor.
-    terms: Vec<(usize, Factor, usize)>,
+pub(super) struct Products {
+    /// Pixel, factor, and number of the taps in [`Plan::taps`], or of the tap; by factor.
+    pub(super) terms: Vec<(usize, Factor, usize)>,
 }
 
 /// What is decided before loops are written.
 struct Plan {
     window: Window3,
     whole: WholeSums,
+    /// One column is multiplied at a time: [`words`].
+    in_words: bool,
     /// All that are multiplied by.
     taps: Vec<Taps>,
     /// Tiles of columns, what they sum in a row of the input, and in one of padding.
@@ -85,13 +93,33 @@ impl Plan {
         if !whole.suits(&window) {
             return None;
         }
-        let mut plan = Plan { window, whole, taps: Vec::new(), tiles: Vec::new() };
+        let in_words = machine.multiplies_halves();
+        let mut plan = Plan { window, whole, in_words, taps: Vec::new(), tiles: Vec::new() };
         for part in plan.window.column_tiles(MOST_PIXELS) {
             let inside = plan.products(part)?;
             let padding = plan.padding(part);
             plan.tiles.push((part, inside, padding));
         }
         Some(plan)
+    }
+
+    /// Runs of rows whose taps are known, or all of them.
+    fn rows(&self, var: LoopVar) -> Vec<Run> {
+        let Window3 { pad, input, output, .. } = &self.window;
+        let mut runs: Vec<Run> = Vec::new();
+        for row in 0..output[1] {
+            let inside = self.window.taps_within(1, row, &(pad[1]..pad[1] + input[1]));
+            let taps = [inside.start, inside.end].map(|end| Bound::Constant(end as i64));
+            match runs.last_mut() {
+                Some(run) if run.taps == taps => run.rows.end = row + 1,
+                _ => runs.push(Run { rows: row..row + 1, taps }),
+            }
+        }
+        if runs.len() > MOST_RUNS {
+            let (low, high) = self.window.tap_range(1, &Affine::term(var, 1));
+            return vec![Run { rows: 0..output[1], taps: [low, high] }];
+        }
+        runs
     }
 
     fn number(&mut self, taps: Taps) -> usize {
@@ -115,6 +143,9 @@ impl Plan {
     fn padding(&mut self, part: Columns) -> Products {
         let mut terms = Vec::new();
         let taps = self.window.kernel[2];
+        if self.in_words {
+            return words::products(&vec![0..0; part.count], &self.window, self.whole.zeros());
+        }
         (0..part.count).for_each(|pixel| self.of_padding(pixel, 0..taps, &mut terms));
         Products { terms }
     }
@@ -123,6 +154,10 @@ impl Plan {
     fn products(&mut self, part: Columns) -> Option<Products> {
         let taps = self.window.kernel[2];
         let inside: Vec<Range<usize>> = (0..part.count).map(|pixel| self.inside(part, pixel)).collect();
+        if self.in_words {
+            let products = words::products(&inside, &self.window, self.whole.zeros());
+            return words::reaches(&products, self.begins(part, &inside)?).then_some(products);
+        }
         let mut met = self.fewest(part, &inside)?;
         met.sort_by_key(|met| met.begin);
         let mut terms: Vec<(usize, Factor, usize)> = Vec::with_capacity(met.len());
@@ -149,21 +184,35 @@ impl Plan {
         (pixel * self.window.stride[2] + tap) as i64
     }
 
+    /// The first and the last column that pixels meet.
+    fn ends(&self, inside: &[Range<usize>]) -> Option<[i64; 2]> {
+        let ends = || inside.iter().enumerate().filter(|(_, inside)| !inside.is_empty());
+        let first = ends().map(|(pixel, inside)| self.column(pixel, inside.start)).min()?;
+        let last = ends().map(|(pixel, inside)| self.column(pixel, inside.end - 1)).max()?;
+        Some([first, last])
+    }
+
+    /// From which column on, and up to which, loads of four may begin: of a tile that is repeated, only within what it needs.
+    fn begins(&self, part: Columns, inside: &[Range<usize>]) -> Option<[i64; 2]> {
+        let Some([first, last]) = self.ends(inside) else { return Some([0, 0]) };
+        let input = (part.first * self.window.stride[2]) as i64 - self.window.pad[2] as i64;
+        let begins = match part.repeat {
+            1 => [-input, self.window.input[2] as i64 - FOUR as i64 - input],
+            _ => [first, last + 1 - FOUR as i64],
+        };
+        Some(begins).filter(|[least, most]| least <= most)
+    }
+
+    /// The same of a tile's pixels.
+    fn begins_of(&self, part: Columns) -> [i64; 2] {
+        let inside: Vec<Range<usize>> = (0..part.count).map(|pixel| self.inside(part, pixel)).collect();
+        self.begins(part, &inside).unwrap_or([0, 0])
+    }
+
     /// As few loads and products as any distance between loads gives.
     fn fewest(&self, part: Columns, inside: &[Range<usize>]) -> Option<Vec<Met>> {
-        let ends = || inside.iter().enumerate().filter(|(_, inside)| !inside.is_empty());
-        let first = ends().map(|(pixel, inside)| self.column(pixel, inside.start)).min();
-        let last = ends().map(|(pixel, inside)| self.column(pixel, inside.end - 1)).max();
-        let Some((first, last)) = first.zip(last) else { return Some(Vec::new()) };
-        // Where loads may begin: of a tile that is repeated, only within what it needs.
-        let input = (part.first * self.window.stride[2]) as i64 - self.window.pad[2] as i64;
-        let (least, most) = match part.repeat {
-            1 => (-input, self.window.input[2] as i64 - FOUR as i64 - input),
-            _ => (first, last + 1 - FOUR as i64),
-        };
-        if most < least {
-            return None;
-        }
+        let Some([first, last]) = self.ends(inside) else { return Some(Vec::new()) };
+        let [least, most] = self.begins(part, inside)?;
         let at_distance = |step: i64| {
             let begins = (0..).map(|index| first + index * step).take_while(|at| *at <= last);
             self.met(inside, &begins.map(|at| at.clamp(least, most)).collect::<Vec<i64>>())
@@ -192,6 +241,9 @@ impl Plan {
 
     /// `[block][depth][height][taps][channel][byte]`
     fn pack(&self, weights: &[f32], channels: usize) -> Vec<f32> {
+        if self.in_words {
+            return words::pack(weights, &self.window, channels);
+        }
         let [k_d, k_h, k_w] = self.window.kernel;
         let mut packed = Vec::new();
         for block in 0..channels.div_ceil(FOUR) {
@@ -247,12 +299,16 @@ pub(super) fn lower(
     let buffers = Buffers { x: x_buffer, weights, bias };
     let mut writer =
         Writer { plan: &plan, builder, buffers, in_elements, out_elements, at: [sample, block, depth, row] };
-    let mut columns = Vec::new();
-    for index in 0..plan.tiles.len() {
-        columns.push(writer.tile(index, epilogue, joined.as_ref()));
+    let mut rows = Vec::new();
+    for run in plan.rows(row) {
+        let mut columns = Vec::new();
+        for index in 0..plan.tiles.len() {
+            columns.push(writer.tile(index, &run, epilogue, joined.as_ref()));
+        }
+        let [low, high] = [run.rows.start, run.rows.end].map(|end| Bound::Constant(end as i64));
+        rows.push(Statement::For { var: row, low, high, step: 1, unroll: false, body: columns });
     }
-    let rows = repeat(row, window.output[1], 1, columns);
-    let depths = repeat(depth, window.output[0], 1, vec![rows]);
+    let depths = repeat(depth, window.output[0], 1, rows);
     let body = vec![repeat(sample, batch, 1, vec![repeat(block, blocks, 1, vec![depths])])];
     let summary = format!(
         "depthwise convolution {:?} of {channels} channels over {:?}, sums of bytes in whole numbers{}",
@@ -270,6 +326,20 @@ pub(super) fn lower(
     bindings.extend(fused_bindings);
     bindings.push(Binding::Output);
     Some(LoweredNode { kernel, bindings, order: None })
+}
+
+/// Rows of the result that the same taps reach.
+struct Run {
+    rows: Range<usize>,
+    /// The first row of taps that lies inside the input, and the end of these.
+    taps: [Bound; 2],
+}
+
+impl Run {
+    /// Whether it is known which taps these are.
+    fn is_constant(&self) -> bool {
+        self.taps.iter().all(|end| matches!(end, Bound::Constant(_)))
+    }
 }
 
 struct Buffers {
@@ -292,7 +362,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     /// A tile of columns, or several equal ones.
-    fn tile(&mut self, index: usize, epilogue: Epilogue<'_>, joined: Option<&Joined<'_>>) -> Statement {
+    fn tile(&mut self, index: usize, run: &Run, epilogue: Epilogue<'_>, joined: Option<&Joined<'_>>) -> Statement {
         let plan = self.plan;
         let window = &plan.window;
         let [sample, block, depth, row] = self.at;
@@ -305,7 +375,7 @@ impl Writer<'_> {
             let start = Expression::Load(self.buffers.bias, channel.clone());
             self.builder.assign(&format!("acc_{pixel}"), start, &mut statements);
         }
-        let (low, high) = window.tap_range(1, &Affine::term(row, 1));
+        let [low, high] = run.taps.clone();
         let ends = [(Bound::Constant(0), low.clone()), (high.clone(), Bound::Constant(window.kernel[1] as i64))];
         let mut rows = Vec::new();
         for (low, high) in ends.into_iter().filter(|(low, high)| low != high && !padding.terms.is_empty()) {
@@ -313,7 +383,8 @@ impl Writer<'_> {
             rows.push(Statement::For { var: taps[1], low, high, step: 1, unroll: false, body });
         }
         let body = self.products(inside, *part, column, taps);
-        rows.push(Statement::For { var: taps[1], low, high, step: 1, unroll: false, body });
+        let unroll = run.is_constant() && window.kernel[1] * body.len() <= LONGEST;
+        rows.push(Statement::For { var: taps[1], low, high, step: 1, unroll, body });
         let (low, high) = window.tap_range(0, &Affine::term(depth, 1));
         statements.push(Statement::For { var: taps[0], low, high, step: 1, unroll: false, body: rows });
         let [_, out_h, out_w] = window.output;
@@ -343,10 +414,17 @@ impl Writer<'_> {
         }
         let first = (part.first * window.stride[2]) as i64 - window.pad[2] as i64;
         let input = plus(&input, column, window.stride[2] * FOUR).plus(first * FOUR as i64);
-        let of_row = plan.taps.len() * FOUR * FOUR;
+        let of_row = match plan.in_words {
+            true => window.kernel[2] * words::TAP_BYTES,
+            false => plan.taps.len() * FOUR * FOUR,
+        };
         let [k_d, k_h, _] = window.kernel;
         let weights = Affine::term(block, (k_d * k_h * of_row) as i64);
         let weights = plus(&plus(&weights, taps[0], k_h * of_row), taps[1], of_row);
+        if plan.in_words {
+            let from = [(self.buffers.x, &input), (self.buffers.weights, &weights)];
+            return words::row(&mut self.builder, products, from, plan.begins_of(part), plan.whole.zeros());
+        }
         let mut body = Vec::new();
         // Neighbours are loaded together.
         let mut used: Vec<usize> = products.terms.iter().map(|(.., taps)| *taps).collect();

@@ -1,6 +1,7 @@
 //! Depthwise convolution on channel blocks: vectors over channels, no sum across them; of bytes in [`bytes`].
 
 mod bytes;
+mod words;
 
 use std::collections::BTreeSet;
 

@@ -33,7 +33,11 @@ const TILES: [(usize, usize); 3] = [(1, 8), (2, 6), (3, 4)];
 
 pub(super) fn applies(product: &Product, machine: &Machine) -> bool {
     let is_narrow = machine.weight_storage == WeightStorage::Int8;
-    machine.byte_products() == Some(Bytes::Signed) && is_narrow && product.depth >= VECTOR && product.depth < DEEPEST
+    machine.byte_products() == Some(Bytes::Signed)
+        && machine.dot_product
+        && is_narrow
+        && product.depth >= VECTOR
+        && product.depth < DEEPEST
 }
 
 /// The kernel; `stored` are B's whole numbers and the steps of its columns.

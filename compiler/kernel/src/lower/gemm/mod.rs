@@ -123,7 +123,8 @@ pub(super) fn lower(
     let product = product(op, inputs, output)?;
     let lanes = machine.instruction_set.lanes() as usize;
     let vectors = product.columns.div_ceil(lanes);
-    let tile = choose(&product, machine);
+    let halves = machine.multiplies_halves() && whole_sums(op, &product, inputs, machine).is_some();
+    let tile = choose(&product, halves, machine);
     let plain = |elements: usize| elements.next_multiple_of(lanes);
     let value = inputs[1].value.filter(|_| product.shared_b);
     // In fewer bytes only if nothing is lost: a pass has rounded what is to be stored so.
@@ -250,7 +251,7 @@ pub(super) fn lower(
 }
 
 /// The tile of least estimated time: the arithmetic, or the reading of B, once per tile of rows.
-fn choose(product: &Product, machine: &Machine) -> Tile {
+fn choose(product: &Product, halves: bool, machine: &Machine) -> Tile {
     let lanes = machine.instruction_set.lanes() as usize;
     let vectors = product.columns.div_ceil(lanes);
     if product.rows == 1 {
@@ -258,7 +259,7 @@ fn choose(product: &Product, machine: &Machine) -> Tile {
     }
     let reading = if machine.instruction_set.multiplies_by_lane() { Reading::Lane } else { Reading::Broadcast };
     let best = (1..=vectors.min(4)).map(|wide| {
-        let row = Row { width: product.rows, vectors, taps: 1 };
+        let row = Row { width: product.rows, vectors, taps: 1, halves };
         let (arithmetic, tile) = choose_tile(row, Some(wide), machine, reading);
         // Rows of tiles after the first find a tile of columns in the second-level cache, if it is no larger.
         let column_bytes = (product.depth * wide * lanes * 4) as f64;

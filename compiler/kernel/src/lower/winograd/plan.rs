@@ -180,7 +180,7 @@ impl Shape<'_> {
         let [depths, rows, width] = self.window.output;
         let vectors = self.filters.div_ceil(self.lanes());
         let (row, _) = choose_tile(
-            Row { width, vectors, taps: self.window.kernel[2] },
+            Row { width, vectors, taps: self.window.kernel[2], halves: false },
             packed_vectors,
             self.machine,
             self.reading(),
@@ -216,7 +216,7 @@ impl Shape<'_> {
         let (lanes, window) = (self.lanes(), self.window);
         let (tiles, points) = (rows * columns, forms.points());
         let vectors = self.filters.div_ceil(lanes);
-        let row = Row { width: tiles, vectors, taps: 1 };
+        let row = Row { width: tiles, vectors, taps: 1, halves: false };
         let (product, tile) = choose_tile(row, packed_vectors, self.machine, self.reading());
         let plan = Plan {
             forms,

@@ -6,7 +6,7 @@ use super::Translator;
 use super::narrow::{MOST_TOGETHER, Narrowing, loaded_together, taken_apart};
 use super::substitutes::Substitute;
 use partita_ir::graph::ElementType;
-use partita_kernel::{Affine, Arithmetic, Buffer, Bytes, Expression, Function, Variable};
+use partita_kernel::{Affine, Arithmetic, Buffer, Bytes, Expression, Factors, Function, Half, Joining, Variable};
 
 impl Translator<'_> {
     /// All lanes the same number.
@@ -289,6 +289,20 @@ impl Translator<'_> {
                 }
                 self.marked(Substitute::Dot, |this| this.builder.ins().fma(a, b, c))
             }
+            Expression::Join(joining, a, b) => {
+                let (a, b) = (self.expression(a), self.expression(b));
+                self.join(*joining, a, b)
+            }
+            Expression::AddProducts(factors, a, b, c) => {
+                let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
+                let meant = match factors {
+                    Factors::Bytes(Half::Low) => Substitute::ProductsLow,
+                    Factors::Bytes(Half::High) => Substitute::ProductsHigh,
+                    Factors::Words(Half::Low) => Substitute::WordsLow,
+                    Factors::Words(Half::High) => Substitute::WordsHigh,
+                };
+                self.marked(meant, |this| this.builder.ins().bitselect(c, a, b))
+            }
             Expression::MulAdd(a, b, c) => {
                 let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
                 self.builder.ins().fma(a, b, c)
@@ -322,6 +336,14 @@ impl Translator<'_> {
                         let moved = order.map_or(bytes, |order| self.builder.ins().swizzle(bytes, order));
                         self.bits(types::F32X4, moved)
                     }
+                    Function::WidenLow | Function::WidenHigh => {
+                        let bytes = self.bits(types::I8X16, a);
+                        let words = match function {
+                            Function::WidenLow => self.builder.ins().swiden_low(bytes),
+                            _ => self.builder.ins().swiden_high(bytes),
+                        };
+                        self.bits(types::F32X4, words)
+                    }
                     Function::Half => {
                         let pair = self.bits(types::F64X2, a);
                         let halves = self.marked(Substitute::Narrow, |this| this.builder.ins().fvdemote(pair));
@@ -348,6 +370,26 @@ impl Translator<'_> {
                 self.fold(a, &mut |this, a, b| this.builder.ins().fmax(a, b))
             }
         }
+    }
+
+    /// Whole numbers of several widths, as the bits of `f32`.
+    fn join(&mut self, joining: Joining, a: Value, b: Value) -> Value {
+        let joined = match joining {
+            Joining::Products(half) => {
+                let [a, b] = [a, b].map(|bytes| self.bits(types::I8X16, bytes));
+                let [a, b] = [a, b].map(|bytes| match half {
+                    Half::Low => self.builder.ins().swiden_low(bytes),
+                    Half::High => self.builder.ins().swiden_high(bytes),
+                });
+                self.builder.ins().imul(a, b)
+            }
+            Joining::AddTwos => return self.marked(Substitute::AddTwos, |this| this.builder.ins().bitselect(a, b, b)),
+            Joining::AddNeighbours => {
+                let [a, b] = [a, b].map(|lanes| self.bits(types::I32X4, lanes));
+                self.builder.ins().iadd_pairwise(a, b)
+            }
+        };
+        self.bits(types::F32X4, joined)
     }
 
     /// Replaces the first `count` lanes by elements that lie `stride` apart.

@@ -18,13 +18,33 @@ pub enum Substitute {
     Nearest,
     /// `fcvtn` of four singles: `fcvtn` of two doubles.
     Narrow,
+    /// `smlal` of eight bytes: `bsl`, which changes its first operand, too.
+    ProductsLow,
+    /// `smlal2`, likewise.
+    ProductsHigh,
+    /// `smlal` of four numbers of 16 bits: `bsl`.
+    WordsLow,
+    /// `smlal2`, likewise.
+    WordsHigh,
+    /// `sadalp` of eight numbers of 16 bits: `bsl` with one operand twice.
+    AddTwos,
 }
 
 /// The registers that an address on the stack begins with: what is loaded from there is a register that was spilled.
 const STACK_BASES: [u32; 2] = [29, 31];
 
-const ALL: [Substitute; 5] =
-    [Substitute::Prefetch, Substitute::Dot, Substitute::Widen, Substitute::Nearest, Substitute::Narrow];
+const ALL: [Substitute; 10] = [
+    Substitute::Prefetch,
+    Substitute::Dot,
+    Substitute::Widen,
+    Substitute::Nearest,
+    Substitute::Narrow,
+    Substitute::ProductsLow,
+    Substitute::ProductsHigh,
+    Substitute::WordsLow,
+    Substitute::WordsHigh,
+    Substitute::AddTwos,
+];
 
 /// Far from anything that counts lines.
 const FIRST_MARK: u32 = 0x7e7c_0000;
@@ -63,6 +83,11 @@ impl Substitute {
             Substitute::Widen => &[(0xffff_fc00, 0x0e61_7800, 0x0e21_7800, 0x0000_03ff)],
             Substitute::Nearest => &[(0xffff_fc00, 0x4ea1_b800, 0x4e21_a800, 0x0000_03ff)],
             Substitute::Narrow => &[(0xffff_fc00, 0x0e61_6800, 0x0e21_6800, 0x0000_03ff)],
+            Substitute::ProductsLow => &[(0xffe0_fc00, 0x6e60_1c00, 0x0e20_8000, 0x001f_03ff)],
+            Substitute::ProductsHigh => &[(0xffe0_fc00, 0x6e60_1c00, 0x4e20_8000, 0x001f_03ff)],
+            Substitute::WordsLow => &[(0xffe0_fc00, 0x6e60_1c00, 0x0e60_8000, 0x001f_03ff)],
+            Substitute::WordsHigh => &[(0xffe0_fc00, 0x6e60_1c00, 0x4e60_8000, 0x001f_03ff)],
+            Substitute::AddTwos => &[(0xffe0_fc00, 0x6e60_1c00, 0x4e60_6800, 0x0000_03ff)],
         };
         let form = forms.iter().find(|(mask, found, ..)| word & mask == *found);
         form.map(|(_, _, meant, kept)| meant | word & kept)
@@ -100,6 +125,17 @@ mod tests {
             (Substitute::Nearest, [0x4ea1_b8c5, 0x4ee1_b8c5, 0x4e21_88c5], [0x4e21_a8c5, 0x4ee1_b8c5, 0x4e21_88c5]),
             // fcvtn v5.2s, v6.2d; what is beside it stays
             (Substitute::Narrow, [0x0e61_68c5, 0x8b04_0069, 0x4ea1_1c20], [0x0e21_68c5, 0x8b04_0069, 0x4ea1_1c20]),
+            // bsl v5.16b, v6.16b, v31.16b; mov v0.16b, v1.16b stays
+            (Substitute::ProductsLow, [0x6e7f_1cc5, 0x4ea1_1c20, 0x8b04_0069], [0x0e3f_80c5, 0x4ea1_1c20, 0x8b04_0069]),
+            (
+                Substitute::ProductsHigh,
+                [0x6e7f_1cc5, 0x4ea1_1c20, 0x8b04_0069],
+                [0x4e3f_80c5, 0x4ea1_1c20, 0x8b04_0069],
+            ),
+            (Substitute::WordsLow, [0x6e7f_1cc5, 0x4ea1_1c20, 0x8b04_0069], [0x0e7f_80c5, 0x4ea1_1c20, 0x8b04_0069]),
+            (Substitute::WordsHigh, [0x6e7f_1cc5, 0x4ea1_1c20, 0x8b04_0069], [0x4e7f_80c5, 0x4ea1_1c20, 0x8b04_0069]),
+            // bsl v5.16b, v6.16b, v6.16b
+            (Substitute::AddTwos, [0x6e66_1cc5, 0x4ea1_1c20, 0x8b04_0069], [0x4e60_68c5, 0x4ea1_1c20, 0x8b04_0069]),
         ];
         for (substitute, stands, meant) in cases {
             let mut code: Vec<u8> = stands.iter().flat_map(|word| word.to_le_bytes()).collect();
