@@ -41,6 +41,11 @@ def grids(cases):
             )
     far = Random(1, 3, 4, 2, low=-2.0, high=2.0)
     cases.node("grid_sample_cubic_far", 20, "GridSample", [Random(1, 2, 5, 4), far], mode="cubic", padding_mode="border", align_corners=1)
+    regions = Given([[0.5, 1.0, 4.5, 5.0], [-2.0, 0.0, 3.0, 7.5]])
+    for mode in ("avg", "max"):
+        # onnxruntime's largest of several samples is another one than the standard's.
+        ratio = 2 if mode == "avg" else 1
+        cases.node(f"roi_align_computed_{mode}", 16, "RoiAlign", [Random(2, 3, 6, 7), regions, Given([0, 1], np.int64)], mode=mode, output_height=2, output_width=3, sampling_ratio=ratio)
     cases.node("grid_sample_volume", 20, "GridSample", [Random(1, 2, 3, 4, 2), Random(1, 2, 2, 2, 3, low=-1.0, high=1.0)])
     # 5x6 by windows of 3x2 in steps of 2x1, padded by a row before and a column behind: 3x6 places.
     windows = {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]}

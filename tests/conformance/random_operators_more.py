@@ -162,7 +162,7 @@ def sampling(b):
         regions = np.concatenate([begin, begin + b.numbers.uniform(1, 4, [3, 2])], 1).astype(np.float32)
         batch = b.constant(np.zeros(3, np.int64))
         attributes = {"output_height": b.pick(1, 2, 3), "output_width": b.pick(1, 2), "sampling_ratio": b.pick(1, 2, 3), "spatial_scale": b.pick(1.0, 0.5)}
-        y = b.node(kind, [b.input([1, 2, 9, 9]), b.constant(regions), batch], mode=b.pick("avg", "max"), coordinate_transformation_mode=b.pick("half_pixel", "output_half_pixel"), **attributes)
+        y = b.node(kind, [b.input([1, 2, 9, 9]), b.feed(regions) if b.chance(0.6) else b.constant(regions), batch], mode=b.pick("avg", "max"), coordinate_transformation_mode=b.pick("half_pixel", "output_half_pixel"), **attributes)
     elif kind == "AffineGrid":
         y = b.node(kind, [b.input([2, 2, 3]), b.ints(2, 3, *places)], align_corners=b.pick(0, 1))
     else:

@@ -1,9 +1,9 @@
-//! Elements read at places that are computed: GridSample, AffineGrid, RoiAlign; each as gathers with weights.
+//! Elements read at places that are computed: GridSample, AffineGrid; gathers with weights.
 
 use crate::expressions::part;
 use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
-use partita_ir::graph::op::{Activation, BinaryOp, Op, ReduceKind, UnaryOp};
+use partita_ir::graph::op::{Activation, BinaryOp, Op, UnaryOp};
 use partita_ir::graph::{ElementType, TensorId, Value};
 
 /// ONNX GridSample's coefficient of cubic convolution.
@@ -13,7 +13,6 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
         "GridSample" => grid_sample,
         "AffineGrid" => affine_grid,
-        "RoiAlign" => roi_align,
         _ => return None,
     })
 }
@@ -35,7 +34,7 @@ pub(super) enum Mode {
 }
 
 /// `a * x + b`
-fn affine(context: &mut NodeContext<'_>, x: TensorId, a: f64, b: f64) -> Result<TensorId, Diagnostic> {
+pub(super) fn affine(context: &mut NodeContext<'_>, x: TensorId, a: f64, b: f64) -> Result<TensorId, Diagnostic> {
     let a = context.number(a, x)?;
     let product = context.binary(BinaryOp::Mul, x, a)?;
     let b = context.number(b, x)?;
@@ -281,110 +280,4 @@ fn affine_grid(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let turned = context.value(Op::MatMul, &[theta, grid])?;
     let turned = context.value(Op::Transpose { permutation: vec![0, 2, 1] }, &[turned])?;
     context.emit(Op::Reshape { shape: [&extents[..1], spatial, &[rank]].concat() }, vec![turned])
-}
-
-/// What one bin of a region reads along one axis: pairs of neighbours with their weights, for each sample.
-fn samples(start: f64, bin: f64, count: usize, extent: usize) -> Vec<[(usize, f64); 2]> {
-    let size = extent as f64;
-    let of_sample = |sample: usize| {
-        let place = start + (sample as f64 + 0.5) * bin / count as f64;
-        if !(-1.0..=size).contains(&place) {
-            return [(0, 0.0); 2];
-        }
-        let place = place.max(0.0);
-        let low = (place as usize).min(extent - 1);
-        if low + 1 >= extent {
-            return [(extent - 1, 1.0), (extent - 1, 0.0)];
-        }
-        let offset = place - low as f64;
-        [(low, 1.0 - offset), (low + 1, offset)]
-    };
-    (0..count).map(of_sample).collect()
-}
-
-/// Most elements that all regions together read.
-const MAX_READS: usize = 1 << 22;
-
-/// ONNX RoiAlign-10, -16, -22 with known regions: all bins' samples are gathered, weighted and summed, or compared.
-fn roi_align(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
-    let x = context.input(0)?;
-    let shape = context.shape(x);
-    let regions = context.constant_floats(1)?;
-    let batches = context.constant_ints(2)?;
-    let [batch, channels, height, width] = shape[..] else {
-        return Err(context.refuse(format!("its input is {}, expected images", context.tensor_type(x))));
-    };
-    if regions.len() != 4 * batches.len()
-        || batches.iter().any(|at| !(0..batch as i64).contains(at))
-        || height * width == 0
-    {
-        return Err(context.refuse(format!("{} numbers of regions for {} images", regions.len(), batches.len())));
-    }
-    let default = if context.opset() < 16 { "output_half_pixel" } else { "half_pixel" };
-    let offset = match context.attributes.string("coordinate_transformation_mode", default)?.as_str() {
-        "half_pixel" => 0.5,
-        "output_half_pixel" => 0.0,
-        other => {
-            let known = ["half_pixel", "output_half_pixel"];
-            return Err(context.attributes.unknown_word("coordinate_transformation_mode", other, &known));
-        }
-    };
-    let is_average = match context.attributes.string("mode", "avg")?.as_str() {
-        "avg" => true,
-        "max" => false,
-        other => return Err(context.attributes.unknown_word("mode", other, &["avg", "max"])),
-    };
-    let scale = f64::from(context.attributes.float("spatial_scale", 1.0)?);
-    let ratio = context.attributes.int("sampling_ratio", 0)?.max(0) as usize;
-    let sizes = [context.attributes.int("output_height", 1)?, context.attributes.int("output_width", 1)?];
-    let [Ok(rows), Ok(columns)] = sizes.map(usize::try_from) else {
-        return Err(context.refuse("its output is negative"));
-    };
-    let (mut reads, mut weights, mut most) = (Vec::new(), Vec::new(), 0);
-    for (region, image) in regions.chunks(4).zip(&batches) {
-        let [left, top, right, bottom] = [0, 1, 2, 3].map(|at| f64::from(region[at]) * scale - offset);
-        let least = if offset == 0.0 { 1.0 } else { f64::NEG_INFINITY };
-        let bins =
-            [((bottom - top).max(least)) / rows.max(1) as f64, ((right - left).max(least)) / columns.max(1) as f64];
-        let counts = bins.map(|bin| if ratio > 0 { ratio } else { (bin.ceil().max(0.0) as usize).min(MAX_READS) });
-        let each = counts[0].saturating_mul(counts[1]);
-        if each.saturating_mul(rows).saturating_mul(columns).saturating_mul(4).saturating_add(most) > MAX_READS {
-            return Err(context.refuse("its regions read too much"));
-        }
-        for bin in 0..rows * columns {
-            let down = samples(top + (bin / columns) as f64 * bins[0], bins[0], counts[0], height);
-            let across = samples(left + (bin % columns) as f64 * bins[1], bins[1], counts[1], width);
-            let (mut places, mut factors) = (Vec::with_capacity(4 * each), Vec::with_capacity(4 * each));
-            for (y, of_y) in down.iter().flatten() {
-                for (x, of_x) in across.iter().flatten() {
-                    places.push(*image * (height * width) as i64 + (y * width + x) as i64);
-                    factors.push((of_y * of_x / if is_average { each.max(1) as f64 } else { 1.0 }) as f32);
-                }
-            }
-            most = most.max(places.len());
-            reads.push(places);
-            weights.push(factors);
-        }
-    }
-    let most = most.max(1);
-    if reads.len().saturating_mul(most) > MAX_READS || reads.is_empty() {
-        return Err(context.refuse(format!("its {} bins read {most} elements each", reads.len())));
-    }
-    // Bins that read less repeat their first element, or nothing.
-    for (places, factors) in reads.iter_mut().zip(&mut weights) {
-        let (place, factor) = (places.first().copied().unwrap_or(0), factors.first().copied().unwrap_or(0.0));
-        places.resize(most, place);
-        factors.resize(most, if is_average { 0.0 } else { factor });
-    }
-    let bins = reads.len();
-    let places = context.add_constant("places", Value::i64([bins, most], reads.concat()))?;
-    let weights = context.add_constant("weights", Value::f32([bins, most, 1], weights.concat()))?;
-    let elements = self::rows(context, x)?;
-    let taken = context.value(Op::Gather { axis: 0 }, &[elements, places])?;
-    let scaled = context.binary(BinaryOp::Mul, taken, weights)?;
-    let kind = if is_average { ReduceKind::Sum } else { ReduceKind::Max };
-    let result = context.value(Op::Reduce { kind, axes: vec![1], keep_dims: false }, &[scaled])?;
-    let result = context.value(Op::Reshape { shape: vec![batches.len(), rows * columns, channels] }, &[result])?;
-    let turned = context.value(Op::Transpose { permutation: vec![0, 2, 1] }, &[result])?;
-    context.emit(Op::Reshape { shape: vec![batches.len(), channels, rows, columns] }, vec![turned])
 }

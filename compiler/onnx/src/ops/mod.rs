@@ -19,6 +19,7 @@ mod product;
 mod quantized;
 mod rearranged;
 mod recurrent;
+mod regions;
 mod selection;
 mod shape;
 mod signals;
@@ -270,6 +271,7 @@ fn standard(op_type: &str) -> Option<Converter> {
         .or_else(|| known::converter(op_type))
         .or_else(|| pools::converter(op_type))
         .or_else(|| rearranged::converter(op_type))
+        .or_else(|| regions::converter(op_type))
         .or_else(|| signals::converter(op_type))
         .or_else(|| states::converter(op_type))
 }
