@@ -288,6 +288,13 @@ pub const CODES: &[Explanation] = &[
          any has no variants; early exits (--exits auto) may still make it cheaper.",
     },
     Explanation {
+        code: "E0197",
+        title: "the model has real numbers, and whole ones are wanted",
+        text: "`--numbers int8` computes in whole numbers of 8 bits. A quantized model (QDQ, QLinear operators) says which; for any\n\
+         other model calibration samples show the ranges of its activations: `--numbers int8 --calibration DATA.npz` does\n\
+         what `--quantize int8` does.",
+    },
+    Explanation {
         code: "E0700",
         title: "a device cannot be installed on",
         text: "Before anything is switched, `--deploy` looks at all machines: whether ssh gets there without a password and with a\n\

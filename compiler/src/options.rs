@@ -9,6 +9,18 @@ use crate::passes::states::Wanted;
 use crate::placement::PlacementOptions;
 use crate::{exits, quantize, variants};
 
+/// What networks are computed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Numbers {
+    /// Quantized models in whole numbers of 8 bits where a device multiplies bytes; everything else in f32.
+    #[default]
+    Auto,
+    /// Every number in 32 bits, where it is computed and where it is sent. Quantized models give the same answers.
+    F32,
+    /// Whole numbers of 8 bits: as a quantized model has them, or as calibration samples show.
+    Int8,
+}
+
 /// What a compilation needs to be told.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -26,6 +38,8 @@ pub struct Options {
     pub family: StrategyFamily,
     /// Convolve without Winograd's algorithm.
     pub exact: bool,
+    /// What is computed in.
+    pub numbers: Numbers,
     /// How the weights of matrix products are stored.
     pub weights: WeightStorage,
     /// Refuse slower plans.
@@ -61,6 +75,7 @@ impl Default for Options {
             objective: Objective::Latency,
             family: StrategyFamily::Auto,
             exact: false,
+            numbers: Numbers::Auto,
             weights: WeightStorage::F32,
             max_latency_ms: None,
             plan: None,

@@ -8,6 +8,7 @@ use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::cli::{Arguments, Format, Switch};
 use crate::links::LinkError;
+use crate::options::Numbers;
 use crate::partition::StrategyFamily;
 
 /// An option that does something only beside others.
@@ -156,6 +157,9 @@ pub const CLASHES: &[Clash] = &[
     clash("link_error", "quantize", "whole numbers travel as the bytes that they are, exactly"),
     clash("link_error", "measure", "ways to compute are measured with links that send every number as it is"),
     clash("link_error", "tune", "kernels are measured, and no links"),
+    clash("numbers=f32", "quantize", "one asks for real numbers, the other for whole ones"),
+    clash("numbers=f32", "weights", "one asks for 32 bits, the other for fewer"),
+    clash("numbers=f32", "link_error", "every number is sent in 32 bits, too"),
     clash("quantize", "weights", "whole weights are stored in 8 bits as they are"),
     clash("quantize", "exit_outputs", "quantization is judged by one answer, and such a model has several"),
     clash("quantize", "states", "calibration samples do not follow each other"),
@@ -262,6 +266,8 @@ fn is_given(matches: &ArgMatches, arguments: &Arguments, option: &str) -> bool {
         "batch" => arguments.batch > 1,
         "format=json" => arguments.format == Format::Json,
         "link_error" => typed("link_error") && arguments.link_error != LinkError::Exact,
+        "quantize" => arguments.quantizes(),
+        "numbers=f32" => arguments.numbers == Numbers::F32,
         "strategy=batch" => arguments.strategy == StrategyFamily::Batch,
         "print_ir_after=quantize" => arguments.print_ir_after.as_deref() == Some("quantize"),
         "print_ir_after=exits" => arguments.print_ir_after.as_deref() == Some("exits"),

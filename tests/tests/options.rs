@@ -43,6 +43,7 @@ const OPTIONS: &[(&str, Shown)] = &[
     ("states", Test(an_output_becomes_an_input)),
     ("batch", Report(&["--batch", "4"])),
     ("exact", Report(&["--exact"])),
+    ("numbers", Test(numbers_are_as_wanted)),
     ("weights", Test(weights_in_fewer_bytes_are_read_sooner)),
     ("quantize", Refused(&["--quantize", "int8", "--calibration", "no-such.npz"], "no-such.npz")),
     ("quantize_ranges", Test(studies_read_what_they_are_given)),
@@ -311,6 +312,23 @@ fn weights_in_fewer_bytes_are_read_sooner() {
     let failure =
         product_for("host", file.path(), &["--weights", "int8"]).expect_err("there are no weights").to_string();
     assert!(failure.contains("E0143") && failure.contains("would change nothing"), "{failure}");
+}
+
+fn numbers_are_as_wanted() {
+    let quantized = place::repository().join("tests/conformance/vectors/quantized_network.onnx");
+    let predicted = |numbers: &str| {
+        let compiled = product_for("raspberry-pi-4", &quantized, &["--numbers", numbers]).expect("it compiles");
+        compiled.routed.prediction.latency_ms
+    };
+    let [auto, real, whole] = ["auto", "f32", "int8"].map(predicted);
+    assert!(auto < real && auto == whole, "{auto}, {real}, {whole} ms");
+    // Links send every number in 32 bits, and samples make whole numbers of real ones.
+    let options = |words: &[&str]| Options::of(&parsed(words));
+    assert_ne!(options(&[]).links.error, options(&["--numbers", "f32"]).links.error);
+    let whole = options(&["--numbers", "int8", "--calibration", "c.npz"]);
+    assert!(whole.quantize.is_some() && options(&["--numbers", "int8"]).quantize.is_none());
+    let failure = compiled(&["--numbers", "int8"]).expect_err("the model has real numbers").to_string();
+    assert!(failure.contains("E0197") && failure.contains("--calibration"), "{failure}");
 }
 
 fn an_earlier_plan_is_kept() {

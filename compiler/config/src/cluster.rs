@@ -90,6 +90,11 @@ impl Device {
         self.target.winograd && self.settings.winograd && self.target.system == System::Linux
     }
 
+    /// Whether kernels multiply activations and weights of 8 bits as they are stored, and activations are kept so for them.
+    pub fn multiplies_stored_bytes(&self) -> bool {
+        self.settings.byte_products && self.target.multiplies_stored_bytes()
+    }
+
     /// Host and port of its address.
     pub fn place(&self) -> Option<(&str, u16)> {
         let (host, port) = self.address.as_deref()?.rsplit_once(':')?;

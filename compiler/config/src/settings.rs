@@ -10,6 +10,8 @@ use partita_ir::graph::storage::WeightStorage;
 pub struct Settings {
     /// Convolutions may be done by Winograd's algorithm where the target allows it.
     pub winograd: bool,
+    /// Bytes are multiplied where the target can: [`Device::multiplies_stored_bytes`](crate::Device::multiplies_stored_bytes).
+    pub byte_products: bool,
     /// How the weights of matrix products are stored, where that loses nothing any more.
     pub weight_storage: WeightStorage,
     /// What measurements say against the target's rates.
@@ -24,6 +26,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             winograd: true,
+            byte_products: true,
             weight_storage: WeightStorage::F32,
             corrections: Corrections::default(),
             message_microseconds: None,

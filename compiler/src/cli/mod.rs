@@ -11,6 +11,7 @@ use crate::accuracy::{Demands, Holdout, Limits, parse_loss, parse_share};
 use crate::config::WeightStorage;
 use crate::fit::DataLayout;
 use crate::links::LinkError;
+use crate::options::Numbers;
 use crate::partition::{Objective, StrategyFamily};
 use crate::passes::states::Wanted;
 use crate::quantize::RangeMethod;
@@ -58,6 +59,12 @@ pub struct Arguments {
     /// that are no numbers, or 2^64 or larger, are convolved directly all the same.)
     #[arg(long, help_heading = "Model")]
     pub exact: bool,
+    /// What is computed in. auto: quantized models in whole numbers of 8 bits where a device multiplies bytes, everything else
+    /// in f32. f32: every number has 32 bits, where it is computed and on links; quantized models give the same answers, and
+    /// microcontrollers store them in 8 bits all the same. int8: quantized models as with auto, and others as --quantize int8
+    /// makes them, which takes --calibration.
+    #[arg(long, value_enum, value_name = "NUMBERS", default_value = "auto", help_heading = "Model")]
+    pub numbers: Numbers,
     /// How the weights of matrix products are stored: in 16 or 8 bits they take a half or a quarter of the memory and of
     /// the time to read them. The report states the error.
     #[arg(long, value_parser = weight_storage(), default_value = WeightStorage::F32.name(), help_heading = "Model")]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Arguments, Switch};
 use crate::exits::ExitOptions;
 use crate::links::LinkOptions;
-use crate::options::Options;
+use crate::options::{Numbers, Options};
 use crate::quantize::QuantizeOptions;
 use crate::samples::Preparation;
 use crate::variants::VariantOptions;
@@ -21,6 +21,7 @@ impl Options {
             objective: arguments.objective,
             family: arguments.strategy,
             exact: arguments.exact,
+            numbers: arguments.numbers,
             weights: arguments.weights,
             max_latency_ms: arguments.max_latency,
             plan: arguments.plan.clone(),
@@ -36,6 +37,13 @@ impl Options {
     }
 }
 
+impl Arguments {
+    /// Whether whole numbers are to be made of calibration samples.
+    pub fn quantizes(&self) -> bool {
+        self.quantize.is_some() || self.numbers == Numbers::Int8 && self.calibration.is_some()
+    }
+}
+
 /// How data lie in their files.
 pub fn preparation(arguments: &Arguments) -> Preparation {
     Preparation { normalize: arguments.normalize.clone(), layout: Some(arguments.layout), batch: arguments.batch }
@@ -43,7 +51,9 @@ pub fn preparation(arguments: &Arguments) -> Preparation {
 
 /// What is wanted of quantization; none unless it is wanted.
 fn quantize(arguments: &Arguments) -> Option<QuantizeOptions> {
-    arguments.quantize?;
+    if !arguments.quantizes() {
+        return None;
+    }
     Some(QuantizeOptions {
         calibration: arguments.calibration.clone()?,
         preparation: preparation(arguments),
@@ -54,12 +64,13 @@ fn quantize(arguments: &Arguments) -> Option<QuantizeOptions> {
 }
 
 /// What is wanted of links. What exits and variants are judged by, and what is measured, are networks whose links send every
-/// number as it is.
+/// number as it is, as they do where every number is to have 32 bits.
 fn links(arguments: &Arguments) -> LinkOptions {
     let judged = arguments.exits == Switch::Auto
         || arguments.variants == Switch::Auto
         || !arguments.exit_outputs.is_empty()
-        || arguments.quantize.is_some();
+        || arguments.quantizes()
+        || arguments.numbers == Numbers::F32;
     if judged || arguments.measure || arguments.tune || arguments.plan.is_some() {
         return LinkOptions::exact();
     }

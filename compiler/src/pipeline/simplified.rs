@@ -6,8 +6,8 @@ use super::dump::Dump;
 use super::imported::Imported;
 use crate::config::{Cluster, WeightStorage};
 use crate::diagnostic::Diagnostic;
-use crate::graph::Graph;
-use crate::options::Options;
+use crate::graph::{Graph, Op};
+use crate::options::{Numbers, Options};
 use crate::passes::states::Wanted;
 use crate::passes::store_weights::Stored;
 use crate::placement::{Clock, Failure, internal};
@@ -61,7 +61,7 @@ impl Simplified {
 
     /// The same in whole numbers, if they are wanted.
     ///
-    /// Errors: E0190 and E0192 to E0195, what is wrong with the calibration samples, or with the file that is written.
+    /// Errors: E0190, E0192 to E0195 and E0197, what is wrong with the calibration samples, or with the file that is written.
     pub fn quantized(
         mut self,
         options: &Options,
@@ -69,7 +69,13 @@ impl Simplified {
         clock: &mut Clock,
         dump: &mut dyn Dump,
     ) -> Result<Simplified, Failure> {
-        let Some(wanted) = &options.quantize else { return Ok(self) };
+        // Such a model is what `--numbers int8` asks for.
+        if options.numbers == Numbers::Int8 && has_whole_weights(&self.graph) {
+            return Ok(self);
+        }
+        let Some(wanted) = &options.quantize else {
+            return if options.numbers == Numbers::Int8 { Err(real_numbers()) } else { Ok(self) };
+        };
         clock.restart();
         let made = quantize::quantize(&self.graph, wanted, host)?;
         clock.lap("quantize");
@@ -96,4 +102,20 @@ impl Simplified {
         }
         Ok(Simplified { stored, ..self })
     }
+}
+
+/// Whether something is multiplied by whole numbers that are constant.
+fn has_whole_weights(graph: &Graph) -> bool {
+    graph.node_ids().any(|id| {
+        let node = graph.node(id);
+        let multiplies = matches!(node.op, Op::Conv(_) | Op::Gemm(_) | Op::MatMul);
+        multiplies && node.inputs.get(1).is_some_and(|weights| graph.is_whole(*weights))
+    })
+}
+
+/// A model of real numbers that whole ones are wanted of.
+fn real_numbers() -> Failure {
+    let message = "--numbers int8: the model is not quantized, and there are no samples that show ranges";
+    let help = "give --calibration DATA.npz, or a model with QuantizeLinear and DequantizeLinear (QDQ)";
+    Failure::Input(vec![Diagnostic::new("E0197", message).help(help)])
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::config::learned::Learned;
 use crate::config::{self, Cluster};
 use crate::emit;
-use crate::options::Options;
+use crate::options::{Numbers, Options};
 use crate::partition::Objective;
 use crate::placement::{Failure, plan_file};
 
@@ -43,6 +43,7 @@ impl Targets {
                 device.settings.winograd = false;
             }
             device.settings.weight_storage = options.weights;
+            device.settings.byte_products = options.numbers != Numbers::F32;
         }
         Ok(Targets { cluster, learned, objective })
     }

@@ -19,6 +19,7 @@ fn words(option: &str) -> Vec<String> {
         "normalize" => "mean=0,std=255".to_string(),
         "print_ir_after" => "partition".to_string(),
         "quantize" => "int8".to_string(),
+        "numbers" => "f32".to_string(),
         "quantize_ranges" => "percentile".to_string(),
         "shapes" | "fixed" => "x=1".to_string(),
         "weights" => "f16".to_string(),

@@ -26,6 +26,8 @@ pub struct Machine {
     pub in_order: bool,
     /// It multiplies bytes by fours.
     pub dot_product: bool,
+    /// Bytes are multiplied where they can be.
+    pub byte_products: bool,
     /// How far ahead kernels fetch weights that come from memory; 0 if they do not.
     pub prefetch_bytes: u64,
     /// How weights of matrix products are stored where they are exact in it.
@@ -48,6 +50,7 @@ impl Machine {
             threads: 1,
             in_order: false,
             dot_product: false,
+            byte_products: true,
             prefetch_bytes: 0,
             weight_storage: WeightStorage::F32,
             stores_narrow: false,
@@ -65,6 +68,7 @@ impl Machine {
             threads: target.threads,
             in_order: target.in_order,
             dot_product: target.dot_product,
+            byte_products: settings.byte_products,
             prefetch_bytes: target.prefetch_bytes,
             weight_storage: settings.weight_storage,
             stores_narrow: target.stores_narrow(),
@@ -80,6 +84,7 @@ impl Machine {
             InstructionSet::Avx512 | InstructionSet::Avx2 => Some(Bytes::Unsigned).filter(|_| self.dot_product),
             InstructionSet::Sse2 | InstructionSet::Neon32 | InstructionSet::Scalar => None,
         }
+        .filter(|_| self.byte_products)
     }
 
     /// Whether it multiplies bytes by halves of vectors, for want of an instruction for

@@ -41,24 +41,24 @@ impl Work {
         let storage = device.settings.weight_storage;
         let stored = self.narrow_bytes * storage.size_bytes() as u64 / WeightStorage::F32.size_bytes() as u64;
         let stored = self.weights_bytes - self.narrow_bytes + stored;
-        let is_whole = device.target.stores_narrow() || self.multiplies_bytes(&device.target);
+        let is_whole = device.target.stores_narrow() || self.multiplies_bytes(device);
         if is_whole { stored.min(self.whole_weights_bytes) } else { stored }
     }
 
     /// Bytes of activations as a device has them.
     pub fn stored_activation_bytes(&self, device: &Device) -> u64 {
-        let is_whole = device.target.stores_narrow() || device.target.multiplies_stored_bytes();
+        let is_whole = device.target.stores_narrow() || device.multiplies_stored_bytes();
         if is_whole { self.whole_activation_bytes } else { self.activation_bytes }
     }
 
-    /// Whether a target multiplies bytes: kernels read blocks of a vector of channels.
-    fn multiplies_bytes(&self, target: &Target) -> bool {
-        target.multiplies_stored_bytes() && self.byte_terms >= u64::from(target.instruction_set.lanes())
+    /// Whether a device multiplies bytes: kernels read blocks of a vector of channels.
+    fn multiplies_bytes(&self, device: &Device) -> bool {
+        device.multiplies_stored_bytes() && self.byte_terms >= u64::from(device.target.instruction_set.lanes())
     }
 
-    /// How many times as fast as numbers a target multiplies.
-    pub fn byte_speedup(&self, target: &Target) -> f64 {
-        match (self.multiplies_bytes(target), target.dot_product, target.in_order) {
+    /// How many times as fast as numbers a device multiplies.
+    pub fn byte_speedup(&self, device: &Device) -> f64 {
+        match (self.multiplies_bytes(device), device.target.dot_product, device.target.in_order) {
             (false, ..) => 1.0,
             (true, true, _) => BYTE_SPEEDUP,
             (true, false, false) => HALVES_SPEEDUP,
@@ -229,7 +229,7 @@ pub fn seconds(work: &Work, device: &Device) -> f64 {
         let lanes = u64::from(target.instruction_set.lanes());
         let computed = work.macs as f64 * work.channels.next_multiple_of(lanes) as f64 / work.channels.max(1) as f64;
         let macs_per_second = if work.depthwise { rate.depthwise_macs_per_second } else { rate.conv_macs_per_second };
-        computed / (macs_per_second * work.byte_speedup(target))
+        computed / (macs_per_second * work.byte_speedup(device))
     } else {
         work.elements as f64 / rate.element_per_second
     };
