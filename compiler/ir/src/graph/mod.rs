@@ -29,6 +29,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::diagnostic::Diagnostic;
 use crate::region::Region;
+use ranges::Range;
 
 pub use input_form::InputForm;
 pub use op::{Activation, BinaryOp, Op, UnaryOp};
@@ -89,6 +90,7 @@ pub struct Original {
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     whole: Arc<OnceLock<bool>>,
+    range: Arc<OnceLock<Option<Range>>>,
 }
 
 impl Facts {
@@ -225,6 +227,16 @@ impl Graph {
         // Only where elements are at hand can anything be found out; what is cut asks what it was cut from.
         let find = || tensor.value.as_ref().and_then(|value| value.as_f32()).is_some_and(types::are_whole);
         *facts.whole.get_or_init(find)
+    }
+
+    /// Where the elements of a constant of whole numbers lie; what is only known by size asks what it was cut from.
+    pub fn whole_range(&self, id: TensorId) -> Option<Range> {
+        let tensor = self.tensor(id);
+        let facts = tensor.facts.as_ref()?;
+        match &tensor.value {
+            Some(value) => *facts.range.get_or_init(|| ranges::of_value(value)),
+            None => facts.range.get().copied().flatten(),
+        }
     }
 
     /// All nodes, in order of creation.

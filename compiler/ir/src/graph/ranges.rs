@@ -129,7 +129,7 @@ fn of_type(element: ElementType) -> Known {
 }
 
 /// Of a constant, if it holds whole numbers.
-fn of_value(value: &Value) -> Known {
+pub(super) fn of_value(value: &Value) -> Known {
     fn over<T: CastTo<f64>>(elements: &[T]) -> Known {
         let mut range = Range::new(f64::INFINITY, f64::NEG_INFINITY);
         for element in elements {
@@ -166,7 +166,10 @@ impl Ranges<'_> {
         if let Some(known) = self.known.get(&tensor) {
             return *known;
         }
-        let found = self.graph.value(tensor).and_then(|value| of_value(value));
+        let found = match self.graph.value(tensor) {
+            Some(value) => of_value(value),
+            None => self.graph.whole_range(tensor),
+        };
         self.known.insert(tensor, found);
         found
     }
@@ -335,8 +338,13 @@ impl Ranges<'_> {
         let shape = self.graph.shape(second);
         let outputs = *shape.get(axis)?;
         let Some(elements) = self.graph.f32_value(second) else {
-            let terms = *shape.get(if axis + 1 == shape.len() { axis.checked_sub(1)? } else { axis })? as f64;
-            return Some(x.times(weights).summed(terms));
+            // Matrices may be many; of weights all that is not a result's own is summed.
+            let terms = match axis + 1 == shape.len() {
+                true => *shape.get(axis.checked_sub(1)?)?,
+                false => shape.iter().product::<usize>() / outputs.max(1),
+            };
+            let addend = node.inputs.get(2).map_or(Some(Range::new(0.0, 0.0)), |third| self.of(*third))?;
+            return Some(x.times(weights).summed(terms as f64).plus(addend.with_zero()));
         };
         let inner: usize = shape[axis + 1..].iter().product();
         let mut sums = vec![Range::new(0.0, 0.0); outputs];

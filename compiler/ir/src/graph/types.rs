@@ -282,7 +282,7 @@ macro_rules! elements_of_primitives {
             }
 
             fn put(self, bytes: &mut Vec<u8>) {
-                bytes.extend(self.to_le_bytes());
+                bytes.extend_from_slice(&self.to_le_bytes());
             }
 
             fn take(bytes: &[u8]) -> $primitive {

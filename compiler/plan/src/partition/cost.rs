@@ -2,7 +2,7 @@
 
 use super::Method;
 use partita_config::{Cluster, Device, Target, Topology, WeightStorage};
-use partita_ir::graph::{Graph, NodeId, Op, TensorId};
+use partita_ir::graph::{ElementType, Graph, NodeId, Op, TensorId};
 use partita_ir::region::Region;
 use partita_ir::restrict::{Restriction, space};
 use partita_ir::space::Arithmetic;
@@ -205,7 +205,10 @@ fn has_whole_weights(graph: &Graph, id: NodeId) -> bool {
 
 fn has_constant_matrix(graph: &Graph, id: NodeId) -> bool {
     let matrix = graph.node(id).inputs.get(1);
-    matrix.is_some_and(|matrix| graph.shape(*matrix).len() == 2 && graph.f32_value(*matrix).is_some())
+    matrix.is_some_and(|matrix| {
+        let is_real = graph.tensor_type(*matrix).element == ElementType::F32;
+        graph.shape(*matrix).len() == 2 && graph.is_constant(*matrix) && is_real
+    })
 }
 
 /// Multiply-adds that a node's operator needs.

@@ -342,6 +342,7 @@ impl Rewriter<'_> {
         if let Some(facts) = self.from.facts(tensor) {
             // Found out for the whole, where elements are at hand, and valid for every part.
             self.from.is_whole(tensor);
+            self.from.whole_range(tensor);
             self.to.set_facts(id, facts.clone());
         }
         self.to.set_original(id, Original { tensor, region: *part });
