@@ -243,6 +243,13 @@ pub const CODES: &[Explanation] = &[
          reaches a device is believed and reads everything.",
     },
     Explanation {
+        code: "E0183",
+        title: "the loss of a device cannot be prepared for",
+        text: "`survive = 1` of the cluster file keeps a plan ready for the loss of any one device, those that hold the input or\n\
+         want the answer apart: what others do then takes weights, which have to fit beside those of the first plan. States that\n\
+         stay on their device would be lost with it, and variants have conditions of their own (`[[condition]] missing`).",
+    },
+    Explanation {
         code: "E0190",
         title: "a classifier is needed",
         text: "An exit answers in place of the model, and variants are compared by how many samples they classify rightly, so the\n\

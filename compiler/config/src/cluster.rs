@@ -27,6 +27,8 @@ pub struct Cluster {
     pub input_form: Option<InputForm>,
     /// Whether devices prove to each other who they are.
     pub security: Security,
+    /// Whether any one device may be lost, those of input and output apart, and inferences are answered all the same.
+    pub survives: bool,
 }
 
 /// Bytes of a public key.

@@ -86,6 +86,7 @@ pub fn parse(text: &str, file_name: &str, folder: &Path) -> Result<Cluster, Vec<
     let max_latency_ms = table.max_latency.as_ref().and_then(|text| checker.latency_limit(text));
     let input_form = file.input.as_ref().map(|table| checker.input_form(table));
     let security = checker.security(table.security.as_ref());
+    let survives = checker.survives(table.survive.as_ref());
     checker.cluster_name(&table.name);
     match (input, output) {
         (Some(input), Some(output)) if checker.problems.is_empty() => Ok(Cluster {
@@ -99,6 +100,7 @@ pub fn parse(text: &str, file_name: &str, folder: &Path) -> Result<Cluster, Vec<
             max_latency_ms,
             input_form,
             security,
+            survives,
         }),
         _ => Err(checker.into_problems()),
     }
@@ -434,6 +436,19 @@ impl Checker<'_> {
             None => {
                 self.unknown_device(name.get_ref(), name.span());
                 None
+            }
+        }
+    }
+
+    /// Whether the loss of a device is prepared for. It is not if nothing is said.
+    fn survives(&mut self, given: Option<&Spanned<i64>>) -> bool {
+        match given.map(|given| (given.get_ref(), given.span())) {
+            None | Some((0, _)) => false,
+            Some((1, _)) => true,
+            Some((other, span)) => {
+                let help = "0, or 1: any one device may be lost, those that hold the input and want the answer apart";
+                self.problem(span, "E0183", format!("`survive` is {other}, expected 0 or 1"), Some(help.to_string()));
+                false
             }
         }
     }

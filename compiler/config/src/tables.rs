@@ -26,6 +26,7 @@ pub(super) struct ClusterTable {
     pub(super) output: Spanned<String>,
     pub(super) max_latency: Option<Spanned<String>>,
     pub(super) security: Option<Spanned<String>>,
+    pub(super) survive: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]

@@ -143,6 +143,11 @@ impl<'a> Contest<'a> {
         }
     }
 
+    /// The best.
+    pub fn best(&self) -> Option<&Contender> {
+        self.contenders.iter().min_by_key(|contender| contender.rank)
+    }
+
     /// Takes the best out.
     pub fn pop(&mut self) -> Option<Contender> {
         let best = (0..self.contenders.len()).min_by_key(|at| self.contenders[*at].rank)?;

@@ -1,67 +1,53 @@
 //! The best plan that keeps every limit, carried out: who does not fit once programs are made is asked again with more
 //! room kept free.
 
-use std::sync::Arc;
-
 use partita_config::{Cluster, System};
 use partita_ir::diagnostic::{Diagnostic, size};
 use partita_ir::graph::Graph;
-use partita_plan::partition::encodings::Encodings;
 use partita_plan::partition::{self, Objective, Partition, PartitionOptions, StrategyFamily};
-use partita_plan::shard::{Encoded, encoded};
 
 use crate::clock::Clock;
-use crate::contest::{Breadth, Contest};
 use crate::failure::Failure;
 use crate::options::PlacementOptions;
 use crate::placed::{Placed, place};
-use crate::score::Figures;
+use crate::prospect::Prospect;
 use crate::{memory_objective, plan_file};
 
 /// Shares of activations that are counted, one after the other, until a plan is found: with less than all, plans whose
 /// devices will have to compute patch by patch.
 const ACTIVATION_SHARES: [f64; 3] = [1.0, 0.4, 0.15];
 
-/// Plans that are carried out until one fits.
-const ATTEMPTS: usize = 16;
-
-/// A network that is placed, and whose links send some tensors in fewer bytes.
-pub struct Linked {
-    /// The graph, with what travels so rounded before.
-    pub graph: Graph,
-    /// What travels so, by the tensors of the graph before.
-    pub encodings: Encodings,
-    /// The plan, carried out.
-    pub placed: Placed,
+/// The best plan that keeps every limit.
+pub fn fit(graph: &Graph, cluster: &Cluster, options: &PlacementOptions, clock: &mut Clock) -> Result<Placed, Failure> {
+    fit_from(None, graph, cluster, options, clock)
 }
 
-/// The best plan that keeps every limit with links that send these tensors in fewer bytes, where that pays. `None` if it pays
-/// nowhere, or if no such plan keeps every limit.
-pub fn fit_encoded(
+/// The same where the plans that compete are known already, or why there are none.
+pub fn fit_known(
+    known: Result<Prospect<'_>, Failure>,
     graph: &Graph,
     cluster: &Cluster,
     options: &PlacementOptions,
-    encodings: Encodings,
     clock: &mut Clock,
-) -> Result<Option<Linked>, Failure> {
-    if options.objective == Objective::Memory || encodings.is_empty() {
-        return Ok(None);
-    }
-    let encodings = Arc::new(encodings);
-    let wanted = PartitionOptions { encodings, ..PartitionOptions::new(options.objective, options.family) };
-    match fit_best(graph, cluster, &wanted, clock) {
-        Ok((placed, Some(Encoded { graph, encodings, .. }))) => Ok(Some(Linked { graph, encodings, placed })),
-        Ok((_, None)) | Err(Failure::Infeasible(_)) => Ok(None),
-        Err(failure) => Err(failure),
-    }
+) -> Result<Placed, Failure> {
+    fit_from(Some(known), graph, cluster, options, clock)
 }
 
-/// The best plan that keeps every limit.
-pub fn fit(graph: &Graph, cluster: &Cluster, options: &PlacementOptions, clock: &mut Clock) -> Result<Placed, Failure> {
+fn fit_from(
+    mut known: Option<Result<Prospect<'_>, Failure>>,
+    graph: &Graph,
+    cluster: &Cluster,
+    options: &PlacementOptions,
+    clock: &mut Clock,
+) -> Result<Placed, Failure> {
     let mut refusal = None;
     let firmware = cluster.devices.iter().any(|device| device.target.system == System::CortexM);
     for share in ACTIVATION_SHARES {
-        match fit_counting(graph, cluster, options, share, clock) {
+        let found = match known.take() {
+            Some(known) => known.and_then(|known| Ok(known.carry_out(clock)?.placed)),
+            None => fit_counting(graph, cluster, options, share, clock),
+        };
+        match found {
             Err(Failure::Infeasible(why)) => refusal = refusal.or(Some(why)),
             other => return other,
         }
@@ -83,7 +69,7 @@ fn fit_counting(
 ) -> Result<Placed, Failure> {
     let wanted = PartitionOptions { activation_share, ..PartitionOptions::new(options.objective, options.family) };
     if options.plan.is_none() && options.objective != Objective::Memory {
-        return Ok(fit_best(graph, cluster, &wanted, clock)?.0);
+        return Ok(Prospect::of(graph, cluster, wanted, clock)?.carry_out(clock)?.placed);
     }
     let mut reserve_bytes = vec![0; cluster.devices.len()];
     loop {
@@ -116,49 +102,6 @@ fn fit_counting(
     }
 }
 
-/// The best of all plans that compete and fit. The partition counts tensors; the memory plan counts padding, alignment and
-/// what stays alive: who does not fit is asked again with more room kept free. Beside it, what travels in fewer bytes.
-fn fit_best(
-    graph: &Graph,
-    cluster: &Cluster,
-    wanted: &PartitionOptions,
-    clock: &mut Clock,
-) -> Result<(Placed, Option<Encoded>), Failure> {
-    let mut contest = Contest::new(graph, cluster, wanted, Breadth::All).map_err(partition_failure)?;
-    clock.lap("partition");
-    let mut refusal = None;
-    for _ in 0..ATTEMPTS {
-        let Some(best) = contest.pop() else { break };
-        let encoded = encoded(graph, &best.partition, cluster, &wanted.encodings);
-        let (carried_out, partition) =
-            encoded.as_ref().map_or((graph, &best.partition), |it| (&it.graph, &it.partition));
-        let mut placed = place(carried_out, cluster, partition.clone(), clock)?;
-        placed.patch(cluster)?;
-        clock.lap("patches");
-        let excess = placed.excess_bytes(cluster);
-        if excess.iter().any(|bytes| *bytes > 0) {
-            refusal = refusal.or_else(|| Some(does_not_fit(&placed, &excess, cluster)));
-            contest.ask_again(&best, &excess);
-            clock.lap("partition");
-            continue;
-        }
-        // What is computed patch by patch takes longer.
-        let (sharded, schedules) = (&placed.sharded, &placed.schedules);
-        let figures = Figures::of_schedules(carried_out, cluster, sharded, schedules, wanted.objective);
-        if placed.patches.is_empty() || contest.put_back(best.clone(), figures) {
-            let strategies = std::mem::take(&mut placed.partition.strategies);
-            placed.partition = Partition { strategies, ..contest.certified(best.with(figures)) };
-            clock.lap("partition");
-            return Ok((placed, encoded));
-        }
-    }
-    if let Some(refused) = contest.refused.take() {
-        return Err(partition_failure(refused));
-    }
-    let none = || Diagnostic::new("E0170", "no plan was found that keeps every limit");
-    Err(Failure::Infeasible(refusal.unwrap_or_else(none)))
-}
-
 /// The partition whose fullest device needs least: what memory a program takes, the memory plan knows best.
 pub(crate) fn least_memory(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions) -> Result<Partition, Failure> {
     let best = partition::solve(graph, cluster, wanted).map_err(partition_failure)?;
@@ -169,7 +112,7 @@ pub(crate) fn least_memory(graph: &Graph, cluster: &Cluster, wanted: &PartitionO
 }
 
 /// Says which device's memory is too small for the plan, and by how much.
-fn does_not_fit(placed: &Placed, excess: &[u64], cluster: &Cluster) -> Diagnostic {
+pub(crate) fn does_not_fit(placed: &Placed, excess: &[u64], cluster: &Cluster) -> Diagnostic {
     let mut diagnostic = Diagnostic::new("E0170", "the plan does not fit the devices' memories");
     for program in &placed.programs {
         let device = &cluster.devices[program.device];

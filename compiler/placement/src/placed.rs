@@ -121,6 +121,14 @@ pub fn ram_bytes(program: &Program, cluster: &Cluster) -> u64 {
 }
 
 impl Placed {
+    /// Lets a device take part that has nothing to do in this plan, but in another that stands beside it.
+    pub fn call(&mut self, device: usize) {
+        if let Err(at) = self.programs.binary_search_by_key(&device, |program| program.device) {
+            self.programs.insert(at, Program { device, ..Program::default() });
+            self.schedules.insert(at, Schedule { device, actions: Vec::new() });
+        }
+    }
+
     /// Bytes by which each device's memory is too small.
     pub(crate) fn excess_bytes(&self, cluster: &Cluster) -> Vec<u64> {
         let mut excess = vec![0; cluster.devices.len()];

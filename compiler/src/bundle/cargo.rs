@@ -228,7 +228,8 @@ impl Group<'_> {
 fn leaks(name: &str) -> bool {
     let kept = ["CARGO_HOME", "CARGO_HTTP", "CARGO_NET", "CARGO_REGISTR", "CARGO_SOURCE"];
     let linker = name.starts_with("CARGO_TARGET_") && name.ends_with("_LINKER");
-    name == "RUSTFLAGS" || name.starts_with("CARGO_") && !kept.iter().any(|kept| name.starts_with(kept)) && !linker
+    let others = ["RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER"];
+    others.contains(&name) || name.starts_with("CARGO_") && !kept.iter().any(|kept| name.starts_with(kept)) && !linker
 }
 
 fn needs_registry(stderr: &[u8]) -> bool {

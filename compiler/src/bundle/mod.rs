@@ -205,7 +205,7 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
         firmware => firmware,
         object => is_object(target),
         triple => if target.triple == "host" { "" } else { target.triple.as_str() },
-        rustflags => rust_flags(device),
+        rustflags => rust_flags(device).iter().map(|flag| flag.replace('"', "\\\"")).collect::<Vec<_>>(),
         memory_map => Value::from(Serde(&target.memory_map)),
         cycles_per_us => target.memory_map.as_ref().map_or(1, |map| ((map.core_hz * 1e-6).round() as u64).max(1)),
         least_divider => LEAST_DIVIDER,
@@ -281,6 +281,10 @@ pub fn rust_flags(device: &Device) -> Vec<String> {
     let mut flags = Vec::new();
     if !target.cpu.is_empty() {
         flags.extend(["-C".to_string(), format!("target-cpu={}", target.cpu)]);
+    }
+    // Keys are agreed on once in a connection's life: vectors for that would have a procedural macro built first.
+    if target.system == System::Linux {
+        flags.push("--cfg=curve25519_dalek_backend=\"serial\"".to_string());
     }
     // musl targets carry their C runtime, and rust-lld comes with Rust: no cross linker has to be installed.
     if target.triple.ends_with("-musl") && target.triple != "host" {

@@ -45,6 +45,9 @@ pub struct Report {
     /// What is known of them beside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<FamilyReport>,
+    /// What happens when a device is lost, with `survive = 1` of the cluster file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub survival: Option<SurvivalReport>,
     /// Multiply-adds of an average inference.
     pub mean_macs: u64,
     /// Accuracy of the compiled program, with --evaluate.
@@ -94,6 +97,40 @@ pub struct FamilyReport {
     /// The whole network on other samples, if anything is known of that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holdout: Option<crate::accuracy::HoldoutReport>,
+}
+
+/// What happens when any one device is lost.
+#[derive(Clone, Debug, Serialize)]
+pub struct SurvivalReport {
+    /// Devices without which there is no answer.
+    pub single_points: Vec<SinglePointReport>,
+    /// Each of the others that take part.
+    pub losses: Vec<LossReport>,
+    /// Bytes by which the weights of a device grow for it, of the one where it is most.
+    pub more_weights_bytes: u64,
+}
+
+/// A device without which there is no answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct SinglePointReport {
+    /// Its name.
+    pub device: String,
+    /// `input` or `output`, which it holds, or `bridge`: no other links lead to the output.
+    pub why: &'static str,
+}
+
+/// The loss of a device.
+#[derive(Clone, Debug, Serialize)]
+pub struct LossReport {
+    /// Its name.
+    pub device: String,
+    /// Predicted time from an input to its answer without it. The inference under way is computed again: it takes this beside
+    /// what had passed until the loss was noticed.
+    pub latency_ms: f64,
+    /// Name of the route that is taken.
+    pub route: String,
+    /// Whether the others do it with the weights that they have anyway.
+    pub makes_do: bool,
 }
 
 /// The model.

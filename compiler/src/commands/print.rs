@@ -1,8 +1,9 @@
 //! The report on a terminal.
 
 use super::learned;
-use crate::bundle::report::{DeviceReport, Report};
+use crate::bundle::report::{DeviceReport, Report, SurvivalReport};
 use crate::cli::Format;
+use crate::diagnostic::size;
 use crate::driver::Compiled;
 use crate::links::LinksReport;
 
@@ -55,6 +56,9 @@ fn human(report: &Report, compiled: &Compiled) {
     }
     if let Some(links) = &report.links {
         println!("{}", links_line(links));
+    }
+    if let Some(survival) = &report.survival {
+        println!("{}", survival_line(survival, plan.latency_ms));
     }
     if let Some(single) = plan.single_device_ms {
         let verdict = if compiled.routed.placed.programs.len() > 1 && single < plan.latency_ms {
@@ -181,6 +185,32 @@ pub(super) fn grouped(number: u64) -> String {
 }
 
 /// What links do, in a line.
+fn survival_line(survival: &SurvivalReport, latency_ms: f64) -> String {
+    let points = survival.single_points.iter().map(|point| match point.why {
+        "bridge" => format!("{} (nothing else leads to the output)", point.device),
+        why => format!("{} ({why})", point.device),
+    });
+    let points: Vec<String> = points.collect();
+    let points = format!("without {} there is no answer", points.join(", "));
+    if survival.losses.is_empty() {
+        return format!("survive = 1: nobody else takes part; {points}");
+    }
+    let names: Vec<&str> = survival.losses.iter().map(|loss| loss.device.as_str()).collect();
+    let worst_ms = survival.losses.iter().map(|loss| loss.latency_ms).fold(0.0, f64::max);
+    let who = match names[..] {
+        [one] => one.to_string(),
+        _ => format!("any one of {}", names.join(", ")),
+    };
+    let weights = match survival.more_weights_bytes {
+        0 => "no more weights".to_string(),
+        bytes => format!("up to {} of weights more per device", size(bytes)),
+    };
+    let times = worst_ms / latency_ms.max(f64::MIN_POSITIVE);
+    format!(
+        "survive = 1: {who} may be lost; answers then take up to {worst_ms:.3} ms ({times:.2} times as long), the inference under way is computed again, for {weights}; {points}"
+    )
+}
+
 fn links_line(links: &LinksReport) -> String {
     let inputs = match (links.measured_on, links.samples) {
         ("noise", 1) => "one random input".to_string(),

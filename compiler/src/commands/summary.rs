@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bundle::executable::SectionSizes;
 use crate::bundle::report::{
-    DeviceReport, FamilyReport, LayerReport, ModelReport, PlanReport, Report, SCHEMA, StateReport, TensorReport,
-    WinogradReport,
+    DeviceReport, FamilyReport, LayerReport, LossReport, ModelReport, PlanReport, Report, SCHEMA, SinglePointReport,
+    StateReport, SurvivalReport, TensorReport, WinogradReport,
 };
 use crate::config::System;
 use crate::driver::Compiled;
@@ -16,6 +16,7 @@ use crate::graph::text::op_name;
 use crate::graph::{Graph, NodeId, TensorId, TensorType};
 use crate::memory::{ALIGNMENT_BYTES, least_arena_bytes};
 use crate::partition::{Method, StrategyFamily, cost};
+use crate::placement::survival::{Loss, SinglePoint};
 use crate::program::Program;
 use crate::schedule::{Action, Schedule};
 use crate::shard::row_streaming::RowStreamingReport;
@@ -120,6 +121,7 @@ pub fn report(compiled: &Compiled) -> Report {
             limits: known.limits,
             holdout: known.holdout,
         }),
+        survival: survival(compiled),
         mean_macs: compiled.exits.as_ref().map_or(macs, |exits| exits.calibration.mean_macs),
         accuracy: None,
         evaluation: None,
@@ -129,6 +131,24 @@ pub fn report(compiled: &Compiled) -> Report {
         warnings: compiled.warnings.iter().map(ToString::to_string).collect(),
         compile: compiled.times_ms.clone(),
     }
+}
+
+/// What happens when a device is lost.
+fn survival(compiled: &Compiled) -> Option<SurvivalReport> {
+    let known = compiled.routed.survival.as_ref()?;
+    let name = |device: usize| compiled.cluster.devices[device].name.clone();
+    let point = |(device, why): &(usize, SinglePoint)| SinglePointReport { device: name(*device), why: why.word() };
+    let loss = |loss: &Loss| LossReport {
+        device: name(loss.device),
+        latency_ms: loss.latency_ms,
+        route: compiled.routed.routes[loss.route - 1].name.clone(),
+        makes_do: loss.makes_do,
+    };
+    Some(SurvivalReport {
+        single_points: known.single_points.iter().map(point).collect(),
+        losses: known.losses.iter().map(loss).collect(),
+        more_weights_bytes: known.more_weights_bytes.iter().copied().max().unwrap_or(0),
+    })
 }
 
 /// Devices that no route through the network has a program for.

@@ -4,7 +4,9 @@ use super::taught::Taught;
 use crate::config::Cluster;
 use crate::links;
 use crate::options::Options;
-use crate::placement::{self, Clock, Failure, Placed, plan_file};
+use crate::partition::Objective;
+use crate::partition::encodings::Encodings;
+use crate::placement::{self, Clock, Failure, Placed, Prospect, plan_file};
 
 /// A network, and its plan carried out.
 pub struct Linked {
@@ -38,15 +40,20 @@ impl Linked {
             clock.lap("link error");
             return Ok(Linked { taught: Taught { graph, links: Some(report), ..taught }, placed });
         }
-        let placed = placement::fit(&taught.graph, cluster, &mapping, clock)?;
-        if has_routes || taught.exits.is_some() {
+        if has_routes || taught.exits.is_some() || mapping.objective == Objective::Memory {
+            let placed = placement::fit(&taught.graph, cluster, &mapping, clock)?;
             return Ok(Linked { taught, placed });
         }
-        Ok(match links::choose(&taught.graph, cluster, &mapping, &options.links, &placed, clock)? {
-            Some((placement::Linked { graph, placed, .. }, report)) => {
-                Linked { taught: Taught { graph, links: Some(report), ..taught }, placed }
-            }
-            None => Linked { taught, placed },
-        })
+        let exact = Prospect::asked(&taught.graph, cluster, &mapping, Encodings::default(), clock);
+        if let Ok(exact) = &exact
+            && let Some((carried, report)) =
+                links::choose(&taught.graph, cluster, &mapping, &options.links, exact, clock)?
+            && let Some(encoded) = carried.encoded
+        {
+            let taught = Taught { graph: encoded.graph, links: Some(report), ..taught };
+            return Ok(Linked { taught, placed: carried.placed });
+        }
+        let placed = placement::fit_known(exact, &taught.graph, cluster, &mapping, clock)?;
+        Ok(Linked { taught, placed })
     }
 }

@@ -60,7 +60,8 @@ pub fn compile(
         dump.stage("batch", &taught.graph);
     }
     clock.restart();
-    let Linked { taught, placed } = Linked::of(taught, &targets.cluster, options, study.is_some(), &mut clock)?;
+    let has_routes = study.is_some() || targets.cluster.survives;
+    let Linked { taught, placed } = Linked::of(taught, &targets.cluster, options, has_routes, &mut clock)?;
     dump.stage("links", &taught.graph);
     dump::placed(&placed, &taught.graph, &targets.cluster, dump);
     let planned = Planned::of(placed, &targets.cluster, options.batch);
@@ -68,7 +69,9 @@ pub fn compile(
     let routed = match study {
         // Variants are there to keep the limit where the whole network does not.
         Some(study) => Routed::of(planned, study, &taught.graph, &targets.cluster, options, host)?,
-        None => Routed::alone(planned.in_time(&targets.cluster, options)?),
+        None => {
+            Routed::surviving(planned.in_time(&targets.cluster, options)?, &taught.graph, &targets.cluster, options)?
+        }
     };
     clock.lap("routes");
     Ok(Compiled::of(taught, targets, routed, options, clock))
@@ -77,11 +80,12 @@ pub fn compile(
 /// Everything behind the passes, for a graph that is already simplified.
 pub fn compile_graph(name: String, graph: Graph, cluster: Cluster, options: &Options) -> Result<Compiled, Failure> {
     let mut clock = Clock::default();
-    let Linked { taught, placed } = Linked::of(Taught::nothing(name, graph), &cluster, options, false, &mut clock)?;
+    let Linked { taught, placed } =
+        Linked::of(Taught::nothing(name, graph), &cluster, options, cluster.survives, &mut clock)?;
     let planned = Planned::of(placed, &cluster, options.batch).in_time(&cluster, options)?;
     clock.lap("simulate");
-    let targets = Targets::given(cluster, options.objective);
-    Ok(Compiled::of(taught, targets, Routed::alone(planned), options, clock))
+    let routed = Routed::surviving(planned, &taught.graph, &cluster, options)?;
+    Ok(Compiled::of(taught, Targets::given(cluster, options.objective), routed, options, clock))
 }
 
 /// Everything behind the partition, for strategies that somebody has chosen.

@@ -9,6 +9,7 @@ use crate::config::Cluster;
 use crate::emit::family::Family as Choices;
 use crate::graph::Graph;
 use crate::options::Options;
+use crate::placement::survival::{self, Survivable, Survival};
 use crate::placement::{Failure, Placed, Route};
 use crate::simulate::Prediction;
 use crate::variants::family::{Base, Family};
@@ -26,6 +27,8 @@ pub struct Routed {
     pub routes: Vec<Route>,
     /// When each route is taken, if there are several; the first is the whole network.
     pub choices: Option<Choices>,
+    /// What happens when a device is lost, if that was asked for.
+    pub survival: Option<Survival>,
     /// What is known of variants, if they were asked for.
     pub variants: Option<VariantsReport>,
     /// The network of each variant, in the order of the report; the first is the whole one.
@@ -36,7 +39,29 @@ impl Routed {
     /// The whole network alone.
     pub fn alone(planned: Planned) -> Routed {
         let Planned { placed, prediction } = planned;
-        Routed { placed, prediction, routes: Vec::new(), choices: None, variants: None, variant_graphs: Vec::new() }
+        Routed {
+            placed,
+            prediction,
+            routes: Vec::new(),
+            choices: None,
+            survival: None,
+            variants: None,
+            variant_graphs: Vec::new(),
+        }
+    }
+
+    /// With routes for the loss of any one device, where the cluster file wants to survive that.
+    ///
+    /// Errors: E0183.
+    pub fn surviving(planned: Planned, graph: &Graph, cluster: &Cluster, options: &Options) -> Result<Routed, Failure> {
+        if !cluster.survives {
+            return Ok(Routed::alone(planned));
+        }
+        let Planned { placed, prediction } = planned;
+        let found = survival::survivable(graph, cluster, placed, prediction.latency_ms, &options.placement())?;
+        let Survivable { placed, routes, choices, survival } = found;
+        let alone = Routed::alone(Planned { placed, prediction });
+        Ok(Routed { routes, choices, survival: Some(survival), ..alone })
     }
 
     /// With the routes that situations ask for.
@@ -55,6 +80,7 @@ impl Routed {
         let base = Base { graph, cluster, placed };
         let Family { placed, routes, choices, report, graphs } =
             routes::add(base, study, wanted, Runner { host, cache })?;
-        Ok(Routed { placed, prediction, routes, choices, variants: Some(report), variant_graphs: graphs })
+        let alone = Routed::alone(Planned { placed, prediction });
+        Ok(Routed { routes, choices, variants: Some(report), variant_graphs: graphs, ..alone })
     }
 }

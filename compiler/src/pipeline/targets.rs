@@ -4,7 +4,9 @@ use std::path::Path;
 
 use crate::config::learned::Learned;
 use crate::config::{self, Cluster};
+use crate::diagnostic::Diagnostic;
 use crate::emit;
+use crate::links::{self, LinkError};
 use crate::options::{Numbers, Options};
 use crate::partition::Objective;
 use crate::placement::{Failure, plan_file};
@@ -33,6 +35,7 @@ impl Targets {
                 return Err(Failure::Environment(anyhow::anyhow!(message)));
             }
         }
+        prepares_for_losses(&cluster, options)?;
         let learned = correct(&mut cluster, path, options)?;
         let objective = match &options.plan {
             Some(path) => plan_file::read_objective(path)?,
@@ -51,6 +54,28 @@ impl Targets {
     /// A cluster as it is.
     pub fn given(cluster: Cluster, objective: Objective) -> Targets {
         Targets { cluster, learned: Vec::new(), objective }
+    }
+}
+
+/// Refuses what excludes `survive = 1` of the cluster file.
+fn prepares_for_losses(cluster: &Cluster, options: &Options) -> Result<(), Failure> {
+    let refuse = |what: &str, why: &str| {
+        let message = format!("`survive = 1` of the cluster file and {what} exclude each other: {why}");
+        Err(Failure::Input(vec![Diagnostic::new("E0183", message).help("leave one of them out")]))
+    };
+    let sends_fewer_bytes = options.links.error != LinkError::Exact && options.links.error != links::DEFAULT;
+    match () {
+        () if !cluster.survives => Ok(()),
+        () if options.variants.is_some() => refuse(
+            "--variants auto",
+            "variants have routes for `[[condition]] missing = [..]`, and for single losses if there is none",
+        ),
+        () if !options.states.is_empty() => refuse("--state", "what a device keeps is lost with it"),
+        () if options.objective == Objective::Memory => {
+            refuse("--objective memory", "plans for losses take more of it")
+        }
+        () if sends_fewer_bytes => refuse("--link-error", "of several routes all send every number as it is"),
+        () => Ok(()),
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use partita_config::Cluster;
 use partita_ir::graph::Graph;
 use partita_placement::score::Figures;
-use partita_placement::{Clock, Failure, Linked, Placed, PlacementOptions, fit_encoded};
+use partita_placement::{Carried, Clock, Failure, PlacementOptions, Prospect};
 use partita_plan::partition::Objective;
 use partita_plan::partition::encodings::{Encoding, Encodings};
 use serde::Serialize;
@@ -115,8 +115,8 @@ const ROOMS: [f64; 3] = [0.7, 0.5, 0.35];
 /// From this limit on bytes are tried; below it there is no room for more than a few of them.
 const BYTES_FROM: f32 = 3e-3;
 
-/// The best plan whose links send fewer bytes and change no answer by more than is allowed; `None` if none is better than the
-/// plan without.
+/// The best plan whose links send fewer bytes and change no answer by more than is allowed, carried out; `None` if none is better
+/// than the best plan without.
 ///
 /// Errors: E0190 if the calibration samples do not fit the model.
 pub fn choose(
@@ -124,43 +124,59 @@ pub fn choose(
     cluster: &Cluster,
     mapping: &PlacementOptions,
     wanted: &LinkOptions,
-    exact: &Placed,
+    exact: &Prospect<'_>,
     clock: &mut Clock,
-) -> Result<Option<(Linked, LinksReport)>, Failure> {
-    let LinkError::AtMost(limit) = wanted.error else { return Ok(None) };
-    if cluster.devices.len() < 2 || keeps_whole_numbers(graph) || !study::is_affordable(graph) {
+) -> Result<Option<(Carried, LinksReport)>, Failure> {
+    let (LinkError::AtMost(limit), Some(without)) = (wanted.error, exact.figures()) else { return Ok(None) };
+    let objective = mapping.objective;
+    if objective == Objective::Memory
+        || cluster.devices.len() < 2
+        || keeps_whole_numbers(graph)
+        || !study::is_affordable(graph)
+    {
         return Ok(None);
     }
-    let figures = |graph: &Graph, it: &Placed| {
-        Figures::of_schedules(graph, cluster, &it.sharded, &it.schedules, mapping.objective)
-    };
-    let without = figures(graph, exact);
     // No plan at all would be better by enough.
-    let least_ms = exact.partition.lower_bound_ms;
-    if mapping.objective == Objective::Latency && least_ms > without.latency_ms * (1.0 - WORTH) {
+    if objective == Objective::Latency && exact.lower_bound_ms() > without.latency_ms * (1.0 - WORTH) {
         return Ok(None);
     }
-    // Ranges first: a plan that sends what cannot travel so would be made, lowered and thrown away.
+    let pays = |figures: Figures| figures.price(objective) <= without.price(objective) * (1.0 - WORTH);
+    // Ranges first: of a plan that sends what cannot travel so, nothing would be worth knowing.
     let study = Study::of(graph, wanted)?;
     clock.lap("link error");
     let mut offered = study.offers(graph, limit >= BYTES_FROM);
     for room in ROOMS {
-        let Some(linked) = fit_encoded(graph, cluster, mapping, offered, clock)? else { return Ok(None) };
-        let price = figures(&linked.graph, &linked.placed).price(mapping.objective);
-        if price > without.price(mapping.objective) * (1.0 - WORTH) {
+        let prospect = match Prospect::asked(graph, cluster, mapping, offered, clock) {
+            Ok(prospect) => prospect,
+            Err(Failure::Infeasible(_)) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let (Some(figures), Some(encoded)) = (prospect.figures(), prospect.encoded()) else { return Ok(None) };
+        if !pays(figures) {
             return Ok(None);
         }
-        let error = study.error(&linked.graph)?;
+        let error = study.error(&encoded.graph)?;
         clock.lap("link error");
-        if error <= limit {
-            let mut report = study.report(graph, &linked.encodings, error);
-            report.limit = Some(limit);
-            report.exact_latency_ms = Some(without.latency_ms);
-            report.exact_traffic_bytes = Some(without.traffic_bytes.round() as u64);
-            return Ok(Some((linked, report)));
+        if error > limit {
+            offered = study.weaker(graph, &encoded.encodings, f64::from(limit) * room)?;
+            clock.lap("link error");
+            continue;
         }
-        offered = study.weaker(graph, &linked.encodings, f64::from(limit) * room)?;
-        clock.lap("link error");
+        let carried = match prospect.carry_out(clock) {
+            Ok(carried) => carried,
+            Err(Failure::Infeasible(_)) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        // It is another plan, or a slower one, where the best did not fit as it was.
+        let is_as_measured = carried.encoded.as_ref().is_some_and(|it| it.encodings == encoded.encodings);
+        if !is_as_measured || !pays(carried.figures) {
+            return Ok(None);
+        }
+        let mut report = study.report(graph, &encoded.encodings, error);
+        report.limit = Some(limit);
+        report.exact_latency_ms = Some(without.latency_ms);
+        report.exact_traffic_bytes = Some(without.traffic_bytes.round() as u64);
+        return Ok(Some((carried, report)));
     }
     Ok(None)
 }

@@ -169,11 +169,10 @@ pub fn add(mut base: Base<'_>, mut study: Study, wanted: Wanted<'_>, runner: Run
 /// Devices that can answer by themselves take part, even if the whole network does without them.
 fn call_standalone(base: &mut Base<'_>) {
     for (device, info) in base.cluster.devices.iter().enumerate() {
-        if info.standalone && base.placed.programs.iter().all(|program| program.device != device) {
-            base.placed.programs.push(Program { device, ..Program::default() });
+        if info.standalone {
+            base.placed.call(device);
         }
     }
-    base.placed.programs.sort_by_key(|program| program.device);
 }
 
 /// Devices that hold no weights cannot help; those that hold the input or want the answer take part all the same.

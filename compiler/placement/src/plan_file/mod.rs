@@ -195,7 +195,7 @@ fn read_sharding(parts: &[proto::Part], devices: usize, shape: &[usize]) -> Opti
 fn program(program: &Program) -> proto::Program {
     let mut weights = Sha256::new();
     for weight in &program.weights {
-        weights.update(&weight.bytes);
+        weights.update(weight.bytes.as_slice());
     }
     proto::Program {
         device: program.device as u32,

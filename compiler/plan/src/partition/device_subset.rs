@@ -51,6 +51,7 @@ pub fn restricted(cluster: &Cluster, devices: &[usize]) -> Cluster {
         max_latency_ms: cluster.max_latency_ms,
         input_form: cluster.input_form.clone(),
         security: cluster.security,
+        survives: cluster.survives,
     }
 }
 

@@ -126,7 +126,7 @@ mod tests {
             name: "w".to_string(),
             element: ElementType::I8,
             shape: vec![bytes.len()],
-            bytes,
+            bytes: bytes.into(),
             order: None,
             source: Source::default(),
             offset_bytes: 0,

@@ -8,6 +8,8 @@ pub mod family;
 pub mod lower;
 pub mod text;
 
+use std::sync::Arc;
+
 use partita_ir::graph::{ElementType, Op, Original, StepSize, Stored, TensorId};
 use partita_kernel::Kernel;
 use partita_kernel::lower::WeightOrder;
@@ -67,8 +69,8 @@ pub struct Weight {
     pub element: ElementType,
     /// Logical shape of a plain constant; `[elements]` of one packed for a kernel.
     pub shape: Vec<usize>,
-    /// Little-endian elements in the order in which the kernel reads them.
-    pub bytes: Vec<u8>,
+    /// Little-endian elements in the order in which the kernel reads them; programs of several routes share them.
+    pub bytes: Arc<Vec<u8>>,
     /// How a convolution's kernel has packed it, and the layout of the activations that it reads, if that could have been
     /// done in several ways.
     pub order: Option<(Layout, WeightOrder)>,

@@ -177,28 +177,30 @@ impl Plan {
         let at_once = self.channels_at_once();
         let block = self.input_block() / at_once;
         let mut packed = Vec::with_capacity(self.packed_elements());
+        // Where a channel and a column of taps lie among those of a block.
+        let by_lane = self.reading == Reading::Lane;
+        let columns: Vec<(usize, usize)> = (0..block * k_w)
+            .map(|index| if by_lane { (index % block, index / block) } else { (index / k_w, index % k_w) })
+            .collect();
         for group in 0..self.groups {
             for (first, wide, count) in self.vector_tiles() {
                 for tile in 0..count {
-                    for index in 0..self.input_blocks() * k_d * k_h * block * k_w * wide * self.lanes * at_once {
-                        let (one, rest) = (index % at_once, index / at_once);
-                        let (lane, rest) = (rest % self.lanes, rest / self.lanes);
-                        let (vector, rest) = (rest % wide, rest / wide);
-                        let (w, inner, rest) = if self.reading == Reading::Lane {
-                            (rest / block % k_w, rest % block, rest / block / k_w)
-                        } else {
-                            (rest % k_w, rest / k_w % block, rest / k_w / block)
-                        };
-                        let (h, rest) = (rest % k_h, rest / k_h);
-                        let (d, outer) = (rest % k_d, rest / k_d);
-                        let filter = (first + tile * wide + vector) * self.lanes + lane;
-                        let channel = (outer * block + inner) * at_once + one;
-                        packed.push(if filter < group_filters && channel < self.group_channels {
-                            let row = (group * group_filters + filter) * self.group_channels + channel;
-                            weights[((row * k_d + d) * k_h + h) * k_w + w]
-                        } else {
-                            0.0
-                        });
+                    let filters = (first + tile * wide) * self.lanes..(first + (tile + 1) * wide) * self.lanes;
+                    for index in 0..self.input_blocks() * k_d * k_h {
+                        let (outer, d, h) = (index / (k_d * k_h), index / k_h % k_d, index % k_h);
+                        for (inner, w) in &columns {
+                            let channel = (outer * block + inner) * at_once;
+                            for filter in filters.clone() {
+                                let row = (group * group_filters + filter) * self.group_channels;
+                                packed.extend((channel..channel + at_once).map(|channel| {
+                                    if filter < group_filters && channel < self.group_channels {
+                                        weights[(((row + channel) * k_d + d) * k_h + h) * k_w + w]
+                                    } else {
+                                        0.0
+                                    }
+                                }));
+                            }
+                        }
                     }
                 }
             }

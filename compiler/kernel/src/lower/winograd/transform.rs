@@ -206,6 +206,9 @@ impl fmt::Display for Forms {
     }
 }
 
+/// Taps of the largest filter that is transformed.
+const MOST_TAPS: usize = 25;
+
 impl Forms {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Forms> {
@@ -234,10 +237,21 @@ impl Forms {
         let one: &[&[f64]] = &[&[1.0]];
         let (rows, columns) = (self.down.map_or(one, Form::filter_matrix), self.across.filter_matrix());
         let width = self.across.taps();
-        let at = |row: &[f64], column: &[f64]| -> f64 {
-            taps.iter().enumerate().map(|(tap, x)| row[tap / width] * f64::from(*x) * column[tap % width]).sum()
-        };
-        rows.iter().flat_map(|row| columns.iter().map(move |column| at(row, column))).collect()
+        let mut transformed = Vec::with_capacity(rows.len() * columns.len());
+        let mut scaled = [0.0; MOST_TAPS];
+        for row in rows {
+            let taps =
+                taps.chunks_exact(width).zip(*row).flat_map(|(taps, factor)| taps.iter().map(move |x| (x, factor)));
+            for (scaled, (x, factor)) in scaled.iter_mut().zip(taps) {
+                *scaled = factor * f64::from(*x);
+            }
+            for column in columns {
+                let lines = scaled[..row.len() * width].chunks_exact(width);
+                let products = lines.flat_map(|line| line.iter().zip(*column).map(|(x, factor)| x * factor));
+                transformed.push(products.sum());
+            }
+        }
+        transformed
     }
 
     /// How much larger than its largest input and its largest weight an output may be on the way, per channel.

@@ -13,6 +13,7 @@ mod runs;
 mod views;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -325,8 +326,8 @@ impl Lowering<'_> {
             arguments.push(match (binding, input) {
                 (Binding::Weights { from, elements }, _) => {
                     let name = graph.tensor(operands[from]).name.clone();
-                    let stored = packed(&elements, declared.storage);
-                    let weight = self.weight(name, declared.storage, vec![elements.len()], stored);
+                    let shape = vec![elements.len()];
+                    let weight = self.weight(name, declared.storage, shape, packed(elements, declared.storage));
                     if let Some(order) = order {
                         let packed = &mut self.program.weights[weight.0 as usize];
                         packed.order = Some((choice.inputs[0], order));
@@ -416,7 +417,7 @@ impl Lowering<'_> {
                 name,
                 element,
                 shape,
-                bytes,
+                bytes: Arc::new(bytes),
                 order: None,
                 source: Source::default(),
                 offset_bytes: 0,

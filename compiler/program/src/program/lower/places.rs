@@ -233,7 +233,7 @@ impl Lowering<'_> {
         let bytes = match &value.data {
             Data::F32(elements) if stored.element != ElementType::F32 => {
                 let less: Vec<f32> = elements.iter().map(|element| element - stored.offset as f32).collect();
-                packed(&less, stored.element)
+                packed(less, stored.element)
             }
             data => data.to_bytes(),
         };
@@ -242,8 +242,9 @@ impl Lowering<'_> {
 }
 
 /// Numbers as a kernel reads them.
-pub(super) fn packed(elements: &[f32], storage: ElementType) -> Vec<u8> {
-    Data::F32(elements.to_vec()).cast(storage).to_bytes()
+pub(super) fn packed(elements: Vec<f32>, storage: ElementType) -> Vec<u8> {
+    let elements = Data::F32(elements);
+    if storage == ElementType::F32 { elements.to_bytes() } else { elements.cast(storage).to_bytes() }
 }
 
 /// Elements that a tensor occupies in a layout, rounded up to whole vectors.

@@ -226,7 +226,7 @@ impl Parser<'_> {
             name,
             element,
             shape,
-            bytes,
+            bytes: std::sync::Arc::new(bytes),
             order,
             source: Source::default(),
             offset_bytes,
