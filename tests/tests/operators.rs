@@ -18,7 +18,7 @@ use partita_tests::place;
 const HEAD: &str = "\
 # Operators
 
-Made by `BLESS=1 cargo test -p partita-tests --test operators` of the vectors in `vectors/`, whose answers are onnxruntime's.
+Made by `BLESS=1 cargo test -p partita-tests --test all operators::` of the vectors in `vectors/`, whose answers are onnxruntime's.
 
 - **sets**: operator sets of the vectors; every set from 1 to 28 is read as its version of the operator says.
 - **types**: element types of inputs and results.

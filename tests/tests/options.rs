@@ -12,9 +12,7 @@ use partita_tests::command::{compile, succeed};
 use partita_tests::place;
 use serde_json::Value;
 
-#[path = "options/keys.rs"]
 mod keys;
-#[path = "options/rules.rs"]
 mod rules;
 
 /// How an option is shown to do something.

@@ -218,7 +218,8 @@ mod tests {
             begin.elapsed()
         };
         assert!(time_of(2, 0) >= Duration::from_millis(20));
-        let disturbed = time_of(6, 0);
+        // Other programs may take the processor for a while; not always.
+        let disturbed = (0..10).map(|_| time_of(6, 0)).min().unwrap_or_default();
         assert!(disturbed >= Duration::from_millis(20) && disturbed < Duration::from_millis(50), "{disturbed:?}");
         let of_another_route = time_of(6, 1);
         assert!(of_another_route >= Duration::from_millis(60), "{of_another_route:?}");

@@ -22,14 +22,14 @@ const BESIDE_CORES: usize = 1;
 
 /// Tests that take half a minute and more: first where no times are known, as in a fresh checkout.
 const LONG: [&str; 8] = [
-    "examples application_embeds_its_model",
-    "exits answers_in_8_bits_come_from_exits_too",
-    "exits exits_on_three_processes_and_for_looser_limits",
-    "exits exits_of_a_stream_are_patient_on_devices_too",
-    "emitted_kernels rust_kernels_for_x86_64",
-    "emitted_kernels rust_kernels_for_neon_of_armv7",
-    "variants a_cluster_that_loses_a_device_goes_on_with_what_is_left",
-    "sharding every_family_on_five_unequal_processes_sends_what_was_planned",
+    "examples::application_embeds_its_model",
+    "exits::answers_in_8_bits_come_from_exits_too",
+    "exits::exits_on_three_processes_and_for_looser_limits",
+    "exits::exits_of_a_stream_are_patient_on_devices_too",
+    "emitted_kernels::rust_kernels_for_x86_64",
+    "emitted_kernels::rust_kernels_for_neon_of_armv7",
+    "variants::a_cluster_that_loses_a_device_goes_on_with_what_is_left",
+    "sharding::every_family_on_five_unequal_processes_sends_what_was_planned",
 ];
 
 /// Where the last run's times are kept, in the target folder; without it, order is as listed, behind [`LONG`].
@@ -101,7 +101,7 @@ fn main() -> ExitCode {
                     let computed = ended.as_ref().map_or(Duration::ZERO, |ended| ended.computed);
                     // One lock for all that is said of a test keeps it together.
                     let mut results = lock(&results);
-                    say(&test, time, failed, &ended);
+                    say(&test, (time, computed), failed, &ended);
                     results.push(Result { test, time, computed, failed });
                 }
             });
@@ -184,9 +184,10 @@ fn computed(process: &Child) -> std::io::Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
-fn say(test: &Test<'_>, time: Duration, failed: bool, ended: &std::io::Result<Ended>) {
+fn say(test: &Test<'_>, (time, computed): (Duration, Duration), failed: bool, ended: &std::io::Result<Ended>) {
     let word = if failed { "FAILED" } else { "ok" };
-    println!("test {} ... {word} ({:.2} s)", full_name(test), time.as_secs_f64());
+    let (seconds, processor) = (time.as_secs_f64(), computed.as_secs_f64());
+    println!("test {} ... {word} ({seconds:.2} s, {processor:.2} s of processor time)", full_name(test));
     if !failed {
         return;
     }

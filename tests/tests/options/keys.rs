@@ -52,6 +52,7 @@ const CLUSTER_KEYS: &[(&str, &str, Shown)] = &[
     ("cluster", "output", Differs("output = \"pi-1\"", "output = \"pi-0\"")),
     ("cluster", "max_latency", Refused("output = \"pi-1\"", "output = \"pi-1\"\nmax_latency = \"1 us\"", "E0172")),
     ("cluster", "security", Differs("output = \"pi-1\"", "output = \"pi-1\"\nsecurity = \"none\"")),
+    ("cluster", "survive", Differs("output = \"pi-1\"", "output = \"pi-1\"\nsurvive = 1")),
     ("device", "name", Refused("name = \"hub\"\ntarget", "name = \"bub\"\ntarget", "E0167")),
     ("device", "target", Differs("target = \"raspberry-pi-3\"\ncount", "target = \"raspberry-pi-4\"\ncount")),
     ("device", "count", Differs("count = 2", "count = 3")),
