@@ -205,7 +205,7 @@ fn write_crate(folder: &Path, position: usize, compiled: &Compiled, emitted: Emi
         firmware => firmware,
         object => is_object(target),
         triple => if target.triple == "host" { "" } else { target.triple.as_str() },
-        rustflags => rust_flags(device).iter().map(|flag| flag.replace('"', "\\\"")).collect::<Vec<_>>(),
+        rustflags => rust_flags(device),
         memory_map => Value::from(Serde(&target.memory_map)),
         cycles_per_us => target.memory_map.as_ref().map_or(1, |map| ((map.core_hz * 1e-6).round() as u64).max(1)),
         least_divider => LEAST_DIVIDER,

@@ -298,7 +298,7 @@ output %3
             Action::Compute(nodes[1]),
             Action::Output { tensor: real, position: 0 },
         ];
-        for (target, narrow) in [("raspberry-pi-4", false), ("cortex-m7", true)] {
+        for (target, narrow) in [("armv7", false), ("raspberry-pi-4", true), ("cortex-m7", true)] {
             let target = partita_config::target::load(target, Path::new(".")).expect("a target of ours");
             for actions in [sender.to_vec(), receiver.to_vec()] {
                 let schedule = Schedule { device: 0, actions };
