@@ -7,7 +7,7 @@ use partita_config::Cluster;
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::Graph;
 use partita_plan::partition::encodings::Encodings;
-use partita_plan::partition::{Objective, Partition, PartitionOptions};
+use partita_plan::partition::{Partition, PartitionOptions};
 use partita_plan::shard::{Encoded, encoded};
 
 use crate::clock::Clock;
@@ -64,11 +64,6 @@ impl<'a> Prospect<'a> {
         let contest = Contest::new(graph, cluster, &wanted, Breadth::All).map_err(partition_failure)?;
         clock.lap("partition");
         Ok(Prospect { graph, cluster, wanted, contest })
-    }
-
-    /// What is minimised.
-    pub fn objective(&self) -> Objective {
-        self.wanted.objective
     }
 
     /// What the best plan comes to, should it fit as it is.

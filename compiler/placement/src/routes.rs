@@ -1,5 +1,7 @@
 //! Several networks on the same devices, over the same weights: the whole one, and routes beside it.
 
+use std::sync::Arc;
+
 use partita_config::Cluster;
 use partita_ir::graph::Graph;
 use partita_plan::partition::Partition;
@@ -7,7 +9,9 @@ use partita_plan::shard::Sharded;
 use partita_program::emit::family::Family as Choices;
 use partita_program::program::{self, Program};
 
-use crate::placed::Placed;
+use crate::clock::Clock;
+use crate::failure::Failure;
+use crate::placed::{Known, Placed, place_like};
 
 /// A smaller route through the network.
 #[derive(Debug)]
@@ -30,6 +34,48 @@ impl Route {
         let Placed { partition, sharded, programs, .. } = placed;
         Route { name, graph, partition, sharded, programs }
     }
+
+    /// A network placed beside the programs that devices have, whose order it keeps; devices that have nothing to do get empty
+    /// programs. Weights that are in both are packed alike, and kept in memory once.
+    pub fn beside(
+        known: Known<'_>,
+        name: String,
+        graph: Graph,
+        cluster: &Cluster,
+        partition: Partition,
+    ) -> Result<Route, Failure> {
+        let mut placed = place_like(&graph, cluster, partition, known, &mut Clock::default())?;
+        let mut programs = Vec::with_capacity(known.programs.len());
+        for own in known.programs {
+            let at = placed.programs.iter().position(|program| program.device == own.device);
+            let nothing = Program { device: own.device, ..Program::default() };
+            let mut program = at.map_or(nothing, |at| placed.programs.swap_remove(at));
+            share_weights(&mut program, own);
+            programs.push(program);
+        }
+        if let Some(program) = placed.programs.first() {
+            let device = program.device;
+            return Err(Failure::Internal(anyhow::anyhow!(
+                "`{name}` gives work to device {device}, which has no program"
+            )));
+        }
+        Ok(Route { programs, ..Route::of(name, graph, placed) })
+    }
+}
+
+/// Keeps what both programs hold once in memory.
+fn share_weights(program: &mut Program, known: &Program) {
+    for weight in &mut program.weights {
+        if let Some(same) = known.weights.iter().find(|known| known.bytes == weight.bytes) {
+            weight.bytes = Arc::clone(&same.bytes);
+        }
+    }
+}
+
+/// Devices of a cluster that have nothing to do in these programs.
+pub fn unneeded(programs: &[Program], cluster: &Cluster) -> Vec<usize> {
+    let works = |device: &usize| programs.iter().any(|program| program.device == *device && !program.steps.is_empty());
+    (0..cluster.devices.len()).filter(|device| !works(device)).collect()
 }
 
 /// Lets all programs of a device share their weights, those of routes with those of the whole network, whose order routes

@@ -17,8 +17,8 @@ use partita_program::program::Program;
 use crate::contest::{Breadth, Contest};
 use crate::failure::Failure;
 use crate::options::PlacementOptions;
-use crate::placed::{Known, Placed, place_like, ram_bytes};
-use crate::routes::{Route, link_routes};
+use crate::placed::{Known, Placed, ram_bytes};
+use crate::routes::{Route, link_routes, unneeded};
 use crate::score::Figures;
 
 /// So much slower than with weights of its own may a plan be that makes do with those that are there.
@@ -122,7 +122,8 @@ pub fn survivable(
         let at = known.unwrap_or(routes.len());
         if known.is_none() {
             let name = format!("without {}", cluster.devices[device].name);
-            routes.push(Route::beside(&placed.programs, name, graph, cluster, partition)?);
+            let known = Known { programs: &placed.programs, small: false };
+            routes.push(Route::beside(known, name, graph.clone(), cluster, partition)?);
         }
         losses.push(Loss { device, latency_ms, route: at + 1, makes_do });
     }
@@ -228,21 +229,17 @@ fn weights_by_device(programs: &[Program]) -> Vec<(usize, usize)> {
 
 /// When each route is taken: however slow links are, there is but one for whoever is there.
 fn rows(whole: &[Program], latency_ms: f64, losses: &[Loss], routes: &[Route], cluster: &Cluster) -> Vec<Row> {
-    let idle = |programs: &[Program]| -> Vec<usize> {
-        let works = |device: &usize| programs.iter().any(|it| it.device == *device && !it.steps.is_empty());
-        (0..cluster.devices.len()).filter(|device| !works(device)).collect()
-    };
     let bytes_per_second = vec![0.0; cluster.media.len()];
     let nominal = Row {
         missing: Vec::new(),
-        unneeded: idle(whole),
+        unneeded: unneeded(whole, cluster),
         bytes_per_second: bytes_per_second.clone(),
         route: 0,
         latency_ms,
     };
     let row = |loss: &Loss| Row {
         missing: vec![loss.device],
-        unneeded: idle(&routes[loss.route - 1].programs),
+        unneeded: unneeded(&routes[loss.route - 1].programs, cluster),
         bytes_per_second: bytes_per_second.clone(),
         route: loss.route,
         latency_ms: loss.latency_ms,
@@ -277,37 +274,4 @@ fn too_large(programs: &[Program], cluster: &Cluster) -> Result<(), Failure> {
         ));
     }
     Ok(())
-}
-
-/// Keeps what both programs hold once in memory.
-fn share_weights(program: &mut Program, known: &Program) {
-    for weight in &mut program.weights {
-        if let Some(same) = known.weights.iter().find(|known| known.bytes == weight.bytes) {
-            weight.bytes = Arc::clone(&same.bytes);
-        }
-    }
-}
-
-impl Route {
-    /// A plan of the same network beside another, whose programs' order it keeps; devices that have nothing to do get empty
-    /// ones. Weights that are in both are packed alike.
-    fn beside(
-        whole: &[Program],
-        name: String,
-        graph: &Graph,
-        cluster: &Cluster,
-        partition: Partition,
-    ) -> Result<Route, Failure> {
-        let known = Known { programs: whole, small: false };
-        let mut clock = crate::clock::Clock::default();
-        let mut placed = place_like(graph, cluster, partition, known, &mut clock)?;
-        let programs = whole.iter().map(|own| {
-            let of_route = placed.programs.iter().position(|program| program.device == own.device);
-            let nothing = Program { device: own.device, ..Program::default() };
-            of_route.map_or(nothing, |at| placed.programs.swap_remove(at))
-        });
-        let mut programs: Vec<Program> = programs.collect();
-        programs.iter_mut().zip(whole).for_each(|(program, own)| share_weights(program, own));
-        Ok(Route { programs, ..Route::of(name, graph.clone(), placed) })
-    }
 }

@@ -184,7 +184,7 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// What links do, in a line.
+/// What the loss of a device comes to, in a line.
 fn survival_line(survival: &SurvivalReport, latency_ms: f64) -> String {
     let points = survival.single_points.iter().map(|point| match point.why {
         "bridge" => format!("{} (nothing else leads to the output)", point.device),
@@ -211,6 +211,7 @@ fn survival_line(survival: &SurvivalReport, latency_ms: f64) -> String {
     )
 }
 
+/// What links do, in a line.
 fn links_line(links: &LinksReport) -> String {
     let inputs = match (links.measured_on, links.samples) {
         ("noise", 1) => "one random input".to_string(),

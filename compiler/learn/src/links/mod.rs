@@ -129,11 +129,7 @@ pub fn choose(
 ) -> Result<Option<(Carried, LinksReport)>, Failure> {
     let (LinkError::AtMost(limit), Some(without)) = (wanted.error, exact.figures()) else { return Ok(None) };
     let objective = mapping.objective;
-    if objective == Objective::Memory
-        || cluster.devices.len() < 2
-        || keeps_whole_numbers(graph)
-        || !study::is_affordable(graph)
-    {
+    if cluster.devices.len() < 2 || keeps_whole_numbers(graph) || !study::is_affordable(graph) {
         return Ok(None);
     }
     // No plan at all would be better by enough.

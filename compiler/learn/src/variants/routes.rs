@@ -2,8 +2,8 @@
 
 use partita_config::Cluster;
 use partita_ir::graph::Graph;
-use partita_placement::routes::link_routes;
-use partita_placement::{Failure, Known, Placed, PlacementOptions, Route};
+use partita_placement::routes::{link_routes, unneeded};
+use partita_placement::{Failure, Known, PlacementOptions, Route};
 use partita_plan::partition::Partition;
 use partita_plan::partition::resident::ResidentWeights;
 use partita_plan::simulate::outcomes::outcomes;
@@ -143,7 +143,8 @@ pub fn add(mut base: Base<'_>, mut study: Study, wanted: Wanted<'_>, runner: Run
             continue;
         }
         for row in &mut rows {
-            row.unneeded = unneeded(&base, row.route.checked_sub(1).map(|further| &routes[further]));
+            let further = row.route.checked_sub(1).map(|further| &routes[further].programs);
+            row.unneeded = unneeded(further.unwrap_or(&base.placed.programs), base.cluster);
         }
         let decided = Decided {
             situations: &situations,
@@ -182,13 +183,6 @@ fn with_only(mut situation: Situation, devices: &[usize]) -> Situation {
     situation
 }
 
-/// Devices that a route does without; the whole network if there is none.
-fn unneeded(base: &Base<'_>, route: Option<&Route>) -> Vec<usize> {
-    let programs = route.map_or(&base.placed.programs, |route| &route.programs);
-    let needed = |device: usize| programs.iter().any(|program| program.device == device && !program.steps.is_empty());
-    (0..base.cluster.devices.len()).filter(|device| !needed(*device)).collect()
-}
-
 /// The whole network as it is base, in a situation; nothing if a device is missing.
 fn as_it_is(base: &Base<'_>, situation: &Situation) -> Option<Mapped> {
     let there = |program: &Program| situation.present.contains(&program.device);
@@ -206,27 +200,10 @@ fn mapped_on(base: &Base<'_>, cluster: &Cluster) -> Mapped {
     Mapped::new(0, base.placed.partition.clone(), &outcomes, ram_bytes)
 }
 
-/// Programs of a route, in the order of the whole network's; devices that have nothing to do get empty ones.
+/// A route, with programs in the order of the whole network's.
 fn route(base: &Base<'_>, graphs: &[Graph], plan: &Planned, small: bool) -> Result<Route, Failure> {
-    let graph = graphs[plan.member].clone();
-    let mut clock = partita_placement::Clock::default();
     let known = Known { programs: &base.placed.programs, small };
-    let placed = partita_placement::place_like(&graph, base.cluster, plan.partition.clone(), known, &mut clock)?;
-    let Placed { partition, sharded, programs, .. } = placed;
-    let mut by_device: std::collections::HashMap<usize, Program> =
-        programs.into_iter().map(|program| (program.device, program)).collect();
-    let programs = base
-        .placed
-        .programs
-        .iter()
-        .map(|own| by_device.remove(&own.device).unwrap_or(Program { device: own.device, ..Program::default() }))
-        .collect();
-    if let Some(device) = by_device.keys().next() {
-        return Err(Failure::Internal(anyhow::anyhow!(
-            "a variant gives work to device {device}, which holds no weights"
-        )));
-    }
-    Ok(Route { name: plan.name.clone(), graph, partition, sharded, programs })
+    Route::beside(known, plan.name.clone(), graphs[plan.member].clone(), base.cluster, plan.partition.clone())
 }
 
 /// The route that needs most of a device whose weights get too large, or whose memory does not suffice.
