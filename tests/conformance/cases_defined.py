@@ -84,6 +84,10 @@ def choices(cases):
     cases.node("top_k", 11, "TopK", [Random(2, 9), integers(3)], outputs=2, axis=-1)
     cases.node("top_k_smallest", 11, "TopK", [Random(3, 7, 2), integers(4)], outputs=2, axis=1, largest=0)
     cases.node("top_k_ties", 11, "TopK", [Given([[1.0, 3.0, 3.0, 1.0, 3.0]]), integers(4)], outputs=2)
+    # NaN is larger than any number, and the first of several comes first.
+    odd = Given([[-5.0, 1.0, np.nan, 7.0, np.inf, np.nan], [np.nan, 2.0, np.nan, -np.inf, 2.0, np.nan]])
+    cases.node("top_k_nan", 11, "TopK", [odd, integers(4)], outputs=2)
+    cases.node("top_k_nan_smallest", 11, "TopK", [odd, integers(4)], outputs=2, largest=0)
     cases.node("hardmax", 13, "Hardmax", [Random(2, 3, 4)], axis=1)
     cases.node("hardmax_old", 11, "Hardmax", [Random(2, 3, 4)], axis=1)
     indices = Given([[0, 2, 1, 0], [2, 0, -1, 1]], np.int64)
@@ -180,6 +184,9 @@ def resizes(cases):
             f"resize_extent_{word}", 13, "Resize", [Random(1, 1, 10, 30), none, Constant([1, 1, scale, scale])], mode="nearest",
             coordinate_transformation_mode="asymmetric", nearest_mode="floor",
         )
+    # Up along axes that get shorter, down along others.
+    for name, scales in [("smaller", [0.6, 0.45]), ("mixed", [0.6, 1.5])]:
+        cases.node(f"resize_10_{name}", 10, "Resize", [Random(1, 1, 10, 9), Constant([1, 1, *scales])], mode="nearest")
     cases.node("upsample_extent", 9, "Upsample", [Random(1, 1, 10, 10), Constant([1, 1, 1.7, 2.3])], mode="nearest")
 
 

@@ -62,6 +62,16 @@ pub fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { name: name.to_string(), type_: AttributeType::INT.into(), i: value, ..AttributeProto::default() }
 }
 
+/// An attribute with a word.
+pub fn text(name: &str, value: &str) -> AttributeProto {
+    AttributeProto {
+        name: name.to_string(),
+        type_: AttributeType::STRING.into(),
+        s: value.as_bytes().to_vec(),
+        ..AttributeProto::default()
+    }
+}
+
 /// An attribute with several integers.
 pub fn ints(name: &str, values: &[i64]) -> AttributeProto {
     AttributeProto {

@@ -66,14 +66,34 @@ impl Normalization {
 
 /// Reads every array of an `.npz` file, by name.
 pub fn read_npz(path: &Path) -> anyhow::Result<Arrays> {
+    let all = read_each(path)?;
+    all.into_iter().map(|(name, value)| value.map(|value| (name, value))).collect()
+}
+
+/// The same of a file of which only the arrays of these names are used: others that hold no numbers, such as the names of
+/// classes, are left out. If no array holds numbers, what the first one holds is the error.
+pub fn read_npz_for(path: &Path, names: &[&str]) -> anyhow::Result<Arrays> {
+    let (mut arrays, mut fault) = (Arrays::new(), None);
+    for (name, value) in read_each(path)? {
+        match value {
+            Ok(value) => arrays.push((name, value)),
+            Err(error) if names.contains(&name.as_str()) => return Err(error),
+            Err(error) => fault = fault.or(Some(error)),
+        }
+    }
+    fault.filter(|_| arrays.is_empty()).map_or(Ok(arrays), Err)
+}
+
+/// The arrays of a file, each if it holds numbers.
+fn read_each(path: &Path) -> anyhow::Result<Vec<(String, anyhow::Result<Value>)>> {
     refuse_other_formats(path)?;
     let file = open(path)?;
     let arrays = npz::read(BufReader::new(file)).with_context(|| format!("reading `{}`", path.display()))?;
     let value = |(name, array): (String, npz::Array)| {
-        let value = read_array(array).with_context(|| format!("array `{name}` of `{}`", path.display()))?;
-        Ok((name, value))
+        let value = read_array(array).with_context(|| format!("array `{name}` of `{}`", path.display()));
+        (name, value)
     };
-    arrays.into_iter().map(value).collect()
+    Ok(arrays.into_iter().map(value).collect())
 }
 
 fn open(path: &Path) -> anyhow::Result<File> {
@@ -111,6 +131,10 @@ fn read_array(array: npz::Array) -> anyhow::Result<Value> {
         ('u', 2) => Data::U16(read(&array, u16::from_le_bytes)),
         ('u', 1) => Data::U8(array.bytes),
         ('b', 1) => Data::Bool(array.bytes.iter().map(|byte| *byte != 0).collect()),
+        ('U' | 'S', _) => bail!(
+            "holds text (`{}`), expected numbers; labels are whole numbers: np.unique(labels, return_inverse=True)[1]",
+            array.descr
+        ),
         _ => bail!("has element type `{}`, which is not supported; use floats, integers or bool", array.descr),
     };
     Ok(Value { shape: array.shape, data })
@@ -151,5 +175,34 @@ fn to_npy(data: &Data) -> (&'static str, Vec<u8>) {
         Data::U16(elements) => ("<u2", bytes(elements, |x| x.to_le_bytes())),
         Data::U8(elements) => ("|u1", elements.clone()),
         Data::Bool(elements) => ("|b1", bytes(elements, |x| [u8::from(*x)])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file with numbers and words.
+    fn written() -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let mut writer = npz::Writer::new(file.reopen().expect("it is there"));
+        writer.add("words", "<U1", &[2], b"a\0\0\0b\0\0\0").expect("written");
+        writer.add("objects", "|O", &[2], b"whatever").expect("written");
+        writer.add("x", "<i2", &[2], &[1, 0, 2, 0]).expect("written");
+        writer.finish().expect("written");
+        file
+    }
+
+    #[test]
+    fn arrays_without_numbers_matter_where_they_are_used() {
+        let file = written();
+        let arrays = read_npz_for(file.path(), &["x", "y"]).expect("numbers");
+        assert_eq!(arrays, [("x".to_string(), Value { shape: vec![2], data: Data::I16(vec![1, 2]) })]);
+        for (names, says) in [(["words"], "array `words`: holds text (`<U1`)"), (["objects"], "Python objects")] {
+            let error = read_npz_for(file.path(), &names).expect_err(says);
+            let text = format!("{error:#}").replace(&format!(" of `{}`", file.path().display()), "");
+            assert!(text.contains(says), "{text}");
+        }
+        assert!(read_npz(file.path()).is_err());
     }
 }

@@ -22,20 +22,20 @@ const MOST_DEFLATED: u64 = 1032;
 /// One array as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
-    /// Element type as numpy writes it, such as `<f4`.
+    /// Element type as numpy writes it, such as `<f4`; a list of fields if it is structured.
     pub descr: String,
     /// Whether the first axis varies fastest.
     pub fortran_order: bool,
     /// Extent per axis.
     pub shape: Vec<usize>,
-    /// Elements.
+    /// Elements; none if their type is none that [`Array::element`] knows.
     pub bytes: Vec<u8>,
 }
 
 impl Array {
     /// Kind of the elements and bytes of each: `('f', 4)`.
     ///
-    /// Errors: a structured type, or a byte order that is not little-endian.
+    /// Errors: Python's objects, a structured type, or a byte order that is not little-endian.
     pub fn element(&self) -> anyhow::Result<(char, usize)> {
         element(&self.descr)
     }
@@ -43,7 +43,8 @@ impl Array {
 
 /// The arrays of an archive, by name, in order of name.
 ///
-/// Errors: no archive, an entry that is no array, or one that holds less or more than it says.
+/// Errors: no archive, an entry that is no array, or one that holds less or more than it says. What the elements are is
+/// asked by whoever uses an array.
 pub fn read<R: Read + Seek>(reader: R) -> anyhow::Result<Vec<(String, Array)>> {
     let mut archive = ZipArchive::new(reader).context("is not an .npz archive")?;
     let mut arrays = Vec::new();
@@ -80,7 +81,10 @@ fn read_array(mut reader: impl Read, whole: u64) -> anyhow::Result<Array> {
     reader.read_exact(&mut header).context("ends within its header")?;
     let header = String::from_utf8(header).context("has a header that is no text")?;
     let (descr, fortran_order, shape) = parse_header(&header)?;
-    let (_, element_bytes) = element(&descr)?;
+    // A size of their own have only the elements of types that are known.
+    let Ok((_, element_bytes)) = element(&descr) else {
+        return Ok(Array { descr, fortran_order, shape, bytes: Vec::new() });
+    };
     let bytes = shape.iter().try_fold(element_bytes, |bytes, extent| bytes.checked_mul(*extent));
     let bytes = bytes.filter(|bytes| isize::try_from(*bytes).is_ok());
     let bytes = bytes.with_context(|| format!("has shape {shape:?}, which is too large"))?;
@@ -96,6 +100,8 @@ fn read_array(mut reader: impl Read, whole: u64) -> anyhow::Result<Array> {
 }
 
 fn element(descr: &str) -> anyhow::Result<(char, usize)> {
+    ensure!(!descr.starts_with('['), "has structured elements; save its fields as arrays of their own");
+    ensure!(descr != "|O", "holds Python objects, not numbers; save it with a type such as np.float32");
     let mut chars = descr.chars();
     let order = chars.next().filter(|order| "<>|=".contains(*order));
     let kind = chars.next().filter(char::is_ascii_alphabetic);
@@ -104,7 +110,8 @@ fn element(descr: &str) -> anyhow::Result<(char, usize)> {
         bail!("has element type `{}`, which is not supported", partita_ir::diagnostic::printable(descr))
     };
     ensure!(order != '>' || size == 1, "has big-endian elements (`{descr}`); save them little-endian");
-    Ok((kind, size))
+    // Text is counted in characters of four bytes.
+    Ok((kind, if kind == 'U' { 4 * size } else { size }))
 }
 
 /// Reads `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`, with the keys in any order.
@@ -118,8 +125,7 @@ fn parse_header(text: &str) -> anyhow::Result<(String, bool, Vec<usize>)> {
         let after = after.trim_start().strip_prefix(':').ok_or_else(wrong)?.trim_start();
         rest = match key {
             "descr" => {
-                ensure!(!after.starts_with('['), "has a structured element type");
-                let (value, after) = quoted(after).ok_or_else(wrong)?;
+                let (value, after) = fields(after).or_else(|| quoted(after)).ok_or_else(wrong)?;
                 descr = Some(value.to_string());
                 after
             }
@@ -154,6 +160,25 @@ fn parse_header(text: &str) -> anyhow::Result<(String, bool, Vec<usize>)> {
         (Some(descr), Some(fortran_order), Some(shape)) => Ok((descr, fortran_order, shape)),
         _ => Err(wrong()),
     }
+}
+
+/// A list in brackets at the beginning, which may hold others, and what follows it.
+fn fields(text: &str) -> Option<(&str, &str)> {
+    let (mut depth, mut quote) = (0, None);
+    for (at, char) in text.char_indices() {
+        match (quote, char) {
+            (Some(open), char) if open == char => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(char),
+            (None, '[') => depth += 1,
+            (None, ']') => depth -= 1,
+            (None, _) => {}
+        }
+        if depth == 0 {
+            return (at > 0).then(|| text.split_at(at + 1));
+        }
+    }
+    None
 }
 
 /// A word in quotes at the beginning, and what follows it.
@@ -231,7 +256,8 @@ mod tests {
 
     fn read_one(header: &str, elements: &[u8]) -> anyhow::Result<Array> {
         let file = archive(&[("x.npy", &npy(header, elements))], CompressionMethod::Deflated);
-        Ok(read(Cursor::new(file))?.remove(0).1)
+        let array = read(Cursor::new(file))?.remove(0).1;
+        array.element().map(|_| array)
     }
 
     #[test]
@@ -257,6 +283,9 @@ mod tests {
         assert_eq!((array.shape, array.fortran_order, array.bytes.len()), (vec![2], true, 4));
         let array = read_one("{'descr': '|b1', 'fortran_order': False, 'shape': (1L, 2L)}", &[1, 0]).expect("an array");
         assert_eq!(array.shape, [1, 2]);
+        let array =
+            read_one("{'descr': '<U1', 'fortran_order': False, 'shape': (2,)}", b"a\0\0\0b\0\0\0").expect("text");
+        assert_eq!(array.element().expect("characters"), ('U', 4));
     }
 
     #[test]
@@ -278,6 +307,10 @@ mod tests {
             (with("''", "(2,)"), "not supported"),
             (with("'\u{e9}\u{e9}'", "(2,)"), "not supported"),
             (with("[('a', '<f4')]", "(2,)"), "structured"),
+            (with("[('a]', [('b', '|O', (2,))]), ('c', '<i8')]", "(2,)"), "structured"),
+            (with("[('a', '<f4'", "(2,)"), "not understood"),
+            (with("'|O'", "(2,)"), "Python objects"),
+            (with("'<U2'", "(2,)"), "of `<U2` is 16"),
             (deep.clone(), "not understood"),
             ("{'descr': '<f4'}".to_string(), "not understood"),
             ("{'descr".to_string(), "not understood"),

@@ -40,7 +40,7 @@ pub fn load(path: &Path, graph: &Graph, preparation: &Preparation, limit: Option
         *first = 1;
     }
     let wanted = &wanted;
-    let arrays = data::read_npz(path)?;
+    let arrays = data::read_npz_for(path, &["x", "y"])?;
     let array = |name: &str| arrays.iter().find(|(other, _)| other == name).map(|(_, value)| value);
     let x = array("x").with_context(|| {
         let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
@@ -162,7 +162,7 @@ pub fn bind(graph: &Graph, arrays: &Arrays, preparation: &Preparation) -> anyhow
 
 /// Which group each sample belongs to, by an array of integers.
 pub fn groups(path: &Path, array: &str, samples: usize) -> anyhow::Result<Vec<u32>> {
-    let arrays = data::read_npz(path)?;
+    let arrays = data::read_npz_for(path, &[array])?;
     let value = arrays.iter().find(|(name, _)| name == array).map(|(_, value)| value);
     let value = value.with_context(|| {
         let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();

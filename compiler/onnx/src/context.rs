@@ -8,6 +8,7 @@ use super::nodes::{MAX_NAME_CHARS, MAX_NODES, Placed, node_label};
 use super::signatures;
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::infer::{element_count, infer};
+use partita_ir::graph::types::Element;
 use partita_ir::graph::{Op, TensorId, TensorType, Value, eval};
 
 /// Largest result that is evaluated while importing; only shape arithmetic is, and it is small.
@@ -195,8 +196,10 @@ impl NodeContext<'_> {
         let small = outputs.iter().all(|output| output.element_count() <= MAX_FOLDED_ELEMENTS);
         let read: usize = types.iter().map(|input| input.element_count()).sum();
         let made: usize = outputs.iter().map(TensorType::element_count).sum();
-        let small = small && read <= 4 * MAX_FOLDED_ELEMENTS;
-        if let Some(values) = values.filter(|_| small && self.importer.reserve_elements(made)) {
+        let values = values.filter(|_| small && read <= 4 * MAX_FOLDED_ELEMENTS);
+        let work = values.as_ref().map_or(0, |_| eval::operations(&op, &types, &outputs));
+        let values = values.filter(|_| self.importer.reserve_operations(work));
+        if let Some(values) = values.filter(|_| self.importer.reserve_elements(made)) {
             let values: Vec<&Value> = values.iter().map(|value| &**value).collect();
             let results = eval::evaluate_node(&op, &values, &outputs)
                 .map_err(|error| self.attributes.refuse(error.to_string()))?;
@@ -218,17 +221,30 @@ impl NodeContext<'_> {
         Ok(ids)
     }
 
-    /// A constant that belongs to this node; what all nodes make together is limited.
+    /// A constant that belongs to this node and that is there already: a number, or as many as the file gives. What all
+    /// nodes make together is limited.
     pub fn add_constant(&mut self, role: &str, value: Value) -> Result<TensorId, Diagnostic> {
         self.reserve(role, value.data.len())?;
         Ok(self.name_constant(role, value))
     }
 
-    /// Zeros for an operand that was left out; the size is checked before they exist.
-    pub fn make_zeros(&mut self, role: &str, shape: Vec<usize>) -> Result<TensorId, Diagnostic> {
+    /// A constant that belongs to this node and whose size follows from the file: its elements, as many as it has of
+    /// these, are made once there is room for them.
+    pub fn make_constant<T: Element>(
+        &mut self,
+        role: &str,
+        shape: impl Into<Vec<usize>>,
+        elements: impl IntoIterator<Item = T>,
+    ) -> Result<TensorId, Diagnostic> {
+        let shape = shape.into();
         let count = element_count(&shape).map_err(|error| self.attributes.refused(&error))?;
         self.reserve(role, count)?;
-        Ok(self.name_constant(role, Value::f32(shape, vec![0.0; count])))
+        Ok(self.name_constant(role, Value { shape, data: T::data(elements.into_iter().take(count).collect()) }))
+    }
+
+    /// Zeros for an operand that was left out; the size is checked before they exist.
+    pub fn make_zeros(&mut self, role: &str, shape: Vec<usize>) -> Result<TensorId, Diagnostic> {
+        self.make_constant(role, shape, std::iter::repeat(0f32))
     }
 
     /// Takes what a constant needs from what nodes may make, before it exists.

@@ -17,6 +17,9 @@ use partita_ir::graph::{ElementType, Graph, TensorId, Value};
 /// Most elements of all constants together that nodes make while importing: 128 MiB of f32.
 pub const MAX_MADE_ELEMENTS: usize = 1 << 25;
 
+/// Most multiply-adds that are evaluated while importing.
+const MAX_OPERATIONS: u64 = 1 << 30;
+
 /// Most bytes of graphs in nodes that loops repeat.
 const MAX_UNROLLED_BYTES: usize = 64 << 20;
 
@@ -40,6 +43,8 @@ pub struct Importer {
     taken: HashSet<String>,
     /// Elements of constants that nodes have made so far.
     made_elements: usize,
+    /// Multiply-adds that may still be evaluated.
+    left_operations: u64,
     /// Nodes of the bodies of loops, counted once for each turn.
     unrolled_nodes: usize,
     /// Bytes of graphs that are read once more in each turn of a loop.
@@ -84,6 +89,7 @@ impl Importer {
             names: HashMap::new(),
             taken,
             made_elements: 0,
+            left_operations: MAX_OPERATIONS,
             unrolled_nodes: 0,
             unrolled_bytes: 0,
             read,
@@ -156,6 +162,13 @@ impl Importer {
         }
         self.made_elements = total;
         true
+    }
+
+    /// Takes so much arithmetic from what may be evaluated while importing; false if that is more than is left.
+    pub fn reserve_operations(&mut self, count: u64) -> bool {
+        let left = self.left_operations.checked_sub(count);
+        self.left_operations = left.unwrap_or(self.left_operations);
+        left.is_some()
     }
 
     /// A name for a tensor that has none in the file.

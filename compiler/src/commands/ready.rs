@@ -211,7 +211,8 @@ pub(super) fn check_preparation(arguments: &Arguments, cluster: &Cluster) -> Res
 /// The input of --run, read and arranged for one sample or for all that are answered together.
 pub(super) fn input(arguments: &Arguments, graph: &Graph) -> anyhow::Result<Option<Vec<Value>>> {
     let Some(path) = &arguments.input else { return Ok(None) };
-    let arrays = data::read_npz(path)?;
+    let names: Vec<&str> = graph.given_inputs().iter().map(|input| graph.tensor(*input).name.as_str()).collect();
+    let arrays = data::read_npz_for(path, &names)?;
     let bound = samples::bind(graph, &arrays, &preparation(arguments));
     Ok(Some(bound.with_context(|| format!("`{}` does not fit the model", path.display()))?))
 }

@@ -4,7 +4,7 @@ use crate::expressions::part;
 use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{BinaryOp, Op, PadMode, ReduceKind, UnaryOp};
-use partita_ir::graph::{ElementType, TensorId, Value};
+use partita_ir::graph::{ElementType, TensorId};
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
@@ -167,9 +167,8 @@ fn bias(
     };
     if !limits.is_empty() {
         // Of each query and key, how much later the query is.
-        context.reserve("later", queries.saturating_mul(keys))?;
-        let later = (0..queries).flat_map(|query| (0..keys).map(move |key| query as i64 - key as i64)).collect();
-        let mut later = context.name_constant("later", Value::i64([queries, keys], later));
+        let later = (0..queries).flat_map(|query| (0..keys).map(move |key| query as i64 - key as i64));
+        let mut later = context.make_constant("later", [queries, keys], later)?;
         let offset = match lengths {
             Some(lengths) => {
                 let own = context.number(queries as f64, lengths)?;
@@ -186,7 +185,7 @@ fn bias(
         }
     }
     if let Some(lengths) = lengths {
-        let places = context.add_constant("places", Value::i64([keys], (0..keys as i64).collect()))?;
+        let places = context.make_constant("places", [keys], 0..keys as i64)?;
         let there = context.binary(BinaryOp::Less, places, lengths)?;
         let there = penalty(context, there, like)?;
         bias = added(context, bias, there)?;
@@ -274,7 +273,7 @@ pub(super) fn rotary_embedding(context: &mut NodeContext<'_>, places: [usize; 4]
         // One position is that of the first step.
         let steps = context.shape(x)[context.shape(x).len().saturating_sub(2)];
         if context.tensor_type(positions).element_count() == 1 && steps > 1 {
-            let later = context.add_constant("later", Value::i64([1, steps], (0..steps as i64).collect()))?;
+            let later = context.make_constant("later", [1, steps], 0..steps as i64)?;
             positions = context.binary(BinaryOp::Add, positions, later)?;
         }
         for table in &mut tables {

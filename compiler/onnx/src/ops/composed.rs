@@ -4,7 +4,7 @@ use crate::expressions::part;
 use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Op, PadMode, ReduceKind, UnaryOp};
-use partita_ir::graph::{Data, ElementType, TensorId, Value};
+use partita_ir::graph::{ElementType, TensorId};
 
 #[allow(clippy::too_many_lines, reason = "one arm for each operator of ONNX")]
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
@@ -289,7 +289,7 @@ fn group_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> 
     let rest: usize = shape[2..].iter().product();
     let grouped = Op::Reshape { shape: vec![shape[0], groups, channels / groups * rest] };
     let grouped = context.value(grouped, &[x])?;
-    let ones = context.add_constant("ones", Value::f32([groups], vec![1.0; groups]))?;
+    let ones = context.make_constant("ones", [groups], std::iter::repeat(1f32))?;
     let zeros = context.make_zeros("zeros", vec![groups])?;
     let normal = context.value(Op::InstanceNormalization { epsilon }, &[grouped, ones, zeros])?;
     // Per group or per channel: both broadcast over [N, parts, rest].
@@ -400,8 +400,7 @@ fn one_hot(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let indices = context.value(Op::Reshape { shape: wide.clone() }, &[indices])?;
     let mut along = vec![1; wide.len()];
     along[axis] = depth;
-    let positions = Value::i64(along, (0..depth as i64).collect());
-    let mut positions = context.add_constant("positions", positions)?;
+    let mut positions = context.make_constant("positions", along, 0..depth as i64)?;
     if element != ElementType::I64 {
         positions = context.value(Op::Cast { to: element }, &[positions])?;
     }
@@ -431,8 +430,8 @@ fn trilu(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         if upper { ahead >= diagonal } else { ahead <= diagonal }
     };
     let mask = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
-    let mask: Vec<bool> = mask.map(|(row, column)| keeps(row, column)).collect();
-    let mask = context.add_constant("mask", Value { shape: vec![rows, columns], data: Data::Bool(mask) })?;
+    let mask = mask.map(|(row, column)| keeps(row, column));
+    let mask = context.make_constant("mask", [rows, columns], mask)?;
     let zero = context.number(0.0, x)?;
     context.emit(Op::Where, vec![mask, x, zero])
 }
@@ -450,7 +449,7 @@ fn eye_like(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         None => context.promised(x),
     };
     let ones = (0..rows).flat_map(|row| (0..columns).map(move |column| column as i64 - row as i64));
-    let ones = ones.map(|ahead| f32::from(u8::from(ahead == diagonal))).collect();
-    let eye = context.add_constant("eye", Value::f32(shape, ones))?;
+    let ones = ones.map(|ahead| f32::from(u8::from(ahead == diagonal)));
+    let eye = context.make_constant("eye", shape, ones)?;
     context.emit(Op::Cast { to: element }, vec![eye])
 }

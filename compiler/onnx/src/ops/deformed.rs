@@ -64,8 +64,8 @@ impl Taps<'_> {
             axes.push(Axis { extent, mode: Mode::Linear, outside: Outside::Zeros, borders }.taps(context, place)?);
         }
         let inner: usize = spatial.iter().product();
-        let firsts = Value::i64([batch, 1], (0..batch).map(|sample| (sample * inner) as i64).collect());
-        let firsts = context.add_constant("firsts", firsts)?;
+        let firsts = (0..batch).map(|sample| (sample * inner) as i64);
+        let firsts = context.make_constant("firsts", [batch, 1], firsts)?;
         let rows = rows(context, x)?;
         let mut read = weighted(context, rows, firsts, &axes, spatial)?;
         if let Some(mask) = mask {

@@ -196,8 +196,8 @@ fn grid_sample(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     }
     let rows = rows(context, x)?;
     let inner: usize = shape[2..].iter().product();
-    let firsts = Value::i64([batch, 1], (0..batch).map(|sample| (sample * inner) as i64).collect());
-    let firsts = context.add_constant("firsts", firsts)?;
+    let firsts = (0..batch).map(|sample| (sample * inner) as i64);
+    let firsts = context.make_constant("firsts", [batch, 1], firsts)?;
     let sum = weighted(context, rows, firsts, &axes, &shape[2..])?;
     let turned = context.value(Op::Transpose { permutation: vec![0, 2, 1] }, &[sum])?;
     let result = [&shape[..2], &of_grid[1..=rank]].concat();

@@ -138,11 +138,10 @@ impl Cache {
         let steps = self.steps as i64;
         match self.before {
             Before::Known(before) => {
-                let places = (before as i64..before as i64 + steps).collect();
-                context.add_constant("steps", Value::i64([1, self.steps], places))
+                context.make_constant("steps", [1, self.steps], before as i64..before as i64 + steps)
             }
             Before::Computed(before) => {
-                let along = context.add_constant("steps", Value::i64([self.steps], (0..steps).collect()))?;
+                let along = context.make_constant("steps", [self.steps], 0..steps)?;
                 let before = context.value(Op::Reshape { shape: vec![self.batch, 1] }, &[before])?;
                 context.binary(BinaryOp::Add, before, along)
             }
@@ -184,8 +183,8 @@ impl Cache {
         let flat = context.value(Op::Reshape { shape: vec![batch * heads * length, size] }, &[cache])?;
         let rows = context.value(Op::Reshape { shape: vec![batch * heads * steps, size] }, &[new])?;
         let place = |at: usize| (at / steps * length + at % steps) as i64;
-        let firsts = Value::i64([batch, heads, steps], (0..batch * heads * steps).map(place).collect());
-        let firsts = context.add_constant("firsts", firsts)?;
+        let firsts = (0..batch * heads * steps).map(place);
+        let firsts = context.make_constant("firsts", [batch, heads, steps], firsts)?;
         let before = context.value(Op::Reshape { shape: vec![batch, 1, 1] }, &[before])?;
         let places = context.binary(BinaryOp::Add, before, firsts)?;
         let places = context.value(Op::Reshape { shape: vec![batch * heads * steps] }, &[places])?;

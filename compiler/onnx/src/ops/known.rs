@@ -7,6 +7,9 @@ use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::Op;
 use partita_ir::graph::{Data, ElementType, Value};
 
+/// Most elements that are sorted: it takes a hundred bytes for each.
+const MAX_SORTED: usize = 1 << 22;
+
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
         "NonZero" => non_zero,
@@ -67,6 +70,10 @@ fn unique(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         }
         None => (1, value.data.len(), 1),
     };
+    if value.data.len() > MAX_SORTED {
+        let message = format!("{} elements; up to {MAX_SORTED} are sorted while compiling", value.data.len());
+        return Err(Diagnostic { code: "E0122", ..context.refuse(message) });
+    }
     let numbers = ordered(&value.data);
     let slice = |index: usize| {
         (0..outer * inner).map(move |at| at / inner * count * inner + index * inner + at % inner).map(|at| numbers[at])

@@ -44,8 +44,7 @@ fn loss(context: &mut NodeContext<'_>, x: TensorId) -> Result<TensorId, Diagnost
     let mut wide = of_labels.clone();
     wide.insert(1, 1);
     let along: Vec<usize> = std::iter::once(*classes).chain(std::iter::repeat_n(1, rest.len())).collect();
-    let numbers = Value::i64(along.clone(), (0..*classes as i64).collect());
-    let numbers = context.add_constant("classes", numbers)?;
+    let numbers = context.make_constant("classes", along.clone(), 0..*classes as i64)?;
     let wanted = context.value(Op::Reshape { shape: wide }, &[labels])?;
     let right = context.binary(BinaryOp::Equal, wanted, numbers)?;
     let score = chosen(context, right, x)?;

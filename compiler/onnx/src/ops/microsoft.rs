@@ -192,7 +192,7 @@ fn embed_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> 
     let mut sum = context.value(Op::Gather { axis: 0 }, &[words, ids])?;
     let numbers = match context.optional_input(8) {
         Some(numbers) => numbers,
-        None => context.add_constant("places", Value::i64([steps], (0..steps as i64).collect()))?,
+        None => context.make_constant("places", [steps], 0..steps as i64)?,
     };
     let place = context.value(Op::Gather { axis: 0 }, &[places, numbers])?;
     sum = context.binary(BinaryOp::Add, sum, place)?;

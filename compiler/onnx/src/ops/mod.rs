@@ -20,6 +20,7 @@ mod quantized;
 mod rearranged;
 mod recurrent;
 mod regions;
+mod resize;
 mod selection;
 mod shape;
 mod signals;
@@ -272,6 +273,7 @@ fn standard(op_type: &str) -> Option<Converter> {
         .or_else(|| pools::converter(op_type))
         .or_else(|| rearranged::converter(op_type))
         .or_else(|| regions::converter(op_type))
+        .or_else(|| resize::converter(op_type))
         .or_else(|| signals::converter(op_type))
         .or_else(|| states::converter(op_type))
 }
@@ -306,6 +308,7 @@ mod tests {
             include_str!("rearranged.rs"),
             include_str!("recurrent/direction.rs"),
             include_str!("recurrent/mod.rs"),
+            include_str!("resize.rs"),
             include_str!("selection.rs"),
             include_str!("shape.rs"),
             include_str!("signals.rs"),

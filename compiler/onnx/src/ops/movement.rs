@@ -5,7 +5,7 @@ use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::infer::MAX_ELEMENTS;
 use partita_ir::graph::op::{Op, PadMode, ReduceKind};
-use partita_ir::graph::{Data, ElementType, TensorId, Value};
+use partita_ir::graph::{Data, ElementType, TensorId};
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
@@ -232,8 +232,8 @@ fn wrapped(context: &mut NodeContext<'_>, mut x: TensorId, begin: &[usize], end:
             continue;
         }
         let first = (extent - begin[axis] % extent) % extent;
-        let places = (0..count).map(|place| ((first + place) % extent) as i64).collect();
-        let places = context.add_constant("places", Value::i64([count], places))?;
+        let places = (0..count).map(|place| ((first + place) % extent) as i64);
+        let places = context.make_constant("places", [count], places)?;
         x = context.value(Op::Gather { axis }, &[x, places])?;
     }
     context.emit(Op::Identity, vec![x])

@@ -3,8 +3,8 @@
 use super::spatial::pool_window;
 use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
+use partita_ir::graph::TensorId;
 use partita_ir::graph::op::{Activation, BinaryOp, Conv, Op, PadMode, Pool, PoolKind, ReduceKind, UnaryOp};
-use partita_ir::graph::{TensorId, Value};
 
 /// Most elements of a window whose largest one is looked for.
 const MAX_TAPS: usize = 1024;
@@ -57,10 +57,8 @@ fn lp_pool(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let p = exponent(context)?;
     let (window, _) = pool_window(context, x)?;
     let channels = context.shape(x)[1];
-    let taps: usize = window.kernel.iter().try_fold(1usize, |taps, size| taps.checked_mul(*size)).unwrap_or(usize::MAX);
-    context.reserve("ones", channels.saturating_mul(taps))?;
-    let ones = Value::f32([&[channels, 1], &window.kernel[..]].concat(), vec![1.0; channels * taps]);
-    let ones = context.name_constant("ones", ones);
+    let ones = [&[channels, 1], &window.kernel[..]].concat();
+    let ones = context.make_constant("ones", ones, std::iter::repeat(1f32))?;
     let bias = context.make_zeros("bias", vec![channels])?;
     let powers = power(context, x, p)?;
     let conv = Conv { window, groups: channels, residual: false, activation: Activation::None };
@@ -129,10 +127,9 @@ pub(super) fn max_pool_with_indices(context: &mut NodeContext<'_>) -> Result<(),
     }
     let all = context.value(Op::Concat { axis: rank + 2 }, &rows)?;
     let tap = context.value(Op::ArgMax { axis: rank + 2, keep_dims: false, select_last: false }, &[all])?;
-    let offsets = context.add_constant("offsets", Value::i64([taps], offsets))?;
+    let offsets = context.make_constant("offsets", [taps], offsets)?;
     let offset = context.value(Op::Gather { axis: 0 }, &[offsets, tap])?;
     let count: usize = result.iter().product();
-    context.reserve("firsts", count)?;
     let plane = spatial.iter().product::<usize>() as i64;
     let outputs: usize = result[2..].iter().product();
     let firsts = (0..count).map(|element| {
@@ -145,8 +142,7 @@ pub(super) fn max_pool_with_indices(context: &mut NodeContext<'_>) -> Result<(),
         }
         first
     });
-    let firsts = Value::i64(result.clone(), firsts.collect());
-    let firsts = context.name_constant("firsts", firsts);
+    let firsts = context.make_constant("firsts", result.clone(), firsts)?;
     let indices = context.binary(BinaryOp::Add, offset, firsts)?;
     context.bind(&[largest, indices])
 }

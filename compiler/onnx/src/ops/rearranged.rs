@@ -44,14 +44,14 @@ fn reverse_sequence(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let turned = context.value(Op::Transpose { permutation: order.clone() }, &[x])?;
     let rows = context.value(Op::Reshape { shape: [&[batch * steps], &rest[..]].concat() }, &[turned])?;
     let lengths = context.value(Op::Reshape { shape: vec![batch, 1] }, &[lengths])?;
-    let at = context.add_constant("steps", Value::i64([steps], (0..steps as i64).collect()))?;
+    let at = context.make_constant("steps", [steps], 0..steps as i64)?;
     let one = context.number(1.0, lengths)?;
     let last = context.binary(BinaryOp::Sub, lengths, one)?;
     let backwards = context.binary(BinaryOp::Sub, last, at)?;
     let is_early = context.binary(BinaryOp::Less, at, lengths)?;
     let step = context.value(Op::Where, &[is_early, backwards, at])?;
-    let firsts = Value::i64([batch, 1], (0..batch).map(|sample| (sample * steps) as i64).collect());
-    let firsts = context.add_constant("firsts", firsts)?;
+    let firsts = (0..batch).map(|sample| (sample * steps) as i64);
+    let firsts = context.make_constant("firsts", [batch, 1], firsts)?;
     let places = context.binary(BinaryOp::Add, step, firsts)?;
     let taken = context.value(Op::Gather { axis: 0 }, &[rows, places])?;
     let wide = context.value(Op::Reshape { shape: [&[batch, steps], &rest[..]].concat() }, &[taken])?;

@@ -3,7 +3,7 @@
 use crate::expressions::part;
 use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
-use partita_ir::graph::op::{BinaryOp, Op, ReduceKind};
+use partita_ir::graph::op::{BinaryOp, Op, ReduceKind, UnaryOp};
 use partita_ir::graph::{Data, ElementType, TensorId, Value};
 
 /// Longest axis of a TopK: every element is compared with every other.
@@ -26,7 +26,7 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
 fn positions(context: &mut NodeContext<'_>, axis: usize, rank: usize, extent: usize) -> Result<TensorId, Diagnostic> {
     let mut shape = vec![1; rank];
     shape[axis] = extent;
-    context.add_constant("positions", Value::i64(shape, (0..extent as i64).collect()))
+    context.make_constant("positions", shape, 0..extent as i64)
 }
 
 /// The place of each element in the order is how many come before it; the first of equals comes first.
@@ -50,24 +50,19 @@ fn top_k(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         let message = format!("an axis of {extent} elements; up to {MAX_RANKED} are supported");
         return Err(context.attributes.unsupported(message));
     }
-    let comparison = if context.attributes.flag("largest", true)? { BinaryOp::Greater } else { BinaryOp::Less };
+    let is_largest = context.attributes.flag("largest", true)?;
     let (outer, inner): (usize, usize) = (shape[..axis].iter().product(), shape[axis + 1..].iter().product());
     // [outer, this, other, inner]
     let this = context.value(Op::Reshape { shape: vec![outer, extent, 1, inner] }, &[x])?;
     let other = context.value(Op::Reshape { shape: vec![outer, 1, extent, inner] }, &[x])?;
-    let before = context.binary(comparison, other, this)?;
-    let equal = context.binary(BinaryOp::Equal, other, this)?;
-    let earlier = (0..extent).flat_map(|this| (0..extent).map(move |other| other < this)).collect();
-    let earlier = Value { shape: vec![extent, extent, 1], data: Data::Bool(earlier) };
-    let earlier = context.add_constant("earlier", earlier)?;
-    let tie = context.binary(BinaryOp::And, equal, earlier)?;
-    let before = context.binary(BinaryOp::Or, before, tie)?;
+    let earlier = (0..extent).flat_map(|this| (0..extent).map(move |other| other < this));
+    let earlier = context.make_constant("order", [extent, extent, 1], earlier)?;
+    let before = come_before(context, [other, this], earlier, is_largest)?;
     let before = context.value(Op::Cast { to: ElementType::F32 }, &[before])?;
     let sum = |axis: usize| Op::Reduce { kind: ReduceKind::Sum, axes: vec![axis], keep_dims: false };
     let place = context.value(sum(2), &[before])?;
     let place = context.value(Op::Reshape { shape: vec![outer, 1, extent, inner] }, &[place])?;
-    let ranks = (0..count).map(|rank| rank as f32).collect();
-    let ranks = context.add_constant("ranks", Value::f32([count, 1, 1], ranks))?;
+    let ranks = context.make_constant("ranks", [count, 1, 1], (0..count).map(|rank| rank as f32))?;
     let hit = context.binary(BinaryOp::Equal, place, ranks)?;
     let zero = context.number(0.0, x)?;
     let chosen = context.value(Op::Where, &[hit, other, zero])?;
@@ -75,14 +70,42 @@ fn top_k(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     result[axis] = count;
     let values = context.value(sum(2), &[chosen])?;
     let values = context.value(Op::Reshape { shape: result.clone() }, &[values])?;
-    let numbers = (0..extent).map(|position| position as f32).collect();
-    let numbers = context.add_constant("numbers", Value::f32([extent, 1], numbers))?;
+    let numbers = context.make_constant("numbers", [extent, 1], (0..extent).map(|position| position as f32))?;
     let none = context.add_constant("none", Value::f32(Vec::new(), vec![0.0]))?;
     let chosen = context.value(Op::Where, &[hit, numbers, none])?;
     let indices = context.value(sum(2), &[chosen])?;
     let indices = context.value(Op::Reshape { shape: result }, &[indices])?;
     let indices = context.value(Op::Cast { to: ElementType::I64 }, &[indices])?;
     context.bind(&[values, indices])
+}
+
+/// Whether each of the others comes before this one; of equals the `earlier` does. NaN is larger than any number, and equal
+/// to NaN, as in onnxruntime and numpy.
+fn come_before(
+    context: &mut NodeContext<'_>,
+    [other, this]: [TensorId; 2],
+    earlier: TensorId,
+    is_largest: bool,
+) -> Result<TensorId, Diagnostic> {
+    if !context.promised(this).is_float() {
+        let comparison = if is_largest { BinaryOp::Greater } else { BinaryOp::Less };
+        let before = context.binary(comparison, other, this)?;
+        let equal = context.binary(BinaryOp::Equal, other, this)?;
+        let tie = context.binary(BinaryOp::And, equal, earlier)?;
+        return context.binary(BinaryOp::Or, before, tie);
+    }
+    // Which of two is no less than the other; NaN is no less than anything.
+    let (first, second) = if is_largest { (this, other) } else { (other, this) };
+    let at_least = |context: &mut NodeContext<'_>, a: TensorId, b: TensorId| {
+        let equal = context.binary(BinaryOp::Equal, a, a)?;
+        let is_nan = context.unary(UnaryOp::Not, equal)?;
+        let at_least = context.binary(BinaryOp::GreaterOrEqual, a, b)?;
+        context.binary(BinaryOp::Or, at_least, is_nan)
+    };
+    let not_behind = at_least(context, second, first)?;
+    let not_before = at_least(context, first, second)?;
+    let before = context.unary(UnaryOp::Not, not_before)?;
+    context.value(Op::Where, &[earlier, not_behind, before])
 }
 
 /// 1 for the first largest element, 0 for all others; before opset 13 over a matrix, cut at the axis.
@@ -127,8 +150,8 @@ fn wrapped(context: &mut NodeContext<'_>, indices: TensorId, extent: usize) -> R
         if let Some(index) = elements.iter().find(|index| !(-limit..limit).contains(index)) {
             return Err(context.refuse(format!("index {index} is outside an axis of {extent}")));
         }
-        let elements = elements.iter().map(|index| if *index < 0 { index + limit } else { *index }).collect();
-        return context.add_constant("wrapped", Value::i64(value.shape.clone(), elements));
+        let elements = elements.iter().map(|index| if *index < 0 { index + limit } else { *index });
+        return context.make_constant("wrapped", value.shape.clone(), elements);
     }
     let zero = context.add_constant("zero", Value::i64(Vec::new(), vec![0]))?;
     let limit = context.add_constant("extent", Value::i64(Vec::new(), vec![extent as i64]))?;
@@ -176,8 +199,7 @@ fn flat_positions(
         let along = |other: usize| position / own[other] % shape[other] * steps[other];
         (0..shape.len()).filter(|other| *other != axis).map(along).sum::<usize>() as i64
     };
-    let places = Value::i64(shape.clone(), (0..count).map(place).collect());
-    let places = context.add_constant("places", places)?;
+    let places = context.make_constant("places", shape.clone(), (0..count).map(place))?;
     let indices = wrapped(context, indices, data[axis])?;
     scaled_sum(context, indices, steps[axis], Some(places))
 }
@@ -215,8 +237,7 @@ fn rows(
             let along = |axis: usize| position / own[axis] % outer[axis] * batches[axis];
             ((0..batch).map(along).sum::<usize>() * per_batch) as i64
         };
-        let places = Value::i64(outer.to_vec(), (0..count).map(place).collect());
-        sum = Some(context.add_constant("places", places)?);
+        sum = Some(context.make_constant("places", outer, (0..count).map(place))?);
     }
     for (level, step) in steps.iter().enumerate() {
         let one = context.value(part(&shape, outer.len(), level, 1), &[indices])?;
@@ -265,13 +286,14 @@ fn replaced(
     let (Some(known), None) = (known, function) else {
         return context.value(Op::Scatter { function }, &[data, updates, positions]);
     };
+    context.reserve("sources", count)?;
     let mut sources: Vec<i64> = (0..count as i64).collect();
     for (update, position) in known.iter().enumerate() {
         // The last of several updates counts, as in onnxruntime.
         sources[*position as usize] = (count + update) as i64;
     }
     let both = context.value(Op::Concat { axis: 0 }, &[data, updates])?;
-    let sources = context.add_constant("sources", Value::i64([count], sources))?;
+    let sources = context.name_constant("sources", Value::i64([count], sources));
     context.value(Op::Gather { axis: 0 }, &[both, sources])
 }
 

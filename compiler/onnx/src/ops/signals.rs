@@ -167,15 +167,16 @@ fn stft(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         (None, Some(window)) => window.len(),
         (None, None) => steps,
     };
-    let window = window.unwrap_or_else(|| vec![1.0; frame]);
-    if window.len() > frame || frame > steps || frame == 0 {
-        return Err(context.refuse(format!("a window of {} in frames of {frame} of {steps} steps", window.len())));
+    let taps = window.as_ref().map_or(frame, Vec::len);
+    if taps > frame || frame > steps || frame == 0 {
+        return Err(context.refuse(format!("a window of {taps} in frames of {frame} of {steps} steps")));
     }
     let onesided = context.attributes.flag("onesided", true)?;
-    let transform = Transform { taken: window.len(), parts, length: frame, inverse: false, onesided };
+    let transform = Transform { taken: taps, parts, length: frame, inverse: false, onesided };
     let (made, made_parts) = transform.made();
-    let (filters, taps) = (made * made_parts, window.len());
+    let filters = made * made_parts;
     context.reserve("filters", filters.saturating_mul(taps * parts))?;
+    let window = window.unwrap_or_else(|| vec![1.0; frame]);
     let mut weights = Vec::with_capacity(filters * taps * parts);
     for filter in 0..filters {
         for part in 0..parts {

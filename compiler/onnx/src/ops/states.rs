@@ -188,7 +188,7 @@ fn tensor_scatter(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         Some(starts) => context.value(Op::Reshape { shape: vec![batch, 1] }, &[starts])?,
         None => context.add_constant("starts", Value::i64([1, 1], vec![0]))?,
     };
-    let along = context.add_constant("along", Value::i64([places], (0..places as i64).collect()))?;
+    let along = context.make_constant("along", [places], 0..places as i64)?;
     let mut step = context.binary(BinaryOp::Sub, along, starts)?;
     if circular {
         let turn = context.number(places as f64, step)?;
@@ -199,8 +199,8 @@ fn tensor_scatter(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let before = context.binary(BinaryOp::Less, step, end)?;
     let is_new = context.binary(BinaryOp::And, behind, before)?;
     let step = context.value(Op::Where, &[is_new, step, zero])?;
-    let firsts = Value::i64([batch, 1], (0..batch).map(|sample| (sample * steps) as i64).collect());
-    let firsts = context.add_constant("firsts", firsts)?;
+    let firsts = (0..batch).map(|sample| (sample * steps) as i64);
+    let firsts = context.make_constant("firsts", [batch, 1], firsts)?;
     let rows = context.binary(BinaryOp::Add, step, firsts)?;
     // The axis to the front, behind the batch.
     let mut order: Vec<usize> = (0..shape.len()).filter(|other| *other != axis).collect();

@@ -120,9 +120,12 @@ impl AxisResize {
         let shape = context.shape(x);
         let extent = shape[self.axis];
         let narrow = if self.antialias { f64::from(self.scale.min(1.0)) } else { 1.0 };
-        if 2.0 * (2.0 / narrow) + 2.0 > MAX_TAPS as f64 {
+        // No fewer than an element has.
+        let most = 2.0 * (2.0 / narrow) + 2.0;
+        if most > MAX_TAPS as f64 {
             return Err(context.refuse(format!("scale {} of axis {} needs too wide a filter", self.scale, self.axis)));
         }
+        context.reserve("list of indices and weights", self.size.saturating_mul(2 * most as usize + 1))?;
         let rows: Vec<(Vec<(usize, f32)>, f32)> = (0..self.size).map(|at| self.taps(at, extent)).collect();
         let most = rows.iter().map(|(taps, _)| taps.len()).max().unwrap_or(0).max(1);
         let mut along = vec![1; shape.len() - self.axis];
@@ -136,9 +139,9 @@ impl AxisResize {
                 indices.push(index as i64);
                 weights.push(weight);
             }
-            let indices = context.add_constant("indices", Value::i64([self.size], indices))?;
+            let indices = context.name_constant("indices", Value::i64([self.size], indices));
             let taken = context.value(Op::Gather { axis: self.axis }, &[x, indices])?;
-            let weights = context.add_constant("weights", Value::f32(along.clone(), weights))?;
+            let weights = context.name_constant("weights", Value::f32(along.clone(), weights));
             let weighted = context.binary(BinaryOp::Mul, taken, weights)?;
             sum = Some(match sum {
                 Some(sum) => context.binary(BinaryOp::Add, sum, weighted)?,
@@ -148,7 +151,7 @@ impl AxisResize {
         let Some(mut sum) = sum else { return Err(context.refuse("it makes nothing")) };
         if rows.iter().any(|(_, addend)| *addend != 0.0) {
             let addends = rows.iter().map(|(_, addend)| *addend).collect();
-            let addends = context.add_constant("outside", Value::f32(along, addends))?;
+            let addends = context.name_constant("outside", Value::f32(along, addends));
             sum = context.binary(BinaryOp::Add, sum, addends)?;
         }
         Ok(sum)

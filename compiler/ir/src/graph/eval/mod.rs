@@ -2,6 +2,7 @@
 //!
 //! It folds constants, is the oracle of tests and `--verify`, and never runs on a device.
 
+mod cost;
 mod error;
 mod run;
 
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use partita_rt::kernels::{Call, Gather, Scatter, Steady};
 
+pub use cost::operations;
 pub use error::EvalError;
 
 use error::wrong_type;
