@@ -134,8 +134,20 @@ fn quantities_say_how_they_are_written() {
 }
 
 #[test]
+fn too_many_devices_are_counted() {
+    let more: String = (0..3000).map(|at| format!("[[device]]\nname = \"d{at}\"\ntarget = \"host\"\n")).collect();
+    let problems = problems(&GOOD.replace("[[link]]", &format!("{more}[[link]]")));
+    let [problem] = &problems[..] else { panic!("{} messages", problems.len()) };
+    assert_eq!(problem.code, "E0161");
+    assert!(problem.message.contains("this one 3002"), "{problem}");
+}
+
+#[test]
 fn addresses_are_checked() {
     one("\"127.0.0.1:7412\"", "\"127.0.0.1:7411\"", "E0164", "\"127.0.0.1:7411\"", &["`cam` and `hub`", "one address"]);
+    for same in ["\"localhost:7411\"", "\"LocalHost:7411\"", "\"[::1]:7411\""] {
+        one("\"127.0.0.1:7412\"", same, "E0164", same, &["`cam` and `hub`", "which is 127.0.0.1:7411"]);
+    }
     one("\"127.0.0.1:7412\"", "\"127.0.0.1\"", "E0164", "\"127.0.0.1\"", &["no port", "host:port"]);
     one("\"127.0.0.1:7412\"", "\"127.0.0.1:0\"", "E0164", "\"127.0.0.1:0\"", &["1 and 65535"]);
     one("\"127.0.0.1:7412\"", "\"$(reboot):1\"", "E0164", "\"$(reboot):1\"", &["not an address"]);

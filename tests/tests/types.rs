@@ -121,6 +121,11 @@ fn what_contradicts_is_refused_by_name() {
     let said = imported(compare, &[typed("a", FLOAT), typed("b", FLOAT)], &[typed("y", INT8)], vec![]);
     let said = said.expect_err("a comparison is no int8");
     assert!(said.contains("graph output `y` is declared as i8, but is bool"), "{said}");
+    for (declared, name) in [(DOUBLE, "f64"), (FLOAT16, "f16"), (INT8, "i8"), (INT64, "i64")] {
+        let relu = vec![onnx::node("Relu", &["a"], &["y"], vec![])];
+        let said = imported(relu, &[typed("a", FLOAT)], &[typed("y", declared)], vec![]).expect_err("it is float");
+        assert!(said.contains(&format!("graph output `y` is declared as {name}, but is f32")), "{said}");
+    }
     let said =
         imported(vec![onnx::node("Not", &["a"], &["y"], vec![])], &[typed("a", STRING)], &[typed("y", BOOL)], vec![]);
     let said = said.expect_err("there are no words");
@@ -132,7 +137,7 @@ fn what_contradicts_is_refused_by_name() {
         vec![],
     );
     let said = said.expect_err("integers have no sigmoid");
-    assert!(said.contains("the_Sigmoid") && said.contains("i64[2,3]"), "{said}");
+    assert!(said.contains("E0140") && said.contains("the_Sigmoid") && said.contains("i64[2,3]"), "{said}");
     let integers = |name: &str, elements: Vec<i64>| TensorProto {
         name: name.to_string(),
         dims: vec![elements.len() as i64],

@@ -1,6 +1,7 @@
 //! Reads and checks cluster.toml; every problem is reported at once, with its line.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::path::Path;
 
@@ -208,6 +209,7 @@ impl Checker<'_> {
         let mut names: HashSet<String> = HashSet::new();
         let mut targets: BTreeMap<&str, Target> = BTreeMap::new();
         let mut holders: HashMap<String, usize> = HashMap::new();
+        let mut too_many = false;
         for table in tables {
             if self.is_full() {
                 break;
@@ -218,7 +220,15 @@ impl Checker<'_> {
             let count = table.count.as_ref().map_or(1, |count| *count.get_ref());
             if count == 0 || count > MAX_DEVICES - devices.len() {
                 let span = table.count.as_ref().map_or(span, Spanned::span);
-                self.problem(span, "E0161", format!("a cluster has 1 to {MAX_DEVICES} devices"), None);
+                let message = format!("a cluster has 1 to {MAX_DEVICES} devices");
+                if count == 0 {
+                    self.problem(span, "E0161", message, None);
+                } else if !std::mem::replace(&mut too_many, true) {
+                    let counts = tables.iter().map(|table| table.get_ref().count.as_ref());
+                    let all = counts.map(|count| count.map_or(1, |count| *count.get_ref()));
+                    let all = all.fold(0usize, usize::saturating_add);
+                    self.problem(span, "E0161", format!("{message}, this one {all}"), None);
+                }
                 self.refuse_device(name, count);
                 continue;
             }
@@ -277,10 +287,15 @@ impl Checker<'_> {
                 }
                 let address = addresses.get(index).cloned();
                 if let (Some(address), Some(given)) = (&address, &table.address)
-                    && let Some(holder) = holders.insert(address.clone(), devices.len())
+                    && let Some(holder) = holders.insert(one_spelling(address), devices.len())
                 {
-                    let holder = devices.get(holder).map_or("another", |holder: &Device| holder.name.as_str());
-                    let message = format!("devices `{holder}` and `{name}` have one address, {}", printable(address));
+                    let holder = devices.get(holder);
+                    let other = holder.and_then(|holder: &Device| holder.address.as_ref());
+                    let other = other.filter(|other| *other != address);
+                    let other = other.map_or(String::new(), |other| format!(", which is {}", printable(other)));
+                    let holder = holder.map_or("another", |holder: &Device| holder.name.as_str());
+                    let address = printable(address);
+                    let message = format!("devices `{holder}` and `{name}` have one address, {address}{other}");
                     let help = Some("a device listens on an address of its own; let the ports differ".to_string());
                     self.problem(given.span(), "E0164", message, help);
                 }
@@ -463,4 +478,16 @@ impl Checker<'_> {
         self.problem(text.span(), "E0163", message, Some("write it like \"50 ms\"".to_string()));
         None
     }
+}
+
+/// An address as everybody spells it who means it: this machine has three names.
+fn one_spelling(address: &str) -> String {
+    let Some((host, port)) = address.rsplit_once(':') else { return address.to_string() };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_ascii_lowercase();
+    let host = match bare.parse::<IpAddr>() {
+        Ok(ip) if ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST => "localhost".to_string(),
+        Ok(ip) => ip.to_string(),
+        Err(_) => bare,
+    };
+    format!("{host}:{port}")
 }

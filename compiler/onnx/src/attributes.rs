@@ -26,7 +26,11 @@ impl<'a> Attributes<'a> {
 
     /// An operator that does not fit its inputs.
     pub fn refused(&self, error: &InferError) -> Diagnostic {
-        let code = if error.is_too_large() { "E0122" } else { "E0130" };
+        let code = match (error.is_too_large(), error.is_of_elements()) {
+            (true, _) => "E0122",
+            (_, true) => "E0140",
+            (false, false) => "E0130",
+        };
         Diagnostic { code, ..self.refuse(error.to_string()) }
     }
 

@@ -51,7 +51,7 @@ impl Importer {
         let own = self.graph.tensor_type(id).element;
         let promised = self.promised(id);
         let wanted = declared_element(output).unwrap_or(promised);
-        if wanted != promised && !(is_carried_as(wanted, own) && is_carried_as(promised, own)) {
+        if wanted != promised {
             let name = printable(&output.name);
             let (wanted, found) = (wanted.name(), promised.name());
             return Err(Diagnostic::new(

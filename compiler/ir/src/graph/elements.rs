@@ -218,10 +218,10 @@ pub fn check(op: &Op, operands: &[&TensorType]) -> Result<(), InferError> {
     let values = &operands[values(op, operands.len())];
     if let Some(operand) = values.iter().find(|operand| !takes(op, operand.element)) {
         let only_f32 = ElementType::ALL.iter().all(|other| takes(op, *other) == (*other == ElementType::F32));
-        return refuse(match only_f32 {
+        return Err(InferError::Elements(match only_f32 {
             true => format!("an input is {operand}, expected f32 elements"),
-            false => format!("an input is {operand}, which the operator is not defined for"),
-        });
+            false => format!("an input is {operand}, which is not supported"),
+        }));
     }
     let other = values
         .split_first()

@@ -130,7 +130,7 @@ pub struct Graph {
     /// How many were removed.
     removed: usize,
     tensors: Vec<Tensor>,
-    /// Per tensor the nodes that read it, once per use.
+    /// Per tensor the nodes that read it, ascending, each once however often it does.
     readers: Vec<Vec<NodeId>>,
     /// Per tensor how it is stored: found out when first asked for, and forgotten with every change.
     stored: OnceLock<Vec<Stored>>,
@@ -256,13 +256,10 @@ impl Graph {
 
     /// Nodes that read `tensor`, ascending; a node that reads it twice appears once.
     pub fn consumers(&self, tensor: TensorId) -> Vec<NodeId> {
-        let mut found = self.readers[tensor.0 as usize].clone();
-        found.sort_unstable();
-        found.dedup();
-        found
+        self.readers[tensor.0 as usize].clone()
     }
 
-    /// Nodes that read `tensor`, once per use, in no order that means anything.
+    /// The same, without a copy.
     pub(crate) fn readers(&self, tensor: TensorId) -> &[NodeId] {
         &self.readers[tensor.0 as usize]
     }
@@ -281,10 +278,7 @@ impl Graph {
 
     /// Whether exactly one node reads `tensor`, however often.
     pub fn has_one_consumer(&self, tensor: TensorId) -> bool {
-        match &self.readers[tensor.0 as usize][..] {
-            [] => false,
-            [first, rest @ ..] => rest.iter().all(|reader| reader == first),
-        }
+        self.readers[tensor.0 as usize].len() == 1
     }
 
     /// Whether some node reads `tensor`.
@@ -373,14 +367,17 @@ impl Graph {
     pub fn set_inputs(&mut self, id: NodeId, inputs: Vec<TensorId>) {
         self.forget_reader(id);
         for input in &inputs {
-            self.readers[input.0 as usize].push(id);
+            insert(&mut self.readers[input.0 as usize], id);
         }
         self.node_mut(id).inputs = inputs;
     }
 
     fn forget_reader(&mut self, id: NodeId) {
         for input in std::mem::take(&mut self.node_mut(id).inputs) {
-            self.readers[input.0 as usize].retain(|reader| *reader != id);
+            let readers = &mut self.readers[input.0 as usize];
+            if let Ok(at) = readers.binary_search(&id) {
+                readers.remove(at);
+            }
         }
     }
 
@@ -424,7 +421,7 @@ impl Graph {
             inputs.iter_mut().filter(|input| **input == old).for_each(|input| *input = new);
         }
         let moved = std::mem::take(&mut self.readers[old.0 as usize]);
-        self.readers[new.0 as usize].extend(moved);
+        moved.into_iter().for_each(|reader| insert(&mut self.readers[new.0 as usize], reader));
         if self.is_output(old) {
             self.outputs.replace(old, new);
             let name = std::mem::take(&mut self.tensors[old.0 as usize].name);
@@ -457,5 +454,18 @@ impl Graph {
     /// Name of a node for messages: its own, or the operator if the model gave none.
     pub fn node_label(&self, id: NodeId) -> String {
         format!("{} ({})", self.node(id).name, text::op_name(&self.node(id).op))
+    }
+}
+
+/// Puts a node where it belongs among ascending ones, if it is not there yet.
+fn insert(nodes: &mut Vec<NodeId>, id: NodeId) {
+    // Mostly a new node, which comes last.
+    match nodes.last() {
+        Some(last) if *last >= id => {
+            if let Err(at) = nodes.binary_search(&id) {
+                nodes.insert(at, id);
+            }
+        }
+        _ => nodes.push(id),
     }
 }

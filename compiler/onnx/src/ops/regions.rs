@@ -108,7 +108,7 @@ fn known(context: &mut NodeContext<'_>, form: &Form) -> Result<(), Diagnostic> {
         let counts = bins.map(|bin| if ratio > 0 { ratio } else { (bin.ceil().max(0.0) as usize).min(MAX_READS) });
         let each = counts[0].saturating_mul(counts[1]);
         if each.saturating_mul(rows).saturating_mul(columns).saturating_mul(4).saturating_add(most) > MAX_READS {
-            return Err(context.refuse("its regions read too much"));
+            return Err(context.attributes.unsupported("its regions read too much"));
         }
         for bin in 0..rows * columns {
             let down = samples(top + (bin / columns) as f64 * bins[0], bins[0], counts[0], height);
@@ -127,7 +127,7 @@ fn known(context: &mut NodeContext<'_>, form: &Form) -> Result<(), Diagnostic> {
     }
     let most = most.max(1);
     if reads.len().saturating_mul(most) > MAX_READS || reads.is_empty() {
-        return Err(context.refuse(format!("its {} bins read {most} elements each", reads.len())));
+        return Err(context.attributes.unsupported(format!("its {} bins read {most} elements each", reads.len())));
     }
     // Bins that read less repeat their first element, or nothing.
     for (places, factors) in reads.iter_mut().zip(&mut weights) {

@@ -123,7 +123,8 @@ impl AxisResize {
         // No fewer than an element has.
         let most = 2.0 * (2.0 / narrow) + 2.0;
         if most > MAX_TAPS as f64 {
-            return Err(context.refuse(format!("scale {} of axis {} needs too wide a filter", self.scale, self.axis)));
+            let message = format!("scale {} of axis {} needs too wide a filter", self.scale, self.axis);
+            return Err(context.attributes.unsupported(message));
         }
         context.reserve("list of indices and weights", self.size.saturating_mul(2 * most as usize + 1))?;
         let rows: Vec<(Vec<(usize, f32)>, f32)> = (0..self.size).map(|at| self.taps(at, extent)).collect();

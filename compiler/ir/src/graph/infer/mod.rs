@@ -18,12 +18,20 @@ pub enum InferError {
     /// Attributes and input types contradict each other.
     #[error("{0}")]
     Mismatch(String),
+    /// Elements of a type that there is no kernel for, though another tool may have one.
+    #[error("{0}")]
+    Elements(String),
     /// A tensor is beyond [`MAX_ELEMENTS`].
     #[error("{0}")]
     TooLarge(String),
 }
 
 impl InferError {
+    /// Whether the type of elements was the reason.
+    pub fn is_of_elements(&self) -> bool {
+        matches!(self, InferError::Elements(_))
+    }
+
     /// Whether a limit on size was the reason.
     pub fn is_too_large(&self) -> bool {
         matches!(self, InferError::TooLarge(_))
