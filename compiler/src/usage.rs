@@ -1,5 +1,6 @@
 //! Which options go together: every rule once, with its reason. An option that would do nothing is refused.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
@@ -7,6 +8,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::cli::{Arguments, Format, Switch};
+use crate::diagnostic::printable;
 use crate::links::LinkError;
 use crate::options::Numbers;
 use crate::partition::StrategyFamily;
@@ -117,6 +119,9 @@ pub const CLASHES: &[Clash] = &[
     clash("simulate", "measure", BUILDS_NOTHING),
     clash("simulate", "tune", BUILDS_NOTHING),
     clash("simulate", "log", BUILDS_NOTHING),
+    clash("simulate", "symbols", BUILDS_NOTHING),
+    clash("simulate", "no_build_cache", BUILDS_NOTHING),
+    clash("simulate", "launcher", BUILDS_NOTHING),
     Clash {
         between: ("simulate", "evaluate"),
         unless: &["variants"],
@@ -132,6 +137,7 @@ pub const CLASHES: &[Clash] = &[
     clash("measure", "format=json", "what --measure says is a table for people; its file is TOML"),
     clash("measure", "strategy", "--measure runs the model by each family in turn"),
     clash("measure", "plan", "--measure runs the model by each family in turn"),
+    clash("measure", "max_latency", "every way is measured, however long it takes"),
     clash("measure", "quantize", MEASURES_WHOLE),
     clash("measure", "exits", MEASURES_WHOLE),
     clash("measure", "variants", MEASURES_WHOLE),
@@ -243,6 +249,13 @@ fn fault(command: &Command, matches: &ArgMatches, arguments: &Arguments) -> Opti
             return Some(format!("{} and {} exclude each other: {}", flag(alone.option), flag(other), alone.why));
         }
     }
+    let repeated = [
+        ("--set", twice(arguments.fixed.iter().map(|(name, _)| name))),
+        ("--shape", twice(arguments.shapes.iter().map(|(name, _)| name))),
+    ];
+    if let Some((option, name)) = repeated.iter().find_map(|(option, name)| Some((option, (*name)?))) {
+        return Some(format!("{option} gives `{}` two values", printable(name)));
+    }
     let broken = CLASHES.iter().find(|clash| {
         given(clash.between.0) && given(clash.between.1) && !clash.unless.iter().any(|other| given(other))
     })?;
@@ -257,6 +270,12 @@ fn fault(command: &Command, matches: &ArgMatches, arguments: &Arguments) -> Opti
     Some(format!("{a} and {b} exclude each other{unless}: {}", broken.why))
 }
 
+/// The first name that comes again.
+fn twice<'a>(names: impl Iterator<Item = &'a String>) -> Option<&'a str> {
+    let mut seen = HashSet::new();
+    names.map(String::as_str).find(|name| !seen.insert(*name))
+}
+
 /// Whether an option was typed and asks for something.
 fn is_given(matches: &ArgMatches, arguments: &Arguments, option: &str) -> bool {
     let typed = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
@@ -265,7 +284,7 @@ fn is_given(matches: &ArgMatches, arguments: &Arguments, option: &str) -> bool {
         "variants" => arguments.variants == Switch::Auto,
         "batch" => arguments.batch > 1,
         "format=json" => arguments.format == Format::Json,
-        "link_error" => typed("link_error") && arguments.link_error != LinkError::Exact,
+        "link_error" => arguments.link_error.is_some_and(|error| error != LinkError::Exact),
         "quantize" => arguments.quantizes(),
         "numbers=f32" => arguments.numbers == Numbers::F32,
         "strategy=batch" => arguments.strategy == StrategyFamily::Batch,
@@ -350,6 +369,14 @@ mod tests {
             (vec!["--calibration", "x.npz", "--exits", "off"], "none is asked for"),
             (vec!["--simulate", "--run"], "--simulate and --run exclude each other: --simulate only predicts"),
             (vec!["--simulate", "--evaluate", "x.npz"], "unless with --variants auto: only variants are evaluated"),
+            (vec!["--set", "a=1", "b=1", "a=2"], "--set gives `a` two values"),
+            (vec!["--shape", "x=1x3", "--shape", "x=1x4"], "--shape gives `x` two values"),
+            (vec!["--objective", "latency=1,latency=2"], "latency is weighted twice"),
+            (vec!["--measure", "--max-latency", "1"], "every way is measured"),
+            (
+                vec!["--simulate", "--variants", "auto", "--calibration", "x", "--evaluate", "x", "--symbols"],
+                "nothing is built",
+            ),
             (vec!["--strategy", "batch"], "--strategy batch does nothing without --batch"),
             (vec!["--print-ir-after", "partitoin"], "a similar value exists: 'partition'"),
             (vec!["--print-ir-after", "exits"], "there is no such stage without exits"),

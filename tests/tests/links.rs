@@ -3,6 +3,12 @@
 
 use std::path::PathBuf;
 
+use partita::config::cluster_file;
+use partita::driver::{self, Options};
+use partita::graph::op::{Conv, Window};
+use partita::graph::values::noise;
+use partita::graph::{Activation, Graph, Op, TensorType, Value};
+use partita::partition::StrategyFamily;
 use partita_tests::bundle::{ClusterText, Run, run};
 use partita_tests::place;
 
@@ -64,4 +70,60 @@ fn processors_of_two_kinds_exchange_bytes() {
     assert_eq!(links["measured_on"], "calibration");
     let tensors = links["tensors"].as_array().expect("tensors");
     assert!(tensors.iter().any(|tensor| tensor["encoding"] == "int8" && tensor["step"].is_number()), "{links}");
+}
+
+/// Three convolutions of 32 channels.
+fn convolutions() -> Graph {
+    let mut graph = Graph::new("convolutions");
+    let all = |extent: usize| vec![extent; 2];
+    let window = Window { kernel: all(3), stride: all(1), dilation: all(1), pad_begin: all(1), pad_end: all(1) };
+    let shape = TensorType::f32([1, 32, 40, 40]);
+    let mut x = graph.add_input("x", shape.clone());
+    for layer in 0..3 {
+        let weight = noise(&TensorType::f32([32, 32, 3, 3]), layer);
+        let weight = graph.add_constant(format!("w{layer}"), weight);
+        let bias = graph.add_constant(format!("b{layer}"), Value::f32([32], vec![0.0; 32]));
+        let conv = Conv { window: window.clone(), groups: 1, residual: false, activation: Activation::Relu };
+        let made = graph.add_tensor(format!("c{layer}"), shape.clone());
+        graph.add_node(format!("n{layer}"), Op::Conv(conv), vec![x, weight, bias], vec![made]);
+        x = made;
+    }
+    graph.outputs = vec![x].into();
+    graph
+}
+
+/// On the first cluster sharing gains just less than what sharing with f16 does; on the second the answer is wanted
+/// elsewhere, so that one device sends, too.
+#[test]
+fn no_family_is_faster_than_auto_and_one_device_takes_what_it_takes() {
+    for (output, bandwidth) in [("a", "477 Mbit/s"), ("b", "100 Mbit/s")] {
+        let link = format!("bandwidth = \"{bandwidth}\"\nlatency = \"0.2 ms\"");
+        let text = ClusterText::new("a", output).device("a", "raspberry-pi-3", "").device("b", "raspberry-pi-3", "");
+        let text = text.network(&["a", "b"], &format!("topology = \"switch\"\n{link}"));
+        let folder = tempfile::tempdir().expect("a folder");
+        let cluster = cluster_file::read(&text.write(folder.path())).expect("a sound cluster");
+        let planned = |family: StrategyFamily| {
+            let options = Options { family, ..Options::default() };
+            let compiled = driver::compile_graph("links".to_string(), convolutions(), cluster.clone(), &options);
+            let compiled = compiled.unwrap_or_else(|failure| panic!("{family:?}: {failure}"));
+            let single_ms = compiled.routed.placed.partition.single_device_ms.expect("one device can do it");
+            (compiled.routed.prediction.latency_ms, single_ms)
+        };
+        let (auto_ms, single_ms) = planned(StrategyFamily::Auto);
+        assert!(auto_ms <= single_ms, "{output}: {auto_ms} ms, {single_ms} ms by itself");
+        let (whole_ms, _) = planned(StrategyFamily::Whole);
+        assert_eq!(single_ms, whole_ms, "{output}");
+        for family in [
+            StrategyFamily::Lop,
+            StrategyFamily::Lip,
+            StrategyFamily::Fused,
+            StrategyFamily::Ftp,
+            StrategyFamily::Spatial,
+            StrategyFamily::Pipeline,
+        ] {
+            let (latency_ms, alone_ms) = planned(family);
+            assert!(auto_ms <= latency_ms, "{output}: {auto_ms} ms, but {family:?} {latency_ms}");
+            assert_eq!(alone_ms, single_ms, "{output}: {family:?}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! How far a long piece of work is: a bar on a terminal, a line now and then where there is none. And what else is said on
 //! the way; all of it on standard error, none of it with --quiet.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,10 +18,15 @@ pub fn silence() {
     SILENT.store(true, Ordering::Relaxed);
 }
 
+/// Writes a line to standard error. Who does not read it any more misses it: that is no reason to stop.
+pub fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Says something that is neither a result nor a warning.
 pub fn note(text: &str) {
     if !SILENT.load(Ordering::Relaxed) {
-        eprintln!("partita: {text}");
+        say(format_args!("partita: {text}"));
     }
 }
 

@@ -62,7 +62,7 @@ pub fn load(path: &Path, graph: &Graph, preparation: &Preparation, limit: Option
         && !is_for_numbers_as_large(graph, &elements)
         && let Some(warning) = fit::unnormalised(&elements)
     {
-        eprintln!("warning: `{}`: {warning}", path.display());
+        crate::progress::say(format_args!("warning: `{}`: {warning}", path.display()));
     }
     let inputs = elements
         .chunks_exact(per_sample.max(1))

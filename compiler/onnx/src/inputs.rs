@@ -111,13 +111,11 @@ pub fn types(inputs: &[&ValueInfoProto], options: &ImportOptions) -> Result<Inpu
             Err(diagnostic) => wrong.push(diagnostic),
         }
     }
-    let symbols = settle(&declared, options).unwrap_or_else(|diagnostics| {
-        wrong.extend(diagnostics);
-        Symbols::new()
-    });
+    // What is wrong with sizes may only follow from what is wrong with an input.
     if !wrong.is_empty() {
         return Err(wrong);
     }
+    let symbols = settle(&declared, options)?;
     resolve(&declared, symbols)
 }
 

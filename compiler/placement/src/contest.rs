@@ -101,8 +101,8 @@ pub struct Contest<'a> {
     all_proven: bool,
     /// What no plan can beat.
     pub bounds: Bounds,
-    /// Least time of one device by itself.
-    single_device_ms: Option<f64>,
+    /// What the fastest device comes to by itself.
+    pub single: Option<Figures>,
     count: usize,
     solve_ms: f64,
     /// Why the question itself has no answer, where only other plans may fit.
@@ -130,7 +130,7 @@ impl<'a> Contest<'a> {
             least_sum: None,
             all_proven: true,
             bounds: Bounds::new(graph, cluster),
-            single_device_ms: None,
+            single: None,
             count: 0,
             solve_ms: 0.0,
             refused: None,
@@ -191,7 +191,7 @@ impl<'a> Contest<'a> {
         let objective = self.wanted.objective;
         let Contender { mut partition, figures, .. } = contender;
         partition.objective = objective;
-        (partition.single_device_ms, partition.solve_ms) = (self.single_device_ms, self.solve_ms);
+        (partition.single_device_ms, partition.solve_ms) = (self.single.map(|it| it.latency_ms), self.solve_ms);
         let everyone: Vec<usize> = (0..self.cluster.devices.len()).collect();
         partition.lower_bound_ms = (self.bounds.latency_seconds(&everyone) * 1e3).min(figures.latency_ms);
         let least = self.least(&everyone);
@@ -438,8 +438,8 @@ impl<'a> Contest<'a> {
                 Figures::of(self.graph, self.cluster, &partition, self.wanted.objective)
             };
             if let Some(figures) = entered {
-                let best = self.single_device_ms.map_or(figures.latency_ms, |best| best.min(figures.latency_ms));
-                self.single_device_ms = Some(best);
+                let best = self.single.filter(|best| best.latency_ms <= figures.latency_ms);
+                self.single = best.or(Some(figures));
             }
         }
     }

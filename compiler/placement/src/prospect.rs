@@ -71,6 +71,11 @@ impl<'a> Prospect<'a> {
         self.contest.best().map(|best| best.figures)
     }
 
+    /// What the fastest device comes to by itself; none if no device can do it alone.
+    pub fn single(&self) -> Option<Figures> {
+        self.contest.single
+    }
+
     /// The time that no plan for the cluster can beat.
     pub fn lower_bound_ms(&self) -> f64 {
         let everyone: Vec<usize> = (0..self.cluster.devices.len()).collect();

@@ -4,11 +4,12 @@
 //! bundles have in common is compiled once and comes from [`super::cache`]. The work folder is named after what is
 //! built and the compiler is told to write another name for it, so that the program does not depend on where it was made.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, bail, ensure};
+use partita_learn::progress::say;
 
 use super::cache::{self, Cache, Entry};
 use super::executable::{self, SectionSizes};
@@ -96,9 +97,7 @@ impl Group<'_> {
         let target = work.path().join("target");
         {
             let entry = self.entry(&cache)?;
-            for name in ["runtime-rt", "target"] {
-                cache::copy(&entry.path.join(name), &work.path().join(name))?;
-            }
+            copy_parts(&entry, work.path())?;
         }
         for name in ["Cargo.toml", "Cargo.lock"] {
             let from = self.bundle.join(name);
@@ -128,19 +127,42 @@ impl Group<'_> {
     /// What these devices have in common with those of other bundles, compiled.
     fn entry(&self, cache: &Cache) -> anyhow::Result<Entry> {
         let runtime = files_below(&self.bundle.join("runtime-rt"))?;
-        let seed = super::seed_files(self.devices[0].target.system == System::CortexM)?;
+        let firmware = self.devices[0].target.system == System::CortexM;
+        let seed = super::seed_files(firmware)?;
         let mut parts = contents(self.bundle, &runtime)?;
         parts.extend(seed.iter().map(|(_, text)| text.clone().into_bytes()));
         parts.push(rustc_version(&self.crate_folder())?.into_bytes());
+        let kind = cache::name_of(&parts);
         parts.push(self.settings.as_bytes().to_vec());
         parts.push(self.flags(cache).join(" ").into_bytes());
-        cache.entry(&cache::name_of(&parts), |folder| {
+        let cargo = |folder: &Path| {
+            seed.iter().try_for_each(|(path, text)| put(folder, path, text.as_bytes()))?;
+            self.cargo(cache, folder, &[package_name(super::SEED)])
+        };
+        let make = |folder: &Path| {
             for path in &runtime {
                 let bytes = std::fs::read(path).with_context(|| format!("reading `{}`", path.display()))?;
                 put(folder, path.strip_prefix(self.bundle).unwrap_or(path), &bytes)?;
             }
-            seed.iter().try_for_each(|(path, text)| put(folder, path, text.as_bytes()))?;
-            self.cargo(cache, folder, &[package_name(super::SEED)])
+            cargo(folder)
+        };
+        let name = cache::name_of(&parts);
+        if !firmware {
+            return cache.entry(&name, make);
+        }
+        // Two thirds of what firmware needs are macros, which run on this machine: made for the first microcontroller,
+        // they are everybody's.
+        let first = cache.entry(&kind, make)?;
+        cache.entry(&name, |folder| {
+            copy_parts(&first, folder)?;
+            let own = [OsStr::new("release"), OsStr::new(&self.devices[0].target.triple)];
+            for entry in std::fs::read_dir(folder.join("target"))? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() && !own.contains(&entry.file_name().as_os_str()) {
+                    std::fs::remove_dir_all(entry.path())?;
+                }
+            }
+            cargo(folder)
         })
     }
 
@@ -191,7 +213,7 @@ impl Group<'_> {
             bail!("building device {names} in `{}` failed:\n{messages}", self.crate_folder().display());
         }
         if self.options.verbose && !messages.is_empty() {
-            eprint!("{messages}");
+            say(messages.trim_end());
         }
         Ok(())
     }
@@ -222,6 +244,11 @@ impl Group<'_> {
         check_sizes(device, &sizes)?;
         Ok(BuiltDevice { binary, symbols: self.options.symbols.then_some(symbols), sizes })
     }
+}
+
+/// What an entry holds, to go on with in another folder.
+fn copy_parts(entry: &Entry, folder: &Path) -> anyhow::Result<()> {
+    ["runtime-rt", "target"].iter().try_for_each(|name| cache::copy(&entry.path.join(name), &folder.join(name)))
 }
 
 /// Whether a variable of a surrounding build would change how a device's crate is built.

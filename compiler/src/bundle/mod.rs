@@ -27,6 +27,7 @@ use crate::emit::model::{EmittedModel, KernelsPlace, emit_model, is_object, peer
 use crate::emit::steps::sanitize;
 use crate::emit::templates;
 use crate::program::Step;
+use partita_learn::progress::say;
 use partita_rt::node::plan::DEVICES;
 
 /// Its manifest has another name here, because cargo leaves folders with a manifest out of packages.
@@ -98,10 +99,10 @@ fn check_lines(compiled: &Compiled) -> anyhow::Result<()> {
             let (wanted, baud) = (link.wire_bits_per_second, cluster.baud(link));
             if f64::from(baud) < wanted * 0.98 {
                 let (a, b) = (&cluster.devices[link.between.0].name, &cluster.devices[link.between.1].name);
-                eprintln!(
+                say(format_args!(
                     "warning: the line between `{a}` and `{b}` will run at {baud} bit/s, the most that its UARTs do, not at \
                      {wanted:.0} as the cluster file says and predictions assume"
-                );
+                ));
             }
         }
     }

@@ -91,9 +91,10 @@ pub struct Arguments {
     /// How much links may change an answer, as a share of its largest element: tensors may then travel as f16, and, where
     /// --calibration shows their ranges, as multiples of a step in a byte. What it comes to is measured on the calibration
     /// samples, or on seeded noise, and reported. `exact` sends every number as it is; so do exits, variants, networks of
-    /// whole numbers, and those of which an inference takes more than 40 GMAC or 256 MB, whatever this says.
-    #[arg(long, value_name = "F|exact", default_value = "1e-3", value_parser = LinkError::parse, help_heading = "Plan")]
-    pub link_error: LinkError,
+    /// whole numbers, and those of which an inference takes more than 40 GMAC or 256 MB, whatever this says. 1e-3 unless
+    /// given.
+    #[arg(long, value_name = "F|exact", value_parser = LinkError::parse, help_heading = "Plan")]
+    pub link_error: Option<LinkError>,
     /// Run the model on the cluster's devices in several ways, and write what was measured beside the cluster file, where
     /// later compilations find it.
     #[arg(long, help_heading = "What is done")]

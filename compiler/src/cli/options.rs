@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Arguments, Switch};
 use crate::exits::ExitOptions;
-use crate::links::LinkOptions;
+use crate::links::{self, LinkOptions};
 use crate::options::{Numbers, Options};
 use crate::quantize::QuantizeOptions;
 use crate::samples::Preparation;
@@ -75,7 +75,7 @@ fn links(arguments: &Arguments) -> LinkOptions {
         return LinkOptions::exact();
     }
     LinkOptions {
-        error: arguments.link_error,
+        error: arguments.link_error.unwrap_or(links::DEFAULT),
         calibration: arguments.calibration.clone(),
         preparation: preparation(arguments),
     }

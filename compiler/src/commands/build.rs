@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use partita_learn::progress::say;
+
 use crate::bundle;
 use crate::bundle::cargo::{BuildOptions, BuiltDevice};
 use crate::cli::{Arguments, Format};
@@ -32,6 +34,6 @@ pub(super) fn folder_name(compiled: &Compiled) -> String {
 /// Progress, on standard error; quiet with -q, and with --format json unless -v.
 pub(super) fn note(arguments: &Arguments, message: &str) {
     if !arguments.quiet && (arguments.format == Format::Human || arguments.verbose) {
-        eprintln!("partita: {message}");
+        say(format_args!("partita: {message}"));
     }
 }

@@ -15,6 +15,7 @@ use crate::diagnostic::Diagnostic;
 use crate::driver::{Compiled, Failure};
 use crate::graph::{Value, eval};
 use crate::run::local::{pack, unpack};
+use partita_learn::progress::say;
 use partita_rt::hosted::client::Client;
 use partita_rt::node::Outcome;
 
@@ -48,7 +49,7 @@ pub(super) fn deploy(
     for device in deployment.retired() {
         note(arguments, &format!("{device} has no part in this plan: what was installed there is removed"));
     }
-    deployment.tidy().iter().for_each(|problem| eprintln!("warning: {problem}"));
+    deployment.tidy().iter().for_each(|problem| say(format_args!("warning: {problem}")));
     Ok(states(&compiled.cluster))
 }
 

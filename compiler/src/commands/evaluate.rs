@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use partita_learn::progress::say;
 
 use super::build::note;
 use super::infer::add_measured;
@@ -101,7 +102,7 @@ pub(super) fn evaluate(
     }
     add_measured(report, &sums);
     if disagreements > 0 {
-        eprintln!("warning: {disagreements} of {base_count} answers differ from the reference kernels'");
+        say(format_args!("warning: {disagreements} of {base_count} answers differ from the reference kernels'"));
     }
     evaluate_variants(compiled, &samples.inputs, labels, report).map_err(Failure::of)?;
     let accuracy = right as f64 / count as f64;

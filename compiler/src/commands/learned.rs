@@ -1,5 +1,7 @@
 //! What was learned from samples, on a terminal: exits and variants.
 
+use partita_learn::progress::say;
+
 use super::print::grouped;
 use crate::accuracy::ClassLoss;
 use crate::bundle::report::{FamilyReport, Report};
@@ -12,7 +14,7 @@ use crate::quantize::report::{QuantizationReport, QuantizedLayer};
 /// Warns of classes that pay for the others, on standard error.
 pub(super) fn warn(report: &Report) {
     for warning in warnings(report) {
-        eprintln!("warning: {warning}");
+        say(format_args!("warning: {warning}"));
     }
 }
 

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use partita_learn::progress::say;
 
 use self::build::{build, folder_name, note};
 use crate::cli::{Arguments, Format};
@@ -25,6 +26,7 @@ use crate::config::{self, Cluster};
 use crate::diagnostic::Diagnostic;
 use crate::driver::{self, Compiled, Dump, Failure, Options};
 use crate::graph::{Graph, Value};
+use crate::links::{self, LinkError};
 use crate::{bundle, explain, simulate, usage};
 
 /// The command line of this process: arguments in, exit status out.
@@ -71,7 +73,7 @@ fn usage_error(error: &clap::Error) -> ExitCode {
     let is_json = words.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
         || words.iter().any(|word| word == "--format=json");
     if is_json && error.use_stderr() {
-        eprintln!("{}", usage_json(error));
+        say(format_args!("{}", usage_json(error)));
         return ExitCode::from(2);
     }
     // Where it goes, and with which status, clap knows.
@@ -208,7 +210,7 @@ fn needs_build(arguments: &Arguments) -> bool {
 /// With --simulate, the report alone. That of a bundle stays: it is of what was built.
 fn write_prediction(arguments: &Arguments, out: &Path, report: &bundle::report::Report) -> anyhow::Result<()> {
     if out.join("plan.pb").exists() {
-        eprintln!("warning: `{}` holds a bundle, whose report is left as it is", out.display());
+        say(format_args!("warning: `{}` holds a bundle, whose report is left as it is", out.display()));
         return Ok(());
     }
     bundle::output::check(out)?;
@@ -220,7 +222,7 @@ fn write_prediction(arguments: &Arguments, out: &Path, report: &bundle::report::
 
 /// What the user might not expect of this compilation.
 fn say_what_is_special(arguments: &Arguments, compiled: &Compiled) {
-    compiled.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+    compiled.warnings.iter().for_each(|warning| say(format_args!("{warning}")));
     for file in &compiled.learned {
         note(arguments, &file.to_string());
     }
@@ -232,8 +234,13 @@ fn say_what_is_special(arguments: &Arguments, compiled: &Compiled) {
     if !compiled.cluster.conditions.is_empty() && compiled.routed.variants.is_none() {
         note(arguments, "`[[condition]]` of the cluster file says nothing without --variants auto");
     }
+    let asked = arguments.link_error.is_some_and(|error| error != LinkError::Exact);
+    if let Some(why) = links::why_exact(&compiled.graph, &compiled.cluster).filter(|_| asked) {
+        let samples = if arguments.calibration.is_some() { ", and the calibration samples serve nothing" } else { "" };
+        say(format_args!("warning: --link-error changes nothing{samples}: {why}"));
+    }
     if let Some(text) = summary::family_that_fell_back(compiled) {
-        eprintln!("warning: {text}");
+        say(format_args!("warning: {text}"));
     }
 }
 
@@ -259,7 +266,7 @@ struct Onlooker<'a> {
 impl Dump for Onlooker<'_> {
     fn stage(&mut self, name: &str, text: &dyn std::fmt::Display) {
         if self.arguments.verbose {
-            eprintln!("partita: {name} done");
+            say(format_args!("partita: {name} done"));
         }
         if self.arguments.print_ir_after.as_ref().is_some_and(|wanted| wanted == name || wanted == "all") {
             println!("; after {name}\n{text}");
@@ -267,7 +274,7 @@ impl Dump for Onlooker<'_> {
     }
 
     fn remark(&mut self, remark: &Diagnostic) {
-        eprintln!("{remark}");
+        say(format_args!("{remark}"));
     }
 
     fn simplified(&mut self, graph: &Graph, cluster: &Cluster) -> Result<(), Failure> {

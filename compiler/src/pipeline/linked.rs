@@ -6,7 +6,7 @@ use crate::links;
 use crate::options::Options;
 use crate::partition::Objective;
 use crate::partition::encodings::Encodings;
-use crate::placement::{self, Clock, Failure, Placed, Prospect, plan_file};
+use crate::placement::{self, Carried, Clock, Failure, Placed, Prospect, plan_file};
 
 /// A network, and its plan carried out.
 pub struct Linked {
@@ -45,15 +45,22 @@ impl Linked {
             return Ok(Linked { taught, placed });
         }
         let exact = Prospect::asked(&taught.graph, cluster, &mapping, Encodings::default(), clock);
-        if let Ok(exact) = &exact
-            && let Some((carried, report)) =
-                links::choose(&taught.graph, cluster, &mapping, &options.links, exact, clock)?
-            && let Some(encoded) = carried.encoded
-        {
-            let taught = Taught { graph: encoded.graph, links: Some(report), ..taught };
-            return Ok(Linked { taught, placed: carried.placed });
+        let (graph, links) = (&taught.graph, &options.links);
+        let (mut single_ms, mut encoded) = (None, None);
+        if let Ok(exact) = &exact {
+            single_ms = links::single_device_ms(graph, cluster, links, exact, clock)?;
+            encoded = links::choose(graph, cluster, &mapping, links, exact, clock)?;
         }
-        let placed = placement::fit_known(exact, &taught.graph, cluster, &mapping, clock)?;
+        let (taught, mut placed) = match encoded {
+            Some((Carried { placed, encoded: Some(encoded), .. }, report)) => {
+                (Taught { graph: encoded.graph, links: Some(report), ..taught }, placed)
+            }
+            _ => {
+                let placed = placement::fit_known(exact, graph, cluster, &mapping, clock)?;
+                (taught, placed)
+            }
+        };
+        placed.partition.single_device_ms = single_ms.or(placed.partition.single_device_ms);
         Ok(Linked { taught, placed })
     }
 }

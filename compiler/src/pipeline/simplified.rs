@@ -69,12 +69,10 @@ impl Simplified {
         clock: &mut Clock,
         dump: &mut dyn Dump,
     ) -> Result<Simplified, Failure> {
-        // Such a model is what `--numbers int8` asks for.
-        if options.numbers == Numbers::Int8 && has_whole_weights(&self.graph) {
-            return Ok(self);
-        }
         let Some(wanted) = &options.quantize else {
-            return if options.numbers == Numbers::Int8 { Err(real_numbers()) } else { Ok(self) };
+            // A model that has whole weights already is what `--numbers int8` asks for.
+            let missing = options.numbers == Numbers::Int8 && !has_whole_weights(&self.graph);
+            return if missing { Err(real_numbers()) } else { Ok(self) };
         };
         clock.restart();
         let made = quantize::quantize(&self.graph, wanted, host)?;

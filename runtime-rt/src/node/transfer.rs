@@ -512,7 +512,7 @@ mod tests {
     #[test]
     fn a_damaged_want_asks_for_nothing_that_is_not_there() {
         let mut random = Random::new(4);
-        for _ in 0..if cfg!(miri) { 100 } else { 10_000 } {
+        for _ in 0..if cfg!(miri) { 5 } else { 10_000 } {
             let mut from = Transfers::new();
             from.begin(None, None);
             from.hand_over(0, part(0, 1000), CHUNK, 0, 2000);

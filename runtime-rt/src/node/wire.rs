@@ -520,7 +520,7 @@ mod tests {
     fn a_header_reads_back_and_every_flipped_bit_is_noticed() {
         let header = Header { session: 1, term: 2, inference: 3, heard: 4, ..Header::new(Kind::Want, 5) };
         assert_eq!(Header::parse(&header.emit()), Some(header));
-        for bit in 0..HEADER_BYTES * 8 {
+        for bit in (0..HEADER_BYTES * 8).step_by(if cfg!(miri) { 13 } else { 1 }) {
             let mut damaged = header.emit();
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Header::parse(&damaged), None, "bit {bit}");
@@ -542,7 +542,7 @@ mod tests {
     fn a_flipped_bit_costs_one_frame_and_a_lost_byte_at_most_two() {
         let frames: Vec<Vec<u8>> = (0..6).map(|at| frame(Kind::Tensor, at, &[at as u8; 100])).collect();
         let stream = frames.concat();
-        for at in (0..2 * frames[0].len()).step_by(if cfg!(miri) { 31 } else { 1 }) {
+        for at in (0..2 * frames[0].len()).step_by(if cfg!(miri) { 101 } else { 1 }) {
             let mut flipped = stream.clone();
             flipped[at] ^= 0x10;
             assert!(tensors(&flipped, 64).0.len() >= 5, "byte {at}");
@@ -569,7 +569,7 @@ mod tests {
     #[test]
     fn no_bytes_confuse_the_parser() {
         let inputs = std::env::var("PARTITA_FUZZ").ok().and_then(|text| text.parse().ok()).unwrap_or(if cfg!(miri) {
-            100u64
+            25u64
         } else {
             20_000
         });

@@ -15,8 +15,8 @@ use partita_config::Cluster;
 use partita_ir::graph::Graph;
 use partita_placement::score::Figures;
 use partita_placement::{Carried, Clock, Failure, PlacementOptions, Prospect};
-use partita_plan::partition::Objective;
 use partita_plan::partition::encodings::{Encoding, Encodings};
+use partita_plan::partition::{Objective, StrategyFamily};
 use serde::Serialize;
 
 use self::study::Study;
@@ -104,13 +104,9 @@ pub struct EncodedTensor {
     pub elements: usize,
 }
 
-/// A plan with encoded links is taken if it is better by this share: what is measured on devices differs from what is
-/// predicted by as much.
-const WORTH: f64 = 0.02;
-
 /// Parts of the limit that estimates may use up, one after the other, until what is measured keeps it: errors of tensors add up
 /// by chance.
-const ROOMS: [f64; 3] = [0.7, 0.5, 0.35];
+const ROOMS: [f64; 5] = [0.7, 0.5, 0.35, 0.2, 0.1];
 
 /// From this limit on bytes are tried; below it there is no room for more than a few of them.
 const BYTES_FROM: f32 = 3e-3;
@@ -127,16 +123,71 @@ pub fn choose(
     exact: &Prospect<'_>,
     clock: &mut Clock,
 ) -> Result<Option<(Carried, LinksReport)>, Failure> {
-    let (LinkError::AtMost(limit), Some(without)) = (wanted.error, exact.figures()) else { return Ok(None) };
-    let objective = mapping.objective;
-    if cluster.devices.len() < 2 || keeps_whole_numbers(graph) || !study::is_affordable(graph) {
+    let Some(without) = exact.figures() else { return Ok(None) };
+    // No plan at all would be better.
+    if mapping.objective == Objective::Latency && exact.lower_bound_ms() >= without.latency_ms {
         return Ok(None);
     }
-    // No plan at all would be better by enough.
-    if objective == Objective::Latency && exact.lower_bound_ms() > without.latency_ms * (1.0 - WORTH) {
+    let Some(better) = better(graph, cluster, mapping, wanted, without, clock)? else { return Ok(None) };
+    let carried = match better.prospect.carry_out(clock) {
+        Ok(carried) => carried,
+        Err(Failure::Infeasible(_)) => return Ok(None),
+        Err(failure) => return Err(failure),
+    };
+    // It is another plan, or a slower one, where the best did not fit as it was.
+    let is_as_measured = carried.encoded.as_ref().is_some_and(|it| it.encodings == better.encodings);
+    if !is_as_measured || carried.figures.price(mapping.objective) >= without.price(mapping.objective) {
         return Ok(None);
     }
-    let pays = |figures: Figures| figures.price(objective) <= without.price(objective) * (1.0 - WORTH);
+    let mut report = better.study.report(graph, &better.encodings, better.error);
+    report.limit = Some(better.limit);
+    report.exact_latency_ms = Some(without.latency_ms);
+    report.exact_traffic_bytes = Some(without.traffic_bytes.round() as u64);
+    Ok(Some((carried, report)))
+}
+
+/// The time of the fastest device by itself, whose input and answer may travel in fewer bytes as those of any plan may: the
+/// same whatever strategy is asked for. None if no device can do it alone.
+///
+/// Errors: E0190 if the calibration samples do not fit the model.
+pub fn single_device_ms(
+    graph: &Graph,
+    cluster: &Cluster,
+    wanted: &LinkOptions,
+    exact: &Prospect<'_>,
+    clock: &mut Clock,
+) -> Result<Option<f64>, Failure> {
+    let Some(single) = exact.single() else { return Ok(None) };
+    if single.traffic_bytes == 0.0 {
+        return Ok(Some(single.latency_ms));
+    }
+    let alone = PlacementOptions { family: StrategyFamily::Whole, ..PlacementOptions::default() };
+    let better = better(graph, cluster, &alone, wanted, single, clock)?;
+    Ok(better.and_then(|better| better.prospect.figures()).or(Some(single)).map(|figures| figures.latency_ms))
+}
+
+/// A plan that is better with links that send fewer bytes, not yet carried out.
+struct Better<'a> {
+    prospect: Prospect<'a>,
+    encodings: Encodings,
+    study: Study,
+    error: f32,
+    limit: f32,
+}
+
+/// The best plan whose links change no answer by more than is allowed, if it is better than what plans without come to.
+fn better<'a>(
+    graph: &'a Graph,
+    cluster: &'a Cluster,
+    mapping: &PlacementOptions,
+    wanted: &LinkOptions,
+    without: Figures,
+    clock: &mut Clock,
+) -> Result<Option<Better<'a>>, Failure> {
+    let LinkError::AtMost(limit) = wanted.error else { return Ok(None) };
+    if why_exact(graph, cluster).is_some() {
+        return Ok(None);
+    }
     // Ranges first: of a plan that sends what cannot travel so, nothing would be worth knowing.
     let study = Study::of(graph, wanted)?;
     clock.lap("link error");
@@ -148,31 +199,16 @@ pub fn choose(
             Err(failure) => return Err(failure),
         };
         let (Some(figures), Some(encoded)) = (prospect.figures(), prospect.encoded()) else { return Ok(None) };
-        if !pays(figures) {
+        if figures.price(mapping.objective) >= without.price(mapping.objective) {
             return Ok(None);
         }
         let error = study.error(&encoded.graph)?;
         clock.lap("link error");
-        if error > limit {
-            offered = study.weaker(graph, &encoded.encodings, f64::from(limit) * room)?;
-            clock.lap("link error");
-            continue;
+        if error <= limit {
+            return Ok(Some(Better { prospect, encodings: encoded.encodings, study, error, limit }));
         }
-        let carried = match prospect.carry_out(clock) {
-            Ok(carried) => carried,
-            Err(Failure::Infeasible(_)) => return Ok(None),
-            Err(failure) => return Err(failure),
-        };
-        // It is another plan, or a slower one, where the best did not fit as it was.
-        let is_as_measured = carried.encoded.as_ref().is_some_and(|it| it.encodings == encoded.encodings);
-        if !is_as_measured || !pays(carried.figures) {
-            return Ok(None);
-        }
-        let mut report = study.report(graph, &encoded.encodings, error);
-        report.limit = Some(limit);
-        report.exact_latency_ms = Some(without.latency_ms);
-        report.exact_traffic_bytes = Some(without.traffic_bytes.round() as u64);
-        return Ok(Some((carried, report)));
+        offered = study.weaker(graph, &encoded.encodings, f64::from(limit) * room)?;
+        clock.lap("link error");
     }
     Ok(None)
 }
@@ -184,8 +220,16 @@ pub fn measured(graph: &Graph, encoded: &Graph, encodings: &Encodings) -> Result
     Ok(study.report(graph, encodings, error))
 }
 
-/// Whether a network computes in whole numbers: those travel in as few bytes as they can, exactly.
-fn keeps_whole_numbers(graph: &Graph) -> bool {
+/// Why no limit makes the links of a network send fewer bytes; none where one may.
+pub fn why_exact(graph: &Graph, cluster: &Cluster) -> Option<&'static str> {
+    if cluster.devices.len() < 2 {
+        return Some("one device has nobody to send to");
+    }
+    // They travel in as few bytes as they can, exactly.
     let is_narrow = |tensor| graph.stored(tensor).element != graph.tensor_type(tensor).element;
-    graph.tensor_ids().any(|tensor| graph.tensor(tensor).producer.is_some() && is_narrow(tensor))
+    if graph.tensor_ids().any(|tensor| graph.tensor(tensor).producer.is_some() && is_narrow(tensor)) {
+        return Some("the network computes in whole numbers, which travel as they are");
+    }
+    (!study::is_affordable(graph))
+        .then_some("the network is too large to be computed here, so nothing would be measured")
 }

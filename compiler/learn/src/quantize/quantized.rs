@@ -166,7 +166,11 @@ fn check_model(graph: &Graph, layers: &[NodeId]) -> Result<(), Failure> {
     let rounds = |id: NodeId| matches!(graph.node(id).op, Op::Binary(BinaryOp::RoundedQuotient, _));
     if let Some(id) = graph.node_ids().find(|id| rounds(*id)) {
         let message = format!("the model is quantized already: node `{}` rounds", printable(&graph.node(id).name));
-        return Err(refusal("E0193", message, "compile without --quantize: its whole numbers are kept as they are"));
+        return Err(refusal(
+            "E0193",
+            message,
+            "leave --quantize out, and --calibration beside --numbers int8: its whole numbers are kept as they are",
+        ));
     }
     if layers.is_empty() {
         let message = "there is nothing to quantize: no convolution or matrix product with constant weights";

@@ -1,5 +1,6 @@
 //! What is minimised.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// What is minimised.
@@ -51,6 +52,7 @@ impl Objective {
             _ => {}
         }
         let mut weights = Weights::default();
+        let mut seen = BTreeSet::new();
         for part in text.split(',') {
             let (name, value) = part.split_once('=').ok_or(expected)?;
             let value: f64 = value.parse().map_err(|_| format!("`{value}` is no number"))?;
@@ -66,6 +68,9 @@ impl Objective {
                         "`{name}` cannot be weighted; latency (per ms), traffic (per MB), energy (per mJ) can"
                     ));
                 }
+            }
+            if !seen.insert(name) {
+                return Err(format!("{name} is weighted twice"));
             }
         }
         if weights == Weights::default() {

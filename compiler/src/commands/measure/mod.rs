@@ -64,6 +64,7 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path, origi
     let nothing = tempfile::NamedTempFile::new().map_err(|error| Failure::Environment(error.into()))?;
     let mut seen: BTreeMap<(String, String), Measurements> = BTreeMap::new();
     let mut ran: Vec<Ran> = Vec::new();
+    let mut refused = None;
     let ways = [StrategyFamily::Whole, StrategyFamily::Lop, StrategyFamily::Spatial, StrategyFamily::Ftp];
     for family in ways {
         let options = Options { family, measured: Some(nothing.path().to_path_buf()), ..Options::of(arguments) };
@@ -72,6 +73,7 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path, origi
             // Not every model fits every device whole; the other ways tell enough.
             Err(Failure::Infeasible(why)) => {
                 note(arguments, &format!("{family:?} is left out: {why}"));
+                refused = Some(why);
                 continue;
             }
             Err(other) => return Err(other),
@@ -86,6 +88,10 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path, origi
             ),
         );
         ran.push(Ran { family, compiled, latency_ms });
+    }
+    // A file without anything in it would take the place of an earlier one.
+    if let Some(why) = refused.filter(|_| ran.is_empty()) {
+        return Err(Failure::Infeasible(why));
     }
     let cluster = config::cluster_file::read(targets)?;
     let folder = tempfile::Builder::new().prefix("partita-links-").tempdir();
