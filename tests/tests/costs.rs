@@ -270,11 +270,11 @@ fn numbers_in_files_and_options_have_ranges() {
     let conv = node("Conv", &["x", "w"], &["y"], vec![ints("pads", &[1; 4])]);
     survived(
         "slow devices, fast links",
-        graph(vec![conv.clone()], vec![weights.clone()], &[1, 64, 500, 500], &["y"]),
+        graph(vec![conv.clone()], vec![weights.clone()], &[1, 64, 150, 150], &["y"]),
         &slow,
     );
     let slow_links = THREE.replace("100 Mbit/s", "100 bit/s");
-    survived("slow links", graph(vec![conv], vec![weights], &[1, 64, 500, 500], &["y"]), &slow_links);
+    survived("slow links", graph(vec![conv], vec![weights], &[1, 64, 150, 150], &["y"]), &slow_links);
     let folder = tempfile::tempdir().expect("a folder");
     let bytes = onnx::model(17, small()).write_to_bytes().expect("bytes");
     std::fs::write(folder.path().join("model.onnx"), bytes).expect("written");

@@ -9,7 +9,7 @@ use super::options::QuantizeOptions;
 use super::report::{QuantizationReport, QuantizedAccuracy, QuantizedLayer};
 use super::search::{self, Given, Tried};
 use super::{choose, equalize, prepare};
-use crate::accuracy::{DEFAULT_LOSS, Evidence, HoldoutReport, Limits, worst_classes};
+use crate::accuracy::{DEFAULT_LOSS, Evidence, HoldoutReport, Limits, provable, worst_classes};
 use crate::classifier;
 use crate::confidence::share_range;
 use crate::holdout::{self, Calibration};
@@ -89,6 +89,7 @@ pub fn quantize(graph: &Graph, wanted: &QuantizeOptions, host: &dyn Host) -> Res
     let samples = load(&wanted.calibration, graph, wanted)?;
     let labelled = samples.labels.is_some();
     let (teaching, mut judge) = split(graph, samples, wanted)?;
+    judge.check_provable()?;
     let mut real = real;
     run(TIDY, &mut real, &mut |_, _, _| {}).map_err(internal)?;
     let equal = equalize::run(&real);
@@ -293,6 +294,23 @@ fn beside(
 }
 
 impl Judge {
+    /// Refuses limits that so many samples cannot prove of anything, before anything is tried.
+    fn check_provable(&self) -> Result<(), Failure> {
+        let (true, Some(classes)) = (self.by_hand, self.classes) else { return Ok(()) };
+        // How many samples a class has is not known yet where labels are the network's own answers.
+        let unlabelled = vec![0; self.inputs.len()];
+        let (labels, limits) = match &self.labels {
+            Some(labels) => (labels, self.limits),
+            None => (&unlabelled, Limits { max_class_loss: None, ..self.limits }),
+        };
+        let best = provable(labels, classes, &limits, self.gap);
+        if limits.allow(&best) {
+            return Ok(());
+        }
+        let nearest = format!("{} is all that can be proven, were no answer changed", best.rounded().options());
+        Err(not_kept(self, &nearest))
+    }
+
     fn evidence(&self, base: &Answered, found: &Answered) -> Option<Evidence> {
         Some(evidence(base, found, self.labels.as_deref()?, self.classes?))
     }
@@ -474,14 +492,16 @@ output %6
 
     #[test]
     fn what_nothing_keeps_is_refused_with_what_is_nearest() {
-        // 200 samples prove no loss below 1.2816 / 201.
-        let limits = Limits { max_loss: Some(0.006), ..Limits::default() };
-        let refused = quantized(COARSE, &samples(400, true), limits).expect_err("so few prove less");
-        assert!(matches!(&refused, Failure::Infeasible(why) if why.code == "E0194"), "{refused}");
-        assert!(
-            refused.to_string().contains("--max-loss 0.006") && refused.to_string().contains("200 samples"),
-            "{refused}"
-        );
+        // 200 samples prove no loss below 1.2816 / 201, and with what this network loses none below that of five answers.
+        for (limit, nearest) in [(0.006, "--max-loss 0.0064 is all that can be proven"), (0.0064, "points are lost")] {
+            let limits = Limits { max_loss: Some(limit), ..Limits::default() };
+            let refused = quantized(COARSE, &samples(400, true), limits).expect_err("so few prove less");
+            assert!(matches!(&refused, Failure::Infeasible(why) if why.code == "E0194"), "{refused}");
+            let said = refused.to_string();
+            for part in [format!("--max-loss {limit}").as_str(), "200 samples", nearest] {
+                assert!(said.contains(part), "{part}: {said}");
+            }
+        }
     }
 
     #[test]
