@@ -1,7 +1,7 @@
 //! Which part of each operand a part of a node's result needs, and the operator that computes just that part: what
 //! [`crate::space`] says of an operator, for a node.
 
-use crate::graph::{Activation, BinaryOp, ElementType, Graph, NodeId, Op, TensorId};
+use crate::graph::{Activation, BinaryOp, ElementType, Graph, NodeId, Op};
 use crate::region::Region;
 use crate::space::{AxisKind, Part, Ranges, Space, iteration_space, on_part, summand};
 
@@ -50,16 +50,16 @@ pub fn restrict(graph: &Graph, id: NodeId, result: &Region) -> Option<Restrictio
     Some(Restriction { op, operands, results, space, macs })
 }
 
-/// The part of each further result that is computed with a part of the first; `None` if that cannot be computed by itself.
-pub fn result_parts(graph: &Graph, id: NodeId, first: &Region) -> Option<Vec<Region>> {
-    let whole = |output: &TensorId| Region::whole(graph.shape(*output));
+/// The part of the result at a position that is computed with a part of the first; `None` if that cannot be computed by
+/// itself. One at a time: a node may have thousands of results, and who asks for each would ask for all of them each time.
+pub fn result_part(graph: &Graph, id: NodeId, first: &Region, at: usize) -> Option<Region> {
     let outputs = &graph.node(id).outputs;
-    if whole(outputs.first()?) == *first {
-        return Some(outputs.iter().map(whole).collect());
+    let whole = |at: usize| Some(Region::whole(graph.shape(*outputs.get(at)?)));
+    if whole(0)? == *first {
+        return whole(at);
     }
     let space = space(graph, id);
-    let ranges = space.ranges(0, first)?;
-    space.results.iter().map(|access| space.touched(access, &ranges)?).collect()
+    space.touched(space.results.get(at)?, &space.ranges(0, first)?)?
 }
 
 /// What loops over `ranges` read; `None` if that is scattered.

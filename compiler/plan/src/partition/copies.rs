@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use partita_config::Cluster;
 use partita_ir::graph::{Graph, NodeId, TensorId};
-use partita_ir::restrict::result_parts;
+use partita_ir::restrict::result_part;
 
 use super::price::Candidate;
 use super::strategy::{Method, Strategy};
@@ -33,7 +33,7 @@ pub fn held(graph: &Graph, node: NodeId, candidate: &Candidate, tensor: TensorId
     match graph.node(node).outputs.iter().position(|output| *output == tensor) {
         None | Some(0) => first.clone(),
         Some(at) => {
-            let part = |first: Region| result_parts(graph, node, &first)?.get(at).copied();
+            let part = |first: Region| result_part(graph, node, &first, at);
             Sharding(first.0.iter().map(|region| region.and_then(part)).collect())
         }
     }

@@ -64,7 +64,7 @@ pub struct Strategy {
     /// Its method.
     pub method: Method,
     /// The part of the first result that each device has afterwards; what it has of further results follows
-    /// (`ir::restrict::result_parts`).
+    /// (`ir::restrict::result_part`).
     pub outputs: Sharding,
     /// With [`Method::Input`]: the part of the first operand from which each device computes its partial sum.
     pub partial_sums: Option<Sharding>,

@@ -7,7 +7,7 @@ use crate::partition::{Partition, Strategy};
 use partita_config::Cluster;
 use partita_ir::graph::{Graph, NodeId, TensorId};
 use partita_ir::region::{Region, Sharding};
-use partita_ir::restrict::result_parts;
+use partita_ir::restrict::result_part;
 
 use super::sketch;
 
@@ -75,7 +75,7 @@ fn where_it_is(graph: &Graph, partition: &Partition, cluster: &Cluster, tensor: 
     let position = graph.node(producer).outputs.iter().position(|output| *output == tensor)?;
     let part = |first: Region| match position {
         0 => Some(first),
-        _ => result_parts(graph, producer, &first)?.get(position).copied(),
+        _ => result_part(graph, producer, &first, position),
     };
     let outputs = Sharding(made.outputs.0.iter().map(|region| region.and_then(part)).collect());
     Some(Strategy { method: made.method, outputs, partial_sums: None })
