@@ -24,9 +24,14 @@ pub trait Port: Send {
     fn write(&mut self, bytes: &[u8]) -> usize;
 }
 
-/// A program as a list of steps. Its memory is touched by links while a step runs, elsewhere; so steps have to reach it
-/// through the pointer that `memory` gives.
-pub trait Program {
+/// A program as a list of steps.
+///
+/// # Safety
+///
+/// `memory` gives the same memory each time, which may be read and written for ever: links do, in an interrupt while a step
+/// runs, at the places that the plan says. Steps reach it through that pointer only, and touch of it what the plan leaves to
+/// them.
+pub unsafe trait Program {
     /// Where the memory is, and how many bytes; both stay as they are.
     fn memory(&self) -> (*mut u8, usize);
     /// Where an input for a route is kept until it has been answered; empty on a device without input.

@@ -80,7 +80,8 @@ impl Adds {
     }
 }
 
-impl Steps for Adds {
+// SAFETY: the memory is leaked and stays where it is; it is reached through its pointer alone, where the plan says.
+unsafe impl Steps for Adds {
     fn memory(&self) -> (*mut u8, usize) {
         (self.memory, 2 * BYTES)
     }
@@ -103,7 +104,8 @@ impl Steps for Adds {
     }
 }
 
-impl Program for Adds {
+// SAFETY: the memory is leaked and stays where it is; it is reached through its pointer alone, where the plan says.
+unsafe impl Program for Adds {
     fn memory(&self) -> (*mut u8, usize) {
         (self.memory, 2 * BYTES)
     }

@@ -106,6 +106,16 @@ fn inputs_of_a_run_are_compared_axis_by_axis() {
     }
 }
 
+/// Whole numbers are no truth values, and that is said before anything is built.
+#[test]
+fn elements_of_another_type_are_refused() {
+    let place = Place::new();
+    let path = place.arrays(vec![("x", Value { shape: vec![3], data: Data::U8(vec![0, 1, 2]) })]);
+    let model = place::repository().join("tests/conformance/vectors/not.onnx");
+    let said = place.refusal(&model, &["--run", "--input", &path.to_string_lossy()]);
+    assert!(said.contains("has elements of u8, but the model wants bool[3]"), "{said}");
+}
+
 #[test]
 fn files_of_other_formats_are_told() {
     let place = Place::new();

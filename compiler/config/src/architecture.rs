@@ -26,6 +26,10 @@ pub enum FloatAbi {
 impl Architecture {
     /// That of a Rust target triple, or of this machine for `host`; none if it is of another family, or big-endian.
     pub fn of(triple: &str) -> Option<Architecture> {
+        // Pointers of 32 bits on processors of 64: their objects are of yet another kind.
+        if triple.contains("gnux32") || triple.contains("ilp32") {
+            return None;
+        }
         let name = match triple {
             "host" if cfg!(target_endian = "little") => std::env::consts::ARCH,
             triple => triple.split('-').next().unwrap_or_default(),
@@ -33,7 +37,8 @@ impl Architecture {
         Some(match name {
             "x86_64" => Architecture::X86_64,
             "x86" | "i386" | "i586" | "i686" => Architecture::X86,
-            "aarch64" | "arm64" => Architecture::Aarch64,
+            name if name == "aarch64" || name.starts_with("arm64") => Architecture::Aarch64,
+            "riscv64" if triple.contains("android") => Architecture::Riscv64(FloatAbi::Double),
             // The name of this machine's processor says no extensions.
             "riscv32" if triple == "host" => Architecture::Riscv32(FloatAbi::Double),
             "riscv64" if triple == "host" => Architecture::Riscv64(FloatAbi::Double),
@@ -77,6 +82,9 @@ pub fn mismatch(triple: &str, instruction_set: InstructionSet, system: System) -
             "there are no objects for the processors of `{triple}`; known are x86, x86-64, AArch64, and little-endian Arm and RISC-V"
         ));
     };
+    if system == System::Linux && triple != "host" && !triple.contains("linux") {
+        return Some(format!("the system is `linux`, but `{triple}` is not a triple of Linux"));
+    }
     if system == System::CortexM && architecture != Architecture::Arm {
         return Some(format!("the system is `cortex-m`, but `{triple}` is not a triple for Arm's processors"));
     }
@@ -102,6 +110,10 @@ mod tests {
             ("riscv64gc-unknown-linux-gnu", Some(Architecture::Riscv64(FloatAbi::Double))),
             ("riscv32imac-unknown-none-elf", Some(Architecture::Riscv32(FloatAbi::Soft))),
             ("riscv32imafc-unknown-none-elf", Some(Architecture::Riscv32(FloatAbi::Single))),
+            ("riscv64-linux-android", Some(Architecture::Riscv64(FloatAbi::Double))),
+            ("arm64e-apple-darwin", Some(Architecture::Aarch64)),
+            ("x86_64-unknown-linux-gnux32", None),
+            ("aarch64-unknown-linux-gnu_ilp32", None),
             ("armebv7r-none-eabi", None),
             ("s390x-unknown-linux-gnu", None),
             ("powerpc64-unknown-linux-gnu", None),

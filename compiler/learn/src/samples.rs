@@ -145,6 +145,7 @@ pub fn bind(graph: &Graph, arrays: &Arrays, preparation: &Preparation) -> anyhow
             bail!("input `{}` is {wanted}, but its array has shape {:?}{hint}", tensor.name, value.shape);
         }
         if !prepared {
+            data::converted(&value.data, wanted).with_context(|| format!("input `{}`", tensor.name))?;
             return Ok(value.clone());
         }
         let mut one = wanted.clone();

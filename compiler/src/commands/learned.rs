@@ -3,7 +3,7 @@
 use partita_learn::progress::say;
 
 use super::print::grouped;
-use crate::accuracy::ClassLoss;
+use crate::accuracy::{ClassLoss, Evidence, Limits};
 use crate::bundle::report::{FamilyReport, Report};
 use crate::confidence;
 use crate::diagnostic::printable;
@@ -23,6 +23,11 @@ fn warnings(report: &Report) -> Vec<String> {
     if let Some(calibration) = report.calibration.as_ref().filter(|known| known.limits.max_class_loss.is_none()) {
         let allowed = calibration.limits.allowed_loss(calibration.base_accuracy);
         found.extend(calibration.overcharged_classes.iter().map(|class| overcharged("exits", class, allowed)));
+    }
+    let quantized = report.quantization.as_ref().and_then(|known| known.accuracy.as_ref());
+    if let Some(accuracy) = quantized.filter(|known| known.limits.max_class_loss.is_none()) {
+        let allowed = accuracy.limits.allowed_loss(accuracy.base);
+        found.extend(accuracy.overcharged_classes.iter().map(|class| overcharged("quantization", class, allowed)));
     }
     let family = report.family.as_ref().filter(|family| family.limits.max_class_loss.is_none());
     for variant in report.variants.iter().filter(|variant| family.is_some() && variant.compiled) {
@@ -167,9 +172,14 @@ fn why_none(calibration: &CalibrationReport) -> String {
     match calibration.outcome {
         Outcome::TooFewSamples => {
             let gap = calibration.holdout.map_or(0.0, |holdout| holdout.widened_by);
-            let needed = calibration.limits.max_loss.and_then(|limit| confidence::samples_for(limit - gap));
-            let needed = needed.map_or(String::new(), |samples| format!("; it takes {samples} at least"));
             let samples = calibration.samples;
+            let needed = match least_samples(&calibration.limits, gap) {
+                Some(least) if calibration.limits.max_class_loss.is_some() => {
+                    format!("; it takes {least} at least, and as many of each class for what a class may lose")
+                }
+                Some(least) => format!("; it takes {least} at least"),
+                None => "; no number of samples would".to_string(),
+            };
             format!("{samples} samples prove {best} at best, not {wanted}{needed}. Nothing was trained")
         }
         Outcome::NoExitKeepsTheLimits => {
@@ -193,6 +203,15 @@ fn why_none(calibration: &CalibrationReport) -> String {
                 .to_string()
         }
     }
+}
+
+/// How many samples can prove limits at best: where all answers are right, and none changes. None if no number can.
+fn least_samples(limits: &Limits, gap: f64) -> Option<usize> {
+    let losses = [limits.max_loss, limits.max_class_loss].into_iter().flatten();
+    let by_loss = losses.map(|limit| confidence::samples_for(limit - gap));
+    let one = Evidence::unchanged(&[true], &[0], 1);
+    let accuracy = Limits { max_loss: None, max_class_loss: None, ..*limits };
+    by_loss.chain([one.samples_for(&accuracy, gap)]).try_fold(1, |most, needed| Some(most.max(needed?)))
 }
 
 /// Each variant, and which is taken when.

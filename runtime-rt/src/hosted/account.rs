@@ -6,9 +6,14 @@ use super::steps::StepTimes;
 use crate::node::{Finished, Flow, Plan};
 use crate::{Observer, Turn};
 
-/// A program as a list of steps. Its memory is touched by links while a step runs, elsewhere; so steps have to reach it
-/// through the pointer that `memory` gives.
-pub trait Steps: Send {
+/// A program as a list of steps.
+///
+/// # Safety
+///
+/// `memory` gives the same memory each time, which may be read and written as long as the program lives and longer: threads
+/// of the driver do, at the places that the plan says. Steps reach it through that pointer only, and touch of it what the
+/// plan leaves to them.
+pub unsafe trait Steps: Send {
     /// Where the memory is, and how many bytes; both stay as they are.
     fn memory(&self) -> (*mut u8, usize);
     /// Bytes of an input on a route.

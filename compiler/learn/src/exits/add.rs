@@ -103,7 +103,10 @@ pub fn add(
     // Then nothing is trained, and only the network's own answers are needed.
     let hopeless = limits.max_loss.is_some_and(|limit| least_loss(split.judged.len()) > limit);
     let places = if hopeless { Vec::new() } else { places };
-    note(&accuracy::foresight(split.judged.len(), &limits, 0.0));
+    // With other samples to compare with, it is said when they are known.
+    if beside.is_none() {
+        note(&accuracy::foresight(split.judged.len(), &limits, 0.0));
+    }
     let features = {
         let mut inputs = samples.inputs.clone();
         // Only what learns needs copies, and only where there is little to learn from.
@@ -166,7 +169,8 @@ fn foretell(dataset: &Dataset<'_>, wanted: &Wanted, base_accuracy: f64) {
     }
     if !wanted.is_provable(dataset) {
         let best = wanted.provable(dataset).rounded().options();
-        note(&format!("nothing is trained: so few samples prove {best} at best, not {}", wanted.limits.options()));
+        let samples = dataset.split.judged.len();
+        note(&format!("nothing is trained: {samples} samples prove {best} at best, not {}", wanted.limits.options()));
     }
 }
 

@@ -117,19 +117,25 @@ pub(super) fn co_optimize(
             (best, evidence) = (better, step.evidence.clone());
         }
     }
-    let mut nearest = None;
+    let mut nearest: Option<(CarriedOut, NearestReport)> = None;
     if best.exits.is_empty() {
         for (at, step) in steps.iter().enumerate().skip(proven) {
-            if let Some(better) = walk.better(step, &best)? {
-                nearest = Some(NearestReport {
-                    limits: needed[at].rounded(),
-                    mean_macs: better.mean_macs as u64,
-                    samples: samples_for(&steps[..=at], wanted, dataset),
-                });
+            // The best of all that is proven for the nearest limits, as they are said.
+            let limits = needed[at].rounded();
+            if nearest.as_ref().is_some_and(|(_, known)| known.limits != limits) {
                 break;
+            }
+            if let Some(better) = walk.better(step, nearest.as_ref().map_or(&best, |(known, _)| known))? {
+                let samples = match &nearest {
+                    Some((_, first)) => first.samples,
+                    None => samples_for(&steps[..=at], wanted, dataset),
+                };
+                let report = NearestReport { limits, mean_macs: better.mean_macs as u64, samples };
+                nearest = Some((better, report));
             }
         }
     }
+    let nearest = nearest.map(|(_, report)| report);
     let outcome = match (best.exits.is_empty(), nearest) {
         (false, _) => Outcome::Exits,
         (true, Some(_)) => Outcome::NoExitKeepsTheLimits,
@@ -244,7 +250,12 @@ impl Market<'_> {
             Objective::Energy => outcome.prediction.energy_mj,
             Objective::Traffic => outcome.prediction.traffic_bytes as f64,
             Objective::Throughput => 1e3 / outcome.prediction.throughput_hz.max(1e-12),
-            Objective::Latency | Objective::Memory | Objective::Weighted(_) => outcome.prediction.latency_ms,
+            Objective::Latency | Objective::Memory => outcome.prediction.latency_ms,
+            Objective::Weighted(weights) => weights.cost(
+                outcome.prediction.latency_ms * 1e-3,
+                outcome.prediction.traffic_bytes as f64,
+                outcome.prediction.energy_mj * 1e-3,
+            ),
         }))
     }
 }

@@ -77,6 +77,8 @@ fn part_path(folder: &Path, part: usize) -> PathBuf {
 fn run(host: &dyn Host, probe: &Graph, inputs: &[Value], folder: &Path, missing: &[usize]) -> Result<(), Failure> {
     let backbone = Backbone::of(host, probe.clone());
     let samples: usize = missing.iter().map(|part| part_range(*part, inputs.len()).len()).sum();
+    // Building it is no part of what each sample takes.
+    drop(backbone.start().map_err(Failure::Environment)?);
     let progress = Progress::new(samples as u64, "samples through the backbone");
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);

@@ -9,7 +9,7 @@ use super::options::QuantizeOptions;
 use super::report::{QuantizationReport, QuantizedAccuracy, QuantizedLayer};
 use super::search::{self, Given, Tried};
 use super::{choose, equalize, prepare};
-use crate::accuracy::{DEFAULT_LOSS, Evidence, HoldoutReport, Limits, provable, worst_classes};
+use crate::accuracy::{DEFAULT_LOSS, Evidence, HoldoutReport, Limits, overcharged, provable, worst_classes};
 use crate::classifier;
 use crate::confidence::share_range;
 use crate::holdout::{self, Calibration};
@@ -346,9 +346,10 @@ impl Judge {
     ) -> Option<QuantizedAccuracy> {
         let evidence = self.evidence(base, found)?;
         let samples = evidence.difference.samples;
+        let base = evidence.base_right as f64 / samples.max(1) as f64;
         Some(QuantizedAccuracy {
             labelled,
-            base: evidence.base_right as f64 / samples.max(1) as f64,
+            base,
             quantized: evidence.accuracy(),
             quantized_range: share_range(evidence.accuracy(), samples),
             loss: evidence.difference.loss(),
@@ -357,6 +358,7 @@ impl Judge {
             limits_by_hand: self.by_hand,
             holdout,
             worst_classes: worst_classes(&evidence.classes, WORST),
+            overcharged_classes: overcharged(&evidence.classes, self.limits.allowed_loss(base)),
         })
     }
 }

@@ -59,6 +59,8 @@ pub struct QuantizedAccuracy {
     pub holdout: Option<HoldoutReport>,
     /// The classes that lose most.
     pub worst_classes: Vec<ClassLoss>,
+    /// Classes that lose more than three times what all together may.
+    pub overcharged_classes: Vec<ClassLoss>,
 }
 
 /// One layer.
