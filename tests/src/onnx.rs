@@ -22,11 +22,20 @@ pub fn value_info(name: &str, extents: &[i64]) -> ValueInfoProto {
     value_info_of(name, extents.iter().map(|extent| dimension::Value::DimValue(*extent)).collect())
 }
 
-/// The same with dimensions that may be names.
+/// A tensor of u8.
+pub fn value_info_u8(name: &str, extents: &[i64]) -> ValueInfoProto {
+    typed(name, extents.iter().map(|extent| dimension::Value::DimValue(*extent)).collect(), 2)
+}
+
+/// A tensor of f32 with dimensions that may be names.
 pub fn value_info_of(name: &str, dimensions: Vec<dimension::Value>) -> ValueInfoProto {
+    typed(name, dimensions, 1)
+}
+
+fn typed(name: &str, dimensions: Vec<dimension::Value>, elem_type: i32) -> ValueInfoProto {
     let dim = dimensions.into_iter().map(|value| Dimension { value: Some(value), ..Dimension::default() }).collect();
     let tensor = type_proto::Tensor {
-        elem_type: 1,
+        elem_type,
         shape: protobuf::MessageField::some(TensorShapeProto { dim, ..TensorShapeProto::default() }),
         ..type_proto::Tensor::default()
     };

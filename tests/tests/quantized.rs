@@ -160,7 +160,7 @@ fn quantize_linear(scales: Vec<f32>, attributes: Vec<AttributeProto>, scale_is_c
     let scale_shape = [scales.len() as i64];
     let mut graph = GraphProto {
         input: vec![onnx::value_info("x", &[1, 2])],
-        output: vec![onnx::value_info("y", &[1, 2])],
+        output: vec![onnx::value_info_u8("y", &[1, 2])],
         node: vec![onnx::node("QuantizeLinear", &["x", "scale"], &["y"], attributes)],
         ..GraphProto::default()
     };
@@ -190,7 +190,7 @@ fn scales_of_an_input_or_of_blocks_longer_than_the_axis_are_taken() {
     assert_eq!(answer(&quantize_linear(vec![2.0], vec![], false), &[x.clone(), scale]), [2.0, 255.0]);
     let mut blocks = GraphProto {
         input: vec![onnx::value_info("x", &[1, 2])],
-        output: vec![onnx::value_info("y", &[1, 2])],
+        output: vec![onnx::value_info_u8("y", &[1, 2])],
         node: vec![onnx::node("QuantizeLinear", &["x", "scale"], &["y"], vec![onnx::int("block_size", i64::MAX)])],
         ..GraphProto::default()
     };
