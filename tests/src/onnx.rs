@@ -43,6 +43,17 @@ fn typed(name: &str, dimensions: Vec<dimension::Value>, elem_type: i32) -> Value
     ValueInfoProto { name: name.to_string(), type_: protobuf::MessageField::some(kind), ..ValueInfoProto::default() }
 }
 
+/// A constant of whole numbers, i64 in a row.
+pub fn integers(name: &str, elements: &[i64]) -> TensorProto {
+    TensorProto {
+        name: name.to_string(),
+        dims: vec![elements.len() as i64],
+        data_type: 7,
+        int64_data: elements.to_vec(),
+        ..TensorProto::default()
+    }
+}
+
 /// A constant of f32.
 pub fn constant(name: &str, dims: &[i64], elements: Vec<f32>) -> TensorProto {
     TensorProto {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use onnx_protobuf::{GraphProto, Message, NodeProto, TensorProto};
 use partita_tests::command::compile_binary;
-use partita_tests::onnx::{self, constant, int, ints, node, text, value_info};
+use partita_tests::onnx::{self, constant, int, integers, ints, node, text, value_info};
 
 /// Address space of the compiler, in KiB: what it may take, and some for the program itself and its threads' stacks.
 const MOST_KIB: u64 = 1_400_000;
@@ -140,7 +140,7 @@ fn memory_does_not_grow_with_extents() {
         survived("large pools", graph(chain, Vec::new(), &large, &["t16"]), cluster);
     }
     // Constants that nodes make, each as large as is allowed.
-    let sizes = list("s", &[1 << 25]);
+    let sizes = integers("s", &[1 << 25]);
     let nodes = vec![
         op("ConstantOfShape", &["s"], "c"),
         op("Exp", &["c"], "d"),
@@ -152,26 +152,16 @@ fn memory_does_not_grow_with_extents() {
     survived("constants", graph(nodes, vec![sizes], &[1, 4], &["y"]), HOST);
 }
 
-/// A constant of whole numbers.
-fn list(name: &str, elements: &[i64]) -> TensorProto {
-    TensorProto {
-        name: name.to_string(),
-        dims: vec![elements.len() as i64],
-        data_type: 7,
-        int64_data: elements.to_vec(),
-        ..TensorProto::default()
-    }
-}
-
 #[test]
 fn arithmetic_and_constants_are_limited_before_they_begin() {
     let filled = |shape: &str, result: &str| op("ConstantOfShape", &[shape], result);
-    let shapes = vec![list("image", &[1, 16, 512, 512]), list("filters", &[16, 16, 65, 65]), list("zero", &[1])];
+    let shapes =
+        vec![integers("image", &[1, 16, 512, 512]), integers("filters", &[16, 16, 65, 65]), integers("zero", &[1])];
     let nodes = vec![filled("image", "a"), filled("filters", "b"), op("Conv", &["a", "b"], "c")];
     let sum = [op("ReduceSum", &["c", "zero"], "d"), op("Add", &["x", "d"], "y")];
     survived("folded convolution", graph([nodes, sum.to_vec()].concat(), shapes, &[1], &["y"]), HOST);
     let nodes = vec![filled("s", "a"), op("MatMul", &["a", "a"], "b"), op("Add", &["x", "b"], "y")];
-    survived("folded product", graph(nodes, vec![list("s", &[4096, 4096])], &[1], &["y"]), HOST);
+    survived("folded product", graph(nodes, vec![integers("s", &[4096, 4096])], &[1], &["y"]), HOST);
     // Masks and the like of the input's size.
     let large = [20_000, 20_000];
     let resize = node("Resize", &["x", "", "", "s"], &["y"], vec![text("mode", "cubic")]);
@@ -179,8 +169,8 @@ fn arithmetic_and_constants_are_limited_before_they_begin() {
         (op("EyeLike", &["x"], "y"), Vec::new()),
         (op("Trilu", &["x"], "y"), Vec::new()),
         (node("Hardmax", &["x"], &["y"], vec![int("axis", 0)]), Vec::new()),
-        (node("Pad", &["x", "p"], &["y"], vec![text("mode", "wrap")]), vec![list("p", &[1 << 19, 0, 0, 1 << 19])]),
-        (resize, vec![list("s", &[1, 1 << 31])]),
+        (node("Pad", &["x", "p"], &["y"], vec![text("mode", "wrap")]), vec![integers("p", &[1 << 19, 0, 0, 1 << 19])]),
+        (resize, vec![integers("s", &[1, 1 << 31])]),
     ] {
         let name = what.op_type.clone();
         let output = simulate(&name, graph(vec![what], constants, &large, &["y"]), HOST);

@@ -14,7 +14,7 @@ use partita::diagnostic::Diagnostic;
 use partita::graph::{Data, Graph};
 use partita::onnx::{ImportOptions, import, import_bytes};
 use partita_tests::clock::Clock;
-use partita_tests::onnx::{self, int, ints, node, value_info};
+use partita_tests::onnx::{self, int, integers, ints, node, value_info};
 use partita_tests::place;
 
 /// Longest processor time for any refusal, in an unoptimised build.
@@ -77,16 +77,6 @@ fn floats(name: &str, dims: &[i64]) -> TensorProto {
         dims: dims.to_vec(),
         data_type: 1,
         float_data: vec![0.5; count],
-        ..TensorProto::default()
-    }
-}
-
-fn integers(name: &str, values: &[i64]) -> TensorProto {
-    TensorProto {
-        name: name.to_string(),
-        dims: vec![values.len() as i64],
-        data_type: 7,
-        int64_data: values.to_vec(),
         ..TensorProto::default()
     }
 }

@@ -304,3 +304,23 @@ fn exits_beside(report: &Report) -> Option<String> {
         predicted.objective
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_some_number_of_samples_proves_say_which() {
+        let limits = |max_loss, min_accuracy, max_class_loss| Limits { max_loss, min_accuracy, max_class_loss };
+        assert_eq!(least_samples(&limits(Some(0.01), None, None), 0.0), Some(128));
+        assert_eq!(least_samples(&limits(Some(0.02), None, Some(0.01)), 0.0), Some(128));
+        assert!(least_samples(&limits(None, Some(0.99), None), 0.0).is_some_and(|samples| samples > 100));
+        for (limits, gap) in [
+            (limits(Some(0.0), None, None), 0.0),
+            (limits(Some(0.01), None, None), 0.02),
+            (limits(None, Some(1.0), None), 0.0),
+        ] {
+            assert_eq!(least_samples(&limits, gap), None, "{limits:?}");
+        }
+    }
+}

@@ -73,7 +73,7 @@ fn usage_error(error: &clap::Error) -> ExitCode {
     let is_json = words.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
         || words.iter().any(|word| word == "--format=json");
     if is_json && error.use_stderr() {
-        say(format_args!("{}", usage_json(error)));
+        say(usage_json(error));
         return ExitCode::from(2);
     }
     // Where it goes, and with which status, clap knows.
@@ -222,7 +222,7 @@ fn write_prediction(arguments: &Arguments, out: &Path, report: &bundle::report::
 
 /// What the user might not expect of this compilation.
 fn say_what_is_special(arguments: &Arguments, compiled: &Compiled) {
-    compiled.warnings.iter().for_each(|warning| say(format_args!("{warning}")));
+    compiled.warnings.iter().for_each(say);
     for file in &compiled.learned {
         note(arguments, &file.to_string());
     }
@@ -274,7 +274,7 @@ impl Dump for Onlooker<'_> {
     }
 
     fn remark(&mut self, remark: &Diagnostic) {
-        say(format_args!("{remark}"));
+        say(remark);
     }
 
     fn simplified(&mut self, graph: &Graph, cluster: &Cluster) -> Result<(), Failure> {

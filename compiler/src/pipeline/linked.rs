@@ -2,7 +2,7 @@
 
 use super::taught::Taught;
 use crate::config::Cluster;
-use crate::links;
+use crate::links::{self, Chosen};
 use crate::options::Options;
 use crate::partition::Objective;
 use crate::partition::encodings::Encodings;
@@ -46,12 +46,11 @@ impl Linked {
         }
         let exact = Prospect::asked(&taught.graph, cluster, &mapping, Encodings::default(), clock);
         let (graph, links) = (&taught.graph, &options.links);
-        let (mut single_ms, mut encoded) = (None, None);
-        if let Ok(exact) = &exact {
-            single_ms = links::single_device_ms(graph, cluster, links, exact, clock)?;
-            encoded = links::choose(graph, cluster, &mapping, links, exact, clock)?;
-        }
-        let (taught, mut placed) = match encoded {
+        let chosen = match &exact {
+            Ok(exact) => links::choose(graph, cluster, &mapping, links, exact, clock)?,
+            Err(_) => Chosen::default(),
+        };
+        let (taught, mut placed) = match chosen.encoded {
             Some((Carried { placed, encoded: Some(encoded), .. }, report)) => {
                 (Taught { graph: encoded.graph, links: Some(report), ..taught }, placed)
             }
@@ -60,7 +59,7 @@ impl Linked {
                 (taught, placed)
             }
         };
-        placed.partition.single_device_ms = single_ms.or(placed.partition.single_device_ms);
+        placed.partition.single_device_ms = chosen.single_device_ms.or(placed.partition.single_device_ms);
         Ok(Linked { taught, placed })
     }
 }

@@ -111,8 +111,18 @@ const ROOMS: [f64; 5] = [0.7, 0.5, 0.35, 0.2, 0.1];
 /// From this limit on bytes are tried; below it there is no room for more than a few of them.
 const BYTES_FROM: f32 = 3e-3;
 
-/// The best plan whose links send fewer bytes and change no answer by more than is allowed, carried out; `None` if none is better
-/// than the best plan without.
+/// What links that send fewer bytes come to.
+#[derive(Default)]
+pub struct Chosen {
+    /// The best plan whose links do so and change no answer by more than is allowed, carried out; none if no such plan is
+    /// better than the best plan without.
+    pub encoded: Option<(Carried, LinksReport)>,
+    /// The time of the fastest device by itself, whose input and answer may travel so, too: the same whatever strategy is
+    /// asked for. None if no device can do it alone.
+    pub single_device_ms: Option<f64>,
+}
+
+/// Looks for plans whose links send fewer bytes; `exact` are those whose links send every number as it is.
 ///
 /// Errors: E0190 if the calibration samples do not fit the model.
 pub fn choose(
@@ -122,95 +132,114 @@ pub fn choose(
     wanted: &LinkOptions,
     exact: &Prospect<'_>,
     clock: &mut Clock,
-) -> Result<Option<(Carried, LinksReport)>, Failure> {
-    let Some(without) = exact.figures() else { return Ok(None) };
-    // No plan at all would be better.
-    if mapping.objective == Objective::Latency && exact.lower_bound_ms() >= without.latency_ms {
-        return Ok(None);
-    }
-    let Some(better) = better(graph, cluster, mapping, wanted, without, clock)? else { return Ok(None) };
-    let carried = match better.prospect.carry_out(clock) {
-        Ok(carried) => carried,
-        Err(Failure::Infeasible(_)) => return Ok(None),
-        Err(failure) => return Err(failure),
-    };
-    // It is another plan, or a slower one, where the best did not fit as it was.
-    let is_as_measured = carried.encoded.as_ref().is_some_and(|it| it.encodings == better.encodings);
-    if !is_as_measured || carried.figures.price(mapping.objective) >= without.price(mapping.objective) {
-        return Ok(None);
-    }
-    let mut report = better.study.report(graph, &better.encodings, better.error);
-    report.limit = Some(better.limit);
-    report.exact_latency_ms = Some(without.latency_ms);
-    report.exact_traffic_bytes = Some(without.traffic_bytes.round() as u64);
-    Ok(Some((carried, report)))
+) -> Result<Chosen, Failure> {
+    let mut search = Search { graph, cluster, wanted, study: None };
+    let single_device_ms = search.single_device_ms(exact, clock)?;
+    Ok(Chosen { encoded: search.best(mapping, exact, clock)?, single_device_ms })
 }
 
-/// The time of the fastest device by itself, whose input and answer may travel in fewer bytes as those of any plan may: the
-/// same whatever strategy is asked for. None if no device can do it alone.
-///
-/// Errors: E0190 if the calibration samples do not fit the model.
-pub fn single_device_ms(
-    graph: &Graph,
-    cluster: &Cluster,
-    wanted: &LinkOptions,
-    exact: &Prospect<'_>,
-    clock: &mut Clock,
-) -> Result<Option<f64>, Failure> {
-    let Some(single) = exact.single() else { return Ok(None) };
-    if single.traffic_bytes == 0.0 {
-        return Ok(Some(single.latency_ms));
-    }
-    let alone = PlacementOptions { family: StrategyFamily::Whole, ..PlacementOptions::default() };
-    let better = better(graph, cluster, &alone, wanted, single, clock)?;
-    Ok(better.and_then(|better| better.prospect.figures()).or(Some(single)).map(|figures| figures.latency_ms))
+/// What is asked, and what was learned on the way.
+struct Search<'a> {
+    graph: &'a Graph,
+    cluster: &'a Cluster,
+    wanted: &'a LinkOptions,
+    study: Option<Study>,
 }
 
 /// A plan that is better with links that send fewer bytes, not yet carried out.
 struct Better<'a> {
     prospect: Prospect<'a>,
     encodings: Encodings,
-    study: Study,
+    /// How much it changes an answer, and how much it may.
     error: f32,
     limit: f32,
 }
 
-/// The best plan whose links change no answer by more than is allowed, if it is better than what plans without come to.
-fn better<'a>(
-    graph: &'a Graph,
-    cluster: &'a Cluster,
-    mapping: &PlacementOptions,
-    wanted: &LinkOptions,
-    without: Figures,
-    clock: &mut Clock,
-) -> Result<Option<Better<'a>>, Failure> {
-    let LinkError::AtMost(limit) = wanted.error else { return Ok(None) };
-    if why_exact(graph, cluster).is_some() {
-        return Ok(None);
-    }
-    // Ranges first: of a plan that sends what cannot travel so, nothing would be worth knowing.
-    let study = Study::of(graph, wanted)?;
-    clock.lap("link error");
-    let mut offered = study.offers(graph, limit >= BYTES_FROM);
-    for room in ROOMS {
-        let prospect = match Prospect::asked(graph, cluster, mapping, offered, clock) {
-            Ok(prospect) => prospect,
+impl<'a> Search<'a> {
+    fn best(
+        &mut self,
+        mapping: &PlacementOptions,
+        exact: &Prospect<'_>,
+        clock: &mut Clock,
+    ) -> Result<Option<(Carried, LinksReport)>, Failure> {
+        let Some(without) = exact.figures() else { return Ok(None) };
+        // No plan at all would be better.
+        if mapping.objective == Objective::Latency && exact.lower_bound_ms() >= without.latency_ms {
+            return Ok(None);
+        }
+        let Some(better) = self.better(mapping, without, clock)? else { return Ok(None) };
+        let carried = match better.prospect.carry_out(clock) {
+            Ok(carried) => carried,
             Err(Failure::Infeasible(_)) => return Ok(None),
             Err(failure) => return Err(failure),
         };
-        let (Some(figures), Some(encoded)) = (prospect.figures(), prospect.encoded()) else { return Ok(None) };
-        if figures.price(mapping.objective) >= without.price(mapping.objective) {
+        // It is another plan, or a slower one, where the best did not fit as it was.
+        let is_as_measured = carried.encoded.as_ref().is_some_and(|it| it.encodings == better.encodings);
+        if !is_as_measured || carried.figures.price(mapping.objective) >= without.price(mapping.objective) {
             return Ok(None);
         }
-        let error = study.error(&encoded.graph)?;
-        clock.lap("link error");
-        if error <= limit {
-            return Ok(Some(Better { prospect, encodings: encoded.encodings, study, error, limit }));
-        }
-        offered = study.weaker(graph, &encoded.encodings, f64::from(limit) * room)?;
-        clock.lap("link error");
+        let report = self.study.as_ref().map(|study| study.report(self.graph, &better.encodings, better.error));
+        let complete = |report| LinksReport {
+            limit: Some(better.limit),
+            exact_latency_ms: Some(without.latency_ms),
+            exact_traffic_bytes: Some(without.traffic_bytes.round() as u64),
+            ..report
+        };
+        Ok(report.map(|report| (carried, complete(report))))
     }
-    Ok(None)
+
+    fn single_device_ms(&mut self, exact: &Prospect<'_>, clock: &mut Clock) -> Result<Option<f64>, Failure> {
+        let Some(single) = exact.single() else { return Ok(None) };
+        // Elsewhere the same would have to travel, too.
+        let first = &self.cluster.devices[self.cluster.input];
+        let alike = self.cluster.devices.iter().all(|device| device.computes_like(first));
+        if single.traffic_bytes == 0.0 && alike {
+            return Ok(Some(single.latency_ms));
+        }
+        let alone = PlacementOptions { family: StrategyFamily::Whole, ..PlacementOptions::default() };
+        let better = self.better(&alone, single, clock)?;
+        Ok(better.and_then(|better| better.prospect.figures()).or(Some(single)).map(|figures| figures.latency_ms))
+    }
+
+    /// The best plan whose links change no answer by more than is allowed, if it is better than what plans without come to.
+    fn better(
+        &mut self,
+        mapping: &PlacementOptions,
+        without: Figures,
+        clock: &mut Clock,
+    ) -> Result<Option<Better<'a>>, Failure> {
+        let (graph, cluster) = (self.graph, self.cluster);
+        let LinkError::AtMost(limit) = self.wanted.error else { return Ok(None) };
+        if why_exact(graph, cluster).is_some() {
+            return Ok(None);
+        }
+        // Ranges first: of a plan that sends what cannot travel so, nothing would be worth knowing.
+        let study = match &self.study {
+            Some(study) => study,
+            None => self.study.insert(Study::of(graph, self.wanted)?),
+        };
+        clock.lap("link error");
+        let mut offered = study.offers(graph, limit >= BYTES_FROM);
+        for room in ROOMS {
+            let prospect = match Prospect::asked(graph, cluster, mapping, offered, clock) {
+                Ok(prospect) => prospect,
+                Err(Failure::Infeasible(_)) => return Ok(None),
+                Err(failure) => return Err(failure),
+            };
+            let (Some(figures), Some(encoded)) = (prospect.figures(), prospect.encoded()) else { return Ok(None) };
+            if figures.price(mapping.objective) >= without.price(mapping.objective) {
+                return Ok(None);
+            }
+            let error = study.error(&encoded.graph)?;
+            clock.lap("link error");
+            if error <= limit {
+                return Ok(Some(Better { prospect, encodings: encoded.encodings, error, limit }));
+            }
+            offered = study.weaker(graph, &encoded.encodings, f64::from(limit) * room)?;
+            clock.lap("link error");
+        }
+        Ok(None)
+    }
 }
 
 /// What an earlier plan's encodings change, measured again.
