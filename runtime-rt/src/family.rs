@@ -206,14 +206,13 @@ impl<'p> Chooser<'p> {
 
     /// The same among the routes that `can` be taken.
     pub fn choose_among(&self, can: impl Fn(u8) -> bool) -> Option<u8> {
-        let devices = 0..self.lost.len() * 64;
         let possible = |condition: &&Condition| {
-            can(condition.route)
-                && devices.clone().all(|device| !self.is_lost(device) || condition.unneeded.contains(&(device as u8)))
+            let unneeded = bits(condition.unneeded);
+            can(condition.route) && self.lost.iter().zip(unneeded).all(|(lost, unneeded)| lost & !unneeded == 0)
         };
         let differs = |condition: &Condition| {
-            let differs = |device: &usize| self.is_lost(*device) != condition.missing.contains(&(*device as u8));
-            devices.clone().filter(differs).count()
+            let missing = bits(condition.missing);
+            self.lost.iter().zip(missing).map(|(lost, missing)| (lost ^ missing).count_ones()).sum::<u32>()
         };
         let conditions = self.family.conditions;
         let least = conditions.iter().filter(possible).map(differs).min()?;
@@ -269,6 +268,17 @@ impl<'p> Chooser<'p> {
         }
         None
     }
+}
+
+/// A set of devices, a bit for each.
+fn bits(devices: &[u8]) -> [u64; 4] {
+    let mut words = [0; 4];
+    for device in devices {
+        if let Some(word) = words.get_mut(usize::from(device / 64)) {
+            *word |= 1 << (device % 64);
+        }
+    }
+    words
 }
 
 #[cfg(test)]

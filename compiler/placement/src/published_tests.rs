@@ -192,16 +192,20 @@ fn fusion_between_peers_never_sends_more_than_the_published_optimum() {
     }
 }
 
+fn is_long() -> bool {
+    std::env::var_os("PARTITA_LONG").is_some()
+}
+
 #[test]
 fn auto_sends_less_than_the_published_optimum() {
     for network in [yolov2(), vgg16(), extraction(), alexnet()] {
         let graph = graph(&network);
         let tail = &network.layers[network.break_point..];
-        // All take minutes without optimisation.
+        // All take minutes.
         let small = ["VGG-16", "AlexNet"].contains(&network.name);
         let few: &[u64] = if small { &[2, 3, 6] } else { &[6] };
         let all: &[u64] = &[2, 3, 4, 5, 6, 7, 8];
-        for devices in if cfg!(debug_assertions) { few } else { all } {
+        for devices in if is_long() { all } else { few } {
             let published = 4.0 * traffic::least_by_dynamic_program(tail, *devices) / 1e6;
             let found = plan(&graph, &cluster(&network, *devices), StrategyFamily::Auto);
             show(&network, *devices, "auto", &found);
@@ -236,10 +240,10 @@ fn memory_as_the_objective_is_shared_evenly() {
             cluster
         };
         let alone = fullest_bytes(&graph, &roomy(2), Objective::Latency, StrategyFamily::Whole) as f64;
-        // The others take minutes without optimisation.
+        // The others take minutes.
         let few: &[u64] = if network.name == "AlexNet" { &[2] } else { &[] };
         let all: &[u64] = &[2, 3, 4, 5, 6, 7, 8];
-        for devices in if cfg!(debug_assertions) { few } else { all } {
+        for devices in if is_long() { all } else { few } {
             let found = fullest_bytes(&graph, &roomy(*devices), Objective::Memory, StrategyFamily::Auto) as f64;
             let fair = alone / *devices as f64;
             let what = format!("{} on {devices} devices", network.name);

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 const MOST_BYTES: u64 = 2 << 30;
 
 /// Files from this size on are linked and not copied. Cargo and rustc replace such files, never write into them.
-const LINKED_BYTES: u64 = 64 << 10;
+pub const LINKED_BYTES: u64 = 64 << 10;
 
 /// Work folders that were last changed so long ago are of compilers that were killed.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
@@ -179,18 +179,18 @@ pub fn name_of(parts: &[impl AsRef<[u8]>]) -> String {
     digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Copies a folder and keeps the times of its files.
-pub fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+/// Copies a folder and keeps the times of its files. Those that nobody writes into are linked instead: of `linked_from_bytes` on.
+pub fn copy(from: &Path, to: &Path, linked_from_bytes: u64) -> anyhow::Result<()> {
     let context = || format!("copying `{}`", from.display());
     fs::create_dir(to).with_context(context)?;
     for entry in fs::read_dir(from).with_context(context)? {
         let entry = entry.with_context(context)?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type().with_context(context)?.is_dir() {
-            copy(&source, &target)?;
+            copy(&source, &target, linked_from_bytes)?;
         } else {
             let metadata = entry.metadata().with_context(context)?;
-            if metadata.len() >= LINKED_BYTES && fs::hard_link(&source, &target).is_ok() {
+            if metadata.len() >= linked_from_bytes && fs::hard_link(&source, &target).is_ok() {
                 continue;
             }
             let time = metadata.modified().with_context(context)?;
@@ -362,7 +362,7 @@ mod tests {
             .open(from.join("below/file"))
             .and_then(|file| file.set_modified(time))
             .expect("set");
-        copy(&from, &to).expect("copied");
+        copy(&from, &to, LINKED_BYTES).expect("copied");
         let metadata = fs::metadata(to.join("below/file")).expect("it is there");
         assert_eq!(metadata.modified().expect("a time"), time);
     }

@@ -348,8 +348,10 @@ impl Way {
                     .collect();
                 for (offset, bytes) in came {
                     let part = &memory[*offset..offset + bytes];
-                    for (at, byte) in state.iter_mut().enumerate() {
-                        *byte = byte.rotate_left(3) ^ part[at % bytes].wrapping_mul(7);
+                    for stretch in state.chunks_mut(*bytes) {
+                        for (byte, other) in stretch.iter_mut().zip(part) {
+                            *byte = byte.rotate_left(3) ^ other.wrapping_mul(7);
+                        }
                     }
                 }
                 (state, None)

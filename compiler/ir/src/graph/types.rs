@@ -413,14 +413,14 @@ impl Value {
     /// A value of `f32` elements.
     pub fn f32(shape: impl Into<Vec<usize>>, elements: Vec<f32>) -> Value {
         let value = Value { shape: shape.into(), data: Data::F32(elements) };
-        debug_assert_eq!(value.shape.iter().product::<usize>(), value.data.len());
+        assert_eq!(value.shape.iter().product::<usize>(), value.data.len());
         value
     }
 
     /// A value of `i64` elements.
     pub fn i64(shape: impl Into<Vec<usize>>, elements: Vec<i64>) -> Value {
         let value = Value { shape: shape.into(), data: Data::I64(elements) };
-        debug_assert_eq!(value.shape.iter().product::<usize>(), value.data.len());
+        assert_eq!(value.shape.iter().product::<usize>(), value.data.len());
         value
     }
 
