@@ -230,7 +230,8 @@ impl Group<'_> {
     /// Puts a linked program into the bundle.
     fn take(&self, folder: &Path, device: &Device) -> anyhow::Result<BuiltDevice> {
         let linked = folder.join(package_name(&device.name));
-        let whole = std::fs::read(&linked).with_context(|| format!("reading `{}`", linked.display()))?;
+        let mut whole = std::fs::read(&linked).with_context(|| format!("reading `{}`", linked.display()))?;
+        executable::identify(&mut whole);
         let binary = self.bundle.join(PROGRAMS).join(&device.name);
         let symbols = self.bundle.join(SYMBOLS).join(&device.name);
         executable::write(&binary, executable::strip(&whole).as_deref().unwrap_or(&whole))?;

@@ -1,11 +1,13 @@
 //! Linked programs: what their sections take, and the same program without symbols.
 
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Context;
 use object::elf;
 use object::{Object, ObjectSection, SectionFlags, SectionKind};
+use sha2::{Digest, Sha256};
 
 /// Memory a linked program occupies, from its section table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,6 +140,24 @@ pub fn strip(program: &[u8]) -> Option<Vec<u8>> {
     Some(stripped)
 }
 
+/// Gives a program a build ID that follows from what is loaded of it. The linker's follows from all names of functions as
+/// well, and some end with a number that LLVM makes of what stands in no certain order: another one each time.
+pub fn identify(program: &mut [u8]) {
+    let Some(id) = build_id(program) else { return };
+    program[id.clone()].fill(0);
+    let Some(loaded) = strip(program) else { return };
+    program[id].iter_mut().zip(Sha256::digest(loaded)).for_each(|(byte, digest)| *byte = digest);
+}
+
+/// Where the build ID is.
+fn build_id(program: &[u8]) -> Option<Range<usize>> {
+    let file = object::File::parse(program).ok()?;
+    let (start, bytes) = file.section_by_name(".note.gnu.build-id")?.file_range()?;
+    // Before it stand how long its name and itself are, its kind, and the name: "GNU".
+    let range = usize::try_from(start.checked_add(16)?).ok()?..usize::try_from(start.checked_add(bytes)?).ok()?;
+    (range.start <= range.end && range.end <= program.len()).then_some(range)
+}
+
 #[cfg(test)]
 mod tests {
     use object::ObjectSymbol;
@@ -175,6 +195,41 @@ mod tests {
         write(&path, &stripped).expect("written");
         let output = std::process::Command::new(&path).args(["--list", "no_test_has_this_name"]).output();
         assert!(output.expect("it starts").status.success());
+    }
+
+    #[test]
+    fn who_a_program_is_depends_on_what_is_loaded() {
+        let mut whole = std::fs::read(std::env::current_exe().expect("a test knows its path")).expect("it can be read");
+        if build_id(&whole).is_none() {
+            println!("skipped: the linker gives programs no build ID");
+            return;
+        }
+        let named = |whole: &[u8], section: &str, text: &[u8]| {
+            let file = object::File::parse(whole).expect("an ELF file");
+            let section = file.section_by_name(section).expect("it has one");
+            let start = section.file_range().expect("it is in the file").0 as usize;
+            start
+                + section
+                    .data()
+                    .expect("it can be read")
+                    .windows(text.len())
+                    .position(|part| part == text)
+                    .expect("it is there")
+        };
+        let own = b"who_a_program_is_depends_on_what_is_loaded";
+        let name = named(&whole, ".strtab", own);
+        let mut renamed = whole.clone();
+        renamed[name] = b'W';
+        // What the linker would make of that.
+        let id = build_id(&renamed).expect("it is where it was");
+        renamed[id].fill(7);
+        let mut changed = whole.clone();
+        let text = named(&whole, ".rodata", b"skipped: the linker gives programs no build ID");
+        changed[text] = b'S';
+        [&mut whole, &mut renamed, &mut changed].into_iter().for_each(|program| identify(program));
+        assert!(strip(&whole) == strip(&renamed) && whole != renamed);
+        let ids = [&whole, &changed].map(|program| program[build_id(program).expect("it has one")].to_vec());
+        assert_ne!(ids[0], ids[1]);
     }
 
     #[test]

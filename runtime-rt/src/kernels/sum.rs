@@ -237,10 +237,9 @@ mod tests {
         assert!(error(sum(numbers(count))) < 1e-6, "one at a time: {}", error(sum(numbers(count))));
         let mut sums = Sums::<LANES>::new();
         let mut row = [0.0f32; 1000];
-        for first in (0..count).step_by(row.len()) {
-            for (slot, element) in row.iter_mut().zip(numbers(count).skip(first)) {
-                *slot = element;
-            }
+        let mut elements = numbers(count);
+        for _ in 0..count / row.len() {
+            row.fill_with(|| elements.next().unwrap_or_default());
             sums.add_row(&row, |x| x);
         }
         assert!(error(sums.total()) < 1e-6, "by lanes: {}", error(sums.total()));

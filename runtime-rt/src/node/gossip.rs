@@ -454,7 +454,7 @@ mod tests {
             let mut channels: Vec<[Channel; 2]> = (0..5).map(|_| [Channel::new(), Channel::new()]).collect();
             nodes[0].begin(0, 0, 2, 1_000_000);
             nodes[0].begin(1, 1, 0, 1_000_000);
-            for round in 0..400u64 {
+            for round in 0..if cfg!(miri) { 120 } else { 400u64 } {
                 let now_us = round * 1000;
                 match round {
                     20 => nodes[0].end(0),

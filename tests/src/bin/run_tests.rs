@@ -18,12 +18,14 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 const SLOWEST: usize = 10;
 
 /// More tests at a time than there are cores: many wait for devices most of their time.
-const BESIDE_CORES: usize = 1;
+const BESIDE_CORES: usize = 2;
 
 /// Tests that take half a minute and more: first where no times are known, as in a fresh checkout.
-const LONG: [&str; 8] = [
+const LONG: [&str; 10] = [
     "examples::application_embeds_its_model",
     "exits::answers_in_8_bits_come_from_exits_too",
+    "every_promise_holds_under_faults",
+    "kernels::sum::tests::long_sums_are_those_of_f64",
     "exits::exits_on_three_processes_and_for_looser_limits",
     "exits::exits_of_a_stream_are_patient_on_devices_too",
     "emitted_kernels::rust_kernels_for_x86_64",

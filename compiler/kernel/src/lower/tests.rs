@@ -325,8 +325,8 @@ fn winograd_of_every_remainder() {
 
 #[test]
 fn every_way_that_tuning_tries_computes_the_same() {
-    let further = [(3, 2, 6), (3, 1, 2)];
-    let shapes = [(3, 1, 9), (1, 1, 20), (5, 1, 5)].into_iter().chain(further.into_iter().filter(|_| is_long()));
+    let further = [(1, 1, 20), (3, 2, 6), (3, 1, 2)];
+    let shapes = [(3, 1, 9), (5, 1, 5)].into_iter().chain(further.into_iter().filter(|_| is_long()));
     for (kernel, stride, channels) in shapes {
         let op = Op::Conv(Conv {
             window: window(&[kernel, kernel], stride, 1, kernel / 2),
