@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
 
 use partita_ir::graph::ElementType;
 use partita_rt::F16;
@@ -32,7 +33,7 @@ pub fn evaluate_parts(kernel: &Kernel, buffers: &mut [Vec<f32>]) {
         lanes: kernel.lanes as usize,
         buffers,
         loops: vec![vec![0; kernel.loops.len()]; parts],
-        variables: vec![vec![vec![0.0; kernel.lanes as usize]; kernel.variable_names.len()]; parts],
+        variables: vec![vec![Lanes::of(0.0, kernel.lanes as usize); kernel.variable_names.len()]; parts],
         touched: RefCell::new(HashMap::new()),
     };
     if let Some(var) = kernel.split.as_ref().and_then(|split| split.part) {
@@ -49,7 +50,7 @@ struct State<'a> {
     buffers: &'a mut [Vec<f32>],
     /// Per thread.
     loops: Vec<Vec<i64>>,
-    variables: Vec<Vec<Vec<f32>>>,
+    variables: Vec<Vec<Lanes>>,
     /// Since the last barrier: per buffer and element the thread that touched it, and whether any wrote.
     touched: RefCell<HashMap<(u32, usize), (usize, bool)>>,
 }
@@ -162,8 +163,8 @@ impl State<'_> {
         bound.value(&self.loops[self.part])
     }
 
-    fn expression(&self, value: &Expression) -> Vec<f32> {
-        let load = |buffer: &Buffer, first: usize, stride: usize, count: usize| -> Vec<f32> {
+    fn expression(&self, value: &Expression) -> Lanes {
+        let load = |buffer: &Buffer, first: usize, stride: usize, count: usize| -> Lanes {
             let source = &self.buffers[buffer.0 as usize];
             (0..count.min(self.lanes)).for_each(|lane| self.touch(*buffer, first + lane * stride, false));
             let element = |lane: usize| match self.kernel.buffers[buffer.0 as usize].storage {
@@ -173,7 +174,7 @@ impl State<'_> {
             (0..self.lanes).map(|lane| if lane < count { element(lane) } else { 0.0 }).collect()
         };
         // Four bytes per lane, of lanes that lie `stride` apart.
-        let load_bytes = |buffer: &Buffer, first: usize, stride: usize| -> Vec<f32> {
+        let load_bytes = |buffer: &Buffer, first: usize, stride: usize| -> Lanes {
             let source = &self.buffers[buffer.0 as usize];
             (0..4 + (self.lanes - 1) * stride).for_each(|byte| self.touch(*buffer, first + byte, false));
             // Of whatever sign: the bits are the same.
@@ -182,8 +183,8 @@ impl State<'_> {
             (0..self.lanes).map(|lane| four(first + lane * stride)).collect()
         };
         match value {
-            Expression::Variable(variable) => self.variables[self.part][variable.0 as usize].clone(),
-            Expression::Constant(value) => vec![*value; self.lanes],
+            Expression::Variable(variable) => self.variables[self.part][variable.0 as usize],
+            Expression::Constant(value) => Lanes::of(*value, self.lanes),
             Expression::Load(buffer, at) => load(buffer, self.affine(at), 1, self.lanes),
             Expression::LoadPartial(buffer, at, count) => load(buffer, self.affine(at), 1, *count as usize),
             Expression::LoadStrided(buffer, at, stride) => {
@@ -191,9 +192,9 @@ impl State<'_> {
             }
             Expression::Broadcast(buffer, at) => load(buffer, self.affine(at), 0, self.lanes),
             Expression::Lane(variable, lane) => {
-                vec![self.variables[self.part][variable.0 as usize][*lane as usize]; self.lanes]
+                Lanes::of(self.variables[self.part][variable.0 as usize][*lane as usize], self.lanes)
             }
-            Expression::Whole(number) => vec![whole(*number); self.lanes],
+            Expression::Whole(number) => Lanes::of(whole(*number), self.lanes),
             Expression::LoadBytes(buffer, at) => load_bytes(buffer, self.affine(at), 4),
             Expression::BroadcastBytes(buffer, at) => load_bytes(buffer, self.affine(at), 0),
             Expression::DotBytes(first, a, b, c) => {
@@ -205,22 +206,22 @@ impl State<'_> {
                 let dot = |a: &f32, b: &f32| -> i32 {
                     read(*first, a).iter().zip(read(Bytes::Signed, b)).map(|(a, b)| a * b).sum()
                 };
-                let lanes = a.iter().zip(&b).zip(&c);
+                let lanes = a.iter().zip(b.iter()).zip(c.iter());
                 lanes.map(|((a, b), c)| whole((c.to_bits() as i32).wrapping_add(dot(a, b)))).collect()
             }
             Expression::Join(joining, a, b) => {
                 let (a, b) = (self.expression(a), self.expression(b));
                 match joining {
-                    Joining::Products(half) => products(*half, &a, &b, &vec![0.0; self.lanes]),
+                    Joining::Products(half) => products(*half, &a, &b, &Lanes::of(0.0, self.lanes)),
                     Joining::AddTwos => {
                         let add = |(sum, twos): (&f32, &f32)| {
                             let [low, high] = twos_of(*twos);
                             whole((sum.to_bits() as i32).wrapping_add(low + high))
                         };
-                        a.iter().zip(&b).map(add).collect()
+                        a.iter().zip(b.iter()).map(add).collect()
                     }
                     Joining::AddNeighbours => {
-                        let all: Vec<i32> = a.iter().chain(&b).map(|lane| lane.to_bits() as i32).collect();
+                        let all: Vec<i32> = a.iter().chain(b.iter()).map(|lane| lane.to_bits() as i32).collect();
                         all.chunks(2).map(|pair| whole(pair[0].wrapping_add(pair[1]))).collect()
                     }
                 }
@@ -231,7 +232,7 @@ impl State<'_> {
                     Factors::Bytes(half) => products(*half, &a, &b, &c),
                     Factors::Words(part) => {
                         let [a, b] = [&a, &b].map(|lanes| half(*part, lanes.iter().flat_map(|lane| twos_of(*lane))));
-                        let lanes = a.iter().zip(&b).zip(&c);
+                        let lanes = a.iter().zip(&b).zip(c.iter());
                         lanes.map(|((a, b), c)| whole((c.to_bits() as i32).wrapping_add(a * b))).collect()
                     }
                 }
@@ -249,7 +250,7 @@ impl State<'_> {
                     Arithmetic::Max => larger(a, b),
                     Arithmetic::Min => -larger(-a, -b),
                 };
-                self.expression(a).into_iter().zip(self.expression(b)).map(apply).collect()
+                self.expression(a).iter().copied().zip(self.expression(b).iter().copied()).map(apply).collect()
             }
             Expression::Unary(Function::TransposeBytes, a) => {
                 let bytes: Vec<[u8; 4]> = self.expression(a).iter().map(|lane| lane.to_le_bytes()).collect();
@@ -272,7 +273,7 @@ impl State<'_> {
                     Function::TransposeBytes | Function::WidenLow | Function::WidenHigh => a,
                     Function::Half => F16::from_f32(a).to_f32(),
                 };
-                self.expression(a).into_iter().map(apply).collect()
+                self.expression(a).iter().copied().map(apply).collect()
             }
             Expression::SumLanes(a) => self.fold(a, |a, b| a + b),
             Expression::MaxLanes(a) => self.fold(a, larger),
@@ -280,7 +281,7 @@ impl State<'_> {
     }
 
     /// Folds lane i with lane i + half, halving until one is left.
-    fn fold(&self, value: &Expression, join: impl Fn(f32, f32) -> f32) -> Vec<f32> {
+    fn fold(&self, value: &Expression, join: impl Fn(f32, f32) -> f32) -> Lanes {
         let mut lanes = self.expression(value);
         let mut half = self.lanes / 2;
         while half > 0 {
@@ -289,7 +290,50 @@ impl State<'_> {
             }
             half /= 2;
         }
-        vec![lanes[0]; self.lanes]
+        Lanes::of(lanes[0], self.lanes)
+    }
+}
+
+/// The widest vectors that any machine has.
+const MOST_LANES: usize = 16;
+
+/// The lanes of a vector. Every operation makes one, so they lie in no memory of their own.
+#[derive(Clone, Copy)]
+struct Lanes {
+    values: [f32; MOST_LANES],
+    count: usize,
+}
+
+impl Lanes {
+    /// The same in every lane.
+    fn of(value: f32, count: usize) -> Lanes {
+        assert!(count <= MOST_LANES, "vectors of {count} lanes");
+        Lanes { values: [value; MOST_LANES], count }
+    }
+}
+
+impl FromIterator<f32> for Lanes {
+    fn from_iter<I: IntoIterator<Item = f32>>(lanes: I) -> Lanes {
+        let mut all = Lanes::of(0.0, 0);
+        for lane in lanes {
+            all.values[all.count] = lane;
+            all.count += 1;
+        }
+        all
+    }
+}
+
+impl Deref for Lanes {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[..self.count]
+    }
+}
+
+impl DerefMut for Lanes {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values[..self.count]
     }
 }
 
@@ -319,7 +363,7 @@ fn twos(pair: &[i32]) -> f32 {
 }
 
 /// Numbers of 16 bits, plus the products of the bytes of one half of two vectors. Panics if one leaves 16 bits.
-fn products(part: Half, a: &[f32], b: &[f32], sums: &[f32]) -> Vec<f32> {
+fn products(part: Half, a: &[f32], b: &[f32], sums: &[f32]) -> Lanes {
     let bytes = |lanes: &[f32]| half(part, lanes.iter().flat_map(|lane| bytes_of(*lane)));
     let sums = sums.iter().flat_map(|lane| twos_of(*lane));
     let numbers: Vec<i32> = bytes(a).into_iter().zip(bytes(b)).zip(sums).map(|((a, b), sum)| a * b + sum).collect();
