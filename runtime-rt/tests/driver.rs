@@ -1,6 +1,7 @@
 //! Nodes on threads, over real sockets: answers, devices that go and come back, and connections of strangers.
 #![cfg(feature = "std")]
 
+mod adding;
 mod attacks;
 mod pipeline;
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 use partita_rt::hosted::driver::{Place, Places, Running, Watch, start};
 use partita_rt::node::random::Random;
 use partita_rt::node::{Medium, Outcome};
-use pipeline::{Adds, BYTES, ask, cluster, device, keys, plan_over};
+use pipeline::{Adds, BYTES, ask, cluster, device, keys};
 
 #[test]
 fn a_pipeline_answers_and_survives_each_of_its_devices() {
@@ -102,7 +103,7 @@ fn datagrams_that_are_lost_are_sent_again() {
         .map(|(number, peers)| {
             let answers = sends.clone();
             let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(answers.send(bytes.to_vec()));
-            let plan = plan_over(number, Medium::Datagrams, 1200);
+            let plan = adding::plan::<BYTES>(number, Medium::Datagrams, 1200);
             let places = Places { keys: Some(keys(&plan)), listen: None, peers };
             start(plan, number.into(), places, Box::new(Adds::new(number)), Box::new(deliver), Watch::default())
                 .expect("ports are free")
@@ -133,7 +134,7 @@ fn lines_carry_frames_too() {
         .map(|(number, peers)| {
             let answers = sends.clone();
             let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(answers.send(bytes.to_vec()));
-            let plan = plan_over(number, Medium::Line, 256);
+            let plan = adding::plan::<BYTES>(number, Medium::Line, 256);
             let places = Places { peers, ..Places::default() };
             start(plan, number.into(), places, Box::new(Adds::new(number)), Box::new(deliver), Watch::default())
                 .expect("it starts")

@@ -1,6 +1,8 @@
 //! Devices without an operating system, their ports sockets of this machine: between processes, and alone with a console.
 #![cfg(feature = "std")]
 
+mod adding;
+
 use std::io::{ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -8,14 +10,18 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use adding::Adds;
 use partita_rt::firmware::{Board, Port, Program, Shared};
 use partita_rt::frame::{Header, Kind, WANTS_ANSWERS, WANTS_COSTS};
 use partita_rt::hosted::driver::{Place, Places, Running, Steps, Watch, start};
-use partita_rt::node::{Flow, Medium, Outcome, Part, Peer, Plan, Record, Route, Step};
+use partita_rt::node::{Flow, Medium, Outcome, Plan, Record, Route, Step};
 use partita_rt::{DeviceCosts, FramedStream, Identity, StdStream};
 
 /// Bytes of a tensor.
 const BYTES: usize = 3000;
+
+/// A step that takes longer hangs.
+const HUNG_US: u32 = 60_000_000;
 
 /// A socket as a port: nobody waits for it.
 struct Socket(UnixStream);
@@ -43,116 +49,53 @@ impl Board for Clock {
     }
 }
 
-/// What comes, and what leaves, each byte plus the device's number, for ten milliseconds or longer.
-struct Adds {
-    memory: *mut u8,
-    number: u8,
+/// Adds for ten milliseconds or longer.
+struct AddsSlowly {
+    adds: Adds<BYTES>,
     computes: Duration,
     input: Vec<u8>,
     /// Whom the timer interrupts while a step computes.
     shared: Option<(&'static Shared, Instant)>,
 }
 
-// SAFETY: the memory is leaked, and used by one program and its node.
-unsafe impl Send for Adds {}
-
-impl Adds {
-    fn new(number: u8) -> Adds {
-        let memory = Vec::leak(vec![0u8; 2 * BYTES]).as_mut_ptr();
-        Adds { memory, number, computes: Duration::ZERO, input: vec![0; BYTES], shared: None }
-    }
-
-    fn add(&self) {
-        for at in 0..BYTES {
-            // SAFETY: inside the memory; the plan says when links use which half.
-            unsafe { *self.memory.add(BYTES + at) = (*self.memory.add(at)).wrapping_add(self.number) };
-        }
-    }
-
-    fn load_from(&self, input: &[u8]) {
-        // SAFETY: inside the memory, and nothing comes while an input is loaded.
-        unsafe { core::ptr::copy_nonoverlapping(input.as_ptr(), self.memory, input.len().min(BYTES)) };
-    }
-
-    fn answer(&self) -> &[u8] {
-        // SAFETY: inside the memory, and nobody writes there before the next inference.
-        unsafe { core::slice::from_raw_parts(self.memory.add(BYTES), BYTES) }
+impl AddsSlowly {
+    fn new(number: u8) -> AddsSlowly {
+        AddsSlowly { adds: Adds::new(number), computes: Duration::ZERO, input: vec![0; BYTES], shared: None }
     }
 }
 
-// SAFETY: the memory is leaked and stays where it is; it is reached through its pointer alone, where the plan says.
-unsafe impl Steps for Adds {
+// SAFETY: the memory is that of the program that adds.
+unsafe impl Program for AddsSlowly {
     fn memory(&self) -> (*mut u8, usize) {
-        (self.memory, 2 * BYTES)
-    }
-
-    fn input_bytes(&self, _route: u8) -> usize {
-        BYTES
-    }
-
-    fn load(&mut self, _route: u8, input: &[u8]) {
-        self.load_from(input);
-    }
-
-    fn step(&mut self, _route: u8, _step: u16) -> Flow {
-        self.add();
-        Flow::Next
-    }
-
-    fn output(&self, _route: u8, _exit: Option<u32>) -> &[u8] {
-        self.answer()
-    }
-}
-
-// SAFETY: the memory is leaked and stays where it is; it is reached through its pointer alone, where the plan says.
-unsafe impl Program for Adds {
-    fn memory(&self) -> (*mut u8, usize) {
-        (self.memory, 2 * BYTES)
+        self.adds.memory()
     }
 
     fn input_mut(&mut self, _route: u8) -> &mut [u8] {
         &mut self.input
     }
 
-    fn load(&mut self, _route: u8) {
-        self.load_from(&self.input);
+    fn load(&mut self, route: u8) {
+        self.adds.load(route, &self.input);
     }
 
-    fn step(&mut self, _route: u8, _step: u16) -> Flow {
+    fn step(&mut self, route: u8, step: u16) -> Flow {
         let begun = Instant::now();
         while begun.elapsed() < self.computes {
             std::thread::sleep(Duration::from_millis(10));
             // On one core an interrupt ends before the step goes on, as this call does.
             self.shared.iter().for_each(|(shared, begun)| shared.serve(begun.elapsed().as_micros() as u64));
         }
-        self.add();
-        Flow::Next
+        self.adds.step(route, step)
     }
 
-    fn output(&self, _route: u8, _exit: Option<u32>) -> &[u8] {
-        self.answer()
+    fn output(&self, route: u8, exit: Option<u32>) -> &[u8] {
+        self.adds.output(route, exit)
     }
-}
-
-fn part(peer: u8, message: u16, offset_bytes: usize, bound: u16) -> Part {
-    Part { peer, message, offset_bytes: offset_bytes as u32, bytes: BYTES as u32, bound }
 }
 
 /// The plan of a device of a pipeline of three over serial lines; the first has the input, the last the answer.
 fn plan(device: u8) -> Plan<'static> {
-    let comes =
-        |bound| Step::Exchange { sends: &[], receives: vec![part(device - 1, u16::from(device) - 1, 0, bound)].leak() };
-    let leaves =
-        |bound| Step::Exchange { sends: vec![part(device + 1, device.into(), BYTES, bound)].leak(), receives: &[] };
-    let steps = match device {
-        0 => vec![Step::Compute, leaves(2)],
-        1 => vec![comes(0), Step::Compute, leaves(3)],
-        _ => vec![comes(0), Step::Compute],
-    };
-    let peer = |peer: u8| Peer { device: peer, medium: Medium::Line, chunk_bytes: 256, calls: device > peer };
-    let peers = [device.wrapping_sub(1), device + 1].into_iter().filter(|peer| *peer < 3).map(peer).collect::<Vec<_>>();
-    let routes = vec![Route { steps: steps.leak(), devices: 0b111, links: &[(0, 1), (1, 2)] }];
-    Plan { peers: peers.leak(), routes: routes.leak(), device, output: 2, ..alone() }
+    Plan { hung_us: HUNG_US, ..adding::plan::<BYTES>(device, Medium::Line, 256) }
 }
 
 /// The plan of a device without peers.
@@ -167,7 +110,7 @@ fn alone() -> Plan<'static> {
         routes: &[Route { steps: STEPS, devices: 1, links: &[] }],
         family: None,
         detect_us: 300_000,
-        hung_us: 60_000_000,
+        hung_us: HUNG_US,
     }
 }
 
@@ -178,7 +121,7 @@ fn pair() -> [UnixStream; 2] {
 }
 
 /// Starts firmware with these ends of lines; gives the other end of its console.
-fn firmware(plan: Plan<'static>, mut program: Adds, lines: Vec<UnixStream>) -> UnixStream {
+fn firmware(plan: Plan<'static>, mut program: AddsSlowly, lines: Vec<UnixStream>) -> UnixStream {
     let [console, client] = pair();
     std::thread::spawn(move || {
         // SAFETY: this thread alone uses it.
@@ -197,7 +140,7 @@ fn firmware(plan: Plan<'static>, mut program: Adds, lines: Vec<UnixStream>) -> U
 fn firmware_between_processes_answers_and_is_not_missed_while_it_computes() {
     let (sends, answers) = channel();
     let ([left, one], [right, other]) = (pair(), pair());
-    let mut program = Adds::new(1);
+    let mut program = AddsSlowly::new(1);
     // Longer than anybody may be silent.
     program.computes = Duration::from_millis(700);
     let _console = firmware(plan(1), program, vec![left, right]);
@@ -207,7 +150,7 @@ fn firmware_between_processes_answers_and_is_not_missed_while_it_computes() {
         let places = Places { peers: vec![Place::Line(Box::new(open))], ..Places::default() };
         let answers = sends.clone();
         let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(answers.send(bytes.to_vec()));
-        let program = Box::new(Adds::new(number));
+        let program = Box::new(Adds::<BYTES>::new(number));
         start(plan(number), number.into(), places, program, Box::new(deliver), Watch::default()).expect("it starts")
     };
     let (first, last) = (hosted(0, one), hosted(2, other));
@@ -247,7 +190,7 @@ fn frame(kind: Kind, number: u32, message: u16, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_console_takes_inputs_whatever_else_comes() {
-    let mut raw = firmware(alone(), Adds::new(1), vec![]);
+    let mut raw = firmware(alone(), AddsSlowly::new(1), vec![]);
     raw.set_read_timeout(Some(Duration::from_secs(20))).expect("it can be");
     let stream = StdStream(raw.try_clone().expect("it can be"));
     let mut console = FramedStream::new(stream, Identity { plan_hash: 7, device: u8::MAX });

@@ -9,7 +9,7 @@ use simulator::faults::Fault;
 use simulator::model::{Cluster, peers};
 use simulator::network::Weather;
 use simulator::simulate;
-use simulator::world::Summary;
+use simulator::summary::Summary;
 use simulator::{Story, simulate_with};
 
 fn number(name: &str) -> Option<u64> {

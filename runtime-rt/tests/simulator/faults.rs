@@ -1,6 +1,7 @@
 //! Faults: what can break, and what has to be noticed.
 
-use super::world::{DETECT_US, Event, PEERS, World};
+use super::events::Event;
+use super::world::{PEERS, World};
 
 /// What is broken.
 #[derive(Clone, Debug)]
@@ -30,42 +31,6 @@ pub enum Fault {
 }
 
 impl World<'_> {
-    /// Who cannot be heard is noticed; and every input has its record in time.
-    pub(super) fn look(&mut self) {
-        for device in 0..self.cluster.devices {
-            for (link, wire) in self.wires_of(device).into_iter().enumerate() {
-                let peer = self.other(wire, device);
-                let runs = self.machines[device].paused == 0 && self.machines[device].node.is_some();
-                // Who hangs falls silent when it has done so for as long as it takes to be missed.
-                let hung_since = self.machines[peer].hung_since.filter(|_| self.machines[peer].hung.is_some());
-                let hangs = hung_since.is_some_and(|since| self.now > since + DETECT_US + DETECT_US / 50);
-                let silent = self.machines[peer].paused > 0 || self.machines[peer].node.is_none() || hangs;
-                let pipe = self.pipe(wire, peer);
-                let deaf = runs && (silent || pipe.cut > 0);
-                let last = pipe.last_arrival;
-                let since = &mut self.machines[device].deaf_since[link];
-                *since = if deaf { Some(since.unwrap_or(self.now).max(last.min(self.now))) } else { None };
-                let noticed_by = since.map(|since| since + DETECT_US + DETECT_US / 50 + 20_000);
-                let talks = self.machines[device].node.as_ref().is_some_and(|node| node.is_talking(link));
-                if talks && noticed_by.is_some_and(|by| self.now > by) {
-                    self.fail(&format!(
-                        "device {device} has not noticed that {peer} is silent since {since:?}",
-                        since = self.machines[device].deaf_since[link]
-                    ));
-                }
-            }
-        }
-        let lead = self.cluster.input;
-        if self.machines[lead].paused == 0 && self.machines[lead].node.is_some() {
-            for (tag, asked) in &self.asked {
-                let given = asked.deadline - asked.accepted_at;
-                if self.now > asked.deadline + given / 50 + 30_000 && !self.asked.keys().any(|other| other < tag) {
-                    self.fail(&format!("input {tag} has no record although its time is up"));
-                }
-            }
-        }
-    }
-
     pub(super) fn begin(&mut self, fault: &Fault) {
         match fault {
             Fault::Kill { device, power } => {

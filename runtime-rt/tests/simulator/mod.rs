@@ -1,8 +1,11 @@
 //! All nodes of a cluster in one process, under virtual time, with faults that a seed decides.
 
+mod events;
 pub mod faults;
 pub mod model;
 pub mod network;
+mod promises;
+pub mod summary;
 pub mod world;
 
 use partita_rt::family::{Condition, Family};
@@ -12,7 +15,8 @@ use partita_rt::node::{Medium, Peer, Plan, Route, Step};
 use faults::Fault;
 use model::Cluster;
 use network::Weather;
-use world::{DETECT_US, Summary, World};
+use summary::Summary;
+use world::{DETECT_US, World};
 
 /// Runs one seed; panics if a promise is broken.
 pub fn simulate(seed: u64, trace: bool) -> Summary {

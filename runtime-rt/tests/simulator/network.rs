@@ -2,7 +2,8 @@
 
 use partita_rt::node::Medium;
 
-use super::world::{Event, World};
+use super::events::Event;
+use super::world::World;
 
 /// What wires do all the time, in parts of a million per frame.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,86 +4,21 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 use partita_rt::node::random::Random;
-use partita_rt::node::{Counters, Flow, INPUTS, Link, Medium, Node, Order, Outcome, Peer, Plan, Why, Work};
+use partita_rt::node::{Flow, INPUTS, Link, Medium, Node, Order, Peer, Plan, Work};
 #[cfg(feature = "noise")]
 use partita_rt::noise::Private;
 
+use super::events::{Due, Event};
 use super::faults::Fault;
 use super::model::{self, Cluster, INPUT_BYTES};
 use super::network::{Pipe, Weather, note};
+use super::summary::Summary;
 
 /// A peer is lost when nothing was heard of it for so long.
 pub const DETECT_US: u64 = 300_000;
 
 /// Most links of a device.
 pub(super) const PEERS: usize = 4;
-
-/// What can happen.
-#[derive(Clone, Debug)]
-pub(super) enum Event {
-    /// Bytes come to an end of a wire.
-    Arrive {
-        wire: usize,
-        to: usize,
-        connection: u32,
-        bytes: Vec<u8>,
-    },
-    /// A device looks at its timers.
-    Wake {
-        device: usize,
-    },
-    /// A device has done a step.
-    Done {
-        device: usize,
-        life: u32,
-        token: u64,
-    },
-    /// A connection is there, at one end; or is not.
-    Connected {
-        wire: usize,
-        device: usize,
-        connection: u32,
-    },
-    Closed {
-        wire: usize,
-        device: usize,
-        connection: u32,
-    },
-    /// The client hands in an input.
-    Feed,
-    /// A fault begins, or ends.
-    Begin(Fault, u64),
-    End(Fault),
-    /// What is promised of silence is looked at.
-    Look,
-}
-
-/// An event and its time; those of one time come in the order in which they were thought of.
-pub(super) struct Due {
-    time: u64,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Due) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
-        (self.time, self.number).cmp(&(other.time, other.number))
-    }
-}
 
 pub(super) struct Clock {
     pub(super) offset_us: u64,
@@ -141,55 +76,6 @@ pub(super) struct Asked {
     pub(super) answers: Vec<Option<Answer>>,
     pub(super) deadline: u64,
     pub(super) accepted_at: u64,
-}
-
-/// What became of all inputs of a run.
-#[derive(Clone, Debug, Default)]
-pub struct Summary {
-    pub offered: u64,
-    pub refused: u64,
-    pub full: u64,
-    pub exits: u64,
-    pub variants: u64,
-    pub late: u64,
-    pub failed: u64,
-    /// Accepted by a device that then lost its memory; its clients were disconnected.
-    pub disconnected: u64,
-    pub delivered: u64,
-    pub events: u64,
-    pub counters: Counters,
-    /// Longest time from the end of all faults to the first answer.
-    pub recovered_us: u64,
-    /// Sum of the times that answered inputs took.
-    pub took_us: u64,
-    /// When answers came.
-    pub answers: Vec<u64>,
-}
-
-impl Summary {
-    /// Adds what became of the inputs of another run.
-    pub fn add(&mut self, other: &Summary) {
-        self.offered += other.offered;
-        self.refused += other.refused;
-        self.full += other.full;
-        self.exits += other.exits;
-        self.variants += other.variants;
-        self.late += other.late;
-        self.failed += other.failed;
-        self.disconnected += other.disconnected;
-        self.delivered += other.delivered;
-        self.events += other.events;
-        self.recovered_us = self.recovered_us.max(other.recovered_us);
-        let (sum, more) = (&mut self.counters, &other.counters);
-        sum.damaged += more.damaged;
-        sum.repeated += more.repeated;
-        sum.unknown += more.unknown;
-        sum.begun += more.begun;
-        sum.silent += more.silent;
-        sum.closed += more.closed;
-        sum.tried_again += more.tried_again;
-        sum.sent_bytes += more.sent_bytes;
-    }
 }
 
 /// A simulation.
@@ -365,23 +251,6 @@ impl<'p> World<'p> {
     pub(super) fn count(&mut self, device: usize) {
         let counters = self.machines[device].node.as_ref().map(Node::counters).unwrap_or_default();
         self.summary.add(&Summary { counters, ..Summary::default() });
-    }
-
-    /// Some time after the last fault everybody talks to everybody, and the next inputs have to be answered.
-    fn is_whole_again(&mut self) {
-        for device in 0..self.cluster.devices {
-            for link in 0..self.plans[device].peers.len() {
-                if !self.machines[device].node.as_ref().is_some_and(|node| node.is_talking(link)) {
-                    self.fail(&format!("device {device} does not talk over its link {link} although all is well"));
-                }
-            }
-        }
-        let lead = self.machines[self.cluster.input].node.as_ref();
-        if !lead.is_some_and(|lead| lead.can_take(0)) {
-            self.fail("the whole network's route is not taken although all is well");
-        }
-        self.budget = (20_000_000, 1);
-        self.feed_every = self.feed_every.max(20_000);
     }
 
     pub(super) fn start(&mut self, device: usize) {
@@ -623,75 +492,5 @@ impl<'p> World<'p> {
         let flow = working.exit.map_or(Flow::Next, |exit| Flow::Leave(exit, 0.5));
         self.machines[device].node.iter_mut().for_each(|node| node.on_done(flow));
         self.go(device);
-    }
-
-    /// An answer is that of an input which was accepted: of mixed inputs, routes or damaged bytes there is none such.
-    fn is_right(&mut self, route: u8, exit: Option<u32>, answer: &[u8]) {
-        let (cluster, at) = (self.cluster, usize::from(route));
-        let right = |asked: &mut Asked| {
-            let input = &asked.input;
-            let known = asked.answers[at].get_or_insert_with(|| cluster.ways[at].reference(cluster, input));
-            known.1 == exit && known.0 == answer
-        };
-        // Of an input whose record is made, or whose client is gone, an answer may still come.
-        let known = self.asked.values_mut().any(right) || self.past.iter_mut().rev().any(right);
-        if !known {
-            self.fail(&format!("an answer of route {route}, exit {exit:?}, is wrong"));
-        }
-    }
-
-    fn records(&mut self, device: usize) {
-        while let Some(record) = self.machines[device].node.as_mut().and_then(Node::poll_record) {
-            let Some(asked) = self.asked.remove(&record.tag) else {
-                self.fail(&format!("input {} has two records", record.tag));
-            };
-            note!(self, "record of {}: {:?}, {} tries", record.tag, record.outcome, record.tries);
-            self.past.push_back(asked.clone());
-            if self.past.len() > 64 {
-                self.past.pop_front();
-            }
-            if self.asked.keys().any(|tag| *tag < record.tag) {
-                self.fail("records are not in the order of acceptance");
-            }
-            let (route, exit) = match record.outcome {
-                Outcome::Full => (0, None),
-                Outcome::Exit(exit, _) => (0, Some(exit)),
-                Outcome::Variant(route, exit) => (route, exit.map(|(exit, _)| exit)),
-                Outcome::Late => {
-                    self.summary.late += 1;
-                    self.is_excused(&asked, "late");
-                    continue;
-                }
-                Outcome::Failed(why) => {
-                    self.summary.failed += 1;
-                    if why != Why::NoRoute {
-                        self.fail("nobody has stopped anything");
-                    }
-                    self.is_excused(&asked, "given up");
-                    continue;
-                }
-            };
-            match record.outcome {
-                Outcome::Full => self.summary.full += 1,
-                Outcome::Exit(..) => self.summary.exits += 1,
-                _ => self.summary.variants += 1,
-            }
-            self.summary.took_us += record.took_us;
-            self.summary.answers.push(self.now);
-            if self.now >= self.faults_end && self.summary.recovered_us == 0 {
-                self.summary.recovered_us = self.now - self.faults_end;
-            }
-            let way = &self.cluster.ways[usize::from(route)];
-            if way.reference(self.cluster, &asked.input).1 != exit {
-                self.fail(&format!("record of {}: exit {exit:?} is wrong", record.tag));
-            }
-        }
-    }
-
-    /// Whether something may go wrong now: a fault is under way, or was not long ago.
-    fn is_excused(&self, asked: &Asked, what: &str) {
-        if asked.accepted_at >= self.faults_end + 2_500_000 {
-            self.fail(&format!("an input is {what} although all is well"));
-        }
     }
 }
