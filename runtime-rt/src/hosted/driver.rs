@@ -5,8 +5,8 @@
 
 use std::boxed::Box;
 use std::collections::VecDeque;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::string::{String, ToString};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,59 +14,15 @@ use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::{Errno, IoSlice, read, write, writev};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::io::{read, write};
 
 use super::account::Account;
 pub use super::account::{Results, Steps, Watch};
+use super::links::{REOPEN, State, Stranger, lasting};
+pub use super::places::{Keys, Opener, Place, Places};
 use super::steps::{self, StepTimes};
-use crate::node::{Counters, Flow, Greeting, Guest, INPUTS, Link, Medium, Node, Order, Plan, Record, Work};
-use crate::noise::{Private, Public};
+use crate::node::{Counters, Flow, Guest, INPUTS, Link, Node, Plan, Record, Work};
 use crate::window::Window;
-
-/// Opens a line that does not block; asked again, now and then, when it cannot or when the line has ended.
-pub type Opener = dyn Fn() -> std::io::Result<OwnedFd> + Send + Sync;
-
-/// Where a peer is.
-pub enum Place {
-    /// It connects to this device.
-    Connects,
-    /// It listens there.
-    At(SocketAddr),
-    /// Datagrams go from here to there.
-    Datagrams {
-        /// Here.
-        local: SocketAddr,
-        /// There.
-        remote: SocketAddr,
-    },
-    /// At the other end of a line.
-    Line(Box<Opener>),
-}
-
-/// By what devices know each other.
-pub struct Keys {
-    /// This device's.
-    pub private: Private,
-    /// Its peers', in the order of the plan.
-    pub peers: Vec<Public>,
-    /// Of the system's random source.
-    pub secret: [u8; 32],
-}
-
-/// Where everybody is.
-#[derive(Default)]
-pub struct Places {
-    /// By what they are known there; without, anybody is believed.
-    pub keys: Option<Keys>,
-    /// Where connections are accepted, if any peer makes one.
-    pub listen: Option<SocketAddr>,
-    /// Each of the plan's peers.
-    pub peers: Vec<Place>,
-}
-
-/// How long a line that could not be opened is left alone.
-const REOPEN: Duration = Duration::from_millis(100);
 
 /// Most connections that have not said who they are.
 const GREETINGS: usize = 64;
@@ -77,82 +33,8 @@ const STACK_BYTES: usize = 8 << 20;
 /// A step that takes longer hangs; the slowest that are known take seconds.
 const LONGEST_STEP: Duration = Duration::from_secs(120);
 
-/// How often one link is read before others have their turn.
-const READS: usize = 32;
-
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
-
-/// A link's socket.
-#[derive(Clone, Default)]
-enum Socket {
-    #[default]
-    None,
-    Connecting(Arc<OwnedFd>),
-    Open(Arc<OwnedFd>),
-    /// A line, or a socket for datagrams: it never ends.
-    Lasting(Arc<OwnedFd>, Medium),
-}
-
-impl Socket {
-    /// Where bytes go and come from.
-    fn open(&self) -> Option<(Arc<OwnedFd>, Medium)> {
-        match self {
-            Socket::Open(socket) => Some((socket.clone(), Medium::Connection)),
-            Socket::Lasting(socket, medium) => Some((socket.clone(), *medium)),
-            Socket::None | Socket::Connecting(_) => None,
-        }
-    }
-}
-
-/// Opens what stays open.
-fn lasting(place: &Place) -> std::io::Result<Socket> {
-    Ok(match place {
-        Place::Connects | Place::At(_) | Place::Line(_) => Socket::None,
-        Place::Datagrams { local, remote } => {
-            let socket = UdpSocket::bind(local)?;
-            socket.connect(remote)?;
-            socket.set_nonblocking(true)?;
-            Socket::Lasting(Arc::new(socket.into()), Medium::Datagrams)
-        }
-    })
-}
-
-/// A connection of nobody yet.
-struct Stranger {
-    socket: Arc<OwnedFd>,
-    guest: Guest,
-    since: Instant,
-}
-
-struct State {
-    node: Node<'static, Vec<Link>>,
-    window: Window,
-    sockets: Vec<Socket>,
-    /// Where tensors are sealed for each link; empty without keys.
-    rooms: Vec<Vec<u8>>,
-    /// When lines that are not open are tried again.
-    reopen: Vec<Instant>,
-    /// Whether a socket takes no more at the moment.
-    full: Vec<bool>,
-    /// The same when the thread for sockets began to wait.
-    waits_full: Vec<bool>,
-    inputs: Vec<Vec<u8>>,
-    /// Whether states begin anew with the input of a place, and with the next one.
-    begins: Vec<bool>,
-    begins_next: bool,
-    records: VecDeque<Record>,
-    next_tag: u64,
-    /// Until when the thread for sockets sleeps.
-    sleeps_until_us: u64,
-    /// How often the thread for sockets has looked around.
-    turns: u64,
-    /// Since when the program's thread has been at what it does now, if it does anything.
-    busy_since: Option<Instant>,
-    /// Of whom it was said that they are of another plan.
-    told: Vec<bool>,
-    stopping: bool,
-}
 
 struct Shared {
     state: Mutex<State>,
@@ -505,189 +387,4 @@ impl Shared {
             let _ = read(&self.wake, &mut count);
         }
     }
-}
-
-impl State {
-    /// What to wait for.
-    fn waits(&self) -> Vec<(Arc<OwnedFd>, PollFlags)> {
-        let sockets = self.sockets.iter().zip(&self.full);
-        let wait = |(socket, full): (&Socket, &bool)| match socket {
-            Socket::Connecting(socket) => Some((socket.clone(), PollFlags::OUT)),
-            _ => {
-                let flags = if *full { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-                socket.open().map(|(socket, _)| (socket, flags))
-            }
-        };
-        sockets.filter_map(wait).collect()
-    }
-
-    /// Says once of whom nothing is to be hoped for.
-    fn tell(&mut self) {
-        for (at, told) in self.told.iter_mut().enumerate() {
-            let differs = self.node.is_of_another_plan(at);
-            if differs && !core::mem::replace(told, differs) {
-                std::eprintln!("peer number {at} was compiled from another plan; --status names it");
-            }
-            *told = differs;
-        }
-    }
-
-    /// Sends what a link has and its socket takes.
-    fn send(&mut self, at: usize) {
-        let Some((socket, medium)) = self.sockets.get(at).and_then(Socket::open) else { return };
-        let room = self.rooms.get_mut(at).map_or(&mut [][..], Vec::as_mut_slice);
-        while let Some(pieces) = self.node.poll_send(at, &self.window, room) {
-            let whole = pieces.iter().map(|piece| piece.len()).sum();
-            match writev(&socket, &pieces.map(IoSlice::new)) {
-                Ok(count) => self.node.on_sent(at, count),
-                Err(Errno::INTR) => {}
-                // A datagram that is refused is lost, and nobody may be there yet.
-                Err(error) if medium == Medium::Datagrams && error != Errno::AGAIN => self.node.on_sent(at, whole),
-                Err(Errno::AGAIN) => {
-                    self.full.get_mut(at).into_iter().for_each(|full| *full = true);
-                    return;
-                }
-                Err(_) => {
-                    self.drop_socket(at);
-                    if medium == Medium::Connection {
-                        self.node.on_closed(at);
-                    }
-                    return;
-                }
-            }
-        }
-        self.full.get_mut(at).into_iter().for_each(|full| *full = false);
-    }
-
-    fn drop_socket(&mut self, at: usize) {
-        self.sockets.get_mut(at).into_iter().for_each(|socket| *socket = Socket::None);
-        self.full.get_mut(at).into_iter().for_each(|full| *full = false);
-    }
-
-    /// Does what is to be done about a link's connection, and reads what has come.
-    fn serve(&mut self, at: usize, places: &Places, buffer: &mut [u8]) {
-        match self.node.poll_order(at) {
-            Some(Order::Close) => self.drop_socket(at),
-            Some(Order::Connect) => match places.peers.get(at).map(begin_connecting) {
-                Some(Ok(socket)) => {
-                    self.sockets.get_mut(at).into_iter().for_each(|slot| *slot = Socket::Connecting(socket.clone()));
-                }
-                Some(Err(_)) | None => {
-                    self.drop_socket(at);
-                    self.node.on_closed(at);
-                }
-            },
-            None => {}
-        }
-        if let Some(Socket::Connecting(socket)) = self.sockets.get(at).cloned() {
-            match is_connected(&socket) {
-                None => return,
-                Some(true) => {
-                    self.sockets.get_mut(at).into_iter().for_each(|slot| *slot = Socket::Open(socket.clone()));
-                    self.node.on_connected(at);
-                }
-                Some(false) => {
-                    self.drop_socket(at);
-                    self.node.on_closed(at);
-                }
-            }
-        }
-        self.open_line(at, places);
-        let Some((socket, medium)) = self.sockets.get(at).and_then(Socket::open) else { return };
-        // A peer that never stops does not keep the others waiting.
-        for _ in 0..READS {
-            match read(&socket, &mut *buffer) {
-                Ok(0) if medium != Medium::Datagrams => {}
-                Ok(count) => {
-                    self.node.on_bytes(at, buffer.get_mut(..count).unwrap_or_default(), &mut self.window);
-                    if count < buffer.len() && medium != Medium::Datagrams {
-                        return;
-                    }
-                    continue;
-                }
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => return,
-                Err(_) if medium == Medium::Datagrams => return,
-                Err(_) => {}
-            }
-            self.drop_socket(at);
-            if medium == Medium::Connection {
-                self.node.on_closed(at);
-            }
-            return;
-        }
-    }
-
-    /// Opens a line that is not open, if it is time to.
-    fn open_line(&mut self, at: usize, places: &Places) {
-        let (Some(Place::Line(open)), Some(Socket::None)) = (places.peers.get(at), self.sockets.get(at)) else {
-            return;
-        };
-        let Some(reopen) = self.reopen.get_mut(at).filter(|reopen| Instant::now() >= **reopen) else { return };
-        *reopen = Instant::now() + REOPEN;
-        if let (Ok(line), Some(slot)) = (open(), self.sockets.get_mut(at)) {
-            *slot = Socket::Lasting(Arc::new(line), Medium::Line);
-        }
-    }
-
-    fn has_closed_line(&self, places: &Places) -> bool {
-        let lines = self.sockets.iter().zip(&places.peers);
-        lines.into_iter().any(|(socket, place)| matches!((socket, place), (Socket::None, Place::Line(_))))
-    }
-
-    /// Reads what a stranger says; whether it is still one.
-    fn greet(&mut self, stranger: &mut Stranger) -> bool {
-        let mut bytes = [0u8; 256];
-        let count = match read(&stranger.socket, &mut bytes) {
-            Ok(0) => return false,
-            Ok(count) => count,
-            Err(Errno::AGAIN | Errno::INTR) => return true,
-            Err(_) => return false,
-        };
-        let mut rest = bytes.get_mut(..count).unwrap_or_default();
-        loop {
-            match self.node.greet(&mut stranger.guest, &mut rest) {
-                Greeting::Unknown => return true,
-                Greeting::Refused => return false,
-                Greeting::Answer => {
-                    // A socket that takes not even this is nobody's.
-                    let answer = stranger.guest.answer();
-                    if write(&stranger.socket, answer) != Ok(answer.len()) {
-                        return false;
-                    }
-                }
-                Greeting::Peer(at) => {
-                    let socket = Socket::Open(stranger.socket.clone());
-                    self.sockets.get_mut(at).into_iter().for_each(|slot| *slot = socket.clone());
-                    self.full.get_mut(at).into_iter().for_each(|full| *full = false);
-                    self.node.welcome(core::mem::take(&mut stranger.guest));
-                    self.node.on_bytes(at, rest, &mut self.window);
-                    return false;
-                }
-            }
-        }
-    }
-}
-
-/// Begins to connect without waiting.
-fn begin_connecting(place: &Place) -> Result<Arc<OwnedFd>, Errno> {
-    let Place::At(place) = place else { return Err(Errno::DESTADDRREQ) };
-    let family = if place.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-    match connect(&socket, place) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(Arc::new(socket)),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether a connection is there; none while it is being made.
-fn is_connected(socket: &Arc<OwnedFd>) -> Option<bool> {
-    let mut fds = [PollFd::new(socket, PollFlags::OUT)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    if poll(&mut fds, Some(&now)) == Ok(0) {
-        return None;
-    }
-    let sound = matches!(sockopt::socket_error(socket.as_fd()), Ok(Ok(())));
-    Some(sound && TcpStream::from(socket.try_clone().ok()?).set_nodelay(true).is_ok())
 }
