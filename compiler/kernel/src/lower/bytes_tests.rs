@@ -1,7 +1,7 @@
 //! Kernels on bytes against the portable reference kernels: equal to the last bit, on every machine that multiplies bytes.
 
-use super::tests::{check_form, machines, operands, random, window};
 use super::tests_memory::{laid_out, memory, row_major};
+use super::tests_reference::{check_form, machines, operands, random, window};
 use super::{LayoutChoice, Machine, Packing, layout_choices, lower_node};
 use crate::eval::{evaluate, evaluate_parts};
 use crate::layout::Layout;

@@ -168,6 +168,21 @@ impl<'a> Joined<'a> {
         Some(Joined { tree: fused.tree, reads })
     }
 
+    /// The same of what is done behind a node, if anything is; none where its kernel cannot do it.
+    pub(super) fn declare_behind(
+        fused: Option<&Fused<'a>>,
+        kernel: (&mut Builder, &mut Vec<Binding>),
+        first: usize,
+        output: &TensorType,
+        sizes: [usize; 2],
+        machine: &Machine,
+    ) -> Option<Option<Joined<'a>>> {
+        match fused {
+            Some(fused) => Joined::declare(fused, kernel, first, output, sizes, machine).map(Some),
+            None => Some(None),
+        }
+    }
+
     /// Buffers that are read where the result is written, and nowhere else.
     pub(super) fn in_place(&self, operands: &[Operand<'_>]) -> Vec<Buffer> {
         let reads = self.reads.iter().zip(operands).filter(|(_, operand)| operand.value.is_none());

@@ -30,6 +30,8 @@ pub mod stored;
 mod tests;
 #[cfg(test)]
 mod tests_memory;
+#[cfg(test)]
+mod tests_reference;
 mod tile;
 mod tuning;
 mod window;

@@ -1,8 +1,8 @@
 //! Kernels on numbers that are out of the ordinary: NaN and infinity, long sums, inputs that are too large for
 //! Winograd's algorithm.
 
-use super::tests::{check_form, machines, operands, random, window};
 use super::tests_memory::{laid_out, memory, row_major};
+use super::tests_reference::{check_form, machines, operands, random, window};
 use super::winograd::{Form, Forms};
 use super::{Binding, Machine, Packing, WeightOrder, layout_choices, lower_node};
 use crate::Kernel;

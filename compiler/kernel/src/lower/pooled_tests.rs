@@ -1,8 +1,8 @@
 //! Convolutions that are pooled in the same kernel, against the reference kernels, one after the other.
 
 use super::numbers_tests::check_direct;
-use super::tests::{check_form, machines, operands, random, window};
 use super::tests_memory::{laid_out, memory};
+use super::tests_reference::{check_form, machines, operands, random, window};
 use super::winograd::{Form, Forms};
 use super::{LayoutChoice, LoweredNode, Machine, Packing, Pooling, WeightOrder, layout_choices, lower_pooled};
 use crate::eval::{evaluate, evaluate_parts};

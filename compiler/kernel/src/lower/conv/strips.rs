@@ -1,8 +1,8 @@
 //! A convolution whose rows are pooled before anything else is done with them: some rows of one tile of channels at a
 //! time lie in scratch memory, so that the result of the convolution itself exists nowhere.
 
+use super::loop_nest::{ConvWriter, RowPlace, TilePlace};
 use super::plan::Plan;
-use super::{ConvWriter, Place, TilePlace};
 use crate::lower::build::{plus, repeat};
 use crate::lower::pool::{PooledRow, Scale, columns_together, fits, reciprocals};
 use crate::lower::window::Window3;
@@ -112,7 +112,7 @@ impl ConvWriter<'_> {
         let first = Affine::term(strip, step).plus(-pad);
         let at = [Affine::term(depth, 1), first.plus_term(row, 1)];
         let to = (scratch, Affine::term(row, row_elements as i64));
-        let columns = self.row(&Place { tile, at, to, vector_step });
+        let columns = self.row(&RowPlace { tile, at, to, vector_step });
         let inside = Affine::constant(window.input[1] as i64 + pad);
         let low = self.clipped(strips, Bound::Max(0, Affine::constant(pad).plus_term(strip, -step), 1));
         let high = Bound::Min(strips.needed_rows() as i64, inside.plus_term(strip, -step), 1);

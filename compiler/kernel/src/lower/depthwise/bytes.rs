@@ -286,12 +286,8 @@ pub(super) fn lower(
     let bias = builder.stored_buffer("bias", Access::Weights, packed_bias.len(), ElementType::I32);
     let mut fused_bindings = Vec::new();
     let sizes = [batch * out_elements, packed_bias.len()];
-    let joined = match fused {
-        Some(fused) => {
-            Some(Joined::declare(fused, (&mut builder, &mut fused_bindings), inputs.len(), output, sizes, machine)?)
-        }
-        None => None,
-    };
+    let kernel = (&mut builder, &mut fused_bindings);
+    let joined = Joined::declare_behind(fused, kernel, inputs.len(), output, sizes, machine)?;
     let y = builder.buffer("y", Access::Output, batch * out_elements);
     let (sample, block) = (builder.loop_over(Role::Batch, "sample"), builder.loop_over(Role::Channels, "block"));
     let (depth, row) = (builder.loop_over(Role::Depth, "depth"), builder.loop_over(Role::Row, "row"));

@@ -5,7 +5,7 @@
 //! weights add up exactly, in 32 bits; both sums together, times the steps of row and column, are the result.
 
 use super::pack::pack;
-use super::{Place, Product, Tile, column_runs};
+use super::product::{Place, Product, Tile, column_runs};
 use crate::lower::build::{Builder, activate, binary, fetch_ahead, mul_add, plus, repeat, runs};
 use crate::lower::products::{Factor, ProductKind, multiply};
 use crate::lower::{Binding, LoweredNode, Machine, Operand};

@@ -1,6 +1,6 @@
 //! The order of a constant matrix as kernels read it.
 
-use super::{Product, Tile};
+use super::product::{Product, Tile};
 use crate::lower::build::runs;
 
 /// `[depth, columns]` to `[tile][depth][vector][lane]`, zero past the last column; where `at_once` rows are multiplied at once,
