@@ -151,3 +151,5 @@ pub enum ShardError {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_network;
