@@ -255,14 +255,12 @@ fn too_large(programs: &[Program], cluster: &Cluster) -> Result<(), Failure> {
         let (most_ram, most_flash) = (limits::ram_bytes(device), limits::flash_bytes(device));
         let in_ram =
             if device.target.system == System::Linux { "weights and working memory" } else { "working memory" };
-        let problem = match () {
-            () if ram > most_ram => {
-                format!("{} of RAM for {in_ram}, {} more than it has", size(ram), size(ram - most_ram))
-            }
-            () if flash > most_flash => {
-                format!("{} of flash for weights, {} more than it has", size(flash), size(flash - most_flash))
-            }
-            () => continue,
+        let problem = if ram > most_ram {
+            format!("{} of RAM for {in_ram}, {} more than it has", size(ram), size(ram - most_ram))
+        } else if flash > most_flash {
+            format!("{} of flash for weights, {} more than it has", size(flash), size(flash - most_flash))
+        } else {
+            continue;
         };
         return Err(Failure::Infeasible(
             Diagnostic::new(

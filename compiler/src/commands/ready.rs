@@ -198,10 +198,12 @@ fn has_rust_target(triple: &str) -> bool {
 /// Refuses to prepare data twice: with `[input]` in the cluster file they lie in their files as they are handed in.
 pub(super) fn check_preparation(arguments: &Arguments, cluster: &Cluster) -> Result<(), Failure> {
     let Some(form) = &cluster.input_form else { return Ok(()) };
-    let twice = match () {
-        () if arguments.layout == fit::DataLayout::Nhwc && form.channels_last => "--layout nhwc",
-        () if arguments.normalize.is_some() => "--normalize",
-        () => return Ok(()),
+    let twice = if arguments.layout == fit::DataLayout::Nhwc && form.channels_last {
+        "--layout nhwc"
+    } else if arguments.normalize.is_some() {
+        "--normalize"
+    } else {
+        return Ok(());
     };
     let message = format!("{twice} is not needed: with [input] in the cluster file, the program does that itself");
     let help = format!("leave {twice} out, and give data as the camera or microphone does");

@@ -64,18 +64,21 @@ fn prepares_for_losses(cluster: &Cluster, options: &Options) -> Result<(), Failu
         Err(Failure::Input(vec![Diagnostic::new("E0183", message).help("leave one of them out")]))
     };
     let sends_fewer_bytes = options.links.error != LinkError::Exact && options.links.error != links::DEFAULT;
-    match () {
-        () if !cluster.survives => Ok(()),
-        () if options.variants.is_some() => refuse(
+    if !cluster.survives {
+        Ok(())
+    } else if options.variants.is_some() {
+        refuse(
             "--variants auto",
             "variants have routes for `[[condition]] missing = [..]`, and for single losses if there is none",
-        ),
-        () if !options.states.is_empty() => refuse("--state", "what a device keeps is lost with it"),
-        () if options.objective == Objective::Memory => {
-            refuse("--objective memory", "plans for losses take more of it")
-        }
-        () if sends_fewer_bytes => refuse("--link-error", "of several routes all send every number as it is"),
-        () => Ok(()),
+        )
+    } else if !options.states.is_empty() {
+        refuse("--state", "what a device keeps is lost with it")
+    } else if options.objective == Objective::Memory {
+        refuse("--objective memory", "plans for losses take more of it")
+    } else if sends_fewer_bytes {
+        refuse("--link-error", "of several routes all send every number as it is")
+    } else {
+        Ok(())
     }
 }
 

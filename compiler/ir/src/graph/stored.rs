@@ -71,11 +71,13 @@ impl Stored {
             return Stored::plain(element);
         }
         let is_near = low.abs().max(high.abs()) < f64::from(i16::MAX);
-        match () {
+        if is_near && high - low <= 255.0 {
             // As far from -128 as from 127, or nearly so.
-            () if is_near && high - low <= 255.0 => Stored::shifted(ElementType::I8, low as i32 + 128),
-            () if -32768.0 <= low && high <= 32767.0 => Stored::plain(ElementType::I16),
-            () => Stored::plain(ElementType::F32),
+            Stored::shifted(ElementType::I8, low as i32 + 128)
+        } else if -32768.0 <= low && high <= 32767.0 {
+            Stored::plain(ElementType::I16)
+        } else {
+            Stored::plain(ElementType::F32)
         }
     }
 }

@@ -335,11 +335,14 @@ mod tests {
                     Some(kind) => kind,
                     None => "",
                 };
-                let label = match () {
-                    () if is_many => "repeated",
-                    () if of.starts_with("Option<") && !is_message => "optional",
-                    () if !line.starts_with("pub ") => "choice",
-                    () => "",
+                let label = if is_many {
+                    "repeated"
+                } else if of.starts_with("Option<") && !is_message {
+                    "optional"
+                } else if !line.starts_with("pub ") {
+                    "choice"
+                } else {
+                    ""
                 };
                 fields.push((message.clone(), name, number, kind.to_string(), label));
                 attribute = "";
