@@ -377,6 +377,15 @@ pub const CODES: &[Explanation] = &[
         text: "Before opset 14, a BatchNormalization that lists five results normalises by the mean and variance of the batch that it is\n\
          given, not by those that were learned (ONNX says so, and onnxruntime does it). Export the model for inference.",
     },
+    Explanation {
+        code: "W0135",
+        title: "how many rows are filled is known only when the program runs",
+        text: "NonMaxSuppression keeps as many boxes as their scores and places say, and a program is static: its result has the number\n\
+         of rows that the model declares for it, or else as many as there can be (images x classes x the most boxes of a class).\n\
+         Each row is image, class and box, in the order of onnxruntime; rows behind the last box that is kept hold -1, so what\n\
+         reads them stops at the first row whose first number is negative. Boxes beyond the rows that the model declares are left\n\
+         out. An operator behind it that takes its rows for indices takes -1 for the last element.",
+    },
 ];
 
 /// The page of a code such as `E0130`; unknown codes are answered with the list of all.

@@ -1,12 +1,14 @@
 """Cases of operators that are imported as many others: attention, samples of grids, transforms, bits, caches."""
 
 import numpy as np
+from onnx import helper
 from vector_case import Constant, Given, Random, Weight, integers
 
 
 def declare(cases):
     attention(cases)
     grids(cases)
+    boxes(cases)
     signals(cases)
     bits(cases)
     places(cases)
@@ -62,6 +64,27 @@ def grids(cases):
             f"roi_align_{mode}", 16, "RoiAlign", [Random(2, 3, 8, 8, low=0.0), *regions], mode=mode, output_height=2, output_width=3,
             sampling_ratio=2 if mode == "max" else 0,
         )
+
+
+    regions = Given([[0.5, 1.0, 4.5, 5.0], [-2.0, 0.0, 3.0, 7.5], [1.0, 1.0, 1.25, 9.0], [-50.0, 2.0, 90.0, 2.5]])
+    # Of this version onnxruntime has an earlier one.
+    for opset, more in ((10, {"spatial_scale": 0.5}), (16, {"coordinate_transformation_mode": "output_half_pixel"}), (22, {})):
+        operands = {"x": Random(2, 3, 6, 7), "regions": regions, "images": Given([0, 1, 1, 0], np.int64)}
+        nodes = [helper.make_node("RoiAlign", list(operands), ["y"], output_height=2, output_width=3, **more)]
+        cases.graph(f"roi_align_adaptive_{opset}", opset, nodes, operands, ["y"], modern=(16, nodes) if opset == 22 else None)
+
+
+def boxes(cases):
+    one = lambda value, dtype=np.float32: Constant([value], dtype)
+    # Corners in any order; multiples of 1/64 for scores and places have ties.
+    corners, scores = Random(2, 12, 4, low=0.0, high=1.0), Random(2, 3, 12, low=0.0, high=1.0)
+    cases.node("nms_corners", 11, "NonMaxSuppression", [corners, scores, one(4, np.int64), one(0.4), one(0.25)])
+    centres = Random(1, 20, 4, low=0.25, high=1.0)
+    cases.node("nms_centres", 10, "NonMaxSuppression", [centres, Random(1, 2, 20), one(6, np.int64), one(0.5)], center_point_box=1)
+    flat = Given(np.array([[[0, 0, 1, 1], [0, 0, 1, 1], [0.5, 0.5, 0.5, 2], [0, 0, 0, 0], [0, 0.5, 1, 1.5], [3, 3, 2, 2]]], np.float32))
+    ties = Given(np.array([[[0.5, 0.5, 0.75, 0.25, 0.5, 0.5]]], np.float32))
+    cases.node("nms_ties", 11, "NonMaxSuppression", [flat, ties, Constant(9, np.int64), Constant(0.33)])
+    cases.node("nms_none", 11, "NonMaxSuppression", [flat, ties, one(9, np.int64), one(0.0), one(0.5)])
 
 
 def signals(cases):

@@ -151,7 +151,7 @@ def choice(b):
 
 
 def sampling(b):
-    kind = b.pick("Resize", "Resize", "Resize", "GridSample", "RoiAlign", "AffineGrid")
+    kind = b.pick("Resize", "Resize", "Resize", "GridSample", "RoiAlign", "AffineGrid", "NonMaxSuppression")
     places = b.extents(2, 3, 8)
     if kind == "GridSample":
         grid = b.feed(b.numbers.uniform(-1.2, 1.2, [1, *b.extents(2, 1, 5), 2]).astype(np.float32))
@@ -161,8 +161,20 @@ def sampling(b):
         begin = b.numbers.uniform(0, 4, [3, 2])
         regions = np.concatenate([begin, begin + b.numbers.uniform(1, 4, [3, 2])], 1).astype(np.float32)
         batch = b.constant(np.zeros(3, np.int64))
-        attributes = {"output_height": b.pick(1, 2, 3), "output_width": b.pick(1, 2), "sampling_ratio": b.pick(1, 2, 3), "spatial_scale": b.pick(1.0, 0.5)}
+        attributes = {"output_height": b.pick(1, 2, 3), "output_width": b.pick(1, 2), "sampling_ratio": b.pick(0, 1, 2, 3), "spatial_scale": b.pick(1.0, 0.5)}
         y = b.node(kind, [b.input([1, 2, 9, 9]), b.feed(regions) if b.chance(0.6) else b.constant(regions), batch], mode=b.pick("avg", "max"), coordinate_transformation_mode=b.pick("half_pixel", "output_half_pixel"), **attributes)
+    elif kind == "NonMaxSuppression":
+        # Multiples of a quarter: many ties, boxes without an area, shares that are the threshold.
+        images, classes, count, most = b.random.randint(1, 2), b.random.randint(1, 3), b.random.randint(1, 30), b.random.randint(0, 9)
+        quarters = lambda *shape: (b.numbers.integers(0, 9, shape) / 4).astype(np.float32)
+        operands = [b.feed(quarters(images, count, 4)), b.feed(quarters(images, classes, count)), b.ints(most)]
+        operands += [b.constant(np.array([b.pick(0, 0.25, 0.5, 0.7, 1)], np.float32))]
+        operands += [b.constant(np.array([b.pick(-1, 0.5, 3)], np.float32))] if b.chance(0.6) else []
+        kept = b.node(kind, operands, center_point_box=b.pick(0, 1))
+        # As many rows as there can be, whatever is kept.
+        rows = images * classes * most + 1
+        kept = b.node("Concat", [kept, b.constant(np.full((rows, 3), -1, np.int64))], axis=0)
+        y = b.node("Slice", [kept, b.ints(0), b.ints(rows), b.ints(0)])
     elif kind == "AffineGrid":
         y = b.node(kind, [b.input([2, 2, 3]), b.ints(2, 3, *places)], align_corners=b.pick(0, 1))
     else:

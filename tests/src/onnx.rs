@@ -32,6 +32,11 @@ pub fn value_info_of(name: &str, dimensions: Vec<dimension::Value>) -> ValueInfo
     typed(name, dimensions, 1)
 }
 
+/// A tensor of i64 with dimensions that may be names.
+pub fn value_info_i64_of(name: &str, dimensions: Vec<dimension::Value>) -> ValueInfoProto {
+    typed(name, dimensions, 7)
+}
+
 fn typed(name: &str, dimensions: Vec<dimension::Value>, elem_type: i32) -> ValueInfoProto {
     let dim = dimensions.into_iter().map(|value| Dimension { value: Some(value), ..Dimension::default() }).collect();
     let tensor = type_proto::Tensor {

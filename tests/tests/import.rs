@@ -12,7 +12,7 @@ use partita::diagnostic::Diagnostic;
 use partita::graph::{Graph, Value, eval};
 use partita::onnx::{ImportOptions, import, import_bytes};
 use partita_tests::clock::Clock;
-use partita_tests::onnx::{int, ints, node, value_info, value_info_of};
+use partita_tests::onnx::{int, ints, node, value_info, value_info_i64_of, value_info_of};
 use partita_tests::{arrays, onnx, place};
 
 /// Models that use operators we do not have, and one of these operators; everything else must import.
@@ -281,6 +281,34 @@ fn inputs_and_outputs_keep_their_names() {
     let expected = [[6.0, 8.0], [5.0, 6.0], [1.0, 2.0]];
     for (found, expected) in outputs.iter().zip(expected) {
         assert_eq!(found.as_f32(), Some(&expected[..]));
+    }
+}
+
+/// Boxes that are kept are as many as the model declares, or as there can be.
+#[test]
+fn rows_of_boxes_are_declared_or_all_that_there_can_be() {
+    for (declared, rows) in [(Extent::DimValue(3), 3), (symbol("kept"), 2 * 4), (Extent::DimValue(-1), 2 * 4)] {
+        let graph = GraphProto {
+            node: vec![node("NonMaxSuppression", &["boxes", "scores", "most", "overlap"], &["y"], Vec::new())],
+            input: vec![value_info("boxes", &[1, 5, 4]), value_info("scores", &[1, 2, 5])],
+            initializer: vec![onnx::integers("most", &[4]), onnx::constant("overlap", &[1], vec![0.5])],
+            output: vec![value_info_i64_of("y", vec![declared, Extent::DimValue(3)])],
+            ..GraphProto::default()
+        };
+        let graph = read(&onnx::model(11, graph), &[]).expect("it is supported");
+        assert_eq!(graph.shape(graph.outputs[0]), [rows, 3]);
+        assert_eq!(codes(&graph), ["W0135"]);
+        // Two places, of each the box with the best score.
+        let boxes =
+            [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 5.0, 5.0, 6.0, 6.0, 0.0, 0.0, 1.0, 1.0];
+        let inputs =
+            [Value::f32([1, 5, 4], boxes.to_vec()), Value::f32([1, 2, 5], (0..10).map(|n| n as f32).collect())];
+        let outputs = eval::evaluate(&graph, &inputs).expect("it can be evaluated");
+        let expected = [[0, 0, 4], [0, 0, 3], [0, 1, 4], [0, 1, 3]].concat();
+        let found = outputs[0].as_i64().expect("whole numbers");
+        let kept = found.len().min(expected.len());
+        assert_eq!(found[..kept], expected[..kept]);
+        assert!(found[kept..].iter().all(|number| *number == -1), "{found:?}");
     }
 }
 

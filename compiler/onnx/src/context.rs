@@ -53,6 +53,12 @@ impl NodeContext<'_> {
         self.importer.opset
     }
 
+    /// The first extent that the model declares for this node's result, if it is a number.
+    pub fn declared_rows(&self) -> Option<usize> {
+        let name = self.attributes.node.output.first().filter(|_| self.importer.depth == 0)?;
+        self.importer.declared_rows.get(name).copied()
+    }
+
     /// A refusal of this node.
     pub fn refuse(&self, message: impl AsRef<str>) -> Diagnostic {
         self.attributes.refuse(message)

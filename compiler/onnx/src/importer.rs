@@ -7,7 +7,7 @@ use onnx_protobuf::{GraphProto, Message, NodeProto, SparseTensorProto, TensorPro
 
 use super::attributes::Attributes;
 use super::functions::Functions;
-use super::inputs::Symbols;
+use super::inputs::{Symbols, declared_extents};
 use super::nodes::{MAX_NODES, Placed, captured};
 use super::quantized::Grids;
 use super::tensors;
@@ -57,6 +57,8 @@ pub struct Importer {
     pub promises: HashMap<TensorId, ElementType>,
     /// Tensors as `f32`.
     pub converted: HashMap<TensorId, TensorId>,
+    /// First extents that the model declares for results whose size depends on values.
+    pub declared_rows: HashMap<String, usize>,
     /// Names of nodes.
     pub nodes: HashSet<String>,
     folder: Option<PathBuf>,
@@ -96,6 +98,7 @@ impl Importer {
             grids: Grids::default(),
             promises: HashMap::new(),
             converted: HashMap::new(),
+            declared_rows: declared_rows(model, nodes),
             nodes: HashSet::new(),
             folder,
         };
@@ -227,6 +230,18 @@ impl Importer {
     pub fn read_tensor(&self, tensor: &TensorProto) -> Result<Value, Diagnostic> {
         tensors::read(tensor.clone(), self.folder.as_deref())
     }
+}
+
+/// Of NonMaxSuppression, whose result has as many rows as boxes are kept.
+fn declared_rows(model: &GraphProto, nodes: &[Placed]) -> HashMap<String, usize> {
+    let kept = nodes.iter().filter(|placed| placed.node.op_type == "NonMaxSuppression");
+    let names: HashSet<&String> = kept.flat_map(|placed| &placed.node.output).collect();
+    let declared = model.output.iter().chain(&model.value_info).filter(|value| names.contains(&value.name));
+    let rows = |value: &ValueInfoProto| {
+        let extents = declared_extents(value, &Symbols::new())?;
+        Some((value.name.clone(), extents.first().copied().flatten()?))
+    };
+    declared.filter_map(rows).collect()
 }
 
 /// `wanted`, or `wanted` with the first number that makes it new.

@@ -3,8 +3,8 @@
 use super::{
     ArgMax, BatchNormalization, Binary, Cast, Compare, Concat, Conv, ConvTranspose, Decide, DepthToSpace, Einsum,
     Expand, Gather, Gemm, GlobalPool, GroupNormalization, Identity, InstanceNormalization, LayerNormalization,
-    LogSoftmax, Lrn, MatMul, PRelu, Pad, Pool, Reduce, ResizeLinear, ResizeNearest, Scatter, Slice, Softmax,
-    SpaceToDepth, Split, Transpose, Unary, Where,
+    LogSoftmax, Lrn, MatMul, NonMaxSuppression, PRelu, Pad, Pool, Reduce, ResizeLinear, ResizeNearest, RoiAlign,
+    Scatter, Slice, Softmax, SpaceToDepth, Split, Transpose, Unary, Where,
 };
 
 /// A kernel and its parameters: what the compiler evaluates and prints. Emitted programs hold the parameters themselves, so
@@ -49,5 +49,7 @@ pub enum Call<'a> {
     ResizeLinear(ResizeLinear<'a>),
     SpaceToDepth(SpaceToDepth),
     DepthToSpace(DepthToSpace),
+    NonMaxSuppression(NonMaxSuppression),
+    RoiAlign(RoiAlign),
     Decide(Decide),
 }

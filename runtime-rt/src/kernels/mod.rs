@@ -21,6 +21,7 @@ mod movement;
 mod normalization;
 mod pool;
 mod reduce;
+mod regions;
 mod reorder;
 mod resize;
 mod scatter;
@@ -41,6 +42,7 @@ pub use normalization::{BatchNormalization, GroupNormalization, InstanceNormaliz
 pub use pool::{GlobalPool, Pool, PoolKind};
 pub use reduce::{ArgMax, LogSoftmax, Reduce, ReduceKind, Softmax};
 pub(crate) use reduce::{reduce_in_blocks, reduce_in_order};
+pub use regions::{NonMaxSuppression, RoiAlign};
 pub use reorder::{from_steps, reorder_from_blocked, reorder_to_blocked, restore, to_steps};
 pub use resize::{NearestRounding, ResizeCoordinates, ResizeLinear, ResizeMode, ResizeNearest};
 pub use scatter::Scatter;

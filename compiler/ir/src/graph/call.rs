@@ -4,7 +4,7 @@
 use partita_rt::kernels::{self, Call, Window3};
 
 use super::elements;
-use super::op::{Op, ResizeMode, Window};
+use super::op::{self, Op, ResizeMode, Window};
 use super::types::TensorType;
 
 /// The kernel that computes an operator on operands and results of these types; `None` if it is not defined for them.
@@ -135,6 +135,17 @@ pub fn reference_call<'a>(op: &'a Op, inputs: &[&'a TensorType], outputs: &[&'a 
             block: *block,
             column_row_depth: *column_row_depth,
         }),
+        Op::NonMaxSuppression(suppression) => {
+            let [_, classes, boxes] = *shape(1)? else { return None };
+            let op::NonMaxSuppression { most, overlap, least, centred, .. } = *suppression;
+            Call::NonMaxSuppression(kernels::NonMaxSuppression { classes, boxes, most, overlap, least, centred })
+        }
+        Op::RoiAlign(align) => {
+            let [_, channels, height, width] = *x_shape else { return None };
+            let op::RoiAlign { kind, bins, scale, half_pixel, ratio } = *align;
+            let extents = [height, width];
+            Call::RoiAlign(kernels::RoiAlign { channels, extents, bins, kind, scale, half_pixel, ratio })
+        }
         Op::Decide(decide) => Call::Decide(decide.call()),
     })
 }

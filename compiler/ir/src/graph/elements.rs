@@ -23,6 +23,8 @@ pub fn takes(op: &Op, element: ElementType) -> bool {
         | Op::GlobalPool(_)
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }
+        | Op::NonMaxSuppression(_)
+        | Op::RoiAlign(_)
         | Op::Decide(_) => is_f32,
         Op::ArgMax { .. } => element != ElementType::Bool,
         Op::Scatter { function: Some(function) } => binary_takes(*function, element),
@@ -118,7 +120,7 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
     let first = operands.first().copied().unwrap_or(ElementType::F32);
     match op {
         Op::Binary(function, _) if function.is_comparison() => ElementType::Bool,
-        Op::ArgMax { .. } => ElementType::I64,
+        Op::ArgMax { .. } | Op::NonMaxSuppression(_) => ElementType::I64,
         Op::Cast { to } => *to,
         Op::Where => operands.get(1).copied().unwrap_or(first),
         Op::Decide(_) => ElementType::F32,
@@ -151,6 +153,7 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
         | Op::Expand { .. }
         | Op::Identity
         | Op::Resize { .. }
+        | Op::RoiAlign(_)
         | Op::SpaceToDepth { .. }
         | Op::DepthToSpace { .. } => first,
     }
@@ -161,7 +164,7 @@ pub fn values(op: &Op, operands: usize) -> std::ops::Range<usize> {
     if matches!(op, Op::Gather { .. } | Op::Decide(_)) {
         return 0..operands.min(1);
     }
-    if matches!(op, Op::Scatter { .. }) {
+    if matches!(op, Op::Scatter { .. } | Op::RoiAlign(_)) {
         return 0..operands.min(2);
     }
     if matches!(op, Op::Where) { 1.min(operands)..operands } else { 0..operands }
@@ -208,6 +211,8 @@ pub fn only_chooses(op: &Op) -> bool {
         | Op::PRelu
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }
+        | Op::NonMaxSuppression(_)
+        | Op::RoiAlign(_)
         | Op::Decide(_) => false,
     }
 }
@@ -232,7 +237,7 @@ pub fn check(op: &Op, operands: &[&TensorType]) -> Result<(), InferError> {
         }
         (Op::Where, Some((a, b))) => refuse(format!("choosing between {a} and {b} by {}", operands[0])),
         (_, Some((a, b))) => refuse(format!("operands {a} and {b} have different element types")),
-        (Op::Gather { .. } | Op::Scatter { .. }, None) => match operands.last() {
+        (Op::Gather { .. } | Op::Scatter { .. } | Op::RoiAlign(_), None) => match operands.last() {
             Some(indices) if !matches!(indices.element, ElementType::I64 | ElementType::I32) => {
                 refuse(format!("the indices are {indices}, expected i64 or i32 elements"))
             }

@@ -108,6 +108,40 @@ pub struct Einsum {
     pub result: Vec<usize>,
 }
 
+/// Boxes by falling scores, without those that overlap a better one of their class (ONNX NonMaxSuppression-10, -11). Inputs
+/// boxes `[images, boxes, 4]`, scores `[images, classes, boxes]`; output `i64[rows, 3]`: image, class and box of each that
+/// is kept, and -1 in rows behind the last.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct NonMaxSuppression {
+    /// Rows of the result; what is kept beyond is left out.
+    pub rows: usize,
+    /// Most boxes that a class of an image keeps.
+    pub most: usize,
+    /// Most that two boxes of a class may have in common, as a share of what either covers.
+    pub overlap: f32,
+    /// Boxes whose score is not larger are passed over.
+    pub least: Option<f32>,
+    /// A box is `[x, y, width, height]` around its centre, not `[y, x, y, x]` of two corners.
+    pub centred: bool,
+}
+
+/// Regions of images as grids of bins (ONNX RoiAlign-10, -16, -22). Inputs x `[images, channels, height, width]`, regions
+/// `[regions, 4]` as x and y of two corners, and the image of each, `[regions]` (i64/i32); output
+/// `[regions, channels, bins..]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RoiAlign {
+    /// What a bin is of its samples.
+    pub kind: PoolKind,
+    /// Rows and columns of bins.
+    pub bins: [usize; 2],
+    /// Factor of a region's coordinates.
+    pub scale: f32,
+    /// The centre of the first pixel is at 0, not at a half.
+    pub half_pixel: bool,
+    /// Samples of a bin along each axis; if 0, one for each pixel that it is high or wide.
+    pub ratio: usize,
+}
+
 /// One operator with its attributes. Inputs and outputs are in the [`super::Node`].
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub enum Op {
@@ -275,6 +309,10 @@ pub enum Op {
         /// Block edge.
         block: usize,
     },
+    /// See [`NonMaxSuppression`].
+    NonMaxSuppression(NonMaxSuppression),
+    /// See [`RoiAlign`].
+    RoiAlign(RoiAlign),
     /// See [`Decide`]. The scores, and, if it is not the scores themselves, the answer of an inference that ends here.
     Decide(Decide),
     /// Channels to spatial blocks (ONNX DepthToSpace-11).

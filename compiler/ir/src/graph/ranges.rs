@@ -326,6 +326,8 @@ impl Ranges<'_> {
             | Op::Softmax { .. }
             | Op::LogSoftmax { .. }
             | Op::ArgMax { .. }
+            | Op::NonMaxSuppression(_)
+            | Op::RoiAlign(_)
             | Op::Decide(_) => (None, None),
         }
     }

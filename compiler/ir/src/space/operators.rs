@@ -93,6 +93,8 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
         }
         Op::SpaceToDepth { block } => depth_and_space(*block, x, true, false),
         Op::DepthToSpace { block, column_row_depth } => depth_and_space(*block, x, false, *column_row_depth),
+        Op::NonMaxSuppression(suppression) => opaque(shapes, &[&[suppression.rows, 3]]),
+        Op::RoiAlign(align) => regions(align.bins, shapes),
         Op::Decide(_) => opaque(shapes, &[&[2]]),
     }
 }
@@ -473,6 +475,25 @@ fn scatter(shapes: &[&[usize]]) -> Space {
     let of_updates = access(shapes[1], vec![updates.clone(), along]);
     let operands = vec![data.clone(), of_updates, access(shapes[2], vec![updates])];
     loops.space(operands, vec![data], Arithmetic::Elements)
+}
+
+/// Bins of regions, each somewhere in an image that another operand says.
+fn regions(bins: [usize; 2], shapes: &[&[usize]]) -> Space {
+    let (x, mut loops) = (shapes[0], Loops::default());
+    let region = loops.index(shapes[1][0], AxisKind::Parallel, None);
+    let channels = loops.index(x[1], AxisKind::Parallel, Some(Role::Channels));
+    let bins = bins.map(|extent| (extent, loops.index(extent, AxisKind::Coupled, Some(Role::Space))));
+    let mut whole = |extent: usize, kind: AxisKind| loops.index(extent, kind, None);
+    let [image, row, column] = [0, 2, 3].map(|axis| whole(x[axis], AxisKind::Gathered));
+    let corners = whole(4, AxisKind::Reduction);
+    let operands = vec![
+        access(x, vec![image, channels.clone(), row, column]),
+        access(shapes[1], vec![region.clone(), corners]),
+        access(shapes[2], vec![region.clone()]),
+    ];
+    let [(rows, of_rows), (columns, of_columns)] = bins;
+    let result = access(&[shapes[1][0], x[1], rows, columns], vec![region, channels, of_rows, of_columns]);
+    loops.space(operands, vec![result], Arithmetic::Elements)
 }
 
 /// Blocks of places and the channels that they become.

@@ -95,6 +95,8 @@ pub fn on_part(op: &Op, part: &Part<'_>) -> Option<Op> {
         | Op::Cast { .. }
         | Op::SpaceToDepth { .. }
         | Op::DepthToSpace { .. }
+        | Op::NonMaxSuppression(_)
+        | Op::RoiAlign(_)
         | Op::Decide(_) => op.clone(),
     })
 }
@@ -179,6 +181,8 @@ pub fn summand(op: &Op) -> Option<Summand> {
         | Op::Resize { .. }
         | Op::SpaceToDepth { .. }
         | Op::DepthToSpace { .. }
+        | Op::NonMaxSuppression(_)
+        | Op::RoiAlign(_)
         | Op::Decide(_) => return None,
     })
 }

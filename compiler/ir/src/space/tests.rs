@@ -215,6 +215,16 @@ const CASES: &[(&str, &str, &str)] = &[
         "[d0: 2 samples, d1: 3 channels, d2: 2 space, d3: 3 space, d4: 2 coupled, d5: 2 coupled] (d0, 4*d1 + 2*d4 + d5, d2, d3) -> (d0, d1, 2*d2 + d4, 2*d3 + d5)",
     ),
     (
+        "f32[2,5,4] f32[2,3,5]",
+        "NonMaxSuppression((rows:7,most:2,overlap:0.5,least:Some(0.0),centred:true))",
+        "[d0: 2 coupled, d1: 5 coupled, d2: 4 coupled, d3: 2 coupled, d4: 3 coupled, d5: 5 coupled, d6: 7 coupled, d7: 3 coupled] (d0, d1, d2), (d3, d4, d5) -> (d6, d7) opaque",
+    ),
+    (
+        "f32[5,3,4,6] f32[4,4] i64[4]",
+        "RoiAlign((kind:Average,bins:(2,3),scale:3.0,half_pixel:true,ratio:0))",
+        "[d0: 4, d1: 3 channels, d2: 2 coupled space, d3: 3 coupled space, d4: 5 gathered, d5: 4 gathered, d6: 6 gathered, d7: 4 reduction] (d4, d1, d5, d6), (d0, d7), (d0) -> (d0, d1, d2, d3)",
+    ),
+    (
         "f32[1,5]",
         "Decide((exit:0,rule:Margin,logits:true,temperature:1.0,threshold:0.5,share:0.5))",
         "[d0: 1 coupled, d1: 5 coupled, d2: 2 coupled] (d0, d1) -> (d2) opaque",

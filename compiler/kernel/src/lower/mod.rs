@@ -93,6 +93,8 @@ impl Family<'_> {
             | Op::Resize { .. }
             | Op::SpaceToDepth { .. }
             | Op::DepthToSpace { .. }
+            | Op::NonMaxSuppression(_)
+            | Op::RoiAlign(_)
             | Op::Decide(_) => return None,
         })
     }

@@ -130,6 +130,17 @@ mod tests {
                  %2 \"y\": f32[2,4] = \"op\"(%0, %1) {op}\noutput %2\n"
             ));
         }
+        for least in ["None", "Some(0.25)"] {
+            check(&format!(
+                "graph \"g\" opset 17\ninput %0 \"x\": f32[2,5,4]\ninput %1 \"s\": f32[2,3,5]\n%2 \"y\": i64[9,3] = \
+                 \"op\"(%0, %1) NonMaxSuppression((rows:9,most:4,overlap:0.25,least:{least},centred:false))\noutput %2\n"
+            ));
+        }
+        check(
+            "graph \"g\" opset 17\ninput %0 \"x\": f32[2,3,4,6]\ninput %1 \"r\": f32[2,4]\nconst %2 \"i\": i64[2] = [1,0]\n\
+             %3 \"y\": f32[2,3,2,1] = \"op\"(%0, %1, %2) \
+             RoiAlign((kind:Max,bins:(2,1),scale:2.0,half_pixel:false,ratio:0))\noutput %3\n",
+        );
         check(&format!(
             "graph \"g\" opset 17\ninput %0 \"x\": f32[1,2,4,4]\nconst %1 \"w\": f32[2,1,3,2] = \
              [1.0,2.0,3.0,4.0,5.0,6.0,-1.0,-2.0,-3.0,-4.0,-5.0,-6.0]\nconst %2 \"b\": f32[2] = [0.5,-0.5]\n\

@@ -236,6 +236,32 @@ fn plain(
             let mode = word("mode", if *column_row_depth { "CRD" } else { "DCR" });
             writer.node("DepthToSpace", inputs, outputs, vec![int("blocksize", whole(*block)), mode]);
         }
+        Op::NonMaxSuppression(suppression) => {
+            let most = i64::try_from(suppression.most).unwrap_or(i64::MAX);
+            let mut operands = inputs.to_vec();
+            operands.push(writer.list(&name("most"), vec![most]));
+            operands.push(writer.constant(&name("overlap"), &[1], &Data::F32(vec![suppression.overlap])));
+            let least = suppression.least.map(|least| writer.constant(&name("least"), &[1], &Data::F32(vec![least])));
+            operands.extend(least);
+            let centred = int("center_point_box", i64::from(suppression.centred));
+            writer.node("NonMaxSuppression", &operands, outputs, vec![centred]);
+        }
+        Op::RoiAlign(align) => {
+            let images = name("images.i64");
+            let to = int("to", i64::from(number(ElementType::I64)));
+            writer.node("Cast", &inputs[2..], std::slice::from_ref(&images), vec![to]);
+            let operands = [inputs[0].clone(), inputs[1].clone(), images];
+            let coordinates = if align.half_pixel { "half_pixel" } else { "output_half_pixel" };
+            let attributes = vec![
+                word("mode", if align.kind == PoolKind::Max { "max" } else { "avg" }),
+                word("coordinate_transformation_mode", coordinates),
+                int("output_height", whole(align.bins[0])),
+                int("output_width", whole(align.bins[1])),
+                int("sampling_ratio", whole(align.ratio)),
+                float("spatial_scale", align.scale),
+            ];
+            writer.node("RoiAlign", &operands, outputs, attributes);
+        }
         Op::Decide(_) => return Err(no_word(node)),
     }
     Ok(())

@@ -23,8 +23,19 @@ pub fn operations(op: &Op, inputs: &[&TensorType], outputs: &[TensorType]) -> u6
     if space.arithmetic == Arithmetic::MultiplyAdd {
         return space.axes.iter().fold(1u64, |product, axis| product.saturating_mul(axis.extent as u64));
     }
+    if let (Op::NonMaxSuppression(_), [_, scores]) = (op, inputs) {
+        // Every box may be looked for among all, and compared with all.
+        let boxes = scores.shape.last().map_or(1, |boxes| *boxes as u64);
+        return (scores.element_count() as u64).saturating_mul(boxes).saturating_mul(OF_AN_ELEMENT);
+    }
     // How many elements are read for each that is made.
-    let each = if let Op::Lrn { size, .. } = op {
+    let each = if let Op::RoiAlign(align) = op {
+        let samples = |axis: usize| match align.ratio {
+            0 => 2 * (inputs[0].shape.get(axis).map_or(0, |extent| *extent as u64) + 3),
+            ratio => ratio as u64,
+        };
+        samples(2).saturating_mul(samples(3)).saturating_mul(4)
+    } else if let Op::Lrn { size, .. } = op {
         inputs[0].shape.get(1).map_or(1, |channels| *size.min(channels)) as u64
     } else if let Op::Resize { mode: ResizeMode::Linear, .. } = op {
         1 << inputs[0].shape.len()

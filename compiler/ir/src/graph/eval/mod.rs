@@ -41,6 +41,12 @@ pub fn evaluate_node(op: &Op, inputs: &[&Value], outputs: &[TensorType]) -> Resu
 /// Refuses operands whose elements a kernel would pass over in silence.
 fn check_elements(op: &Op, call: &Call<'_>, inputs: &[&Value]) -> Result<(), EvalError> {
     match (call, inputs) {
+        (Call::RoiAlign(_), [x, _, images]) => {
+            let extent = x.shape.first().copied().unwrap_or(0);
+            let Data::I64(images) = images.data.cast(ElementType::I64) else { return Err(wrong_type(op, inputs)) };
+            let outside = images.iter().find(|image| !(0..extent as i64).contains(*image));
+            outside.map_or(Ok(()), |image| Err(EvalError::Index { index: *image, extent }))
+        }
         (Call::Gather(Gather { extent, .. }), [_, indices])
         | (Call::Scatter(Scatter { extent, .. }), [_, _, indices]) => {
             let extent = *extent;

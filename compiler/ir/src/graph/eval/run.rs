@@ -107,6 +107,15 @@ pub(super) fn run(call: &Call<'_>, inputs: &[&Value], outputs: &[TensorType]) ->
             let Data::I64(positions) = inputs.get(2)?.data.cast(ElementType::I64) else { return None };
             alike!(x, x, y => call.run(x, inputs.get(1)?.data.elements()?, &positions, y))
         }
+        Call::NonMaxSuppression(call) => {
+            let mut y = zeros(output);
+            call.run(f32s(0)?, f32s(1)?, &mut y);
+            Data::I64(y)
+        }
+        Call::RoiAlign(call) => {
+            let Data::I64(images) = inputs.get(2)?.data.cast(ElementType::I64) else { return None };
+            real!(y => call.run(f32s(0)?, f32s(1)?, &images, y))
+        }
         Call::Expand(call) => alike!(x, x, y => call.run(x, y)),
         Call::ResizeNearest(call) => alike!(x, x, y => call.run(x, y)),
         Call::SpaceToDepth(call) => alike!(x, x, y => call.run(x, y)),

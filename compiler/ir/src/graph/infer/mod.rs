@@ -106,6 +106,29 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
             same(inputs[0])
         }
         Op::Reduce { axes, keep_dims, .. } => reduction(axes, *keep_dims, inputs[0], inputs[0].element)?,
+        Op::NonMaxSuppression(suppression) => {
+            let ([images, boxes, 4], [_, classes, _]) = (&inputs[0].shape[..], &inputs[1].shape[..]) else {
+                refuse!(
+                    "boxes {} with scores {}, expected [images, boxes, 4] and [images, classes, boxes]",
+                    inputs[0],
+                    inputs[1]
+                );
+            };
+            if inputs[1].shape != [*images, *classes, *boxes] {
+                refuse!("boxes {} with scores {}", inputs[0], inputs[1]);
+            }
+            vec![TensorType::new(ElementType::I64, [suppression.rows, 3])]
+        }
+        Op::RoiAlign(align) => {
+            let [x, regions, images] = inputs else { refuse!("has {} inputs, expected 3", inputs.len()) };
+            let ([_, channels, _, _], [count]) = (&x.shape[..], &images.shape[..]) else {
+                refuse!("{x} should be [images, channels, height, width], and the images of regions a list: {images}");
+            };
+            if regions.shape != [*count, 4] {
+                refuse!("regions {regions} of images {images}");
+            }
+            vec![TensorType::new(x.element, [*count, *channels, align.bins[0], align.bins[1]])]
+        }
         Op::Decide(_) => {
             if inputs[0].element_count() < 2 {
                 refuse!("{} has fewer than two scores", inputs[0]);
@@ -175,13 +198,14 @@ pub fn operand_counts(op: &Op) -> (usize, usize) {
         | Op::InstanceNormalization { .. }
         | Op::GroupNormalization { .. }
         | Op::LayerNormalization { .. }
+        | Op::RoiAlign(_)
         | Op::Scatter { .. }
         | Op::Where => (3, 3),
         Op::Gemm(_) => (2, 3),
         Op::Decide(_) => (1, 2),
         Op::BatchNormalization { .. } => (5, 5),
         Op::Einsum(einsum) => (einsum.terms.len(), einsum.terms.len()),
-        Op::MatMul | Op::Binary(..) | Op::PRelu | Op::Gather { .. } => (2, 2),
+        Op::MatMul | Op::Binary(..) | Op::PRelu | Op::Gather { .. } | Op::NonMaxSuppression(_) => (2, 2),
         Op::Concat { .. } => (1, usize::MAX),
         Op::Lrn { .. }
         | Op::Unary(_)

@@ -35,6 +35,8 @@ pub fn op_name(op: &Op) -> &'static str {
             ReduceKind::L2 => "ReduceL2",
         },
         Op::ArgMax { .. } => "ArgMax",
+        Op::NonMaxSuppression(_) => "NonMaxSuppression",
+        Op::RoiAlign(_) => "RoiAlign",
         Op::Decide(_) => "Decide",
         Op::Concat { .. } => "Concat",
         Op::Split { .. } => "Split",
