@@ -9,6 +9,7 @@ def declare(cases):
     attention(cases)
     grids(cases)
     boxes(cases)
+    reductions(cases)
     signals(cases)
     bits(cases)
     places(cases)
@@ -85,6 +86,18 @@ def boxes(cases):
     ties = Given(np.array([[[0.5, 0.5, 0.75, 0.25, 0.5, 0.5]]], np.float32))
     cases.node("nms_ties", 11, "NonMaxSuppression", [flat, ties, Constant(9, np.int64), Constant(0.33)])
     cases.node("nms_none", 11, "NonMaxSuppression", [flat, ties, one(9, np.int64), one(0.0), one(0.5)])
+
+
+def reductions(cases):
+    """Of whole numbers: what is no whole number is cut off."""
+    for dtype in (np.int32, np.int64):
+        name = np.dtype(dtype).name
+        x = Given([[[3, -4, 5], [1, 1, 1]], [[40000, 40000, 7], [9, 8, 8]], [[0, 1, 0], [-7, 2, 6]]], dtype)
+        for operator, operand in (("L2", x), ("L1", x), ("LogSumExp", x), ("LogSum", Given(np.abs(x.array), dtype))):
+            cases.node(f"reduce_{operator.lower()}_{name}", 18, f"Reduce{operator}", [operand, integers(2)], keepdims=0)
+            cases.node(f"reduce_{operator.lower()}_{name}_13", 13, f"Reduce{operator}", [operand], axes=[1, 2])
+        small = Given([[3, -4, 5], [1000, 1, 1]], dtype)
+        cases.node(f"reduce_sumsquare_{name}", 18, "ReduceSumSquare", [small, integers(0)])
 
 
 def signals(cases):

@@ -21,8 +21,7 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
                 return context.emit(Op::Reduce { kind: ReduceKind::L2, axes, keep_dims }, vec![x]);
             }
             let square = context.binary(BinaryOp::Mul, x, x)?;
-            let sum = super::movement::reduce_of(context, square, ReduceKind::Sum, 18)?;
-            context.emit(Op::Unary(UnaryOp::Sqrt), vec![sum])
+            of_sum(context, square, UnaryOp::Sqrt)
         },
         "ReduceSumSquare" => |context| {
             let x = context.input(0)?;
@@ -31,8 +30,7 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         },
         "ReduceLogSum" => |context| {
             let x = context.input(0)?;
-            let sum = super::movement::reduce_of(context, x, ReduceKind::Sum, 18)?;
-            context.emit(Op::Unary(UnaryOp::Log), vec![sum])
+            of_sum(context, x, UnaryOp::Log)
         },
         "ReduceLogSumExp" => reduce_log_sum_exp,
         "ReduceProd" => reduce_prod,
@@ -110,12 +108,48 @@ fn reduced(context: &mut NodeContext<'_>, x: TensorId, kind: ReduceKind) -> Resu
     context.emit(Op::Identity, vec![result])
 }
 
+/// A function of a sum, in the element type of what is summed. Whole numbers are summed in 64 bits, and the function is
+/// that of a double, whose fraction goes.
+fn of_sum(context: &mut NodeContext<'_>, x: TensorId, function: UnaryOp) -> Result<(), Diagnostic> {
+    let element = context.promised(x);
+    if !element.is_integer() {
+        let sum = super::movement::reduce_of(context, x, ReduceKind::Sum, 18)?;
+        return context.emit(Op::Unary(function), vec![sum]);
+    }
+    let wide = if element == ElementType::U64 { ElementType::U64 } else { ElementType::I64 };
+    let x = context.value(Op::Cast { to: wide }, &[x])?;
+    let sum = super::movement::reduce_of(context, x, ReduceKind::Sum, 18)?;
+    let sum = context.emit_own(Op::Cast { to: ElementType::F64 }, vec![sum])?;
+    let result = context.emit_own(Op::Unary(function), sum)?;
+    let result = context.emit_own(Op::Cast { to: element }, result)?;
+    context.bind(&result)
+}
+
 /// With the largest element taken out of the exponentials, so that they do not overflow; infinities stay what they are.
+/// Of whole numbers it is that of doubles, whose fraction goes.
 fn reduce_log_sum_exp(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
     let (axes, keep_dims) = super::movement::reduced_axes(context, x, 18)?;
     let Some(axes) = axes else { return context.emit(Op::Identity, vec![x]) };
     let over = |kind, keep_dims| Op::Reduce { kind, axes: axes.clone(), keep_dims };
+    let shape = kept(&context.shape(x), &axes, keep_dims);
+    let element = context.promised(x);
+    if element.is_integer() {
+        let binary = |function| Op::Binary(function, Activation::None);
+        let mut real = |op: Op, operands: &[TensorId]| -> Result<TensorId, Diagnostic> {
+            Ok(context.emit_own(op, operands.to_vec())?[0])
+        };
+        let x = real(Op::Cast { to: ElementType::F64 }, &[x])?;
+        let largest = real(over(ReduceKind::Max, true), &[x])?;
+        let less = real(binary(BinaryOp::Sub), &[x, largest])?;
+        let powers = real(Op::Unary(UnaryOp::Exp), &[less])?;
+        let sum = real(over(ReduceKind::Sum, true), &[powers])?;
+        let log = real(Op::Unary(UnaryOp::Log), &[sum])?;
+        let result = real(binary(BinaryOp::Add), &[log, largest])?;
+        let result = real(Op::Cast { to: element }, &[result])?;
+        let result = real(Op::Reshape { shape }, &[result])?;
+        return context.bind(&[result]);
+    }
     let largest = context.value(over(ReduceKind::Max, true), &[x])?;
     let finite = Op::Unary(UnaryOp::Activation(Activation::Clip(f32::MIN, f32::MAX)));
     let largest = context.value(finite, &[largest])?;
@@ -124,7 +158,6 @@ fn reduce_log_sum_exp(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let sum = context.value(over(ReduceKind::Sum, true), &[powers])?;
     let log = context.unary(UnaryOp::Log, sum)?;
     let result = context.binary(BinaryOp::Add, log, largest)?;
-    let shape = kept(&context.shape(x), &axes, keep_dims);
     context.emit(Op::Reshape { shape }, vec![result])
 }
 
