@@ -78,6 +78,9 @@ def attention(cases):
     cases.node("group_query_attention_packed", 14, "GroupQueryAttention", [*step, *turns], outputs=3, do_rotary=1, **shared)
     step[5] = numbers(3)
     cases.node("group_query_attention_known", 14, "GroupQueryAttention", step, outputs=3, scale=0.25, **shared)
+    cases.node("group_query_attention_smooth", 14, "GroupQueryAttention", prompt, outputs=3, smooth_softmax=1, **shared)
+    sinks = [*step, None, None, None, None, Weight(6)]
+    cases.node("group_query_attention_sinks", 14, "GroupQueryAttention", sinks, outputs=3, **shared)
     cases.node("microsoft_rotary", 14, "RotaryEmbedding", [Random(2, 3, 16), Given([2], np.int64), *tables], domain=DOMAIN, num_heads=2)
 
 

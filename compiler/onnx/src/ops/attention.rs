@@ -110,7 +110,7 @@ fn attention(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     // Computed in f32 anyway; a precision that is named changes nothing.
     context.attributes.int("softmax_precision", 1)?;
     let mode = context.attributes.int("qk_matmul_output_mode", 0)?;
-    let attended = attend(context, [q, k, v], scale, softcap, bias)?;
+    let attended = attend(context, [q, k, v], scale, softcap, [bias, None])?;
     let shown = match mode {
         0 | 1 => attended.scores,
         2 => attended.biased,
@@ -203,13 +203,13 @@ pub(super) struct Attended {
 }
 
 /// `softmax(q * k' * scale + bias) * v`; several heads of queries may share one of keys and values. A query that sees
-/// nothing gets zeros.
+/// nothing gets zeros. A sink, `[1, heads or 1, 1, 1]`, is one more score of each query, of a key without a value.
 pub(super) fn attend(
     context: &mut NodeContext<'_>,
     [q, k, v]: [TensorId; 3],
     scale: f64,
     softcap: f32,
-    bias: Option<TensorId>,
+    [bias, sink]: [Option<TensorId>; 2],
 ) -> Result<Attended, Diagnostic> {
     let shapes = [q, k, v].map(|operand| context.shape(operand));
     let [[batch, heads, queries, size], [_, groups, keys, _], [_, _, _, width]] =
@@ -239,7 +239,15 @@ pub(super) fn attend(
         Some(bias) => context.binary(BinaryOp::Add, scores, bias)?,
         None => scores,
     };
-    let mut shares = context.value(Op::Softmax { axis: 3 }, &[biased])?;
+    let mut shares = match sink {
+        Some(sink) => {
+            let sink = context.value(Op::Expand { shape: vec![batch, heads, queries, 1] }, &[sink])?;
+            let all = context.value(Op::Concat { axis: 3 }, &[biased, sink])?;
+            let shares = context.value(Op::Softmax { axis: 3 }, &[all])?;
+            context.value(part(&[batch, heads, queries, keys + 1], 3, 0, keys), &[shares])?
+        }
+        None => context.value(Op::Softmax { axis: 3 }, &[biased])?,
+    };
     if let Some(bias) = bias.filter(|bias| may_hide_all(context, *bias)) {
         let axis = context.shape(bias).len() - 1;
         let largest = Op::Reduce { kind: ReduceKind::Max, axes: vec![axis], keep_dims: true };

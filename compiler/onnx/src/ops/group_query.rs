@@ -46,13 +46,11 @@ pub(super) fn group_query_attention(context: &mut NodeContext<'_>) -> Result<(),
             "qk_output",
         ],
     )?;
-    for name in ["smooth_softmax", "qk_output"] {
-        if context.attributes.int(name, 0)? > 0 {
-            return Err(context.attributes.unsupported(format!("`{name}` is not supported")));
-        }
+    if context.attributes.int("qk_output", 0)? > 0 {
+        return Err(context.attributes.unsupported("`qk_output` is not supported"));
     }
-    if (11..14).any(|position| context.optional_input(position).is_some()) {
-        return Err(context.attributes.unsupported("sinks of heads and scales of a cache are not supported"));
+    if (12..14).any(|position| context.optional_input(position).is_some()) {
+        return Err(context.attributes.unsupported("scales of a cache are not supported"));
     }
     let [mut q, mut k, v] = operands(context)?;
     let cache = Cache::of(context, k)?;
@@ -76,9 +74,22 @@ pub(super) fn group_query_attention(context: &mut NodeContext<'_>) -> Result<(),
         });
     }
     let (scale, softcap) = (scale(context, q)?, context.attributes.float("softcap", 0.0)?);
-    let attended = attend(context, [q, keys, values], scale, softcap, bias)?;
+    let sink = sink(context, q)?;
+    let attended = attend(context, [q, keys, values], scale, softcap, [bias, sink])?;
     let result = packed(context, attended.result)?;
     context.bind(&[result, keys, values])
+}
+
+/// The score of a key that is nowhere, of which each query has one more where softmax is smooth: 0, or the heads' own.
+fn sink(context: &mut NodeContext<'_>, q: TensorId) -> Result<Option<TensorId>, Diagnostic> {
+    let heads = context.shape(q).get(1).copied().unwrap_or(0);
+    if let Some(sinks) = context.optional_input(11) {
+        if context.shape(sinks) != [heads] {
+            return Err(context.refuse(format!("sinks {} of {heads} heads", context.tensor_type(sinks))));
+        }
+        return context.value(Op::Reshape { shape: vec![1, heads, 1, 1] }, &[sinks]).map(Some);
+    }
+    if context.attributes.int("smooth_softmax", 0)? > 0 { context.number(0.0, q).map(Some) } else { Ok(None) }
 }
 
 /// Queries, keys and values as `[batch, heads, steps, size]`; all three may be packed in the first operand.

@@ -292,7 +292,7 @@ fn attention(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let (mask, addend) = (context.optional_input(3), context.optional_input(5));
     let bias = bias(context, parts[0], mask, addend, [steps, steps])?;
     let scale = scale(context, parts[0])?;
-    let attended = attend(context, [parts[0], parts[1], parts[2]], scale, 0.0, bias)?;
+    let attended = attend(context, [parts[0], parts[1], parts[2]], scale, 0.0, [bias, None])?;
     let result = packed(context, attended.result)?;
     context.bind(&[result])
 }
@@ -337,7 +337,7 @@ fn multi_head_attention(context: &mut NodeContext<'_>) -> Result<(), Diagnostic>
     let (mask, addend) = (context.optional_input(4), context.optional_input(5));
     let bias = bias(context, q, mask, addend, extents)?;
     let scale = scale(context, q)?;
-    let attended = attend(context, [q, k, v], scale, 0.0, bias)?;
+    let attended = attend(context, [q, k, v], scale, 0.0, [bias, None])?;
     let result = packed(context, attended.result)?;
     context.bind(&[result, k, v])
 }
