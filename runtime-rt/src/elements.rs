@@ -4,7 +4,7 @@ mod types;
 
 use core::cmp::Ordering;
 
-pub use types::{Bf16, Bool, CastTo, F16, Plain, Truth};
+pub use types::{Bf16, Bool, CastTo, F16, Plain, SeenAs, Truth};
 
 use crate::kernels::{Activation, BinaryOp, ReduceKind, UnaryOp, reduce_in_blocks, reduce_in_order};
 

@@ -217,6 +217,38 @@ macro_rules! casts_to_named {
 
 casts_to_named!(f32 f64 i64 i32 i16 i8 u64 u32 u16 u8);
 
+/// The same bits as an element of another type of the same size (ONNX BitCast).
+pub trait SeenAs<T>: Copy {
+    /// The element of the other type.
+    fn seen(self) -> T;
+}
+
+macro_rules! seen_as {
+    ($($real:ident as $($whole:ident)*: $x:ident to $to_bits:expr, from $from_bits:path;)*) => {$($(
+        impl SeenAs<$whole> for $real {
+            #[inline]
+            fn seen(self) -> $whole {
+                let $x = self;
+                $to_bits as $whole
+            }
+        }
+
+        impl SeenAs<$real> for $whole {
+            #[inline]
+            fn seen(self) -> $real {
+                $from_bits(self as _)
+            }
+        }
+    )*)*};
+}
+
+seen_as! {
+    f32 as i32 u32: x to x.to_bits(), from f32::from_bits;
+    f64 as i64 u64: x to x.to_bits(), from f64::from_bits;
+    F16 as i16 u16: x to x.0, from F16;
+    Bf16 as i16 u16: x to x.0, from Bf16;
+}
+
 impl<T> CastTo<T> for F16
 where
     f32: CastTo<T>,
@@ -259,7 +291,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::{Bf16, Bool, CastTo, F16, Truth};
+    use super::{Bf16, Bool, CastTo, F16, SeenAs, Truth};
 
     #[test]
     fn halves_become_what_they_mean_and_come_back() {
@@ -320,6 +352,15 @@ mod tests {
         assert_eq!(ones, [0, 1, 1]);
         let again: Bool = Bool(9).cast();
         assert_eq!(again.0, 1);
+    }
+
+    #[test]
+    fn bits_come_and_go() {
+        let (minus_one, nan): (i32, u32) = ((-1.0f32).seen(), f32::from_bits(0x7fc0_1234).seen());
+        assert_eq!((minus_one, nan), (0xbf80_0000u32 as i32, 0x7fc0_1234));
+        let (one, half, two): (f64, i16, Bf16) =
+            (0x3ff0_0000_0000_0000u64.seen(), F16(0xc000).seen(), 0x4000u16.seen());
+        assert_eq!((one, half, two.to_f32()), (1.0, 0xc000u16 as i16, 2.0));
     }
 
     #[test]

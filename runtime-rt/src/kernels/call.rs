@@ -1,8 +1,8 @@
 //! Every kernel with its parameters, as one type.
 
 use super::{
-    ArgMax, BatchNormalization, Binary, Cast, Compare, Concat, Conv, ConvTranspose, Decide, DepthToSpace, Einsum,
-    Expand, Gather, Gemm, GlobalPool, GroupNormalization, Identity, InstanceNormalization, LayerNormalization,
+    ArgMax, BatchNormalization, Binary, BitCast, Cast, Compare, Concat, Conv, ConvTranspose, Decide, DepthToSpace,
+    Einsum, Expand, Gather, Gemm, GlobalPool, GroupNormalization, Identity, InstanceNormalization, LayerNormalization,
     LogSoftmax, Lrn, MatMul, NonMaxSuppression, PRelu, Pad, Pool, Reduce, ResizeLinear, ResizeNearest, RoiAlign,
     Scatter, Slice, Softmax, SpaceToDepth, Split, Transpose, Unary, Where,
 };
@@ -30,6 +30,7 @@ pub enum Call<'a> {
     PRelu(PRelu<'a>),
     Where(Where<'a>),
     Cast(Cast),
+    BitCast(BitCast),
     Pool(Pool<'a>),
     GlobalPool(GlobalPool),
     Softmax(Softmax),

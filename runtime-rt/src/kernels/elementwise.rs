@@ -2,7 +2,7 @@
 
 use super::sum::{larger, smaller};
 use super::{Activation, Walk, broadcast_strides};
-use crate::elements::{CastTo, F16, Scalar, Truth};
+use crate::elements::{CastTo, F16, Scalar, SeenAs, Truth};
 
 /// A function of one element.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -291,6 +291,20 @@ impl Cast {
     pub fn run<T: CastTo<U>, U>(&self, x: &[T], y: &mut [U]) {
         for (out, element) in y.iter_mut().zip(x) {
             *out = element.cast();
+        }
+    }
+}
+
+/// The same bits as elements of another type (ONNX BitCast-26), see [`SeenAs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct BitCast;
+
+impl BitCast {
+    /// `y` from `x`.
+    pub fn run<T: SeenAs<U>, U>(&self, x: &[T], y: &mut [U]) {
+        for (out, element) in y.iter_mut().zip(x) {
+            *out = element.seen();
         }
     }
 }

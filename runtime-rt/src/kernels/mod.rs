@@ -32,7 +32,7 @@ pub use activation::Activation;
 pub use call::Call;
 pub use conv::{Conv, ConvTranspose, Window3};
 pub use einsum::Einsum;
-pub use elementwise::{Binary, BinaryOp, Cast, Compare, PRelu, Unary, UnaryOp, Where};
+pub use elementwise::{Binary, BinaryOp, BitCast, Cast, Compare, PRelu, Unary, UnaryOp, Where};
 pub use exit::{Decide, ExitRule, Patience, Steady, confidence, leaves};
 pub use gemm::{Gemm, MatMul};
 pub use movement::{

@@ -120,6 +120,7 @@ pub fn reference_call<'a>(op: &'a Op, inputs: &[&'a TensorType], outputs: &[&'a 
         }
         Op::Expand { .. } => Call::Expand(kernels::Expand { x_shape, y_shape }),
         Op::Cast { .. } => Call::Cast(kernels::Cast),
+        Op::BitCast { .. } => Call::BitCast(kernels::BitCast),
         Op::Resize { mode: ResizeMode::Nearest(rounding), coordinates, scales, .. } => {
             let (coordinates, rounding) = (*coordinates, *rounding);
             Call::ResizeNearest(kernels::ResizeNearest { x_shape, y_shape, scales, coordinates, rounding })

@@ -28,6 +28,8 @@ pub fn takes(op: &Op, element: ElementType) -> bool {
         | Op::Decide(_) => is_f32,
         Op::ArgMax { .. } => element != ElementType::Bool,
         Op::Scatter { function: Some(function) } => binary_takes(*function, element),
+        // Whole numbers among each other are cast.
+        Op::BitCast { to } => element.size_bytes() == to.size_bytes() && element.is_float() != to.is_float(),
         Op::Unary(function) => unary_takes(*function, element),
         Op::Binary(_, activation) if *activation != Activation::None => is_f32,
         Op::Binary(function, _) => binary_takes(*function, element),
@@ -121,7 +123,7 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
     match op {
         Op::Binary(function, _) if function.is_comparison() => ElementType::Bool,
         Op::ArgMax { .. } | Op::NonMaxSuppression(_) => ElementType::I64,
-        Op::Cast { to } => *to,
+        Op::Cast { to } | Op::BitCast { to } => *to,
         Op::Where => operands.get(1).copied().unwrap_or(first),
         Op::Decide(_) => ElementType::F32,
         Op::Conv(_)
@@ -213,6 +215,7 @@ pub fn only_chooses(op: &Op) -> bool {
         | Op::LogSoftmax { .. }
         | Op::NonMaxSuppression(_)
         | Op::RoiAlign(_)
+        | Op::BitCast { .. }
         | Op::Decide(_) => false,
     }
 }

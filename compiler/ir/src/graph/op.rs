@@ -293,6 +293,11 @@ pub enum Op {
         /// New element type.
         to: ElementType,
     },
+    /// The same bits as elements of another type (ONNX BitCast-26): a real one and a whole one of the same size.
+    BitCast {
+        /// New element type.
+        to: ElementType,
+    },
     /// Interpolation to another spatial size; scales are per axis (1 for unchanged axes).
     Resize {
         /// Interpolation.

@@ -117,6 +117,7 @@ pub fn moves(graph: &Graph, node: &Node) -> bool {
         | Op::Reduce { .. }
         | Op::ArgMax { .. }
         | Op::Cast { .. }
+        | Op::BitCast { .. }
         | Op::NonMaxSuppression(_)
         | Op::RoiAlign(_)
         | Op::Decide(_) => false,

@@ -290,6 +290,7 @@ impl Ranges<'_> {
                 | UnaryOp::Silu => (None, None),
             },
             Op::Cast { to } => (None, first.map_or_else(|| of_type(*to), |range| cast(range, *to))),
+            Op::BitCast { to } => (None, of_type(*to)),
             Op::Concat { .. } => (None, all()),
             Op::Where => (None, inputs[1].zip(inputs[2]).map(|(a, b)| a.joined(b))),
             Op::Scatter { function: None | Some(BinaryOp::Min | BinaryOp::Max) } => {

@@ -26,7 +26,7 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
         Op::LayerNormalization { axis, .. } => layer_normalization(*axis, shapes),
         // Padded with zeros at both ends of all channels, so no part of them stands for itself.
         Op::Lrn { .. } => per_channel(shapes, |axis| if axis == 1 { AxisKind::Coupled } else { AxisKind::Parallel }),
-        Op::Unary(_) | Op::Cast { .. } => along(x, Arithmetic::Elements, |_| AxisKind::Parallel),
+        Op::Unary(_) | Op::Cast { .. } | Op::BitCast { .. } => along(x, Arithmetic::Elements, |_| AxisKind::Parallel),
         Op::Identity => along(x, Arithmetic::View, |_| AxisKind::Parallel),
         Op::Binary(..) | Op::PRelu | Op::Where => {
             let joined = |all: Vec<usize>, shape: &&[usize]| broadcast(&all, shape).unwrap_or(all);

@@ -93,6 +93,7 @@ pub fn on_part(op: &Op, part: &Part<'_>) -> Option<Op> {
         | Op::Scatter { .. }
         | Op::Identity
         | Op::Cast { .. }
+        | Op::BitCast { .. }
         | Op::SpaceToDepth { .. }
         | Op::DepthToSpace { .. }
         | Op::NonMaxSuppression(_)
@@ -178,6 +179,7 @@ pub fn summand(op: &Op) -> Option<Summand> {
         | Op::Expand { .. }
         | Op::Identity
         | Op::Cast { .. }
+        | Op::BitCast { .. }
         | Op::Resize { .. }
         | Op::SpaceToDepth { .. }
         | Op::DepthToSpace { .. }

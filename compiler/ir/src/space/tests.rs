@@ -194,6 +194,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("f32[3,1]", "Expand(shape:[2,3,4])", "[d0: 2, d1: 3, d2: 4] (d1, 0) -> (d0, d1, d2)"),
     ("f32[2,3]", "Identity", "[d0: 2, d1: 3] (d0, d1) -> (d0, d1) view"),
     ("f32[2,3]", "Cast(to:I64)", "[d0: 2, d1: 3] (d0, d1) -> (d0, d1)"),
+    ("f32[2,3]", "BitCast(to:I32)", "[d0: 2, d1: 3] (d0, d1) -> (d0, d1)"),
     (
         "f32[2,3,4,5]",
         "Resize(mode:Linear,coordinates:HalfPixel,scales:[1.0,1.0,2.0,1.0],sizes:[2,3,8,5])",

@@ -90,6 +90,7 @@ impl Family<'_> {
             | Op::Expand { .. }
             | Op::Identity
             | Op::Cast { .. }
+            | Op::BitCast { .. }
             | Op::Resize { .. }
             | Op::SpaceToDepth { .. }
             | Op::DepthToSpace { .. }

@@ -241,7 +241,7 @@ fn minor(
     sum.ok_or_else(|| context.refuse("it has no elements"))
 }
 
-/// ONNX BitCast-26: constants by their bytes; whole numbers of one size at run time, too.
+/// ONNX BitCast-26. Doubles are computed in f32, so that only those of constants have bits.
 fn bit_cast(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let x = context.input(0)?;
     let to = context.attributes.int("to", 0)?;
@@ -262,6 +262,21 @@ fn bit_cast(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     if is_plain(to) && (is_plain(from) || from == ElementType::Bool) {
         return context.emit(Op::Cast { to }, vec![x]);
     }
-    let message = format!("{} seen as {} at run time is not supported", from.name(), to.name());
-    Err(context.attributes.unsupported(message))
+    if from == ElementType::F64 || to == ElementType::F64 || from.is_float() == to.is_float() {
+        let message = format!("{} seen as {} at run time is not supported", from.name(), to.name());
+        return Err(context.attributes.unsupported(message));
+    }
+    // Halves are carried as f32.
+    let own = |element: ElementType| if element.is_float() { ElementType::F32 } else { element };
+    let x = match own(from) == from {
+        true => x,
+        false => context.emit_own(Op::Cast { to: from }, vec![x])?[0],
+    };
+    let result = context.emit_own(Op::BitCast { to }, vec![x])?[0];
+    if own(to) == to {
+        return context.bind(&[result]);
+    }
+    let result = context.emit_own(Op::Cast { to: own(to) }, vec![result])?[0];
+    context.importer.promise(result, to);
+    context.bind(&[result])
 }

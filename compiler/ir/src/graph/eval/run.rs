@@ -74,6 +74,7 @@ pub(super) fn run(call: &Call<'_>, inputs: &[&Value], outputs: &[TensorType]) ->
             alike!(&inputs.get(1)?.data, a, y => call.run(condition, a, inputs.get(2)?.data.elements()?, y))
         }
         Call::Cast(_) => x.cast(output.element),
+        Call::BitCast(_) => Data::from_bytes(output.element, &x.to_bytes()),
         Call::Reduce(call) => on_numbers!(x, x => Self({
             let mut y = zeros(output);
             call.run(x, &mut y);

@@ -171,7 +171,7 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
             vec![TensorType::new(inputs[0].element, shape.clone())]
         }
         Op::Identity => same(inputs[0]),
-        Op::Cast { to } => vec![TensorType::new(*to, inputs[0].shape.clone())],
+        Op::Cast { to } | Op::BitCast { to } => vec![TensorType::new(*to, inputs[0].shape.clone())],
         Op::Resize { sizes, scales, .. } => {
             if sizes.len() != inputs[0].rank() || scales.len() != inputs[0].rank() {
                 refuse!("{} sizes and {} scales for {}", sizes.len(), scales.len(), inputs[0]);
@@ -223,6 +223,7 @@ pub fn operand_counts(op: &Op) -> (usize, usize) {
         | Op::Expand { .. }
         | Op::Identity
         | Op::Cast { .. }
+        | Op::BitCast { .. }
         | Op::Resize { .. }
         | Op::SpaceToDepth { .. }
         | Op::DepthToSpace { .. } => (1, 1),

@@ -49,6 +49,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::Expand { .. } => "Expand",
         Op::Identity => "Identity",
         Op::Cast { .. } => "Cast",
+        Op::BitCast { .. } => "BitCast",
         Op::Resize { .. } => "Resize",
         Op::SpaceToDepth { .. } => "SpaceToDepth",
         Op::DepthToSpace { .. } => "DepthToSpace",
