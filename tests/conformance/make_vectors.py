@@ -16,6 +16,7 @@ import cases_control
 import cases_defined
 import cases_elementwise
 import cases_microsoft
+import cases_ml
 import cases_quantized
 import cases_tensors
 import cases_types
@@ -46,7 +47,7 @@ def main():
     folder = here / "vectors"
     folder.mkdir(exist_ok=True)
     cases = Cases()
-    for family in (cases_windows, cases_elementwise, cases_tensors, cases_types, cases_quantized, cases_defined, cases_composed, cases_control, cases_microsoft):
+    for family in (cases_windows, cases_elementwise, cases_tensors, cases_types, cases_quantized, cases_defined, cases_composed, cases_control, cases_microsoft, cases_ml):
         family.declare(cases)
     lines = ["# name | opset | operators | inputs -> outputs"]
     for entry in sorted(cases.entries, key=lambda entry: entry[0]):

@@ -120,9 +120,9 @@ fn the_table_of_operators_is_what_vectors_show() {
             if case.operators.len() > 1 && alone.contains(operator) {
                 continue;
             }
-            let of_microsoft = format!("com.microsoft.{operator}");
-            let name = if rows.contains_key(operator.as_str()) { operator } else { &of_microsoft };
-            if let Some(row) = rows.get_mut(name.as_str()) {
+            let named = ["", "ai.onnx.ml.", "com.microsoft."].map(|domain| format!("{domain}{operator}"));
+            let name = named.iter().find(|name| rows.contains_key(name.as_str()));
+            if let Some(row) = name.and_then(|name| rows.get_mut(name.as_str())) {
                 describe(case, &cluster, row);
             }
         }

@@ -89,6 +89,11 @@ impl<'a> Attributes<'a> {
         Ok(Some(&attribute.ints))
     }
 
+    /// A list of integers that may be absent and is as long as the file makes it.
+    pub fn long_ints(&self, name: &str) -> Result<Option<&'a [i64]>, Diagnostic> {
+        Ok(self.find(name, AttributeType::INTS)?.map(|attribute| attribute.ints.as_slice()))
+    }
+
     /// A list of numbers that may be absent.
     pub fn floats(&self, name: &str) -> Result<Option<&'a [f32]>, Diagnostic> {
         Ok(self.find(name, AttributeType::FLOATS)?.map(|attribute| attribute.floats.as_slice()))
@@ -117,10 +122,17 @@ impl<'a> Attributes<'a> {
 
     /// Words that may be absent.
     pub fn strings(&self, name: &str) -> Result<Option<Vec<String>>, Diagnostic> {
-        let Some(attribute) = self.find(name, AttributeType::STRINGS)? else { return Ok(None) };
-        if attribute.strings.len() > MAX_ENTRIES {
-            return Err(self.refuse(format!("attribute `{name}` has {} entries", attribute.strings.len())));
+        match self.long_strings(name)? {
+            Some(words) if words.len() > MAX_ENTRIES => {
+                Err(self.refuse(format!("attribute `{name}` has {} entries", words.len())))
+            }
+            words => Ok(words),
         }
+    }
+
+    /// Words that may be absent, as many as the file has.
+    pub fn long_strings(&self, name: &str) -> Result<Option<Vec<String>>, Diagnostic> {
+        let Some(attribute) = self.find(name, AttributeType::STRINGS)? else { return Ok(None) };
         let words = attribute.strings.iter().map(|word| String::from_utf8(word.clone()).ok());
         words
             .collect::<Option<Vec<_>>>()

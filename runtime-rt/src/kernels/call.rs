@@ -4,7 +4,7 @@ use super::{
     ArgMax, BatchNormalization, Binary, BitCast, Cast, Compare, Concat, Conv, ConvTranspose, Decide, DepthToSpace,
     Einsum, Expand, Gather, Gemm, GlobalPool, GroupNormalization, Identity, InstanceNormalization, LayerNormalization,
     LogSoftmax, Lrn, MatMul, NonMaxSuppression, PRelu, Pad, Pool, Reduce, ResizeLinear, ResizeNearest, RoiAlign,
-    Scatter, Slice, Softmax, SpaceToDepth, Split, Transpose, Unary, Where,
+    Scatter, Slice, Softmax, SpaceToDepth, Split, Transpose, TreeEnsemble, Unary, Where,
 };
 
 /// A kernel and its parameters: what the compiler evaluates and prints. Emitted programs hold the parameters themselves, so
@@ -52,5 +52,6 @@ pub enum Call<'a> {
     DepthToSpace(DepthToSpace),
     NonMaxSuppression(NonMaxSuppression),
     RoiAlign(RoiAlign),
+    TreeEnsemble(TreeEnsemble),
     Decide(Decide),
 }

@@ -26,6 +26,7 @@ mod reorder;
 mod resize;
 mod scatter;
 mod sum;
+mod trees;
 mod winograd;
 
 pub use activation::Activation;
@@ -46,6 +47,7 @@ pub use regions::{NonMaxSuppression, RoiAlign};
 pub use reorder::{from_steps, reorder_from_blocked, reorder_to_blocked, restore, to_steps};
 pub use resize::{NearestRounding, ResizeCoordinates, ResizeLinear, ResizeMode, ResizeNearest};
 pub use scatter::Scatter;
+pub use trees::TreeEnsemble;
 pub use winograd::{Residual, WINOGRAD_BELOW, Winograd};
 
 /// Largest rank of a tensor in a kernel.

@@ -147,6 +147,10 @@ pub fn reference_call<'a>(op: &'a Op, inputs: &[&'a TensorType], outputs: &[&'a 
             let extents = [height, width];
             Call::RoiAlign(kernels::RoiAlign { channels, extents, bins, kind, scale, half_pixel, ratio })
         }
+        Op::TreeEnsemble(trees) => {
+            let (features, targets, kind) = (*x_shape.get(1)?, trees.targets, trees.kind);
+            Call::TreeEnsemble(kernels::TreeEnsemble { features, targets, kind })
+        }
         Op::Decide(decide) => Call::Decide(decide.call()),
     })
 }

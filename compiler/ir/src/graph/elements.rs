@@ -25,6 +25,7 @@ pub fn takes(op: &Op, element: ElementType) -> bool {
         | Op::LogSoftmax { .. }
         | Op::NonMaxSuppression(_)
         | Op::RoiAlign(_)
+        | Op::TreeEnsemble(_)
         | Op::Decide(_) => is_f32,
         Op::ArgMax { .. } => element != ElementType::Bool,
         Op::Scatter { function: Some(function) } => binary_takes(*function, element),
@@ -156,6 +157,7 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
         | Op::Identity
         | Op::Resize { .. }
         | Op::RoiAlign(_)
+        | Op::TreeEnsemble(_)
         | Op::SpaceToDepth { .. }
         | Op::DepthToSpace { .. } => first,
     }
@@ -163,7 +165,7 @@ pub fn result(op: &Op, operands: &[ElementType]) -> ElementType {
 
 /// The operands whose elements an operator computes with or moves, all of one type; the others choose among them.
 pub fn values(op: &Op, operands: usize) -> std::ops::Range<usize> {
-    if matches!(op, Op::Gather { .. } | Op::Decide(_)) {
+    if matches!(op, Op::Gather { .. } | Op::TreeEnsemble(_) | Op::Decide(_)) {
         return 0..operands.min(1);
     }
     if matches!(op, Op::Scatter { .. } | Op::RoiAlign(_)) {
@@ -215,6 +217,7 @@ pub fn only_chooses(op: &Op) -> bool {
         | Op::LogSoftmax { .. }
         | Op::NonMaxSuppression(_)
         | Op::RoiAlign(_)
+        | Op::TreeEnsemble(_)
         | Op::BitCast { .. }
         | Op::Decide(_) => false,
     }

@@ -142,6 +142,17 @@ pub struct RoiAlign {
     pub ratio: usize,
 }
 
+/// Many decision trees (ONNX ai.onnx.ml TreeEnsembleRegressor, -Classifier). Inputs x `[rows, features]` and the tables of
+/// [`partita_rt::kernels::TreeEnsemble`]: nodes `i32[nodes, 4]`, thresholds `[nodes]`, roots `i32[trees]`, targets `i32[weights]`
+/// and weights `[weights]`; output `[rows, targets]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct TreeEnsemble {
+    /// Numbers in a row of the result.
+    pub targets: usize,
+    /// Sum, Max or Min of what leaves say.
+    pub kind: ReduceKind,
+}
+
 /// One operator with its attributes. Inputs and outputs are in the [`super::Node`].
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub enum Op {
@@ -318,6 +329,8 @@ pub enum Op {
     NonMaxSuppression(NonMaxSuppression),
     /// See [`RoiAlign`].
     RoiAlign(RoiAlign),
+    /// See [`TreeEnsemble`].
+    TreeEnsemble(TreeEnsemble),
     /// See [`Decide`]. The scores, and, if it is not the scores themselves, the answer of an inference that ends here.
     Decide(Decide),
     /// Channels to spatial blocks (ONNX DepthToSpace-11).

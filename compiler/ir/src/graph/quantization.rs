@@ -120,6 +120,7 @@ pub fn moves(graph: &Graph, node: &Node) -> bool {
         | Op::BitCast { .. }
         | Op::NonMaxSuppression(_)
         | Op::RoiAlign(_)
+        | Op::TreeEnsemble(_)
         | Op::Decide(_) => false,
     }
 }

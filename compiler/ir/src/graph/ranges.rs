@@ -329,6 +329,7 @@ impl Ranges<'_> {
             | Op::ArgMax { .. }
             | Op::NonMaxSuppression(_)
             | Op::RoiAlign(_)
+            | Op::TreeEnsemble(_)
             | Op::Decide(_) => (None, None),
         }
     }

@@ -95,6 +95,7 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
         Op::DepthToSpace { block, column_row_depth } => depth_and_space(*block, x, false, *column_row_depth),
         Op::NonMaxSuppression(suppression) => opaque(shapes, &[&[suppression.rows, 3]]),
         Op::RoiAlign(align) => regions(align.bins, shapes),
+        Op::TreeEnsemble(trees) => rows_through_trees(trees.targets, shapes),
         Op::Decide(_) => opaque(shapes, &[&[2]]),
     }
 }
@@ -493,6 +494,23 @@ fn regions(bins: [usize; 2], shapes: &[&[usize]]) -> Space {
     ];
     let [(rows, of_rows), (columns, of_columns)] = bins;
     let result = access(&[shapes[1][0], x[1], rows, columns], vec![region, channels, of_rows, of_columns]);
+    loops.space(operands, vec![result], Arithmetic::Elements)
+}
+
+/// Each row goes its own way through the same tables.
+fn rows_through_trees(targets: usize, shapes: &[&[usize]]) -> Space {
+    let mut loops = Loops::default();
+    let rows = loops.index(shapes[0][0], AxisKind::Parallel, None);
+    let features = loops.index(shapes[0][1], AxisKind::Reduction, None);
+    let mut whole = |extent: usize, kind: AxisKind| loops.index(extent, kind, None);
+    let tables = shapes[1..].iter().map(|shape| {
+        let indices = shape.iter().map(|extent| whole(*extent, AxisKind::Gathered)).collect();
+        access(shape, indices)
+    });
+    let tables: Vec<Access> = tables.collect();
+    let of_targets = whole(targets, AxisKind::Coupled);
+    let operands = std::iter::once(access(shapes[0], vec![rows.clone(), features])).chain(tables).collect();
+    let result = access(&[shapes[0][0], targets], vec![rows, of_targets]);
     loops.space(operands, vec![result], Arithmetic::Elements)
 }
 

@@ -98,6 +98,7 @@ pub fn on_part(op: &Op, part: &Part<'_>) -> Option<Op> {
         | Op::DepthToSpace { .. }
         | Op::NonMaxSuppression(_)
         | Op::RoiAlign(_)
+        | Op::TreeEnsemble(_)
         | Op::Decide(_) => op.clone(),
     })
 }
@@ -185,6 +186,7 @@ pub fn summand(op: &Op) -> Option<Summand> {
         | Op::DepthToSpace { .. }
         | Op::NonMaxSuppression(_)
         | Op::RoiAlign(_)
+        | Op::TreeEnsemble(_)
         | Op::Decide(_) => return None,
     })
 }

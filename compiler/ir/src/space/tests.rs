@@ -226,6 +226,11 @@ const CASES: &[(&str, &str, &str)] = &[
         "[d0: 4, d1: 3 channels, d2: 2 coupled space, d3: 3 coupled space, d4: 5 gathered, d5: 4 gathered, d6: 6 gathered, d7: 4 reduction] (d4, d1, d5, d6), (d0, d7), (d0) -> (d0, d1, d2, d3)",
     ),
     (
+        "f32[4,3] i32[5,4] f32[5] i32[2] i32[6] f32[6]",
+        "TreeEnsemble((targets:2,kind:Sum))",
+        "[d0: 4, d1: 3 reduction, d2: 5 gathered, d3: 4 gathered, d4: 5 gathered, d5: 2 gathered, d6: 6 gathered, d7: 6 gathered, d8: 2 coupled] (d0, d1), (d2, d3), (d4), (d5), (d6), (d7) -> (d0, d8)",
+    ),
+    (
         "f32[1,5]",
         "Decide((exit:0,rule:Margin,logits:true,temperature:1.0,threshold:0.5,share:0.5))",
         "[d0: 1 coupled, d1: 5 coupled, d2: 2 coupled] (d0, d1) -> (d2) opaque",

@@ -96,6 +96,7 @@ impl Family<'_> {
             | Op::DepthToSpace { .. }
             | Op::NonMaxSuppression(_)
             | Op::RoiAlign(_)
+            | Op::TreeEnsemble(_)
             | Op::Decide(_) => return None,
         })
     }

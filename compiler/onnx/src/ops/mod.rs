@@ -13,6 +13,7 @@ mod known;
 mod losses;
 mod microsoft;
 mod microsoft_quantized;
+mod ml;
 mod movement;
 mod pools;
 mod product;
@@ -210,6 +211,12 @@ pub const OPERATORS: &[&str] = &[
     "Upsample",
     "Where",
     "Xor",
+    "ai.onnx.ml.LinearClassifier",
+    "ai.onnx.ml.LinearRegressor",
+    "ai.onnx.ml.Normalizer",
+    "ai.onnx.ml.Scaler",
+    "ai.onnx.ml.TreeEnsembleClassifier",
+    "ai.onnx.ml.TreeEnsembleRegressor",
     "com.microsoft.Attention",
     "com.microsoft.BiasGelu",
     "com.microsoft.DequantizeLinear",
@@ -248,6 +255,7 @@ pub fn converter(domain: &str, op_type: &str) -> Option<Converter> {
     match domain {
         "" | "ai.onnx" => standard(op_type),
         "com.microsoft" => microsoft::converter(op_type),
+        "ai.onnx.ml" => ml::converter(op_type),
         _ => None,
     }
 }

@@ -262,8 +262,8 @@ fn plain(
             ];
             writer.node("RoiAlign", &operands, outputs, attributes);
         }
-        // A later operator set than the one that is written has BitCast.
-        Op::BitCast { .. } | Op::Decide(_) => return Err(no_word(node)),
+        // Later or other operator sets than the one that is written have words for two of them.
+        Op::BitCast { .. } | Op::TreeEnsemble(_) | Op::Decide(_) => return Err(no_word(node)),
     }
     Ok(())
 }

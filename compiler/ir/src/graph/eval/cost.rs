@@ -28,6 +28,11 @@ pub fn operations(op: &Op, inputs: &[&TensorType], outputs: &[TensorType]) -> u6
         let boxes = scores.shape.last().map_or(1, |boxes| *boxes as u64);
         return (scores.element_count() as u64).saturating_mul(boxes).saturating_mul(OF_AN_ELEMENT);
     }
+    if let (Op::TreeEnsemble(_), [x, nodes, _, roots, ..]) = (op, inputs) {
+        // A row may pass all nodes of each tree.
+        let extents = [x, roots, nodes].map(|table| table.shape.first().map_or(1, |extent| *extent as u64));
+        return extents.into_iter().fold(OF_AN_ELEMENT, u64::saturating_mul);
+    }
     // How many elements are read for each that is made.
     let each = if let Op::RoiAlign(align) = op {
         let samples = |axis: usize| match align.ratio {

@@ -117,6 +117,10 @@ pub(super) fn run(call: &Call<'_>, inputs: &[&Value], outputs: &[TensorType]) ->
             let Data::I64(images) = inputs.get(2)?.data.cast(ElementType::I64) else { return None };
             real!(y => call.run(f32s(0)?, f32s(1)?, &images, y))
         }
+        Call::TreeEnsemble(call) => {
+            let whole = |index: usize| inputs.get(index)?.data.elements::<i32>();
+            real!(y => call.run(f32s(0)?, whole(1)?, f32s(2)?, whole(3)?, whole(4)?, f32s(5)?, y))
+        }
         Call::Expand(call) => alike!(x, x, y => call.run(x, y)),
         Call::ResizeNearest(call) => alike!(x, x, y => call.run(x, y)),
         Call::SpaceToDepth(call) => alike!(x, x, y => call.run(x, y)),

@@ -119,6 +119,24 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
             }
             vec![TensorType::new(ElementType::I64, [suppression.rows, 3])]
         }
+        Op::TreeEnsemble(trees) => {
+            let [x, nodes, thresholds, roots, targets, weights] = inputs else {
+                refuse!("has {} inputs, expected 6", inputs.len());
+            };
+            let whole = [nodes, roots, targets].iter().all(|table| table.element == ElementType::I32);
+            let real = [thresholds, weights].iter().all(|table| table.element == ElementType::F32);
+            let fits = match (&nodes.shape[..], &thresholds.shape[..]) {
+                ([nodes, 4], [thresholds]) => nodes == thresholds && targets.shape == weights.shape,
+                _ => false,
+            };
+            let [rows, _] = x.shape[..] else { refuse!("{x} should be [rows, features]") };
+            if !(whole && real && fits && roots.rank() == 1 && weights.rank() == 1) {
+                refuse!(
+                    "trees of nodes {nodes}, thresholds {thresholds}, roots {roots}, targets {targets}, weights {weights}"
+                );
+            }
+            vec![TensorType::f32([rows, trees.targets])]
+        }
         Op::RoiAlign(align) => {
             let [x, regions, images] = inputs else { refuse!("has {} inputs, expected 3", inputs.len()) };
             let ([_, channels, _, _], [count]) = (&x.shape[..], &images.shape[..]) else {
@@ -204,6 +222,7 @@ pub fn operand_counts(op: &Op) -> (usize, usize) {
         Op::Gemm(_) => (2, 3),
         Op::Decide(_) => (1, 2),
         Op::BatchNormalization { .. } => (5, 5),
+        Op::TreeEnsemble(_) => (6, 6),
         Op::Einsum(einsum) => (einsum.terms.len(), einsum.terms.len()),
         Op::MatMul | Op::Binary(..) | Op::PRelu | Op::Gather { .. } | Op::NonMaxSuppression(_) => (2, 2),
         Op::Concat { .. } => (1, usize::MAX),

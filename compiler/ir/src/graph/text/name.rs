@@ -37,6 +37,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::ArgMax { .. } => "ArgMax",
         Op::NonMaxSuppression(_) => "NonMaxSuppression",
         Op::RoiAlign(_) => "RoiAlign",
+        Op::TreeEnsemble(_) => "TreeEnsemble",
         Op::Decide(_) => "Decide",
         Op::Concat { .. } => "Concat",
         Op::Split { .. } => "Split",
