@@ -295,7 +295,7 @@ impl Cast {
     }
 }
 
-/// The same bits as elements of another type (ONNX BitCast-26), see [`SeenAs`].
+/// The same bits as elements of another type (ONNX BitCast-26).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct BitCast;

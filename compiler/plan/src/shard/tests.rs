@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::tests_network::{Random, check, cluster, network};
+use super::tests_network::{Random, check, cluster, neighbours, network};
 use super::*;
 use crate::partition::{
     Method, Objective, Partition, PartitionOptions, RowStreaming, Strategy, StrategyFamily, solve, strategies_of,
 };
 use crate::schedule;
-use partita_config::{Cluster, cluster_file};
+use partita_config::cluster_file;
 use partita_ir::graph::eval::evaluate;
 use partita_ir::graph::op::{Decide, ExitRule, PoolKind};
 use partita_ir::graph::{Op, TensorType, Value};
@@ -422,20 +422,6 @@ fn patches_compute_the_same() {
         }
     }
     assert!(patched > 20, "only {patched} runs were computed in patches");
-}
-
-/// Devices that are linked to their neighbours only; `closed` joins the last to the first.
-fn neighbours(devices: usize, closed: bool) -> Cluster {
-    let mut text = format!(
-        "[cluster]\nname = \"t\"\ninput = \"d-1\"\noutput = \"d-0\"\n[[device]]\nname = \"d\"\ntarget = \"cortex-m7\"\ncount = {devices}\n"
-    );
-    for device in 0..if closed { devices } else { devices - 1 } {
-        let next = (device + 1) % devices;
-        text += &format!(
-            "[[link]]\nbetween = [\"d-{device}\", \"d-{next}\"]\ntransport = \"uart\"\nbandwidth = \"10 Mbit/s\"\n"
-        );
-    }
-    cluster_file::parse(&text, "cluster.toml", std::path::Path::new(".")).expect("the cluster is sound")
 }
 
 #[test]

@@ -22,6 +22,20 @@ pub(super) fn cluster(devices: usize, extra: &str) -> Cluster {
     cluster_file::parse(&text, "cluster.toml", std::path::Path::new(".")).expect("the cluster is sound")
 }
 
+/// Devices that are linked to their neighbours only; `closed` joins the last to the first.
+pub(super) fn neighbours(devices: usize, closed: bool) -> Cluster {
+    let mut text = format!(
+        "[cluster]\nname = \"t\"\ninput = \"d-1\"\noutput = \"d-0\"\n[[device]]\nname = \"d\"\ntarget = \"cortex-m7\"\ncount = {devices}\n"
+    );
+    for device in 0..if closed { devices } else { devices - 1 } {
+        let next = (device + 1) % devices;
+        text += &format!(
+            "[[link]]\nbetween = [\"d-{device}\", \"d-{next}\"]\ntransport = \"uart\"\nbandwidth = \"10 Mbit/s\"\n"
+        );
+    }
+    cluster_file::parse(&text, "cluster.toml", std::path::Path::new(".")).expect("the cluster is sound")
+}
+
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
