@@ -170,6 +170,15 @@ impl NodeContext<'_> {
         Ok(())
     }
 
+    /// Refuses to make so many nodes if they are too many: before any of them.
+    pub fn has_room_for(&self, nodes: usize) -> Result<(), Diagnostic> {
+        if self.importer.graph.node_count().saturating_add(nodes) > MAX_NODES {
+            let message = format!("the graph grows beyond {MAX_NODES} nodes");
+            return Err(Diagnostic { code: "E0112", ..self.refuse(message) });
+        }
+        Ok(())
+    }
+
     /// Adds an operator on operands of their own types; [`NodeContext::emit_unnamed`] minds what they are promised to be.
     pub fn emit_own(&mut self, op: Op, inputs: Vec<TensorId>) -> Result<Vec<TensorId>, Diagnostic> {
         let base: String = match self.attributes.node.name.as_str() {
@@ -179,10 +188,7 @@ impl NodeContext<'_> {
         .chars()
         .take(MAX_NAME_CHARS)
         .collect();
-        if self.importer.graph.node_count() >= MAX_NODES {
-            let message = format!("the graph grows beyond {MAX_NODES} nodes");
-            return Err(Diagnostic { code: "E0112", ..self.refuse(message) });
-        }
+        self.has_room_for(1)?;
         let graph = &self.importer.graph;
         let types: Vec<&TensorType> = inputs.iter().map(|input| graph.tensor_type(*input)).collect();
         let outputs = infer(&op, &types).map_err(|error| self.attributes.refused(&error))?;

@@ -18,7 +18,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 const SLOWEST: usize = 10;
 
 /// More tests at a time than there are cores: many wait for devices most of their time.
-const BESIDE_CORES: usize = 2;
+const BESIDE_CORES: usize = 1;
 
 /// Tests that take half a minute and more: first where no times are known, as in a fresh checkout.
 const LONG: [&str; 10] = [

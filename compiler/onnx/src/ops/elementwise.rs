@@ -252,6 +252,9 @@ fn chain(context: &mut NodeContext<'_>, function: BinaryOp) -> Result<(), Diagno
     if rest.is_empty() {
         return context.emit(Op::Identity, vec![result]);
     }
+    // Constants are folded.
+    let computed = inputs.iter().filter(|input| context.importer.graph.value(**input).is_none()).count();
+    context.has_room_for(computed.saturating_sub(1))?;
     for (index, operand) in rest.iter().enumerate() {
         let op = Op::Binary(function, Activation::None);
         if index + 1 == rest.len() {
