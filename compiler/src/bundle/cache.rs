@@ -179,7 +179,8 @@ pub fn name_of(parts: &[impl AsRef<[u8]>]) -> String {
     digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Copies a folder and keeps the times of its files. Those that nobody writes into are linked instead: of `linked_from_bytes` on.
+/// Copies a folder and keeps the times of its files. Those of `linked_from_bytes` and more, which nobody may write into, are
+/// linked instead.
 pub fn copy(from: &Path, to: &Path, linked_from_bytes: u64) -> anyhow::Result<()> {
     let context = || format!("copying `{}`", from.display());
     fs::create_dir(to).with_context(context)?;

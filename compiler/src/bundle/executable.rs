@@ -204,27 +204,21 @@ mod tests {
             println!("skipped: the linker gives programs no build ID");
             return;
         }
-        let named = |whole: &[u8], section: &str, text: &[u8]| {
-            let file = object::File::parse(whole).expect("an ELF file");
+        let place = |section: &str, text: &[u8]| {
+            let file = object::File::parse(&*whole).expect("an ELF file");
             let section = file.section_by_name(section).expect("it has one");
             let start = section.file_range().expect("it is in the file").0 as usize;
-            start
-                + section
-                    .data()
-                    .expect("it can be read")
-                    .windows(text.len())
-                    .position(|part| part == text)
-                    .expect("it is there")
+            let data = section.data().expect("it can be read");
+            start + data.windows(text.len()).position(|part| part == text).expect("it is there")
         };
-        let own = b"who_a_program_is_depends_on_what_is_loaded";
-        let name = named(&whole, ".strtab", own);
+        let name = place(".strtab", b"who_a_program_is_depends_on_what_is_loaded");
+        let text = place(".rodata", b"skipped: the linker gives programs no build ID");
         let mut renamed = whole.clone();
         renamed[name] = b'W';
         // What the linker would make of that.
         let id = build_id(&renamed).expect("it is where it was");
         renamed[id].fill(7);
         let mut changed = whole.clone();
-        let text = named(&whole, ".rodata", b"skipped: the linker gives programs no build ID");
         changed[text] = b'S';
         [&mut whole, &mut renamed, &mut changed].into_iter().for_each(|program| identify(program));
         assert!(strip(&whole) == strip(&renamed) && whole != renamed);

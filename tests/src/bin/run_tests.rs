@@ -21,11 +21,10 @@ const SLOWEST: usize = 10;
 const BESIDE_CORES: usize = 1;
 
 /// Tests that take half a minute and more: first where no times are known, as in a fresh checkout.
-const LONG: [&str; 10] = [
+const LONG: [&str; 9] = [
     "examples::application_embeds_its_model",
     "exits::answers_in_8_bits_come_from_exits_too",
     "every_promise_holds_under_faults",
-    "kernels::sum::tests::long_sums_are_those_of_f64",
     "exits::exits_on_three_processes_and_for_looser_limits",
     "exits::exits_of_a_stream_are_patient_on_devices_too",
     "emitted_kernels::rust_kernels_for_x86_64",
