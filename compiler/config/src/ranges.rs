@@ -37,7 +37,7 @@ pub const BOARD_CLOCK: Range = range("uart-hz, core-hz", "Hz", 1e6, 1e10);
 /// Multiply-adds per second.
 pub const MACS_RATE: Range = range("conv-macs-per-second, depthwise-macs-per-second", "per s", 1e2, 1e16);
 /// Elements of portable kernels per second.
-pub const ELEMENT_RATE: Range = range("element-per-second", "per s", 1e2, 1e16);
+pub const ELEMENT_RATE: Range = range("element-per-second, result-per-second", "per s", 1e2, 1e16);
 /// Reads from main memory.
 pub const MEMORY_RATE: Range = range("memory-bytes-per-second", "bytes/s", 1e2, 1e16);
 /// What a message costs a processor.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::architecture;
 use super::ranges::{self, Range};
+use super::rate::Rate;
 use partita_ir::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, parser_words, place, printable};
 
 /// What code a target gets and what it runs on.
@@ -146,76 +147,6 @@ impl InstructionSet {
     pub fn rounds_multiply_add_once(self) -> bool {
         matches!(self, InstructionSet::Avx512 | InstructionSet::Avx2 | InstructionSet::Neon)
     }
-}
-
-/// Sustained rates of one core.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Rate {
-    /// Multiply-adds per second of dense convolutions and matrix products.
-    pub conv_macs_per_second: f64,
-    /// Multiply-adds per second of depthwise convolutions.
-    pub depthwise_macs_per_second: f64,
-    /// Elements per second of portable reference kernels.
-    pub element_per_second: f64,
-    /// Streaming reads from main memory.
-    pub memory_bytes_per_second: f64,
-    /// Processor time to send or receive one message, whatever its size.
-    #[serde(default = "default_message_microseconds")]
-    pub message_microseconds: f64,
-    /// Bytes per second that the processor can send or receive: copies, checksums and the network stack.
-    #[serde(default = "default_link_bytes_per_second")]
-    pub link_bytes_per_second: f64,
-    /// What each further thread adds to multiply-adds, of the first one's rate.
-    #[serde(default = "default_thread_gain")]
-    pub thread_gain: f64,
-    /// What each further thread adds to reading memory, of the first one's rate: nothing where one core reads as fast as
-    /// memory gives.
-    #[serde(default)]
-    pub thread_memory_gain: f64,
-}
-
-impl Rate {
-    /// The rates of a process that may use only a share of the core.
-    pub fn scaled(&self, share: f64) -> Rate {
-        Rate {
-            conv_macs_per_second: self.conv_macs_per_second * share,
-            depthwise_macs_per_second: self.depthwise_macs_per_second * share,
-            element_per_second: self.element_per_second * share,
-            memory_bytes_per_second: self.memory_bytes_per_second * share,
-            message_microseconds: self.message_microseconds / share,
-            link_bytes_per_second: self.link_bytes_per_second * share,
-            ..self.clone()
-        }
-    }
-
-    /// The rates of a process whose kernels several threads share: those of what emitted kernels do. Portable ones run on
-    /// one thread.
-    pub fn shared(&self, threads: usize) -> Rate {
-        let with_gain = |gain: f64| 1.0 + gain * threads.saturating_sub(1) as f64;
-        let (arithmetic, memory) = (with_gain(self.thread_gain), with_gain(self.thread_memory_gain));
-        Rate {
-            conv_macs_per_second: self.conv_macs_per_second * arithmetic,
-            depthwise_macs_per_second: self.depthwise_macs_per_second * arithmetic,
-            memory_bytes_per_second: self.memory_bytes_per_second * memory,
-            ..self.clone()
-        }
-    }
-}
-
-/// Threads that share neither caches nor memory: measured with emitted kernels on x86-64.
-fn default_thread_gain() -> f64 {
-    0.9
-}
-
-/// An estimate for small Linux boards: two system calls and their wake-ups.
-fn default_message_microseconds() -> f64 {
-    40.0
-}
-
-/// An estimate for small Linux boards: a few copies and a checksum of every byte.
-fn default_link_bytes_per_second() -> f64 {
-    250e6
 }
 
 /// Energy of elementary actions.
@@ -380,6 +311,7 @@ fn figures(target: &Target) -> Vec<(&'static str, f64, Range)> {
         ("l2-bytes", target.l2_bytes as f64, ranges::CACHE),
         ("rate.conv-macs-per-second", rate.conv_macs_per_second, ranges::MACS_RATE),
         ("rate.depthwise-macs-per-second", rate.depthwise_macs_per_second, ranges::MACS_RATE),
+        ("rate.result-per-second", rate.result_per_second, ranges::ELEMENT_RATE),
         ("rate.element-per-second", rate.element_per_second, ranges::ELEMENT_RATE),
         ("rate.memory-bytes-per-second", rate.memory_bytes_per_second, ranges::MEMORY_RATE),
         ("rate.message-microseconds", rate.message_microseconds, ranges::MESSAGE_COST),

@@ -140,7 +140,8 @@ impl Least {
         let lanes = u64::from(device.target.instruction_set.lanes());
         let part = filterable.map_or(1.0, |filterable| filterable.least_part(lanes));
         let arithmetic = if work.macs > 0 {
-            work.macs as f64 * part / (macs_per_second * work.byte_speedup(device))
+            let results = work.elements as f64 / rate.result_per_second;
+            work.macs as f64 * part / (macs_per_second * work.byte_speedup(device)) + results
         } else {
             work.elements as f64 / rate.element_per_second
         };

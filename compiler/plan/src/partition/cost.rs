@@ -6,7 +6,7 @@ use partita_ir::graph::{ElementType, Graph, NodeId, Op, TensorId};
 use partita_ir::region::Region;
 use partita_ir::restrict::{Restriction, space};
 use partita_ir::space::Arithmetic;
-use partita_kernel::lower::winograd::Filterable;
+use partita_kernel::lower::winograd::{Filterable, Part};
 
 /// What a node, or a shard of one, asks of a processor.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -19,7 +19,7 @@ pub struct Work {
     pub filterable: Option<Filterable>,
     /// Output channels of what multiplies: kernels compute whole vectors of them.
     pub channels: u64,
-    /// Elements of the results of an operator that does not multiply.
+    /// Elements of the results of an operator that is not a copy.
     pub elements: u64,
     /// Bytes of constants.
     pub weights_bytes: u64,
@@ -221,26 +221,27 @@ pub fn node_weights_bytes(graph: &Graph, id: NodeId) -> u64 {
     node_work(graph, id).whole_weights_bytes
 }
 
-/// Time of some work on a device: the slowest of arithmetic, elements and memory. Of convolutions the fastest way.
+/// Time of some work on a device: the slowest of arithmetic, elements and memory. What multiplies takes longer the fewer
+/// products are in one result, which has to be finished and written. Of convolutions the fastest way.
 pub fn seconds(work: &Work, device: &Device) -> f64 {
     let (target, rate) = (&device.target, &device.target.rate);
     let stored_bytes = work.stored_weights_bytes(device);
     let memory = |weights: f64| {
         (stored_bytes as f64 * weights + work.stored_activation_bytes(device) as f64) / rate.memory_bytes_per_second
     };
-    let arithmetic = if work.macs > 0 {
-        let lanes = u64::from(target.instruction_set.lanes());
-        let computed = work.macs as f64 * work.channels.next_multiple_of(lanes) as f64 / work.channels.max(1) as f64;
-        let macs_per_second = if work.depthwise { rate.depthwise_macs_per_second } else { rate.conv_macs_per_second };
-        computed / (macs_per_second * work.byte_speedup(device))
-    } else {
-        work.elements as f64 / rate.element_per_second
-    };
-    let direct = arithmetic.max(memory(1.0));
+    if work.macs == 0 {
+        return (work.elements as f64 / rate.element_per_second).max(memory(1.0));
+    }
     let lanes = u64::from(target.instruction_set.lanes());
+    let whole_vectors = work.channels.next_multiple_of(lanes) as f64 / work.channels.max(1) as f64;
+    let macs_per_second = if work.depthwise { rate.depthwise_macs_per_second } else { rate.conv_macs_per_second };
+    let arithmetic = work.macs as f64 * whole_vectors / (macs_per_second * work.byte_speedup(device));
+    let results = work.elements as f64 * whole_vectors / rate.result_per_second;
+    let direct = (arithmetic + results).max(memory(1.0));
     let filterable = work.filterable.filter(|_| device.allows_winograd());
     let winograd = filterable.iter().flat_map(|filterable| filterable.parts(lanes));
-    winograd.map(|(time, weights)| (arithmetic * time).max(memory(weights))).fold(direct, f64::min)
+    let seconds = |part: Part| (arithmetic * part.time + results * part.results).max(memory(part.weights));
+    winograd.map(seconds).fold(direct, f64::min)
 }
 
 /// The family of operators whose measurements speak for a node that was not measured itself.

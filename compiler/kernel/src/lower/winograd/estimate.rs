@@ -7,6 +7,17 @@ use partita_ir::graph::op::Conv;
 /// What the phases wait for memory, of their arithmetic: measured on VGG16 and ResNet-18.
 const WAITING: f64 = 1.1;
 
+/// What a form costs, in parts of direct convolution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// Time of the arithmetic.
+    pub time: f64,
+    /// Size of the weights.
+    pub weights: f64,
+    /// Results of products that are written, for every result of the convolution.
+    pub results: f64,
+}
+
 /// A convolution that may be done by Winograd's algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filterable {
@@ -46,9 +57,8 @@ impl Filterable {
         })
     }
 
-    /// For every form: the time that its arithmetic takes, in parts of that of direct convolution, and the size of its
-    /// weights, in parts of the plain ones. None where channels do not fill a vector: such layers are done directly.
-    pub fn parts(&self, lanes: u64) -> impl Iterator<Item = (f64, f64)> {
+    /// What every form costs. None where channels do not fill a vector: such layers are done directly.
+    pub fn parts(&self, lanes: u64) -> impl Iterator<Item = Part> {
         let Filterable { taps, channels, output, planes, depth_taps } = *self;
         let lanes = lanes as f64;
         let forms = Form::of_taps(taps[1]).iter().filter(move |_| channels[0] as f64 >= lanes);
@@ -67,7 +77,11 @@ impl Filterable {
             let all_taps = (taps[0] * taps[1]) as f64;
             let outputs = (planes * output[0] * output[1]) as f64;
             let direct = outputs * all_taps * depth * channels[0] as f64 * vectors[1] / 2.0;
-            ((products + data + results) * WAITING / direct.max(1.0), points / all_taps)
+            Part {
+                time: (products + data + results) * WAITING / direct.max(1.0),
+                weights: points / all_taps,
+                results: tiles * points / outputs,
+            }
         })
     }
 
@@ -113,7 +127,7 @@ mod tests {
         for (channels, extent, measured) in [(64, 56, 2.9), (128, 28, 3.0), (128, 112, 3.2), (256, 56, 3.4)] {
             let shape = [1, channels, extent, extent];
             let known = Filterable::of(&conv(&[3, 3], 1), &shape, &shape).expect("three taps have forms");
-            let gain = known.parts(16).map(|(time, _)| 1.0 / time).fold(0.0, f64::max);
+            let gain = known.parts(16).map(|part| 1.0 / part.time).fold(0.0, f64::max);
             assert!((gain / measured - 1.0_f64).abs() < 0.1, "{channels} channels: {gain}, measured {measured}");
         }
     }
@@ -125,7 +139,7 @@ mod tests {
             let least = all.expect("three taps have forms").least_part(4);
             for (rows, part, of) in [(24, filters, channels), (5, filters, channels), (24, 4, channels), (7, 3, 5)] {
                 let part = Filterable::of(&conv(&[3, 3], 1), &[1, of, rows, 24], &[1, part, rows, 24]);
-                let quickest = part.expect("three taps have forms").parts(4).map(|(time, _)| time).fold(1.0, f64::min);
+                let quickest = part.expect("three taps have forms").parts(4).map(|part| part.time).fold(1.0, f64::min);
                 assert!(least <= quickest * (1.0 + 1e-12), "{least} is more than {quickest}");
             }
         }
@@ -141,9 +155,9 @@ mod tests {
         assert_eq!(first.parts(16).count(), 0);
         assert!(Filterable::of(&Conv { groups: 64, ..conv(&[3, 3], 1) }, &shape, &shape).is_none());
         let line = Filterable::of(&conv(&[3], 1), &[1, 64, 28], &[1, 64, 28]).expect("a line of three taps");
-        assert!(line.parts(4).all(|(time, weights)| time < 1.0 && weights > 1.0));
+        assert!(line.parts(4).all(|part| part.time < 1.0 && part.weights > 1.0));
         let volume = [1, 64, 8, 28, 28];
         let volume = Filterable::of(&conv(&[3, 3, 3], 1), &volume, &volume).expect("three planes of three taps");
-        assert!(volume.parts(8).any(|(time, _)| time < 0.5));
+        assert!(volume.parts(8).any(|part| part.time < 0.5));
     }
 }

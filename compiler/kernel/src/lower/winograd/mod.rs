@@ -14,7 +14,7 @@ mod plan;
 mod products;
 mod transform;
 
-pub use estimate::Filterable;
+pub use estimate::{Filterable, Part};
 use outputs::halves;
 use plan::Plan;
 pub use plan::{chosen, estimated_cycles, forms};

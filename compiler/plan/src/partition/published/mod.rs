@@ -12,6 +12,8 @@ pub mod tiles;
 pub mod traffic;
 
 #[cfg(test)]
+mod boards;
+#[cfg(test)]
 mod hadidi;
 #[cfg(test)]
 mod tests;
