@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::host::ThisMachine;
 pub use crate::options::Options;
 use crate::pipeline;
-pub use crate::pipeline::{Compiled, Dump, compile_graph, compile_partition, stages};
+pub use crate::pipeline::{Advice, Change, Compiled, Dump, compile_graph, compile_partition, stages};
 pub use crate::placement::Failure;
 
 /// Compiles one model for one cluster; what exits and variants ask of networks, this machine computes.

@@ -44,6 +44,8 @@ pub struct Options {
     pub weights: WeightStorage,
     /// Refuse slower plans.
     pub max_latency_ms: Option<f64>,
+    /// Plan for clusters that differ in one thing, too.
+    pub advise: bool,
     /// Strategies of an earlier plan.
     pub plan: Option<PathBuf>,
     /// How much links may change an answer.
@@ -78,6 +80,7 @@ impl Default for Options {
             numbers: Numbers::Auto,
             weights: WeightStorage::F32,
             max_latency_ms: None,
+            advise: false,
             plan: None,
             links: LinkOptions::exact(),
             quantize: None,

@@ -66,6 +66,7 @@ const OPTIONS: &[(&str, Shown)] = &[
     ("quantize_ranges", Test(studies_read_what_they_are_given)),
     ("write_onnx", Test(studies_read_what_they_are_given)),
     ("max_latency", Refused(&["--max-latency", "1e-6"], "--max-latency")),
+    ("advise", Test(what_would_help_is_computed)),
     ("plan", Test(an_earlier_plan_is_kept)),
     ("link_error", Test(links_send_fewer_bytes_as_far_as_they_may)),
     ("measured", Test(measurements_are_used_and_named)),
@@ -221,9 +222,32 @@ fn another_cluster_is_another_plan() {
     );
 }
 
+fn what_would_help_is_computed() {
+    let slow = CLUSTER.replace("1 Gbit/s", "20 Mbit/s");
+    let plain = figures(&compiled_for(&slow, &[]).expect("it compiles"))["advice"].clone();
+    assert!(plain["changes"].is_null() && plain["held_back_by"].is_string(), "{plain}");
+    let advised = figures(&compiled_for(&slow, &["--advise"]).expect("it compiles"))["advice"].clone();
+    let changes = advised["changes"].as_array().expect("they were asked for");
+    assert!(!changes.is_empty() && changes.len() <= 3, "{advised}");
+    let latency_ms = |change: &Value| change["latency_ms"].as_f64().expect("a time");
+    assert!(changes.windows(2).all(|pair| latency_ms(&pair[0]) <= latency_ms(&pair[1])), "{advised}");
+    // Each is what a cluster file that says so would be predicted to take.
+    for (change, from, to) in [
+        ("all cores of every device (threads = \"all\")", "count = 2", "count = 2\nthreads = \"all\""),
+        ("links that are 10 times as fast", "20 Mbit/s", "200 Mbit/s"),
+        ("one more device like pi-1", "count = 2", "count = 3"),
+    ] {
+        let asked = compiled_for(&slow.replace(from, to), &[]).expect("it compiles").routed.prediction.latency_ms;
+        if let Some(known) = changes.iter().find(|known| known["what"] == change) {
+            assert!((latency_ms(known) - asked).abs() < 1e-9 * asked, "{change}: {known}, asked for {asked}");
+        }
+    }
+    assert!(changes[0]["what"].as_str().is_some_and(|what| what.starts_with("all cores of every device")), "{advised}");
+}
+
 #[test]
 fn reports_are_what_their_schema_says() {
-    let simulated = [vec![], vec!["--objective", "memory"], vec!["--weights", "int8", "--batch", "2"]];
+    let simulated = [vec!["--advise"], vec!["--objective", "memory"], vec!["--weights", "int8", "--batch", "2"]];
     let simulated = simulated.iter().map(|words| {
         let report = partita::commands::summary::report(&compiled(words).expect("it compiles"));
         serde_json::to_value(report).expect("a report is plain data")

@@ -45,6 +45,8 @@ pub struct Report {
     /// What is known of them beside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<FamilyReport>,
+    /// What holds the cluster back, and what would help.
+    pub advice: crate::driver::Advice,
     /// What happens when a device is lost, with `survive = 1` of the cluster file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub survival: Option<SurvivalReport>,

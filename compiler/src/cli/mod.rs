@@ -85,6 +85,11 @@ pub struct Arguments {
     /// Refuse plans slower than this.
     #[arg(long, value_name = "MS", value_parser = crate::config::ranges::parse_max_latency, help_heading = "Plan")]
     pub max_latency: Option<f64>,
+    /// Say which changes of the cluster would help most: plans for clusters that differ in one thing each (links ten times as
+    /// fast, threads on all cores, one more device, the input or the answer elsewhere, no `survive`) are made as well, and
+    /// take their time.
+    #[arg(long, help_heading = "Plan")]
+    pub advise: bool,
     /// Use the strategies of an earlier plan instead of solving.
     #[arg(long, value_name = "PLAN.pb", help_heading = "Plan")]
     pub plan: Option<PathBuf>,

@@ -24,6 +24,7 @@ impl Options {
             numbers: arguments.numbers,
             weights: arguments.weights,
             max_latency_ms: arguments.max_latency,
+            advise: arguments.advise,
             plan: arguments.plan.clone(),
             links: links(arguments),
             quantize: quantize(arguments),

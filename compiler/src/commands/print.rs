@@ -4,7 +4,7 @@ use super::learned;
 use crate::bundle::report::{DeviceReport, Report, SurvivalReport};
 use crate::cli::Format;
 use crate::diagnostic::size;
-use crate::driver::Compiled;
+use crate::driver::{Change, Compiled};
 use crate::links::LinksReport;
 
 /// Prints the report to standard output.
@@ -67,6 +67,16 @@ fn human(report: &Report, compiled: &Compiled) {
             ""
         };
         println!("best single device: {single:.3} ms{verdict}");
+    }
+    if compiled.routed.placed.programs.len() > 1 {
+        println!("{}", report.advice.held_back_by);
+    }
+    for change in report.advice.changes.iter().flatten() {
+        let Change { what, latency_ms, throughput_hz } = change;
+        println!("with {what}: {latency_ms:.3} ms, {throughput_hz:.1} /s");
+    }
+    if report.advice.changes.as_ref().is_some_and(Vec::is_empty) {
+        println!("no change that was tried would help");
     }
     println!(
         "\n{:<12} {:<16} {:>14} {:>12} {:>12} {:>10} {:>10} {:>10} {:>10}",

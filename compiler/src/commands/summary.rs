@@ -8,7 +8,7 @@ use crate::bundle::report::{
     StateReport, SurvivalReport, TensorReport, WinogradReport,
 };
 use crate::config::System;
-use crate::driver::Compiled;
+use crate::driver::{Advice, Compiled};
 use crate::emit::steps::sanitize;
 use crate::exits::ExitReport;
 use crate::graph::ranges::inexact_sums;
@@ -121,6 +121,7 @@ pub fn report(compiled: &Compiled) -> Report {
             limits: known.limits,
             holdout: known.holdout,
         }),
+        advice: Advice::of(&compiled.routed, &compiled.cluster, compiled.objective, compiled.changes.as_deref()),
         survival: survival(compiled),
         mean_macs: compiled.exits.as_ref().map_or(macs, |exits| exits.calibration.mean_macs),
         accuracy: None,

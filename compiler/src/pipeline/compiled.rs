@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::advised::Change;
 use super::routed::Routed;
 use super::targets::Targets;
 use super::taught::Taught;
@@ -13,7 +14,7 @@ use crate::exits::ExitsReport;
 use crate::graph::Graph;
 use crate::links::{EncodedTensor, LinksReport};
 use crate::options::Options;
-use crate::partition::{StrategyFamily, node_macs};
+use crate::partition::{Objective, StrategyFamily, node_macs};
 use crate::passes::store_weights::Stored;
 use crate::placement::routes::link_routes;
 use crate::placement::{Clock, Route, plan_file};
@@ -40,12 +41,16 @@ pub struct Compiled {
     pub cluster: Cluster,
     /// Measurements and records that corrected it.
     pub learned: Vec<Learned>,
+    /// What was minimised.
+    pub objective: Objective,
     /// Family of strategies that was allowed.
     pub family: StrategyFamily,
     /// Samples that are answered together.
     pub batch: usize,
     /// Programs and what they will take: of the whole network, and of smaller ways through it.
     pub routed: Routed,
+    /// What would be predicted of clusters that differ in one thing, if that was asked for.
+    pub changes: Option<Vec<Change>>,
     /// The plan file.
     pub plan_bytes: Vec<u8>,
     /// First eight bytes of the plan's digest.
@@ -60,7 +65,7 @@ impl Compiled {
     /// Puts together what the stages have made, and writes the plan file of it.
     pub fn of(taught: Taught, targets: Targets, routed: Routed, options: &Options, mut clock: Clock) -> Compiled {
         let Taught { name, graph, quantization, stored, exits, links, warnings } = taught;
-        let Targets { cluster, learned, objective: _ } = targets;
+        let Targets { cluster, learned, objective } = targets;
         clock.restart();
         let encoded = |it: &EncodedTensor| (it.tensor.clone(), it.how);
         let encodings: Vec<_> = links.iter().flat_map(|links| &links.tensors).map(encoded).collect();
@@ -84,9 +89,11 @@ impl Compiled {
             links,
             cluster,
             learned,
+            objective,
             family: options.family,
             batch: options.batch,
             routed,
+            changes: None,
             plan_hash: plan_file::plan_hash(&plan_bytes),
             plan_bytes,
             warnings,

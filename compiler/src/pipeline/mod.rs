@@ -1,6 +1,7 @@
 //! The compiler on one page: every stage, in order, nothing else. Each takes the values of those before it and makes one of
 //! its own.
 
+mod advised;
 mod compiled;
 mod dump;
 mod imported;
@@ -21,6 +22,7 @@ use crate::options::Options;
 use crate::partition::Partition;
 use crate::placement::{self, Clock, Failure};
 
+pub use advised::{Advice, Change};
 pub use compiled::Compiled;
 pub use dump::{Dump, stages};
 pub use imported::Imported;
@@ -61,6 +63,8 @@ pub fn compile(
     }
     clock.restart();
     let has_routes = study.is_some() || targets.cluster.survives;
+    let changes = options.advise.then(|| advised::changes(&taught, &targets.cluster, options, has_routes));
+    clock.lap("advice");
     let Linked { taught, placed } = Linked::of(taught, &targets.cluster, options, has_routes, &mut clock)?;
     dump.stage("links", &taught.graph);
     dump::placed(&placed, &taught.graph, &targets.cluster, dump);
@@ -74,7 +78,7 @@ pub fn compile(
         }
     };
     clock.lap("routes");
-    Ok(Compiled::of(taught, targets, routed, options, clock))
+    Ok(Compiled { changes, ..Compiled::of(taught, targets, routed, options, clock) })
 }
 
 /// Everything behind the passes, for a graph that is already simplified.
