@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::Context;
 use partita_learn::host::{Executable, Host, Inference, Session};
-use tempfile::TempDir;
 
 use crate::bundle::{self, cargo::BuildOptions, cargo::BuiltDevice};
 use crate::config::cluster_file;
 use crate::data;
 use crate::graph::{Graph, Value};
+use crate::interrupt::TemporaryFolder;
 use crate::options::Options;
 use crate::partition::StrategyFamily;
 use crate::pipeline::{Compiled, compile_graph};
@@ -28,7 +28,7 @@ struct Built {
     compiled: Compiled,
     device: BuiltDevice,
     /// Where the program is.
-    _folder: TempDir,
+    _folder: TemporaryFolder,
 }
 
 /// A process of it.
@@ -46,10 +46,12 @@ impl Host for ThisMachine {
         let whole = all.next().context("no graph").map_err(Failure::Internal)?;
         let routes = all.enumerate().map(|(index, one)| one.into_route(format!("graph {}", index + 1))).collect();
         let compiled = whole.with_routes(routes);
-        let folder = tempfile::tempdir().context("creating a temporary folder").map_err(Failure::Environment)?;
-        bundle::write_programs(folder.path(), &compiled).map_err(Failure::Environment)?;
+        let folder = TemporaryFolder::new("partita-host-")
+            .context("creating a temporary folder")
+            .map_err(Failure::Environment)?;
+        bundle::write_programs(&folder, &compiled).map_err(Failure::Environment)?;
         let device = &compiled.cluster.devices[0];
-        let built = bundle::cargo::build_device(folder.path(), device, BuildOptions::default());
+        let built = bundle::cargo::build_device(&folder, device, BuildOptions::default());
         let device = built.map_err(Failure::Environment)?;
         Ok(Box::new(Built { compiled, device, _folder: folder }))
     }

@@ -11,6 +11,7 @@ pub mod deploy;
 pub mod driver;
 mod explain;
 mod host;
+mod interrupt;
 mod numbers;
 mod options;
 mod pipeline;

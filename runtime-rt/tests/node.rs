@@ -23,7 +23,7 @@ fn every_promise_holds_under_faults() {
         return;
     }
     let seeds =
-        number("PARTITA_SEEDS").unwrap_or(if std::env::var_os("PARTITA_LONG").is_some() { 20_000 } else { 1_000 });
+        number("PARTITA_SEEDS").unwrap_or(if std::env::var_os("PARTITA_LONG").is_some() { 20_000 } else { 600 });
     let first = number("PARTITA_FIRST_SEED").unwrap_or(0);
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get()) as u64;
     let some = |part: u64| {

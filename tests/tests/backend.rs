@@ -56,7 +56,7 @@ fn onnx_backend_tests_pass_or_are_listed() {
 const BATCH: usize = 100;
 
 /// With `PARTITA_LONG=1` all of them; else a part of them, the same each time.
-const PART: usize = 12;
+const PART: usize = 24;
 
 #[test]
 fn onnx_backend_tests_pass_in_emitted_programs() {

@@ -40,14 +40,8 @@ fn programs_do_not_depend_on_where_they_are_built() {
     let there = there.path().join("deeper/below");
     fs::create_dir_all(&there).expect("a folder");
     succeed(&mut digits(&two_kinds(), here.path(), &["--build", "--symbols"]));
-    // What all bundles have in common is made again for one kind at least: it takes longest.
-    let alone = ClusterText::single("host");
-    let (kept, anew) = (there.join("kept"), there.join("anew"));
-    [&kept, &anew].into_iter().for_each(|folder| fs::create_dir(folder).expect("a folder"));
+    // Making what all bundles have in common again takes longest.
     succeed(&mut digits(&two_kinds(), &there, if is_long() { &["--build", "--no-build-cache"] } else { &["--build"] }));
-    succeed(&mut digits(&alone, &kept, &["--build"]));
-    succeed(&mut digits(&alone, &anew, &["--build", "--no-build-cache"]));
-    assert!(program(&kept, "one") == program(&anew, "one"), "the host's is another program without what was kept");
     let home = std::env::home_dir().expect("a home folder");
     for name in ["board", "chip"] {
         let built = program(here.path(), name);

@@ -1,7 +1,9 @@
 //! Early exits from a calibration set to running processes.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use onnx_protobuf::{TensorProto, type_proto};
 use partita::data::{read_npz, write_npz};
@@ -16,13 +18,17 @@ fn example() -> PathBuf {
 }
 
 /// The least effort: heads that learn little are enough for exits to be worth it here.
-const EFFORT: &str = "0.001";
+const EFFORT: &str = "0.004";
 
 /// A `compile` with exits for the ResNet example.
 fn with_exits(cluster: &Path, calibration: &Path, out: &Path) -> Command {
+    with_effort(EFFORT, cluster, calibration, out)
+}
+
+fn with_effort(effort: &str, cluster: &Path, calibration: &Path, out: &Path) -> Command {
     let mut command = compile();
     command.arg(example().join("model.onnx")).arg("--targets").arg(cluster).arg("--out").arg(out);
-    command.arg("--calibration").arg(calibration).args(["--exits", "auto", "--exit-effort", EFFORT]);
+    command.arg("--calibration").arg(calibration).args(["--exits", "auto", "--exit-effort", effort]);
     // On devices as slow as these, a message takes as long as a sixth of the network: exits save energy, not time.
     command.args(["--objective", "energy"]);
     command
@@ -372,4 +378,35 @@ fn shares_that_are_percent_are_refused() {
     let output = command.arg("--holdout").arg(&calibration).output().expect("compile starts");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && said.contains("is the calibration data"), "{said}");
+}
+
+/// Processes whose program lies below a folder.
+fn running_below(folder: &Path) -> Vec<PathBuf> {
+    let processes = std::fs::read_dir("/proc").expect("there are processes").flatten();
+    let programs = processes.filter_map(|process| std::fs::read_link(process.path().join("exe")).ok());
+    programs.filter(|program| program.starts_with(folder)).collect()
+}
+
+#[test]
+fn a_compiler_that_is_told_to_end_leaves_no_process_and_no_temporary_folder() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let temporary = folder.path().join("tmp");
+    std::fs::create_dir(&temporary).expect("the folder is ours");
+    let calibration = example().join("calibration.npz");
+    let mut command = with_effort("100", &cluster(folder.path()), &calibration, &folder.path().join("out"));
+    command.env("TMPDIR", &temporary);
+    let mut compiler = command.stderr(Stdio::null()).spawn().expect("the compiler starts");
+    let give_up = Instant::now() + Duration::from_secs(120);
+    while running_below(&temporary).is_empty() {
+        assert_eq!(compiler.try_wait().expect("it is our child"), None, "it ended before it computed features");
+        assert!(Instant::now() < give_up, "it computes no features");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let compiler_id = rustix::process::Pid::from_child(&compiler);
+    rustix::process::kill_process(compiler_id, rustix::process::Signal::TERM).expect("it is our child");
+    let status = compiler.wait().expect("it is our child");
+    assert_eq!(status.signal(), Some(rustix::process::Signal::TERM.as_raw()), "{status}");
+    assert_eq!(running_below(&temporary), Vec::<PathBuf>::new());
+    let left: Vec<_> = std::fs::read_dir(&temporary).expect("the folder is ours").flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -3,14 +3,38 @@
 use std::fs;
 use std::path::Path;
 
+use onnx_protobuf::{GraphProto, Message, ModelProto};
 use partita_tests::command::{compile, succeed};
+use partita_tests::onnx;
 
 const CLUSTER: &str =
     "[cluster]\nname = \"one\"\ninput = \"d\"\noutput = \"d\"\n\n[[device]]\nname = \"d\"\ntarget = \"host\"\n";
 
+/// Four convolutions, three of which Winograd's algorithm may do.
+fn model() -> ModelProto {
+    let mut graph = GraphProto {
+        name: "convolutions".to_string(),
+        input: vec![onnx::value_info("t0", &[1, 16, 20, 20])],
+        output: vec![onnx::value_info("t4", &[1, 20, 20, 20])],
+        ..GraphProto::default()
+    };
+    for (index, (channels, filters, kernel)) in
+        [(16, 32, 3), (32, 16, 1), (16, 16, 3), (16, 20, 3)].into_iter().enumerate()
+    {
+        let (x, w, y) = (format!("t{index}"), format!("w{index}"), format!("t{}", index + 1));
+        let count = filters * channels * kernel * kernel;
+        let weights = (0..count).map(|at| (at * 37 % 101) as f32 / 101.0 - 0.5).collect();
+        graph.initializer.push(onnx::constant(&w, &[filters, channels, kernel, kernel], weights));
+        graph.node.push(onnx::node("Conv", &[&x, &w], &[&y], vec![onnx::ints("pads", &[kernel / 2; 4])]));
+    }
+    onnx::model(17, graph)
+}
+
 fn run(cluster: &Path, out: &Path, options: &[&str]) -> String {
+    let path = cluster.with_file_name("model.onnx");
+    fs::write(&path, model().write_to_bytes().expect("bytes")).expect("the folder can be written");
     let mut command = compile();
-    command.args(["examples/resnet/model.onnx", "--targets"]).arg(cluster).arg("--out").arg(out).args(options);
+    command.arg(path).arg("--targets").arg(cluster).arg("--out").arg(out).args(options);
     String::from_utf8_lossy(&succeed(&mut command).stdout).into_owned()
 }
 

@@ -18,7 +18,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use sha2::{Digest, Sha256};
-use tempfile::TempDir;
+
+use crate::interrupt::TemporaryFolder;
 
 /// Bytes of all entries together; the oldest go first.
 const MOST_BYTES: u64 = 2 << 30;
@@ -40,7 +41,7 @@ pub fn disable() {
 pub struct Cache {
     root: PathBuf,
     /// The folder, if it is for this build alone.
-    _alone: Option<TempDir>,
+    _alone: Option<TemporaryFolder>,
 }
 
 /// A folder that nobody else uses until this is dropped, which removes it.
@@ -71,9 +72,9 @@ impl Cache {
         if let Some(root) = shared.filter(usable) {
             return Ok(Cache { root, _alone: None });
         }
-        let alone = tempfile::Builder::new().prefix("partita-build-").tempdir();
+        let alone = TemporaryFolder::new("partita-build-");
         let alone = alone.context("creating a temporary folder to build in")?;
-        let root = alone.path().to_path_buf();
+        let root = alone.to_path_buf();
         for name in ["builds", "work"] {
             fs::create_dir(root.join(name)).with_context(|| format!("creating a folder in `{}`", root.display()))?;
         }

@@ -15,6 +15,7 @@ use super::cache::{self, Cache, Entry};
 use super::executable::{self, SectionSizes};
 use super::put;
 use crate::config::{Device, System};
+use crate::emit::model::library_name;
 
 /// A linked device program.
 #[derive(Clone, Debug)]
@@ -93,10 +94,11 @@ struct Group<'a> {
 impl Group<'_> {
     fn build(&self) -> anyhow::Result<Vec<BuiltDevice>> {
         let cache = Cache::open()?;
+        let rustc_version = rustc_version(&self.crate_folder())?;
         let work = cache.work_folder(&self.name()?)?;
         let target = work.path().join("target");
         {
-            let entry = self.entry(&cache)?;
+            let entry = self.entry(&cache, &rustc_version)?;
             copy_parts(&entry, work.path())?;
         }
         for name in ["Cargo.toml", "Cargo.lock"] {
@@ -105,7 +107,7 @@ impl Group<'_> {
         }
         std::os::unix::fs::symlink(self.bundle.join("devices"), work.path().join("devices"))?;
         let packages: Vec<String> = self.devices.iter().map(|device| package_name(&device.name)).collect();
-        self.cargo(&cache, work.path(), &packages)?;
+        self.cargo(&cache, work.path(), &packages, &self.libraries(&rustc_version))?;
         let mut folder = target;
         if self.devices[0].target.triple != "host" {
             folder.push(&self.devices[0].target.triple);
@@ -125,19 +127,19 @@ impl Group<'_> {
     }
 
     /// What these devices have in common with those of other bundles, compiled.
-    fn entry(&self, cache: &Cache) -> anyhow::Result<Entry> {
+    fn entry(&self, cache: &Cache, rustc_version: &str) -> anyhow::Result<Entry> {
         let runtime = files_below(&self.bundle.join("runtime-rt"))?;
         let firmware = self.devices[0].target.system == System::CortexM;
         let seed = super::seed_files(firmware)?;
         let mut parts = contents(self.bundle, &runtime)?;
         parts.extend(seed.iter().map(|(_, text)| text.clone().into_bytes()));
-        parts.push(rustc_version(&self.crate_folder())?.into_bytes());
+        parts.push(rustc_version.as_bytes().to_vec());
         let kind = cache::name_of(&parts);
         parts.push(self.settings.as_bytes().to_vec());
         parts.push(self.flags(cache).join(" ").into_bytes());
         let cargo = |folder: &Path| {
             seed.iter().try_for_each(|(path, text)| put(folder, path, text.as_bytes()))?;
-            self.cargo(cache, folder, &[package_name(super::SEED)])
+            self.cargo(cache, folder, &[package_name(super::SEED)], &[])
         };
         let make = |folder: &Path| {
             for path in &runtime {
@@ -171,8 +173,31 @@ impl Group<'_> {
         self.bundle.join("devices").join(&self.devices[0].name)
     }
 
+    /// What build scripts would say of the devices' libraries, as cargo's settings: then no script is compiled and run.
+    /// Those of firmware say more than settings can.
+    fn libraries(&self, rustc_version: &str) -> Vec<String> {
+        let host = rustc_version.lines().find_map(|line| line.strip_prefix("host: "));
+        let of_device = |device: &&Device| {
+            let triple = if device.target.triple == "host" { host? } else { &device.target.triple };
+            let folder = self.bundle.join("devices").join(&device.name);
+            let search = toml::Value::from(vec![format!("native={}", folder.to_str()?)]);
+            let library = toml::Value::from(vec![format!("static:-bundle={}", library_name(&device.name))]);
+            let package = package_name(&device.name);
+            let setting = |key: &str, value| format!("target.{triple}.{package}.{key}={value}");
+            Some([setting("rustc-link-search", search), setting("rustc-link-lib", library)])
+        };
+        let hosted = self.devices.iter().copied().filter(|device| device.target.system != System::CortexM);
+        hosted.filter_map(|device| of_device(&device)).flatten().collect()
+    }
+
     /// Runs cargo on packages of a workspace.
-    fn cargo(&self, cache: &Cache, workspace: &Path, packages: &[String]) -> anyhow::Result<()> {
+    fn cargo(
+        &self,
+        cache: &Cache,
+        workspace: &Path,
+        packages: &[String],
+        further_settings: &[String],
+    ) -> anyhow::Result<()> {
         let names = self.devices.iter().map(|device| format!("`{}`", device.name)).collect::<Vec<_>>().join(", ");
         let (flags, target) = (self.flags(cache).join("\u{1f}"), workspace.join("target"));
         let run = |offline: bool| {
@@ -184,6 +209,9 @@ impl Group<'_> {
             }
             // What is linked is stripped here, so that program and symbols are of one piece.
             command.args(["--config", "profile.release.strip=\"none\""]);
+            for setting in further_settings {
+                command.args(["--config", setting]);
+            }
             if offline {
                 command.arg("--offline");
             }

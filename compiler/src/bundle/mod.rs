@@ -26,6 +26,7 @@ use crate::driver::Compiled;
 use crate::emit::model::{EmittedModel, KernelsPlace, emit_model, is_object, peers, threads};
 use crate::emit::steps::sanitize;
 use crate::emit::templates;
+use crate::interrupt::TemporaryFolder;
 use crate::program::Step;
 use partita_learn::progress::say;
 use partita_rt::node::plan::DEVICES;
@@ -41,11 +42,9 @@ pub fn write(out: &Path, compiled: &Compiled, report: &report::Report) -> anyhow
     check_wire(compiled)?;
     identity::check(&compiled.cluster).map_err(|problem| anyhow!(problem.message))?;
     check_lines(compiled)?;
-    let staging = tempfile::Builder::new()
-        .prefix(".partita-")
-        .tempdir_in(parent)
+    let staging = TemporaryFolder::below(parent, ".partita-")
         .with_context(|| format!("creating a folder in `{}`", parent.display()))?;
-    write_files(staging.path(), compiled, report)?;
+    write_files(&staging, compiled, report)?;
     output::replace(staging, out)?;
     identity::write(out, compiled)
 }
@@ -179,6 +178,7 @@ fn seed_files(firmware: bool) -> anyhow::Result<Vec<(&'static str, String)>> {
     let context = context! {
         version => env!("CARGO_PKG_VERSION"),
         package => cargo::package_name(SEED),
+        library => "",
         firmware => firmware,
     };
     let main = "#![no_std]\n#![no_main]\n\n#[panic_handler]\nfn panic(_: &core::panic::PanicInfo<'_>) -> ! {\n    loop {}\n}\n";

@@ -12,6 +12,7 @@ use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::cargo::{PROGRAMS, SYMBOLS};
+use crate::interrupt::TemporaryFolder;
 
 /// The list of emitted files.
 pub const MANIFEST: &str = "manifest.sha256";
@@ -74,8 +75,8 @@ fn refuse(out: &Path, paths: &[String], what: &str, advice: &str) -> anyhow::Res
 /// they are built from stays as it is.
 ///
 /// Everything is complete before anything is moved; a failure leaves the earlier bundle.
-pub fn replace(staging: tempfile::TempDir, out: &Path) -> anyhow::Result<()> {
-    let mut manifest = Manifest::of(staging.path())?;
+pub fn replace(staging: TemporaryFolder, out: &Path) -> anyhow::Result<()> {
+    let mut manifest = Manifest::of(&staging)?;
     let before = if out.exists() { Manifest::read(out)? } else { None };
     let mut theirs = BTreeSet::new();
     if out.exists() {
@@ -89,15 +90,15 @@ pub fn replace(staging: tempfile::TempDir, out: &Path) -> anyhow::Result<()> {
                 || UNLISTED.contains(&path)
         };
         // Empty folders that are there again need nothing.
-        let again = |path: &Path| out.join(path).is_dir() && staging.path().join(path).is_dir();
+        let again = |path: &Path| out.join(path).is_dir() && staging.join(path).is_dir();
         theirs = files_below(out)?.into_iter().filter(|path| !emitted(path) && !again(path)).collect();
-        let in_the_way = theirs.iter().filter(|path| staging.path().join(path).symlink_metadata().is_ok());
+        let in_the_way = theirs.iter().filter(|path| staging.join(path).symlink_metadata().is_ok());
         let in_the_way: Vec<String> = in_the_way.map(|path| path.display().to_string()).collect();
         refuse(out, &in_the_way, "was not written by Partita and is in the way", "move it")?;
         manifest.digests.extend(programs);
     }
-    manifest.write(staging.path())?;
-    let old = staging.path().with_extension("old");
+    manifest.write(&staging)?;
+    let old = staging.with_extension("old");
     if out.exists() {
         fs::rename(out, &old).with_context(|| format!("moving `{}` aside", out.display()))?;
     }
@@ -261,9 +262,9 @@ mod tests {
     /// Writes a bundle of these files.
     fn emit(out: &Path, files: &[(&str, &str)]) -> anyhow::Result<()> {
         check(out)?;
-        let staging = tempfile::Builder::new().prefix(".partita-").tempdir_in(out.parent().expect("a parent"))?;
+        let staging = TemporaryFolder::below(out.parent().expect("a parent"), ".partita-")?;
         for (path, text) in files.iter().chain(&[("plan.pb", "plan")]) {
-            super::super::put(staging.path(), path, text.as_bytes())?;
+            super::super::put(&staging, path, text.as_bytes())?;
         }
         replace(staging, out)
     }

@@ -36,6 +36,10 @@ pub fn main() -> ExitCode {
         Err(error) => return usage_error(&error),
     };
     let format = arguments.format;
+    if let Err(error) = crate::interrupt::clear_on_signals() {
+        complain(&Failure::Environment(error.into()), format);
+        return ExitCode::FAILURE;
+    }
     std::panic::set_hook(Box::new(move |panic| end_of_panic(panic.payload_as_str().unwrap_or("unknown"), format)));
     match execute(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,6 +18,7 @@ use crate::bundle::identity;
 use crate::config::{Cluster, Device, System};
 use crate::diagnostic::{Diagnostic, printable};
 use crate::driver::{Compiled, Failure};
+use crate::interrupt::TemporaryFolder;
 
 pub use machine::{Carrier, Machine};
 use state::DeviceState;
@@ -212,8 +213,8 @@ fn version(
     plan_hash: u64,
     out: &Path,
 ) -> anyhow::Result<(String, Vec<u8>)> {
-    let folder = tempfile::tempdir().context("creating a temporary folder")?;
-    let at = |name: &str| folder.path().join(name);
+    let folder = TemporaryFolder::new("partita-deploy-").context("creating a temporary folder")?;
+    let at = |name: &str| folder.join(name);
     std::fs::copy(&built.binary, at("program")).with_context(|| format!("copying `{}`", built.binary.display()))?;
     let [(_, unit), (_, script)] = device_files(service, &cluster.name)?;
     for (name, text) in [("unit.service", unit), ("supervise.sh", script)] {
@@ -236,7 +237,7 @@ fn version(
         names.push("identity.key");
     }
     let digest: String = digest.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    Ok((format!("{plan_hash:016x}-{digest}"), tar(folder.path(), &names)?))
+    Ok((format!("{plan_hash:016x}-{digest}"), tar(&folder, &names)?))
 }
 
 /// Files of a folder as the system's tar writes them.

@@ -17,6 +17,7 @@ use partita_rt::{DeviceCosts, Identity};
 
 pub use outcome::{DeviceReport, InferenceResult, RunError};
 
+use crate::interrupt::TemporaryFolder;
 use heard::Heard;
 use process::{Event, Process};
 
@@ -92,16 +93,16 @@ pub struct LocalCluster {
     /// Devices that have ended, where that does not end the others.
     ended: Vec<bool>,
     // Sockets of serial lines; removed with the cluster.
-    _folder: tempfile::TempDir,
+    _folder: TemporaryFolder,
 }
 
 impl LocalCluster {
     /// Starts every device.
     pub fn start(devices: &[LocalDevice], options: &RunOptions) -> Result<LocalCluster, RunError> {
-        let folder = tempfile::Builder::new().prefix("partita-run-").tempdir()?;
+        let folder = TemporaryFolder::new("partita-run-")?;
         let addresses = addresses(devices, options)?;
         if options.secure && options.launcher.is_none() {
-            make_keys(devices, folder.path())?;
+            make_keys(devices, &folder)?;
         }
         let (sender, events) = channel();
         // Firmware first: its sockets must exist before others can connect.
@@ -110,10 +111,10 @@ impl LocalCluster {
         let mut processes: Vec<Option<Process>> = (0..devices.len()).map(|_| None).collect();
         for position in order {
             let device = &devices[position];
-            let command = command(devices, device, folder.path(), &addresses, options);
+            let command = command(devices, device, &folder, &addresses, options);
             // What a launcher starts may run on another machine.
             let socket = device.firmware || options.launcher.is_none();
-            let control = socket.then(|| control_socket(folder.path(), device));
+            let control = socket.then(|| control_socket(&folder, device));
             let identity = Identity { plan_hash: options.plan_hash, device: u8::MAX };
             let process =
                 Process::start(position, &command, (control, device.firmware), identity, sender.clone()).map_err(

@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::interrupt;
 use partita_rt::frame::{Header, Kind};
 use partita_rt::{Error, FramedStream, Identity, StdStream};
 
@@ -94,7 +95,7 @@ impl Process {
         }
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         // From here on a failure must end the child too: dropping the process does.
-        let mut process = Process { child: Arc::new(Mutex::new(child)), writer: None, said };
+        let mut process = Process { child: interrupt::with_us(child), writer: None, said };
         let (reader, writer): (Box<dyn Read + Send>, Box<dyn Write + Send>) = match (&control, stdin, stdout) {
             (Some(path), _, _) => {
                 let stream = process.connect(path)?;

@@ -95,8 +95,8 @@ fn is_long() -> bool {
 
 #[test]
 fn winograd_of_every_remainder() {
-    // Two of three, all with PARTITA_LONG=1.
-    let tried = |extent: &usize| is_long() || !extent.is_multiple_of(3);
+    // Every remainder of both extents once; all with PARTITA_LONG=1.
+    let tried = |extent: &usize| is_long() || [1, 2, 4, 7, 11].contains(extent);
     for extent in (1..=13).filter(tried) {
         check_winograd(&[1, 5, extent, 14 - extent], 7, 3, 1, false, Activation::Relu);
     }
@@ -119,8 +119,8 @@ fn winograd_of_every_remainder() {
 
 #[test]
 fn every_way_that_tuning_tries_computes_the_same() {
-    let further = [(1, 1, 20), (3, 2, 6), (3, 1, 2)];
-    let shapes = [(3, 1, 9), (5, 1, 5)].into_iter().chain(further.into_iter().filter(|_| is_long()));
+    let further = [(5, 1, 5), (1, 1, 20), (3, 2, 6), (3, 1, 2)];
+    let shapes = [(3, 1, 9)].into_iter().chain(further.into_iter().filter(|_| is_long()));
     for (kernel, stride, channels) in shapes {
         let op = Op::Conv(Conv {
             window: window(&[kernel, kernel], stride, 1, kernel / 2),

@@ -247,28 +247,22 @@ impl Training<'_> {
         self.dataset.split.versions.iter().map(member).collect()
     }
 
-    /// Samples, again and again, that the effort allows.
-    fn affordable(&self, students: &[Student]) -> f64 {
+    /// Multiply-adds of one sample in one step, or what takes as long.
+    fn sample_macs(&self, students: &[Student]) -> u64 {
         let heads: u64 = students.iter().map(|student| student.design.macs()).sum();
         // Backwards through a layer takes twice what forwards takes.
         let reading = MACS_PER_BYTE * self.weights_bytes().saturating_sub(CACHED_BYTES);
-        let per_sample = self.dataset.macs + reading + 3 * heads * self.dataset.split.versions.len() as u64;
-        EFFORT_MACS * self.effort / per_sample.max(1) as f64
-    }
-
-    /// Samples, again and again, from which something is learned.
-    fn useful(&self) -> f64 {
-        (MOST_EPOCHS * self.learning().len()).max(MOST_SAMPLES) as f64 * self.effort.max(1.0)
+        self.dataset.macs + reading + 3 * heads * self.dataset.split.versions.len() as u64
     }
 
     /// Whether the effort is enough for that many heads to learn all that they can.
     pub fn suffices(&self, students: &[Student]) -> bool {
-        self.affordable(students) >= self.useful()
+        affordable(self.effort, self.sample_macs(students)) >= useful(self.learning().len()) * self.effort.max(1.0)
     }
 
     /// Steps that the effort allows, if something is learned in them.
     fn steps(&self, students: &[Student]) -> usize {
-        ((self.affordable(students).min(self.useful()) / BATCH as f64).ceil() as usize).max(1)
+        steps(self.effort, self.sample_macs(students), self.learning().len())
     }
 
     /// Bytes of the backbone's weights.
@@ -391,6 +385,22 @@ fn save(path: &Path, networks: &[Network], step: usize) -> anyhow::Result<()> {
     kept::write_arrays(path, &arrays)
 }
 
+/// Samples, again and again, that an effort allows.
+fn affordable(effort: f64, sample_macs: u64) -> f64 {
+    EFFORT_MACS * effort / sample_macs.max(1) as f64
+}
+
+/// Samples, again and again, from which something is learned with an effort of 1.
+fn useful(samples: usize) -> f64 {
+    (MOST_EPOCHS * samples).max(MOST_SAMPLES) as f64
+}
+
+/// Steps that an effort allows. Small networks could see every sample a thousand times: theirs is a share of what is useful.
+fn steps(effort: f64, sample_macs: u64, samples: usize) -> usize {
+    let samples = affordable(effort, sample_macs).min(useful(samples) * effort);
+    ((samples / BATCH as f64).ceil() as usize).max(1)
+}
+
 /// Keeps scores, by student and version.
 fn write_scores(path: &Path, scores: &[Vec<Vec<f32>>]) -> anyhow::Result<()> {
     let mut arrays = Vec::new();
@@ -468,6 +478,15 @@ mod tests {
         let sizes = |count: usize| parts(&rows[..count]).map(<[usize]>::len).collect::<Vec<_>>();
         assert_eq!((sizes(0), sizes(1), sizes(2), sizes(16)), (vec![], vec![], vec![2], vec![16]));
         assert_eq!((sizes(17), sizes(40)), (vec![8, 9], vec![13, 13, 14]));
+    }
+
+    #[test]
+    fn every_effort_is_another_number_of_steps() {
+        for sample_macs in [0, 3_000_000, 41_000_000, 4_000_000_000] {
+            let steps: Vec<usize> = [0.01, 0.1, 0.5, 1.0, 2.0].map(|effort| steps(effort, sample_macs, 2000)).to_vec();
+            assert!(steps.windows(2).all(|pair| pair[0] < pair[1]), "{sample_macs}: {steps:?}");
+        }
+        assert_eq!(steps(1.0, 3_000_000, 2000), MOST_SAMPLES.div_ceil(BATCH));
     }
 
     #[test]

@@ -55,6 +55,11 @@ pub struct EmittedModel {
     pub library_bytes: Vec<u8>,
 }
 
+/// Name of a device's static library, without `lib` and `.a`.
+pub fn library_name(device: &str) -> String {
+    format!("partita_model_{}", device.replace('-', "_"))
+}
+
 /// Where [`EmittedModel::model_source`] finds its kernels.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum KernelsPlace {
@@ -75,7 +80,7 @@ pub fn emit_model(
     let device = &context.cluster.devices[program.device];
     let target = &device.target;
     let prefix = format!("partita_{:016x}_{}_", context.plan_hash, program.device);
-    let library = format!("partita_model_{}", device.name.replace('-', "_"));
+    let library = library_name(&device.name);
     let (kernels_source, kernels_object) = emit_kernels(program, target, &prefix)
         .with_context(|| format!("emitting the kernels of device `{}`", device.name))?;
     let weights_symbol = format!("{prefix}weights");

@@ -19,6 +19,7 @@ use crate::config::learned::Origin;
 use crate::config::measured::{Corrections, DeviceKind, Measured, default_path};
 use crate::driver::{self, Compiled, Failure, Options};
 use crate::graph::NodeId;
+use crate::interrupt::TemporaryFolder;
 use crate::partition::{StrategyFamily, cost};
 use crate::program::{Program, Step};
 use crate::run::local::{LocalOptions, pack, start};
@@ -94,9 +95,9 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path, origi
         return Err(Failure::Infeasible(why));
     }
     let cluster = config::cluster_file::read(targets)?;
-    let folder = tempfile::Builder::new().prefix("partita-links-").tempdir();
+    let folder = TemporaryFolder::new("partita-links-");
     let folder = folder.map_err(|error| Failure::Environment(error.into()))?;
-    let link = links::measure(arguments, &cluster, folder.path())?;
+    let link = links::measure(arguments, &cluster, &folder)?;
     let measured = messages::fit(
         &cluster,
         Measured { origin: Some(origin), kind: seen.into_iter().map(kind).collect(), link },
