@@ -17,6 +17,34 @@ pub fn model(opset: i64, graph: GraphProto) -> ModelProto {
     }
 }
 
+/// A network `[1, 3, 32, 32]` to 10 scores of three convolutions, the last with steps of two, and a matrix product: worth
+/// sharing, and soon compiled.
+pub fn three_convolutions() -> ModelProto {
+    let weights = |name: &str, dims: &[i64]| {
+        let count = dims.iter().product::<i64>();
+        constant(name, dims, (0..count).map(|at| ((at * 37 % 101) as f32 / 101.0 - 0.5) / 8.0).collect())
+    };
+    let mut graph = GraphProto {
+        name: "three_convolutions".to_string(),
+        input: vec![value_info("x", &[1, 3, 32, 32])],
+        output: vec![value_info("scores", &[1, 10])],
+        ..GraphProto::default()
+    };
+    for (index, (channels, filters, step)) in [(3, 32, 1), (32, 32, 1), (32, 64, 2)].into_iter().enumerate() {
+        let from = if index == 0 { "x".to_string() } else { format!("r{}", index - 1) };
+        let (w, made, relu) = (format!("w{index}"), format!("c{index}"), format!("r{index}"));
+        graph.initializer.push(weights(&w, &[filters, channels, 3, 3]));
+        let attributes = vec![ints("pads", &[1; 4]), ints("strides", &[step; 2])];
+        graph.node.push(node("Conv", &[&from, &w], &[&made], attributes));
+        graph.node.push(node("Relu", &[&made], &[&relu], Vec::new()));
+    }
+    graph.initializer.push(weights("head", &[64, 10]));
+    graph.node.push(node("GlobalAveragePool", &["r2"], &["mean"], Vec::new()));
+    graph.node.push(node("Flatten", &["mean"], &["row"], Vec::new()));
+    graph.node.push(node("MatMul", &["row", "head"], &["scores"], Vec::new()));
+    model(17, graph)
+}
+
 /// An input or output of f32.
 pub fn value_info(name: &str, extents: &[i64]) -> ValueInfoProto {
     value_info_of(name, extents.iter().map(|extent| dimension::Value::DimValue(*extent)).collect())

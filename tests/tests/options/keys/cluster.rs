@@ -8,7 +8,7 @@ use partita::{bundle, commands};
 use partita_tests::place;
 
 use super::Shown::{self, Differs, Refused, Test};
-use super::{check_lines, known_keys, outcome, walk};
+use super::{check_lines, known_keys, outcome, small, walk};
 
 /// A cluster with a line for every key. Two boards and a camera on a switch, a sensor on a serial line.
 const CLUSTER: &str = "\
@@ -60,9 +60,9 @@ const CLUSTER_KEYS: &[(&str, &str, Shown)] = &[
     ("link", "baud", Test(serial_lines_are_as_the_file_says)),
     ("link", "port", Test(serial_lines_are_as_the_file_says)),
     ("link", "latency", Differs("0.1 ms", "2 ms")),
-    ("link", "topology", Differs("latency =", "topology = \"bus\"\nlatency =")),
+    ("link", "topology", Test(who_shares_a_medium_waits_for_it)),
     ("link", "hub", Differs("latency =", "topology = \"star\"\nhub = \"hub\"\nlatency =")),
-    ("link", "duplex", Differs("latency =", "duplex = \"half\"\nlatency =")),
+    ("link", "duplex", Test(who_shares_a_medium_waits_for_it)),
     (
         "input",
         "name",
@@ -91,7 +91,7 @@ fn every_key_of_a_cluster_file_does_something() {
         let refusal = cluster_file::parse(&text, "cluster.toml", Path::new(".")).expect_err("the key is unknown");
         check_lines(CLUSTER_KEYS, table, &known_keys(&refusal));
     }
-    walk(CLUSTER_KEYS, |_| CLUSTER, |_, text| outcome(text, "", "resnet"));
+    walk(CLUSTER_KEYS, |_| CLUSTER, |_, text| outcome(text, "", small()));
 }
 
 #[test]
@@ -131,10 +131,22 @@ fn what_needs_variants_is_told() {
     assert!(!cluster.conditions[0].bandwidth.is_empty() && cluster.conditions[1].missing == [2]);
 }
 
+/// The small network's plan sends nothing at the same time as anything else.
+fn who_shares_a_medium_waits_for_it() {
+    let of = |key: &str| {
+        let text = CLUSTER.replace("latency =", &format!("{key}latency ="));
+        outcome(&text, "", "resnet").expect("the file is sound")
+    };
+    let apart = of("");
+    for key in ["topology = \"bus\"\n", "duplex = \"half\"\n"] {
+        assert!(of(key) != apart, "{key} is accepted and ignored");
+    }
+}
+
 fn serial_lines_are_as_the_file_says() {
     let with = |line: &str| {
         let text = CLUSTER.replace("transport = \"tcp\"\nbandwidth = \"200 Mbit/s\"", line);
-        outcome(&text, "", "resnet").expect("the file is sound")
+        outcome(&text, "", small()).expect("the file is sound")
     };
     let slow = with("transport = \"uart\"\nbaud = 115200");
     assert!(slow != with("transport = \"uart\"\nbaud = 921600"), "`baud` says nothing");

@@ -5,7 +5,7 @@ use partita::driver::{self, Options};
 use partita_tests::place;
 
 use super::Shown::{self, Differs, Refused, Test};
-use super::{check_lines, known_keys, outcome, outcome_with, single, walk};
+use super::{check_lines, known_keys, outcome, outcome_with, single, small, walk};
 
 /// A board with an operating system and a key for everything that such a target may say.
 pub const LINUX_TARGET: &str = "\
@@ -150,7 +150,7 @@ fn every_key_of_a_target_file_does_something() {
     let text_of = |table: &str| if table == "memory-map" { FIRMWARE_TARGET } else { LINUX_TARGET };
     walk(TARGET_KEYS, text_of, |table, text| match table {
         "memory-map" => outcome(&single("./target.toml"), text, "digits"),
-        _ => outcome(&single("./target.toml"), text, "resnet"),
+        _ => outcome(&single("./target.toml"), text, small()),
     });
 }
 
@@ -232,7 +232,7 @@ fn caches_bound_what_kernels_keep() {
 /// The instructions multiply bytes: they are for matrices that are stored so.
 fn dot_products_are_of_whole_numbers() {
     let options = Options { weights: partita::config::WeightStorage::Int8, ..Options::default() };
-    let of = |text: &str| outcome_with(&single("./target.toml"), text, "resnet", &options).expect("it compiles");
+    let of = |text: &str| outcome_with(&single("./target.toml"), text, small(), &options).expect("it compiles");
     assert!(of(LINUX_TARGET) != of(&LINUX_TARGET.replace("dot-product = false", "dot-product = true")));
 }
 
