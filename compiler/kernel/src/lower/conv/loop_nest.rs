@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::plan::Plan;
 use super::strips::Strips;
 use crate::lower::build::{Builder, mul_add, plus, repeat};
-use crate::lower::bytes::WholeSums;
 use crate::lower::epilogue::Epilogue;
 use crate::lower::fused::Joined;
 use crate::lower::products::{Factor, ProductKind, by_lane, multiply};
 use crate::lower::tile::Reading;
 use crate::lower::window::Columns;
-use crate::{Affine, Bound, Buffer, Expression, LoopVar, Role, Statement, Variable};
+use crate::{Affine, Bound, Buffer, Bytes, Expression, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::op::Conv;
 
 pub(super) struct Buffers {
@@ -174,7 +173,7 @@ impl ConvWriter<'_> {
             if blocks == 0 || channels == 0 {
                 continue;
             }
-            let outer = self.builder.loop_var("block");
+            let block = Block { outer: self.builder.loop_var("block"), first, channels };
             let taps = [self.builder.loop_var("tap_depth"), self.builder.loop_var("tap_row")];
             let [(low, high), depths] = [1, 0].map(|axis| plan.window.tap_range(axis, &place.at[axis]));
             let mut rows = Vec::new();
@@ -184,16 +183,16 @@ impl ConvWriter<'_> {
                     [(Bound::Constant(0), low.clone()), (high.clone(), Bound::Constant(plan.window.kernel[1] as i64))]
                 {
                     if from != to {
-                        let body = self.taps(place, part, (column, Some(zeros)), (outer, first), taps, channels);
+                        let body = self.taps(place, part, (column, Some(zeros)), block, taps);
                         rows.push(Statement::For { var: taps[1], low: from, high: to, step: 1, unroll: false, body });
                     }
                 }
             }
-            let body = self.taps(place, part, (column, None), (outer, first), taps, channels);
+            let body = self.taps(place, part, (column, None), block, taps);
             rows.push(Statement::For { var: taps[1], low, high, step: 1, unroll: false, body });
             let (low, high) = depths;
             let depths = Statement::For { var: taps[0], low, high, step: 1, unroll: false, body: rows };
-            statements.push(repeat(outer, blocks, 1, vec![depths]));
+            statements.push(repeat(block.outer, blocks, 1, vec![depths]));
         }
         statements
     }
@@ -204,9 +203,8 @@ impl ConvWriter<'_> {
         place: &RowPlace<'_>,
         part: Columns,
         (column, padding): (LoopVar, Option<i32>),
-        (outer, first): (LoopVar, usize),
+        Block { outer, first, channels }: Block,
         taps: [LoopVar; 2],
-        channels: usize,
     ) -> Vec<Statement> {
         let plan = self.plan;
         let window = &plan.window;
@@ -247,8 +245,10 @@ impl ConvWriter<'_> {
         let mut body = Vec::new();
         for tap in 0..k_w {
             match &plan.whole {
-                None => self.one_tap_broadcast(&step, place, part, (channel, tap), &mut body),
-                Some(whole) => self.one_tap_of_bytes(whole, &step, place, (part, padding), (channel, tap), &mut body),
+                None => body.extend(self.one_tap_broadcast(&step, place, part, (channel, tap))),
+                Some(whole) => {
+                    body.extend(self.one_tap_of_bytes(whole.first, &step, place, (part, padding), (channel, tap)));
+                }
             }
         }
         let at_once = plan.channels_at_once();
@@ -273,11 +273,11 @@ impl ConvWriter<'_> {
         place: &RowPlace<'_>,
         part: Columns,
         (channel, tap): (LoopVar, usize),
-        body: &mut Vec<Statement>,
-    ) {
+    ) -> Vec<Statement> {
+        let mut body = Vec::new();
         let pixels: Vec<usize> = (0..part.count).filter(|pixel| self.is_inside(part, *pixel, tap)).collect();
         if pixels.is_empty() {
-            return;
+            return body;
         }
         let k_w = self.plan.window.kernel[2];
         for vector in 0..place.tile.vectors {
@@ -299,22 +299,23 @@ impl ConvWriter<'_> {
                 body.push(Statement::Assign(sum, value));
             }
         }
+        body
     }
 
     /// Four channels of one tap, in whole numbers: four bytes of each pixel in all lanes, or of padding.
     fn one_tap_of_bytes(
         &mut self,
-        whole: &WholeSums,
+        first: Bytes,
         step: &Step,
         place: &RowPlace<'_>,
         (part, padding): (Columns, Option<i32>),
         (channel, tap): (LoopVar, usize),
-        body: &mut Vec<Statement>,
-    ) {
+    ) -> Vec<Statement> {
+        let mut body = Vec::new();
         let zeros = self.plan.zeros();
         let inside: Vec<bool> = (0..part.count).map(|pixel| self.is_inside(part, pixel, tap)).collect();
         if zeros.is_none() && !inside.contains(&true) {
-            return;
+            return body;
         }
         let k_w = self.plan.window.kernel[2];
         for vector in 0..place.tile.vectors {
@@ -334,14 +335,15 @@ impl ConvWriter<'_> {
                     Expression::BroadcastBytes(self.buffers.x, at)
                 }
             };
-            let element = self.builder.assign("x_all", value, body);
+            let element = self.builder.assign("x_all", value, &mut body);
             for vector in 0..place.tile.vectors {
                 let sum = self.accumulator(pixel, vector);
                 let weight = self.builder.variable(&format!("w_{vector}"));
                 let [element, weight, before] = [element, weight, sum].map(|part| Box::new(Expression::Variable(part)));
-                body.push(Statement::Assign(sum, Expression::DotBytes(whole.first, element, weight, before)));
+                body.push(Statement::Assign(sum, Expression::DotBytes(first, element, weight, before)));
             }
         }
+        body
     }
 
     /// Every tap column: a vector of input channels per pixel, multiplied lane by lane.
@@ -435,6 +437,14 @@ impl ConvWriter<'_> {
         let epilogue = Epilogue { residual, activation: self.conv.activation, fused, whole, output: *to };
         epilogue.finish(&mut self.builder, &sums)
     }
+}
+
+/// Blocks of channels of the input, from one on, and how many channels each of them has.
+#[derive(Clone, Copy)]
+struct Block {
+    outer: LoopVar,
+    first: usize,
+    channels: usize,
 }
 
 /// Offsets of one step over channels and taps.

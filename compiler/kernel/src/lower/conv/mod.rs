@@ -127,32 +127,9 @@ pub(super) fn lower(
     };
     let body = writer.body(before);
     let window = plan.original();
-    let name = format!(
-        "{}_{}x{}x{}_s{}_{}x{}x{}x{}_to_{}",
-        if strips.is_some() { "conv_pool" } else { "conv" },
-        window.kernel[0],
-        window.kernel[1],
-        window.kernel[2],
-        window.stride[2],
-        plan.channels,
-        window.input[0],
-        window.input[1],
-        window.input[2],
-        plan.filters
-    );
-    let summary = format!(
-        "convolution {:?}, stride {:?}, {} to {} channels over {:?}, tile {} pixels x {} vectors{}{}{}",
-        window.kernel,
-        window.stride,
-        plan.channels,
-        plan.filters,
-        window.output,
-        plan.tile.pixels,
-        plan.tile.vectors,
-        if plan.whole.is_some() { ", sums of bytes in whole numbers" } else { "" },
-        epilogue_words(conv),
-        strips.as_ref().map_or_else(|| Fused::words(fused), Strips::words)
-    );
+    let words = strips.as_ref().map_or_else(|| Fused::words(fused), Strips::words);
+    let summary = summary(&plan, conv, &words);
+    let name = name(&plan, strips.is_some());
     let macs = plan.batch * plan.filters * window.output_plane() * plan.group_channels * window.taps();
     let mut kernel = writer.builder.finish(name, summary, body, macs as u64);
     // The residual is read in the same tile, right before the store.
@@ -167,6 +144,40 @@ pub(super) fn lower(
     bindings.push(Binding::Output);
     let order = WeightOrder { vectors: plan.tile.vectors, forms: None };
     Some(LoweredNode { kernel, bindings, order: Some(order) })
+}
+
+fn name(plan: &Plan, is_pooled: bool) -> String {
+    let window = plan.original();
+    format!(
+        "{}_{}x{}x{}_s{}_{}x{}x{}x{}_to_{}",
+        if is_pooled { "conv_pool" } else { "conv" },
+        window.kernel[0],
+        window.kernel[1],
+        window.kernel[2],
+        window.stride[2],
+        plan.channels,
+        window.input[0],
+        window.input[1],
+        window.input[2],
+        plan.filters
+    )
+}
+
+/// In words; `behind` are those of what is done to the result.
+fn summary(plan: &Plan, conv: &Conv, behind: &str) -> String {
+    let window = plan.original();
+    format!(
+        "convolution {:?}, stride {:?}, {} to {} channels over {:?}, tile {} pixels x {} vectors{}{}{behind}",
+        window.kernel,
+        window.stride,
+        plan.channels,
+        plan.filters,
+        window.output,
+        plan.tile.pixels,
+        plan.tile.vectors,
+        if plan.whole.is_some() { ", sums of bytes in whole numbers" } else { "" },
+        epilogue_words(conv)
+    )
 }
 
 /// Whether sums are those of bytes.

@@ -12,7 +12,7 @@ use crate::lower::epilogue::Epilogue;
 use crate::lower::fused::{Fused, Joined};
 use crate::lower::window::{Columns, Window3};
 use crate::lower::{Binding, LayoutChoice, LoweredNode, Machine, Operand, Packing};
-use crate::{Access, Affine, Expression, Role, Statement, Variable};
+use crate::{Access, Affine, Buffer, Expression, LoopVar, Role, Statement, Variable};
 use partita_ir::graph::TensorType;
 use partita_ir::graph::op::Conv;
 
@@ -67,80 +67,14 @@ pub(super) fn lower(
     let y_buffer = builder.buffer("y", Access::Output, batch * out_elements);
     let (sample, block) = (builder.loop_over(Role::Batch, "sample"), builder.loop_over(Role::Channels, "block"));
     let (depth, row) = (builder.loop_over(Role::Depth, "depth"), builder.loop_over(Role::Row, "row"));
-    let [_, in_h, in_w] = window.input;
-    let [_, k_h, k_w] = window.kernel;
+    let epilogue = Epilogue { residual, activation: conv.activation, fused: None, whole: false, output: y_buffer };
+    let buffers = Buffers { x: x_buffer, weights: w_buffer, bias: b_buffer };
     let (width, reused) = widest(&window, machine.registers as usize);
+    let at = [sample, block, depth, row];
+    let mut writer = Writer { window: &window, lanes, reused, builder, buffers, in_elements, out_elements, at };
     let mut columns = Vec::new();
     for part in window.column_tiles(width) {
-        let Columns { first, count, repeat: times, interior } = part;
-        let column = builder.loop_over(Role::Column, "column");
-        let taps = [builder.loop_var("tap_depth"), builder.loop_var("tap_row")];
-        let mut input = plus(&Affine::term(sample, in_elements as i64), block, window.input_plane() * lanes);
-        for (axis, at, tap, inner) in [(0, depth, taps[0], in_h * in_w * lanes), (1, row, taps[1], in_w * lanes)] {
-            input = plus(&input, at, window.stride[axis] * inner);
-            input = plus(&input, tap, window.dilation[axis] * inner);
-            input = input.plus(-((window.pad[axis] * inner) as i64));
-        }
-        input = plus(&input, column, window.stride[2] * lanes);
-        let at_weights = plus(&Affine::term(block, (window.taps() * lanes) as i64), taps[0], k_h * k_w * lanes);
-        let at_weights = plus(&at_weights, taps[1], k_w * lanes);
-        let column_of = |pixel: usize, tap: usize| pixel * window.stride[2] + tap * window.dilation[2];
-        let element_at = |column: usize| {
-            let offset = (first * window.stride[2] + column) as i64 - window.pad[2] as i64;
-            Expression::Load(x_buffer, input.clone().plus(offset * lanes as i64))
-        };
-        let pairs = (0..k_w).flat_map(|tap| (0..count).map(move |pixel| (tap, pixel)));
-        let pairs = pairs.filter(|(tap, pixel)| interior || window.column_is_inside(first + pixel, *tap));
-        let pairs: Vec<(usize, usize)> = pairs.collect();
-        let mut body = Vec::new();
-        for tap in 0..k_w {
-            let at = at_weights.clone().plus((tap * lanes) as i64);
-            let weight = builder.variable(&format!("w_{tap}"));
-            body.push(Statement::Assign(weight, Expression::Load(w_buffer, at)));
-        }
-        if reused {
-            let columns: BTreeSet<usize> = pairs.iter().map(|(tap, pixel)| column_of(*pixel, *tap)).collect();
-            for column in columns {
-                let element = builder.variable(&format!("x_{column}"));
-                body.push(Statement::Assign(element, element_at(column)));
-            }
-        }
-        for (tap, pixel) in pairs {
-            let column = column_of(pixel, tap);
-            let element = match reused {
-                true => Expression::Variable(builder.variable(&format!("x_{column}"))),
-                false => element_at(column),
-            };
-            let (weight, sum) = (builder.variable(&format!("w_{tap}")), builder.variable(&format!("acc_{pixel}")));
-            body.push(Statement::Assign(
-                sum,
-                mul_add(element, Expression::Variable(weight), Expression::Variable(sum)),
-            ));
-        }
-        let mut statements = Vec::new();
-        for pixel in 0..count {
-            let sum = builder.variable(&format!("acc_{pixel}"));
-            let start = Expression::Load(b_buffer, Affine::term(block, lanes as i64));
-            statements.push(Statement::Assign(sum, start));
-        }
-        let (low, high) = window.tap_range(1, &Affine::term(row, 1));
-        let rows = Statement::For { var: taps[1], low, high, step: 1, unroll: false, body };
-        let (low, high) = window.tap_range(0, &Affine::term(depth, 1));
-        statements.push(Statement::For { var: taps[0], low, high, step: 1, unroll: false, body: vec![rows] });
-        let [_, out_h, out_w] = window.output;
-        let mut at = plus(&Affine::term(sample, out_elements as i64), block, window.output_plane() * lanes);
-        at = plus(&plus(&plus(&at, depth, out_h * out_w * lanes), row, out_w * lanes), column, lanes);
-        let sums: Vec<(Variable, Affine)> = (0..count)
-            .map(|pixel| {
-                let sum = builder.variable(&format!("acc_{pixel}"));
-                (sum, at.clone().plus(((first + pixel) * lanes) as i64))
-            })
-            .collect();
-        let channels = vec![Affine::term(block, lanes as i64); sums.len()];
-        let fused = joined.as_ref().map(|joined| (joined, &channels[..]));
-        let epilogue = Epilogue { residual, activation: conv.activation, fused, whole: false, output: y_buffer };
-        statements.extend(epilogue.finish(&mut builder, &sums));
-        columns.push(repeat(column, count * times, count, statements));
+        columns.push(writer.tile(part, epilogue, joined.as_ref()));
     }
     let rows = repeat(row, window.output[1], 1, columns);
     let depths = repeat(depth, window.output[0], 1, vec![rows]);
@@ -152,7 +86,7 @@ pub(super) fn lower(
         Fused::words(fused)
     );
     let macs = batch * channels * window.output_plane() * window.taps();
-    let mut kernel = builder.finish(name(&window, channels), summary, body, macs as u64);
+    let mut kernel = writer.builder.finish(name(&window, channels), summary, body, macs as u64);
     kernel.in_place = residual.into_iter().collect();
     if let (Some(joined), Some(fused)) = (&joined, fused) {
         kernel.in_place.extend(joined.in_place(fused.operands));
@@ -161,6 +95,105 @@ pub(super) fn lower(
     bindings.extend(fused_bindings);
     bindings.push(Binding::Output);
     Some(LoweredNode { kernel, bindings, order: None })
+}
+
+struct Buffers {
+    x: Buffer,
+    weights: Buffer,
+    bias: Buffer,
+}
+
+/// Writes the loop nest.
+struct Writer<'a> {
+    window: &'a Window3,
+    lanes: usize,
+    /// Every column of the input is loaded once for all pixels.
+    reused: bool,
+    builder: Builder,
+    buffers: Buffers,
+    /// Of a sample.
+    in_elements: usize,
+    out_elements: usize,
+    /// Sample, block of channels, depth, row.
+    at: [LoopVar; 4],
+}
+
+impl Writer<'_> {
+    /// A tile of columns, or several equal ones.
+    fn tile(&mut self, part: Columns, epilogue: Epilogue<'_>, joined: Option<&Joined<'_>>) -> Statement {
+        let (window, lanes) = (self.window, self.lanes);
+        let [sample, block, depth, row] = self.at;
+        let column = self.builder.loop_over(Role::Column, "column");
+        let taps = [self.builder.loop_var("tap_depth"), self.builder.loop_var("tap_row")];
+        let body = self.products(part, column, taps);
+        let channel = Affine::term(block, lanes as i64);
+        let mut statements = Vec::new();
+        for pixel in 0..part.count {
+            let start = Expression::Load(self.buffers.bias, channel.clone());
+            self.builder.assign(&format!("acc_{pixel}"), start, &mut statements);
+        }
+        let (low, high) = window.tap_range(1, &Affine::term(row, 1));
+        let rows = Statement::For { var: taps[1], low, high, step: 1, unroll: false, body };
+        let (low, high) = window.tap_range(0, &Affine::term(depth, 1));
+        statements.push(Statement::For { var: taps[0], low, high, step: 1, unroll: false, body: vec![rows] });
+        let [_, out_h, out_w] = window.output;
+        let mut at = plus(&Affine::term(sample, self.out_elements as i64), block, window.output_plane() * lanes);
+        at = plus(&plus(&plus(&at, depth, out_h * out_w * lanes), row, out_w * lanes), column, lanes);
+        let sum = |builder: &mut Builder, pixel: usize| builder.variable(&format!("acc_{pixel}"));
+        let sums: Vec<(Variable, Affine)> = (0..part.count)
+            .map(|pixel| (sum(&mut self.builder, pixel), at.clone().plus(((part.first + pixel) * lanes) as i64)))
+            .collect();
+        let channels = vec![channel; sums.len()];
+        let epilogue = Epilogue { fused: joined.map(|joined| (joined, &channels[..])), ..epilogue };
+        statements.extend(epilogue.finish(&mut self.builder, &sums));
+        repeat(column, part.count * part.repeat, part.count, statements)
+    }
+
+    /// The products of one row of taps.
+    fn products(&mut self, part: Columns, column: LoopVar, taps: [LoopVar; 2]) -> Vec<Statement> {
+        let (window, lanes) = (self.window, self.lanes);
+        let [sample, block, depth, row] = self.at;
+        let [_, in_h, in_w] = window.input;
+        let [_, k_h, k_w] = window.kernel;
+        let mut input = plus(&Affine::term(sample, self.in_elements as i64), block, window.input_plane() * lanes);
+        for (axis, at, tap, inner) in [(0, depth, taps[0], in_h * in_w * lanes), (1, row, taps[1], in_w * lanes)] {
+            input = plus(&input, at, window.stride[axis] * inner);
+            input = plus(&input, tap, window.dilation[axis] * inner);
+            input = input.plus(-((window.pad[axis] * inner) as i64));
+        }
+        let first = (part.first * window.stride[2]) as i64 - window.pad[2] as i64;
+        let input = plus(&input, column, window.stride[2] * lanes).plus(first * lanes as i64);
+        let weights = plus(&Affine::term(block, (window.taps() * lanes) as i64), taps[0], k_h * k_w * lanes);
+        let weights = plus(&weights, taps[1], k_w * lanes);
+        let x = self.buffers.x;
+        let element_at = |column: usize| Expression::Load(x, input.clone().plus((column * lanes) as i64));
+        // Taps and pixels, and the columns that they meet in, counted from the tile's first tap.
+        let pairs = (0..k_w).flat_map(|tap| (0..part.count).map(move |pixel| (tap, pixel)));
+        let met: Vec<(usize, usize, usize)> = pairs
+            .filter(|(tap, pixel)| part.interior || window.column_is_inside(part.first + pixel, *tap))
+            .map(|(tap, pixel)| (tap, pixel, pixel * window.stride[2] + tap * window.dilation[2]))
+            .collect();
+        let mut body = Vec::new();
+        for tap in 0..k_w {
+            let at = weights.clone().plus((tap * lanes) as i64);
+            self.builder.assign(&format!("w_{tap}"), Expression::Load(self.buffers.weights, at), &mut body);
+        }
+        if self.reused {
+            for column in met.iter().map(|(.., column)| *column).collect::<BTreeSet<usize>>() {
+                self.builder.assign(&format!("x_{column}"), element_at(column), &mut body);
+            }
+        }
+        for (tap, pixel, column) in met {
+            let element = match self.reused {
+                true => Expression::Variable(self.builder.variable(&format!("x_{column}"))),
+                false => element_at(column),
+            };
+            let [weight, sum] = [format!("w_{tap}"), format!("acc_{pixel}")].map(|name| self.builder.variable(&name));
+            let value = mul_add(element, Expression::Variable(weight), Expression::Variable(sum));
+            body.push(Statement::Assign(sum, value));
+        }
+        body
+    }
 }
 
 fn name(window: &Window3, channels: usize) -> String {
