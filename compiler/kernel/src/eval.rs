@@ -163,68 +163,50 @@ impl State<'_> {
         bound.value(&self.loops[self.part])
     }
 
+    /// Elements that lie `stride` apart in so many lanes, zeros in the others.
+    fn load(&self, buffer: Buffer, first: usize, stride: usize, count: usize) -> Lanes {
+        let source = &self.buffers[buffer.0 as usize];
+        (0..count.min(self.lanes)).for_each(|lane| self.touch(buffer, first + lane * stride, false));
+        let element = |lane: usize| match self.kernel.buffers[buffer.0 as usize].storage {
+            ElementType::I32 => whole(source[first + lane * stride] as i32),
+            _ => source[first + lane * stride],
+        };
+        (0..self.lanes).map(|lane| if lane < count { element(lane) } else { 0.0 }).collect()
+    }
+
+    /// Four bytes per lane, of lanes that lie `stride` apart.
+    fn load_bytes(&self, buffer: Buffer, first: usize, stride: usize) -> Lanes {
+        let source = &self.buffers[buffer.0 as usize];
+        (0..4 + (self.lanes - 1) * stride).for_each(|byte| self.touch(buffer, first + byte, false));
+        // Of whatever sign: the bits are the same.
+        let byte = |at: usize| source[at] as i32 as u8;
+        let four = |at: usize| f32::from_le_bytes([byte(at), byte(at + 1), byte(at + 2), byte(at + 3)]);
+        (0..self.lanes).map(|lane| four(first + lane * stride)).collect()
+    }
+
     fn expression(&self, value: &Expression) -> Lanes {
-        let load = |buffer: &Buffer, first: usize, stride: usize, count: usize| -> Lanes {
-            let source = &self.buffers[buffer.0 as usize];
-            (0..count.min(self.lanes)).for_each(|lane| self.touch(*buffer, first + lane * stride, false));
-            let element = |lane: usize| match self.kernel.buffers[buffer.0 as usize].storage {
-                ElementType::I32 => whole(source[first + lane * stride] as i32),
-                _ => source[first + lane * stride],
-            };
-            (0..self.lanes).map(|lane| if lane < count { element(lane) } else { 0.0 }).collect()
-        };
-        // Four bytes per lane, of lanes that lie `stride` apart.
-        let load_bytes = |buffer: &Buffer, first: usize, stride: usize| -> Lanes {
-            let source = &self.buffers[buffer.0 as usize];
-            (0..4 + (self.lanes - 1) * stride).for_each(|byte| self.touch(*buffer, first + byte, false));
-            // Of whatever sign: the bits are the same.
-            let byte = |at: usize| source[at] as i32 as u8;
-            let four = |at: usize| f32::from_le_bytes([byte(at), byte(at + 1), byte(at + 2), byte(at + 3)]);
-            (0..self.lanes).map(|lane| four(first + lane * stride)).collect()
-        };
         match value {
             Expression::Variable(variable) => self.variables[self.part][variable.0 as usize],
             Expression::Constant(value) => Lanes::of(*value, self.lanes),
-            Expression::Load(buffer, at) => load(buffer, self.affine(at), 1, self.lanes),
-            Expression::LoadPartial(buffer, at, count) => load(buffer, self.affine(at), 1, *count as usize),
+            Expression::Load(buffer, at) => self.load(*buffer, self.affine(at), 1, self.lanes),
+            Expression::LoadPartial(buffer, at, count) => self.load(*buffer, self.affine(at), 1, *count as usize),
             Expression::LoadStrided(buffer, at, stride) => {
-                load(buffer, self.affine(at), usize::try_from(*stride).expect("strides are positive"), self.lanes)
+                self.load(*buffer, self.affine(at), usize::try_from(*stride).expect("strides are positive"), self.lanes)
             }
-            Expression::Broadcast(buffer, at) => load(buffer, self.affine(at), 0, self.lanes),
+            Expression::Broadcast(buffer, at) => self.load(*buffer, self.affine(at), 0, self.lanes),
             Expression::Lane(variable, lane) => {
                 Lanes::of(self.variables[self.part][variable.0 as usize][*lane as usize], self.lanes)
             }
             Expression::Whole(number) => Lanes::of(whole(*number), self.lanes),
-            Expression::LoadBytes(buffer, at) => load_bytes(buffer, self.affine(at), 4),
-            Expression::BroadcastBytes(buffer, at) => load_bytes(buffer, self.affine(at), 0),
+            Expression::LoadBytes(buffer, at) => self.load_bytes(*buffer, self.affine(at), 4),
+            Expression::BroadcastBytes(buffer, at) => self.load_bytes(*buffer, self.affine(at), 0),
             Expression::DotBytes(first, a, b, c) => {
                 let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
-                let read = |first: Bytes, lane: &f32| match first {
-                    Bytes::Signed => lane.to_le_bytes().map(|byte| i32::from(byte as i8)),
-                    Bytes::Unsigned => lane.to_le_bytes().map(i32::from),
-                };
-                let dot = |a: &f32, b: &f32| -> i32 {
-                    read(*first, a).iter().zip(read(Bytes::Signed, b)).map(|(a, b)| a * b).sum()
-                };
-                let lanes = a.iter().zip(b.iter()).zip(c.iter());
-                lanes.map(|((a, b), c)| whole((c.to_bits() as i32).wrapping_add(dot(a, b)))).collect()
+                dot_bytes(*first, &a, &b, &c)
             }
             Expression::Join(joining, a, b) => {
                 let (a, b) = (self.expression(a), self.expression(b));
-                match joining {
-                    Joining::Products(half) => products(*half, &a, &b, &Lanes::of(0.0, self.lanes)),
-                    Joining::AddTwos => {
-                        let add = |(sum, twos): (&f32, &f32)| {
-                            let [low, high] = twos_of(*twos);
-                            whole((sum.to_bits() as i32).wrapping_add(low + high))
-                        };
-                        a.iter().zip(b.iter()).map(add).collect()
-                    }
-                    Joining::AddNeighbours => {
-                        let all: Vec<i32> = a.iter().chain(b.iter()).map(|lane| lane.to_bits() as i32).collect();
-                        all.chunks(2).map(|pair| whole(pair[0].wrapping_add(pair[1]))).collect()
-                    }
-                }
+                join(*joining, &a, &b)
             }
             Expression::AddProducts(factors, a, b, c) => {
                 let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
@@ -252,29 +234,7 @@ impl State<'_> {
                 };
                 self.expression(a).iter().copied().zip(self.expression(b).iter().copied()).map(apply).collect()
             }
-            Expression::Unary(Function::TransposeBytes, a) => {
-                let bytes: Vec<[u8; 4]> = self.expression(a).iter().map(|lane| lane.to_le_bytes()).collect();
-                (0..self.lanes).map(|lane| f32::from_le_bytes([0, 1, 2, 3].map(|other| bytes[other][lane]))).collect()
-            }
-            Expression::Unary(widen @ (Function::WidenLow | Function::WidenHigh), a) => {
-                let part = if *widen == Function::WidenLow { Half::Low } else { Half::High };
-                let bytes = half(part, self.expression(a).iter().flat_map(|lane| bytes_of(*lane)));
-                bytes.chunks(2).map(twos).collect()
-            }
-            Expression::Unary(function, a) => {
-                let apply = |a: f32| match function {
-                    Function::Neg => -a,
-                    Function::Abs => a.abs(),
-                    Function::Sqrt => a.sqrt(),
-                    Function::Round | Function::RoundSmall => a.round_ties_even(),
-                    Function::PowerOfTwo => a.exp2(),
-                    Function::FromWhole => (a.to_bits() as i32) as f32,
-                    // Done above: it moves bytes between lanes.
-                    Function::TransposeBytes | Function::WidenLow | Function::WidenHigh => a,
-                    Function::Half => F16::from_f32(a).to_f32(),
-                };
-                self.expression(a).iter().copied().map(apply).collect()
-            }
+            Expression::Unary(function, a) => unary(*function, &self.expression(a)),
             Expression::SumLanes(a) => self.fold(a, |a, b| a + b),
             Expression::MaxLanes(a) => self.fold(a, larger),
         }
@@ -370,6 +330,58 @@ fn products(part: Half, a: &[f32], b: &[f32], sums: &[f32]) -> Lanes {
     let wrong = numbers.iter().find(|number| i16::try_from(**number).is_err());
     assert!(wrong.is_none(), "16 bits cannot hold {wrong:?}");
     numbers.chunks(2).map(twos).collect()
+}
+
+/// Whole numbers, plus the products of the four bytes of each lane; the second factors are signed.
+fn dot_bytes(first: Bytes, a: &[f32], b: &[f32], sums: &[f32]) -> Lanes {
+    let read = |first: Bytes, lane: &f32| match first {
+        Bytes::Signed => lane.to_le_bytes().map(|byte| i32::from(byte as i8)),
+        Bytes::Unsigned => lane.to_le_bytes().map(i32::from),
+    };
+    let dot = |a: &f32, b: &f32| -> i32 { read(first, a).iter().zip(read(Bytes::Signed, b)).map(|(a, b)| a * b).sum() };
+    let lanes = a.iter().zip(b).zip(sums);
+    lanes.map(|((a, b), sum)| whole((sum.to_bits() as i32).wrapping_add(dot(a, b)))).collect()
+}
+
+fn join(joining: Joining, a: &[f32], b: &[f32]) -> Lanes {
+    match joining {
+        Joining::Products(half) => products(half, a, b, &Lanes::of(0.0, a.len())),
+        Joining::AddTwos => {
+            let add = |(sum, twos): (&f32, &f32)| {
+                let [low, high] = twos_of(*twos);
+                whole((sum.to_bits() as i32).wrapping_add(low + high))
+            };
+            a.iter().zip(b).map(add).collect()
+        }
+        Joining::AddNeighbours => {
+            let all: Vec<i32> = a.iter().chain(b).map(|lane| lane.to_bits() as i32).collect();
+            all.chunks(2).map(|pair| whole(pair[0].wrapping_add(pair[1]))).collect()
+        }
+    }
+}
+
+fn unary(function: Function, a: &[f32]) -> Lanes {
+    let widened = |part: Half| {
+        let bytes = half(part, a.iter().flat_map(|lane| bytes_of(*lane)));
+        bytes.chunks(2).map(twos).collect()
+    };
+    let each = |apply: fn(f32) -> f32| a.iter().copied().map(apply).collect();
+    match function {
+        Function::Neg => each(|a| -a),
+        Function::Abs => each(f32::abs),
+        Function::Sqrt => each(f32::sqrt),
+        Function::Round | Function::RoundSmall => each(f32::round_ties_even),
+        Function::PowerOfTwo => each(f32::exp2),
+        Function::FromWhole => each(|a| (a.to_bits() as i32) as f32),
+        Function::Half => each(|a| F16::from_f32(a).to_f32()),
+        Function::TransposeBytes => {
+            let bytes: Vec<[u8; 4]> = a.iter().map(|lane| lane.to_le_bytes()).collect();
+            let four = |lane: usize| f32::from_le_bytes([0, 1, 2, 3].map(|other| bytes[other][lane]));
+            (0..a.len()).map(four).collect()
+        }
+        Function::WidenLow => widened(Half::Low),
+        Function::WidenHigh => widened(Half::High),
+    }
 }
 
 /// A lane that holds a whole number: its bits.

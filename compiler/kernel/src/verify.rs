@@ -301,11 +301,6 @@ impl Checker<'_> {
                 self.typed(b, LaneType::F32)?;
                 self.typed(c, LaneType::F32)
             }
-            Expression::DotBytes(_, a, b, c) => {
-                self.typed(a, LaneType::I32)?;
-                self.typed(b, LaneType::I32)?;
-                self.typed(c, LaneType::I32)
-            }
             Expression::Join(..) | Expression::AddProducts(..) if lanes != 4 => {
                 Err(self.broken(format!("halves of {lanes} lanes are multiplied")))
             }
@@ -313,7 +308,7 @@ impl Checker<'_> {
                 self.typed(a, LaneType::I32)?;
                 self.typed(b, LaneType::I32)
             }
-            Expression::AddProducts(_, a, b, c) => {
+            Expression::DotBytes(_, a, b, c) | Expression::AddProducts(_, a, b, c) => {
                 self.typed(a, LaneType::I32)?;
                 self.typed(b, LaneType::I32)?;
                 self.typed(c, LaneType::I32)

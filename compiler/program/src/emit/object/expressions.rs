@@ -277,17 +277,8 @@ impl Translator<'_> {
                 self.builder.ins().splat(types::F32X4, four)
             }
             Expression::DotBytes(first, a, b, c) => {
-                let (mut a, b, mut c) = (self.expression(a), self.expression(b), self.expression(c));
-                if *first == Bytes::Unsigned {
-                    // Less 128 in every byte, and 128 times the other factor: 127 times, and once.
-                    for bytes in [0x7f7f_7f7f, 0x0101_0101] {
-                        let constant = self.constant(f32::from_bits(bytes));
-                        c = self.marked(Substitute::Dot, |this| this.builder.ins().fma(constant, b, c));
-                    }
-                    let sign = self.constant(f32::from_bits(0x8080_8080));
-                    a = self.builder.ins().bxor(a, sign);
-                }
-                self.marked(Substitute::Dot, |this| this.builder.ins().fma(a, b, c))
+                let (a, b, c) = (self.expression(a), self.expression(b), self.expression(c));
+                self.dot_bytes(*first, a, b, c)
             }
             Expression::Join(joining, a, b) => {
                 let (a, b) = (self.expression(a), self.expression(b));
@@ -321,45 +312,7 @@ impl Translator<'_> {
             }
             Expression::Unary(function, a) => {
                 let a = self.expression(a);
-                match function {
-                    Function::Neg => self.builder.ins().fneg(a),
-                    Function::Abs => self.builder.ins().fabs(a),
-                    Function::Sqrt => self.builder.ins().sqrt(a),
-                    Function::Round | Function::RoundSmall => self.builder.ins().nearest(a),
-                    Function::FromWhole => {
-                        let whole = self.bits(types::I32X4, a);
-                        self.builder.ins().fcvt_from_sint(types::F32X4, whole)
-                    }
-                    Function::TransposeBytes => {
-                        let bytes = self.bits(types::I8X16, a);
-                        let order = self.transposition;
-                        let moved = order.map_or(bytes, |order| self.builder.ins().swizzle(bytes, order));
-                        self.bits(types::F32X4, moved)
-                    }
-                    Function::WidenLow | Function::WidenHigh => {
-                        let bytes = self.bits(types::I8X16, a);
-                        let words = match function {
-                            Function::WidenLow => self.builder.ins().swiden_low(bytes),
-                            _ => self.builder.ins().swiden_high(bytes),
-                        };
-                        self.bits(types::F32X4, words)
-                    }
-                    Function::Half => {
-                        let pair = self.bits(types::F64X2, a);
-                        let halves = self.marked(Substitute::Narrow, |this| this.builder.ins().fvdemote(pair));
-                        let wide = self.marked(Substitute::Widen, |this| this.builder.ins().fvpromote_low(halves));
-                        self.bits(types::F32X4, wide)
-                    }
-                    Function::PowerOfTwo => {
-                        let whole = self.builder.ins().fcvt_to_sint_sat(types::I32X4, a);
-                        let bias = self.builder.ins().iconst(types::I32, 127);
-                        let bias = self.builder.ins().splat(types::I32X4, bias);
-                        let exponent = self.builder.ins().iadd(whole, bias);
-                        let bits = self.builder.ins().ishl_imm_u(exponent, 23);
-                        let little = MemFlagsData::new().with_endianness(Endianness::Little);
-                        self.builder.ins().bitcast(types::F32X4, little, bits)
-                    }
-                }
+                self.unary(*function, a)
             }
             Expression::SumLanes(a) => {
                 let a = self.expression(a);
@@ -368,6 +321,62 @@ impl Translator<'_> {
             Expression::MaxLanes(a) => {
                 let a = self.expression(a);
                 self.fold(a, &mut |this, a, b| this.builder.ins().fmax(a, b))
+            }
+        }
+    }
+
+    /// `c`, plus the products of the four bytes of each lane; those of `b` are signed.
+    fn dot_bytes(&mut self, first: Bytes, mut a: Value, b: Value, mut c: Value) -> Value {
+        if first == Bytes::Unsigned {
+            // Less 128 in every byte, and 128 times the other factor: 127 times, and once.
+            for bytes in [0x7f7f_7f7f, 0x0101_0101] {
+                let constant = self.constant(f32::from_bits(bytes));
+                c = self.marked(Substitute::Dot, |this| this.builder.ins().fma(constant, b, c));
+            }
+            let sign = self.constant(f32::from_bits(0x8080_8080));
+            a = self.builder.ins().bxor(a, sign);
+        }
+        self.marked(Substitute::Dot, |this| this.builder.ins().fma(a, b, c))
+    }
+
+    fn unary(&mut self, function: Function, a: Value) -> Value {
+        match function {
+            Function::Neg => self.builder.ins().fneg(a),
+            Function::Abs => self.builder.ins().fabs(a),
+            Function::Sqrt => self.builder.ins().sqrt(a),
+            Function::Round | Function::RoundSmall => self.builder.ins().nearest(a),
+            Function::FromWhole => {
+                let whole = self.bits(types::I32X4, a);
+                self.builder.ins().fcvt_from_sint(types::F32X4, whole)
+            }
+            Function::TransposeBytes => {
+                let bytes = self.bits(types::I8X16, a);
+                let order = self.transposition;
+                let moved = order.map_or(bytes, |order| self.builder.ins().swizzle(bytes, order));
+                self.bits(types::F32X4, moved)
+            }
+            Function::WidenLow | Function::WidenHigh => {
+                let bytes = self.bits(types::I8X16, a);
+                let words = match function {
+                    Function::WidenLow => self.builder.ins().swiden_low(bytes),
+                    _ => self.builder.ins().swiden_high(bytes),
+                };
+                self.bits(types::F32X4, words)
+            }
+            Function::Half => {
+                let pair = self.bits(types::F64X2, a);
+                let halves = self.marked(Substitute::Narrow, |this| this.builder.ins().fvdemote(pair));
+                let wide = self.marked(Substitute::Widen, |this| this.builder.ins().fvpromote_low(halves));
+                self.bits(types::F32X4, wide)
+            }
+            Function::PowerOfTwo => {
+                let whole = self.builder.ins().fcvt_to_sint_sat(types::I32X4, a);
+                let bias = self.builder.ins().iconst(types::I32, 127);
+                let bias = self.builder.ins().splat(types::I32X4, bias);
+                let exponent = self.builder.ins().iadd(whole, bias);
+                let bits = self.builder.ins().ishl_imm_u(exponent, 23);
+                let little = MemFlagsData::new().with_endianness(Endianness::Little);
+                self.builder.ins().bitcast(types::F32X4, little, bits)
             }
         }
     }
