@@ -123,18 +123,7 @@ pub fn execute(arguments: &Arguments) -> Result<(), Failure> {
     say_what_is_special(arguments, &compiled);
     let mut report = summary::report(&compiled);
     if arguments.simulate {
-        if let Some(samples) = &data.evaluation {
-            evaluate::evaluate_here(samples, &compiled, &mut report).map_err(Failure::of)?;
-        }
-        if let Some(path) = &arguments.timeline {
-            let trace = simulate::trace_json(&compiled.routed.prediction, &compiled.cluster).to_string();
-            write(path, &trace).map_err(Failure::Environment)?;
-            note(arguments, &format!("wrote {}; open it at ui.perfetto.dev", path.display()));
-        }
-        if let Some(out) = &arguments.out {
-            write_prediction(arguments, out, &report).map_err(Failure::Environment)?;
-        }
-        return print::report(&report, &compiled, arguments.format).map_err(Failure::Environment);
+        return predict(arguments, &compiled, &data, &mut report);
     }
     if needs_build(arguments) {
         let taking_part =
@@ -209,6 +198,27 @@ pub fn usage_json(error: &clap::Error) -> serde_json::Value {
 /// Whether programs are wanted, not only their source.
 fn needs_build(arguments: &Arguments) -> bool {
     arguments.build || arguments.run || arguments.evaluate.is_some() || arguments.verify || arguments.deploy
+}
+
+/// With --simulate: what is known of the plan without its programs.
+fn predict(
+    arguments: &Arguments,
+    compiled: &Compiled,
+    data: &Data,
+    report: &mut bundle::report::Report,
+) -> Result<(), Failure> {
+    if let Some(samples) = &data.evaluation {
+        evaluate::evaluate_here(samples, compiled, report).map_err(Failure::of)?;
+    }
+    if let Some(path) = &arguments.timeline {
+        let trace = simulate::trace_json(&compiled.routed.prediction, &compiled.cluster).to_string();
+        write(path, &trace).map_err(Failure::Environment)?;
+        note(arguments, &format!("wrote {}; open it at ui.perfetto.dev", path.display()));
+    }
+    if let Some(out) = &arguments.out {
+        write_prediction(arguments, out, report).map_err(Failure::Environment)?;
+    }
+    print::report(report, compiled, arguments.format).map_err(Failure::Environment)
 }
 
 /// With --simulate, the report alone. That of a bundle stays: it is of what was built.

@@ -53,19 +53,8 @@ pub fn on_part(op: &Op, part: &Part<'_>) -> Option<Op> {
             Op::Slice { starts, steps: steps.clone(), sizes: result.shape() }
         }
         Op::Pad { mode, begin, end } => {
-            let shape = part.shapes[0];
-            // What reflects is not cut.
-            let cut = |axis: usize| result.extent(axis) != begin[axis] + shape[axis] + end[axis];
-            let before = |axis: usize| match cut(axis) {
-                true => begin[axis].saturating_sub(result.begin(axis)),
-                false => begin[axis],
-            };
-            let after = |axis: usize| match cut(axis) {
-                true => result.end(axis).saturating_sub(begin[axis] + shape[axis]),
-                false => end[axis],
-            };
-            let rank = result.rank();
-            Op::Pad { mode: *mode, begin: (0..rank).map(before).collect(), end: (0..rank).map(after).collect() }
+            let [begin, end] = pads_on_part(begin, end, part.shapes[0], result);
+            Op::Pad { mode: *mode, begin, end }
         }
         Op::Resize { mode, coordinates, scales, .. } => {
             Op::Resize { mode: *mode, coordinates: *coordinates, scales: scales.clone(), sizes: result.shape() }
@@ -101,6 +90,20 @@ pub fn on_part(op: &Op, part: &Part<'_>) -> Option<Op> {
         | Op::TreeEnsemble(_)
         | Op::Decide(_) => op.clone(),
     })
+}
+
+/// What is padded before and behind the part of each axis. What reflects is not cut.
+fn pads_on_part(begin: &[usize], end: &[usize], x: &[usize], result: &Region) -> [Vec<usize>; 2] {
+    let cut = |axis: usize| result.extent(axis) != begin[axis] + x[axis] + end[axis];
+    let before = |axis: usize| match cut(axis) {
+        true => begin[axis].saturating_sub(result.begin(axis)),
+        false => begin[axis],
+    };
+    let after = |axis: usize| match cut(axis) {
+        true => result.end(axis).saturating_sub(begin[axis] + x[axis]),
+        false => end[axis],
+    };
+    [(0..result.rank()).map(before).collect(), (0..result.rank()).map(after).collect()]
 }
 
 /// A window restricted to the spatial part of `result`: the pads that are left. `None` if a tile lies in the pads so far

@@ -85,6 +85,11 @@ fn einsum(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     for term in &mut terms {
         without_ones(context, term, &extents)?;
     }
+    multiply(context, terms, &result)
+}
+
+/// Multiplies terms one after the other, each time summed over what neither those behind it nor the result needs.
+fn multiply(context: &mut NodeContext<'_>, terms: Vec<Term>, result: &[Label]) -> Result<(), Diagnostic> {
     let mut rest = terms.into_iter();
     let Some(mut whole) = rest.next() else { return Err(context.refuse("it has no operands")) };
     let rest: Vec<Term> = rest.collect();
@@ -105,10 +110,10 @@ fn einsum(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     }
     match rest.last() {
         Some(last) => {
-            let op = Op::Einsum(numbered(&[&whole.labels, &last.labels], &result));
+            let op = Op::Einsum(numbered(&[&whole.labels, &last.labels], result));
             context.emit(op, vec![whole.tensor, last.tensor])
         }
-        None => context.emit(Op::Einsum(numbered(&[&whole.labels], &result)), vec![whole.tensor]),
+        None => context.emit(Op::Einsum(numbered(&[&whole.labels], result)), vec![whole.tensor]),
     }
 }
 

@@ -362,18 +362,7 @@ fn unary_function(writer: &mut Writer, function: UnaryOp, inputs: &[String], out
             ("Cast", vec![int("to", i64::from(number(ElementType::F32)))])
         }
         UnaryOp::Steps { step, low, high } => {
-            // As its own arithmetic: QuantizeLinear divides.
-            let name = |part: &str| format!("{}.{part}", outputs[0]);
-            let scalar =
-                |writer: &mut Writer, part: &str, x: f32| writer.constant(&name(part), &[], &Data::F32(vec![x]));
-            let (inverse, low, high) =
-                (scalar(writer, "inverse", 1.0 / step), scalar(writer, "low", low), scalar(writer, "high", high));
-            let [many, clipped, whole] = ["many", "clipped", "whole"].map(|part| writer.name(&name(part)));
-            let one = |name: &String| std::slice::from_ref(name).to_vec();
-            writer.node("Mul", &[inputs[0].clone(), inverse], &one(&many), vec![]);
-            writer.node("Clip", &[many, low, high], &one(&clipped), vec![]);
-            writer.node("Round", &one(&clipped), &one(&whole), vec![]);
-            operands = vec![whole, scalar(writer, "step", step)];
+            operands = steps(writer, [step, low, high], &inputs[0], &outputs[0]);
             ("Mul", vec![])
         }
         UnaryOp::Elu { alpha } => ("Elu", vec![float("alpha", alpha)]),
@@ -407,6 +396,21 @@ fn unary_function(writer: &mut Writer, function: UnaryOp, inputs: &[String], out
         | UnaryOp::Not => (op_name(&Op::Unary(function)), vec![]),
     };
     writer.node(op, &operands, outputs, attributes);
+}
+
+/// A tensor in steps: so many of them, and one of them, whose product is the result. As its own arithmetic: QuantizeLinear
+/// divides.
+fn steps(writer: &mut Writer, [step, low, high]: [f32; 3], input: &str, output: &str) -> Vec<String> {
+    let name = |part: &str| format!("{output}.{part}");
+    let scalar = |writer: &mut Writer, part: &str, x: f32| writer.constant(&name(part), &[], &Data::F32(vec![x]));
+    let (inverse, low, high) =
+        (scalar(writer, "inverse", 1.0 / step), scalar(writer, "low", low), scalar(writer, "high", high));
+    let [many, clipped, whole] = ["many", "clipped", "whole"].map(|part| writer.name(&name(part)));
+    let one = |name: &String| std::slice::from_ref(name).to_vec();
+    writer.node("Mul", &[input.to_string(), inverse], &one(&many), vec![]);
+    writer.node("Clip", &[many, low, high], &one(&clipped), vec![]);
+    writer.node("Round", &one(&clipped), &one(&whole), vec![]);
+    vec![whole, scalar(writer, "step", step)]
 }
 
 fn binary_name(function: BinaryOp) -> Option<&'static str> {

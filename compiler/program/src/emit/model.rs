@@ -237,6 +237,21 @@ fn states(programs: &[&Program]) -> Option<Value> {
     Some(context! { read => read, made => made, kept => first.kept, bytes => first.bytes, routed => routed })
 }
 
+/// Where the answers of exits are, by route, as the template has them.
+fn answers(programs: &[&Program]) -> Vec<Value> {
+    let of_route = |(route, program): (usize, &&Program)| -> Vec<Value> {
+        let answer = |step: &Step| match step {
+            Step::Leave { exit, answer: Some(answer), .. } => {
+                let offset = program.buffers[answer.0 as usize].offset_bytes;
+                Some(context! { route => route, exit => exit, offset => offset })
+            }
+            _ => None,
+        };
+        program.steps.iter().filter_map(answer).collect()
+    };
+    programs.iter().enumerate().flat_map(of_route).collect()
+}
+
 fn model_source(
     programs: &[&Program],
     context: &ModelContext<'_>,
@@ -265,17 +280,6 @@ fn model_source(
     let (output_offset, output_length) = regions(programs, Program::output_region);
     let thresholds: Vec<String> =
         graph.exits().into_iter().filter_map(|id| graph.decide(id)).map(|decide| float(decide.threshold)).collect();
-    let answer = |(route, program): (usize, &&Program)| -> Vec<Value> {
-        let answer = |step: &Step| match step {
-            Step::Leave { exit, answer: Some(answer), .. } => {
-                let offset = program.buffers[answer.0 as usize].offset_bytes;
-                Some(context! { route => route, exit => exit, offset => offset })
-            }
-            _ => None,
-        };
-        program.steps.iter().filter_map(answer).collect()
-    };
-    let answers: Vec<Value> = programs.iter().enumerate().flat_map(answer).collect();
     let several = context.family.is_some();
     let routes: Vec<RouteText> = (steps.into_iter().zip(programs).zip(&context.routes).enumerate())
         .map(|(number, ((steps, program), route))| RouteText {
@@ -322,7 +326,7 @@ fn model_source(
             exits => thresholds.len(),
             steady => graph.exits().into_iter().filter_map(|id| graph.decide(id)).any(|decide| decide.patience.is_some()),
             thresholds => thresholds.join(", "),
-            answers => answers,
+            answers => answers(programs),
             states => states,
         },
     )

@@ -3,6 +3,7 @@
 use super::super::elimination::Elimination;
 use super::super::network::Network;
 use super::super::price::Candidate;
+use super::super::reshard::Reshard;
 use super::effort::{Effort, GOOD_GAP, ROUNDS};
 
 /// A plan for streams of inferences.
@@ -15,49 +16,56 @@ pub(super) struct BusiestPlan {
     pub bound_seconds: f64,
 }
 
-/// Smallest busiest device, for streams of inferences.
-pub(super) fn least(network: &Network<'_>, starts: Vec<Vec<usize>>, effort: Effort<'_>) -> Option<BusiestPlan> {
-    let devices = network.ram.len();
-    let busy_of_node: Vec<Vec<Vec<f64>>> = network
-        .candidates
-        .iter()
-        .map(|node| {
-            let busy = |candidate: &Candidate| {
-                let mut busy = candidate.seconds.clone();
-                network.busy_of_flows(&candidate.flows, &mut busy);
-                busy
-            };
-            node.iter().map(busy).collect()
-        })
-        .collect();
-    let busy_of_travel: Vec<Vec<f64>> = network
-        .reshards
-        .iter()
-        .map(|reshard| {
-            let mut busy = vec![0.0; devices];
+/// For how long what may be chosen keeps every device busy, in seconds per inference.
+struct Loads {
+    /// Of every node's candidates.
+    of_nodes: Vec<Vec<Vec<f64>>>,
+    /// Of what travels between two shardings.
+    of_travel: Vec<Vec<f64>>,
+}
+
+impl Loads {
+    fn of(network: &Network<'_>) -> Loads {
+        let of_candidate = |candidate: &Candidate| {
+            let mut busy = candidate.seconds.clone();
+            network.busy_of_flows(&candidate.flows, &mut busy);
+            busy
+        };
+        let of_nodes = network.candidates.iter().map(|node| node.iter().map(of_candidate).collect()).collect();
+        let of_reshard = |reshard: &Reshard| {
+            let mut busy = vec![0.0; network.ram.len()];
             reshard.steps.iter().for_each(|step| network.busy_of_flows(step, &mut busy));
             busy
-        })
-        .collect();
-    let busiest = |assignment: &[usize]| {
-        let mut busy = vec![0.0; devices];
-        for (node, choice) in busy_of_node.iter().zip(assignment) {
+        };
+        Loads { of_nodes, of_travel: network.reshards.iter().map(of_reshard).collect() }
+    }
+
+    /// Of a plan: the candidate of every node, and what travels between them. Endless where something cannot.
+    fn of_plan(&self, network: &Network<'_>, assignment: &[usize]) -> Vec<f64> {
+        let mut busy = vec![0.0; network.ram.len()];
+        for (node, choice) in self.of_nodes.iter().zip(assignment) {
             busy.iter_mut().zip(&node[*choice]).for_each(|(sum, seconds)| *sum += seconds);
         }
         for edge in &network.edges {
             match network.travel_index(edge, assignment) {
                 Some(travel) => {
-                    busy.iter_mut().zip(&busy_of_travel[travel]).for_each(|(sum, seconds)| *sum += seconds);
+                    busy.iter_mut().zip(&self.of_travel[travel]).for_each(|(sum, seconds)| *sum += seconds);
                 }
-                None => return vec![f64::INFINITY; devices],
+                None => return vec![f64::INFINITY; busy.len()],
             }
         }
         busy
-    };
+    }
+}
+
+/// Smallest busiest device, for streams of inferences.
+pub(super) fn least(network: &Network<'_>, starts: Vec<Vec<usize>>, effort: Effort<'_>) -> Option<BusiestPlan> {
+    let devices = network.ram.len();
+    let loads = Loads::of(network);
     let largest = |busy: &[f64]| busy.iter().copied().fold(0.0, f64::max);
     let mut best: Option<(f64, Vec<usize>)> = None;
     let consider = |assignment: Vec<usize>, best: &mut Option<(f64, Vec<usize>)>| {
-        let busy = busiest(&assignment);
+        let busy = loads.of_plan(network, &assignment);
         let value = largest(&busy);
         if value.is_finite() && network.fits(&assignment) && best.as_ref().is_none_or(|(known, _)| value < *known) {
             *best = Some((value, assignment));
@@ -75,8 +83,8 @@ pub(super) fn least(network: &Network<'_>, starts: Vec<Vec<usize>>, effort: Effo
             break;
         }
         let weighted = |busy: &[f64]| busy.iter().zip(&weights).map(|(seconds, weight)| seconds * weight).sum::<f64>();
-        let factors = network.factors(&|node, choice| weighted(&busy_of_node[node][choice]), &|travel| {
-            weighted(&busy_of_travel[travel])
+        let factors = network.factors(&|node, choice| weighted(&loads.of_nodes[node][choice]), &|travel| {
+            weighted(&loads.of_travel[travel])
         });
         let Some(solved) = Elimination::new(&network.domains(), factors) else { break };
         effort.spend(solved.work());
