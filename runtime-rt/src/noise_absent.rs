@@ -3,12 +3,10 @@
 
 use core::convert::Infallible;
 
-pub(crate) type Public = [u8; KEY_BYTES];
-pub(crate) const KEY_BYTES: usize = 32;
-pub(crate) const TAG_BYTES: usize = 16;
-pub(crate) const MESSAGE_BYTES: usize = 52;
-pub(crate) const CODE_BYTES: usize = 16;
-pub(crate) const MARK_BYTES: usize = 8;
+#[path = "noise/sizes.rs"]
+mod sizes;
+
+pub(crate) use sizes::{CODE_BYTES, KEY_BYTES, MARK_BYTES, MESSAGE_BYTES, Public, TAG_BYTES};
 
 pub(crate) struct Entropy(Infallible);
 pub(crate) struct Key(Infallible);

@@ -13,22 +13,8 @@ use zeroize::Zeroize;
 
 use super::Entropy;
 use super::hash::{HASH_BYTES, hash, hkdf, hmac};
-use super::stream::{Key, Stream, TAG_BYTES};
-
-/// Bytes of a private or public key.
-pub const KEY_BYTES: usize = 32;
-
-/// Bytes that each end tells the other in its message: which life of the device it is.
-const PAYLOAD_BYTES: usize = 4;
-
-/// Bytes of a message: an ephemeral key, and a payload that is sealed.
-pub const MESSAGE_BYTES: usize = KEY_BYTES + PAYLOAD_BYTES + TAG_BYTES;
-
-/// Bytes of the code over a greeting.
-pub(crate) const CODE_BYTES: usize = 16;
-
-/// Bytes of a plan's mark.
-pub(crate) const MARK_BYTES: usize = 8;
+use super::sizes::{CODE_BYTES, KEY_BYTES, MARK_BYTES, MESSAGE_BYTES, PAYLOAD_BYTES, Public, TAG_BYTES};
+use super::stream::{Key, Stream};
 
 /// The name of what is spoken here.
 const NAME: &[u8] = b"Noise_KK_25519_ChaChaPoly_BLAKE2s";
@@ -42,9 +28,6 @@ pub fn prologue(version: u8, plan_hash: u64, caller: u8, other: u8) -> [u8; 18] 
     bytes.iter_mut().zip(fields).for_each(|(slot, byte)| *slot = byte);
     bytes
 }
-
-/// A device's public key: what others know it by.
-pub type Public = [u8; KEY_BYTES];
 
 /// A device's private key, which never leaves it.
 #[derive(Clone)]

@@ -11,9 +11,11 @@
 mod entropy;
 mod handshake;
 mod hash;
+mod sizes;
 mod stream;
 
 pub use entropy::Entropy;
-pub(crate) use handshake::{CODE_BYTES, MARK_BYTES};
-pub use handshake::{Call, KEY_BYTES, MESSAGE_BYTES, Pair, Private, Public, Transport, prologue};
-pub use stream::{Key, Stream, TAG_BYTES};
+pub use handshake::{Call, Pair, Private, Transport, prologue};
+pub(crate) use sizes::{CODE_BYTES, MARK_BYTES};
+pub use sizes::{KEY_BYTES, MESSAGE_BYTES, Public, TAG_BYTES};
+pub use stream::{Key, Stream};

@@ -3,15 +3,13 @@
 //!
 //! What was opened is worth nothing before its tag is right.
 
+use super::sizes::TAG_BYTES;
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 use poly1305::Poly1305;
 use poly1305::universal_hash::{KeyInit, UniversalHash};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
-
-/// Bytes of a tag.
-pub const TAG_BYTES: usize = 16;
 
 /// Bytes that Poly1305 takes at a time.
 const BLOCK_BYTES: usize = 16;
