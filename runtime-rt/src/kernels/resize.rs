@@ -91,15 +91,14 @@ impl ResizeNearest<'_> {
     /// `y` from `x`.
     #[inline(always)]
     pub fn run<T: Copy>(&self, x: &[T], y: &mut [T]) {
-        nearest(x, y, self.x_shape, self.y_shape, self.scales, self.coordinates, self.rounding);
+        nearest(x, y, [self.x_shape, self.y_shape], self.scales, self.coordinates, self.rounding);
     }
 }
 
 fn nearest<T: Copy>(
     x: &[T],
     y: &mut [T],
-    x_shape: &[usize],
-    y_shape: &[usize],
+    [x_shape, y_shape]: [&[usize]; 2],
     scales: &[f32],
     coordinates: ResizeCoordinates,
     rounding: NearestRounding,

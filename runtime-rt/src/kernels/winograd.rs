@@ -12,7 +12,7 @@ use super::sum::larger;
 /// finite.
 pub const WINOGRAD_BELOW: f32 = 18_446_744_073_709_551_616.0;
 
-/// Outputs that are computed together.
+/// Outputs of a [`Tile`].
 const TILE: usize = 32;
 
 /// Most points and taps of a tile, in one dimension.
@@ -62,6 +62,15 @@ pub enum Residual<'a> {
     InPlace,
 }
 
+/// Outputs that are computed together.
+struct Tile {
+    /// Depth, row and column of the first.
+    at: [usize; 3],
+    /// Outputs to a row.
+    wide: usize,
+    sums: [f32; TILE],
+}
+
 impl Winograd {
     /// Whether all inputs are numbers below [`WINOGRAD_BELOW`]. Lanes past the last channel may hold anything.
     pub fn is_within(&self, x: &[f32]) -> bool {
@@ -86,15 +95,15 @@ impl Winograd {
                 for depth in 0..depths {
                     for row in (0..rows).step_by(high) {
                         for column in (0..columns).step_by(wide) {
-                            let at = [depth, row, column];
-                            let mut sums = [bias.get(filter).copied().unwrap_or(0.0); TILE];
+                            let start = bias.get(filter).copied().unwrap_or(0.0);
+                            let mut tile = Tile { at: [depth, row, column], wide, sums: [start; TILE] };
                             for channel in 0..self.channels {
                                 for tap in 0..self.kernel_depth {
                                     let taps = self.filter(weights, filter, channel, tap);
-                                    self.add(x, [sample, channel, tap], at, wide, &taps, &mut sums);
+                                    self.add(x, [sample, channel, tap], &taps, &mut tile);
                                 }
                             }
-                            self.finish([sample, filter], at, wide, &sums, residual, y);
+                            self.finish([sample, filter], &tile, residual, y);
                         }
                     }
                 }
@@ -102,16 +111,15 @@ impl Winograd {
         }
     }
 
-    /// Adds the products of one channel and depth tap to a tile of sums, `wide` to a row.
+    /// Adds the products of one channel and depth tap to a tile of sums.
     fn add(
         &self,
         x: &[f32],
         [sample, channel, tap]: [usize; 3],
-        [depth, row, column]: [usize; 3],
-        wide: usize,
         taps: &[[f32; MOST_TAPS]; MOST_TAPS],
-        sums: &mut [f32; TILE],
+        tile: &mut Tile,
     ) {
+        let Tile { at: [depth, row, column], wide, ref mut sums } = *tile;
         let [in_d, in_h, in_w] = self.input;
         let Some(depth) = (depth + tap).checked_sub(self.pad[0]).filter(|depth| *depth < in_d) else { return };
         let block = sample * self.channels.div_ceil(self.lanes) + channel / self.lanes;
@@ -131,15 +139,8 @@ impl Winograd {
     }
 
     /// Residual, activation and pooling of a tile, to the output.
-    fn finish(
-        &self,
-        [sample, filter]: [usize; 2],
-        [depth, row, column]: [usize; 3],
-        wide: usize,
-        sums: &[f32; TILE],
-        residual: Residual<'_>,
-        y: &mut [f32],
-    ) {
+    fn finish(&self, [sample, filter]: [usize; 2], tile: &Tile, residual: Residual<'_>, y: &mut [f32]) {
+        let Tile { at: [depth, row, column], wide, ref sums } = *tile;
         let side = if self.pooled { 2 } else { 1 };
         let [depths, rows, columns] = [self.output[0], self.output[1] / side, self.output[2] / side];
         let block = sample * self.filters.div_ceil(self.lanes) + filter / self.lanes;

@@ -1,11 +1,12 @@
 //! What a node sends and whom it connects to: frames are put together when a link can take them, never before.
 
-use super::keyed::KEYED_HELLO_BYTES;
+use super::keyed::{KEYED_HELLO_BYTES, Keyed};
 use super::link::Order;
 use super::plan::Medium;
 use super::session::Hello;
 use super::wire::{HELLO_BYTES, Header, Kind, Put, SMALL_BYTES};
 use super::{Link, Memory, Node, transfer};
+use crate::noise::Entropy;
 
 impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
     /// What is to be done with the connection to a peer.
@@ -52,18 +53,8 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
         let mut header = Header::new(Kind::Hello, self.plan.device);
         if let Some((stage, caller_nonce, answer_nonce)) = link.talk.greeting(peer, now_us, &mut self.random) {
             let hello = Hello { stage, plan_hash: self.plan.hash, boot: self.boot, caller_nonce, answer_nonce };
-            let mut payload = [0; KEYED_HELLO_BYTES];
-            let length = match (&mut link.talk.keyed, &mut self.entropy) {
-                (None, _) => {
-                    Put(&mut payload).all(&hello.emit());
-                    HELLO_BYTES
-                }
-                (Some(keyed), Some(entropy)) => {
-                    payload = keyed.greeting(stage, (self.plan.device, self.boot), entropy)?;
-                    KEYED_HELLO_BYTES
-                }
-                (Some(_), None) => return None,
-            };
+            let keyed = link.talk.keyed.as_mut();
+            let (payload, length) = greeting(&hello, self.plan.device, keyed, self.entropy.as_mut())?;
             header.length = length as u16;
             link.out.put(&header, payload.get(..length).unwrap_or_default(), None, None);
             return Some(());
@@ -134,4 +125,20 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
         let deadline_us = self.known.turn(inference).map_or(u64::MAX, |turn| turn.deadline_us);
         u32::try_from(deadline_us.saturating_sub(self.now_us)).unwrap_or(u32::MAX)
     }
+}
+
+/// The payload of a greeting, and how many of its bytes are used; none where there is nothing to say.
+fn greeting(
+    hello: &Hello,
+    sender: u8,
+    keyed: Option<&mut Keyed>,
+    entropy: Option<&mut Entropy>,
+) -> Option<([u8; KEYED_HELLO_BYTES], usize)> {
+    let Some(keyed) = keyed else {
+        let mut payload = [0; KEYED_HELLO_BYTES];
+        Put(&mut payload).all(&hello.emit());
+        return Some((payload, HELLO_BYTES));
+    };
+    let payload = keyed.greeting(hello.stage, (sender, hello.boot), entropy?)?;
+    Some((payload, KEYED_HELLO_BYTES))
 }
