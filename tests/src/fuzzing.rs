@@ -276,13 +276,7 @@ fn random_layer(graph: &mut Graph, x: TensorId, layer: usize, random: &mut Rando
     let name = format!("n{layer}");
     let (channels, extent) = (graph.shape(x)[1], graph.shape(x)[2].min(graph.shape(x)[3]));
     let kernel = 1 + random.below(extent.min(3));
-    let window = |stride: usize, pad: usize| Window {
-        kernel: vec![kernel; 2],
-        stride: vec![stride; 2],
-        dilation: vec![1; 2],
-        pad_begin: vec![pad; 2],
-        pad_end: vec![pad; 2],
-    };
+    let window = |stride: usize, pad: usize| Window::uniform(&[kernel, kernel], stride, 1, pad);
     let (stride, pad) = (1 + random.below(2), random.below(kernel));
     match random.below(7) {
         0..3 => {

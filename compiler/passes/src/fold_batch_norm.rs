@@ -140,13 +140,7 @@ fn become_depthwise(graph: &mut Graph, id: NodeId, x: TensorId, scale: Vec<f32>,
     let name = graph.node(id).name.clone();
     let weights = graph.add_constant(format!("{name}.scale"), Value::f32(shape, scale));
     let bias = graph.add_constant(format!("{name}.shift"), Value::f32([channels], shift));
-    let window = Window {
-        kernel: vec![1; spatial],
-        stride: vec![1; spatial],
-        dilation: vec![1; spatial],
-        pad_begin: vec![0; spatial],
-        pad_end: vec![0; spatial],
-    };
+    let window = Window::uniform(&vec![1; spatial], 1, 1, 0);
     let op = Op::Conv(Conv { window, groups: channels, residual: false, activation: Activation::None });
     rewrite(graph, id, op, vec![x, weights, bias]);
 }

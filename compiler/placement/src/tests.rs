@@ -32,13 +32,7 @@ impl Random {
 }
 
 fn window(kernel: usize, stride: usize) -> Window {
-    Window {
-        kernel: vec![kernel; 2],
-        stride: vec![stride; 2],
-        dilation: vec![1; 2],
-        pad_begin: vec![kernel / 2; 2],
-        pad_end: vec![kernel / 2; 2],
-    }
+    Window::uniform(&[kernel, kernel], stride, 1, kernel / 2)
 }
 
 /// A graph under construction.

@@ -24,17 +24,6 @@ pub struct Case {
     pub after: Vec<Vec<f32>>,
 }
 
-fn window(kernel: &[usize], stride: usize, dilation: usize, pad: usize) -> Window {
-    let rank = kernel.len();
-    Window {
-        kernel: kernel.to_vec(),
-        stride: vec![stride; rank],
-        dilation: vec![dilation; rank],
-        pad_begin: vec![pad; rank],
-        pad_end: vec![pad; rank],
-    }
-}
-
 /// Which operators are tried on a machine.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Share {
@@ -71,20 +60,20 @@ fn all_operators() -> Vec<(Op, Vec<Vec<usize>>, Vec<bool>)> {
     // One, less than a tile of any machine, the largest tile, and one more; the interpreter's own tests have every
     // remainder.
     for width in further(&[1, 5, 14, 15], &[2, 7, 13, 20]) {
-        conv(&[1, 17, 4, width], 33, window(&[3, 3], 1, 1, 1), 1, Activation::Relu);
-        conv(&[1, 3, 5, width + 4], 9, window(&[3, 5], 2, 1, 1), 1, Activation::HardSwish);
-        conv(&[1, 6, 3, width], 6, window(&[3, 3], 1, 1, 1), 6, Activation::Clip(0.0, 6.0));
+        conv(&[1, 17, 4, width], 33, Window::uniform(&[3, 3], 1, 1, 1), 1, Activation::Relu);
+        conv(&[1, 3, 5, width + 4], 9, Window::uniform(&[3, 5], 2, 1, 1), 1, Activation::HardSwish);
+        conv(&[1, 6, 3, width], 6, Window::uniform(&[3, 3], 1, 1, 1), 6, Activation::Clip(0.0, 6.0));
     }
-    conv(&[1, 3, 5, 30], 20, window(&[7, 7], 2, 1, 3), 1, Activation::None);
-    conv(&[1, 5, 6, 7], 9, window(&[5, 5], 1, 1, 2), 1, Activation::Relu);
-    conv(&[2, 32, 3, 7], 64, window(&[1, 1], 1, 1, 0), 2, Activation::LeakyRelu(0.1));
-    conv(&[1, 5, 19], 12, window(&[5], 2, 2, 4), 1, Activation::HardSigmoid(0.2, 0.5));
-    conv(&[1, 3, 4, 5, 6], 7, window(&[3, 3, 3], 1, 1, 1), 1, Activation::None);
+    conv(&[1, 3, 5, 30], 20, Window::uniform(&[7, 7], 2, 1, 3), 1, Activation::None);
+    conv(&[1, 5, 6, 7], 9, Window::uniform(&[5, 5], 1, 1, 2), 1, Activation::Relu);
+    conv(&[2, 32, 3, 7], 64, Window::uniform(&[1, 1], 1, 1, 0), 2, Activation::LeakyRelu(0.1));
+    conv(&[1, 5, 19], 12, Window::uniform(&[5], 2, 2, 4), 1, Activation::HardSigmoid(0.2, 0.5));
+    conv(&[1, 3, 4, 5, 6], 7, Window::uniform(&[3, 3, 3], 1, 1, 1), 1, Activation::None);
     // Long sums, in blocks.
     for plane in [[20, 15], [70, 70]] {
         all.push((Op::GlobalPool(PoolKind::Average), vec![vec![1, 5, plane[0], plane[1]]], vec![false]));
     }
-    let large = window(&[9, 9], 1, 1, 4);
+    let large = Window::uniform(&[9, 9], 1, 1, 4);
     let op = Op::Pool(Pool {
         kind: PoolKind::Average,
         window: large,
@@ -95,7 +84,7 @@ fn all_operators() -> Vec<(Op, Vec<Vec<usize>>, Vec<bool>)> {
     for kind in [PoolKind::Max, PoolKind::Average] {
         let op = Op::Pool(Pool {
             kind,
-            window: window(&[3, 3], 2, 1, 1),
+            window: Window::uniform(&[3, 3], 2, 1, 1),
             declared_pad_end: vec![1, 1],
             count_include_pad: false,
         });
@@ -299,7 +288,7 @@ fn pooled(op: &Op, operands: &[Operand<'_>], between: &TensorType, machine: &Mac
     let Op::Conv(conv) = op else { return None };
     let pool = Pool {
         kind: PoolKind::Max,
-        window: window(&[2, 2], 2, 1, 0),
+        window: Window::uniform(&[2, 2], 2, 1, 0),
         declared_pad_end: vec![0, 0],
         count_include_pad: false,
     };

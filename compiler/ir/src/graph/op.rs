@@ -375,6 +375,18 @@ impl Decide {
 }
 
 impl Window {
+    /// One that is the same in every spatial dimension, but for its extent.
+    pub fn uniform(kernel: &[usize], stride: usize, dilation: usize, pad: usize) -> Window {
+        let each = |value: usize| vec![value; kernel.len()];
+        Window {
+            kernel: kernel.to_vec(),
+            stride: each(stride),
+            dilation: each(dilation),
+            pad_begin: each(pad),
+            pad_end: each(pad),
+        }
+    }
+
     /// Output extent in spatial dimension `index` for an input of `input` elements:
     /// `(input + pads - dilation * (kernel - 1) - 1) / stride + 1`. None if the window does not fit.
     pub fn output_extent(&self, index: usize, input: usize) -> Option<usize> {

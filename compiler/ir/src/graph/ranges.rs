@@ -399,13 +399,7 @@ mod tests {
         graph.add_node("cast", Op::Cast { to: ElementType::F32 }, vec![x], vec![steps]);
         let weights = graph.add_constant("w", Value::f32([2, channels, 3, 3], vec![weight; 2 * channels * 9]));
         let bias = graph.add_constant("b", Value::f32([2], vec![0.0, bias]));
-        let window = Window {
-            kernel: vec![3, 3],
-            stride: vec![1, 1],
-            dilation: vec![1, 1],
-            pad_begin: vec![1, 1],
-            pad_end: vec![1, 1],
-        };
+        let window = Window::uniform(&[3, 3], 1, 1, 1);
         let conv = Conv { window, groups: 1, residual: false, activation: Activation::None };
         let y = graph.add_tensor("y", TensorType::f32([1, 2, 4, 4]));
         graph.add_node("conv", Op::Conv(conv), vec![steps, weights, bias], vec![y]);

@@ -1,14 +1,14 @@
 //! Kernels on bytes against the portable reference kernels: equal to the last bit, on every machine that multiplies bytes.
 
 use super::tests_memory::{laid_out, memory, row_major};
-use super::tests_reference::{check_form, machines, operands, random, window};
+use super::tests_reference::{check_form, machines, operands, random};
 use super::{LayoutChoice, Machine, Packing, layout_choices, lower_node};
 use crate::eval::{evaluate, evaluate_parts};
 use crate::layout::Layout;
 use crate::visit::each_expression;
 use crate::{Bytes, Expression, Factors, Joining};
 use partita_ir::graph::infer::infer;
-use partita_ir::graph::op::{Activation, Conv, Gemm};
+use partita_ir::graph::op::{Activation, Conv, Gemm, Window};
 use partita_ir::graph::{ElementType, Op, Stored, TensorType, Value, eval};
 
 /// Machines that multiply bytes.
@@ -110,7 +110,7 @@ fn convolutions_of_bytes_are_exact() {
                 let spatial =
                     if kernel[0] > 1 { 0 } else { 1 } + usize::from(kernel[0] == 1 && kernel[1] == 1 && pad > 0);
                 let conv = Conv {
-                    window: window(&kernel[spatial..], stride, 1, pad),
+                    window: Window::uniform(&kernel[spatial..], stride, 1, pad),
                     groups: 1,
                     residual: false,
                     activation: if number % 2 == 0 { Activation::Relu } else { Activation::None },
@@ -147,7 +147,8 @@ fn convolutions_of_plain_bytes_are_exact() {
         for (number, (x, filters, kernel, stride, pad)) in cases.into_iter().enumerate() {
             for (offset, low, high) in offsets(&machine) {
                 let activation = if number % 2 == 0 { Activation::Relu } else { Activation::None };
-                let conv = Conv { window: window(kernel, stride, 1, pad), groups: 1, residual: false, activation };
+                let conv =
+                    Conv { window: Window::uniform(kernel, stride, 1, pad), groups: 1, residual: false, activation };
                 let weights: Vec<usize> = [filters, x[1]].into_iter().chain(kernel.iter().copied()).collect();
                 let values =
                     [whole(x, 1, low, high), self::weights(&weights, number), whole(&[filters], 3, -5000.0, 5000.0)];
@@ -176,7 +177,8 @@ fn depthwise_convolutions_of_bytes_are_exact() {
         for (number, (x, kernel, stride, pad)) in cases.into_iter().enumerate() {
             for (offset, low, high) in offsets(&machine) {
                 let activation = if number % 2 == 0 { Activation::Relu } else { Activation::None };
-                let conv = Conv { window: window(kernel, stride, 1, pad), groups: x[1], residual: false, activation };
+                let conv =
+                    Conv { window: Window::uniform(kernel, stride, 1, pad), groups: x[1], residual: false, activation };
                 let weights: Vec<usize> = [x[1], 1].into_iter().chain(kernel.iter().copied()).collect();
                 let values =
                     [whole(x, 1, low, high), self::weights(&weights, number), whole(&[x[1]], 3, -5000.0, 5000.0)];
@@ -210,8 +212,12 @@ fn products_of_bytes_are_exact() {
 #[test]
 fn what_bytes_do_not_hold_is_done_in_numbers() {
     let machine = &byte_machines()[0];
-    let conv =
-        |pad| Conv { window: window(&[3, 3], 1, 1, pad), groups: 1, residual: false, activation: Activation::None };
+    let conv = |pad| Conv {
+        window: Window::uniform(&[3, 3], 1, 1, pad),
+        groups: 1,
+        residual: false,
+        activation: Activation::None,
+    };
     let sums_bytes = |conv: Conv, weight: f32, bias: f32, stored: Stored| {
         let mut weights = whole(&[16, 16, 3, 3], 2, -100.0, 100.0).as_f32().expect("it is f32").to_vec();
         weights[77] = weight;
@@ -243,7 +249,8 @@ fn what_bytes_do_not_hold_is_done_in_numbers() {
 fn as_many_products_are_added_in_16_bits_as_weights_allow() {
     let halves = |machine: &Machine| machine.multiplies_halves();
     let machine = byte_machines().into_iter().find(halves).expect("cores without `sdot`");
-    let conv = Conv { window: window(&[1, 1], 1, 1, 0), groups: 1, residual: false, activation: Activation::None };
+    let conv =
+        Conv { window: Window::uniform(&[1, 1], 1, 1, 0), groups: 1, residual: false, activation: Activation::None };
     for (largest, chain) in [(128.0, 1), (127.0, 2), (86.0, 2), (85.0, 3), (63.0, 4), (1.0, 4)] {
         let weights = Value::f32([8, 48, 1, 1], vec![-largest; 8 * 48]);
         let values = [whole(&[1, 48, 4, 4], 1, -128.0, 127.0), weights, Value::f32([8], vec![0.0; 8])];

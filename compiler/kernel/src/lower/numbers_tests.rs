@@ -2,14 +2,14 @@
 //! Winograd's algorithm.
 
 use super::tests_memory::{laid_out, memory, row_major};
-use super::tests_reference::{check_form, machines, operands, random, window};
+use super::tests_reference::{check_form, machines, operands, random};
 use super::winograd::{Form, Forms};
 use super::{Binding, Machine, Packing, WeightOrder, layout_choices, lower_node};
 use crate::Kernel;
 use crate::eval::evaluate;
 use crate::layout::Layout;
 use partita_ir::graph::infer::infer;
-use partita_ir::graph::op::{Activation, Conv, Pool, PoolKind, UnaryOp};
+use partita_ir::graph::op::{Activation, Conv, Pool, PoolKind, UnaryOp, Window};
 use partita_ir::graph::{BinaryOp, Op, TensorType, Value, eval};
 use partita_rt::kernels::{Residual, WINOGRAD_BELOW, reorder_from_blocked};
 
@@ -67,7 +67,7 @@ fn nan_and_infinity_as_in_the_reference_kernels() {
     let pool = |kernel: &[usize], stride: usize| {
         Op::Pool(Pool {
             kind: PoolKind::Max,
-            window: window(kernel, stride, 1, 1),
+            window: Window::uniform(kernel, stride, 1, 1),
             declared_pad_end: vec![1; kernel.len()],
             count_include_pad: false,
         })
@@ -145,7 +145,7 @@ fn long_sums_are_those_of_f64() {
     found.iter().for_each(|found| assert!((f64::from(found[0]) - mean).abs() < 1e-3, "{found:?}, expected {mean}"));
     let pool = Pool {
         kind: PoolKind::Average,
-        window: window(&[256, 250], 1, 1, 0),
+        window: Window::uniform(&[256, 250], 1, 1, 0),
         declared_pad_end: vec![0, 0],
         count_include_pad: false,
     };
@@ -156,7 +156,7 @@ fn long_sums_are_those_of_f64() {
     // A wider window is the portable kernel's.
     let wide = Pool {
         kind: PoolKind::Average,
-        window: window(&[1 << 16], 1, 1, 0),
+        window: Window::uniform(&[1 << 16], 1, 1, 0),
         declared_pad_end: vec![0],
         count_include_pad: false,
     };
@@ -221,8 +221,12 @@ pub(super) fn check_direct(kernel: &Kernel, before: &[Vec<f32>], after: &[Vec<f3
 #[test]
 fn what_is_too_large_for_winograd_is_convolved_directly() {
     for (taps, form) in [(3, Form::Two), (3, Form::Four), (5, Form::TwoOfFive)] {
-        let conv =
-            Conv { window: window(&[taps, taps], 1, 1, 1), groups: 1, residual: false, activation: Activation::Relu };
+        let conv = Conv {
+            window: Window::uniform(&[taps, taps], 1, 1, 1),
+            groups: 1,
+            residual: false,
+            activation: Activation::Relu,
+        };
         let op = Op::Conv(conv);
         let mut x = random(&[1, 4, 12, 13], 1).as_f32().expect("it is f32").to_vec();
         x.iter_mut().for_each(|x| *x *= 1e36);
@@ -266,7 +270,8 @@ fn what_is_too_large_for_winograd_is_convolved_directly() {
 
 #[test]
 fn weights_that_are_too_large_are_never_transformed() {
-    let conv = Conv { window: window(&[3, 3], 1, 1, 1), groups: 1, residual: false, activation: Activation::None };
+    let conv =
+        Conv { window: Window::uniform(&[3, 3], 1, 1, 1), groups: 1, residual: false, activation: Activation::None };
     let x = TensorType::f32([1, 64, 28, 28]);
     let output = TensorType::f32([1, 64, 28, 28]);
     let machine = Machine { winograd: true, ..machines().swap_remove(0) };

@@ -2,7 +2,7 @@
 
 use super::numbers_tests::check_direct;
 use super::tests_memory::{laid_out, memory};
-use super::tests_reference::{check_form, machines, operands, random, window};
+use super::tests_reference::{check_form, machines, operands, random};
 use super::winograd::{Form, Forms};
 use super::{LayoutChoice, LoweredNode, Machine, Packing, Pooling, WeightOrder, layout_choices, lower_pooled};
 use crate::eval::{evaluate, evaluate_parts};
@@ -106,17 +106,17 @@ fn strips_of_rows_are_pooled_like_the_whole() {
         .flat_map(|machine| [6_000, 1 << 20].map(|l2_bytes| Machine { l1_bytes: 0, l2_bytes, ..machine.clone() }))
     {
         for (kind, pool) in [
-            (PoolKind::Max, window(&[2, 2], 2, 1, 0)),
-            (PoolKind::Max, window(&[3, 3], 2, 1, 1)),
-            (PoolKind::Max, window(&[3, 2], 1, 2, 0)),
-            (PoolKind::Max, Window { pad_end: vec![1, 1], ..window(&[3, 3], 2, 1, 0) }),
-            (PoolKind::Average, window(&[2, 2], 2, 1, 0)),
-            (PoolKind::Average, window(&[3, 3], 1, 1, 1)),
+            (PoolKind::Max, Window::uniform(&[2, 2], 2, 1, 0)),
+            (PoolKind::Max, Window::uniform(&[3, 3], 2, 1, 1)),
+            (PoolKind::Max, Window::uniform(&[3, 2], 1, 2, 0)),
+            (PoolKind::Max, Window { pad_end: vec![1, 1], ..Window::uniform(&[3, 3], 2, 1, 0) }),
+            (PoolKind::Average, Window::uniform(&[2, 2], 2, 1, 0)),
+            (PoolKind::Average, Window::uniform(&[3, 3], 1, 1, 1)),
         ] {
             for (x, filters, conv) in [
-                ([1, 3, 17, 20], 9, window(&[3, 3], 2, 1, 1)),
-                ([2, 5, 9, 11], 20, window(&[1, 1], 1, 1, 0)),
-                ([1, 18, 8, 7], 33, window(&[3, 3], 1, 1, 0)),
+                ([1, 3, 17, 20], 9, Window::uniform(&[3, 3], 2, 1, 1)),
+                ([2, 5, 9, 11], 20, Window::uniform(&[1, 1], 1, 1, 0)),
+                ([1, 18, 8, 7], 33, Window::uniform(&[3, 3], 1, 1, 0)),
             ] {
                 for activation in [Activation::Relu, Activation::HardSwish] {
                     let case = case(&x, filters, conv.clone(), activation, kind, pool.clone());
@@ -131,18 +131,26 @@ fn strips_of_rows_are_pooled_like_the_whole() {
 #[test]
 fn other_ranks_are_pooled() {
     for machine in machines() {
-        let line = case(&[1, 4, 30], 6, window(&[5], 1, 1, 2), Activation::Relu, PoolKind::Max, window(&[2], 2, 1, 0));
+        let line = case(
+            &[1, 4, 30],
+            6,
+            Window::uniform(&[5], 1, 1, 2),
+            Activation::Relu,
+            PoolKind::Max,
+            Window::uniform(&[2], 2, 1, 0),
+        );
         assert!(check(&line, &machine, Packing::Free) > 0);
-        let flat = Window { kernel: vec![1, 2, 2], stride: vec![1, 2, 2], ..window(&[1, 2, 2], 1, 1, 0) };
-        let volume = case(&[1, 3, 4, 6, 8], 5, window(&[3, 3, 3], 1, 1, 1), Activation::None, PoolKind::Max, flat);
+        let flat = Window { kernel: vec![1, 2, 2], stride: vec![1, 2, 2], ..Window::uniform(&[1, 2, 2], 1, 1, 0) };
+        let volume =
+            case(&[1, 3, 4, 6, 8], 5, Window::uniform(&[3, 3, 3], 1, 1, 1), Activation::None, PoolKind::Max, flat);
         assert!(check(&volume, &machine, Packing::Free) > 0);
         let deep = case(
             &[1, 3, 4, 6, 8],
             5,
-            window(&[3, 3, 3], 1, 1, 1),
+            Window::uniform(&[3, 3, 3], 1, 1, 1),
             Activation::None,
             PoolKind::Max,
-            window(&[2, 2, 2], 2, 1, 0),
+            Window::uniform(&[2, 2, 2], 2, 1, 0),
         );
         assert_eq!(check(&deep, &machine, Packing::Free), 0, "windows over several depths are not in strips");
     }
@@ -157,9 +165,15 @@ fn winograd_tiles_are_pooled() {
             let even = forms.outputs().iter().all(|extent| extent % 2 == 0);
             for (rows, columns) in [(8, 8), (9, 12), (13, 7), (2, 3)] {
                 for activation in [Activation::Relu, Activation::LeakyRelu(0.1), Activation::Clip(-4.0, 4.0)] {
-                    let pool = window(&[2, 2], 2, 1, 0);
-                    let case =
-                        case(&[2, 5, rows, columns], 18, window(&[3, 3], 1, 1, 1), activation, PoolKind::Max, pool);
+                    let pool = Window::uniform(&[2, 2], 2, 1, 0);
+                    let case = case(
+                        &[2, 5, rows, columns],
+                        18,
+                        Window::uniform(&[3, 3], 1, 1, 1),
+                        activation,
+                        PoolKind::Max,
+                        pool,
+                    );
                     let lanes = machine.instruction_set.lanes();
                     let inputs = vec![Layout::Blocked(lanes), Layout::Plain, Layout::Plain];
                     let choice = LayoutChoice { inputs, output: Layout::Blocked(lanes) };
@@ -172,12 +186,12 @@ fn winograd_tiles_are_pooled() {
         }
         // Neither overlapping squares, nor averages, nor activations that fall.
         let falls = [
-            (Activation::Relu, PoolKind::Max, window(&[3, 3], 2, 1, 1)),
-            (Activation::Relu, PoolKind::Average, window(&[2, 2], 2, 1, 0)),
-            (Activation::HardSwish, PoolKind::Max, window(&[2, 2], 2, 1, 0)),
+            (Activation::Relu, PoolKind::Max, Window::uniform(&[3, 3], 2, 1, 1)),
+            (Activation::Relu, PoolKind::Average, Window::uniform(&[2, 2], 2, 1, 0)),
+            (Activation::HardSwish, PoolKind::Max, Window::uniform(&[2, 2], 2, 1, 0)),
         ];
         for (activation, kind, pool) in falls {
-            let case = case(&[1, 16, 8, 8], 16, window(&[3, 3], 1, 1, 1), activation, kind, pool);
+            let case = case(&[1, 16, 8, 8], 16, Window::uniform(&[3, 3], 1, 1, 1), activation, kind, pool);
             let lanes = machine.instruction_set.lanes();
             let inputs = vec![Layout::Blocked(lanes), Layout::Plain, Layout::Plain];
             let choice = LayoutChoice { inputs, output: Layout::Blocked(lanes) };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::tests_reference::{check, check_choice, check_on, machines, operands, random, window};
+use super::tests_reference::{check, check_choice, check_on, machines, operands, random};
 use super::winograd::{Form, Forms};
 use super::{LayoutChoice, Machine, Operand, Packing, WeightOrder, lower_node};
 use crate::layout::Layout;
@@ -19,7 +19,7 @@ use partita_ir::graph::{BinaryOp, ElementType, Op, Stored, TensorType, Value};
 fn stripes_of_a_convolution_read_the_same_weights() {
     for (filters, kernel) in [(20, 3), (37, 1), (64, 3), (6, 5)] {
         let op = Op::Conv(Conv {
-            window: window(&[kernel, kernel], 1, 1, kernel / 2),
+            window: Window::uniform(&[kernel, kernel], 1, 1, kernel / 2),
             groups: 1,
             residual: false,
             activation: Activation::None,
@@ -44,7 +44,8 @@ fn stripes_of_a_convolution_read_the_same_weights() {
 #[test]
 fn threads_share_the_phases_of_few_blocks() {
     let machine = Machine { threads: 2, ..machines().swap_remove(0) };
-    let conv = Conv { window: window(&[3, 3], 1, 1, 1), groups: 1, residual: false, activation: Activation::Relu };
+    let conv =
+        Conv { window: Window::uniform(&[3, 3], 1, 1, 1), groups: 1, residual: false, activation: Activation::Relu };
     let values = [random(&[1, 256, 2, 2], 1), random(&[128, 256, 3, 3], 2), random(&[128], 3)];
     let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
     let packing =
@@ -63,7 +64,7 @@ fn threads_share_the_phases_of_few_blocks() {
 /// Winograd's algorithm of a convolution with these inputs and filters, in every form and tile width.
 fn check_winograd(x: &[usize], filters: usize, taps: usize, pad: usize, residual: bool, activation: Activation) {
     let rank = x.len() - 2;
-    let op = Op::Conv(Conv { window: window(&vec![taps; rank], 1, 1, pad), groups: 1, residual, activation });
+    let op = Op::Conv(Conv { window: Window::uniform(&vec![taps; rank], 1, 1, pad), groups: 1, residual, activation });
     let mut values = vec![random(x, 1), random(&[&[filters, x[1]], vec![taps; rank].as_slice()].concat(), 2)];
     values.push(random(&[filters], 3));
     let output: Vec<usize> = x[2..].iter().map(|extent| extent + 2 * pad + 1 - taps).collect();
@@ -123,7 +124,7 @@ fn every_way_that_tuning_tries_computes_the_same() {
     let shapes = [(3, 1, 9)].into_iter().chain(further.into_iter().filter(|_| is_long()));
     for (kernel, stride, channels) in shapes {
         let op = Op::Conv(Conv {
-            window: window(&[kernel, kernel], stride, 1, kernel / 2),
+            window: Window::uniform(&[kernel, kernel], stride, 1, kernel / 2),
             groups: 1,
             residual: false,
             activation: Activation::Relu,
@@ -145,7 +146,7 @@ fn every_way_that_tuning_tries_computes_the_same() {
 #[test]
 fn winograd_is_taken_where_it_pays() {
     let conv = |kernel: usize, stride: usize| Conv {
-        window: window(&[kernel, kernel], stride, 1, kernel / 2),
+        window: Window::uniform(&[kernel, kernel], stride, 1, kernel / 2),
         groups: 1,
         residual: false,
         activation: Activation::None,
@@ -196,18 +197,25 @@ fn convolutions_of_every_remainder() {
     let none = Activation::None;
     for channels in [1, 3, 5, 16, 17] {
         for filters in [1, 8, 17, 33] {
-            check_conv(&[1, channels, 5, 7], filters, window(&[3, 3], 1, 1, 1), 1, false, Activation::Relu);
-            check_conv(&[1, channels, 4, 6], filters, window(&[1, 1], 1, 1, 0), 1, true, none);
+            check_conv(&[1, channels, 5, 7], filters, Window::uniform(&[3, 3], 1, 1, 1), 1, false, Activation::Relu);
+            check_conv(&[1, channels, 4, 6], filters, Window::uniform(&[1, 1], 1, 1, 0), 1, true, none);
         }
     }
     for width in 1..=20 {
-        check_conv(&[1, 4, 2, width], 16, window(&[3, 3], 1, 1, 1), 1, false, none);
-        check_conv(&[1, 3, 3, width + 2], 5, window(&[2, 3], 2, 1, 0), 1, false, none);
+        check_conv(&[1, 4, 2, width], 16, Window::uniform(&[3, 3], 1, 1, 1), 1, false, none);
+        check_conv(&[1, 3, 3, width + 2], 5, Window::uniform(&[2, 3], 2, 1, 0), 1, false, none);
     }
     for stride in 1..=3 {
         for pad in 0..=3 {
             for dilation in 1..=2 {
-                check_conv(&[1, 4, 11, 13], 8, window(&[3, 5], stride, dilation, pad), 1, true, Activation::HardSwish);
+                check_conv(
+                    &[1, 4, 11, 13],
+                    8,
+                    Window::uniform(&[3, 5], stride, dilation, pad),
+                    1,
+                    true,
+                    Activation::HardSwish,
+                );
             }
         }
     }
@@ -215,12 +223,12 @@ fn convolutions_of_every_remainder() {
 
 #[test]
 fn convolutions_of_other_ranks_groups_and_batches() {
-    check_conv(&[1, 3, 19], 9, window(&[5], 2, 1, 2), 1, true, Activation::Clip(-0.5, 0.5));
-    check_conv(&[2, 3, 6, 5], 6, window(&[3, 3], 1, 1, 1), 1, true, Activation::LeakyRelu(0.1));
-    check_conv(&[1, 3, 4, 5, 6], 7, window(&[3, 3, 3], 1, 1, 1), 1, false, Activation::HardSigmoid(0.2, 0.5));
-    check_conv(&[1, 2, 5, 5, 7], 4, window(&[3, 2, 3], 2, 1, 1), 1, true, Activation::None);
-    check_conv(&[1, 32, 5, 5], 64, window(&[3, 3], 1, 1, 1), 2, true, Activation::Relu);
-    check_conv(&[2, 64, 3, 9], 32, window(&[1, 1], 1, 1, 0), 4, false, Activation::Relu);
+    check_conv(&[1, 3, 19], 9, Window::uniform(&[5], 2, 1, 2), 1, true, Activation::Clip(-0.5, 0.5));
+    check_conv(&[2, 3, 6, 5], 6, Window::uniform(&[3, 3], 1, 1, 1), 1, true, Activation::LeakyRelu(0.1));
+    check_conv(&[1, 3, 4, 5, 6], 7, Window::uniform(&[3, 3, 3], 1, 1, 1), 1, false, Activation::HardSigmoid(0.2, 0.5));
+    check_conv(&[1, 2, 5, 5, 7], 4, Window::uniform(&[3, 2, 3], 2, 1, 1), 1, true, Activation::None);
+    check_conv(&[1, 32, 5, 5], 64, Window::uniform(&[3, 3], 1, 1, 1), 2, true, Activation::Relu);
+    check_conv(&[2, 64, 3, 9], 32, Window::uniform(&[1, 1], 1, 1, 0), 4, false, Activation::Relu);
 }
 
 #[test]
@@ -230,7 +238,7 @@ fn depthwise_convolutions() {
             check_conv(
                 &[1, channels, 7, 9],
                 channels,
-                window(&[3, 3], stride, 1, 1),
+                Window::uniform(&[3, 3], stride, 1, 1),
                 channels,
                 false,
                 Activation::Relu,
@@ -238,10 +246,10 @@ fn depthwise_convolutions() {
         }
     }
     for width in 1..=20 {
-        check_conv(&[2, 5, 3, width], 5, window(&[3, 3], 1, 1, 1), 5, true, Activation::None);
+        check_conv(&[2, 5, 3, width], 5, Window::uniform(&[3, 3], 1, 1, 1), 5, true, Activation::None);
     }
-    check_conv(&[1, 6, 25], 6, window(&[7], 1, 2, 6), 6, false, Activation::None);
-    check_conv(&[1, 6, 4, 5, 6], 6, window(&[3, 3, 3], 1, 1, 1), 6, false, Activation::None);
+    check_conv(&[1, 6, 25], 6, Window::uniform(&[7], 1, 2, 6), 6, false, Activation::None);
+    check_conv(&[1, 6, 4, 5, 6], 6, Window::uniform(&[3, 3, 3], 1, 1, 1), 6, false, Activation::None);
 }
 
 #[test]
@@ -251,19 +259,19 @@ fn pools() {
             for width in 3..=18 {
                 let op = Op::Pool(Pool {
                     kind,
-                    window: window(&[3, 3], 2, 1, 1),
+                    window: Window::uniform(&[3, 3], 2, 1, 1),
                     declared_pad_end: vec![1, 1],
                     count_include_pad,
                 });
                 check(&op, &[random(&[1, 17, 5, width], 5)], &[false]);
             }
-            let mut ceil = window(&[2], 2, 1, 0);
+            let mut ceil = Window::uniform(&[2], 2, 1, 0);
             ceil.pad_end = vec![1];
             let op = Op::Pool(Pool { kind, window: ceil, declared_pad_end: vec![0], count_include_pad });
             check(&op, &[random(&[2, 3, 9], 6)], &[false]);
             let op = Op::Pool(Pool {
                 kind,
-                window: window(&[2, 2, 2], 2, 1, 0),
+                window: Window::uniform(&[2, 2, 2], 2, 1, 0),
                 declared_pad_end: vec![0; 3],
                 count_include_pad,
             });
@@ -385,8 +393,12 @@ fn softmax_and_layer_normalisation() {
 #[test]
 fn a_kernel_that_leaves_its_buffer_is_refused() {
     let values = [random(&[1, 4, 4, 4], 1), random(&[4, 4, 1, 1], 2), random(&[4], 3)];
-    let op =
-        Op::Conv(Conv { window: window(&[1, 1], 1, 1, 0), groups: 1, residual: false, activation: Activation::None });
+    let op = Op::Conv(Conv {
+        window: Window::uniform(&[1, 1], 1, 1, 0),
+        groups: 1,
+        residual: false,
+        activation: Activation::None,
+    });
     let types: Vec<TensorType> = values.iter().map(Value::tensor_type).collect();
     let operands: Vec<Operand<'_>> = values
         .iter()

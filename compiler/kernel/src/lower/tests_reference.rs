@@ -11,7 +11,7 @@ use crate::split::share;
 use crate::{Access, Kernel, verify::verify};
 use partita_config::InstructionSet;
 use partita_ir::graph::infer::infer;
-use partita_ir::graph::op::{Activation, Conv, Window};
+use partita_ir::graph::op::{Activation, Conv};
 use partita_ir::graph::types::are_whole;
 use partita_ir::graph::values::noise;
 use partita_ir::graph::{ElementType, Op, Stored, TensorType, Value, eval};
@@ -79,15 +79,8 @@ pub(super) fn check_choice(
     evaluate(&lowered.kernel, &mut buffers);
     check_direct(&lowered.kernel, &before, &buffers);
     for parts in [2, 3] {
-        check_parts(
-            op,
-            &same_order,
-            &output,
-            choice.output,
-            &Machine { threads: parts, ..machine.clone() },
-            &before,
-            &buffers,
-        );
+        let shared = Machine { threads: parts, ..machine.clone() };
+        check_parts(op, &same_order, &output, choice.output, &shared, [&before, &buffers]);
     }
     let expected = eval::evaluate_node(op, &values.iter().collect::<Vec<_>>(), std::slice::from_ref(&output))
         .expect("the reference kernel runs")
@@ -188,8 +181,7 @@ fn check_parts(
     output: &TensorType,
     layout: Layout,
     machine: &Machine,
-    before: &[Vec<f32>],
-    after: &[Vec<f32>],
+    [before, after]: [&[Vec<f32>]; 2],
 ) {
     let lowered = lower_node(op, operands, output, layout, machine).expect("a kernel that one thread can run");
     let mut kernel = lowered.kernel;
@@ -263,15 +255,4 @@ pub(super) fn operands<'a>(
 
 pub(super) fn random(shape: &[usize], seed: u64) -> Value {
     noise(&TensorType::f32(shape), seed)
-}
-
-pub(super) fn window(kernel: &[usize], stride: usize, dilation: usize, pad: usize) -> Window {
-    let rank = kernel.len();
-    Window {
-        kernel: kernel.to_vec(),
-        stride: vec![stride; rank],
-        dilation: vec![dilation; rank],
-        pad_begin: vec![pad; rank],
-        pad_end: vec![pad; rank],
-    }
 }

@@ -132,12 +132,6 @@ fn deform_conv(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         Some(bias) => bias,
         None => context.make_zeros("bias", vec![of_weights[0]])?,
     };
-    let point = Window {
-        kernel: vec![1; rank],
-        stride: vec![1; rank],
-        dilation: vec![1; rank],
-        pad_begin: vec![0; rank],
-        pad_end: vec![0; rank],
-    };
+    let point = Window::uniform(&vec![1; rank], 1, 1, 0);
     context.emit(Op::Conv(Conv { window: point, groups, residual: false, activation }), vec![columns, weights, bias])
 }

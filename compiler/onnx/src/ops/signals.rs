@@ -189,9 +189,12 @@ fn stft(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let signal = context.value(Op::Reshape { shape: vec![batch, steps, parts] }, &[x])?;
     let signal = context.value(Op::Transpose { permutation: vec![0, 2, 1] }, &[signal])?;
     let frames = (steps - frame) / stride + 1;
-    let window =
-        Window { kernel: vec![taps], stride: vec![stride], dilation: vec![1], pad_begin: vec![0], pad_end: vec![0] };
-    let conv = Conv { window, groups: 1, residual: false, activation: Activation::None };
+    let conv = Conv {
+        window: Window::uniform(&[taps], stride, 1, 0),
+        groups: 1,
+        residual: false,
+        activation: Activation::None,
+    };
     let spectra = context.value(Op::Conv(conv), &[signal, weights, bias])?;
     // Frames that a window shorter than them would still fit into are not there.
     let spectra = context.value(part(&context.shape(spectra), 2, 0, frames), &[spectra])?;

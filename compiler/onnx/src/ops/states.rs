@@ -150,8 +150,7 @@ fn causal_convolution(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         Some(bias) => bias,
         None => context.make_zeros("bias", vec![channels])?,
     };
-    let window =
-        Window { kernel: vec![taps], stride: vec![1], dilation: vec![1], pad_begin: vec![0], pad_end: vec![0] };
+    let window = Window::uniform(&[taps], 1, 1, 0);
     let conv = Conv { window, groups: channels, residual: false, activation: Activation::None };
     let mut result = context.value(Op::Conv(conv), &[whole, weights, bias])?;
     result = match context.attributes.string("activation", "none")?.as_str() {

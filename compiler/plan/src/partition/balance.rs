@@ -173,13 +173,7 @@ mod tests {
         for layer in 0..12 {
             let weights = graph.add_constant(format!("w{layer}"), Value::f32([20, 20, 1, 1], vec![0.0; 400]));
             let bias = graph.add_constant(format!("b{layer}"), Value::f32([20], vec![0.0; 20]));
-            let window = Window {
-                kernel: vec![1; 2],
-                stride: vec![1; 2],
-                dilation: vec![1; 2],
-                pad_begin: vec![0; 2],
-                pad_end: vec![0; 2],
-            };
+            let window = Window::uniform(&[1, 1], 1, 1, 0);
             let output = graph.add_tensor(format!("t{layer}"), TensorType::f32([1, 20, 4, 4]));
             let conv = Conv { window, groups: 1, residual: false, activation: Activation::None };
             graph.add_node(format!("n{layer}"), Op::Conv(conv), vec![x, weights, bias], vec![output]);

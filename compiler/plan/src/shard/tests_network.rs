@@ -54,13 +54,7 @@ impl Random {
 }
 
 fn window(kernel: usize, stride: usize, pad: usize) -> Window {
-    Window {
-        kernel: vec![kernel; 2],
-        stride: vec![stride; 2],
-        dilation: vec![1; 2],
-        pad_begin: vec![pad; 2],
-        pad_end: vec![pad; 2],
-    }
+    Window::uniform(&[kernel, kernel], stride, 1, pad)
 }
 
 /// Convolutions of every kind, pooling, a residual, a concatenation, a head.

@@ -22,13 +22,7 @@ fn network_of(layers: usize, channels: usize, extent: usize, residual: bool) -> 
         let mut inputs = vec![x, weights, bias];
         let with = residual && layer == 1;
         inputs.extend(with.then_some(before));
-        let window = Window {
-            kernel: vec![3; 2],
-            stride: vec![1; 2],
-            dilation: vec![1; 2],
-            pad_begin: vec![1; 2],
-            pad_end: vec![1; 2],
-        };
+        let window = Window::uniform(&[3, 3], 1, 1, 1);
         let conv = Conv { window, groups: 1, residual: with, activation: Activation::Relu };
         graph.add_node(format!("conv{layer}"), Op::Conv(conv), inputs, vec![y]);
         (before, x) = (x, y);
