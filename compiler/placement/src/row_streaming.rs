@@ -219,7 +219,7 @@ fn is_blocked(graph: &Graph, tensor: TensorId) -> bool {
 
 /// Bytes alive during every action of a device, as the memory plan will have them: parts lie inside what they are joined
 /// to where that is possible, and are copied there as soon as they are made where it is not.
-#[allow(
+#[expect(
     clippy::too_many_lines,
     reason = "steps in the order in which they are done, each with what those before have made"
 )]

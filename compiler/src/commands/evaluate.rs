@@ -28,7 +28,7 @@ use crate::variants;
 const BASE_SAMPLES: usize = 200;
 
 /// Runs every sample and adds accuracy and latency to the report.
-#[allow(
+#[expect(
     clippy::too_many_lines,
     reason = "steps in the order in which they are done, each with what those before have made"
 )]

@@ -17,7 +17,7 @@ pub fn report(report: &Report, compiled: &Compiled, format: Format) -> anyhow::R
     Ok(())
 }
 
-#[allow(clippy::too_many_lines, reason = "one line after the other, as they are printed")]
+#[expect(clippy::too_many_lines, reason = "one line after the other, as they are printed")]
 fn human(report: &Report, compiled: &Compiled) {
     let model = &report.model;
     println!(

@@ -33,7 +33,7 @@ fn state_report(graph: &Graph, made: TensorId, kept: TensorId) -> StateReport {
 }
 
 /// The report of a compiled model, before anything is built or run.
-#[allow(clippy::too_many_lines, reason = "one field after the other, as the report has them")]
+#[expect(clippy::too_many_lines, reason = "one field after the other, as the report has them")]
 pub fn report(compiled: &Compiled) -> Report {
     let graph = &compiled.graph;
     let macs: u64 = graph.node_ids().map(|node| cost::node_macs(graph, node)).sum();

@@ -10,7 +10,7 @@ use super::types::TensorType;
 /// The kernel that computes an operator on operands and results of these types; `None` if it is not defined for them.
 ///
 /// Its operands are the operator's, in order, and then the results.
-#[allow(clippy::too_many_lines, reason = "one arm for each operator")]
+#[expect(clippy::too_many_lines, reason = "one arm for each operator")]
 pub fn reference_call<'a>(op: &'a Op, inputs: &[&'a TensorType], outputs: &[&'a TensorType]) -> Option<Call<'a>> {
     let values = inputs.get(elements::values(op, inputs.len()))?;
     if !values.iter().all(|value| elements::takes(op, value.element)) {

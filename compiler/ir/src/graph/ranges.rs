@@ -175,7 +175,7 @@ impl Ranges<'_> {
     }
 
     /// What the sums that a node adds up come to on the way, and what its results hold.
-    #[allow(clippy::too_many_lines, reason = "one arm for each operator")]
+    #[expect(clippy::too_many_lines, reason = "one arm for each operator")]
     fn of_node(&mut self, node: &Node) -> (Known, Known) {
         let inputs: Vec<Known> = node.inputs.iter().map(|input| self.of(*input)).collect();
         let first = inputs.first().copied().flatten();

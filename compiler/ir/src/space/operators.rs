@@ -9,7 +9,7 @@ use crate::graph::infer::broadcast;
 use crate::graph::op::{Conv, ConvTranspose, Einsum, Gemm, PadMode, PoolKind, ReduceKind, Window};
 
 /// The loops of an operator on operands of these shapes, which it accepts (`graph::infer` checks).
-#[allow(clippy::too_many_lines, reason = "one arm for each operator")]
+#[expect(clippy::too_many_lines, reason = "one arm for each operator")]
 pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
     let x = shapes[0];
     match op {

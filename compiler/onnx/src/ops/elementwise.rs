@@ -6,7 +6,7 @@ use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Op, UnaryOp};
 use partita_ir::graph::{Data, ElementType, TensorId, Value};
 
-#[allow(clippy::too_many_lines, reason = "one arm for each operator of ONNX")]
+#[expect(clippy::too_many_lines, reason = "one arm for each operator of ONNX")]
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
         "Relu" => |context| unary(context, UnaryOp::Activation(Activation::Relu)),

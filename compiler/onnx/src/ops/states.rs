@@ -37,7 +37,7 @@ pub(super) fn gated(context: &mut NodeContext<'_>, x: TensorId, alpha: f32) -> R
 }
 
 /// ONNX LinearAttention-27: a matrix per head that each step decays, corrects, adds to and reads.
-#[allow(clippy::too_many_lines, reason = "operands and attributes, in the order of the standard")]
+#[expect(clippy::too_many_lines, reason = "operands and attributes, in the order of the standard")]
 fn linear_attention(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let [q, k, v] = [context.input(0)?, context.input(1)?, context.input(2)?];
     let heads = (count(context, "q_num_heads")?, count(context, "kv_num_heads")?);

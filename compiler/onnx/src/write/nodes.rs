@@ -54,7 +54,7 @@ pub fn write(
 }
 
 /// The operator by itself.
-#[allow(clippy::too_many_lines, reason = "one arm for each operator")]
+#[expect(clippy::too_many_lines, reason = "one arm for each operator")]
 fn plain(
     writer: &mut Writer,
     graph: &Graph,

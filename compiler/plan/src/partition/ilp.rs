@@ -50,7 +50,7 @@ pub fn work(network: &Network<'_>, kept: &[Vec<usize>]) -> u64 {
 /// without an answer.
 ///
 /// `node_prices` and `travel_prices` are those of the objective; `start` is a known solution, for a warm start.
-#[allow(clippy::too_many_lines, reason = "variables, then rows, then the objective: one program")]
+#[expect(clippy::too_many_lines, reason = "variables, then rows, then the objective: one program")]
 pub fn solve(
     network: &Network<'_>,
     kept: &[Vec<usize>],

@@ -430,7 +430,7 @@ impl Rewriter<'_> {
     }
 
     /// Adds one shard of a node, with all of its outputs.
-    #[allow(clippy::too_many_arguments, reason = "what a part is, where it comes from and where it goes")]
+    #[expect(clippy::too_many_arguments, reason = "what a part is, where it comes from and where it goes")]
     fn shard(
         &mut self,
         id: NodeId,

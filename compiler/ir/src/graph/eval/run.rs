@@ -6,7 +6,7 @@ use crate::graph::types::{Data, Element, ElementType, TensorType, Value, on_elem
 
 /// The results of a kernel, of the element types and shapes that `outputs` say; `None` if operands are missing or of types
 /// that it does not take.
-#[allow(clippy::too_many_lines, reason = "one arm for each kernel")]
+#[expect(clippy::too_many_lines, reason = "one arm for each kernel")]
 pub(super) fn run(call: &Call<'_>, inputs: &[&Value], outputs: &[TensorType]) -> Option<Vec<Data>> {
     let x = &inputs.first()?.data;
     let output = outputs.first()?;

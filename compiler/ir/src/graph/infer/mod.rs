@@ -49,7 +49,7 @@ mod products;
 use products::{convolution, labelled, matrix_product, product, transposed_convolution, window_output};
 
 /// Output types of an operator for inputs of these types.
-#[allow(clippy::too_many_lines, reason = "one arm for each operator")]
+#[expect(clippy::too_many_lines, reason = "one arm for each operator")]
 pub fn infer(op: &Op, inputs: &[&TensorType]) -> Inferred {
     check_count(op, inputs.len())?;
     elements::check(op, inputs)?;

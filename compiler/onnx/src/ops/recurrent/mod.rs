@@ -57,7 +57,7 @@ impl Matrix {
 }
 
 /// A layer of this kind; that of com.microsoft has quantized weights, which are not transposed.
-#[allow(clippy::too_many_lines, reason = "operands and attributes, in the order of the standard")]
+#[expect(clippy::too_many_lines, reason = "operands and attributes, in the order of the standard")]
 pub(super) fn layer(context: &mut NodeContext<'_>, cell: Cell) -> Result<(), Diagnostic> {
     let is_quantized = !matches!(context.attributes.node.domain.as_str(), "" | "ai.onnx");
     let (gates, _) = cell.gates();

@@ -63,7 +63,7 @@ pub fn search(
     (found, answers)
 }
 
-#[allow(
+#[expect(
     clippy::too_many_lines,
     reason = "steps in the order in which they are done, each with what those before have made"
 )]
