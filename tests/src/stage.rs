@@ -6,6 +6,9 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use partita::placement::score::Figures;
+use partita::placement::survival::{Survivable, survivable};
+use partita::placement::{Clock, PlacementOptions, fit};
 use partita_config::{Cluster, InstructionSet, cluster_file};
 use partita_ir::graph::Graph;
 use partita_ir::graph::text::{Constants, parse, print};
@@ -28,6 +31,7 @@ type Run = fn(&Sections<'_>) -> Result<String, String>;
 /// Stages behind the passes, by name: what is made of which sections.
 pub const STAGES: &[(&str, Run)] = &[
     ("partition", partition_text),
+    ("survival", survival_text),
     ("shard", shard_text),
     ("schedule", schedule_text),
     ("lower", lower_text),
@@ -170,6 +174,35 @@ fn partition_text(sections: &Sections<'_>) -> Result<String, String> {
         return Err(format!("a partition is read as another one:\n{text}"));
     }
     Ok(text)
+}
+
+/// A plan, what is done about the loss of each device, and the plans that are then taken; without figures of the cost model.
+fn survival_text(sections: &Sections<'_>) -> Result<String, String> {
+    let (graph, cluster) = (sections.graph()?, sections.cluster()?);
+    let options = PlacementOptions::default();
+    let placed = fit(&graph, &cluster, &options, &mut Clock::default()).map_err(words)?;
+    let figures = Figures::of_schedules(&graph, &cluster, &placed.sharded, &placed.schedules, options.objective);
+    let found = survivable(&graph, &cluster, placed, figures.latency_ms, &options).map_err(words)?;
+    let Survivable { placed, routes, survival, .. } = found;
+    let name = |device: usize| &cluster.devices[device].name;
+    let mut lines = Vec::new();
+    for (device, why) in &survival.single_points {
+        lines.push(format!("without {}: no answer ({})", name(*device), why.word()));
+    }
+    for loss in &survival.losses {
+        let weights = if loss.makes_do { "the weights that are there" } else { "weights of its own" };
+        lines.push(format!("without {}: route {}, with {weights}", name(loss.device), loss.route));
+    }
+    for (program, bytes) in placed.programs.iter().zip(&survival.more_weights_bytes) {
+        lines.push(format!("{} holds {bytes} bytes of weights more", name(program.device)));
+    }
+    let routes = routes.iter().map(|route| (route.name.as_str(), &route.partition));
+    for (name, found) in std::iter::once(("whole", &placed.partition)).chain(routes) {
+        let Partition { relays, row_streaming, .. } = found.clone();
+        let partition = &Partition { relays, row_streaming, ..Partition::given(found.strategies.clone()) };
+        lines.push(format!("{name}: {}", partition::text::Display { partition, graph: &graph, cluster: &cluster }));
+    }
+    Ok(lines.join("\n"))
 }
 
 /// Everything up to schedules.
