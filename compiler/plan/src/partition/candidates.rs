@@ -100,7 +100,7 @@ fn bit(group: usize) -> u64 {
 /// Leaves what devices can compute with the weights that they hold, as they compute it with all of the network at least.
 fn keep_resident(choice: &Scope<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
     let Some(resident) = choice.resident else { return };
-    if let Some(strategy) = resident.strategy(choice.graph, id)
+    if let Some(strategy) = resident.complete_strategy(choice.graph, id)
         && !candidates.iter().any(|candidate| candidate.strategy == *strategy)
     {
         candidates.extend(price(choice, id, strategy.clone(), None));

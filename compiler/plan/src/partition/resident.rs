@@ -1,6 +1,6 @@
 //! Weights that devices hold already: what a smaller route may use without more flash.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Partition, Strategy};
 use crate::shard::{Region, Sharding};
@@ -13,6 +13,8 @@ use partita_ir::restrict::{partial_sum, restrict};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ResidentWeights {
     by_weight: HashMap<TensorId, Strategy>,
+    /// Constants of which a part is on devices that are not there.
+    incomplete: HashSet<TensorId>,
     /// Devices that hold everything beside it.
     standalone: Vec<usize>,
 }
@@ -32,7 +34,8 @@ impl ResidentWeights {
     pub fn of(graph: &Graph, partition: &Partition, cluster: &Cluster) -> ResidentWeights {
         let entry = |(id, strategy): (&NodeId, &Strategy)| Some((first_weight(graph, *id)?, strategy.clone()));
         let standalone = (0..cluster.devices.len()).filter(|device| cluster.devices[*device].standalone).collect();
-        ResidentWeights { by_weight: partition.strategies.iter().filter_map(entry).collect(), standalone }
+        let by_weight = partition.strategies.iter().filter_map(entry).collect();
+        ResidentWeights { by_weight, incomplete: HashSet::new(), standalone }
     }
 
     /// Whether a device holds everything.
@@ -53,12 +56,21 @@ impl ResidentWeights {
             (*weight, strategy)
         };
         let standalone = (0..devices.len()).filter(|at| self.is_standalone(devices[*at])).collect();
-        ResidentWeights { by_weight: self.by_weight.iter().map(entry).collect(), standalone }
+        let loses = |strategy: &Strategy| strategy.devices().iter().any(|device| !devices.contains(device));
+        let lost = self.by_weight.iter().filter(|(_, strategy)| loses(strategy)).map(|(weight, _)| *weight);
+        let incomplete = self.incomplete.iter().copied().chain(lost).collect();
+        ResidentWeights { by_weight: self.by_weight.iter().map(entry).collect(), incomplete, standalone }
     }
 
     /// The strategy by which a node's weights are held; none if it has none, or new ones.
     pub fn strategy(&self, graph: &Graph, id: NodeId) -> Option<&Strategy> {
         self.by_weight.get(&first_weight(graph, id)?)
+    }
+
+    /// The same if those that are there compute all of the node by it: what is left of a sum is another sum.
+    pub fn complete_strategy(&self, graph: &Graph, id: NodeId) -> Option<&Strategy> {
+        self.strategy(graph, id)
+            .filter(|_| first_weight(graph, id).is_some_and(|weight| !self.incomplete.contains(&weight)))
     }
 
     /// Whether a strategy needs no weights that its devices do not hold. Weights that nobody holds are new, and may go
@@ -140,8 +152,10 @@ mod tests {
         let by_inputs = Strategy { method: Method::Input, outputs: inputs.clone(), partial_sums: Some(inputs) };
         let swapped = Sharding(vec![region(2, 4), region(0, 2), None]);
         let other_inputs = Strategy { method: Method::Input, outputs: swapped.clone(), partial_sums: Some(swapped) };
-        let held =
-            |standalone: Vec<usize>| ResidentWeights { by_weight: [(weights, by_inputs.clone())].into(), standalone };
+        let held = |standalone: Vec<usize>| {
+            let by_weight = [(weights, by_inputs.clone())].into();
+            ResidentWeights { by_weight, incomplete: HashSet::new(), standalone }
+        };
         let allowed = |held: &ResidentWeights, strategy: &Strategy| held.allows(&graph, id, strategy);
         let alone = |device: usize| Strategy::whole(device, 3, &[1, 8]);
         for (standalone, of_first, of_last) in [(vec![], false, false), (vec![0], true, false), (vec![2], false, true)]
@@ -153,5 +167,9 @@ mod tests {
         let fewer = held(vec![2]).restricted(&[0, 2]);
         assert!(allowed(&fewer, &Strategy::whole(1, 2, &[1, 8])), "devices are numbered anew");
         assert!(!allowed(&fewer, &Strategy::whole(0, 2, &[1, 8])));
+        assert!(fewer.complete_strategy(&graph, id).is_none(), "half of the sum went with the other device");
+        let all = held(vec![]).restricted(&[0, 1]);
+        assert!(all.complete_strategy(&graph, id).is_some());
+        assert!(fewer.restricted(&[0]).complete_strategy(&graph, id).is_none(), "it does not come back");
     }
 }
