@@ -131,6 +131,9 @@ pub enum ShardError {
         /// The part of its result.
         part: String,
     },
+    /// Partial sums that leave terms out, or have some twice.
+    #[error("the partial sums of node {0} do not have each of its terms once")]
+    NotEveryTerm(String),
     /// Part of a tensor is needed that no device has.
     #[error("nobody holds {part} of tensor `{tensor}`")]
     Missing {

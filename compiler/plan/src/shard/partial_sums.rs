@@ -21,6 +21,11 @@ impl Rewriter<'_> {
         let from = self.from;
         let node = from.node(id);
         let output = node.outputs[0];
+        let terms = from.shape(node.inputs[0]);
+        let count: u64 = partial_sums.parts().map(|(_, x)| x.element_count()).sum();
+        if !partial_sums.covers(terms) || count != terms.iter().product::<usize>() as u64 {
+            return Err(ShardError::NotEveryTerm(from.node_label(id)));
+        }
         let whole = self.whole(output);
         let whole = rows.and_then(|(begin, end)| whole.with(2, begin, end)).unwrap_or(whole);
         let mut shards: Vec<(usize, PartialSum)> = Vec::new();
@@ -115,5 +120,36 @@ impl Rewriter<'_> {
             sum = self.add(device, None, step_name, restrict::sum(activation), vec![sum, *term])?;
         }
         Ok(sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::apply;
+    use super::super::tests_network::cluster;
+    use super::*;
+    use crate::partition::{Partition, Strategy};
+    use partita_ir::region::Region;
+
+    #[test]
+    fn sums_with_terms_left_out_or_twice_are_refused() {
+        let text = "graph \"case\" opset 17\ninput %0 \"x\": f32[1,64]\nconst %1 \"m\": f32[64,32] = random(1)\n\
+                    %2 \"y\": f32[1,32] = \"product\"(%0, %1) MatMul\noutput %2\n";
+        let graph = partita_ir::graph::text::parse(text).expect("the text is a graph");
+        let cluster = cluster(2, "");
+        let product = graph.topological_order().expect("it is a graph")[0];
+        let part = |begin: usize, end: usize| Region::new([(0, 1), (begin, end)]);
+        let applied = |parts: [Option<Region>; 2]| {
+            let outputs = Sharding::whole(0, 2, &[1, 32]);
+            let strategy = Strategy { method: Method::Input, outputs, partial_sums: Some(Sharding(parts.to_vec())) };
+            apply(&graph, &Partition::given(BTreeMap::from([(product, strategy)])), &cluster).map(|_| ())
+        };
+        assert_eq!(applied([part(0, 40), part(40, 64)]), Ok(()));
+        let refused = Err(ShardError::NotEveryTerm(graph.node_label(product)));
+        assert_eq!(applied([part(0, 40), part(41, 64)]), refused);
+        assert_eq!(applied([part(0, 40), part(39, 64)]), refused);
+        assert_eq!(applied([part(0, 40), None]), refused);
     }
 }
