@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::OnceLock;
 
-use onnx_protobuf::Message;
 use partita::diagnostic::Diagnostic;
 use partita::driver::{self, Options};
 use partita::{bundle, commands};
@@ -29,19 +27,6 @@ use Shown::{Differs, Refused, Test};
 
 /// Files of a bundle by their paths, or why there is none.
 type Outcome = Result<BTreeMap<String, String>, String>;
-
-/// A folder with a small network.
-fn small() -> &'static str {
-    static FOLDER: OnceLock<(tempfile::TempDir, String)> = OnceLock::new();
-    let made = FOLDER.get_or_init(|| {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let bytes = partita_tests::onnx::three_convolutions().write_to_bytes().expect("it is plain data");
-        std::fs::write(folder.path().join("model.onnx"), bytes).expect("the folder is ours");
-        let path = folder.path().to_string_lossy().into_owned();
-        (folder, path)
-    });
-    &made.1
-}
 
 /// Compiles for a cluster file with a target file beside it. `model` is a folder, or the name of an example.
 fn outcome(cluster: &str, target_text: &str, model: &str) -> Outcome {

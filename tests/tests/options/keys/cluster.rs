@@ -7,8 +7,9 @@ use partita::driver::{self, Options};
 use partita::{bundle, commands};
 use partita_tests::place;
 
+use super::super::small;
 use super::Shown::{self, Differs, Refused, Test};
-use super::{check_lines, known_keys, outcome, small, walk};
+use super::{check_lines, known_keys, outcome, walk};
 
 /// A cluster with a line for every key. Two boards and a camera on a switch, a sensor on a serial line.
 const CLUSTER: &str = "\

@@ -4,8 +4,9 @@ use partita::config::{cluster_file, target};
 use partita::driver::{self, Options};
 use partita_tests::place;
 
+use super::super::small;
 use super::Shown::{self, Differs, Refused, Test};
-use super::{check_lines, known_keys, outcome, outcome_with, single, small, walk};
+use super::{check_lines, known_keys, outcome, outcome_with, single, walk};
 
 /// A board with an operating system and a key for everything that such a target may say.
 pub const LINUX_TARGET: &str = "\
