@@ -177,7 +177,7 @@ impl Group<'_> {
     /// Those of firmware say more than settings can.
     fn libraries(&self, rustc_version: &str) -> Vec<String> {
         let host = rustc_version.lines().find_map(|line| line.strip_prefix("host: "));
-        let of_device = |device: &&Device| {
+        let of_device = |device: &Device| {
             let triple = if device.target.triple == "host" { host? } else { &device.target.triple };
             let folder = self.bundle.join("devices").join(&device.name);
             let search = toml::Value::from(vec![format!("native={}", folder.to_str()?)]);
@@ -187,7 +187,7 @@ impl Group<'_> {
             Some([setting("rustc-link-search", search), setting("rustc-link-lib", library)])
         };
         let hosted = self.devices.iter().copied().filter(|device| device.target.system != System::CortexM);
-        hosted.filter_map(|device| of_device(&device)).flatten().collect()
+        hosted.filter_map(of_device).flatten().collect()
     }
 
     /// Runs cargo on packages of a workspace.

@@ -117,11 +117,12 @@ fn free_computing(cluster: &Cluster) -> Cluster {
 }
 
 /// What the network would take on clusters that differ from this one in one thing each, those without a plan left out.
-pub fn changes(taught: &Taught, cluster: &Cluster, options: &Options, has_routes: bool) -> Vec<Change> {
-    let has_routes = has_routes || taught.exits.is_some();
+/// With exits or variants every number travels as it is there, too.
+pub fn changes(taught: &Taught, cluster: &Cluster, options: &Options, has_variants: bool) -> Vec<Change> {
+    let is_studied = has_variants || taught.exits.is_some();
     let predicted = |(what, cluster): (String, Cluster)| {
         let same = Taught::nothing(taught.name.clone(), taught.graph.clone());
-        let has_routes = has_routes && cluster.survives;
+        let has_routes = is_studied || cluster.survives;
         let linked = Linked::of(same, &cluster, options, has_routes, &mut Clock::default()).ok()?;
         let prediction = Planned::of(linked.placed, &cluster, options.batch).prediction;
         Some(Change { what, latency_ms: prediction.latency_ms, throughput_hz: prediction.throughput_hz })
@@ -207,6 +208,7 @@ fn one_more(cluster: &Cluster) -> Option<(String, Cluster)> {
 mod tests {
     use super::*;
     use crate::config::cluster_file;
+    use crate::links::LinkOptions;
 
     fn cluster(more: &str) -> Cluster {
         let text = format!(
@@ -216,6 +218,22 @@ mod tests {
              bandwidth = \"100 Mbit/s\"\nlatency = \"0.2 ms\"\n"
         );
         cluster_file::parse(&text, "cluster.toml", std::path::Path::new(".")).expect("it is sound")
+    }
+
+    #[test]
+    fn what_is_studied_is_advised_with_links_that_send_every_number_as_it_is() {
+        let text = "graph \"g\" opset 17\ninput %0 \"x\": f32[1,3,64,64]\nconst %1 \"w\": f32[16,3,3,3] = random(1)\n\
+                    const %2 \"b\": f32[16] = random(2)\n%3 \"y\": f32[1,16,62,62] = \"conv\"(%0, %1, %2) \
+                    Conv((window:(kernel:[3,3],stride:[1,1],dilation:[1,1],pad_begin:[0,0],pad_end:[0,0]),\
+                    groups:1,residual:false,activation:None))\noutput %3\n";
+        let graph = crate::graph::text::parse(text).expect("the text is a graph");
+        let taught = Taught::nothing("g".to_string(), graph);
+        let cluster = cluster("");
+        let rounding = crate::links::LinkError::parse("1e-2").expect("a share");
+        let rounded = Options { links: LinkOptions { error: rounding, ..LinkOptions::exact() }, ..Options::default() };
+        let exact = changes(&taught, &cluster, &Options::default(), false);
+        assert_eq!(changes(&taught, &cluster, &rounded, true), exact);
+        assert_ne!(changes(&taught, &cluster, &rounded, false), exact, "halves change nothing here");
     }
 
     #[test]

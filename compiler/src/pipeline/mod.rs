@@ -63,7 +63,7 @@ pub fn compile(
     }
     clock.restart();
     let has_routes = study.is_some() || targets.cluster.survives;
-    let changes = options.advise.then(|| advised::changes(&taught, &targets.cluster, options, has_routes));
+    let changes = options.advise.then(|| advised::changes(&taught, &targets.cluster, options, study.is_some()));
     clock.lap("advice");
     let Linked { taught, placed } = Linked::of(taught, &targets.cluster, options, has_routes, &mut clock)?;
     dump.stage("links", &taught.graph);
