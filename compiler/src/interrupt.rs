@@ -2,9 +2,10 @@
 //!
 //! Who ends by itself drops both. A signal drops nothing, so a thread waits for those that ask a process to end.
 
+use std::io::Read;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -18,6 +19,9 @@ struct Left {
 }
 
 static LEFT: Mutex<Left> = Mutex::new(Left { children: Vec::new(), folders: Vec::new() });
+
+/// Held by whoever does what must not be left half done.
+static WHOLE: Mutex<()> = Mutex::new(());
 
 fn left() -> MutexGuard<'static, Left> {
     LEFT.lock().unwrap_or_else(PoisonError::into_inner)
@@ -46,11 +50,17 @@ fn ignored(status: &str) -> impl Fn(i32) -> bool + use<> {
     move |signal| mask >> (signal - 1) & 1 == 1
 }
 
+/// Until what this returns is dropped, signals that ask this process to end are not followed. Keep it short.
+pub fn uninterrupted() -> MutexGuard<'static, ()> {
+    WHOLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn clear() {
-    // The lock is kept: nothing that is begun now would be cleared.
+    // Both locks are kept: nothing that is begun now would be cleared.
+    std::mem::forget(uninterrupted());
     let left = left();
     for child in left.children.iter().filter_map(Weak::upgrade) {
-        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut child = locked(&child);
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -60,13 +70,31 @@ fn clear() {
     std::mem::forget(left);
 }
 
-/// A child that is ended with this process.
-pub fn with_us(child: Child) -> Arc<Mutex<Child>> {
-    let child = Arc::new(Mutex::new(child));
+/// Starts a command that is ended with this process.
+pub fn spawn(command: &mut Command) -> std::io::Result<Arc<Mutex<Child>>> {
+    // Locked before it starts: there is no child that nobody knows.
     let mut left = left();
+    let child = Arc::new(Mutex::new(command.spawn()?));
     left.children.retain(|child| child.strong_count() > 0);
     left.children.push(Arc::downgrade(&child));
-    child
+    Ok(child)
+}
+
+/// A child, for as long as what is returned is kept.
+pub fn locked(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a command that is ended with this process; it has no input, and only what it says on standard error is kept.
+pub fn output(command: &mut Command) -> std::io::Result<Output> {
+    let child = spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
+    let messages = locked(&child).stderr.take();
+    let mut stderr = Vec::new();
+    let read = messages.map_or(Ok(0), |mut messages| messages.read_to_end(&mut stderr));
+    // It has closed its end: waiting, and so keeping the lock, is short.
+    let status = locked(&child).wait()?;
+    read?;
+    Ok(Output { status, stdout: Vec::new(), stderr })
 }
 
 /// A temporary folder that is removed when it is dropped, or by [`clear_on_signals`].
@@ -117,6 +145,12 @@ mod tests {
         let ignored = ignored("Name:\tcompile\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n");
         assert_eq!([SIGHUP, SIGINT, SIGTERM].map(&ignored), [true, false, false]);
         assert!(!super::ignored("nothing")(SIGTERM));
+    }
+
+    #[test]
+    fn a_command_runs_as_a_child_that_is_known() {
+        let output = output(Command::new("sh").args(["-c", "cat; echo ignored; echo said >&2; exit 3"])).expect("a shell");
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(3), b"said\n".as_slice()));
     }
 
     #[test]

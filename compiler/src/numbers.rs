@@ -1,12 +1,9 @@
 //! What a user should know of a model's numbers: constants that are none, and sums that are rounded though they should not be.
 
-use partita_rt::CastTo;
-
 use crate::diagnostic::{Diagnostic, printable};
 use crate::graph::ranges::{EXACT_UP_TO, inexact_sums};
 use crate::graph::text::op_name;
-use crate::graph::types::on_elements;
-use crate::graph::{ElementType, Graph, Value};
+use crate::graph::{Graph, Value};
 
 /// Most constants or nodes that a message names.
 const MOST_NAMED: usize = 8;
@@ -14,17 +11,10 @@ const MOST_NAMED: usize = 8;
 /// A warning that names every constant with NaN or infinity among its elements.
 pub fn of_constants(graph: &Graph) -> Option<Diagnostic> {
     let odd = |value: &Value| {
-        let elements: Vec<f64> = match value.data.element() {
-            ElementType::F32 | ElementType::F64 | ElementType::F16 | ElementType::BF16 => {
-                on_elements!(&value.data, elements => elements.iter().map(|x| CastTo::<f64>::cast(*x)).collect())
-            }
-            _ => return None,
-        };
-        let nan = elements.iter().filter(|x| x.is_nan()).count();
-        let infinite = elements.iter().filter(|x| x.is_infinite()).count();
+        let (nan, infinite) = value.data.not_finite();
         let count = |number: usize, what: &str| (number > 0).then(|| format!("{number} {what}"));
         let words: Vec<String> = [count(nan, "NaN"), count(infinite, "infinite")].into_iter().flatten().collect();
-        (!words.is_empty()).then(|| format!("{} of {} elements", words.join(" and "), elements.len()))
+        (!words.is_empty()).then(|| format!("{} of {} elements", words.join(" and "), value.data.len()))
     };
     let named = graph.tensor_ids().filter_map(|id| {
         let tensor = graph.tensor(id);

@@ -2,8 +2,9 @@
 //! user has put into the folder is safe.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use partita_tests::bundle::{ClusterText, symbols};
 use partita_tests::command::{compile, succeed};
@@ -126,4 +127,36 @@ fn compiling_again_keeps_what_is_the_users() {
     fs::remove_file(&main).expect("removed");
     succeed(&mut digits(&cluster, folder.path(), &[]));
     assert!(main.exists(), "it is written again");
+}
+
+/// What is in a folder, by its name.
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    entries.map(|name| name.into_string().expect("a text")).collect()
+}
+
+#[test]
+fn a_signal_while_one_bundle_takes_the_place_of_another_loses_nothing() {
+    const FILES: usize = 4000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (cluster, out) = (ClusterText::single("host"), folder.path().join("out"));
+    succeed(&mut digits(&cluster, folder.path(), &[]));
+    // Beside emitted files, so that each is moved by itself, which takes long enough to be seen.
+    let mine = out.join("devices/one/src");
+    (0..FILES).for_each(|file| fs::write(mine.join(format!("mine-{file}")), "mine").expect("the folder is ours"));
+    let mut before = names_in(folder.path());
+    let mut compiler = digits(&cluster, folder.path(), &[]).stderr(Stdio::null()).spawn().expect("the compiler starts");
+    while !names_in(folder.path()).iter().any(|name| name.ends_with(".old")) {
+        assert_eq!(compiler.try_wait().expect("it is our child"), None, "it ended, and moved nothing that was seen");
+    }
+    let id = rustix::process::Pid::from_child(&compiler);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it is our child");
+    let status = compiler.wait().expect("it is our child");
+    assert_eq!(status.signal(), Some(rustix::process::Signal::TERM.as_raw()), "{status}");
+    let mut after = names_in(folder.path());
+    before.sort();
+    after.sort();
+    assert_eq!(after, before, "what is left beside the bundle");
+    assert_eq!(names_in(&mine).iter().filter(|name| name.starts_with("mine-")).count(), FILES);
+    assert!(out.join("plan.pb").exists() && mine.join("model.rs").exists());
 }

@@ -16,6 +16,7 @@ use super::executable::{self, SectionSizes};
 use super::put;
 use crate::config::{Device, System};
 use crate::emit::model::library_name;
+use crate::interrupt;
 
 /// A linked device program.
 #[derive(Clone, Debug)]
@@ -221,7 +222,7 @@ impl Group<'_> {
             }
             command.env("CARGO_ENCODED_RUSTFLAGS", &flags);
             command.env("CARGO_TARGET_DIR", &target).env("CARGO_BUILD_BUILD_DIR", &target);
-            command.output().context("starting cargo, which builds the device crates; install Rust from rustup.rs")
+            interrupt::output(&mut command).context("starting cargo, which builds the device crates; install Rust from rustup.rs")
         };
         // Crates that the compiler itself was built with are usually at hand; ask the registry only if not.
         let mut output = run(true)?;

@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::cargo::{PROGRAMS, SYMBOLS};
-use crate::interrupt::TemporaryFolder;
+use crate::interrupt::{self, TemporaryFolder};
 
 /// The list of emitted files.
 pub const MANIFEST: &str = "manifest.sha256";
@@ -74,7 +74,8 @@ fn refuse(out: &Path, paths: &[String], what: &str, advice: &str) -> anyhow::Res
 /// Puts the staged bundle in the place of `out`. Files there that were not emitted stay, and so do programs if all that
 /// they are built from stays as it is.
 ///
-/// Everything is complete before anything is moved; a failure leaves the earlier bundle.
+/// Everything is complete before anything is moved; a failure leaves the earlier bundle, and a signal waits until all is in its
+/// place.
 pub fn replace(staging: TemporaryFolder, out: &Path) -> anyhow::Result<()> {
     let mut manifest = Manifest::of(&staging)?;
     let before = if out.exists() { Manifest::read(out)? } else { None };
@@ -98,6 +99,7 @@ pub fn replace(staging: TemporaryFolder, out: &Path) -> anyhow::Result<()> {
         manifest.digests.extend(programs);
     }
     manifest.write(&staging)?;
+    let _whole = interrupt::uninterrupted();
     let old = staging.with_extension("old");
     if out.exists() {
         fs::rename(out, &old).with_context(|| format!("moving `{}` aside", out.display()))?;

@@ -88,14 +88,17 @@ impl Process {
         } else {
             builder.stdin(Stdio::piped()).stdout(Stdio::piped());
         }
-        let mut child = builder.spawn()?;
+        let child = interrupt::spawn(&mut builder)?;
         let said = Arc::new(Mutex::new(String::new()));
-        if let Some(stream) = child.stderr.take() {
+        let (stdin, stdout, stderr) = {
+            let mut child = interrupt::locked(&child);
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        };
+        if let Some(stream) = stderr {
             collect(stream, Arc::clone(&said));
         }
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         // From here on a failure must end the child too: dropping the process does.
-        let mut process = Process { child: interrupt::with_us(child), writer: None, said };
+        let mut process = Process { child, writer: None, said };
         let (reader, writer): (Box<dyn Read + Send>, Box<dyn Write + Send>) = match (&control, stdin, stdout) {
             (Some(path), _, _) => {
                 let stream = process.connect(path)?;

@@ -384,6 +384,23 @@ impl Data {
         data_of!(element, parts.map(Element::take).collect())
     }
 
+    /// How many elements are NaN, and how many infinite.
+    pub fn not_finite(&self) -> (usize, usize) {
+        fn count<T: Copy + CastTo<f64>>(elements: &[T]) -> (usize, usize) {
+            elements.iter().fold((0, 0), |(nan, infinite), element| {
+                let x: f64 = element.cast();
+                (nan + usize::from(x.is_nan()), infinite + usize::from(x.is_infinite()))
+            })
+        }
+        match self {
+            Data::F32(elements) => count(elements),
+            Data::F64(elements) => count(elements),
+            Data::F16(elements) => count(elements),
+            Data::BF16(elements) => count(elements),
+            _ => (0, 0),
+        }
+    }
+
     /// As many elements with the value of the only one that this data holds.
     pub fn repeated(&self, count: usize) -> Data {
         on_elements!(self, elements => Self(elements.first().map_or(Vec::new(), |element| vec![*element; count])))
