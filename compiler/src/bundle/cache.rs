@@ -24,9 +24,6 @@ use crate::interrupt::TemporaryFolder;
 /// Bytes of all entries together; the oldest go first.
 const MOST_BYTES: u64 = 2 << 30;
 
-/// Files from this size on are linked and not copied. Cargo and rustc replace such files, never write into them.
-pub const LINKED_BYTES: u64 = 64 << 10;
-
 /// Work folders that were last changed so long ago are of compilers that were killed.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
@@ -180,22 +177,21 @@ pub fn name_of(parts: &[impl AsRef<[u8]>]) -> String {
     digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Copies a folder and keeps the times of its files. Those of `linked_from_bytes` and more, which nobody may write into, are
-/// linked instead.
-pub fn copy(from: &Path, to: &Path, linked_from_bytes: u64) -> anyhow::Result<()> {
+/// Copies a folder. Files are linked, and so keep their times: cargo and rustc make new ones, and write nothing into those of
+/// what is built already. Hidden ones, which cargo locks and writes, are copied.
+pub fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     let context = || format!("copying `{}`", from.display());
     fs::create_dir(to).with_context(context)?;
     for entry in fs::read_dir(from).with_context(context)? {
         let entry = entry.with_context(context)?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type().with_context(context)?.is_dir() {
-            copy(&source, &target, linked_from_bytes)?;
-        } else {
-            let metadata = entry.metadata().with_context(context)?;
-            if metadata.len() >= linked_from_bytes && fs::hard_link(&source, &target).is_ok() {
-                continue;
-            }
-            let time = metadata.modified().with_context(context)?;
+            copy(&source, &target)?;
+            continue;
+        }
+        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if is_hidden || fs::hard_link(&source, &target).is_err() {
+            let time = entry.metadata().and_then(|metadata| metadata.modified()).with_context(context)?;
             fs::copy(&source, &target).with_context(context)?;
             let file = File::options().append(true).open(&target).with_context(context)?;
             file.set_times(FileTimes::new().set_modified(time)).with_context(context)?;
@@ -353,20 +349,24 @@ mod tests {
     }
 
     #[test]
-    fn copies_keep_their_times() {
+    fn copies_keep_their_times_and_what_cargo_writes_is_not_shared() {
         let folder = tempfile::tempdir().expect("a folder");
         let (from, to) = (folder.path().join("from"), folder.path().join("to"));
         fs::create_dir_all(from.join("below")).expect("a folder");
-        fs::write(from.join("below/file"), "text").expect("written");
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        File::options()
-            .write(true)
-            .open(from.join("below/file"))
-            .and_then(|file| file.set_modified(time))
-            .expect("set");
-        copy(&from, &to, LINKED_BYTES).expect("copied");
-        let metadata = fs::metadata(to.join("below/file")).expect("it is there");
-        assert_eq!(metadata.modified().expect("a time"), time);
+        let files = ["below/file", "below/.lock"];
+        for file in files {
+            fs::write(from.join(file), "text").expect("written");
+            let opened = File::options().write(true).open(from.join(file));
+            opened.and_then(|file| file.set_modified(time)).expect("set");
+        }
+        copy(&from, &to).expect("copied");
+        let links = files.map(|file| {
+            let metadata = fs::metadata(to.join(file)).expect("it is there");
+            assert_eq!(metadata.modified().expect("a time"), time);
+            metadata.nlink()
+        });
+        assert_eq!(links, [2, 1]);
     }
 
     #[test]

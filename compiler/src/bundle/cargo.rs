@@ -276,10 +276,9 @@ impl Group<'_> {
     }
 }
 
-/// What an entry holds, to go on with in another folder. Sources are only read.
+/// What an entry holds, to go on with in another folder.
 fn copy_parts(entry: &Entry, folder: &Path) -> anyhow::Result<()> {
-    let parts = [("runtime-rt", 0), ("target", cache::LINKED_BYTES)];
-    parts.iter().try_for_each(|(name, linked)| cache::copy(&entry.path.join(name), &folder.join(name), *linked))
+    ["runtime-rt", "target"].iter().try_for_each(|name| cache::copy(&entry.path.join(name), &folder.join(name)))
 }
 
 /// Whether a variable of a surrounding build would change how a device's crate is built.
