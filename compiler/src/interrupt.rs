@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_command_runs_as_a_child_that_is_known() {
-        let output = output(Command::new("sh").args(["-c", "cat; echo ignored; echo said >&2; exit 3"])).expect("a shell");
+        let output =
+            output(Command::new("sh").args(["-c", "cat; echo ignored; echo said >&2; exit 3"])).expect("a shell");
         assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(3), b"said\n".as_slice()));
     }
 

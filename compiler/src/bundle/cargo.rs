@@ -222,7 +222,8 @@ impl Group<'_> {
             }
             command.env("CARGO_ENCODED_RUSTFLAGS", &flags);
             command.env("CARGO_TARGET_DIR", &target).env("CARGO_BUILD_BUILD_DIR", &target);
-            interrupt::output(&mut command).context("starting cargo, which builds the device crates; install Rust from rustup.rs")
+            interrupt::output(&mut command)
+                .context("starting cargo, which builds the device crates; install Rust from rustup.rs")
         };
         // Crates that the compiler itself was built with are usually at hand; ask the registry only if not.
         let mut output = run(true)?;

@@ -88,6 +88,9 @@ pub fn forms(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: 
     forms.filter(|forms| inputs[1].value.is_none_or(|weights| stays_finite(*forms, weights, terms))).collect()
 }
 
+/// Filters that are transformed at once: no instruction set has fewer lanes.
+const TOGETHER: usize = 4;
+
 /// No sum of any input below [`partita_rt::kernels::WINOGRAD_BELOW`] (2^64) grows by more than this on its way, so that none
 /// overflows.
 const MOST_GROWTH: f64 = (1u64 << 60) as f64;
@@ -370,19 +373,27 @@ impl Plan {
         let taps: usize = self.forms.taps().iter().product();
         let per_point = self.packed_elements() / self.points();
         let mut packed = vec![0.0; self.packed_elements()];
-        for filter in 0..self.filters {
+        let mut together = vec![[0.0; TOGETHER]; taps];
+        // Lanes are a multiple of them.
+        for filter in (0..self.filters).step_by(TOGETHER) {
             let (vector, lane) = (filter / self.lanes, filter % self.lanes);
+            let count = TOGETHER.min(self.filters - filter);
             let first = vector / self.tile.vectors * self.tile.vectors;
             let wide = self.tile.vectors.min(self.filter_vectors() - first);
             for channel in 0..self.channels {
                 for tap in 0..self.kernel_depth {
-                    let from = ((filter * self.channels + channel) * self.kernel_depth + tap) * taps;
+                    for (at, filter) in (filter..filter + count).enumerate() {
+                        let from = ((filter * self.channels + channel) * self.kernel_depth + tap) * taps;
+                        let filter = &weights[from..from + taps];
+                        together.iter_mut().zip(filter).for_each(|(tap, weight)| tap[at] = f64::from(*weight));
+                    }
                     let row = tap * self.channels + channel;
                     let within = first * depth * self.lanes + row * wide * self.lanes;
                     let to = within + (vector - first) * self.lanes + lane;
-                    for (point, value) in self.forms.filter(&weights[from..from + taps]).into_iter().enumerate() {
-                        packed[point * per_point + to] = value as f32;
-                    }
+                    self.forms.filters(&together, |point, values| {
+                        let packed = &mut packed[point * per_point + to..][..count];
+                        packed.iter_mut().zip(values).for_each(|(packed, value)| *packed = value as f32);
+                    });
                 }
             }
         }

@@ -232,26 +232,25 @@ impl Forms {
         [self.down.map_or(1, Form::points), self.across.points()]
     }
 
-    /// `G g G^T` of a filter, `[points][points]`.
-    pub fn filter(self, taps: &[f32]) -> Vec<f64> {
+    /// `G g G^T` of `N` filters at once, given tap by tap: each element of `[points][points]`, by its position.
+    pub fn filters<const N: usize>(self, taps: &[[f64; N]], mut each: impl FnMut(usize, [f64; N])) {
         let one: &[&[f64]] = &[&[1.0]];
         let (rows, columns) = (self.down.map_or(one, Form::filter_matrix), self.across.filter_matrix());
         let width = self.across.taps();
-        let mut transformed = Vec::with_capacity(rows.len() * columns.len());
-        let mut scaled = [0.0; MOST_TAPS];
-        for row in rows {
-            let taps =
-                taps.chunks_exact(width).zip(*row).flat_map(|(taps, factor)| taps.iter().map(move |x| (x, factor)));
-            for (scaled, (x, factor)) in scaled.iter_mut().zip(taps) {
-                *scaled = factor * f64::from(*x);
+        let mut scaled = [[0.0; N]; MOST_TAPS];
+        for (at, row) in rows.iter().enumerate() {
+            let factors = row.iter().flat_map(|factor| std::iter::repeat_n(*factor, width));
+            for ((scaled, taps), factor) in scaled.iter_mut().zip(taps).zip(factors) {
+                *scaled = taps.map(|tap| factor * tap);
             }
-            for column in columns {
-                let lines = scaled[..row.len() * width].chunks_exact(width);
-                let products = lines.flat_map(|line| line.iter().zip(*column).map(|(x, factor)| x * factor));
-                transformed.push(products.sum());
+            for (beside, column) in columns.iter().enumerate() {
+                let mut sums = [-0.0; N];
+                for (scaled, factor) in scaled[..row.len() * width].iter().zip(column.iter().cycle()) {
+                    sums.iter_mut().zip(scaled).for_each(|(sum, x)| *sum += x * factor);
+                }
+                each(at * columns.len() + beside, sums);
             }
         }
-        transformed
     }
 
     /// How much larger than its largest input and its largest weight an output may be on the way, per channel.
@@ -270,9 +269,10 @@ impl Forms {
         let mut products = vec![0.0; rows * columns];
         let taps: usize = self.taps().iter().product();
         for filter in filters.chunks_exact(taps) {
-            for (at, weight) in self.filter(filter).into_iter().enumerate() {
-                products[at] += weight.abs() * down[at / columns] * across[at % columns];
-            }
+            let filter: Vec<[f64; 1]> = filter.iter().map(|x| [f64::from(*x)]).collect();
+            self.filters(&filter, |at, [weight]| {
+                products[at] += weight.abs() * down[at / columns] * across[at % columns]
+            });
         }
         let (above, beside) = (self.down.map_or(one, Form::output_matrix), self.across.output_matrix());
         let all = above.iter().flat_map(|row| beside.iter().map(move |column| (row, column)));
@@ -314,6 +314,35 @@ mod tests {
             body.push(Statement::Store(y, Affine::constant(at as i64 * 4), Expression::Variable(result)));
         }
         builder.finish("transform".to_string(), String::new(), body, 0)
+    }
+
+    #[test]
+    fn filters_are_transformed_together_to_the_bit_as_alone() {
+        let forms = [Form::Two, Form::Four, Form::TwoOfFive];
+        let forms = forms.iter().flat_map(|form| [None, Some(*form)].map(|down| Forms { down, across: *form }));
+        for forms in forms {
+            let taps: usize = forms.taps().iter().product();
+            let value = |tap: usize, filter: usize| ((tap * 37 + filter * 11) % 101) as f64 / 7.0 - 6.5;
+            let together: Vec<[f64; 4]> =
+                (0..taps).map(|tap| std::array::from_fn(|filter| value(tap, filter))).collect();
+            let [rows, columns] = forms.points();
+            let mut seen = Vec::new();
+            forms.filters(&together, |point, values| seen.push((point, values)));
+            assert_eq!(seen.len(), rows * columns);
+            let one: &[&[f64]] = &[&[1.0]];
+            let (down, across) = (forms.down.map_or(one, Form::filter_matrix), forms.across.filter_matrix());
+            for (at, (point, values)) in seen.into_iter().enumerate() {
+                assert_eq!(point, at);
+                let (row, column) = (down[at / columns], across[at % columns]);
+                for (filter, found) in values.into_iter().enumerate() {
+                    let mut sum = -0.0;
+                    for tap in 0..taps {
+                        sum += row[tap / column.len()] * value(tap, filter) * column[tap % column.len()];
+                    }
+                    assert_eq!(found.to_bits(), f64::to_bits(sum), "{forms}, point {point}");
+                }
+            }
+        }
     }
 
     #[test]
