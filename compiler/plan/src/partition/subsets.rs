@@ -1,8 +1,11 @@
 //! Which parts of a cluster are asked for plans of their own.
 //!
-//! A device that takes part costs messages, so fewer may be quicker. Of equal devices only the number counts. Where there
-//! are few sets, all are asked, so a cluster never does worse than the same cluster without some of its devices; where
-//! there are many, the fastest devices in growing numbers, and all but one of each kind.
+//! A device that takes part costs messages, so fewer may be quicker. Of equal devices only the number counts, and where they
+//! stand among the others: parts of tensors lie in the order of devices. Where there are few sets, all are asked, so a
+//! cluster never does worse than the same cluster without some of its devices; where there are many, the fastest devices in
+//! growing numbers, and all but one of each kind.
+
+use std::collections::BTreeMap;
 
 use super::device_subset;
 use super::relay::route;
@@ -20,6 +23,7 @@ pub fn subsets(cluster: &Cluster) -> Vec<Vec<usize>> {
     let count = cluster.devices.len();
     let best = device_subset::best(cluster, device_subset::LARGEST);
     let kinds = kinds(cluster, &best);
+    let ordered = if count <= ALL.1 { ordered(&kinds, [cluster.input, cluster.output]) } else { Vec::new() };
     let sets = kinds.iter().try_fold(1usize, |product, kind| product.checked_mul(kind.len() + 1));
     let mut found: Vec<Vec<usize>> = Vec::new();
     let mut add = |devices: Vec<usize>| {
@@ -30,7 +34,9 @@ pub fn subsets(cluster: &Cluster) -> Vec<Vec<usize>> {
             found.push(closed);
         }
     };
-    if count <= ALL.1 && sets.is_some_and(|sets| sets <= ALL.0) {
+    if count <= ALL.1 && ordered.len() <= ALL.0 {
+        ordered.into_iter().for_each(add);
+    } else if count <= ALL.1 && sets.is_some_and(|sets| sets <= ALL.0) {
         let mut numbers = vec![0; kinds.len()];
         loop {
             add(kinds.iter().zip(&numbers).flat_map(|(kind, number)| kind[..*number].iter().copied()).collect());
@@ -49,6 +55,26 @@ pub fn subsets(cluster: &Cluster) -> Vec<Vec<usize>> {
     }
     found.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
     found
+}
+
+/// Sets of devices, one of all that are the same kinds in the same order, the ends among them.
+fn ordered(kinds: &[Vec<usize>], ends: [usize; 2]) -> Vec<Vec<usize>> {
+    let mut devices: Vec<(usize, usize)> = kinds
+        .iter()
+        .enumerate()
+        .flat_map(|(kind, devices)| devices.iter().map(move |device| (*device, kind)))
+        .collect();
+    devices.sort_unstable();
+    let mut found: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
+    // Sets that take devices of low numbers come first.
+    for set in 0..1usize << devices.len() {
+        let taken = devices.iter().enumerate().filter(|(at, _)| set >> at & 1 == 1).map(|(_, device)| *device);
+        let taken: Vec<(usize, usize)> = taken.collect();
+        let before = |end: usize| taken.iter().filter(|(device, _)| *device < end).count();
+        let order = ends.map(before).into_iter().chain(taken.iter().map(|(_, kind)| *kind)).collect();
+        found.entry(order).or_insert_with(|| taken.iter().map(|(device, _)| *device).collect());
+    }
+    found.into_values().collect()
 }
 
 /// One of each kind of device, those at the ends included: what any device can do alone, one of these can.
@@ -134,7 +160,11 @@ mod tests {
         assert_eq!(sizes, [7, 6, 5, 4, 3, 2, 1]);
         assert_eq!(representatives(&equal), [0, 1]);
         let ends = Cluster { output: 5, ..equal };
-        assert!(subsets(&ends).iter().all(|devices| devices.contains(&0) && devices.contains(&5)));
+        let asked = subsets(&ends);
+        assert!(asked.iter().all(|devices| devices.contains(&0) && devices.contains(&5)));
+        // Four between the ends and two behind them.
+        assert_eq!(asked.len(), 5 * 3 - 1);
+        assert!(asked.contains(&vec![0, 1, 5, 6]) && asked.contains(&vec![0, 1, 2, 5]));
         assert_eq!(representatives(&ends), [0, 1, 5]);
     }
 
@@ -148,6 +178,17 @@ mod tests {
         let line = format!("[[link]]\nbetween = [\"a\", \"b\"]\n{SWITCH}[[link]]\nbetween = [\"b\", \"c\"]\n{SWITCH}");
         let line = cluster(&devices, ("a", "a"), &line);
         assert_eq!(subsets(&line), [vec![0, 1], vec![0]], "c is reached over b");
+    }
+
+    #[test]
+    fn the_order_of_unequal_devices_counts() {
+        let devices = ["raspberry-pi-3", "raspberry-pi-4", "raspberry-pi-3", "raspberry-pi-4"];
+        let devices: String =
+            devices.iter().zip(["a", "b", "c", "d"]).map(|(target, name)| device(name, target, 1)).collect();
+        let switch = format!("[[link]]\nbetween = [\"a\", \"b\", \"c\", \"d\"]\n{SWITCH}");
+        let asked = subsets(&cluster(&devices, ("a", "a"), &switch));
+        // A fast one before the slow one, or behind it.
+        assert_eq!(asked, [vec![0, 1, 2], vec![0, 1, 3], vec![0, 2, 3], vec![0, 1], vec![0, 2], vec![0]]);
     }
 
     #[test]
