@@ -98,6 +98,27 @@ fn a_device_that_returns_before_it_is_missed_costs_no_answer() {
 }
 
 #[test]
+fn sessions_over_slow_links_do_not_replace_each_other_for_ever() {
+    // What its peers say in the sessions of its earlier life is on its way for longer than calls are apart.
+    let run = |seed: u64| {
+        let mut random = Random::new(seed);
+        let mut cluster = Cluster::new(&mut random);
+        for wire in &mut cluster.wires {
+            (wire.medium, wire.latency_us, wire.jitter_us) = (Medium::Datagrams, 8_000, 0);
+        }
+        let device = (cluster.input + 1) % cluster.devices;
+        let links = cluster.wires.iter().filter(|wire| [wire.ends.0, wire.ends.1].contains(&device)).count();
+        let kill = (400_000, Fault::Kill { device, power: true }, 30_000);
+        let summary = simulate_with(seed, &cluster, calm(vec![kill], 500_000, (0, 30_000, 8_000_000)), random);
+        assert_eq!((summary.late, summary.failed), (0, 0), "{summary:?}");
+        // One at both ends of every wire; with the device's next life one more, and another beside it at the most.
+        let most = 2 * (cluster.wires.len() + 2 * links) as u64;
+        assert!(summary.counters.begun <= most, "seed {seed}: {most} would do, {summary:?}");
+    };
+    (0..40).for_each(run);
+}
+
+#[test]
 fn lives_of_the_device_with_the_input_do_not_mix() {
     // Each begins to count inferences anew, so numbers of one life are those of the last.
     let story = |cluster: &Cluster, random: &mut Random| {

@@ -93,8 +93,6 @@ pub(crate) struct Keyed {
     call: Option<(Call, [u8; MESSAGE_BYTES])>,
     current: Option<Transport>,
     pub(super) offered: Option<Offer>,
-    /// The session before this one: what is still on its way of it is no news.
-    previous: u32,
     /// Since when the keys are used.
     since_us: u64,
     tokens: u8,
@@ -111,7 +109,6 @@ impl Keyed {
             call: None,
             current: None,
             offered: None,
-            previous: 0,
             since_us: 0,
             tokens: TOKENS,
             token_at_us: 0,
@@ -129,11 +126,6 @@ impl Keyed {
         self.current.as_ref().map(|keys| &keys.send)
     }
 
-    /// Whether a frame may be on its way since before the session's keys were changed.
-    pub(crate) fn is_of_before(&self, session: u32) -> bool {
-        self.previous == session && session != 0
-    }
-
     /// Whether other keys are due.
     pub(crate) fn is_worn(&self, sent: u32, now_us: u64) -> bool {
         sent >= REKEY_FRAMES || now_us >= self.since_us + REKEY_US
@@ -141,7 +133,6 @@ impl Keyed {
 
     /// A session begins with these keys.
     pub(crate) fn begin(&mut self, keys: Transport, now_us: u64) {
-        self.previous = self.current.as_ref().map_or(0, |keys| keys.id);
         (self.current, self.since_us) = (Some(keys), now_us);
         // The greeting has led to something.
         self.tokens = (self.tokens + 1).min(TOKENS);
@@ -149,7 +140,7 @@ impl Keyed {
 
     /// The session is over.
     pub(crate) fn lose(&mut self) {
-        (self.current, self.offered, self.previous) = (None, None, 0);
+        (self.current, self.offered) = (None, None);
     }
 
     fn spend(&mut self, now_us: u64) -> bool {

@@ -155,6 +155,8 @@ pub(crate) struct Talk {
     /// Keys, where the link has any.
     pub(super) keyed: Option<Keyed>,
     pub(crate) session: Option<Session>,
+    /// The session that this one has taken the place of; 0 if none. What is still on its way of it is no news.
+    previous: u32,
     /// One that is offered to the peer and not yet taken.
     offered: Option<Session>,
     /// Nonces of that offer, or of the own call.
@@ -181,6 +183,7 @@ impl Talk {
         Talk {
             keyed: None,
             session: None,
+            previous: 0,
             offered: None,
             caller_nonce: 0,
             answer_nonce: 0,
@@ -222,7 +225,7 @@ impl Talk {
 
     /// The session is over.
     pub(crate) fn lose(&mut self, now_us: u64, random: &mut Random) {
-        (self.offered, self.reply) = (None, None);
+        (self.offered, self.reply, self.previous) = (None, None, 0);
         self.keyed.iter_mut().for_each(Keyed::lose);
         if self.session.take().is_some() {
             if now_us > self.since_us + FORGIVEN_US {
@@ -386,8 +389,12 @@ impl Talk {
     }
 
     /// A frame of an unknown session has come: the other end is told, now and then.
+    ///
+    /// Not of the session before: the other end says things in it until this one's first frame is there, and what it has
+    /// said comes for as long again. Where that takes longer than [`FIRST_CALL_US`], each session would call for the next
+    /// before anything has come in it. If the other end does not take this session, it asks.
     pub(crate) fn ask(&mut self, session: u32, peer: &Peer, now_us: u64, random: &mut Random) {
-        if self.keyed.as_ref().is_some_and(|keyed| keyed.is_of_before(session)) {
+        if self.previous == session && session != 0 {
             return;
         }
         if peer.calls {
@@ -417,6 +424,7 @@ impl Talk {
         if self.session.is_none() {
             self.since_us = now_us;
         }
+        self.previous = self.session.map_or(0, |session| session.id);
         (self.last_boot, self.heard_us) = (session.boot, now_us);
         (self.session, self.offered, self.call_wait_us) = (Some(session), None, FIRST_CALL_US);
         restarted
@@ -489,6 +497,24 @@ mod tests {
         assert_eq!(other.accept(new, 1, 2000), Accepted::New { restarted: true });
         assert_eq!(other.accept(old, 3, 2000), Accepted::Unknown, "frames of the old session are of the past");
         assert_eq!(other.accept(new, 1, 2000), Accepted::Again, "and none comes twice");
+    }
+
+    #[test]
+    fn what_is_on_its_way_of_the_session_before_calls_for_no_other() {
+        let (mut caller, mut other) = (Talk::new(), Talk::new());
+        let mut random = Random::new(3);
+        assert!(greet(&mut caller, &mut other, (7, 8), 1000));
+        let before = caller.session.expect("there is one").id;
+        let unknown = before ^ 1;
+        caller.ask(unknown, &peer(true), 20_000, &mut random);
+        assert!(greet(&mut caller, &mut other, (7, 8), 20_000), "a session that nobody knows is reason to call");
+        // So long after the last call that another one would be made.
+        for (end, calls) in [(&mut caller, true), (&mut other, false)] {
+            end.ask(before, &peer(calls), 50_000, &mut random);
+            assert_eq!(end.greeting(&peer(calls), 50_000, &mut random), None);
+            end.ask(unknown, &peer(calls), 50_000, &mut random);
+            assert!(end.greeting(&peer(calls), 50_000, &mut random).is_some());
+        }
     }
 
     #[test]
