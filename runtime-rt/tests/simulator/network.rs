@@ -5,6 +5,9 @@ use partita_rt::node::Medium;
 use super::events::Event;
 use super::world::World;
 
+/// What somebody else sends arrives within this.
+const INJECTED_WITHIN_US: u64 = 1000;
+
 /// What wires do all the time, in parts of a million per frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Weather {
@@ -80,7 +83,13 @@ impl World<'_> {
     pub(super) fn replay(&mut self, wire: usize) {
         let heard: Vec<(usize, Vec<u8>)> = self.heard[wire].iter().cloned().collect();
         for (to, bytes) in heard {
+            let (from, latest) = (self.other(wire, to), self.now + INJECTED_WITHIN_US);
             self.inject(wire, to, bytes);
+            // On a line, what was swallowed behind something damaged is news when it comes again.
+            if self.cluster.wires[wire].medium == Medium::Line {
+                let pipe = self.pipe(wire, from);
+                pipe.last_arrival = pipe.last_arrival.max(latest);
+            }
         }
     }
 
@@ -99,7 +108,7 @@ impl World<'_> {
         if self.cluster.wires[wire].medium != Medium::Connection {
             let from = self.other(wire, to);
             self.pipe(wire, from).inflight += bytes.len();
-            let at = self.now + self.random.below(1000);
+            let at = self.now + self.random.below(INJECTED_WITHIN_US);
             self.at(at, Event::Arrive { wire, to, connection: 0, bytes });
         }
     }
