@@ -292,14 +292,14 @@ impl<'a> Contest<'a> {
             if room_for_all && self.cannot_win(&devices) || weights_exceed(self.graph, &part, &options.reserve_bytes) {
                 continue;
             }
-            let pipeline =
-                PartitionOptions { family: StrategyFamily::Pipeline, effort: Effort::Part, ..options.clone() };
             if self.ask(devices.clone(), options, &further).is_some() && auto {
                 limited.push(devices.clone());
             }
-            // Its stages are not among what the other families say, and those of all devices may be worse than of some.
+            // Stages are not among what the other families say, and those of all devices may be worse than of some.
             if auto && wanted.objective == Objective::Throughput {
-                self.ask(devices, pipeline, &[]);
+                let family = StrategyFamily::Pipeline;
+                let options = PartitionOptions { family, effort: Effort::Part, ..wanted.restricted(&devices) };
+                self.ask(devices, options, &[]);
             }
         }
         let small = self.graph.node_count() <= SMALL.0 && self.cluster.devices.len() <= SMALL.1;

@@ -2,7 +2,7 @@
 //! runtime and Rust version, in the user's cache folder.
 //!
 //! An entry is a cargo target folder in which no device has been built yet, and the runtime's source that belongs to
-//! it, both with their times, since cargo compares those. Whoever builds copies it into a folder of its own, so any
+//! it, both with their times, since cargo compares those. Whoever builds links it into a folder of its own, so any
 //! number of compilers may work at once; cargo checks everything that it finds there as ever, so an entry can make a
 //! build quicker, but not wrong.
 //!

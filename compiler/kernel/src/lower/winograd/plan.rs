@@ -88,7 +88,7 @@ pub fn forms(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: 
     forms.filter(|forms| inputs[1].value.is_none_or(|weights| stays_finite(*forms, weights, terms))).collect()
 }
 
-/// Filters that are transformed at once: no instruction set has fewer lanes.
+/// Filters that are transformed at once. Lanes are a multiple of them, so they lie side by side.
 const TOGETHER: usize = 4;
 
 /// No sum of any input below [`partita_rt::kernels::WINOGRAD_BELOW`] (2^64) grows by more than this on its way, so that none
@@ -374,7 +374,6 @@ impl Plan {
         let per_point = self.packed_elements() / self.points();
         let mut packed = vec![0.0; self.packed_elements()];
         let mut together = vec![[0.0; TOGETHER]; taps];
-        // Lanes are a multiple of them.
         for filter in (0..self.filters).step_by(TOGETHER) {
             let (vector, lane) = (filter / self.lanes, filter % self.lanes);
             let count = TOGETHER.min(self.filters - filter);
