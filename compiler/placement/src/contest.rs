@@ -5,6 +5,8 @@
 //! What the optimisation minimises adds up over nodes and travel; where devices work at the same time, or share media,
 //! the simulation knows better.
 
+mod overlap;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
@@ -136,6 +138,7 @@ impl<'a> Contest<'a> {
             refused: None,
         };
         let refused = contest.ask_all();
+        contest.overlap();
         contest.solve_ms = begin.elapsed().as_secs_f64() * 1e3;
         match refused {
             Some(error) if contest.contenders.is_empty() => Err(error),
@@ -460,15 +463,20 @@ impl<'a> Contest<'a> {
         if let Some(known) = self.seen.get(&digest) {
             return Some(*known);
         }
-        let figures = match encoded(self.graph, &partition, self.cluster, &self.wanted.encodings) {
-            Some(encoded) => Figures::of(&encoded.graph, self.cluster, &encoded.partition, objective)?,
-            None => Figures::of(self.graph, self.cluster, &partition, objective)?,
-        };
+        let figures = figures(self.graph, self.cluster, &partition, &self.wanted)?;
         self.seen.insert(digest, figures);
         self.count += 1;
         let question = self.questions.len() - 1;
         let partition = Partition { objective, ..partition };
         self.contenders.push(Contender { partition, figures, rank: (figures.rank(objective), question), question });
         Some(figures)
+    }
+}
+
+/// What a plan comes to when what travels is encoded as is wanted; none if it cannot be carried out.
+fn figures(graph: &Graph, cluster: &Cluster, partition: &Partition, wanted: &PartitionOptions) -> Option<Figures> {
+    match encoded(graph, partition, cluster, &wanted.encodings) {
+        Some(encoded) => Figures::of(&encoded.graph, cluster, &encoded.partition, wanted.objective),
+        None => Figures::of(graph, cluster, partition, wanted.objective),
     }
 }

@@ -241,7 +241,7 @@ fn bytes_alive(sharded: &Sharded, schedule: &Schedule, cluster: &Cluster) -> Vec
                 touch(*verdict);
                 answer.iter().for_each(|answer| touch(*answer));
             }
-            Action::Exchange { sends, receives } => {
+            Action::Start { sends, receives } | Action::Exchange { sends, receives } => {
                 sends.iter().chain(receives).for_each(|message| touch(message.tensor));
                 // What a kernel has made is sent from a copy in plain layout.
                 let mut made: Vec<TensorId> = sends.iter().map(|message| message.tensor).collect();

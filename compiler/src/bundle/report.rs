@@ -29,6 +29,10 @@ pub struct Report {
     /// Runs of nodes that are computed some rows at a time.
     #[serde(rename = "stripes")]
     pub row_streaming: Vec<crate::shard::row_streaming::RowStreamingReport>,
+    /// Nodes of which devices compute their parts in pieces, so that what others need travels meanwhile, and into how many;
+    /// none where nothing travels while a device computes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<BTreeMap<String, usize>>,
     /// What calibration samples have made whole numbers of, with --quantize.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization: Option<crate::quantize::report::QuantizationReport>,

@@ -143,6 +143,14 @@ fn human(report: &Report, compiled: &Compiled) {
         let what = if run.nodes.0 == run.nodes.1 { first } else { format!("{first} to {last}") };
         println!("{what} in {} stripes: as many rows at a time are exchanged and computed", run.count);
     }
+    if let Some(pieces) = report.overlap.as_ref() {
+        let pieces = match pieces.len() {
+            0 => String::new(),
+            1 => "; of one node what others need is computed first".to_string(),
+            count => format!("; of {count} nodes what others need is computed first"),
+        };
+        println!("tensors travel while devices compute{pieces}");
+    }
     if report.devices.iter().any(|device| device.flash_bytes > 0) {
         println!("\n{:<12} {:>12} {:>12} {:>12}", "linked", "code B", "flash B", "RAM B");
         for device in &report.devices {

@@ -103,6 +103,10 @@ pub fn report(compiled: &Compiled) -> Report {
             .iter()
             .filter_map(|run| RowStreamingReport::of(&compiled.graph, run))
             .collect(),
+        overlap: compiled.routed.placed.partition.overlap.as_ref().map(|overlap| {
+            let named = |(id, count): (&NodeId, &usize)| (compiled.graph.node(*id).name.clone(), *count);
+            overlap.pieces.iter().map(named).collect()
+        }),
         quantization: compiled.quantization.clone(),
         links: compiled.links.clone(),
         exits: exits(compiled),
@@ -260,7 +264,11 @@ fn device_report(
     };
     let macs = |action: &Action| match action {
         Action::Compute(node) => cost::node_macs(graph, *node),
-        Action::Input { .. } | Action::Exchange { .. } | Action::Leave { .. } | Action::Output { .. } => 0,
+        Action::Input { .. }
+        | Action::Start { .. }
+        | Action::Exchange { .. }
+        | Action::Leave { .. }
+        | Action::Output { .. } => 0,
     };
     let macs_of = |schedule: &Schedule| schedule.actions.iter().map(macs).sum::<u64>();
     let sent = |prediction: &Prediction| {

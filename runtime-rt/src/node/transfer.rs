@@ -10,7 +10,8 @@ use super::wire::{Put, Take, WANT_BYTES};
 /// Most messages of one link that are received at the same time.
 pub(crate) const RECEIVES: usize = 4;
 
-/// Most messages of one link that have been handed over and not acknowledged.
+/// Most messages of one link that have been handed over and not acknowledged; schedules start no more before they wait
+/// (`MOST_UNDER_WAY` of the compiler's `schedule::overlap`).
 pub(crate) const SENDS: usize = 8;
 
 /// Most chunks on their way.

@@ -12,7 +12,7 @@ use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::text::{Constants, op_name, print};
 use partita_ir::graph::{Graph, NodeId, TensorId};
 use partita_plan::partition::encodings::{Encoding, Encodings, Steps};
-use partita_plan::partition::{self, Partition, RowStreaming, Strategy};
+use partita_plan::partition::{self, Overlap, Partition, RowStreaming, Strategy};
 use partita_plan::shard::row_streaming::rows;
 use partita_plan::shard::{Region, Sharding};
 use partita_plan::simulate::Prediction;
@@ -81,6 +81,7 @@ pub fn write(decided: &Decided<'_>) -> Vec<u8> {
         routes: routes.iter().map(write_route).collect(),
         conditions: conditions.iter().map(write_condition).collect(),
         encodings: encodings.iter().map(write_encoding).collect(),
+        overlaps: partition.overlap.is_some(),
     };
     plan.encode_to_vec()
 }
@@ -142,6 +143,7 @@ fn write_strategy(id: NodeId, strategy: &Strategy, partition: &Partition) -> pro
             .flat_map(|((_, operand), relays)| relays.iter().map(move |relay| (*operand as u32, relay)))
             .map(|(operand, relay)| proto::Relay { operand, parts: write_sharding(relay) })
             .collect(),
+        pieces: partition.overlap.as_ref().and_then(|overlap| overlap.pieces.get(&id)).map_or(0, |count| *count as u32),
     }
 }
 
@@ -246,11 +248,14 @@ fn step_kind(program: &Program, step: &Step) -> StepKind {
             verdict: verdict.0,
             answer: answer.map(|answer| answer.0),
         }),
-        Step::Exchange { sends, receives } => {
-            let messages = |messages: &[Message]| messages.iter().map(message).collect();
-            StepKind::Exchange(proto::Exchange { sends: messages(sends), receives: messages(receives) })
-        }
+        Step::Start { sends, receives } => StepKind::Start(exchange(sends, receives)),
+        Step::Exchange { sends, receives } => StepKind::Exchange(exchange(sends, receives)),
     }
+}
+
+fn exchange(sends: &[Message], receives: &[Message]) -> proto::Exchange {
+    let messages = |messages: &[Message]| messages.iter().map(message).collect();
+    proto::Exchange { sends: messages(sends), receives: messages(receives) }
 }
 
 fn message(message: &Message) -> proto::Message {
@@ -316,6 +321,7 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
     let order = graph.topological_order().unwrap_or_default();
     let mut strategies: BTreeMap<NodeId, Strategy> = BTreeMap::new();
     let mut relays: BTreeMap<(NodeId, usize), Vec<Sharding>> = BTreeMap::new();
+    let mut pieces = BTreeMap::new();
     for (id, stored) in order.iter().zip(&plan.nodes) {
         let unfit = || refuse(format!("the strategy of node `{}` does not fit it", printable(&stored.name)));
         let node = graph.node(*id);
@@ -336,8 +342,10 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
             relays.entry((*id, operand)).or_default().push(relay);
         }
         strategies.insert(*id, Strategy { method, outputs, partial_sums });
+        pieces.extend((strategy.pieces > 0).then_some((*id, strategy.pieces as usize)));
     }
-    let partition = Partition { relays, objective: objective_of(&plan), ..Partition::given(strategies) };
+    let overlap = plan.overlaps.then_some(Overlap { pieces });
+    let partition = Partition { relays, overlap, objective: objective_of(&plan), ..Partition::given(strategies) };
     let unfit = || refuse("its stripes do not fit the nodes".to_string());
     let row_streaming = read_stripes(&plan.stripes, graph, &partition).ok_or_else(unfit)?;
     Ok(Partition { row_streaming, ..partition })

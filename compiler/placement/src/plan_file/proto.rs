@@ -44,6 +44,9 @@ pub struct Plan {
     /// What travels in fewer bytes than it is computed in.
     #[prost(message, repeated, tag = "17")]
     pub encodings: Vec<Encoding>,
+    /// Whether tensors travel while devices compute.
+    #[prost(bool, tag = "18")]
+    pub overlaps: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -131,6 +134,9 @@ pub struct Strategy {
     /// Operands that travel in several steps, in order.
     #[prost(message, repeated, tag = "5")]
     pub relays: Vec<Relay>,
+    /// Pieces in which each device computes its part, what others need first; 0 is one.
+    #[prost(uint32, tag = "6")]
+    pub pieces: u32,
 }
 
 /// A box of a tensor on a device: begin <= index < end on every axis.
@@ -188,7 +194,7 @@ pub struct Buffer {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Step {
-    #[prost(oneof = "step::Kind", tags = "1, 2, 3, 4, 7, 8")]
+    #[prost(oneof = "step::Kind", tags = "1, 2, 3, 4, 7, 8, 9")]
     pub kind: Option<step::Kind>,
 }
 
@@ -208,6 +214,8 @@ pub mod step {
         Exchange(super::Exchange),
         #[prost(message, tag = "8")]
         Leave(super::Leave),
+        #[prost(message, tag = "9")]
+        Start(super::Exchange),
     }
 }
 

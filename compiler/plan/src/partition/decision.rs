@@ -19,6 +19,8 @@ pub struct Partition {
     pub relays: BTreeMap<(NodeId, usize), Vec<Sharding>>,
     /// Nodes that are computed some rows after others, so that no device has to hold whole operands.
     pub row_streaming: Vec<RowStreaming>,
+    /// Whether tensors travel while devices compute, and how; without, a device that exchanges does nothing else.
+    pub overlap: Option<Overlap>,
     /// What was minimised.
     pub objective: Objective,
     /// Whether nothing among the strategies that were compared has a smaller sum of steps than this plan: see
@@ -53,6 +55,13 @@ pub struct RowStreaming {
     pub count: usize,
 }
 
+/// Tensors that travel while devices compute.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overlap {
+    /// Nodes of which each device computes its part in pieces, what others need first; into how many, where they need all.
+    pub pieces: BTreeMap<NodeId, usize>,
+}
+
 impl Partition {
     /// Strategies that somebody has chosen; nothing is known of their quality.
     pub fn given(strategies: BTreeMap<NodeId, Strategy>) -> Partition {
@@ -60,6 +69,7 @@ impl Partition {
             strategies,
             relays: BTreeMap::new(),
             row_streaming: Vec::new(),
+            overlap: None,
             objective: Objective::Latency,
             optimal: false,
             gap: 0.0,

@@ -6,6 +6,7 @@
 //! Lagrangian bounds (`elimination`), and by the ILP where these leave a gap (`ilp`). `pipeline` is the special case of
 //! whole nodes in consecutive runs.
 
+pub mod arrival;
 mod axes;
 mod balance;
 pub mod bound;
@@ -41,7 +42,7 @@ pub mod text;
 pub use balance::rebalanced;
 pub use cost::node_macs;
 pub use crossings::crossings;
-pub use decision::{OPTIMAL_GAP, Partition, PartitionError, RowStreaming};
+pub use decision::{OPTIMAL_GAP, Overlap, Partition, PartitionError, RowStreaming};
 pub use explain::weights_exceed;
 pub use objective::{Objective, Weights};
 pub use options::{Effort, PartitionOptions, StrategyFamily};

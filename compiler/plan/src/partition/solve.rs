@@ -87,6 +87,7 @@ fn solve_for(
         strategies: answer.strategies,
         relays: answer.relays,
         row_streaming: Vec::new(),
+        overlap: None,
         objective,
         optimal: answer.gap <= OPTIMAL_GAP,
         gap: if answer.gap <= OPTIMAL_GAP { 0.0 } else { answer.gap },

@@ -8,6 +8,8 @@
 //! %5 "fc": lip of cam:[0..1, 0..8] hub:[0..1, 8..16] to cam:[0..1, 0..10] ; Gemm
 //!   operand 0 by way of cam:[0..1, 0..8] hub:[0..1, 8..16]
 //! stripes 4 of %3 "conv1", %4 "conv2"
+//! overlap
+//! pieces 2 of %3 "conv1"
 //! ```
 //!
 //! Nodes bear their numbers of the graph's text form. Behind `partition` may stand what is known of it, each on a line of its
@@ -16,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Method, Objective, Partition, RowStreaming, Strategy};
+use super::{Method, Objective, Overlap, Partition, RowStreaming, Strategy};
 use crate::read_device;
 use crate::shard::{Region, Sharding};
 use partita_config::Cluster;
@@ -36,7 +38,7 @@ pub struct Display<'a> {
 
 impl fmt::Display for Display<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Partition { strategies, relays, row_streaming, objective, optimal, gap, .. } = self.partition;
+        let Partition { strategies, relays, row_streaming, overlap, objective, optimal, gap, .. } = self.partition;
         let Partition { sum, proven, lower_bound_ms, period_bound_seconds, solve_ms, single_device_ms, .. } =
             self.partition;
         writeln!(f, "partition for {objective}")?;
@@ -69,6 +71,12 @@ impl fmt::Display for Display<'_> {
         for RowStreaming { nodes, count } in row_streaming {
             let nodes: Vec<String> = nodes.iter().map(|id| numbering.node(*id)).collect();
             writeln!(f, "stripes {count} of {}", nodes.join(", "))?;
+        }
+        if let Some(Overlap { pieces }) = overlap {
+            writeln!(f, "overlap")?;
+            for (id, count) in pieces {
+                writeln!(f, "pieces {count} of {}", numbering.node(*id))?;
+            }
         }
         Ok(())
     }
@@ -184,7 +192,7 @@ impl Parser<'_> {
     /// What is not a node's strategy.
     fn line(&mut self, reader: &mut Reader<'_>) -> Result<(), ParseError> {
         let place = reader.place();
-        let word = reader.word("a node, `operand`, `stripes`, or what is known of the plan")?;
+        let word = reader.word("a node, `operand`, `stripes`, `overlap`, `pieces`, or what is known of the plan")?;
         let partition = &mut self.partition;
         match word {
             "optimal" => partition.optimal = true,
@@ -205,8 +213,15 @@ impl Parser<'_> {
                 }
                 self.partition.row_streaming.push(RowStreaming { nodes, count });
             }
+            "overlap" => partition.overlap = Some(Overlap::default()),
+            "pieces" => {
+                let count = reader.count()?;
+                reader.expect_word("of")?;
+                let id = self.numbering.read_node(reader)?;
+                self.partition.overlap.get_or_insert_default().pieces.insert(id, count);
+            }
             _ => {
-                let words = "a node such as `%3`, `operand`, `stripes`, `optimal`, `gap`, `sum`, `proven`, `lower_bound_ms`, \
+                let words = "a node such as `%3`, `operand`, `stripes`, `overlap`, `pieces`, `optimal`, `gap`, `sum`, `proven`, `lower_bound_ms`, \
                      `period_bound_seconds`, `solve_ms` or `single_device_ms`";
                 return Err(reader.error_at(place, format!("expected {words}, found `{word}`")));
             }

@@ -1,8 +1,11 @@
 //! Sharded graph to one [`Schedule`] per device: computation and exchanges, in an order that is proven to match and not
-//! to deadlock (`check`).
+//! to deadlock (`check`). `overlap` lets tensors travel while devices compute.
 
 pub mod check;
+mod overlap;
 pub mod text;
+
+pub use overlap::started;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,8 +36,16 @@ pub enum Action {
     },
     /// Computes a node; its operands are constants or have been made, fed or received before.
     Compute(NodeId),
+    /// From now on these may travel while the device computes: what leaves has been made, and nothing else lies where
+    /// something comes. A later exchange has each of them again, and waits for it.
+    Start {
+        /// What leaves, in the order of message numbers.
+        sends: Vec<Message>,
+        /// What comes, in the order of message numbers.
+        receives: Vec<Message>,
+    },
     /// Sends and receives tensors, all at the same time where the links can; in the order of message numbers where
-    /// they cannot.
+    /// they cannot. Waits until what comes is there, and what leaves lies elsewhere, too.
     Exchange {
         /// What leaves, in the order of message numbers.
         sends: Vec<Message>,
@@ -132,7 +143,11 @@ pub fn build(sharded: &Sharded, cluster: &Cluster) -> Result<Vec<Schedule>, Sche
     for (position, tensor) in graph.outputs.iter().enumerate() {
         push(cluster.output, Action::Output { tensor: *tensor, position });
     }
-    Ok(actions.into_iter().map(|(device, actions)| Schedule { device, actions }).collect())
+    let schedule = |(device, actions)| {
+        let schedule = Schedule { device, actions };
+        if sharded.overlaps { overlap::overlapped(schedule, graph, cluster) } else { schedule }
+    };
+    Ok(actions.into_iter().map(schedule).collect())
 }
 
 /// What happens in an inference that ends at an exit: each schedule up to its end there.

@@ -4,6 +4,8 @@
 //! device cam
 //!   input 0 %0 "x"
 //!   compute %3 "conv1"
+//!   start
+//!     send %2 "c" to hub message 0
 //!   exchange
 //!     send %3 "a" to hub message 0
 //!     receive %5 "b" from hub message 1
@@ -11,7 +13,7 @@
 //!   output 0 %7 "y"
 //! ```
 //!
-//! Tensors and nodes bear their numbers of the graph's text form; `with` stands where the answer is wanted.
+//! What `start` names travels from then on, and an exchange behind it, which has it again, waits for it. Tensors and nodes bear their numbers of the graph's text form; `with` stands where the answer is wanted.
 
 use std::fmt;
 
@@ -44,8 +46,9 @@ impl fmt::Display for Display<'_> {
                         writeln!(f, "  input {position} {}", numbering.tensor(*tensor))?;
                     }
                     Action::Compute(node) => writeln!(f, "  compute {}", numbering.node(*node))?,
-                    Action::Exchange { sends, receives } => {
-                        writeln!(f, "  exchange")?;
+                    Action::Start { sends, receives } | Action::Exchange { sends, receives } => {
+                        let starts = matches!(action, Action::Start { .. });
+                        writeln!(f, "  {}", if starts { "start" } else { "exchange" })?;
                         for Message { tensor, peer, number } in sends {
                             let (tensor, peer) = (numbering.tensor(*tensor), name(*peer));
                             writeln!(f, "    send {tensor} to {peer} message {number}")?;
@@ -95,7 +98,7 @@ pub fn parse(text: &str, graph: &Graph, cluster: &Cluster) -> Result<Vec<Schedul
     Ok(schedules)
 }
 
-/// Reads a line: an action, or a message of the exchange before it.
+/// Reads a line: an action, or a message of the one before it.
 fn read_action(
     reader: &mut Reader<'_>,
     numbering: &Numbering<'_>,
@@ -110,12 +113,13 @@ fn read_action(
             Action::Input { tensor: numbering.read_tensor(reader)?, position }
         }
         ("compute", _) => Action::Compute(numbering.read_node(reader)?),
+        ("start", _) => Action::Start { sends: Vec::new(), receives: Vec::new() },
         ("exchange", _) => Action::Exchange { sends: Vec::new(), receives: Vec::new() },
-        ("send", Some(Action::Exchange { sends, .. })) => {
+        ("send", Some(Action::Start { sends, .. } | Action::Exchange { sends, .. })) => {
             sends.push(read_message(reader, numbering, cluster, "to")?);
             return Ok(());
         }
-        ("receive", Some(Action::Exchange { receives, .. })) => {
+        ("receive", Some(Action::Start { receives, .. } | Action::Exchange { receives, .. })) => {
             receives.push(read_message(reader, numbering, cluster, "from")?);
             return Ok(());
         }
@@ -132,7 +136,8 @@ fn read_action(
             Action::Output { tensor: numbering.read_tensor(reader)?, position }
         }
         _ => {
-            let words = "`input`, `compute`, `exchange`, `leave`, `output`, or `send` or `receive` in an exchange";
+            let words =
+                "`input`, `compute`, `start`, `exchange`, `leave`, `output`, or `send` or `receive` in one of these";
             return Err(reader.error_at(place, format!("expected {words}, found `{word}`")));
         }
     };

@@ -6,10 +6,13 @@
 //! exchanged and summed. Everything after this pass works on ordinary nodes.
 
 mod assemble;
+mod constants;
 mod encoded;
 mod leave;
+mod names;
 mod partial_sums;
 pub mod patches;
+pub mod pieces;
 mod rewrite;
 pub mod row_streaming;
 
@@ -75,6 +78,8 @@ pub struct Sharded {
     pub labels: BTreeMap<NodeId, (String, Method)>,
     /// Tensors of the original graph of which parts travel; partial sums are of none.
     pub travelling: BTreeSet<TensorId>,
+    /// Whether tensors travel while devices compute.
+    pub overlaps: bool,
 }
 
 impl Sharded {
@@ -156,3 +161,5 @@ pub enum ShardError {
 mod tests;
 #[cfg(test)]
 mod tests_network;
+#[cfg(test)]
+mod tests_overlap;

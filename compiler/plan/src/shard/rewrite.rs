@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::assemble::{self, Joint, joint, pieces};
-use super::{Event, ShardError, Sharded, Transfer, row_streaming};
+use super::names::Names;
+use super::{Event, ShardError, Sharded, Transfer, pieces as cut, row_streaming};
 use crate::partition::relay::route;
 use crate::partition::{Method, Partition};
 use partita_config::Cluster;
-use partita_ir::graph::eval::evaluate_node;
 use partita_ir::graph::infer::infer;
-use partita_ir::graph::{Graph, NodeId, Op, Original, TensorId, TensorType};
+use partita_ir::graph::{Graph, NodeId, Op, TensorId, TensorType};
 use partita_ir::region::{Region, Sharding};
-use partita_ir::restrict;
+use partita_ir::restrict::{self, Restriction};
 
 /// Splits every node as its strategy says.
 pub fn apply(graph: &Graph, partition: &Partition, cluster: &Cluster) -> Result<Sharded, ShardError> {
@@ -40,7 +40,8 @@ fn rewrite(
         holdings: BTreeMap::new(),
         with_constants,
         constants: HashMap::new(),
-        taken: HashMap::new(),
+        names: Names::default(),
+        node_names: Names::default(),
         events: Vec::new(),
         devices: BTreeMap::new(),
         origins: BTreeMap::new(),
@@ -56,15 +57,28 @@ fn rewrite(
     }
     let order = graph.topological_order().unwrap_or_default();
     let mut left = order.as_slice();
+    let pieces = partition.overlap.iter().flat_map(|overlap| &overlap.pieces);
+    let pieces: BTreeMap<NodeId, usize> = pieces.map(|(id, count)| (*id, *count)).collect();
+    // Nodes that were computed with the one before them.
+    let mut done = BTreeSet::new();
     while let Some((id, rest)) = left.split_first() {
         match partition.row_streaming.iter().find(|row_streaming| row_streaming.nodes.first() == Some(id)) {
             Some(row_streaming) => {
                 left = left.strip_prefix(row_streaming.nodes.as_slice()).ok_or_else(|| unfit(graph, *id))?;
                 rewriter.row_streaming(partition, row_streaming)?;
             }
+            None if done.contains(id) => left = rest,
             None => {
                 left = rest;
-                rewriter.split(partition, *id, None)?;
+                let turns = pieces.get(id).and_then(|count| cut::turns(graph, partition, cluster, *id, *count));
+                match turns {
+                    Some(turns) => {
+                        let rounds = cut::rounding(graph, partition, *id);
+                        done.extend(rounds);
+                        rewriter.by_pieces(partition, (*id, rounds), &turns)?;
+                    }
+                    None => rewriter.split(partition, *id, None)?,
+                }
             }
         }
     }
@@ -73,7 +87,8 @@ fn rewrite(
     let Rewriter { to, events, devices, origins, labels, travelling, .. } = rewriter;
     let events = super::leave::add(events, &to, cluster, |node| devices.get(&node).copied())
         .ok_or_else(|| ShardError::Missing { tensor: "verdict".to_string(), part: "any of it".to_string() })?;
-    Ok(Sharded { graph: to, events, devices, origins, labels, travelling })
+    let overlaps = partition.overlap.is_some();
+    Ok(Sharded { graph: to, events, devices, origins, labels, travelling, overlaps })
 }
 
 fn unfit(graph: &Graph, id: NodeId) -> ShardError {
@@ -87,11 +102,11 @@ pub(super) struct Rewriter<'a> {
     pub(super) device_names: &'a [&'a str],
     /// Per tensor of the original graph and device: boxes and the tensors of the new graph that hold them.
     pub(super) holdings: BTreeMap<TensorId, Vec<Vec<(Region, TensorId)>>>,
-    with_constants: bool,
+    pub(super) with_constants: bool,
     /// Slices of constants.
-    constants: HashMap<(TensorId, Option<Region>), TensorId>,
-    /// Names of tensors, and with how many numbers each has been made new ones.
-    taken: HashMap<String, usize>,
+    pub(super) constants: HashMap<(TensorId, Option<Region>), TensorId>,
+    names: Names,
+    node_names: Names,
     events: Vec<Event>,
     devices: BTreeMap<NodeId, usize>,
     origins: BTreeMap<NodeId, NodeId>,
@@ -115,20 +130,9 @@ impl Rewriter<'_> {
         self.holdings.get(&tensor).map_or(&[], |devices| devices[device].as_slice())
     }
 
+    /// A name that no tensor has.
     pub(super) fn unique(&mut self, wanted: String) -> String {
-        let Some(mut count) = self.taken.get(&wanted).copied() else {
-            self.taken.insert(wanted.clone(), 0);
-            return wanted;
-        };
-        loop {
-            count += 1;
-            let name = format!("{wanted}.{count}");
-            if !self.taken.contains_key(&name) {
-                self.taken.insert(wanted, count);
-                self.taken.insert(name.clone(), 0);
-                return name;
-            }
-        }
+        self.names.unique(wanted)
     }
 
     /// Adds a node with one output on a device; `name` is that of the output, and of the node unless given.
@@ -310,46 +314,6 @@ impl Rewriter<'_> {
         Ok(slice)
     }
 
-    fn constant(&mut self, tensor: TensorId, part: &Region) -> Result<TensorId, ShardError> {
-        let whole = self.whole(tensor);
-        let cut = (whole != *part).then_some(*part);
-        if let Some(found) = self.constants.get(&(tensor, cut)) {
-            return Ok(*found);
-        }
-        let info = self.from.tensor(tensor);
-        let Some(value) = info.value.clone() else {
-            return Err(ShardError::Missing { tensor: info.name.clone(), part: part.to_string() });
-        };
-        let id = match cut {
-            _ if !self.with_constants => {
-                let name = self.unique(info.name.clone());
-                self.to.add_tensor(name, TensorType::new(info.tensor_type.element, part.shape()))
-            }
-            None => {
-                let name = self.unique(info.name.clone());
-                self.to.add_constant(name, value)
-            }
-            Some(part) => {
-                let op = assemble::slice(&whole, &part);
-                let tensor_type = TensorType::new(info.tensor_type.element, part.shape());
-                let sliced = evaluate_node(&op, &[&value], &[tensor_type])
-                    .map_err(|error| ShardError::IllTyped { node: info.name.clone(), problem: error.to_string() })?
-                    .swap_remove(0);
-                let name = self.unique(format!("{}{part}", info.name));
-                self.to.add_constant(name, sliced)
-            }
-        };
-        if let Some(facts) = self.from.facts(tensor) {
-            // Found out for the whole, where elements are at hand, and valid for every part.
-            self.from.is_whole(tensor);
-            self.from.whole_range(tensor);
-            self.to.set_facts(id, facts.clone());
-        }
-        self.to.set_original(id, Original { tensor, region: *part });
-        self.constants.insert((tensor, cut), id);
-        Ok(id)
-    }
-
     /// Splits a node as its strategy says, or only these rows of its result.
     pub(super) fn split(
         &mut self,
@@ -370,7 +334,7 @@ impl Rewriter<'_> {
             Some(rows) => row_streaming::of_rows(&strategy.outputs, rows),
         };
         match &strategy.partial_sums {
-            None => self.node(id, strategy.method, &outputs),
+            None => self.node(id, strategy.method, &outputs, outputs.only_device().is_some()),
             Some(partial_sums) => self.sum(id, &outputs, partial_sums, rows),
         }
     }
@@ -396,12 +360,11 @@ impl Rewriter<'_> {
         Ok(())
     }
 
-    /// Splits a node by its result: every device computes its part.
-    fn node(&mut self, id: NodeId, method: Method, outputs: &Sharding) -> Result<(), ShardError> {
+    /// Brings what each device needs for these parts of a node there: how it is restricted to them.
+    fn bring(&mut self, id: NodeId, outputs: &Sharding) -> Result<Vec<(usize, Restriction)>, ShardError> {
         let from = self.from;
-        let node = from.node(id);
         let mut shards = Vec::new();
-        let mut needs = vec![vec![None; self.device_names.len()]; node.inputs.len()];
+        let mut needs = vec![vec![None; self.device_names.len()]; from.node(id).inputs.len()];
         for (device, region) in outputs.parts() {
             let restriction = restrict::restrict(from, id, &region)
                 .ok_or_else(|| ShardError::NotRestrictable { node: from.node_label(id), part: region.to_string() })?;
@@ -411,7 +374,29 @@ impl Rewriter<'_> {
             shards.push((device, restriction));
         }
         self.gather(id, &needs)?;
-        let alone = shards.len() == 1;
+        Ok(shards)
+    }
+
+    /// Brings the operands of a node to where its strategy wants them.
+    pub(super) fn bring_operands(&mut self, partition: &Partition, id: NodeId) -> Result<(), ShardError> {
+        let strategy = partition.strategies.get(&id).ok_or_else(|| ShardError::NoStrategy(self.from.node_label(id)))?;
+        self.origin = Some(id);
+        self.reroute(id, partition)?;
+        self.bring(id, &strategy.outputs).map(drop)
+    }
+
+    /// Splits a node by its result: every device computes its part.
+    /// `alone` says whether it has no other parts than these.
+    pub(super) fn node(
+        &mut self,
+        id: NodeId,
+        method: Method,
+        outputs: &Sharding,
+        alone: bool,
+    ) -> Result<(), ShardError> {
+        let from = self.from;
+        let node = from.node(id);
+        let shards = self.bring(id, outputs)?;
         for (device, restriction) in shards {
             let mut inputs = Vec::with_capacity(node.inputs.len());
             for (tensor, part) in node.inputs.iter().zip(&restriction.operands) {
@@ -456,7 +441,9 @@ impl Rewriter<'_> {
             self.hold(*output, device, *region, tensor);
             outputs.push(tensor);
         }
-        let new = self.to.add_node(format!("{}{suffix}", node.name), op, inputs, outputs);
+        // One of several pieces or stripes has a name of its own.
+        let name = self.node_names.unique(format!("{}{suffix}", node.name));
+        let new = self.to.add_node(name, op, inputs, outputs);
         self.labels.insert(new, (node.name.clone(), method));
         self.place(new, device);
         Ok(())

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::tests_network::{Random, check, cluster, neighbours, network};
+use super::tests_network::{Random, check, cluster, neighbours, network, on_linux};
 use super::*;
 use crate::partition::{
-    Method, Objective, Partition, PartitionOptions, RowStreaming, Strategy, StrategyFamily, solve, strategies_of,
+    Method, Objective, Overlap, Partition, PartitionOptions, RowStreaming, Strategy, StrategyFamily, solve,
+    strategies_of,
 };
 use crate::schedule;
 use partita_config::cluster_file;
@@ -353,6 +354,8 @@ fn an_exit_ends_the_inference_everywhere() {
                     assert!(extra.contains("star"), "{label}: no partition");
                     continue;
                 };
+                let partition = Partition { overlap: (seed > 1).then(Overlap::default), ..partition };
+                let cluster = if seed > 1 { on_linux(&cluster) } else { cluster.clone() };
                 let sharded = apply(&graph, &partition, &cluster).unwrap_or_else(|error| panic!("{label}: {error}"));
                 let schedules = schedule::build(&sharded, &cluster).expect("few messages");
                 schedule::check::check(&sharded.graph, &schedules, &cluster)

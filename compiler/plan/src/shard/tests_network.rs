@@ -1,9 +1,9 @@
 //! For tests: clusters, a network of every kind of layer, and the check that its shards compute what it computes.
 
 use super::*;
-use crate::partition::Partition;
+use crate::partition::{Overlap, Partition};
 use crate::schedule;
-use partita_config::{Cluster, cluster_file};
+use partita_config::{Cluster, System, cluster_file};
 use partita_ir::graph::eval::evaluate;
 use partita_ir::graph::op::{Conv, Gemm, Pool, PoolKind, ReduceKind, Window};
 use partita_ir::graph::{Activation, BinaryOp, Op, TensorType, UnaryOp, Value};
@@ -106,7 +106,8 @@ pub(super) fn network(random: &mut Random) -> Graph {
     graph
 }
 
-/// The sharded graph is sound, its schedules are proven, and it computes the same.
+/// The sharded graph is sound, its schedules are proven, and it computes the same; also where tensors travel while devices
+/// compute, and nodes are computed in pieces for its sake.
 pub(super) fn check(
     graph: &Graph,
     partition: &Partition,
@@ -115,6 +116,24 @@ pub(super) fn check(
     expected: &[Value],
     label: &str,
 ) {
+    check_one(graph, partition, cluster, input, expected, label);
+    let cluster = &on_linux(cluster);
+    for count in [1, 2, 5] {
+        let pieces = partition.strategies.keys().filter(|_| count > 1).map(|id| (*id, count)).collect();
+        let partition = Partition { overlap: Some(Overlap { pieces }), ..partition.clone() };
+        let label = format!("{label}, overlapped in {count} pieces");
+        check_one(graph, &partition, cluster, input, expected, &label);
+    }
+}
+
+/// The same cluster of machines with an operating system.
+pub(super) fn on_linux(cluster: &Cluster) -> Cluster {
+    let mut cluster = cluster.clone();
+    cluster.devices.iter_mut().for_each(|device| device.target.system = System::Linux);
+    cluster
+}
+
+fn check_one(graph: &Graph, partition: &Partition, cluster: &Cluster, input: &Value, expected: &[Value], label: &str) {
     let sharded = apply(graph, partition, cluster).unwrap_or_else(|error| panic!("{label}: {error}"));
     partita_ir::graph::verify::verify(&sharded.graph).unwrap_or_else(|error| panic!("{label}: {error}"));
     let schedules = crate::schedule::build(&sharded, cluster).expect("there are few messages");

@@ -3,7 +3,7 @@
 //! Every device goes through its actions as the emitted program does: it computes, or it is inside one exchange until
 //! all of its messages have left (or its operating system has them) and come. Messages share ports, buses and wires
 //! (`flows`). The same schedules are executed, so what the simulator knows of compute and communication is exactly what
-//! overlaps: within one device only what its operating system sends, everything between devices.
+//! overlaps: within one device what it has started and what its operating system sends, everything between devices.
 
 mod flows;
 pub mod outcomes;
@@ -15,7 +15,7 @@ pub use timeline::trace_json;
 
 use crate::partition::cost;
 use crate::partition::encodings::{conversion_seconds, is_encoded};
-use crate::schedule::{Action, Message, Schedule};
+use crate::schedule::{Action, Message, Schedule, started};
 use crate::shard::Sharded;
 use flows::Flows;
 use partita_config::Cluster;
@@ -104,15 +104,24 @@ fn durations(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) -> Ve
         .iter()
         .map(|schedule| {
             let device = &cluster.devices[schedule.device];
+            let started = started(&schedule.actions).0;
             let duration = |action: &Action| match action {
                 Action::Compute(node) => Duration { begin: sharded.node_seconds(*node, device), end: 0.0 },
-                Action::Exchange { sends, receives } => {
+                Action::Start { sends, .. } | Action::Exchange { sends, .. } => {
+                    let receives = match action {
+                        Action::Exchange { receives, .. } => &receives[..],
+                        _ => &[],
+                    };
+                    let starts = |message: &&Message| {
+                        matches!(action, Action::Start { .. }) || !started.contains(&message.number)
+                    };
                     let own = |tensor: &TensorId| {
                         let maker = sharded.graph.tensor(*tensor).producer;
                         maker.is_some_and(|node| sharded.devices.get(&node) == Some(&schedule.device))
                     };
                     // What is sent to several is converted once; what is only passed on, not at all.
-                    let sent: BTreeSet<TensorId> = sends.iter().map(|message| message.tensor).filter(own).collect();
+                    let sends = sends.iter().filter(starts).map(|message| message.tensor);
+                    let sent: BTreeSet<TensorId> = sends.filter(own).collect();
                     let reads_here = |tensor: &TensorId| {
                         let readers = sharded.graph.consumers(*tensor);
                         readers.iter().any(|node| sharded.devices.get(node) == Some(&schedule.device))
@@ -167,7 +176,7 @@ fn simulate_one(
                             cost::transfer_joules(&device.target, &cluster.devices[send.peer].target, bytes) * 1e3;
                     }
                 }
-                Action::Input { .. } | Action::Leave { .. } | Action::Output { .. } => {}
+                Action::Input { .. } | Action::Start { .. } | Action::Leave { .. } | Action::Output { .. } => {}
             }
         }
     }
@@ -191,6 +200,8 @@ struct Replay<'a> {
     schedules: &'a [Schedule],
     cluster: &'a Cluster,
     durations: &'a [Vec<Duration>],
+    /// Per schedule: numbers of the messages that it starts.
+    started: Vec<BTreeSet<u32>>,
     inferences: u32,
     /// Per schedule: inference and action.
     next: Vec<(u32, usize)>,
@@ -216,6 +227,7 @@ impl<'a> Replay<'a> {
             schedules,
             cluster,
             durations,
+            started: schedules.iter().map(|schedule| started(&schedule.actions).0).collect(),
             inferences,
             next: vec![(0, 0); schedules.len()],
             states: vec![State::Until(0.0); schedules.len()],
@@ -284,21 +296,40 @@ impl<'a> Replay<'a> {
                 let name = self.graph.node(*node).name.clone();
                 self.spans.push(Span { device: schedule.device, name, node: Some(*node), begin: now, end });
             }
+            Action::Start { sends, .. } => {
+                let end = self.set_out(index, inference, position, sends, now);
+                self.states[index] = State::Until(end);
+                self.next[index].1 += 1;
+            }
             Action::Exchange { sends, .. } => {
-                let cost = self.message_seconds(schedule.device);
-                // Many set out together, at the end: there would be as many moments to look at otherwise.
-                let together = sends.len() > APART;
-                let ready = now + self.durations[index][position].begin;
-                let mut begin = if together { ready + cost * sends.len() as f64 } else { ready };
-                for Message { tensor, peer, number } in sends {
-                    let bytes = self.graph.stored_bytes(*tensor) as u64;
-                    begin += if together { 0.0 } else { cost };
-                    self.flows.start((inference, *number), schedule.device, *peer, bytes, begin);
-                }
+                let own: Vec<Message> = self.not_started(index, sends).copied().collect();
+                self.set_out(index, inference, position, &own, now);
                 self.states[index] = State::Exchange(now);
             }
         }
         true
+    }
+
+    /// Those of an exchange's messages that were not started before it.
+    fn not_started<'m>(&'m self, index: usize, sends: &'m [Message]) -> impl Iterator<Item = &'m Message> {
+        sends.iter().filter(move |message| !self.started[index].contains(&message.number))
+    }
+
+    /// Messages set out, one after the other; when the device has handed over the last.
+    fn set_out(&mut self, index: usize, inference: u32, position: usize, sends: &[Message], now: f64) -> f64 {
+        let device = self.schedules[index].device;
+        let cost = self.message_seconds(device);
+        // Many set out together, at the end: there would be as many moments to look at otherwise.
+        let together = sends.len() > APART;
+        let ready = now + self.durations[index][position].begin;
+        let end = ready + cost * sends.len() as f64;
+        let mut begin = if together { end } else { ready };
+        for Message { tensor, peer, number } in sends {
+            let bytes = self.graph.stored_bytes(*tensor) as u64;
+            begin += if together { 0.0 } else { cost };
+            self.flows.start((inference, *number), device, *peer, bytes, begin);
+        }
+        end
     }
 
     /// Leaves an exchange when everything has left and come.
@@ -319,7 +350,7 @@ impl<'a> Replay<'a> {
         // What has come is taken one by one, after what was sent.
         let cost = self.message_seconds(schedule.device);
         let Duration { begin, end: after } = self.durations[index][position];
-        let sent = since + begin + cost * sends.len() as f64;
+        let sent = since + begin + cost * self.not_started(index, sends).count() as f64;
         let taken = arrivals.into_iter().fold(sent, |busy, arrival| busy.max(arrival) + cost).max(now);
         let end = taken + after;
         self.next[index].1 += 1;

@@ -28,6 +28,7 @@ fn relu_graph(elements: usize) -> Graph {
 fn unsharded(graph: &Graph) -> Sharded {
     Sharded {
         travelling: Default::default(),
+        overlaps: false,
         graph: graph.clone(),
         events: Vec::new(),
         devices: BTreeMap::new(),

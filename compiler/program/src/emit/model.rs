@@ -287,7 +287,7 @@ fn model_source(
             name: sanitize(route.name),
             suffix: if several { format!("_{number}") } else { String::new() },
             team_name: if threads(&[*program]) > 1 { "team" } else { "_team" },
-            computes: program.steps.iter().any(|step| !matches!(step, Step::Exchange { .. })),
+            computes: program.steps.iter().any(|step| !matches!(step, Step::Start { .. } | Step::Exchange { .. })),
             steps,
         })
         .collect();
@@ -364,6 +364,7 @@ pub fn threads(programs: &[&Program]) -> usize {
         | Step::Reorder { .. }
         | Step::Copy { .. }
         | Step::Leave { .. }
+        | Step::Start { .. }
         | Step::Exchange { .. } => None,
     });
     parts.max().unwrap_or(1)

@@ -152,6 +152,7 @@ fn pairs(programs: &[Program]) -> BTreeSet<(usize, usize)> {
         | Step::Reference { .. }
         | Step::Reorder { .. }
         | Step::Copy { .. }
+        | Step::Start { .. }
         | Step::Leave { .. } => Vec::new(),
     });
     pairs.collect()
@@ -165,10 +166,19 @@ fn steps(program: &Program, number: impl Fn(usize) -> usize) -> Vec<StepText> {
         bytes: message.bytes,
         bound: *bound,
     };
+    let started = program.started_sends();
     let text = |(step, bounds): (&Step, Bounds)| match step {
-        Step::Exchange { sends, receives } => StepText {
+        // A node sends what it has come to while it computes on, and takes what comes as soon as its place is free.
+        Step::Start { sends, .. } => StepText {
             exchanges: true,
             sends: sends.iter().zip(&bounds.sends).map(part).collect(),
+            receives: Vec::new(),
+        },
+        Step::Exchange { sends, receives } => StepText {
+            exchanges: true,
+            sends: (sends.iter().zip(&bounds.sends).filter(|(send, _)| !started.contains(&send.number)))
+                .map(part)
+                .collect(),
             receives: receives.iter().zip(&bounds.receives).map(part).collect(),
         },
         Step::Kernel { .. }

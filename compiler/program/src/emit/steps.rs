@@ -171,6 +171,11 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
                 verdict_bytes: program.buffers[verdict.0 as usize].offset_bytes,
             },
         },
+        Step::Start { sends, receives } => {
+            let text = exchange_text(program, sends, receives, devices);
+            let label = format!("start to {}", text.label);
+            StepText { comment: format!("{label}, while the next steps compute"), label, ..text }
+        }
         Step::Exchange { sends, receives } => exchange_text(program, sends, receives, devices),
     }
 }

@@ -29,7 +29,12 @@ pub fn bounds(program: &Program) -> Vec<Bounds> {
     };
     let ranges = |ids: Vec<BufferId>| -> Vec<Range<usize>> { ids.iter().map(range).collect() };
     let read: Vec<_> = program.steps.iter().map(|step| ranges(buffers_read(program, step))).collect();
-    let written: Vec<_> = program.steps.iter().map(|step| ranges(buffers_written(program, step))).collect();
+    // What comes is where its exchange says; that it may have come before is what is asked here.
+    let writes = |step: &Step| match step {
+        Step::Start { .. } => Vec::new(),
+        _ => buffers_written(program, step),
+    };
+    let written: Vec<_> = program.steps.iter().map(|step| ranges(writes(step))).collect();
     let meets = |ranges: &[Range<usize>], place: &Range<usize>| ranges.iter().any(|range| overlap(range, place));
     let mut found: Vec<Bounds> = vec![Bounds::default(); program.steps.len()];
     for (index, step) in program.steps.iter().enumerate() {
@@ -42,7 +47,7 @@ pub fn bounds(program: &Program) -> Vec<Bounds> {
         found[index].receives = receives.iter().map(free).collect();
     }
     for index in 0..program.steps.len() {
-        let Step::Exchange { sends, .. } = &program.steps[index] else { continue };
+        let (Step::Start { sends, .. } | Step::Exchange { sends, .. }) = &program.steps[index] else { continue };
         let over = |message: &Message| {
             let leaves = place(program, message);
             let writes = |later: usize| match &program.steps[later] {
@@ -127,5 +132,17 @@ mod tests {
         let found = bounds_of(&[0, 1, 2, 1], steps);
         assert_eq!(found[3].receives, [2], "the step after it leaves");
         assert_eq!(found[1].sends, [2], "and so that is when it must have arrived");
+    }
+
+    #[test]
+    fn what_is_started_leaves_and_comes_in_between() {
+        // Buffer 1 is sent and buffer 2 comes while buffer 3 is made of buffer 0.
+        let start = Step::Start { sends: vec![message(1)], receives: vec![message(2)] };
+        let steps = vec![copy(0, 1), start, copy(0, 3), exchange(&[1], &[2]), copy(2, 1)];
+        let found = bounds_of(&[0, 1, 2, 3], steps.clone());
+        assert_eq!(found[1].sends, [4], "it stays until the exchange that waits for it is over");
+        assert_eq!(found[3].receives, [0], "nothing else is ever there");
+        // Where buffer 2 lies on buffer 0, it may not come before that is read for the last time.
+        assert_eq!(bounds_of(&[0, 1, 0, 3], steps)[3].receives, [3]);
     }
 }

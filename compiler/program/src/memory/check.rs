@@ -1,6 +1,6 @@
 //! Independent proof of a memory plan: replays the steps and looks at bytes, not at how they were assigned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::lifetimes::{buffers_read, buffers_written};
 use crate::program::{Argument, Buffer, BufferId, Layout, Program, Step};
@@ -45,8 +45,11 @@ pub enum OverlapError {
     },
 }
 
-/// Who wrote a part of the arena: the value group and the step.
+/// Who wrote a part of the arena: the value group and the step. [`NOBODY`] where something is on its way.
 type Mark = (BufferId, usize);
+
+/// Nobody may read what may or may not have come.
+const NOBODY: BufferId = BufferId(u32::MAX);
 
 /// What every byte of the arena holds, as ranges that do not overlap: by first byte, one past the last, and who wrote
 /// there. As many as there are writes, however large the arena is; nobody has written to what lies between them.
@@ -113,16 +116,31 @@ pub fn check(program: &Program) -> Result<(), OverlapError> {
         }
     }
     let mut marks = Marks::default();
+    let mut under_way: BTreeSet<u32> = BTreeSet::new();
     for (_, buffer) in &program.inputs {
         write(program, &mut marks, *buffer, 0);
     }
     for (index, step) in program.steps.iter().enumerate() {
         check_scratch(program, index, step)?;
+        if let Step::Start { receives, .. } = step {
+            for message in receives {
+                mark(program, &mut marks, message.buffer, (NOBODY, index));
+            }
+            under_way.extend(receives.iter().map(|message| message.number));
+        }
+        if let Step::Exchange { receives, .. } = step {
+            // Nobody wrote where something was on its way.
+            for message in receives.iter().filter(|message| under_way.remove(&message.number)) {
+                holds(program, &marks, message.buffer, NOBODY, index)?;
+            }
+        }
         for buffer in buffers_read(program, step) {
             read(program, &marks, buffer, index)?;
         }
-        for buffer in buffers_written(program, step) {
-            write(program, &mut marks, buffer, index);
+        if !matches!(step, Step::Start { .. }) {
+            for buffer in buffers_written(program, step) {
+                write(program, &mut marks, buffer, index);
+            }
         }
     }
     for (_, buffer) in &program.outputs {
@@ -161,15 +179,24 @@ fn check_scratch(program: &Program, index: usize, step: &Step) -> Result<(), Ove
 }
 
 fn write(program: &Program, marks: &mut Marks, id: BufferId, step: usize) {
+    mark(program, marks, id, (value_group(program, id), step));
+}
+
+fn mark(program: &Program, marks: &mut Marks, id: BufferId, mark: Mark) {
     let buffer = &program.buffers[id.0 as usize];
     let end = buffer.offset_bytes + buffer.elements * buffer.element.size_bytes();
-    marks.write(buffer.offset_bytes, end, (value_group(program, id), step));
+    marks.write(buffer.offset_bytes, end, mark);
 }
 
 fn read(program: &Program, marks: &Marks, id: BufferId, step: usize) -> Result<(), OverlapError> {
+    holds(program, marks, id, value_group(program, id), step)
+}
+
+/// Whether a buffer's place holds a group's value.
+fn holds(program: &Program, marks: &Marks, id: BufferId, group: BufferId, step: usize) -> Result<(), OverlapError> {
     let buffer = &program.buffers[id.0 as usize];
     let end = buffer.offset_bytes + logical_bytes(program, id);
-    match marks.other_than(value_group(program, id), buffer.offset_bytes, end) {
+    match marks.other_than(group, buffer.offset_bytes, end) {
         None => Ok(()),
         Some((byte, writer)) => Err(OverlapError::Overwritten { step, buffer: buffer.name.clone(), byte, writer }),
     }

@@ -60,7 +60,9 @@ pub fn buffers_read(program: &Program, step: &Step) -> Vec<BufferId> {
         Step::Reorder { from, .. } => vec![*from],
         Step::Copy { from, .. } => buffer_of(&from.0).into_iter().collect(),
         Step::Leave { verdict, answer, .. } => std::iter::once(*verdict).chain(*answer).collect(),
-        Step::Exchange { sends, .. } => sends.iter().map(|message| message.buffer).collect(),
+        Step::Start { sends, .. } | Step::Exchange { sends, .. } => {
+            sends.iter().map(|message| message.buffer).collect()
+        }
     }
 }
 
@@ -83,6 +85,8 @@ pub fn buffers_written(program: &Program, step: &Step) -> Vec<BufferId> {
         Step::Reorder { to, .. } => vec![*to],
         Step::Copy { to, .. } => vec![to.0],
         Step::Leave { .. } => Vec::new(),
-        Step::Exchange { receives, .. } => receives.iter().map(|message| message.buffer).collect(),
+        Step::Start { receives, .. } | Step::Exchange { receives, .. } => {
+            receives.iter().map(|message| message.buffer).collect()
+        }
     }
 }

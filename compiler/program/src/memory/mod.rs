@@ -171,6 +171,37 @@ mod tests {
     }
 
     #[test]
+    fn nobody_reads_or_overwrites_what_is_on_its_way() {
+        let message = |buffer: u32, number: u32| Message { peer: 1, number, buffer: BufferId(buffer), bytes: 64 };
+        let copy = |from: u32, to: u32| Step::Copy {
+            from: (Argument::Buffer(BufferId(from)), 0),
+            to: (BufferId(to), 0),
+            runs: Runs::one(16),
+        };
+        let mut program = chain(&[16, 16, 16, 16, 16]);
+        program.steps = vec![
+            copy(0, 1),
+            Step::Start { sends: vec![message(1, 0)], receives: vec![message(2, 1)] },
+            copy(0, 3),
+            Step::Exchange { sends: vec![message(1, 0)], receives: vec![message(2, 1)] },
+            copy(2, 4),
+        ];
+        plan(&mut program, 64);
+        check(&program).expect("the plan is sound");
+        assert_eq!(program.arena_bytes, 4 * 64, "the first four are alive at once");
+        let mut early = program.clone();
+        early.steps[2] = copy(2, 3);
+        let error = check(&early).expect_err("buffer 2 may not have come yet");
+        assert!(matches!(error, OverlapError::Overwritten { step: 2, .. }), "{error}");
+        for (on, what) in [(1, "what leaves"), (2, "what comes")] {
+            let mut broken = program.clone();
+            broken.buffers[3].offset_bytes = broken.buffers[on].offset_bytes;
+            let error = check(&broken).expect_err(what);
+            assert!(matches!(error, OverlapError::Overwritten { step: 3, writer: Some(2), .. }), "{what}: {error}");
+        }
+    }
+
+    #[test]
     fn scratch_memory_is_nobody_elses() {
         let mut program = chain(&[16, 32, 16]);
         let declare = |name: &str, access, elements| BufferDeclaration {

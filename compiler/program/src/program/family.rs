@@ -110,7 +110,7 @@ fn rename(step: &mut Step, weights: &[WeightId], kernels: &[usize]) {
         }
         Step::Reference { inputs, .. } => inputs.iter_mut().for_each(argument),
         Step::Copy { from, .. } => argument(&mut from.0),
-        Step::Reorder { .. } | Step::Leave { .. } | Step::Exchange { .. } => {}
+        Step::Reorder { .. } | Step::Leave { .. } | Step::Start { .. } | Step::Exchange { .. } => {}
     }
 }
 

@@ -8,6 +8,7 @@ pub mod family;
 pub mod lower;
 pub mod text;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use partita_ir::graph::{ElementType, Op, Original, StepSize, Stored, TensorId};
@@ -170,7 +171,14 @@ pub enum Step {
         /// The answer, on the device that wants it.
         answer: Option<BufferId>,
     },
-    /// Sends and receives plain tensors, all at the same time where the links can.
+    /// From now on these may travel while the device computes; an exchange behind has each of them again.
+    Start {
+        /// In the order of message numbers.
+        sends: Vec<Message>,
+        /// In the order of message numbers.
+        receives: Vec<Message>,
+    },
+    /// Sends and receives plain tensors, all at the same time where the links can, and waits for them.
     Exchange {
         /// In the order of message numbers.
         sends: Vec<Message>,
@@ -227,12 +235,22 @@ impl Program {
             | Step::Reference { .. }
             | Step::Reorder { .. }
             | Step::Copy { .. }
+            | Step::Start { .. }
             | Step::Leave { .. } => Vec::new(),
         });
         let mut found: Vec<usize> = exchanged.collect();
         found.sort_unstable();
         found.dedup();
         found
+    }
+
+    /// Numbers of the messages that leave before the exchange that waits for them.
+    pub fn started_sends(&self) -> BTreeSet<u32> {
+        let started = self.steps.iter().flat_map(|step| match step {
+            Step::Start { sends, .. } => sends.as_slice(),
+            _ => &[],
+        });
+        started.map(|message| message.number).collect()
     }
 
     /// Where the caller puts the inputs: first byte in the arena and size. Several inputs lie one after the other,

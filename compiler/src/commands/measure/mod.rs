@@ -209,7 +209,7 @@ fn add_steps(compiled: &Compiled, program: &Program, profiles: &[Vec<u64>], seen
                 copying += seconds;
                 continue;
             }
-            Step::Exchange { .. } | Step::Leave { .. } => continue,
+            Step::Start { .. } | Step::Exchange { .. } | Step::Leave { .. } => continue,
         };
         stepped.extend(nodes.iter().map(|node| node.as_str()));
         let known: Vec<_> = nodes.iter().filter_map(|node| by_name.get(node.as_str())).collect();

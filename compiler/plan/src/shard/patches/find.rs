@@ -71,7 +71,7 @@ impl<'a> Finder<'a> {
                     let node = graph.node(*node);
                     node.inputs.iter().chain(&node.outputs).for_each(|tensor| touch(*tensor));
                 }
-                Action::Exchange { sends, receives } => {
+                Action::Start { sends, receives } | Action::Exchange { sends, receives } => {
                     sends.iter().chain(receives).for_each(|message| touch(message.tensor));
                 }
                 Action::Leave { verdict, answer, .. } => {

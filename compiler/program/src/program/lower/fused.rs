@@ -98,6 +98,8 @@ impl Uses {
                     exchanges += 1;
                 }
                 Action::Output { tensor, .. } => count(*tensor, None),
+                // What is started, an exchange has again; but it must have been made.
+                Action::Start { .. } => exchanges += 1,
                 Action::Input { .. } => {}
             }
         }

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use fused::{Group, Groups};
 use places::packed;
 
-use super::{Argument, BufferId, Layout, Message, Program, Source, Step, Weight, WeightId};
+use super::{Argument, BufferId, Layout, Program, Source, Step, Weight, WeightId};
 
 use partita_config::{Settings, Target};
 use partita_ir::graph::call::reference_call;
@@ -34,7 +34,7 @@ use partita_kernel::lower::{
     lower_pooled, lower_tree, sums_bytes, tree_layouts,
 };
 use partita_kernel::split::Split;
-use partita_plan::schedule::{self, Action, Schedule};
+use partita_plan::schedule::{Action, Schedule};
 
 /// A fault of an earlier stage that lowering cannot work around; always a bug of ours.
 #[derive(Debug, thiserror::Error)]
@@ -101,23 +101,13 @@ pub fn lower(
                 lowering.program.inputs.push((position, buffer));
             }
             Action::Compute(node) => lowering.compute_group(node)?,
+            Action::Start { ref sends, ref receives } => {
+                let (sends, receives) = lowering.messages(sends, receives)?;
+                lowering.program.steps.push(Step::Start { sends, receives });
+            }
             Action::Exchange { ref sends, ref receives } => {
-                let message = |message: &schedule::Message, buffer: BufferId| Message {
-                    peer: message.peer,
-                    number: message.number,
-                    buffer,
-                    bytes: graph.stored_bytes(message.tensor),
-                };
-                let mut step = (Vec::with_capacity(sends.len()), Vec::with_capacity(receives.len()));
-                for send in sends {
-                    let buffer = lowering.place(send.tensor, Layout::Plain, graph.stored(send.tensor))?;
-                    step.0.push(message(send, buffer));
-                }
-                for receive in receives {
-                    let buffer = lowering.new_buffer(receive.tensor, Layout::Plain, graph.stored(receive.tensor));
-                    step.1.push(message(receive, buffer));
-                }
-                lowering.program.steps.push(Step::Exchange { sends: step.0, receives: step.1 });
+                let (sends, receives) = lowering.messages(sends, receives)?;
+                lowering.program.steps.push(Step::Exchange { sends, receives });
             }
             Action::Leave { exit, verdict, answer } => {
                 let verdict = lowering.plain_place(verdict)?;

@@ -6,12 +6,42 @@
 use partita_ir::graph::{Data, ElementType, StepSize, Stored, TensorId, TensorType, Value};
 use partita_kernel::Kernel;
 use partita_kernel::lower::stored::{can_read, loads_vectors, store};
+use partita_plan::schedule;
 use partita_rt::kernels::reorder_to_blocked;
 
 use super::{LowerError, Lowering};
-use crate::program::{Argument, Buffer, BufferId, Layout, Runs, Step, WeightId};
+use crate::program::{Argument, Buffer, BufferId, Layout, Message, Runs, Step, WeightId};
 
 impl Lowering<'_> {
+    /// What leaves, and what comes into places of its own, unless it was started before.
+    pub(super) fn messages(
+        &mut self,
+        sends: &[schedule::Message],
+        receives: &[schedule::Message],
+    ) -> Result<(Vec<Message>, Vec<Message>), LowerError> {
+        let graph = self.graph;
+        let message = |message: &schedule::Message, buffer: BufferId| Message {
+            peer: message.peer,
+            number: message.number,
+            buffer,
+            bytes: graph.stored_bytes(message.tensor),
+        };
+        let mut found = (Vec::with_capacity(sends.len()), Vec::with_capacity(receives.len()));
+        for send in sends {
+            let buffer = self.place(send.tensor, Layout::Plain, graph.stored(send.tensor))?;
+            found.0.push(message(send, buffer));
+        }
+        for receive in receives {
+            let stored = graph.stored(receive.tensor);
+            let buffer = match self.places.contains_key(&receive.tensor) {
+                true => self.place(receive.tensor, Layout::Plain, stored)?,
+                false => self.new_buffer(receive.tensor, Layout::Plain, stored),
+            };
+            found.1.push(message(receive, buffer));
+        }
+        Ok(found)
+    }
+
     /// Adds a buffer for a tensor and remembers it as one of the tensor's places.
     pub(super) fn new_buffer(&mut self, tensor: TensorId, layout: Layout, stored: Stored) -> BufferId {
         let lanes = self.machine.instruction_set.lanes() as usize;

@@ -21,6 +21,8 @@ pub(super) fn candidates(graph: &Graph, schedule: &Schedule) -> BTreeMap<NodeId,
             }
             Action::Exchange { sends, .. } => sends.iter().for_each(|message| count(message.tensor)),
             Action::Leave { verdict, answer, .. } => [*verdict].into_iter().chain(*answer).for_each(count),
+            // An exchange has it again.
+            Action::Start { .. } => {}
             Action::Output { tensor, .. } => count(*tensor),
             Action::Input { .. } => {}
         }

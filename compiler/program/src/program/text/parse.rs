@@ -91,14 +91,16 @@ impl Parser<'_> {
             }
             "send" => {
                 let message = self.message(reader, "to")?;
-                if let Some(Step::Exchange { sends, .. }) = self.program.steps.last_mut() {
+                if let Some(Step::Start { sends, .. } | Step::Exchange { sends, .. }) = self.program.steps.last_mut() {
                     sends.push(message);
                     return Ok(());
                 }
             }
             "receive" => {
                 let message = self.message(reader, "from")?;
-                if let Some(Step::Exchange { receives, .. }) = self.program.steps.last_mut() {
+                if let Some(Step::Start { receives, .. } | Step::Exchange { receives, .. }) =
+                    self.program.steps.last_mut()
+                {
                     receives.push(message);
                     return Ok(());
                 }
@@ -128,10 +130,11 @@ impl Parser<'_> {
                 let answer = if reader.take_word("with") { Some(self.known_buffer(reader)?) } else { None };
                 Step::Leave { exit, verdict, answer }
             }
+            "start" => Step::Start { sends: Vec::new(), receives: Vec::new() },
             "exchange" => Step::Exchange { sends: Vec::new(), receives: Vec::new() },
             _ => {
-                let words = "`buffer`, `weight`, `kernel`, `call`, `reference`, `reorder`, `copy`, `leave`, `exchange`, \
-                     `input`, `output`, or `send` or `receive` in an exchange";
+                let words = "`buffer`, `weight`, `kernel`, `call`, `reference`, `reorder`, `copy`, `leave`, `start`, `exchange`, \
+                     `input`, `output`, or `send` or `receive` in one of these two";
                 return Err(reader.error_at(place, format!("expected {words}, found `{word}`")));
             }
         };

@@ -106,8 +106,8 @@ fn step(program: &Program, step: &Step, out: &mut impl Write) -> fmt::Result {
             let answer = answer.map_or(String::new(), |answer| format!(" with b{}", answer.0));
             writeln!(out, "leave exit {exit} if b{}{answer}", verdict.0)
         }
-        Step::Exchange { sends, receives } => {
-            writeln!(out, "exchange")?;
+        Step::Start { sends, receives } | Step::Exchange { sends, receives } => {
+            writeln!(out, "{}", if matches!(step, Step::Start { .. }) { "start" } else { "exchange" })?;
             for (word, direction, messages) in [("send", "to", sends), ("receive", "from", receives)] {
                 for Message { peer, number, buffer, bytes } in messages {
                     writeln!(out, "  {word} b{} bytes {bytes} {direction} device {peer} message {number}", buffer.0)?;

@@ -1,0 +1,175 @@
+//! Tensors that travel while devices compute: which plans gain by it, what is computed in pieces for its sake, and how much more
+//! of the first nodes the device with the input computes while it gives the others theirs.
+
+use std::collections::BTreeMap;
+
+use super::{Breadth, Contender, Contest, figures};
+use crate::score::Figures;
+use partita_config::{Cluster, System};
+use partita_ir::graph::{Graph, NodeId};
+use partita_plan::partition::arrival::Arrival;
+use partita_plan::partition::{Objective, Overlap, Partition};
+use partita_plan::shard::pieces;
+
+/// Plans for every part of a cluster that are tried with tensors that travel while devices compute.
+const OVERLAPPED: usize = 2;
+
+/// Plans that take longer than the best by more than this are not: overlapping never saves as much.
+const WORTH_OVERLAPPING: f64 = 1.5;
+
+/// Pieces into which a part is cut that others need as a whole: these are tried for all nodes at once, the first of them also for
+/// groups of nodes.
+const COUNTS: [usize; 2] = [2, 4];
+
+/// How many times as many rows as its speed asks for the device with the input makes of the first nodes: tried at every place.
+const FAVOUR: f64 = 2.5;
+
+/// Places at which other shares are tried, and by what they differ from the last ones.
+const PLACES: usize = 2;
+const STEPS: [f64; 3] = [1.6, 1.25, 1.1];
+
+/// Groups of nodes that are cut into pieces, or not, together.
+const GROUPS: usize = 4;
+
+/// Parts of nodes that are priced for one plan at most: a large cluster's are tried in fewer ways.
+const EFFORT: usize = 20_000;
+
+impl Contest<'_> {
+    /// Lets the best plans for every part of the cluster compete once more, with tensors that travel while devices compute. What
+    /// is tried of a part does not depend on who else there is.
+    pub(super) fn overlap(&mut self) {
+        let objective = self.wanted.objective;
+        let latency_counts = match objective {
+            Objective::Latency | Objective::Throughput => true,
+            Objective::Weighted(weights) => weights.latency > 0.0,
+            Objective::Memory | Objective::Traffic | Objective::Energy => false,
+        };
+        if self.breadth == Breadth::Few || !latency_counts {
+            return;
+        }
+        let price = |contender: &Contender| contender.figures.price(objective);
+        let limit = self.contenders.iter().map(price).fold(f64::INFINITY, f64::min) * WORTH_OVERLAPPING;
+        let mut by_part: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
+        for (at, contender) in self.contenders.iter().enumerate().filter(|(_, contender)| price(contender) <= limit) {
+            let devices = self.questions[contender.question].devices.clone();
+            let linux = |device: &&usize| self.cluster.devices[**device].target.system == System::Linux;
+            if devices.iter().filter(linux).count() > 1 {
+                by_part.entry(devices).or_default().push(at);
+            }
+        }
+        for mut of_part in by_part.into_values() {
+            of_part.sort_by_key(|at| self.contenders[*at].rank);
+            // Plans that come to the same are each other's mirror images, mostly.
+            of_part.dedup_by_key(|at| self.contenders[*at].rank.0);
+            for at in of_part.into_iter().take(OVERLAPPED) {
+                self.overlap_one(self.contenders[at].clone());
+            }
+        }
+    }
+
+    /// Lets one plan compete once more.
+    fn overlap_one(&mut self, contender: Contender) {
+        let (graph, cluster, wanted) = (self.graph, self.cluster, &self.wanted);
+        let mut least: Option<Figures> = None;
+        let mut price = |partition: &Partition| {
+            let figures = figures(graph, cluster, partition, wanted)?;
+            let price = figures.price(wanted.objective);
+            least = least.filter(|least| least.price(wanted.objective) <= price).or(Some(figures));
+            Some(price)
+        };
+        let Some(partition) = best(graph, cluster, &contender.partition, &mut price) else { return };
+        let Some(figures) = least else { return };
+        let rank = (figures.rank(self.wanted.objective), contender.rank.1);
+        self.count += 1;
+        self.contenders.push(Contender { partition, figures, rank, question: contender.question });
+    }
+}
+
+/// The plans that are tried, and the best of them.
+struct Search<'a> {
+    price: &'a mut dyn FnMut(&Partition) -> Option<f64>,
+    best: Option<(f64, Partition)>,
+    /// How many more may be tried.
+    left: usize,
+}
+
+impl Search<'_> {
+    /// What a plan comes to; none if it cannot be carried out, or enough were tried.
+    fn consider(&mut self, plan: Partition) -> Option<f64> {
+        self.left = self.left.checked_sub(1)?;
+        let found = (self.price)(&plan)?;
+        if self.best.as_ref().is_none_or(|(least, _)| found < *least) {
+            self.best = Some((found, plan));
+        }
+        Some(found)
+    }
+}
+
+/// The quickest way to overlap that is found, by a price that is asked of each; `None` if the plan has none.
+fn best(
+    graph: &Graph,
+    cluster: &Cluster,
+    plan: &Partition,
+    price: &mut dyn FnMut(&Partition) -> Option<f64>,
+) -> Option<Partition> {
+    let parts: usize = plan.strategies.values().map(|strategy| strategy.outputs.parts().count()).sum();
+    let mut search = Search { price, best: None, left: EFFORT.div_ceil(parts.max(1)) };
+    let plain = Partition { overlap: Some(Overlap::default()), ..plan.clone() };
+    search.consider(plain.clone());
+    favour(graph, cluster, &plain, &mut search);
+    cut(graph, cluster, &mut search);
+    search.best.map(|(_, plan)| plan)
+}
+
+/// Gives the device with the input more of the first nodes.
+fn favour(graph: &Graph, cluster: &Cluster, plan: &Partition, search: &mut Search<'_>) {
+    let Some(arrival) = Arrival::of(graph, cluster, plan) else { return };
+    let mut found: Vec<(f64, usize)> = Vec::new();
+    for place in arrival.places() {
+        let price = arrival.plan(place, FAVOUR).and_then(|plan| search.consider(plan));
+        found.extend(price.map(|price| (price, place)));
+    }
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for (mut least, place) in found.into_iter().take(PLACES) {
+        let (mut favour, mut up) = (FAVOUR, true);
+        for step in STEPS {
+            // As far as it goes one way; the other way if it does not go at all.
+            let mut turned = false;
+            loop {
+                let other = if up { favour * step } else { favour / step };
+                let price = arrival.plan(place, other).and_then(|plan| search.consider(plan));
+                match price.filter(|price| *price < least) {
+                    Some(price) => (least, favour, turned) = (price, other, true),
+                    None if turned => break,
+                    None => (up, turned) = (!up, true),
+                }
+            }
+        }
+    }
+}
+
+/// Computes nodes in pieces.
+fn cut(graph: &Graph, cluster: &Cluster, search: &mut Search<'_>) {
+    let Some((_, plan)) = search.best.clone() else { return };
+    let with = |pieces: BTreeMap<NodeId, usize>| Partition { overlap: Some(Overlap { pieces }), ..plan.clone() };
+    let cut = |count: usize| -> BTreeMap<NodeId, usize> {
+        let can = |id: &&NodeId| pieces::turns(graph, &plan, cluster, **id, count).is_some();
+        plan.strategies.keys().filter(can).map(|id| (*id, count)).collect()
+    };
+    for count in COUNTS {
+        let pieces = cut(count);
+        if !pieces.is_empty() {
+            search.consider(with(pieces));
+        }
+    }
+    let nodes: Vec<(NodeId, usize)> = cut(COUNTS[0]).into_iter().collect();
+    for group in nodes.chunks(nodes.len().div_ceil(GROUPS).max(1)) {
+        let mut pieces = search.best.as_ref().and_then(|(_, best)| best.overlap.clone()).unwrap_or_default().pieces;
+        let had = pieces.len();
+        group.iter().for_each(|(id, _)| pieces.retain(|other, _| other != id));
+        if pieces.len() == had {
+            pieces.extend(group.iter().copied());
+        }
+        search.consider(with(pieces));
+    }
+}
