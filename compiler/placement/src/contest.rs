@@ -94,6 +94,8 @@ pub struct Contest<'a> {
     cluster: &'a Cluster,
     wanted: PartitionOptions,
     breadth: Breadth,
+    /// Whether the best were tried with tensors that travel while devices compute.
+    overlapped: bool,
     questions: Vec<Question>,
     contenders: Vec<Contender>,
     /// Plans that have been seen, and what they come to.
@@ -126,6 +128,7 @@ impl<'a> Contest<'a> {
             wanted: wanted.clone(),
             // What devices hold already is asked of very many networks, and by several objectives each.
             breadth: if wanted.resident.is_some() { Breadth::Few } else { breadth },
+            overlapped: false,
             questions: Vec::new(),
             contenders: Vec::new(),
             seen: HashMap::new(),
@@ -138,7 +141,6 @@ impl<'a> Contest<'a> {
             refused: None,
         };
         let refused = contest.ask_all();
-        contest.overlap();
         contest.solve_ms = begin.elapsed().as_secs_f64() * 1e3;
         match refused {
             Some(error) if contest.contenders.is_empty() => Err(error),

@@ -66,7 +66,13 @@ impl<'a> Prospect<'a> {
         Ok(Prospect { graph, cluster, wanted, contest })
     }
 
-    /// What the best plan comes to, should it fit as it is.
+    /// Lets the best plans compete once more, with tensors that travel while devices compute; once.
+    pub fn overlap(&mut self, clock: &mut Clock) {
+        self.contest.overlap();
+        clock.lap("overlap");
+    }
+
+    /// What the best plan comes to, should it fit as it is; before [`Prospect::overlap`], if nothing travelled meanwhile.
     pub fn figures(&self) -> Option<Figures> {
         self.contest.best().map(|best| best.figures)
     }
@@ -94,6 +100,7 @@ impl<'a> Prospect<'a> {
     /// Carries out the best plan that fits. The partition counts tensors; the memory plan counts padding, alignment and what
     /// stays alive: who does not fit is asked again with more room kept free.
     pub fn carry_out(mut self, clock: &mut Clock) -> Result<Carried, Failure> {
+        self.overlap(clock);
         let mut refusal = None;
         for _ in 0..ATTEMPTS {
             let Some(best) = self.contest.pop() else { break };

@@ -44,9 +44,9 @@ impl Linked {
             let placed = placement::fit(&taught.graph, cluster, &mapping, clock)?;
             return Ok(Linked { taught, placed });
         }
-        let exact = Prospect::asked(&taught.graph, cluster, &mapping, Encodings::default(), clock);
+        let mut exact = Prospect::asked(&taught.graph, cluster, &mapping, Encodings::default(), clock);
         let (graph, links) = (&taught.graph, &options.links);
-        let chosen = match &exact {
+        let chosen = match &mut exact {
             Ok(exact) => links::choose(graph, cluster, &mapping, links, exact, clock)?,
             Err(_) => Chosen::default(),
         };

@@ -130,7 +130,7 @@ pub fn choose(
     cluster: &Cluster,
     mapping: &PlacementOptions,
     wanted: &LinkOptions,
-    exact: &Prospect<'_>,
+    exact: &mut Prospect<'_>,
     clock: &mut Clock,
 ) -> Result<Chosen, Failure> {
     let mut search = Search { graph, cluster, wanted, study: None };
@@ -159,7 +159,7 @@ impl<'a> Search<'a> {
     fn best(
         &mut self,
         mapping: &PlacementOptions,
-        exact: &Prospect<'_>,
+        exact: &mut Prospect<'_>,
         clock: &mut Clock,
     ) -> Result<Option<(Carried, LinksReport)>, Failure> {
         let Some(without) = exact.figures() else { return Ok(None) };
@@ -168,6 +168,8 @@ impl<'a> Search<'a> {
             return Ok(None);
         }
         let Some(better) = self.better(mapping, without, clock)? else { return Ok(None) };
+        exact.overlap(clock);
+        let without = exact.figures().unwrap_or(without);
         let carried = match better.prospect.carry_out(clock) {
             Ok(carried) => carried,
             Err(Failure::Infeasible(_)) => return Ok(None),
@@ -221,19 +223,28 @@ impl<'a> Search<'a> {
         clock.lap("link error");
         let mut offered = study.offers(graph, limit >= BYTES_FROM);
         for room in ROOMS {
-            let prospect = match Prospect::asked(graph, cluster, mapping, offered, clock) {
+            let mut prospect = match Prospect::asked(graph, cluster, mapping, offered, clock) {
                 Ok(prospect) => prospect,
                 Err(Failure::Infeasible(_)) => return Ok(None),
                 Err(failure) => return Err(failure),
             };
-            let (Some(figures), Some(encoded)) = (prospect.figures(), prospect.encoded()) else { return Ok(None) };
+            let (Some(figures), Some(mut encoded)) = (prospect.figures(), prospect.encoded()) else { return Ok(None) };
             if figures.price(mapping.objective) >= without.price(mapping.objective) {
                 return Ok(None);
             }
-            let error = study.error(&encoded.graph)?;
+            let mut error = study.error(&encoded.graph)?;
             clock.lap("link error");
             if error <= limit {
-                return Ok(Some(Better { prospect, encodings: encoded.encodings, error, limit }));
+                prospect.overlap(clock);
+                // Other tensors may travel then.
+                let Some(overlapped) = prospect.encoded() else { return Ok(None) };
+                if overlapped.encodings != encoded.encodings {
+                    (error, encoded) = (study.error(&overlapped.graph)?, overlapped);
+                    clock.lap("link error");
+                }
+                if error <= limit {
+                    return Ok(Some(Better { prospect, encodings: encoded.encodings, error, limit }));
+                }
             }
             offered = study.weaker(graph, &encoded.encodings, f64::from(limit) * room)?;
             clock.lap("link error");

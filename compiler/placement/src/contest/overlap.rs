@@ -37,14 +37,14 @@ const EFFORT: usize = 20_000;
 impl Contest<'_> {
     /// Lets the best plans for every part of the cluster compete once more, with tensors that travel while devices compute. What
     /// is tried of a part does not depend on who else there is.
-    pub(super) fn overlap(&mut self) {
+    pub fn overlap(&mut self) {
         let objective = self.wanted.objective;
         let latency_counts = match objective {
             Objective::Latency | Objective::Throughput => true,
             Objective::Weighted(weights) => weights.latency > 0.0,
             Objective::Memory | Objective::Traffic | Objective::Energy => false,
         };
-        if self.breadth == Breadth::Few || !latency_counts {
+        if std::mem::replace(&mut self.overlapped, true) || self.breadth == Breadth::Few || !latency_counts {
             return;
         }
         let price = |contender: &Contender| contender.figures.price(objective);
@@ -61,83 +61,95 @@ impl Contest<'_> {
             of_part.sort_by_key(|at| self.contenders[*at].rank);
             // Plans that come to the same are each other's mirror images, mostly.
             of_part.dedup_by_key(|at| self.contenders[*at].rank.0);
-            for at in of_part.into_iter().take(OVERLAPPED) {
-                self.overlap_one(self.contenders[at].clone());
-            }
+            of_part.truncate(OVERLAPPED);
+            self.overlap_part(of_part.into_iter().map(|at| self.contenders[at].clone()).collect());
         }
     }
 
-    /// Lets one plan compete once more.
-    fn overlap_one(&mut self, contender: Contender) {
+    /// Lets the best of some plans for one part of the cluster compete once more.
+    fn overlap_part(&mut self, plans: Vec<Contender>) {
         let (graph, cluster, wanted) = (self.graph, self.cluster, &self.wanted);
-        let mut least: Option<Figures> = None;
-        let mut price = |partition: &Partition| {
-            let figures = figures(graph, cluster, partition, wanted)?;
-            let price = figures.price(wanted.objective);
-            least = least.filter(|least| least.price(wanted.objective) <= price).or(Some(figures));
-            Some(price)
-        };
-        let Some(partition) = best(graph, cluster, &contender.partition, &mut price) else { return };
-        let Some(figures) = least else { return };
-        let rank = (figures.rank(self.wanted.objective), contender.rank.1);
+        let price = |partition: &Partition| figures(graph, cluster, partition, wanted);
+        let objective = wanted.objective;
+        let mut search = Search { graph, cluster, objective, price: &price, best: None, left: 0 };
+        search.search(&plans);
+        let Some((figures, at, partition)) = search.best else { return };
+        let Contender { question, rank, .. } = plans[at];
+        let rank = (figures.rank(self.wanted.objective), rank.1);
         self.count += 1;
-        self.contenders.push(Contender { partition, figures, rank, question: contender.question });
+        self.contenders.push(Contender { partition, figures, rank, question });
     }
 }
 
-/// The plans that are tried, and the best of them.
+/// Ways to overlap that are tried, and the best of them.
 struct Search<'a> {
-    price: &'a mut dyn FnMut(&Partition) -> Option<f64>,
-    best: Option<(f64, Partition)>,
+    graph: &'a Graph,
+    cluster: &'a Cluster,
+    objective: Objective,
+    price: &'a dyn Fn(&Partition) -> Option<Figures>,
+    /// What it comes to, and which of the plans it comes from.
+    best: Option<(Figures, usize, Partition)>,
     /// How many more may be tried.
     left: usize,
 }
 
 impl Search<'_> {
-    /// What a plan comes to; none if it cannot be carried out, or enough were tried.
-    fn consider(&mut self, plan: Partition) -> Option<f64> {
+    /// What a way to carry out a plan comes to; none if it cannot be carried out, or enough were tried.
+    fn consider(&mut self, at: usize, partition: Partition) -> Option<f64> {
         self.left = self.left.checked_sub(1)?;
-        let found = (self.price)(&plan)?;
-        if self.best.as_ref().is_none_or(|(least, _)| found < *least) {
-            self.best = Some((found, plan));
+        let figures = (self.price)(&partition)?;
+        let price = figures.price(self.objective);
+        if self.best.as_ref().is_none_or(|(best, ..)| price < best.price(self.objective)) {
+            self.best = Some((figures, at, partition));
         }
-        Some(found)
+        Some(price)
     }
-}
 
-/// The quickest way to overlap that is found, by a price that is asked of each; `None` if the plan has none.
-fn best(
-    graph: &Graph,
-    cluster: &Cluster,
-    plan: &Partition,
-    price: &mut dyn FnMut(&Partition) -> Option<f64>,
-) -> Option<Partition> {
-    let parts: usize = plan.strategies.values().map(|strategy| strategy.outputs.parts().count()).sum();
-    let mut search = Search { price, best: None, left: EFFORT.div_ceil(parts.max(1)) };
-    let plain = Partition { overlap: Some(Overlap::default()), ..plan.clone() };
-    search.consider(plain.clone());
-    favour(graph, cluster, &plain, &mut search);
-    cut(graph, cluster, &mut search);
-    search.best.map(|(_, plan)| plan)
-}
-
-/// Gives the device with the input more of the first nodes.
-fn favour(graph: &Graph, cluster: &Cluster, plan: &Partition, search: &mut Search<'_>) {
-    let Some(arrival) = Arrival::of(graph, cluster, plan) else { return };
-    let mut found: Vec<(f64, usize)> = Vec::new();
-    for place in arrival.places() {
-        let price = arrival.plan(place, FAVOUR).and_then(|plan| search.consider(plan));
-        found.extend(price.map(|price| (price, place)));
+    fn search(&mut self, plans: &[Contender]) {
+        let parts = |plan: &Contender| plan.partition.strategies.values().map(|it| it.outputs.parts().count()).sum();
+        let parts: usize = plans.iter().map(parts).max().unwrap_or(0);
+        self.left = EFFORT.div_ceil(parts.max(1));
+        for (at, plan) in plans.iter().enumerate() {
+            self.consider(at, Partition { overlap: Some(Overlap::default()), ..plan.partition.clone() });
+        }
+        self.favour(plans);
+        self.cut();
     }
-    found.sort_by(|a, b| a.0.total_cmp(&b.0));
-    for (mut least, place) in found.into_iter().take(PLACES) {
+
+    /// Gives the device with the input more of the first nodes.
+    fn favour(&mut self, plans: &[Contender]) {
+        let overlapped: Vec<Partition> = plans
+            .iter()
+            .map(|plan| Partition { overlap: Some(Overlap::default()), ..plan.partition.clone() })
+            .collect();
+        let mut found: Vec<(f64, usize, usize)> = Vec::new();
+        for (at, plan) in overlapped.iter().enumerate() {
+            let Some(arrival) = Arrival::of(self.graph, self.cluster, plan) else { continue };
+            // Another plan for the same devices at the best places only.
+            let places = if at == 0 { arrival.places() } else { found.iter().map(|(_, _, place)| *place).collect() };
+            for place in places {
+                let price = arrival.plan(place, FAVOUR).and_then(|plan| self.consider(at, plan));
+                found.extend(price.map(|price| (price, at, place)));
+            }
+            found.sort_by(|a, b| a.0.total_cmp(&b.0));
+            found.truncate(PLACES);
+        }
+        for (least, at, place) in found {
+            if let Some(arrival) = Arrival::of(self.graph, self.cluster, &overlapped[at]) {
+                self.shares(&arrival, at, place, least);
+            }
+        }
+    }
+
+    /// The best shares of the nodes up to a place, from those that come to a price on.
+    fn shares(&mut self, arrival: &Arrival<'_>, at: usize, place: usize, mut least: f64) {
         let (mut favour, mut up) = (FAVOUR, true);
         for step in STEPS {
             // As far as it goes one way; the other way if it does not go at all.
             let mut turned = false;
             loop {
                 let other = if up { favour * step } else { favour / step };
-                let price = arrival.plan(place, other).and_then(|plan| search.consider(plan));
+                let price = arrival.plan(place, other).and_then(|plan| self.consider(at, plan));
                 match price.filter(|price| *price < least) {
                     Some(price) => (least, favour, turned) = (price, other, true),
                     None if turned => break,
@@ -146,30 +158,32 @@ fn favour(graph: &Graph, cluster: &Cluster, plan: &Partition, search: &mut Searc
             }
         }
     }
-}
 
-/// Computes nodes in pieces.
-fn cut(graph: &Graph, cluster: &Cluster, search: &mut Search<'_>) {
-    let Some((_, plan)) = search.best.clone() else { return };
-    let with = |pieces: BTreeMap<NodeId, usize>| Partition { overlap: Some(Overlap { pieces }), ..plan.clone() };
-    let cut = |count: usize| -> BTreeMap<NodeId, usize> {
-        let can = |id: &&NodeId| pieces::turns(graph, &plan, cluster, **id, count).is_some();
-        plan.strategies.keys().filter(can).map(|id| (*id, count)).collect()
-    };
-    for count in COUNTS {
-        let pieces = cut(count);
-        if !pieces.is_empty() {
-            search.consider(with(pieces));
+    /// Computes nodes in pieces.
+    fn cut(&mut self) {
+        let (graph, cluster) = (self.graph, self.cluster);
+        let Some((_, at, plan)) = self.best.clone() else { return };
+        let with = |pieces: BTreeMap<NodeId, usize>| Partition { overlap: Some(Overlap { pieces }), ..plan.clone() };
+        let cut = |count: usize| -> BTreeMap<NodeId, usize> {
+            let can = |id: &&NodeId| pieces::turns(graph, &plan, cluster, **id, count).is_some();
+            plan.strategies.keys().filter(can).map(|id| (*id, count)).collect()
+        };
+        for count in COUNTS {
+            let pieces = cut(count);
+            if !pieces.is_empty() {
+                self.consider(at, with(pieces));
+            }
         }
-    }
-    let nodes: Vec<(NodeId, usize)> = cut(COUNTS[0]).into_iter().collect();
-    for group in nodes.chunks(nodes.len().div_ceil(GROUPS).max(1)) {
-        let mut pieces = search.best.as_ref().and_then(|(_, best)| best.overlap.clone()).unwrap_or_default().pieces;
-        let had = pieces.len();
-        group.iter().for_each(|(id, _)| pieces.retain(|other, _| other != id));
-        if pieces.len() == had {
-            pieces.extend(group.iter().copied());
+        let nodes: Vec<(NodeId, usize)> = cut(COUNTS[0]).into_iter().collect();
+        for group in nodes.chunks(nodes.len().div_ceil(GROUPS).max(1)) {
+            let best = self.best.as_ref().and_then(|(_, _, best)| best.overlap.clone());
+            let mut pieces = best.unwrap_or_default().pieces;
+            let had = pieces.len();
+            group.iter().for_each(|(id, _)| pieces.retain(|other, _| other != id));
+            if pieces.len() == had {
+                pieces.extend(group.iter().copied());
+            }
+            self.consider(at, with(pieces));
         }
-        search.consider(with(pieces));
     }
 }
