@@ -5,7 +5,6 @@
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Where and why a text is not what it should be.
@@ -234,12 +233,6 @@ impl<'a> Reader<'a> {
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
         ParseError { line, column: before[begin..].chars().count() + 1, message: message.into() }
     }
-}
-
-/// A value of numbers, lists and names of variants, in RON on one line; [`Reader::ron`] reads it.
-pub fn ron<T: Serialize>(value: &T) -> String {
-    // RON can always write these. It escapes a variant named like an option's.
-    ron::to_string(value).unwrap_or_else(|error| format!("({error})")).replace("r#None", "None")
 }
 
 #[cfg(test)]

@@ -22,5 +22,5 @@ mod print;
 pub use crate::text::ParseError;
 pub use name::op_name;
 pub use numbering::Numbering;
-pub use parse::{ConstantReader, parse, tensor_type};
-pub use print::{Constants, elements, print, print_dot};
+pub use parse::{ConstantReader, parse, read_operator, tensor_type};
+pub use print::{Constants, elements, operator, print, print_dot};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::str::FromStr;
 
 use crate::graph::infer::element_count;
-use crate::graph::{Data, ElementType, Graph, TensorId, TensorType, Value};
+use crate::graph::{Data, ElementType, Graph, Op, TensorId, TensorType, Value};
 use crate::text::{ParseError, Reader, TextPlace};
 
 /// Most elements that `random` and `fill` make for one text.
@@ -79,7 +79,7 @@ impl Parser {
             inputs.push(self.operand(reader)?);
             reader.take(",");
         }
-        let op = reader.ron("operator")?;
+        let op = read_operator(reader)?;
         // Only now: a node does not read its own results.
         let mut outputs = Vec::with_capacity(results.len());
         for (name, tensor_type, define) in results {
@@ -122,6 +122,12 @@ fn declaration(reader: &mut Reader<'_>) -> Result<(String, TensorType, (TextPlac
     let name = reader.string()?;
     reader.expect(":")?;
     Ok((name, tensor_type(reader)?, (place, number)))
+}
+
+/// Reads an operator with its attributes, up to the end of the line. Here and not where it is read: what serde makes of all
+/// operators is a fifth of a crate.
+pub fn read_operator(reader: &mut Reader<'_>) -> Result<Op, ParseError> {
+    reader.ron("operator")
 }
 
 /// Reads a type such as `f32[1,8]`.

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Numbering, op_name};
 use crate::graph::types::{Element, on_elements};
-use crate::graph::{Data, ElementType, Graph, TensorId};
+use crate::graph::{Data, ElementType, Graph, Op, TensorId};
 
 /// How constants are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Printer<'_> {
             let node = graph.node(id);
             let inputs: Vec<String> = node.inputs.iter().map(|input| self.numbering.number(*input)).collect();
             let outputs: Vec<String> = node.outputs.iter().map(|output| self.declare(*output)).collect();
-            let op = crate::text::ron(&node.op);
+            let op = operator(&node.op);
             self.line(format_args!("{} = {:?}({}) {op}", outputs.join(", "), node.name, inputs.join(", ")));
         }
         for output in &graph.outputs {
@@ -89,6 +89,12 @@ impl Printer<'_> {
             self.line(format_args!("const {declared} = {elements}"));
         }
     }
+}
+
+/// An operator with its attributes, on one line; [`super::read_operator`] reads it.
+pub fn operator(op: &Op) -> String {
+    // RON can always write it. It escapes a variant named like an option's.
+    ron::to_string(op).unwrap_or_else(|error| format!("({error})")).replace("r#None", "None")
 }
 
 /// Elements as a constant's text has them.

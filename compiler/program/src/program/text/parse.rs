@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::program::{Argument, Buffer, BufferId, Layout, Message, Program, Runs, Source, Step, Weight, WeightId};
-use partita_ir::graph::text::{ConstantReader, tensor_type};
+use partita_ir::graph::text::{ConstantReader, read_operator, tensor_type};
 use partita_ir::graph::{StepSize, TensorId, TensorType};
 use partita_ir::text::{ParseError, Reader, TextPlace};
 use partita_kernel::lower::WeightOrder;
@@ -114,7 +114,7 @@ impl Parser<'_> {
                 reader.expect("->")?;
                 let outputs = self.list(reader, Parser::known_buffer)?;
                 reader.expect_word("for")?;
-                Step::Reference { node: reader.string()?, op: reader.ron("operator")?, inputs, outputs }
+                Step::Reference { node: reader.string()?, op: read_operator(reader)?, inputs, outputs }
             }
             "reorder" => {
                 let from = self.known_buffer(reader)?;

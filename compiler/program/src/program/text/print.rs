@@ -3,9 +3,8 @@
 use std::fmt::{self, Write};
 
 use crate::program::{Argument, Buffer, Layout, Message, Program, Step, Weight};
-use partita_ir::graph::text::{Constants, elements};
+use partita_ir::graph::text::{Constants, elements, operator};
 use partita_ir::graph::{Data, StepSize, TensorType};
-use partita_ir::text::ron;
 
 /// The text form of a program.
 pub fn print(program: &Program, constants: Constants) -> String {
@@ -30,7 +29,7 @@ impl fmt::Display for Argument {
     }
 }
 
-fn write(program: &Program, constants: Constants, out: &mut impl Write) -> fmt::Result {
+fn write(program: &Program, constants: Constants, out: &mut dyn Write) -> fmt::Result {
     let Program { device, arena_bytes, weights_bytes, .. } = program;
     writeln!(out, "program device {device} arena {arena_bytes} weights {weights_bytes}")?;
     for (index, buffer) in program.buffers.iter().enumerate() {
@@ -85,7 +84,7 @@ fn declared(buffer: &Buffer) -> String {
     format!("{name:?}: {tensor_type}{plus}{times} {layout} elements {elements} at {offset_bytes}{tensor}{shared}")
 }
 
-fn step(program: &Program, step: &Step, out: &mut impl Write) -> fmt::Result {
+fn step(program: &Program, step: &Step, out: &mut dyn Write) -> fmt::Result {
     match step {
         Step::Kernel { node, fused, kernel, arguments } => {
             let nodes: Vec<String> = [node].into_iter().chain(fused).map(|name| format!("{name:?}")).collect();
@@ -94,7 +93,8 @@ fn step(program: &Program, step: &Step, out: &mut impl Write) -> fmt::Result {
         }
         Step::Reference { node, op, inputs, outputs } => {
             let outputs = joined(outputs.iter().map(|output| Argument::Buffer(*output)));
-            writeln!(out, "reference ({}) -> ({outputs}) for {node:?} {}", joined(inputs.iter().copied()), ron(op))
+            let inputs = joined(inputs.iter().copied());
+            writeln!(out, "reference ({inputs}) -> ({outputs}) for {node:?} {}", operator(op))
         }
         Step::Reorder { from, to } => writeln!(out, "reorder b{} -> b{}", from.0, to.0),
         Step::Copy { from: (from, first), to: (to, at), runs } => writeln!(
