@@ -1,4 +1,4 @@
-//! Text form of kernels: printed after lowering, read back by tests.
+//! Text form of kernels: printed after lowering, read back by tests (with the feature `parse`).
 //!
 //! ```text
 //! kernel relu_1x8 lanes 8 macs 0 "relu of 64 elements"
@@ -18,8 +18,10 @@
 //! `threads` and the loops that they share (`numbered` is the loop variable that holds a thread's number). Lists that are
 //! empty are left out. `;` begins a comment, and in the body a statement that is one.
 
+#[cfg(any(test, feature = "parse"))]
 mod parse;
 mod print;
 
+#[cfg(any(test, feature = "parse"))]
 pub use parse::{parse, read};
 pub use print::{affine, code, print};

@@ -1,4 +1,4 @@
-//! Text form of graphs: printed after any stage, read by tests.
+//! Text form of graphs: printed after any stage, read by tests (with the feature `parse`).
 //!
 //! ```text
 //! graph "toy" opset 17
@@ -16,11 +16,13 @@
 
 mod name;
 mod numbering;
+#[cfg(any(test, feature = "parse"))]
 mod parse;
 mod print;
 
 pub use crate::text::ParseError;
 pub use name::op_name;
 pub use numbering::Numbering;
+#[cfg(any(test, feature = "parse"))]
 pub use parse::{ConstantReader, parse, read_operator, tensor_type};
 pub use print::{Constants, elements, operator, print, print_dot};

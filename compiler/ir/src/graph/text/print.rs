@@ -91,7 +91,7 @@ impl Printer<'_> {
     }
 }
 
-/// An operator with its attributes, on one line; [`super::read_operator`] reads it.
+/// An operator with its attributes, on one line; `read_operator` reads it.
 pub fn operator(op: &Op) -> String {
     // RON can always write it. It escapes a variant named like an option's.
     ron::to_string(op).unwrap_or_else(|error| format!("({error})")).replace("r#None", "None")

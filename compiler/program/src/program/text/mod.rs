@@ -1,4 +1,4 @@
-//! Text form of programs: printed for people, read back by tests.
+//! Text form of programs: printed for people, read back by tests (with the feature `parse`).
 //!
 //! ```text
 //! program device 0 arena 128 weights 64
@@ -24,8 +24,10 @@
 //! `over` memory that is written again; `order` says how a convolution's weights are packed. Elements are written out, or, in
 //! dumps, summarised, which cannot be read back.
 
+#[cfg(any(test, feature = "parse"))]
 mod parse;
 mod print;
 
+#[cfg(any(test, feature = "parse"))]
 pub use parse::parse;
 pub use print::print;
