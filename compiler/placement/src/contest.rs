@@ -19,7 +19,6 @@ use partita_plan::partition::{
     Effort, Further, Objective, Partition, PartitionError, PartitionOptions, Strategy, StrategyFamily, Weights,
     device_subset, limits, solve_also, sum_of, weights_exceed,
 };
-use partita_plan::shard::encoded;
 
 /// Families whose plans compete with the best of all strategies together.
 const FAMILIES: [StrategyFamily; 6] = [
@@ -79,6 +78,10 @@ pub struct Contender {
     rank: (Rank, usize),
     /// Index of the question that it answers.
     question: usize,
+    /// Whether it answers a question that is asked of every part of a cluster.
+    common: bool,
+    /// Of its strategies.
+    digest: u64,
 }
 
 impl Contender {
@@ -279,11 +282,8 @@ impl<'a> Contest<'a> {
             }
         }
         // Parts of a cluster are many: they are asked by the objectives that count only.
-        let counts = |further: &Further| {
-            let more = further.family == family && further.objective != wanted.objective;
-            !more || further.objective == Objective::Latency
-        };
-        let further: Vec<Further> = further.into_iter().filter(counts).collect();
+        let further: Vec<Further> =
+            further.into_iter().filter(|further| self.is_common(further.family, further.objective)).collect();
         let mut limited = Vec::new();
         // Where the best of now may not fit, nobody is too slow to be asked.
         let room_for_all = self.cluster.devices.iter().all(|device| {
@@ -315,6 +315,16 @@ impl<'a> Contest<'a> {
             self.all_proven &= self.ask(devices, options, &[]).is_none();
         }
         refused
+    }
+
+    /// Whether every part of a cluster is asked for plans of a family by an objective.
+    fn is_common(&self, family: StrategyFamily, objective: Objective) -> bool {
+        let wanted = self.wanted.objective;
+        match family {
+            _ if family == self.wanted.family => objective == wanted || objective == Objective::Latency,
+            StrategyFamily::Pipeline => wanted == Objective::Throughput,
+            _ => true,
+        }
     }
 
     /// What else the tables of a question are asked: all strategies by other objectives, and other families by those that
@@ -462,23 +472,20 @@ impl<'a> Contest<'a> {
         (&partition.strategies, &partition.relays).hash(&mut hasher);
         let objective = self.wanted.objective;
         let digest = hasher.finish();
+        let question = self.questions.len() - 1;
+        let asked = self.questions[question].options.as_ref();
+        let common = asked.is_some_and(|asked| self.is_common(asked.family, asked.objective));
         if let Some(known) = self.seen.get(&digest) {
+            let same = self.contenders.iter_mut().find(|contender| contender.digest == digest);
+            same.into_iter().for_each(|contender| contender.common |= common);
             return Some(*known);
         }
-        let figures = figures(self.graph, self.cluster, &partition, &self.wanted)?;
+        let figures = Figures::of_encoded(self.graph, self.cluster, &partition, &self.wanted)?;
         self.seen.insert(digest, figures);
         self.count += 1;
-        let question = self.questions.len() - 1;
         let partition = Partition { objective, ..partition };
-        self.contenders.push(Contender { partition, figures, rank: (figures.rank(objective), question), question });
+        let rank = (figures.rank(objective), question);
+        self.contenders.push(Contender { partition, figures, rank, question, common, digest });
         Some(figures)
-    }
-}
-
-/// What a plan comes to when what travels is encoded as is wanted; none if it cannot be carried out.
-fn figures(graph: &Graph, cluster: &Cluster, partition: &Partition, wanted: &PartitionOptions) -> Option<Figures> {
-    match encoded(graph, partition, cluster, &wanted.encodings) {
-        Some(encoded) => Figures::of(&encoded.graph, cluster, &encoded.partition, wanted.objective),
-        None => Figures::of(graph, cluster, partition, wanted.objective),
     }
 }

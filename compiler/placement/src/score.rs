@@ -2,7 +2,7 @@
 
 use partita_config::Cluster;
 use partita_ir::graph::Graph;
-use partita_plan::partition::{Objective, Partition};
+use partita_plan::partition::{Objective, Partition, PartitionOptions};
 use partita_plan::schedule::{self, Schedule};
 use partita_plan::shard::{self, Sharded};
 use partita_plan::simulate::outcomes::{mean, outcomes_by};
@@ -27,6 +27,19 @@ impl Figures {
         let sharded = shard::sketch(graph, partition, cluster).ok()?;
         let schedules = schedule::build(&sharded, cluster).ok()?;
         Some(Figures::of_schedules(graph, cluster, &sharded, &schedules, objective))
+    }
+
+    /// The same where tensors may travel encoded.
+    pub fn of_encoded(
+        graph: &Graph,
+        cluster: &Cluster,
+        partition: &Partition,
+        wanted: &PartitionOptions,
+    ) -> Option<Figures> {
+        match shard::encoded(graph, partition, cluster, &wanted.encodings) {
+            Some(encoded) => Figures::of(&encoded.graph, cluster, &encoded.partition, wanted.objective),
+            None => Figures::of(graph, cluster, partition, wanted.objective),
+        }
     }
 
     /// Of a plan that is carried out.

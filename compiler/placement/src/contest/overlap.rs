@@ -1,18 +1,18 @@
 //! Tensors that travel while devices compute: which plans gain by it, what is computed in pieces for its sake, and how much more
 //! of the first nodes the device with the input computes while it gives the others theirs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Breadth, Contender, Contest, figures};
+use super::{Breadth, Contender, Contest};
 use crate::score::Figures;
 use partita_config::{Cluster, System};
 use partita_ir::graph::{Graph, NodeId};
 use partita_plan::partition::arrival::Arrival;
-use partita_plan::partition::{Objective, Overlap, Partition};
+use partita_plan::partition::{Objective, Overlap, Partition, StrategyFamily};
 use partita_plan::shard::pieces;
 
-/// Plans for every part of a cluster that are tried with tensors that travel while devices compute.
-const OVERLAPPED: usize = 2;
+/// Plans for every part of a cluster of which other shares and pieces are tried.
+const SEARCHED: usize = 2;
 
 /// Plans that take longer than the best by more than this are not: overlapping never saves as much.
 const WORTH_OVERLAPPING: f64 = 1.5;
@@ -35,8 +35,8 @@ const GROUPS: usize = 4;
 const EFFORT: usize = 20_000;
 
 impl Contest<'_> {
-    /// Lets the best plans for every part of the cluster compete once more, with tensors that travel while devices compute. What
-    /// is tried of a part does not depend on who else there is.
+    /// Lets the good plans compete once more, with tensors that travel while devices compute, and the best for every part of the
+    /// cluster with other shares and pieces.
     pub fn overlap(&mut self) {
         let objective = self.wanted.objective;
         let latency_counts = match objective {
@@ -49,36 +49,58 @@ impl Contest<'_> {
         }
         let price = |contender: &Contender| contender.figures.price(objective);
         let limit = self.contenders.iter().map(price).fold(f64::INFINITY, f64::min) * WORTH_OVERLAPPING;
-        let mut by_part: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
-        for (at, contender) in self.contenders.iter().enumerate().filter(|(_, contender)| price(contender) <= limit) {
-            let devices = self.questions[contender.question].devices.clone();
-            let linux = |device: &&usize| self.cluster.devices[**device].target.system == System::Linux;
-            if devices.iter().filter(linux).count() > 1 {
-                by_part.entry(devices).or_default().push(at);
+        let worth = |contender: &&Contender| price(contender) <= limit && self.are_served(contender);
+        let plans: Vec<Contender> = self.contenders.iter().filter(worth).cloned().collect();
+        let mut by_part: BTreeMap<Vec<usize>, Vec<Contender>> = BTreeMap::new();
+        for plan in plans {
+            let partition = Partition { overlap: Some(Overlap::default()), ..plan.partition.clone() };
+            let figures = Figures::of_encoded(self.graph, self.cluster, &partition, &self.wanted);
+            let Some(figures) = figures else { continue };
+            let rank = (figures.rank(objective), plan.rank.1);
+            let overlapped = Contender { partition, figures, rank, ..plan };
+            // What is tried of devices that carry out a plan must not depend on who else there is.
+            if overlapped.common {
+                by_part.entry(devices(&overlapped.partition)).or_default().push(overlapped.clone());
             }
+            self.contenders.push(overlapped);
+        }
+        // Plans of one family keep to its strategies. So what all strategies come to is no worse than what one family does.
+        if self.wanted.family != StrategyFamily::Auto {
+            return;
         }
         for mut of_part in by_part.into_values() {
-            of_part.sort_by_key(|at| self.contenders[*at].rank);
+            of_part.sort_by_key(|plan| plan.rank);
             // Plans that come to the same are each other's mirror images, mostly.
-            of_part.dedup_by_key(|at| self.contenders[*at].rank.0);
-            of_part.truncate(OVERLAPPED);
-            self.overlap_part(of_part.into_iter().map(|at| self.contenders[at].clone()).collect());
+            of_part.dedup_by_key(|plan| plan.rank.0);
+            of_part.truncate(SEARCHED);
+            self.search(&of_part);
         }
     }
 
-    /// Lets the best of some plans for one part of the cluster compete once more.
-    fn overlap_part(&mut self, plans: Vec<Contender>) {
-        let (graph, cluster, wanted) = (self.graph, self.cluster, &self.wanted);
-        let price = |partition: &Partition| figures(graph, cluster, partition, wanted);
-        let objective = wanted.objective;
-        let mut search = Search { graph, cluster, objective, price: &price, best: None, left: 0 };
-        search.search(&plans);
-        let Some((figures, at, partition)) = search.best else { return };
-        let Contender { question, rank, .. } = plans[at];
-        let rank = (figures.rank(self.wanted.objective), rank.1);
-        self.count += 1;
-        self.contenders.push(Contender { partition, figures, rank, question });
+    /// Whether several of the devices that carry out a plan have a thread for their links beside the one that computes.
+    fn are_served(&self, contender: &Contender) -> bool {
+        let linux = |device: &&usize| self.cluster.devices[**device].target.system == System::Linux;
+        devices(&contender.partition).iter().filter(linux).count() > 1
     }
+
+    /// Looks for more that overlaps in some plans for one part of the cluster.
+    fn search(&mut self, plans: &[Contender]) {
+        let (graph, cluster, wanted) = (self.graph, self.cluster, &self.wanted);
+        let price = |partition: &Partition| Figures::of_encoded(graph, cluster, partition, wanted);
+        let mut search = Search { graph, cluster, objective: wanted.objective, price: &price, best: None, left: 0 };
+        search.search(plans);
+        let Some((figures, at, partition)) = search.best else { return };
+        let plan = plans[at].clone();
+        let rank = (figures.rank(self.wanted.objective), plan.rank.1);
+        self.count += 1;
+        self.contenders.push(Contender { partition, figures, rank, ..plan });
+    }
+}
+
+/// Devices that a plan gives something to do, ascending.
+fn devices(partition: &Partition) -> Vec<usize> {
+    let all: BTreeSet<usize> = partition.strategies.values().flat_map(|strategy| strategy.devices()).collect();
+    all.into_iter().collect()
 }
 
 /// Ways to overlap that are tried, and the best of them.
@@ -105,26 +127,21 @@ impl Search<'_> {
         Some(price)
     }
 
+    /// Begins with the best of some plans.
     fn search(&mut self, plans: &[Contender]) {
         let parts = |plan: &Contender| plan.partition.strategies.values().map(|it| it.outputs.parts().count()).sum();
         let parts: usize = plans.iter().map(parts).max().unwrap_or(0);
         self.left = EFFORT.div_ceil(parts.max(1));
-        for (at, plan) in plans.iter().enumerate() {
-            self.consider(at, Partition { overlap: Some(Overlap::default()), ..plan.partition.clone() });
-        }
+        self.best = plans.first().map(|plan| (plan.figures, 0, plan.partition.clone()));
         self.favour(plans);
         self.cut();
     }
 
     /// Gives the device with the input more of the first nodes.
     fn favour(&mut self, plans: &[Contender]) {
-        let overlapped: Vec<Partition> = plans
-            .iter()
-            .map(|plan| Partition { overlap: Some(Overlap::default()), ..plan.partition.clone() })
-            .collect();
         let mut found: Vec<(f64, usize, usize)> = Vec::new();
-        for (at, plan) in overlapped.iter().enumerate() {
-            let Some(arrival) = Arrival::of(self.graph, self.cluster, plan) else { continue };
+        for (at, plan) in plans.iter().enumerate() {
+            let Some(arrival) = Arrival::of(self.graph, self.cluster, &plan.partition) else { continue };
             // Another plan for the same devices at the best places only.
             let places = if at == 0 { arrival.places() } else { found.iter().map(|(_, _, place)| *place).collect() };
             for place in places {
@@ -135,7 +152,7 @@ impl Search<'_> {
             found.truncate(PLACES);
         }
         for (least, at, place) in found {
-            if let Some(arrival) = Arrival::of(self.graph, self.cluster, &overlapped[at]) {
+            if let Some(arrival) = Arrival::of(self.graph, self.cluster, &plans[at].partition) {
                 self.shares(&arrival, at, place, least);
             }
         }
