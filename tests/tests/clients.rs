@@ -1,6 +1,7 @@
 //! Programs that talk to a running cluster: the Python module and the library for C, as their examples use them, and the
 //! client in Rust.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,7 +19,8 @@ use partita_tests::reference::right_answers;
 fn start(bundle: &Path, name: &str, arguments: &[&str]) -> Device {
     let device = device::start(bundle, name, arguments);
     for _ in 0..2000 {
-        if device.socket.exists() {
+        // It exists a moment before anybody listens.
+        if UnixStream::connect(&device.socket).is_ok() {
             return device;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
