@@ -5,7 +5,7 @@ pub mod check;
 mod overlap;
 pub mod text;
 
-pub use overlap::started;
+pub use overlap::started_sends;
 
 use std::collections::{BTreeMap, BTreeSet};
 

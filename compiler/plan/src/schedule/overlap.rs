@@ -111,15 +111,11 @@ impl Starts {
     }
 }
 
-/// Numbers of the messages that a device starts before the exchange that waits for them: those that leave, and those that
-/// come.
-pub fn started(actions: &[Action]) -> (BTreeSet<u32>, BTreeSet<u32>) {
-    let mut found = (BTreeSet::new(), BTreeSet::new());
-    for action in actions {
-        if let Action::Start { sends, receives } = action {
-            found.0.extend(sends.iter().map(|message| message.number));
-            found.1.extend(receives.iter().map(|message| message.number));
-        }
-    }
-    found
+/// Numbers of the messages that leave before the exchange that waits for them.
+pub fn started_sends(actions: &[Action]) -> BTreeSet<u32> {
+    let started = actions.iter().flat_map(|action| match action {
+        Action::Start { sends, .. } => sends.as_slice(),
+        _ => &[],
+    });
+    started.map(|message| message.number).collect()
 }

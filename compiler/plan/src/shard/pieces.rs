@@ -15,7 +15,7 @@ const CHANNELS: usize = 1;
 /// Vectors of channels that kernels compute together at least.
 const VECTORS: usize = 2;
 
-/// Most pieces of a part.
+/// Most pieces of a part, whatever a plan asks for.
 const MOST: usize = 4;
 
 /// The node that rounds what a node makes to what travels, if nobody else reads it: both are computed piece by piece.
@@ -128,7 +128,7 @@ fn channels(part: &Region, count: usize, unit: usize) -> Option<Vec<Region>> {
     }
     let (begin, extent) = (part.begin(CHANNELS), part.extent(CHANNELS));
     let groups = extent.div_ceil(unit);
-    let count = count.min(groups).max(1);
+    let count = count.clamp(1, MOST).min(groups);
     let cut = |at: usize| begin + (groups * at / count * unit).min(extent);
     (0..count).map(|at| part.with(CHANNELS, cut(at), cut(at + 1))).collect()
 }

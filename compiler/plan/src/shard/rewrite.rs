@@ -57,8 +57,7 @@ fn rewrite(
     }
     let order = graph.topological_order().unwrap_or_default();
     let mut left = order.as_slice();
-    let pieces = partition.overlap.iter().flat_map(|overlap| &overlap.pieces);
-    let pieces: BTreeMap<NodeId, usize> = pieces.map(|(id, count)| (*id, *count)).collect();
+    let pieces = partition.overlap.as_ref().map(|overlap| &overlap.pieces);
     // Nodes that were computed with the one before them.
     let mut done = BTreeSet::new();
     while let Some((id, rest)) = left.split_first() {
@@ -70,7 +69,9 @@ fn rewrite(
             None if done.contains(id) => left = rest,
             None => {
                 left = rest;
-                let turns = pieces.get(id).and_then(|count| cut::turns(graph, partition, cluster, *id, *count));
+                let turns = pieces
+                    .and_then(|pieces| pieces.get(id))
+                    .and_then(|count| cut::turns(graph, partition, cluster, *id, *count));
                 match turns {
                     Some(turns) => {
                         let rounds = cut::rounding(graph, partition, *id);

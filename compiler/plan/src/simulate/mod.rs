@@ -15,7 +15,7 @@ pub use timeline::trace_json;
 
 use crate::partition::cost;
 use crate::partition::encodings::{conversion_seconds, is_encoded};
-use crate::schedule::{Action, Message, Schedule, started};
+use crate::schedule::{Action, Message, Schedule, started_sends};
 use crate::shard::Sharded;
 use flows::Flows;
 use partita_config::Cluster;
@@ -104,7 +104,7 @@ fn durations(sharded: &Sharded, schedules: &[Schedule], cluster: &Cluster) -> Ve
         .iter()
         .map(|schedule| {
             let device = &cluster.devices[schedule.device];
-            let started = started(&schedule.actions).0;
+            let started = started_sends(&schedule.actions);
             let duration = |action: &Action| match action {
                 Action::Compute(node) => Duration { begin: sharded.node_seconds(*node, device), end: 0.0 },
                 Action::Start { sends, .. } | Action::Exchange { sends, .. } => {
@@ -227,7 +227,7 @@ impl<'a> Replay<'a> {
             schedules,
             cluster,
             durations,
-            started: schedules.iter().map(|schedule| started(&schedule.actions).0).collect(),
+            started: schedules.iter().map(|schedule| started_sends(&schedule.actions)).collect(),
             inferences,
             next: vec![(0, 0); schedules.len()],
             states: vec![State::Until(0.0); schedules.len()],
