@@ -28,8 +28,13 @@ impl ClusterText {
     }
 
     /// Whoever reaches its devices is believed.
-    pub fn open(mut self) -> ClusterText {
-        self.text = self.text.replacen("[cluster]\n", "[cluster]\nsecurity = \"none\"\n", 1);
+    pub fn open(self) -> ClusterText {
+        self.cluster_key("security = \"none\"")
+    }
+
+    /// Adds a line to the table of the cluster.
+    pub fn cluster_key(mut self, line: &str) -> ClusterText {
+        self.text = self.text.replacen("[cluster]\n", &format!("[cluster]\n{line}\n"), 1);
         self
     }
 

@@ -36,7 +36,7 @@ fn cluster(addresses: &[String]) -> ClusterText {
         text.device(name, "host", &format!("cpu = 0.01\nuser = \"pi\"\naddress = \"{address}\""))
     };
     let cluster = DEVICES.iter().zip(addresses).fold(ClusterText::new("a", "c"), device);
-    cluster.link("a", "b", "tcp", "1 Gbit/s").link("b", "c", "tcp", "1 Gbit/s")
+    cluster.link("a", "b", "tcp", "1 Gbit/s").link("b", "c", "udp", "1 Gbit/s")
 }
 
 /// Where devices listen, on port 7100 of each machine.
@@ -361,6 +361,8 @@ fn units_are_sound_and_hardened() {
     let text = |device: &str| std::fs::read_to_string(unit(device)).expect("it was written");
     assert!(text("a").contains("--listen 10.0.0.1:7100") && text("b").contains("--listen [::]:7100"));
     assert!(text("b").contains("--peer a=10.0.0.1:7100") && text("c").contains("--peer b=pi.local:7100"));
+    // Datagrams go both ways.
+    assert!(text("b").contains("--peer c=[fd00::1]:7100") && text("c").contains("--listen [fd00::1]:7100"));
     for device in DEVICES {
         let credential = format!("LoadCredential=identity:/opt/partita/test/{device}/current/identity.key");
         assert!(text(device).lines().any(|line| line == credential), "{device} reads its key");

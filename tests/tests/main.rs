@@ -11,6 +11,7 @@ mod emitted_kernels;
 mod examples;
 mod exit_outputs;
 mod exits;
+mod faults;
 mod filetests;
 mod firmware;
 mod fuzz;

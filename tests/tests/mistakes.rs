@@ -70,9 +70,8 @@ fn names_are_recognised_when_misspelt() {
     one("bandwidth", "bandwith", "E0160", "bandwith", &["unknown field", "did you mean `bandwidth`?"]);
     one("target = \"host\"", "target = \"hots\"", "E0168", "\"hots\"", &["did you mean `host`?", "raspberry-pi-4"]);
     one("\"tcp\"", "\"tpc\"", "E0165", "\"tpc\"", &["did you mean `tcp`?"]);
-    one("\"tcp\"", "\"wifi\"", "E0165", "\"wifi\"", &["transport = \"tcp\"", "bus"]);
+    one("\"tcp\"", "\"wifi\"", "E0165", "\"wifi\"", &["transport = \"udp\"", "bus"]);
     one("\"tcp\"", "\"serial\"", "E0165", "\"serial\"", &["transport = \"uart\""]);
-    one("\"tcp\"", "\"udp\"", "E0165", "\"udp\"", &["not there yet", "use tcp"]);
     one(
         "transport = \"tcp\"",
         "transport = \"tcp\"\ntopology = \"swich\"",

@@ -109,22 +109,56 @@ impl Device {
     }
 }
 
+/// Bytes of a tensor in a datagram: with our header and seal (56), UDP's and IP's (28 or 48) it passes tunnels, too, whose
+/// packets are of 1400 bytes.
+pub const DATAGRAM_PAYLOAD_BYTES: u16 = 1280;
+
 /// How a link carries frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum Transport {
+    /// A connection, which the device with the higher number makes.
     Tcp,
+    /// Datagrams between two addresses that both know; what is lost is sent again, and nothing waits for what was lost.
     Udp,
+    /// A serial line.
     Uart,
 }
 
 impl Transport {
+    /// As the cluster file says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+            Transport::Uart => "uart",
+        }
+    }
+
+    /// Whether a device has to be told where it is itself, for its link to a peer: connections come there, and datagrams.
+    pub fn listens(self, device: usize, peer: usize) -> bool {
+        match self {
+            Transport::Tcp => device < peer,
+            Transport::Udp => true,
+            Transport::Uart => false,
+        }
+    }
+
+    /// Whether it has to be told where the peer is: it connects there, and sends datagrams there.
+    pub fn calls(self, device: usize, peer: usize) -> bool {
+        match self {
+            Transport::Tcp => device > peer,
+            Transport::Udp => true,
+            Transport::Uart => false,
+        }
+    }
+
     /// Share of the wire's rate that is left for payload.
     pub fn payload_share(self) -> f64 {
         match self {
             // 1448 bytes of payload in a frame that takes 1538 on Ethernet, with preamble, gap and time stamps.
             Transport::Tcp => 1448.0 / 1538.0,
-            Transport::Udp => 1472.0 / 1538.0,
+            // Beside the payload 56 bytes of ours, 28 of UDP and IP, and 38 of Ethernet.
+            Transport::Udp => f64::from(DATAGRAM_PAYLOAD_BYTES) / f64::from(DATAGRAM_PAYLOAD_BYTES + 122),
             // A start and a stop bit around each byte.
             Transport::Uart => 0.8,
         }

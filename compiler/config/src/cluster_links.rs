@@ -168,20 +168,17 @@ impl Checker<'_> {
     fn transport(&mut self, given: &Spanned<String>) -> Option<Transport> {
         let help = match given.get_ref().as_str() {
             "tcp" => return Some(Transport::Tcp),
+            "udp" => return Some(Transport::Udp),
             "uart" => return Some(Transport::Uart),
-            "udp" => {
-                let message = "links over udp are not there yet".to_string();
-                self.problem(given.span(), "E0165", message, Some("use tcp".to_string()));
-                return None;
-            }
             "wifi" | "wi-fi" | "wlan" | "wireless" => {
-                "write `transport = \"tcp\"`; who shares a wireless network says `topology = \"bus\"` too".to_string()
+                "write `transport = \"udp\"`, or \"tcp\"; who shares a wireless network says `topology = \"bus\"` too"
+                    .to_string()
             }
             "ethernet" | "lan" | "ip" | "internet" | "socket" => "write `transport = \"tcp\"`".to_string(),
             "serial" | "rs232" | "rs-232" | "rs485" | "usart" | "tty" | "usb" => {
                 "write `transport = \"uart\"` for a serial line".to_string()
             }
-            other => did_you_mean(other, "transports", &["tcp", "uart"]),
+            other => did_you_mean(other, "transports", &["tcp", "udp", "uart"]),
         };
         self.problem(given.span(), "E0165", format!("`{}` is not a transport", printable(given.get_ref())), Some(help));
         None

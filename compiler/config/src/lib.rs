@@ -21,7 +21,9 @@ pub mod target;
 pub mod tuned;
 
 pub use architecture::Architecture;
-pub use cluster::{Cluster, Condition, Device, KEY_BYTES, Link, Medium, Security, Topology, Transport};
+pub use cluster::{
+    Cluster, Condition, DATAGRAM_PAYLOAD_BYTES, Device, KEY_BYTES, Link, Medium, Security, Topology, Transport,
+};
 pub use partita_ir::graph::storage::WeightStorage;
 pub use rate::Rate;
 pub use settings::Settings;

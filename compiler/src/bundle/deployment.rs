@@ -97,8 +97,8 @@ fn service(compiled: &Compiled, position: usize) -> Result<Service, String> {
         arguments.extend([option.to_string(), value]);
         container_arguments.extend([option.to_string(), in_container]);
     };
-    let is_line = |peer: &usize| cluster.link(index, *peer).is_some_and(|link| link.transport == Transport::Uart);
-    if peers.iter().any(|peer| !is_line(peer) && index < *peer) {
+    let transport = |peer: &usize| cluster.link(index, *peer).map_or(Transport::Tcp, |link| link.transport);
+    if peers.iter().any(|peer| transport(peer).listens(index, *peer)) {
         let (host, port) = place(device)?;
         // A name may mean another address to the machine itself (127.0.1.1): it listens everywhere then.
         let listens = match host.parse::<std::net::IpAddr>() {
@@ -109,7 +109,7 @@ fn service(compiled: &Compiled, position: usize) -> Result<Service, String> {
     }
     for peer in &peers {
         let other = &cluster.devices[*peer];
-        if is_line(peer) {
+        if transport(peer) == Transport::Uart {
             let path = line(cluster, index, *peer);
             if lines.contains(&path) {
                 return Err(format!(
@@ -119,7 +119,7 @@ fn service(compiled: &Compiled, position: usize) -> Result<Service, String> {
             }
             add("--uart", format!("{}={path}", other.name), format!("{}={path}", other.name));
             lines.push(path);
-        } else if *peer < index {
+        } else if transport(peer).calls(index, *peer) {
             let (_, port) = place(other)?;
             let address = other.address.clone().unwrap_or_default();
             add("--peer", format!("{}={address}", other.name), format!("{}={}:{port}", other.name, other.name));

@@ -257,19 +257,18 @@ fn link_contexts(compiled: &Compiled, position: usize) -> Vec<Value> {
         .into_iter()
         .map(|peer| {
             let link = cluster.link(program.device, peer);
-            let is_uart = link.is_some_and(|link| link.transport == Transport::Uart);
+            let transport = link.map_or(Transport::Tcp, |link| link.transport);
             let baud = link.map_or(0, |link| cluster.baud(link));
             let map = cluster.devices[program.device].target.memory_map.as_ref();
             // UART 0 is the console; links take the next ones in the order of their peers.
-            next_uart += usize::from(is_uart);
+            next_uart += usize::from(transport == Transport::Uart);
             context! {
                 peer => peer,
                 name => cluster.devices[peer].name.as_str(),
-                transport => if is_uart { "uart" } else { "tcp" },
+                transport => transport.word(),
                 uart => next_uart,
                 baud => baud,
                 divider => map.map_or(0, |map| map.divider(baud)),
-                listens => program.device < peer,
                 address => cluster.devices[peer].address.clone(),
             }
         })

@@ -46,7 +46,7 @@ pub fn start(compiled: &Compiled, built: &[BuiltDevice], wanted: LocalOptions<'_
                 .map(|peer| LocalLink {
                     peer,
                     peer_name: cluster.devices[peer].name.clone(),
-                    uart: cluster.link(program.device, peer).is_some_and(|link| link.transport == Transport::Uart),
+                    transport: cluster.link(program.device, peer).map_or(Transport::Tcp, |link| link.transport),
                 })
                 .collect();
             let busy = compiled.device_programs(position).iter().map(|program| !program.steps.is_empty()).collect();

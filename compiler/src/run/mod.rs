@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use crate::bundle::identity;
+use crate::config::Transport;
 use partita_rt::frame::{Kind, WANTS_ANSWERS, WANTS_COSTS};
 use partita_rt::hosted::identity::{make, to_hex};
 use partita_rt::node::{Outcome, Record};
@@ -59,8 +60,8 @@ pub struct LocalLink {
     pub peer: usize,
     /// Name of the peer.
     pub peer_name: String,
-    /// A serial line instead of TCP.
-    pub uart: bool,
+    /// What carries it.
+    pub transport: Transport,
 }
 
 /// How a cluster is run.
@@ -360,7 +361,7 @@ fn command(
         };
         command.extend(["-display", "none", "-monitor", "none"].map(str::to_string));
         command.extend(socket("control".to_string(), &control_socket(folder, device), true));
-        for link in device.links.iter().filter(|link| link.uart) {
+        for link in device.links.iter().filter(|link| link.transport == Transport::Uart) {
             let peer_is_firmware = devices.iter().any(|other| other.index == link.peer && other.firmware);
             let server = !peer_is_firmware || device.index < link.peer;
             command.extend(socket(format!("link{}", link.peer), &uart_socket(folder, device.index, link.peer), server));
@@ -387,16 +388,16 @@ fn command(
     let address = |index: usize| {
         devices.iter().position(|other| other.index == index).map_or(String::new(), |at| addresses[at].clone())
     };
-    if device.links.iter().any(|link| !link.uart && device.index < link.peer) {
+    if device.links.iter().any(|link| link.transport.listens(device.index, link.peer)) {
         command.extend(["--listen".to_string(), address(device.index)]);
     }
     for link in &device.links {
-        if link.uart {
+        if link.transport == Transport::Uart {
             let peer_is_firmware = devices.iter().any(|other| other.index == link.peer && other.firmware);
             let kind = if peer_is_firmware || device.index > link.peer { "unix" } else { "unix-listen" };
             let path = uart_socket(folder, device.index, link.peer);
             command.extend(["--uart".to_string(), format!("{}={kind}:{}", link.peer_name, path.display())]);
-        } else if device.index > link.peer {
+        } else if link.transport.calls(device.index, link.peer) {
             command.extend(["--peer".to_string(), format!("{}={}", link.peer_name, address(link.peer))]);
         }
     }

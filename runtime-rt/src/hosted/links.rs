@@ -1,7 +1,7 @@
 //! A node and the sockets of its links: what is sent, read, connected, opened again, and welcomed.
 
 use std::collections::VecDeque;
-use std::net::{TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::vec::Vec;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, IoSlice, read, write, writev};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
 
 use super::places::{Place, Places};
 use crate::node::{Greeting, Guest, Link, Medium, Node, Order, Record};
@@ -47,13 +47,29 @@ impl Socket {
 pub(super) fn lasting(place: &Place) -> std::io::Result<Socket> {
     Ok(match place {
         Place::Connects | Place::At(_) | Place::Line(_) => Socket::None,
-        Place::Datagrams { local, remote } => {
-            let socket = UdpSocket::bind(local)?;
-            socket.connect(remote)?;
-            socket.set_nonblocking(true)?;
-            Socket::Lasting(Arc::new(socket.into()), Medium::Datagrams)
-        }
+        Place::Datagrams { local, remote } => Socket::Lasting(Arc::new(datagrams(local, remote)?), Medium::Datagrams),
     })
+}
+
+/// Bytes of datagrams that may wait to be read: two windows of each tensor that a link takes at a time, as the system counts
+/// them. It gives as much as it likes.
+const WAITING_BYTES: usize = 1 << 20;
+
+/// A socket for the datagrams between two places. Each link of a device has its own, all at one place: the system tells them
+/// apart by where datagrams come from.
+fn datagrams(local: &SocketAddr, remote: &SocketAddr) -> std::io::Result<OwnedFd> {
+    let socket = unconnected(remote, SocketType::DGRAM)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    let _ = sockopt::set_socket_recv_buffer_size(&socket, WAITING_BYTES);
+    bind(&socket, local)?;
+    connect(&socket, remote)?;
+    Ok(socket)
+}
+
+/// A socket towards a place, which does not block.
+fn unconnected(place: &SocketAddr, kind: SocketType) -> Result<OwnedFd, Errno> {
+    let family = if place.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)
 }
 
 /// A connection of nobody yet.
@@ -258,9 +274,7 @@ impl State {
 /// Begins to connect without waiting.
 fn begin_connecting(place: &Place) -> Result<Arc<OwnedFd>, Errno> {
     let Place::At(place) = place else { return Err(Errno::DESTADDRREQ) };
-    let family = if place.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    let socket = unconnected(place, SocketType::STREAM)?;
     match connect(&socket, place) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(Arc::new(socket)),
         Err(error) => Err(error),

@@ -1,6 +1,7 @@
 //! `main` of a device with an operating system: its command line ([`process`]), and what is around its node ([`driver`]).
 //!
-//! Between two devices the one with the lower number listens and the other connects; start order does not matter.
+//! Between two devices the one with the lower number listens and the other connects, or both send datagrams to each other;
+//! start order does not matter.
 
 use std::format;
 use std::io::{Read, Write};
@@ -45,8 +46,8 @@ pub struct Device {
 const USAGE: &str = "\
 keygen [--identity FILE]      make this device's private key, and print its public key
 options:
-  --listen HOST:PORT          where peers with higher numbers connect
-  --peer NAME=HOST:PORT       where a peer with a lower number listens (TCP)
+  --listen HOST:PORT          where peers with higher numbers connect (TCP), or all send datagrams (UDP)
+  --peer NAME=HOST:PORT       where a peer with a lower number listens (TCP), or any takes datagrams (UDP)
   --uart NAME=PATH            serial line to a peer: a device such as /dev/ttyS0, unix:SOCKET, or unix-listen:SOCKET
   --identity FILE             this device's private key; by default what systemd hands over as `identity`, or DEVICE.key beside
                               this program or in ../identity

@@ -2,7 +2,7 @@
 
 use std::boxed::Box;
 use std::io::Read;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -183,14 +183,18 @@ fn places(device: &Device, plan: &Plan<'_>, arguments: &Arguments) -> Result<Pla
         let named =
             |places: &[(String, String)]| places.iter().find(|(other, _)| other == name).map(|(_, at)| at.clone());
         let place = match (peer.medium, named(&arguments.uarts)) {
-            (Medium::Connection | Medium::Datagrams, _) if !peer.calls => {
+            (Medium::Connection, _) if !peer.calls => {
                 listens = true;
                 Place::Connects
             }
-            (Medium::Connection | Medium::Datagrams, _) => {
-                let place = named(&arguments.peers);
-                let place = place.ok_or_else(|| format!("where is {name}? say --peer {name}=HOST:PORT"))?;
-                Place::At(address(&place).map_err(|error| format!("{name} at {place}: {error}"))?)
+            (Medium::Connection, _) => Place::At(place_of(name, named(&arguments.peers), address)?),
+            (Medium::Datagrams, _) => {
+                let remote = place_of(name, named(&arguments.peers), datagram_address)?;
+                let here = arguments.listen.as_ref();
+                let here =
+                    here.ok_or_else(|| format!("{name} sends datagrams here, but there is no --listen HOST:PORT"))?;
+                let local = datagram_address(here).map_err(|error| format!("{here}: {error}"))?;
+                Place::Datagrams { local: of_family(local, &remote), remote }
             }
             (Medium::Line, None) => return Err(serial::where_is(name)),
             (Medium::Line, Some(place)) => {
@@ -210,10 +214,39 @@ fn places(device: &Device, plan: &Plan<'_>, arguments: &Arguments) -> Result<Pla
     Ok(Places { keys, listen, peers })
 }
 
-/// The first address of a name; names may be known a little later than this device starts.
+/// Where a peer is, as the command line says.
+fn place_of(
+    name: &str,
+    place: Option<String>,
+    address: fn(&str) -> io::Result<SocketAddr>,
+) -> Result<SocketAddr, String> {
+    let place = place.ok_or_else(|| format!("where is {name}? say --peer {name}=HOST:PORT"))?;
+    address(&place).map_err(|error| format!("{name} at {place}: {error}"))
+}
+
+/// Every address of this machine, in the family of a peer's.
+fn of_family(local: SocketAddr, remote: &SocketAddr) -> SocketAddr {
+    let any: IpAddr = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    if local.ip().is_unspecified() { SocketAddr::new(any, local.port()) } else { local }
+}
+
+/// The first address of a name.
 fn address(place: &str) -> io::Result<SocketAddr> {
+    resolved(place, |_| true)
+}
+
+/// Where datagrams go and come from: both ends have to choose the same of a name's addresses, so the first of IPv4, if there
+/// is one.
+fn datagram_address(place: &str) -> io::Result<SocketAddr> {
+    resolved(place, SocketAddr::is_ipv4)
+}
+
+/// The first address of a name that is preferred, else the first; names may be known a little later than this device starts.
+fn resolved(place: &str, preferred: fn(&SocketAddr) -> bool) -> io::Result<SocketAddr> {
     let resolve = || -> io::Result<SocketAddr> {
-        place.to_socket_addrs()?.next().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+        let all: Vec<SocketAddr> = place.to_socket_addrs()?.collect();
+        let found = all.iter().find(|address| preferred(address)).or(all.first());
+        found.copied().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
     };
     match resolve() {
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Err(error),

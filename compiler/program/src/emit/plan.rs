@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::emit::model::{ModelContext, is_firmware};
 use crate::memory::{Bounds, bounds};
 use crate::program::{Message, Program, Step};
-use partita_config::{Link, Transport};
+use partita_config::{DATAGRAM_PAYLOAD_BYTES, Link, Transport};
 
 /// Shortest time after which a silent peer is lost, in microseconds.
 const LEAST_DETECT_US: u32 = 300_000;
@@ -103,8 +103,8 @@ pub fn plan_text(programs: &[&Program], peers: &[usize], numbers: Numbers<'_>, c
             device: number(*peer),
             medium: match link.map(|link| link.transport) {
                 Some(Transport::Uart) => "Line",
-                // Links over datagrams are refused where cluster files are read.
-                Some(Transport::Tcp | Transport::Udp) | None => "Connection",
+                Some(Transport::Udp) => "Datagrams",
+                Some(Transport::Tcp) | None => "Connection",
             },
             chunk_bytes: chunk_bytes(link, detect_us),
             calls: own > *peer,
@@ -134,10 +134,12 @@ pub fn plan_text(programs: &[&Program], peers: &[usize], numbers: Numbers<'_>, c
     }
 }
 
-/// Signs of life wait behind a chunk, so it takes no longer than they may come late.
+/// Signs of life wait behind a chunk, so it takes no longer than they may come late. A datagram holds one, and no more.
 fn chunk_bytes(link: Option<&Link>, detect_us: u32) -> u16 {
     let rate = link.map_or(f64::INFINITY, |link| link.bytes_per_second);
-    let bytes = (rate * f64::from(detect_us) * 1e-6 / 10.0).clamp(CHUNK_BYTES.0, CHUNK_BYTES.1);
+    let is_datagram = link.is_some_and(|link| link.transport == Transport::Udp);
+    let most = if is_datagram { f64::from(DATAGRAM_PAYLOAD_BYTES) } else { CHUNK_BYTES.1 };
+    let bytes = (rate * f64::from(detect_us) * 1e-6 / 10.0).clamp(CHUNK_BYTES.0, most);
     (bytes / 64.0).floor() as u16 * 64
 }
 
