@@ -342,7 +342,10 @@ impl<'p, L: AsRef<[Link]> + AsMut<[Link]>> Node<'p, L> {
 
     /// Says anew whom this device can exchange tensors with.
     fn see(&mut self) {
-        let good = self.links.as_ref().iter().zip(self.plan.peers).filter(|(link, _)| link.talk.is_good(self.now_us));
+        // Where there is no other route, nothing is gained by waiting until a link has proven itself.
+        let waits = self.plan.routes.len() > 1;
+        let is_good = |link: &Link| link.talk.session.is_some() && (!waits || link.talk.is_good(self.now_us));
+        let good = self.links.as_ref().iter().zip(self.plan.peers).filter(|(link, _)| is_good(link));
         let sees = good.fold(0u64, |sees, (_, peer)| sees | 1 << (peer.device % 64));
         let mut links = self.links.as_mut().iter_mut().zip(self.plan.peers);
         let rate = links.find_map(|(link, peer)| link.news_of_rate().map(|rate| (peer.device, rate)));

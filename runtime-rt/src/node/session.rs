@@ -20,8 +20,8 @@ const LAST_CALL_US: u64 = 400_000;
 /// How long a link that was lost has to be good before inferences are sent over it, at first; it doubles with each loss.
 const FIRST_HOLD_US: u64 = 50_000;
 
-/// Longest such time.
-const LAST_HOLD_US: u64 = 800_000;
+/// Longest such time: less than it takes to notice silence, so that who returns is of use again before it would be missed.
+const LAST_HOLD_US: u64 = 200_000;
 
 /// After so long without a loss a link is as good as new.
 const FORGIVEN_US: u64 = 10_000_000;

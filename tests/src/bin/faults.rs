@@ -154,7 +154,7 @@ fn row(bundle: &Arc<Bundle>, row: &Row, trials: usize, seed: u64) -> (String, bo
     found.iter().for_each(|found| sum.add(&found.account));
     let ill = found.iter().filter(|found| !found.is_well).count();
     let times = |time: fn(&Found) -> Option<Duration>| quantiles(found.iter().map(time).collect(), &[0.5, 0.95, 1.0]);
-    let noticed = if row.fault.is_noticed() { times(|found| found.noticed) } else { "-".to_string() };
+    let noticed = if row.fault.is_noticed(row.carrier) { times(|found| found.noticed) } else { "-".to_string() };
     let Account { offered, full, exit, variant, late, failed, cut_off, untold, lost, twice, wrong, .. } = sum;
     let ill_words = if ill > 0 { format!(", {ill} not well again") } else { String::new() };
     let text = format!(

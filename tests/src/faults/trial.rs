@@ -11,7 +11,7 @@ use partita_rt::node::random::Random;
 use partita_rt::{FramedStream, Identity, StdStream};
 use rustix::process::Signal;
 
-use super::cluster::{Cluster, NAMES};
+use super::cluster::{Carrier, Cluster, NAMES};
 use super::stream::{Account, Stream};
 
 /// How long a cluster may take until all is well again.
@@ -61,10 +61,12 @@ impl Fault {
         matches!(self, Fault::Cable(_) | Fault::Damage(..))
     }
 
-    /// Whether somebody has to notice that a peer or a cable is gone.
-    pub fn is_noticed(self) -> bool {
+    /// Whether somebody has to notice that a peer or a cable is gone: a connection that closes is noticed at once, silence
+    /// after 300 ms.
+    pub fn is_noticed(self, carrier: Carrier) -> bool {
         match self {
-            Fault::Kill | Fault::Cable(_) => true,
+            Fault::Kill => carrier == Carrier::Tcp,
+            Fault::Cable(_) => true,
             Fault::Stop(time) | Fault::Power(time) => time >= Duration::from_secs(1),
             Fault::Damage(..) => false,
         }
@@ -93,7 +95,7 @@ pub fn trial(cluster: &mut Cluster, stream: &Stream, fault: Fault, at: usize, ra
         return Found { account: stream.settle(), ..Found::default() };
     }
     std::thread::sleep(Duration::from_micros(random.below(40_000)));
-    let watches = if fault.is_noticed() { watches(cluster, fault, at) } else { Vec::new() };
+    let watches = if fault.is_noticed(cluster.bundle.carrier) { watches(cluster, fault, at) } else { Vec::new() };
     let begun = Instant::now();
     match fault {
         Fault::Kill => {
