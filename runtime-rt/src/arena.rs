@@ -79,9 +79,29 @@ pub unsafe fn copy_runs<T>(
     }
 }
 
+/// The same inside one memory, run by run in their order: a run may be written over itself and earlier ones.
+///
+/// # Safety
+/// Every run must lie inside memory that may be read and written as `T`, and none may be written over a later one that is
+/// still to be read.
+#[inline]
+pub unsafe fn move_runs<T>(
+    from: *const T,
+    from_stride: usize,
+    to: *mut T,
+    to_stride: usize,
+    elements: usize,
+    count: usize,
+) {
+    for run in 0..count {
+        // SAFETY: as the caller promises.
+        unsafe { core::ptr::copy(from.add(run * from_stride), to.add(run * to_stride), elements) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Arena, copy_runs};
+    use super::{Arena, copy_runs, move_runs};
     use crate::elements::{Bool, F16};
     use crate::kernels;
 
@@ -114,5 +134,14 @@ mod tests {
         // SAFETY: two runs of two elements, 3 and 4 apart, lie inside both arrays.
         unsafe { copy_runs(from.as_ptr(), 3, to.as_mut_ptr().add(1), 4, 2, 2) };
         assert_eq!(to, [0, 1, 2, 0, 0, 4, 5]);
+    }
+
+    #[test]
+    fn runs_move_inside_their_memory() {
+        let mut memory = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+        let start = memory.as_mut_ptr();
+        // SAFETY: of two blocks of six elements the last four move to the front: neither run reaches a later one.
+        unsafe { move_runs(start.add(2).cast_const(), 6, start, 6, 4, 2) };
+        assert_eq!(memory, [2, 3, 4, 5, 4, 5, 8, 9, 10, 11, 10, 11]);
     }
 }

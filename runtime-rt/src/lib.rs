@@ -35,7 +35,7 @@ mod stream;
 pub mod team;
 mod window;
 
-pub use arena::{Arena, copy_runs};
+pub use arena::{Arena, copy_runs, move_runs};
 pub use elements::{Bf16, Bool, CastTo, F16, Number, Plain, Scalar, Truth};
 pub use error::Error;
 pub use family::{Chooser, Family};

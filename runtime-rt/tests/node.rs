@@ -25,7 +25,7 @@ fn every_promise_holds_under_faults() {
         return;
     }
     let seeds =
-        number("PARTITA_SEEDS").unwrap_or(if std::env::var_os("PARTITA_LONG").is_some() { 20_000 } else { 600 });
+        number("PARTITA_SEEDS").unwrap_or(if std::env::var_os("PARTITA_LONG").is_some() { 20_000 } else { 2_000 });
     let first = number("PARTITA_FIRST_SEED").unwrap_or(0);
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
     // One after the other, whoever is free: those with keys take five times as long.

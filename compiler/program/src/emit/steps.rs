@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::expressions::{element_pointer, float, pointer, rust_type, share_pointer, slice, slice_mut};
 use super::literal::literal;
 use super::reference_call::{CallOperand, call_text};
+use crate::memory::copies_in_place;
 use crate::program::{Argument, BufferId, Layout, Message, Program, Runs, Step};
 use partita_ir::graph::{ElementType, StepSize, Stored, TensorType};
 use partita_kernel::{Access, Kernel};
@@ -87,6 +88,8 @@ pub enum Statement {
         from_stride: usize,
         /// The same in the destination.
         to_stride: usize,
+        /// Whether they move inside one memory, run by run.
+        in_place: bool,
     },
     /// The end of the inference, if the verdict says so.
     Leave {
@@ -161,7 +164,7 @@ fn step_text(program: &Program, step: &Step, devices: &[&str], kernel_prefix: &s
             }
         }
         Step::Reorder { from, to } => reorder_text(program, *from, *to),
-        Step::Copy { from, to, runs } => copy_text(program, *from, *to, runs),
+        Step::Copy { from, to, runs } => copy_text(program, *from, *to, runs, copies_in_place(program, step)),
         Step::Leave { exit, verdict, .. } => StepText {
             number: 0,
             label: format!("exit {exit}"),
@@ -228,13 +231,19 @@ fn winograd_text(program: &Program, kernel: &Kernel, winograd: &Winograd, argume
     }
 }
 
-fn copy_text(program: &Program, from: (Argument, usize), to: (BufferId, usize), runs: &Runs) -> StepText {
+fn copy_text(
+    program: &Program,
+    from: (Argument, usize),
+    to: (BufferId, usize),
+    runs: &Runs,
+    in_place: bool,
+) -> StepText {
     let destination = &program.buffers[to.0.0 as usize];
     let name = sanitize(&destination.name);
     StepText {
         number: 0,
-        label: format!("copy {name}"),
-        comment: format!("copy into {name}"),
+        label: format!("{} {name}", if in_place { "move" } else { "copy" }),
+        comment: format!("{} into {name}", if in_place { "move" } else { "copy" }),
         statement: Statement::Copy {
             element: rust_type(destination.element),
             from: element_pointer(program, from, destination.element),
@@ -243,6 +252,7 @@ fn copy_text(program: &Program, from: (Argument, usize), to: (BufferId, usize), 
             elements: runs.elements,
             from_stride: runs.from_stride,
             to_stride: runs.to_stride,
+            in_place,
         },
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::lifetimes::{buffers_read, buffers_written};
+use super::shift::moves_forwards;
 use crate::program::{Argument, Buffer, BufferId, Layout, Program, Step};
 use partita_kernel::Access;
 
@@ -32,6 +33,14 @@ pub enum OverlapError {
         scratch: String,
         /// Name of the other operand.
         other: String,
+    },
+    /// A copy writes over what it has still to read.
+    #[error("step {step} copies `{buffer}` to where it lies itself, over what it has still to read")]
+    CopiesOverItself {
+        /// Step (index into the program's steps).
+        step: usize,
+        /// Name of the buffer that is read.
+        buffer: String,
     },
     /// A buffer lies outside the arena.
     #[error("buffer `{buffer}` ends at byte {end} of an arena of {arena_bytes} bytes")]
@@ -122,6 +131,7 @@ pub fn check(program: &Program) -> Result<(), OverlapError> {
     }
     for (index, step) in program.steps.iter().enumerate() {
         check_scratch(program, index, step)?;
+        check_copy(program, index, step)?;
         if let Step::Start { receives, .. } = step {
             for message in receives {
                 mark(program, &mut marks, message.buffer, (NOBODY, index));
@@ -147,6 +157,33 @@ pub fn check(program: &Program) -> Result<(), OverlapError> {
         read(program, &marks, *buffer, program.steps.len())?;
     }
     Ok(())
+}
+
+/// A copy inside one memory goes run by run, none of them over a later one.
+fn check_copy(program: &Program, index: usize, step: &Step) -> Result<(), OverlapError> {
+    let Step::Copy { from: (Argument::Buffer(from), first), to: (to, at), runs } = step else { return Ok(()) };
+    if !copies_in_place(program, step) {
+        return Ok(());
+    }
+    let (source, target) = (&program.buffers[from.0 as usize], &program.buffers[to.0 as usize]);
+    let bytes = source.element.size_bytes();
+    let is_whole = source.offset_bytes.is_multiple_of(bytes) && target.offset_bytes.is_multiple_of(bytes);
+    let element = |buffer: &Buffer, first: usize| buffer.offset_bytes / bytes + first;
+    if is_whole && moves_forwards(element(source, *first), element(target, *at), runs) {
+        return Ok(());
+    }
+    Err(OverlapError::CopiesOverItself { step: index, buffer: source.name.clone() })
+}
+
+/// Whether a step copies from memory to the same memory: the two buffers share bytes.
+pub fn copies_in_place(program: &Program, step: &Step) -> bool {
+    let Step::Copy { from: (Argument::Buffer(from), _), to: (to, _), .. } = step else { return false };
+    let bytes = |id: &BufferId| {
+        let buffer = &program.buffers[id.0 as usize];
+        buffer.offset_bytes..buffer.offset_bytes + buffer.elements * buffer.element.size_bytes()
+    };
+    let (a, b) = (bytes(from), bytes(to));
+    a.start < b.end && b.start < a.end
 }
 
 /// A kernel's scratch memory holds nothing else while it runs.

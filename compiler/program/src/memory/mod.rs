@@ -1,6 +1,7 @@
 //! Gives every buffer its place in the arena and every weight its place in the weights section.
 //!
-//! `in_place` first lets kernels write over an input that nothing needs any more; [`lifetimes`] then says from which
+//! `hoist` makes copies as early as they can be, `shift` moves windows over rows inside their memory, where that makes the
+//! arena smaller; `in_place` lets kernels write over an input that nothing needs any more; [`lifetimes`] then says from which
 //! step to which each independent buffer lives; `arena` packs them; [`check`] proves, without trusting the others, that
 //! no two buffers that live at the same time overlap.
 
@@ -11,9 +12,10 @@ mod hoist;
 mod in_place;
 mod lifetimes;
 mod parts;
+mod shift;
 
 pub use bounds::{Bounds, bounds};
-pub use check::{OverlapError, check};
+pub use check::{OverlapError, check, copies_in_place};
 pub use lifetimes::{Lifetime, lifetimes};
 pub use parts::root_of;
 use parts::size_bytes;
@@ -23,10 +25,12 @@ use crate::program::{BufferId, PORT_ALIGNMENT_BYTES, Program};
 /// Alignment of every independent buffer and weight: a cache line, and the widest vector.
 pub const ALIGNMENT_BYTES: usize = 64;
 
-/// Fills in all offsets and the sizes of the arena and the weights section. Copies are made earlier where that makes the
-/// arena smaller.
+/// Fills in all offsets and the sizes of the arena and the weights section. Copies are made earlier, and what stays of a
+/// window is moved inside it, where that makes the arena smaller.
 pub fn plan(program: &mut Program, alignment_bytes: usize) {
-    let moved: Vec<Program> = HOISTED_STEPS.iter().filter_map(|most| hoist::hoisted(program, *most)).collect();
+    let mut moved: Vec<Program> = HOISTED_STEPS.iter().filter_map(|most| hoist::hoisted(program, *most)).collect();
+    let shifted: Vec<Program> = std::iter::once(&*program).chain(&moved).filter_map(shift::shifted).collect();
+    moved.extend(shifted);
     place_all(program, alignment_bytes);
     for mut moved in moved {
         place_all(&mut moved, alignment_bytes);
@@ -160,7 +164,7 @@ mod tests {
 
     #[test]
     fn an_overwritten_buffer_is_refused() {
-        let mut program = chain(&[16, 16, 16]);
+        let mut program = chain(&[16, 16, 32]);
         plan(&mut program, 64);
         // The last step reads t1, but now also t0, whose place t2 may have taken.
         let Step::Copy { from, .. } = &mut program.steps[1] else { panic!("a chain is made of copies") };
