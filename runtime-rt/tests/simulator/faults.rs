@@ -41,11 +41,13 @@ impl World<'_> {
                 let machine = &mut self.machines[*device];
                 machine.working = None;
                 machine.life += 1;
+                let mut waiting = Vec::new();
                 for event in std::mem::take(&mut machine.inbox) {
                     if let Event::Arrive { wire, bytes, .. } = event {
                         let from = self.other(wire, *device);
                         let pipe = self.pipe(wire, from);
                         pipe.inflight = pipe.inflight.saturating_sub(bytes.len());
+                        waiting.push(from);
                     }
                 }
                 if *device == self.cluster.input {
@@ -57,6 +59,10 @@ impl World<'_> {
                         self.close(wire, *device, true);
                     }
                 }
+                // What nobody will read takes no room any more: who waited for it can send.
+                waiting.sort_unstable();
+                waiting.dedup();
+                waiting.into_iter().for_each(|from| self.go(from));
             }
             Fault::Pause(device) => self.machines[*device].paused += 1,
             Fault::Cut { wire, from } => {
