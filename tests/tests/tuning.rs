@@ -10,16 +10,16 @@ use partita_tests::onnx;
 const CLUSTER: &str =
     "[cluster]\nname = \"one\"\ninput = \"d\"\noutput = \"d\"\n\n[[device]]\nname = \"d\"\ntarget = \"host\"\n";
 
-/// Four convolutions, three of which Winograd's algorithm may do.
+/// Four convolutions of whole vectors on any machine, three of which Winograd's algorithm may do.
 fn model() -> ModelProto {
     let mut graph = GraphProto {
         name: "convolutions".to_string(),
         input: vec![onnx::value_info("t0", &[1, 16, 20, 20])],
-        output: vec![onnx::value_info("t4", &[1, 20, 20, 20])],
+        output: vec![onnx::value_info("t4", &[1, 48, 20, 20])],
         ..GraphProto::default()
     };
     for (index, (channels, filters, kernel)) in
-        [(16, 32, 3), (32, 16, 1), (16, 16, 3), (16, 20, 3)].into_iter().enumerate()
+        [(16, 32, 3), (32, 16, 1), (16, 16, 3), (16, 48, 3)].into_iter().enumerate()
     {
         let (x, w, y) = (format!("t{index}"), format!("w{index}"), format!("t{}", index + 1));
         let count = filters * channels * kernel * kernel;
