@@ -1,24 +1,20 @@
 //! The fault table: `tests/results/faults` says how it is run.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, Command, value_parser};
-use partita_rt::hosted::client::Client;
-use partita_rt::node::Outcome;
 use partita_rt::node::random::Random;
-use partita_tests::arrays::relative_difference;
-use partita_tests::bundle::TOLERANCE;
 use partita_tests::faults::cluster::{Bundle, Carrier, Cluster, NAMES, Shape};
+use partita_tests::faults::steady::{Asker, Outcomes, UNDER_WAY, taken};
 use partita_tests::faults::stream::{Account, Stream};
 use partita_tests::faults::trial::{Fault, Found, quantiles, trial};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Inputs under way over lossy links.
-const UNDER_WAY: usize = 8;
 
 /// What is done; the longest last.
 const FAULTS: [Fault; 9] = [
@@ -73,9 +69,10 @@ fn main() -> ExitCode {
         .arg(number("beside", "3", "Clusters at a time"))
         .arg(number("seed", "1", "Where chance begins"))
         .arg(number("inferences", "3000", "How many inputs are answered over each lossy link"))
+        .arg(number("soak", "200000", "How many inputs one cluster answers while its memory is watched"))
         .arg(list("carriers", "Of tcp, udp, uart; all by default"))
         .arg(list("shapes", "Of pipeline, survive; both by default"))
-        .arg(list("faults", "Words of a fault's name, such as kill or cable, or loss; all by default"))
+        .arg(list("faults", "Words of a fault's name, such as kill or cable, or loss, strangers, soak; all by default"))
         .get_matches();
     let words = |name: &str| -> Vec<String> {
         arguments.get_many::<String>(name).map(|words| words.cloned().collect()).unwrap_or_default()
@@ -107,6 +104,12 @@ fn main() -> ExitCode {
     }
     if wanted(&carriers, "udp") && wanted(&faults, "loss") {
         broken += losses(of("inferences") as usize, of("seed"));
+    }
+    if wanted(&carriers, "tcp") && wanted(&faults, "strangers") {
+        broken += strangers(of("inferences") as usize, of("seed"));
+    }
+    if wanted(&carriers, "tcp") && wanted(&faults, "soak") {
+        broken += soak(of("soak") as usize, of("seed"));
     }
     if broken > 0 {
         eprintln!(
@@ -170,63 +173,106 @@ fn row(bundle: &Arc<Bundle>, row: &Row, trials: usize, seed: u64) -> (String, bo
     (text, lost + twice + wrong + ill as u64 > 0)
 }
 
-/// Answers over links that lose datagrams: one input at a time, then several under way; how many rows show a wrong answer, or
-/// none.
+/// Answers over links that lose datagrams: one input at a time, then several under way; how many rows have an input that was
+/// not answered rightly.
 fn losses(inferences: usize, seed: u64) -> usize {
     println!(
-        "\n| datagrams lost | one at a time, ms (p50 / p95 / p99 / worst) | answers per second, 8 under way | full | variant | late | \
-         failed | wrong |\n|---:|---|---:|---:|---:|---:|---:|---:|"
+        "\n| datagrams lost | one at a time, ms (p50 / p95 / p99 / worst) | answers per second, {UNDER_WAY} under way | full | \
+         variant | late | failed | wrong |\n|---:|---|---:|---:|---:|---:|---:|---:|"
     );
     let bundle = Arc::new(Bundle::build(Shape::Pipeline, Carrier::Udp));
     let mut broken = 0;
     for (percent, burst) in [(0, 0), (1, 0), (2, 0), (5, 0), (10, 0), (20, 0), (5, 4)] {
         let cluster = Cluster::start(&bundle, seed);
-        let stream = Stream::start(&cluster, Duration::from_millis(10), SECOND);
-        stream.is_well(Instant::now(), 8, Duration::from_secs(20));
-        stream.stop();
+        let mut asker = Asker::connect(&cluster);
         for cable in &cluster.cables {
             cable.faults.burst.store(burst, Ordering::SeqCst);
             cable.faults.lost.store(percent * 10_000 / (burst + 1), Ordering::SeqCst);
         }
-        let output = cluster.socket(bundle.shape.output());
-        let mut client = Client::connect(bundle.plan_hash, &cluster.socket(0), Some(&output)).expect("it listens");
-        client.set_budget(10 * SECOND).expect("it hears");
-        let mut outcomes = [0usize; 4];
-        let mut wrong = 0;
-        let mut next = |client: &mut Client, sample: usize| {
-            let mut answer = vec![0; 4 * bundle.answers[sample].len()];
-            match client.next(&mut answer).expect("it answers").outcome {
-                Outcome::Full | Outcome::Exit(..) => outcomes[0] += 1,
-                Outcome::Variant(..) => outcomes[1] += 1,
-                Outcome::Late => outcomes[2] += 1,
-                Outcome::Failed(_) => outcomes[3] += 1,
-            }
-            let answer: Vec<f32> = answer.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-            wrong += usize::from(relative_difference(&answer, &bundle.answers[sample]) > TOLERANCE);
-        };
-        let mut times = Vec::with_capacity(inferences);
-        for at in 0..inferences {
-            let sample = at % bundle.inputs.len();
-            let begun = Instant::now();
-            client.submit(&bundle.inputs[sample]).expect("it is taken");
-            next(&mut client, sample);
-            times.push(Some(begun.elapsed()));
-        }
-        let begun = Instant::now();
-        for at in 0..inferences + UNDER_WAY {
-            if at < inferences {
-                client.submit(&bundle.inputs[at % bundle.inputs.len()]).expect("it is taken");
-            }
-            if let Some(at) = at.checked_sub(UNDER_WAY) {
-                next(&mut client, at % bundle.inputs.len());
-            }
-        }
-        let rate = inferences as f64 / begun.elapsed().as_secs_f64();
+        let times = quantiles(asker.one_at_a_time(inferences), &[0.5, 0.95, 0.99, 1.0]);
+        let rate = asker.several_at_once(inferences);
         let what = if burst > 0 { format!("{percent} %, {} in a row", burst + 1) } else { format!("{percent} %") };
-        let [full, variant, late, failed] = outcomes;
-        let times = quantiles(times, &[0.5, 0.95, 0.99, 1.0]);
+        let Outcomes { full, variant, late, failed, wrong } = asker.outcomes;
         println!("| {what} | {times} | {rate:.0} | {full} | {variant} | {late} | {failed} | {wrong} |");
-        broken += usize::from(wrong + late + failed > 0);
+        broken += usize::from(!asker.outcomes.are_good());
     }
     broken
+}
+
+/// Connections of nobody: so many are opened to the device in the middle, and each sends a byte a second.
+const STRANGERS: usize = 1000;
+
+/// Answers while strangers hold connections open, and behind that; how many rows have an input that was not answered rightly.
+fn strangers(inferences: usize, seed: u64) -> usize {
+    println!(
+        "\n| connections of strangers | one at a time, ms (p50 / p95 / p99 / worst) | memory of the device, KiB | not answered \
+         rightly |\n|---|---|---:|---:|"
+    );
+    let bundle = Arc::new(Bundle::build(Shape::Pipeline, Carrier::Tcp));
+    let cluster = Cluster::start(&bundle, seed);
+    let mut asker = Asker::connect(&cluster);
+    asker.one_at_a_time(inferences);
+    let mut row = |what: String| {
+        asker.outcomes = Outcomes::default();
+        let times = quantiles(asker.one_at_a_time(inferences), &[0.5, 0.95, 0.99, 1.0]);
+        let bad = inferences - asker.outcomes.full - asker.outcomes.variant + asker.outcomes.wrong;
+        println!("| {what} | {times} | {} | {bad} |", taken(&cluster)[1].0);
+        usize::from(bad > 0)
+    };
+    let mut broken = row("none".to_string());
+    let stop = Arc::new(AtomicBool::new(false));
+    let (stops, at) = (stop.clone(), cluster.places[1]);
+    // Who is let go comes again at once.
+    let drips = std::thread::spawn(move || {
+        let mut open: Vec<TcpStream> = Vec::new();
+        let mut connected = 0usize;
+        while !stops.load(Ordering::SeqCst) {
+            open.retain_mut(|stream| stream.write_all(b"P").is_ok());
+            while open.len() < STRANGERS && !stops.load(Ordering::SeqCst) {
+                let Ok(stream) = TcpStream::connect(at) else { break };
+                open.push(stream);
+                connected += 1;
+                if connected.is_multiple_of(50) {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+            std::thread::sleep(SECOND);
+        }
+        connected
+    });
+    std::thread::sleep(SECOND);
+    broken += row(format!("{STRANGERS} at a time, a byte a second from each"));
+    stop.store(true, Ordering::SeqCst);
+    let connected = drips.join().expect("it does not fail");
+    broken += row(format!("none any more, {connected} came"));
+    broken
+}
+
+/// Many inferences on one cluster: memory and descriptors; then how soon and how often it answers.
+fn soak(inferences: usize, seed: u64) -> usize {
+    println!(
+        "\n| inferences | memory of the devices, KiB | open descriptors | not answered rightly |\n|---:|---|---|---:|"
+    );
+    let bundle = Arc::new(Bundle::build(Shape::Pipeline, Carrier::Tcp));
+    let cluster = Cluster::start(&bundle, seed);
+    let mut asker = Asker::connect(&cluster);
+    for tenth in 0..=10 {
+        if tenth > 0 {
+            asker.several_at_once(inferences / 10);
+        }
+        let done = inferences / 10 * tenth;
+        let (memory, open): (Vec<String>, Vec<String>) =
+            taken(&cluster).into_iter().map(|(kib, open)| (kib.to_string(), open.to_string())).unzip();
+        let bad = done - asker.outcomes.full - asker.outcomes.variant + asker.outcomes.wrong;
+        println!("| {done} | {} | {} | {bad} |", memory.join(", "), open.join(", "));
+    }
+    let alone = asker.one_at_a_time(2000).into_iter().flatten().sum::<Duration>().as_secs_f64() / 2000.0;
+    let rate = asker.several_at_once(2000);
+    let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
+    println!(
+        "\nThree processes and the client on {cores} cores: {:.2} ms for one input at a time, {rate:.0} answers per second with \
+         {UNDER_WAY} under way.",
+        alone * 1e3
+    );
+    usize::from(!asker.outcomes.are_good())
 }

@@ -136,7 +136,8 @@ pub struct Cluster {
     /// In the order of [`Shape::cables`].
     pub cables: Vec<Relay>,
     folder: tempfile::TempDir,
-    places: [SocketAddr; 3],
+    /// Where devices listen.
+    pub places: [SocketAddr; 3],
     processes: [Option<Child>; 3],
 }
 
@@ -160,7 +161,8 @@ impl Cluster {
         };
         let cables = bundle.shape.cables().iter().map(|ends| cable(ends).expect("a cable can be made")).collect();
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut cluster = Cluster { bundle: bundle.clone(), cables, folder, places, processes: [const { None }; 3] };
+        let processes = [const { None }; 3];
+        let mut cluster = Cluster { bundle: bundle.clone(), cables, folder, places, processes };
         (0..NAMES.len()).for_each(|device| cluster.revive(device));
         cluster
     }
@@ -188,6 +190,11 @@ impl Cluster {
             }
         }
         self.processes[device] = Some(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
+    }
+
+    /// Number of a device's process.
+    pub fn process_id(&self, device: usize) -> u32 {
+        self.processes[device].as_ref().expect("it runs").id()
     }
 
     /// Sends a signal to a device.
