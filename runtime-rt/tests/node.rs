@@ -76,6 +76,24 @@ fn idle_is_not_failure() {
     }
 }
 
+/// With `PARTITA_LONG=1`: a day, in which one datagram of a hundred is lost and an input comes every ten seconds.
+#[test]
+fn a_day_loses_nobody() {
+    if std::env::var_os("PARTITA_LONG").is_none() {
+        println!("skipped: it takes minutes (PARTITA_LONG=1)");
+        return;
+    }
+    let day = 86_400_000_000;
+    let weather = Weather { lost: 10_000, ..Weather::default() };
+    let story = |_: &Cluster, _: &mut Random| Story { weather, ..calm(vec![], day, (0, 10_000_000, 8_000_000)) };
+    for summary in stories(0..2, story) {
+        println!("{summary:?}");
+        assert_eq!((summary.late, summary.failed), (0, 0));
+        assert_eq!((summary.counters.silent, summary.counters.closed), (0, 0), "nobody is taken for lost");
+        assert!(summary.delivered > 8_000, "an answer every ten seconds");
+    }
+}
+
 #[test]
 fn losses_and_damage_are_repaired_inside_the_deadline() {
     let weather = Weather { lost: 200_000, twice: 50_000, flipped: 10_000, cut_short: 10_000 };

@@ -231,6 +231,10 @@ fn carry(ends: &[TcpStream; 2], (from, to): (usize, usize), faults: &Arc<Faults>
                 }
                 _ => {}
             }
+            // Over a cable that is cut nobody hears that the other end is gone.
+            while faults.is_cut() && !faults.stops() {
+                std::thread::sleep(LOOK);
+            }
             let _ = (source.shutdown(Shutdown::Both), sink.shutdown(Shutdown::Both));
             return;
         }
