@@ -13,7 +13,9 @@ Each device's process serves programs of its machine over a Unix socket (`--sock
 folder). Inputs go to the device that holds the input, answers come from the one that holds the output; a socket on another
 machine is reached through `ssh -L`. The report that `compile` writes says what goes in and what comes out.
 
-Every input has exactly one record: what became of it. `infer` raises `NoAnswer` for one that was late or failed.
+Every input has exactly one record: what became of it. `infer` raises `NoAnswer` for one that was late or failed, and `Lost`
+for one that was under way when a device that this program talks to ended: nobody can say what became of that one. When the
+device is there again, the same object goes on with it; until then `submit` waits, as long as an input may take.
 """
 
 import collections
@@ -27,7 +29,7 @@ import zlib
 
 import numpy
 
-__all__ = ["Answer", "Cluster", "Mismatch", "NoAnswer", "Record"]
+__all__ = ["Answer", "Cluster", "Lost", "Mismatch", "NoAnswer", "Record"]
 
 # runtime-rt/src/frame.rs: magic, version, kind, plan hash, inference, message, sender, route, length, two checksums.
 _HEADER = struct.Struct("<2sBBQIHBBII")
@@ -49,6 +51,12 @@ _ELEMENTS = {
 # Answers to other programs' inputs arrive, too; so many are kept.
 _KEPT_ANSWERS = 256
 
+# Seconds between two tries to reach a device that has gone: first and longest.
+_CALLS = (0.02, 0.5)
+
+# So long after its record, and after its device is there again, an answer that was under way may still come.
+_LATE_ANSWER = 0.5
+
 
 class Mismatch(ValueError):
     """What was handed in, or the device at the other end, is not what the report says."""
@@ -68,6 +76,10 @@ class NoAnswer(RuntimeError):
     def __init__(self, record):
         super().__init__(f"{record.outcome}, after {record.tries} tries and {record.took_us / 1000:.1f} ms")
         self.record = record
+
+
+class Lost(ConnectionError):
+    """A device that this program talks to ended while an input was under way."""
 
 
 class _Tensor:
@@ -124,20 +136,37 @@ class _Model:
 
 
 class _Device:
-    """A connection to one device; frames go to `heard` in a thread of its own until it ends."""
+    """A connection to one device, made anew when it was lost; frames go to `heard` in a thread of its own, and so do the end of
+    a connection (no kind, the error) and the beginning of the next (no kind, nothing)."""
 
     def __init__(self, path, plan_hash, heard):
         self.path, self.plan_hash, self._lock = str(path), plan_hash, threading.Lock()
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(self.path)
-        self._stream = self._socket.makefile("rb")
-        kind, found, _, _, _ = self._receive()
-        if kind != _HELLO:
-            raise Mismatch(f"{self.path}: no device of Partita is there")
-        if found != plan_hash:
-            raise Mismatch(f"{self.path}: the device runs plan {found:016x}, the report is of {plan_hash:016x}")
-        self.send(_HELLO)
+        self.greetings, self.is_open, self.life, self.closed = [], False, 0, False
+        self._open()
         threading.Thread(target=self._listen, args=(heard,), daemon=True).start()
+
+    def _open(self):
+        stream = socket.socket(socket.AF_UNIX)
+        try:
+            stream.connect(self.path)
+            self._socket, self._stream = stream, stream.makefile("rb")
+            kind, found, _, _, _ = self._receive()
+            if kind != _HELLO:
+                raise Mismatch(f"{self.path}: no device of Partita is there")
+            if found != self.plan_hash:
+                raise Mismatch(f"{self.path}: the device runs plan {found:016x}, the report is of {self.plan_hash:016x}")
+            self.is_open = True
+            for greeting in [(_HELLO, 0, b""), *self.greetings]:
+                self.send(greeting[0], message=greeting[1], payload=greeting[2])
+        except (OSError, ValueError):
+            self.is_open = False
+            stream.close()
+            raise
+
+    def greet(self, kind, message=0, payload=b""):
+        """Says something now, and first on every further connection."""
+        self.greetings.append((kind, message, payload))
+        self.send(kind, message=message, payload=payload)
 
     def send(self, kind, inference=0, message=0, payload=b""):
         fields = (_MAGIC, _VERSION, kind, self.plan_hash, inference, message, _CLIENT, 0, len(payload))
@@ -163,14 +192,33 @@ class _Device:
         return kind, plan, inference, route, payload
 
     def _listen(self, heard):
-        try:
-            while True:
-                kind, _, inference, _, payload = self._receive()
-                heard(self, kind, inference, payload)
-        except (OSError, ValueError) as error:
-            heard(self, None, 0, error)
+        while True:
+            try:
+                while True:
+                    kind, _, inference, _, payload = self._receive()
+                    heard(self, kind, inference, payload)
+            except (OSError, ValueError) as error:
+                self.is_open, self.life = False, self.life + 1
+                self._socket.close()
+                heard(self, None, 0, error)
+            wait = _CALLS[0]
+            while not self.is_open:
+                if self.closed:
+                    return
+                time.sleep(wait)
+                wait = min(2 * wait, _CALLS[1])
+                try:
+                    self._open()
+                except Mismatch as error:
+                    self.closed = True
+                    heard(self, None, 0, error)
+                    return
+                except OSError:
+                    pass
+            heard(self, None, 0, None)
 
     def close(self):
+        self.closed = True
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -188,14 +236,15 @@ class Cluster:
     def __init__(self, report, input, output=None, budget=60.0):
         self.model = _Model(report)
         self._changed = threading.Condition()
-        self._numbers, self._records, self._waited = 0, {}, set()
+        # Of inputs that are waited for: which lives of their devices they were given to.
+        self._numbers, self._records, self._waited = 0, {}, {}
         self._answers = collections.OrderedDict()
-        self._status, self._ended = None, None
+        self._status, self._error, self._back = None, None, {}
         self._input = _Device(input, self.model.plan_hash, self._heard)
         same = output is None or str(output) == str(input)
         self._output = self._input if same else _Device(output, self.model.plan_hash, self._heard)
-        self._output.send(_SUBSCRIBE, message=_WANTS_ANSWERS)
-        self._input.send(_BUDGET, payload=struct.pack("<Q", int(budget * 1e6)))
+        self._output.greet(_SUBSCRIBE, message=_WANTS_ANSWERS)
+        self._input.greet(_BUDGET, payload=struct.pack("<Q", int(budget * 1e6)))
         self.budget = budget
         # A device that answers has heard the rest before.
         for device in {self._input, self._output}:
@@ -203,8 +252,10 @@ class Cluster:
 
     def _heard(self, device, kind, inference, payload):
         with self._changed:
-            if kind is None:
-                self._ended = payload
+            if kind is None and payload is not None:
+                self._error = payload
+            elif kind is None:
+                self._back[device] = time.monotonic()
             elif kind == _OUTPUT:
                 self._answers[inference] = payload
                 while len(self._answers) > _KEPT_ANSWERS + len(self._waited):
@@ -222,39 +273,76 @@ class Cluster:
         end = time.monotonic() + seconds
         with self._changed:
             while (found := ready()) is None:
-                if self._ended is not None:
-                    raise ConnectionError(str(self._ended)) from self._ended
-                if not self._changed.wait(end - time.monotonic()) and time.monotonic() >= end:
+                if not self._changed.wait(min(end - time.monotonic(), 0.5)) and time.monotonic() >= end:
                     raise TimeoutError(f"a device has been silent for {seconds:.0f} s")
             return found
 
     def _ask_status(self, device):
         with self._changed:
             self._status = None
+        life = device.life
         device.send(_STATUS)
-        return self._wait(lambda: self._status, 10.0)
+
+        def ready():
+            if device.life != life:
+                raise Lost(str(self._error))
+            return self._status
+
+        return self._wait(ready, 10.0)
+
+    def _is_there(self, device):
+        if device.closed:
+            raise Lost(str(self._error))
+        return True if device.is_open else None
 
     def submit(self, values):
         """Hands an input in and does not wait: `result` of what it returns does. Values are an array, a list in the order
-        of the model's inputs, or a dict by name; a leading axis of one may be left out."""
+        of the model's inputs, or a dict by name; a leading axis of one may be left out. Waits for a device that has gone, as
+        long as an input may take."""
         packed = self.model.pack(values)
+        for device in {self._input, self._output}:
+            self._wait(lambda: self._is_there(device), self.budget)
         with self._changed:
             number, self._numbers = self._numbers, (self._numbers + 1) & 0xFFFFFFFF
-            self._waited.add(number)
-        self._input.send(_INPUT, inference=number, payload=packed)
+            self._waited[number] = (self._input.life, self._output.life)
+        try:
+            self._input.send(_INPUT, inference=number, payload=packed)
+        except OSError as error:
+            with self._changed:
+                del self._waited[number]
+            raise Lost(str(error)) from error
         return number
 
     def result(self, number):
-        """Waits for the record of an input and, if there is one, the answer. Raises `NoAnswer` if it was late or failed."""
+        """Waits for the record of an input and, if there is one, the answer. Raises `NoAnswer` if it was late or failed, and
+        `Lost` if a device ended before it told."""
+        with self._changed:
+            of_input, of_output = self._waited[number]
+
+        def record():
+            found = self._records.pop(number, None)
+            if found is None and self._input.life != of_input:
+                raise Lost(f"{self._input.path}: the device ended while the input was under way")
+            return found
+
+        def answer():
+            found = self._answers.pop(of_cluster, None)
+            if found is None and self._output.life != of_output:
+                back = self._back.get(self._output) if self._output.is_open else None
+                if self._output.closed or back and time.monotonic() > max(back, recorded) + _LATE_ANSWER:
+                    raise Lost(f"{self._output.path}: the device ended before it told the answer")
+            return found
+
         try:
-            of_cluster, record = self._wait(lambda: self._records.pop(number, None), self.budget + 10.0)
-            if record.outcome == "late" or record.outcome.startswith("failed"):
-                raise NoAnswer(record)
-            data = self._wait(lambda: self._answers.pop(of_cluster, None), self.budget + 10.0)
+            of_cluster, known = self._wait(record, self.budget + 10.0)
+            recorded = time.monotonic()
+            if known.outcome == "late" or known.outcome.startswith("failed"):
+                raise NoAnswer(known)
+            data = self._wait(answer, self.budget + 10.0)
         finally:
             with self._changed:
-                self._waited.discard(number)
-        return Answer(self.model.unpack(data), record)
+                self._waited.pop(number, None)
+        return Answer(self.model.unpack(data), known)
 
     def infer(self, values):
         """One input, its answer: an array if the model has one output, else a dict by name."""
@@ -282,6 +370,7 @@ class Cluster:
     def stop(self):
         """Orders both devices to end."""
         for device in {self._input, self._output}:
+            device.closed = True
             device.send(_STOP)
 
     def close(self):
