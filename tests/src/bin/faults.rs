@@ -29,6 +29,23 @@ const FAULTS: [Fault; 9] = [
     Fault::Stop(Duration::from_secs(10)),
 ];
 
+/// What the columns are.
+const LEGEND: &str = "\
+Three processes that read digits, with a cable (`tests/src/relay.rs`) between each two: a pipeline (input on a, output on c), and \
+one with `survive = 1` (input and output on a). A client hands an input in every 10 ms, up to four under way, each with a second \
+of time, and connects again when its device comes back. Every fault is done so often, to the same running cluster; before the \
+next, everybody takes part again. Times are median / 95 % / worst.
+
+- noticed: from the fault until the last peer, or end of the cable, says so (a connection that closes is noticed at once, silence \
+after 300 ms; what is shorter is not to be noticed).
+- right answer after: from the fault's beginning, and from its end, until the first right answer to an input that was handed in \
+after the beginning.
+- full, exit, variant, late, failed: records, of which every input has one. cut off: under way on the input's device when that \
+died, and the client's connection with it. untold: answered, and the output's device died, or was back before its client was, so \
+that nobody heard it.
+- lost: inputs without any of these. twice: with two records. wrong: with an answer that is not the reference kernels'.
+";
+
 /// A row of the table.
 struct Row {
     shape: Shape,
@@ -77,6 +94,7 @@ fn main() -> ExitCode {
     let words = |name: &str| -> Vec<String> {
         arguments.get_many::<String>(name).map(|words| words.cloned().collect()).unwrap_or_default()
     };
+    println!("{LEGEND}");
     let of = |name: &str| *arguments.get_one::<u64>(name).expect("it has a default");
     let wanted = |given: &[String], name: &str| given.is_empty() || given.iter().any(|word| name.contains(word));
     let (carriers, shapes, faults) = (words("carriers"), words("shapes"), words("faults"));
