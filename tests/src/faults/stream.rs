@@ -22,8 +22,8 @@ type Line = FramedStream<StdStream<UnixStream>>;
 /// Most inputs under way.
 const UNDER_WAY: usize = 4;
 
-/// Beside its budget, a record may take so long.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+/// A record that has not come so long after its time was up does not come: processes that are starved are late, not silent.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What became of the inputs that a cluster took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
