@@ -454,7 +454,7 @@ assert list(compose['services']) == ['a', 'b', 'c'], compose
 assert compose['services']['b']['command'][:4] == ['--listen', '0.0.0.0:7100', '--peer', 'a=a:7100'], compose
 assert [pod['metadata']['name'] for pod in pods] == ['a', 'b', 'c']
 container = pods[2]['spec']['template']['spec']['containers'][0]
-assert container['args'][:2] == ['--peer', 'b=pi.local:7100'], container
+assert container['args'][:4] == ['--listen', '[fd00::1]:7100', '--peer', 'b=pi.local:7100'], container
 assert container['livenessProbe'] == container['startupProbe']
 ";
     let has_yaml = Command::new("python3").args(["-c", "import yaml"]).output();
