@@ -135,6 +135,11 @@ impl Importer {
         self.unrolled_nodes <= MAX_NODES
     }
 
+    /// Whether so many nodes are left of what loops may unroll to.
+    pub fn has_room(&self, nodes: usize) -> bool {
+        self.unrolled_nodes.saturating_add(nodes) <= MAX_NODES
+    }
+
     /// Takes a graph that stands in a node from what loops may unroll to: it is read again in each turn.
     pub fn reserve_graph(&mut self, graph: &GraphProto) -> Result<(), Diagnostic> {
         let is_repeated = self.depth > 1;

@@ -71,11 +71,26 @@ impl<'a> Body<'a> {
         Ok(Body { graph, nodes, order, opset, label })
     }
 
+    fn too_long(&self) -> Diagnostic {
+        let message = format!("{}: its turns, one after the other, are more than {MAX_NODES} nodes", self.label);
+        Diagnostic::new("E0112", message)
+    }
+
+    /// Whether the condition that a turn is given is the one that it makes: the loop ends with its number of turns.
+    fn keeps_its_condition(&self) -> bool {
+        let given = self.graph.input.get(1).map(|condition| condition.name.as_str());
+        let made = self.graph.output.first().map(|condition| condition.name.as_str());
+        let passes_on = |placed: &Placed| {
+            let is = |names: &[String], name: Option<&str>| names.first().map(String::as_str) == name;
+            placed.node.op_type == "Identity" && is(&placed.node.input, given) && is(&placed.node.output, made)
+        };
+        given.is_some() && (given == made || self.nodes.iter().any(passes_on))
+    }
+
     /// One turn: its results for these arguments.
     fn turn(&self, importer: &mut Importer, arguments: &[TensorId]) -> Result<Vec<TensorId>, Diagnostic> {
         if !importer.reserve_turn(self.nodes.len() + 1) {
-            let message = format!("{}: its turns, one after the other, are more than {MAX_NODES} nodes", self.label);
-            return Err(Diagnostic::new("E0112", message));
+            return Err(self.too_long());
         }
         for (argument, id) in self.graph.input.iter().zip(arguments) {
             importer.know(&argument.name, *id);
@@ -144,6 +159,9 @@ fn truth(context: &NodeContext<'_>, tensor: TensorId) -> Result<bool, Diagnostic
     }
 }
 
+/// After so many turns a loop that cannot end earlier is measured: what else is wrong with it has been seen by then.
+const MEASURED_TURNS: usize = 256;
+
 /// Loop-1, -11, -13, ..: at most as many turns as the first operand says, while the condition holds.
 pub fn unroll(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     check_depth(context)?;
@@ -172,6 +190,10 @@ pub fn unroll(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let mut stacks: Vec<Vec<TensorId>> = vec![Vec::new(); results - 1 - state.len()];
     let mut turn = 0;
     while goes_on && turn < most {
+        let left = (body.nodes.len() + 1).saturating_mul(most - turn);
+        if turn == MEASURED_TURNS && body.keeps_its_condition() && !context.importer.has_room(left) {
+            return Err(body.too_long());
+        }
         let number = context.add_constant("turn", Value::i64(Vec::new(), vec![turn as i64]))?;
         let truth_value = Value { shape: Vec::new(), data: Data::Bool(vec![true]) };
         let condition = context.add_constant("goes_on", truth_value)?;
