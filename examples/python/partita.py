@@ -155,9 +155,9 @@ class _Device:
                 raise Mismatch(f"{self.path}: no device of Partita is there")
             if found != self.plan_hash:
                 raise Mismatch(f"{self.path}: the device runs plan {found:016x}, the report is of {self.plan_hash:016x}")
+            for kind, message, payload in [(_HELLO, 0, b""), *self.greetings]:
+                self.send(kind, message=message, payload=payload)
             self.is_open = True
-            for greeting in [(_HELLO, 0, b""), *self.greetings]:
-                self.send(greeting[0], message=greeting[1], payload=greeting[2])
         except (OSError, ValueError):
             self.is_open = False
             stream.close()
@@ -300,18 +300,22 @@ class Cluster:
         of the model's inputs, or a dict by name; a leading axis of one may be left out. Waits for a device that has gone, as
         long as an input may take."""
         packed = self.model.pack(values)
-        for device in {self._input, self._output}:
-            self._wait(lambda: self._is_there(device), self.budget)
-        with self._changed:
-            number, self._numbers = self._numbers, (self._numbers + 1) & 0xFFFFFFFF
-            self._waited[number] = (self._input.life, self._output.life)
-        try:
-            self._input.send(_INPUT, inference=number, payload=packed)
-        except OSError as error:
+        end = time.monotonic() + self.budget
+        while True:
+            for device in {self._input, self._output}:
+                self._wait(lambda: self._is_there(device), end - time.monotonic())
+            life = self._input.life
             with self._changed:
-                del self._waited[number]
-            raise Lost(str(error)) from error
-        return number
+                number, self._numbers = self._numbers, (self._numbers + 1) & 0xFFFFFFFF
+                self._waited[number] = (life, self._output.life)
+            try:
+                self._input.send(_INPUT, inference=number, payload=packed)
+                return number
+            except OSError:
+                # Half an input is none: it is handed in again when the device is there.
+                with self._changed:
+                    del self._waited[number]
+                self._wait(lambda: self._input.life != life or None, end - time.monotonic())
 
     def result(self, number):
         """Waits for the record of an input and, if there is one, the answer. Raises `NoAnswer` if it was late or failed, and

@@ -77,11 +77,19 @@ fn plan_hash(report: &Path) -> String {
     report["plan"]["hash"].as_str().expect("it names the plan").to_string()
 }
 
+/// Whether there is a Python with numpy; says so where there is none.
+fn has_numpy() -> bool {
+    let imported = Command::new(python()).args(["-c", "import numpy"]).output();
+    let is_there = imported.is_ok_and(|output| output.status.success());
+    if !is_there {
+        println!("skipped: no Python with numpy (`tests/setup` installs it)");
+    }
+    is_there
+}
+
 #[test]
 fn python_classifies_samples_through_three_devices() {
-    let has_numpy = Command::new(python()).args(["-c", "import numpy"]).output();
-    if !has_numpy.is_ok_and(|output| output.status.success()) {
-        println!("skipped: no Python with numpy (`tests/setup` installs it)");
+    if !has_numpy() {
         return;
     }
     let Cluster { folder, report, devices: [a, _b, c], .. } = cluster();
@@ -134,9 +142,7 @@ print(counts['right'], counts['wrong'], counts['lost'], counts['none'])
 
 #[test]
 fn python_goes_on_when_the_devices_that_it_talks_to_come_back() {
-    let has_numpy = Command::new(python()).args(["-c", "import numpy"]).output();
-    if !has_numpy.is_ok_and(|output| output.status.success()) {
-        println!("skipped: no Python with numpy (`tests/setup` installs it)");
+    if !has_numpy() {
         return;
     }
     let mut cluster = cluster();
