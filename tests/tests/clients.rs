@@ -135,8 +135,10 @@ with partita.Cluster(report, input=a, output=c, budget=5.0) as cluster:
         except partita.NoAnswer:
             counts['none'] += 1
         if counts['right'] % 50 == 0:
-            with open(told, 'w') as file:
+            with open(told + '.new', 'w') as file:
                 file.write(str(counts['right']))
+            # In one step: who reads it meanwhile must not find it empty.
+            os.replace(told + '.new', told)
 print(counts['right'], counts['wrong'], counts['lost'], counts['none'])
 ";
 
@@ -152,8 +154,10 @@ fn python_goes_on_when_the_devices_that_it_talks_to_come_back() {
     command.args(["-c", ASKS]).arg(&cluster.report).args([&cluster.devices[0].socket, &cluster.devices[2].socket]);
     command.arg(place::repository().join("examples/digits/test.npz")).args([&told, &stop]);
     let asks = command.stdout(Stdio::piped()).spawn().expect("it starts");
-    let answers =
-        || -> u32 { std::fs::read_to_string(&told).ok().and_then(|text| text.parse().ok()).unwrap_or_default() };
+    let answers = || match std::fs::read_to_string(&told) {
+        Ok(text) => text.parse::<u32>().expect("a number"),
+        Err(_) => 0,
+    };
     let wait_for_more = || {
         let (before, begun) = (answers(), Instant::now());
         while answers() < before + 200 {
