@@ -97,6 +97,11 @@ impl Default for Options {
 impl Options {
     /// What placement needs to know of them.
     pub fn placement(&self) -> PlacementOptions {
-        PlacementOptions { objective: self.objective, family: self.family, plan: self.plan.clone() }
+        PlacementOptions {
+            objective: self.objective,
+            family: self.family,
+            plan: self.plan.clone(),
+            max_latency_ms: self.max_latency_ms,
+        }
     }
 }

@@ -248,6 +248,29 @@ fn deep_and_dense_graphs_take_time_by_their_size() {
     survived("everybody reads everybody, on three", few, THREE);
 }
 
+/// On several devices the network is run to see what its links may send, unless that takes too long; operators that multiply
+/// nothing take time, too.
+#[test]
+fn networks_that_are_slow_to_run_are_not_run() {
+    let pool = node("MaxPool", &["x"], &["y"], vec![ints("kernel_shape", &[2000; 2]), ints("pads", &[999; 4])]);
+    accepted("large windows", graph(vec![pool], vec![], &[1, 1, 4000, 4000], &["y"]), THREE);
+    let regions = constant("r", &[100, 4], (0..400).map(|at| (at % 4) as f32 * 9.0).collect());
+    let batch = integers("b", &[0; 100]);
+    let (rows, columns) = (int("output_height", 100), int("output_width", 100));
+    let align = node("RoiAlign", &["x", "r", "b"], &["y"], vec![rows, columns, int("sampling_ratio", 1000)]);
+    accepted("many samples", graph(vec![align], vec![regions, batch], &[1, 4, 64, 64], &["y"]), THREE);
+    let chain = many(6000);
+    let node = |at: usize| op("Tanh", &[&format!("t{at}")], &format!("t{}", at + 1));
+    let mut nodes: Vec<NodeProto> = (0..chain).map(node).collect();
+    nodes[0].input = vec!["x".to_string()];
+    nodes[chain - 1].output = vec!["y".to_string()];
+    accepted("a long chain", graph(nodes, vec![], &[1, 8], &["y"]), THREE);
+    // Nobody can reach the others.
+    let alone = HOST.replace("input = \"d\"\noutput = \"d\"", "input = \"d-0\"\noutput = \"d-0\"");
+    let relu = graph(vec![op("Relu", &["x"], "y")], vec![], &[1, 8], &["y"]);
+    accepted("devices without links", relu, &format!("{alone}count = 500\n"));
+}
+
 #[test]
 fn numbers_in_files_and_options_have_ranges() {
     let small = || graph(vec![op("Relu", &["x"], "y")], Vec::new(), &[1, 4], &["y"]);

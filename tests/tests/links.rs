@@ -8,6 +8,7 @@ use partita::driver::{self, Options};
 use partita::graph::op::{Conv, Window};
 use partita::graph::values::noise;
 use partita::graph::{Activation, Graph, Op, TensorType, Value};
+use partita::links::{LinkError, LinkOptions};
 use partita::partition::StrategyFamily;
 use partita_tests::bundle::{ClusterText, Run, run};
 use partita_tests::place;
@@ -72,14 +73,14 @@ fn processors_of_two_kinds_exchange_bytes() {
     assert!(tensors.iter().any(|tensor| tensor["encoding"] == "int8" && tensor["step"].is_number()), "{links}");
 }
 
-/// Three convolutions of 32 channels.
-fn convolutions() -> Graph {
+/// Convolutions of 32 channels.
+fn convolutions(layers: u64, extent: usize) -> Graph {
     let mut graph = Graph::new("convolutions");
     let all = |extent: usize| vec![extent; 2];
     let window = Window { kernel: all(3), stride: all(1), dilation: all(1), pad_begin: all(1), pad_end: all(1) };
-    let shape = TensorType::f32([1, 32, 40, 40]);
+    let shape = TensorType::f32([1, 32, extent, extent]);
     let mut x = graph.add_input("x", shape.clone());
-    for layer in 0..3 {
+    for layer in 0..layers {
         let weight = noise(&TensorType::f32([32, 32, 3, 3]), layer);
         let weight = graph.add_constant(format!("w{layer}"), weight);
         let bias = graph.add_constant(format!("b{layer}"), Value::f32([32], vec![0.0; 32]));
@@ -107,7 +108,7 @@ fn no_family_is_faster_than_auto_and_one_device_takes_what_it_takes() {
         let cluster = cluster_file::read(&text.write(folder.path())).expect("a sound cluster");
         let planned = |family: StrategyFamily| {
             let options = Options { family, ..Options::default() };
-            let compiled = driver::compile_graph("links".to_string(), convolutions(), cluster.clone(), &options);
+            let compiled = driver::compile_graph("links".to_string(), convolutions(3, 40), cluster.clone(), &options);
             let compiled = compiled.unwrap_or_else(|failure| panic!("{family:?}: {failure}"));
             let single_ms = compiled.routed.placed.partition.single_device_ms.expect("one device can do it");
             (compiled.routed.prediction.latency_ms, single_ms)
@@ -129,4 +130,36 @@ fn no_family_is_faster_than_auto_and_one_device_takes_what_it_takes() {
             assert_eq!(alone_ms, single_ms, "{output}: {family:?}");
         }
     }
+}
+
+/// Errors of six layers exceed the stricter limits, so plans have to send less in fewer bytes than they would.
+#[test]
+fn neither_a_further_device_nor_a_looser_limit_makes_a_plan_slower() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let latency_ms = |devices: usize, limit: f32| {
+        const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+        let names = &NAMES[..devices];
+        let add = |text: ClusterText, name: &&str| text.device(name, "raspberry-pi-3", "cpu = 0.2");
+        let text = names.iter().fold(ClusterText::new("a", "a"), add);
+        let text = text.network(names, "topology = \"switch\"\nbandwidth = \"100 Mbit/s\"\nlatency = \"0.2 ms\"");
+        let cluster = cluster_file::read(&text.write(folder.path())).expect("a sound cluster");
+        let links = LinkOptions { error: LinkError::AtMost(limit), ..LinkOptions::exact() };
+        let options = Options { links, ..Options::default() };
+        let compiled = driver::compile_graph("links".to_string(), convolutions(6, 24), cluster, &options);
+        compiled.unwrap_or_else(|failure| panic!("{devices}, {limit}: {failure}")).routed.prediction.latency_ms
+    };
+    const LIMITS: [f32; 3] = [1e-4, 2e-4, 1e-3];
+    let mut before = [f64::INFINITY; LIMITS.len()];
+    let mut differ = false;
+    for devices in 2..=4 {
+        let found = LIMITS.map(|limit| latency_ms(devices, limit));
+        println!("{devices} devices: {found:?} ms");
+        for (at, limit) in LIMITS.iter().enumerate() {
+            assert!(found[at] <= before[at] * (1.0 + 1e-9), "{devices} devices, {limit}: {found:?}, before {before:?}");
+        }
+        assert!(found.is_sorted_by(|a, b| *b <= *a * (1.0 + 1e-9)), "{devices} devices: {found:?}");
+        differ |= found[0] > found[LIMITS.len() - 1];
+        before = found;
+    }
+    assert!(differ, "no limit asks for anything");
 }

@@ -65,7 +65,7 @@ fn one_of(text: &str, code: &str, part: &str, words: &[&str]) {
 
 #[test]
 fn names_are_recognised_when_misspelt() {
-    one("\"cam\", \"hub\"", "\"cam\", \"hbu\"", "E0167", "[\"cam\", \"hbu\"]", &["did you mean `hub`?", "`cam`"]);
+    one("\"cam\", \"hub\"", "\"cam\", \"hbu\"", "E0167", "\"hbu\"", &["did you mean `hub`?", "`cam`"]);
     one("input = \"cam\"", "input = \"cma\"", "E0167", "\"cma\"", &["did you mean `cam`?", "cluster.toml:3:9"]);
     one("bandwidth", "bandwith", "E0160", "bandwith", &["unknown field", "did you mean `bandwidth`?"]);
     one("target = \"host\"", "target = \"hots\"", "E0168", "\"hots\"", &["did you mean `host`?", "raspberry-pi-4"]);

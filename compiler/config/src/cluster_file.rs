@@ -14,7 +14,7 @@ use super::target::{System, Target};
 use super::{quantity, ranges, target};
 use partita_files::file;
 use partita_files::file_kind;
-use partita_ir::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, parser_words, place, printable};
+use partita_ir::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, parser_words, place, printable, size};
 
 /// Most devices of a cluster.
 const MAX_DEVICES: usize = 1000;
@@ -271,8 +271,8 @@ impl Checker<'_> {
                 self.threads(&mut resolved, threads);
             }
             resolved.rate = resolved.rate.shared(resolved.threads);
-            let ram_bytes = self.limit(table.ram.as_ref(), resolved.ram_bytes);
-            let flash_bytes = self.limit(table.flash.as_ref(), resolved.flash_bytes);
+            let ram_bytes = self.limit(table.ram.as_ref(), &resolved, resolved.ram_bytes);
+            let flash_bytes = self.limit(table.flash.as_ref(), &resolved, resolved.flash_bytes);
             let addresses = self.addresses(table.address.as_ref(), count);
             let identities = self.identities(table.identity.as_ref(), count);
             self.login(table);
@@ -353,10 +353,18 @@ impl Checker<'_> {
     }
 
     /// The smaller of the target's size and what cluster.toml says.
-    fn limit(&mut self, given: Option<&Spanned<String>>, target: u64) -> u64 {
+    fn limit(&mut self, given: Option<&Spanned<String>>, of: &Target, target: u64) -> u64 {
         let Some(given) = given else { return target };
         match quantity::bytes(given.get_ref()) {
-            Some(bytes) if ranges::MEMORY.contains(bytes as f64) => bytes.min(target),
+            // Computers of one kind are sold with more and less of it; what a microcontroller has is known.
+            Some(bytes) if bytes > target && of.system == System::CortexM => {
+                let message = format!("a {} has {}, not {}", of.name, size(target), size(bytes));
+                let help =
+                    Some("leave it out, write less, or describe the board in a target file of its own".to_string());
+                self.problem(given.span(), "E0163", message, help);
+                target
+            }
+            Some(bytes) if ranges::MEMORY.contains(bytes as f64) => bytes,
             Some(bytes) => {
                 let message =
                     format!("`{}` is {bytes} bytes, expected {}", printable(given.get_ref()), ranges::MEMORY.words());

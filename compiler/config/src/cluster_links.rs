@@ -46,9 +46,9 @@ impl Checker<'_> {
                 .get_ref()
                 .iter()
                 .filter_map(|name| {
-                    let group = self.groups.get(name).cloned();
+                    let group = self.groups.get(name.get_ref()).cloned();
                     if group.is_none() {
-                        self.unknown_device(name, table.between.span());
+                        self.unknown_device(name.get_ref(), name.span());
                     }
                     group
                 })

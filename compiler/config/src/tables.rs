@@ -56,7 +56,7 @@ pub(super) enum Addresses {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LinkTable {
-    pub(super) between: Spanned<Vec<String>>,
+    pub(super) between: Spanned<Vec<Spanned<String>>>,
     pub(super) transport: Spanned<String>,
     pub(super) bandwidth: Option<Spanned<String>>,
     pub(super) baud: Option<Spanned<u32>>,

@@ -37,9 +37,10 @@ impl Normalization {
                 .map(|value| value.parse::<f32>().map_err(|_| format!("`{value}` is not a number")))
                 .collect::<Result<Vec<f32>, String>>()?;
             match key {
-                "mean" => normalization.mean = values,
+                "mean" if values.iter().all(|value| value.is_finite()) => normalization.mean = values,
+                "mean" => return Err("mean must be finite numbers".to_string()),
                 "std" if values.iter().all(|value| *value != 0.0 && value.is_finite()) => normalization.std = values,
-                "std" => return Err("std must not be 0".to_string()),
+                "std" => return Err("std must be finite numbers other than 0".to_string()),
                 other => return Err(format!("`{other}`: expected mean or std")),
             }
         }

@@ -32,6 +32,17 @@ pub const NPZ: FileKind = FileKind { what: "a NumPy archive (.npz)", instead_of_
 /// A single NumPy array.
 pub const NPY: FileKind = FileKind { what: "a NumPy array (.npy)", instead_of_model: DATA, instead_of_data: NAME_IT };
 
+/// What a file is whose name ends in `ending`: archives are what their names say.
+pub fn recognise_named(bytes: &[u8], ending: &str) -> Option<FileKind> {
+    let found = recognise(bytes);
+    let by_name = match ending {
+        "pt" | "pth" | "ckpt" => FileKind { what: "a PyTorch file", instead_of_model: TORCH, instead_of_data: SAVE },
+        "keras" | "h5" => FileKind { what: "a Keras file", instead_of_model: KERAS, instead_of_data: SAVE },
+        _ => return found,
+    };
+    found.map(|found| if found.instead_of_model == UNPACK { by_name } else { found })
+}
+
 /// What the bytes are, if they are of a kind that people mistake for another.
 pub fn recognise(bytes: &[u8]) -> Option<FileKind> {
     let head = &bytes[..bytes.len().min(HEAD_BYTES)];
@@ -92,7 +103,7 @@ fn recognise_text(head: &[u8]) -> Option<FileKind> {
 
 #[cfg(test)]
 mod tests {
-    use super::recognise;
+    use super::{recognise, recognise_named};
 
     #[test]
     fn files_that_people_mix_up_are_told_apart() {
@@ -116,6 +127,11 @@ mod tests {
         ] {
             let kind = recognise(bytes).unwrap_or_else(|| panic!("{what} is not recognised"));
             assert!(kind.what.contains(what), "{what}: {kind:?}");
+        }
+        let archive = b"PK\x03\x04........letter.txt";
+        for (ending, what) in [("pt", "PyTorch"), ("keras", "Keras"), ("onnx", "zip")] {
+            let kind = recognise_named(archive, ending).expect("it is an archive");
+            assert!(kind.what.contains(what), "{ending}: {kind:?}");
         }
         for bytes in [&b""[..], b"\xff\xfe\x01", b"\0\0\0\0\0\0\0\0\0\0\0\0"] {
             assert_eq!(recognise(bytes), None, "{bytes:?}");

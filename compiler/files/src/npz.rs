@@ -19,6 +19,10 @@ const MOST_AXES: usize = 64;
 /// Deflate makes nothing smaller than by this factor.
 const MOST_DEFLATED: u64 = 1032;
 
+/// An array larger than this that is so many times smaller in its file is refused: a small file would fill the memory.
+const ROOMY_BYTES: u64 = 64 << 20;
+const MOST_DEFLATED_OF_MANY: u64 = 200;
+
 /// One array as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
@@ -55,6 +59,10 @@ pub fn read<R: Read + Seek>(reader: R) -> anyhow::Result<Vec<(String, Array)>> {
         ensure!(
             whole <= stored.saturating_mul(MOST_DEFLATED).saturating_add(MOST_DEFLATED),
             "array `{name}` cannot hold {whole} bytes in {stored}"
+        );
+        ensure!(
+            whole <= ROOMY_BYTES || whole <= stored.saturating_mul(MOST_DEFLATED_OF_MANY),
+            "array `{name}` is {whole} bytes in {stored} of the file: it is all the same, and no data"
         );
         let array = read_array(entry, whole).with_context(|| format!("array `{name}`"))?;
         arrays.push((name, array));

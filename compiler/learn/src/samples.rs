@@ -6,6 +6,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::fit::{self, DataLayout};
 use partita_files::data::{self, Arrays, Normalization};
+use partita_ir::diagnostic::printable;
 use partita_ir::graph::{ElementType, Graph, NodeId, Op, TensorId, TensorType, Value};
 
 /// Samples of a data set.
@@ -42,10 +43,7 @@ pub fn load(path: &Path, graph: &Graph, preparation: &Preparation, limit: Option
     let wanted = &wanted;
     let arrays = data::read_npz_for(path, &["x", "y"])?;
     let array = |name: &str| arrays.iter().find(|(other, _)| other == name).map(|(_, value)| value);
-    let x = array("x").with_context(|| {
-        let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
-        format!("there is no array `x`, only {}", names.join(", "))
-    })?;
+    let x = array("x").with_context(|| format!("there is no array `x`, only {}", names(&arrays)))?;
     let count = *x.shape.first().context("array `x` is a scalar; its first dimension should count samples")?;
     ensure!(count > 0, "there are no samples");
     let labels = array("y").map(|y| labels(y, count)).transpose()?;
@@ -71,6 +69,18 @@ pub fn load(path: &Path, graph: &Graph, preparation: &Preparation, limit: Option
         .collect::<anyhow::Result<Vec<Value>>>()?;
     Ok(Samples { inputs, labels: labels.map(|labels| labels.into_iter().take(count).collect()) })
 }
+
+/// Names of arrays, for a message: the first of them, if there are many.
+fn names(arrays: &[(String, Value)]) -> String {
+    let shown: Vec<String> = arrays.iter().take(MOST_NAMES).map(|(name, _)| printable(name)).collect();
+    match arrays.len().saturating_sub(MOST_NAMES) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Most names in a message.
+const MOST_NAMES: usize = 8;
 
 /// Refuses samples whose shape differs from the input's in any axis; the input may count one sample, or none.
 fn check_samples_shape(x: &Value, wanted: &TensorType, preparation: &Preparation) -> anyhow::Result<()> {
@@ -165,10 +175,7 @@ pub fn bind(graph: &Graph, arrays: &Arrays, preparation: &Preparation) -> anyhow
 pub fn groups(path: &Path, array: &str, samples: usize) -> anyhow::Result<Vec<u32>> {
     let arrays = data::read_npz_for(path, &[array])?;
     let value = arrays.iter().find(|(name, _)| name == array).map(|(_, value)| value);
-    let value = value.with_context(|| {
-        let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
-        format!("there is no array `{array}`, only {}", names.join(", "))
-    })?;
+    let value = value.with_context(|| format!("there is no array `{array}`, only {}", names(&arrays)))?;
     ensure!(value.data.len() == samples, "there are {samples} samples but {} elements of `{array}`", value.data.len());
     ensure!(!value.data.element().is_float(), "groups `{array}` are floats; expected integers");
     Ok(data::to_f32(&value.data).into_iter().map(|group| group as i64 as u32).collect())

@@ -8,7 +8,7 @@ use onnx_protobuf::{GraphProto, Message, NodeProto, SparseTensorProto, TensorPro
 use super::attributes::Attributes;
 use super::functions::Functions;
 use super::inputs::{Symbols, declared_extents};
-use super::nodes::{MAX_NODES, Placed, captured};
+use super::nodes::{MAX_UNROLLED_NODES, Placed, captured};
 use super::quantized::Grids;
 use super::tensors;
 use partita_ir::diagnostic::Diagnostic;
@@ -132,12 +132,12 @@ impl Importer {
     /// Takes `nodes` from what loops may unroll to; false if that is more than is left.
     pub fn reserve_turn(&mut self, nodes: usize) -> bool {
         self.unrolled_nodes = self.unrolled_nodes.saturating_add(nodes);
-        self.unrolled_nodes <= MAX_NODES
+        self.unrolled_nodes <= MAX_UNROLLED_NODES
     }
 
     /// Whether so many nodes are left of what loops may unroll to.
     pub fn has_room(&self, nodes: usize) -> bool {
-        self.unrolled_nodes.saturating_add(nodes) <= MAX_NODES
+        self.unrolled_nodes.saturating_add(nodes) <= MAX_UNROLLED_NODES
     }
 
     /// Takes a graph that stands in a node from what loops may unroll to: it is read again in each turn.
@@ -150,8 +150,9 @@ impl Importer {
         if self.unrolled_bytes <= MAX_UNROLLED_BYTES && self.reserve_turn(graph.node.len()) {
             return Ok(());
         }
-        let message =
-            format!("branches and bodies of loops, as often as they are read, are more than {MAX_NODES} nodes");
+        let message = format!(
+            "branches and bodies of loops, as often as they are read, are more than {MAX_UNROLLED_NODES} nodes"
+        );
         Err(Diagnostic::new("E0112", format!("{message} or {} MiB", MAX_UNROLLED_BYTES >> 20)))
     }
 

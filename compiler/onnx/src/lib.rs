@@ -72,7 +72,8 @@ pub fn import(model: &Path, options: &ImportOptions) -> Result<Graph, Vec<Diagno
     let mut bytes = Vec::with_capacity(length as usize);
     file.read_to_end(&mut bytes).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
     let folder = model.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let model = parse(&bytes)?;
+    let ending = model.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let model = parse(&bytes, &ending)?;
     // The parsed model holds every byte that matters: large models would be in memory three times.
     drop(bytes);
     import_model(model, Some(folder), options)
@@ -80,25 +81,26 @@ pub fn import(model: &Path, options: &ImportOptions) -> Result<Graph, Vec<Diagno
 
 /// Reads a model from memory. `folder` is where external data may lie; without it such models are refused.
 pub fn import_bytes(bytes: &[u8], folder: Option<&Path>, options: &ImportOptions) -> Result<Graph, Vec<Diagnostic>> {
-    import_model(parse(bytes)?, folder, options)
+    import_model(parse(bytes, "")?, folder, options)
 }
 
-fn parse(bytes: &[u8]) -> Result<ModelProto, Vec<Diagnostic>> {
+/// `ending` is that of the file's name.
+fn parse(bytes: &[u8], ending: &str) -> Result<ModelProto, Vec<Diagnostic>> {
     if bytes.is_empty() {
         return Err(vec![Diagnostic::new("E0101", "the model file is empty")]);
     }
     if let Err(diagnostic) = wire::scan(bytes) {
-        return Err(one(instead_of_model(bytes).unwrap_or(diagnostic)));
+        return Err(one(instead_of_model(bytes, ending).unwrap_or(diagnostic)));
     }
     ModelProto::parse_from_bytes(bytes).map_err(|error| {
         let invalid = || Diagnostic::new("E0101", format!("the model is not valid protobuf: {error}"));
-        one(instead_of_model(bytes).unwrap_or_else(invalid))
+        one(instead_of_model(bytes, ending).unwrap_or_else(invalid))
     })
 }
 
 /// What was given in the place of a model, and what to do about it, if it is recognised.
-fn instead_of_model(bytes: &[u8]) -> Option<Diagnostic> {
-    let kind = file_kind::recognise(bytes).filter(|kind| *kind != file_kind::ONNX)?;
+fn instead_of_model(bytes: &[u8], ending: &str) -> Option<Diagnostic> {
+    let kind = file_kind::recognise_named(bytes, ending).filter(|kind| *kind != file_kind::ONNX)?;
     let diagnostic = Diagnostic::new("E0101", format!("the model is {}, expected an ONNX model", kind.what));
     Some(if kind.instead_of_model.is_empty() { diagnostic } else { diagnostic.help(kind.instead_of_model) })
 }

@@ -7,7 +7,7 @@ use onnx_protobuf::GraphProto;
 use super::branches::{MAX_BRANCHES, fixable, results_of};
 use super::expressions::part;
 use super::importer::{Importer, NodeContext};
-use super::nodes::{MAX_NODES, Placed, node_label};
+use super::nodes::{MAX_UNROLLED_NODES, Placed, node_label};
 use super::refusals::unsupported;
 use super::{inputs, order, tensors};
 use partita_ir::diagnostic::{Diagnostic, printable};
@@ -72,7 +72,8 @@ impl<'a> Body<'a> {
     }
 
     fn too_long(&self) -> Diagnostic {
-        let message = format!("{}: its turns, one after the other, are more than {MAX_NODES} nodes", self.label);
+        let message =
+            format!("{}: its turns, one after the other, are more than {MAX_UNROLLED_NODES} nodes", self.label);
         Diagnostic::new("E0112", message)
     }
 

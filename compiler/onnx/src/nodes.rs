@@ -9,6 +9,9 @@ use partita_ir::diagnostic::printable;
 /// Most nodes, initializers and values of a model.
 pub const MAX_NODES: usize = 200_000;
 
+/// Most nodes that loops may unroll to: a few bytes of a file ask for them, and each has to be planned.
+pub const MAX_UNROLLED_NODES: usize = 30_000;
+
 /// Longest name that is kept for what one node becomes: a long name must not be multiplied by many parts.
 pub const MAX_NAME_CHARS: usize = 256;
 

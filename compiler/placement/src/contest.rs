@@ -5,19 +5,22 @@
 //! What the optimisation minimises adds up over nodes and travel; where devices work at the same time, or share media,
 //! the simulation knows better.
 
+mod certificate;
 mod overlap;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::score::{Figures, Rank};
 use partita_config::{Cluster, System};
 use partita_ir::graph::{Graph, NodeId};
 use partita_plan::partition::bound::Bounds;
+use partita_plan::partition::encodings::Encodings;
 use partita_plan::partition::subsets::{closed, representatives, subsets};
 use partita_plan::partition::{
     Effort, Further, Objective, Partition, PartitionError, PartitionOptions, Strategy, StrategyFamily, Weights,
-    device_subset, limits, solve_also, sum_of, weights_exceed,
+    device_subset, limits, solve_also, weights_exceed,
 };
 
 /// Families whose plans compete with the best of all strategies together.
@@ -44,6 +47,9 @@ const LIMITED_SEARCHES: usize = 4;
 
 /// Nodes and devices up to which it is made for all of them.
 const SMALL: (usize, usize) = (40, 6);
+
+/// Networks with more nodes than this are asked few questions: each takes a second or more.
+const MANY_NODES: usize = 2_000;
 
 /// A device with so many times what a model needs holds whatever a plan gives it.
 const ROOMY: u64 = 3;
@@ -78,10 +84,15 @@ pub struct Contender {
     rank: (Rank, usize),
     /// Index of the question that it answers.
     question: usize,
-    /// Whether it answers a question that is asked of every part of a cluster.
+    /// Whether it answers a question that is asked of every part of a cluster, of those that carry it out.
     common: bool,
     /// Of its strategies.
     digest: u64,
+    /// What may travel in fewer bytes, where that is less than what was asked for.
+    encodings: Option<Arc<Encodings>>,
+    /// What did before it became less, and how often it did.
+    pub first_encodings: Option<Arc<Encodings>>,
+    pub weakened: usize,
 }
 
 impl Contender {
@@ -89,6 +100,16 @@ impl Contender {
     pub fn with(self, figures: Figures) -> Contender {
         Contender { figures, ..self }
     }
+
+    /// What its links may send in fewer bytes, of what was asked for.
+    pub fn encodings<'a>(&'a self, asked: &'a Encodings) -> &'a Encodings {
+        self.encodings.as_deref().unwrap_or(asked)
+    }
+}
+
+/// Devices that a plan gives something to do.
+fn working_devices(partition: &Partition) -> BTreeSet<usize> {
+    partition.strategies.values().flat_map(|strategy| strategy.devices()).collect()
 }
 
 /// All of them.
@@ -130,7 +151,7 @@ impl<'a> Contest<'a> {
             cluster,
             wanted: wanted.clone(),
             // What devices hold already is asked of very many networks, and by several objectives each.
-            breadth: if wanted.resident.is_some() { Breadth::Few } else { breadth },
+            breadth: if wanted.resident.is_some() || graph.node_count() > MANY_NODES { Breadth::Few } else { breadth },
             overlapped: false,
             questions: Vec::new(),
             contenders: Vec::new(),
@@ -151,6 +172,10 @@ impl<'a> Contest<'a> {
         }
     }
 
+    fn rank(&self, figures: &Figures) -> Rank {
+        figures.rank(self.wanted.objective, self.wanted.max_latency_ms)
+    }
+
     /// The best.
     pub fn best(&self) -> Option<&Contender> {
         self.contenders.iter().min_by_key(|contender| contender.rank)
@@ -164,10 +189,22 @@ impl<'a> Contest<'a> {
 
     /// Puts a contender back, with what it really comes to; says whether it is still the best.
     pub fn put_back(&mut self, contender: Contender, figures: Figures) -> bool {
-        let rank = (figures.rank(self.wanted.objective), contender.rank.1);
+        let rank = (self.rank(&figures), contender.rank.1);
         let is_best = self.contenders.iter().all(|other| rank <= other.rank);
         self.contenders.push(Contender { figures, rank, ..contender });
         is_best
+    }
+
+    /// Puts a contender back that sends nothing but this in fewer bytes, with what it comes to then, and what it `now` does.
+    pub fn weaken(&mut self, contender: Contender, now: Encodings, encodings: Encodings) {
+        let wanted = PartitionOptions { encodings: Arc::new(encodings), ..self.wanted.clone() };
+        let Some(figures) = Figures::of_encoded(self.graph, self.cluster, &contender.partition, &wanted) else {
+            return;
+        };
+        let rank = (self.rank(&figures), contender.rank.1);
+        let (encodings, weakened) = (Some(wanted.encodings), contender.weakened + 1);
+        let first_encodings = contender.first_encodings.clone().or_else(|| Some(Arc::new(now)));
+        self.contenders.push(Contender { figures, rank, encodings, first_encodings, weakened, ..contender });
     }
 
     /// Asks the question of a contender again, with so much more of each device's memory kept free; says whether that is
@@ -192,66 +229,6 @@ impl<'a> Contest<'a> {
         // Only the question itself: what else the same tables said had other limits.
         let refused = self.ask(devices, options, &[]).is_some();
         !refused && self.contenders.len() > before
-    }
-
-    /// The certificate of a plan: what is proven of it.
-    pub fn certified(&self, contender: Contender) -> Partition {
-        let objective = self.wanted.objective;
-        let Contender { mut partition, figures, .. } = contender;
-        partition.objective = objective;
-        (partition.single_device_ms, partition.solve_ms) = (self.single.map(|it| it.latency_ms), self.solve_ms);
-        let everyone: Vec<usize> = (0..self.cluster.devices.len()).collect();
-        partition.lower_bound_ms = (self.bounds.latency_seconds(&everyone) * 1e3).min(figures.latency_ms);
-        let least = self.least(&everyone);
-        let price = figures.price(objective);
-        let gap = |least: f64| if price > 0.0 { ((price - least) / price).clamp(0.0, 1.0) } else { 0.0 };
-        partition.sum = sum_of(self.graph, self.cluster, objective, &partition, &self.wanted.encodings);
-        let sums = partition.sum.zip(self.least_sum);
-        let sum_gap = sums.map(|(sum, least)| ((sum - least) / sum.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0));
-        let is_least = sums.is_some_and(|(sum, least)| sum <= least * (1.0 + partita_plan::partition::OPTIMAL_GAP));
-        partition.optimal = match self.wanted.family {
-            // Every device alone was simulated.
-            StrategyFamily::Whole => true,
-            StrategyFamily::Pipeline => partition.optimal,
-            _ => is_least && self.all_proven,
-        };
-        partition.gap = match objective {
-            // What is reported is what is minimised.
-            Objective::Traffic => sum_gap.unwrap_or(1.0),
-            _ => gap(least),
-        };
-        partition.proven = self.words(&partition, sum_gap);
-        partition
-    }
-
-    /// What no plan can beat, in the unit of what is asked for.
-    fn least(&self, devices: &[usize]) -> f64 {
-        let (latency_seconds, joules) = (self.bounds.latency_seconds(devices), self.bounds.joules(devices));
-        match self.wanted.objective {
-            Objective::Latency | Objective::Memory => latency_seconds * 1e3,
-            Objective::Throughput => self.bounds.period_seconds(devices) * 1e3,
-            Objective::Energy => joules * 1e3,
-            Objective::Traffic => 0.0,
-            Objective::Weighted(weights) => weights.cost(latency_seconds, 0.0, joules),
-        }
-    }
-
-    fn words(&self, partition: &Partition, sum_gap: Option<f64>) -> String {
-        let competed = format!("best of {} plans as simulated", self.count);
-        let sum = match (partition.optimal, sum_gap) {
-            (true, _) if self.wanted.family == StrategyFamily::Whole => {
-                "every device by itself is among them".to_string()
-            }
-            (true, _) => "none of the compared strategies has a smaller sum of steps".to_string(),
-            (false, Some(gap)) if self.all_proven => {
-                format!("its sum of steps is {:.1} % above the least, which is proven", gap * 100.0)
-            }
-            (false, Some(gap)) => {
-                format!("its sum of steps is at most {:.1} % above the least that is known", gap * 100.0)
-            }
-            (false, None) => "nothing is proven of other strategies".to_string(),
-        };
-        format!("{competed}; {sum}; no plan at all takes less than {:.3} ms", partition.lower_bound_ms)
     }
 
     /// The main question first; its refusal is everybody's.
@@ -369,6 +346,9 @@ impl<'a> Contest<'a> {
 
     /// Whether a part of the cluster is too slow for any of its plans to be the best.
     fn cannot_win(&self, devices: &[usize]) -> bool {
+        if self.wanted.max_latency_ms.is_some() && self.wanted.objective != Objective::Latency {
+            return false;
+        }
         let best = self.contenders.iter().map(|contender| contender.figures.price(self.wanted.objective));
         self.least(devices) >= best.fold(f64::INFINITY, f64::min)
     }
@@ -474,7 +454,12 @@ impl<'a> Contest<'a> {
         let digest = hasher.finish();
         let question = self.questions.len() - 1;
         let asked = self.questions[question].options.as_ref();
-        let common = asked.is_some_and(|asked| self.is_common(asked.family, asked.objective));
+        // What a question of more devices is answered with would be another answer if there were others.
+        let working = working_devices(&partition);
+        let ends = [self.cluster.input, self.cluster.output];
+        let is_of_part =
+            self.questions[question].devices.iter().all(|device| working.contains(device) || ends.contains(device));
+        let common = is_of_part && asked.is_some_and(|asked| self.is_common(asked.family, asked.objective));
         if let Some(known) = self.seen.get(&digest) {
             let same = self.contenders.iter_mut().find(|contender| contender.digest == digest);
             same.into_iter().for_each(|contender| contender.common |= common);
@@ -484,8 +469,18 @@ impl<'a> Contest<'a> {
         self.seen.insert(digest, figures);
         self.count += 1;
         let partition = Partition { objective, ..partition };
-        let rank = (figures.rank(objective), question);
-        self.contenders.push(Contender { partition, figures, rank, question, common, digest });
+        let rank = (self.rank(&figures), question);
+        self.contenders.push(Contender {
+            partition,
+            figures,
+            rank,
+            question,
+            common,
+            digest,
+            encodings: None,
+            first_encodings: None,
+            weakened: 0,
+        });
         Some(figures)
     }
 }

@@ -67,7 +67,7 @@ fn fit_counting(
     activation_share: f64,
     clock: &mut Clock,
 ) -> Result<Placed, Failure> {
-    let wanted = PartitionOptions { activation_share, ..PartitionOptions::new(options.objective, options.family) };
+    let wanted = PartitionOptions { activation_share, ..options.partition() };
     if options.plan.is_none() && options.objective != Objective::Memory {
         return Ok(Prospect::of(graph, cluster, wanted, clock)?.carry_out(clock)?.placed);
     }

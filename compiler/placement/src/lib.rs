@@ -37,5 +37,5 @@ pub use fit::{fit, fit_known};
 pub use options::PlacementOptions;
 pub use outlook::{Outlook, outlook};
 pub use placed::{Known, Placed, peak_ram_bytes, place, place_like, ram_bytes};
-pub use prospect::{Carried, Prospect};
+pub use prospect::{Carried, Prospect, Verdict};
 pub use routes::Route;

@@ -21,6 +21,17 @@ use crate::score::Figures;
 /// Plans that are carried out until one fits.
 const ATTEMPTS: usize = 16;
 
+/// Plans that are judged until one may be carried out.
+const JUDGED: usize = 200;
+
+/// What is said of the links of a plan.
+pub enum Verdict {
+    /// They may send what they send in fewer bytes.
+    Kept,
+    /// They may send nothing but this in fewer bytes, as far as is known.
+    Weaker(Encodings),
+}
+
 /// The plans that compete for a network, by what they come to; none is carried out yet.
 pub struct Prospect<'a> {
     graph: &'a Graph,
@@ -51,7 +62,7 @@ impl<'a> Prospect<'a> {
         clock: &mut Clock,
     ) -> Result<Prospect<'a>, Failure> {
         let encodings = Arc::new(encodings);
-        let wanted = PartitionOptions { encodings, ..PartitionOptions::new(options.objective, options.family) };
+        let wanted = PartitionOptions { encodings, ..options.partition() };
         Prospect::of(graph, cluster, wanted, clock)
     }
 
@@ -94,7 +105,40 @@ impl<'a> Prospect<'a> {
     }
 
     fn encoded_of(&self, contender: &Contender) -> Option<Encoded> {
-        encoded(self.graph, &contender.partition, self.cluster, &self.wanted.encodings)
+        let encodings = contender.encodings(&self.wanted.encodings);
+        encoded(self.graph, &contender.partition, self.cluster, encodings)
+    }
+
+    /// Asks whether the links of the best plan may send what they send in fewer bytes. A plan of which they may not competes
+    /// on with what they may. So the best of all plans that may be carried out is found, and what becomes of one plan does not
+    /// depend on which others there are. Says whether there is one, before too many were looked at.
+    ///
+    /// `judge` is given what a plan's links do, what they did first, and how often they had to do less since.
+    pub fn judge(
+        &mut self,
+        judge: &mut dyn FnMut(&Encoded, &Encodings, usize) -> Result<Verdict, Failure>,
+    ) -> Result<bool, Failure> {
+        for _ in 0..JUDGED {
+            let Some(best) = self.contest.pop() else { break };
+            let verdict = match self.encoded_of(&best) {
+                Some(encoded) => {
+                    judge(&encoded, best.first_encodings.as_deref().unwrap_or(&encoded.encodings), best.weakened)?
+                }
+                None => Verdict::Kept,
+            };
+            match verdict {
+                Verdict::Kept => {
+                    let figures = best.figures;
+                    self.contest.put_back(best, figures);
+                    return Ok(true);
+                }
+                Verdict::Weaker(encodings) => {
+                    let first = self.encoded_of(&best).map(|encoded| encoded.encodings);
+                    self.contest.weaken(best, first.unwrap_or_default(), encodings);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Carries out the best plan that fits. The partition counts tensors; the memory plan counts padding, alignment and what

@@ -77,10 +77,11 @@ impl Figures {
         }
     }
 
-    /// In which order plans are taken: by what is asked for, then by the other figures. Differences that are rounding are
+    /// In which order plans are taken: those that answer in time, the others by their time; by what is asked for, then by the other figures. Differences that are rounding are
     /// none, so that the same plan is taken whatever order its sums were added in.
-    pub fn rank(&self, objective: Objective) -> Rank {
-        let figures = [self.price(objective), self.latency_ms, self.traffic_bytes, self.energy_mj];
+    pub fn rank(&self, objective: Objective, max_latency_ms: Option<f64>) -> Rank {
+        let late_ms = max_latency_ms.filter(|limit| self.latency_ms > *limit).map_or(0.0, |_| self.latency_ms);
+        let figures = [late_ms, self.price(objective), self.latency_ms, self.traffic_bytes, self.energy_mj];
         Rank(figures.map(|figure| figure.max(0.0).to_bits() >> ROUNDING_BITS))
     }
 }
@@ -90,4 +91,4 @@ const ROUNDING_BITS: u32 = 16;
 
 /// Place of a plan among others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank([u64; 4]);
+pub struct Rank([u64; 5]);

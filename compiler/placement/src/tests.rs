@@ -390,6 +390,25 @@ fn every_objective_scores_what_the_others_find() {
 }
 
 #[test]
+fn what_sends_least_in_time_is_taken() {
+    let graph = resnet(1, 16);
+    let cluster = equal("raspberry-pi-3", 3, "cpu = 0.1\n", "");
+    let plan = |objective: Objective, max_latency_ms: Option<f64>| {
+        let options = PlacementOptions { objective, max_latency_ms, ..PlacementOptions::default() };
+        let placed = fit(&graph, &cluster, &options, &mut Clock::default()).expect("there is memory enough");
+        reported(&graph, &cluster, &placed, objective)
+    };
+    let (fastest, least) = (plan(Objective::Latency, None), plan(Objective::Traffic, None));
+    assert!(fastest.latency_ms < 0.8 * least.latency_ms, "{fastest:?} {least:?}");
+    let limit = (fastest.latency_ms + least.latency_ms) / 2.0;
+    let between = plan(Objective::Traffic, Some(limit));
+    assert!(between.latency_ms <= limit && between.traffic_bytes <= fastest.traffic_bytes, "{between:?}, {limit} ms");
+    // Where nothing is in time, what comes closest.
+    let closest = plan(Objective::Traffic, Some(fastest.latency_ms / 2.0));
+    assert!(closest.latency_ms <= 1.05 * fastest.latency_ms, "{closest:?} {fastest:?}");
+}
+
+#[test]
 fn ends_on_different_devices_are_no_reason_to_be_slower_than_one_device() {
     // One small network with several outputs, on devices that differ and on fast links.
     let mut builder = Builder::new();

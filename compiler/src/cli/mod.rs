@@ -194,7 +194,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DATA.npz|ACCURACY", value_parser = Holdout::parse, help_heading = "Exits and variants")]
     pub holdout: Option<Holdout>,
     /// Use only this many samples of --evaluate.
-    #[arg(long, value_name = "N", help_heading = "What is done")]
+    #[arg(long, value_name = "N", value_parser = parse_samples, help_heading = "What is done")]
     pub samples: Option<usize>,
     /// With --evaluate: write a line per inference here: sample, milliseconds, route, exit, whether it was right, how often
     /// it was given up before.
@@ -340,6 +340,11 @@ fn parse_fixed(text: &str) -> Result<(String, String), String> {
         Some(word) => Err(format!("`{word}` is not a number")),
         None => Ok((name.to_string(), value.to_string())),
     }
+}
+
+fn parse_samples(text: &str) -> Result<usize, String> {
+    let expected = "expected a number of samples, 1 or more";
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| expected.to_string())
 }
 
 fn parse_state(text: &str) -> Result<Wanted, String> {

@@ -1,6 +1,7 @@
 //! The report on a terminal.
 
 use super::learned;
+use crate::bundle::identity;
 use crate::bundle::report::{DeviceReport, Report, SurvivalReport};
 use crate::cli::Format;
 use crate::diagnostic::size;
@@ -48,6 +49,10 @@ fn human(report: &Report, compiled: &Compiled) {
         Some("none") => println!(
             "links are open (security = \"none\"): whoever reaches a device is believed, and reads what devices say"
         ),
+        Some(_) if identity::check(&compiled.cluster).is_err() => println!(
+            "links would be sealed, but not every device has what that takes: nothing is built until the cluster file says \
+             security = \"none\" (E0181)"
+        ),
         Some(_) => println!("devices prove to each other who they are, and what they say is sealed"),
         None => {}
     }
@@ -61,12 +66,18 @@ fn human(report: &Report, compiled: &Compiled) {
         println!("{}", survival_line(survival, plan.latency_ms));
     }
     if let Some(single) = plan.single_device_ms {
-        let verdict = if compiled.routed.placed.programs.len() > 1 && single < plan.latency_ms {
+        let verdict = if compiled.routed.placed.programs.len() > 1 && single < plan.mean_latency_ms {
             " - one device would answer sooner; the cluster buys throughput or memory"
         } else {
             ""
         };
-        println!("best single device: {single:.3} ms{verdict}");
+        // Of exits one is a mean, and a time of all inferences is not to be compared with it.
+        let on_average = if plan.mean_latency_ms == plan.latency_ms {
+            String::new()
+        } else {
+            format!(" on average, of the cluster {:.3} ms", plan.mean_latency_ms)
+        };
+        println!("best single device: {single:.3} ms{on_average}{verdict}");
     }
     if compiled.routed.placed.programs.len() > 1 {
         println!("{}", report.advice.held_back_by);

@@ -6,7 +6,7 @@ use crate::links::{self, Chosen};
 use crate::options::Options;
 use crate::partition::Objective;
 use crate::partition::encodings::Encodings;
-use crate::placement::{self, Carried, Clock, Failure, Placed, Prospect, plan_file};
+use crate::placement::{self, Carried, Clock, Failure, Placed, PlacementOptions, Prospect, plan_file};
 
 /// A network, and its plan carried out.
 pub struct Linked {
@@ -28,7 +28,8 @@ impl Linked {
         has_routes: bool,
         clock: &mut Clock,
     ) -> Result<Linked, Failure> {
-        let mapping = options.placement();
+        let limits = [options.max_latency_ms, cluster.max_latency_ms].into_iter().flatten();
+        let mapping = PlacementOptions { max_latency_ms: limits.reduce(f64::min), ..options.placement() };
         if let Some(path) = &options.plan {
             let encodings = plan_file::read_encodings(path, &taught.graph)?;
             let (graph, _) = crate::shard::rounded(&taught.graph, &encodings);

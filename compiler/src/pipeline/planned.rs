@@ -31,8 +31,11 @@ impl Planned {
             [("--max-latency", options.max_latency_ms), ("max_latency of the cluster", cluster.max_latency_ms)];
         match limits.into_iter().find_map(|(who, limit)| Some((who, limit.filter(|limit| latency_ms > *limit)?))) {
             Some((who, limit)) => Err(Failure::Infeasible(
-                Diagnostic::new("E0172", format!("the fastest plan takes {latency_ms:.3} ms, but {who} is {limit} ms"))
-                    .help("allow more time, use faster devices or links, or let the network shrink (--variants auto)"),
+                Diagnostic::new(
+                    "E0172",
+                    format!("the fastest plan that was found takes {latency_ms:.3} ms, but {who} is {limit} ms"),
+                )
+                .help("allow more time, use faster devices or links, or let the network shrink (--variants auto)"),
             )),
             None => Ok(self),
         }

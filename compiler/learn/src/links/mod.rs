@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use partita_config::Cluster;
 use partita_ir::graph::Graph;
 use partita_placement::score::Figures;
-use partita_placement::{Carried, Clock, Failure, PlacementOptions, Prospect};
+use partita_placement::{Carried, Clock, Failure, PlacementOptions, Prospect, Verdict};
 use partita_plan::partition::encodings::{Encoding, Encodings};
 use partita_plan::partition::{Objective, StrategyFamily};
 use serde::Serialize;
@@ -104,10 +104,6 @@ pub struct EncodedTensor {
     pub elements: usize,
 }
 
-/// Parts of the limit that estimates may use up, one after the other, until what is measured keeps it: errors of tensors add up
-/// by chance.
-const ROOMS: [f64; 5] = [0.7, 0.5, 0.35, 0.2, 0.1];
-
 /// From this limit on bytes are tried; below it there is no room for more than a few of them.
 const BYTES_FROM: f32 = 3e-3;
 
@@ -177,7 +173,8 @@ impl<'a> Search<'a> {
         };
         // It is another plan, or a slower one, where the best did not fit as it was.
         let is_as_measured = carried.encoded.as_ref().is_some_and(|it| it.encodings == better.encodings);
-        if !is_as_measured || carried.figures.price(mapping.objective) >= without.price(mapping.objective) {
+        let rank = |figures: Figures| figures.rank(mapping.objective, mapping.max_latency_ms);
+        if !is_as_measured || rank(carried.figures) >= rank(without) {
             return Ok(None);
         }
         let report = self.study.as_ref().map(|study| study.report(self.graph, &better.encodings, better.error));
@@ -204,6 +201,9 @@ impl<'a> Search<'a> {
     }
 
     /// The best plan whose links change no answer by more than is allowed, if it is better than what plans without come to.
+    ///
+    /// Every plan that competes is looked at with what it may send, the best first. So a further device makes no plan worse,
+    /// and neither does a looser limit.
     fn better(
         &mut self,
         mapping: &PlacementOptions,
@@ -216,40 +216,45 @@ impl<'a> Search<'a> {
             return Ok(None);
         }
         // Ranges first: of a plan that sends what cannot travel so, nothing would be worth knowing.
-        let study = match &self.study {
+        let study = match &mut self.study {
             Some(study) => study,
             None => self.study.insert(Study::of(graph, self.wanted)?),
         };
         clock.lap("link error");
-        let mut offered = study.offers(graph, limit >= BYTES_FROM);
-        for room in ROOMS {
+        let halves = study.offers(graph, false);
+        let bytes = study.offers(graph, limit >= BYTES_FROM);
+        let mut offers = vec![halves];
+        if bytes != offers[0] {
+            offers.insert(0, bytes);
+        }
+        let mut best: Option<Better<'a>> = None;
+        let rank = |figures: Figures| figures.rank(mapping.objective, mapping.max_latency_ms);
+        let mut least = rank(without);
+        for offered in offers {
             let mut prospect = match Prospect::asked(graph, cluster, mapping, offered, clock) {
                 Ok(prospect) => prospect,
                 Err(Failure::Infeasible(_)) => return Ok(None),
                 Err(failure) => return Err(failure),
             };
-            let (Some(figures), Some(mut encoded)) = (prospect.figures(), prospect.encoded()) else { return Ok(None) };
-            if figures.price(mapping.objective) >= without.price(mapping.objective) {
-                return Ok(None);
+            prospect.overlap(clock);
+            if prospect.figures().is_none_or(|figures| rank(figures) >= least) {
+                continue;
             }
-            let mut error = study.error(&encoded.graph)?;
-            clock.lap("link error");
-            if error <= limit {
-                prospect.overlap(clock);
-                // Other tensors may travel then.
-                let Some(overlapped) = prospect.encoded() else { return Ok(None) };
-                if overlapped.encodings != encoded.encodings {
-                    (error, encoded) = (study.error(&overlapped.graph)?, overlapped);
-                    clock.lap("link error");
+            let found = prospect.judge(&mut |encoded, first, weakened| {
+                let known = study.error_within(encoded, limit)?;
+                if known <= limit {
+                    return Ok(Verdict::Kept);
                 }
-                if error <= limit {
-                    return Ok(Some(Better { prospect, encodings: encoded.encodings, error, limit }));
-                }
-            }
-            offered = study.weaker(graph, &encoded.encodings, f64::from(limit) * room)?;
+                Ok(Verdict::Weaker(study.weaker_by(graph, encoded, first, limit, weakened)?))
+            })?;
             clock.lap("link error");
+            let Some(encoded) = prospect.encoded().filter(|_| found) else { continue };
+            let Some(figures) = prospect.figures().filter(|figures| rank(*figures) < least) else { continue };
+            let error = study.error_within(&encoded, f32::INFINITY)?;
+            least = rank(figures);
+            best = Some(Better { prospect, encodings: encoded.encodings, error, limit });
         }
-        Ok(None)
+        Ok(best)
     }
 }
 

@@ -1,15 +1,16 @@
 //! How far answers are from those of links that send every number as it is, and what each tensor adds to that.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::values::noise;
-use partita_ir::graph::{Data, ElementType, Graph, TensorId, Value, eval};
+use partita_ir::graph::{Data, ElementType, Graph, NodeId, Op, TensorId, Value, eval};
+use partita_ir::restrict::space;
 use partita_placement::{Failure, internal};
 use partita_plan::partition::encodings::{Encoding, Encodings, Steps, candidates};
 use partita_plan::partition::node_macs;
-use partita_plan::shard::rounded;
+use partita_plan::shard::{Encoded, rounded};
 
 use super::products;
 use super::{EncodedTensor, LinkOptions, LinksReport};
@@ -19,9 +20,13 @@ use crate::samples::{self, stacked};
 const MOST_MACS: u64 = 4_000_000_000;
 
 /// Multiply-adds of one inference, and elements of all its activations, up to which a network is run at all: some seconds, and
-/// 256 MB.
+/// 256 MB; and nodes, of which plans take long enough without being judged.
 const MOST_MACS_ONCE: u64 = 40_000_000_000;
 const MOST_ELEMENTS: usize = 64_000_000;
+const MOST_NODES: usize = 1_000;
+
+/// So many multiply-adds of a large product take as long as one step of a portable kernel.
+const STEP_MACS: u64 = 20;
 
 /// Multiply-adds that may be spent on trying every encoding alone: some seconds.
 const MOST_MACS_ALONE: u64 = 40_000_000_000;
@@ -35,6 +40,13 @@ const SEED: usize = 26_000;
 /// Numbers up to here may travel as halves: those of inputs that nobody has tried are hardly sixteen times as large.
 const LARGEST_HALF: f32 = 4096.0;
 
+/// What estimates may come to, of what they come to for all that a plan sends in fewer bytes: powers of this, from the first
+/// on that may do, as long as what is measured exceeds the limit. Errors of tensors add up by chance.
+const BUDGETS: f64 = 0.9;
+
+/// So many times the limit may do by estimate.
+const MARGIN: f64 = 1.3;
+
 /// A network, inputs, and what it makes of them when links send every number as it is.
 pub(super) struct Study {
     /// Per inference the graph's inputs.
@@ -44,6 +56,10 @@ pub(super) struct Study {
     answers: Vec<Vec<Value>>,
     /// The smallest and the largest element of every tensor of real numbers.
     ranges: HashMap<TensorId, (f32, f32)>,
+    /// What encodings change, as far as it was measured: an error, and whether it is of all inputs.
+    measured: Vec<(Encodings, f32, bool)>,
+    /// What encodings change by themselves, on the first input.
+    alone: Vec<(TensorId, Encoding, f32)>,
 }
 
 impl Study {
@@ -66,7 +82,8 @@ impl Study {
             let answer = eval::evaluate_with(graph, values, &products::evaluate, &mut observe);
             answers.push(answer.map_err(internal)?);
         }
-        Ok(Study { inputs, measured_on, answers, ranges })
+        let (measured, alone) = (Vec::new(), Vec::new());
+        Ok(Study { inputs, measured_on, answers, ranges, measured, alone })
     }
 
     /// The strongest encoding of each tensor: bytes, if they are wanted, where samples have shown its range.
@@ -91,31 +108,77 @@ impl Study {
         largest(&self.answers, encoded, &self.inputs)
     }
 
-    /// Encodings that together change an answer by no more than a limit, by estimate: each is tried alone on the first input,
-    /// and weaker ones take its place where a byte brings most. Where that would take too long, the half of them that saves
-    /// most.
-    pub(super) fn weaker(&self, graph: &Graph, encodings: &Encodings, limit: f64) -> Result<Encodings, Failure> {
-        if macs(graph).saturating_mul(encodings.len() as u64) > MOST_MACS_ALONE {
-            let saved_bytes = |tensor: &TensorId| {
-                graph.tensor_type(*tensor).element_count() as u64 * (4 - encodings[tensor].element_bytes())
-            };
-            let mut by_bytes: Vec<TensorId> = encodings.keys().copied().collect();
-            by_bytes.sort_by_key(|tensor| std::cmp::Reverse(saved_bytes(tensor)));
-            let kept = by_bytes.into_iter().take(encodings.len() / 2);
-            return Ok(kept.map(|tensor| (tensor, encodings[&tensor])).collect());
+    /// The same for what links do; more than `limit` is told as soon as one input shows it.
+    pub(super) fn error_within(&mut self, encoded: &Encoded, limit: f32) -> Result<f32, Failure> {
+        let known = |(encodings, error, is_all): &(Encodings, f32, bool)| {
+            (*encodings == encoded.encodings && (*is_all || *error > limit)).then_some(*error)
+        };
+        if let Some(error) = self.measured.iter().find_map(known) {
+            return Ok(error);
+        }
+        let (mut worst, mut tried) = (0.0f32, 0);
+        while tried < self.inputs.len() && worst <= limit {
+            let one = tried..tried + 1;
+            worst = worst.max(largest(&self.answers[one.clone()], &encoded.graph, &self.inputs[one])?);
+            tried += 1;
+        }
+        self.measured.push((encoded.encodings.clone(), worst, tried == self.inputs.len()));
+        Ok(worst)
+    }
+
+    /// What links may do that change an answer by more than a limit, and have done less than `first` so often already.
+    ///
+    /// What a looser limit is answered with is among what a stricter one is.
+    pub(super) fn weaker_by(
+        &mut self,
+        graph: &Graph,
+        now: &Encoded,
+        first: &Encodings,
+        limit: f32,
+        weakened: usize,
+    ) -> Result<Encodings, Failure> {
+        if is_slow(graph, first) {
+            return Ok(half_of(now));
+        }
+        let mut square = 0.0;
+        for (tensor, encoding) in first {
+            square += f64::from(self.alone(graph, *tensor, *encoding)?).powi(2);
         }
         let one = self.inputs.len().min(1);
+        let together = largest(&self.answers[..one], &rounded(graph, first).0, &self.inputs[..one])?;
+        let likely = MARGIN * f64::from(limit / together.max(f32::MIN_POSITIVE));
+        let begin = (likely.ln() / BUDGETS.ln()).floor().max(1.0);
+        self.weaker(graph, (&now.encodings, &now.travelling), square.sqrt() * BUDGETS.powf(begin + weakened as f64))
+    }
+
+    /// What an encoding changes by itself, on the first input.
+    fn alone(&mut self, graph: &Graph, tensor: TensorId, encoding: Encoding) -> Result<f32, Failure> {
+        if let Some((.., error)) = self.alone.iter().find(|(of, how, _)| (*of, *how) == (tensor, encoding)) {
+            return Ok(*error);
+        }
+        let one = self.inputs.len().min(1);
+        let by_itself = rounded(graph, &Encodings::from([(tensor, encoding)])).0;
+        let error = largest(&self.answers[..one], &by_itself, &self.inputs[..one])?;
+        self.alone.push((tensor, encoding, error));
+        Ok(error)
+    }
+
+    /// Encodings that together change an answer by no more than a limit, by estimate: each is tried alone on the first input,
+    /// and weaker ones take its place where a byte brings most.
+    pub(super) fn weaker(
+        &mut self,
+        graph: &Graph,
+        (encodings, sent): (&Encodings, &BTreeMap<TensorId, u64>),
+        limit: f64,
+    ) -> Result<Encodings, Failure> {
         // Per tensor its ways from the one that was tried on: squares of errors, and bytes that travel once.
         let mut known: Vec<(TensorId, Vec<Way>)> = Vec::new();
         for (tensor, tried) in encodings {
-            let elements = graph.tensor_type(*tensor).element_count() as f64;
+            let elements = sent.get(tensor).copied().unwrap_or_default() as f64;
             let mut ways = Vec::new();
             for encoding in self.ways(*tensor).into_iter().skip_while(|way| way.is_some() && *way != Some(*tried)) {
                 let error = match encoding {
-                    Some(encoding) => {
-                        let alone = rounded(graph, &Encodings::from([(*tensor, encoding)])).0;
-                        f64::from(largest(&self.answers[..one], &alone, &self.inputs[..one])?)
-                    }
+                    Some(encoding) => f64::from(self.alone(graph, *tensor, encoding)?),
                     None => 0.0,
                 };
                 let bytes = elements * encoding.map_or(4.0, |encoding| encoding.element_bytes() as f64);
@@ -175,12 +238,55 @@ pub(super) fn is_affordable(graph: &Graph) -> bool {
         false => graph.tensor_type(tensor).element_count(),
     };
     let all = graph.tensor_ids().map(elements).fold(0usize, usize::saturating_add);
-    all <= MOST_ELEMENTS && macs(graph) <= MOST_MACS_ONCE
+    graph.node_count() <= MOST_NODES && all <= MOST_ELEMENTS && macs(graph) <= MOST_MACS_ONCE
 }
 
-/// Multiply-adds of a network.
+/// Whether trying every encoding by itself would take too long.
+fn is_slow(graph: &Graph, encodings: &Encodings) -> bool {
+    macs(graph).saturating_mul(encodings.len() as u64) > MOST_MACS_ALONE
+}
+
+/// The half of what travels in fewer bytes that saves most.
+fn half_of(encoded: &Encoded) -> Encodings {
+    let Encoded { encodings, travelling, .. } = encoded;
+    let saved_bytes = |tensor: &TensorId| {
+        travelling.get(tensor).copied().unwrap_or_default() * (4 - encodings[tensor].element_bytes())
+    };
+    let mut by_bytes: Vec<TensorId> = encodings.keys().copied().collect();
+    by_bytes.sort_by_key(|tensor| std::cmp::Reverse(saved_bytes(tensor)));
+    by_bytes.into_iter().take(encodings.len() / 2).map(|tensor| (tensor, encodings[&tensor])).collect()
+}
+
+/// What running a network once takes, in multiply-adds of large products.
 fn macs(graph: &Graph) -> u64 {
-    graph.node_ids().map(|id| node_macs(graph, id)).fold(0, u64::saturating_add)
+    graph.node_ids().map(|id| node_cost(graph, id)).fold(0, u64::saturating_add)
+}
+
+fn node_cost(graph: &Graph, id: NodeId) -> u64 {
+    let node = graph.node(id);
+    let macs = node_macs(graph, id);
+    let elements = |tensor: &TensorId| graph.tensor_type(*tensor).element_count() as u64;
+    let loops = space(graph, id);
+    let steps = match &node.op {
+        // Windows are put side by side once for all filters.
+        Op::Conv(conv) if conv.groups == 1 => {
+            let filters = node.outputs.first().and_then(|output| graph.shape(*output).get(1).copied());
+            return macs.saturating_add(STEP_MACS.saturating_mul(macs / filters.unwrap_or(1).max(1) as u64));
+        }
+        Op::Gemm(_) | Op::MatMul => return macs,
+        Op::RoiAlign(align) => {
+            let samples = (align.ratio as u64).max(1).saturating_mul((align.ratio as u64).max(1));
+            node.outputs.iter().map(elements).sum::<u64>().saturating_mul(samples)
+        }
+        // Each box is compared with those before it.
+        Op::NonMaxSuppression(_) => {
+            let boxes = node.inputs.get(1).map_or(0, elements);
+            boxes.saturating_mul(node.inputs.first().map_or(0, elements) / 4)
+        }
+        _ if loops.is_opaque() => node.inputs.iter().chain(&node.outputs).map(elements).sum(),
+        _ => loops.axes.iter().fold(1, |steps: u64, axis| steps.saturating_mul(axis.extent as u64)),
+    };
+    macs.max(steps.saturating_mul(STEP_MACS))
 }
 
 /// How many inputs an error is measured on: fewer of large networks.
@@ -274,13 +380,14 @@ const %1 "small": f32[] = [0.001]
 output %4
 "#;
         let graph = partita_ir::graph::text::parse(TEXT).expect("the text is a graph");
-        let study = Study::of(&graph, &LinkOptions::exact()).expect("it runs");
+        let mut study = Study::of(&graph, &LinkOptions::exact()).expect("it runs");
         let named = |name: &str| graph.tensor_ids().find(|id| graph.tensor(*id).name == name).expect("it is there");
         let (large, rest) = (named("large"), named("rest"));
         let halves = Encodings::from([(large, Encoding::Half), (rest, Encoding::Half)]);
         let error = study.error(&rounded(&graph, &halves).0).expect("it runs");
         assert!(error > 1e-4 && error < 5e-4, "{error}");
-        let kept = study.weaker(&graph, &halves, 1e-5).expect("it runs");
+        let sent = BTreeMap::from([(large, 64), (rest, 64)]);
+        let kept = study.weaker(&graph, (&halves, &sent), 1e-5).expect("it runs");
         assert_eq!(kept, Encodings::from([(rest, Encoding::Half)]));
         assert!(study.error(&rounded(&graph, &kept).0).expect("it runs") < 1e-6);
         // Noise shows no ranges that bytes could stand for.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Breadth, Contender, Contest};
+use super::{Breadth, Contender, Contest, working_devices};
 use crate::score::Figures;
 use partita_config::{Cluster, System};
 use partita_ir::graph::{Graph, NodeId};
@@ -44,23 +44,26 @@ impl Contest<'_> {
             Objective::Weighted(weights) => weights.latency > 0.0,
             Objective::Memory | Objective::Traffic | Objective::Energy => false,
         };
+        let latency_counts = latency_counts || self.wanted.max_latency_ms.is_some();
         if std::mem::replace(&mut self.overlapped, true) || self.breadth == Breadth::Few || !latency_counts {
             return;
         }
         let price = |contender: &Contender| contender.figures.price(objective);
         let limit = self.contenders.iter().map(price).fold(f64::INFINITY, f64::min) * WORTH_OVERLAPPING;
-        let worth = |contender: &&Contender| price(contender) <= limit && self.are_served(contender);
+        // Which of them are in time is not known yet.
+        let all_are = self.wanted.max_latency_ms.is_some();
+        let worth = |contender: &&Contender| (all_are || price(contender) <= limit) && self.are_served(contender);
         let plans: Vec<Contender> = self.contenders.iter().filter(worth).cloned().collect();
-        let mut by_part: BTreeMap<Vec<usize>, Vec<Contender>> = BTreeMap::new();
+        let mut by_part: BTreeMap<BTreeSet<usize>, Vec<Contender>> = BTreeMap::new();
         for plan in plans {
             let partition = Partition { overlap: Some(Overlap::default()), ..plan.partition.clone() };
             let figures = Figures::of_encoded(self.graph, self.cluster, &partition, &self.wanted);
             let Some(figures) = figures else { continue };
-            let rank = (figures.rank(objective), plan.rank.1);
+            let rank = (self.rank(&figures), plan.rank.1);
             let overlapped = Contender { partition, figures, rank, ..plan };
             // What is tried of devices that carry out a plan must not depend on who else there is.
             if overlapped.common {
-                by_part.entry(devices(&overlapped.partition)).or_default().push(overlapped.clone());
+                by_part.entry(working_devices(&overlapped.partition)).or_default().push(overlapped.clone());
             }
             self.contenders.push(overlapped);
         }
@@ -80,7 +83,7 @@ impl Contest<'_> {
     /// Whether several of the devices that carry out a plan have a thread for their links beside the one that computes.
     fn are_served(&self, contender: &Contender) -> bool {
         let linux = |device: &&usize| self.cluster.devices[**device].target.system == System::Linux;
-        devices(&contender.partition).iter().filter(linux).count() > 1
+        working_devices(&contender.partition).iter().filter(linux).count() > 1
     }
 
     /// Looks for more that overlaps in some plans for one part of the cluster.
@@ -91,16 +94,10 @@ impl Contest<'_> {
         search.search(plans);
         let Some((figures, at, partition)) = search.best else { return };
         let plan = plans[at].clone();
-        let rank = (figures.rank(self.wanted.objective), plan.rank.1);
+        let rank = (self.rank(&figures), plan.rank.1);
         self.count += 1;
         self.contenders.push(Contender { partition, figures, rank, ..plan });
     }
-}
-
-/// Devices that a plan gives something to do, ascending.
-fn devices(partition: &Partition) -> Vec<usize> {
-    let all: BTreeSet<usize> = partition.strategies.values().flat_map(|strategy| strategy.devices()).collect();
-    all.into_iter().collect()
 }
 
 /// Ways to overlap that are tried, and the best of them.

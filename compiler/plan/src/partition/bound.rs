@@ -26,6 +26,8 @@ pub struct Bounds {
     seconds: Vec<Vec<f64>>,
     /// Joules of each node, per device.
     joules: Vec<Vec<f64>>,
+    /// Share of inferences that reach each node: exits before it end the others.
+    reach: Vec<f64>,
     /// Seconds before a device can begin and after it must have ended.
     delays: Vec<f64>,
     /// Seconds from the input to where the answer is wanted.
@@ -45,19 +47,34 @@ impl Bounds {
         };
         let seconds = |(id, work): &(NodeId, Least)| of_kind(&|device| work.seconds(&graph.node(*id).name, device));
         let joules = |(_, work): &(NodeId, Least)| of_kind(&|device| cost::joules(&work.work, device));
+        let reached = graph.reach();
         let (there, back) = (delays(cluster, cluster.input), delays(cluster, cluster.output));
         Bounds {
             seconds: work.iter().map(seconds).collect(),
             joules: work.iter().map(joules).collect(),
+            reach: work.iter().map(|(id, _)| reached.get(id).copied().unwrap_or(1.0)).collect(),
             delays: there.iter().zip(&back).map(|(there, back)| there + back).collect(),
             distance_seconds: there[cluster.output],
         }
     }
 
-    /// No plan on these devices answers sooner, in seconds.
+    /// No plan on these devices answers sooner, in seconds; on average where there are exits.
     pub fn latency_seconds(&self, devices: &[usize]) -> f64 {
         let weights = self.weights(devices);
-        let needed = self.weighted(devices, &weights);
+        // Of who ends at the same exit, one after the other: what those need that come that far.
+        let mut levels: Vec<f64> = self.reach.iter().copied().filter(|reach| *reach > 0.0).chain([1.0]).collect();
+        levels.sort_unstable_by(|a, b| b.total_cmp(a));
+        levels.dedup();
+        let behind = levels.iter().skip(1).copied().chain([0.0]);
+        let ended = |(level, behind): (&f64, f64)| {
+            let needed = self.weighted(devices, &weights, &|reach| f64::from(reach >= *level));
+            (level - behind) * self.seconds_for(devices, &weights, needed)
+        };
+        levels.iter().zip(behind).map(ended).sum()
+    }
+
+    /// No plan on these devices does so much weighted work sooner.
+    fn seconds_for(&self, devices: &[usize], weights: &[f64], needed: f64) -> f64 {
         // Devices that can begin earliest first: each further one helps from its delay on.
         let mut order: Vec<usize> = (0..devices.len()).collect();
         order.sort_by(|a, b| self.delays[devices[*a]].total_cmp(&self.delays[devices[*b]]));
@@ -78,13 +95,14 @@ impl Bounds {
     /// No plan on these devices has a busiest device that is busy for less per inference, in seconds.
     pub fn period_seconds(&self, devices: &[usize]) -> f64 {
         let weights = self.weights(devices);
-        self.weighted(devices, &weights) / weights.iter().sum::<f64>() * (1.0 - ROUNDING)
+        self.weighted(devices, &weights, &|reach| reach) / weights.iter().sum::<f64>() * (1.0 - ROUNDING)
     }
 
     /// No plan on these devices takes less energy.
     pub fn joules(&self, devices: &[usize]) -> f64 {
         let least = |joules: &Vec<f64>| devices.iter().map(|device| joules[*device]).fold(f64::INFINITY, f64::min);
-        self.joules.iter().map(least).sum::<f64>() * (1.0 - ROUNDING)
+        let all = self.joules.iter().zip(&self.reach).map(|(joules, reach)| least(joules) * reach);
+        all.sum::<f64>() * (1.0 - ROUNDING)
     }
 
     /// The inverse of what each device takes for everything: where devices differ in speed alone, the best weights.
@@ -93,11 +111,11 @@ impl Bounds {
         devices.iter().map(|device| 1.0 / whole(device).max(1e-12)).collect()
     }
 
-    fn weighted(&self, devices: &[usize], weights: &[f64]) -> f64 {
+    fn weighted(&self, devices: &[usize], weights: &[f64], counts: &dyn Fn(f64) -> f64) -> f64 {
         let on = |seconds: &Vec<f64>| {
             devices.iter().zip(weights).map(|(device, weight)| seconds[*device] * weight).fold(f64::INFINITY, f64::min)
         };
-        self.seconds.iter().map(on).sum()
+        self.seconds.iter().zip(&self.reach).map(|(seconds, reach)| on(seconds) * counts(*reach)).sum()
     }
 }
 
@@ -210,4 +228,38 @@ fn delays(cluster: &Cluster, from: usize) -> Vec<f64> {
         }
     }
     least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use partita_config::cluster_file;
+
+    /// What is behind an exit counts as often as an inference comes that far: the bound is one of means.
+    #[test]
+    fn what_exits_leave_out_is_not_counted() {
+        let text = "[cluster]\nname = \"t\"\ninput = \"a\"\noutput = \"a\"\n[[device]]\nname = \"a\"\n\
+             target = \"raspberry-pi-3\"\n";
+        let cluster = cluster_file::parse(text, "cluster.toml", std::path::Path::new(".")).expect("it is sound");
+        let bounds = |share: &str| {
+            let text = format!(
+                r#"graph "t" opset 17
+input %0 "x": f32[1,6400]
+%1 "head": f32[1,6400] = "head"(%0) Unary(Sigmoid)
+%2 "verdict": f32[2] = "decide"(%1) Decide((exit:0,rule:Margin,logits:true,temperature:1.0,threshold:0.5,share:{share},patience:None))
+%3 "p": f32[1,6400] = "p"(%0) Unary(Exp)
+%4 "y": f32[1,6400] = "y"(%3) Unary(Erf)
+output %4
+"#
+            );
+            let graph = partita_ir::graph::text::parse(&text).expect("the text is a graph");
+            let bounds = Bounds::new(&graph, &cluster);
+            [bounds.latency_seconds(&[0]), bounds.period_seconds(&[0])]
+        };
+        for (all, (quarter, never)) in bounds("0.0").iter().zip(bounds("0.75").iter().zip(&bounds("1.0"))) {
+            assert!(*never > 0.0 && never < all, "{never} {all}");
+            let expected = 0.25 * all + 0.75 * never;
+            assert!((quarter - expected).abs() < 1e-9 * expected, "{quarter}, expected {expected}");
+        }
+    }
 }

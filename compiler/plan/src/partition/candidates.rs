@@ -1,10 +1,12 @@
 //! The strategies of every node.
 
 use std::borrow::Borrow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
 use super::axes::Axes;
 use super::balance::{self, ChannelCuts};
+use super::blocks::{Blocks, blocks, delay};
 use super::cost;
 use super::crossings::crossings;
 use super::groups::{Group, ShareBy, cut, groups};
@@ -20,6 +22,12 @@ const MAX_RUN: usize = 12;
 
 /// Clusters up to this size are also cut into stages of several devices.
 const MAX_STAGED: usize = 12;
+
+/// Rows and columns of what minimal filtering computes at once: less takes as long.
+const TILE: usize = 4;
+
+/// Blocks are listed whose slowest device takes less than this, of what it takes in rows, columns or a grid.
+const GAIN: f64 = 0.96;
 
 /// Fused tiles may compute this many times the multiply-adds of a plain split.
 const MAX_RECOMPUTATION: f64 = 2.0;
@@ -48,7 +56,8 @@ pub fn candidates(choice: &Scope<'_>, order: &[NodeId]) -> Vec<Vec<Candidate>> {
     let channel_cuts = groups.iter().filter(|_| by_memory).map(balanced).collect();
     let wholes = whole_devices(choice);
     let found = Vec::with_capacity(order.len());
-    let mut lister = Lister { choice, axes: &axes, groups: &groups, channel_cuts, found };
+    let known = RefCell::default();
+    let mut lister = Lister { choice, axes: &axes, groups: &groups, channel_cuts, known, found };
     for id in order {
         lister.list(*id, &wholes);
     }
@@ -168,12 +177,17 @@ fn of_family<C: Borrow<Candidate>>(graph: &Graph, family: StrategyFamily, id: No
     with(&|method| !foreign(method))
 }
 
+/// A group, rows and columns, and a unit.
+type BlocksOf = (usize, [usize; 2], usize);
+
 struct Lister<'a> {
     choice: &'a Scope<'a>,
     axes: &'a Axes,
     groups: &'a [Group],
     /// Per group, if memory is minimised.
     channel_cuts: Vec<ChannelCuts>,
+    /// Blocks by group, rows, columns and unit, as far as they were asked for.
+    known: RefCell<HashMap<BlocksOf, Option<Blocks>>>,
     found: Vec<Vec<Candidate>>,
 }
 
@@ -249,6 +263,36 @@ impl Lister<'_> {
         Some(Sharding(regions))
     }
 
+    /// A tensor cut into blocks of pixels and of tiles, where either leaves the slowest device less than other cuts do.
+    fn blocks(&self, index: usize, shape: &[usize]) -> Vec<Sharding> {
+        let [_, _, rows, columns] = shape[..] else { return Vec::new() };
+        let group = &self.groups[index];
+        let others =
+            [Some(self.along(group, shape, 2, 1)), Some(self.along(group, shape, 3, 1)), self.grid(group, shape)];
+        let of_unit = |unit: usize| {
+            let mut known = self.known.borrow_mut();
+            let found = known.entry((index, [rows, columns], unit));
+            let found = found.or_insert_with(|| {
+                let found = blocks([rows, columns], &group.shares, unit)?;
+                let of_other = |other: &Sharding| {
+                    let range = |region: &Region, axis: usize| (region.begin(axis), region.end(axis));
+                    let block = |region: Region| [range(&region, 2), range(&region, 3)];
+                    let held = group.devices.iter().map(|device| other.0[*device].map(block));
+                    delay(&held.collect::<Blocks>(), &group.shares, unit)
+                };
+                let least = others.iter().flatten().map(of_other).fold(f64::INFINITY, f64::min);
+                (delay(&found, &group.shares, unit) < GAIN * least).then_some(found)
+            });
+            let mut regions = vec![None; self.devices()];
+            for (device, block) in group.devices.iter().zip(found.as_ref()?) {
+                let Some([rows, columns]) = *block else { continue };
+                regions[*device] = Region::whole(shape).with(2, rows.0, rows.1)?.with(3, columns.0, columns.1);
+            }
+            Some(Sharding(regions))
+        };
+        [1, TILE].into_iter().filter_map(of_unit).collect()
+    }
+
     /// Vector width that channel cuts keep to where time counts.
     fn channel_unit(&self, group: &Group, channels: usize) -> usize {
         let lanes = group.lanes(self.choice.cluster);
@@ -284,7 +328,7 @@ impl Lister<'_> {
         std::iter::once(usual).chain(further).collect()
     }
 
-    /// Samples, output channels, rows, columns, planes, grids.
+    /// Samples, output channels, rows, columns, planes, grids, blocks.
     fn splits(&self, id: NodeId, index: usize, shape: &[usize]) -> Vec<Strategy> {
         let (graph, group) = (self.choice.graph, &self.groups[index]);
         let Some(tensor) = graph.node(id).outputs.first().copied() else { return Vec::new() };
@@ -301,6 +345,9 @@ impl Lister<'_> {
         if shape.len() == 4
             && let Some(outputs) = self.grid(group, shape)
         {
+            found.push(Strategy { method: Method::Spatial, outputs, partial_sums: None });
+        }
+        for outputs in self.blocks(index, shape) {
             found.push(Strategy { method: Method::Spatial, outputs, partial_sums: None });
         }
         found
@@ -336,6 +383,7 @@ impl Lister<'_> {
         }
         if !multiplies && x.len() == 4 {
             parts.extend(self.grid(group, x));
+            parts.extend(self.blocks(index, x));
         }
         let mut results: Vec<Sharding> = Vec::new();
         let mut ends = vec![self.choice.cluster.input, self.choice.cluster.output];
@@ -377,7 +425,8 @@ impl Lister<'_> {
             for (index, group) in groups {
                 let tilings =
                     [Some(self.along(group, &shape, 2, 1)), self.grid(group, &shape).filter(|_| shape.len() == 4)];
-                for tiles in tilings.into_iter().flatten() {
+                let blocks = self.blocks(index, &shape);
+                for tiles in tilings.into_iter().flatten().chain(blocks) {
                     if tiles.only_device().is_none() {
                         self.run(order, &position, (last, bit(index)), tiles, run);
                         run += 1;

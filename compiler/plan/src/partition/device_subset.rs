@@ -3,6 +3,8 @@
 //! A node gains nothing from its sixtieth helper that the messages to him do not cost. So large clusters are solved for
 //! their best devices, and the rest have nothing to do; if these cannot hold the model, more are asked.
 
+use std::collections::BTreeSet;
+
 use super::Partition;
 use crate::shard::Sharding;
 use partita_config::{Cluster, Link};
@@ -10,7 +12,23 @@ use partita_config::{Cluster, Link};
 /// Clusters up to this size are solved as they are.
 pub const LARGEST: usize = 64;
 
-/// The best `size` devices, ascending: those that hold the input or want the answer, those that most others are
+/// Devices that links lead to from the one with the input, itself included and the one that wants the answer, ascending:
+/// nobody else can take part.
+pub fn reachable(cluster: &Cluster) -> Vec<usize> {
+    let mut next: Vec<Vec<usize>> = vec![Vec::new(); cluster.devices.len()];
+    for Link { between: (a, b), .. } in &cluster.links {
+        next[*a].push(*b);
+        next[*b].push(*a);
+    }
+    let mut known = BTreeSet::from([cluster.input, cluster.output]);
+    let mut open = vec![cluster.input];
+    while let Some(device) = open.pop() {
+        open.extend(next[device].iter().copied().filter(|other| known.insert(*other)));
+    }
+    known.into_iter().collect()
+}
+
+/// The best `size` of the devices that can take part, ascending: those that hold the input or want the answer, those that most others are
 /// linked to, then the fastest.
 pub fn best(cluster: &Cluster, size: usize) -> Vec<usize> {
     let count = cluster.devices.len();
@@ -25,7 +43,7 @@ pub fn best(cluster: &Cluster, size: usize) -> Vec<usize> {
         (!end, !hub)
     };
     let speed = |device: usize| cluster.devices[device].target.rate.conv_macs_per_second;
-    let mut order: Vec<usize> = (0..count).collect();
+    let mut order = reachable(cluster);
     order.sort_by(|a, b| rank(*a).cmp(&rank(*b)).then(speed(*b).total_cmp(&speed(*a))).then(a.cmp(b)));
     order.truncate(size);
     order.sort_unstable();

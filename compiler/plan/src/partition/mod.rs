@@ -9,6 +9,7 @@
 pub mod arrival;
 mod axes;
 mod balance;
+mod blocks;
 pub mod bound;
 mod candidates;
 mod connect;

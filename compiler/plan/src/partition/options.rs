@@ -91,6 +91,8 @@ pub struct PartitionOptions {
     pub effort: Effort,
     /// What may travel in fewer bytes.
     pub encodings: Arc<Encodings>,
+    /// Plans that answer in this time come before those that do not, whatever is minimised.
+    pub max_latency_ms: Option<f64>,
 }
 
 /// How much work a search may take where limits on memory bind; without such limits every answer is exact.
@@ -115,6 +117,7 @@ impl PartitionOptions {
             resident: None,
             effort: Effort::Full,
             encodings: Arc::default(),
+            max_latency_ms: None,
         }
     }
 }

@@ -33,7 +33,8 @@ pub fn solve_also(
 ) -> (Result<Partition, PartitionError>, Vec<(Further, Partition)>) {
     let everyone = matches!(options.family, StrategyFamily::Lop | StrategyFamily::Lip | StrategyFamily::Fused);
     let count = cluster.devices.len();
-    if everyone || count <= device_subset::LARGEST {
+    let is_small = count <= device_subset::LARGEST && device_subset::reachable(cluster).len() == count;
+    if everyone || is_small {
         return solve_for(graph, cluster, options, further);
     }
     let mut size = device_subset::LARGEST;

@@ -1,6 +1,6 @@
 //! What travels is rounded where it is made: the graph and the partition of a network whose links send fewer bytes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::partition::encodings::Encodings;
 use crate::partition::{Partition, Strategy};
@@ -20,6 +20,8 @@ pub struct Encoded {
     pub partition: Partition,
     /// What travels in fewer bytes, by the tensors of the graph before.
     pub encodings: Encodings,
+    /// How many elements of what travels are sent, to all who get them.
+    pub travelling: BTreeMap<TensorId, u64>,
 }
 
 /// The same network with those tensors rounded that have an encoding and of which parts travel under a partition. `None` if
@@ -31,7 +33,7 @@ pub fn encoded(graph: &Graph, partition: &Partition, cluster: &Cluster, encoding
     }
     let travelling = sketch(graph, partition, cluster).ok()?.travelling;
     let chosen: Encodings =
-        encodings.iter().filter(|(tensor, _)| travelling.contains(tensor)).map(|(at, how)| (*at, *how)).collect();
+        encodings.iter().filter(|(tensor, _)| travelling.contains_key(tensor)).map(|(at, how)| (*at, *how)).collect();
     if chosen.is_empty() {
         return None;
     }
@@ -40,7 +42,7 @@ pub fn encoded(graph: &Graph, partition: &Partition, cluster: &Cluster, encoding
     for (tensor, node) in nodes {
         partition.strategies.insert(node, where_it_is(graph, &partition, cluster, tensor)?);
     }
-    Some(Encoded { graph: to, partition, encodings: chosen })
+    Some(Encoded { graph: to, partition, encodings: chosen, travelling })
 }
 
 /// A graph with these tensors rounded for everybody who reads them, and the nodes that do so.

@@ -16,7 +16,7 @@ pub mod pieces;
 mod rewrite;
 pub mod row_streaming;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub use assemble::pieces;
 pub use encoded::{Encoded, encoded, rounded};
@@ -76,8 +76,9 @@ pub struct Sharded {
     pub origins: BTreeMap<NodeId, NodeId>,
     /// What the shards proper, not the joints between them, are parts of: name of the original node and method.
     pub labels: BTreeMap<NodeId, (String, Method)>,
-    /// Tensors of the original graph of which parts travel; partial sums are of none.
-    pub travelling: BTreeSet<TensorId>,
+    /// Tensors of the original graph of which parts travel, and how many elements of them, to all who get them; partial sums
+    /// are of none.
+    pub travelling: BTreeMap<TensorId, u64>,
     /// Whether tensors travel while devices compute.
     pub overlaps: bool,
 }

@@ -46,7 +46,7 @@ fn rewrite(
         devices: BTreeMap::new(),
         origins: BTreeMap::new(),
         labels: BTreeMap::new(),
-        travelling: BTreeSet::new(),
+        travelling: BTreeMap::new(),
         origin: None,
     };
     for input in &graph.inputs {
@@ -112,7 +112,7 @@ pub(super) struct Rewriter<'a> {
     devices: BTreeMap<NodeId, usize>,
     origins: BTreeMap<NodeId, NodeId>,
     pub(super) labels: BTreeMap<NodeId, (String, Method)>,
-    travelling: BTreeSet<TensorId>,
+    travelling: BTreeMap<TensorId, u64>,
     /// Node of the original graph that is being split.
     pub(super) origin: Option<NodeId>,
 }
@@ -266,7 +266,9 @@ impl Rewriter<'_> {
             arrived.push(parts);
         }
         if !transfers.is_empty() {
-            self.travelling.extend(tensor);
+            let elements = |transfer: &Transfer| self.to.tensor_type(transfer.tensor).element_count() as u64;
+            let sent: u64 = transfers.iter().map(elements).sum();
+            tensor.into_iter().for_each(|tensor| *self.travelling.entry(tensor).or_default() += sent);
             self.events.push(Event::Exchange(transfers));
         }
         if let Some(tensor) = tensor {
