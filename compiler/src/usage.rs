@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
@@ -259,6 +260,9 @@ fn fault(command: &Command, matches: &ArgMatches, arguments: &Arguments) -> Opti
     if let Some((option, name)) = repeated.iter().find_map(|(option, name)| Some((option, (*name)?))) {
         return Some(format!("{option} gives `{}` two values", printable(name)));
     }
+    if let Some(fault) = replaced(arguments) {
+        return Some(fault);
+    }
     let broken = CLASHES.iter().find(|clash| {
         given(clash.between.0) && given(clash.between.1) && !clash.unless.iter().any(|other| given(other))
     })?;
@@ -271,6 +275,34 @@ fn fault(command: &Command, matches: &ArgMatches, arguments: &Arguments) -> Opti
         }
     };
     Some(format!("{a} and {b} exclude each other{unless}: {}", broken.why))
+}
+
+/// A file that is read and would be replaced by one that is written.
+fn replaced(arguments: &Arguments) -> Option<String> {
+    let read = [
+        ("the model", &arguments.model),
+        ("the cluster file", &arguments.targets),
+        ("the plan of --plan", &arguments.plan),
+        ("the measurements of --measured", &arguments.measured),
+        ("the record of --tuned", &arguments.tuned),
+        ("the input of --input", &arguments.input),
+        ("the samples of --evaluate", &arguments.evaluate),
+        ("the samples of --calibration", &arguments.calibration),
+        ("the samples of --training", &arguments.training),
+    ];
+    let written = [
+        ("--write-onnx", &arguments.write_onnx),
+        ("--output", &arguments.output),
+        ("--log", &arguments.log),
+        ("--timeline", &arguments.timeline),
+    ];
+    let place = |path: &Option<PathBuf>| path.as_ref().and_then(|path| path.canonicalize().ok());
+    written.iter().find_map(|(option, path)| {
+        let place_written = place(path)?;
+        let (what, _) = read.iter().find(|(_, path)| place(path).as_ref() == Some(&place_written))?;
+        let shown = printable(&place_written.display().to_string());
+        Some(format!("{option} would replace {what}, `{shown}`: name another file"))
+    })
 }
 
 /// The first name that comes again.

@@ -1,11 +1,13 @@
 //! Data files that do not fit a model are refused before anything is built, with the cause and what to do.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use partita::data::write_npz;
 use partita::graph::{Data, Value};
 use partita::{commands, usage};
 use partita_tests::bundle::ClusterText;
+use partita_tests::command::compile;
 use partita_tests::place;
 
 /// A folder with a cluster, in which nothing but what is put there may appear.
@@ -212,4 +214,32 @@ fn pictures_in_bytes_get_a_hint() {
         let said = said(model, more);
         assert!(said.contains("E0192") && !said.contains("warning: "), "{}: {said}", model.display());
     }
+}
+
+/// Neither is anything else than a file.
+#[test]
+fn what_is_read_is_not_replaced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let example = place::repository().join("examples/resnet");
+    let model = folder.path().join("model.onnx");
+    std::fs::copy(example.join("model.onnx"), &model).expect("the folder is ours");
+    let cluster = ClusterText::single("host").write(folder.path());
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("it starts").success());
+    let said = |options: &[&Path]| {
+        let mut command = compile();
+        command.arg(&model).arg("--targets").arg(&cluster).arg("--out").arg(folder.path().join("out"));
+        let output = command.args(options).output().expect("it starts");
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let before = std::fs::read(&model).expect("it is there");
+    let (simulate, timeline) = (Path::new("--simulate"), Path::new("--timeline"));
+    let text = said(&[simulate, timeline, &folder.path().join("./model.onnx")]);
+    assert!(text.contains("--timeline would replace the model"), "{text}");
+    assert!(said(&[simulate, timeline, &cluster]).contains("would replace the cluster file"));
+    assert!(said(&[simulate, timeline, &pipe]).contains("is a pipe"));
+    assert_eq!(std::fs::read(&model).expect("it is there"), before);
+    let error = write_npz(Path::new("/dev/full"), &vec![]).expect_err("no regular file").to_string();
+    assert!(error.contains("/dev/full"), "{error}");
 }

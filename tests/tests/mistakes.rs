@@ -129,6 +129,11 @@ fn quantities_say_how_they_are_written() {
     one("target = \"host\"", "target = \"host\"\nthreads = 0", "E0163", "0", &["1 to 64"]);
     one("target = \"host\"", "target = \"host\"\nram = \"0 B\"", "E0163", "\"0 B\"", &["bytes"]);
     one("target = \"host\"", "target = \"host\"\nram = \"lots\"", "E0163", "\"lots\"", &["512 KiB"]);
+    let board = GOOD.replace("input = \"cam\"", "security = \"none\"\ninput = \"cam\"").replace("\"tcp\"", "\"uart\"");
+    let board = board.replacen("target = \"host\"", "target = \"cortex-m7\"\nram = \"16 MiB\"", 1);
+    one_of(&board, "E0163", "\"16 MiB\"", &["cortex-m7 has"]);
+    assert!(parse(&GOOD.replace("\"host\"", "\"host\"\nram = \"64 GiB\""), "cluster.toml", Path::new(".")).is_ok());
+    one("\"cam\", \"hub\"]", "\"cam\", \"hub\", \"cam\"]", "E0166", "\"cam\"", &["twice"]);
     one("output = \"hub\"", "output = \"hub\"\nmax_latency = \"0 ms\"", "E0163", "\"0 ms\"", &["50 ms"]);
 }
 

@@ -12,8 +12,7 @@ use super::settings::Settings;
 use super::tables::{Addresses, DeviceTable, File};
 use super::target::{System, Target};
 use super::{quantity, ranges, target};
-use partita_files::file;
-use partita_files::file_kind;
+use partita_files::{file, file_kind};
 use partita_ir::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, parser_words, place, printable, size};
 
 /// Most devices of a cluster.
@@ -352,7 +351,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The smaller of the target's size and what cluster.toml says.
+    /// The target's size, or what cluster.toml says; no more than the target's of a microcontroller.
     fn limit(&mut self, given: Option<&Spanned<String>>, of: &Target, target: u64) -> u64 {
         let Some(given) = given else { return target };
         match quantity::bytes(given.get_ref()) {

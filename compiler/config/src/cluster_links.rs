@@ -68,6 +68,13 @@ impl Checker<'_> {
                 );
                 continue;
             }
+            let names = table.between.get_ref();
+            let again = names.iter().enumerate().find(|(at, name)| names[..*at].iter().any(|one| one == *name));
+            if let Some((_, name)) = again {
+                let message = format!("`{}` stands twice in `between`", printable(name.get_ref()));
+                self.problem(name.span(), "E0166", message, Some("name every device once".to_string()));
+                continue;
+            }
             // The hub of a star is the only one that its spokes are joined with; all of them need the transport.
             let firmware = joined.iter().find(|device| devices[**device].target.system == System::CortexM);
             if let Some(device) = firmware.filter(|_| transport != Transport::Uart) {

@@ -370,6 +370,7 @@ fn problem(target: &Target) -> Option<String> {
     } else {
         return match &target.memory_map {
             None if firmware => Some("a cortex-m target needs a [memory-map]".to_string()),
+            Some(_) if !firmware => Some("only a cortex-m target has a [memory-map]".to_string()),
             Some(map) => memory_map_problem(map, target),
             None => None,
         };
@@ -392,6 +393,10 @@ fn memory_map_problem(map: &MemoryMap, target: &Target) -> Option<String> {
     let fits = |origin: u64, bytes: u64| origin.checked_add(bytes).is_some_and(|end| end <= 1 << 32);
     if !fits(map.flash_origin, target.flash_bytes) || !fits(map.ram_origin, target.ram_bytes) {
         Some("[memory-map]: flash and RAM should end within 32-bit addresses".to_string())
+    } else if map.flash_origin < map.ram_origin + target.ram_bytes
+        && map.ram_origin < map.flash_origin + target.flash_bytes
+    {
+        Some("[memory-map]: flash and RAM should not overlap".to_string())
     } else if map.stack_bytes >= target.ram_bytes {
         Some("[memory-map]: `stack-bytes` should be less than `ram-bytes`".to_string())
     } else if map.uart_base.is_empty() || map.uart_base.iter().any(|base| *base >= 1 << 32) {

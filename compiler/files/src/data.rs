@@ -143,8 +143,15 @@ fn read_array(array: npz::Array) -> anyhow::Result<Value> {
 
 /// Writes arrays as an uncompressed `.npz` file, through a temporary file beside it.
 pub fn write_npz(path: &Path, arrays: &Arrays) -> anyhow::Result<()> {
+    let before = std::fs::metadata(path).ok();
+    let is_replaceable = before.as_ref().is_none_or(std::fs::Metadata::is_file);
+    ensure!(is_replaceable, "`{}` is no regular file, and would be replaced by one", path.display());
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = tempfile::NamedTempFile::new_in(folder)
+    // As for any file that is made, not as for one that nobody else may see.
+    let permissions = before.map_or(std::os::unix::fs::PermissionsExt::from_mode(0o666), |before| before.permissions());
+    let temporary = tempfile::Builder::new()
+        .permissions(permissions)
+        .tempfile_in(folder)
         .with_context(|| format!("creating a file in `{}`", folder.display()))?;
     let mut archive = npz::Writer::new(BufWriter::new(temporary.reopen()?));
     for (name, value) in arrays {

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
+use partita_files::file;
 use sha2::{Digest, Sha256};
 
 use super::cargo::{PROGRAMS, SYMBOLS};
@@ -19,6 +20,12 @@ pub const MANIFEST: &str = "manifest.sha256";
 
 /// What is emitted but not listed.
 const UNLISTED: [&str; 3] = [MANIFEST, "report.json", "report.html"];
+
+/// Most bytes of an emitted file.
+const MOST_BYTES: u64 = 1 << 32;
+
+/// Most bytes of a report.
+const MOST_REPORT_BYTES: u64 = 256 << 20;
 
 /// Most files that a message names.
 const MOST_NAMED: usize = 10;
@@ -40,17 +47,27 @@ pub fn check(out: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     ensure!(out.is_dir(), "`{place}` is no folder; give another one with --out");
-    // Nothing, or the report that --simulate leaves.
-    let report = |name: &std::ffi::OsStr| UNLISTED.iter().any(|unlisted| name == *unlisted);
-    let mut entries = fs::read_dir(out)?;
-    let ours = out.join("plan.pb").exists() || entries.all(|entry| entry.is_ok_and(|it| report(&it.file_name())));
-    ensure!(ours, "`{place}` exists and is not a bundle of ours; give another folder with --out");
-    // Earlier versions wrote none: what they have emitted cannot be told from what was changed.
-    let Some(manifest) = Manifest::read(out)? else { return Ok(()) };
+    let Some(manifest) = Manifest::read(out)? else {
+        // Nothing, or the report that --simulate leaves.
+        let others: Vec<String> = files_below(out)?
+            .into_iter()
+            .filter(|path| !is_report(out, path))
+            .map(|path| path.display().to_string())
+            .collect();
+        ensure!(
+            others.is_empty(),
+            "`{place}` exists and is not a bundle of ours: it has no {MANIFEST}, but {}; give another folder with --out, or \
+             remove this one",
+            others.iter().take(MOST_NAMED).cloned().collect::<Vec<String>>().join(", ")
+        );
+        return Ok(());
+    };
     let mut changed = Vec::new();
     for (path, digest) in &manifest.digests {
         // What was removed can be written again.
-        if out.join(path).symlink_metadata().is_ok() && digest_of(&out.join(path))? != *digest {
+        if out.join(path).symlink_metadata().is_ok()
+            && digest_of(&out.join(path)).map_or(true, |found| found != *digest)
+        {
             changed.push(path.clone());
         }
     }
@@ -87,8 +104,7 @@ pub fn replace(staging: TemporaryFolder, out: &Path) -> anyhow::Result<()> {
         let emitted = |path: &Path| {
             let Some(path) = path.to_str() else { return false };
             let listed = before.as_ref().map(|before| before.digests.contains_key(path));
-            listed.unwrap_or_else(|| emitted_without_list(path)) && !programs.contains_key(path)
-                || UNLISTED.contains(&path)
+            listed.unwrap_or(false) && !programs.contains_key(path) || UNLISTED.contains(&path)
         };
         // Empty folders that are there again need nothing.
         let again = |path: &Path| out.join(path).is_dir() && staging.join(path).is_dir();
@@ -148,19 +164,19 @@ fn bring_back(old: &Path, new: &Path, below: &Path, theirs: &BTreeSet<PathBuf>) 
     Ok(())
 }
 
-/// Whether a path is one of those that versions without a list have emitted.
-fn emitted_without_list(path: &str) -> bool {
-    match path.split('/').collect::<Vec<&str>>()[..] {
-        ["plan.pb"] | ["bin", _] | ["runtime-rt", ..] | ["deploy", _] => true,
-        ["devices", _, "Cargo.toml" | "Cargo.lock" | "build.rs" | "memory.x"] => true,
-        ["devices", _, ".cargo", "config.toml"] => true,
-        ["devices", _, "src", "lib.rs" | "main.rs" | "model.rs" | "kernels.rs"] => true,
-        ["devices", _, library] => library.starts_with("lib") && library.ends_with(".a"),
+/// Whether a file is a report that an earlier compilation has left, alone.
+fn is_report(out: &Path, path: &Path) -> bool {
+    let text = || file::read(&out.join(path), MOST_REPORT_BYTES).and_then(file::into_text).unwrap_or_default();
+    let is_link = out.join(path).is_symlink();
+    match path.to_str() {
+        Some("report.json") if !is_link => serde_json::from_str::<serde_json::Value>(&text())
+            .is_ok_and(|report| ["schema", "model", "plan"].iter().all(|key| report.get(key).is_some())),
+        Some("report.html") if !is_link => text().contains("Partita"),
         _ => false,
     }
 }
 
-/// Lists built programs, so that they make way for others. Folders without a list are not the user's.
+/// Lists built programs, so that they make way for others.
 pub fn add_programs(out: &Path, programs: &[&Path]) -> anyhow::Result<()> {
     let Some(mut manifest) = Manifest::read(out)? else { return Ok(()) };
     manifest.digests.retain(|path, _| !is_program(path) || out.join(path).exists());
@@ -195,7 +211,8 @@ impl Manifest {
         if !path.exists() {
             return Ok(None);
         }
-        let text = fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))?;
+        let text = file::read(&path, file::MAX_PLAN_BYTES).and_then(file::into_text);
+        let text = text.map_err(|problem| anyhow!("`{}` {problem}", path.display()))?;
         let entries =
             text.lines().map(|line| line.split_once("  ").map(|(digest, path)| (path.to_string(), digest.to_string())));
         let digests = entries.collect::<Option<BTreeMap<_, _>>>();
@@ -251,7 +268,8 @@ fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn digest_of(path: &Path) -> anyhow::Result<String> {
-    let bytes = fs::read(path).with_context(|| format!("reading `{}`", path.display()))?;
+    // What stands in the place of an emitted file may be anything.
+    let bytes = file::read(path, MOST_BYTES).map_err(|problem| anyhow!("`{}` {problem}", path.display()))?;
     Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -352,21 +370,36 @@ mod tests {
     }
 
     #[test]
-    fn bundles_of_earlier_versions_make_way() {
+    fn folders_without_a_list_are_the_users() {
         let folder = tempfile::tempdir().expect("a folder");
         let out = folder.path().join("out");
-        for path in ["plan.pb", MAIN, "devices/old/Cargo.toml", "bin/cam", "runtime-rt/src/lib.rs"] {
-            put(&out, path, "old");
+        for path in ["plan.pb", "bin/tool", "deploy/notes.txt"] {
+            put(&out, path, "mine");
         }
-        put(&out, "notes.txt", "mine");
-        put(&out, "target/release/cam", "cargo's");
+        let error = emit(&out, &[(MAIN, "2")]).expect_err("whose is it?").to_string();
+        assert!(error.contains("bin/tool") && error.contains(MANIFEST), "{error}");
+        assert_eq!(read(&out, "bin/tool").as_deref(), Some("mine"));
+        // A report is ours if it looks like one.
+        let out = folder.path().join("report");
+        put(&out, "report.json", "{\"mine\": 1}");
+        assert!(emit(&out, &[(MAIN, "2")]).expect_err("no report").to_string().contains("report.json"));
+        put(&out, "report.json", "{\"schema\": 1, \"model\": {}, \"plan\": {}}");
         emit(&out, &[(MAIN, "2")]).expect("written");
-        assert_eq!(read(&out, MAIN).as_deref(), Some("2"));
-        assert_eq!(read(&out, "notes.txt").as_deref(), Some("mine"));
-        assert_eq!(read(&out, "target/release/cam").as_deref(), Some("cargo's"));
-        for path in ["devices/old", "bin", "runtime-rt"] {
-            assert!(!out.join(path).exists(), "{path}");
-        }
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_an_emitted_file_may_be_anything() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path().join("out");
+        emit(&out, &[(MAIN, "1")]).expect("written");
+        fs::remove_file(out.join(MAIN)).expect("it was there");
+        std::os::unix::fs::symlink("/dev/zero", out.join(MAIN)).expect("a link");
+        let error = emit(&out, &[(MAIN, "2")]).expect_err("it was changed").to_string();
+        assert!(error.contains(MAIN), "{error}");
+        fs::remove_file(out.join(MANIFEST)).expect("it was there");
+        std::os::unix::fs::symlink("/dev/zero", out.join(MANIFEST)).expect("a link");
+        let error = emit(&out, &[(MAIN, "2")]).expect_err("it is no list").to_string();
+        assert!(error.contains("not a regular file"), "{error}");
     }
 
     #[test]
