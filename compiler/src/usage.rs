@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
+use crate::accuracy::Holdout;
 use crate::cli::{Arguments, Format, Switch};
 use crate::diagnostic::printable;
 use crate::links::LinkError;
@@ -238,7 +239,12 @@ fn one_value_each(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 /// The first rule that is broken, in words.
 fn fault(command: &Command, matches: &ArgMatches, arguments: &Arguments) -> Option<String> {
     let given = |option: &str| is_given(matches, arguments, option);
-    let flag = |option: &str| flag(command, option);
+    // What asks for whole numbers may be either.
+    let by_numbers = arguments.quantize.is_none() && arguments.quantizes();
+    let flag = |option: &str| match option {
+        "quantize" if by_numbers => "--numbers int8".to_string(),
+        option => flag(command, option),
+    };
     for need in NEEDS.iter().filter(|need| given(need.option)) {
         if !need.any_of.iter().any(|other| given(other)) {
             let others: Vec<String> = need.any_of.iter().map(|other| flag(other)).collect();
@@ -279,6 +285,10 @@ fn fault(command: &Command, matches: &ArgMatches, arguments: &Arguments) -> Opti
 
 /// A file that is read and would be replaced by one that is written.
 fn replaced(arguments: &Arguments) -> Option<String> {
+    let holdout = match &arguments.holdout {
+        Some(Holdout::Data(path)) => Some(path.clone()),
+        Some(Holdout::Accuracy(_)) | None => None,
+    };
     let read = [
         ("the model", &arguments.model),
         ("the cluster file", &arguments.targets),
@@ -289,6 +299,7 @@ fn replaced(arguments: &Arguments) -> Option<String> {
         ("the samples of --evaluate", &arguments.evaluate),
         ("the samples of --calibration", &arguments.calibration),
         ("the samples of --training", &arguments.training),
+        ("the samples of --holdout", &holdout),
     ];
     let written = [
         ("--write-onnx", &arguments.write_onnx),

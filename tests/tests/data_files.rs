@@ -238,7 +238,7 @@ fn what_is_read_is_not_replaced() {
     let text = said(&[simulate, timeline, &folder.path().join("./model.onnx")]);
     assert!(text.contains("--timeline would replace the model"), "{text}");
     assert!(said(&[simulate, timeline, &cluster]).contains("would replace the cluster file"));
-    assert!(said(&[simulate, timeline, &pipe]).contains("is a pipe"));
+    assert!(said(&[simulate, timeline, &pipe]).contains("is no regular file"));
     assert_eq!(std::fs::read(&model).expect("it is there"), before);
     let error = write_npz(Path::new("/dev/full"), &vec![]).expect_err("no regular file").to_string();
     assert!(error.contains("/dev/full"), "{error}");

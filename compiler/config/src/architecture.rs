@@ -90,7 +90,8 @@ pub fn mismatch(triple: &str, instruction_set: InstructionSet, system: System) -
     }
     (!architecture.has(instruction_set)).then(|| {
         format!(
-            "its processors have no {instruction_set:?}, the `instruction-set` of this target, if `{triple}` is its triple; `scalar` suits all"
+            "its processors have no `{}`, the `instruction-set` of this target, if `{triple}` is its triple; `scalar` suits all",
+            instruction_set.name()
         )
     })
 }

@@ -29,7 +29,13 @@ impl Checker<'_> {
         let found = ElementType::from_name(name.get_ref()).filter(|element| ELEMENTS.contains(&element.name()));
         if found.is_none() {
             let message = format!("`{}` is no element type of an input", printable(name.get_ref()));
-            let help = did_you_mean(name.get_ref(), "element types", &ELEMENTS);
+            // As NumPy and ONNX spell them.
+            let spelt = name.get_ref().replace("uint", "u").replace("int", "i").replace("float", "f");
+            let help = if ELEMENTS.contains(&spelt.as_str()) {
+                format!("did you mean `{spelt}`?")
+            } else {
+                did_you_mean(name.get_ref(), "element types", &ELEMENTS)
+            };
             self.problem(name.span(), "E0163", message, Some(help));
         }
         found

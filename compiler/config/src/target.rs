@@ -123,6 +123,18 @@ pub enum InstructionSet {
 }
 
 impl InstructionSet {
+    /// As target files spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            InstructionSet::Avx512 => "avx512",
+            InstructionSet::Avx2 => "avx2",
+            InstructionSet::Sse2 => "sse2",
+            InstructionSet::Neon => "neon",
+            InstructionSet::Neon32 => "neon32",
+            InstructionSet::Scalar => "scalar",
+        }
+    }
+
     /// Elements of a vector.
     pub fn lanes(self) -> u32 {
         match self {

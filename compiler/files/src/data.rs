@@ -148,9 +148,8 @@ pub fn write_npz(path: &Path, arrays: &Arrays) -> anyhow::Result<()> {
     ensure!(is_replaceable, "`{}` is no regular file, and would be replaced by one", path.display());
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // As for any file that is made, not as for one that nobody else may see.
-    let permissions = before.map_or(std::os::unix::fs::PermissionsExt::from_mode(0o666), |before| before.permissions());
     let temporary = tempfile::Builder::new()
-        .permissions(permissions)
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
         .tempfile_in(folder)
         .with_context(|| format!("creating a file in `{}`", folder.display()))?;
     let mut archive = npz::Writer::new(BufWriter::new(temporary.reopen()?));
@@ -159,6 +158,12 @@ pub fn write_npz(path: &Path, arrays: &Arrays) -> anyhow::Result<()> {
         archive.add(name, descr, &value.shape, &bytes).with_context(|| format!("writing array `{name}`"))?;
     }
     archive.finish()?;
+    if let Some(before) = before {
+        temporary
+            .as_file()
+            .set_permissions(before.permissions())
+            .with_context(|| format!("writing `{}`", path.display()))?;
+    }
     temporary.persist(path).with_context(|| format!("writing `{}`", path.display()))?;
     Ok(())
 }

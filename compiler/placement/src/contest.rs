@@ -7,6 +7,7 @@
 
 mod certificate;
 mod overlap;
+mod parts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use partita_plan::partition::encodings::Encodings;
 use partita_plan::partition::subsets::{closed, representatives, subsets};
 use partita_plan::partition::{
     Effort, Further, Objective, Partition, PartitionError, PartitionOptions, Strategy, StrategyFamily, Weights,
-    device_subset, limits, solve_also, weights_exceed,
+    device_subset, limits, solve_also,
 };
 
 /// Families whose plans compete with the best of all strategies together.
@@ -269,20 +270,12 @@ impl<'a> Contest<'a> {
         });
         let smallest = if auto { 1 } else { 2 };
         for devices in subsets(self.cluster).into_iter().filter(|devices| devices.len() >= smallest) {
-            let options = PartitionOptions { effort: Effort::Exact, ..wanted.restricted(&devices) };
-            let part = device_subset::restricted(self.cluster, &devices);
-            if room_for_all && self.cannot_win(&devices) || weights_exceed(self.graph, &part, &options.reserve_bytes) {
-                continue;
+            if self.ask_part(&devices, &further, room_for_all) && auto {
+                limited.push(devices);
             }
-            if self.ask(devices.clone(), options, &further).is_some() && auto {
-                limited.push(devices.clone());
-            }
-            // Stages are not among what the other families say, and those of all devices may be worse than of some.
-            if auto && wanted.objective == Objective::Throughput {
-                let family = StrategyFamily::Pipeline;
-                let options = PartitionOptions { family, effort: Effort::Part, ..wanted.restricted(&devices) };
-                self.ask(devices, options, &[]);
-            }
+        }
+        if auto {
+            self.ask_fewer(&further, room_for_all);
         }
         let small = self.graph.node_count() <= SMALL.0 && self.cluster.devices.len() <= SMALL.1;
         let searches = if small { limited.len() } else { LIMITED_SEARCHES };

@@ -1,5 +1,6 @@
 //! Looks before anything long begins: data files, folders for results, emulators, linkers, Rust's targets, addresses.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -64,6 +65,9 @@ fn files(arguments: &Arguments) -> anyhow::Result<()> {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             ensure!(folder.is_dir(), "{option}: there is no folder `{}`", folder.display());
             ensure!(!path.is_dir(), "{option}: `{}` is a folder", path.display());
+            // Nobody may read from a pipe, and a device is no file; a terminal or /dev/null is written as any program does.
+            let is_other = std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.file_type().is_char_device());
+            ensure!(!is_other, "{option}: `{}` is no regular file", path.display());
         }
     }
     if let Some(out) = &arguments.out {

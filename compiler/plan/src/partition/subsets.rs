@@ -60,6 +60,15 @@ pub fn subsets(cluster: &Cluster) -> Vec<Vec<usize>> {
     found
 }
 
+/// Whether [`subsets`] are all that differ, at least in how many devices of each kind they have.
+pub fn are_all(cluster: &Cluster) -> bool {
+    let best = device_subset::best(cluster, device_subset::LARGEST);
+    let kinds = kinds(cluster, &best);
+    let sets = kinds.iter().try_fold(1usize, |product, kind| product.checked_mul(kind.len() + 1));
+    cluster.devices.len() <= ALL.1
+        && (sets.is_some_and(|sets| sets <= ALL.0) || ordered(&kinds, [cluster.input, cluster.output]).len() <= ORDERED)
+}
+
 /// Sets of devices, one of all that are the same kinds in the same order, the ends among them.
 fn ordered(kinds: &[Vec<usize>], ends: [usize; 2]) -> Vec<Vec<usize>> {
     let mut devices: Vec<(usize, usize)> = kinds
