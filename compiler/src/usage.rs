@@ -8,7 +8,6 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
-use crate::accuracy::Holdout;
 use crate::cli::{Arguments, Format, Switch};
 use crate::diagnostic::printable;
 use crate::links::LinkError;
@@ -285,33 +284,21 @@ fn fault(command: &Command, matches: &ArgMatches, arguments: &Arguments) -> Opti
 
 /// A file that is read and would be replaced by one that is written.
 fn replaced(arguments: &Arguments) -> Option<String> {
-    let holdout = match &arguments.holdout {
-        Some(Holdout::Data(path)) => Some(path.clone()),
-        Some(Holdout::Accuracy(_)) | None => None,
-    };
-    let read = [
+    let texts = [
         ("the model", &arguments.model),
         ("the cluster file", &arguments.targets),
-        ("the plan of --plan", &arguments.plan),
-        ("the measurements of --measured", &arguments.measured),
-        ("the record of --tuned", &arguments.tuned),
-        ("the input of --input", &arguments.input),
-        ("the samples of --evaluate", &arguments.evaluate),
-        ("the samples of --calibration", &arguments.calibration),
-        ("the samples of --training", &arguments.training),
-        ("the samples of --holdout", &holdout),
+        ("what --plan reads", &arguments.plan),
+        ("what --measured reads", &arguments.measured),
+        ("what --tuned reads", &arguments.tuned),
     ];
-    let written = [
-        ("--write-onnx", &arguments.write_onnx),
-        ("--output", &arguments.output),
-        ("--log", &arguments.log),
-        ("--timeline", &arguments.timeline),
-    ];
-    let place = |path: &Option<PathBuf>| path.as_ref().and_then(|path| path.canonicalize().ok());
-    written.iter().find_map(|(option, path)| {
-        let place_written = place(path)?;
-        let (what, _) = read.iter().find(|(_, path)| place(path).as_ref() == Some(&place_written))?;
-        let shown = printable(&place_written.display().to_string());
+    let texts = texts.into_iter().filter_map(|(what, path)| Some((what.to_string(), path.as_deref()?)));
+    let data = arguments.data_files().into_iter().map(|(option, path)| (format!("what {option} reads"), path));
+    let read: Vec<(String, PathBuf)> =
+        texts.chain(data).filter_map(|(what, path)| Some((what, path.canonicalize().ok()?))).collect();
+    arguments.written_files().into_iter().find_map(|(option, path)| {
+        let written = path.canonicalize().ok()?;
+        let (what, _) = read.iter().find(|(_, path)| *path == written)?;
+        let shown = printable(&written.display().to_string());
         Some(format!("{option} would replace {what}, `{shown}`: name another file"))
     })
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Arguments, Switch};
+use crate::accuracy::Holdout;
 use crate::exits::ExitOptions;
 use crate::links::{self, LinkOptions};
 use crate::options::{Numbers, Options};
@@ -42,6 +43,33 @@ impl Arguments {
     /// Whether whole numbers are to be made of calibration samples.
     pub fn quantizes(&self) -> bool {
         self.quantize.is_some() || self.numbers == Numbers::Int8 && self.calibration.is_some()
+    }
+
+    /// Files of arrays that are read, by their options.
+    pub fn data_files(&self) -> Vec<(&'static str, &Path)> {
+        let holdout = self.holdout.as_ref().and_then(|holdout| match holdout {
+            Holdout::Data(path) => Some(path),
+            Holdout::Accuracy(_) => None,
+        });
+        let all = [
+            ("--input", self.input.as_ref()),
+            ("--evaluate", self.evaluate.as_ref()),
+            ("--calibration", self.calibration.as_ref()),
+            ("--training", self.training.as_ref()),
+            ("--holdout", holdout),
+        ];
+        all.into_iter().filter_map(|(option, path)| Some((option, path?.as_path()))).collect()
+    }
+
+    /// Files that are written, by their options; the bundle is not among them.
+    pub fn written_files(&self) -> Vec<(&'static str, &Path)> {
+        let all = [
+            ("--output", &self.output),
+            ("--log", &self.log),
+            ("--timeline", &self.timeline),
+            ("--write-onnx", &self.write_onnx),
+        ];
+        all.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?))).collect()
     }
 }
 

@@ -6,7 +6,6 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::accuracy::Holdout;
 use crate::cli::{Arguments, preparation};
 use crate::config::{Cluster, Device, System};
 use crate::data;
@@ -36,39 +35,18 @@ pub(super) fn check_files(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn files(arguments: &Arguments) -> anyhow::Result<()> {
-    let holdout = match &arguments.holdout {
-        Some(Holdout::Data(path)) => Some(path.clone()),
-        Some(Holdout::Accuracy(_)) | None => None,
-    };
-    let read = [
-        ("--input", &arguments.input),
-        ("--evaluate", &arguments.evaluate),
-        ("--calibration", &arguments.calibration),
-        ("--training", &arguments.training),
-        ("--holdout", &holdout),
-    ];
-    for (option, path) in read {
-        if let Some(path) = path {
-            let is_file = std::fs::metadata(path).with_context(|| format!("{option}: opening `{}`", path.display()));
-            ensure!(is_file?.is_file(), "{option}: `{}` is not a file", path.display());
-            data::refuse_other_formats(path).context(option)?;
-        }
+    for (option, path) in arguments.data_files() {
+        let is_file = std::fs::metadata(path).with_context(|| format!("{option}: opening `{}`", path.display()));
+        ensure!(is_file?.is_file(), "{option}: `{}` is not a file", path.display());
+        data::refuse_other_formats(path).context(option)?;
     }
-    let written = [
-        ("--output", &arguments.output),
-        ("--log", &arguments.log),
-        ("--timeline", &arguments.timeline),
-        ("--write-onnx", &arguments.write_onnx),
-    ];
-    for (option, path) in written {
-        if let Some(path) = path {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            ensure!(folder.is_dir(), "{option}: there is no folder `{}`", folder.display());
-            ensure!(!path.is_dir(), "{option}: `{}` is a folder", path.display());
-            // Nobody may read from a pipe, and a device is no file; a terminal or /dev/null is written as any program does.
-            let is_other = std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.file_type().is_char_device());
-            ensure!(!is_other, "{option}: `{}` is no regular file", path.display());
-        }
+    for (option, path) in arguments.written_files() {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        ensure!(folder.is_dir(), "{option}: there is no folder `{}`", folder.display());
+        ensure!(!path.is_dir(), "{option}: `{}` is a folder", path.display());
+        // Nobody may read from a pipe, and a device is no file; a terminal or /dev/null is written as any program does.
+        let is_other = std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.file_type().is_char_device());
+        ensure!(!is_other, "{option}: `{}` is no regular file", path.display());
     }
     if let Some(out) = &arguments.out {
         ensure!(!out.is_file(), "--out: `{}` is a file; give a folder", out.display());
