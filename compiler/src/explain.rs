@@ -89,7 +89,8 @@ pub const CODES: &[Explanation] = &[
          \n\
          {operators}\n\
          \n\
-         Small subgraphs that only compute shapes are evaluated while importing.",
+         Small subgraphs that only compute shapes are evaluated while importing. These operators are there for that only, and\n\
+         need operands that are constants, or become so by `--set` or `--shape`: {folded}.",
     },
     Explanation {
         code: "E0141",
@@ -395,6 +396,7 @@ pub fn explain(code: &str) -> Result<String, Vec<Diagnostic>> {
             let text = explanation
                 .text
                 .replace("{operators}", &onnx::supported_operators().join(" "))
+                .replace("{folded}", &onnx::folded_operators().join(", "))
                 .replace("{ranges}", &config::ranges::table());
             Ok(format!("{}: {}\n\n{text}", explanation.code, explanation.title))
         }

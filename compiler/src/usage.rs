@@ -2,13 +2,16 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::cli::{Arguments, Format, Switch};
+use crate::config::{measured, tuned};
 use crate::diagnostic::printable;
 use crate::links::LinkError;
 use crate::options::Numbers;
@@ -284,21 +287,25 @@ fn fault(command: &Command, matches: &ArgMatches, arguments: &Arguments) -> Opti
 
 /// A file that is read and would be replaced by one that is written.
 fn replaced(arguments: &Arguments) -> Option<String> {
+    // By number, since one file may have several names.
+    let number = |path: &Path| path.metadata().ok().filter(Metadata::is_file).map(|it| (it.dev(), it.ino()));
+    // Those beside the cluster file are read without being named.
+    let beside = |own: &Option<PathBuf>, of: fn(&Path) -> PathBuf| own.clone().or(arguments.targets.as_deref().map(of));
     let texts = [
-        ("the model", &arguments.model),
-        ("the cluster file", &arguments.targets),
-        ("what --plan reads", &arguments.plan),
-        ("what --measured reads", &arguments.measured),
-        ("what --tuned reads", &arguments.tuned),
+        ("the model", arguments.model.clone()),
+        ("the cluster file", arguments.targets.clone()),
+        ("what --plan reads", arguments.plan.clone()),
+        ("what --measure has measured", beside(&arguments.measured, measured::default_path)),
+        ("what --tune has tuned", beside(&arguments.tuned, tuned::default_path)),
     ];
-    let texts = texts.into_iter().filter_map(|(what, path)| Some((what.to_string(), path.as_deref()?)));
-    let data = arguments.data_files().into_iter().map(|(option, path)| (format!("what {option} reads"), path));
-    let read: Vec<(String, PathBuf)> =
-        texts.chain(data).filter_map(|(what, path)| Some((what, path.canonicalize().ok()?))).collect();
+    let texts = texts.into_iter().filter_map(|(what, path)| Some((what.to_string(), path?)));
+    let data = arguments.data_files().into_iter();
+    let data = data.map(|(option, path)| (format!("what {option} reads"), path.to_path_buf()));
+    let read: Vec<_> = texts.chain(data).filter_map(|(what, path)| Some((what, number(&path)?))).collect();
     arguments.written_files().into_iter().find_map(|(option, path)| {
-        let written = path.canonicalize().ok()?;
-        let (what, _) = read.iter().find(|(_, path)| *path == written)?;
-        let shown = printable(&written.display().to_string());
+        let written = number(path)?;
+        let (what, _) = read.iter().find(|(_, number)| *number == written)?;
+        let shown = printable(&path.display().to_string());
         Some(format!("{option} would replace {what}, `{shown}`: name another file"))
     })
 }

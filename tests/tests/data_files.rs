@@ -239,6 +239,12 @@ fn what_is_read_is_not_replaced() {
     assert!(text.contains("--timeline would replace the model"), "{text}");
     assert!(said(&[simulate, timeline, &cluster]).contains("would replace the cluster file"));
     assert!(said(&[simulate, timeline, &pipe]).contains("is no regular file"));
+    // Another name of the same file, and what is read without being named.
+    let (other, learned) = (folder.path().join("other"), partita::config::measured::default_path(&cluster));
+    std::fs::hard_link(&model, &other).expect("the folder is ours");
+    std::fs::write(&learned, "").expect("the folder is ours");
+    assert!(said(&[simulate, timeline, &other]).contains("would replace the model"));
+    assert!(said(&[simulate, timeline, &learned]).contains("would replace what --measure has measured"));
     assert_eq!(std::fs::read(&model).expect("it is there"), before);
     let error = write_npz(Path::new("/dev/full"), &vec![]).expect_err("no regular file").to_string();
     assert!(error.contains("/dev/full"), "{error}");

@@ -1,7 +1,7 @@
 //! The cluster: devices and the links between them, read from cluster.toml.
 
 use super::settings::Settings;
-use super::target::{MemoryMap, System, Target};
+use super::target::{MemoryMap, Target};
 use partita_ir::graph::InputForm;
 
 /// A checked cluster.toml with its targets resolved and counts expanded (`pi` with `count = 5` is `pi-0` .. `pi-4`).
@@ -89,7 +89,7 @@ impl Device {
 
     /// Whether convolutions may be done by Winograd's algorithm.
     pub fn allows_winograd(&self) -> bool {
-        self.target.winograd && self.settings.winograd && self.target.system == System::Linux
+        self.target.allows_winograd() && self.settings.winograd
     }
 
     /// Whether kernels multiply activations and weights of 8 bits as they are stored, and activations are kept so for them.

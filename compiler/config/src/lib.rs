@@ -4,6 +4,7 @@
 
 pub mod architecture;
 mod cluster;
+mod cluster_devices;
 pub mod cluster_file;
 mod cluster_links;
 mod corrections;

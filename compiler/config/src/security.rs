@@ -4,7 +4,7 @@ use toml::Spanned;
 
 use super::cluster::{KEY_BYTES, Security};
 use super::cluster_file::Checker;
-use super::tables::Identities;
+use super::tables::{DeviceTable, Identities};
 use partita_ir::diagnostic::{did_you_mean, printable};
 
 /// A public key of 64 hexadecimal digits.
@@ -16,11 +16,18 @@ fn key(text: &str) -> Option<[u8; KEY_BYTES]> {
 
 impl Checker<'_> {
     /// Whether devices prove who they are. They do if nothing is said.
-    pub(super) fn security(&mut self, given: Option<&Spanned<String>>) -> Security {
+    pub(super) fn security(&mut self, given: Option<&Spanned<String>>, devices: &[Spanned<DeviceTable>]) -> Security {
         let Some(given) = given else { return Security::Noise };
         match given.get_ref().as_str() {
             "noise" => Security::Noise,
-            "none" => Security::None,
+            "none" => {
+                if let Some(identity) = devices.iter().find_map(|table| table.get_ref().identity.as_ref()) {
+                    let help = Some("leave one of the two out: keys are what `noise` knows devices by".to_string());
+                    let message = "`identity` says nothing with `security = \"none\"`".to_string();
+                    self.problem(identity.span(), "E0181", message, help);
+                }
+                Security::None
+            }
             other => {
                 let help = Some(did_you_mean(other, "ways", &["noise", "none"]));
                 self.problem(given.span(), "E0181", format!("`{}` secures nothing", printable(other)), help);

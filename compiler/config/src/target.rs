@@ -1,12 +1,13 @@
 //! Targets: kinds of machines, read from `targets/*.toml` (embedded in the compiler) or from a user's own file.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 
 use super::architecture;
-use super::ranges::{self, Range};
+use super::ranges;
 use super::rate::Rate;
 use partita_ir::diagnostic::{Diagnostic, did_you_mean, did_you_mean_field, parser_words, place, printable};
 
@@ -38,9 +39,9 @@ pub struct Target {
     pub l2_bytes: u64,
     /// Convolutions may be done by Winograd's algorithm, which takes more memory for weights and rounds more;
     /// never on bare metal.
-    #[serde(default = "yes", alias = "minimal-filtering")]
-    pub winograd: bool,
-    /// Cores that a process may use: what `threads = "all"` of a device means.
+    #[serde(default, alias = "minimal-filtering")]
+    pub winograd: Option<bool>,
+    /// Cores that a process may use: what `threads = "all"` of a device means. 1 where nobody said.
     #[serde(default = "one")]
     pub cores: usize,
     /// Threads that share each kernel; cluster.toml may say another number. The rates are those of one.
@@ -74,6 +75,21 @@ pub struct Target {
 }
 
 impl Target {
+    /// Whether convolutions may be done by Winograd's algorithm.
+    pub fn allows_winograd(&self) -> bool {
+        self.winograd.unwrap_or(true) && self.system == System::Linux
+    }
+
+    /// Most threads that may share a kernel: no more than the cores, where they are known.
+    pub fn most_threads(&self) -> usize {
+        match self.system {
+            System::CortexM => 1,
+            // Who tries this machine may have more than it has cores.
+            System::Linux if self.cores > 1 && self.triple != "host" => self.cores.min(MOST_CORES),
+            System::Linux => MOST_CORES,
+        }
+    }
+
     /// Whether memory is so scarce that whole numbers are kept in as few bytes as hold them, though they are computed with as
     /// `f32`.
     pub fn stores_narrow(&self) -> bool {
@@ -88,10 +104,6 @@ impl Target {
 
 fn one() -> usize {
     1
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// Operating environment.
@@ -298,8 +310,12 @@ fn parse(text: &str, name: &str) -> Result<Target, Diagnostic> {
             None => diagnostic,
         }
     })?;
-    if let Some(problem) = problem(&target) {
-        return Err(refuse(&problem));
+    if let Some((key, problem)) = problem(&target) {
+        let diagnostic = refuse(&problem);
+        return Err(match key_span(text, key) {
+            Some(span) => diagnostic.note(place(text, &shown, span)),
+            None => diagnostic,
+        });
     }
     match beyond_the_board(&target) {
         Some(problem) => {
@@ -310,10 +326,10 @@ fn parse(text: &str, name: &str) -> Result<Target, Diagnostic> {
 }
 
 /// Most cores and threads that are used.
-pub(crate) const MOST_CORES: usize = 64;
+const MOST_CORES: usize = 64;
 
 /// Numbers of a target and what they may be.
-fn figures(target: &Target) -> Vec<(&'static str, f64, Range)> {
+fn figures(target: &Target) -> Vec<(&'static str, f64, ranges::Range)> {
     let (rate, energy) = (&target.rate, &target.energy);
     let mut figures = vec![
         ("clock-hz", target.clock_hz, ranges::CLOCK),
@@ -342,48 +358,71 @@ fn figures(target: &Target) -> Vec<(&'static str, f64, Range)> {
     figures
 }
 
-/// What is wrong with a target, if anything.
-fn problem(target: &Target) -> Option<String> {
+/// Where a key stands in a target file; one of a table as `table.key`.
+fn key_span(text: &str, key: &str) -> Option<Range<usize>> {
+    let (table, key) = key.split_once('.').unwrap_or(("", key));
+    let (mut start, mut of) = (0, "");
+    for line in text.split_inclusive('\n') {
+        let plain = line.trim_start();
+        if let Some(head) = plain.strip_prefix('[') {
+            of = head.split(']').next().unwrap_or_default().trim();
+        }
+        if of == table && plain.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('=')) {
+            let first = start + line.len() - plain.len();
+            return Some(first..first + key.len());
+        }
+        start += line.len();
+    }
+    None
+}
+
+/// What is wrong with a target, if anything, and which key is.
+fn problem(target: &Target) -> Option<(&'static str, String)> {
     let plain = |text: &str, further: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || further.contains(c));
     let firmware = target.system == System::CortexM;
     if let Some((key, problem)) =
         figures(target).into_iter().find_map(|(key, value, range)| Some((key, range.check(value).err()?)))
     {
-        return Some(format!("`{key}` {problem}"));
+        return Some((key, format!("`{key}` {problem}")));
     }
     let name_is_plain = (1..=MAX_NAME).contains(&target.name.len())
         && plain(&target.name, "-_.")
         && target.name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let most_threads = target.most_threads();
     let problem = if !name_is_plain {
-        format!(
-            "`{}` is not a name for a target: use up to {MAX_NAME} letters, digits, `-`, `_` and `.`",
-            printable(&target.name)
-        )
+        let name = printable(&target.name);
+        let most = format!("use up to {MAX_NAME} letters, digits, `-`, `_` and `.`");
+        ("name", format!("`{name}` is not a name for a target: {most}"))
     } else if target.description.chars().count() > MAX_DESCRIPTION || target.description.contains(char::is_control) {
-        format!("`description` should be one line of at most {MAX_DESCRIPTION} characters")
+        ("description", format!("`description` should be one line of at most {MAX_DESCRIPTION} characters"))
     } else if target.triple != "host" && fastest_rate(target) > most_macs_per_second(target) {
-        "a rate of multiply-adds is above two per lane and cycle of `clock-hz`".to_string()
+        ("clock-hz", "a rate of multiply-adds is above two per lane and cycle of `clock-hz`".to_string())
     } else if !(8..=32).contains(&target.vector_registers) {
-        "`vector-registers` should be 8 to 32".to_string()
-    } else if !(1..=MOST_CORES).contains(&target.threads) || firmware && target.threads != 1 {
-        format!("`threads` should be 1 to {MOST_CORES}, on firmware 1")
+        ("vector-registers", "`vector-registers` should be 8 to 32".to_string())
     } else if !(1..=MOST_CORES).contains(&target.cores) {
-        format!("`cores` should be 1 to {MOST_CORES}")
+        ("cores", format!("`cores` should be 1 to {MOST_CORES}"))
+    } else if !(1..=most_threads).contains(&target.threads) {
+        let whose = if firmware { "firmware has" } else { "the target has as many `cores`:" };
+        ("threads", format!("`threads` is {}; {whose} {most_threads}", target.threads))
+    } else if firmware && target.winograd == Some(true) {
+        ("winograd", "`winograd` takes too much memory for firmware, which never does it".to_string())
     } else if target.dot_product && !target.instruction_set.may_multiply_bytes() {
-        "`dot-product` is an extension of `neon`, `avx512` and `avx2`".to_string()
+        ("dot-product", "`dot-product` is an extension of `neon`, `avx512` and `avx2`".to_string())
     } else if target.prefetch_bytes > 1 << 20 {
-        "`prefetch-bytes` should be at most 1048576".to_string()
-    } else if !plain(&target.triple, "-_.+") || target.triple.is_empty() || !plain(&target.cpu, "-_.+,=") {
-        "`triple` and `cpu` should be plain names".to_string()
+        ("prefetch-bytes", "`prefetch-bytes` should be at most 1048576".to_string())
+    } else if !plain(&target.triple, "-_.+") || target.triple.is_empty() {
+        ("triple", "`triple` should be a plain name".to_string())
+    } else if !plain(&target.cpu, "-_.+,=") {
+        ("cpu", "`cpu` should be a plain name".to_string())
     } else if let Some(mismatch) = architecture::mismatch(&target.triple, target.instruction_set, target.system) {
-        mismatch.to_string()
+        ("triple", mismatch.to_string())
     } else if target.emulator.as_ref().is_some_and(|emulator| emulator.command.is_empty()) {
-        "`emulator.command` should name a program".to_string()
+        ("emulator.command", "`emulator.command` should name a program".to_string())
     } else {
         return match &target.memory_map {
-            None if firmware => Some("a cortex-m target needs a [memory-map]".to_string()),
-            Some(_) if !firmware => Some("only a cortex-m target has a [memory-map]".to_string()),
-            Some(map) => memory_map_problem(map, target),
+            None if firmware => Some(("system", "a cortex-m target needs a [memory-map]".to_string())),
+            Some(_) if !firmware => Some(("system", "only a cortex-m target has a [memory-map]".to_string())),
+            Some(map) => memory_map_problem(map, target).map(|(key, problem)| (key, problem.to_string())),
             None => None,
         };
     };
@@ -401,18 +440,21 @@ fn most_macs_per_second(target: &Target) -> f64 {
 }
 
 /// What is wrong with a memory map, if anything: all of it lies in 32-bit addresses.
-fn memory_map_problem(map: &MemoryMap, target: &Target) -> Option<String> {
+fn memory_map_problem(map: &MemoryMap, target: &Target) -> Option<(&'static str, &'static str)> {
     let fits = |origin: u64, bytes: u64| origin.checked_add(bytes).is_some_and(|end| end <= 1 << 32);
-    if !fits(map.flash_origin, target.flash_bytes) || !fits(map.ram_origin, target.ram_bytes) {
-        Some("[memory-map]: flash and RAM should end within 32-bit addresses".to_string())
+    if !fits(map.flash_origin, target.flash_bytes) {
+        Some(("memory-map.flash-origin", "[memory-map]: flash should end within 32-bit addresses"))
+    } else if !fits(map.ram_origin, target.ram_bytes) {
+        Some(("memory-map.ram-origin", "[memory-map]: RAM should end within 32-bit addresses"))
     } else if map.flash_origin < map.ram_origin + target.ram_bytes
         && map.ram_origin < map.flash_origin + target.flash_bytes
     {
-        Some("[memory-map]: flash and RAM should not overlap".to_string())
+        Some(("memory-map.ram-origin", "[memory-map]: flash and RAM should not overlap"))
     } else if map.stack_bytes >= target.ram_bytes {
-        Some("[memory-map]: `stack-bytes` should be less than `ram-bytes`".to_string())
+        Some(("memory-map.stack-bytes", "[memory-map]: `stack-bytes` should be less than `ram-bytes`"))
     } else if map.uart_base.is_empty() || map.uart_base.iter().any(|base| *base >= 1 << 32) {
-        Some("[memory-map]: `uart-base` should list the addresses of UARTs, the console's first".to_string())
+        let what = "[memory-map]: `uart-base` should list the addresses of UARTs, the console's first";
+        Some(("memory-map.uart-base", what))
     } else {
         None
     }

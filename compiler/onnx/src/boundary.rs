@@ -81,6 +81,7 @@ impl Importer {
             let id = if is_own { id } else { self.copy_of(id, &output.name) };
             self.graph.outputs.push(id);
         }
+        self.graph.remarks.extend(self.not_finite.into_warning());
         Ok(self.graph)
     }
 

@@ -67,13 +67,27 @@ fn choose(context: &mut NodeContext<'_>, condition: TensorId) -> Result<(), Diag
         }
         chosen.push(context.value(Op::Where, &[condition, a, b])?);
     }
-    if context.importer.graph.remarks.iter().filter(|remark| remark.code == "N0135").count() < MAX_REMARKS {
-        let remark = context.refuse("its condition is known at run time only, so both of its branches are computed");
-        let help = fixable(context, condition);
-        let remark = Diagnostic { code: "N0135", ..remark };
-        context.importer.graph.remarks.push(help.into_iter().fold(remark, Diagnostic::help));
-    }
+    remark(context, condition);
     context.bind(&chosen)
+}
+
+/// Says once for all of them that both branches are computed.
+fn remark(context: &mut NodeContext<'_>, condition: TensorId) {
+    let further = context.importer.graph.remarks.iter_mut().find(|remark| remark.code == "N0135");
+    match further {
+        Some(first) if first.notes.len() < MAX_REMARKS => {
+            let label = node_label(context.attributes.index, context.attributes.node);
+            first.notes.push(format!("so it is with {label}"));
+        }
+        Some(_) => {}
+        None => {
+            let help = fixable(context, condition);
+            let what = "its condition is known at run time only, so both of its branches are computed";
+            let node = context.refuse(what);
+            let first = Diagnostic { code: "N0135", ..node };
+            context.importer.graph.remarks.push(help.into_iter().fold(first, Diagnostic::help));
+        }
+    }
 }
 
 /// A refusal that a condition could have spared.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use onnx_protobuf::{GraphProto, Message, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
 
 use super::attributes::Attributes;
+use super::finite::NotFinite;
 use super::functions::Functions;
 use super::inputs::{Symbols, declared_extents};
 use super::nodes::{MAX_UNROLLED_NODES, Placed, captured};
@@ -61,6 +62,8 @@ pub struct Importer {
     pub declared_rows: HashMap<String, usize>,
     /// Names of nodes.
     pub nodes: HashSet<String>,
+    /// Constants with elements that are no finite numbers.
+    pub not_finite: NotFinite,
     folder: Option<PathBuf>,
 }
 
@@ -100,6 +103,7 @@ impl Importer {
             converted: HashMap::new(),
             declared_rows: declared_rows(model, nodes),
             nodes: HashSet::new(),
+            not_finite: NotFinite::default(),
             folder,
         };
         importer.note_reads(nodes.iter().map(|placed| &placed.node));
@@ -227,6 +231,7 @@ impl Importer {
     /// A constant tensor by that name.
     pub fn add_constant(&mut self, name: String, value: Value) -> TensorId {
         let own = if self.depth > 0 { self.tensor_name(name.clone()) } else { name.clone() };
+        self.not_finite.look_at(&own, &value.data);
         let id = self.graph.add_constant(own, value);
         self.names.insert(name, id);
         id

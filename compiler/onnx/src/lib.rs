@@ -13,6 +13,7 @@ mod carried;
 mod context;
 mod expressions;
 mod external;
+mod finite;
 mod functions;
 mod importer;
 mod inputs;
@@ -58,6 +59,11 @@ const FIRST_WITH_OPSETS: i64 = 3;
 /// Names of the ONNX operators that are understood, ascending.
 pub fn supported_operators() -> &'static [&'static str] {
     ops::OPERATORS
+}
+
+/// Those of them that are only evaluated while importing: the shape of their results follows from elements.
+pub fn folded_operators() -> &'static [&'static str] {
+    ops::FOLDED
 }
 
 /// Reads a model file. All unsupported nodes are named in one list.

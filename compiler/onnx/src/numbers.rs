@@ -27,10 +27,11 @@ impl NodeContext<'_> {
         let promised = self.promised(tensor);
         let converted = match self.importer.graph.value(tensor).cloned() {
             Some(value) => {
-                let name = format!("{}.f32", self.importer.graph.tensor(tensor).name);
-                let name = self.importer.tensor_name(name);
-                let value = Value { shape: value.shape.clone(), data: value.data.cast(ElementType::F32) };
-                self.importer.graph.add_constant(name, value)
+                let own = self.importer.graph.tensor(tensor).name.clone();
+                let data = value.data.cast(ElementType::F32);
+                self.importer.not_finite.look_at_converted(&own, &value.data, &data);
+                let name = self.importer.tensor_name(format!("{own}.f32"));
+                self.importer.graph.add_constant(name, Value { shape: value.shape.clone(), data })
             }
             None => self.emit_own(Op::Cast { to: ElementType::F32 }, vec![tensor])?[0],
         };

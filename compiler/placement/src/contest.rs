@@ -89,11 +89,19 @@ pub struct Contender {
     common: bool,
     /// Of its strategies.
     digest: u64,
-    /// What may travel in fewer bytes, where that is less than what was asked for.
-    encodings: Option<Arc<Encodings>>,
-    /// What did before it became less, and how often it did.
-    pub first_encodings: Option<Arc<Encodings>>,
-    pub weakened: usize,
+    /// What its links may send, where that is less than what was asked for.
+    pub weakened: Option<Weakened>,
+}
+
+/// What the links of a plan may send in fewer bytes, once its error was too large with all that was asked for.
+#[derive(Clone, Debug)]
+pub struct Weakened {
+    /// What may travel in fewer bytes now.
+    encodings: Arc<Encodings>,
+    /// What did before it became less.
+    pub first: Arc<Encodings>,
+    /// How often it became less.
+    pub times: usize,
 }
 
 impl Contender {
@@ -104,7 +112,7 @@ impl Contender {
 
     /// What its links may send in fewer bytes, of what was asked for.
     pub fn encodings<'a>(&'a self, asked: &'a Encodings) -> &'a Encodings {
-        self.encodings.as_deref().unwrap_or(asked)
+        self.weakened.as_ref().map_or(asked, |weakened| &weakened.encodings)
     }
 }
 
@@ -203,9 +211,12 @@ impl<'a> Contest<'a> {
             return;
         };
         let rank = (self.rank(&figures), contender.rank.1);
-        let (encodings, weakened) = (Some(wanted.encodings), contender.weakened + 1);
-        let first_encodings = contender.first_encodings.clone().or_else(|| Some(Arc::new(now)));
-        self.contenders.push(Contender { figures, rank, encodings, first_encodings, weakened, ..contender });
+        let (first, times) = match &contender.weakened {
+            Some(before) => (before.first.clone(), before.times + 1),
+            None => (Arc::new(now), 1),
+        };
+        let weakened = Some(Weakened { encodings: wanted.encodings, first, times });
+        self.contenders.push(Contender { figures, rank, weakened, ..contender });
     }
 
     /// Asks the question of a contender again, with so much more of each device's memory kept free; says whether that is
@@ -260,8 +271,8 @@ impl<'a> Contest<'a> {
             }
         }
         // Parts of a cluster are many: they are asked by the objectives that count only.
-        let further: Vec<Further> =
-            further.into_iter().filter(|further| self.is_common(further.family, further.objective)).collect();
+        let common: Vec<Further> =
+            further.iter().filter(|further| self.is_common(further.family, further.objective)).copied().collect();
         let mut limited = Vec::new();
         // Where the best of now may not fit, nobody is too slow to be asked.
         let room_for_all = self.cluster.devices.iter().all(|device| {
@@ -270,7 +281,7 @@ impl<'a> Contest<'a> {
         });
         let smallest = if auto { 1 } else { 2 };
         for devices in subsets(self.cluster).into_iter().filter(|devices| devices.len() >= smallest) {
-            if self.ask_part(&devices, &further, room_for_all) && auto {
+            if self.ask_part(&devices, &common, room_for_all) && auto {
                 limited.push(devices);
             }
         }
@@ -463,17 +474,7 @@ impl<'a> Contest<'a> {
         self.count += 1;
         let partition = Partition { objective, ..partition };
         let rank = (self.rank(&figures), question);
-        self.contenders.push(Contender {
-            partition,
-            figures,
-            rank,
-            question,
-            common,
-            digest,
-            encodings: None,
-            first_encodings: None,
-            weakened: 0,
-        });
+        self.contenders.push(Contender { partition, figures, rank, question, common, digest, weakened: None });
         Some(figures)
     }
 }

@@ -120,21 +120,18 @@ impl<'a> Prospect<'a> {
     ) -> Result<bool, Failure> {
         for _ in 0..JUDGED {
             let Some(best) = self.contest.pop() else { break };
-            let verdict = match self.encoded_of(&best) {
-                Some(encoded) => {
-                    judge(&encoded, best.first_encodings.as_deref().unwrap_or(&encoded.encodings), best.weakened)?
-                }
-                None => Verdict::Kept,
+            let encoded = self.encoded_of(&best);
+            let verdict = match (&encoded, &best.weakened) {
+                (Some(encoded), Some(weakened)) => judge(encoded, &weakened.first, weakened.times)?,
+                (Some(encoded), None) => judge(encoded, &encoded.encodings, 0)?,
+                (None, _) => Verdict::Kept,
             };
-            match verdict {
-                Verdict::Kept => {
+            match (verdict, encoded) {
+                (Verdict::Weaker(encodings), Some(now)) => self.contest.weaken(best, now.encodings, encodings),
+                _ => {
                     let figures = best.figures;
                     self.contest.put_back(best, figures);
                     return Ok(true);
-                }
-                Verdict::Weaker(encodings) => {
-                    let first = self.encoded_of(&best).map(|encoded| encoded.encodings);
-                    self.contest.weaken(best, first.unwrap_or_default(), encodings);
                 }
             }
         }

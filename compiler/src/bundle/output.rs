@@ -171,7 +171,10 @@ fn is_report(out: &Path, path: &Path) -> bool {
     match path.to_str() {
         Some("report.json") if !is_link => serde_json::from_str::<serde_json::Value>(&text())
             .is_ok_and(|report| ["schema", "model", "plan"].iter().all(|key| report.get(key).is_some())),
-        Some("report.html") if !is_link => text().contains("Partita"),
+        Some("report.html") if !is_link => {
+            let text = text();
+            text.starts_with("<!doctype html>") && text.contains(" - Partita</title>")
+        }
         _ => false,
     }
 }

@@ -7,7 +7,7 @@ use crate::diagnostic::Diagnostic;
 use crate::graph::Graph;
 use crate::options::Options;
 use crate::placement::Failure;
-use crate::{numbers, onnx, passes};
+use crate::{onnx, passes};
 
 /// A model, every tensor typed and shaped.
 pub struct Imported {
@@ -23,8 +23,8 @@ impl Imported {
     /// Reads an ONNX file.
     pub fn read(model: &Path, options: &Options) -> Result<Imported, Failure> {
         let wanted = onnx::ImportOptions { shapes: options.shapes.clone(), fixed: options.fixed.clone() };
-        let graph = onnx::import(model, &wanted)?;
-        let warnings = numbers::of_constants(&graph).into_iter().collect();
+        let mut graph = onnx::import(model, &wanted)?;
+        let warnings = graph.remarks.extract_if(.., |remark| remark.code.starts_with('W')).collect();
         let name = model.file_stem().map_or_else(|| "model".to_string(), |stem| stem.to_string_lossy().into_owned());
         Ok(Imported { name, graph, warnings })
     }

@@ -93,3 +93,14 @@ fn what_does_nothing_alone_is_refused_with_the_reason() {
         assert_eq!(refusal(&company(&[need.option])), None, "{}", need.option);
     }
 }
+
+/// A negative number is answered by what the option takes, and not taken for another option.
+#[test]
+fn negative_numbers_are_numbers() {
+    for option in ["max_latency", "link_error", "repeat", "batch", "effort", "max_loss", "min_accuracy", "samples"] {
+        let flag = words(option).swap_remove(0);
+        let all = ["compile", "m.onnx", "--targets", "c.toml", &flag, "-1"].map(std::ffi::OsString::from);
+        let said = usage::parse(all).expect_err("nothing takes it").to_string();
+        assert!(said.contains("invalid value '-1'") && said.contains("expected"), "{option}: {said}");
+    }
+}

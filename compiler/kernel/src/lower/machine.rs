@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::Bytes;
 use partita_config::tuned::Tuning;
-use partita_config::{InstructionSet, Settings, System, Target, WeightStorage};
+use partita_config::{InstructionSet, Settings, Target, WeightStorage};
 use partita_ir::graph::{ElementType, Stored};
 
 /// What a kernel may assume of the machine it is made for.
@@ -73,7 +73,7 @@ impl Machine {
             weight_storage: settings.weight_storage,
             stores_narrow: target.stores_narrow(),
             tuning: settings.tuning.clone(),
-            winograd: target.winograd && settings.winograd && target.system == System::Linux,
+            winograd: target.allows_winograd() && settings.winograd,
         }
     }
 

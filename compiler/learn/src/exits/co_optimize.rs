@@ -121,7 +121,7 @@ pub(super) fn co_optimize(
     if best.exits.is_empty() {
         for (at, step) in steps.iter().enumerate().skip(proven) {
             // The best of all that is proven for the nearest limits, as they are said.
-            let limits = needed[at].rounded();
+            let limits = needed[at].rounded().loosened(wanted.limits);
             if nearest.as_ref().is_some_and(|(_, known)| known.limits != limits) {
                 break;
             }

@@ -307,7 +307,8 @@ impl Judge {
         if limits.allow(&best) {
             return Ok(());
         }
-        let nearest = format!("{} is all that can be proven, were no answer changed", best.rounded().options());
+        let best = best.rounded().loosened(limits).options();
+        let nearest = format!("{best} is all that can be proven, were no answer changed");
         Err(not_kept(self, &nearest))
     }
 

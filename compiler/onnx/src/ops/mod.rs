@@ -250,6 +250,9 @@ pub const OPERATORS: &[&str] = &[
     "com.microsoft.TransposeMatMul",
 ];
 
+/// Those of them whose operands must be known: the shape of their results follows from elements.
+pub const FOLDED: &[&str] = &["NonZero", "Range", "Unique"];
+
 /// The converter of an operator; `None` if it is not supported.
 pub fn converter(domain: &str, op_type: &str) -> Option<Converter> {
     match domain {

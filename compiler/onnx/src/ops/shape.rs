@@ -66,6 +66,8 @@ fn constant_node(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     if context.importer.depth > 0 {
         check_constant(context, value.data.len())?;
     }
+    let name = context.attributes.node.output.first().map_or("", String::as_str);
+    context.importer.not_finite.look_at(name, &value.data);
     constant(context, value)
 }
 

@@ -1,5 +1,7 @@
 //! Parts of a cluster: what each is asked, and which others are asked where not all were.
 
+use std::collections::BTreeSet;
+
 use partita_plan::partition::subsets::{are_all, closed};
 use partita_plan::partition::{
     Effort, Further, Objective, PartitionOptions, StrategyFamily, device_subset, weights_exceed,
@@ -33,11 +35,13 @@ impl Contest<'_> {
         is_limited
     }
 
-    /// Where not every part was asked: the devices of the best plan without one of them, as long as that is better.
+    /// Where not every part was asked: the devices of the best plan without one of them, as long as that is better. They are
+    /// asked all that a cluster of them would be asked.
     pub(super) fn ask_fewer(&mut self, further: &[Further], room_for_all: bool) {
         if self.cluster.devices.len() > FEW_DEVICES || are_all(self.cluster) {
             return;
         }
+        let mut asked: BTreeSet<Vec<usize>> = BTreeSet::new();
         for _ in 0..ROUNDS {
             let Some(best) = self.best() else { return };
             let (before, working) = (best.rank.0, working_devices(&best.partition));
@@ -45,7 +49,7 @@ impl Contest<'_> {
             let parts = working.iter().filter_map(|left_out| closed(self.cluster, without(left_out)));
             let parts: Vec<Vec<usize>> = parts.collect();
             for part in parts {
-                if !self.questions.iter().any(|question| question.devices == part) {
+                if asked.insert(part.clone()) {
                     self.ask_part(&part, further, room_for_all);
                 }
             }

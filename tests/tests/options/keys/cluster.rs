@@ -9,7 +9,7 @@ use partita_tests::place;
 
 use super::super::small;
 use super::Shown::{self, Differs, Refused, Test};
-use super::{check_lines, known_keys, outcome, walk};
+use super::{check_lines, known_keys, outcome, single, walk};
 
 /// A cluster with a line for every key. Two boards and a camera on a switch, a sensor on a serial line.
 const CLUSTER: &str = "\
@@ -93,6 +93,29 @@ fn every_key_of_a_cluster_file_does_something() {
         check_lines(CLUSTER_KEYS, table, &known_keys(&refusal));
     }
     walk(CLUSTER_KEYS, |_| CLUSTER, |_, text| outcome(text, "", small()));
+}
+
+/// Beside what they need, or on the wrong kind of device.
+#[test]
+fn keys_that_would_say_nothing_are_refused() {
+    let key = "ab".repeat(32);
+    let identity = format!("output = \"a\"\nsecurity = \"none\"\n[[device]]\nidentity = \"{key}\"\n");
+    let with = |target: &str, line: &str| single(target) + line + "\n";
+    for (text, part) in [
+        (with("raspberry-pi-4", "user = \"pi\""), "`user` says nothing without `address`"),
+        (with("raspberry-pi-4", "ssh_port = 2222"), "`ssh_port` says nothing without `address`"),
+        (with("cortex-m7", "address = \"10.0.0.1:7000\""), "a cortex-m7 has no address"),
+        (with("raspberry-pi-4", "threads = 8"), "`threads` is 8; raspberry-pi-4 has 4 cores"),
+        (with("cortex-m7", "threads = 2"), "`threads` is 2; firmware has one"),
+        (
+            single("raspberry-pi-4").replace("output = \"a\"\n[[device]]\n", &identity),
+            "`identity` says nothing with `security = \"none\"`",
+        ),
+    ] {
+        let refusal = cluster_file::parse(&text, "cluster.toml", Path::new(".")).expect_err(part);
+        let said = refusal.iter().map(ToString::to_string).collect::<String>();
+        assert!(refusal.len() == 1 && said.contains(part) && said.contains("cluster.toml:"), "{said}");
+    }
 }
 
 #[test]

@@ -103,7 +103,7 @@ const TARGET_KEYS: &[(&str, &str, Shown)] = &[
     ("", "winograd", Differs("winograd = true", "winograd = false")),
     // Its name until 0.1.
     ("", "minimal-filtering", Differs("winograd = true", "minimal-filtering = false")),
-    ("", "threads", Differs("threads = 1", "threads = 4")),
+    ("", "threads", Differs("threads = 1", "threads = 2")),
     ("", "cores", Test(all_cores_are_as_many_as_the_target_has)),
     ("", "l1-bytes", Test(caches_bound_what_kernels_keep)),
     ("", "l2-bytes", Differs("l2-bytes = 2048", "l2-bytes = 1048576")),
@@ -155,6 +155,27 @@ fn every_key_of_a_target_file_does_something() {
     });
 }
 
+/// With the line that says them.
+#[test]
+fn keys_of_a_target_file_that_cannot_be_are_refused() {
+    let vast = FIRMWARE_TARGET.replace("flash-origin = 0x00000000", "flash-origin = 0xfffffff0");
+    let overlapping = FIRMWARE_TARGET.replace("ram-origin = 0x20000000", "ram-origin = 0x00100000");
+    for (text, line, part) in [
+        (LINUX_TARGET.replace("threads = 1", "threads = 4"), "threads = 4", "as many `cores`: 2"),
+        (FIRMWARE_TARGET.replace("l2-bytes", "winograd = true\nl2-bytes"), "winograd = true", "too much memory"),
+        (FIRMWARE_TARGET.replace("l2-bytes", "threads = 2\nl2-bytes"), "threads = 2", "firmware has 1"),
+        (LINUX_TARGET.replace("gain = 0.5", "gain = 7.0"), "thread-gain = 7.0", "`rate.thread-gain`"),
+        (vast, "flash-origin = 0xfffffff0", "32-bit"),
+        (overlapping, "ram-origin = 0x00100000", "should not overlap"),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("t.toml"), &text).expect("the folder is ours");
+        let said = target::load("./t.toml", folder.path()).expect_err(part).to_string();
+        let number = 1 + text.lines().position(|other| other == line).expect("the line is there");
+        assert!(said.contains(part) && said.contains(&format!("./t.toml:{number}:1\n      {line}")), "{said}");
+    }
+}
+
 /// Predicted latency and energy of the example on two devices that have to share it.
 fn shared(target_text: &str) -> (f64, f64) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -191,7 +212,7 @@ fn all_cores_are_as_many_as_the_target_has() {
 }
 
 fn threads_gain_what_targets_say() {
-    let four = LINUX_TARGET.replace("threads = 1", "threads = 4");
+    let four = LINUX_TARGET.replace("threads = 1\ncores = 2", "threads = 4\ncores = 4");
     // The first is bound by arithmetic, the second by memory.
     let slow_memory = four.replace("memory-bytes-per-second = 2e9", "memory-bytes-per-second = 2e7");
     for (text, key) in [(&four, "\nthread-gain = 0.5"), (&slow_memory, "thread-memory-gain = 0.25")] {
