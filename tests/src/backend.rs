@@ -138,7 +138,7 @@ fn check(model: &Path, arrays: &Arrays, case: &Case, form: Form) -> Result<Passe
         let of = |d: &partita::diagnostic::Diagnostic| format!("{} {}", d.message, d.notes.join("; "));
         diagnostics.iter().map(of).collect::<Vec<_>>().join("; ")
     })?;
-    passes::run(passes::SIMPLIFY, &mut graph, &mut |_, _, _| {}).map_err(|error| format!("wrong: {error}"))?;
+    passes::simplify(&mut graph, &mut |_, _, _| {}).map_err(|error| format!("wrong: {error}"))?;
     let array = |name: &str| {
         let found = arrays.iter().find(|(other, _)| other == name);
         found.map(|(_, value)| value.clone()).ok_or(format!("wrong: no array `{name}`"))

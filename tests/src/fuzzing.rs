@@ -20,6 +20,7 @@ use partita_program::program;
 use partita_rt::frame::{HEADER_BYTES, Header, Kind};
 
 use crate::mutate::Random;
+use crate::peer;
 
 /// Graphs with more elements in their constants are not printed: that takes long and shows nothing new.
 const MOST_PRINTED: usize = 1 << 16;
@@ -40,6 +41,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("plan", plan),
     ("npz", npz),
     ("frame", frame),
+    ("link", link),
     ("differential", differential),
 ];
 
@@ -196,6 +198,11 @@ pub fn frame(data: &[u8]) -> bool {
         let _ = header.check(payload);
     }
     headers.iter().any(Option::is_some)
+}
+
+/// Bytes of a link between two nodes, from the greeting on.
+pub fn link(data: &[u8]) -> bool {
+    peer::hears(data)
 }
 
 /// A graph, a cluster and strategies that follow from the input: all shards together compute what the graph computes.

@@ -16,6 +16,7 @@ pub mod machines;
 pub mod modules;
 pub mod mutate;
 pub mod onnx;
+pub mod peer;
 pub mod place;
 pub mod reference;
 pub mod relay;

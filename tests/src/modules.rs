@@ -162,7 +162,7 @@ fn code(text: &str) -> String {
 
 /// Paths that a text names, and by name what its declarations bring in.
 fn named(text: &str, is_child: impl Fn(&str) -> bool) -> (Vec<Module>, BTreeMap<String, Module>) {
-    let (mut uses, mut offers) = (Vec::new(), BTreeMap::new());
+    let (mut uses, mut offers, mut offered) = (Vec::new(), BTreeMap::new(), Vec::new());
     let mut body = String::new();
     for statement in text.split_inclusive(';') {
         // What stands before the declaration: attributes, the end of something else.
@@ -181,15 +181,18 @@ fn named(text: &str, is_child: impl Fn(&str) -> bool) -> (Vec<Module>, BTreeMap<
             if let Some(name) = path.last() {
                 offers.insert(name.clone(), path.clone());
             }
-            if !visible.contains("pub") {
-                uses.push(path);
-            }
+            if visible.contains("pub") { &mut offered } else { &mut uses }.push(path);
         }
     }
     let words = body.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
     let paths = words.filter(|word| word.contains("::")).map(|word| word.split("::").map(str::to_string).collect());
     let is_own = |path: &Module| ["crate", "super", "self"].contains(&path[0].as_str()) || is_child(&path[0]);
     uses.extend(paths.filter(is_own));
+    // What is offered to others may be used here, too.
+    let is_declared = |line: &&str| line.contains("mod ") && line.ends_with(';');
+    let own: String = body.lines().filter(|line| !is_declared(line)).collect::<Vec<_>>().join("\n");
+    let words: BTreeSet<&str> = own.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+    uses.extend(offered.into_iter().filter(|path| path.last().is_some_and(|name| words.contains(name.as_str()))));
     (uses, offers)
 }
 
@@ -252,6 +255,8 @@ mod tests {
         assert!(cycles(&direct).is_empty(), "the root only offers what `types` has");
         let back = [("", root), ("types", ""), ("work", "use super::all;\n")];
         assert_eq!(cycles(&back), [["lib", "work"]]);
+        let used = [("", "mod a;\npub use a::A;\npub struct Whole(A);\n"), ("a", "use super::Whole;\n")];
+        assert_eq!(cycles(&used), [["a", "lib"]]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub fn difference(model: &Path, reference: &Path) -> f64 {
         let text: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
         panic!("importing {}:\n{}", model.display(), text.join("\n"))
     });
-    passes::run(passes::SIMPLIFY, &mut graph, &mut |_, _, _| {}).expect("the model can be simplified");
+    passes::simplify(&mut graph, &mut |_, _, _| {}).expect("the model can be simplified");
     let arrays = data::read_npz(reference).expect("the reference is readable");
     let array = |name: &str| {
         let found = arrays.iter().find(|(other, _)| other == name);

@@ -9,13 +9,14 @@ use std::path::Path;
 use partita::placement::score::Figures;
 use partita::placement::survival::{Survivable, survivable};
 use partita::placement::{Clock, PlacementOptions, fit};
-use partita_config::{Cluster, InstructionSet, cluster_file};
-use partita_ir::graph::Graph;
+use partita_config::{Cluster, InstructionSet, WeightStorage, cluster_file};
+use partita_ir::graph::{ElementType, Graph, InputForm};
 use partita_ir::graph::text::{Constants, parse, print};
 use partita_ir::graph::verify::verify;
 use partita_ir::text::{ParseError, Reader};
 use partita_kernel::{Kernel, split, unroll};
 use partita_passes::SIMPLIFY;
+use partita_passes::states::Wanted;
 use partita_plan::partition::{self, Partition, PartitionOptions, Strategy, StrategyFamily};
 use partita_plan::schedule::{self, Schedule};
 use partita_plan::shard::{self, Sharded};
@@ -28,8 +29,12 @@ use crate::kernel_budget;
 
 type Run = fn(&Sections<'_>) -> Result<String, String>;
 
-/// Stages behind the passes, by name: what is made of which sections.
+/// Rewrites that a compilation may ask for, and stages behind the passes, by name: what is made of which sections.
 pub const STAGES: &[(&str, Run)] = &[
+    ("batch", batch_text),
+    ("store-weights", store_weights_text),
+    ("states", states_text),
+    ("input-form", input_form_text),
     ("partition", partition_text),
     ("survival", survival_text),
     ("shard", shard_text),
@@ -221,6 +226,32 @@ fn planned(sections: &Sections<'_>) -> Result<Planned, String> {
     let schedules = schedule::build(&sharded, &cluster).map_err(words)?;
     schedule::check::check(&sharded.graph, &schedules, &cluster).map_err(words)?;
     Ok(Planned { graph, cluster, sharded, schedules })
+}
+
+fn batch_text(sections: &Sections<'_>) -> Result<String, String> {
+    Ok(print(&partita_passes::batch::batch(&sections.graph()?, 2).map_err(words)?, Constants::Summary))
+}
+
+/// In 8 bits.
+fn store_weights_text(sections: &Sections<'_>) -> Result<String, String> {
+    let mut graph = sections.graph()?;
+    partita_passes::store_weights::run(&mut graph, WeightStorage::Int8);
+    Ok(print(&graph, Constants::Summary))
+}
+
+/// Those that names say.
+fn states_text(sections: &Sections<'_>) -> Result<String, String> {
+    let mut graph = sections.graph()?;
+    partita_passes::states::keep(&mut graph, &[Wanted::ByName]).map_err(words)?;
+    Ok(print(&graph, Constants::Summary))
+}
+
+/// Of a camera: bytes, channels last.
+fn input_form_text(sections: &Sections<'_>) -> Result<String, String> {
+    let (mut graph, element) = (sections.graph()?, Some(ElementType::U8));
+    let form = InputForm { name: None, element, channels_last: true, mean: vec![128.0], std: vec![64.0] };
+    partita_passes::input_form::convert(&mut graph, &form).map_err(words)?;
+    Ok(print(&graph, Constants::Summary))
 }
 
 fn shard_text(sections: &Sections<'_>) -> Result<String, String> {

@@ -51,7 +51,7 @@ fn check_arrays(model: &Path, given: &Path, expected: &Path, simplify: bool) -> 
     let mut graph = import(model, &ImportOptions::default())
         .map_err(|diagnostics| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
     if simplify {
-        passes::run(passes::SIMPLIFY, &mut graph, &mut |_, _, _| {}).map_err(|error| error.to_string())?;
+        passes::simplify(&mut graph, &mut |_, _, _| {}).map_err(|error| error.to_string())?;
     }
     let read = |path: &Path| data::read_npz(path).map_err(|error| format!("{error:#}"));
     let (given, expected) = (read(given)?, read(expected)?);

@@ -13,7 +13,7 @@ use partita_program::program;
 use partita_rt::frame::{Header, Kind};
 use partita_tests::fuzzing::{self, TARGETS};
 use partita_tests::mutate::{Random, mutated};
-use partita_tests::{place, stage};
+use partita_tests::{peer, place, stage};
 
 /// Good inputs of each target, and how many mutations of them are tried.
 fn seeds(target: &str) -> (Vec<Vec<u8>>, usize) {
@@ -30,6 +30,7 @@ fn seeds(target: &str) -> (Vec<Vec<u8>>, usize) {
         "cluster" => (vec![fuzzing::CLUSTER.as_bytes().to_vec()], 2000),
         "target" => (files("targets", "toml", 6000), 600),
         "frame" => (vec![Header::new(Kind::Output, 7, 1, 2, 3, b"payload").emit().to_vec()], 5000),
+        "link" => (vec![peer::conversation()], 500),
         "differential" => ((0..64u8).map(|seed| vec![seed; 8]).collect(), 150),
         _ => (texts(target), 1500),
     }

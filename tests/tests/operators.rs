@@ -91,7 +91,7 @@ fn describe(case: &Case, cluster: &Cluster, row: &mut Row) {
     row.types.extend(case.types.iter().cloned());
     let mut graph = import(&folder().join(format!("vectors/{}.onnx", case.name)), &ImportOptions::default())
         .unwrap_or_else(|diagnostics| panic!("{}: {}", case.name, diagnostics[0]));
-    passes::run(passes::SIMPLIFY, &mut graph, &mut |_, _, _| {}).expect("it is simplified");
+    passes::simplify(&mut graph, &mut |_, _, _| {}).expect("it is simplified");
     graph.node_ids().for_each(|id| row.cut.extend(cuts(&graph, id)));
     let compiled = driver::compile_graph(case.name.clone(), graph, cluster.clone(), &Options::default());
     let compiled = compiled.unwrap_or_else(|failure| panic!("{}: {failure}", case.name));

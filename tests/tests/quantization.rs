@@ -87,7 +87,7 @@ fn whole_numbers_are_those_of_the_model_that_is_written_and_onnxruntime_agrees()
     let mut again = import(&written, &ImportOptions::default()).expect("what is written is read");
     assert_eq!(answers(&again, &samples), own, "as it is read");
     // Compiling it puts the scale of the scores, which nothing multiplies any more, into the weights of the last layer.
-    passes::run(passes::SIMPLIFY, &mut again, &mut |_, _, _| {}).expect("it can be simplified");
+    passes::simplify(&mut again, &mut |_, _, _| {}).expect("it can be simplified");
     let largest = own.iter().fold(0.0f32, |largest, score| largest.max(score.abs()));
     for (simplified, own) in answers(&again, &samples).iter().zip(&own) {
         assert!((simplified - own).abs() <= 1e-6 * largest, "{simplified} is not {own}");

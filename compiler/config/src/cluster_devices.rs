@@ -127,7 +127,7 @@ impl Checker<'_> {
         resolved.rate = resolved.rate.shared(resolved.threads);
         let ram_bytes = self.limit(table.ram.as_ref(), &resolved, resolved.ram_bytes);
         let flash_bytes = self.limit(table.flash.as_ref(), &resolved, resolved.flash_bytes);
-        let addresses = self.addresses(table, &resolved);
+        let addresses = self.addresses(table);
         let identities = self.identities(table.identity.as_ref(), count);
         self.login(table);
         let mut members = Vec::with_capacity(count);
@@ -249,13 +249,8 @@ impl Checker<'_> {
         }
     }
 
-    fn addresses(&mut self, table: &DeviceTable, target: &Target) -> Vec<String> {
+    fn addresses(&mut self, table: &DeviceTable) -> Vec<String> {
         let Some(given) = &table.address else { return Vec::new() };
-        if target.system == System::CortexM {
-            let help = "leave it out: firmware speaks over its UARTs only".to_string();
-            self.problem(given.span(), "E0164", format!("a {} has no address", target.name), Some(help));
-            return Vec::new();
-        }
         let count = count_of(table);
         let list = match given.get_ref() {
             Addresses::Each(list) => list.clone(),

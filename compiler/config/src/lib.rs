@@ -11,7 +11,7 @@ mod corrections;
 mod input_form;
 pub mod learned;
 pub mod measured;
-pub mod quantity;
+mod quantity;
 pub mod ranges;
 mod rate;
 mod security;

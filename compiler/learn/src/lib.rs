@@ -18,7 +18,7 @@ pub mod holdout;
 pub mod host;
 pub mod kept;
 pub mod links;
-pub mod parallel;
+mod parallel;
 pub mod progress;
 pub mod quantize;
 pub mod samples;

@@ -22,7 +22,7 @@ use partita_learn::progress::say;
 use self::build::{build, folder_name, note};
 use crate::cli::{Arguments, Format};
 use crate::config::learned::Origin;
-use crate::config::{self, Cluster};
+use crate::config::{self, Cluster, System};
 use crate::diagnostic::Diagnostic;
 use crate::driver::{self, Compiled, Dump, Failure, Options};
 use crate::graph::{Graph, Value};
@@ -244,6 +244,11 @@ fn say_what_is_special(arguments: &Arguments, compiled: &Compiled) {
         compiled.cluster.devices.iter().filter(|device| device.standalone && compiled.routed.variants.is_none())
     {
         note(arguments, &format!("`standalone` of {} says nothing without --variants auto", device.name));
+    }
+    let firmware = compiled.cluster.devices.iter().filter(|device| device.target.system == System::CortexM);
+    for device in firmware.filter(|device| device.address.is_some()) {
+        let name = &device.name;
+        note(arguments, &format!("`address` of {name} says nothing: firmware speaks over its UARTs only"));
     }
     if !compiled.cluster.conditions.is_empty() && compiled.routed.variants.is_none() {
         note(arguments, "`[[condition]]` of the cluster file says nothing without --variants auto");

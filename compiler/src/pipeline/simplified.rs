@@ -32,7 +32,7 @@ impl Simplified {
     /// Runs the passes.
     pub fn of(imported: Imported, clock: &mut Clock, dump: &mut dyn Dump) -> Result<Simplified, Failure> {
         let Imported { name, mut graph, mut warnings } = imported;
-        passes::run(passes::SIMPLIFY, &mut graph, &mut |pass, graph, time| {
+        passes::simplify(&mut graph, &mut |pass, graph, time| {
             clock.record(pass.name, time.as_secs_f64() * 1e3);
             dump.stage(pass.name, graph);
         })

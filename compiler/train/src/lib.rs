@@ -10,7 +10,7 @@ pub mod chance;
 mod cross_entropy;
 pub mod design;
 pub mod head;
-pub mod linear;
+mod linear;
 pub mod matrix;
 pub mod network;
 mod stage;

@@ -58,7 +58,7 @@ fn imported(model: &Path, arrays: &Arrays) -> Result<Graph, String> {
         diagnostics.first().map_or(String::new(), |first| format!("refused: {}", first.message))
     };
     let mut graph = import_bytes(&bytes, None, &options).map_err(refused)?;
-    passes::run(passes::SIMPLIFY, &mut graph, &mut |_, _, _| {}).map_err(|error| format!("differs: {error}"))?;
+    passes::simplify(&mut graph, &mut |_, _, _| {}).map_err(|error| format!("differs: {error}"))?;
     Ok(graph)
 }
 

@@ -10,6 +10,7 @@ pub mod call;
 pub mod elements;
 pub mod eval;
 mod exits;
+mod ids;
 pub mod infer;
 pub mod input_form;
 pub mod op;
@@ -31,20 +32,12 @@ use crate::diagnostic::Diagnostic;
 use crate::region::Region;
 use ranges::Range;
 
+pub use ids::{NodeId, TensorId};
 pub use input_form::InputForm;
 pub use op::{Activation, BinaryOp, Op, UnaryOp};
 pub use outputs::Outputs;
 pub use stored::{StepSize, Stored};
 pub use types::{Data, ElementType, TensorType, Value};
-
-/// Identifies a node of one graph, and of every graph that was made of it by editing. Never reused; later nodes have
-/// larger numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub u32);
-
-/// Identifies a tensor of one graph, and of every graph that was made of it by editing. Never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct TensorId(pub u32);
 
 /// One operator application.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::op::{Op, PoolKind, ResizeMode};
-use super::{ElementType, Graph, Node, NodeId, TensorId};
+use super::op::{Op, PoolKind};
+use super::{ElementType, Graph, Node, NodeId, TensorId, elements};
 
 /// Least and largest element of int8.
 pub const INT8: [i32; 2] = [-128, 127];
@@ -82,47 +82,9 @@ pub fn moves(graph: &Graph, node: &Node) -> bool {
     {
         return false;
     }
-    match &node.op {
-        Op::Split { .. }
-        | Op::Slice { .. }
-        | Op::Reshape { .. }
-        | Op::Transpose { .. }
-        | Op::Expand { .. }
-        | Op::Identity
-        | Op::SpaceToDepth { .. }
-        | Op::DepthToSpace { .. } => true,
-        Op::GlobalPool(kind) => *kind == PoolKind::Max,
-        Op::Pool(pool) => pool.kind == PoolKind::Max,
-        Op::Resize { mode, .. } => matches!(mode, ResizeMode::Nearest(_)),
-        Op::Gather { .. } => node.inputs.get(1).is_some_and(|indices| graph.is_constant(*indices)),
-        // Operands of a concatenation have grids of their own, and what is padded need not be on the grid.
-        Op::Concat { .. } | Op::Pad { .. } => false,
-        Op::Conv(_)
-        | Op::ConvTranspose(_)
-        | Op::Gemm(_)
-        | Op::MatMul
-        | Op::Einsum(_)
-        | Op::BatchNormalization { .. }
-        | Op::InstanceNormalization { .. }
-        | Op::GroupNormalization { .. }
-        | Op::LayerNormalization { .. }
-        | Op::Lrn { .. }
-        | Op::Unary(_)
-        | Op::Binary(..)
-        | Op::PRelu
-        | Op::Where
-        | Op::Scatter { .. }
-        | Op::Softmax { .. }
-        | Op::LogSoftmax { .. }
-        | Op::Reduce { .. }
-        | Op::ArgMax { .. }
-        | Op::Cast { .. }
-        | Op::BitCast { .. }
-        | Op::NonMaxSuppression(_)
-        | Op::RoiAlign(_)
-        | Op::TreeEnsemble(_)
-        | Op::Decide(_) => false,
-    }
+    // Operands of a concatenation have grids of their own.
+    elements::only_moves(&node.op) && node.inputs.len() == 1
+        || elements::only_picks(&node.op) && node.inputs[1..].iter().all(|indices| graph.is_constant(*indices))
 }
 
 /// Whether a node's result is a mean of elements of its only input: of steps, it is the mean of what they stand for.

@@ -11,7 +11,7 @@ use std::hash::{Hash, Hasher};
 
 use super::ranges::{Range, whole_ranges};
 use super::types::ElementType;
-use super::{Graph, Op, TensorId, UnaryOp};
+use super::{Graph, Op, TensorId, UnaryOp, elements};
 
 /// What stands for an element in memory: its value is `(stored + offset) * step`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,16 +112,7 @@ fn rounded(graph: &Graph) -> HashMap<TensorId, Stored> {
     }
     for id in graph.topological_order().unwrap_or_default() {
         let node = graph.node(id);
-        let moves = matches!(
-            node.op,
-            Op::Slice { .. }
-                | Op::Split { .. }
-                | Op::Concat { .. }
-                | Op::Reshape { .. }
-                | Op::Transpose { .. }
-                | Op::Expand { .. }
-                | Op::Identity
-        );
+        let moves = elements::only_moves(&node.op);
         let first = || found.get(node.inputs.first()?).copied();
         let alike = |stored: &Stored| node.inputs.iter().all(|input| found.get(input) == Some(stored));
         let stored = rounding(&node.op).or_else(|| first().filter(|stored| moves && alike(stored)));

@@ -115,6 +115,8 @@ pub struct Space {
     pub results: Vec<Access>,
     /// The step inside.
     pub arithmetic: Arithmetic,
+    /// Most elements that are looked at, of an operator whose axes do not say that.
+    pub steps: Option<u64>,
 }
 
 /// Indices of each axis of a space: `begin..end`.

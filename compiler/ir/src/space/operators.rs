@@ -6,7 +6,7 @@ use super::reshape;
 use super::{Access, Arithmetic, Axis, AxisKind, Index, Role, Space};
 use crate::graph::Op;
 use crate::graph::infer::broadcast;
-use crate::graph::op::{Conv, ConvTranspose, Einsum, Gemm, PadMode, PoolKind, ReduceKind, Window};
+use crate::graph::op::{Conv, ConvTranspose, Einsum, Gemm, PadMode, PoolKind, ReduceKind, ResizeMode, Window};
 
 /// The loops of an operator on operands of these shapes, which it accepts (`graph::infer` checks).
 #[expect(clippy::too_many_lines, reason = "one arm for each operator")]
@@ -25,7 +25,11 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
         Op::GroupNormalization { groups, .. } => group_normalization(*groups, shapes),
         Op::LayerNormalization { axis, .. } => layer_normalization(*axis, shapes),
         // Padded with zeros at both ends of all channels, so no part of them stands for itself.
-        Op::Lrn { .. } => per_channel(shapes, |axis| if axis == 1 { AxisKind::Coupled } else { AxisKind::Parallel }),
+        Op::Lrn { size, .. } => {
+            let kind = |axis| if axis == 1 { AxisKind::Coupled } else { AxisKind::Parallel };
+            // Each element with its neighbours among the channels.
+            looking_at(x.iter().copied().chain([*size.min(&x[1])]), per_channel(shapes, kind))
+        }
         Op::Unary(_) | Op::Cast { .. } | Op::BitCast { .. } => along(x, Arithmetic::Elements, |_| AxisKind::Parallel),
         Op::Identity => along(x, Arithmetic::View, |_| AxisKind::Parallel),
         Op::Binary(..) | Op::PRelu | Op::Where => {
@@ -79,7 +83,7 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
         }
         Op::Gather { axis } => gather(*axis, shapes),
         Op::Scatter { .. } => scatter(shapes),
-        Op::Resize { scales, sizes, .. } => {
+        Op::Resize { scales, sizes, mode, .. } => {
             let mut loops = Loops::default();
             let same = |axis: usize| sizes[axis] == x[axis] && scales[axis] == 1.0;
             let kind = |axis: usize| if same(axis) { AxisKind::Parallel } else { AxisKind::Coupled };
@@ -89,13 +93,34 @@ pub fn iteration_space(op: &Op, shapes: &[&[usize]]) -> Space {
                 false => loops.index(x[axis], AxisKind::Coupled, None),
             };
             let from = to.iter().enumerate().map(from).collect();
-            loops.space(vec![access(x, from)], vec![access(sizes, to)], Arithmetic::Elements)
+            let space = loops.space(vec![access(x, from)], vec![access(sizes, to)], Arithmetic::Elements);
+            match mode {
+                ResizeMode::Nearest(_) => space,
+                // Two along each axis.
+                ResizeMode::Linear => looking_at(sizes.iter().map(|size| 2usize.saturating_mul(*size)), space),
+            }
         }
         Op::SpaceToDepth { block } => depth_and_space(*block, x, true, false),
         Op::DepthToSpace { block, column_row_depth } => depth_and_space(*block, x, false, *column_row_depth),
-        Op::NonMaxSuppression(suppression) => opaque(shapes, &[&[suppression.rows, 3]]),
-        Op::RoiAlign(align) => regions(align.bins, shapes),
-        Op::TreeEnsemble(trees) => rows_through_trees(trees.targets, shapes),
+        Op::NonMaxSuppression(suppression) => {
+            // Every box may be looked for among all, and compared with all.
+            let (scores, boxes) = (shapes[1], shapes[1].last().copied().unwrap_or(1));
+            looking_at(scores.iter().copied().chain([boxes]), opaque(shapes, &[&[suppression.rows, 3]]))
+        }
+        Op::RoiAlign(align) => {
+            let samples = |axis: usize| match align.ratio {
+                0 => 2 * (x[axis] + 3),
+                ratio => ratio,
+            };
+            // Each bin of each region and channel has its samples, between four elements each.
+            let made = [shapes[1][0], x[1], align.bins[0], align.bins[1]];
+            looking_at(made.into_iter().chain([samples(2), samples(3), 4]), regions(align.bins, shapes))
+        }
+        // A row may pass all nodes of each tree.
+        Op::TreeEnsemble(trees) => {
+            let steps = [x[0], shapes[3][0], shapes[1][0]];
+            looking_at(steps, rows_through_trees(trees.targets, shapes))
+        }
         Op::Decide(_) => opaque(shapes, &[&[2]]),
     }
 }
@@ -118,8 +143,13 @@ impl Loops {
     }
 
     fn space(self, operands: Vec<Access>, results: Vec<Access>, arithmetic: Arithmetic) -> Space {
-        Space { axes: self.axes, operands, results, arithmetic }
+        Space { axes: self.axes, operands, results, arithmetic, steps: None }
     }
+}
+
+/// The same, where so many elements are looked at.
+fn looking_at(steps: impl IntoIterator<Item = usize>, space: Space) -> Space {
+    Space { steps: Some(steps.into_iter().fold(1, |product, factor| product.saturating_mul(factor as u64))), ..space }
 }
 
 fn only(axis: usize) -> Index {

@@ -13,7 +13,7 @@
 
 mod add;
 mod augment;
-pub mod calibrate;
+mod calibrate;
 pub mod candidates;
 pub mod choose;
 mod co_optimize;
@@ -21,8 +21,8 @@ mod dataset;
 mod dequantize;
 pub mod existing_exits;
 pub mod features;
-pub mod insert;
-pub mod judge;
+mod insert;
+mod judge;
 mod kept_heads;
 mod options;
 mod propose;

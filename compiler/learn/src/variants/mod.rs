@@ -11,11 +11,11 @@
 //! [`partita_program::program::family`] and `partita_rt::family`.
 
 pub mod channels;
-pub mod combined;
-pub mod compensation;
-pub mod demanded;
+mod combined;
+mod compensation;
+mod demanded;
 pub mod family;
-pub mod fitting;
+mod fitting;
 mod guided;
 pub mod mapping;
 mod options;
@@ -30,7 +30,7 @@ pub mod situations;
 mod studied;
 mod study;
 pub mod summary;
-pub mod surrogate;
+mod surrogate;
 
 pub use options::VariantOptions;
 pub use prepare::study;

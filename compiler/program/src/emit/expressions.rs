@@ -203,3 +203,15 @@ pub fn expression(kernel: &Kernel, instruction_set: InstructionSet, value: &Expr
         Expression::MaxLanes(a) => format!("fold({}, |a, b| if a > b || a.is_nan() {{ a }} else {{ b }})", show(a)),
     }
 }
+
+/// An expression for a number that differs by route.
+pub fn by_route(values: &[usize]) -> String {
+    match values {
+        [] => "0".to_string(),
+        [first, rest @ ..] if rest.iter().all(|value| value == first) => first.to_string(),
+        [first, rest @ ..] => {
+            let arms = rest.iter().enumerate().map(|(index, value)| format!("{} => {value}, ", index + 1));
+            format!("match route {{ {}_ => {first} }}", arms.collect::<String>())
+        }
+    }
+}

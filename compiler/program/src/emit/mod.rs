@@ -5,7 +5,7 @@ pub mod expressions;
 pub mod family;
 pub mod literal;
 #[cfg(feature = "aarch64")]
-pub mod load_pairs;
+mod load_pairs;
 pub mod model;
 #[cfg(feature = "aarch64")]
 pub mod object;

@@ -5,7 +5,7 @@ use minijinja::context;
 use minijinja::value::{Serde, Value};
 use serde::Serialize;
 
-use crate::emit::expressions::{float, rust_type};
+use crate::emit::expressions::{by_route, float, rust_type};
 use crate::emit::family::Family;
 #[cfg(feature = "aarch64")]
 use crate::emit::object;
@@ -176,18 +176,6 @@ struct RouteText {
     steps: Vec<StepText>,
 }
 
-/// An expression for a number that differs by route.
-fn by_route(values: &[usize]) -> String {
-    match values {
-        [] => "0".to_string(),
-        [first, rest @ ..] if rest.iter().all(|value| value == first) => first.to_string(),
-        [first, rest @ ..] => {
-            let arms = rest.iter().enumerate().map(|(index, value)| format!("{} => {value}, ", index + 1));
-            format!("match route {{ {}_ => {first} }}", arms.collect::<String>())
-        }
-    }
-}
-
 /// Inputs or outputs on a device: those of the first route, at the places that each route has for them.
 fn ports(
     programs: &[&Program],
@@ -233,7 +221,7 @@ fn states(programs: &[&Program]) -> Option<Value> {
     let first = regions.first()?;
     let offset = |of: fn(&StateRegions) -> usize| by_route(&regions.iter().map(of).collect::<Vec<_>>());
     let (read, made) = (offset(|states| states.read), offset(|states| states.made));
-    let routed = [&read, &made].into_iter().any(|offset| offset.starts_with("match"));
+    let routed = regions.iter().any(|other| (other.read, other.made) != (first.read, first.made));
     Some(context! { read => read, made => made, kept => first.kept, bytes => first.bytes, routed => routed })
 }
 

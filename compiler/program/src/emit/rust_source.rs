@@ -13,12 +13,8 @@ use partita_kernel::{Bound, Expression, Kernel, Statement};
 
 /// The vector type and functions that [`render`]ed kernels call.
 pub fn prelude(instruction_set: InstructionSet) -> anyhow::Result<String> {
-    let attributes = match features(instruction_set, false) {
-        "" => "#[inline(always)]".to_string(),
-        features => format!("#[inline]\n#[target_feature(enable = \"{features}\")]"),
-    };
     let vectors = templates::render(template(instruction_set)?, context! {})?;
-    let stored = context! { attributes, lanes => instruction_set.lanes() };
+    let stored = context! { features => features(instruction_set, false), lanes => instruction_set.lanes() };
     Ok(vectors + &templates::render("kernels/stored.rs.j2", stored)?)
 }
 

@@ -1,6 +1,6 @@
 //! How much arithmetic an operator is, from its shapes alone: what is evaluated while compiling is limited before it begins.
 
-use crate::graph::op::{Op, ResizeMode};
+use crate::graph::op::Op;
 use crate::graph::types::TensorType;
 use crate::space::{Arithmetic, AxisKind, iteration_space};
 
@@ -23,34 +23,9 @@ pub fn operations(op: &Op, inputs: &[&TensorType], outputs: &[TensorType]) -> u6
     if space.arithmetic == Arithmetic::MultiplyAdd {
         return space.axes.iter().fold(1u64, |product, axis| product.saturating_mul(axis.extent as u64));
     }
-    if let (Op::NonMaxSuppression(_), [_, scores]) = (op, inputs) {
-        // Every box may be looked for among all, and compared with all.
-        let boxes = scores.shape.last().map_or(1, |boxes| *boxes as u64);
-        return (scores.element_count() as u64).saturating_mul(boxes).saturating_mul(OF_AN_ELEMENT);
-    }
-    if let (Op::TreeEnsemble(_), [x, nodes, _, roots, ..]) = (op, inputs) {
-        // A row may pass all nodes of each tree.
-        let extents = [x, roots, nodes].map(|table| table.shape.first().map_or(1, |extent| *extent as u64));
-        return extents.into_iter().fold(OF_AN_ELEMENT, u64::saturating_mul);
-    }
-    // How many elements are read for each that is made.
-    let each = if let Op::RoiAlign(align) = op {
-        let samples = |axis: usize| match align.ratio {
-            0 => 2 * (inputs[0].shape.get(axis).map_or(0, |extent| *extent as u64) + 3),
-            ratio => ratio as u64,
-        };
-        samples(2).saturating_mul(samples(3)).saturating_mul(4)
-    } else if let Op::Lrn { size, .. } = op {
-        inputs[0].shape.get(1).map_or(1, |channels| *size.min(channels)) as u64
-    } else if let Op::Resize { mode: ResizeMode::Linear, .. } = op {
-        1 << inputs[0].shape.len()
-    } else if let Op::Einsum(_) = op {
-        // A diagonal, or a sum of some axes.
-        over(&[AxisKind::Sum, AxisKind::Reduction])
-    } else {
-        over(&[AxisKind::Tap])
-    };
-    made.saturating_mul(each).max(read).saturating_mul(OF_AN_ELEMENT)
+    // How many elements are read for each that is made; sums and reductions read each once.
+    let each = over(&[AxisKind::Tap, AxisKind::Sum, AxisKind::Reduction]);
+    space.steps.unwrap_or(made.saturating_mul(each)).max(read).saturating_mul(OF_AN_ELEMENT)
 }
 
 #[cfg(test)]
