@@ -1,15 +1,16 @@
 //! What stands behind Winograd's algorithm: whether inputs are small enough for it, and the convolution done
 //! directly where they are not.
 //!
-//! Winograd's algorithm adds and subtracts neighbouring inputs before it multiplies them, so a number that is infinite, or
-//! becomes so on the way, and what is no number at all, would spoil a whole tile of outputs, where direct convolution spoils
-//! those that read it. Weights on a device are transformed; what they were made from is computed back here.
+//! Winograd's algorithm adds and subtracts neighbouring inputs before it multiplies them, so a number that is infinite,
+//! or becomes so on the way, and what is no number at all, would spoil a whole tile of outputs, where direct
+//! convolution spoils those that read it. Weights on a device are transformed; what they were made from is computed
+//! back here.
 
 use super::Activation;
 use super::sum::larger;
 
-/// Inputs below this (2^64) are done by Winograd's algorithm: the compiler takes it only for weights that leave sums of such inputs
-/// finite.
+/// Inputs below this (2^64) are done by Winograd's algorithm: the compiler takes it only for weights that leave sums of
+/// such inputs finite.
 pub const WINOGRAD_BELOW: f32 = 18_446_744_073_709_551_616.0;
 
 /// Outputs of a [`Tile`].
@@ -257,7 +258,7 @@ mod tests {
 
     #[test]
     fn filters_are_computed_back() {
-        // G of every form, as `compiler/src/kernel/lower/winograd/transform.rs` has it.
+        // G of every form, as `compiler/kernel/src/lower/winograd/transform.rs` has it.
         let (sixth, part) = (1.0 / 6.0, 1.0 / 24.0);
         let two: &[&[f64]] = &[&[1.0, 0.0, 0.0], &[0.5, 0.5, 0.5], &[0.5, -0.5, 0.5], &[0.0, 0.0, 1.0]];
         let four: &[&[f64]] = &[

@@ -23,7 +23,7 @@ const MAX_RUN: usize = 12;
 /// Clusters up to this size are also cut into stages of several devices.
 const MAX_STAGED: usize = 12;
 
-/// Rows and columns of what minimal filtering computes at once: less takes as long.
+/// Rows and columns of what Winograd's algorithm computes at once: less takes as long.
 const TILE: usize = 4;
 
 /// Blocks are listed whose slowest device takes less than this, of what it takes in rows, columns or a grid.
@@ -106,7 +106,8 @@ fn bit(group: usize) -> u64 {
     1 << group.min(63)
 }
 
-/// Leaves what devices can compute with the weights that they hold, as they compute it with all of the network at least.
+/// Leaves what devices can compute with the weights that they hold, as they compute it with all of the network at
+/// least.
 fn keep_resident(choice: &Scope<'_>, id: NodeId, candidates: &mut Vec<Candidate>) {
     let Some(resident) = choice.resident else { return };
     if let Some(strategy) = resident.complete_strategy(choice.graph, id)
@@ -353,7 +354,8 @@ impl Lister<'_> {
         found
     }
 
-    /// Input splits: partial sums from parts of the first operand; the sum goes to one device, or is cut by channels or rows.
+    /// Input splits: partial sums from parts of the first operand; the sum goes to one device, or is cut by channels or
+    /// rows.
     fn sums(&self, id: NodeId, index: usize, shape: &[usize]) -> Vec<Strategy> {
         let (graph, group) = (self.choice.graph, &self.groups[index]);
         let node = graph.node(id);

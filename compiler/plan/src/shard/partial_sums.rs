@@ -9,8 +9,8 @@ use partita_ir::region::Sharding;
 use partita_ir::restrict::{self, PartialSum};
 
 impl Rewriter<'_> {
-    /// Splits a node by its first operand: every device computes a partial sum; pieces of the partial sums are exchanged and
-    /// summed, in the order of devices, where the strategy wants the result.
+    /// Splits a node by its first operand: every device computes a partial sum; pieces of the partial sums are
+    /// exchanged and summed, in the order of devices, where the strategy wants the result.
     pub(super) fn sum(
         &mut self,
         id: NodeId,
@@ -106,7 +106,7 @@ impl Rewriter<'_> {
         activation: Activation,
     ) -> Result<TensorId, ShardError> {
         let Some((first, rest)) = terms.split_first() else {
-            return Err(ShardError::Missing { tensor: name.to_string(), part: "any addend".to_string() });
+            return Err(ShardError::Missing { tensor: name.to_string(), part: "any partial sum".to_string() });
         };
         if rest.is_empty() {
             let op = Op::Unary(UnaryOp::Activation(activation));
