@@ -108,11 +108,6 @@ impl<'p> Chooser<'p> {
         Chooser { family, media, lost: [0; 4], usual_us: [0.0; ROUTES], late: false, unexplained: 0 }
     }
 
-    /// Whether a device cannot be reached.
-    pub fn is_lost(&self, device: usize) -> bool {
-        self.lost.get(device / 64).is_some_and(|word| word >> (device % 64) & 1 == 1)
-    }
-
     /// Takes into account how long an inference took; whether that was longer than usual.
     pub fn took(&mut self, route: u8, microseconds: u64) -> bool {
         let took = microseconds as f32;
@@ -175,8 +170,8 @@ impl<'p> Chooser<'p> {
                 let Some(at) = self.medium_of(event.between) else { return };
                 let nominal = self.family.conditions.first().and_then(|first| first.bytes_per_second.get(at));
                 let nominal = nominal.copied().unwrap_or(f32::INFINITY);
-                // A device whose processor is busy elsewhere reads late, and its links look slow. Only where answers are
-                // late too is a slow link believed, and then at once.
+                // A device whose processor is busy elsewhere reads late, and its links look slow. Only where answers
+                // are late too is a slow link believed, and then at once.
                 let believable = self.late || !self.family.closes;
                 let Some(medium) = self.media.get_mut(at) else { return };
                 if rate < medium.rate * ENOUGH {
@@ -198,8 +193,8 @@ impl<'p> Chooser<'p> {
 
     /// The route that is best by what is known; none if too many devices are lost for all of them.
     ///
-    /// Of the conditions whose routes need no lost device, those count that differ from what is lost in the fewest devices.
-    /// The first among them whose rates are there decides; if there is none, the last, which is the slowest.
+    /// Of the conditions whose routes need no lost device, those count that differ from what is lost in the fewest
+    /// devices. The first among them whose rates are there decides; if there is none, the last, which is the slowest.
     pub fn choose(&self) -> Option<u8> {
         self.choose_among(|_| true)
     }
@@ -227,8 +222,8 @@ impl<'p> Chooser<'p> {
         slowest
     }
 
-    /// A device whose link to `own` is to be probed now, of those that `is_peer` names: links that have become slow are, now
-    /// and then, since a route that sends little says little about them.
+    /// A device whose link to `own` is to be probed now, of those that `is_peer` names: links that have become slow
+    /// are, now and then, since a route that sends little says little about them.
     pub fn probe(&mut self, own: usize, is_peer: impl Fn(usize) -> bool, now_us: u64) -> Option<usize> {
         let family = self.family;
         let nominal = family.conditions.first()?.bytes_per_second;

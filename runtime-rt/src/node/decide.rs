@@ -4,7 +4,7 @@ use super::inputs::{Input, Inputs, Outcome, Record, State, Why, outcome};
 use super::{Link, Node};
 use crate::{LinkEvent, Seen};
 
-/// Most inferences under way at once; half of what is remembered, so that late news of earlier ones finds its place.
+/// Most inferences under way at once; half of what is remembered, so that late events of earlier ones find their place.
 const UNDER_WAY: u32 = super::gossip::TURNS as u32 / 2;
 
 impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
@@ -185,8 +185,8 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
         began.is_some()
     }
 
-    /// Somebody has heard of a later life of this device than this one, which cannot be: this one becomes the latest, and
-    /// everything is tried again.
+    /// Somebody has heard of a later life of this device than this one, which cannot be: this one becomes the latest,
+    /// and everything is tried again.
     pub(super) fn outbid(&mut self, term: u32) {
         let next = self.lead.next;
         self.known.begin_term(term.wrapping_add(1 + self.random.below(64) as u32), next);

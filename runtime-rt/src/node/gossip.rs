@@ -1,8 +1,9 @@
 //! What every node is to know: which inferences there are, and who sees whom.
 //!
 //! Both are items that only ever grow (an inference is begun, answered, ended; a device's view has a version), so it
-//! matters neither in which order items come nor how often. A node passes on what is news to it, over every link until the
-//! other end has acknowledged it. So no link and no device but the one with the input is needed for anybody else to hear.
+//! matters neither in which order items come nor how often. A node passes on what is new to it, over every link until
+//! the other end has acknowledged it. So no link and no device but the one with the input is needed for anybody else to
+//! hear.
 
 use super::plan::DEVICES;
 use super::wire::{ITEM_BYTES, ITEMS, Put, Take};
@@ -254,8 +255,8 @@ impl Known {
         let Some(slot) = self.turns.get_mut(at) else { return Heard::Old };
         match slot {
             Some(known) if known.inference == turn.inference => {
-                let news = (turn.ended && !known.ended) || (turn.answer.is_some() && known.answer.is_none());
-                if !news {
+                let is_new = (turn.ended && !known.ended) || (turn.answer.is_some() && known.answer.is_none());
+                if !is_new {
                     return Heard::Old;
                 }
                 known.ended |= turn.ended;
@@ -299,16 +300,16 @@ impl Known {
     pub(crate) fn hear(&mut self, payload: &[u8], of_term: bool, own: u8, link: usize, now_us: u64) -> bool {
         let link = 1u64 << (link % 64);
         self.untold = u64::MAX;
-        let mut news = false;
+        let mut any_new = false;
         for bytes in payload.chunks_exact(ITEM_BYTES) {
             let heard = match parse(bytes, now_us) {
                 Some(Parsed::Turn(turn)) if of_term => self.hear_turn(turn, link),
                 Some(Parsed::View(device, view)) => self.hear_view(device, view, own, link),
                 Some(Parsed::Turn(_)) | None => Heard::Old,
             };
-            news |= heard == Heard::New;
+            any_new |= heard == Heard::New;
         }
-        news
+        any_new
     }
 
     /// A new session: the other end is told everything.

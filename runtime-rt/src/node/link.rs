@@ -112,7 +112,8 @@ impl Outgoing {
         }
     }
 
-    /// What is left of the frame, in up to three pieces, or the next part of it: what is sealed of a body lies in `room`.
+    /// What is left of the frame, in up to three pieces, or the next part of it: what is sealed of a body lies in
+    /// `room`.
     pub(super) fn pieces<'a, M: Memory + ?Sized>(&'a mut self, memory: &'a M, room: &'a mut [u8]) -> [&'a [u8]; 3] {
         let length = self.body.map_or(0, |(_, length)| length);
         let gone = self.gone.saturating_sub(self.head_bytes);
@@ -321,7 +322,7 @@ impl Link {
     }
 
     /// The rate, if it is not what was told last.
-    pub(crate) fn news_of_rate(&mut self) -> Option<f32> {
+    pub(crate) fn rate_event(&mut self) -> Option<f32> {
         let rate = self.rate.take()?;
         let told = core::mem::replace(&mut self.told_rate, rate);
         if (0.8..1.25).contains(&(rate / told)) {

@@ -8,12 +8,13 @@
 //!   these and until there is nothing; it does the work and says so with [`Node::on_done`].
 //!
 //! The same node runs under Linux, on microcontrollers and, with time and bytes of the test's making, in the simulator
-//! (`runtime-rt/tests/node.rs`), which breaks links and devices in every way that it knows and asserts what is promised here.
+//! (`runtime-rt/tests/node.rs`), which breaks links and devices in every way that it knows and asserts what is promised
+//! here.
 //!
 //! # Frames
 //!
-//! `wire.rs` has the one format. Within a session a frame is accepted once (a window of 64 counters), and only if session,
-//! sender, checksums and the length that its kind allows are right.
+//! `wire.rs` has the one format. Within a session a frame is accepted once (a window of 64 counters), and only if
+//! session, sender, checksums and the length that its kind allows are right.
 //!
 //! | kind | says |
 //! |---|---|
@@ -46,10 +47,10 @@
 //! # Timers
 //!
 //! Beat (`detect / 10`), silence (`detect`), call (10 ms, doubling to 400 ms, half of it random), round trip (twice the
-//! smoothed measure and 2 ms, from 4 to 60 ms): events, wants and offers that nothing came of are repeated then, doubling
-//! to 60 ms. A link that was lost is used again after 50 ms in a session, doubling to 0.8 s with each loss in 10 s. An
-//! input's own deadline. A step that computes for longer than `detect` and `hung_us` counts as hung: the node falls
-//! silent.
+//! smoothed measure and 2 ms, from 4 to 60 ms): events, wants and offers that nothing came of are repeated then,
+//! doubling to 60 ms. A link that was lost is used again after 50 ms in a session, doubling to 0.8 s with each loss in
+//! 10 s. An input's own deadline. A step that computes for longer than `detect` and `hung_us` counts as hung: the node
+//! falls silent.
 //!
 //! # Invariants
 //!
@@ -168,8 +169,8 @@ impl Counters {
     }
 }
 
-/// A device's running program. `L` holds its links, at least as many as the plan has peers: an array where nothing can be
-/// allocated.
+/// A device's running program. `L` holds its links, at least as many as the plan has peers: an array where nothing can
+/// be allocated.
 pub struct Node<'p, L> {
     plan: Plan<'p>,
     /// Which life of this device; never 0.
@@ -189,8 +190,8 @@ pub struct Node<'p, L> {
 }
 
 impl<'p, const PEERS: usize> Node<'p, [Link; PEERS]> {
-    /// A node that has just started, with room for so many peers. `seed` is of the device's random source and differs with
-    /// every start.
+    /// A node that has just started, with room for so many peers. `seed` is of the device's random source and differs
+    /// with every start.
     pub fn new(plan: Plan<'p>, seed: u64) -> Self {
         Node::with_links(core::array::from_fn(|_| Link::default()), plan, seed)
     }
@@ -348,7 +349,7 @@ impl<'p, L: AsRef<[Link]> + AsMut<[Link]>> Node<'p, L> {
         let good = self.links.as_ref().iter().zip(self.plan.peers).filter(|(link, _)| is_good(link));
         let sees = good.fold(0u64, |sees, (_, peer)| sees | 1 << (peer.device % 64));
         let mut links = self.links.as_mut().iter_mut().zip(self.plan.peers);
-        let rate = links.find_map(|(link, peer)| link.news_of_rate().map(|rate| (peer.device, rate)));
+        let rate = links.find_map(|(link, peer)| link.rate_event().map(|rate| (peer.device, rate)));
         self.known.set_own(self.plan.device, self.boot, sees, rate);
     }
 }

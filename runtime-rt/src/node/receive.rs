@@ -86,7 +86,7 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
         }
         match header.kind {
             Kind::Hello => {}
-            Kind::Beat | Kind::Event => self.on_news(at, header),
+            Kind::Beat | Kind::Event => self.on_event(at, header),
             Kind::Want | Kind::Have | Kind::Offer | Kind::Tensor if header.term == self.known.term => {
                 self.on_transfer(at, header);
             }
@@ -129,7 +129,8 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
         self.see();
     }
 
-    fn on_news(&mut self, at: usize, header: &Header) {
+    /// A sign of life or an event frame has come.
+    fn on_event(&mut self, at: usize, header: &Header) {
         self.hear_term(at, header.term, header.inference);
         let of_term = header.term == self.known.term;
         let Some(link) = self.links.as_mut().get_mut(at) else { return };

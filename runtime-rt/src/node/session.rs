@@ -1,9 +1,9 @@
 //! Sessions: how two nodes agree that they are talking now, and notice when they no longer are.
 //!
 //! The end that calls sends a greeting with a fresh nonce; the other answers with its own; both mixed are the session's
-//! number. The answering end keeps the session it has until a frame of the new one comes, so a replayed or forged greeting
-//! cuts nothing. With keys, the two greetings are the two messages of Noise KK (`keyed.rs`), and the session's number comes
-//! of them.
+//! number. The answering end keeps the session it has until a frame of the new one comes, so a replayed or forged
+//! greeting cuts nothing. With keys, the two greetings are the two messages of Noise KK (`keyed.rs`), and the session's
+//! number comes of them.
 
 use super::keyed::{Heard, Keyed, Keys, Offer};
 use super::plan::{Medium, Peer};
@@ -17,10 +17,12 @@ const FIRST_CALL_US: u64 = 10_000;
 /// Longest.
 const LAST_CALL_US: u64 = 400_000;
 
-/// How long a link that was lost has to be good before inferences are sent over it, at first; it doubles with each loss.
+/// How long a link that was lost has to be good before inferences are sent over it, at first; it doubles with each
+/// loss.
 const FIRST_HOLD_US: u64 = 50_000;
 
-/// Longest such time: less than it takes to notice silence, so that who returns is of use again before it would be missed.
+/// Longest such time: less than it takes to notice silence, so that who returns is of use again before it would be
+/// missed.
 const LAST_HOLD_US: u64 = 200_000;
 
 /// After so long without a loss a link is as good as new.
@@ -155,7 +157,7 @@ pub(crate) struct Talk {
     /// Keys, where the link has any.
     pub(super) keyed: Option<Keyed>,
     pub(crate) session: Option<Session>,
-    /// The session that this one has taken the place of; 0 if none. What is still on its way of it is no news.
+    /// The session that this one has taken the place of; 0 if none. What is still on its way of it is of no use.
     previous: u32,
     /// One that is offered to the peer and not yet taken.
     offered: Option<Session>,
@@ -390,9 +392,9 @@ impl Talk {
 
     /// A frame of an unknown session has come: the other end is told, now and then.
     ///
-    /// Not of the session before: the other end says things in it until this one's first frame is there, and what it has
-    /// said comes for as long again. Where that takes longer than [`FIRST_CALL_US`], each session would call for the next
-    /// before anything has come in it. If the other end does not take this session, it asks.
+    /// Not of the session before: the other end says things in it until this one's first frame is there, and what it
+    /// has said comes for as long again. Where that takes longer than [`FIRST_CALL_US`], each session would call for
+    /// the next before anything has come in it. If the other end does not take this session, it asks.
     pub(crate) fn ask(&mut self, session: u32, peer: &Peer, now_us: u64, random: &mut Random) {
         if self.previous == session && session != 0 {
             return;

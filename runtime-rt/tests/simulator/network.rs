@@ -85,7 +85,7 @@ impl World<'_> {
         for (to, bytes) in heard {
             let (from, latest) = (self.other(wire, to), self.now + INJECTED_WITHIN_US);
             self.inject(wire, to, bytes);
-            // On a line, what was swallowed behind something damaged is news when it comes again.
+            // On a line, what was swallowed behind something damaged is new when it comes again.
             if self.cluster.wires[wire].medium == Medium::Line {
                 let pipe = self.pipe(wire, from);
                 pipe.last_arrival = pipe.last_arrival.max(latest);

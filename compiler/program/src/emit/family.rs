@@ -13,8 +13,8 @@ pub struct Family {
     pub routes: Vec<String>,
     /// When each is taken; the first is how the cluster should be.
     pub conditions: Vec<Row>,
-    /// Per device of the cluster the one that it hears from, on the fewest links from the device with the input; none for that
-    /// device, and for devices that take no part.
+    /// Per device of the cluster the one that it hears from, on the fewest links from the device with the input; none
+    /// for that device, and for devices that take no part.
     pub follows: Vec<Option<usize>>,
     /// Links: two devices, ascending, and their medium.
     pub links: Vec<(usize, usize, usize)>,
@@ -39,7 +39,7 @@ pub struct Row {
 
 impl Family {
     /// Routes without conditions on a cluster, of which `devices` take part: whoever feeds inputs says which is taken.
-    /// News goes from the device with the input along the fewest links.
+    /// Events go from the device with the input along the fewest links.
     pub fn new(routes: Vec<String>, cluster: &Cluster, devices: &[usize]) -> Family {
         let mut follows = vec![None; cluster.devices.len()];
         let mut reached = vec![cluster.input];
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn news_takes_the_fewest_links_from_the_input() {
+    fn events_take_the_fewest_links_from_the_input() {
         let family = Family::new(vec!["base".to_string()], &row(), &[0, 1, 2, 3]);
         assert_eq!(family.follows, [Some(1), None, Some(1), Some(1)]);
         assert_eq!((family.leads(1), family.neighbours(3)), (vec![0, 2, 3], vec![1]));
