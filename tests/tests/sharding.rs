@@ -98,7 +98,7 @@ fn a_plan_reads_back() {
 }
 
 #[test]
-fn a_plan_for_least_memory_reads_back_and_its_stripes_answer_as_one_device() {
+fn a_plan_for_least_memory_reads_back_and_its_row_streaming_answers_as_one_device() {
     let (model, reference) = example("resnet");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let plan = folder.path().join("plan.pb");
@@ -107,8 +107,8 @@ fn a_plan_for_least_memory_reads_back_and_its_stripes_answer_as_one_device() {
         .iter()
         .fold(ClusterText::new("a", "c"), |cluster, name| cluster.device(name, "host", "cpu = 0.01"))
         .network(&three, "topology = \"switch\"\nbandwidth = \"1 Gbit/s\"\nlatency = \"0.02 ms\"");
-    let striped = read_back("resnet", &three, &["--objective", "memory"], &plan);
-    assert!(!striped["stripes"].as_array().expect("runs").is_empty(), "nothing is computed in stripes");
+    let streamed = read_back("resnet", &three, &["--objective", "memory"], &plan);
+    assert!(!streamed["stripes"].as_array().expect("runs").is_empty(), "nothing is computed by row streaming");
     let plan = plan.to_str().expect("a plain path");
     check("resnet for least memory", &model, &three, &reference, &["--plan", plan]);
 }

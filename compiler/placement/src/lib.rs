@@ -1,12 +1,13 @@
 //! From a graph to programs that fit the devices: partition, shard, schedule, lower and plan memory, again where the
-//! memory plan needs more than the partition thought, and patch by patch or in stripes where whole activations are too
-//! large.
+//! memory plan needs more than the partition thought, and patch by patch or by row streaming where whole activations
+//! are too large.
 //!
-//! [`fit()`] finds the plan that is taken: plans compete (`contest`) by the figures that are reported ([`score`]), which are known
-//! before programs are made ([`Prospect`]), with memory
-//! as the objective also in stripes (`row_streaming`, `memory_objective`), and what does not fit is asked again or computed in
-//! patches (`patching`). [`place`] carries out a given partition, [`outlook()`] says what one would come to without making
-//! programs, [`routes`] lets several networks share their weights, [`survival`] adds what the loss of a device takes, and [`plan_file`] writes all of that down.
+//! [`fit()`] finds the plan that is taken: plans compete (`contest`) by the figures that are reported ([`score`]),
+//! which are known before programs are made ([`Prospect`]), with memory as the objective also by row streaming
+//! (`row_streaming`, `memory_objective`), and what does not fit is asked again or computed in patches (`patching`).
+//! [`place`] carries out a given partition, [`outlook()`] says what one would come to without making programs,
+//! [`routes`] lets several networks share their weights, [`survival`] adds what the loss of a device takes, and
+//! [`plan_file`] writes all of that down.
 //!
 //! [`Failure`] and [`Clock`] are those of every stage from here on. May import plans, programs and what these know;
 //! deliberately absent: data, training, the folder that is written, the command line.

@@ -1,4 +1,4 @@
-//! Plans for least memory: nodes in stripes, and weights where activations leave room for them.
+//! Plans for least memory: nodes by row streaming, and weights where activations leave room for them.
 
 use std::collections::BTreeSet;
 
@@ -11,9 +11,9 @@ use partita_plan::partition::subsets::subsets;
 use partita_plan::partition::{self, Effort, Partition, PartitionOptions, StrategyFamily, device_subset};
 use partita_program::program::Program;
 
-/// What is asked for before stripes are chosen: the family, and the share of activations that counts. First what is asked
-/// for, then so little that weights decide, since stripes make activations small; and without cuts by rows, which stripes
-/// need for themselves.
+/// What is asked for before row streaming is chosen: the family, and the share of activations that counts. First what
+/// is asked for, then so little that weights decide, since row streaming makes activations small; and without cuts by
+/// rows, which bands need for themselves.
 const QUESTIONS: [(StrategyFamily, f64); 3] =
     [(StrategyFamily::Auto, 1.0), (StrategyFamily::Auto, 0.15), (StrategyFamily::Fused, 0.15)];
 
@@ -40,8 +40,8 @@ const EVEN: f64 = 1.003;
 /// Least share of the weights that a device is asked to hold, against an equal share.
 const LEAST_SHARE: f64 = 0.02;
 
-/// The partition whose fullest device needs least RAM: `best`, or one in stripes. What a program needs beside tensors,
-/// copies and parts, only the program knows: each partition is carried out.
+/// The partition whose fullest device needs least RAM: `best`, or one with row streaming. What a program needs beside
+/// tensors, copies and parts, only the program knows: each partition is carried out.
 pub fn least(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions, best: Partition) -> Partition {
     let carried_out = |partition: &Partition| {
         let mut placed = place(graph, cluster, partition.clone(), &mut Clock::default()).ok()?;
@@ -95,7 +95,7 @@ pub fn least(graph: &Graph, cluster: &Cluster, wanted: &PartitionOptions, best: 
             partition = partition::rebalanced(graph, cluster, &partition, &shares);
         }
     }
-    // What the optimisation proved holds for whole operands; stripes need less.
+    // What the optimisation proved holds for whole operands; row streaming needs less.
     let ((_, bytes), found) = least;
     let bound = bound_bytes(graph, cluster, weights_in_ram) as f64;
     let proven = format!(

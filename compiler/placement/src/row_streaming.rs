@@ -1,6 +1,7 @@
-//! Which runs of nodes are computed in stripes (`shard::row_streaming`), so that the fullest device needs less memory.
+//! Which runs of nodes are computed band by band (`shard::row_streaming`), so that the fullest device needs less
+//! memory.
 //!
-//! A greedy search: where most bytes are alive, a node gets stripes, narrower stripes, or a neighbour to run with,
+//! A greedy search: where most bytes are alive, a node gets bands, narrower bands, or a neighbour to run with,
 //! whichever helps most, until nothing does. Each step is judged on the graph of shards, by sizes of tensors; whoever
 //! wants to know exactly lowers the result.
 
@@ -14,10 +15,10 @@ use partita_plan::partition::{Partition, RowStreaming};
 use partita_plan::schedule::{self, Action, Schedule};
 use partita_plan::shard::{self, Sharded, row_streaming::rows};
 
-/// Stripes that a run has at first.
+/// Bands that a run has at first.
 const FIRST_COUNT: usize = 4;
 
-/// Most stripes of a run: each costs messages.
+/// Most bands of a run: each costs messages.
 const MAX_COUNT: usize = 64;
 
 /// Computations and exchanges that one search may look at, some seconds of a desktop core. Counted, not timed, so that
@@ -33,7 +34,7 @@ const GAIN: f64 = 1e-3;
 /// Weight of the fullest moment against the others: an exponent.
 const SHARPNESS: f64 = 48.0;
 
-/// Bytes alive of a striped partition.
+/// Bytes alive of a partition with row streaming.
 struct Alive {
     /// Per device, most activations at once.
     devices: Vec<u64>,
@@ -61,14 +62,14 @@ impl Alive {
     }
 }
 
-/// The partition in stripes with which devices need little: what the search finds from no stripes, from every node in
-/// stripes by itself, and from runs as long as they can be. Which needs least only programs know.
+/// The row streaming with which devices need little: what the search finds from none, from every node in bands
+/// by itself, and from runs as long as they can be. Which needs least only programs know.
 pub fn found(graph: &Graph, cluster: &Cluster, partition: &Partition) -> Vec<Partition> {
     let order = graph.topological_order().unwrap_or_default();
     let extents: Vec<Option<usize>> = order.iter().map(|id| rows(graph, *id, partition)).collect();
     let alive = |runs: &Runs| {
-        let striped = Partition { row_streaming: runs.row_streaming(&order), ..partition.clone() };
-        alive(graph, cluster, &striped)
+        let streamed = Partition { row_streaming: runs.row_streaming(&order), ..partition.clone() };
+        alive(graph, cluster, &streamed)
     };
     let mut found: Vec<Vec<RowStreaming>> = Vec::new();
     for start in Runs::starts(&extents) {
@@ -110,7 +111,7 @@ fn search(
     Some(runs)
 }
 
-/// Runs by position in the order: first, last and number of stripes; ascending, apart from each other.
+/// Runs by position in the order: first, last and number of bands; ascending, apart from each other.
 #[derive(Clone, Default, PartialEq)]
 struct Runs(Vec<(usize, usize, usize)>);
 
@@ -217,8 +218,8 @@ fn is_blocked(graph: &Graph, tensor: TensorId) -> bool {
     graph.tensor(tensor).producer.is_some_and(|node| !moves(node))
 }
 
-/// Bytes alive during every action of a device, as the memory plan will have them: parts lie inside what they are joined
-/// to where that is possible, and are copied there as soon as they are made where it is not.
+/// Bytes alive during every action of a device, as the memory plan will have them: parts lie inside what they are
+/// joined to where that is possible, and are copied there as soon as they are made where it is not.
 #[expect(
     clippy::too_many_lines,
     reason = "steps in the order in which they are done, each with what those before have made"

@@ -152,7 +152,7 @@ fn human(report: &Report, compiled: &Compiled) {
     for run in &report.row_streaming {
         let (first, last) = (crate::diagnostic::printable(&run.nodes.0), crate::diagnostic::printable(&run.nodes.1));
         let what = if run.nodes.0 == run.nodes.1 { first } else { format!("{first} to {last}") };
-        println!("{what} in {} stripes: as many rows at a time are exchanged and computed", run.count);
+        println!("{what} in {} bands: as many rows at a time are exchanged and computed", run.count);
     }
     if let Some(pieces) = report.overlap.as_ref() {
         let pieces = match pieces.len() {

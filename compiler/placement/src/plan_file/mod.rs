@@ -76,7 +76,7 @@ pub fn write(decided: &Decided<'_>) -> Vec<u8> {
         stripes: partition
             .row_streaming
             .iter()
-            .filter_map(|row_streaming| write_stripes(&nodes, row_streaming))
+            .filter_map(|row_streaming| write_row_streaming(&nodes, row_streaming))
             .collect(),
         routes: routes.iter().map(write_route).collect(),
         conditions: conditions.iter().map(write_condition).collect(),
@@ -156,7 +156,7 @@ fn write_sharding(sharding: &Sharding) -> Vec<proto::Part> {
     sharding.parts().map(part).collect()
 }
 
-fn write_stripes(order: &[NodeId], row_streaming: &RowStreaming) -> Option<proto::Stripes> {
+fn write_row_streaming(order: &[NodeId], row_streaming: &RowStreaming) -> Option<proto::Stripes> {
     let first = order.iter().position(|id| row_streaming.nodes.first() == Some(id))?;
     let number = |number: usize| u32::try_from(number).ok();
     Some(proto::Stripes {
@@ -167,7 +167,7 @@ fn write_stripes(order: &[NodeId], row_streaming: &RowStreaming) -> Option<proto
 }
 
 /// Runs whose nodes can all be computed in rows, apart from each other; `None` if they are not.
-fn read_stripes(stored: &[proto::Stripes], graph: &Graph, partition: &Partition) -> Option<Vec<RowStreaming>> {
+fn read_row_streaming(stored: &[proto::Stripes], graph: &Graph, partition: &Partition) -> Option<Vec<RowStreaming>> {
     let order = graph.topological_order()?;
     let mut taken = HashSet::new();
     let read = |row_streaming: &proto::Stripes| {
@@ -346,7 +346,7 @@ pub fn read_partition(path: &Path, graph: &Graph, cluster: &Cluster) -> Result<P
     }
     let overlap = plan.overlaps.then_some(Overlap { pieces });
     let partition = Partition { relays, overlap, objective: objective_of(&plan), ..Partition::given(strategies) };
-    let unfit = || refuse("its stripes do not fit the nodes".to_string());
-    let row_streaming = read_stripes(&plan.stripes, graph, &partition).ok_or_else(unfit)?;
+    let unfit = || refuse("its row streaming does not fit the nodes".to_string());
+    let row_streaming = read_row_streaming(&plan.stripes, graph, &partition).ok_or_else(unfit)?;
     Ok(Partition { row_streaming, ..partition })
 }

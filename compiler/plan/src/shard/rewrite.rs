@@ -93,7 +93,10 @@ fn rewrite(
 }
 
 fn unfit(graph: &Graph, id: NodeId) -> ShardError {
-    ShardError::NotRestrictable { node: graph.node_label(id), part: "stripes with the nodes behind it".to_string() }
+    ShardError::NotRestrictable {
+        node: graph.node_label(id),
+        part: "bands of rows with the nodes behind it".to_string(),
+    }
 }
 
 pub(super) struct Rewriter<'a> {
@@ -444,7 +447,7 @@ impl Rewriter<'_> {
             self.hold(*output, device, *region, tensor);
             outputs.push(tensor);
         }
-        // One of several pieces or stripes has a name of its own.
+        // One of several pieces or bands has a name of its own.
         let name = self.node_names.unique(format!("{}{suffix}", node.name));
         let new = self.to.add_node(name, op, inputs, outputs);
         self.labels.insert(new, (node.name.clone(), method));

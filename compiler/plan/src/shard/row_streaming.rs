@@ -1,8 +1,9 @@
-//! Runs of nodes that are computed in stripes of rows: some rows of every result, then the next ones.
+//! Runs of nodes that are computed in bands of rows: some rows of every result, then the next ones.
 //!
-//! Where several devices share a node by channels, each needs all channels of the operand, but only of the rows that it is
-//! computing: gathered in stripes, whole operands never lie on one device. Where several nodes run together, not even the
-//! devices' own parts of what is between them are ever whole. Unlike tiles (`patches`), stripes compute nothing twice.
+//! Where several devices share a node by channels, each needs all channels of the operand, but only of the rows that it
+//! is computing: gathered in bands, whole operands never lie on one device. Where several nodes run together, not even
+//! the devices' own parts of what is between them are ever whole. Unlike tiles (`patches`), bands compute nothing
+//! twice.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -91,8 +92,8 @@ fn turns(graph: &Graph, row_streaming: &RowStreaming, extents: &[usize]) -> Vec<
 }
 
 impl Rewriter<'_> {
-    /// Splits a run of nodes, turn by turn. Afterwards each device holds its part of every result that others read, in one
-    /// piece.
+    /// Splits a run of nodes, turn by turn. Afterwards each device holds its part of every result that others read, in
+    /// one piece.
     pub(super) fn row_streaming(
         &mut self,
         partition: &Partition,

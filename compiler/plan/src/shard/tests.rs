@@ -14,7 +14,8 @@ use partita_ir::graph::eval::evaluate;
 use partita_ir::graph::op::{Decide, ExitRule, PoolKind};
 use partita_ir::graph::{Op, TensorType, Value};
 
-/// What travels is rounded for everybody, so a network answers the same however it is split, and links send half the bytes.
+/// What travels is rounded for everybody, so a network answers the same however it is split, and links send half the
+/// bytes.
 #[test]
 fn what_is_encoded_is_the_same_for_all_who_read_it() {
     use crate::partition::encodings::{Encoding, Encodings, Steps, candidates};
@@ -177,7 +178,8 @@ fn heads_and_all_results_of_a_split_are_cut_together() {
     }
 }
 
-/// Everything from the projections to what is joined is listed with a cut between heads, and then nothing of it travels.
+/// Everything from the projections to what is joined is listed with a cut between heads, and then nothing of it
+/// travels.
 #[test]
 fn attention_cut_by_heads_gathers_nothing_in_between() {
     let graph = heads(&mut Random(34));
@@ -248,7 +250,7 @@ fn random_strategies_compute_the_same() {
 }
 
 #[test]
-fn random_stripes_compute_the_same() {
+fn random_bands_compute_the_same() {
     let (mut runs, mut longest) = (0, 0);
     for seed in 1..60u64 {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);

@@ -1,9 +1,9 @@
 //! Gives every buffer its place in the arena and every weight its place in the weights section.
 //!
-//! `hoist` makes copies as early as they can be, `shift` moves windows over rows inside their memory, where that makes the
-//! arena smaller; `in_place` lets kernels write over an input that nothing needs any more; [`lifetimes`] then says from which
-//! step to which each independent buffer lives; `arena` packs them; [`check`] proves, without trusting the others, that
-//! no two buffers that live at the same time overlap.
+//! `hoist` makes copies as early as they can be, `shift` moves windows over rows inside their memory, where that makes
+//! the arena smaller; `in_place` lets kernels write over an input that nothing needs any more; [`lifetimes`] then says
+//! from which step to which each independent buffer lives; `arena` packs them; [`check`] proves, without trusting the
+//! others, that no two buffers that live at the same time overlap.
 
 mod arena;
 mod bounds;
@@ -25,8 +25,8 @@ use crate::program::{BufferId, PORT_ALIGNMENT_BYTES, Program};
 /// Alignment of every independent buffer and weight: a cache line, and the widest vector.
 pub const ALIGNMENT_BYTES: usize = 64;
 
-/// Fills in all offsets and the sizes of the arena and the weights section. Copies are made earlier, and what stays of a
-/// window is moved inside it, where that makes the arena smaller.
+/// Fills in all offsets and the sizes of the arena and the weights section. Copies are made earlier, and what stays of
+/// a window is moved inside it, where that makes the arena smaller.
 pub fn plan(program: &mut Program, alignment_bytes: usize) {
     let mut moved: Vec<Program> = HOISTED_STEPS.iter().filter_map(|most| hoist::hoisted(program, *most)).collect();
     let shifted: Vec<Program> = std::iter::once(&*program).chain(&moved).filter_map(shift::shifted).collect();
@@ -40,8 +40,8 @@ pub fn plan(program: &mut Program, alignment_bytes: usize) {
     }
 }
 
-/// Copies that are made earlier: all, or those into what is soon put together, such as one stripe. What is put together
-/// over a long time, such as the stripes of a result, is better left in parts if something else is large meanwhile.
+/// Copies that are made earlier: all, or those into what is soon put together, such as one band. What is put together
+/// over a long time, such as the bands of a result, is better left in parts if something else is large meanwhile.
 const HOISTED_STEPS: [usize; 2] = [usize::MAX, 48];
 
 fn place_all(program: &mut Program, alignment_bytes: usize) {

@@ -1,5 +1,5 @@
 //! The choice of layouts for one node: the offer that needs the fewest elements reordered, the family's favourite
-//! among equals. Nodes that read the same weights, as the patches and stripes of one do, or a node in several programs of
+//! among equals. Nodes that read the same weights, as the patches and bands of one do, or a node in several programs of
 //! a device, take the same layouts, so that the weights are stored once.
 
 use super::Lowering;

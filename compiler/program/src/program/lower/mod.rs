@@ -148,7 +148,7 @@ struct Lowering<'a> {
     kernels: HashMap<String, usize>,
 }
 
-/// Weights as the first kernel that reads them wants them. Others, such as those of a node's stripes, take the same.
+/// Weights as the first kernel that reads them wants them. Others, such as those of a node's bands, take the same.
 struct Packed {
     /// Layouts of that kernel.
     choice: LayoutChoice,
