@@ -16,7 +16,7 @@ use partita_ir::graph::types::are_whole;
 use partita_ir::graph::{BinaryOp, ElementType, Op, Stored, TensorType, Value};
 
 #[test]
-fn stripes_of_a_convolution_read_the_same_weights() {
+fn bands_of_a_convolution_read_the_same_weights() {
     for (filters, kernel) in [(20, 3), (37, 1), (64, 3), (6, 5)] {
         let op = Op::Conv(Conv {
             window: Window::uniform(&[kernel, kernel], 1, 1, kernel / 2),
@@ -131,14 +131,14 @@ fn every_way_that_tuning_tries_computes_the_same() {
         });
         let values = [random(&[1, channels, 9, 11], 1), random(&[70, channels, kernel, kernel], 2), random(&[70], 3)];
         for machine in machines() {
-            let mut ways: Vec<Option<Packing>> = Vec::new();
+            let mut packings: Vec<Option<Packing>> = Vec::new();
             for trial in 0..MOST_ALTERNATIVES {
                 let tuning = Arc::new(Tuning { trial: Some(trial), ..Tuning::default() });
                 let machine = Machine { winograd: true, tuning, ..machine.clone() };
-                let way = check_on(&op, &values, &[false, true, true], &machine);
-                ways.extend((!ways.contains(&way)).then_some(way));
+                let packing = check_on(&op, &values, &[false, true, true], &machine);
+                packings.extend((!packings.contains(&packing)).then_some(packing));
             }
-            assert!(ways.len() > 1, "{op:?} has but one way on {:?}", machine.instruction_set);
+            assert!(packings.len() > 1, "{op:?} has but one packing on {:?}", machine.instruction_set);
         }
     }
 }

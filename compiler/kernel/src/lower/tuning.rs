@@ -1,4 +1,4 @@
-//! Ways to do one convolution, and which of them measurements say to take.
+//! Alternatives of one convolution, and which of them measurements say to take.
 
 use super::winograd::{self, Forms};
 use super::{Machine, Operand, WeightOrder};
@@ -6,7 +6,7 @@ use partita_config::tuned::{Choice, MOST_ALTERNATIVES, MOST_VECTORS};
 use partita_ir::graph::TensorType;
 use partita_ir::graph::op::Conv;
 
-/// Ways that are estimated to take longer than the best by more than this factor are not worth a measurement.
+/// Alternatives that are estimated to take longer than the best by more than this factor are not worth a measurement.
 const WORST: f64 = 1.6;
 
 /// What a kernel depends on, as the record of measurements names it.
@@ -59,7 +59,7 @@ pub(super) fn order(
 
 const DIRECT: &str = "direct";
 
-/// Ways that are worth a measurement, best estimate first.
+/// Alternatives that are worth a measurement, best estimate first.
 fn alternatives(conv: &Conv, inputs: &[Operand<'_>], output: &TensorType, machine: &Machine) -> Vec<WeightOrder> {
     if conv.groups != 1 {
         return Vec::new();

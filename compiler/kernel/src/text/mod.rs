@@ -13,10 +13,10 @@
 //! }
 //! ```
 //!
-//! Behind the head: buffers in the order of the call, with how they are stored; `way` and the way that measurements name;
-//! `winograd` and the convolution that is done by Winograd's algorithm; `loops` with their roles; `variables`, vectors all;
-//! `threads` and the loops that they share (`numbered` is the loop variable that holds a thread's number). Lists that are
-//! empty are left out. `;` begins a comment, and in the body a statement that is one.
+//! Behind the head: buffers in the order of the call, with how they are stored; `alternative` and the one that
+//! measurements name; `winograd` and the convolution that is done by Winograd's algorithm; `loops` with their roles;
+//! `variables`, vectors all; `threads` and the loops that they share (`numbered` is the loop variable that holds a
+//! thread's number). Lists that are empty are left out. `;` begins a comment, and in the body a statement that is one.
 
 #[cfg(any(test, feature = "parse"))]
 mod parse;

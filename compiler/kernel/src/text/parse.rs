@@ -95,7 +95,7 @@ impl<'a> Parser<'a> {
         let place = reader.place();
         let word = reader.word("a declaration, or `{` and the body")?;
         match word {
-            "way" => {
+            "alternative" => {
                 let (shape, form) = (reader.string()?, reader.string()?);
                 reader.expect_word("vectors")?;
                 self.kernel.alternative = Some((shape, Choice { form, vectors: reader.count()? }));
@@ -120,8 +120,8 @@ impl<'a> Parser<'a> {
             _ => {
                 let access = Access::ALL.into_iter().find(|access| access.name() == word);
                 let Some(access) = access else {
-                    let words =
-                        "`input`, `weights`, `scratch`, `output`, `way`, `winograd`, `loops`, `variables`, `threads`";
+                    let words = "`input`, `weights`, `scratch`, `output`, `alternative`, `winograd`, `loops`, `variables`, \
+                        `threads`";
                     return Err(reader.error_at(place, format!("expected {words} or `{{`, found `{word}`")));
                 };
                 self.buffer(reader, access)?;
@@ -444,7 +444,7 @@ input x[64] in-place
 weights w[32] i8
 scratch digits[64] i8
 output y[64]
-way "3x3 of 8 channels" "F(2 x 2, 3 x 3)" vectors 2
+alternative "3x3 of 8 channels" "F(2 x 2, 3 x 3)" vectors 2
 winograd batch 1 channels 8 filters 8 lanes 4 depth 1 pad [0, 1, 1] input [1, 8, 8] output [1, 8, 8] tile [2, 2] taps [3, 3] vectors 1 pooled true Clip(-1.0, inf)
 loops row: row, column, part
 variables a, b_0, load

@@ -17,7 +17,7 @@ pub fn print(kernel: &Kernel, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "kernel {} lanes {} macs {} {:?}", kernel.name, kernel.lanes, kernel.macs, kernel.summary)?;
     buffers(kernel, f)?;
     if let Some((shape, choice)) = &kernel.alternative {
-        writeln!(f, "way {shape:?} {:?} vectors {}", choice.form, choice.vectors)?;
+        writeln!(f, "alternative {shape:?} {:?} vectors {}", choice.form, choice.vectors)?;
     }
     if let Some(winograd) = &kernel.winograd {
         let Winograd { batch, channels, filters, lanes, kernel_depth, vectors, pooled, .. } = winograd;

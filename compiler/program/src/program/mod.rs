@@ -72,8 +72,8 @@ pub struct Weight {
     pub shape: Vec<usize>,
     /// Little-endian elements in the order in which the kernel reads them; programs of several routes share them.
     pub bytes: Arc<Vec<u8>>,
-    /// How a convolution's kernel has packed it, and the layout of the activations that it reads, if that could have been
-    /// done in several ways.
+    /// How a convolution's kernel has packed it, and the layout of the activations that it reads, if there were
+    /// alternatives.
     pub order: Option<(Layout, WeightOrder)>,
     /// With `order`: what it is of the graph's constants.
     pub source: Source,
@@ -81,8 +81,8 @@ pub struct Weight {
     pub offset_bytes: usize,
 }
 
-/// What a packed constant is of the graph's constants: how the same one is found again in the program of another route. It
-/// makes no difference to what a program does, and is no part of its text form.
+/// What a packed constant is of the graph's constants: how the same one is found again in the program of another route.
+/// It makes no difference to what a program does, and is no part of its text form.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Source(pub Option<Original>);
 
@@ -217,8 +217,8 @@ pub struct Program {
     pub inputs: Vec<(usize, BufferId)>,
     /// Graph outputs returned on this device: (position among the graph's outputs, buffer, plain).
     pub outputs: Vec<(usize, BufferId)>,
-    /// So many of the last inputs and outputs are states ([`partita_ir::graph::Graph::states`]): they are kept at the end of
-    /// the arena, where nothing else lies, from one inference to the next.
+    /// So many of the last inputs and outputs are states ([`partita_ir::graph::Graph::states`]): they are kept at the
+    /// end of the arena, where nothing else lies, from one inference to the next.
     pub states: usize,
     /// Size of the arena; set by `memory`.
     pub arena_bytes: usize,
@@ -264,8 +264,8 @@ impl Program {
         self.region(&self.outputs[..self.outputs.len().saturating_sub(self.states)])
     }
 
-    /// Where an inference reads its states, where it leaves them, and where they are kept meanwhile: first bytes, and their
-    /// common size. None on devices that hold none.
+    /// Where an inference reads its states, where it leaves them, and where they are kept meanwhile: first bytes, and
+    /// their common size. None on devices that hold none.
     pub fn state_regions(&self) -> Option<StateRegions> {
         let (inputs, outputs) = (self.inputs.len(), self.outputs.len());
         if self.states == 0 || inputs < self.states || outputs < self.states {
