@@ -52,14 +52,14 @@ impl Depthwise {
 #[derive(Clone, Default)]
 pub enum Linear {
     /// By channel, over maps of one size; weights `[taps, channels]`.
-    Depthwise(Arc<Ways>),
+    Depthwise(Arc<DepthwiseSums>),
     /// Over channels; weights `[inputs, outputs]`.
     #[default]
     Pointwise,
 }
 
 /// What a depthwise convolution sums up for one sample.
-pub struct Ways {
+pub struct DepthwiseSums {
     channels: usize,
     /// Pixels of the input.
     input_pixels: usize,
@@ -88,7 +88,7 @@ impl Linear {
             touches.iter().for_each(|touch| sums[row(touch)].terms.push(term(touch).map(|pixel| pixel * channels)));
             sums
         };
-        Linear::Depthwise(Arc::new(Ways {
+        Linear::Depthwise(Arc::new(DepthwiseSums {
             channels,
             input_pixels: pixels(space),
             forward: sums(pixels(output), |touch| touch.output, |touch| [touch.input, touch.tap]),
@@ -100,13 +100,13 @@ impl Linear {
     /// The result for some samples, of which each pixel has `outputs` channels.
     pub fn forward(&self, x: &[f32], weights: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
         match self {
-            Linear::Depthwise(ways) => {
-                let (from, to) = ways.elements();
-                let mut sums = vec![0.0; x.len() / from * to];
-                for (sum, x) in sums.chunks_exact_mut(to).zip(x.chunks_exact(from)) {
-                    add_products(sum, x, weights, &ways.forward, ways.channels);
+            Linear::Depthwise(sums) => {
+                let (from, to) = sums.elements();
+                let mut made = vec![0.0; x.len() / from * to];
+                for (made, x) in made.chunks_exact_mut(to).zip(x.chunks_exact(from)) {
+                    add_products(made, x, weights, &sums.forward, sums.channels);
                 }
-                sums
+                made
             }
             Linear::Pointwise => product(&Matrix::new(x, inputs), &Matrix::new(weights, outputs)),
         }
@@ -122,13 +122,13 @@ impl Linear {
         outputs: usize,
     ) -> (Vec<f32>, Vec<f32>) {
         match self {
-            Linear::Depthwise(ways) => {
-                let (from, to) = ways.elements();
+            Linear::Depthwise(sums) => {
+                let (from, to) = sums.elements();
                 let (mut to_x, mut to_weights) = (vec![0.0; x.len()], vec![0.0; weights.len()]);
                 let each = to_x.chunks_exact_mut(from).zip(x.chunks_exact(from)).zip(slope.chunks_exact(to));
                 for ((to_x, x), slope) in each {
-                    add_products(to_x, slope, weights, &ways.to_input, ways.channels);
-                    add_products(&mut to_weights, x, slope, &ways.to_weights, ways.channels);
+                    add_products(to_x, slope, weights, &sums.to_input, sums.channels);
+                    add_products(&mut to_weights, x, slope, &sums.to_weights, sums.channels);
                 }
                 (to_x, to_weights)
             }
@@ -141,7 +141,7 @@ impl Linear {
     }
 }
 
-impl Ways {
+impl DepthwiseSums {
     /// Elements of a sample, and of its result; at least one each.
     fn elements(&self) -> (usize, usize) {
         let pixels = [self.input_pixels, self.forward.len()];

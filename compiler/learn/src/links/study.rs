@@ -19,8 +19,8 @@ use crate::samples::{self, stacked};
 /// Multiply-adds that may be spent on measuring an error once.
 const MOST_MACS: u64 = 4_000_000_000;
 
-/// Multiply-adds of one inference, and elements of all its activations, up to which a network is run at all: some seconds, and
-/// 256 MB; and nodes, of which plans take long enough without being judged.
+/// Multiply-adds of one inference, and elements of all its activations, up to which a network is run at all: some
+/// seconds, and 256 MB; and nodes, of which plans take long enough without being judged.
 const MOST_MACS_ONCE: u64 = 40_000_000_000;
 const MOST_ELEMENTS: usize = 64_000_000;
 const MOST_NODES: usize = 1_000;
@@ -40,8 +40,8 @@ const SEED: usize = 26_000;
 /// Numbers up to here may travel as halves: those of inputs that nobody has tried are hardly sixteen times as large.
 const LARGEST_HALF: f32 = 4096.0;
 
-/// What estimates may come to, of what they come to for all that a plan sends in fewer bytes: powers of this, from the first
-/// on that may do, as long as what is measured exceeds the limit. Errors of tensors add up by chance.
+/// What estimates may come to, of what they come to for all that a plan sends in fewer bytes: powers of this, from the
+/// first on that may do, as long as what is measured exceeds the limit. Errors of tensors add up by chance.
 const BUDGETS: f64 = 0.9;
 
 /// So many times the limit may do by estimate.
@@ -89,12 +89,12 @@ impl Study {
     /// The strongest encoding of each tensor: bytes, if they are wanted, where samples have shown its range.
     pub(super) fn offers(&self, graph: &Graph, bytes: bool) -> Encodings {
         let is_wanted = |encoding: &Encoding| bytes || *encoding == Encoding::Half;
-        let strongest = |tensor| Some((tensor, self.ways(tensor).into_iter().flatten().find(is_wanted)?));
+        let strongest = |tensor| Some((tensor, self.alternatives(tensor).into_iter().flatten().find(is_wanted)?));
         candidates(graph).into_iter().filter_map(strongest).collect()
     }
 
-    /// The ways to send a tensor, the strongest first; as it is last.
-    fn ways(&self, tensor: TensorId) -> Vec<Option<Encoding>> {
+    /// What a tensor can be sent as, the strongest encoding first; as it is last.
+    fn alternatives(&self, tensor: TensorId) -> Vec<Option<Encoding>> {
         let range = self.ranges.get(&tensor).copied();
         let (low, high) = range.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
         let bytes = Steps::covering(low, high).filter(|_| self.measured_on == "calibration").map(Encoding::Steps);
@@ -102,8 +102,8 @@ impl Study {
         bytes.into_iter().chain(halves).map(Some).chain([None]).collect()
     }
 
-    /// The largest difference of an output's element to that of a graph that is rounded, as a share of the output's largest.
-    /// Infinite where one of them answers no number and the other does.
+    /// The largest difference of an output's element to that of a graph that is rounded, as a share of the output's
+    /// largest. Infinite where one of them answers no number and the other does.
     pub(super) fn error(&self, encoded: &Graph) -> Result<f32, Failure> {
         largest(&self.answers, encoded, &self.inputs)
     }
@@ -163,31 +163,32 @@ impl Study {
         Ok(error)
     }
 
-    /// Encodings that together change an answer by no more than a limit, by estimate: each is tried alone on the first input,
-    /// and weaker ones take its place where a byte brings most.
+    /// Encodings that together change an answer by no more than a limit, by estimate: each is tried alone on the first
+    /// input, and weaker ones take its place where a byte brings most.
     pub(super) fn weaker(
         &mut self,
         graph: &Graph,
         (encodings, sent): (&Encodings, &BTreeMap<TensorId, u64>),
         limit: f64,
     ) -> Result<Encodings, Failure> {
-        // Per tensor its ways from the one that was tried on: squares of errors, and bytes that travel once.
-        let mut known: Vec<(TensorId, Vec<Way>)> = Vec::new();
+        // Per tensor its alternatives from the one that was tried on: squares of errors, and bytes that travel once.
+        let mut known: Vec<(TensorId, Vec<EncodingPrice>)> = Vec::new();
         for (tensor, tried) in encodings {
             let elements = sent.get(tensor).copied().unwrap_or_default() as f64;
-            let mut ways = Vec::new();
-            for encoding in self.ways(*tensor).into_iter().skip_while(|way| way.is_some() && *way != Some(*tried)) {
+            let mut prices = Vec::new();
+            let stronger = |encoding: &Option<Encoding>| encoding.is_some() && *encoding != Some(*tried);
+            for encoding in self.alternatives(*tensor).into_iter().skip_while(stronger) {
                 let error = match encoding {
                     Some(encoding) => f64::from(self.alone(graph, *tensor, encoding)?),
                     None => 0.0,
                 };
                 let bytes = elements * encoding.map_or(4.0, |encoding| encoding.element_bytes() as f64);
-                ways.push(Way { encoding, square: error * error, bytes });
+                prices.push(EncodingPrice { encoding, square: error * error, bytes });
             }
-            known.push((*tensor, ways));
+            known.push((*tensor, prices));
         }
-        while known.iter().map(|(_, ways)| ways[0].square).sum::<f64>() > limit * limit {
-            let brings = |ways: &[Way]| match ways {
+        while known.iter().map(|(_, prices)| prices[0].square).sum::<f64>() > limit * limit {
+            let brings = |prices: &[EncodingPrice]| match prices {
                 [now, next, ..] => (now.square - next.square) / (next.bytes - now.bytes).max(1.0),
                 _ => f64::NEG_INFINITY,
             };
@@ -197,7 +198,7 @@ impl Study {
                 None => break,
             };
         }
-        Ok(known.into_iter().filter_map(|(tensor, ways)| Some((tensor, ways[0].encoding?))).collect())
+        Ok(known.into_iter().filter_map(|(tensor, prices)| Some((tensor, prices[0].encoding?))).collect())
     }
 
     /// What is known of encodings.
@@ -224,8 +225,8 @@ impl Study {
     }
 }
 
-/// A way to send a tensor.
-struct Way {
+/// What an encoding of a tensor costs: the square of what it changes, and the bytes that travel.
+struct EncodingPrice {
     encoding: Option<Encoding>,
     square: f64,
     bytes: f64,

@@ -7,7 +7,7 @@ use super::judge::{self, Answered, evidence};
 use super::observe::{Observed, observe, probed};
 use super::options::QuantizeOptions;
 use super::report::{QuantizationReport, QuantizedAccuracy, QuantizedLayer};
-use super::search::{self, Given, Tried};
+use super::search::{self, ObservedGraph, Tried};
 use super::{choose, equalize, prepare};
 use crate::accuracy::{DEFAULT_LOSS, Evidence, HoldoutReport, Limits, overcharged, provable, worst_classes};
 use crate::classifier;
@@ -76,8 +76,8 @@ struct Judge {
 
 /// Quantizes a simplified graph.
 ///
-/// Errors: E0190, E0192, E0193 where the model or the samples cannot be quantized or judged; E0194 where no quantization
-/// keeps the limits.
+/// Errors: E0190, E0192, E0193 where the model or the samples cannot be quantized or judged; E0194 where no
+/// quantization keeps the limits.
 #[allow(
     clippy::too_many_lines,
     reason = "steps in the order in which they are done, each with what those before have made"
@@ -110,9 +110,9 @@ pub fn quantize(graph: &Graph, wanted: &QuantizeOptions, host: &dyn Host) -> Res
     let all: BTreeSet<NodeId> = layers.iter().copied().collect();
     let compared = &teaching[..teaching.len().min(COMPARED)];
     let (version, decibels) = best(versions, &all, compared, wanted, host)?;
-    let given = Given { graph: &version.real, observed: &version.observed, method: wanted.ranges };
+    let real = ObservedGraph { graph: &version.real, observed: &version.observed, method: wanted.ranges };
 
-    let (quantization, quantized) = given.quantized(&all)?;
+    let (quantization, quantized) = real.quantized(&all)?;
     let backbone = Backbone::of_all(host, vec![version.real.clone(), quantized.graph.clone()])?;
     let mut answers = judge::answers(&backbone, &[0, 1], &judge.inputs)?.into_iter();
     let (base, answered) = (answers.next().unwrap_or_default(), answers.next().unwrap_or_default());
@@ -126,8 +126,8 @@ pub fn quantize(graph: &Graph, wanted: &QuantizeOptions, host: &dyn Host) -> Res
     let mut alone = BTreeMap::new();
     if !judge.is_kept(&base, &found.answered) {
         note(&format!("quantization: {}; layers are tried one by one", judge.says(&base, &found.answered)));
-        alone = search::alone(&given, &layers, compared, host)?;
-        let tried = search::tried(&given, &layers, search::steps(&alone), &judge.inputs, host)?;
+        alone = search::alone(&real, &layers, compared, host)?;
+        let tried = search::tried(&real, &layers, search::steps(&alone), &judge.inputs, host)?;
         let mut nearest = judge.says(&base, &found.answered);
         let mut kept = None;
         for one in tried {
@@ -241,8 +241,8 @@ fn best(
     let mut graphs = Vec::new();
     let mut places = Vec::new();
     for Version { real, observed, .. } in &versions {
-        let given = Given { graph: real, observed, method: wanted.ranges };
-        let made = given.quantized(int8)?.1;
+        let observed = ObservedGraph { graph: real, observed, method: wanted.ranges };
+        let made = observed.quantized(int8)?.1;
         // Results of layers, where they have steps.
         let results = int8.iter().map(|id| {
             let output = real.node(*id).outputs[0];
@@ -376,7 +376,8 @@ fn not_kept(judge: &Judge, nearest: &str) -> Failure {
     Failure::Infeasible(Diagnostic::new("E0194", message).help(help))
 }
 
-/// Bytes of a graph's constants, or of its other tensors, as they can be stored. What is rounded at once is never stored.
+/// Bytes of a graph's constants, or of its other tensors, as they can be stored. What is rounded at once is never
+/// stored.
 fn bytes(graph: &Graph, constants: bool) -> u64 {
     let rounds = |id: &NodeId| matches!(graph.node(*id).op, Op::Binary(BinaryOp::RoundedQuotient, _));
     let passes =
@@ -437,8 +438,9 @@ mod tests {
     use partita_files::data::{Arrays, write_npz};
     use partita_ir::graph::text;
 
-    /// Three layers. What the second makes of its first input is a thousand times larger than of its second, and the third
-    /// asks as much of both: a grid over both is too coarse for one. A bound keeps channels from being made alike.
+    /// Three layers. What the second makes of its first input is a thousand times larger than of its second, and the
+    /// third asks as much of both: a grid over both is too coarse for one. A bound keeps channels from being made
+    /// alike.
     const COARSE: &str = r#"graph "coarse" opset 17
 input %0 "x": f32[1,2]
 const %1 "u": f32[2,2] = [1.0, 0.0, 0.0, 1.0]
@@ -495,7 +497,8 @@ output %6
 
     #[test]
     fn what_nothing_keeps_is_refused_with_what_is_nearest() {
-        // 200 samples prove no loss below 1.2816 / 201, and with what this network loses none below that of five answers.
+        // 200 samples prove no loss below 1.2816 / 201, and with what this network loses none below that of five
+        // answers.
         for (limit, nearest) in [(0.006, "--max-loss 0.0064 is all that can be proven"), (0.0064, "points are lost")] {
             let limits = Limits { max_loss: Some(limit), ..Limits::default() };
             let refused = quantized(COARSE, &samples(400, true), limits).expect_err("so few prove less");

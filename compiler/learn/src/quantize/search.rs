@@ -1,4 +1,5 @@
-//! Which layers stay in `f32` where too much is lost in whole numbers: those that disturb the answer most, as few as suffice.
+//! Which layers stay in `f32` where too much is lost in whole numbers: those that disturb the answer most, as few as
+//! suffice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,8 +17,8 @@ use partita_placement::{Failure, internal};
 const MOST_ALONE: usize = 64;
 
 /// A graph, what was observed of it, and how ranges are chosen.
-pub struct Given<'a> {
-    /// In real numbers.
+pub struct ObservedGraph<'a> {
+    /// The graph, in real numbers.
     pub graph: &'a Graph,
     /// Of its tensors.
     pub observed: &'a BTreeMap<TensorId, Observed>,
@@ -25,7 +26,7 @@ pub struct Given<'a> {
     pub method: RangeMethod,
 }
 
-impl Given<'_> {
+impl ObservedGraph<'_> {
     /// The graph with these nodes in whole numbers.
     pub fn quantized(&self, int8: &BTreeSet<NodeId>) -> Result<(Quantization, Quantized), Failure> {
         let quantization = choose::quantization(self.graph, int8, self.observed, self.method);
@@ -36,16 +37,16 @@ impl Given<'_> {
 
 /// By layer: signal to noise of the answer in dB, if that layer alone is quantized.
 pub fn alone(
-    given: &Given<'_>,
+    real: &ObservedGraph<'_>,
     layers: &[NodeId],
     inputs: &[Value],
     host: &dyn Host,
 ) -> Result<BTreeMap<NodeId, f64>, Failure> {
     let apart = layers.len().div_ceil(MOST_ALONE).max(1);
     let tried: Vec<NodeId> = layers.iter().copied().step_by(apart).collect();
-    let mut graphs = vec![given.graph.clone()];
+    let mut graphs = vec![real.graph.clone()];
     for id in &tried {
-        graphs.push(given.quantized(&[*id].into())?.1.graph);
+        graphs.push(real.quantized(&[*id].into())?.1.graph);
     }
     let numbers: Vec<usize> = (0..graphs.len()).collect();
     let backbone = Backbone::of_all(host, graphs)?;
@@ -74,17 +75,17 @@ pub struct Tried {
 
 /// Quantizes all layers but those of each set, and asks for the answers to all samples.
 pub fn tried(
-    given: &Given<'_>,
+    real: &ObservedGraph<'_>,
     layers: &[NodeId],
     sets: Vec<BTreeSet<NodeId>>,
     inputs: &[Value],
     host: &dyn Host,
 ) -> Result<Vec<Tried>, Failure> {
-    let mut graphs = vec![given.graph.clone()];
+    let mut graphs = vec![real.graph.clone()];
     let mut made = Vec::new();
     for kept in sets {
         let int8 = layers.iter().copied().filter(|id| !kept.contains(id)).collect();
-        let (quantization, quantized) = given.quantized(&int8)?;
+        let (quantization, quantized) = real.quantized(&int8)?;
         graphs.push(quantized.graph.clone());
         made.push((quantization, quantized));
     }

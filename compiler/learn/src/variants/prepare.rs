@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use super::options::VariantOptions;
 use super::studied::Study;
-use super::study::{self, Given};
+use super::study::{self, Dataset};
 use crate::accuracy::{self, Limits};
 use crate::classifier;
 use crate::holdout::{self, Calibration};
@@ -42,9 +42,9 @@ pub fn study(
     let nominal = placement::outlook(graph, cluster, &whole);
     let sent_bytes = nominal.map_or_else(Default::default, |nominal| nominal.sharded.sent_bytes(graph));
     if let Some(reason) = hopeless(&samples, wanted, classes) {
-        return study::whole(graph, &Given { samples, classes, beside }, wanted, reason, runner);
+        return study::whole(graph, &Dataset { samples, classes, beside }, wanted, reason, runner);
     }
-    let study = study::study(graph, &Given { samples, classes, beside }, wanted, &sent_bytes, runner)?;
+    let study = study::study(graph, &Dataset { samples, classes, beside }, wanted, &sent_bytes, runner)?;
     if study.parts.is_empty() {
         let message = "nothing can go: the network has no residual blocks, skip connections or concatenations";
         return Err(refuse(Diagnostic::new("E0196", message).help("compile without --variants")));

@@ -24,7 +24,7 @@ use partita_ir::graph::{Graph, NodeId, Value};
 use partita_placement::{Failure, internal};
 
 /// What variants are studied on.
-pub struct Given {
+pub struct Dataset {
     /// Calibration samples.
     pub samples: Samples,
     /// Number of classes.
@@ -33,16 +33,16 @@ pub struct Given {
     pub beside: Option<Beside>,
 }
 
-/// Studies a classifier. Sets that are less accurate than the user wants are not pursued. `sent_bytes` are those of each
-/// node where the whole network runs on the whole cluster.
+/// Studies a classifier. Sets that are less accurate than the user wants are not pursued. `sent_bytes` are those of
+/// each node where the whole network runs on the whole cluster.
 pub fn study(
     graph: &Graph,
-    given: &Given,
+    dataset: &Dataset,
     wanted: &VariantOptions,
     sent_bytes: &BTreeMap<NodeId, u64>,
     runner: Runner<'_>,
 ) -> Result<Study, Failure> {
-    let (samples, classes) = (&given.samples, given.classes);
+    let (samples, classes) = (&dataset.samples, dataset.classes);
     let mut demanded = Demanded { limits: wanted.demands.limits, gap: 0.0 };
     let parts = parts(graph);
     if parts.is_empty() {
@@ -65,7 +65,7 @@ pub fn study(
     // What each set's compensations are where all of its parts have gone.
     let refitted = fitting::refit(&parts, &segments, &sets, &fitter, &scorer).map_err(Failure::of)?;
     let (base, mut front) = guided.judge(graph, &parts, &sets, refitted, classes)?;
-    let holdout = compare(given.beside.as_ref(), graph, runner, given.classes, base.score.accuracy())?;
+    let holdout = compare(dataset.beside.as_ref(), graph, runner, dataset.classes, base.score.accuracy())?;
     demanded.gap = holdout.map_or(0.0, |holdout| holdout.widened_by);
     front.retain(|member| member.drops.is_empty() || demanded.is_kept(base.score, member.score, &member.evidence));
     let judges = (guided.judges.0.iter().map(|input| (*input).clone()).collect(), guided.judges.1.clone());
@@ -76,12 +76,12 @@ pub fn study(
 /// Only the whole model, where nothing can be proven of what is left of it.
 pub fn whole(
     graph: &Graph,
-    given: &Given,
+    dataset: &Dataset,
     wanted: &VariantOptions,
     reason: String,
     runner: Runner<'_>,
 ) -> Result<Study, Failure> {
-    let (samples, classes) = (&given.samples, given.classes);
+    let (samples, classes) = (&dataset.samples, dataset.classes);
     let labels: Vec<u32> = match &samples.labels {
         Some(labels) => labels.iter().map(|label| *label as u32).collect(),
         None => {
@@ -98,7 +98,7 @@ pub fn whole(
     let evidence = base.against(&base, &judges.1, classes);
     let (set, drops, macs) = (Set::new(), Vec::new(), macs(graph));
     let front = vec![Member { set, drops, score: base.score, evidence, macs, sent_bytes: 0, ends_at: None }];
-    let holdout = compare(given.beside.as_ref(), graph, runner, given.classes, base.score.accuracy())?;
+    let holdout = compare(dataset.beside.as_ref(), graph, runner, dataset.classes, base.score.accuracy())?;
     let demanded = Demanded { limits: wanted.demands.limits, gap: holdout.map_or(0.0, |holdout| holdout.widened_by) };
     Ok(Study { base, front, judges, demanded, holdout, unsought: Some(reason), ..Study::default() })
 }
