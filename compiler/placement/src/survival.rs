@@ -101,10 +101,10 @@ pub fn survivable(
     latency_ms: f64,
     options: &PlacementOptions,
 ) -> Result<Survivable, Failure> {
-    let held = Arc::new(ResidentWeights::of(graph, &placed.partition, cluster));
+    let resident = Arc::new(ResidentWeights::of(graph, &placed.partition, cluster));
     let mut single_points = Vec::new();
     let mut without: Vec<Without> = Vec::new();
-    let everyone = Everyone { graph, cluster, held: &held, options };
+    let everyone = Everyone { graph, cluster, resident: &resident, options };
     for device in placed.programs.iter().map(|program| program.device) {
         match single_point(cluster, device) {
             Some(why) => single_points.push((device, why)),
@@ -169,21 +169,21 @@ fn reached_without(cluster: &Cluster, device: usize) -> Vec<usize> {
 struct Everyone<'a> {
     graph: &'a Graph,
     cluster: &'a Cluster,
-    held: &'a Arc<ResidentWeights>,
+    resident: &'a Arc<ResidentWeights>,
     options: &'a PlacementOptions,
 }
 
 impl Everyone<'_> {
-    /// The best plan without a device: with the weights that are held, unless others make it much faster.
+    /// The best plan without a device: with the weights that are resident, unless others make it much faster.
     fn best_without(&self, device: usize) -> Result<Without, Failure> {
         let present = reached_without(self.cluster, device);
-        let held = self.best_of(&present, Some(Arc::clone(self.held)));
+        let with_resident = self.best_of(&present, Some(Arc::clone(self.resident)));
         let free = self.best_of(&present, None);
-        let makes_do = match (&held, &free) {
-            (Some((_, held)), Some((_, free))) => held.latency_ms <= free.latency_ms * MAKES_DO,
-            (held, _) => held.is_some(),
+        let makes_do = match (&with_resident, &free) {
+            (Some((_, resident)), Some((_, free))) => resident.latency_ms <= free.latency_ms * MAKES_DO,
+            (resident, _) => resident.is_some(),
         };
-        let best = if makes_do { held } else { free };
+        let best = if makes_do { with_resident } else { free };
         let Some((partition, figures)) = best else {
             let name = &self.cluster.devices[device].name;
             return Err(Failure::Infeasible(

@@ -62,7 +62,7 @@ impl ResidentWeights {
         ResidentWeights { by_weight: self.by_weight.iter().map(entry).collect(), incomplete, standalone }
     }
 
-    /// The strategy by which a node's weights are held; none if it has none, or new ones.
+    /// The strategy by which a node's weights are resident; none if it has none, or new ones.
     pub fn strategy(&self, graph: &Graph, id: NodeId) -> Option<&Strategy> {
         self.by_weight.get(&first_weight(graph, id)?)
     }
@@ -76,9 +76,9 @@ impl ResidentWeights {
     /// Whether a strategy needs no weights that its devices do not hold. Weights that nobody holds are new, and may go
     /// anywhere.
     pub fn allows(&self, graph: &Graph, id: NodeId, strategy: &Strategy) -> bool {
-        let Some(held) = self.strategy(graph, id) else { return true };
+        let Some(resident) = self.strategy(graph, id) else { return true };
         strategy.devices().into_iter().all(|device| {
-            let (needed, there) = (slice(graph, id, strategy, device), slice(graph, id, held, device));
+            let (needed, there) = (slice(graph, id, strategy, device), slice(graph, id, resident, device));
             // Output channels of all are part of all; input channels are packed apart from each other.
             let has_all = there == Some(Slice::All) || self.is_standalone(device);
             needed.is_some() && (needed == there || has_all && !matches!(needed, Some(Slice::Input(..))))
@@ -113,7 +113,7 @@ mod tests {
     use partita_ir::graph::{Activation, Op, TensorType, Value};
 
     #[test]
-    fn only_what_is_held_may_be_used() {
+    fn only_what_is_resident_may_be_used() {
         // Tokens by channels: the channels that are made come last.
         let mut graph = Graph::new("t");
         let x = graph.add_input("x", TensorType::f32([1, 6, 4]));
@@ -152,23 +152,26 @@ mod tests {
         let by_inputs = Strategy { method: Method::Input, outputs: inputs.clone(), partial_sums: Some(inputs) };
         let swapped = Sharding(vec![region(2, 4), region(0, 2), None]);
         let other_inputs = Strategy { method: Method::Input, outputs: swapped.clone(), partial_sums: Some(swapped) };
-        let held = |standalone: Vec<usize>| {
+        let resident = |standalone: Vec<usize>| {
             let by_weight = [(weights, by_inputs.clone())].into();
             ResidentWeights { by_weight, incomplete: HashSet::new(), standalone }
         };
-        let allowed = |held: &ResidentWeights, strategy: &Strategy| held.allows(&graph, id, strategy);
+        let allowed = |resident: &ResidentWeights, strategy: &Strategy| resident.allows(&graph, id, strategy);
         let alone = |device: usize| Strategy::whole(device, 3, &[1, 8]);
         for (standalone, of_first, of_last) in [(vec![], false, false), (vec![0], true, false), (vec![2], false, true)]
         {
-            let held = held(standalone);
-            assert_eq!((allowed(&held, &alone(0)), allowed(&held, &alone(2))), (of_first, of_last));
-            assert!(allowed(&held, &by_inputs) && !allowed(&held, &other_inputs), "input channels lie as they lie");
+            let resident = resident(standalone);
+            assert_eq!((allowed(&resident, &alone(0)), allowed(&resident, &alone(2))), (of_first, of_last));
+            assert!(
+                allowed(&resident, &by_inputs) && !allowed(&resident, &other_inputs),
+                "input channels lie as they lie"
+            );
         }
-        let fewer = held(vec![2]).restricted(&[0, 2]);
+        let fewer = resident(vec![2]).restricted(&[0, 2]);
         assert!(allowed(&fewer, &Strategy::whole(1, 2, &[1, 8])), "devices are numbered anew");
         assert!(!allowed(&fewer, &Strategy::whole(0, 2, &[1, 8])));
         assert!(fewer.complete_strategy(&graph, id).is_none(), "half of the sum went with the other device");
-        let all = held(vec![]).restricted(&[0, 1]);
+        let all = resident(vec![]).restricted(&[0, 1]);
         assert!(all.complete_strategy(&graph, id).is_some());
         assert!(fewer.restricted(&[0]).complete_strategy(&graph, id).is_none(), "it does not come back");
     }
