@@ -56,13 +56,13 @@ pub struct Options {
     pub write_onnx: Option<PathBuf>,
     /// Exits to add.
     pub exits: Option<exits::ExitOptions>,
-    /// Smaller ways through the network.
+    /// Variants: smaller routes over the same weights.
     pub variants: Option<variants::VariantOptions>,
     /// Measurements that correct the cost model; those beside the cluster file unless given.
     pub measured: Option<PathBuf>,
     /// Which kernels are best; the record beside the cluster file unless given.
     pub tuned: Option<PathBuf>,
-    /// Try this way of every convolution instead.
+    /// Try this alternative of every convolution instead.
     pub trial: Option<usize>,
 }
 

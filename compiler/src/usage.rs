@@ -107,7 +107,7 @@ pub const NEEDS: &[Need] = &[
 
 const BUILDS_NOTHING: &str = "--simulate only predicts; nothing is built or run";
 const MEASURES_ONLY: &str =
-    "it compiles and runs the model in its own ways, and writes nothing but what it has measured";
+    "it compiles and runs the model several times, as it needs, and writes nothing but what it has measured";
 const MEASURES_WHOLE: &str = "the network is measured as it is";
 const ONE_STUDY: &str = "exits and variants are for one sample at a time";
 const KEEPS_STATES: &str = "an answer that comes early leaves no states";
@@ -131,7 +131,7 @@ pub const CLASHES: &[Clash] = &[
         unless: &["variants"],
         why: "only variants are evaluated on this machine; leave --simulate out to build and run",
     },
-    clash("measure", "tune", "each compiles and runs the model in its own ways"),
+    clash("measure", "tune", "each compiles and runs the model several times, as it needs"),
     clash("measure", "build", MEASURES_ONLY),
     clash("measure", "run", MEASURES_ONLY),
     clash("measure", "evaluate", MEASURES_ONLY),
@@ -141,7 +141,7 @@ pub const CLASHES: &[Clash] = &[
     clash("measure", "format=json", "what --measure says is a table for people; its file is TOML"),
     clash("measure", "strategy", "--measure runs the model by each family in turn"),
     clash("measure", "plan", "--measure runs the model by each family in turn"),
-    clash("measure", "max_latency", "every way is measured, however long it takes"),
+    clash("measure", "max_latency", "every family is measured, however long it takes"),
     clash("measure", "quantize", MEASURES_WHOLE),
     clash("measure", "exits", MEASURES_WHOLE),
     clash("measure", "variants", MEASURES_WHOLE),
@@ -159,7 +159,7 @@ pub const CLASHES: &[Clash] = &[
     clash("tune", "exit_outputs", MEASURES_WHOLE),
     clash("plan", "objective", PLAN_SAYS),
     clash("plan", "advise", "an earlier plan is for the cluster as it is"),
-    clash("measure", "advise", "ways to compute are measured on the cluster as it is"),
+    clash("measure", "advise", "families are measured on the cluster as it is"),
     clash("tune", "advise", "kernels are measured on the cluster as it is"),
     clash("plan", "strategy", PLAN_SAYS),
     clash("plan", "variants", "each variant is planned anew"),
@@ -168,7 +168,7 @@ pub const CLASHES: &[Clash] = &[
     clash("link_error", "variants", JUDGED_EXACT),
     clash("link_error", "exit_outputs", JUDGED_EXACT),
     clash("link_error", "quantize", "whole numbers travel as the bytes that they are, exactly"),
-    clash("link_error", "measure", "ways to compute are measured with links that send every number as it is"),
+    clash("link_error", "measure", "families are measured with links that send every number as it is"),
     clash("link_error", "tune", "kernels are measured, and no links"),
     clash("numbers=f32", "quantize", "one asks for real numbers, the other for whole ones"),
     clash("numbers=f32", "weights", "one asks for 32 bits, the other for fewer"),
@@ -412,7 +412,7 @@ mod tests {
             (vec!["--set", "a=1", "b=1", "a=2"], "--set gives `a` two values"),
             (vec!["--shape", "x=1x3", "--shape", "x=1x4"], "--shape gives `x` two values"),
             (vec!["--objective", "latency=1,latency=2"], "latency is weighted twice"),
-            (vec!["--measure", "--max-latency", "1"], "every way is measured"),
+            (vec!["--measure", "--max-latency", "1"], "every family is measured"),
             (
                 vec!["--simulate", "--variants", "auto", "--calibration", "x", "--evaluate", "x", "--symbols"],
                 "nothing is built",

@@ -1,4 +1,4 @@
-//! `--tune`: the ways to do each convolution are measured, and the record is used.
+//! `--tune`: the alternatives of each convolution are measured, and the record is used.
 
 use std::fs;
 use std::path::Path;
@@ -39,7 +39,7 @@ fn run(cluster: &Path, out: &Path, options: &[&str]) -> String {
 }
 
 #[test]
-fn the_quickest_ways_are_kept_and_taken() {
+fn the_quickest_alternatives_are_kept_and_taken() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (cluster, out) = (folder.path().join("cluster.toml"), folder.path().join("out"));
     fs::write(&cluster, CLUSTER).expect("the folder can be written");

@@ -68,7 +68,7 @@ fn difference(compiled: &Compiled, route: u8, input: &Value, output: &[u8]) -> f
     pairs.map(|(a, b)| (a - b).abs() / largest).fold(0.0, f32::max)
 }
 
-/// Checks that the report shows every way to compute every variant in every condition.
+/// Checks that the report shows every alternative of every variant in every condition.
 fn check_report(folder: &Path, compiled: &Compiled) {
     let report = summary::report(compiled);
     let out = folder.join("out");
@@ -86,18 +86,25 @@ fn check_report(folder: &Path, compiled: &Compiled) {
     for (row, variant) in rows.iter().zip(&known.variants) {
         assert!(row.starts_with(&format!("<td>{}<td>", variant.name)), "{row}");
         for (cell, condition) in row.split("<td>").skip(2).zip(&known.conditions) {
-            let ways = condition.choices.iter().filter(|choice| choice.variant == variant.name);
-            let traffic: Vec<String> = ways.map(|choice| format!("ms, {} B, ", choice.traffic_bytes)).collect();
+            let alternatives = condition.choices.iter().filter(|choice| choice.variant == variant.name);
+            let traffic: Vec<String> = alternatives.map(|choice| format!("ms, {} B, ", choice.traffic_bytes)).collect();
             assert!(traffic.iter().all(|bytes| cell.contains(bytes)), "{cell} lacks some of {traffic:?}");
             assert_eq!(cell.matches(" mJ, ").count(), traffic.len(), "{cell}");
         }
     }
-    let ways = known.conditions.iter().flat_map(|condition| &condition.choices);
-    assert!(ways.clone().count() > 0 && ways.clone().all(|choice| choice.ram_bytes > 0), "every way takes RAM");
+    let alternatives = known.conditions.iter().flat_map(|condition| &condition.choices);
+    assert!(
+        alternatives.clone().count() > 0 && alternatives.clone().all(|choice| choice.ram_bytes > 0),
+        "every alternative takes RAM"
+    );
     check_gains(known);
     // A device of four that share the work holds less than one that does it alone.
-    let fullest =
-        |devices: usize| ways.clone().filter(move |choice| choice.devices.len() == devices).map(|way| way.ram_bytes);
+    let fullest = |devices: usize| {
+        alternatives
+            .clone()
+            .filter(move |choice| choice.devices.len() == devices)
+            .map(|alternative| alternative.ram_bytes)
+    };
     let (shared, alone) = (fullest(4).min(), fullest(1).min());
     assert!(shared.zip(alone).is_none_or(|(shared, alone)| shared < alone), "{shared:?} and {alone:?}");
 }
@@ -110,14 +117,16 @@ fn check_gains(known: &VariantsReport) {
         let fastest = whole.iter().map(|choice| choice.latency_ms).fold(f64::INFINITY, f64::min);
         for choice in condition.choices.iter().filter(|choice| choice.variant != "base" && !whole.is_empty()) {
             // Ways of the whole network that the report does not list may be better still.
-            let as_fast = whole.iter().filter(|way| way.latency_ms <= 1.05 * choice.latency_ms.max(fastest));
-            let bytes = as_fast.map(|way| way.traffic_bytes).min().expect("the fastest is among them");
+            let as_fast =
+                whole.iter().filter(|alternative| alternative.latency_ms <= 1.05 * choice.latency_ms.max(fastest));
+            let bytes = as_fast.map(|alternative| alternative.traffic_bytes).min().expect("the fastest is among them");
             let most = 1.0 - choice.traffic_bytes as f64 / bytes.max(1) as f64;
             let gain = choice.gain.less_traffic_at_equal_latency;
             assert!(gain.is_none_or(|gain| gain <= most + 1e-9), "{gain:?} of {most} in {}", condition.name);
-            let leanest = whole.iter().map(|way| way.traffic_bytes).min().unwrap_or(0);
-            let as_lean = whole.iter().filter(|way| way.traffic_bytes <= choice.traffic_bytes.max(leanest));
-            let time = as_lean.map(|way| way.latency_ms).fold(f64::INFINITY, f64::min);
+            let leanest = whole.iter().map(|alternative| alternative.traffic_bytes).min().unwrap_or(0);
+            let as_lean =
+                whole.iter().filter(|alternative| alternative.traffic_bytes <= choice.traffic_bytes.max(leanest));
+            let time = as_lean.map(|alternative| alternative.latency_ms).fold(f64::INFINITY, f64::min);
             let gain = choice.gain.less_latency_at_equal_traffic.expect("the whole network takes time");
             assert!(gain <= 1.0 - choice.latency_ms / time + 1e-9, "{gain} in {}", condition.name);
         }
@@ -201,7 +210,7 @@ fn a_cluster_that_loses_a_device_goes_on_with_what_is_left() {
     let extent = EXTENT as usize;
     let input = Value::f32([1, 3, extent, extent], (0..3 * extent * extent).map(|i| (i % 17) as f32 / 17.0).collect());
     let bytes = local::pack(&compiled.graph, &compiled.graph.inputs, std::slice::from_ref(&input)).expect("it fits");
-    // Whoever feeds inputs may say which way is taken; all of them compute what they should.
+    // Whoever feeds inputs may say which route is taken; all of them compute what they should.
     for route in 0..=compiled.routed.routes.len() as u8 {
         let result = cluster.infer_on(&bytes, Some(route)).expect("everybody is there");
         assert_eq!(result.route, route);

@@ -67,8 +67,8 @@ fn shifted(percent: f64) -> f64 {
     (percent * 1e4).round() / 1e6
 }
 
-/// Limits on accuracy, each if it is wanted; or, of the same kinds, the strictest ones that something proves. Each holds
-/// with probability [`CONFIDENCE`](crate::confidence::CONFIDENCE).
+/// Limits on accuracy, each if it is wanted; or, of the same kinds, the strictest ones that something proves. Each
+/// holds with 90 % probability.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Limits {
     /// The network may lose this share of right answers, compared sample by sample.
@@ -311,8 +311,8 @@ impl HoldoutReport {
     }
 }
 
-/// Limits of the wanted kinds that samples can prove at best: losses, by what changes no answer; an accuracy, by what gives
-/// right answers only.
+/// Limits of the wanted kinds that samples can prove at best: losses, by what changes no answer; an accuracy, by what
+/// gives right answers only.
 pub fn provable(labels: &[u32], classes: usize, wanted: &Limits, gap: f64) -> Limits {
     let all = vec![true; labels.len()];
     Evidence::unchanged(&all, labels, classes).proven(gap).like(wanted)

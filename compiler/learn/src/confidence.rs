@@ -5,10 +5,7 @@ use std::ops::AddAssign;
 
 use crate::bits::Bits;
 
-/// Probability with which what is stated holds.
-pub const CONFIDENCE: f64 = 0.9;
-
-/// One-sided quantile of the normal distribution for that.
+/// One-sided quantile of the normal distribution for 90 %, the probability with which what is stated holds.
 pub const QUANTILE: f64 = 1.2816;
 
 /// Nobody has more samples than this.
@@ -57,15 +54,15 @@ impl Difference {
         (self.lost as f64 - self.gained as f64) / self.samples.max(1) as f64
     }
 
-    /// Loss of accuracy that is not exceeded with probability [`CONFIDENCE`]: the mean of the paired differences and
+    /// Loss of accuracy that is not exceeded with 90 % probability: the mean of the paired differences and
     /// their standard error, with half a sample added to both kinds (Agresti and Min 2005) so that few samples without
     /// a difference do not prove that there is none.
     pub fn loss_bound(&self) -> f64 {
         bound(self.lost as f64, self.gained as f64, self.squares, self.samples as f64)
     }
 
-    /// How many samples would prove a limit, about, if as large a share of them changed as of these; none if these lose as
-    /// much as the limit.
+    /// How many samples would prove a limit, about, if as large a share of them changed as of these; none if these lose
+    /// as much as the limit.
     pub fn samples_for(&self, limit: f64) -> Option<usize> {
         if self.loss() >= limit {
             return None;
@@ -118,9 +115,9 @@ fn bound(lost: f64, gained: f64, squares: f64, samples: f64) -> f64 {
     (lost - gained) / samples + QUANTILE * variance.sqrt() / samples
 }
 
-/// Share of right answers that is reached with probability [`CONFIDENCE`] (Wilson 1927), where `right` of `samples` were;
-/// so few wrong ones that there are none do not prove that there never are. Where samples go wrong in groups of `alike`,
-/// there are as many fewer of them.
+/// Share of right answers that is reached with 90 % probability (Wilson 1927), where `right` of `samples` were;
+/// so few wrong ones that there are none do not prove that there never are. Where samples go wrong in groups of
+/// `alike`, there are as many fewer of them.
 pub fn share_bound(right: f64, samples: f64, alike: f64) -> f64 {
     let independent = (samples / alike.max(1.0)).max(1.0);
     let (share, z2) = (right / samples.max(1.0), QUANTILE * QUANTILE);

@@ -1,5 +1,5 @@
-//! `--tune`: runs the model on the cluster's devices with every convolution done in one of its alternatives after the other, and
-//! writes which was quickest.
+//! `--tune`: runs the model on the cluster's devices with every convolution done in one of its alternatives after the
+//! other, and writes which was quickest.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub(super) fn tune(arguments: &Arguments, model: &Path, targets: &Path, origin: 
         let options = Options { trial: Some(trial), ..Options::of(arguments) };
         let compiled = driver::compile(model, targets, &options, &mut ())?;
         let is_first = trial == usize::MAX;
-        if !is_first && !has_new_way(&compiled, &seen) {
+        if !is_first && !has_new_alternative(&compiled, &seen) {
             continue;
         }
         let latency_ms = measure(arguments, &compiled, is_first, &mut seen).map_err(Failure::Environment)?;
@@ -63,7 +63,7 @@ pub(super) fn tune(arguments: &Arguments, model: &Path, targets: &Path, origin: 
         record.convolution.push(entry);
     }
     let text = toml::to_string(&record).map_err(|error| Failure::Internal(error.into()))?;
-    let head = "# Written by compile --tune: the quickest way to do each convolution, by kind of device.\n\n";
+    let head = "# Written by compile --tune: the quickest kernel for each convolution, by kind of device.\n\n";
     std::fs::write(&path, head.to_string() + &text)
         .with_context(|| format!("writing {}", path.display()))
         .map_err(Failure::Environment)?;
@@ -91,7 +91,7 @@ fn subjects(compiled: &Compiled) -> Vec<(usize, usize, Subject, Choice)> {
     found
 }
 
-fn has_new_way(compiled: &Compiled, seen: &BTreeMap<Subject, Timings>) -> bool {
+fn has_new_alternative(compiled: &Compiled, seen: &BTreeMap<Subject, Timings>) -> bool {
     subjects(compiled).iter().any(|(_, _, subject, choice)| {
         seen.get(subject).is_none_or(|seen| seen.alternatives.iter().all(|(other, _)| other != choice))
     })
@@ -145,13 +145,13 @@ fn print(seen: &BTreeMap<Subject, Timings>) {
     for (subject, seen) in seen {
         let Some(entry) = best(subject, seen) else { continue };
         let changed = seen.estimated.as_ref() != Some(&entry.choice);
-        let way = if changed {
+        let alternative = if changed {
             format!("; {}, {} vectors to a tile", entry.choice.form, entry.choice.vectors)
         } else {
             String::new()
         };
         println!(
-            "{:>9.1} {:>9.1}   {}: {}{way}",
+            "{:>9.1} {:>9.1}   {}: {}{alternative}",
             entry.estimated_best_microseconds, entry.microseconds, subject.0, subject.2
         );
     }

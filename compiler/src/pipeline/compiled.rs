@@ -47,7 +47,7 @@ pub struct Compiled {
     pub family: StrategyFamily,
     /// Samples that are answered together.
     pub batch: usize,
-    /// Programs and what they will take: of the whole network, and of smaller ways through it.
+    /// Programs and what they will take: of the whole network, and of smaller routes over its weights.
     pub routed: Routed,
     /// What would be predicted of clusters that differ in one thing, if that was asked for.
     pub changes: Option<Vec<Change>>,
@@ -101,7 +101,7 @@ impl Compiled {
         }
     }
 
-    /// As a smaller way through another network.
+    /// As a route of another network.
     pub fn into_route(self, name: String) -> Route {
         Route::of(name, self.graph, self.routed.placed)
     }

@@ -1,4 +1,4 @@
-//! Programs of the whole network and of smaller ways through it.
+//! Programs of the whole network and of smaller routes over its weights.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub struct Routed {
     pub placed: Placed,
     /// What will happen where the whole network is taken.
     pub prediction: Prediction,
-    /// Smaller ways through the network.
+    /// Smaller routes over the same weights.
     pub routes: Vec<Route>,
     /// When each route is taken, if there are several; the first is the whole network.
     pub choices: Option<Choices>,

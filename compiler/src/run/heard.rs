@@ -33,7 +33,7 @@ pub struct Heard {
     devices: Vec<Said>,
 }
 
-/// Way through the network that an answer took.
+/// Route that an answer took.
 pub fn route(record: &Record) -> u8 {
     if let Outcome::Variant(route, _) = record.outcome { route } else { 0 }
 }

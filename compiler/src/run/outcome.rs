@@ -104,7 +104,7 @@ pub struct InferenceResult {
     pub wall_time: Duration,
     /// Exit at which it ended, and the confidence there; none if it went to the end.
     pub exit: Option<(u32, f32)>,
-    /// Way through the network that it took; 0 is the whole network.
+    /// Route that it took; 0 is the whole network.
     pub route: u8,
     /// How often it was given up before.
     pub given_up: usize,

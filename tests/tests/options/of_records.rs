@@ -35,9 +35,9 @@ pub fn measurements_are_used_and_named() {
 pub fn a_tuning_record_is_used_and_named() {
     use partita::config::tuned::{Choice, Tuned, TunedConvolution};
     let plain = compiled(&["--strategy", "whole"]).expect("it compiles");
-    let ways = plain.routed.placed.programs[0].kernels.iter().filter_map(|kernel| kernel.alternative.clone());
+    let alternatives = plain.routed.placed.programs[0].kernels.iter().filter_map(|kernel| kernel.alternative.clone());
     let other = |choice: &Choice| Choice { form: "direct".to_string(), vectors: choice.vectors % 4 + 1 };
-    let convolution = ways.map(|(shape, choice)| TunedConvolution {
+    let convolution = alternatives.map(|(shape, choice)| TunedConvolution {
         target: "raspberry-pi-3".to_string(),
         threads: 1,
         shape,

@@ -1,5 +1,5 @@
-//! Parts of one segment that go together. In a network of dense blocks everything between two cuts is one segment; a set
-//! picks one way for each segment, so ways without several parts are ways of their own.
+//! Parts of one segment that go together. In a network of dense blocks everything between two cuts is one segment; a
+//! set picks one alternative for each segment, so one without several parts is an alternative of its own.
 
 use super::parts::{Drop, Part, PartKind};
 use super::scores::Score;
@@ -13,9 +13,9 @@ const SIZES: [usize; 9] = [2, 3, 4, 6, 8, 12, 16, 24, 32];
 /// Kinds of which several can go from one segment without getting into each other's way.
 const KINDS: [PartKind; 2] = [PartKind::Branch, PartKind::Channels];
 
-/// Adds to segments ways without several parts of a kind: those that lose least alone for what they save, ever more of
-/// them. `singles` are the scores of ways, `alone` that of the whole network; at most `most` ways come out in all. Says
-/// whether there are any new ones.
+/// Adds to segments alternatives without several parts of a kind: those that lose least alone for what they save, ever
+/// more of them. `singles` are the scores of alternatives, `alone` that of the whole network; at most `most`
+/// alternatives come out in all. Says whether there are any new ones.
 pub fn add(
     graph: &Graph,
     parts: &[Part],

@@ -17,11 +17,11 @@ pub struct Base<'a> {
     pub placed: Placed,
 }
 
-/// The whole network and smaller ways through it.
+/// The whole network and smaller routes over its weights.
 pub struct Family {
     /// The whole network; its programs share their weights with those of routes.
     pub placed: Placed,
-    /// Smaller ways through the network.
+    /// Smaller routes over the same weights.
     pub routes: Vec<Route>,
     /// When each route is taken, if there are any; the first is the whole network.
     pub choices: Option<Choices>,

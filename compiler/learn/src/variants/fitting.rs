@@ -42,12 +42,13 @@ struct Observed {
     elements: BTreeMap<Option<TensorId>, Vec<f32>>,
     /// Mean of each channel of operands of concatenations that may go.
     means: BTreeMap<TensorId, Vec<f32>>,
-    /// Sums of products of the channels of tensors of which channels may go, and of ones: `[channels + 1, channels + 1]`.
+    /// Sums of products of the channels of tensors of which channels may go, and of ones: `[channels + 1, channels +
+    /// 1]`.
     products: BTreeMap<TensorId, Vec<f64>>,
 }
 
-/// Fits compensations. Samples run through the whole network when something is fitted first; where all of it is kept from an
-/// earlier run, they do not.
+/// Fits compensations. Samples run through the whole network when something is fitted first; where all of it is kept
+/// from an earlier run, they do not.
 pub struct Fitter<'a> {
     host: &'a dyn Host,
     graph: &'a Graph,
@@ -143,8 +144,8 @@ impl<'a> Fitter<'a> {
     }
 }
 
-/// Adds to each segment ways with a compensation. The labels, or the model's own answers where nobody says what samples are; and
-/// what fits further compensations.
+/// Adds to each segment alternatives with a compensation. The labels, or the model's own answers where nobody says what
+/// samples are; and what fits further compensations.
 pub fn add_compensations<'a>(
     graph: &'a Graph,
     parts: &[Part],
@@ -169,7 +170,7 @@ pub fn add_compensations<'a>(
     };
     let labels: Vec<u32> = labels.map_err(Failure::of)?;
     let names: Vec<String> = single.iter().map(|(number, at, part)| format!("{number} {at} {part}")).collect();
-    let compensations = remembered(&file("repairs", &fitter.inputs()), &names, |new| {
+    let compensations = remembered(&file("compensation", &fitter.inputs()), &names, |new| {
         let seen = fitter.seen()?;
         gather(new.len(), |job| {
             let (segment, _, part) = single[new[job]];
@@ -181,7 +182,7 @@ pub fn add_compensations<'a>(
         let segment = &mut segments[number];
         for compensation in compensations {
             let alternative = alternative(graph, segment.from, segment.to, vec![(part, Some(compensation))], parts)?;
-            // Where the plain way computes something already, the compensation takes nothing more.
+            // Where the plain alternative computes something already, the compensation takes nothing more.
             let keeps_both = segment.alternatives[at].macs < alternative.macs;
             if keeps_both && alternative.macs < segment.alternatives[0].macs {
                 segment.alternatives.push(alternative);
@@ -289,8 +290,8 @@ impl Rows<'_> {
         self.elements.len() / self.shape[1].max(1)
     }
 
-    /// Channels around `stride` times a place of a tensor of shape `output`, `kernel` places wide in each direction, zero
-    /// outside: `[C, kernel..]`. Places count through all samples.
+    /// Channels around `stride` times a place of a tensor of shape `output`, `kernel` places wide in each direction,
+    /// zero outside: `[C, kernel..]`. Places count through all samples.
     fn row(&self, place: usize, stride: &[usize], kernel: usize, output: &[usize], row: &mut Vec<f32>) {
         let plane: usize = output[2..].iter().product();
         let (sample, mut rest) = (place / plane, place % plane);
@@ -377,8 +378,8 @@ fn fit_map(x: &Rows<'_>, y: &Rows<'_>, from: TensorId, activation: Activation, k
     Some(Compensation::Map { from, weights: map.weights, bias: map.bias, stride, kernel })
 }
 
-/// What the compensations of sets become when each is fitted to what really reaches it: behind other parts that have gone, not in
-/// the whole network. The goal of each is still what the whole network has there.
+/// What the compensations of sets become when each is fitted to what really reaches it: behind other parts that have
+/// gone, not in the whole network. The goal of each is still what the whole network has there.
 pub fn refit(
     parts: &[Part],
     segments: &[Segment],

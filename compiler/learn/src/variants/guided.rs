@@ -28,12 +28,12 @@ const COMPARED: usize = 500;
 /// Accuracy that a set may lack while its compensations are those of single parts.
 const WON_BACK: f64 = 0.03;
 
-/// What the first of the samples that guide say of each way alone.
+/// What the first of the samples that guide say of each alternative alone.
 #[derive(Default)]
 pub(super) struct Singles {
     /// The whole network.
     pub whole: Score,
-    /// Segment, way and score.
+    /// Segment, alternative and score.
     pub alternatives: Vec<(usize, u8, Score)>,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Guided<'a> {
             picked.map(|(input, label)| (input, *label)).unzip()
         };
         let (mut guides, judges) = (half(0), half(1));
-        // Singles and the greedy search each run about as many networks as there are ways.
+        // Singles and the greedy search each run about as many networks as there are alternatives.
         let macs: u64 = segments.iter().map(|segment| segment.alternatives[0].macs).sum();
         let alternatives: usize = segments.iter().map(|segment| segment.alternatives.len()).sum();
         let affordable = (SEARCH_MACS / (macs as f64 * 3.0 * alternatives as f64).max(1.0)) as usize;
@@ -93,7 +93,7 @@ impl<'a> Guided<'a> {
         self.scorer.score(sets, &self.guides.0[..count], &self.guides.1[..count], what)
     }
 
-    /// Scores of each way alone; those that are known are not measured again.
+    /// Scores of each alternative alone; those that are known are not measured again.
     pub fn singles(&self, known: Singles) -> anyhow::Result<Singles> {
         let none: Set = vec![0; self.segments.len()];
         let is_known = |segment: usize, alternative: u8| {
@@ -168,8 +168,8 @@ impl<'a> Guided<'a> {
         sets
     }
 
-    /// The whole network, and sets with two kinds of compensations, measured: the better by the samples that guide, and what the
-    /// others say of it.
+    /// The whole network, and sets with two kinds of compensations, measured: the better by the samples that guide, and
+    /// what the others say of it.
     pub fn judge(
         &self,
         graph: &Graph,
@@ -246,7 +246,7 @@ impl<'a> Guided<'a> {
     }
 }
 
-/// Weights that a way adds, as a share of the model's.
+/// Weights that an alternative adds, as a share of the model's.
 pub fn added(segments: &[Segment], segment: usize, alternative: u8) -> f64 {
     let alternatives = &segments[segment].alternatives;
     let whole = segments.iter().filter_map(|segment| segment.alternatives[0].graph.as_ref());
@@ -258,7 +258,7 @@ pub fn added(segments: &[Segment], segment: usize, alternative: u8) -> f64 {
     new as f64 / all.max(1) as f64
 }
 
-/// Ways that no other way of the same segment beats in both what it saves and what it loses.
+/// Alternatives that no other of the same segment beats in both what it saves and what it loses.
 fn undominated(candidates: &[Candidate], segments: &[Segment]) -> Vec<Candidate> {
     let macs =
         |candidate: &Candidate| segments[candidate.segment].alternatives[usize::from(candidate.alternative)].macs;

@@ -1,5 +1,5 @@
-//! Sets of parts on the cluster in each situation: how each is best computed with the weights that devices hold, and which
-//! is taken when.
+//! Sets of parts on the cluster in each situation: how each is best computed with the weights that devices hold, and
+//! which is taken when.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub struct Mapped {
     pub ram_bytes: u64,
 }
 
-/// A way of the whole network, beside which variants are judged.
+/// An alternative of the whole network, beside which variants are judged.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
     /// Mean time of an inference.
@@ -37,32 +37,32 @@ pub struct Point {
     pub traffic_bytes: u64,
 }
 
-/// What the whole network may take longer where traffic is compared: tenths of a percent of time are often bought with half
-/// of the traffic, and no variant is needed to give them back.
+/// What the whole network may take longer where traffic is compared: tenths of a percent of time are often bought with
+/// half of the traffic, and no variant is needed to give them back.
 const AS_FAST: f64 = 1.05;
 
 /// How much less than the whole network something sends and takes, as shares. It may be more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Gain {
-    /// Traffic, of the way of the whole network that sends least in as much time and 5 % more. Where the whole network is
-    /// never that fast, it may take its own least time and 5 % more. None where it sends nothing.
+    /// Traffic, of the alternative of the whole network that sends least in as much time and 5 % more. Where the whole
+    /// network is never that fast, it may take its own least time and 5 % more. None where it sends nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub less_traffic_at_equal_latency: Option<f64>,
-    /// Time, of the fastest way of the whole network that sends no more. Where it never sends so little, it may send as
-    /// little as it can.
+    /// Time, of the fastest alternative of the whole network that sends no more. Where it never sends so little, it may
+    /// send as little as it can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub less_latency_at_equal_traffic: Option<f64>,
 }
 
 impl Gain {
-    /// Of one way beside all that are known of the whole network; nothing if it cannot be computed at all.
+    /// Of one alternative beside all that are known of the whole network; nothing if it cannot be computed at all.
     pub fn of(own: Point, whole: &[Point]) -> Gain {
-        let fastest = whole.iter().map(|way| way.latency_ms).fold(f64::INFINITY, f64::min);
-        let leanest = whole.iter().map(|way| way.traffic_bytes).min().unwrap_or(0);
-        let as_fast = whole.iter().filter(|way| way.latency_ms <= AS_FAST * own.latency_ms.max(fastest));
-        let as_lean = whole.iter().filter(|way| way.traffic_bytes <= own.traffic_bytes.max(leanest));
-        let least_bytes = as_fast.map(|way| way.traffic_bytes).min().filter(|bytes| *bytes > 0);
-        let least_ms = as_lean.map(|way| way.latency_ms).min_by(f64::total_cmp).filter(|time| *time > 0.0);
+        let fastest = whole.iter().map(|one| one.latency_ms).fold(f64::INFINITY, f64::min);
+        let leanest = whole.iter().map(|one| one.traffic_bytes).min().unwrap_or(0);
+        let as_fast = whole.iter().filter(|one| one.latency_ms <= AS_FAST * own.latency_ms.max(fastest));
+        let as_lean = whole.iter().filter(|one| one.traffic_bytes <= own.traffic_bytes.max(leanest));
+        let least_bytes = as_fast.map(|one| one.traffic_bytes).min().filter(|bytes| *bytes > 0);
+        let least_ms = as_lean.map(|one| one.latency_ms).min_by(f64::total_cmp).filter(|time| *time > 0.0);
         Gain {
             less_traffic_at_equal_latency: least_bytes.map(|bytes| 1.0 - own.traffic_bytes as f64 / bytes as f64),
             less_latency_at_equal_traffic: least_ms.map(|time| 1.0 - own.latency_ms / time),
@@ -70,23 +70,24 @@ impl Gain {
     }
 }
 
-/// How often the gap between two ways is halved towards a time that is wanted; where that is not between them, once.
+/// How often the gap between two alternatives is halved towards a time that is wanted; where that is not between them,
+/// once.
 const HALVINGS: usize = 5;
 
 /// How often every gap of the whole network's front is divided.
 const FRONT_ROUNDS: usize = 2;
 
-/// The best ways to compute a graph in a situation with the weights that devices hold: by what the user wants, and, where
-/// that is something else, by traffic, by energy, and by latency and traffic together, so that little is sent in `goal_ms`;
-/// the fastest first. Nothing if there is none.
+/// The best alternatives to compute a graph in a situation with the weights that devices hold: by what the user wants,
+/// and, where that is something else, by traffic, by energy, and by latency and traffic together, so that little is
+/// sent in `goal_ms`; the fastest first. Nothing if there is none.
 pub fn map(
     (member, graph): (usize, &Graph),
     goal_ms: f64,
     situation: &Situation,
-    held: &ResidentWeights,
+    resident: &ResidentWeights,
     options: &PlacementOptions,
 ) -> Vec<Mapped> {
-    let Some(by) = solver((member, graph), situation, held, options) else { return Vec::new() };
+    let Some(by) = solver((member, graph), situation, resident, options) else { return Vec::new() };
     let mut found: Vec<Mapped> = by(options.objective).into_iter().collect();
     // What one device does alone is as good in these.
     if found.first().is_some_and(|found| found.traffic_bytes > 0) {
@@ -105,36 +106,36 @@ pub fn map(
     found
 }
 
-/// Ways of the whole network between the fastest and the leanest, so that variants are compared with what it can do
-/// without them: a few over the whole range, and what sends least in hardly more than the least time. `known` are ways that
-/// are known already.
+/// Alternatives of the whole network between the fastest and the leanest, so that variants are compared with what it
+/// can do without them: a few over the whole range, and what sends least in hardly more than the least time. `known`
+/// are those that are known already.
 pub fn front(
     graph: &Graph,
     known: &[Mapped],
     situation: &Situation,
-    held: &ResidentWeights,
+    resident: &ResidentWeights,
     options: &PlacementOptions,
 ) -> Vec<Point> {
-    let mut ways: Vec<Mapped> = known.to_vec();
-    if let Some(by) = solver((0, graph), situation, held, options).filter(|_| !known.is_empty()) {
+    let mut alternatives: Vec<Mapped> = known.to_vec();
+    if let Some(by) = solver((0, graph), situation, resident, options).filter(|_| !known.is_empty()) {
         if options.objective != Objective::Latency {
-            ways.extend(by(Objective::Latency));
+            alternatives.extend(by(Objective::Latency));
         }
-        explore(&mut ways, &by);
+        explore(&mut alternatives, &by);
     }
-    ways.iter().map(|way| Point { latency_ms: way.latency_ms, traffic_bytes: way.traffic_bytes }).collect()
+    alternatives.iter().map(|one| Point { latency_ms: one.latency_ms, traffic_bytes: one.traffic_bytes }).collect()
 }
 
-/// Adds ways between the fastest and the leanest.
-fn explore(ways: &mut Vec<Mapped>, by: &impl Fn(Objective) -> Option<Mapped>) {
+/// Adds alternatives between the fastest and the leanest.
+fn explore(alternatives: &mut Vec<Mapped>, by: &impl Fn(Objective) -> Option<Mapped>) {
     let least = |of: &dyn Fn(&Mapped) -> (f64, f64)| {
-        ways.iter().min_by(|a, b| of(a).partial_cmp(&of(b)).unwrap_or(Ordering::Equal))
+        alternatives.iter().min_by(|a, b| of(a).partial_cmp(&of(b)).unwrap_or(Ordering::Equal))
     };
-    let fastest = least(&|way| (way.latency_ms, way.traffic_bytes as f64)).cloned();
-    let leanest = least(&|way| (way.traffic_bytes as f64, way.latency_ms)).cloned();
+    let fastest = least(&|one| (one.latency_ms, one.traffic_bytes as f64)).cloned();
+    let leanest = least(&|one| (one.traffic_bytes as f64, one.latency_ms)).cloned();
     let Some((fast, lean)) = fastest.zip(leanest) else { return };
-    ways.extend(between(&fast, &lean, fast.latency_ms * AS_FAST, HALVINGS, by));
-    // Both sides of a way between, and of those.
+    alternatives.extend(between(&fast, &lean, fast.latency_ms * AS_FAST, HALVINGS, by));
+    // Both sides of an alternative between, and of those.
     let mut gaps = vec![(fast, lean)];
     for _ in 0..FRONT_ROUNDS {
         let halves = gaps.iter().flat_map(|(fast, lean)| {
@@ -142,15 +143,16 @@ fn explore(ways: &mut Vec<Mapped>, by: &impl Fn(Objective) -> Option<Mapped>) {
             middle.map(|middle| [(fast.clone(), middle.clone()), (middle, lean.clone())]).into_iter().flatten()
         });
         gaps = halves.collect();
-        ways.extend(gaps.iter().map(|(_, lean)| lean.clone()));
+        alternatives.extend(gaps.iter().map(|(_, lean)| lean.clone()));
     }
 }
 
-/// What finds the best way to compute a graph in a situation, by an objective; none if it cannot be computed then.
+/// What finds the best alternative to compute a graph in a situation, by an objective; none if it cannot be computed
+/// then.
 fn solver<'a>(
     (member, graph): (usize, &'a Graph),
     situation: &'a Situation,
-    held: &ResidentWeights,
+    resident: &ResidentWeights,
     options: &'a PlacementOptions,
 ) -> Option<impl Fn(Objective) -> Option<Mapped> + 'a> {
     let there = &situation.present;
@@ -158,9 +160,10 @@ fn solver<'a>(
         return None;
     }
     let cluster = device_subset::restricted(&situation.cluster, there);
-    let held = Some(Arc::new(held.restricted(there)));
+    let resident = Some(Arc::new(resident.restricted(there)));
     Some(move |objective: Objective| {
-        let wanted = PartitionOptions { resident: held.clone(), ..PartitionOptions::new(objective, options.family) };
+        let wanted =
+            PartitionOptions { resident: resident.clone(), ..PartitionOptions::new(objective, options.family) };
         let found = partita_placement::outlook(graph, &cluster, &wanted)?;
         let outcomes = outcomes(graph, &found.sharded, &found.schedules, &cluster);
         let ram_bytes = partita_placement::peak_ram_bytes(&found.sharded, &found.schedules, &cluster);
@@ -169,8 +172,8 @@ fn solver<'a>(
     })
 }
 
-/// Ways that send less than a fast one and are faster than a lean one: at the price of traffic at which the two cost the
-/// same, another may cost less than both. So on between that way and the one on the other side of `goal_ms`.
+/// Alternatives that send less than a fast one and are faster than a lean one: at the price of traffic at which the two
+/// cost the same, another may cost less than both. So on between that one and the one on the other side of `goal_ms`.
 fn between(
     fast: &Mapped,
     lean: &Mapped,
@@ -183,27 +186,27 @@ fn between(
         return Vec::new();
     }
     let traffic = slower / (leaner as f64 * 1e-6);
-    let is_between = |way: &Mapped| {
-        way.latency_ms > fast.latency_ms && way.latency_ms < lean.latency_ms && way.traffic_bytes < fast.traffic_bytes
+    let is_between = |one: &Mapped| {
+        one.latency_ms > fast.latency_ms && one.latency_ms < lean.latency_ms && one.traffic_bytes < fast.traffic_bytes
     };
-    let Some(way) = by(Objective::Weighted(Weights { latency: 1.0, traffic, energy: 0.0 })).filter(is_between) else {
+    let Some(one) = by(Objective::Weighted(Weights { latency: 1.0, traffic, energy: 0.0 })).filter(is_between) else {
         return Vec::new();
     };
-    let (fast, lean) = if way.latency_ms > goal_ms { (fast, &way) } else { (&way, lean) };
+    let (fast, lean) = if one.latency_ms > goal_ms { (fast, &one) } else { (&one, lean) };
     let mut found = between(fast, lean, goal_ms, halvings - 1, by);
-    found.push(way);
+    found.push(one);
     found
 }
 
 impl Mapped {
-    /// Whether this way is better in something than each of others, the first of which is best by an objective. Of one
-    /// member the fastest is taken, so where the user wants something else than speed it must not be faster.
+    /// Whether this alternative is better in something than each of others, the first of which is best by an objective.
+    /// Of one member the fastest is taken, so where the user wants something else than speed it must not be faster.
     pub fn adds_to(&self, known: &[Mapped], objective: Objective) -> bool {
         let stays_behind = |best: &Mapped| objective == Objective::Latency || self.latency_ms >= best.latency_ms;
         known.first().is_none_or(stays_behind) && !known.iter().any(|other| other.is_as_good_as(self))
     }
 
-    /// Whether this way is worse than another in nothing.
+    /// Whether this alternative is worse than another in nothing.
     pub fn is_as_good_as(&self, other: &Mapped) -> bool {
         self.latency_ms <= other.latency_ms
             && self.traffic_bytes <= other.traffic_bytes
@@ -227,9 +230,9 @@ impl Mapped {
 /// Predictions may be too short by the rest.
 const CERTAIN: f64 = 0.85;
 
-/// The one to take: of those that surely keep the limit the one that loses least accuracy, then the fastest; the fastest if
-/// none keeps it. `loss` is what a member does not exceed with some probability: a network that happens to be as good as the
-/// whole one on a few samples does not take its place where that is in time.
+/// The one to take: of those that surely keep the limit the one that loses least accuracy, then the fastest; the
+/// fastest if none keeps it. `loss` is what a member does not exceed with some probability: a network that happens to
+/// be as good as the whole one on a few samples does not take its place where that is in time.
 pub fn choose(mapped: &[Mapped], limit_ms: f64, loss: impl Fn(usize) -> f64) -> Option<&Mapped> {
     let faster = |a: &&Mapped, b: &&Mapped| a.latency_ms.total_cmp(&b.latency_ms);
     let in_time = mapped.iter().filter(|one| one.latency_ms <= limit_ms * CERTAIN);
@@ -248,32 +251,41 @@ mod tests {
     }
 
     #[test]
-    fn other_ways_are_better_in_something_and_do_not_replace_what_the_user_wants() {
-        let way = |latency_ms: f64, traffic_bytes: u64| Mapped { traffic_bytes, ..mapped(0, latency_ms) };
-        let best = [way(20.0, 100)];
-        let adds = |way: Mapped, objective: Objective| way.adds_to(&best, objective);
-        assert!(adds(way(30.0, 50), Objective::Energy) && !adds(way(10.0, 50), Objective::Energy));
-        assert!(adds(way(30.0, 50), Objective::Latency) && adds(way(10.0, 50), Objective::Latency));
-        assert!(!adds(way(30.0, 100), Objective::Latency) && !adds(way(30.0, 100), Objective::Energy));
-        assert!(!way(30.0, 50).adds_to(&[way(20.0, 100), way(25.0, 50)], Objective::Latency), "the second beats it");
-        let in_little = Mapped { energy_mj: 2.0, ram_bytes: 10, ..way(30.0, 100) };
-        let known = Mapped { energy_mj: 1.0, ram_bytes: 20, ..way(20.0, 100) };
+    fn other_alternatives_are_better_in_something_and_do_not_replace_what_the_user_wants() {
+        let alternative = |latency_ms: f64, traffic_bytes: u64| Mapped { traffic_bytes, ..mapped(0, latency_ms) };
+        let best = [alternative(20.0, 100)];
+        let adds = |one: Mapped, objective: Objective| one.adds_to(&best, objective);
+        assert!(adds(alternative(30.0, 50), Objective::Energy) && !adds(alternative(10.0, 50), Objective::Energy));
+        assert!(adds(alternative(30.0, 50), Objective::Latency) && adds(alternative(10.0, 50), Objective::Latency));
+        assert!(!adds(alternative(30.0, 100), Objective::Latency) && !adds(alternative(30.0, 100), Objective::Energy));
+        assert!(
+            !alternative(30.0, 50).adds_to(&[alternative(20.0, 100), alternative(25.0, 50)], Objective::Latency),
+            "the second beats it"
+        );
+        let in_little = Mapped { energy_mj: 2.0, ram_bytes: 10, ..alternative(30.0, 100) };
+        let known = Mapped { energy_mj: 1.0, ram_bytes: 20, ..alternative(20.0, 100) };
         assert!(in_little.adds_to(std::slice::from_ref(&known), Objective::Latency), "it takes less RAM");
         assert!(!Mapped { ram_bytes: 20, ..in_little }.adds_to(&[known], Objective::Latency));
     }
 
     #[test]
-    fn ways_between_the_fastest_and_the_leanest_are_found() {
-        // All ways there are; for a price of traffic the cheapest is the answer.
-        let way = |latency_ms: f64, traffic_bytes: u64| Mapped { traffic_bytes, ..mapped(0, latency_ms) };
-        let all = [way(10.0, 1_000_000), way(11.0, 700_000), way(14.0, 400_000), way(17.0, 390_000), way(30.0, 0)];
+    fn alternatives_between_the_fastest_and_the_leanest_are_found() {
+        // All alternatives there are; for a price of traffic the cheapest is the answer.
+        let alternative = |latency_ms: f64, traffic_bytes: u64| Mapped { traffic_bytes, ..mapped(0, latency_ms) };
+        let all = [
+            alternative(10.0, 1_000_000),
+            alternative(11.0, 700_000),
+            alternative(14.0, 400_000),
+            alternative(17.0, 390_000),
+            alternative(30.0, 0),
+        ];
         let by = |objective: Objective| {
             let Objective::Weighted(weights) = objective else { return None };
-            let cost = |way: &Mapped| weights.cost(way.latency_ms * 1e-3, way.traffic_bytes as f64, 0.0);
+            let cost = |one: &Mapped| weights.cost(one.latency_ms * 1e-3, one.traffic_bytes as f64, 0.0);
             all.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).cloned()
         };
         let found = |goal_ms: f64, halvings: usize| -> Vec<u64> {
-            between(&all[0], &all[4], goal_ms, halvings, &by).iter().map(|way| way.traffic_bytes).collect()
+            between(&all[0], &all[4], goal_ms, halvings, &by).iter().map(|one| one.traffic_bytes).collect()
         };
         assert_eq!(found(12.0, 3), [700_000, 400_000]);
         assert_eq!(found(20.0, 3), [400_000], "17 ms for 390 kB are dear at any price");
@@ -302,19 +314,25 @@ mod tests {
 
     #[test]
     fn the_front_of_the_whole_network_has_what_is_hardly_slower() {
-        let way = |latency_ms: f64, traffic_bytes: u64| Mapped { traffic_bytes, ..mapped(0, latency_ms) };
-        let all = [way(71.994, 111_000), way(72.278, 58_000), way(80.0, 40_000), way(90.0, 30_000), way(300.0, 0)];
+        let alternative = |latency_ms: f64, traffic_bytes: u64| Mapped { traffic_bytes, ..mapped(0, latency_ms) };
+        let all = [
+            alternative(71.994, 111_000),
+            alternative(72.278, 58_000),
+            alternative(80.0, 40_000),
+            alternative(90.0, 30_000),
+            alternative(300.0, 0),
+        ];
         let by = |objective: Objective| {
             let Objective::Weighted(weights) = objective else { return None };
-            let cost = |way: &Mapped| weights.cost(way.latency_ms * 1e-3, way.traffic_bytes as f64, 0.0);
+            let cost = |one: &Mapped| weights.cost(one.latency_ms * 1e-3, one.traffic_bytes as f64, 0.0);
             all.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).cloned()
         };
-        let mut ways = vec![all[4].clone(), all[0].clone()];
-        explore(&mut ways, &by);
-        assert!(ways.iter().any(|way| way.traffic_bytes == 58_000), "{ways:?}");
+        let mut alternatives = vec![all[4].clone(), all[0].clone()];
+        explore(&mut alternatives, &by);
+        assert!(alternatives.iter().any(|one| one.traffic_bytes == 58_000), "{alternatives:?}");
         let mut one = vec![all[4].clone()];
         explore(&mut one, &by);
-        assert!(one.iter().all(|way| way.traffic_bytes == 0));
+        assert!(one.iter().all(|one| one.traffic_bytes == 0));
     }
 
     #[test]

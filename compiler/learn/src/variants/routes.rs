@@ -1,4 +1,5 @@
-//! From what was studied to routes: each situation gets, of the networks that are in time there, the one that loses least.
+//! From what was studied to routes: each situation gets, of the networks that are in time there, the one that loses
+//! least.
 
 use partita_config::Cluster;
 use partita_ir::graph::Graph;
@@ -54,7 +55,7 @@ pub fn add(mut base: Base<'_>, mut study: Study, wanted: Wanted<'_>, runner: Run
     let study = &study;
     call_standalone(&mut base);
     let base = base;
-    let held = ResidentWeights::of(base.graph, &base.placed.partition, base.cluster);
+    let resident = ResidentWeights::of(base.graph, &base.placed.partition, base.cluster);
     let taking_part: Vec<usize> = base.placed.programs.iter().map(|program| program.device).collect();
     let situations: Vec<Situation> = situations(base.cluster, &taking_part)
         .into_iter()
@@ -69,7 +70,7 @@ pub fn add(mut base: Base<'_>, mut study: Study, wanted: Wanted<'_>, runner: Run
             // Smaller networks may take as long as the whole one to send less.
             let goal_ms =
                 mapped.iter().filter(|one| one.member == 0).map(|one| one.latency_ms).fold(f64::MAX, f64::min);
-            let map = || mapping::map((member, graph), goal_ms, situation, &held, options);
+            let map = || mapping::map((member, graph), goal_ms, situation, &resident, options);
             match (number, member) {
                 (0, 0) => {
                     mapped.push(nominal.clone());
@@ -79,14 +80,14 @@ pub fn add(mut base: Base<'_>, mut study: Study, wanted: Wanted<'_>, runner: Run
                 }
                 // The plan as it is may still be best.
                 (_, 0) => {
-                    let mut ways = map();
+                    let mut alternatives = map();
                     if let Some(whole) = as_it_is(&base, situation) {
-                        ways.retain(|way| !whole.is_as_good_as(way));
-                        if !ways.iter().any(|way| way.is_as_good_as(&whole)) {
-                            ways.insert(0, whole);
+                        alternatives.retain(|alternative| !whole.is_as_good_as(alternative));
+                        if !alternatives.iter().any(|alternative| alternative.is_as_good_as(&whole)) {
+                            alternatives.insert(0, whole);
                         }
                     }
-                    mapped.extend(ways);
+                    mapped.extend(alternatives);
                 }
                 _ => mapped.extend(map()),
             }
@@ -95,7 +96,7 @@ pub fn add(mut base: Base<'_>, mut study: Study, wanted: Wanted<'_>, runner: Run
     }
     let whole = |(situation, mapped): (&Situation, &Vec<Mapped>)| {
         let known: Vec<Mapped> = mapped.iter().filter(|one| one.member == 0).cloned().collect();
-        mapping::front(&graphs[0], &known, situation, &held, options)
+        mapping::front(&graphs[0], &known, situation, &resident, options)
     };
     let wholes: Vec<Vec<Point>> = match graphs.len() {
         // Nothing is compared.

@@ -1,5 +1,5 @@
-//! How well a network answers without some of its parts: sets of parts are scored together, and what two of them have in
-//! common at their beginning is computed once.
+//! How well a network answers without some of its parts: sets of parts are scored together, and what two of them have
+//! in common at their beginning is computed once.
 
 use std::ops::AddAssign;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::parallel::{in_parallel, workers};
 use crate::progress::Progress;
 use partita_ir::graph::{Graph, Value};
 
-/// Which way each segment is computed.
+/// By which alternative each segment is computed.
 pub type Set = Vec<u8>;
 
 /// What samples say of a set.
@@ -106,11 +106,11 @@ pub fn name(set: &Set) -> String {
     set.iter().map(u8::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// All ways of all segments, ready to run.
+/// All alternatives of all segments, ready to run.
 pub struct Scorer<'a> {
     backbone: Backbone<'a>,
     segments: &'a [Segment],
-    /// Number of the graph of each way of each segment.
+    /// Number of the graph of each alternative of each segment.
     numbers: Vec<Vec<Option<usize>>>,
     /// Shape of what comes out of each segment.
     shapes: Vec<Vec<usize>>,
@@ -121,7 +121,7 @@ pub struct Scorer<'a> {
 }
 
 impl<'a> Scorer<'a> {
-    /// Compiles all ways. Scores are kept, by what was computed on which samples.
+    /// Compiles all alternatives. Scores are kept, by what was computed on which samples.
     pub fn new(
         graph: &Graph,
         segments: &'a [Segment],
@@ -194,7 +194,7 @@ impl<'a> Scorer<'a> {
         }
         for same in agreeing.chunk_by(|a, b| sets[*a][depth] == sets[*b][depth]) {
             let alternative = usize::from(sets[same[0]][depth]);
-            match self.numbers[depth].get(alternative).context("no such way")? {
+            match self.numbers[depth].get(alternative).context("no such alternative")? {
                 None => self.descend(process, depth + 1, tensor, sets, same, label, scores)?,
                 Some(_) => {
                     let next = self.pass(process, depth, alternative as u8, tensor)?;
@@ -213,7 +213,7 @@ impl<'a> Scorer<'a> {
         alternative: u8,
         tensor: &Value,
     ) -> anyhow::Result<Value> {
-        match self.numbers[segment].get(usize::from(alternative)).context("no such way")? {
+        match self.numbers[segment].get(usize::from(alternative)).context("no such alternative")? {
             None => Ok(tensor.clone()),
             Some(number) => {
                 let elements = process.answer_by(*number, tensor)?.swap_remove(0);
@@ -222,7 +222,7 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    /// Where what was found out about these ways on some samples is kept.
+    /// Where what was found out about these alternatives on some samples is kept.
     pub fn file(&self, what: &str, inputs: &[&Value], labels: &[u32]) -> PathBuf {
         self.cache.join(format!("{what}-{}.json", digest(inputs, labels)))
     }

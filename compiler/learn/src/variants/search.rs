@@ -1,10 +1,10 @@
 //! Which sets of parts can go together at what loss.
 //!
 //! A greedy search takes, of the next few candidates that look cheapest alone, the one that is cheapest together with
-//! what has gone already. Two linear surrogates ([`super::surrogate`]) are solved as ILPs for several budgets: one fitted
-//! to the sets that have been measured, then the losses of single parts. What they propose is measured. Of a set that turns
-//! out dearer than it looked the least part is sought that is too dear by itself, and everything that holds it is cut off,
-//! until a proposal keeps the budget or nothing is left that would save more than is known.
+//! what has gone already. Two linear surrogates ([`super::surrogate`]) are solved as ILPs for several budgets: one
+//! fitted to the sets that have been measured, then the losses of single parts. What they propose is measured. Of a set
+//! that turns out dearer than it looked the least part is sought that is too dear by itself, and everything that holds
+//! it is cut off, until a proposal keeps the budget or nothing is left that would save more than is known.
 
 use std::collections::BTreeMap;
 
@@ -23,12 +23,12 @@ pub const MOST_SIZE: f64 = 0.06;
 /// Losses of accuracy for which the best set is looked for.
 const BUDGETS: [f64; 6] = [0.0025, 0.005, 0.01, 0.02, 0.03, 0.05];
 
-/// One way to compute one segment, beside computing it as it is.
+/// One alternative to compute one segment, beside computing it as it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
     /// Which segment.
     pub segment: usize,
-    /// Which way.
+    /// Which alternative.
     pub alternative: u8,
     /// Mean negative log-likelihood that it adds alone.
     pub loss: f64,
@@ -51,8 +51,8 @@ pub struct Bound {
     pub budget: f64,
     /// Most that a measured set saves within it, as a share of all that could go.
     pub best: f64,
-    /// What no set saves more than, whose losses add up to the budget at most, where each part is charged as in the sets
-    /// that were measured.
+    /// What no set saves more than, whose losses add up to the budget at most, where each part is charged as in the
+    /// sets that were measured.
     pub fitted_bound: f64,
     /// Whether a measured set saves as much.
     pub fitted_proven: bool,
@@ -67,7 +67,7 @@ pub struct Bound {
 pub struct Problem<'a> {
     /// Segments of the network.
     pub segments: usize,
-    /// Ways to compute them.
+    /// Alternatives to compute them.
     pub options: &'a [Candidate],
     /// What each of those saves, 0 or more.
     pub gains: &'a [f64],
@@ -184,8 +184,9 @@ fn greedy(problem: Problem<'_>, known: &mut Known, measure: &mut Measure<'_>) ->
     }
 }
 
-/// What no set saves more than at `least` accuracy by a surrogate that charges each option its drop, but for sets that hold
-/// one that was measured and is too dear. Proposals are measured until one keeps `least`, or so many sets are known.
+/// What no set saves more than at `least` accuracy by a surrogate that charges each option its drop, but for sets that
+/// hold one that was measured and is too dear. Proposals are measured until one keeps `least`, or so many sets are
+/// known.
 fn co_optimize(
     problem: Problem<'_>,
     drops: &[f64],
@@ -237,7 +238,7 @@ fn shrink(
 pub(super) mod tests {
     use super::*;
 
-    /// One way for each segment, that loses so much.
+    /// One alternative for each segment, that loses so much.
     pub(in crate::variants) fn options(drops: &[f64]) -> Vec<Candidate> {
         let option =
             |(segment, drop): (usize, &f64)| Candidate { segment, alternative: 1, loss: *drop, drop: *drop, size: 0.0 };

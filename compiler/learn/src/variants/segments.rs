@@ -1,7 +1,8 @@
 //! A network as a chain of segments, so that what is left of any set of parts is put together from few pieces.
 //!
-//! A segment lies between two tensors that carry everything on. Each has the ways in which it can be computed: as it is,
-//! or without some part. All ways of all segments are compiled once, into one program for this machine.
+//! A segment lies between two tensors that carry everything on. Each has the alternatives by which it can be computed:
+//! as it is, or without some part. All alternatives of all segments are compiled once, into one program for this
+//! machine.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,7 +11,7 @@ use partita_ir::graph::{Graph, NodeId, TensorId};
 use partita_placement::Failure;
 use partita_plan::partition::crossings;
 
-/// One way to compute a segment.
+/// One of several forms of a segment.
 #[derive(Clone, Debug)]
 pub struct Alternative {
     /// Parts that are left out, each with what takes its place.
@@ -36,12 +37,12 @@ pub struct Segment {
     pub from: Option<TensorId>,
     /// What comes out.
     pub to: TensorId,
-    /// Ways to compute it; the first is as it is.
+    /// Alternatives to compute it; the first is as it is.
     pub alternatives: Vec<Alternative>,
 }
 
-/// Cuts a graph into segments: those that hold parts, each with all of any part that touches it, and the stretches between
-/// them.
+/// Cuts a graph into segments: those that hold parts, each with all of any part that touches it, and the stretches
+/// between them.
 pub fn segments(graph: &Graph, parts: &[Part]) -> Result<Vec<Segment>, Failure> {
     let order = graph.topological_order().unwrap_or_default();
     let position: HashMap<NodeId, usize> = order.iter().enumerate().map(|(at, id)| (*id, at)).collect();
@@ -77,7 +78,7 @@ fn inside(spans: &[(usize, usize)], begin: usize, end: usize) -> Vec<usize> {
     (0..spans.len()).filter(|part| begin <= spans[*part].0 && spans[*part].1 < end).collect()
 }
 
-/// Leaves as many ways as routes can be told apart: those that save least go, never a segment as it is.
+/// Leaves as many alternatives as routes can be told apart: those that save least go, never a segment as it is.
 pub fn limit_alternatives(segments: &mut [Segment], most: usize) {
     let mut alternatives: usize = segments.iter().map(|segment| segment.alternatives.len()).sum();
     while alternatives > most {
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn many_ways_are_cut_down_to_those_that_save_most() {
+    fn many_alternatives_are_cut_down_to_those_that_save_most() {
         let graph = chain(1, 5);
         let parts = parts(&graph);
         let mut found = segments(&graph, &parts).expect("it can be cut");

@@ -16,7 +16,7 @@ pub struct Study {
     pub parts: Vec<Part>,
     /// The model as a chain.
     pub segments: Vec<Segment>,
-    /// Each way of each segment alone: which, and what it scores on the first of the samples that guide.
+    /// Each alternative of each segment alone: which, and what it scores on the first of the samples that guide.
     pub singles: Vec<(usize, u8, Score)>,
     /// The whole model on those.
     pub alone: Score,
@@ -43,7 +43,7 @@ pub struct Study {
 /// A set of parts that can go.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
-    /// Which way each segment is computed.
+    /// By which alternative each segment is computed.
     pub set: Set,
     /// What goes.
     pub drops: Vec<Drop>,
@@ -67,8 +67,8 @@ impl Member {
 }
 
 impl Study {
-    /// Accuracy that each member of the front, as it answers, surely does not lose more than to the whole network without
-    /// exits, which loses nothing to itself.
+    /// Accuracy that each member of the front, as it answers, surely does not lose more than to the whole network
+    /// without exits, which loses nothing to itself.
     pub fn loss_bounds(&self, graphs: &[Graph]) -> Vec<f64> {
         let bound = |(member, graph): (&Member, &Graph)| {
             let is_whole = member.drops.is_empty() && graph.exits().is_empty() && member.ends_at.is_none();

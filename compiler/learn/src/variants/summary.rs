@@ -47,7 +47,7 @@ pub struct Decided<'a> {
     pub situations: &'a [Situation],
     /// Per situation how each member of the front is computed.
     pub tables: &'a [Vec<Mapped>],
-    /// Per situation ways to compute the whole network.
+    /// Per situation alternatives to compute the whole network.
     pub wholes: &'a [Vec<Point>],
     /// Per situation in which something can be computed the route.
     pub rows: &'a [Row],
@@ -96,7 +96,7 @@ pub fn report(base: &Base<'_>, study: &Study, decided: &Decided<'_>) -> Variants
             }
         })
         .collect();
-    // Of several ways, what each saves at most.
+    // Of several alternatives, what each saves at most.
     let gains = |member: usize| {
         let own = tables.first().zip(wholes.first()).into_iter();
         let own = own.flat_map(|(mapped, whole)| mapped.iter().map(move |one| (one, gain(one, whole))));
@@ -155,7 +155,7 @@ pub fn report(base: &Base<'_>, study: &Study, decided: &Decided<'_>) -> Variants
     }
 }
 
-/// What a way saves beside the whole network; nothing if it is one of that.
+/// What an alternative saves beside the whole network; nothing if it is one of that.
 fn gain(mapped: &Mapped, whole: &[Point]) -> Gain {
     let own = Point { latency_ms: mapped.latency_ms, traffic_bytes: mapped.traffic_bytes };
     if mapped.member == 0 { Gain::default() } else { Gain::of(own, whole) }
@@ -167,7 +167,7 @@ fn only_whole(sensitivity: &[SensitivityReport], study: &Study) -> String {
     let mut reason = "the whole network is all there is: ".to_string();
     if !heavy.is_empty() {
         let most = MOST_SIZE * 100.0;
-        reason += &format!("{} of {} ways to do without a part ", heavy.len(), sensitivity.len());
+        reason += &format!("{} of {} alternatives without a part ", heavy.len(), sensitivity.len());
         reason += &format!(
             "would add more than {most:.0} % of its weights in its place, which is most of what a device may hold more; "
         );
@@ -180,7 +180,7 @@ fn only_whole(sensitivity: &[SensitivityReport], study: &Study) -> String {
             study.demanded.floor(study.base.score) * 100.0,
             least * 100.0
         ),
-        None => "no other way was found".to_string(),
+        None => "no other alternative was found".to_string(),
     };
     reason
 }
@@ -241,8 +241,8 @@ fn sensitivity(graph: &Graph, study: &Study) -> Vec<SensitivityReport> {
     study.singles.iter().filter_map(of_one).collect()
 }
 
-/// With what the routes add to devices whose weights took so many bytes before; those that are to hold all weights count by
-/// themselves.
+/// With what the routes add to devices whose weights took so many bytes before; those that are to hold all weights
+/// count by themselves.
 pub fn with_flash(report: VariantsReport, programs: &[Program], cluster: &Cluster, before: &[usize]) -> VariantsReport {
     let (mut more_flash, mut standalone_bytes) = (0.0f64, 0);
     for (program, before) in programs.iter().zip(before) {
@@ -278,11 +278,11 @@ mod tests {
         let limits = Limits { min_accuracy: Some(0.9), ..Limits::default() };
         let study = Study { demanded: Demanded { limits, gap: 0.0 }, ..Study::default() };
         let heavy = only_whole(&[part(0.2, 0.01), part(0.07, 0.0)], &study);
-        assert!(heavy.contains("2 of 2 ways") && heavy.contains("6 % of its weights"), "{heavy}");
-        assert!(heavy.ends_with("no other way was found"), "{heavy}");
+        assert!(heavy.contains("2 of 2 alternatives") && heavy.contains("6 % of its weights"), "{heavy}");
+        assert!(heavy.ends_with("no other alternative was found"), "{heavy}");
         let dear = only_whole(&[part(0.0, 0.2), part(0.01, 0.123), part(0.2, 0.0)], &study);
         assert!(
-            dear.contains("1 of 3 ways") && dear.contains("above 90.0 %") && dear.contains("12.3 points"),
+            dear.contains("1 of 3 alternatives") && dear.contains("above 90.0 %") && dear.contains("12.3 points"),
             "{dear}"
         );
     }

@@ -1,5 +1,5 @@
-//! Linear surrogates of what sets lose: every option is charged its drop of accuracy, and drops add up. The set that saves
-//! most by a surrogate is the answer of an ILP.
+//! Linear surrogates of what sets lose: every option is charged its drop of accuracy, and drops add up. The set that
+//! saves most by a surrogate is the answer of an ILP.
 
 use good_lp::{Expression, Solution, SolverModel, constraint, variable, variables};
 
@@ -14,9 +14,9 @@ pub fn single_drops(problem: Problem<'_>) -> Vec<f64> {
     problem.options.iter().map(|option| option.drop.max(0.0)).collect()
 }
 
-/// What options lose in company: a factor of the negative log-likelihood that each adds alone, and something for each that goes, both
-/// fitted by least squares to the sets that have been measured. Alone, most drops are within the noise, and together parts
-/// lose more than the sum.
+/// What options lose in company: a factor of the negative log-likelihood that each adds alone, and something for each
+/// that goes, both fitted by least squares to the sets that have been measured. Alone, most drops are within the noise,
+/// and together parts lose more than the sum.
 pub fn fitted_drops(problem: Problem<'_>, known: &Known) -> Vec<f64> {
     let nll = |at: usize| problem.options[at].loss.max(0.0);
     let base = known
@@ -42,8 +42,8 @@ pub fn fitted_drops(problem: Problem<'_>, known: &Known) -> Vec<f64> {
     (0..problem.options.len()).map(|at| factor * nll(at) + each).collect()
 }
 
-/// Sets that were measured and lose too much, without those that hold another of them: they are cut off, with everything
-/// beyond them.
+/// Sets that were measured and lose too much, without those that hold another of them: they are cut off, with
+/// everything beyond them.
 pub fn too_dear<'a>(problem: Problem<'_>, least: f64, known: &'a Known) -> Vec<&'a Set> {
     let bad = known.iter().filter(|(_, score)| score.accuracy() < least).map(|(set, _)| set);
     let mut bad: Vec<&Set> = bad.collect();
@@ -100,7 +100,7 @@ mod tests {
     use crate::variants::search::Candidate;
     use crate::variants::search::tests::options;
 
-    /// Every set of a problem of `segments` with one way each.
+    /// Every set of a problem of `segments` with one alternative each.
     fn all(segments: usize) -> impl Iterator<Item = Set> {
         (0..1u32 << segments).map(move |bits| (0..segments).map(|at| (bits >> at & 1) as u8).collect())
     }

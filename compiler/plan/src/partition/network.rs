@@ -341,7 +341,7 @@ impl<'a> Network<'a> {
             };
             let arrival = edge.producer.and_then(|at| Some((at, arrivals.get(&at)?)));
             let first = arrival.and_then(|(at, arrival)| Some((at, self.travel(arrival, assignment)?)));
-            let way = match first.filter(|(_, first)| !first.flows_nothing()) {
+            let path = match first.filter(|(_, first)| !first.flows_nothing()) {
                 None => reshard.relays.clone(),
                 // It is read as it became: the first that reads it brings that about.
                 Some((at, first)) => {
@@ -356,8 +356,8 @@ impl<'a> Network<'a> {
                     }
                 }
             };
-            if !way.is_empty() {
-                relays.insert((id, operand), way);
+            if !path.is_empty() {
+                relays.insert((id, operand), path);
             }
         }
         (strategies, relays)

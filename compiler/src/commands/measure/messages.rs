@@ -1,5 +1,5 @@
-//! What a message costs the processors, fitted to the ways that were run: a message to and fro shows only what its costs
-//! and the link's latency are together.
+//! What a message costs the processors, fitted to the families that were run: a message to and fro shows only what its
+//! costs and the link's latency are together.
 
 use super::Ran;
 use crate::config::Cluster;
@@ -12,12 +12,12 @@ const STEPS: u32 = 20;
 /// The highest cost that is tried, as a multiple of what the target files say.
 const MOST: f64 = 2.0;
 
-/// Gives every kind of device the cost per message, and every link the latency, with which the ways that were run are
-/// predicted best (least squared logarithms). Together they are at most what the round trip shows: links may pass what
-/// is short at once, and do so while devices are busy. All kinds and all links are scaled alike: the ways do not tell
-/// them apart.
+/// Gives every kind of device the cost per message, and every link the latency, with which the families that were run
+/// are predicted best (least squared logarithms). Together they are at most what the round trip shows: links may pass
+/// what is short at once, and do so while devices are busy. All kinds and all links are scaled alike: the families do
+/// not tell them apart.
 pub(super) fn fit(cluster: &Cluster, measured: Measured, ran: &[Ran]) -> Measured {
-    if measured.link.is_empty() || ran.iter().all(|way| way.compiled.routed.prediction.traffic_bytes == 0) {
+    if measured.link.is_empty() || ran.iter().all(|ran| ran.compiled.routed.prediction.traffic_bytes == 0) {
         return measured;
     }
     let part = |step: u32| f64::from(step) / f64::from(STEPS);
@@ -48,14 +48,14 @@ fn scaled(cluster: &Cluster, measured: &Measured, factor: f64, part: f64) -> Mea
 
 /// Sum of squared logarithms of predicted over measured latency.
 fn error(measured: &Measured, ran: &[Ran]) -> f64 {
-    let of_way = |way: &Ran| {
-        let mut cluster = way.compiled.cluster.clone();
+    let of_family = |ran: &Ran| {
+        let mut cluster = ran.compiled.cluster.clone();
         measured.correct(&mut cluster);
         let predicted_ms =
-            simulate(&way.compiled.routed.placed.sharded, &way.compiled.routed.placed.schedules, &cluster).latency_ms;
-        (predicted_ms / way.latency_ms).ln().powi(2)
+            simulate(&ran.compiled.routed.placed.sharded, &ran.compiled.routed.placed.schedules, &cluster).latency_ms;
+        (predicted_ms / ran.latency_ms).ln().powi(2)
     };
-    ran.iter().map(of_way).sum()
+    ran.iter().map(of_family).sum()
 }
 
 #[cfg(test)]
@@ -102,7 +102,7 @@ mod tests {
         let nominal_us = cluster.devices[0].message_microseconds();
         for (factor, latency_ms) in [(0.5, 0.2), (1.6, 0.1), (0.0, 0.4)] {
             let truth = measured(nominal_us * factor, latency_ms);
-            let way = |family: StrategyFamily| {
+            let planned = |family: StrategyFamily| {
                 let options = Options { family, ..Options::default() };
                 let compiled = compile_graph("t".to_string(), graph(), cluster.clone(), &options);
                 let compiled = compiled.expect("it fits");
@@ -112,8 +112,8 @@ mod tests {
                     simulate(&compiled.routed.placed.sharded, &compiled.routed.placed.schedules, &real).latency_ms;
                 Ran { family, compiled, latency_ms }
             };
-            let ran = [StrategyFamily::Whole, StrategyFamily::Lop, StrategyFamily::Spatial].map(way);
-            assert!(ran.iter().any(|way| way.compiled.routed.prediction.traffic_bytes > 0));
+            let ran = [StrategyFamily::Whole, StrategyFamily::Lop, StrategyFamily::Spatial].map(planned);
+            assert!(ran.iter().any(|ran| ran.compiled.routed.prediction.traffic_bytes > 0));
             let before = error(&measured(nominal_us, 0.0), &ran);
             let found = fit(&cluster, measured(nominal_us * factor, latency_ms), &ran);
             let after = error(&found, &ran);

@@ -1,5 +1,5 @@
-//! `--measure`: runs the model on the cluster's devices in several ways, compares each step with its prediction, sends
-//! tensors to and fro over the links, and writes what corrects later predictions.
+//! `--measure`: runs the model on the cluster's devices by several families of strategies, compares each step with its
+//! prediction, sends tensors to and fro over the links, and writes what corrects later predictions.
 
 mod links;
 mod messages;
@@ -25,13 +25,13 @@ use crate::program::{Program, Step};
 use crate::run::local::{LocalOptions, pack, start};
 use crate::schedule::Action;
 
-/// Least inferences per way.
+/// Least inferences per family.
 const RUNS: usize = 16;
 
-/// Least time of each way: long enough to see a device in its better moments and in its worse ones.
+/// Least time of each family: long enough to see a device in its better moments and in its worse ones.
 const SECONDS: f64 = 3.0;
 
-/// The part of the inferences of a way that only warms up.
+/// The part of the inferences of a family that only warms up.
 const WARM_UP: f64 = 0.25;
 
 /// Measured and predicted seconds.
@@ -66,12 +66,12 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path, origi
     let mut seen: BTreeMap<(String, String), Measurements> = BTreeMap::new();
     let mut ran: Vec<Ran> = Vec::new();
     let mut refused = None;
-    let ways = [StrategyFamily::Whole, StrategyFamily::Lop, StrategyFamily::Spatial, StrategyFamily::Ftp];
-    for family in ways {
+    let families = [StrategyFamily::Whole, StrategyFamily::Lop, StrategyFamily::Spatial, StrategyFamily::Ftp];
+    for family in families {
         let options = Options { family, measured: Some(nothing.path().to_path_buf()), ..Options::of(arguments) };
         let compiled = match driver::compile(model, targets, &options, &mut ()) {
             Ok(compiled) => compiled,
-            // Not every model fits every device whole; the other ways tell enough.
+            // Not every model fits every device whole; the other families tell enough.
             Err(Failure::Infeasible(why)) => {
                 note(arguments, &format!("{family:?} is left out: {why}"));
                 refused = Some(why);
@@ -132,7 +132,7 @@ pub(super) fn measure(arguments: &Arguments, model: &Path, targets: &Path, origi
     Ok(())
 }
 
-/// A way that was run.
+/// A family that was run.
 struct Ran {
     family: StrategyFamily,
     compiled: Compiled,
@@ -140,7 +140,7 @@ struct Ran {
     latency_ms: f64,
 }
 
-/// Builds and runs one way, and adds what its steps took. Gives the median latency.
+/// Builds and runs the plan of one family, and adds what its steps took. Gives the median latency.
 fn run(
     arguments: &Arguments,
     compiled: &Compiled,
