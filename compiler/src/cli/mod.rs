@@ -28,91 +28,123 @@ pub struct Arguments {
     /// The cluster: devices, links, who holds the input and who wants the answer.
     #[arg(long, value_name = "CLUSTER.toml", required_unless_present = "explain")]
     pub targets: Option<PathBuf>,
-    /// Output folder [default: ./out/MODEL]. Compiling again replaces what was written there before and leaves other files
-    /// where they are; if files that were written have been changed since, they are named, and nothing is replaced. With
-    /// --simulate, where to write the report; without this option it is only printed.
+    /// Output folder [default: ./out/MODEL]. Compiling again replaces what was written there before and leaves other
+    /// files where they are; if files that were written have been changed since, they are named, and nothing is
+    /// replaced. With --simulate, where to write the report; without this option it is only printed.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
     /// What to minimise: latency, throughput, traffic, memory, energy, or weights of a sum, such as
     /// latency=1,traffic=0.5 (per ms, MB, mJ).
-    #[arg(long, value_name = "OBJECTIVE", default_value = "latency", value_parser = Objective::parse, help_heading = "Plan")]
+    #[arg(
+        long,
+        value_name = "OBJECTIVE",
+        default_value = "latency",
+        value_parser = Objective::parse,
+        help_heading = "Plan"
+    )]
     pub objective: Objective,
     /// Which family of splits to use; all but `auto` are for comparison.
     #[arg(long, value_parser = strategy_family(), default_value = StrategyFamily::Auto.name(), help_heading = "Plan")]
     pub strategy: StrategyFamily,
-    /// Shape of an input whose dimensions the model leaves open, name=1x3x224x224, or extent of a symbol, height=320; one or
-    /// several. Open batch dimensions are 1.
+    /// Shape of an input whose dimensions the model leaves open, name=1x3x224x224, or extent of a symbol, height=320;
+    /// one or several. Open batch dimensions are 1.
     #[arg(long = "shape", value_name = "NAME=DIMS", value_parser = parse_shape, help_heading = "Model")]
     pub shapes: Vec<(String, Vec<usize>)>,
-    /// Fix an input to a value, which is then a constant of the model: sr=16000, or roi=0,0,1,1 for one of four elements.
+    /// Fix an input to a value, which is then a constant of the model: sr=16000, or roi=0,0,1,1 for one of four
+    /// elements.
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_fixed, help_heading = "Model")]
     pub fixed: Vec<(String, String)>,
-    /// Make an output the input of the next inference: it stays on its device, zero at first, and is no input or output any
-    /// more. `auto` takes the outputs that names say are states, such as stateN for state.
+    /// Make an output the input of the next inference: it stays on its device, zero at first, and is no input or output
+    /// any more. `auto` takes the outputs that names say are states, such as stateN for state.
     #[arg(long = "state", value_name = "OUTPUT=INPUT", value_parser = parse_state, help_heading = "Model")]
     pub states: Vec<Wanted>,
     /// Answer this many samples together: inputs and outputs are stacked along their first dimension. For throughput,
     /// devices may then take whole samples each (data-parallel stages).
-    #[arg(long, value_name = "SAMPLES", default_value_t = 1, allow_negative_numbers = true, value_parser = parse_batch, help_heading = "Plan")]
+    #[arg(
+        long,
+        value_name = "SAMPLES",
+        default_value_t = 1,
+        allow_negative_numbers = true,
+        value_parser = parse_batch,
+        help_heading = "Plan"
+    )]
     pub batch: usize,
     /// Convolve directly: without Winograd's algorithm, which rounds more and takes more memory for weights. (Inputs
     /// that are no numbers, or 2^64 or larger, are convolved directly all the same.)
     #[arg(long, help_heading = "Model")]
     pub exact: bool,
-    /// What is computed in. auto: quantized models in whole numbers of 8 bits where a device multiplies bytes, everything else
-    /// in f32. f32: every number has 32 bits, where it is computed and on links; quantized models give the same answers, and
-    /// microcontrollers store them in 8 bits all the same. int8: quantized models as with auto, and others as --quantize int8
-    /// makes them, which takes --calibration.
+    /// What is computed in. auto: quantized models in whole numbers of 8 bits where a device multiplies bytes,
+    /// everything else in f32. f32: every number has 32 bits, where it is computed and on links; quantized models give
+    /// the same answers, and microcontrollers store them in 8 bits all the same. int8: quantized models as with auto,
+    /// and others as --quantize int8 makes them, which takes --calibration.
     #[arg(long, value_enum, value_name = "NUMBERS", default_value = "auto", help_heading = "Model")]
     pub numbers: Numbers,
-    /// How the weights of matrix products are stored: in 16 or 8 bits they take a half or a quarter of the memory and of
-    /// the time to read them. The report states the error.
+    /// How the weights of matrix products are stored: in 16 or 8 bits they take a half or a quarter of the memory and
+    /// of the time to read them. The report states the error.
     #[arg(long, value_parser = weight_storage(), default_value = WeightStorage::F32.name(), help_heading = "Model")]
     pub weights: WeightStorage,
-    /// Compute in whole numbers: convolutions and matrix products of 8 bits, with ranges of activations that calibration
-    /// samples teach. Layers stay in f32 where more would be lost than --max-loss, --min-accuracy and --max-class-loss allow,
-    /// or, without these, more than a point on the samples that judge. Heads of exits, and what makes up for parts that
-    /// variants leave out, stay in f32.
+    /// Compute in whole numbers: convolutions and matrix products of 8 bits, with ranges of activations that
+    /// calibration samples teach. Layers stay in f32 where more would be lost than --max-loss, --min-accuracy and
+    /// --max-class-loss allow, or, without these, more than a point on the samples that judge. Heads of exits, and what
+    /// makes up for parts that variants leave out, stay in f32.
     #[arg(long, value_enum, value_name = "NUMBERS", help_heading = "Model")]
     pub quantize: Option<QuantizedNumbers>,
     /// How --quantize chooses the range of an activation.
-    #[arg(long, value_name = "METHOD", value_parser = range_method(), default_value = RangeMethod::default().name(), help_heading = "Model")]
+    #[arg(
+        long,
+        value_name = "METHOD",
+        value_parser = range_method(),
+        default_value = RangeMethod::default().name(),
+        help_heading = "Model"
+    )]
     pub quantize_ranges: RangeMethod,
-    /// Write the quantized model here, as ONNX with QuantizeLinear and DequantizeLinear (QDQ), to check or use it elsewhere.
-    /// It is without exits and variants.
+    /// Write the quantized model here, as ONNX with QuantizeLinear and DequantizeLinear (QDQ), to check or use it
+    /// elsewhere. It is without exits and variants.
     #[arg(long, value_name = "FILE.onnx", help_heading = "Model")]
     pub write_onnx: Option<PathBuf>,
     /// Refuse plans slower than this.
-    #[arg(long, value_name = "MS", allow_negative_numbers = true, value_parser = crate::config::ranges::parse_max_latency, help_heading = "Plan")]
+    #[arg(
+        long,
+        value_name = "MS",
+        allow_negative_numbers = true,
+        value_parser = crate::config::ranges::parse_max_latency,
+        help_heading = "Plan"
+    )]
     pub max_latency: Option<f64>,
-    /// Say which changes of the cluster would help most: plans for clusters that differ in one thing each (links ten times as
-    /// fast, threads on all cores, one more device, the input or the answer elsewhere, no `survive`) are made as well, and
-    /// take their time.
+    /// Say which changes of the cluster would help most: plans for clusters that differ in one thing each (links ten
+    /// times as fast, threads on all cores, one more device, the input or the answer elsewhere, no `survive`) are made
+    /// as well, and take their time.
     #[arg(long, help_heading = "Plan")]
     pub advise: bool,
     /// Use the strategies of an earlier plan instead of solving.
     #[arg(long, value_name = "PLAN.pb", help_heading = "Plan")]
     pub plan: Option<PathBuf>,
-    /// How much links may change an answer, as a share of its largest element: tensors may then travel as f16, and, where
-    /// --calibration shows their ranges, as multiples of a step in a byte. What it comes to is measured on the calibration
-    /// samples, or on seeded noise, and reported. `exact` sends every number as it is; so do exits, variants, networks of
-    /// whole numbers, and those of which an inference takes more than 40 GMAC or 256 MB, whatever this says. 1e-3 unless
-    /// given.
-    #[arg(long, value_name = "F|exact", allow_negative_numbers = true, value_parser = LinkError::parse, help_heading = "Plan")]
+    /// How much links may change an answer, as a share of its largest element: tensors may then travel as f16, and,
+    /// where --calibration shows their ranges, as multiples of a step in a byte. What it comes to is measured on the
+    /// calibration samples, or on seeded noise, and reported. `exact` sends every number as it is; so do exits,
+    /// variants, networks of whole numbers, and those of which an inference takes more than 40 GMAC or 256 MB, whatever
+    /// this says. 1e-3 unless given.
+    #[arg(
+        long,
+        value_name = "F|exact",
+        allow_negative_numbers = true,
+        value_parser = LinkError::parse,
+        help_heading = "Plan"
+    )]
     pub link_error: Option<LinkError>,
-    /// Run the model on the cluster's devices in several ways, and write what was measured beside the cluster file, where
-    /// later compilations find it.
+    /// Run the model on the cluster's devices in several ways, and write what was measured beside the cluster file,
+    /// where later compilations find it.
     #[arg(long, help_heading = "What is done")]
     pub measure: bool,
     /// Measurements to use [default: CLUSTER.measured.toml beside the cluster file, if it is there].
     #[arg(long, value_name = "FILE", help_heading = "Plan")]
     pub measured: Option<PathBuf>,
-    /// Measure the ways to do each convolution on the cluster's devices, and write the best beside the cluster file, where
-    /// later compilations find them.
+    /// Measure the ways to do each convolution on the cluster's devices, and write the best beside the cluster file,
+    /// where later compilations find them.
     #[arg(long, help_heading = "What is done")]
     pub tune: bool,
-    /// Let --measure and --tune learn from emulators, too: for tests of the tool. What an emulator needs says nothing about
-    /// the device.
+    /// Let --measure and --tune learn from emulators, too: for tests of the tool. What an emulator needs says nothing
+    /// about the device.
     #[arg(long, help_heading = "What is done")]
     pub measure_emulated: bool,
     /// Record of tuning to use [default: CLUSTER.tuned.toml beside the cluster file, if it is there].
@@ -131,11 +163,19 @@ pub struct Arguments {
     /// Build, start every device as a local process (QEMU for foreign ones), infer once, print the answer.
     #[arg(long, help_heading = "What is done")]
     pub run: bool,
-    /// Input of --run: arrays named as the graph's inputs (a single input takes any single array). Default: seeded noise.
+    /// Input of --run: arrays named as the graph's inputs (a single input takes any single array). Default: seeded
+    /// noise.
     #[arg(long, value_name = "X.npz", help_heading = "What is done")]
     pub input: Option<PathBuf>,
     /// Infer this many times with --run and report the median latency.
-    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = parse_repeat, help_heading = "What is done")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        allow_negative_numbers = true,
+        value_parser = parse_repeat,
+        help_heading = "What is done"
+    )]
     pub repeat: usize,
     /// Where --run writes the answer: arrays named as the graph's outputs.
     #[arg(long, value_name = "Y.npz", help_heading = "What is done")]
@@ -143,8 +183,9 @@ pub struct Arguments {
     /// Build, run over labelled samples (arrays `x`, `y`), report accuracy, latency and traffic.
     #[arg(long, value_name = "DATA.npz", help_heading = "What is done")]
     pub evaluate: Option<PathBuf>,
-    /// Samples that quantization, exits and variants learn from and are judged on, and on which --link-error is measured: arrays `x`, and `y` with the right classes (without
-    /// `y`, the model's own answers count as right). The model must not have been trained on them.
+    /// Samples that quantization, exits and variants learn from and are judged on, and on which --link-error is
+    /// measured: arrays `x`, and `y` with the right classes (without `y`, the model's own answers count as right). The
+    /// model must not have been trained on them.
     #[arg(long, value_name = "DATA.npz", help_heading = "Exits and variants")]
     pub calibration: Option<PathBuf>,
     /// Add early exits: small classifiers inside the network, trained on the calibration samples, that answer inputs of
@@ -172,35 +213,74 @@ pub struct Arguments {
     #[arg(long = "calibration-stream", help_heading = "Exits and variants")]
     pub stream: bool,
     /// How long exits are trained, from 0.001 to 100; 1 takes some minutes.
-    #[arg(long = "exit-effort", value_name = "F", default_value_t = 1.0, allow_negative_numbers = true, value_parser = parse_effort, help_heading = "Exits and variants")]
+    #[arg(
+        long = "exit-effort",
+        value_name = "F",
+        default_value_t = 1.0,
+        allow_negative_numbers = true,
+        value_parser = parse_effort,
+        help_heading = "Exits and variants"
+    )]
     pub effort: f64,
-    /// Largest loss of accuracy that quantization, exits and variants may cause, each by itself, as a share (0.01 is one point). It is kept with 90 %
-    /// probability, and judged sample by sample: only answers that change count, so few samples prove much. By default
-    /// 0.01 for exits, unless --min-accuracy is given; variants may by default be 5 points less accurate on the samples.
-    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = parse_loss, help_heading = "Exits and variants")]
+    /// Largest loss of accuracy that quantization, exits and variants may cause, each by itself, as a share (0.01 is
+    /// one point). It is kept with 90 % probability, and judged sample by sample: only answers that change count, so
+    /// few samples prove much. By default 0.01 for exits, unless --min-accuracy is given; variants may by default be 5
+    /// points less accurate on the samples.
+    #[arg(
+        long,
+        value_name = "F",
+        allow_negative_numbers = true,
+        value_parser = parse_loss,
+        help_heading = "Exits and variants"
+    )]
     pub max_loss: Option<f64>,
-    /// Least accuracy, as a share (0.97 is 97 %). With exits it is reached with 90 % probability; unlike --max-loss, that
-    /// also counts how sure the model's own accuracy is on so few samples, so it takes more of them. Variants reach it on
-    /// the samples that judge.
-    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = parse_share, help_heading = "Exits and variants")]
+    /// Least accuracy, as a share (0.97 is 97 %). With exits it is reached with 90 % probability; unlike --max-loss,
+    /// that also counts how sure the model's own accuracy is on so few samples, so it takes more of them. Variants
+    /// reach it on the samples that judge.
+    #[arg(
+        long,
+        value_name = "F",
+        allow_negative_numbers = true,
+        value_parser = parse_share,
+        help_heading = "Exits and variants"
+    )]
     pub min_accuracy: Option<f64>,
     /// Like --max-loss, for every class by itself: no class may lose a larger share of its answers. Classes with few
     /// samples prove little. Without it, classes that lose more than three times the limit are named in a warning.
-    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = parse_loss, help_heading = "Exits and variants")]
+    #[arg(
+        long,
+        value_name = "F",
+        allow_negative_numbers = true,
+        value_parser = parse_loss,
+        help_heading = "Exits and variants"
+    )]
     pub max_class_loss: Option<f64>,
     /// Labelled samples that are neither for training nor for calibration, or the accuracy that the model is known to
-    /// have (0.915). Where the model is less accurate there than on the calibration samples, these are too easy, and what
-    /// they prove is weakened by the difference.
-    #[arg(long, value_name = "DATA.npz|ACCURACY", allow_negative_numbers = true, value_parser = Holdout::parse, help_heading = "Exits and variants")]
+    /// have (0.915). Where the model is less accurate there than on the calibration samples, these are too easy, and
+    /// what they prove is weakened by the difference.
+    #[arg(
+        long,
+        value_name = "DATA.npz|ACCURACY",
+        allow_negative_numbers = true,
+        value_parser = Holdout::parse,
+        help_heading = "Exits and variants"
+    )]
     pub holdout: Option<Holdout>,
     /// Use only this many samples of --evaluate.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_samples, help_heading = "What is done")]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = parse_samples,
+        help_heading = "What is done"
+    )]
     pub samples: Option<usize>,
-    /// With --evaluate: write a line per inference here: sample, milliseconds, route, exit, whether it was right, how often
-    /// it was given up before.
+    /// With --evaluate: write a line per inference here: sample, milliseconds, route, exit, whether it was right, how
+    /// often it was given up before.
     #[arg(long, value_name = "FILE.csv", help_heading = "What is done")]
     pub log: Option<PathBuf>,
-    /// Applied to `x` of calibration and evaluation data and to the input of --run: mean=..,std=.. with one value or one per channel, separated by `/`.
+    /// Applied to `x` of calibration and evaluation data and to the input of --run: mean=..,std=.. with one value or
+    /// one per channel, separated by `/`.
     #[arg(long, value_name = "mean=..,std=..", value_parser = crate::data::Normalization::parse, help_heading = "Data")]
     pub normalize: Option<crate::data::Normalization>,
     /// Layout of `x` in calibration and evaluation data and of the input of --run; converted to the model's.
@@ -210,11 +290,13 @@ pub struct Arguments {
     /// the cluster file: to reach other machines, or a test bed.
     #[arg(long, value_name = "PROGRAM", help_heading = "What is done")]
     pub launcher: Option<PathBuf>,
-    /// Compare every emitted program with the reference kernels on random inputs; with --evaluate, on all of its samples.
+    /// Compare every emitted program with the reference kernels on random inputs; with --evaluate, on all of its
+    /// samples.
     #[arg(long, help_heading = "What is done")]
     pub verify: bool,
-    /// Build, install every device over ssh (`address`, `user` and `ssh_port` of the cluster file; ssh's own configuration
-    /// and keys apply), start the cluster, and wait until it answers; what ran there before runs again if it does not.
+    /// Build, install every device over ssh (`address`, `user` and `ssh_port` of the cluster file; ssh's own
+    /// configuration and keys apply), start the cluster, and wait until it answers; what ran there before runs again if
+    /// it does not.
     #[arg(long, help_heading = "What is done")]
     pub deploy: bool,
     /// Ask every device what runs there: version, since when, peers, inferences, the last fault. Compiles nothing.
@@ -229,8 +311,8 @@ pub struct Arguments {
     /// With --simulate: write the predicted course of one inference here, as a trace for Perfetto.
     #[arg(long, value_name = "TRACE.json", help_heading = "What is done")]
     pub timeline: Option<PathBuf>,
-    /// Print the graph or plan after a stage: import, a pass, quantize, exits, batch, links, partition, shard, schedule, program; `all`
-    /// prints each.
+    /// Print the graph or plan after a stage: import, a pass, quantize, exits, batch, links, partition, shard,
+    /// schedule, program; `all` prints each.
     #[arg(long, value_name = "PASS", value_parser = stages(), hide_possible_values = true, help_heading = "Output")]
     pub print_ir_after: Option<String>,
     /// How results are printed.
