@@ -47,28 +47,29 @@ pub fn simulate_with(seed: u64, cluster: &Cluster, story: Story, mut random: Ran
     let with_family = random.below(2) == 0;
     let peers: Vec<Vec<Peer>> = (0..cluster.devices).map(|device| model::peers(cluster, device)).collect();
     let steps: Vec<Vec<Vec<Step<'_>>>> =
-        (0..cluster.devices).map(|device| cluster.ways.iter().map(|way| way.steps(device)).collect()).collect();
-    let route = |device: usize, way: usize| Route {
-        steps: &steps[device][way],
-        devices: cluster.ways[way].devices.iter().fold(0, |devices, at| devices | 1 << at),
-        links: &cluster.ways[way].pairs,
+        (0..cluster.devices).map(|device| cluster.routes.iter().map(|route| route.steps(device)).collect()).collect();
+    let route = |device: usize, number: usize| Route {
+        steps: &steps[device][number],
+        devices: cluster.routes[number].devices.iter().fold(0, |devices, at| devices | 1 << at),
+        links: &cluster.routes[number].pairs,
     };
-    let routes: Vec<Vec<Route<'_>>> =
-        (0..cluster.devices).map(|device| (0..cluster.ways.len()).map(|way| route(device, way)).collect()).collect();
-    let names: Vec<&str> = cluster.ways.iter().map(|_| "route").collect();
+    let routes: Vec<Vec<Route<'_>>> = (0..cluster.devices)
+        .map(|device| (0..cluster.routes.len()).map(|number| route(device, number)).collect())
+        .collect();
+    let names: Vec<&str> = cluster.routes.iter().map(|_| "route").collect();
     let media: Vec<(u8, u8, u8)> =
         cluster.wires.iter().zip(0..).map(|(wire, at)| (wire.ends.0 as u8, wire.ends.1 as u8, at)).collect();
-    let unneeded: Vec<Vec<u8>> = cluster.ways.iter().map(|way| way.absent(cluster)).collect();
+    let unneeded: Vec<Vec<u8>> = cluster.routes.iter().map(|route| route.absent(cluster)).collect();
     let rates: Vec<Vec<f32>> = [1.0, 0.3, 0.05]
         .map(|part| cluster.wires.iter().map(|wire| wire.bytes_per_second as f32 * part).collect())
         .into();
-    let conditions: Vec<Condition<'_>> = (0..cluster.ways.len())
-        .flat_map(|way| rates.iter().map(move |rates| (way, rates)))
-        .map(|(way, rates)| Condition {
-            missing: &unneeded[way],
-            unneeded: &unneeded[way],
+    let conditions: Vec<Condition<'_>> = (0..cluster.routes.len())
+        .flat_map(|number| rates.iter().map(move |rates| (number, rates)))
+        .map(|(number, rates)| Condition {
+            missing: &unneeded[number],
+            unneeded: &unneeded[number],
             bytes_per_second: rates,
-            route: way as u8,
+            route: number as u8,
             expected_us: 20_000,
         })
         .collect();

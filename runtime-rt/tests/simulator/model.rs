@@ -38,7 +38,7 @@ pub struct Wire {
 
 /// A route: who takes part, and what each does.
 #[derive(Clone, Debug)]
-pub struct Way {
+pub struct ModelRoute {
     pub number: usize,
     pub devices: Vec<usize>,
     pub pairs: Vec<(u8, u8)>,
@@ -53,7 +53,7 @@ pub struct Cluster {
     pub input: usize,
     pub output: usize,
     pub wires: Vec<Wire>,
-    pub ways: Vec<Way>,
+    pub routes: Vec<ModelRoute>,
 }
 
 /// Largest state.
@@ -88,17 +88,17 @@ impl Cluster {
                 }
             }
         }
-        let mut cluster = Cluster { devices, input, output, wires, ways: Vec::new() };
+        let mut cluster = Cluster { devices, input, output, wires, routes: Vec::new() };
         let everybody: Vec<usize> = (0..devices).collect();
-        let mut ways = vec![cluster.way(0, &everybody, random)];
+        let mut routes = vec![cluster.route(0, &everybody, random)];
         for _ in 0..random.below(4) {
             let some: Vec<usize> =
                 everybody.iter().copied().filter(|at| [input, output].contains(at) || random.below(2) == 0).collect();
             if cluster.path(&some).is_some() {
-                ways.push(cluster.way(ways.len(), &some, random));
+                routes.push(cluster.route(routes.len(), &some, random));
             }
         }
-        cluster.ways = ways;
+        cluster.routes = routes;
         cluster
     }
 
@@ -133,13 +133,13 @@ impl Cluster {
         ];
         programs.iter_mut().for_each(|program| bounds(program, random));
         let pairs = vec![(0, 1), (1, 2)];
-        let way = Way { number: 0, devices: vec![0, 1, 2], pairs, programs, state_bytes: 2048 };
-        Cluster { devices: 3, input: 0, output: 2, wires: vec![wire(0), wire(1)], ways: vec![way] }
+        let route = ModelRoute { number: 0, devices: vec![0, 1, 2], pairs, programs, state_bytes: 2048 };
+        Cluster { devices: 3, input: 0, output: 2, wires: vec![wire(0), wire(1)], routes: vec![route] }
     }
 
     /// Whether a step only prepares.
     pub fn prepares(&self, device: usize, route: u8, step: u16) -> bool {
-        let op = &self.ways[usize::from(route)].programs[device][usize::from(step)];
+        let op = &self.routes[usize::from(route)].programs[device][usize::from(step)];
         device != self.input && matches!(op, Op::Compute(_, Compute::Begin))
     }
 
@@ -147,7 +147,7 @@ impl Cluster {
         self.wires.iter().position(|wire| wire.ends == (a.min(b), a.max(b)))
     }
 
-    /// The shortest way from input to output among some devices.
+    /// The shortest path from input to output among some devices.
     fn path(&self, among: &[usize]) -> Option<Vec<usize>> {
         let mut paths = vec![vec![self.input]];
         let mut seen = vec![self.input];
@@ -166,8 +166,8 @@ impl Cluster {
         None
     }
 
-    /// A route over some devices: the input's way to the output, and whatever else travels.
-    fn way(&self, number: usize, devices: &[usize], random: &mut Random) -> Way {
+    /// A route over some devices: the input's path to the output, and whatever else travels.
+    fn route(&self, number: usize, devices: &[usize], random: &mut Random) -> ModelRoute {
         let path = self.path(devices).expect("checked before, and the whole cluster is connected");
         let state_bytes = match random.below(6) {
             0 | 1 => 8 + random.below(56) as usize,
@@ -235,7 +235,7 @@ impl Cluster {
         programs.iter_mut().for_each(|program| bounds(program, random));
         pairs.sort();
         pairs.dedup();
-        Way { number, devices: devices.to_vec(), pairs, programs, state_bytes }
+        ModelRoute { number, devices: devices.to_vec(), pairs, programs, state_bytes }
     }
 }
 
@@ -289,7 +289,7 @@ fn bounds(program: &mut [Op], random: &mut Random) {
     }
 }
 
-impl Way {
+impl ModelRoute {
     /// The devices that do nothing on this route.
     pub fn absent(&self, cluster: &Cluster) -> Vec<u8> {
         (0..cluster.devices).filter(|at| !self.devices.contains(at)).map(|at| at as u8).collect()

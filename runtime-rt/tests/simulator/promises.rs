@@ -47,7 +47,7 @@ impl World<'_> {
         let (cluster, at) = (self.cluster, usize::from(route));
         let right = |asked: &mut Asked| {
             let input = &asked.input;
-            let known = asked.answers[at].get_or_insert_with(|| cluster.ways[at].reference(cluster, input));
+            let known = asked.answers[at].get_or_insert_with(|| cluster.routes[at].reference(cluster, input));
             known.1 == exit && known.0 == answer
         };
         // Of an input whose record is made, or whose client is gone, an answer may still come.
@@ -100,8 +100,8 @@ impl World<'_> {
             if self.now >= self.faults_end && self.summary.recovered_us == 0 {
                 self.summary.recovered_us = self.now - self.faults_end;
             }
-            let way = &self.cluster.ways[usize::from(route)];
-            if way.reference(self.cluster, &asked.input).1 != exit {
+            let taken = &self.cluster.routes[usize::from(route)];
+            if taken.reference(self.cluster, &asked.input).1 != exit {
                 self.fail(&format!("record of {}: exit {exit:?} is wrong", record.tag));
             }
         }

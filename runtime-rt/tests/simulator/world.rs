@@ -367,7 +367,7 @@ impl<'p> World<'p> {
         machine.places[place].copy_from_slice(&input);
         self.next_tag += 1;
         note!(self, "input {tag} in {budget} us");
-        let answers = vec![None; self.cluster.ways.len()];
+        let answers = vec![None; self.cluster.routes.len()];
         let (deadline, accepted_at) = (self.now + budget, self.now);
         self.asked.insert(tag, Asked { input, answers, deadline, accepted_at });
         self.go(lead);
@@ -433,15 +433,16 @@ impl<'p> World<'p> {
                 model::load(&mut machine.memory, &input);
             }
             Work::Compute { route, step } => {
-                let (way, step) = (&cluster.ways[usize::from(route)], usize::from(step));
+                let (taken, step) = (&cluster.routes[usize::from(route)], usize::from(step));
                 if step == 0 {
                     machine.left_at = None;
                 }
-                let (bytes, leaves) = way.compute(cluster, device, step, &machine.memory);
-                read = way.read(device, step).into_iter().map(|at| (at.clone(), machine.memory[at].to_vec())).collect();
+                let (bytes, leaves) = taken.compute(cluster, device, step, &machine.memory);
+                read =
+                    taken.read(device, step).into_iter().map(|at| (at.clone(), machine.memory[at].to_vec())).collect();
                 // Whoever sends what this writes over, or writes what this reads, is found out.
-                machine.memory[way.written(device, step)].fill(0xaa);
-                (result, exit) = ((way.written(device, step), bytes), leaves);
+                machine.memory[taken.written(device, step)].fill(0xaa);
+                (result, exit) = ((taken.written(device, step), bytes), leaves);
                 machine.left_at = leaves.map(|exit| (step, exit));
             }
             Work::Deliver { .. } | Work::Nothing => {}
@@ -479,8 +480,8 @@ impl<'p> World<'p> {
         }
         machine.memory[working.result.0.clone()].copy_from_slice(&working.result.1);
         if let Work::Deliver { input, route, .. } = working.work {
-            let (left, way) = (machine.left_at, &cluster.ways[usize::from(route)]);
-            let answer = way.answer(device, left.map_or(usize::MAX, |(step, _)| step), &machine.memory);
+            let (left, taken) = (machine.left_at, &cluster.routes[usize::from(route)]);
+            let answer = taken.answer(device, left.map_or(usize::MAX, |(step, _)| step), &machine.memory);
             let twice = machine.delivered.insert(input, (route, left.map(|(_, exit)| exit))).is_some();
             self.summary.delivered += 1;
             note!(self, "{device} delivers input {input} of route {route}");
