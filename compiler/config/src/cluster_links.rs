@@ -19,7 +19,7 @@ const MAX_CONDITIONS: usize = 100;
 
 impl Checker<'_> {
     /// Links of all tables, by pairs of devices, and what carries them.
-    #[allow(clippy::too_many_lines, reason = "one check after the other, in the order of a table's keys")]
+    #[expect(clippy::too_many_lines, reason = "one check after the other, in the order of a table's keys")]
     pub(super) fn links(&mut self, tables: &[Spanned<LinkTable>], devices: &[Device]) -> (Vec<Link>, Vec<Medium>) {
         let mut links: Vec<Link> = Vec::new();
         let mut pairs: HashSet<(usize, usize)> = HashSet::new();

@@ -358,7 +358,7 @@ impl Where<'_> {
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "tensors and their shapes")]
+#[expect(clippy::too_many_arguments, reason = "tensors and their shapes")]
 fn choose<B: Truth, T: Copy>(
     condition: &[B],
     a: &[T],

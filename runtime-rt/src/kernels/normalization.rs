@@ -14,7 +14,7 @@ pub struct BatchNormalization {
 
 impl BatchNormalization {
     /// `scale`, `bias`, `mean` and `variance` are `[C]`.
-    #[allow(clippy::too_many_arguments, reason = "the operands, as emitted programs pass them to every kernel")]
+    #[expect(clippy::too_many_arguments, reason = "the operands, as emitted programs pass them to every kernel")]
     pub fn run(&self, x: &[f32], scale: &[f32], bias: &[f32], mean: &[f32], variance: &[f32], y: &mut [f32]) {
         let parameters = scale.iter().zip(bias).zip(mean.iter().zip(variance));
         let planes = x.chunks_exact(self.plane.max(1)).zip(y.chunks_exact_mut(self.plane.max(1)));

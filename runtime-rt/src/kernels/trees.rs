@@ -22,7 +22,7 @@ pub struct TreeEnsemble {
 impl TreeEnsemble {
     /// `y` is `[rows, targets]`, `x` `[rows, features]`; a threshold for each node, a root for each tree, and of each weight of
     /// leaves which target it is for.
-    #[allow(clippy::too_many_arguments, reason = "tables beside each other, of different types")]
+    #[expect(clippy::too_many_arguments, reason = "tables beside each other, of different types")]
     pub fn run(
         &self,
         x: &[f32],

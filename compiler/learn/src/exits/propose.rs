@@ -118,7 +118,7 @@ impl Search<'_> {
         self.descend(kept, &levels, 0, &mut path, &all, 0.0, (0, 0));
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the state of a recursion")]
+    #[expect(clippy::too_many_arguments, reason = "the state of a recursion")]
     fn descend(
         &mut self,
         kept: &[usize],

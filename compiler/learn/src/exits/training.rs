@@ -122,7 +122,7 @@ impl Training<'_> {
     }
 
     /// The steps from `begin` on.
-    #[allow(clippy::too_many_arguments, reason = "the state of a long piece of work that goes on where it was")]
+    #[expect(clippy::too_many_arguments, reason = "the state of a long piece of work that goes on where it was")]
     fn learn(
         &self,
         backbone: &Backbone<'_>,

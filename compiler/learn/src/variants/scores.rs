@@ -176,7 +176,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// From a tensor on, all sets that agree so far.
-    #[allow(clippy::too_many_arguments, reason = "a recursion over one sample")]
+    #[expect(clippy::too_many_arguments, reason = "a recursion over one sample")]
     fn descend(
         &self,
         process: &mut Process<'_>,

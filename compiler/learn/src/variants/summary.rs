@@ -60,7 +60,7 @@ pub struct Decided<'a> {
 }
 
 /// All that is known before the routes are base.
-#[allow(clippy::too_many_lines, reason = "one field after the other, as the report has them")]
+#[expect(clippy::too_many_lines, reason = "one field after the other, as the report has them")]
 pub fn report(base: &Base<'_>, study: &Study, decided: &Decided<'_>) -> VariantsReport {
     let Decided { situations, tables, wholes, rows, limit_ms, graphs, routes } = *decided;
     let device_name = |device: &usize| base.cluster.devices[*device].name.clone();
