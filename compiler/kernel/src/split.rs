@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use super::visit::each_access;
+use super::visit::{each_access, each_within};
 use super::{Access, Affine, Bound, BufferDeclaration, Expression, Kernel, LoopVar, Role, Statement, Variable, turns};
 
 /// A kernel that does less than this many vector operations is over before a second thread has begun.
@@ -180,26 +180,11 @@ fn leaks(kernel: &Kernel, loops: &[LoopVar]) -> bool {
         }
     }
     fn read(value: &Expression, found: &mut HashSet<Variable>) {
-        match value {
-            Expression::Variable(variable) | Expression::Lane(variable, _) => {
+        each_within(value, &mut |part| {
+            if let Expression::Variable(variable) | Expression::Lane(variable, _) = part {
                 found.insert(*variable);
             }
-            Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) | Expression::AddProducts(_, a, b, c) => {
-                [a, b, c].into_iter().for_each(|value| read(value, found));
-            }
-            Expression::Binary(_, a, b) | Expression::Join(_, a, b) => {
-                [a, b].into_iter().for_each(|value| read(value, found))
-            }
-            Expression::Unary(_, a) | Expression::SumLanes(a) | Expression::MaxLanes(a) => read(a, found),
-            Expression::Constant(_)
-            | Expression::Whole(_)
-            | Expression::Load(..)
-            | Expression::LoadPartial(..)
-            | Expression::LoadStrided(..)
-            | Expression::LoadBytes(..)
-            | Expression::BroadcastBytes(..)
-            | Expression::Broadcast(..) => {}
-        }
+        });
     }
     let mut found = (HashSet::new(), HashSet::new());
     walk(&kernel.body, loops, false, &mut found);

@@ -53,7 +53,7 @@ pub fn each_expression(statements: &[Statement], found: &mut impl FnMut(&Express
 }
 
 /// Every expression inside a value, operands before what is computed of them.
-fn each_within(value: &Expression, found: &mut impl FnMut(&Expression)) {
+pub fn each_within(value: &Expression, found: &mut impl FnMut(&Expression)) {
     match value {
         Expression::MulAdd(a, b, c) | Expression::DotBytes(_, a, b, c) | Expression::AddProducts(_, a, b, c) => {
             [a, b, c].into_iter().for_each(|operand| each_within(operand, found));

@@ -171,32 +171,15 @@ pub fn expression(kernel: &Kernel, instruction_set: InstructionSet, value: &Expr
         Expression::MulAdd(a, b, c) => format!("mul_add({}, {}, {})", show(a), show(b), show(c)),
         Expression::Binary(function, a, b) => {
             let name = match function {
-                Arithmetic::Add => "add",
-                Arithmetic::Sub => "sub",
-                Arithmetic::Mul => "mul",
-                Arithmetic::Div => "div",
                 Arithmetic::Max if a.is_number() => "max_of_number",
                 Arithmetic::Min if a.is_number() => "min_of_number",
-                Arithmetic::Max => "max",
-                Arithmetic::Min => "min",
+                other => other.name(),
             };
             format!("{name}({}, {})", show(a), show(b))
         }
         Expression::Unary(function, a) => {
-            let name = match function {
-                Function::Neg => "neg",
-                Function::Abs => "abs",
-                Function::Sqrt => "sqrt",
-                Function::Round => "round",
-                Function::RoundSmall => "round_small",
-                Function::PowerOfTwo => "power_of_two",
-                Function::FromWhole => "from_whole",
-                // On AArch64 only, whose kernels are not written in Rust.
-                Function::TransposeBytes => "transpose_bytes",
-                Function::WidenLow => "widen_low",
-                Function::WidenHigh => "widen_high",
-                Function::Half => "nearest_half",
-            };
+            // On 32-bit Arm `half` is what makes a vector.
+            let name = if *function == Function::Half { "nearest_half" } else { function.name() };
             format!("{name}({})", show(a))
         }
         Expression::SumLanes(a) => format!("fold({}, |a, b| a + b)", show(a)),
