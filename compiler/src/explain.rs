@@ -212,7 +212,7 @@ pub const CODES: &[Explanation] = &[
     Explanation {
         code: "E0173",
         title: "a tuning record cannot be used",
-        text: "`compile --tune` measures the kernels for each convolution on the cluster's devices and writes the best to\n\
+        text: "`compile --tune` measures the kernels that can do each convolution on the cluster's devices and writes the best to\n\
          CLUSTER.tuned.toml beside the cluster file; later compilations read it there, or where `--tuned` says. Tune again,\n\
          or remove the file.",
     },

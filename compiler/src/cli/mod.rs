@@ -132,15 +132,15 @@ pub struct Arguments {
         help_heading = "Plan"
     )]
     pub link_error: Option<LinkError>,
-    /// Run the model on the cluster's devices in several ways, and write what was measured beside the cluster file,
-    /// where later compilations find it.
+    /// Run the model on the cluster's devices by several families of splits, and write what was measured beside the
+    /// cluster file, where later compilations find it.
     #[arg(long, help_heading = "What is done")]
     pub measure: bool,
     /// Measurements to use [default: CLUSTER.measured.toml beside the cluster file, if it is there].
     #[arg(long, value_name = "FILE", help_heading = "Plan")]
     pub measured: Option<PathBuf>,
-    /// Measure the ways to do each convolution on the cluster's devices, and write the best beside the cluster file,
-    /// where later compilations find them.
+    /// Measure the kernels that can do each convolution on the cluster's devices, and write the best beside the cluster
+    /// file, where later compilations find them.
     #[arg(long, help_heading = "What is done")]
     pub tune: bool,
     /// Let --measure and --tune learn from emulators, too: for tests of the tool. What an emulator needs says nothing
@@ -353,14 +353,14 @@ pub enum QuantizedNumbers {
     Int8,
 }
 
-/// Ways to choose ranges, by name.
+/// Methods that choose ranges, by name.
 fn range_method() -> impl TypedValueParser<Value = RangeMethod> {
     let value = |method: RangeMethod| PossibleValue::new(method.name()).help(method.description());
     let named = |name: String| RangeMethod::ALL.into_iter().find(|method| method.name() == name);
     PossibleValuesParser::new(RangeMethod::ALL.map(value)).map(move |name| named(name).unwrap_or_default())
 }
 
-/// The ways to store weights, by name.
+/// How weights can be stored, by name.
 fn weight_storage() -> impl TypedValueParser<Value = WeightStorage> {
     let value = |storage: WeightStorage| PossibleValue::new(storage.name()).help(storage.description());
     let named = |name: String| WeightStorage::ALL.into_iter().find(|storage| storage.name() == name);
