@@ -120,8 +120,8 @@ impl<'a> Parser<'a> {
             _ => {
                 let access = Access::ALL.into_iter().find(|access| access.name() == word);
                 let Some(access) = access else {
-                    let words = "`input`, `weights`, `scratch`, `output`, `alternative`, `winograd`, `loops`, `variables`, \
-                        `threads`";
+                    let words = "`input`, `weights`, `scratch`, `output`, `alternative`, `winograd`, `loops`, \
+                        `variables`, `threads`";
                     return Err(reader.error_at(place, format!("expected {words} or `{{`, found `{word}`")));
                 };
                 self.buffer(reader, access)?;
