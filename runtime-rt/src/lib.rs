@@ -7,6 +7,9 @@
 //! - [`firmware`], `hosted`: what is around a node without and with an operating system;
 //! - [`frame`], [`FramedStream`]: checked frames over any byte stream, for programs that talk to a device;
 //! - [`include_model!`]: the module that `partita::Build` wrote.
+//!
+//! May import nothing of the compiler, and no dependency that a microcontroller cannot carry; what needs an operating system
+//! is behind the feature `std`. Deliberately absent: graphs, and reading plans: a program is compiled for one.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 mod arena;

@@ -1,6 +1,7 @@
 //! What the user says about machines: targets and clusters, and what was measured and tuned on them.
 //!
-//! May import messages and the reading of files; deliberately absent: graphs, and the options of one compilation.
+//! May import messages, the names of types and storages, and the reading of files; deliberately absent: graphs, and the
+//! options of one compilation.
 
 pub mod architecture;
 mod cluster;

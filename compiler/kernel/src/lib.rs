@@ -12,8 +12,9 @@
 //!
 //! What kernels are made of is in `expression`, `affine`, `buffer` and `loops`; statements and kernels are here.
 //! `lower` makes kernels from operators, `split` shares them among threads, `unroll` writes short loops out twice,
-//! `visit` walks over them, `text` prints and reads them, `layout` says how tensors lie. May import single operators
-//! and targets; deliberately absent: schedules, and code for a machine, which `partita-program` makes.
+//! `visit` walks over them, `text` prints and reads them, `layout` says how tensors lie. May import single operators,
+//! targets and the runtime's kernels; deliberately absent: graphs as a whole, schedules, and code for a machine, which
+//! `partita-program` makes.
 
 use partita_rt::kernels::Winograd;
 

@@ -3,8 +3,8 @@
 //! Everything from the file is hostile until checked: names may hold any character, numbers any value, graphs any
 //! shape. Checks come before allocations, nothing recurses over the graph, and every refusal names the node or tensor.
 //! Nodes are taken in topological order; what only computes shapes is evaluated on the way, so that every tensor has a
-//! known type and `Reshape`, `Slice` and their kin get constant attributes. May import the graph and files; deliberately
-//! absent: devices.
+//! known type and `Reshape`, `Slice` and their kin get constant attributes. May import the graph, files
+//! and the runtime's kernels; deliberately absent: devices.
 
 mod attributes;
 mod boundary;

@@ -9,8 +9,8 @@
 //! [`routes`] lets several networks share their weights, [`survival`] adds what the loss of a device takes, and
 //! [`plan_file`] writes all of that down.
 //!
-//! [`Failure`] and [`Clock`] are those of every stage from here on. May import plans, programs and what these know;
-//! deliberately absent: data, training, the folder that is written, the command line.
+//! [`Failure`] and [`Clock`] are those of every stage from here on. May import the graph, files, targets and clusters,
+//! plans and programs; deliberately absent: data, training, the folder that is written, the command line.
 
 mod clock;
 mod contest;

@@ -1,5 +1,13 @@
 //! The compiler on one page: every stage, in order, nothing else. Each takes the values of those before it and makes one of
 //! its own.
+//!
+//! What `Linked::of` has `placement` do, in this order, for plans that compete until one fits: partition
+//! (`plan/src/partition/solve.rs`, asked by `placement/src/contest.rs`); then, in `placement/src/placed.rs`,
+//! shard (`plan/src/shard/rewrite.rs`), schedule (`plan/src/schedule/mod.rs`) with its proof (`check.rs` there), and for each
+//! device lower (`program/src/program/lower/mod.rs`) and memory (`program/src/memory/mod.rs`) with its check (`check.rs`
+//! there); patches, where activations are too large (`placement/src/patching.rs`). Routes of `Routed` go the same way.
+//! `Planned` is simulate (`plan/src/simulate/mod.rs`). Behind the pipeline `commands` write the bundle (`bundle/mod.rs`), for
+//! which emit (`program/src/emit/model.rs`) spells out every program, and build, run or deploy it.
 
 mod advised;
 mod compiled;

@@ -3,7 +3,9 @@
 //! An operator is nested loops, one per [`Axis`], around one step that reads one element of each operand and writes one
 //! of each result; an [`Access`] says which. It is what MLIR's linalg calls iterator types and indexing maps, with kinds
 //! for what cannot be cut. [`iteration_space`] describes every operator once; what a part of a result needs
-//! ([`crate::restrict`]), what can be summed over devices, multiply-adds, shapes of results and what axes count follow.
+//! ([`crate::restrict`]), what can be summed over devices, multiply-adds and what axes count follow. Shapes of results do
+//! not: `graph::infer` computes them by itself, and a test (`shapes_of_results_follow`) holds them against the space of each
+//! operator. What computes a part, and what a sum is of, is said beside the loops ([`on_part`], [`summand`]).
 
 mod operators;
 mod parts;
