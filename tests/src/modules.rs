@@ -256,7 +256,7 @@ mod tests {
         let back = [("", root), ("types", ""), ("work", "use super::all;\n")];
         assert_eq!(cycles(&back), [["lib", "work"]]);
         let used = [("", "mod a;\npub use a::A;\npub struct Whole(A);\n"), ("a", "use super::Whole;\n")];
-        assert_eq!(cycles(&used), [["a", "lib"]]);
+        assert_eq!(cycles(&used), [["lib", "a"]]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A node of two, in virtual time, and what its peer says to it: the bytes of a link, as they are or as somebody changed them.
 
-use partita_rt::node::{Flow, Medium, Node, Outcome, Part, Peer, Plan, Route, Step, Work};
+use partita_rt::node::{Flow, Link, Medium, Node, Outcome, Part, Peer, Plan, Route, Step, Work};
 
 /// Bytes of the tensor that the second device sends to the first.
 const BYTES: usize = 48;
@@ -45,7 +45,7 @@ fn plan(device: usize) -> Plan<'static> {
 }
 
 struct Side {
-    node: Node<'static>,
+    node: Node<'static, [Link; 1]>,
     memory: [u8; BYTES],
 }
 
