@@ -3,8 +3,8 @@
 //! [`links`] sees to it that links which send fewer bytes do not change answers by more than is allowed. [`exits`] adds
 //! exits to a trained classifier, [`variants`] finds smaller routes through it; both learn from [`samples`] of a
 //! [`classifier`], and prove what they lose ([`accuracy`], [`confidence`], [`holdout`], [`bits`]). Networks run through
-//! [`host::Host`], which the crate that has a whole compiler implements; what is finished is kept in files ([`kept`]), and long
-//! work is done on all cores (`parallel`) and shown ([`progress`]). May import the graph, passes, data files, targets and
+//! [`host::Host`], which the crate that has a whole compiler implements; what is finished is kept in files ([`kept`]) and shown
+//! ([`progress`]). May import the graph, passes, data files, targets and
 //! clusters, plans, programs, placement, the arithmetic of training and the runtime's kernels; deliberately absent: the command
 //! line, the folder that is written, cargo, processes.
 
@@ -18,7 +18,6 @@ pub mod holdout;
 pub mod host;
 pub mod kept;
 pub mod links;
-mod parallel;
 pub mod progress;
 pub mod quantize;
 pub mod samples;

@@ -5,14 +5,19 @@
 //! What the optimisation minimises adds up over nodes and travel; where devices work at the same time, or share media,
 //! the simulation knows better.
 
+mod ahead;
 mod certificate;
+mod contender;
 mod overlap;
 mod parts;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::ahead::{Ahead, Answers};
+pub use self::contender::Contender;
+use self::contender::{Weakened, working_devices};
 use crate::score::{Figures, Rank};
 use partita_config::{Cluster, System};
 use partita_ir::graph::{Graph, NodeId};
@@ -72,53 +77,6 @@ pub struct Question {
     devices: Vec<usize>,
     /// What is asked, of these devices; none for a plan that is the only one of its kind.
     options: Option<PartitionOptions>,
-}
-
-/// An answer, and what it comes to.
-#[derive(Clone, Debug)]
-pub struct Contender {
-    /// The plan, for the whole cluster.
-    pub partition: Partition,
-    /// What it comes to.
-    pub figures: Figures,
-    /// Place among the others; the order of questions decides between equals.
-    rank: (Rank, usize),
-    /// Index of the question that it answers.
-    question: usize,
-    /// Whether it answers a question that is asked of every part of a cluster, of those that carry it out.
-    common: bool,
-    /// Of its strategies.
-    digest: u64,
-    /// What its links may send, where that is less than what was asked for.
-    pub weakened: Option<Weakened>,
-}
-
-/// What the links of a plan may send in fewer bytes, once its error was too large with all that was asked for.
-#[derive(Clone, Debug)]
-pub struct Weakened {
-    /// What may travel in fewer bytes now.
-    encodings: Arc<Encodings>,
-    /// What did before it became less.
-    pub first: Arc<Encodings>,
-    /// How often it became less.
-    pub times: usize,
-}
-
-impl Contender {
-    /// The same, now that more is known of what it comes to.
-    pub fn with(self, figures: Figures) -> Contender {
-        Contender { figures, ..self }
-    }
-
-    /// What its links may send in fewer bytes, of what was asked for.
-    pub fn encodings<'a>(&'a self, asked: &'a Encodings) -> &'a Encodings {
-        self.weakened.as_ref().map_or(asked, |weakened| &weakened.encodings)
-    }
-}
-
-/// Devices that a plan gives something to do.
-fn working_devices(partition: &Partition) -> BTreeSet<usize> {
-    partition.strategies.values().flat_map(|strategy| strategy.devices()).collect()
 }
 
 /// All of them.
@@ -255,8 +213,22 @@ impl<'a> Contest<'a> {
             return refused;
         }
         let further = self.further(family);
+        // Parts of a cluster are many: they are asked by the objectives that count only.
+        let common: Vec<Further> =
+            further.iter().filter(|further| self.is_common(further.family, further.objective)).copied().collect();
+        let smallest = if auto { 1 } else { 2 };
+        let mut parts = match self.breadth {
+            Breadth::All if family != StrategyFamily::Pipeline => subsets(self.cluster),
+            _ => Vec::new(),
+        };
+        parts.retain(|devices| devices.len() >= smallest);
         let effort = if auto { Effort::Full } else { Effort::Part };
-        let refused = self.ask(everyone.clone(), PartitionOptions { effort, ..wanted.clone() }, &further);
+        let options = PartitionOptions { effort, ..wanted.clone() };
+        let main = Question { devices: everyone.clone(), options: Some(options.clone()) };
+        let mut ahead = Ahead::default();
+        self.ask_ahead(&mut ahead, (&main, &further), &parts, &common);
+        let answers = ahead.take(&everyone).unwrap_or_else(|| self.answers(&everyone, &options, &further));
+        let refused = self.enter_answers(everyone.clone(), options, answers);
         self.singles(auto);
         if self.breadth == Breadth::Few || family == StrategyFamily::Pipeline {
             return refused;
@@ -270,19 +242,15 @@ impl<'a> Contest<'a> {
                 }
             }
         }
-        // Parts of a cluster are many: they are asked by the objectives that count only.
-        let common: Vec<Further> =
-            further.iter().filter(|further| self.is_common(further.family, further.objective)).copied().collect();
         let mut limited = Vec::new();
         // Where the best of now may not fit, nobody is too slow to be asked.
         let room_for_all = self.cluster.devices.iter().all(|device| {
             limits::ram_bytes(device).min(limits::flash_bytes(device))
                 > ROOMY * (self.weights_bytes() + self.largest_bytes())
         });
-        let smallest = if auto { 1 } else { 2 };
-        for devices in subsets(self.cluster).into_iter().filter(|devices| devices.len() >= smallest) {
-            if self.ask_part(&devices, &common, room_for_all) && auto {
-                limited.push(devices);
+        for (at, devices) in parts.iter().enumerate() {
+            if self.ask_part(devices, &common, room_for_all, (&mut ahead, &parts[at..])) && auto {
+                limited.push(devices.clone());
             }
         }
         if auto {
@@ -359,12 +327,25 @@ impl<'a> Contest<'a> {
 
     /// Asks one question; the refusal, if there is no answer.
     fn ask(&mut self, devices: Vec<usize>, options: PartitionOptions, further: &[Further]) -> Option<PartitionError> {
-        let all = devices.len() == self.cluster.devices.len();
-        let (found, others) = if all {
-            solve_also(self.graph, self.cluster, &options, further)
-        } else {
-            solve_also(self.graph, &device_subset::restricted(self.cluster, &devices), &options, further)
-        };
+        let answers = self.answers(&devices, &options, further);
+        self.enter_answers(devices, options, answers)
+    }
+
+    /// What one question is answered with.
+    fn answers(&self, devices: &[usize], options: &PartitionOptions, further: &[Further]) -> Answers {
+        if devices.len() == self.cluster.devices.len() {
+            return solve_also(self.graph, self.cluster, options, further);
+        }
+        solve_also(self.graph, &device_subset::restricted(self.cluster, devices), options, further)
+    }
+
+    /// Lets the answers to a question compete; the refusal, if there is none.
+    fn enter_answers(
+        &mut self,
+        devices: Vec<usize>,
+        options: PartitionOptions,
+        (found, others): Answers,
+    ) -> Option<PartitionError> {
         let refused = match found {
             Ok(found) => {
                 self.note_bound(&found, &options);

@@ -3,6 +3,7 @@
 use partita_config::{Cluster, Settings, System};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::Graph;
+use partita_ir::parallel;
 use partita_plan::partition::{Partition, limits};
 use partita_plan::schedule::{self, Schedule};
 use partita_plan::shard::patches::{self, PatchReport};
@@ -62,8 +63,8 @@ pub fn place_like(
         let program = known.programs.iter().find(|program| program.device == schedule.device);
         Like { weights: program.map_or(&[][..], |program| &program.weights), small: known.small }
     };
-    let programs = (schedules.iter().map(|schedule| lower(&sharded, schedule, cluster, like(schedule))))
-        .collect::<Result<_, _>>()?;
+    let of_device = |at: usize| lower(&sharded, &schedules[at], cluster, like(&schedules[at]));
+    let programs = parallel::map(schedules.len(), of_device).into_iter().collect::<Result<_, _>>()?;
     clock.lap("lower");
     Ok(Placed { partition, sharded, schedules, programs, patches: Vec::new() })
 }

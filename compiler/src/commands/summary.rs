@@ -22,6 +22,7 @@ use crate::schedule::{Action, Schedule};
 use crate::shard::row_streaming::RowStreamingReport;
 use crate::simulate::Prediction;
 use crate::simulate::outcomes::{Outcome, mean, outcomes};
+use partita_ir::parallel;
 
 fn tensor_report(graph: &Graph, tensor: TensorId) -> TensorReport {
     let TensorType { element, shape } = graph.tensor_type(tensor).clone();
@@ -302,27 +303,24 @@ fn layers(compiled: &Compiled) -> Vec<LayerReport> {
     let sent = sharded.sent_bytes(graph);
     let name = |device: usize| compiled.cluster.devices[device].name.clone();
     let inexact = inexact_sums(graph);
-    graph
-        .topological_order()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|id| {
-            let node = graph.node(id);
-            let strategy = compiled.routed.placed.partition.strategies.get(&id);
-            LayerReport {
-                node: sanitize(&node.name),
-                op: op_name(&node.op).to_string(),
-                strategy: strategy.map_or("whole", |strategy| strategy.method.name()).to_string(),
-                macs: cost::node_macs(graph, id),
-                devices: strategy.map_or(Vec::new(), |strategy| strategy.devices().into_iter().map(name).collect()),
-                sent_bytes: sent.get(&id).copied().unwrap_or(0),
-                opaque: partita_ir::restrict::space(graph, id).is_opaque(),
-                winograd: winograd(compiled, id),
-                inexact_sums_up_to: inexact.iter().find(|sum| sum.node == id).map(|sum| sum.largest),
-                weights: compiled.stored.iter().find(|stored| stored.id == id).cloned(),
-            }
-        })
-        .collect()
+    let order = graph.topological_order().unwrap_or_default();
+    // Bounds on rounding errors look at every weight.
+    parallel::map(order.len(), |at| {
+        let (id, node) = (order[at], graph.node(order[at]));
+        let strategy = compiled.routed.placed.partition.strategies.get(&id);
+        LayerReport {
+            node: sanitize(&node.name),
+            op: op_name(&node.op).to_string(),
+            strategy: strategy.map_or("whole", |strategy| strategy.method.name()).to_string(),
+            macs: cost::node_macs(graph, id),
+            devices: strategy.map_or(Vec::new(), |strategy| strategy.devices().into_iter().map(name).collect()),
+            sent_bytes: sent.get(&id).copied().unwrap_or(0),
+            opaque: partita_ir::restrict::space(graph, id).is_opaque(),
+            winograd: winograd(compiled, id),
+            inexact_sums_up_to: inexact.iter().find(|sum| sum.node == id).map(|sum| sum.largest),
+            weights: compiled.stored.iter().find(|stored| stored.id == id).cloned(),
+        }
+    })
 }
 
 /// How a node is done by Winograd's algorithm on some device; nothing if it is not.

@@ -10,7 +10,7 @@
 use super::judge::{ExitSet, Judge, Possible};
 use super::propose::propose;
 use crate::accuracy::{Evidence, Limits};
-use crate::parallel::gather;
+use partita_ir::parallel::gather;
 
 /// Losses on the proposing samples that are aimed at, most cautious first; whatever the limit.
 pub const AIMS: [f64; 48] = [
@@ -76,7 +76,7 @@ impl Proposals {
             let samples: Vec<usize> =
                 if fold == sides.folds() { (0..sides.folds.len()).collect() } else { sides.part(fold, false) };
             let possible: Vec<Possible> = priced.possible.iter().map(|exit| exit.on(&samples)).collect();
-            Ok(propose(&possible, priced.whole, &sides.right_on(&samples), &FOCUSES))
+            anyhow::Ok(propose(&possible, priced.whole, &sides.right_on(&samples), &FOCUSES))
         })?;
         let all = found.pop().unwrap_or_default();
         Ok(Proposals { all, others: found })

@@ -13,11 +13,11 @@ use anyhow::{Context, ensure};
 use super::candidates::ExitPlace;
 use crate::host::{Backbone, Host, Runner};
 use crate::kept::key;
-use crate::parallel::workers;
 use crate::progress::Progress;
 use partita_files::data;
 use partita_ir::graph::infer::infer;
 use partita_ir::graph::{Data, Graph, Op, TensorId, TensorType, Value};
+use partita_ir::parallel::workers;
 use partita_placement::Failure;
 
 /// Samples of a part.

@@ -6,8 +6,8 @@ use anyhow::Context;
 
 use super::augment::{Augmentations, Draw};
 use crate::host::{Backbone, Process};
-use crate::parallel;
 use partita_ir::graph::Value;
+use partita_ir::parallel;
 
 /// Batches that a process may be ahead.
 const AHEAD: usize = 2;

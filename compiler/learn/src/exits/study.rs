@@ -16,10 +16,10 @@ use super::reuse;
 use super::training::{Student, Trained, Training};
 use crate::classifier::class;
 use crate::host::Runner;
-use crate::parallel::in_parallel;
 use crate::progress::Progress;
 use partita_ir::graph::op::{ExitRule, Patience};
 use partita_ir::graph::{Op, TensorId};
+use partita_ir::parallel::in_parallel;
 use partita_placement::Failure;
 
 /// Heads that are trained in every version; the others have lost the first comparison.
@@ -338,7 +338,7 @@ impl Study<'_> {
             let trained = self.trained(contenders[index], version)?;
             found.lock().unwrap_or_else(PoisonError::into_inner).push((missing[at], trained));
             progress.step();
-            Ok(())
+            anyhow::Ok(())
         })?;
         progress.finish();
         let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -20,9 +20,9 @@ use super::features;
 use super::stream::{Answers, stream};
 use crate::host::{Backbone, Runner};
 use crate::kept;
-use crate::parallel::{gather, in_parallel};
 use crate::progress::Progress;
 use partita_ir::graph::{Data, Value};
+use partita_ir::parallel::{gather, in_parallel};
 use partita_placement::Failure;
 
 /// Samples of a step.
@@ -155,7 +155,7 @@ impl Training<'_> {
                 let (at, rows) = all[index];
                 let student = at / versions;
                 let batch = lesson.batch(&students[student], student, rows, self.dataset.probabilities);
-                Ok((at, networks[at].slopes(&batch)))
+                anyhow::Ok((at, networks[at].slopes(&batch)))
             })?;
             for part in slopes.chunk_by(|a, b| a.0 == b.0) {
                 let (at, slopes) = (part[0].0, part.iter().map(|(_, slopes)| slopes).collect::<Vec<_>>());
@@ -199,7 +199,7 @@ impl Training<'_> {
                 let maps = &answers[1 + at / versions];
                 let found = heads[at / versions][at % versions].scores(maps, maps.len() / samples.len(), &samples);
                 scores[at].lock().map_err(|_| anyhow!("a head has failed"))?.extend(found);
-                Ok(())
+                anyhow::Ok(())
             })?;
             progress.step();
             Ok(())

@@ -9,9 +9,9 @@ use anyhow::Context;
 
 use super::histogram::Histogram;
 use crate::host::{Backbone, Process};
-use crate::parallel::workers;
 use partita_files::data;
 use partita_ir::graph::{Graph, TensorId, Value};
+use partita_ir::parallel::workers;
 use partita_placement::Failure;
 
 /// Samples that one process answers before it takes the next ones. Sums are added up by chunks, in their order, so that they

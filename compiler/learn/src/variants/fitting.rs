@@ -14,12 +14,12 @@ use super::segments::{Alternative, Segment, alternative, limit_alternatives};
 use crate::classifier::class;
 use crate::host::{Backbone, Host, MOST_GRAPHS, Runner};
 use crate::kept::{key, remembered};
-use crate::parallel::{gather, in_parallel, workers};
 use crate::progress::Progress;
 use crate::samples::Samples;
 use partita_files::data;
 use partita_ir::graph::op::Activation;
 use partita_ir::graph::{Graph, Op, TensorId, Value};
+use partita_ir::parallel::{gather, in_parallel, workers};
 use partita_placement::Failure;
 
 /// Samples from which compensations are fitted: as many as memory allows, within these.
@@ -213,7 +213,7 @@ fn answers(
             answers.lock().unwrap_or_else(PoisonError::into_inner)[at] = outputs;
             progress.step();
         }
-        Ok(())
+        anyhow::Ok(())
     })?;
     progress.finish();
     Ok(answers.into_inner().unwrap_or_else(PoisonError::into_inner))

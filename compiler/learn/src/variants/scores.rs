@@ -15,9 +15,9 @@ use crate::accuracy::Evidence;
 use crate::bits::Bits;
 use crate::host::{Backbone, Host, MOST_GRAPHS, Process, Runner};
 use crate::kept::{key, remembered};
-use crate::parallel::{in_parallel, workers};
 use crate::progress::Progress;
 use partita_ir::graph::{Graph, Value};
+use partita_ir::parallel::{in_parallel, workers};
 
 /// By which alternative each segment is computed.
 pub type Set = Vec<u8>;
@@ -327,7 +327,7 @@ fn over_samples<T: AddAssign + Clone + Default + Send>(
         }
         let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         all.iter_mut().zip(own).for_each(|(all, own)| *all += own);
-        Ok(())
+        anyhow::Ok(())
     })?;
     progress.finish();
     Ok(all.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))

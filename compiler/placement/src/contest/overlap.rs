@@ -7,6 +7,7 @@ use super::{Breadth, Contender, Contest, working_devices};
 use crate::score::Figures;
 use partita_config::{Cluster, System};
 use partita_ir::graph::{Graph, NodeId};
+use partita_ir::parallel;
 use partita_plan::partition::arrival::Arrival;
 use partita_plan::partition::{Objective, Overlap, Partition, StrategyFamily};
 use partita_plan::shard::pieces;
@@ -55,10 +56,13 @@ impl Contest<'_> {
         let worth = |contender: &&Contender| (all_are || price(contender) <= limit) && self.are_served(contender);
         let plans: Vec<Contender> = self.contenders.iter().filter(worth).cloned().collect();
         let mut by_part: BTreeMap<BTreeSet<usize>, Vec<Contender>> = BTreeMap::new();
-        for plan in plans {
-            let partition = Partition { overlap: Some(Overlap::default()), ..plan.partition.clone() };
-            let figures = Figures::of_encoded(self.graph, self.cluster, &partition, &self.wanted);
-            let Some(figures) = figures else { continue };
+        let overlapped = parallel::map(plans.len(), |at| {
+            let partition = Partition { overlap: Some(Overlap::default()), ..plans[at].partition.clone() };
+            let figures = Figures::of_encoded(self.graph, self.cluster, &partition, &self.wanted)?;
+            Some((partition, figures))
+        });
+        for (plan, overlapped) in plans.into_iter().zip(overlapped) {
+            let Some((partition, figures)) = overlapped else { continue };
             let rank = (self.rank(&figures), plan.rank.1);
             let overlapped = Contender { partition, figures, rank, ..plan };
             // What is tried of devices that carry out a plan must not depend on who else there is.
@@ -71,13 +75,16 @@ impl Contest<'_> {
         if self.wanted.family != StrategyFamily::Auto {
             return;
         }
-        for mut of_part in by_part.into_values() {
+        let mut parts: Vec<Vec<Contender>> = by_part.into_values().collect();
+        for of_part in &mut parts {
             of_part.sort_by_key(|plan| plan.rank);
             // Plans that come to the same are each other's mirror images, mostly.
             of_part.dedup_by_key(|plan| plan.rank.0);
             of_part.truncate(SEARCHED);
-            self.search(&of_part);
         }
+        let found = parallel::map(parts.len(), |at| self.searched(&parts[at]));
+        self.count += found.iter().flatten().count();
+        self.contenders.extend(found.into_iter().flatten());
     }
 
     /// Whether several of the devices that carry out a plan have a thread for their links beside the one that computes.
@@ -86,17 +93,16 @@ impl Contest<'_> {
         working_devices(&contender.partition).iter().filter(linux).count() > 1
     }
 
-    /// Looks for more that overlaps in some plans for one part of the cluster.
-    fn search(&mut self, plans: &[Contender]) {
+    /// The best that overlaps in some plans for one part of the cluster.
+    fn searched(&self, plans: &[Contender]) -> Option<Contender> {
         let (graph, cluster, wanted) = (self.graph, self.cluster, &self.wanted);
         let price = |partition: &Partition| Figures::of_encoded(graph, cluster, partition, wanted);
         let mut search = Search { graph, cluster, objective: wanted.objective, price: &price, best: None, left: 0 };
         search.search(plans);
-        let Some((figures, at, partition)) = search.best else { return };
+        let (figures, at, partition) = search.best?;
         let plan = plans[at].clone();
         let rank = (self.rank(&figures), plan.rank.1);
-        self.count += 1;
-        self.contenders.push(Contender { partition, figures, rank, ..plan });
+        Some(Contender { partition, figures, rank, ..plan })
     }
 }
 

@@ -7,6 +7,7 @@ use partita_plan::partition::{
     Effort, Further, Objective, PartitionOptions, StrategyFamily, device_subset, weights_exceed,
 };
 
+use super::ahead::Ahead;
 use super::{Contest, working_devices};
 
 /// How often a device may be left out of the best plan's.
@@ -18,14 +19,22 @@ const FEW_DEVICES: usize = 16;
 impl Contest<'_> {
     /// Asks a part of the cluster, unless nothing that it answers can win; whether it has no answer without a search within
     /// limits on memory.
-    pub(super) fn ask_part(&mut self, devices: &[usize], further: &[Further], room_for_all: bool) -> bool {
-        let wanted = self.wanted.clone();
-        let options = PartitionOptions { effort: Effort::Exact, ..wanted.restricted(devices) };
-        let part = device_subset::restricted(self.cluster, devices);
-        if room_for_all && self.cannot_win(devices) || weights_exceed(self.graph, &part, &options.reserve_bytes) {
+    pub(super) fn ask_part(
+        &mut self,
+        devices: &[usize],
+        further: &[Further],
+        room_for_all: bool,
+        (ahead, others): (&mut Ahead, &[Vec<usize>]),
+    ) -> bool {
+        if room_for_all && self.cannot_win(devices) || !self.may_fit(devices) {
             return false;
         }
-        let is_limited = self.ask(devices.to_vec(), options, further).is_some();
+        if !ahead.has(devices) {
+            self.ask_parts_ahead(ahead, others, further, room_for_all);
+        }
+        let (wanted, options) = (self.wanted.clone(), self.part_options(devices));
+        let answers = ahead.take(devices).unwrap_or_else(|| self.answers(devices, &options, further));
+        let is_limited = self.enter_answers(devices.to_vec(), options, answers).is_some();
         // Stages are not among what the other families say, and those of all devices may be worse than of some.
         if wanted.family == StrategyFamily::Auto && wanted.objective == Objective::Throughput {
             let family = StrategyFamily::Pipeline;
@@ -33,6 +42,17 @@ impl Contest<'_> {
             self.ask(devices.to_vec(), options, &[]);
         }
         is_limited
+    }
+
+    /// What a part is asked.
+    pub(super) fn part_options(&self, devices: &[usize]) -> PartitionOptions {
+        PartitionOptions { effort: Effort::Exact, ..self.wanted.restricted(devices) }
+    }
+
+    /// Whether the devices of a part can hold all weights together.
+    pub(super) fn may_fit(&self, devices: &[usize]) -> bool {
+        let part = device_subset::restricted(self.cluster, devices);
+        !weights_exceed(self.graph, &part, &self.part_options(devices).reserve_bytes)
     }
 
     /// Where not every part was asked: the devices of the best plan without one of them, as long as that is better. They are
@@ -48,10 +68,10 @@ impl Contest<'_> {
             let without = |left_out: &usize| working.iter().copied().filter(|device| device != left_out).collect();
             let parts = working.iter().filter_map(|left_out| closed(self.cluster, without(left_out)));
             let parts: Vec<Vec<usize>> = parts.collect();
-            for part in parts {
-                if asked.insert(part.clone()) {
-                    self.ask_part(&part, further, room_for_all);
-                }
+            let parts: Vec<Vec<usize>> = parts.into_iter().filter(|part| asked.insert(part.clone())).collect();
+            let mut ahead = Ahead::default();
+            for (at, part) in parts.iter().enumerate() {
+                self.ask_part(part, further, room_for_all, (&mut ahead, &parts[at..]));
             }
             if self.best().is_none_or(|best| best.rank.0 >= before) {
                 return;
