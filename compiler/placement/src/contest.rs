@@ -254,7 +254,7 @@ impl<'a> Contest<'a> {
             }
         }
         if auto {
-            self.ask_fewer(&further, room_for_all);
+            self.ask_neighbours(&further, &common, room_for_all);
         }
         let small = self.graph.node_count() <= SMALL.0 && self.cluster.devices.len() <= SMALL.1;
         let searches = if small { limited.len() } else { LIMITED_SEARCHES };

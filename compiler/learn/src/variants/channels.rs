@@ -2,7 +2,7 @@
 //! (an inverted residual: expand, filter, project).
 //!
 //! What goes is not simply forgotten: each such channel is taken to be a linear map of those that stay, fitted to what the
-//! samples have there ([`super::compensation::rest`]), and that map is added to the weights of the convolution that reads them
+//! samples have there (`super::compensation::rest`), and that map is added to the weights of the convolution that reads them
 //! (He, Zhang and Sun 2017, Channel Pruning, section 3.1, solves the same problem per layer).
 
 use super::compensation::LinearMap;

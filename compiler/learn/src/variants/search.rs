@@ -1,7 +1,7 @@
 //! Which sets of parts can go together at what loss.
 //!
 //! A greedy search takes, of the next few candidates that look cheapest alone, the one that is cheapest together with
-//! what has gone already. Two linear surrogates ([`super::surrogate`]) are solved as ILPs for several budgets: one
+//! what has gone already. Two linear surrogates (`super::surrogate`) are solved as ILPs for several budgets: one
 //! fitted to the sets that have been measured, then the losses of single parts. What they propose is measured. Of a set
 //! that turns out dearer than it looked the least part is sought that is too dear by itself, and everything that holds
 //! it is cut off, until a proposal keeps the budget or nothing is left that would save more than is known.

@@ -51,7 +51,7 @@ impl Contest<'_> {
     /// Asks a part, and beside it as many others that seem worth it as there are cores.
     pub(super) fn ask_parts_ahead(&self, ahead: &mut Ahead, parts: &[Vec<usize>], common: &[Further], all: bool) {
         let is_worth =
-            |devices: &&Vec<usize>| !ahead.has(devices) && !(all && self.cannot_win(devices)) && self.may_fit(devices);
+            |devices: &&Vec<usize>| !(ahead.has(devices) || all && self.cannot_win(devices)) && self.may_fit(devices);
         let next = parts.iter().filter(is_worth).take(parallel::workers(parts.len()));
         let next: Vec<_> = next.map(|devices| (devices.clone(), self.part_options(devices), common)).collect();
         self.ask_at_once(ahead, &next);

@@ -10,7 +10,7 @@ use partita_plan::partition::{
 use super::ahead::Ahead;
 use super::{Contest, working_devices};
 
-/// How often a device may be left out of the best plan's.
+/// How often the best plan's devices may become others.
 const ROUNDS: usize = 4;
 
 /// Clusters of more devices are not looked at that closely.
@@ -55,23 +55,30 @@ impl Contest<'_> {
         !weights_exceed(self.graph, &part, &self.part_options(devices).reserve_bytes)
     }
 
-    /// Where not every part was asked: the devices of the best plan without one of them, as long as that is better. They are
-    /// asked all that a cluster of them would be asked.
-    pub(super) fn ask_fewer(&mut self, further: &[Further], room_for_all: bool) {
-        if self.cluster.devices.len() > FEW_DEVICES || are_all(self.cluster) {
+    /// Where not every part was asked: the devices of the best plan without one of them, or with another in its place, as long
+    /// as that is better. Those without one are asked all that a cluster of them would be asked.
+    pub(super) fn ask_neighbours(&mut self, further: &[Further], common: &[Further], room_for_all: bool) {
+        let count = self.cluster.devices.len();
+        if count > FEW_DEVICES || are_all(self.cluster) {
             return;
         }
-        let mut asked: BTreeSet<Vec<usize>> = BTreeSet::new();
+        let mut asked: BTreeSet<Vec<usize>> = self.questions.iter().map(|question| question.devices.clone()).collect();
+        let mut is_new = |part: &Vec<usize>| part.len() < count && asked.insert(part.clone());
         for _ in 0..ROUNDS {
             let Some(best) = self.best() else { return };
             let (before, working) = (best.rank.0, working_devices(&best.partition));
-            let without = |left_out: &usize| working.iter().copied().filter(|device| device != left_out).collect();
-            let parts = working.iter().filter_map(|left_out| closed(self.cluster, without(left_out)));
-            let parts: Vec<Vec<usize>> = parts.collect();
-            let parts: Vec<Vec<usize>> = parts.into_iter().filter(|part| asked.insert(part.clone())).collect();
-            let mut ahead = Ahead::default();
-            for (at, part) in parts.iter().enumerate() {
-                self.ask_part(part, further, room_for_all, (&mut ahead, &parts[at..]));
+            let without = |left_out: usize| working.iter().copied().filter(move |device| *device != left_out);
+            let fewer = working.iter().filter_map(|out| closed(self.cluster, without(*out).collect()));
+            let fewer: Vec<Vec<usize>> = fewer.filter(&mut is_new).collect();
+            let idle: Vec<usize> = (0..count).filter(|device| !working.contains(device)).collect();
+            let pairs = working.iter().flat_map(|out| idle.iter().map(move |other| (*out, *other)));
+            let others = pairs.filter_map(|(out, other)| closed(self.cluster, without(out).chain([other]).collect()));
+            let others: Vec<Vec<usize>> = others.filter(&mut is_new).collect();
+            for (parts, further) in [(fewer, further), (others, common)] {
+                let mut ahead = Ahead::default();
+                for (at, part) in parts.iter().enumerate() {
+                    self.ask_part(part, further, room_for_all, (&mut ahead, &parts[at..]));
+                }
             }
             if self.best().is_none_or(|best| best.rank.0 >= before) {
                 return;
