@@ -198,36 +198,36 @@ fn kernel_arguments(program: &Program, kernel: &Kernel, arguments: &[Argument]) 
     printed.collect()
 }
 
-/// The description and the operands of a convolution that is done directly where inputs are too large.
+/// The description and the operands of a convolution that is done directly where inputs are too large. Its kernel reads the
+/// input and perhaps a residual, and weights and bias, in this order.
 fn winograd_text(program: &Program, kernel: &Kernel, winograd: &Winograd, arguments: &[Argument]) -> WinogradText {
-    let operand = |name: &str| {
-        let position = kernel.buffers.iter().position(|buffer| buffer.name == name)?;
-        Some((*arguments.get(position)?, kernel.buffers.get(position)?.elements))
+    let operand = |access: Access, number: usize| {
+        let mut buffers = kernel.buffers.iter().zip(arguments).filter(|(buffer, _)| buffer.access == access);
+        buffers.nth(number).map(|(buffer, argument)| (*argument, buffer.elements))
     };
-    let read = |name: &str| match operand(name) {
-        Some((argument, elements)) => slice(program, argument, ElementType::F32, elements),
-        None => "&[]".to_string(),
-    };
-    let offset = |name: &str| match operand(name)?.0 {
+    let offset = |operand: Option<(Argument, usize)>| match operand?.0 {
         Argument::Buffer(id) => Some(program.buffers[id.0 as usize].offset_bytes),
         Argument::Weight(_) => None,
     };
-    let residual = match (operand("residual"), offset("residual") == offset("y")) {
-        (None, _) => "None".to_string(),
-        (Some(_), true) => "InPlace".to_string(),
-        (Some(_), false) => format!("Apart({})", read("residual")),
+    let read = |operand: Option<(Argument, usize)>| match operand {
+        Some((argument, elements)) => slice(program, argument, ElementType::F32, elements),
+        None => "&[]".to_string(),
     };
-    let y = match operand("y") {
-        Some((Argument::Buffer(id), elements)) => slice_mut(program, id, ElementType::F32, elements),
-        _ => "&mut []".to_string(),
-    };
+    let (residual, y) = (operand(Access::Input, 1), operand(Access::Output, 0));
     WinogradText {
         description: literal(winograd),
-        x: read("x"),
-        weights: read("weights"),
-        bias: read("bias"),
-        residual,
-        y,
+        x: read(operand(Access::Input, 0)),
+        weights: read(operand(Access::Weights, 0)),
+        bias: read(operand(Access::Weights, 1)),
+        residual: match residual {
+            None => "None".to_string(),
+            Some(_) if offset(residual) == offset(y) => "InPlace".to_string(),
+            Some(_) => format!("Apart({})", read(residual)),
+        },
+        y: match y {
+            Some((Argument::Buffer(id), elements)) => slice_mut(program, id, ElementType::F32, elements),
+            _ => "&mut []".to_string(),
+        },
     }
 }
 
