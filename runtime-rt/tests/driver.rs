@@ -5,17 +5,18 @@ mod adding;
 mod attacks;
 mod pipeline;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::iter::repeat;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use partita_rt::hosted::driver::{Place, Places, Running, Watch, start};
+use partita_rt::hosted::driver::{Place, Places, Running, Steps, Watch, start};
 use partita_rt::node::random::Random;
-use partita_rt::node::{Medium, Outcome};
+use partita_rt::node::{Flow, INPUTS, Medium, Outcome, Plan, Route, Step};
 use pipeline::{Adds, BYTES, ask, cluster, device, keys};
 
 #[test]
@@ -56,6 +57,84 @@ fn several_inputs_are_under_way_at_once_and_records_keep_their_order() {
         records += 1;
     }
     devices.into_iter().for_each(|device| device.stop());
+}
+
+#[test]
+fn who_listens_again_is_called_at_once() {
+    let (ports, (sends, _answers)) = (pipeline::ports(), channel());
+    let caller = device(1, &ports, &sends);
+    let mut waits = Vec::new();
+    for _ in 0..10 {
+        // By the second time calls are as rare as they get.
+        std::thread::sleep(Duration::from_millis(350));
+        let listener = TcpListener::bind(ports[0]).expect("nobody else is there");
+        let begun = Instant::now();
+        drop(listener.accept().expect("it calls"));
+        waits.push(begun.elapsed());
+    }
+    caller.stop();
+    waits.sort();
+    println!("{waits:?}");
+    // One of them may be the machine's that this runs on.
+    assert!(waits[8] < Duration::from_millis(150), "{waits:?}");
+}
+
+/// Takes its time to load, as a program does that the system has stopped meanwhile.
+struct LoadsSlowly(Adds, Duration);
+
+// SAFETY: as the program inside says.
+unsafe impl Steps for LoadsSlowly {
+    fn memory(&self) -> (*mut u8, usize) {
+        self.0.memory()
+    }
+
+    fn input_bytes(&self, route: u8) -> usize {
+        self.0.input_bytes(route)
+    }
+
+    fn load(&mut self, route: u8, input: &[u8]) {
+        std::thread::sleep(core::mem::take(&mut self.1));
+        self.0.load(route, input);
+    }
+
+    fn step(&mut self, route: u8, step: u16) -> Flow {
+        self.0.step(route, step)
+    }
+
+    fn output(&self, route: u8, exit: Option<u32>) -> &[u8] {
+        self.0.output(route, exit)
+    }
+}
+
+#[test]
+fn an_input_whose_time_is_up_while_it_is_loaded_does_not_take_the_place_of_another() {
+    let steps = vec![Step::Compute].leak();
+    let plan = Plan {
+        output: 0,
+        peers: &[],
+        routes: vec![Route { steps, devices: 1, links: &[] }].leak(),
+        ..pipeline::plan(0)
+    };
+    let (sends, answers) = channel();
+    let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(sends.send(bytes.to_vec()));
+    let program = LoadsSlowly(Adds::new(5), Duration::from_millis(400));
+    let alone = start(plan, 1, Places::default(), Box::new(program), Box::new(deliver), Watch::default());
+    let alone = alone.expect("it needs nobody");
+    let patience = Duration::from_secs(20);
+    for (at, budget) in (0..INPUTS as u8).zip([Duration::from_millis(50)].into_iter().chain(repeat(patience))) {
+        alone.submit(&[at; BYTES], budget).expect("there is room");
+    }
+    let record = alone.next_record().expect("it runs");
+    assert_eq!(record.outcome, Outcome::Late);
+    // Its place is free, and it is still being loaded.
+    alone.submit(&[100; BYTES], patience).expect("there is room");
+    for expected in (1..INPUTS as u8).chain([100]) {
+        let record = alone.next_record().expect("it runs");
+        assert_eq!(record.outcome, Outcome::Full, "{record:?}");
+        let answer = answers.recv_timeout(Duration::from_secs(1)).expect("it was delivered");
+        assert_eq!(answer, [expected + 5; BYTES], "of input {expected}");
+    }
+    alone.stop();
 }
 
 /// Passes datagrams on between two sockets, of which one in ten is lost and some come twice.

@@ -8,6 +8,8 @@
 
 use std::boxed::Box;
 use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::string::String;
@@ -23,9 +25,19 @@ use crate::node::{Finished, Outcome, Record};
 use crate::{DeviceCosts, Error, FramedStream, Identity, StdStream, Turn};
 
 /// A stream in both directions.
-trait Duplex: Read + Write + Send {}
+trait Duplex: Read + Write + Send {
+    /// Ends it, also for who waits to read from it.
+    fn end(&self) {}
+}
 
-impl<T: Read + Write + Send> Duplex for T {}
+impl Duplex for UnixStream {
+    fn end(&self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+/// Standard input cannot be ended from here; there is one of it.
+impl Duplex for super::Pipes {}
 
 type Line = FramedStream<StdStream<Box<dyn Duplex>>>;
 
@@ -34,6 +46,9 @@ const CLIENTS: usize = 16;
 
 /// A client that does not read for so long is let go: answers are written by the program's thread.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long nobody is taken when the system has nothing left to take him with.
+const SCARCE: Duration = Duration::from_millis(100);
 
 /// How long an input may take if its client has not said.
 const BUDGET: Duration = Duration::from_secs(60);
@@ -54,8 +69,10 @@ impl Client {
         }
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         if line.send_on(kind, turn, 0, payload).is_err() {
-            // What was sent of it may have been half a frame.
+            // What was sent of it may have been half a frame. Who still waits for what the client says is told: a program
+            // that neither reads nor ends would keep a thread and a connection for ever, and so would the next one.
             self.gone.store(true, Ordering::Relaxed);
+            line.stream().0.end();
         }
     }
 }
@@ -143,19 +160,22 @@ impl Clients {
     /// Takes clients at a socket, in a thread of its own. One that an earlier life of this device has left is replaced.
     pub(super) fn listen(self: &Arc<Clients>, path: &Path, running: &Arc<Running>) -> Result<(), String> {
         let told = |error: io::Error| format!("{}: {error}", path.display());
-        if UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            std::fs::remove_file(path).map_err(told)?;
-        }
-        let listener = UnixListener::bind(path).map_err(told)?;
+        let listener = listen_at(path).map_err(told)?;
         let (clients, running) = (self.clone(), running.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let other = stream.set_write_timeout(Some(PATIENCE)).and_then(|()| stream.try_clone());
-                if let Ok(other) = other {
-                    clients.serve(Box::new(stream), Box::new(other), running.clone(), false);
+        let serve = move || {
+            for stream in listener.incoming() {
+                let streams = stream.and_then(|stream| {
+                    stream.set_write_timeout(Some(PATIENCE))?;
+                    Ok((stream.try_clone()?, stream))
+                });
+                match streams {
+                    Ok((reads, writes)) => clients.serve(Box::new(reads), Box::new(writes), running.clone(), false),
+                    // Nothing is to be had at the moment (descriptors, memory): asking again at once has no end.
+                    Err(_) => std::thread::sleep(SCARCE),
                 }
             }
-        });
+        };
+        std::thread::Builder::new().name("clients".into()).spawn(serve).map_err(told)?;
         Ok(())
     }
 
@@ -184,8 +204,8 @@ impl Clients {
             }
             clients.push(client.clone());
         }
-        let all = self.clone();
-        std::thread::spawn(move || {
+        let (all, served) = (self.clone(), client.clone());
+        let serve = move || {
             let mut reads = FramedStream::new(StdStream(reads), all.identity);
             client.send(Kind::Hello, Turn::default(), &[]);
             let stops = all.listen_to(&client, &mut reads, &running);
@@ -194,7 +214,12 @@ impl Clients {
             if stops || ends_all {
                 running.stop();
             }
-        });
+        };
+        if std::thread::Builder::new().name("client".into()).spawn(serve).is_err() {
+            // The system has no more threads: that is this client's bad luck, not that of the next.
+            served.gone.store(true, Ordering::Relaxed);
+            self.lock().retain(|other| other.number != number);
+        }
     }
 
     /// Does what a client says until it goes; whether the device is to stop.
@@ -278,6 +303,32 @@ impl Clients {
     }
 }
 
+/// A listener at a place where nobody listens: who finds the file there can connect. What an earlier life of this
+/// device has left there is replaced.
+fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    let is_socket = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let refuses =
+        |path: &Path| UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if is_socket(path) && refuses(path) {
+        std::fs::remove_file(path)?;
+    }
+    // A socket refuses between the call that makes its file and the one by which it listens: it is named after both.
+    let beside = path.with_file_name(format!(".{:x}", std::process::id()));
+    if is_socket(&beside) {
+        std::fs::remove_file(&beside)?;
+    }
+    let listener = match UnixListener::bind(&beside) {
+        Ok(listener) => listener,
+        // This name is longer than a socket's can be, and the other is not.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => return UnixListener::bind(path),
+        Err(error) => return Err(error),
+    };
+    // Unlike renaming, this replaces nothing.
+    let named = std::fs::hard_link(&beside, path);
+    std::fs::remove_file(&beside)?;
+    named.map(|()| listener)
+}
+
 impl Results for Arc<Clients> {
     fn answer(&mut self, input: u32, route: u8, bytes: &[u8]) {
         if !bytes.is_empty() {
@@ -293,5 +344,127 @@ impl Results for Arc<Clients> {
             self.tell(WANTS_COSTS, Kind::Profile, turn, steps);
         }
         self.tell(WANTS_COSTS, Kind::Report, turn, &costs.emit());
+    }
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+    use crate::hosted::driver::{Places, Watch, start};
+    use crate::node::{Plan, Route, Step};
+    use std::fs;
+    use std::path::PathBuf;
+    use std::time::Instant;
+
+    const PLAN: Plan<'static> = Plan {
+        hash: 7,
+        device: 0,
+        input: 0,
+        output: 0,
+        peers: &[],
+        routes: &[Route { steps: &[Step::Compute], devices: 1, links: &[] }],
+        family: None,
+        detect_us: 300_000,
+        hung_us: 0,
+    };
+
+    const OURS: Identity = Identity { plan_hash: PLAN.hash, device: 0 };
+
+    /// A folder of this test's own.
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("partita-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("a folder");
+        folder
+    }
+
+    #[test]
+    fn who_finds_the_socket_can_connect() {
+        let folder = folder("found");
+        let path = folder.join("socket");
+        for _ in 0..50 {
+            let finds = std::thread::spawn({
+                let path = path.clone();
+                move || {
+                    while !path.exists() {}
+                    UnixStream::connect(&path)
+                }
+            });
+            let listener = listen_at(&path).expect("nobody listens");
+            finds.join().expect("no panic").expect("somebody listens");
+            drop(listener);
+            fs::remove_file(&path).expect("it is there");
+        }
+        // One that an earlier life has left is replaced; somebody else's is not, nor is another file.
+        drop(listen_at(&path).expect("nobody listens"));
+        let listener = listen_at(&path).expect("nobody listens any more");
+        assert!(listen_at(&path).is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists));
+        assert!(UnixStream::connect(&path).is_ok());
+        let file = folder.join("file");
+        fs::write(&file, "mine").expect("the folder is ours");
+        assert!(listen_at(&file).is_err());
+        assert_eq!(fs::read_to_string(&file).expect("it is there"), "mine");
+        assert_eq!(fs::read_dir(&folder).expect("it is ours").count(), 2, "nothing else is left behind");
+        drop(listener);
+        // Names may be as long as the system takes them.
+        let room = 107 - folder.as_os_str().len() - 1;
+        let long = folder.join("s".repeat(room));
+        drop(listen_at(&long).expect("it is short enough"));
+        fs::remove_dir_all(&folder).expect("it is ours");
+    }
+
+    /// Nothing to compute.
+    struct Empty;
+
+    // SAFETY: there is no memory.
+    unsafe impl crate::hosted::driver::Steps for Empty {
+        fn memory(&self) -> (*mut u8, usize) {
+            (core::ptr::NonNull::dangling().as_ptr(), 0)
+        }
+
+        fn input_bytes(&self, _route: u8) -> usize {
+            0
+        }
+
+        fn load(&mut self, _route: u8, _input: &[u8]) {}
+
+        fn step(&mut self, _route: u8, _step: u16) -> crate::node::Flow {
+            crate::node::Flow::Next
+        }
+
+        fn output(&self, _route: u8, _exit: Option<u32>) -> &[u8] {
+            &[]
+        }
+    }
+
+    #[test]
+    fn who_does_not_read_is_let_go_and_leaves_nothing() {
+        let folder = folder("reads-not");
+        let path = folder.join("socket");
+        let clients = Clients::new(OURS, std::vec![0], &[]);
+        let none = |_: u32, _: u8, _: &[u8]| {};
+        let running = start(PLAN, 1, Places::default(), Box::new(Empty), Box::new(none), Watch::default());
+        let running = Arc::new(running.expect("it needs nobody"));
+        clients.listen(&path, &running).expect("nobody listens");
+        let mut line = FramedStream::new(StdStream(UnixStream::connect(&path).expect("it listens")), OURS);
+        line.shake_hands_with_any().expect("it is a device");
+        line.send(Kind::Subscribe, 0, WANTS_ANSWERS, &[]).expect("it reads");
+        let begun = Instant::now();
+        let knows = |count: usize| clients.lock().len() == count;
+        while clients.lock().iter().all(|client| client.wants.load(Ordering::Relaxed) == 0) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "it has heard the subscription");
+        }
+        assert!(knows(1));
+        // More than a socket holds.
+        clients.tell(WANTS_ANSWERS, Kind::Output, Turn::default(), &std::vec![0; 4 << 20]);
+        assert!(begun.elapsed() >= PATIENCE, "it waits as long as it says");
+        // Its thread ends though the connection is still open at this end.
+        while !knows(0) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "its thread has not ended");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(line);
+        running.stop();
+        fs::remove_dir_all(&folder).expect("it is ours");
     }
 }

@@ -309,9 +309,11 @@ impl Shared {
             };
             state = self.lock();
             state.busy_since = None;
-            // It may have to be loaded again.
+            // It may have to be loaded again, unless its time was up meanwhile and the place is another input's by now.
             if let (Work::Load { place, .. }, Some(input)) = (work, input) {
-                state.inputs.get_mut(place).into_iter().for_each(|slot| *slot = input.clone());
+                if let Some(slot) = state.inputs.get_mut(place).filter(|slot| slot.is_empty()) {
+                    *slot = input;
+                }
             }
             state.node.on_tick(self.now_us());
             if work != Work::Nothing {
@@ -349,7 +351,8 @@ impl Shared {
             state.turns = state.turns.wrapping_add(1);
             state.node.on_tick(self.now_us());
             if let Some(listener) = &listener {
-                while let Ok((stream, _)) = listener.accept() {
+                // Who makes connections without end keeps nobody waiting: the rest has its turn after the links.
+                for (stream, _) in (0..GREETINGS).map_while(|_| listener.accept().ok()) {
                     if strangers.len() >= GREETINGS {
                         // Who has greeted with a key is nearly a peer.
                         let unknown = strangers.iter().position(|stranger| !stranger.guest.has_greeted());

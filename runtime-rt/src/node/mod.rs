@@ -29,10 +29,10 @@
 //!
 //! # States
 //!
-//! - A **link** is closed, open, or in a session. The end that calls connects and greets for ever, with back-off up to 0.4 s.
-//!   A session ends when its connection closes or nothing was heard for `detect`; time for which this node itself was stopped
-//!   does not count. A peer with another boot number has been restarted and is greeted beside the old session, which ends
-//!   with the new one's first frame.
+//! - A **link** is closed, open, or in a session. The end that calls connects and greets for ever, with back-off up to
+//!   0.4 s, or 0.1 s where connections are refused. A session ends when its connection closes or nothing was heard for
+//!   `detect`; time for which this node itself was stopped does not count. A peer with another boot number has been
+//!   restarted and is greeted beside the old session, which ends with the new one's first frame.
 //! - A **view** is what a device says of itself: whom it can exchange tensors with. A link can be used if both its ends say
 //!   so, a device if usable links lead to it. So nobody's word counts for a third, a broken link is told from a broken
 //!   device, and what a device said before it vanished has no effect.
@@ -46,11 +46,11 @@
 //!
 //! # Timers
 //!
-//! Beat (`detect / 10`), silence (`detect`), call (10 ms, doubling to 400 ms, half of it random), round trip (twice the
-//! smoothed measure and 2 ms, from 4 to 60 ms): events, wants and offers that nothing came of are repeated then,
-//! doubling to 60 ms. A link that was lost is used again after 50 ms in a session, doubling to 0.8 s with each loss in
-//! 10 s. An input's own deadline. A step that computes for longer than `detect` and `hung_us` counts as hung: the node
-//! falls silent.
+//! Beat (`detect / 10`), silence (`detect`), call (10 ms, doubling to 400 ms, half of it random; at most 100 ms after a
+//! refused connection), round trip (twice the smoothed measure and 2 ms, from 4 to 60 ms): events, wants and offers that
+//! nothing came of are repeated then, doubling to 60 ms. A link that was lost is used again after 50 ms in a session,
+//! doubling to 0.2 s with each loss in 10 s. An input's own deadline. A step that computes for longer than `detect` and
+//! `hung_us` counts as hung: the node falls silent.
 //!
 //! # Invariants
 //!
@@ -330,7 +330,9 @@ impl<'p, L: AsRef<[Link]> + AsMut<[Link]>> Node<'p, L> {
         self.counters.closed += u64::from(self.is_talking(link));
         self.lose(link, false);
         if let Some(link) = self.links.as_mut().get_mut(link) {
-            link.open = false;
+            if !core::mem::take(&mut link.open) {
+                link.talk.refused(self.now_us, &mut self.random);
+            }
         }
         self.see();
     }

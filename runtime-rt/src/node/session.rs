@@ -17,6 +17,11 @@ const FIRST_CALL_US: u64 = 10_000;
 /// Longest.
 const LAST_CALL_US: u64 = 400_000;
 
+/// Longest where the last call was refused: that is known at once and costs next to nothing, and a device whose program
+/// is started again refuses until it listens. A call that nobody answers is given longer, since one that is given up
+/// before its answer can have come never gets through.
+const LAST_REFUSED_US: u64 = 100_000;
+
 /// How long a link that was lost has to be good before inferences are sent over it, at first; it doubles with each
 /// loss.
 const FIRST_HOLD_US: u64 = 50_000;
@@ -237,6 +242,12 @@ impl Talk {
             self.call_wait_us = FIRST_CALL_US;
         }
         // Many that lose the same peer do not call it at the same moment.
+        self.call_at_us = now_us + random.below(self.call_wait_us);
+    }
+
+    /// A connection could not be made; the next attempt is not far.
+    pub(crate) fn refused(&mut self, now_us: u64, random: &mut Random) {
+        self.call_wait_us = self.call_wait_us.min(LAST_REFUSED_US);
         self.call_at_us = now_us + random.below(self.call_wait_us);
     }
 
@@ -516,6 +527,24 @@ mod tests {
             assert_eq!(end.greeting(&peer(calls), 50_000, &mut random), None);
             end.ask(unknown, &peer(calls), 50_000, &mut random);
             assert!(end.greeting(&peer(calls), 50_000, &mut random).is_some());
+        }
+    }
+
+    #[test]
+    fn who_refuses_is_called_again_soon_and_who_is_silent_less_often() {
+        let mut random = Random::new(1);
+        for (refuses, least_us, most_us) in [(true, 0, LAST_REFUSED_US), (false, LAST_CALL_US / 2, LAST_CALL_US)] {
+            let (mut talk, mut now_us) = (Talk::new(), 0);
+            for call in 0..200 {
+                assert!(talk.calls_now(now_us, &mut random) && !talk.calls_now(now_us, &mut random));
+                if refuses {
+                    talk.refused(now_us, &mut random);
+                }
+                let wait_us = talk.call_at_us - now_us;
+                assert!(call < 8 || (least_us..=most_us).contains(&wait_us), "{wait_us} us after call {call}");
+                now_us = talk.call_at_us;
+            }
+            assert!(now_us > 100 * most_us / 4, "{now_us} us for all: calls are not one behind the other");
         }
     }
 
