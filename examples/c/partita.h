@@ -2,7 +2,11 @@
  *
  * Inputs and outputs are bytes: each tensor little-endian, from a multiple of 8, in the order of report.json (`model.inputs`,
  * `model.outputs`). A client may be used by one thread at a time. All functions but the last two give 0, or an error that
- * partita_error() says in words. */
+ * partita_error() says in words.
+ *
+ * When a device ends, partita_next() gives PARTITA_LOST for an input that was under way there: nobody can say what became
+ * of it. The same client goes on when the device is there again; until then partita_submit() waits, as long as an input
+ * may take. */
 #ifndef PARTITA_H
 #define PARTITA_H
 
@@ -23,6 +27,9 @@ enum partita_outcome {
     PARTITA_LATE = 3,    /* none within the budget */
     PARTITA_FAILED = 4   /* none: devices that are needed were away, or it was stopped */
 };
+
+/* The one error that is no reason to give up: the next input may be handed in. */
+enum { PARTITA_LOST = 10 };
 
 typedef struct {
     uint32_t outcome;  /* enum partita_outcome; there is no answer from PARTITA_LATE on */

@@ -21,6 +21,8 @@ pub enum Error {
     WrongLength,
     /// There is no link to that device.
     NoLink,
+    /// A device ended while an input was under way: nobody can say what became of that one.
+    Lost,
 }
 
 impl core::fmt::Display for Error {
@@ -35,6 +37,7 @@ impl core::fmt::Display for Error {
             Error::WrongMessage => "the peer sent a frame that should not come now",
             Error::WrongLength => "the peer sent a tensor of another size than the plan says",
             Error::NoLink => "there is no link to that device",
+            Error::Lost => "a device ended while the input was under way",
         })
     }
 }

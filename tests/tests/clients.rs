@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use partita_rt::Error;
 use partita_rt::hosted::client::Client;
 use partita_rt::node::Outcome;
 use partita_tests::arrays;
@@ -20,7 +21,6 @@ use partita_tests::reference::right_answers;
 fn start(bundle: &Path, name: &str, arguments: &[&str]) -> Device {
     let device = device::start(bundle, name, arguments);
     for _ in 0..2000 {
-        // It exists a moment before anybody listens.
         if UnixStream::connect(&device.socket).is_ok() {
             return device;
         }
@@ -211,6 +211,45 @@ fn a_program_in_rust_has_several_inputs_under_way() {
     for device in [&mut a, &mut c] {
         assert_eq!(device.process.wait().expect("it ends").code(), Some(0));
     }
+}
+
+#[test]
+fn a_program_in_rust_goes_on_when_the_devices_that_it_talks_to_come_back() {
+    let mut cluster = cluster();
+    let plan_hash = u64::from_str_radix(&plan_hash(&cluster.report), 16).expect("a number");
+    let sockets = [0, 2].map(|device: usize| cluster.devices[device].socket.clone());
+    let mut client = Client::connect(plan_hash, &sockets[0], Some(&sockets[1])).expect("devices listen");
+    client.set_budget(Duration::from_secs(5)).expect("it hears it");
+    let reference = arrays::read_f32(&place::repository().join("examples/digits/reference.npz"));
+    let input: Vec<u8> = reference["image"].elements.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let mut first = vec![0; 4 * reference["probabilities"].elements.len()];
+    client.infer(&input, &mut first).expect("it answers");
+    let mut output = vec![0; first.len()];
+    for device in [2, 0, 1, 0, 2] {
+        // With some under way, each of which has an answer or is known to have none.
+        (0..4).for_each(|_| client.submit(&input).expect("it is there"));
+        cluster.restart(device);
+        let mut answered = 0;
+        for _ in 0..4 {
+            output.fill(0);
+            match client.next(&mut output) {
+                Ok(record) => {
+                    assert_eq!((record.outcome, &output), (Outcome::Full, &first));
+                    answered += 1;
+                }
+                Err(error) => assert_eq!((error, device != 1), (Error::Lost, true)),
+            }
+        }
+        println!("{answered} of 4 answered when device {device} ended");
+        for _ in 0..20 {
+            output.fill(0);
+            assert_eq!(client.infer(&input, &mut output).expect("it is there again").outcome, Outcome::Full);
+            assert_eq!(output, first);
+        }
+    }
+    // While nothing is under way a device comes and goes unnoticed.
+    cluster.restart(2);
+    assert_eq!(client.infer(&input, &mut output).expect("nothing is lost").outcome, Outcome::Full);
 }
 
 #[test]

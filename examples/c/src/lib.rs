@@ -22,7 +22,7 @@ pub struct PartitaRecord {
 }
 
 /// Errors by number, from 1.
-const ERRORS: [(Error, &CStr); 9] = [
+const ERRORS: [(Error, &CStr); 10] = [
     (Error::Closed, c"the device closed the connection"),
     (Error::Stream, c"the connection broke"),
     (Error::Deadline, c"the device was silent for too long"),
@@ -32,7 +32,11 @@ const ERRORS: [(Error, &CStr); 9] = [
     (Error::WrongMessage, c"nothing is under way, or something that should not be"),
     (Error::WrongLength, c"an input or output is not as long as the model's"),
     (Error::NoLink, c"nobody listens at the socket"),
+    (Error::Lost, c"a device ended while the input was under way"),
 ];
+
+// `PARTITA_LOST` in the header.
+const _: () = assert!(matches!(ERRORS[9].0, Error::Lost));
 
 /// A pointer that must not be null is.
 const NULL: c_int = ERRORS.len() as c_int + 1;
