@@ -106,19 +106,45 @@ unsafe impl Steps for LoadsSlowly {
     }
 }
 
+/// The plan of a device that does everything itself.
+fn alone() -> Plan<'static> {
+    let routes = vec![Route { steps: vec![Step::Compute].leak(), devices: 1, links: &[] }];
+    Plan { output: 0, peers: &[], routes: routes.leak(), ..pipeline::plan(0) }
+}
+
+#[test]
+fn records_that_nobody_takes_are_kept_and_hold_inputs_back() {
+    let none = |_: u32, _: u8, _: &[u8]| {};
+    let watch = Watch::default();
+    let alone = start(alone(), 1, Places::default(), Box::new(Adds::new(1)), Box::new(none), watch);
+    let alone = alone.expect("it needs nobody");
+    let mut tags = Vec::new();
+    let mut refused = Instant::now();
+    while refused.elapsed() < Duration::from_millis(300) {
+        if let Some(tag) = alone.submit(&[1; BYTES], Duration::from_secs(20)) {
+            tags.push(tag);
+            refused = Instant::now();
+        }
+        assert!(tags.len() < 1000, "nobody says that it takes no more");
+    }
+    // One who waits for room goes on as records are taken, and so does who takes them all.
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| alone.submit_as(7 << 32, &[1; BYTES], None, Duration::from_secs(20)));
+        for tag in tags.into_iter().chain([7 << 32]) {
+            let record = alone.next_record().expect("it runs");
+            assert_eq!((record.tag, record.outcome), (tag, Outcome::Full));
+        }
+        assert!(waits.join().expect("no panic"));
+    });
+    alone.stop();
+}
+
 #[test]
 fn an_input_whose_time_is_up_while_it_is_loaded_does_not_take_the_place_of_another() {
-    let steps = vec![Step::Compute].leak();
-    let plan = Plan {
-        output: 0,
-        peers: &[],
-        routes: vec![Route { steps, devices: 1, links: &[] }].leak(),
-        ..pipeline::plan(0)
-    };
     let (sends, answers) = channel();
     let deliver = move |_: u32, _: u8, bytes: &[u8]| drop(sends.send(bytes.to_vec()));
     let program = LoadsSlowly(Adds::new(5), Duration::from_millis(400));
-    let alone = start(plan, 1, Places::default(), Box::new(program), Box::new(deliver), Watch::default());
+    let alone = start(alone(), 1, Places::default(), Box::new(program), Box::new(deliver), Watch::default());
     let alone = alone.expect("it needs nobody");
     let patience = Duration::from_secs(20);
     for (at, budget) in (0..INPUTS as u8).zip([Duration::from_millis(50)].into_iter().chain(repeat(patience))) {

@@ -27,6 +27,9 @@ use crate::window::Window;
 /// Most connections that have not said who they are.
 const GREETINGS: usize = 64;
 
+/// Most records that wait to be taken, beside those of the inputs that the node holds.
+const RECORDS: usize = 4 * INPUTS;
+
 /// Stack of the program's thread: that which a process's first one has.
 const STACK_BYTES: usize = 8 << 20;
 
@@ -121,7 +124,9 @@ impl Running {
         let mut state = self.shared.lock();
         loop {
             if let Some(at) = state.records.iter().position(|record| record.tag == tag) {
-                return state.records.remove(at);
+                let record = state.records.remove(at);
+                self.shared.collect(&mut state);
+                return record;
             }
             state = self.shared.recorded.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -164,6 +169,7 @@ impl Running {
         let mut state = self.shared.lock();
         loop {
             if let Some(record) = state.records.pop_front() {
+                self.shared.collect(&mut state);
                 return Some(record);
             }
             if state.stopping {
@@ -327,8 +333,15 @@ impl Shared {
         for at in 0..state.sockets.len() {
             state.send(at);
         }
+        self.collect(state);
+    }
+
+    /// Takes records from the node while there is room: none is dropped, and inputs whose records wait there keep their
+    /// places, so whoever takes no records hands in no more inputs.
+    fn collect(&self, state: &mut State) {
         let before = state.records.len();
-        while let Some(record) = state.node.poll_record().filter(|_| state.records.len() < 4 * INPUTS) {
+        while state.records.len() < RECORDS {
+            let Some(record) = state.node.poll_record() else { break };
             state.records.push_back(record);
         }
         if state.records.len() > before {

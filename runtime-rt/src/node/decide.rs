@@ -7,6 +7,10 @@ use crate::{LinkEvent, Seen};
 /// Most inferences under way at once; half of what is remembered, so that late events of earlier ones find their place.
 const UNDER_WAY: u32 = super::gossip::TURNS as u32 / 2;
 
+/// From this number of an inference on they are counted from 0 again: half of what there is, two million seconds at a
+/// thousand a second.
+const LAST_INFERENCE: u32 = 1 << 31;
+
 impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
     /// Accepts an input that is to be answered within so many microseconds: the place for its bytes, which have to stay
     /// there until its record has been taken. None if all places are taken, or inputs are not given here.
@@ -171,6 +175,11 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
         if !self.is_lead() || inference < self.lead.next || self.lead.next - self.known.floor >= UNDER_WAY {
             return false;
         }
+        if inference >= LAST_INFERENCE {
+            // Numbers only go up. This is as if the device had been started again, and what is under way is tried again.
+            self.begin_life(self.known.term.wrapping_add(1), 0);
+            return false;
+        }
         let now_us = self.now_us;
         let mut inputs = core::mem::replace(&mut self.inputs, Inputs::new(0));
         // One whose only route is not there does not keep others waiting.
@@ -188,8 +197,14 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
     /// Somebody has heard of a later life of this device than this one, which cannot be: this one becomes the latest,
     /// and everything is tried again.
     pub(super) fn outbid(&mut self, term: u32) {
-        let next = self.lead.next;
-        self.known.begin_term(term.wrapping_add(1 + self.random.below(64) as u32), next);
+        let term = term.wrapping_add(1 + self.random.below(64) as u32);
+        self.begin_life(term, self.lead.next);
+    }
+
+    /// Another life of this device as others see it: what was under way is tried again, under other numbers.
+    fn begin_life(&mut self, term: u32, next: u32) {
+        self.lead.next = next;
+        self.known.begin_term(term, next);
         self.run.restart(next);
         self.links.as_mut().iter_mut().for_each(|link| link.transfers.forget());
         for input in self.inputs.open() {
@@ -205,5 +220,96 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
         let rests = self.lead.late.iter().map(|(_, until_us)| *until_us).filter(|until_us| *until_us > self.now_us);
         let rests = rests.min().filter(|_| self.inputs.waits()).unwrap_or(u64::MAX);
         self.inputs.deadline_us().min(rests)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::plan::{Medium, Part, Peer, Plan, Route, Step};
+    use crate::node::run::{Flow, Work};
+
+    const SENDS: Part = Part { peer: 1, message: 0, offset_bytes: 0, bytes: 8, bound: 2 };
+    const RECEIVES: Part = Part { peer: 0, message: 0, offset_bytes: 0, bytes: 8, bound: 0 };
+
+    /// Two devices at both ends of a line: the first has the input and the second the answer.
+    fn plan(device: u8) -> Plan<'static> {
+        const PEERS: [[Peer; 1]; 2] = [
+            [Peer { device: 1, medium: Medium::Line, chunk_bytes: 64, calls: false }],
+            [Peer { device: 0, medium: Medium::Line, chunk_bytes: 64, calls: true }],
+        ];
+        const ROUTES: [[Route<'_>; 1]; 2] = [
+            [Route {
+                steps: &[Step::Compute, Step::Exchange { sends: &[SENDS], receives: &[] }],
+                devices: 3,
+                links: &[(0, 1)],
+            }],
+            [Route {
+                steps: &[Step::Exchange { sends: &[], receives: &[RECEIVES] }, Step::Compute],
+                devices: 3,
+                links: &[(0, 1)],
+            }],
+        ];
+        let at = usize::from(device);
+        Plan {
+            hash: 1,
+            device,
+            input: 0,
+            output: 1,
+            peers: &PEERS[at],
+            routes: &ROUTES[at],
+            family: None,
+            detect_us: 300_000,
+            hung_us: 0,
+        }
+    }
+
+    #[test]
+    fn inferences_are_counted_from_0_again_before_there_are_no_numbers_left() {
+        let mut nodes = [Node::<[Link; 1]>::new(plan(0), 5), Node::<[Link; 1]>::new(plan(1), 6)];
+        let term = nodes[0].known.term;
+        let first = LAST_INFERENCE - 10;
+        nodes[0].begin_life(term, first);
+        let (mut given, mut outcomes) = (0, std::vec::Vec::new());
+        for now_us in (0..4_000_000).step_by(1000) {
+            for at in 0..2 {
+                nodes[at].on_tick(now_us);
+                while given < 40 && nodes[0].accept(given, 3_000_000).is_some() {
+                    given += 1;
+                }
+                let mut memory = [0u8; 8];
+                while let Some(pieces) = nodes[at].poll_send(0, &memory[..], &mut []) {
+                    let mut bytes = pieces.concat();
+                    nodes[at].on_sent(0, bytes.len());
+                    nodes[1 - at].on_bytes(0, &mut bytes, &mut memory[..]);
+                }
+                while nodes[at].poll_work() != Work::Nothing {
+                    nodes[at].on_done(Flow::Next);
+                }
+                outcomes.extend(nodes[at].poll_record().map(|record| (record.tag, record.outcome)));
+            }
+        }
+        let expected: std::vec::Vec<_> = (0..40).map(|tag| (tag, Outcome::Full)).collect();
+        assert_eq!(outcomes, expected);
+        assert_eq!((nodes[0].known.term, nodes[1].known.term), (term + 1, term + 1));
+        assert!(nodes[0].lead.next < 100, "{}", nodes[0].lead.next);
+        // Nothing was tried again that had not begun.
+        assert!(nodes[0].counters().tried_again <= u64::from(UNDER_WAY));
+    }
+
+    #[test]
+    fn who_works_alone_goes_on_at_once_when_they_are() {
+        let routes = [Route { steps: &[Step::Compute], devices: 1, links: &[] }];
+        let mut node = Node::<[Link; 0]>::new(Plan { output: 0, peers: &[], routes: &routes, ..plan(0) }, 5);
+        node.on_tick(0);
+        node.begin_life(node.known.term, LAST_INFERENCE - 1);
+        for tag in 0..3 {
+            node.accept(tag, 1_000_000).expect("there is room");
+            while node.poll_work() != Work::Nothing {
+                node.on_done(Flow::Next);
+            }
+            assert_eq!(node.poll_record().map(|record| record.tag), Some(tag));
+        }
+        assert_eq!(node.lead.next, 2);
     }
 }

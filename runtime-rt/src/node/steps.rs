@@ -68,7 +68,8 @@ impl<L: AsRef<[Link]> + AsMut<[Link]>> Node<'_, L> {
         self.run.inference = self.run.inference.max(self.known.floor);
         let inference = self.run.inference;
         if self.known.turn(inference).is_none() && !self.try_next(inference) {
-            return false;
+            // It may be that they are counted from 0 again.
+            return self.run.inference != inference;
         }
         let Some(turn) = self.known.turn(inference).copied() else { return false };
         let Some(route) = self.plan.route(turn.route).copied().filter(|_| !turn.is_over()) else {
