@@ -353,6 +353,13 @@ pub const CODES: &[Explanation] = &[
          `--set NAME=VALUE` fixes them, and one branch goes.",
     },
     Explanation {
+        code: "N0136",
+        title: "numbers where the model has words or maps",
+        text: "Programs compute with numbers. A classifier whose classes are words answers with the place of the class in the model's\n\
+         list, counted from 0, and what ZipMap makes a list of maps of is one table: a row for each sample, a column for each\n\
+         class. The note under the remark has the list.",
+    },
+    Explanation {
         code: "W0131",
         title: "the model declares shapes that are not so",
         text: "Shapes that the file declares for outputs or for tensors in between contradict those that follow from the inputs and the\n\

@@ -168,11 +168,18 @@ fn opset(model: &ModelProto) -> Result<i64, Diagnostic> {
         // Files older than operator sets were written for the first.
         [] if model.opset_import.is_empty() && (1..FIRST_WITH_OPSETS).contains(&model.ir_version) => Ok(1),
         [version] if OPSETS.contains(&version) => Ok(version),
+        // Who uses nothing of the default domain, such as a forest alone, need not say which version of it.
+        [] if uses_only_other_domains(&model.graph) => Ok(*OPSETS.end()),
         [version] => Err(Diagnostic::new("E0103", format!("the model uses opset {version}, {wanted}"))
             .help("convert it with onnx.version_converter, or export it again")),
         [] => Err(Diagnostic::new("E0103", format!("the model does not say its opset, {wanted}"))),
         _ => Err(Diagnostic::new("E0103", format!("the model names several opsets ({versions:?}), {wanted}"))),
     }
+}
+
+/// Whether there are nodes, and none of the default domain; what functions are made of says its versions itself.
+fn uses_only_other_domains(graph: &GraphProto) -> bool {
+    !graph.node.is_empty() && graph.node.iter().all(|node| !matches!(node.domain.as_str(), "" | "ai.onnx"))
 }
 
 fn check_counts(graph: &GraphProto) -> Result<(), Diagnostic> {

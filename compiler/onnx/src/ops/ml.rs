@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::features::note_words;
 use super::microsoft::only;
 use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::{Diagnostic, printable};
@@ -14,9 +15,10 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         "LinearRegressor" => linear_regressor,
         "Normalizer" => normalizer,
         "Scaler" => scaler,
+        "TreeEnsemble" => super::forests::tree_ensemble,
         "TreeEnsembleClassifier" => tree_classifier,
         "TreeEnsembleRegressor" => tree_regressor,
-        _ => return None,
+        _ => return super::features::converter(op_type),
     })
 }
 
@@ -48,13 +50,12 @@ fn known(context: &NodeContext<'_>, own: &[&str]) -> Result<(), Diagnostic> {
 }
 
 /// The operand as rows of features, in `f32`.
-struct Rows {
-    x: TensorId,
-    features: usize,
+pub(super) struct Rows {
+    pub(super) x: TensorId,
+    pub(super) features: usize,
 }
 
-fn rows(context: &mut NodeContext<'_>) -> Result<Rows, Diagnostic> {
-    let x = context.input(0)?;
+pub(super) fn rows(context: &mut NodeContext<'_>, x: TensorId) -> Result<Rows, Diagnostic> {
     let x = match context.tensor_type(x).element.is_float() {
         true => context.as_f32(x)?,
         false => context.emit_own(Op::Cast { to: ElementType::F32 }, vec![x])?[0],
@@ -68,8 +69,14 @@ fn rows(context: &mut NodeContext<'_>) -> Result<Rows, Diagnostic> {
     }
 }
 
+/// The first operand.
+fn first_rows(context: &mut NodeContext<'_>) -> Result<Rows, Diagnostic> {
+    let x = context.input(0)?;
+    rows(context, x)
+}
+
 /// A list of numbers, which may be a tensor, too.
-fn numbers(context: &NodeContext<'_>, name: &str) -> Result<Option<Vec<f32>>, Diagnostic> {
+pub(super) fn numbers(context: &NodeContext<'_>, name: &str) -> Result<Option<Vec<f32>>, Diagnostic> {
     if let Some(list) = context.attributes.floats(name)? {
         return Ok(Some(list.to_vec()));
     }
@@ -80,7 +87,12 @@ fn numbers(context: &NodeContext<'_>, name: &str) -> Result<Option<Vec<f32>>, Di
 }
 
 /// One number for all features, or as many as there are.
-fn along(context: &mut NodeContext<'_>, name: &str, count: usize, otherwise: f32) -> Result<TensorId, Diagnostic> {
+pub(super) fn along(
+    context: &mut NodeContext<'_>,
+    name: &str,
+    count: usize,
+    otherwise: f32,
+) -> Result<TensorId, Diagnostic> {
     let list = numbers(context, name)?.filter(|list| !list.is_empty()).unwrap_or_else(|| vec![otherwise]);
     if list.len() != 1 && list.len() != count {
         return Err(context.refuse(format!("attribute `{name}` has {} entries, expected {count}", list.len())));
@@ -97,12 +109,20 @@ fn transformed(context: &mut NodeContext<'_>, scores: TensorId) -> Result<Tensor
     }
 }
 
-/// The classes, which must be numbers.
-fn labels(context: &NodeContext<'_>, name: &str) -> Result<Vec<i64>, Diagnostic> {
-    match context.attributes.ints(name)? {
-        Some(labels) if labels.len() > 1 => Ok(labels.to_vec()),
-        Some(labels) if !labels.is_empty() => Err(context.attributes.unsupported("one class is not supported")),
-        _ => Err(context.attributes.unsupported("classes that are words are not supported; export them as numbers")),
+/// The classes: numbers, or for words their places in the list.
+fn labels(context: &mut NodeContext<'_>, name: &str) -> Result<Vec<i64>, Diagnostic> {
+    let labels = match context.attributes.long_ints(name)? {
+        Some(labels) if !labels.is_empty() => labels.to_vec(),
+        _ => {
+            let words = context.attributes.long_strings("classlabels_strings")?.unwrap_or_default();
+            note_words(context, "is the place of a class in the model's list of words, from 0 on", &words);
+            (0..words.len() as i64).collect()
+        }
+    };
+    match labels.len() {
+        0 => Err(context.refuse("it has no list of classes")),
+        1 => Err(context.attributes.unsupported("one class is not supported")),
+        _ => Ok(labels),
     }
 }
 
@@ -117,7 +137,7 @@ fn best(context: &mut NodeContext<'_>, labels: Vec<i64>, scores: TensorId) -> Re
 /// `(x - offset) * scale`
 fn scaler(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     only(context, &["offset", "scale"])?;
-    let Rows { x, features } = rows(context)?;
+    let Rows { x, features } = first_rows(context)?;
     let (offset, scale) = (along(context, "offset", features, 0.0)?, along(context, "scale", features, 1.0)?);
     let moved = context.binary(BinaryOp::Sub, x, offset)?;
     context.emit(Op::Binary(BinaryOp::Mul, Activation::None), vec![moved, scale])
@@ -126,7 +146,7 @@ fn scaler(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 /// Rows divided by their norm; what is nothing but zeros stays so.
 fn normalizer(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     only(context, &["norm"])?;
-    let Rows { x, .. } = rows(context)?;
+    let Rows { x, .. } = first_rows(context)?;
     let over = |kind| Op::Reduce { kind, axes: vec![1], keep_dims: true };
     let norm = match context.attributes.string("norm", "MAX")?.as_str() {
         "L1" => {
@@ -134,7 +154,8 @@ fn normalizer(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
             context.value(over(ReduceKind::Sum), &[size])?
         }
         "L2" => context.value(over(ReduceKind::L2), &[x])?,
-        other => return Err(context.attributes.unknown_word("norm", other, &["L1", "L2"])),
+        "MAX" => context.value(over(ReduceKind::Max), &[x])?,
+        other => return Err(context.attributes.unknown_word("norm", other, &["MAX", "L1", "L2"])),
     };
     let (zero, one) = (context.number(0.0, x)?, context.number(1.0, x)?);
     let is_zero = context.binary(BinaryOp::Equal, norm, zero)?;
@@ -144,7 +165,7 @@ fn normalizer(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 
 /// `x * coefficients' + intercepts`, with as many targets as there are.
 fn linear(context: &mut NodeContext<'_>, targets: usize) -> Result<TensorId, Diagnostic> {
-    let Rows { x, features } = rows(context)?;
+    let Rows { x, features } = first_rows(context)?;
     let weights = numbers(context, "coefficients")?.unwrap_or_default();
     if Some(weights.len()) != targets.checked_mul(features) {
         let message = format!("{} coefficients for {features} features and {targets} results", weights.len());
@@ -165,7 +186,7 @@ fn linear_regressor(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 }
 
 /// Who makes regressors transforms nothing, and onnxruntime does so only of several targets.
-fn not_transformed(context: &NodeContext<'_>) -> Result<(), Diagnostic> {
+pub(super) fn not_transformed(context: &NodeContext<'_>) -> Result<(), Diagnostic> {
     match context.attributes.string("post_transform", "NONE")?.as_str() {
         "NONE" => Ok(()),
         other => Err(context.attributes.unknown_word("post_transform", other, &["NONE"])),
@@ -185,12 +206,12 @@ fn linear_classifier(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 }
 
 /// Trees as the kernel reads them.
-struct Trees {
-    nodes: Vec<i32>,
-    thresholds: Vec<f32>,
-    roots: Vec<i32>,
-    targets: Vec<i32>,
-    weights: Vec<f32>,
+pub(super) struct Trees {
+    pub(super) nodes: Vec<i32>,
+    pub(super) thresholds: Vec<f32>,
+    pub(super) roots: Vec<i32>,
+    pub(super) targets: Vec<i32>,
+    pub(super) weights: Vec<f32>,
 }
 
 /// ONNX's lists; what leaves say is named `target` or `class`.
@@ -277,8 +298,19 @@ fn trees(context: &NodeContext<'_>, leaves: &str, features: usize, targets: usiz
 
 /// What the trees come to, `[rows, targets]`.
 fn ensemble(context: &mut NodeContext<'_>, op: TreeEnsemble, leaves: &str) -> Result<(TensorId, usize), Diagnostic> {
-    let Rows { x, features } = rows(context)?;
-    let Trees { nodes, thresholds, roots, targets, weights } = trees(context, leaves, features, op.targets)?;
+    let Rows { x, features } = first_rows(context)?;
+    let trees = trees(context, leaves, features, op.targets)?;
+    grown(context, x, op, trees)
+}
+
+/// What trees that are read say of rows, `[rows, targets]`, and how many trees there are.
+pub(super) fn grown(
+    context: &mut NodeContext<'_>,
+    x: TensorId,
+    op: TreeEnsemble,
+    trees: Trees,
+) -> Result<(TensorId, usize), Diagnostic> {
+    let Trees { nodes, thresholds, roots, targets, weights } = trees;
     let count = roots.len();
     let tables = [
         x,

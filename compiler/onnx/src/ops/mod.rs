@@ -6,6 +6,8 @@ mod composed;
 mod deformed;
 mod einsum;
 mod elementwise;
+mod features;
+mod forests;
 mod grids;
 mod group_query;
 mod integers;
@@ -182,6 +184,7 @@ pub const OPERATORS: &[&str] = &[
     "Shrink",
     "Sigmoid",
     "Sign",
+    "SimplifiedLayerNormalization",
     "Sin",
     "Sinh",
     "Size",
@@ -211,12 +214,21 @@ pub const OPERATORS: &[&str] = &[
     "Upsample",
     "Where",
     "Xor",
+    "ai.onnx.ml.ArrayFeatureExtractor",
+    "ai.onnx.ml.Binarizer",
+    "ai.onnx.ml.FeatureVectorizer",
+    "ai.onnx.ml.Imputer",
+    "ai.onnx.ml.LabelEncoder",
     "ai.onnx.ml.LinearClassifier",
     "ai.onnx.ml.LinearRegressor",
     "ai.onnx.ml.Normalizer",
+    "ai.onnx.ml.OneHotEncoder",
+    "ai.onnx.ml.SVMRegressor",
     "ai.onnx.ml.Scaler",
+    "ai.onnx.ml.TreeEnsemble",
     "ai.onnx.ml.TreeEnsembleClassifier",
     "ai.onnx.ml.TreeEnsembleRegressor",
+    "ai.onnx.ml.ZipMap",
     "com.microsoft.Attention",
     "com.microsoft.BiasGelu",
     "com.microsoft.DequantizeLinear",
@@ -226,11 +238,14 @@ pub const OPERATORS: &[&str] = &[
     "com.microsoft.FastGelu",
     "com.microsoft.FusedConv",
     "com.microsoft.FusedMatMul",
+    "com.microsoft.GatherBlockQuantized",
     "com.microsoft.Gelu",
     "com.microsoft.GroupQueryAttention",
     "com.microsoft.MatMulIntegerToFloat",
     "com.microsoft.MatMulNBits",
     "com.microsoft.MultiHeadAttention",
+    "com.microsoft.QAttention",
+    "com.microsoft.QEmbedLayerNormalization",
     "com.microsoft.QGemm",
     "com.microsoft.QLinearAdd",
     "com.microsoft.QLinearAveragePool",
@@ -336,6 +351,12 @@ mod tests {
             assert!(OPERATORS.contains(&name), "{name} is not listed");
         }
         let others = [include_str!("microsoft.rs"), include_str!("microsoft_quantized.rs")];
+        for source in [include_str!("features.rs"), include_str!("ml.rs")] {
+            let arms = source.lines().filter_map(|line| line.strip_prefix("        \"")?.split_once("\" => "));
+            for name in arms.map(|(name, _)| name).filter(|name| super::ml::converter(name).is_some()) {
+                assert!(OPERATORS.contains(&format!("ai.onnx.ml.{name}").as_str()), "ai.onnx.ml.{name} is not listed");
+            }
+        }
         for name in others
             .iter()
             .flat_map(|source| source.lines())
