@@ -1,5 +1,6 @@
 """Cases of operators of com.microsoft, which exporters for onnxruntime write."""
 
+import ml_dtypes
 import numpy as np
 from onnx import helper
 from vector_case import Constant, Given, Random, Weight
@@ -12,6 +13,8 @@ def declare(cases):
     fused(cases)
     attention(cases)
     quantized(cases)
+    tables(cases)
+    quantized_transformers(cases)
 
 
 def whole(dtype, *shape, seed=1):
@@ -124,3 +127,40 @@ def quantized(cases):
 
 def operands_without_zeros():
     return [Random(2, 32), Constant(whole(np.uint8, 2, 2, 8), np.uint8), Weight(4, low=0.01, high=0.2)]
+
+
+def tables(cases):
+    """Rows of tables of few bits, packed in bytes or of a type of four bits."""
+    generator = np.random.default_rng(11)
+    rows = Given([[4, 0], [2, 4]], np.int64)
+    scales = Weight(5, 2)
+    for bits in (4, 8):
+        bytes_of_row = 32 * bits // 8
+        table = Constant(generator.integers(0, 256, (5, bytes_of_row)), np.uint8)
+        shared = {"domain": DOMAIN, "bits": bits, "block_size": 16, "gather_axis": 0, "quantize_axis": 1}
+        cases.node(f"gather_block_quantized_{bits}", 14, "GatherBlockQuantized", [table, rows, scales], **shared)
+        zeros = Constant(generator.integers(0, 256, (5, 2 * bits // 8)), np.uint8)
+        cases.node(f"gather_block_quantized_{bits}_zeros", 14, "GatherBlockQuantized", [table, rows, scales, zeros], **shared)
+    for kind, low in ((ml_dtypes.int4, -8), (ml_dtypes.uint4, 0)):
+        table = Constant(generator.integers(low, low + 16, (5, 32)), kind)
+        shared = {"domain": DOMAIN, "block_size": 16, "gather_axis": 0, "quantize_axis": 1}
+        cases.node(f"gather_block_quantized_{np.dtype(kind).name}", 21, "GatherBlockQuantized", [table, rows, scales], **shared)
+
+
+def quantized_transformers(cases):
+    """What onnxruntime quantizes of transformers that it has optimised before, and a norm in the default domain."""
+    cases.node("simplified_layer_norm", 17, "SimplifiedLayerNormalization", [Random(2, 3, 8), Weight(8)], axis=-1, epsilon=1e-5, stash_type=1)
+    x = Given(whole(np.uint8, 2, 5, 8), np.uint8)
+    product = [x, Constant(whole(np.int8, 8, 24), np.int8), Weight(24), Constant(0.01), Constant(0.005)]
+    mask = Constant([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], np.int32)
+    zeros = [Constant(120, np.uint8), Constant(3, np.int8)]
+    cases.node("q_attention", 14, "QAttention", [*product, None, *zeros], domain=DOMAIN, num_heads=2)
+    cases.node("q_attention_mask", 14, "QAttention", [*product, mask, *zeros], domain=DOMAIN, num_heads=2)
+    tables = [Constant(whole(np.uint8, *size, seed=index), np.uint8) for index, size in enumerate(((6, 8), (5, 8), (2, 8), (8,), (8,)))]
+    scales = [Constant(scale) for scale in (0.01, 0.02, 0.015, 0.005, 0.0075)]
+    zeros = [Constant(zero, np.uint8) for zero in (128, 120, 131, 0, 127)]
+    tokens = [Given([[5, 0, 3, 2]], np.int32), Given([[0, 0, 1, 1]], np.int32)]
+    names = [f"x{index}" for index in range(2)] + [f"t{index}" for index in range(5)] + [""] + [f"s{index}" for index in range(5)] + [f"z{index}" for index in range(5)]
+    node = helper.make_node("QEmbedLayerNormalization", names, ["y", "mask"], domain=DOMAIN, epsilon=1e-5)
+    given = dict(zip([name for name in names if name], [*tokens, *tables, *scales, *zeros]))
+    cases.graph("q_embed_layer_norm", 14, [node], given, ["y"])

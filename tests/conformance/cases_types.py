@@ -1,5 +1,6 @@
 """Cases of element types other than float32: what stays integer or bool on devices, what becomes float32 and back."""
 
+import ml_dtypes
 import numpy as np
 from onnx import TensorProto, helper
 from vector_case import Constant, Given, Random, integers
@@ -155,6 +156,14 @@ def real(cases):
             helper.make_node("Cast", ["x"], ["h"], to=KINDS[kind][1]), helper.make_node("Mul", ["h", "half"], ["m"]),
             helper.make_node("Cast", ["m"], ["y"], to=TensorProto.FLOAT), helper.make_node("Cast", ["y"], ["z"], to=KINDS[kind][1]),
         ], {"x": Random(2, 5), "half": Constant(0.5, KINDS[kind][0])}, ["y", "z"])
+    cases.node("types_lstm_f16", 14, "LSTM", [Any("f16", 4, 1, 3, low=-2, high=2), *(
+        Any("f16", 1, 16, *size, low=-1, high=1, constant=True) for size in ((3,), (4,))
+    ), Any("f16", 1, 32, low=-1, high=1, constant=True)], outputs=3, hidden_size=4)
+    for kind in (ml_dtypes.int4, ml_dtypes.uint4):
+        name = np.dtype(kind).name
+        cases.graph(f"types_quantized_{name}", 21, [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]), helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+        ], {"x": Random(3, 9, low=-6, high=6), "s": Constant(0.25), "z": Constant(1, kind)}, ["y"])
     cases.graph("types_f16_quantized", 21, [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]), helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
     ], {"x": Any("f16", 3, 5), "s": Constant(0.25, np.float16), "z": Constant(3, np.int8)}, ["y", "q"])

@@ -60,6 +60,8 @@ pub struct Importer {
     pub converted: HashMap<TensorId, TensorId>,
     /// First extents that the model declares for results whose size depends on values.
     pub declared_rows: HashMap<String, usize>,
+    /// Constants of the file whose elements have four bits each, which are held in eight.
+    pub four_bits: HashSet<TensorId>,
     /// Names of nodes.
     pub nodes: HashSet<String>,
     /// Constants with elements that are no finite numbers.
@@ -102,6 +104,7 @@ impl Importer {
             promises: HashMap::new(),
             converted: HashMap::new(),
             declared_rows: declared_rows(model, nodes),
+            four_bits: HashSet::new(),
             nodes: HashSet::new(),
             not_finite: NotFinite::default(),
             folder,
@@ -206,8 +209,10 @@ impl Importer {
         for mut initializer in initializers {
             let name = std::mem::take(&mut initializer.name);
             initializer.name.clone_from(&name);
+            let has_four_bits = tensors::has_four_bits(&initializer);
             let value = tensors::read(initializer, self.folder.as_deref())?;
-            self.add_constant(name, value);
+            let id = self.add_constant(name, value);
+            self.four_bits.extend(has_four_bits.then_some(id));
         }
         Ok(())
     }

@@ -46,7 +46,11 @@ impl NodeContext<'_> {
         let values = elements::values(&op, inputs.len());
         let known = inputs.iter().all(|input| self.importer.graph.value(*input).is_some());
         let taken = |element: ElementType| elements::takes(&op, element);
-        if !(known && promises[values.clone()].iter().all(|element| taken(*element))) {
+        // Zeros that converters add, and what follows from them, are f32 beside constants of other real types.
+        let own = inputs[values.clone()].iter().map(|input| self.tensor_type(*input).element);
+        let mut real = own.filter(|element| element.is_float());
+        let is_mixed = real.next().is_some_and(|first| real.any(|other| other != first));
+        if is_mixed || !(known && promises[values.clone()].iter().all(|element| taken(*element))) {
             let chooses = elements::only_chooses(&op);
             for position in values.clone() {
                 let (own, promised) = (self.tensor_type(inputs[position]).element, promises[position]);

@@ -118,7 +118,8 @@ mod tests {
         }
         let mut passed_over = Vec::new();
         for operator in OPERATORS.iter().filter(|name| !name.contains('.')) {
-            for version in &table()[operator] {
+            // What only onnxruntime knows says itself what it reads.
+            for version in table().get(operator).into_iter().flatten() {
                 for attribute in &version.attributes {
                     let quoted = format!("\"{attribute}\"");
                     let is_read = sources.iter().any(|source| source.contains(&quoted));

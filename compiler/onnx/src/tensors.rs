@@ -130,6 +130,11 @@ fn halves_of_bytes(kind: DataType) -> Option<ElementType> {
     }
 }
 
+/// Whether the elements of a tensor of the file have four bits each.
+pub fn has_four_bits(tensor: &TensorProto) -> bool {
+    matches!(protobuf::Enum::from_i32(tensor.data_type), Some(DataType::INT4 | DataType::UINT4))
+}
+
 /// Numbers of four bits, the lower ones of each byte first.
 fn unpacked(element: ElementType, bytes: &[u8], count: usize) -> Data {
     let halves = bytes.iter().flat_map(|byte| [byte & 15, byte >> 4]).take(count);

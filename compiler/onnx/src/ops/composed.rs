@@ -89,6 +89,11 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         "Shrink" => shrink,
         "GroupNormalization" => group_normalization,
         "RMSNormalization" => rms_normalization,
+        // onnxruntime's name for it, in the default domain, before opset 23.
+        "SimplifiedLayerNormalization" => |context| {
+            super::microsoft::only(context, &["axis", "epsilon", "stash_type"])?;
+            rms_normalization(context)
+        },
         "MeanVarianceNormalization" => mean_variance_normalization,
         "LpNormalization" => lp_normalization,
         "OneHot" => one_hot,

@@ -2,6 +2,7 @@
 
 use super::attention::{attend, packed, rotary_embedding, unpacked};
 use super::group_query::group_query_attention;
+use super::quantized::dequantized;
 use super::recurrent::{Cell, layer};
 use super::states::gated;
 use crate::expressions::part;
@@ -31,7 +32,9 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         "SkipLayerNormalization" => |context| skip_normalization(context, true),
         "SkipSimplifiedLayerNormalization" => |context| skip_normalization(context, false),
         "EmbedLayerNormalization" => embed_normalization,
+        "QEmbedLayerNormalization" => quantized_embed_normalization,
         "Attention" => attention,
+        "QAttention" => quantized_attention,
         "GroupQueryAttention" => group_query_attention,
         "MultiHeadAttention" => multi_head_attention,
         "RotaryEmbedding" => |context| {
@@ -208,6 +211,41 @@ fn embed_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> 
     context.bind(&[result])
 }
 
+/// The same of tables, and of factors and addends of the normalization, in whole numbers, each with a scale and a zero
+/// point.
+fn quantized_embed_normalization(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    only(context, &["epsilon"])?;
+    if context.optional_input(7).is_some() {
+        return Err(context.attributes.unsupported("its mask is not supported"));
+    }
+    let ids = context.input(0)?;
+    let [_, steps] = context.shape(ids)[..] else {
+        return Err(context.refuse(format!("its tokens are {}, expected [N, steps]", context.tensor_type(ids))));
+    };
+    let places = context.make_constant("places", [steps], 0..steps as i64)?;
+    // Scales of operands 2 to 6 are 8 to 12, zero points 13 to 17.
+    let rows = |context: &mut NodeContext<'_>, table: usize, indices: TensorId| {
+        let all = context.input(table)?;
+        let rows = context.value(Op::Gather { axis: 0 }, &[all, indices])?;
+        dequantized(context, rows, [table + 6, table + 11])
+    };
+    let words = rows(context, 2, ids)?;
+    let place = rows(context, 3, places)?;
+    let mut sum = context.binary(BinaryOp::Add, words, place)?;
+    if let (Some(segments), Some(_)) = (context.optional_input(1), context.optional_input(4)) {
+        let segment = rows(context, 4, segments)?;
+        sum = context.binary(BinaryOp::Add, sum, segment)?;
+    }
+    let (gamma, beta) = (context.input(5)?, context.input(6)?);
+    let gamma = dequantized(context, gamma, [11, 16])?;
+    let beta = dequantized(context, beta, [12, 17])?;
+    let result = normalized(context, sum, gamma, Some(beta), true)?;
+    if context.uses_more_than_first() {
+        return Err(context.attributes.unsupported("its mask as a result is not supported"));
+    }
+    context.bind(&[result])
+}
+
 /// Numbers of heads.
 fn heads(context: &NodeContext<'_>) -> Result<usize, Diagnostic> {
     super::attention::count(context, "num_heads")?.ok_or_else(|| context.refuse("attribute `num_heads` is missing"))
@@ -275,9 +313,43 @@ fn attention(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     if let Some(bias) = context.optional_input(2) {
         all = context.binary(BinaryOp::Add, all, bias)?;
     }
+    let (mask, addend) = (context.optional_input(3), context.optional_input(5));
+    attention_of(context, all, heads, [mask, addend])
+}
+
+/// The same of whole numbers, whose product is taken in whole numbers and then scaled.
+fn quantized_attention(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    only(context, &["num_heads", "unidirectional", "mask_filter_value", "scale"])?;
+    if context.optional_input(8).is_some() {
+        return Err(context.attributes.unsupported("a past is not supported"));
+    }
+    let (x, weights) = (context.input(0)?, context.input(1)?);
+    let heads = heads(context)?;
+    let zeros = [context.optional_input(6), context.optional_input(7)];
+    let left = super::integers::centred(context, x, zeros[0], 1)?;
+    let right = super::integers::centred(context, weights, zeros[1], 1)?;
+    let mut all = context.emit_own(Op::MatMul, vec![left, right])?[0];
+    for position in [3, 4] {
+        let scale = context.input(position)?;
+        all = context.binary(BinaryOp::Mul, all, scale)?;
+    }
+    if let Some(bias) = context.optional_input(2) {
+        all = context.binary(BinaryOp::Add, all, bias)?;
+    }
+    let mask = context.optional_input(5);
+    attention_of(context, all, heads, [mask, None])
+}
+
+/// Attention of queries, keys and values beside each other, `[N, steps, width]`; a mask, and what is added to scores.
+fn attention_of(
+    context: &mut NodeContext<'_>,
+    all: TensorId,
+    heads: usize,
+    [mask, addend]: [Option<TensorId>; 2],
+) -> Result<(), Diagnostic> {
     let shape = context.shape(all);
     let [_, steps, width] = shape[..] else {
-        return Err(context.refuse(format!("its input is {}, expected [N, steps, width]", context.tensor_type(x))));
+        return Err(context.refuse(format!("its product is {}, expected [N, steps, width]", context.tensor_type(all))));
     };
     let sizes = context.attributes.sizes("qkv_hidden_sizes", 1)?.unwrap_or(vec![width / 3; 3]);
     let [of_q, of_k, of_v] = sizes[..] else { return Err(context.refuse("`qkv_hidden_sizes` should be three")) };
@@ -289,7 +361,6 @@ fn attention(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
         let one = context.value(part(&shape, 2, start, size), &[all])?;
         parts.push(unpacked(context, one, heads)?);
     }
-    let (mask, addend) = (context.optional_input(3), context.optional_input(5));
     let bias = bias(context, parts[0], mask, addend, [steps, steps])?;
     let scale = scale(context, parts[0])?;
     let attended = attend(context, [parts[0], parts[1], parts[2]], scale, 0.0, [bias, None])?;

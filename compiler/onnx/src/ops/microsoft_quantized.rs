@@ -6,7 +6,7 @@ use super::spatial::pool_window;
 use crate::importer::{Converter, NodeContext};
 use partita_ir::diagnostic::Diagnostic;
 use partita_ir::graph::op::{Activation, BinaryOp, Gemm, Op, Pool, PoolKind, ReduceKind, UnaryOp};
-use partita_ir::graph::{Data, TensorId, Value};
+use partita_ir::graph::{Data, ElementType, TensorId, Value};
 
 /// Most bits of a weight of MatMulNBits.
 const MAX_BITS: usize = 8;
@@ -38,6 +38,7 @@ pub(super) fn converter(op_type: &str) -> Option<Converter> {
         "QGemm" => gemm,
         "DynamicQuantizeMatMul" => dynamic_product,
         "MatMulIntegerToFloat" => integer_product,
+        "GatherBlockQuantized" => gather_of_few_bits,
         "MatMulNBits" => product_of_few_bits,
         _ => return None,
     })
@@ -93,7 +94,7 @@ fn product(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     // What lies between two numbers is rounded with the zero point.
     let one = context.add_constant("one", Value::f32(Vec::new(), vec![1.0]))?;
     let element = context.promised(context.optional_input(7).unwrap_or(a));
-    let (low, high) = super::quantized::bounds(context, element)?;
+    let (low, high) = super::quantized::bounds(context, 7, element)?;
     let rounded = Op::Binary(BinaryOp::RoundedQuotient, Activation::Clip(low, high));
     let result = context.emit_own(rounded, vec![sum, one])?[0];
     context.importer.promise(result, element);
@@ -324,4 +325,94 @@ fn product_of_few_bits(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> 
         result = context.binary(BinaryOp::Add, result, bias)?;
     }
     context.emit(Op::Identity, vec![result])
+}
+
+/// The digits of bytes, the lowest first: `[.., bytes]` to `[.., bytes * 8 / bits]`, in `f32`.
+fn digits(context: &mut NodeContext<'_>, bytes: TensorId, bits: usize) -> Result<TensorId, Diagnostic> {
+    let mut shape = context.shape(bytes);
+    let mut rest = context.value(Op::Cast { to: ElementType::F32 }, &[bytes])?;
+    let per_byte = 8 / bits;
+    if per_byte == 1 {
+        return Ok(rest);
+    }
+    let axis = shape.len();
+    let mut one_each = shape.clone();
+    one_each.push(1);
+    let base = context.number(f64::from(1u16 << bits), rest)?;
+    let mut all = Vec::with_capacity(per_byte);
+    for _ in 0..per_byte {
+        let quotient = context.binary(BinaryOp::Div, rest, base)?;
+        let upper = context.unary(UnaryOp::Floor, quotient)?;
+        let product = context.binary(BinaryOp::Mul, upper, base)?;
+        let digit = context.binary(BinaryOp::Sub, rest, product)?;
+        all.push(context.value(Op::Reshape { shape: one_each.clone() }, &[digit])?);
+        rest = upper;
+    }
+    let all = context.value(Op::Concat { axis }, &all)?;
+    shape[axis - 1] *= per_byte;
+    context.value(Op::Reshape { shape }, &[all])
+}
+
+/// Rows of a table of few bits, with a scale and a zero point for each block of a row. The table stays as it is: only
+/// rows that are chosen are made real numbers.
+fn gather_of_few_bits(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
+    only(context, &["bits", "block_size", "gather_axis", "quantize_axis"])?;
+    let (data, indices, scales) = (context.input(0)?, context.input(1)?, context.input(2)?);
+    let shape = context.shape(data);
+    let rank = shape.len();
+    let axes = [context.attributes.int("gather_axis", 0)?, context.attributes.int("quantize_axis", 1)?];
+    if rank < 2 || context.axis(axes[0], rank)? != 0 || context.axis(axes[1], rank)? != rank - 1 {
+        let message =
+            format!("axes {axes:?} of {} are not supported, only the first and the last", context.tensor_type(data));
+        return Err(context.attributes.unsupported(message));
+    }
+    let (bits, block) = (context.attributes.int("bits", 4)?, context.attributes.int("block_size", 128)?);
+    let (bits, block) = match (bits, usize::try_from(block)) {
+        (2 | 4 | 8, Ok(block)) if block > 0 => (bits as usize, block),
+        _ => return Err(context.refuse(format!("{bits} bits in blocks of {block}"))),
+    };
+    // Bytes hold several numbers; those of four bits are held in eight already.
+    let is_packed = context.promised(data) == ElementType::U8 && !context.importer.four_bits.contains(&data);
+    let depth = shape[rank - 1] * if is_packed { 8 / bits } else { 1 };
+    let blocks = depth.div_ceil(block);
+    let of_scales = context.shape(scales);
+    if !depth.is_multiple_of(block) || of_scales.len() != rank || of_scales[rank - 1] != blocks {
+        let message = format!("scales {of_scales:?} for rows of {depth} in blocks of {block} are not supported");
+        return Err(context.attributes.unsupported(message));
+    }
+    let chosen = |context: &mut NodeContext<'_>, table: TensorId| -> Result<TensorId, Diagnostic> {
+        let rows = context.value(Op::Gather { axis: 0 }, &[table, indices])?;
+        match is_packed {
+            true => digits(context, rows, bits),
+            false => context.value(Op::Cast { to: ElementType::F32 }, &[rows]),
+        }
+    };
+    let steps = chosen(context, data)?;
+    let mut result = context.shape(steps);
+    let mut parted = result.clone();
+    let last = parted.len() - 1;
+    parted[last] = blocks;
+    let part = |context: &mut NodeContext<'_>, x: TensorId, parted: &[usize], size: usize| {
+        let shape = parted.iter().copied().chain([size]).collect();
+        context.value(Op::Reshape { shape }, &[x])
+    };
+    let mut steps = part(context, steps, &parted, block)?;
+    let zero = match context.optional_input(3) {
+        Some(zeros) => {
+            let all = chosen(context, zeros)?;
+            let own = context.shape(all);
+            if own.get(last).is_none_or(|count| *count < blocks) {
+                return Err(context.refuse(format!("zero points {own:?} for {blocks} blocks")));
+            }
+            let zeros = context.value(crate::expressions::part(&own, last, 0, blocks), &[all])?;
+            part(context, zeros, &parted, 1)?
+        }
+        None => context.number(if is_packed { f64::from(1u16 << (bits - 1)) } else { 0.0 }, steps)?,
+    };
+    steps = context.binary(BinaryOp::Sub, steps, zero)?;
+    let scales = context.value(Op::Gather { axis: 0 }, &[scales, indices])?;
+    let scales = part(context, scales, &parted, 1)?;
+    let real = context.binary(BinaryOp::Mul, steps, scales)?;
+    result[last] = depth;
+    context.emit(Op::Reshape { shape: result }, vec![real])
 }

@@ -18,6 +18,10 @@ use partita_ir::graph::{BinaryOp, ElementType, TensorId, UnaryOp, Value};
 /// Scales of sums and of what is added to them may differ by this, relatively: exporters compute them in `f32`.
 const SAME_SCALE: f32 = 1e-4;
 
+/// Numbers that files have for element types of four bits.
+const UINT4: i64 = 21;
+const INT4: i64 = 22;
+
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
         "QuantizeLinear" => quantize,
@@ -216,7 +220,7 @@ pub(super) fn quantized(
     element: ElementType,
 ) -> Result<TensorId, Diagnostic> {
     let (scale, zero) = spread_both(context, x, places)?;
-    let (low, high) = bounds(context, element)?;
+    let (low, high) = bounds(context, places[1], element)?;
     let x = context.as_f32(x)?;
     let clip = Activation::Clip(low, high);
     let first = if zero.is_some() { Activation::None } else { clip };
@@ -261,7 +265,8 @@ fn quantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let element = match context.optional_input(2) {
         Some(zero) => context.promised(zero),
         None => match context.attributes.int("output_dtype", 0)? {
-            0 => ElementType::U8,
+            0 | UINT4 => ElementType::U8,
+            INT4 => ElementType::I8,
             other => super::elementwise::element_type(context, "output_dtype", other)?,
         },
     };
@@ -271,7 +276,7 @@ fn quantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     }
     let Parameters { scales, zeros, axis } = Parameters::of(context, x)?;
     let zero = zeros[0];
-    let (low, high) = bounds(context, element)?;
+    let (low, high) = bounds(context, 2, element)?;
     let (mut low, mut high) = (low - zero, high - zero);
     let (source, divisors, axis) = match context.before_clip(x) {
         Some((grid, from, to)) if scales.len() == 1 => {
@@ -286,9 +291,16 @@ fn quantize(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     saturate(context, source, (divisors, axis), [low, high], zero, element)
 }
 
-/// Least and largest element of what a tensor is quantized to.
-pub(super) fn bounds(context: &NodeContext<'_>, element: ElementType) -> Result<(f32, f32), Diagnostic> {
+/// Least and largest element of what a tensor is quantized to, whose zero point is the operand at `zero`: of four bits
+/// if that has so many, or the node says so.
+pub(super) fn bounds(context: &NodeContext<'_>, zero: usize, element: ElementType) -> Result<(f32, f32), Diagnostic> {
+    let has_four_bits = match context.optional_input(zero) {
+        Some(zero) => context.importer.four_bits.contains(&zero),
+        None => matches!(context.attributes.int("output_dtype", 0)?, INT4 | UINT4),
+    };
     match element {
+        ElementType::I8 if has_four_bits => Ok((-8.0, 7.0)),
+        ElementType::U8 if has_four_bits => Ok((0.0, 15.0)),
         ElementType::I8 => Ok((-128.0, 127.0)),
         ElementType::U8 => Ok((0.0, 255.0)),
         ElementType::I16 => Ok((-32768.0, 32767.0)),
@@ -313,7 +325,7 @@ pub(super) fn requantize(
         Some(zero) => context.promised(zero),
         None => ElementType::U8,
     };
-    let (low, high) = bounds(context, element)?;
+    let (low, high) = bounds(context, 7, element)?;
     let divisors = grid.scales.iter().map(|own| (f64::from(*scale) / f64::from(*own)) as f32).collect();
     saturate(context, grid.steps, (divisors, grid.axis), [low - zero, high - zero], *zero, element)
 }

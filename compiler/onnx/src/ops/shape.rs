@@ -47,7 +47,9 @@ fn shape(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
 
 fn constant_node(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     let attributes = &context.attributes;
+    let mut has_four_bits = false;
     let value = if let Some(tensor) = attributes.tensor("value")? {
+        has_four_bits = crate::tensors::has_four_bits(tensor);
         context.importer.read_tensor(tensor)?
     } else if let Some(tensor) = attributes.sparse_tensor("sparse_value")? {
         context.importer.read_sparse(tensor).map_err(|error| context.refuse(error.message))?
@@ -68,7 +70,9 @@ fn constant_node(context: &mut NodeContext<'_>) -> Result<(), Diagnostic> {
     }
     let name = context.attributes.node.output.first().map_or("", String::as_str);
     context.importer.not_finite.look_at(name, &value.data);
-    constant(context, value)
+    let id = context.importer.graph.add_constant("", value);
+    context.importer.four_bits.extend(has_four_bits.then_some(id));
+    context.bind(&[id])
 }
 
 /// Checks a wish for many elements before they exist.
