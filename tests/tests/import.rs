@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{
-    AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
-    tensor_shape_proto,
+    AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, tensor_shape_proto,
 };
 use partita::diagnostic::Diagnostic;
 use partita::graph::{Graph, Value, eval};
@@ -16,6 +15,7 @@ use partita_tests::onnx::{int, ints, node, value_info, value_info_i64_of, value_
 use partita_tests::{arrays, onnx, place};
 
 mod functions;
+mod words;
 
 /// Models that use operators we do not have, and one of these operators; everything else must import.
 const REFUSED: &[(&str, &str)] = &[];
@@ -385,45 +385,6 @@ fn one_opset_may_be_listed_twice() {
     assert_eq!(with(vec![import("", 28)]).map(|graph| graph.opset), Ok(28));
     assert_eq!(with(vec![import("", 17), import("ai.onnx", 18)]).expect_err("two")[0].code, "E0103");
     assert_eq!(with(vec![import("com.example", 1)]).expect_err("none")[0].code, "E0103");
-}
-
-/// A forest alone says which version of ai.onnx.ml it is of, and no other. Words become places in their list, a list of maps a
-/// table, and both are said.
-#[test]
-fn classes_that_are_words_are_numbered() {
-    let list = |name: &str, kind: AttributeType, numbers: &[f32], words: &[&str]| AttributeProto {
-        name: name.to_string(),
-        type_: kind.into(),
-        floats: numbers.to_vec(),
-        strings: words.iter().map(|word| word.as_bytes().to_vec()).collect(),
-        ..AttributeProto::default()
-    };
-    let names = list("classlabels_strings", AttributeType::STRINGS, &[], &["cat", "dog"]);
-    let classifier = vec![
-        list("coefficients", AttributeType::FLOATS, &[1.0, 0.0, 0.0, 1.0], &[]),
-        list("intercepts", AttributeType::FLOATS, &[0.0, 0.0], &[]),
-        names.clone(),
-    ];
-    let mut nodes = vec![
-        node("LinearClassifier", &["x"], &["label", "scores"], classifier),
-        node("ZipMap", &["scores"], &["maps"], vec![names]),
-    ];
-    nodes.iter_mut().for_each(|node| node.domain = "ai.onnx.ml".to_string());
-    let output = |name: &str| ValueInfoProto { name: name.to_string(), ..ValueInfoProto::default() };
-    let graph = GraphProto {
-        node: nodes,
-        input: vec![value_info("x", &[2, 2])],
-        output: vec![output("label"), output("maps")],
-        ..GraphProto::default()
-    };
-    let own = OperatorSetIdProto { domain: "ai.onnx.ml".to_string(), version: 3, ..OperatorSetIdProto::default() };
-    let model = ModelProto { opset_import: vec![own], ..onnx::model(17, graph) };
-    let graph = read(&model, &[]).expect("it is taken");
-    assert_eq!(codes(&graph), ["N0136", "N0136"]);
-    assert!(graph.remarks[0].to_string().contains("in order: cat, dog"), "{}", graph.remarks[0]);
-    let x = Value::f32([2, 2], vec![0.5, 2.0, 3.0, 1.0]);
-    let answers = eval::evaluate(&graph, &[x.clone()]).expect("it can be evaluated");
-    assert_eq!(answers, [Value::i64([2], vec![1, 0]), x]);
 }
 
 /// ONNX `TensorProto`: INT4 and UINT4 lie two to a byte, the first in the lower bits, padded to a whole byte.

@@ -27,6 +27,7 @@ mod refusals;
 mod signatures;
 mod tensors;
 mod wire;
+mod words;
 pub mod write;
 
 use std::collections::HashSet;
@@ -134,6 +135,7 @@ fn import_model(
     let order = order::topological(&nodes, |name| given.contains(name)).map_err(one)?;
     let mut refusals = Refusals::new(unsupported(&nodes, ops::converter));
     let mut importer = Importer::new(&graph, &nodes, opset, ops::converter, functions, folder);
+    importer.graph.remarks.extend(words::number(&mut graph.initializer, &nodes));
     importer.add_initializers(std::mem::take(&mut graph.initializer)).map_err(one)?;
     importer.add_sparse_initializers(&graph.sparse_initializer).map_err(one)?;
     if let Err(diagnostics) = importer.add_inputs(&graph.input, options) {
