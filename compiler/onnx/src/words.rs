@@ -6,7 +6,7 @@ use onnx_protobuf::TensorProto;
 use onnx_protobuf::tensor_proto::DataType;
 use protobuf::Enum;
 
-use super::nodes::Placed;
+use super::nodes::{Placed, captured};
 use partita_ir::diagnostic::{Diagnostic, printable};
 
 /// Operators that hand words on as they are.
@@ -51,7 +51,7 @@ fn are_only_moved(name: &str, nodes: &[Placed]) -> bool {
             let moves = MOVES.contains(&node.op_type.as_str());
             let read = node.input.iter().skip(usize::from(moves)).any(|input| words.contains(input.as_str()));
             // A graph in a node may read it by its name.
-            if read || node.attribute.iter().any(|attribute| attribute.g.is_some()) {
+            if read || captured(node).into_iter().any(|name| words.contains(name)) {
                 return false;
             }
         }
