@@ -42,7 +42,7 @@ fn classes_that_are_words_are_numbered() {
     assert_eq!(codes(&graph), ["N0136", "N0136"]);
     assert!(graph.remarks[0].to_string().contains("in order: cat, dog"), "{}", graph.remarks[0]);
     let x = Value::f32([2, 2], vec![0.5, 2.0, 3.0, 1.0]);
-    let answers = eval::evaluate(&graph, &[x.clone()]).expect("it can be evaluated");
+    let answers = eval::evaluate(&graph, std::slice::from_ref(&x)).expect("it can be evaluated");
     assert_eq!(answers, [Value::i64([2], vec![1, 0]), x]);
 }
 
