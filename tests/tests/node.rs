@@ -151,6 +151,8 @@ fn devices_serve_programs_of_their_machine_and_come_back() {
     let second = cluster.start("b");
     let mut listener = cluster.client(&second);
     listener.say(Kind::Subscribe, WANTS_ANSWERS, &[]);
+    // Answered, it has heard of the subscription.
+    listener.status();
     assert_eq!(client.record().outcome, Outcome::Full);
     (0..5).for_each(|_| ask(&mut client, &mut listener));
     let status = client.status();
