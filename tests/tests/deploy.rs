@@ -89,7 +89,7 @@ struct Use {
     sockets: [PathBuf; 2],
     input: Vec<u8>,
     expected: Vec<f32>,
-    /// What became of inputs so far: answered, late or failed, lost with a connection.
+    /// What became of inputs so far: answered, late or failed, lost with a device.
     counts: [usize; 3],
 }
 
@@ -112,7 +112,10 @@ impl Use {
         let begun = Instant::now();
         loop {
             match Client::connect(self.plan_hash, &self.sockets[0], Some(&self.sockets[1])) {
-                Ok(client) => return client,
+                Ok(mut client) => {
+                    client.set_budget(Duration::from_secs(2)).expect("it is told");
+                    return client;
+                }
                 Err(error) => assert!(begun.elapsed() < Duration::from_secs(20), "nobody is there: {error}"),
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -123,8 +126,7 @@ impl Use {
     fn until_answered(&mut self, wanted: usize, mut meanwhile: Option<Command>) {
         let begun = Instant::now();
         let mut client = self.connect();
-        client.set_budget(Duration::from_secs(2)).expect("it is told");
-        let mut in_a_row = 0;
+        let (mut in_a_row, mut under_way_here) = (0, 0);
         let mut under_way: Option<Helper> = None;
         while in_a_row < wanted || meanwhile.is_some() {
             if in_a_row == 5
@@ -136,9 +138,20 @@ impl Use {
                 in_a_row = 0;
             }
             assert!(begun.elapsed() < Duration::from_secs(40), "no answers: {:?}", self.counts);
+            // There is always another, so devices are killed while they are used.
+            while under_way_here < 2 {
+                match client.submit(&self.input) {
+                    Ok(()) => under_way_here += 1,
+                    // It stays away for longer than inputs wait: nobody says any more what became of the other.
+                    Err(_) => {
+                        (self.counts[2], in_a_row) = (self.counts[2] + under_way_here, 0);
+                        (client, under_way_here) = (self.connect(), 0);
+                    }
+                }
+            }
             let mut output = vec![0; 4 * self.expected.len()];
-            in_a_row += 1;
-            match client.infer(&self.input, &mut output) {
+            (in_a_row, under_way_here) = (in_a_row + 1, under_way_here - 1);
+            match client.next(&mut output) {
                 Ok(record) if record.outcome == Outcome::Full => {
                     let found = output.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
                     let worst = found.zip(&self.expected).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
@@ -146,11 +159,7 @@ impl Use {
                     self.counts[0] += 1;
                 }
                 Ok(_) => (self.counts[1], in_a_row) = (self.counts[1] + 1, 0),
-                Err(_) => {
-                    (self.counts[2], in_a_row) = (self.counts[2] + 1, 0);
-                    client = self.connect();
-                    client.set_budget(Duration::from_secs(2)).expect("it is told");
-                }
+                Err(_) => (self.counts[2], in_a_row) = (self.counts[2] + 1, 0),
             }
         }
     }
@@ -217,11 +226,12 @@ fn a_cluster_is_installed_used_killed_updated_and_removed() {
         let kill = "for exe in /proc/[0-9]*/exe; do case $(readlink $exe) in */partita/*/program) \
                     pid=${exe#/proc/}; kill -9 ${pid%/exe};; esac; done; true";
         used.until_answered(50, Some(machines.shell(machine, kill)));
-        println!("{device} killed: answered, late or failed, lost with a connection: {:?}", used.counts);
+        println!("{device} killed: answered, late or failed, lost with a device: {:?}", used.counts);
     }
     let states = status(&machines, &path, &out);
     assert!(states.iter().all(|state| state["restarts"] == 1 && state["state"] == "running"), "{states:?}");
-    assert!(used.counts[0] >= 170 && used.counts[2] >= 1, "nobody was killed in the middle of it: {:?}", used.counts);
+    // Few or none are lost: two are under way at a time, and most of the time both have been answered already.
+    assert!(used.counts[0] >= 170 && used.counts[2] <= 6, "{:?}", used.counts);
     assert!(states.iter().all(|state| state["fault"].as_str().is_some_and(|text| text.contains("137"))), "{states:?}");
 
     // A plan that cannot answer, since a port is taken: the old one goes on.
