@@ -112,6 +112,8 @@ struct Shared {
     budget: Duration,
     paused: AtomicBool,
     stop: AtomicBool,
+    /// The device with the output has heard that answers are wanted: nothing is handed in before.
+    subscribed: AtomicBool,
     /// Connections to shut when all is over.
     open: Mutex<[Option<UnixStream>; 2]>,
     /// How often the device with the output was lost.
@@ -140,6 +142,7 @@ impl Stream {
             budget,
             paused: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            subscribed: AtomicBool::new(false),
             open: Mutex::default(),
             outputs_lost: AtomicU64::new(0),
         });
@@ -255,7 +258,8 @@ impl Shared {
                 std::thread::sleep(Duration::from_micros(self.every_us.load(Ordering::Relaxed)));
                 let number = {
                     let mut state = lock(&self.state);
-                    if self.paused.load(Ordering::SeqCst) || state.waiting.len() >= UNDER_WAY {
+                    let waits = self.paused.load(Ordering::SeqCst) || !self.subscribed.load(Ordering::SeqCst);
+                    if waits || state.waiting.len() >= UNDER_WAY {
                         continue;
                     }
                     let number = state.next;
@@ -324,6 +328,13 @@ impl Shared {
         while !self.stops() {
             let line = self.open(1).and_then(|mut line| {
                 line.send(Kind::Subscribe, 0, WANTS_ANSWERS, &[]).ok()?;
+                if !self.subscribed.load(Ordering::SeqCst) {
+                    // Who answers this has heard of the subscription.
+                    line.send(Kind::Status, 0, 0, &[]).ok()?;
+                    let header = line.receive_header().ok()?;
+                    line.receive_payload(&header, &mut vec![0; header.length as usize]).ok()?;
+                    self.subscribed.store(true, Ordering::SeqCst);
+                }
                 Some(line)
             });
             let Some(mut line) = line else {
