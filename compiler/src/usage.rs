@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::cli::{Arguments, Format, Switch};
 use crate::config::{measured, tuned};
@@ -209,7 +209,10 @@ pub const ALONE: &[Alone] = &[
 ///
 /// Errors: what clap refuses, and what the rules above do; also requests for help and version.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
-    let mut command = Arguments::command();
+    // A negative number is answered by what an option takes; it is never taken for another option.
+    let takes = |argument: &Arg| argument.get_long().is_some() && argument.get_action().takes_values();
+    let negative = |argument: Arg| if takes(&argument) { argument.allow_negative_numbers(true) } else { argument };
+    let mut command = Arguments::command().mut_args(negative);
     let matches = command.try_get_matches_from_mut(one_value_each(words))?;
     let arguments = Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     match fault(&command, &matches, &arguments) {

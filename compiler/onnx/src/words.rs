@@ -31,11 +31,16 @@ pub fn number(constants: &mut [TensorProto], nodes: &[Placed]) -> Option<Diagnos
     let words = std::mem::take(&mut list.string_data);
     list.data_type = DataType::INT64.value();
     list.int64_data = (0..count as i64).collect();
-    let shown: Vec<String> =
-        words.iter().take(MAX_WORDS).map(|word| printable(&String::from_utf8_lossy(word))).collect();
-    let more = if count > shown.len() { ", .." } else { "" };
     let message = format!("the words of `{}` are numbered: places in its list, from 0 on", printable(&list.name));
-    Some(Diagnostic::new("N0136", message).note(format!("in order: {}{more}", shown.join(", "))))
+    Some(remark(message, words.iter().map(|word| String::from_utf8_lossy(word))))
+}
+
+/// Says what numbers stand for that ONNX has words for.
+pub fn remark<W: AsRef<str>>(message: String, words: impl ExactSizeIterator<Item = W>) -> Diagnostic {
+    let remark = Diagnostic::new("N0136", message);
+    let more = if words.len() > MAX_WORDS { ", .." } else { "" };
+    let shown: Vec<String> = words.take(MAX_WORDS).map(|word| printable(word.as_ref())).collect();
+    if shown.is_empty() { remark } else { remark.note(format!("in order: {}{more}", shown.join(", "))) }
 }
 
 /// Whether a tensor, and all that is chosen from it, is read by nothing but [`MOVES`], as what they move.

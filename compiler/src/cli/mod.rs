@@ -60,14 +60,7 @@ pub struct Arguments {
     pub states: Vec<Wanted>,
     /// Answer this many samples together: inputs and outputs are stacked along their first dimension. For throughput,
     /// devices may then take whole samples each (data-parallel stages).
-    #[arg(
-        long,
-        value_name = "SAMPLES",
-        default_value_t = 1,
-        allow_negative_numbers = true,
-        value_parser = parse_batch,
-        help_heading = "Plan"
-    )]
+    #[arg(long, value_name = "SAMPLES", default_value_t = 1, value_parser = parse_batch, help_heading = "Plan")]
     pub batch: usize,
     /// Convolve directly: without Winograd's algorithm, which rounds more and takes more memory for weights. (Inputs
     /// that are no numbers, or 2^64 or larger, are convolved directly all the same.)
@@ -103,13 +96,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE.onnx", help_heading = "Model")]
     pub write_onnx: Option<PathBuf>,
     /// Refuse plans slower than this.
-    #[arg(
-        long,
-        value_name = "MS",
-        allow_negative_numbers = true,
-        value_parser = crate::config::ranges::parse_max_latency,
-        help_heading = "Plan"
-    )]
+    #[arg(long, value_name = "MS", value_parser = crate::config::ranges::parse_max_latency, help_heading = "Plan")]
     pub max_latency: Option<f64>,
     /// Say which changes of the cluster would help most: plans for clusters that differ in one thing each (links ten
     /// times as fast, threads on all cores, one more device, the input or the answer elsewhere, no `survive`) are made
@@ -124,13 +111,7 @@ pub struct Arguments {
     /// calibration samples, or on seeded noise, and reported. `exact` sends every number as it is; so do exits,
     /// variants, networks of whole numbers, and those of which an inference takes more than 40 GMAC or 256 MB, whatever
     /// this says. 1e-3 unless given.
-    #[arg(
-        long,
-        value_name = "F|exact",
-        allow_negative_numbers = true,
-        value_parser = LinkError::parse,
-        help_heading = "Plan"
-    )]
+    #[arg(long, value_name = "F|exact", value_parser = LinkError::parse, help_heading = "Plan")]
     pub link_error: Option<LinkError>,
     /// Run the model on the cluster's devices by several families of splits, and write what was measured beside the
     /// cluster file, where later compilations find it.
@@ -168,14 +149,7 @@ pub struct Arguments {
     #[arg(long, value_name = "X.npz", help_heading = "What is done")]
     pub input: Option<PathBuf>,
     /// Infer this many times with --run and report the median latency.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        allow_negative_numbers = true,
-        value_parser = parse_repeat,
-        help_heading = "What is done"
-    )]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_repeat, help_heading = "What is done")]
     pub repeat: usize,
     /// Where --run writes the answer: arrays named as the graph's outputs.
     #[arg(long, value_name = "Y.npz", help_heading = "What is done")]
@@ -217,7 +191,6 @@ pub struct Arguments {
         long = "exit-effort",
         value_name = "F",
         default_value_t = 1.0,
-        allow_negative_numbers = true,
         value_parser = parse_effort,
         help_heading = "Exits and variants"
     )]
@@ -226,54 +199,24 @@ pub struct Arguments {
     /// one point). It is kept with 90 % probability, and judged sample by sample: only answers that change count, so
     /// few samples prove much. By default 0.01 for exits, unless --min-accuracy is given; variants may by default be 5
     /// points less accurate on the samples.
-    #[arg(
-        long,
-        value_name = "F",
-        allow_negative_numbers = true,
-        value_parser = parse_loss,
-        help_heading = "Exits and variants"
-    )]
+    #[arg(long, value_name = "F", value_parser = parse_loss, help_heading = "Exits and variants")]
     pub max_loss: Option<f64>,
     /// Least accuracy, as a share (0.97 is 97 %). With exits it is reached with 90 % probability; unlike --max-loss,
     /// that also counts how sure the model's own accuracy is on so few samples, so it takes more of them. Variants
     /// reach it on the samples that judge.
-    #[arg(
-        long,
-        value_name = "F",
-        allow_negative_numbers = true,
-        value_parser = parse_share,
-        help_heading = "Exits and variants"
-    )]
+    #[arg(long, value_name = "F", value_parser = parse_share, help_heading = "Exits and variants")]
     pub min_accuracy: Option<f64>,
     /// Like --max-loss, for every class by itself: no class may lose a larger share of its answers. Classes with few
     /// samples prove little. Without it, classes that lose more than three times the limit are named in a warning.
-    #[arg(
-        long,
-        value_name = "F",
-        allow_negative_numbers = true,
-        value_parser = parse_loss,
-        help_heading = "Exits and variants"
-    )]
+    #[arg(long, value_name = "F", value_parser = parse_loss, help_heading = "Exits and variants")]
     pub max_class_loss: Option<f64>,
     /// Labelled samples that are neither for training nor for calibration, or the accuracy that the model is known to
     /// have (0.915). Where the model is less accurate there than on the calibration samples, these are too easy, and
     /// what they prove is weakened by the difference.
-    #[arg(
-        long,
-        value_name = "DATA.npz|ACCURACY",
-        allow_negative_numbers = true,
-        value_parser = Holdout::parse,
-        help_heading = "Exits and variants"
-    )]
+    #[arg(long, value_name = "DATA.npz|ACCURACY", value_parser = Holdout::parse, help_heading = "Exits and variants")]
     pub holdout: Option<Holdout>,
     /// Use only this many samples of --evaluate.
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        value_parser = parse_samples,
-        help_heading = "What is done"
-    )]
+    #[arg(long, value_name = "N", value_parser = parse_samples, help_heading = "What is done")]
     pub samples: Option<usize>,
     /// With --evaluate: write a line per inference here: sample, milliseconds, route, exit, whether it was right, how
     /// often it was given up before.

@@ -4,12 +4,10 @@
 use super::microsoft::only;
 use super::ml::{along, not_transformed, numbers, rows};
 use crate::importer::{Converter, NodeContext};
+use crate::words;
 use partita_ir::diagnostic::{Diagnostic, printable};
 use partita_ir::graph::op::{BinaryOp, Op, ReduceKind, UnaryOp};
 use partita_ir::graph::{Data, ElementType, TensorId, Value};
-
-/// Most words that a remark lists.
-const MAX_WORDS: usize = 20;
 
 pub(super) fn converter(op_type: &str) -> Option<Converter> {
     Some(match op_type {
@@ -281,11 +279,7 @@ fn support_vector_regressor(context: &mut NodeContext<'_>) -> Result<(), Diagnos
 /// Says what numbers stand for that ONNX has words for.
 pub(super) fn note_words(context: &mut NodeContext<'_>, what: &str, words: &[String]) {
     let name = printable(context.attributes.node.output.first().map_or("", String::as_str));
-    let list: Vec<String> = words.iter().take(MAX_WORDS).map(|word| printable(word)).collect();
-    let more = if words.len() > list.len() { ", .." } else { "" };
-    let remark = Diagnostic::new("N0136", format!("`{name}` {what}"));
-    let remark = if list.is_empty() { remark } else { remark.note(format!("in order: {}{more}", list.join(", "))) };
-    context.importer.graph.remarks.push(remark);
+    context.importer.graph.remarks.push(words::remark(format!("`{name}` {what}"), words.iter()));
 }
 
 /// ONNX ai.onnx.ml ZipMap-1 makes a list of maps from classes to scores; the scores are returned as they are.
